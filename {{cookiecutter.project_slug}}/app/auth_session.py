@@ -1,0 +1,59 @@
+"""Authentication by session cookie, as Starlette's SessionMiddleware of the same site writes it.
+
+Cookies travel with every request a browser makes, other sites' scripts included: this style
+depends on the origin allow-list, so a handshake without an Origin is refused (OWASP WebSocket
+Security Cheat Sheet, cross-site hijacking).
+"""
+
+import json
+from base64 import b64decode
+from typing import Any, ClassVar
+
+from itsdangerous import BadSignature, TimestampSigner
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
+from starlette.requests import HTTPConnection
+
+from .auth import Identity
+from .errors import Unauthorized
+from .protocol import UserName
+from .settings import Secret, SettingsPart
+
+FOURTEEN_DAYS_S = 14 * 24 * 60 * 60
+
+_user_name: TypeAdapter[str] = TypeAdapter(UserName)
+
+
+class AuthSettings(SettingsPart):
+    """The same values as the SessionMiddleware's."""
+
+    origin_required: ClassVar[bool] = True
+
+    session_secret: Secret
+    session_cookie: str = Field(default="session", min_length=1)
+    session_max_age_s: PositiveInt = FOURTEEN_DAYS_S
+
+
+class SessionAuthenticator:
+    """Reads ``user`` from the signed cookie."""
+
+    def __init__(self, settings: AuthSettings) -> None:
+        self._settings = settings
+        self._signer = TimestampSigner(settings.session_secret.get_secret_value())
+
+    async def authenticate(self, handshake: HTTPConnection) -> Identity:
+        """Return the identity in the handshake's session.
+
+        Raises:
+            Unauthorized: there is no session, it was tampered with, is too old, or names no user.
+
+        """
+        cookie = handshake.cookies.get(self._settings.session_cookie, "")
+        max_age_s = self._settings.session_max_age_s
+        try:
+            payload, signed_at = self._signer.unsign(cookie, max_age_s, return_timestamp=True)
+            session: dict[str, Any] = json.loads(b64decode(payload))
+            user = _user_name.validate_python(session["user"])
+        except (BadSignature, ValidationError, ValueError, KeyError, TypeError) as failure:
+            raise Unauthorized from failure
+        expires_at = signed_at.timestamp() + max_age_s
+        return Identity(user, expires_at=expires_at, claims=session)

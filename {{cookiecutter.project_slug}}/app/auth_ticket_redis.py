@@ -1,0 +1,39 @@
+"""Tickets that any node may take, whichever node sold them."""
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from .auth_ticket import TicketStoreDown
+
+
+class RedisTickets:
+    """Tickets in Redis, which forgets them by itself."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = f"{prefix}ticket:"
+
+    async def put(self, ticket: str, user: str, lifetime_s: int) -> None:
+        """Remember a ticket for so long.
+
+        Raises:
+            TicketStoreDown: Redis does not answer.
+
+        """
+        try:
+            await self._redis.set(self._prefix + ticket, user, ex=lifetime_s)
+        except (RedisError, OSError) as failure:
+            raise TicketStoreDown from failure
+
+    async def take(self, ticket: str) -> str | None:
+        """Return the ticket's user and forget the ticket, in one step (GETDEL, Redis 6.2).
+
+        Raises:
+            TicketStoreDown: Redis does not answer.
+
+        """
+        try:
+            user = await self._redis.getdel(self._prefix + ticket)
+        except (RedisError, OSError) as failure:
+            raise TicketStoreDown from failure
+        return user.decode() if isinstance(user, bytes) else None

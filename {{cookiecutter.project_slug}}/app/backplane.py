@@ -1,0 +1,126 @@
+"""How a message reaches every node: the interface, and the one for a single node.
+
+A node subscribes to the channels of what it hosts: `ALL`, and one for each user that is connected
+to it. Whoever subscribes gets each envelope once and delivers it to its own connections.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import NewType, Protocol
+
+from pydantic import BaseModel
+
+from .protocol import STRICT, Data, UserName
+
+Channel = NewType("Channel", str)
+
+ALL = Channel("all")
+
+
+def user_channel(user: str) -> Channel:
+    """Return the channel of one user's connections."""
+    return Channel(f"user:{user}")
+
+
+class Envelope(BaseModel):
+    """A message on its way between nodes.
+
+    ``sender`` is null for the server, ``exclude`` the id of a connection that is to be left out.
+    """
+
+    model_config = STRICT
+
+    sender: UserName | None
+    data: Data
+    exclude: str | None = None
+
+
+class Publication(BaseModel):
+    """What the team's backend publishes: to one user, or to everybody."""
+
+    model_config = STRICT
+
+    data: Data
+    user: UserName | None = None
+
+    @property
+    def channel(self) -> Channel:
+        """Where the data goes."""
+        return ALL if self.user is None else user_channel(self.user)
+
+
+Deliver = Callable[[Envelope], None]
+
+
+class Subscription:
+    """What one channel's messages are delivered to, until `Backplane.unsubscribe`."""
+
+    __slots__ = ("channel", "confirmed", "deliver")
+
+    def __init__(self, channel: Channel, deliver: Deliver) -> None:
+        self.channel = channel
+        self.deliver = deliver
+        self.confirmed = asyncio.Event()
+
+
+class Backplane(Protocol):
+    """Carries envelopes between nodes, at most once, in order per publisher and channel."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether messages flow just now."""
+
+    async def run(self) -> None:
+        """Work in the background until cancelled."""
+
+    async def publish(self, channel: Channel, envelope: Envelope) -> None:
+        """Deliver to every node that hosts the channel, this one included.
+
+        Raises:
+            Unavailable: the message could not be handed on.
+
+        """
+
+    def subscribe(self, channel: Channel, deliver: Deliver) -> Subscription:
+        """Host a channel. It holds from the moment that `confirm` returns."""
+
+    async def confirm(self, subscription: Subscription) -> None:
+        """Wait until nothing that is published from now on can be missed.
+
+        Raises:
+            Unavailable: the confirmation does not come in time.
+
+        """
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Host the channel no more."""
+
+
+class LocalBackplane:
+    """A single node: what is published is delivered at once."""
+
+    healthy = True
+
+    def __init__(self) -> None:
+        self._hosted: dict[Channel, Subscription] = {}
+
+    async def run(self) -> None:
+        """Return: there is nothing to do in the background."""
+
+    async def publish(self, channel: Channel, envelope: Envelope) -> None:
+        """Deliver to the channel's host, if there is one."""
+        if subscription := self._hosted.get(channel):
+            subscription.deliver(envelope)
+
+    def subscribe(self, channel: Channel, deliver: Deliver) -> Subscription:
+        """Host a channel."""
+        subscription = self._hosted[channel] = Subscription(channel, deliver)
+        return subscription
+
+    async def confirm(self, subscription: Subscription) -> None:
+        """Return: a local subscription holds at once."""
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Host the channel no more."""
+        if self._hosted.get(subscription.channel) is subscription:
+            del self._hosted[subscription.channel]

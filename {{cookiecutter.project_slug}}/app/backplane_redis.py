@@ -1,0 +1,261 @@
+"""Redis or Valkey between the nodes: a node subscribes only to what it hosts.
+
+What a node hosts is a plain dict. A session with Redis makes the subscriptions equal to it, so it
+does not matter how many joins and leaves come together, or in which order. When the session is
+lost, the next one subscribes to everything afresh, and `on_gap` is told: what was published in
+between is lost.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import structlog
+from pydantic import AfterValidator, Field, PositiveFloat, SecretStr, ValidationError
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from .backplane import Channel, Deliver, Envelope, Subscription
+from .errors import Unavailable
+from .protocol import ServerFrame
+from .settings import SettingsPart
+
+log = structlog.stdlib.get_logger(__name__)
+
+FAILURES = (RedisError, OSError, TimeoutError)
+FIRST_PAUSE_S = 0.2
+UNREACHABLE = "messages cannot be passed on just now"
+
+
+def _check_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        msg = "must start with redis://, rediss:// or unix://, like redis://localhost:6379/0"
+        raise ValueError(msg)
+    return url
+
+
+class RedisSettings(SettingsPart):
+    """Where Redis is, and how long it may take. Without a URL the service is a single node."""
+
+    redis_url: Annotated[SecretStr, AfterValidator(_check_url)] | None = None
+    redis_prefix: str = Field(default="ws:", min_length=1, max_length=64)
+    redis_timeout_s: PositiveFloat = 1.0
+    redis_ping_interval_s: PositiveFloat = 2.0
+    redis_retry_max_s: PositiveFloat = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message that waits to be published, and the future of whoever waits for that."""
+
+    channel: Channel
+    payload: bytes
+    taken: asyncio.Future[None]
+
+    def settle(self, *, failed: bool) -> None:
+        """Tell the one who waits, if it still does."""
+        if self.taken.done():
+            return
+        if failed:
+            self.taken.set_exception(Unavailable(UNREACHABLE))
+        else:
+            self.taken.set_result(None)
+
+
+class Resync(ServerFrame):
+    """Messages may have been lost: everywhere, or in one room."""
+
+    type: Literal["resync"] = "resync"
+    room: str | None = None
+
+
+def connect(settings: RedisSettings) -> Redis | None:
+    """Return a client for ``REDIS_URL``, which connects when it is first used."""
+    if settings.redis_url is None:
+        return None
+    return Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=settings.redis_timeout_s,
+        socket_connect_timeout=settings.redis_timeout_s,
+        # A publisher is told within the timeout, and repeats what is worth it. By default, the
+        # client would try a frozen server for a minute.
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+class RedisBackplane:
+    """Delivers by way of Redis, to this node as to the others."""
+
+    def __init__(self, redis: Redis, settings: RedisSettings, on_gap: Callable[[], None]) -> None:
+        self._redis = redis
+        self._prefix = settings.redis_prefix
+        self._timeout_s = settings.redis_timeout_s
+        self._ping_interval_s = settings.redis_ping_interval_s
+        self._retry_max_s = settings.redis_retry_max_s
+        self._on_gap = on_gap
+        self._hosted: dict[Channel, Subscription] = {}
+        self._changed: set[Channel] = set()
+        self._has_changed = asyncio.Event()
+        self._unconfirmed: Counter[Channel] = Counter()
+        self._outgoing: asyncio.Queue[Outgoing] = asyncio.Queue()
+        self._gap = False
+        self.healthy = False
+
+    async def run(self) -> None:
+        """Publish and listen until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._publish_waiting())
+                tasks.create_task(self._supervise())
+        finally:
+            await self._redis.aclose()
+
+    async def publish(self, channel: Channel, envelope: Envelope) -> None:
+        """Hand the envelope to Redis, together with whatever else waits at this moment.
+
+        Raises:
+            Unavailable: Redis did not take it in time.
+
+        """
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outgoing.put_nowait(Outgoing(channel, envelope.model_dump_json().encode(), taken))
+        await taken
+
+    def subscribe(self, channel: Channel, deliver: Deliver) -> Subscription:
+        """Host a channel."""
+        subscription = self._hosted[channel] = Subscription(channel, deliver)
+        self._note_change(channel)
+        return subscription
+
+    async def confirm(self, subscription: Subscription) -> None:
+        """Wait until Redis has confirmed the subscription.
+
+        Raises:
+            Unavailable: it does not in time.
+
+        """
+        if subscription.confirmed.is_set():
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await subscription.confirmed.wait()
+        except TimeoutError:
+            raise Unavailable(UNREACHABLE) from None
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Host the channel no more."""
+        if self._hosted.get(subscription.channel) is subscription:
+            del self._hosted[subscription.channel]
+            self._note_change(subscription.channel)
+
+    def _note_change(self, channel: Channel) -> None:
+        self._changed.add(channel)
+        self._has_changed.set()
+
+    async def _publish_waiting(self) -> None:
+        while True:
+            batch = [await self._outgoing.get()]
+            while not self._outgoing.empty():
+                batch.append(self._outgoing.get_nowait())
+            pipeline = self._redis.pipeline(transaction=False)
+            for message in batch:
+                pipeline.publish(self._prefix + message.channel, message.payload)
+            results: list[object]
+            try:
+                results = await pipeline.execute(raise_on_error=False)
+            except FAILURES as failure:
+                results = [failure] * len(batch)
+            for message, result in zip(batch, results, strict=True):
+                message.settle(failed=isinstance(result, Exception))
+
+    async def _supervise(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                async with self._redis.pubsub() as pubsub, asyncio.TaskGroup() as tasks:
+                    await pubsub.connect()
+                    tasks.create_task(self._keep_subscribed(pubsub))
+                    tasks.create_task(self._read(pubsub))
+            except* FAILURES as group:
+                log.warning("redis lost", error=type(group.exceptions[0]).__name__)
+            except* Exception:
+                log.exception("redis session failed")
+            pause_s = FIRST_PAUSE_S if self.healthy else min(2 * pause_s, self._retry_max_s)
+            self._lose()
+            # Jittered, so that the nodes do not return all at once.
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1))
+
+    def _lose(self) -> None:
+        self.healthy = False
+        self._gap = True
+        self._unconfirmed.clear()
+        for subscription in self._hosted.values():
+            subscription.confirmed.clear()
+
+    async def _keep_subscribed(self, pubsub: PubSub) -> None:
+        held: dict[Channel, Subscription] = {}
+        self._changed = set(self._hosted)
+        while True:
+            self._has_changed.clear()
+            changed, self._changed = self._changed, set()
+            new = {
+                channel: self._hosted[channel]
+                for channel in changed & self._hosted.keys()
+                if held.get(channel) is not self._hosted[channel]
+            }
+            gone = changed & held.keys() - self._hosted.keys()
+            if new:
+                self._unconfirmed.update(new.keys())
+                held |= new
+                await pubsub.subscribe(*(self._prefix + channel for channel in new))
+            if gone:
+                for channel in gone:
+                    del held[channel]
+                await pubsub.unsubscribe(*(self._prefix + channel for channel in gone))
+            await self._has_changed.wait()
+
+    async def _read(self, pubsub: PubSub) -> None:
+        while True:
+            message = await pubsub.get_message(timeout=self._ping_interval_s)
+            if message is None:  # nobody speaks, or nobody is there
+                await pubsub.ping()
+                message = await pubsub.get_message(timeout=self._timeout_s)
+            if message is None:
+                msg = "no answer to a ping"
+                raise TimeoutError(msg)
+            if message["type"] == "subscribe":
+                self._confirm(self._channel(message))
+            elif message["type"] == "message":
+                self._deliver(self._channel(message), message["data"])
+
+    def _channel(self, message: dict[str, Any]) -> Channel:
+        return Channel(message["channel"].decode().removeprefix(self._prefix))
+
+    def _confirm(self, channel: Channel) -> None:
+        self._unconfirmed[channel] -= 1
+        if self._unconfirmed[channel] <= 0:
+            del self._unconfirmed[channel]
+            if subscription := self._hosted.get(channel):
+                subscription.confirmed.set()
+        if not self._unconfirmed and not self.healthy:
+            self.healthy = True
+            log.info("redis connected", channels=len(self._hosted))
+            if self._gap:
+                self._gap = False
+                self._on_gap()
+
+    def _deliver(self, channel: Channel, payload: bytes) -> None:
+        subscription = self._hosted.get(channel)
+        if subscription is None:
+            return
+        try:
+            subscription.deliver(Envelope.model_validate_json(payload))
+        except ValidationError:
+            # Whoever can reach Redis can write there; the service believes none of it unchecked.
+            log.warning("malformed envelope dropped", channel=channel, size_bytes=len(payload))

@@ -1,0 +1,122 @@
+"""One client: who it is, what waits to be written to it, how it is closed."""
+
+import asyncio
+import secrets
+import time
+
+import structlog
+
+from .auth import Identity
+from .protocol import EXPIRED, SLOW_CONSUMER, Close, ServerFrame
+from .settings import Settings
+from .wire import Wire, text_frame
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Connection:
+    """An accepted connection. Nothing here waits, so a fan-out is a plain loop."""
+
+    __slots__ = (
+        "_expiry",
+        "_flusher",
+        "_outbox",
+        "_settings",
+        "_wire",
+        "closed",
+        "id",
+        "identity",
+        "user",
+    )
+
+    def __init__(
+        self, identity: Identity, wire: Wire, flusher: "Flusher", settings: Settings
+    ) -> None:
+        self.id = secrets.token_urlsafe(12)
+        self.identity = identity
+        self.user = identity.user
+        self.closed: Close | None = None
+        self._wire = wire
+        self._flusher = flusher
+        self._settings = settings
+        self._outbox: list[bytes] = []
+        self._expiry: asyncio.TimerHandle | None = None
+        self.renew(identity)
+
+    @property
+    def heard_at(self) -> float:
+        """When the client was last heard of, on the event loop's clock."""
+        return self._wire.heard_at
+
+    def send(self, frame: ServerFrame) -> None:
+        """Send a frame that only this connection gets."""
+        self.write(text_frame(frame.encode()))
+
+    def write(self, frame: bytes) -> None:
+        """Queue a ready WebSocket frame, which is written in this turn of the event loop."""
+        if self.closed is not None:
+            return
+        if not self._outbox:
+            self._flusher.add(self)
+        self._outbox.append(frame)
+
+    def flush(self) -> None:
+        """Write all that is queued, or close a client that does not read what it was sent.
+
+        A client that has read everything may get one turn's frames of any size.
+        """
+        frames, self._outbox = self._outbox, []
+        owed = self._wire.unsent_bytes()
+        if owed and owed + sum(map(len, frames)) > self._settings.max_unsent_bytes:
+            log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=owed)
+            self.close(SLOW_CONSUMER)
+        else:
+            self._wire.write(frames)
+
+    def close(self, close: Close) -> None:
+        """Say goodbye, after what is queued. Idempotent: the first reason stands."""
+        if self.closed is not None:
+            return
+        self._wire.write(self._outbox)
+        self._wire.close(close, self._settings.close_timeout_s)
+        self.lost(close)
+
+    def lost(self, close: Close) -> None:
+        """Note that the connection has ended. Idempotent: the first reason stands."""
+        if self.closed is not None:
+            return
+        self.closed = close
+        self._outbox = []
+        self._cancel_expiry()
+
+    def renew(self, identity: Identity) -> None:
+        """Take the same user's newer credentials, and live as long as these."""
+        self.identity = identity
+        self._cancel_expiry()
+        if identity.expires_at is not None:
+            delay_s = max(0.0, identity.expires_at - time.time())
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(delay_s, self.close, EXPIRED)
+
+    def _cancel_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+
+class Flusher:
+    """Flushes each connection that has something to say, once per turn of the event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Connection] = []
+
+    def add(self, connection: Connection) -> None:
+        """Have the connection flushed before the loop's next turn."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting.append(connection)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            connection.flush()

@@ -1,0 +1,32 @@
+"""What clients can ask for. Add your own commands here: a model, and a function that handles it."""
+
+from .commands import CommandRouter
+from .connection import Connection
+from .protocol import Broadcast, Ping, Pong, PongReply, Send
+from .service import Service
+
+router = CommandRouter()
+
+
+@router.command(Ping)
+async def ping(service: Service, connection: Connection, command: Ping) -> PongReply:
+    """Answer, to show that the service is there."""
+    return PongReply()
+
+
+@router.command(Pong)
+async def pong(service: Service, connection: Connection, command: Pong) -> None:
+    """Do nothing: that the frame came says it all."""
+
+
+@router.command(Send)
+async def send(service: Service, connection: Connection, command: Send) -> None:
+    """Send to every connection of one user."""
+    await service.manager.send_to_user(command.to, command.data, sender=connection.user)
+
+
+@router.command(Broadcast)
+async def broadcast(service: Service, connection: Connection, command: Broadcast) -> None:
+    """Send to everybody, to the sender's own connection only on request."""
+    exclude = None if command.echo else connection.id
+    await service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)

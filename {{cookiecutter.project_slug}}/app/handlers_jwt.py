@@ -1,0 +1,46 @@
+"""A fresh token for a connection whose token runs out."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from .auth_jwt import JwtAuthenticator
+from .commands import CommandRouter
+from .connection import Connection
+from .errors import Forbidden, Unauthorized
+from .protocol import Command, Ok
+from .service import Service
+
+
+class Refresh(Command):
+    """Go on beyond the end of the present token."""
+
+    type: Literal["refresh"]
+    token: str = Field(repr=False)
+
+
+class RefreshOk(Ok):
+    """The connection now lives until ``expires_at`` (Unix seconds)."""
+
+    expires_at: float | None
+
+
+def refresh_router(authenticator: JwtAuthenticator) -> CommandRouter:
+    """Return the router with ``refresh``, which needs to verify tokens itself."""
+    router = CommandRouter()
+
+    @router.command(Refresh)
+    async def refresh(service: Service, connection: Connection, command: Refresh) -> RefreshOk:
+        """Take the new token, if it is valid and the same user's."""
+        try:
+            identity = authenticator.verify(command.token)
+        except Unauthorized as failure:
+            msg = "the token is not valid"
+            raise Forbidden(msg) from failure
+        if identity.user != connection.user:
+            msg = "the token is another user's"
+            raise Forbidden(msg)
+        connection.renew(identity)
+        return RefreshOk(expires_at=identity.expires_at)
+
+    return router

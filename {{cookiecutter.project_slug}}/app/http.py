@@ -1,0 +1,80 @@
+"""HTTP beside the WebSocket: is the service alive, is it ready, and what does a backend publish."""
+
+from hmac import compare_digest
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from .backplane import Envelope
+from .errors import Unavailable
+from .service import Service
+
+RETRY_SOON = {"Retry-After": "1"}
+
+router = APIRouter()
+
+
+def get_service(request: Request) -> Service:
+    """Return the parts of the running service."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]
+
+
+def require_backend_key(request: Request, service: ServiceDep) -> None:
+    """Let the team's own backend pass.
+
+    Raises:
+        HTTPException: 404 while no ``BACKEND_KEY`` is set, 401 when another key is presented.
+
+    """
+    if service.settings.backend_key is None:
+        raise HTTPException(status.HTTP_404_NOT_FOUND)
+    expected = f"Bearer {service.settings.backend_key.get_secret_value()}"
+    presented = request.headers.get("authorization", "")
+    if not compare_digest(presented.encode(), expected.encode()):
+        raise HTTPException(status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """Answer as long as the event loop turns."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz")
+async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
+    """Say whether new connections are welcome."""
+    if service.manager.draining:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+        return {"status": "draining"}
+    if not service.backplane.healthy:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+        return {"status": "backplane lost"}
+    return {"status": "ready"}
+
+
+@router.post(
+    "/publish",
+    status_code=status.HTTP_202_ACCEPTED,
+    dependencies=[Depends(require_backend_key)],
+)
+async def publish(request: Request, service: ServiceDep) -> dict[str, str]:
+    """Send data from the team's backend to clients."""
+    try:
+        # From the raw bytes, with the rules of the wire: no NaN, no depth that hurts, no surplus.
+        publication = service.publication.model_validate_json(await request.body())
+    except ValidationError as failure:
+        raise RequestValidationError(failure.errors(include_input=False)) from failure
+    envelope = Envelope(sender=None, data=publication.data)
+    try:
+        await service.backplane.publish(publication.channel, envelope)
+    except Unavailable as failure:
+        raise HTTPException(
+            status.HTTP_503_SERVICE_UNAVAILABLE, str(failure), RETRY_SOON
+        ) from failure
+    return {"status": "accepted"}

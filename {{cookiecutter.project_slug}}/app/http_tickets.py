@@ -1,0 +1,32 @@
+"""``POST /tickets``: the team's backend buys a ticket for a user that it knows."""
+
+from fastapi import APIRouter, Depends, HTTPException, status
+from pydantic import BaseModel
+
+from .auth_ticket import Ticket, TicketAuthenticator, TicketStoreDown
+from .http import RETRY_SOON, require_backend_key
+from .protocol import STRICT, UserName
+
+
+class TicketRequest(BaseModel):
+    """Whom the ticket is for."""
+
+    model_config = STRICT
+
+    user: UserName
+
+
+def tickets_router(authenticator: TicketAuthenticator) -> APIRouter:
+    """Return the router that sells this authenticator's tickets."""
+    router = APIRouter(dependencies=[Depends(require_backend_key)])
+
+    @router.post("/tickets", status_code=status.HTTP_201_CREATED)
+    async def buy(request: TicketRequest) -> Ticket:
+        """Return a ticket for one connection: ``/ws?ticket=…``."""
+        try:
+            return await authenticator.issue(request.user)
+        except TicketStoreDown as failure:
+            msg = "tickets cannot be stored just now"
+            raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, msg, RETRY_SOON) from failure
+
+    return router

@@ -1,0 +1,73 @@
+"""Logs: one line for each event, JSON in production, for human eyes in development.
+
+uvicorn's own lines take the same way. No line holds credentials, a query string or a payload.
+"""
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import Processor
+
+from .settings import Settings
+
+
+class HandshakeFilter(logging.Filter):
+    """Drops uvicorn's lines for handshakes, for which `endpoint` has its own.
+
+    They show the query, which may hold credentials, and neither the connection's id nor its user.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record may pass."""
+        message = str(record.msg)
+        return '"WebSocket %s"' not in message and message != "connection open"
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send structlog's and the standard library's records to standard error, in one format."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(settings),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level)
+    logging.getLogger("uvicorn.error").addFilter(HandshakeFilter())
+
+
+def _renderers(settings: Settings) -> list[Processor]:
+    # Tracebacks stay plain in both: the pretty ones print local variables, and so payloads.
+    if settings.environment == "production":
+        return [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]

@@ -1,0 +1,145 @@
+"""The composition root: what the service consists of. Here the parts meet, and nowhere else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.routing import WebSocketRoute
+
+# {% if cookiecutter.auth == "jwt" %}
+from .auth_jwt import AuthSettings, JwtAuthenticator
+# {% elif cookiecutter.auth == "ticket" %}
+from .auth_ticket import AuthSettings, MemoryTickets, TicketAuthenticator, TicketStore
+# {% if cookiecutter.redis %}
+from .auth_ticket_redis import RedisTickets
+# {% endif %}
+# {% elif cookiecutter.auth == "session" %}
+from .auth_session import AuthSettings, SessionAuthenticator
+# {% elif cookiecutter.auth == "api_key" %}
+from .auth_api_key import ApiKeyAuthenticator, AuthSettings
+# {% elif cookiecutter.auth == "none" %}
+from .auth_none import AuthSettings, GuestAuthenticator
+# {% endif %}
+from .backplane import Backplane, LocalBackplane
+# {% if cookiecutter.redis %}
+from .backplane_redis import RedisBackplane, RedisSettings, Resync, connect
+# {% endif %}
+from .commands import CommandRouter
+from .connection import Flusher
+from .endpoint import Endpoint
+from .handlers import router as handlers
+# {% if cookiecutter.auth == "jwt" %}
+from .handlers_jwt import refresh_router
+# {% endif %}
+# {% if cookiecutter.rooms %}
+from .handlers_rooms import router as room_handlers
+# {% endif %}
+# {% if cookiecutter.heartbeat %}
+from .heartbeat import Heartbeat, HeartbeatSettings
+# {% endif %}
+from .http import router as http_routes
+# {% if cookiecutter.auth == "ticket" %}
+from .http_tickets import tickets_router
+# {% endif %}
+from .manager import ConnectionManager
+from .origin import Origins
+# {% if cookiecutter.rooms %}
+from .rooms import RoomPublication, Rooms, RoomSettings
+# {% endif %}
+from .service import Service
+from .settings import Settings
+
+
+class ServiceSettings(
+    AuthSettings,
+    # {% if cookiecutter.rooms %}
+    RoomSettings,
+    # {% endif %}
+    # {% if cookiecutter.heartbeat %}
+    HeartbeatSettings,
+    # {% endif %}
+    # {% if cookiecutter.redis %}
+    RedisSettings,
+    # {% endif %}
+    Settings,
+):
+    """Every setting of the service; each part explains its own."""
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """Put the service together. It starts working in the app's lifespan."""
+    commands = CommandRouter()
+    commands.include(handlers)
+    background: list[Callable[[], Coroutine[None, None, None]]] = []
+
+    backplane: Backplane = LocalBackplane()
+    # {% if cookiecutter.redis %}
+    redis = connect(settings)
+    if redis is not None:
+        backplane = RedisBackplane(redis, settings, on_gap=lambda: manager.send_to_all(Resync()))
+    # {% endif %}
+    background.append(backplane.run)
+    manager = ConnectionManager(settings, backplane)
+    # {% if cookiecutter.heartbeat %}
+    background.append(Heartbeat(settings, manager).run)
+    # {% endif %}
+    # {% if cookiecutter.rooms %}
+    commands.include(room_handlers)
+    # {% endif %}
+
+    # {% if cookiecutter.auth == "jwt" %}
+    authenticator = JwtAuthenticator(settings)
+    commands.include(refresh_router(authenticator))
+    # {% elif cookiecutter.auth == "ticket" %}
+    tickets: TicketStore = MemoryTickets()
+    # {% if cookiecutter.redis %}
+    if redis is not None:
+        tickets = RedisTickets(redis, settings.redis_prefix)
+    # {% endif %}
+    authenticator = TicketAuthenticator(settings, tickets)
+    # {% elif cookiecutter.auth == "session" %}
+    authenticator = SessionAuthenticator(settings)
+    # {% elif cookiecutter.auth == "api_key" %}
+    authenticator = ApiKeyAuthenticator(settings)
+    # {% elif cookiecutter.auth == "none" %}
+    authenticator = GuestAuthenticator(settings)
+    # {% endif %}
+
+    service = Service(
+        settings=settings,
+        origins=Origins(settings.allowed_origins, required=settings.origin_required),
+        authenticator=authenticator,
+        backplane=backplane,
+        manager=manager,
+        # {% if cookiecutter.rooms %}
+        rooms=Rooms(settings, backplane),
+        publication=RoomPublication,
+        # {% endif %}
+        flusher=Flusher(),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(work()) for work in background]
+            yield
+            for task in running:
+                task.cancel()
+
+    in_development = settings.environment == "development"
+    app = FastAPI(
+        lifespan=lifespan,
+        # A plain route: FastAPI's own would cost each connection memory for what it never uses.
+        routes=[WebSocketRoute("/ws", Endpoint(service, commands).serve)],
+        docs_url="/docs" if in_development else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if in_development else None,
+        max_body_size=settings.max_message_bytes,
+    )
+    app.state.service = service
+    app.include_router(http_routes)
+    # {% if cookiecutter.auth == "ticket" %}
+    app.include_router(tickets_router(authenticator))
+    # {% endif %}
+    return app

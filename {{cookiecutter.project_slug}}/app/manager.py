@@ -1,0 +1,146 @@
+"""Who is connected to this node, and how to reach one connection, one user or everybody."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from pydantic import JsonValue
+
+from .backplane import ALL, Backplane, Envelope, user_channel
+from .connection import Connection
+from .errors import HouseFull, TooManyConnections, Unavailable
+from .protocol import REPLACED, DirectMessage, ServerFrame
+from .settings import Settings
+from .wire import text_frame
+
+
+class UserConnections:
+    """The connections that one user has to this node, the oldest first."""
+
+    __slots__ = ("connections", "subscription")
+
+    def __init__(self, user: str, backplane: Backplane) -> None:
+        self.connections: dict[str, Connection] = {}
+        self.subscription = backplane.subscribe(user_channel(user), self._deliver)
+
+    def _deliver(self, envelope: Envelope) -> None:
+        message = DirectMessage(sender=envelope.sender, data=envelope.data, to="user")
+        frame = text_frame(message.encode())
+        for connection in self.connections.values():
+            if connection.id != envelope.exclude:
+                connection.write(frame)
+
+
+class ConnectionManager:
+    """The registry of this node's connections."""
+
+    def __init__(self, settings: Settings, backplane: Backplane) -> None:
+        self._settings = settings
+        self._backplane = backplane
+        self._connections: dict[str, Connection] = {}
+        self._users: dict[str, UserConnections] = {}
+        self._slots_taken = 0
+        self.draining = False
+        backplane.subscribe(ALL, self._deliver)
+
+    def __len__(self) -> int:
+        """Return the number of registered connections."""
+        return len(self._connections)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Iterate over the connections of this moment; they may come and go meanwhile."""
+        return iter(list(self._connections.values()))
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one of the service's places, from before the handshake until the very end.
+
+        Raises:
+            HouseFull: there is none, or the service is about to stop.
+
+        """
+        if self.draining or self._slots_taken >= self._settings.max_connections:
+            raise HouseFull
+        self._slots_taken += 1
+        try:
+            yield
+        finally:
+            self._slots_taken -= 1
+
+    async def add(self, connection: Connection) -> None:
+        """Register a connection; on return it gets its user's messages.
+
+        Raises:
+            TooManyConnections: the user has as many as allowed, and newcomers are refused.
+
+        """
+        user = self._users.get(connection.user)
+        if user is None:
+            user = self._users[connection.user] = UserConnections(connection.user, self._backplane)
+        self._make_way(user)
+        user.connections[connection.id] = connection
+        self._connections[connection.id] = connection
+        with suppress(Unavailable):  # who connects in an outage waits for its end with the others
+            await self._backplane.confirm(user.subscription)
+
+    def _make_way(self, user: UserConnections) -> None:
+        open_connections = [each for each in user.connections.values() if each.closed is None]
+        excess = len(open_connections) + 1 - self._settings.max_connections_per_user
+        if excess > 0 and self._settings.user_limit_policy == "refuse_newest":
+            raise TooManyConnections
+        for oldest in open_connections[: max(0, excess)]:
+            oldest.close(REPLACED)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget exactly this connection. Idempotent."""
+        if self._connections.pop(connection.id, None) is None:
+            return
+        user = self._users[connection.user]
+        del user.connections[connection.id]
+        if not user.connections:
+            del self._users[connection.user]
+            self._backplane.unsubscribe(user.subscription)
+
+    def send_to_all(self, frame: ServerFrame) -> None:
+        """Send a frame of the server's own to every connection of this node."""
+        self._write_to_all(text_frame(frame.encode()))
+
+    def send_to_connection(self, connection_id: str, data: JsonValue) -> bool:
+        """Send server data to one connection of this node; return whether it is here."""
+        connection = self._connections.get(connection_id)
+        if connection is None:
+            return False
+        connection.send(DirectMessage(sender=None, data=data, to="user"))
+        return True
+
+    async def send_to_user(
+        self, user: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
+    ) -> None:
+        """Send to every connection of a user, on every node, but the excluded one.
+
+        Raises:
+            Unavailable: the backplane could not take the message.
+
+        """
+        envelope = Envelope(sender=sender, data=data, exclude=exclude)
+        await self._backplane.publish(user_channel(user), envelope)
+
+    async def broadcast(
+        self, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
+    ) -> None:
+        """Send to every connection, on every node, but the excluded one.
+
+        Raises:
+            Unavailable: the backplane could not take the message.
+
+        """
+        envelope = Envelope(sender=sender, data=data, exclude=exclude)
+        await self._backplane.publish(ALL, envelope)
+
+    def _deliver(self, envelope: Envelope) -> None:
+        message = DirectMessage(sender=envelope.sender, data=envelope.data, to="all")
+        self._write_to_all(text_frame(message.encode()), exclude=envelope.exclude)
+
+    def _write_to_all(self, frame: bytes, *, exclude: str | None = None) -> None:
+        for connection in self._connections.values():
+            if connection.id != exclude:
+                connection.write(frame)

@@ -1,0 +1,188 @@
+"""The wire protocol: every frame both sides send, and why connections close.
+
+A frame is one JSON object with a ``type``. A client may add an ``id`` to any command and then gets
+exactly one ``ok`` or ``error`` with that ``id``; without an ``id`` it hears of errors only.
+
+Pure: nothing here knows asyncio or FastAPI.
+"""
+
+import math
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+)
+from pydantic_core import PydanticCustomError, to_json
+
+PROTOCOL_VERSION = 1
+
+SUBPROTOCOL = "ws.v1"
+"""The one value of ``Sec-WebSocket-Protocol`` that the server ever echoes (RFC 6455 §4.2.2)."""
+
+
+class Close(NamedTuple):
+    """Why a connection ends: a close code and a reason of at most 123 bytes (RFC 6455 §5.5.1).
+
+    Codes 4000-4499 invite the client to reconnect, 4500-4999 tell it not to.
+    """
+
+    code: int
+    reason: str
+
+
+UNSUPPORTED_DATA = Close(1003, "binary frames are not supported")
+INTERNAL_ERROR = Close(1011, "internal error")
+SERVICE_RESTART = Close(1012, "the service restarts")
+TRY_AGAIN_LATER = Close(1013, "try again later")
+EXPIRED = Close(4005, "expired")
+SLOW_CONSUMER = Close(4008, "slow_consumer")
+UNAUTHORIZED = Close(4500, "unauthorized")
+REPLACED = Close(4504, "replaced")
+
+
+def _refuse_non_finite(value: JsonValue) -> JsonValue:
+    # JSON has no NaN and no Infinity (RFC 8259 §6), yet the parser takes both, and 1e400.
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise PydanticCustomError("finite_number", "Numbers must be finite")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _refuse_non_finite(item)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_non_finite(item)
+    return value
+
+
+Data = Annotated[JsonValue, AfterValidator(_refuse_non_finite)]
+"""Any JSON value that a client or the team's backend wants to have delivered."""
+
+UserName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+CommandId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Command(BaseModel):
+    """What a client sends. Subclasses add a ``type`` and their fields."""
+
+    model_config = STRICT
+
+    type: str
+    id: CommandId | None = None
+
+
+class Ping(Command):
+    """Ask for a ``pong``."""
+
+    type: Literal["ping"]
+
+
+class Pong(Command):
+    """Answer the server's ``ping``."""
+
+    type: Literal["pong"]
+
+
+class Send(Command):
+    """Send ``data`` to every connection of one user."""
+
+    type: Literal["send"]
+    to: UserName
+    data: Data
+
+
+class Broadcast(Command):
+    """Send ``data`` to every connection; to this one only with ``echo``."""
+
+    type: Literal["broadcast"]
+    data: Data
+    echo: bool = False
+
+
+class CommandHead(BaseModel):
+    """What can be saved of a frame that is no valid command: the ``id`` to answer to."""
+
+    id: CommandId | None = None
+
+
+class ServerFrame(BaseModel):
+    """What the server sends."""
+
+    type: str
+
+    def encode(self) -> bytes:
+        """Return the frame's JSON as UTF-8."""
+        return to_json(self, by_alias=True)
+
+
+class Reply(ServerFrame):
+    """The answer to one command."""
+
+    only_with_id: ClassVar[bool] = True
+
+    id: str | None = None
+
+
+class Ok(Reply):
+    """The command was accepted. Subclasses add what it yielded."""
+
+    type: Literal["ok"] = "ok"
+
+
+class PongReply(Reply):
+    """The answer to ``ping``, which comes whether or not the client gave an ``id``."""
+
+    only_with_id: ClassVar[bool] = False
+
+    type: Literal["pong"] = "pong"
+    id: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class ErrorReply(Reply):
+    """The command was refused; ``retry`` says whether the same command may succeed later."""
+
+    only_with_id: ClassVar[bool] = False
+
+    type: Literal["error"] = "error"
+    code: str
+    message: str
+    retry: bool
+
+
+class HeartbeatTerms(BaseModel):
+    """How often the server pings, and how long it then waits for any frame."""
+
+    interval_s: float
+    timeout_s: float
+
+
+class Welcome(ServerFrame):
+    """The first frame of every connection."""
+
+    type: Literal["welcome"] = "welcome"
+    protocol: int = PROTOCOL_VERSION
+    connection: str
+    user: str
+    heartbeat: HeartbeatTerms | None
+    limits: dict[str, int]
+    expires_at: float | None
+
+
+class Message(ServerFrame):
+    """Data from another user, or from the server when ``from`` is null."""
+
+    type: Literal["message"] = "message"
+    sender: str | None = Field(serialization_alias="from")
+    data: JsonValue
+
+
+class DirectMessage(Message):
+    """A message to one user or to everybody."""
+
+    to: Literal["user", "all"]

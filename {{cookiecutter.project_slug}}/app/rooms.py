@@ -1,0 +1,224 @@
+"""Rooms: who is in which, and what everybody in one of them gets to hear."""
+
+import re
+from collections import Counter
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, JsonValue, PositiveInt, model_validator
+
+from .backplane import Backplane, Channel, Envelope, Publication
+from .connection import Connection
+from .errors import CommandError, LimitExceeded
+from .protocol import Message, ServerFrame
+from .settings import SettingsPart
+from .wire import text_frame
+
+ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+
+
+class RoomSettings(SettingsPart):
+    """How many rooms, and how much news of who comes and goes."""
+
+    max_rooms_per_connection: PositiveInt = 100
+    max_members_for_presence_events: PositiveInt = 100
+
+    def limits(self) -> dict[str, int]:
+        """Tell clients how many rooms one connection may be in."""
+        return super().limits() | {"rooms": self.max_rooms_per_connection}
+
+
+class BadRoom(CommandError, ValueError):
+    """No room can have this name. A `ValueError`, so that a validator may raise it."""
+
+    code = "bad_room"
+
+
+class NotJoined(CommandError):
+    """The connection is not in the room."""
+
+    code = "not_joined"
+
+
+def _check_room_name(name: str) -> str:
+    if ROOM_NAME.fullmatch(name) is None:
+        msg = "room names have 1 to 64 of A-Z a-z 0-9 _ . : - and start with a letter or digit"
+        raise BadRoom(msg)
+    return name
+
+
+RoomName = Annotated[str, AfterValidator(_check_room_name)]
+
+
+class RoomMessage(Message):
+    """Data for everybody in a room. ``offset`` is its place in the room's history, if kept."""
+
+    room: str
+    offset: int | None = None
+
+
+class Joined(ServerFrame):
+    """A user's first connection has entered the room."""
+
+    type: Literal["joined"] = "joined"
+    room: str
+    user: str
+
+
+class Left(ServerFrame):
+    """A user's last connection has left the room."""
+
+    type: Literal["left"] = "left"
+    room: str
+    user: str
+
+
+class RoomPublication(Publication):
+    """What the team's backend publishes: to one room, to one user, or to everybody."""
+
+    room: RoomName | None = None
+
+    @model_validator(mode="after")
+    def _check_one_target(self) -> Self:
+        if self.room is not None and self.user is not None:
+            msg = "name a room or a user, not both"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def channel(self) -> Channel:
+        """The room's channel, if one is named."""
+        return super().channel if self.room is None else room_channel(self.room)
+
+
+def room_channel(room: str) -> Channel:
+    """Return the channel of one room's messages."""
+    return Channel(f"room:{room}")
+
+
+class Room:
+    """The part of a room that is connected to this node."""
+
+    def __init__(self, name: str, backplane: Backplane) -> None:
+        self.name = name
+        self.members: dict[str, Connection] = {}
+        self.users: Counter[str] = Counter()
+        self.subscription = backplane.subscribe(room_channel(name), self._deliver)
+
+    def write(self, frame: ServerFrame, *, exclude: str | None = None) -> None:
+        """Write to every member but the connection with the excluded id."""
+        ready = text_frame(frame.encode())
+        for member in self.members.values():
+            if member.id != exclude:
+                member.write(ready)
+
+    def _deliver(self, envelope: Envelope) -> None:
+        message = RoomMessage(sender=envelope.sender, data=envelope.data, room=self.name)
+        self.write(message, exclude=envelope.exclude)
+
+
+class Rooms:
+    """All rooms with members on this node. A room exists as long as somebody is in it."""
+
+    def __init__(self, settings: RoomSettings, backplane: Backplane) -> None:
+        self._settings = settings
+        self._backplane = backplane
+        self._rooms: dict[str, Room] = {}
+        self._joined: dict[str, set[str]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of rooms with members."""
+        return len(self._rooms)
+
+    async def join(self, connection: Connection, name: str) -> None:
+        """Make the connection a member; on return nothing said in the room escapes it. Idempotent.
+
+        Raises:
+            LimitExceeded: the connection is in as many rooms as allowed.
+            Unavailable: the backplane does not confirm the room's channel.
+
+        """
+        joined = self._joined.setdefault(connection.id, set())
+        if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
+            msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
+            raise LimitExceeded(msg)
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = Room(name, self._backplane)
+        if name not in joined:
+            joined.add(name)
+            self._enter(room, connection)
+        try:
+            await self._backplane.confirm(room.subscription)
+        except CommandError:
+            self.leave(connection, name)
+            raise
+
+    def leave(self, connection: Connection, name: str) -> None:
+        """End a membership. Idempotent."""
+        joined = self._joined.get(connection.id, set())
+        if name not in joined:
+            return
+        joined.remove(name)
+        if not joined:
+            del self._joined[connection.id]
+        room = self._rooms[name]
+        self._exit(room, connection)
+        if not room.members:
+            del self._rooms[name]
+            self._backplane.unsubscribe(room.subscription)
+
+    def leave_all(self, connection: Connection) -> None:
+        """End all memberships of a connection."""
+        for name in list(self._joined.get(connection.id, ())):
+            self.leave(connection, name)
+
+    async def publish(
+        self, room: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
+    ) -> None:
+        """Send to every member, on every node, but the excluded connection.
+
+        Raises:
+            Unavailable: the backplane could not take the message.
+
+        """
+        envelope = Envelope(sender=sender, data=data, exclude=exclude)
+        await self._backplane.publish(room_channel(room), envelope)
+
+    def presence(self, connection: Connection, name: str) -> Counter[str]:
+        """Return the users in the room on this node, each with their number of connections.
+
+        Raises:
+            NotJoined: the connection is not in the room.
+
+        """
+        self.check_joined(connection, name)
+        return self._rooms[name].users
+
+    def check_joined(self, connection: Connection, name: str) -> None:
+        """Let only members pass.
+
+        Raises:
+            NotJoined: the connection is not in the room.
+
+        """
+        if name not in self._joined.get(connection.id, ()):
+            msg = "join the room first"
+            raise NotJoined(msg)
+
+    def _enter(self, room: Room, connection: Connection) -> None:
+        room.members[connection.id] = connection
+        room.users[connection.user] += 1
+        if room.users[connection.user] == 1:
+            self._announce(room, Joined(room=room.name, user=connection.user), connection)
+
+    def _exit(self, room: Room, connection: Connection) -> None:
+        room.users[connection.user] -= 1
+        if room.users[connection.user] == 0:
+            del room.users[connection.user]
+            self._announce(room, Left(room=room.name, user=connection.user), connection)
+        del room.members[connection.id]
+
+    def _announce(self, room: Room, event: Joined | Left, subject: Connection) -> None:
+        # In a large room such news would be most of the traffic.
+        if len(room.members) <= self._settings.max_members_for_presence_events:
+            room.write(event, exclude=subject.id)

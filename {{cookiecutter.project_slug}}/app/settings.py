@@ -1,0 +1,139 @@
+"""Settings, read from the environment and a ``.env`` file, checked once at start.
+
+Each option's module has a part of its own; `main.ServiceSettings` joins them to one frozen object.
+Names carry their unit: ``_s`` for seconds, ``_bytes`` for bytes.
+"""
+
+from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .protocol import HeartbeatTerms
+
+MIN_SECRET_BYTES = 32
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    return value
+
+
+def _check_secret(value: SecretStr) -> SecretStr:
+    size = len(value.get_secret_value().encode())
+    if size < MIN_SECRET_BYTES:
+        msg = (
+            f"has {size} bytes, needs at least {MIN_SECRET_BYTES}; make one with: "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+        raise ValueError(msg)
+    return value
+
+
+def _check_origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or value != f"{parts.scheme}://{parts.netloc}":
+        msg = f"{value!r} is no origin; write scheme and host alone, like https://example.com"
+        raise ValueError(msg)
+    if not parts.hostname or "*" in value or "@" in value:
+        msg = f"{value!r} must name exactly one host, like https://example.com"
+        raise ValueError(msg)
+    return value.lower()
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+
+
+class SettingsPart(BaseModel):
+    """The settings of one option. What a part defines anew stands before the service's default."""
+
+    origin_required: ClassVar[bool] = False
+    """Whether clients that are no browsers, and so tell no origin, are refused."""
+
+    def heartbeat_terms(self) -> HeartbeatTerms | None:
+        """Return what ``welcome`` tells of the heartbeat, null without one."""
+        return None
+
+    def limits(self) -> dict[str, int]:
+        """Return the limits that ``welcome`` tells to clients."""
+        return {}
+
+
+class Settings(SettingsPart, BaseSettings):
+    """What every service has to decide."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    # Server
+    environment: Literal["development", "production"] = "production"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    shutdown_grace_s: PositiveInt = 10
+
+    # Who may connect
+    allowed_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = ()
+    max_connections: PositiveInt = 10_000
+    max_connections_per_user: PositiveInt = 20
+    user_limit_policy: Literal["replace_oldest", "refuse_newest"] = "replace_oldest"
+
+    # What a connection may send, and owe
+    max_message_bytes: PositiveInt = 65_536
+    max_unsent_bytes: PositiveInt = 1_048_576
+    close_timeout_s: PositiveFloat = 5.0
+
+    # RFC 6455 pings, which browsers answer by themselves
+    ws_ping_interval_s: PositiveFloat | None = 20.0
+    ws_ping_timeout_s: PositiveFloat | None = 20.0
+
+    # The team's own backend: POST routes are off while there is no key
+    backend_key: Secret | None = None
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            SystemExit: a setting is missing or wrong; one line for each says how to mend it.
+
+        """
+        try:
+            return cls()
+        except ValidationError as failure:
+            raise SystemExit("\n".join(_explain(failure))) from None
+
+    def limits(self) -> dict[str, int]:
+        """Tell clients how large a message may be."""
+        return super().limits() | {"message_bytes": self.max_message_bytes}
+
+
+def _explain(failure: ValidationError) -> list[str]:
+    lines = []
+    for error in failure.errors(include_url=False, include_input=False, include_context=False):
+        name = str(error["loc"][0]).upper() if error["loc"] else "settings"
+        reason = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "missing":
+            reason = "is not set"
+        elif error["type"] == "extra_forbidden":
+            reason = "is no setting of this service; .env.example lists them all"
+        lines.append(f"error: {name}: {reason}")
+    return lines

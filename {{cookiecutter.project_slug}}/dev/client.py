@@ -1,0 +1,54 @@
+"""A client for the terminal: type a command as JSON, see every frame. ``python -m dev.client``."""
+
+import asyncio
+import json
+import sys
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from app.main import ServiceSettings
+
+from .connect import connect_options
+
+
+async def print_frames(connection: ClientConnection) -> None:
+    """Print what comes, and answer pings, as every client should."""
+    async for frame in connection:
+        print(f"< {frame!s}", flush=True)
+        if json.loads(frame)["type"] == "ping":
+            await connection.send('{"type": "pong"}')
+
+
+async def send_lines(connection: ClientConnection) -> None:
+    """Send each line of standard input, until it ends."""
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
+    )
+    async for line in lines:
+        if text := line.decode().strip():
+            await connection.send(text)
+
+
+async def main(user: str) -> None:
+    """Talk to the service that `.env` describes."""
+    options = await connect_options(ServiceSettings.load(), user)
+    async with connect(options.uri, additional_headers=options.headers, proxy=None) as connection:
+        tasks = {
+            asyncio.create_task(print_frames(connection)),
+            asyncio.create_task(send_lines(connection)),
+        }
+        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+    print(f"closed: {connection.close_code} {connection.close_reason}")
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "alice"))
+    except (ConnectionClosed, OSError) as failure:
+        sys.exit(f"error: {failure}; is the service running? (make run)")
+    except KeyboardInterrupt:
+        pass

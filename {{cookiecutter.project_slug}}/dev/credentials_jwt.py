@@ -1,0 +1,32 @@
+"""Credentials for development: tokens, signed with the service's own secret."""
+
+import secrets
+import time
+
+import jwt
+
+from app.auth_jwt import ALGORITHM
+from app.main import ServiceSettings
+
+from .handshake import Handshake
+
+ONE_HOUR_S = 3600
+
+
+def fresh_secrets() -> dict[str, str]:
+    """Return a new value for each setting that must be secret."""
+    return {
+        "JWT_SECRET": secrets.token_urlsafe(32),
+        "BACKEND_KEY": secrets.token_urlsafe(32),
+    }
+
+
+async def credentials(settings: ServiceSettings, http_url: str, user: str) -> Handshake:
+    """Return a handshake that the service at this URL accepts as the user's."""
+    claims = {"sub": user, "exp": int(time.time()) + ONE_HOUR_S}
+    if settings.jwt_audience is not None:
+        claims["aud"] = settings.jwt_audience
+    if settings.jwt_issuer is not None:
+        claims["iss"] = settings.jwt_issuer
+    token = jwt.encode(claims, settings.jwt_secret.get_secret_value(), ALGORITHM)
+    return Handshake(headers={"Authorization": f"Bearer {token}"})

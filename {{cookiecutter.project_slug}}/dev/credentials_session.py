@@ -1,0 +1,29 @@
+"""Credentials for development: the cookie that the site's SessionMiddleware would set."""
+
+import json
+import secrets
+from base64 import b64encode
+
+from itsdangerous import TimestampSigner
+
+from app.main import ServiceSettings
+
+from .handshake import Handshake
+
+
+def fresh_secrets() -> dict[str, str]:
+    """Return a new value for each setting that must be secret."""
+    return {
+        "SESSION_SECRET": secrets.token_urlsafe(32),
+        "BACKEND_KEY": secrets.token_urlsafe(32),
+    }
+
+
+async def credentials(settings: ServiceSettings, http_url: str, user: str) -> Handshake:
+    """Return a handshake that the service at this URL accepts as the user's."""
+    signer = TimestampSigner(settings.session_secret.get_secret_value())
+    cookie = signer.sign(b64encode(json.dumps({"user": user}).encode())).decode()
+    headers = {"Cookie": f"{settings.session_cookie}={cookie}"}
+    if settings.allowed_origins:
+        headers["Origin"] = settings.allowed_origins[0]
+    return Handshake(headers=headers)

@@ -1,0 +1,41 @@
+"""Write a first `.env`: the example's, with fresh secrets. ``python -m dev.env``."""
+
+import os
+import sys
+from pathlib import Path
+
+from . import fresh_secrets
+
+EXAMPLE = Path(".env.example")
+TARGET = Path(".env")
+
+
+def fill(example: str, secrets: dict[str, str]) -> str:
+    """Return the example with a value for each secret that it leaves empty.
+
+    Raises:
+        ValueError: the example has no empty line for a secret.
+
+    """
+    for name, value in secrets.items():
+        empty = f"\n{name}=\n"
+        if empty not in example:
+            msg = f"{EXAMPLE} has no line {name}="
+            raise ValueError(msg)
+        example = example.replace(empty, f"\n{name}={value}\n")
+    return example
+
+
+def main() -> None:
+    """Write the file, unless it is there, readable for its owner only."""
+    if TARGET.exists():
+        sys.exit(f"{TARGET} exists already; remove it to get a new one")
+    content = fill(EXAMPLE.read_text(encoding="utf-8"), fresh_secrets())
+    descriptor = os.open(TARGET, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
+    print(f"wrote {TARGET} with fresh secrets for development")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tests: a real server, real sockets, a real client."""

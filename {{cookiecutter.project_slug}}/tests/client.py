@@ -1,0 +1,95 @@
+"""A client for tests: the `websockets` package's, with a deadline for every wait."""
+
+import asyncio
+import json
+from collections import deque
+from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from dev.connect import ConnectOptions
+
+DEADLINE_S = 5.0
+
+Frame = dict[str, Any]
+
+
+class Client:
+    """One connection, which has been welcomed unless it was opened with ``welcomed=False``."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.welcome: Frame = {}
+        self._unread: deque[Frame] = deque()
+
+    @classmethod
+    async def open(cls, options: ConnectOptions, *, welcomed: bool = True) -> Self:
+        """Connect, and take the ``welcome``."""
+        connection = await connect(
+            options.uri,
+            additional_headers=options.headers,
+            subprotocols=[Subprotocol(name) for name in options.subprotocols] or None,
+            proxy=None,
+            compression=None,
+            ping_interval=None,
+            open_timeout=DEADLINE_S,
+            close_timeout=DEADLINE_S,
+        )
+        client = cls(connection)
+        if welcomed:
+            client.welcome = await client.receive("welcome")
+        return client
+
+    @property
+    def user(self) -> str:
+        """Return who the service says this is."""
+        return str(self.welcome["user"])
+
+    async def send(self, **frame: object) -> None:
+        """Send one frame."""
+        await self.send_text(json.dumps(frame))
+
+    async def send_text(self, text: str) -> None:
+        """Send any text."""
+        await self.connection.send(text)
+
+    async def receive(self, *types: str) -> Frame:
+        """Return the next frame, or the next of these types; others wait for their turn."""
+        for position, unread in enumerate(self._unread):
+            if not types or unread["type"] in types:
+                del self._unread[position]
+                return unread
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                frame: Frame = json.loads(await self.connection.recv())
+                if not types or frame["type"] in types:
+                    return frame
+                self._unread.append(frame)
+
+    async def ask(self, **command: object) -> Frame:
+        """Send a command and return the one answer to it."""
+        command.setdefault("id", "ask")
+        await self.send(**command)
+        answer = await self.receive("ok", "error", "pong")
+        assert answer["id"] == command["id"]
+        return answer
+
+    async def is_quiet(self) -> bool:
+        """Return whether nothing has come that was not read: all is here before a pong is."""
+        assert (await self.ask(type="ping", id="quiet"))["type"] == "pong"
+        return not self._unread
+
+    async def closed(self) -> tuple[int | None, str | None]:
+        """Wait for the end; return its code and reason."""
+        async with asyncio.timeout(DEADLINE_S):
+            try:
+                while True:
+                    self._unread.append(json.loads(await self.connection.recv()))
+            except ConnectionClosed:
+                return self.connection.close_code, self.connection.close_reason
+
+    async def close(self) -> None:
+        """Leave properly."""
+        await self.connection.close()

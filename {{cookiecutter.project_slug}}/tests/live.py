@@ -1,0 +1,136 @@
+"""The service under test, on a real socket in this process, so that tests can look inside."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from app.main import ServiceSettings
+from app.server import Server
+from app.service import Service
+from dev import fresh_secrets
+from dev.connect import ConnectOptions, connect_options
+
+from .client import DEADLINE_S, Client
+
+ORIGIN = "https://example.com"
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Spares each HTTP client the loading of certificates that it has no use for."""
+
+
+def make_settings(**overrides: object) -> ServiceSettings:
+    """Return settings with fresh secrets, from nothing but these arguments."""
+    values: dict[str, Any] = {name.lower(): value for name, value in fresh_secrets().items()}
+    values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2} | overrides
+    return ServiceSettings(_env_file=None, **values)
+
+
+class InProcessServer(Server):
+    """A server that leaves the signals to pytest, and stops when asked, not at the next tick."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        super().__init__(settings)
+        self.stop = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Wait to be stopped."""
+        await self.stop.wait()
+
+
+class Live:
+    """A running service: connect to it, call it, look into it."""
+
+    def __init__(self, server: InProcessServer, settings: ServiceSettings, port: int) -> None:
+        self.server = server
+        self.settings = settings
+        self.port = port
+        self.service: Service = server.service
+        self._clients: list[Client] = []
+
+    @property
+    def http_url(self) -> str:
+        """Return where the HTTP routes are."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def options(self, user: str = "alice") -> ConnectOptions:
+        """Return options to connect as the user."""
+        return await connect_options(self.settings, user, port=self.port)
+
+    async def connect(self, user: str = "alice") -> Client:
+        """Connect as the user; the connection is closed with the service at the latest."""
+        return await self.connect_with(await self.options(user))
+
+    async def connect_with(self, options: ConnectOptions, *, welcomed: bool = True) -> Client:
+        """Connect with other options."""
+        client = await Client.open(options, welcomed=welcomed)
+        self._clients.append(client)
+        return client
+
+    def http(self) -> httpx.AsyncClient:
+        """Return a client for the HTTP routes."""
+        return httpx.AsyncClient(base_url=self.http_url, trust_env=False, verify=NO_TLS)
+
+    async def post(self, path: str, body: object, key: str | None = None) -> httpx.Response:
+        """Call a route as the team's backend does, with its key or another."""
+        if key is None and self.settings.backend_key is not None:
+            key = self.settings.backend_key.get_secret_value()
+        async with self.http() as http:
+            return await http.post(path, json=body, headers={"Authorization": f"Bearer {key}"})
+
+    async def get(self, path: str) -> httpx.Response:
+        """Read a route."""
+        async with self.http() as http:
+            return await http.get(path)
+
+    async def close_clients(self) -> None:
+        """Close what `connect` has opened."""
+        await asyncio.gather(*(client.close() for client in self._clients))
+        self._clients.clear()
+
+
+@asynccontextmanager
+async def run_service(
+    settings: ServiceSettings | None = None, *, ws: Any = None
+) -> AsyncIterator[Live]:
+    """Run a service on a port of the system's choice; ``ws`` is another protocol for uvicorn."""
+    settings = settings or make_settings()
+    server = InProcessServer(settings)
+    server.config.ws = ws or server.config.ws
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await wait_until(lambda: server.started or serving.done())
+        if serving.done():
+            serving.result()
+        live = Live(server, settings, listener.getsockname()[1])
+        try:
+            yield live
+        finally:
+            await live.close_clients()
+            server.stop.set()
+            async with asyncio.timeout(DEADLINE_S):
+                await serving
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition of this process."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def wait_until_async(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for a condition that has to be asked for."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not await condition():
+            await asyncio.sleep(0.01)

@@ -1,0 +1,152 @@
+"""Tokens: which are accepted, from where, and what happens when they run out."""
+
+import time
+from base64 import b64encode
+from typing import Any
+
+import jwt
+import pytest
+
+from app.auth_jwt import JwtAuthenticator
+from app.errors import Unauthorized
+from app.main import ServiceSettings
+from dev.connect import ConnectOptions
+
+from .live import Live, make_settings, run_service
+from .test_settings import complaint
+
+SECRET = "the secret of this service, which is long enough for SHA-384"
+OTHER_SECRET = "another secret, which is long enough"
+
+
+def token(settings: ServiceSettings, **claims: Any) -> str:
+    """Return a good token, but for these claims; null removes one."""
+    merged = {"sub": "alice", "exp": int(time.time()) + 60} | claims
+    present = {name: value for name, value in merged.items() if value is not None}
+    return jwt.encode(present, settings.jwt_secret.get_secret_value(), "HS256")
+
+
+def anonymous(live: Live, query: str = "") -> ConnectOptions:
+    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws{query}", {}, [])
+
+
+async def rejected(live: Live, options: ConnectOptions) -> bool:
+    """Return whether the service closes at once with 4500."""
+    client = await live.connect_with(options, welcomed=False)
+    return await client.closed() == (4500, "unauthorized")
+
+
+async def test_a_token_in_the_authorization_header(live: Live) -> None:
+    options = anonymous(live)
+    options.headers["Authorization"] = f"Bearer {token(live.settings)}"
+    client = await live.connect_with(options)
+    assert client.user == "alice"
+    assert client.welcome["expires_at"] > time.time()
+
+
+async def test_a_token_in_the_subprotocols_is_never_echoed(live: Live) -> None:
+    options = anonymous(live)
+    options.subprotocols.extend(["ws.v1", f"bearer.{token(live.settings)}"])
+    client = await live.connect_with(options)
+    assert client.user == "alice"
+    assert client.connection.subprotocol == "ws.v1"
+
+
+async def test_a_token_in_the_query_needs_a_setting(live: Live) -> None:
+    assert await rejected(live, anonymous(live, f"?token={token(live.settings)}"))
+    async with run_service(make_settings(jwt_allow_query=True)) as lenient:
+        client = await lenient.connect_with(anonymous(lenient, f"?token={token(lenient.settings)}"))
+        assert client.user == "alice"
+
+
+async def test_bad_credentials_are_told_by_a_close_code_and_leave_no_trace(live: Live) -> None:
+    assert await rejected(live, anonymous(live))
+    options = anonymous(live)
+    options.headers["Authorization"] = "Bearer nonsense"
+    assert await rejected(live, options)
+    options.headers["Authorization"] = "Basic YTpi"
+    assert await rejected(live, options)
+    assert len(live.service.manager) == 0
+
+
+def forged(algorithm: str, key: str) -> str:
+    claims = {"sub": "alice", "exp": int(time.time()) + 60}
+    return jwt.encode(claims, key, algorithm)
+
+
+def test_bad_tokens_are_refused() -> None:
+    settings = make_settings(jwt_secret=SECRET)
+    now = int(time.time())
+    bad = {
+        "empty": "",
+        "long": "x" * 10_000,
+        "not ASCII": "ä.ö.ü",
+        "no JSON": "a.b.c",
+        "deep header": b64encode(b"[" * 30_000).decode() + ".b.c",
+        "endless": token(settings, exp=float("inf")),
+        "another secret": forged("HS256", OTHER_SECRET),
+        "another algorithm": forged("HS384", SECRET),
+        "no algorithm": forged("none", ""),
+        "expired": token(settings, exp=now - 60),
+        "not yet valid": token(settings, nbf=now + 60),
+        "without end": token(settings, exp=None),
+        "end is no number": token(settings, exp="soon"),
+        "without user": token(settings, sub=None),
+        "empty user": token(settings, sub=""),
+        "long user": token(settings, sub="x" * 129),
+        "user is no text": token(settings, sub="\ud800"),
+    }
+    authenticator = JwtAuthenticator(settings)
+    for name, bad_token in bad.items():
+        with pytest.raises(Unauthorized):
+            pytest.fail(f"{name}: {authenticator.verify(bad_token)}")
+
+
+def test_audience_and_issuer_are_checked_when_set() -> None:
+    settings = make_settings(jwt_audience="chat", jwt_issuer="https://id.example")
+    authenticator = JwtAuthenticator(settings)
+    good = token(settings, aud="chat", iss="https://id.example")
+    assert authenticator.verify(good).user == "alice"
+    for claims in (
+        {"aud": "chat"},
+        {"iss": "https://id.example"},
+        {"aud": "mail", "iss": "https://id.example"},
+        {"aud": "chat", "iss": "https://id"},
+    ):
+        with pytest.raises(Unauthorized):
+            authenticator.verify(token(settings, **claims))
+
+
+def test_clocks_may_differ_by_the_leeway() -> None:
+    settings = make_settings(jwt_leeway_s=30)
+    identity = JwtAuthenticator(settings).verify(token(settings, exp=int(time.time()) - 10))
+    assert identity.expires_at is not None
+    assert identity.expires_at > time.time()
+
+
+async def test_a_connection_ends_with_its_token_unless_refreshed() -> None:
+    async with run_service(make_settings(jwt_leeway_s=1)) as live:
+        options = anonymous(live)
+        options.headers["Authorization"] = f"Bearer {token(live.settings, exp=time.time())}"
+        ends = await live.connect_with(options)
+        stays = await live.connect_with(options)
+        fresh = token(live.settings)
+        answer = await stays.ask(type="refresh", token=fresh)
+        assert answer["type"] == "ok"
+        end = jwt.decode(fresh, options={"verify_signature": False})["exp"]
+        assert answer["expires_at"] == end + live.settings.jwt_leeway_s
+        assert await ends.closed() == (4005, "expired")
+        assert (await stays.ask(type="ping"))["type"] == "pong"
+
+
+async def test_a_refresh_must_be_valid_and_the_same_users(live: Live) -> None:
+    client = await live.connect("alice")
+    for bad in ("nonsense", token(live.settings, sub="bob"), token(live.settings, exp=1)):
+        error = await client.ask(type="refresh", token=bad)
+        assert error["code"] == "forbidden"
+        assert bad not in error["message"]
+
+
+def test_a_secret_is_required_and_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "error: JWT_SECRET: is not set" in complaint(monkeypatch, JWT_SECRET="")
+    assert "JWT_SECRET: has 5 bytes" in complaint(monkeypatch, JWT_SECRET="short")

@@ -1,0 +1,23 @@
+"""Without authentication everybody is a guest of their own."""
+
+import pytest
+import structlog
+
+from app.auth_none import GuestAuthenticator
+
+from .live import Live, make_settings
+
+
+async def test_each_connection_is_another_guest(live: Live) -> None:
+    first, second = await live.connect(), await live.connect()
+    assert first.user != second.user
+    assert first.user.startswith("guest-")
+    await first.send(type="send", to=second.user, data=1)
+    assert (await second.receive("message"))["from"] == first.user
+
+
+@pytest.mark.parametrize(("environment", "warnings"), [("production", 1), ("development", 0)])
+def test_production_is_warned(environment: str, warnings: int) -> None:
+    with structlog.testing.capture_logs() as lines:
+        GuestAuthenticator(make_settings(environment=environment))
+    assert len(lines) == warnings

@@ -1,0 +1,33 @@
+"""A ticket bought from one node admits to any other, once."""
+
+from redis.asyncio import Redis
+
+from .live import make_settings, run_service, wait_until
+from .test_auth_ticket import buy, is_refused, presenting
+from .valkey import run_valkey
+
+
+async def test_tickets_are_good_on_every_node_and_once() -> None:
+    async with run_valkey() as valkey:
+        settings = make_settings(redis_url=valkey.url)
+        async with run_service(settings) as first, run_service(settings) as second:
+            await wait_until(lambda: second.service.backplane.healthy)
+            ticket = await buy(first)
+            client = await second.connect_with(presenting(second, ticket))
+            assert client.user == "alice"
+            assert await is_refused(first, ticket)
+            async with Redis.from_url(valkey.url) as redis:
+                await buy(first)
+                (key,) = await redis.keys("ws:ticket:*")
+                assert 0 < await redis.ttl(key) <= settings.ticket_lifetime_s
+
+
+async def test_without_the_server_clients_are_told_to_try_again() -> None:
+    async with run_valkey() as valkey:
+        settings = make_settings(redis_url=valkey.url, redis_timeout_s=0.3)
+        async with run_service(settings) as live:
+            ticket = await buy(live)
+            valkey.kill()
+            client = await live.connect_with(presenting(live, ticket), welcomed=False)
+            assert (await client.closed())[0] == 1013
+            assert (await live.post("/tickets", {"user": "alice"})).status_code == 503

@@ -1,0 +1,213 @@
+"""Two nodes on a real Valkey: delivery across them, and what happens when it goes away."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from app.backplane import ALL, Backplane, Channel, LocalBackplane
+from app.backplane_redis import RedisBackplane, connect
+from app.errors import Unavailable
+from app.main import ServiceSettings
+
+from .backplane_contract import BackplaneContract, Inbox, numbered
+from .live import Live, make_settings, run_service, wait_until
+from .valkey import Valkey, run_valkey
+
+CHANNEL = Channel("channel-a")
+
+
+@pytest.fixture(scope="module")
+async def shared_valkey() -> AsyncIterator[Valkey]:
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+@pytest.fixture
+async def valkey() -> AsyncIterator[Valkey]:
+    """Run a server that the test may break."""
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+def settings_for(valkey: Valkey) -> ServiceSettings:
+    """Return settings under which failures are noticed at once."""
+    return make_settings(
+        redis_url=valkey.url,
+        redis_timeout_s=0.3,
+        redis_ping_interval_s=0.2,
+        redis_retry_max_s=0.2,
+    )
+
+
+@contextlib.asynccontextmanager
+async def run_node(valkey: Valkey) -> AsyncIterator[tuple[RedisBackplane, list[str]]]:
+    """Run a backplane; also yield a list that grows by one for each gap it tells of."""
+    settings = settings_for(valkey)
+    redis = connect(settings)
+    assert redis is not None
+    gaps: list[str] = []
+    node = RedisBackplane(redis, settings, on_gap=lambda: gaps.append("gap"))
+    node.subscribe(ALL, lambda envelope: None)
+    running = asyncio.create_task(node.run())
+    try:
+        await wait_until(lambda: node.healthy)
+        yield node, gaps
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+class TestRedisBackplane(BackplaneContract):
+    """Two nodes that know each other through Redis alone."""
+
+    @pytest.fixture
+    async def backplane(self, shared_valkey: Valkey) -> AsyncIterator[Backplane]:
+        """Run one node."""
+        async with run_node(shared_valkey) as (node, _):
+            yield node
+
+    @pytest.fixture
+    async def other(self, shared_valkey: Valkey) -> AsyncIterator[Backplane]:
+        """Run another."""
+        async with run_node(shared_valkey) as (node, _):
+            yield node
+
+
+async def test_a_node_subscribes_only_to_what_it_hosts(shared_valkey: Valkey) -> None:
+    async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
+        subscription = node.subscribe(CHANNEL, Inbox().deliver)
+        await node.confirm(subscription)
+        assert set(await redis.pubsub_channels()) == {b"ws:all", b"ws:channel-a"}
+        node.unsubscribe(subscription)
+        marker = node.subscribe(Channel("channel-marker"), Inbox().deliver)
+        await node.confirm(marker)
+        while set(await redis.pubsub_channels()) != {b"ws:all", b"ws:channel-marker"}:
+            await asyncio.sleep(0.01)
+
+
+async def test_subscriptions_and_their_ends_may_come_in_any_number_at_once(
+    shared_valkey: Valkey,
+) -> None:
+    async with run_node(shared_valkey) as (node, _):
+        inboxes = {Channel(f"channel-{number}"): Inbox() for number in range(300)}
+        for channel, inbox in inboxes.items():
+            node.unsubscribe(node.subscribe(channel, inbox.deliver))
+        subscriptions = [
+            node.subscribe(channel, inbox.deliver) for channel, inbox in inboxes.items()
+        ]
+        await asyncio.gather(*(node.confirm(subscription) for subscription in subscriptions))
+        for number, channel in enumerate(inboxes):
+            await node.publish(channel, numbered(number))
+        for number, inbox in enumerate(inboxes.values()):
+            assert await inbox.next() == numbered(number)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\x80\x04\x95", b"[]", b"{}", b'{"sender": 7, "data": 1}', b'{"data": 1}', b"\xff{}"],
+)
+async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: bytes) -> None:
+    inbox = Inbox()
+    async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
+        await node.confirm(node.subscribe(CHANNEL, inbox.deliver))
+        await redis.publish("ws:channel-a", payload)
+        await node.publish(CHANNEL, numbered(1))
+        assert await inbox.next() == numbered(1)
+        assert node.healthy
+
+
+async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
+    inbox = Inbox()
+    async with run_node(valkey) as (node, gaps):
+        await node.confirm(node.subscribe(CHANNEL, inbox.deliver))
+        valkey.kill()
+        await wait_until(lambda: not node.healthy)
+        with pytest.raises(Unavailable):
+            await node.publish(CHANNEL, numbered(1))
+        with pytest.raises(Unavailable):
+            await node.confirm(node.subscribe(Channel("channel-b"), inbox.deliver))
+        assert gaps == []
+        await valkey.start()
+        await wait_until(lambda: node.healthy)
+        assert gaps == ["gap"]
+        await node.publish(CHANNEL, numbered(2))
+        assert await inbox.next() == numbered(2)
+
+
+async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valkey) -> None:
+    async with run_node(valkey) as (node, gaps):
+        valkey.freeze()
+        async with asyncio.timeout(2):
+            with pytest.raises(Unavailable):
+                await node.publish(CHANNEL, numbered(1))
+        await wait_until(lambda: not node.healthy)
+        valkey.thaw()
+        await wait_until(lambda: node.healthy)
+        assert gaps == ["gap"]
+
+
+async def test_a_killed_subscriber_connection_is_told_as_a_gap(valkey: Valkey) -> None:
+    async with run_node(valkey) as (node, gaps), Redis.from_url(valkey.url) as redis:
+        await redis.client_kill_filter(_type="pubsub")
+        await wait_until(lambda: bool(gaps))
+        await wait_until(lambda: node.healthy)
+
+
+async def test_the_service_starts_without_the_server_and_waits_for_it(valkey: Valkey) -> None:
+    valkey.kill()
+    async with run_service(settings_for(valkey)) as live:
+        assert (await live.get("/readyz")).json() == {"status": "backplane lost"}
+        assert (await live.post("/publish", {"data": 1})).status_code == 503
+        await valkey.start()
+        await wait_until(lambda: live.service.backplane.healthy)
+        assert (await live.get("/readyz")).status_code == 200
+
+
+async def test_clients_hear_of_an_outage_and_of_its_end(valkey: Valkey) -> None:
+    async with run_service(settings_for(valkey)) as live:
+        await wait_until(lambda: live.service.backplane.healthy)
+        client = await live.connect("alice")
+        valkey.kill()
+        error = await client.ask(type="broadcast", data=1, echo=True)
+        assert (error["code"], error["retry"]) == ("unavailable", True)
+        await valkey.start()
+        assert await client.receive() == {"type": "resync", "room": None}
+        await client.ask(type="broadcast", data=2, echo=True)
+        assert (await client.receive("message"))["data"] == 2
+
+
+@contextlib.asynccontextmanager
+async def two_nodes(valkey: Valkey) -> AsyncIterator[tuple[Live, Live]]:
+    settings = settings_for(valkey)
+    async with run_service(settings) as first, run_service(settings) as second:
+        await wait_until(lambda: first.service.backplane.healthy)
+        await wait_until(lambda: second.service.backplane.healthy)
+        yield first, second
+
+
+async def test_messages_cross_nodes_both_ways_and_arrive_once(shared_valkey: Valkey) -> None:
+    async with two_nodes(shared_valkey) as (first, second):
+        here = await first.connect("alice")
+        there = await second.connect("bob")
+        for sender, receiver in ((here, there), (there, here)):
+            await sender.ask(type="send", to=receiver.user, data="direct")
+            assert (await receiver.receive("message"))["data"] == "direct"
+            await sender.ask(type="broadcast", data="all")
+            assert (await receiver.receive("message"))["data"] == "all"
+        assert (await second.post("/publish", {"data": 3})).status_code == 202
+        for client in (here, there):
+            assert (await client.receive("message"))["data"] == 3
+            assert await client.is_quiet()
+
+
+def test_without_a_url_the_service_is_a_single_node() -> None:
+    assert connect(make_settings()) is None
+
+
+async def test_and_runs_on_the_local_backplane() -> None:
+    async with run_service() as live:
+        assert isinstance(live.service.backplane, LocalBackplane)

@@ -1,0 +1,139 @@
+"""One connection's life, from the handshake to the last trace of it."""
+
+import asyncio
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from app import handlers
+from app.connection import Connection
+from app.protocol import SUBPROTOCOL
+from app.service import Service
+from dev.connect import ConnectOptions
+
+from .client import Client
+from .live import Live, make_settings, run_service, wait_until
+
+
+def with_headers(options: ConnectOptions, **headers: str) -> ConnectOptions:
+    """Return the options with more headers, which replace those of the same name."""
+    return ConnectOptions(options.uri, options.headers | headers, options.subprotocols)
+
+
+async def test_welcome_comes_first_and_tells_the_terms(live: Live) -> None:
+    client = await live.connect("alice")
+    assert client.welcome["protocol"] == 1
+    assert client.welcome["connection"]
+    assert client.welcome["limits"]["message_bytes"] == live.settings.max_message_bytes
+    terms = live.settings.heartbeat_terms()
+    assert client.welcome["heartbeat"] == (terms and terms.model_dump())
+
+
+async def test_a_connection_leaves_nothing_behind(live: Live) -> None:
+    before = len(asyncio.all_tasks())
+    clients = [await live.connect("alice") for _ in range(3)]
+    assert len(live.service.manager) == 3
+    for client in clients:
+        await client.close()
+    await wait_until(lambda: len(live.service.manager) == 0)
+    await wait_until(lambda: len(asyncio.all_tasks()) <= before)
+
+
+async def test_a_vanished_client_is_forgotten(live: Live) -> None:
+    client = await live.connect("alice")
+    client.connection.transport.abort()
+    await wait_until(lambda: len(live.service.manager) == 0)
+
+
+async def test_clean_up_removes_exactly_the_ended_connection(live: Live) -> None:
+    first = await live.connect("alice")
+    second = await live.connect("alice")
+    await first.close()
+    await wait_until(lambda: len(live.service.manager) == 1)
+    assert [each.id for each in live.service.manager] == [second.welcome["connection"]]
+    assert (await second.ask(type="ping"))["type"] == "pong"
+
+
+async def test_a_listed_origin_is_let_in(live: Live) -> None:
+    options = with_headers(await live.options(), Origin=live.settings.allowed_origins[0])
+    client = await live.connect_with(options)
+    assert client.welcome["type"] == "welcome"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.test",
+        "https://evil-example.com",
+        "https://example.com.evil.test",
+        "http://example.com",
+        "https://example.com:8443",
+        "null",
+        "",
+    ],
+)
+async def test_other_origins_get_403_before_the_upgrade(live: Live, origin: str) -> None:
+    options = with_headers(await live.options(), Origin=origin)
+    with pytest.raises(InvalidStatus) as refusal:
+        await Client.open(options)
+    assert refusal.value.response.status_code == 403
+
+
+async def test_a_full_house_gets_503_before_the_upgrade() -> None:
+    async with run_service(make_settings(max_connections=2)) as live:
+        await live.connect("alice")
+        last = await live.connect("bob")
+        with pytest.raises(InvalidStatus) as refusal:
+            await live.connect("alice")
+        assert refusal.value.response.status_code == 503
+        assert int(refusal.value.response.headers["Retry-After"]) > 0
+        await last.close()
+        await wait_until(lambda: len(live.service.manager) == 1)
+        assert await live.connect("alice")
+
+
+async def test_the_marker_subprotocol_is_echoed_and_no_other(live: Live) -> None:
+    options = await live.options()
+    offered = ConnectOptions(options.uri, options.headers, ["other", SUBPROTOCOL])
+    client = await live.connect_with(offered)
+    assert client.connection.subprotocol == SUBPROTOCOL
+    unknown = ConnectOptions(options.uri, options.headers, ["other"])
+    client = await live.connect_with(await fresh(live, unknown))
+    assert client.connection.subprotocol is None
+
+
+async def fresh(live: Live, options: ConnectOptions) -> ConnectOptions:
+    """Return the options with new credentials, since some work only once."""
+    renewed = await live.options()
+    return ConnectOptions(renewed.uri, renewed.headers, options.subprotocols)
+
+
+async def test_binary_frames_close_with_1003(live: Live) -> None:
+    client = await live.connect()
+    await client.connection.send(b"\x00\x01")
+    assert (await client.closed())[0] == 1003
+
+
+async def test_a_message_beyond_the_limit_closes_with_1009(live: Live) -> None:
+    client = await live.connect()
+    await client.send_text("x" * (live.settings.max_message_bytes + 1))
+    assert (await client.closed())[0] == 1009
+
+
+async def test_a_failing_observer_does_not_keep_others_from_cleaning_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = []
+
+    async def fail(service: Service, connection: Connection) -> None:
+        raise RuntimeError
+
+    async def note(service: Service, connection: Connection) -> None:
+        ended.append(connection.user)
+
+    monkeypatch.setattr(handlers.router, "on_disconnect", [fail, note])
+    async with run_service() as live:
+        client = await live.connect("alice")
+        await client.close()
+        await wait_until(lambda: ended == [client.user])
+        assert len(live.service.manager) == 0

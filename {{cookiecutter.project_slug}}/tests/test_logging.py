@@ -1,0 +1,91 @@
+"""One line for each event, in the format of the environment, without anything secret."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from app.logging import configure_logging
+
+from .live import make_settings
+
+
+@pytest.fixture(autouse=True)
+def restore_logging() -> Iterator[None]:
+    """Leave logging as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    filters = logging.getLogger("uvicorn.error").filters
+    logging.getLogger("uvicorn.error").filters = []
+    yield
+    root.handlers, root.level = handlers, level
+    logging.getLogger("uvicorn.error").filters = filters
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+def test_production_logs_json_with_context(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(make_settings(environment="production"))
+    with structlog.contextvars.bound_contextvars(connection="c1", user="alice"):
+        structlog.stdlib.get_logger("app.test").info("something happened", count=3)
+    (line,) = lines(capsys)
+    entry = json.loads(line)
+    assert entry.pop("timestamp").endswith("Z")
+    assert entry == {
+        "event": "something happened",
+        "level": "info",
+        "logger": "app.test",
+        "connection": "c1",
+        "user": "alice",
+        "count": 3,
+    }
+
+
+def test_uvicorns_lines_take_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(make_settings(environment="production"))
+    logging.getLogger("uvicorn.error").info("Started server process [%d]", 7)
+    (line,) = lines(capsys)
+    assert json.loads(line)["event"] == "Started server process [7]"
+
+
+def test_uvicorns_lines_for_handshakes_are_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(make_settings())
+    logger = logging.getLogger("uvicorn.error")
+    logger.info('%s - "WebSocket %s" 403', "peer", "/ws?key=secret")
+    logger.info("connection open")
+    assert lines(capsys) == []
+
+
+def test_development_logs_for_human_eyes(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(make_settings(environment="development"))
+    structlog.stdlib.get_logger("app.test").info("something happened", count=3)
+    (line,) = lines(capsys)
+    assert "something happened" in line
+    assert not line.startswith("{")
+
+
+@pytest.mark.parametrize("environment", ["production", "development"])
+def test_tracebacks_show_no_local_variables(
+    capsys: pytest.CaptureFixture[str], environment: str
+) -> None:
+    configure_logging(make_settings(environment=environment))
+    payload = "private " + "payload"
+    try:
+        raise RuntimeError
+    except RuntimeError:
+        structlog.stdlib.get_logger("app.test").exception("failed")
+    output = "\n".join(lines(capsys))
+    assert "RuntimeError" in output
+    assert payload not in output
+
+
+def test_the_level_is_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(make_settings(log_level="WARNING"))
+    structlog.stdlib.get_logger("app.test").info("quiet")
+    structlog.stdlib.get_logger("app.test").warning("loud")
+    assert len(lines(capsys)) == 1

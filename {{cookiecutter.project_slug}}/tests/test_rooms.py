@@ -1,0 +1,65 @@
+"""Membership: limits, the news of it, and that empty rooms leave nothing behind."""
+
+import pytest
+
+from app.backplane import LocalBackplane
+from app.rooms import ROOM_NAME, RoomPublication, room_channel
+
+from .live import Live, make_settings, run_service, wait_until
+
+
+@pytest.mark.parametrize("name", ["a", "Lobby", "game.1:team-2_x", "x" * 64])
+def test_good_names(name: str) -> None:
+    assert ROOM_NAME.fullmatch(name)
+
+
+async def test_empty_rooms_are_freed(live: Live) -> None:
+    backplane = live.service.backplane
+    assert isinstance(backplane, LocalBackplane)
+    hosted = len(backplane._hosted)
+    first = await live.connect("alice")
+    second = await live.connect("alice")
+    for number in range(10):
+        await first.ask(type="join", room=f"room-{number}")
+        await second.ask(type="join", room=f"room-{number}")
+    assert len(live.service.rooms) == 10
+    for number in range(5):
+        await first.ask(type="leave", room=f"room-{number}")
+    assert len(live.service.rooms) == 10
+    await second.close()
+    await wait_until(lambda: len(live.service.rooms) == 5)
+    await first.close()
+    await wait_until(lambda: len(live.service.rooms) == 0)
+    await wait_until(lambda: len(backplane._hosted) == hosted)
+    assert not live.service.rooms._joined
+
+
+async def test_rooms_per_connection_are_limited() -> None:
+    async with run_service(make_settings(max_rooms_per_connection=2)) as live:
+        client = await live.connect()
+        assert client.welcome["limits"]["rooms"] == 2
+        await client.ask(type="join", room="a")
+        await client.ask(type="join", room="b")
+        assert (await client.ask(type="join", room="c"))["code"] == "limit_exceeded"
+        assert (await client.ask(type="join", room="a"))["type"] == "ok"
+        await client.ask(type="leave", room="a")
+        assert (await client.ask(type="join", room="c"))["type"] == "ok"
+
+
+async def test_large_rooms_get_no_news_of_members() -> None:
+    async with run_service(make_settings(max_members_for_presence_events=2)) as live:
+        members = [await live.connect("alice")]
+        await members[0].ask(type="join", room="a")
+        members.append(await live.connect("bob"))
+        await members[1].ask(type="join", room="a")
+        assert (await members[0].receive("joined"))["user"] == members[1].user
+        members.append(await live.connect("alice"))
+        await members[2].ask(type="join", room="a")
+        await members[2].ask(type="leave", room="a")
+        assert await members[1].is_quiet()
+
+
+def test_a_publication_goes_to_one_place() -> None:
+    assert RoomPublication(data=1, room="a").channel == room_channel("a")
+    with pytest.raises(ValueError, match="not both"):
+        RoomPublication(data=1, room="a", user="alice")

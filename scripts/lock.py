@@ -1,0 +1,148 @@
+"""Write the template's lock files: ``python scripts/lock.py``, with ``--upgrade`` for the newest.
+
+What any answer can ask for is resolved once, so that all projects agree on versions. Then each
+distinct project runs its own ``make lock``, which shows what only some of them need; that goes into
+blocks. At last every rendering must equal that project's own lock file: ``make lock`` has nothing
+to change in a fresh project.
+
+Needs make and uv on PATH, and Jinja2.
+"""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+ROOT = Path(__file__).parent.parent
+PROJECT = ROOT / "{{cookiecutter.project_slug}}"
+QUESTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+JINJA = Environment(
+    **QUESTIONS["_jinja2_env_vars"],
+    keep_trailing_newline=True,
+    undefined=StrictUndefined,
+    autoescape=False,  # noqa: S701 - no HTML here
+)
+BLOCK_TAG = re.compile(r"^ *# \{%.*\n", re.MULTILINE)
+PACKAGE = re.compile(r"^[a-z0-9].*\n(?: .*\n)*", re.MULTILINE)
+
+Answers = dict[str, str | bool]
+Locks = dict[str, str]
+
+
+def combinations() -> Iterator[Answers]:
+    """Yield every combination of answers, with a filler for free text."""
+    choices = {
+        name: (True, False) if question is True or question is False else question
+        for name, question in QUESTIONS.items()
+        if isinstance(question, bool | list)
+    }
+    filler = {name: "x" for name, question in QUESTIONS.items() if isinstance(question, str)}
+    for answers in itertools.product(*choices.values()):
+        yield filler | dict(zip(choices, answers, strict=True))
+
+
+def read(name: str) -> str:
+    """Return one of the template's files."""
+    return (PROJECT / name).read_text(encoding="utf-8")
+
+
+def render(text: str, answers: Answers) -> str:
+    """Return what these answers make of a file's text."""
+    return JINJA.from_string(text).render(cookiecutter=answers)
+
+
+def make_lock(pyproject: str, locks: Locks, *options: str) -> Locks:
+    """Return what ``make lock`` makes of a project and the lock files that it has."""
+    files = {"Makefile": read("Makefile"), "pyproject.toml": pyproject} | locks
+    with tempfile.TemporaryDirectory() as directory:
+        for name, text in files.items():
+            Path(directory, name).write_text(text, encoding="utf-8")
+        command = ["make", "--silent", "lock", *options]
+        subprocess.run(command, cwd=directory, check=True)
+        return {name: Path(directory, name).read_text(encoding="utf-8") for name in locks}
+
+
+def condition(needed: list[Answers]) -> str:
+    """Return the expression that is true for exactly these answers, empty for all.
+
+    Raises:
+        ValueError: no "this answer or that one" describes them.
+
+    """
+    everyone = list(combinations())
+    if needed == everyone:
+        return ""
+    reasons: dict[str, list[Answers]] = {}
+    for name, answer in itertools.chain(*(answers.items() for answers in needed)):
+        having = [answers for answers in everyone if answers[name] == answer]
+        if answer is not False and all(answers in needed for answers in having):
+            test = "" if answer is True else f' == "{answer}"'
+            reasons[f"cookiecutter.{name}{test}"] = having
+    if any(answers not in itertools.chain(*reasons.values()) for answers in needed):
+        msg = f"no simple condition holds for just these answers: {needed}"
+        raise ValueError(msg)
+    return " or ".join(reasons)
+
+
+def merge(everything: str, projects: list[tuple[Answers, str]]) -> str:
+    """Return the lock file for everything, with what only some projects need in blocks.
+
+    Raises:
+        ValueError: a project's lock file has what the one for everything has not.
+
+    """
+    packages = PACKAGE.findall(everything)
+    for answers, lock in projects:
+        if strange := set(PACKAGE.findall(lock)) - set(packages):
+            msg = f"only {answers} has {sorted(strange)}"
+            raise ValueError(msg)
+    merged = everything[: everything.index(packages[0])]
+    conditions = (
+        condition([answers for answers, lock in projects if package in PACKAGE.findall(lock)])
+        for package in packages
+    )
+    for test, group in itertools.groupby(
+        zip(conditions, packages, strict=True), key=lambda pair: pair[0]
+    ):
+        block = "".join(package for _, package in group)
+        merged += f"# {{% if {test} %}}\n{block}# {{% endif %}}\n" if test else block
+    return merged
+
+
+def main() -> None:
+    """Resolve, merge, compare, write."""
+    names = ("requirements.lock", "requirements-dev.lock")
+    present = {name: read(name) if (PROJECT / name).exists() else "" for name in names}
+    options = [f"ARGS={argument}" for argument in sys.argv[1:]]
+    everything = make_lock(
+        render(BLOCK_TAG.sub("", read("pyproject.toml")), next(combinations())),
+        {name: BLOCK_TAG.sub("", lock) for name, lock in present.items()},
+        *options,
+    )
+
+    distinct: dict[str, Locks] = {}
+    projects: list[tuple[Answers, Locks]] = []
+    for answers in combinations():
+        pyproject = render(read("pyproject.toml"), answers)
+        if pyproject not in distinct:
+            distinct[pyproject] = make_lock(pyproject, everything)
+        projects.append((answers, distinct[pyproject]))
+
+    for name in names:
+        merged = merge(everything[name], [(answers, locks[name]) for answers, locks in projects])
+        for answers, locks in projects:
+            if render(merged, answers) != locks[name]:
+                sys.exit(f"error: {name} would not render to the lock file of {answers}")
+        (PROJECT / name).write_text(merged, encoding="utf-8")
+        print(f"{name}: {len(PACKAGE.findall(merged))} packages, {len(distinct)} distinct projects")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+# Every target does its own set-up: it makes .venv from requirements-dev.lock, again whenever that
+# changes. It takes Python 3.11 or newer and a package index; uv is used when it is there.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV_PYTHON := .venv/bin/python
+
+# What another project's environment has set must not reach this one.
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV
+
+.PHONY: help demo test lint lock clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/ready ## make a project with the default answers in demo/, and serve it
+	$(VENV_PYTHON) -m cookiecutter --no-input --default-config --overwrite-if-exists \
+	  --output-dir demo .
+	$(MAKE) --directory demo/realtime-service run
+
+test: .venv/ready ## run the tests; ARGS='-k "jwt and not redis"' picks some
+	$(VENV_PYTHON) -m pytest --numprocesses auto --maxschedchunk 1 $(ARGS)
+
+lint: .venv/ready ## check format, style and types of the template's own code
+	$(VENV_PYTHON) -m ruff format --check hooks scripts tests
+	$(VENV_PYTHON) -m ruff check hooks scripts tests
+	$(VENV_PYTHON) -m mypy
+
+lock: .venv/ready ## pin what both pyproject.toml ask for; ARGS=--upgrade takes the newest; needs uv
+	@command -v uv >/dev/null || { echo "error: make lock needs uv (pipx install uv)" >&2; exit 1; }
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-header $(ARGS) --group dev --output-file requirements-dev.lock
+	$(VENV_PYTHON) scripts/lock.py $(ARGS)
+
+clean: ## remove what the other targets made
+	rm -rf .venv .cache .*_cache demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/ready: requirements-dev.lock
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.11 ..." >&2; \
+	  exit 1; }
+	@echo "installing requirements-dev.lock into .venv"
+	@rm -rf .venv
+	@if command -v uv >/dev/null; then \
+	  uv venv --quiet --no-project --python "$(PYTHON)" .venv && \
+	  uv pip install --quiet --python $(VENV_PYTHON) --require-hashes -r requirements-dev.lock; \
+	else \
+	  "$(PYTHON)" -m venv .venv && \
+	  $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check \
+	    --require-hashes -r requirements-dev.lock; \
+	fi
+	@touch $@

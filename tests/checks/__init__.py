@@ -1,0 +1,32 @@
+"""What must hold for every project: one function for each check, which raises AssertionError."""
+
+from collections.abc import Callable
+
+from tests.project import Project
+
+from .code import check_format, check_imports, check_lint, check_types
+from .context import check_context
+from .data import check_data
+from .files import check_files
+from .service import check_service
+from .suite import check_suite
+from .text import check_jinja, check_text
+from .traces import check_traces
+
+Check = Callable[[Project], None]
+
+# The longest come first, so that at the end no worker waits for another.
+CHECKS: dict[str, Check] = {
+    "suite": check_suite,
+    "types": check_types,
+    "service": check_service,
+    "imports": check_imports,
+    "format": check_format,
+    "lint": check_lint,
+    "traces": check_traces,
+    "text": check_text,
+    "data": check_data,
+    "jinja": check_jinja,
+    "files": check_files,
+    "context": check_context,
+}

@@ -1,0 +1,10 @@
+"""What Cookiecutter understood is what was asked for: it ignores names that it does not know."""
+
+from tests.project import Project
+
+
+def check_context(project: Project) -> None:
+    """Compare each answer."""
+    asked = dict(project.combination.answers)
+    understood = {name: project.context.get(name) for name in asked}
+    assert understood == asked, f"asked for {asked}, got {understood}"

@@ -1,0 +1,30 @@
+"""TOML, YAML and JSON can be read."""
+
+import json
+import tomllib
+from collections.abc import Callable
+
+import yaml
+
+from tests.project import Project
+
+PARSERS: dict[str, Callable[[str], object]] = {
+    ".json": json.loads,
+    ".toml": tomllib.loads,
+    ".yaml": yaml.safe_load,
+    ".yml": yaml.safe_load,
+}
+
+
+def check_data(project: Project) -> None:
+    """Parse every such file, and find something in it."""
+    for path in project.files():
+        parse = PARSERS.get(path.suffix)
+        if parse is None:
+            continue
+        try:
+            content = parse(project.read(path))
+        except (ValueError, yaml.YAMLError) as failure:
+            msg = f"{path}: {failure}"
+            raise AssertionError(msg) from failure
+        assert content, f"{path} says nothing"

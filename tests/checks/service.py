@@ -1,0 +1,167 @@
+"""The service starts from the project, and its clients can talk to each other."""
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from tests.process import check_output, environment
+from tests.project import Project
+from tests.venv import venv_bin
+
+START_S = 15.0
+ANSWER_S = 5.0
+STOP_S = 15.0
+
+Frame = dict[str, Any]
+
+
+class Service:
+    """A project's service in a process of its own, in a copy of the project."""
+
+    def __init__(self, project: Project) -> None:
+        self._root = project.root
+        self._python = venv_bin(project) / "python"
+        self._port = _free_port()
+        self._env = environment(HOST="127.0.0.1", PORT=str(self._port))
+        check_output([self._python, "-m", "dev.env"], self._root)
+        self._log = (self._root / "service.log").open("w+", encoding="utf-8")
+        self._process = subprocess.Popen(
+            [self._python, "-m", "app"],
+            cwd=self._root,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait_until_ready(self) -> None:
+        """Wait for `/readyz`."""
+        deadline = time.monotonic() + START_S
+        while not self._is_ready():
+            assert self._process.poll() is None, "the service does not start"
+            assert time.monotonic() < deadline, "the service does not get ready"
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_S)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def client(self, name: str) -> Iterator["Client"]:
+        """Connect, as the project's own tool says how, and take the ``welcome``."""
+        options = json.loads(
+            check_output([self._python, "-m", "dev.connect", name], self._root, env=self._env)
+        )
+        with connect(
+            options["uri"],
+            additional_headers=options["headers"],
+            subprotocols=[Subprotocol(each) for each in options["subprotocols"]] or None,
+            proxy=None,
+            open_timeout=ANSWER_S,
+            close_timeout=ANSWER_S,
+        ) as connection:
+            yield Client(connection)
+
+    def stop(self) -> None:
+        """Ask it to end, which it must do by itself and without complaint."""
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(STOP_S)
+        assert code in {0, -signal.SIGTERM}, f"the service ends with {code}"
+        assert "Traceback" not in self.log(), "the service logs an error"
+
+    def log(self) -> str:
+        """Return what the service has printed."""
+        self._log.flush()
+        return (self._root / "service.log").read_text(encoding="utf-8")
+
+    def end(self) -> None:
+        """End it in any case."""
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+class Client:
+    """One connection, and what the service sends to it."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self.user: str = self.receive("welcome")["user"]
+
+    def receive(self, *types: str) -> Frame:
+        """Return the next frame of these types."""
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            frame: Frame = json.loads(
+                self._connection.recv(timeout=max(0.0, deadline - time.monotonic()))
+            )
+            if frame["type"] in types:
+                return frame
+
+    def ask(self, **command: object) -> None:
+        """Send a command, which must be accepted."""
+        self._connection.send(json.dumps(command | {"id": "1"}))
+        answer = self.receive("ok", "error")
+        assert answer["type"] == "ok", f"{command} is answered by {answer}"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def _running(project: Project) -> Iterator[Service]:
+    with TemporaryDirectory() as directory:
+        service = Service(project.copy(Path(directory, "project")))
+        try:
+            service.wait_until_ready()
+            yield service
+            service.stop()
+        except (AssertionError, OSError, WebSocketException, subprocess.SubprocessError) as failure:
+            msg = f"{failure or type(failure).__name__}\nThe service's log:\n{service.log()}"
+            raise AssertionError(msg) from failure
+        finally:
+            service.end()
+
+
+def check_service(project: Project) -> None:
+    """Start it; let alice and bob exchange messages."""
+    with _running(project) as service, service.client("alice") as alice:
+        with service.client("bob") as bob:
+            alice.ask(type="send", to=bob.user, data="to bob")
+            _expect(bob, alice, "to bob", to="user")
+            bob.ask(type="broadcast", data={"to": ["all", 1]})
+            _expect(alice, bob, {"to": ["all", 1]}, to="all")
+            if "rooms" in project.combination.options:
+                alice.ask(type="join", room="lobby")
+                bob.ask(type="join", room="lobby")
+                alice.ask(type="publish", room="lobby", data="to the room")
+                _expect(bob, alice, "to the room", room="lobby")
+        alice.ask(type="broadcast", data="bob has left")
+
+
+def _expect(reader: Client, sender: Client, data: object, **fields: str) -> None:
+    message = reader.receive("message")
+    expected = {"from": sender.user, "data": data} | fields
+    got = {name: message.get(name) for name in expected}
+    assert got == expected, f"expected {expected}, got {message}"

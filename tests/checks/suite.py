@@ -1,0 +1,25 @@
+"""The project's own tests pass, all of them."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.process import run
+from tests.project import Project
+from tests.venv import venv_bin
+
+
+def check_suite(project: Project) -> None:
+    """Run the tests in a copy; none may fail or be skipped."""
+    with TemporaryDirectory() as directory:
+        copy = project.copy(Path(directory, "project"))
+        report = Path(directory, "report.xml")
+        done = run(
+            [venv_bin(project) / "python", "-m", "pytest", "--quiet", f"--junitxml={report}"],
+            copy.root,
+        )
+        assert done.returncode == 0, f"its tests fail:\n{done.stdout}{done.stderr}"
+        counts = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - the file is our own
+    assert counts is not None
+    assert int(counts.attrib["tests"]) > 0, "it has no tests"
+    assert int(counts.attrib["skipped"]) == 0, f"it skips tests:\n{done.stdout}"

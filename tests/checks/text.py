@@ -1,0 +1,52 @@
+"""Every file is tidy text in which no Jinja is left."""
+
+import re
+from pathlib import Path
+
+from tests.project import Project
+
+# `${{ … }}` is GitHub's own.
+JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#|\bcookiecutter\.")
+FENCED = re.compile(r"^( *)(```+|~~~+).*?^\1\2", re.MULTILINE | re.DOTALL)
+
+# Where two blank lines in a row are good style, and other tools watch them.
+SPACIOUS = {".py"}
+SPACIOUS_NAMES = {"Dockerfile"}
+
+
+def check_jinja(project: Project) -> None:
+    """Look for what opens a Jinja expression, tag or comment."""
+    for path in project.files():
+        for number, line in enumerate(project.read(path).splitlines(), start=1):
+            assert not JINJA.search(line), f"{path}:{number}: Jinja is left: {line}"
+
+
+def check_text(project: Project) -> None:
+    """Look for stray blanks and line ends."""
+    for path in project.files():
+        problems = text_problems(path, project.read(path))
+        assert not problems, f"{path}: {', '.join(problems)}"
+
+
+def text_problems(path: Path, text: str) -> list[str]:
+    """Return what is untidy about a file's text."""
+    rules = {
+        "is empty": not text,
+        "has a carriage return": "\r" in text,
+        "has a byte order mark": text.startswith("\ufeff"),
+        "does not end with a newline": not text.endswith("\n"),
+        "ends with a blank line": text.endswith("\n\n"),
+        "starts with a blank line": text.startswith("\n"),
+        "has trailing blanks": re.search(r"[^\S\n]$", text, re.MULTILINE) is not None,
+        "has a stray blank line": has_stray_blank_line(path, text),
+    }
+    return [problem for problem, applies in rules.items() if applies]
+
+
+def has_stray_blank_line(path: Path, text: str) -> bool:
+    """Return whether two blank lines follow each other where one would do."""
+    if path.suffix in SPACIOUS or path.name in SPACIOUS_NAMES:
+        return False
+    # A fenced block may show Python.
+    prose = FENCED.sub("```", text) if path.suffix == ".md" else text
+    return "\n\n\n" in prose

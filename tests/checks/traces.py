@@ -1,0 +1,74 @@
+"""No word in the project tells of an option that was not chosen."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.combination import OPTIONS
+from tests.project import Project
+
+# What each option brings into code, configuration, lock files and prose; case does not matter.
+WORDS: dict[str, str] = {
+    "rooms": r"room|presence|not_joined",
+    "heartbeat": r"heartbeat|no_pong|\b4012\b",
+    "redis": r"redis|valkey|caddy",
+    "jwt": r"jwt|jwks|jws|\bbearer\.",
+    "ticket": r"ticket",
+    "session": r"session_|_session|sessionmiddleware|itsdangerous|(signed|session) cookie",
+    "api_key": r"api[-_ ]?key",
+    "none": r"guest|auth_none|credentials_none",
+}
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Lines that may tell of an option, and why."""
+
+    option: str
+    path: str
+    line: str
+    reason: str
+
+    def covers(self, option: str, path: Path, line: str) -> bool:
+        """Return whether this line is one of them."""
+        return (
+            option == self.option
+            and path.match(self.path)
+            and re.search(self.line, line) is not None
+        )
+
+
+WELCOME = "`welcome` always has the field `heartbeat`, null without"
+RESYNC = "`resync` always has the field `room`, null for everywhere"
+
+ALLOWED = [
+    Allowed("heartbeat", "app/endpoint.py", r"heartbeat=settings\.heartbeat_terms", WELCOME),
+    Allowed("heartbeat", "app/protocol.py", r"HeartbeatTerms", WELCOME),
+    Allowed("heartbeat", "app/settings.py", r"HeartbeatTerms|what ``welcome`` tells", WELCOME),
+    Allowed("heartbeat", "tests/test_endpoint.py", r"heartbeat_terms|welcome\[", WELCOME),
+    Allowed("rooms", "app/backplane_redis.py", r"room: str \| None = None|in one room", RESYNC),
+    Allowed("rooms", "tests/test_backplane_redis.py", r'"type": "resync"', RESYNC),
+]
+
+
+def traces(project: Project) -> list[str]:
+    """Return the lines that tell of options which were not chosen."""
+    found = []
+    for option in sorted(OPTIONS.difference(project.combination.options)):
+        words = re.compile(WORDS[option], re.IGNORECASE)
+        for path in project.files():
+            if words.search(path.as_posix()):
+                found.append(f"{path}: its name tells of {option}")
+            found += [
+                f"{path}:{number}: tells of {option}: {line.strip()}"
+                for number, line in enumerate(project.read(path).splitlines(), start=1)
+                if words.search(line)
+                and not any(allowed.covers(option, path, line) for allowed in ALLOWED)
+            ]
+    return found
+
+
+def check_traces(project: Project) -> None:
+    """Search every line of every file."""
+    found = traces(project)
+    assert not found, "\n".join(found)

@@ -1,0 +1,56 @@
+"""Projects for the tests, each made once for a worker, and a table of where the time goes."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from .combination import Combination
+from .project import Project, bake, copy_template
+
+Baker = Callable[[Combination], Project]
+
+MATRIX = "test_matrix.py"
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the template, which nobody changes during the run."""
+    return copy_template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture(scope="session")
+def baked(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Baker:
+    """Return what makes projects. Do not change them: copy."""
+
+    @cache
+    def baked(combination: Combination) -> Project:
+        return bake(template, tmp_path_factory.mktemp(combination.id), combination)
+
+    return baked
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the matrix, which has the longest tests."""
+    items.sort(key=lambda item: item.path.name != MATRIX)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell where the time went: by check for the matrix, by file for the rest."""
+    seconds: dict[str, float] = defaultdict(float)
+    tests: dict[str, set[str]] = defaultdict(set)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                path = Path(report.nodeid.partition("::")[0]).name
+                subject = str(dict(report.user_properties).get("check", path))
+                if report.when == "setup":
+                    subject = "baking and other set-up"
+                seconds[subject] += report.duration
+                tests[subject].add(report.nodeid)
+    terminalreporter.section("seconds of work", sep="-")
+    for subject in sorted(seconds, key=lambda subject: -seconds[subject]):
+        count = len(tests[subject])
+        terminalreporter.write_line(f"{seconds[subject]:8.1f} s  {count:4} tests  {subject}")

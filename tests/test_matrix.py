@@ -1,0 +1,64 @@
+"""Every combination of answers passes every check."""
+
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import yaml
+
+from .checks import CHECKS
+from .combination import CHOICES, COMBINATIONS, DEFAULT, OPTIONS, QUESTIONS, TEMPLATE, Combination
+from .conftest import Baker
+from .process import check_output
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: combination.id)
+@pytest.mark.parametrize("check", CHECKS)
+def test_project(
+    check: str,
+    combination: Combination,
+    baked: Baker,
+    record_property: Callable[[str, object], None],
+) -> None:
+    record_property("check", check)
+    CHECKS[check](baked(combination))
+
+
+def test_every_combination_has_an_id_of_its_own() -> None:
+    auth = QUESTIONS["auth"]
+    assert len({combination.id for combination in COMBINATIONS}) == len(auth) * 2**3
+    assert CHOICES.keys() == {"auth", "rooms", "heartbeat", "redis"}
+    assert DEFAULT.id == "jwt-rooms-heartbeat-redis"
+    assert Combination((("auth", "none"), ("rooms", False), ("redis", True))).id == "none-redis"
+
+
+def test_no_option_is_part_of_another_word_in_an_id() -> None:
+    words = [*CHECKS, *OPTIONS, "test_project", "test_matrix"]
+    for option in OPTIONS:
+        assert [word for word in words if option in word] == [option]
+
+
+@cache
+def collected(expression: str) -> frozenset[str]:
+    """Return the ids of the tests that ``pytest -k`` picks."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-k", expression]
+    return frozenset(re.findall(r"^tests/\S+::.*", check_output(command, TEMPLATE), re.MULTILINE))
+
+
+def test_expressions_pick_variants() -> None:
+    picked = {test for test in collected("jwt and not redis") if "test_project[" in test}
+    variants = ("jwt-rooms-heartbeat", "jwt-rooms", "jwt-heartbeat", "jwt")
+    assert picked == {
+        f"tests/test_matrix.py::test_project[{check}-{variant}]"
+        for check in CHECKS
+        for variant in variants
+    }
+
+
+def test_the_shards_of_the_workflow_are_all_tests() -> None:
+    workflow = yaml.safe_load((TEMPLATE / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    shards = workflow["jobs"]["test"]["strategy"]["matrix"]["shard"]
+    assert set(QUESTIONS["auth"]) <= set(shards)
+    assert frozenset().union(*(collected(shard) for shard in shards)) == collected("test")

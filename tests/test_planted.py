@@ -1,0 +1,317 @@
+"""A planted defect of each kind makes its check fail."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from .checks import CHECKS, service, traces
+from .checks.text import text_problems
+from .combination import DEFAULT, OPTIONS, find
+from .conftest import Baker
+from .project import Project
+
+Plant = Callable[[Project], Project | None]
+
+
+def adding(path: str, text: str) -> Plant:
+    """Return what appends text to a file, new or not."""
+
+    def plant(project: Project) -> None:
+        before = project.read(path) if (project.root / path).exists() else ""
+        project.write(path, before + text)
+
+    return plant
+
+
+def changing(path: str, pattern: str, replacement: str) -> Plant:
+    """Return what replaces the first match in a file."""
+
+    def plant(project: Project) -> None:
+        text, count = re.subn(pattern, replacement, project.read(path), count=1, flags=re.MULTILINE)
+        assert count, f"{path} does not have {pattern}"
+        project.write(path, text)
+
+    return plant
+
+
+def removing(path: str) -> Plant:
+    """Return what removes a file."""
+    return lambda project: (project.root / path).unlink()
+
+
+def making_directory(path: str) -> Plant:
+    """Return what makes an empty directory."""
+    return lambda project: (project.root / path).mkdir()
+
+
+def understanding(name: str, answer: object) -> Plant:
+    """Return what makes Cookiecutter have understood something else."""
+    return lambda project: replace(project, context=dict(project.context) | {name: answer})
+
+
+def with_tests(text: str) -> Plant:
+    """Return what replaces all tests by these."""
+
+    def plant(project: Project) -> None:
+        for path in (project.root / "tests").glob("*.py"):
+            path.unlink()
+        project.write("tests/test_all.py", text)
+
+    return plant
+
+
+def serving(body: str) -> Plant:
+    """Return what replaces the service by one that welcomes and then does this with each frame."""
+    program = f"""\
+import json
+import os
+from http import HTTPStatus
+from websockets.sync.server import serve
+
+connections = set()
+
+def reply(connection, **frame):
+    connection.send(json.dumps(frame))
+
+def handle(connection):
+    connections.add(connection)
+    user = f"user-{{len(connections)}}"
+    reply(connection, type="welcome", user=user)
+    for text in connection:
+        frame = json.loads(text)
+        {body}
+
+def ready(connection, request):
+    if request.path == "/readyz":
+        return connection.respond(HTTPStatus.OK, "")
+
+serve(handle, "127.0.0.1", int(os.environ["PORT"]), process_request=ready).serve_forever()
+"""
+    return lambda project: project.write("app/__main__.py", program)
+
+
+ACCEPT = 'reply(connection, type="ok", id=frame["id"]); '
+DELIVER = (
+    '[reply(each, **{"type": "message", "from": user, "to": to, "data": frame["data"]})'
+    " for each in connections if each is not connection"
+    ' for to in [{"send": "user", "broadcast": "all"}.get(frame["type"])] if to]; '
+)
+PUBLISH = (
+    '[reply(each, **{"type": "message", "from": user, "room": "lobby", "data": frame["data"]})'
+    ' for each in connections if each is not connection and frame["type"] == "publish"]; '
+)
+
+NO_ANSWER = "TimeoutError|timed out"
+
+DEFECTS: dict[str, tuple[str, Plant, str]] = {
+    "another choice": ("context", understanding("auth", "none"), "none"),
+    "a choice that is no boolean": ("context", understanding("rooms", "True"), "True"),
+    "a missing file": ("files", removing("app/rooms.py"), "missing: app/rooms.py"),
+    "an unchosen file": ("files", adding("app/auth_none.py", "\n"), "not asked for: app/auth_none"),
+    "a strange file": ("files", adding("app/x.orig", "\n"), "not asked for: app/x.orig"),
+    "an empty directory": ("files", making_directory("docs"), "empty directories: .*docs"),
+    "a variable": ("jinja", adding("Makefile", "# {{ cookiecutter.auth }}\n"), "Jinja is left"),
+    "an unused tag": ("jinja", adding("app/main.py", "# {% endif %}\n"), "Jinja is left"),
+    "a comment": ("jinja", adding("compose.yaml", "# {# x #}\n"), "Jinja is left"),
+    "no final newline": ("text", adding("Makefile", "# x"), "does not end with a newline"),
+    "a blank line at the end": ("text", adding("app/main.py", "\n"), "ends with a blank line"),
+    "trailing blanks": ("text", adding("pyproject.toml", "# x \n"), "has trailing blanks"),
+    "CRLF": ("text", adding(".env.example", "# x\r\n"), "has a carriage return"),
+    "a stray blank line": ("text", adding("compose.yaml", "\n\n# x\n"), "has a stray blank line"),
+    "an empty file": ("text", adding("app/x.py", ""), "is empty"),
+    "broken TOML": ("data", adding("pyproject.toml", "x = \n"), "pyproject.toml: "),
+    "broken YAML": ("data", adding("compose.yaml", "a: b: c\n"), "compose.yaml: "),
+    "broken JSON": ("data", adding("x.json", "{,}\n"), "x.json: "),
+    "YAML that says nothing": ("data", adding("x.yml", "# x\n"), "x.yml says nothing"),
+    "unformatted code": ("format", adding("app/policy.py", "x = {'a':1}\n"), "app/policy.py"),
+    "an unused import": ("lint", adding("app/x.py", '"""X."""\n\nimport os\n'), "F401"),
+    "a missing docstring": ("lint", adding("app/x.py", "X = 1\n"), "D100"),
+    "a wrong type": ("types", adding("app/x.py", 'X: int = "x"\n'), "Incompatible types"),
+    "a missing annotation": ("types", adding("app/x.py", "def f(x): ...\n"), "annotation"),
+    "an upward import": (
+        "imports",
+        adding("app/protocol.py", "\nfrom .main import create_app\n"),
+        "app.protocol -> app.main",
+    ),
+    "no import contract": (
+        "imports",
+        changing(
+            "pyproject.toml", r"(?s)^\[\[tool.importlinter.*?(?=^\[(?!\[tool.importlinter)|\Z)", ""
+        ),
+        "No contracts found",
+    ),
+    "a failing test": ("suite", with_tests("def test_one(): assert 1 == 2\n"), "its tests fail"),
+    "a skipped test": (
+        "suite",
+        with_tests("import pytest\ndef test_one(): pytest.skip()\n"),
+        "it skips tests",
+    ),
+    "an expected failure": (
+        "suite",
+        with_tests("import pytest\ndef test_one(): pytest.xfail()\n"),
+        "it skips tests",
+    ),
+    "no tests": ("suite", with_tests(""), "its tests fail"),
+    "a test file that does not load": (
+        "suite",
+        with_tests("x = y\ndef test_one(): pass\n"),
+        "its tests fail",
+    ),
+    "a service that does not start": (
+        "service",
+        adding("app/settings.py", "\nraise SystemExit('broken')\n"),
+        "broken",
+    ),
+    "a service that does not get ready": (
+        "service",
+        lambda project: project.write("app/__main__.py", "import time; time.sleep(60)\n"),
+        "does not get ready",
+    ),
+    "a service that does not answer": ("service", serving("pass"), NO_ANSWER),
+    "a service that refuses": (
+        "service",
+        serving('reply(connection, type="error", id=frame["id"])'),
+        "is answered by .*error",
+    ),
+    "a service that does not deliver": ("service", serving(ACCEPT), NO_ANSWER),
+    "a service that delivers other data": (
+        "service",
+        serving(ACCEPT + 'frame["data"] = 0; ' + DELIVER),
+        "expected .*to bob.*, got",
+    ),
+    "a service without rooms": (
+        "service",
+        serving(ACCEPT + DELIVER),
+        NO_ANSWER,
+    ),
+    "a service that does not end": (
+        "service",
+        changing(
+            "app/__main__.py",
+            r"^(if __name__.*)",
+            r"import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n\1",
+        ),
+        "timed out after",
+    ),
+    "a service that fails at last": (
+        "service",
+        changing(
+            "app/__main__.py",
+            r"^(if __name__.*)",
+            r"import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(3))\n\1",
+        ),
+        "the service ends with 3",
+    ),
+    "a service that logs an error": (
+        "service",
+        changing(
+            "app/__main__.py", r"^    main\(\)", "    print('Traceback', flush=True)\n    main()"
+        ),
+        "the service logs an error",
+    ),
+}
+
+
+# What to wait for only shortly, where it is not meant to come.
+PATIENCE = {
+    "does not get ready": "START_S",
+    NO_ANSWER: "ANSWER_S",
+    "timed out after": "STOP_S",
+}
+
+
+@pytest.fixture
+def project(baked: Baker, tmp_path: Path) -> Project:
+    """Return a project to spoil."""
+    return baked(DEFAULT).copy(tmp_path / "project")
+
+
+@pytest.mark.parametrize(("check", "plant", "complaint"), DEFECTS.values(), ids=DEFECTS)
+def test_defect(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    check: str,
+    plant: Plant,
+    complaint: str,
+) -> None:
+    if complaint in PATIENCE:
+        monkeypatch.setattr(service, PATIENCE[complaint], 1.0)
+    spoiled = plant(project) or project
+    with pytest.raises(AssertionError, match=complaint):
+        CHECKS[check](spoiled)
+
+
+def test_a_service_that_does_all_this_is_enough(project: Project) -> None:
+    serving(ACCEPT + DELIVER + PUBLISH)(project)
+    CHECKS["service"](project)
+
+
+def test_each_check_has_a_defect() -> None:
+    assert {check for check, _, _ in DEFECTS.values()} | {"traces"} == set(CHECKS)
+
+
+def test_a_passing_test_is_enough(project: Project) -> None:
+    with_tests("def test_one(): assert 1 == 1\n")(project)
+    CHECKS["suite"](project)
+
+
+TRACES = {
+    "rooms": "MAX_ROOMS",
+    "heartbeat": "HeartbeatSettings",
+    "redis": "hiredis==3.5.0",
+    "jwt": "PyJWT",
+    "ticket": "a ticket",
+    "session": "itsdangerous>=2.2",
+    "api_key": "X-API-Key",
+    "none": "a guest",
+}
+
+
+@pytest.mark.parametrize(("option", "trace"), TRACES.items(), ids=TRACES)
+@pytest.mark.parametrize("path", ["app/main.py", "requirements-dev.lock", "README.md"])
+def test_trace(baked: Baker, tmp_path: Path, option: str, trace: str, path: str) -> None:
+    without = find("jwt" if option == "none" else "none")
+    project = baked(without).copy(tmp_path / "project")
+    adding(path, f"# {trace}\n")(project)
+    assert any(
+        found.startswith(f"{path}:") and found.endswith(f"tells of {option}: # {trace}")
+        for found in traces.traces(project)
+    )
+
+
+def test_a_file_name_is_a_trace(baked: Baker, tmp_path: Path) -> None:
+    project = baked(find("none")).copy(tmp_path / "project")
+    adding("app/redis_like.py", "X = 1\n")(project)
+    with pytest.raises(AssertionError, match=r"app/redis_like.py: its name tells of redis"):
+        CHECKS["traces"](project)
+
+
+def test_each_option_has_trace_words() -> None:
+    assert traces.WORDS.keys() == OPTIONS == TRACES.keys()
+
+
+def test_allowed_traces_are_needed(baked: Baker) -> None:
+    """An entry that allows nothing any more should go."""
+    for allowed in traces.ALLOWED:
+        lines = [
+            line
+            for path in baked(DEFAULT).files()
+            if path.match(allowed.path)
+            for line in baked(DEFAULT).read(path).splitlines()
+        ]
+        assert any(re.search(allowed.line, line) for line in lines), allowed
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.py", "x = 1\n\n\ny = 2\n"),
+        ("x.md", "# X\n\n```python\nx = 1\n\n\ny = 2\n```\n\nText.\n"),
+        ("x.yml", "a: ${{ b }}\n\nc: d\n"),
+    ],
+)
+def test_tidy_text(name: str, text: str) -> None:
+    assert text_problems(Path(name), text) == []

@@ -1,0 +1,63 @@
+"""The template is a living program: its Python is valid as it stands."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from .checks.files import template_files
+from .combination import QUESTIONS, TEMPLATE
+from .process import environment, run
+from .project import PROJECT_DIRECTORY
+
+MODULES = [path for path in template_files() if path.suffix == ".py"]
+
+
+def source(path: Path) -> str:
+    """Return a file of the template as it stands."""
+    return (TEMPLATE / PROJECT_DIRECTORY / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=Path.as_posix)
+def test_python_needs_no_rendering(path: Path) -> None:
+    text = source(path)
+    assert "{{" not in text
+    tree = ast.parse(text, filename=str(path))
+    if path.parts[0] == "app":
+        assert not [name for name in imported(tree) if name.split(".")[0] == "app"]
+
+
+def imported(tree: ast.AST) -> list[str]:
+    """Return the absolute names that a module imports."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.append(node.module or "")
+    return names
+
+
+def test_every_question_has_a_prompt_without_markup() -> None:
+    asked = {name for name in QUESTIONS if not name.startswith("_")}
+    prompts = QUESTIONS["__prompts__"]
+    assert prompts.keys() == asked
+    assert prompts["auth"].keys() == {"__prompt__", *QUESTIONS["auth"]}
+    for prompt in prompts.values():
+        for line in [prompt] if isinstance(prompt, str) else prompt.values():
+            # Cookiecutter would take [text] for markup and drop it.
+            assert "[" not in line
+
+
+def test_defaults_make_a_project(template: Path, tmp_path: Path) -> None:
+    home, output = tmp_path / "home", tmp_path / "output"
+    home.mkdir()
+    done = run(
+        [sys.executable, "-m", "cookiecutter", ".", "--no-input", "--output-dir", output],
+        template,
+        env=environment(HOME=str(home), TMPDIR=str(home)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert [path.name for path in output.iterdir()] == ["realtime-service"]

@@ -1,0 +1,98 @@
+"""Whatever people write in free text, the project stays valid and says just that."""
+
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+from .checks import CHECKS
+from .combination import DEFAULT
+from .conftest import Baker
+from .process import environment, run
+from .project import Project, bake
+
+# Only these repeat what people write.
+TEXT_FILES = {"README.md", "pyproject.toml"}
+
+TEXTS = {
+    "quotes": "\"Bob's\" 'chat'",
+    "triple quotes": '"""a\'\'\' b"""',
+    "backslashes": "C:\\new\\u0041\\chat\\",
+    "emoji": "Chat 👩‍👩‍👧 🐍",
+    "other letters": "Чат 聊天室 دردشة Größe",
+    "hash": "# no comment #",
+    "percent": "100% %s %(name)s",
+    "html": "<!-- <script>alert('x')</script>",
+    "list": "- a",
+    "numbered list": "1. a",
+    "emphasis": "*a* __b__ ~~c~~",
+    "link": "[a](b) ![c](d)",
+    "entity": "R&amp;D &lt;b&gt;",
+    "fence": "```",
+    "quote": "> a",
+    "yaml": "key: [value, *b, &c] | !d - e",
+    "toml": '"]] # [x]\\',
+    "shell": "$(touch x) `id` ${HOME} ;",
+    "braces": "{a} }} %}",
+}
+# Cookiecutter itself renders what comes from the command line, but not what is typed.
+TYPED_TEXTS = TEXTS | {
+    "jinja": "{{ cookiecutter.auth }} {% raw %}",
+    "jinja comment": "{# a #} {#",
+    "jinja in a comment": "# {% if cookiecutter.rooms %}",
+}
+
+
+def check_says(project: Project, plain: Project, text: str) -> None:
+    """Compare a project with one whose texts are plain."""
+    for check in ("files", "data", "text", "format"):
+        CHECKS[check](project)
+    metadata = tomllib.loads(project.read("pyproject.toml"))["project"]
+    assert metadata["description"] == text
+    assert metadata["authors"] == [{"name": text}]
+    readme = project.read("README.md")
+    assert outline(readme) == outline(plain.read("README.md"))
+    assert words(readme)[:2] == [text, text]
+    for path in project.files():
+        if path.as_posix() not in TEXT_FILES:
+            assert project.read(path) == plain.read(path)
+
+
+MARKDOWN = MarkdownIt().enable(["strikethrough", "table"])
+
+
+def outline(markdown: str) -> list[str]:
+    """Return the blocks of a Markdown text: headings, paragraphs, code, but not their words."""
+    return [token.type for token in MARKDOWN.parse(markdown)]
+
+
+def words(markdown: str) -> list[str]:
+    """Return what a Markdown text lets people read: title, paragraphs."""
+    lines = [token.children or [] for token in MARKDOWN.parse(markdown) if token.type == "inline"]
+    return ["".join(part.content for part in line) for line in lines]
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_given_text(template: Path, tmp_path: Path, baked: Baker, text: str) -> None:
+    answers = dict.fromkeys(("project_name", "description", "author_name"), text)
+    answers["project_slug"] = "realtime-service"
+    project = bake(template, tmp_path, DEFAULT, answers)
+    assert project.context["project_name"] == text
+    check_says(project, baked(DEFAULT), text)
+
+
+@pytest.mark.parametrize("text", TYPED_TEXTS.values(), ids=TYPED_TEXTS)
+def test_typed_text(template: Path, tmp_path: Path, baked: Baker, text: str) -> None:
+    home, output = tmp_path / "home", tmp_path / "output"
+    home.mkdir()
+    done = run(
+        [sys.executable, "-X", "utf8", "-m", "cookiecutter", template, "--output-dir", output],
+        tmp_path,
+        env=environment(HOME=str(home), TMPDIR=str(home)),
+        stdin="\n".join([text, "realtime-service", text, text, "1", "y", "y", "y", ""]),
+    )
+    assert done.returncode == 0, done.stderr
+    plain = baked(DEFAULT)
+    check_says(Project(output / "realtime-service", DEFAULT, plain.context), plain, text)

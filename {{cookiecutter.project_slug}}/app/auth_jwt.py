@@ -69,9 +69,9 @@ class JwtAuthenticator:
                 options={"require": ["exp", "sub"]},
             )
             user = _user_name.validate_python(claims["sub"])
+            expires_at = float(claims["exp"]) + settings.jwt_leeway_s
         except UNREADABLE as failure:
             raise Unauthorized from failure
-        expires_at = float(claims["exp"]) + settings.jwt_leeway_s
         return Identity(user, expires_at=expires_at, claims=claims)
 
     def _token(self, handshake: HTTPConnection) -> str:

@@ -27,7 +27,7 @@ class AuthSettings(SettingsPart):
 class TicketStoreDown(Rejected):
     """Whether the ticket is good cannot be told just now."""
 
-    close = TRY_AGAIN_LATER
+    close_as = TRY_AGAIN_LATER
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Tickets that any node may take, whichever node sold them."""
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from .auth_ticket import TicketStoreDown
+from .backplane_redis import FAILURES
 
 
 class RedisTickets:
@@ -22,7 +22,7 @@ class RedisTickets:
         """
         try:
             await self._redis.set(self._prefix + ticket, user, ex=lifetime_s)
-        except (RedisError, OSError) as failure:
+        except FAILURES as failure:
             raise TicketStoreDown from failure
 
     async def take(self, ticket: str) -> str | None:
@@ -34,6 +34,6 @@ class RedisTickets:
         """
         try:
             user = await self._redis.getdel(self._prefix + ticket)
-        except (RedisError, OSError) as failure:
+        except FAILURES as failure:
             raise TicketStoreDown from failure
         return user.decode() if isinstance(user, bytes) else None

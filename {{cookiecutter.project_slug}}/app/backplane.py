@@ -70,9 +70,6 @@ class Backplane(Protocol):
     def healthy(self) -> bool:
         """Whether messages flow just now."""
 
-    async def run(self) -> None:
-        """Work in the background until cancelled."""
-
     async def publish(self, channel: Channel, envelope: Envelope) -> None:
         """Deliver to every node that hosts the channel, this one included.
 
@@ -103,9 +100,6 @@ class LocalBackplane:
 
     def __init__(self) -> None:
         self._hosted: dict[Channel, Subscription] = {}
-
-    async def run(self) -> None:
-        """Return: there is nothing to do in the background."""
 
     async def publish(self, channel: Channel, envelope: Envelope) -> None:
         """Deliver to the channel's host, if there is one."""

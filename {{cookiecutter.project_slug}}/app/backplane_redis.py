@@ -17,6 +17,7 @@ import structlog
 from pydantic import AfterValidator, Field, PositiveFloat, SecretStr, ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -28,15 +29,20 @@ from .settings import SettingsPart
 
 log = structlog.stdlib.get_logger(__name__)
 
-FAILURES = (RedisError, OSError, TimeoutError)
+FAILURES = (RedisError, OSError)
+"""What Redis and the way to it can raise; a timeout is an `OSError`."""
+
 FIRST_PAUSE_S = 0.2
 UNREACHABLE = "messages cannot be passed on just now"
 
 
 def _check_url(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-        msg = "must start with redis://, rediss:// or unix://, like redis://localhost:6379/0"
-        raise ValueError(msg)
+    try:
+        target = parse_url(url.get_secret_value())
+        target.get("host", "").encode("idna")
+    except ValueError:
+        msg = "is no address of a server; write one like redis://localhost:6379/0"
+        raise ValueError(msg) from None
     return url
 
 
@@ -114,6 +120,7 @@ class RedisBackplane:
                 tasks.create_task(self._publish_waiting())
                 tasks.create_task(self._supervise())
         finally:
+            self.healthy = False
             await self._redis.aclose()
 
     async def publish(self, channel: Channel, envelope: Envelope) -> None:
@@ -125,7 +132,11 @@ class RedisBackplane:
         """
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outgoing.put_nowait(Outgoing(channel, envelope.model_dump_json().encode(), taken))
-        await taken
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await taken
+        except TimeoutError:
+            raise Unavailable(UNREACHABLE) from None
 
     def subscribe(self, channel: Channel, deliver: Deliver) -> Subscription:
         """Host a channel."""
@@ -163,16 +174,21 @@ class RedisBackplane:
             batch = [await self._outgoing.get()]
             while not self._outgoing.empty():
                 batch.append(self._outgoing.get_nowait())
-            pipeline = self._redis.pipeline(transaction=False)
-            for message in batch:
-                pipeline.publish(self._prefix + message.channel, message.payload)
-            results: list[object]
-            try:
-                results = await pipeline.execute(raise_on_error=False)
-            except FAILURES as failure:
-                results = [failure] * len(batch)
+            results = await self._publish(batch)
             for message, result in zip(batch, results, strict=True):
                 message.settle(failed=isinstance(result, Exception))
+
+    async def _publish(self, batch: list[Outgoing]) -> list[object]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for message in batch:
+            pipeline.publish(self._prefix + message.channel, message.payload)
+        try:
+            return await pipeline.execute(raise_on_error=False)
+        except FAILURES as failure:
+            return [failure for _ in batch]
+        except Exception as failure:
+            log.exception("publishing failed")
+            return [failure for _ in batch]
 
     async def _supervise(self) -> None:
         pause_s = FIRST_PAUSE_S
@@ -183,7 +199,7 @@ class RedisBackplane:
                     tasks.create_task(self._keep_subscribed(pubsub))
                     tasks.create_task(self._read(pubsub))
             except* FAILURES as group:
-                log.warning("redis lost", error=type(group.exceptions[0]).__name__)
+                log.warning("redis lost", error=repr(group.exceptions[0]))
             except* Exception:
                 log.exception("redis session failed")
             pause_s = FIRST_PAUSE_S if self.healthy else min(2 * pause_s, self._retry_max_s)

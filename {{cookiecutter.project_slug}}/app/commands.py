@@ -79,21 +79,20 @@ class Dispatcher:
         """Handle one frame and answer it. Nothing that a client sends makes this raise."""
         try:
             command = self._commands.validate_json(frame)
-        except ValidationError as failure:
-            connection.send(_command_error(failure).reply(_saved_id(frame)))
+        except ValidationError as invalid:
+            connection.send(_command_error(invalid).reply(_saved_id(frame)))
             return
         try:
-            reply = await self._handlers[type(command)](service, connection, command)
-        except CommandError as error:
-            reply = error.reply(command.id)
+            reply = await self._handlers[type(command)](service, connection, command) or Ok()
+            if command.id is not None or not reply.only_with_id:
+                reply.id = command.id
+                connection.send(reply)
+        except CommandError as refusal:
+            connection.send(refusal.reply(command.id))
         except Exception:
             log.exception("handler failed", type=command.type)
-            reply = InternalError("the command failed inside the service").reply(command.id)
-        if reply is None:
-            reply = Ok()
-        if command.id is not None or not reply.only_with_id:
-            reply.id = command.id
-            connection.send(reply)
+            failure = InternalError("the command failed inside the service")
+            connection.send(failure.reply(command.id))
 
 
 def _command_error(failure: ValidationError) -> CommandError:
@@ -103,8 +102,10 @@ def _command_error(failure: ValidationError) -> CommandError:
         return cause
     if error["type"] == "union_tag_invalid":
         return UnknownType("no command has this type")
-    # The first part of the location is the type, which the client knows.
-    field = ".".join(str(part) for part in error["loc"][1:])
+    # The first part of the location is the type, which the client knows; the last part of a
+    # surplus field's is the client's own text.
+    end = -1 if error["type"] == "extra_forbidden" else None
+    field = ".".join(str(part) for part in error["loc"][1:end])
     return BadRequest(f"{field}: {error['msg']}" if field else error["msg"])
 
 

@@ -20,6 +20,7 @@ class Connection:
     __slots__ = (
         "_expiry",
         "_flusher",
+        "_open",
         "_outbox",
         "_settings",
         "_wire",
@@ -39,6 +40,7 @@ class Connection:
         self._wire = wire
         self._flusher = flusher
         self._settings = settings
+        self._open = False
         self._outbox: list[bytes] = []
         self._expiry: asyncio.TimerHandle | None = None
         self.renew(identity)
@@ -48,13 +50,19 @@ class Connection:
         """When the client was last heard of, on the event loop's clock."""
         return self._wire.heard_at
 
+    def open(self, welcome: ServerFrame) -> None:
+        """Send the first frame. What others send before that, the client does not get."""
+        if self.closed is None:
+            self._open = True
+            self.send(welcome)
+
     def send(self, frame: ServerFrame) -> None:
         """Send a frame that only this connection gets."""
         self.write(text_frame(frame.encode()))
 
     def write(self, frame: bytes) -> None:
         """Queue a ready WebSocket frame, which is written in this turn of the event loop."""
-        if self.closed is not None:
+        if not self._open:
             return
         if not self._outbox:
             self._flusher.add(self)
@@ -78,7 +86,7 @@ class Connection:
         if self.closed is not None:
             return
         self._wire.write(self._outbox)
-        self._wire.close(close, self._settings.close_timeout_s)
+        self._wire.close(close)
         self.lost(close)
 
     def lost(self, close: Close) -> None:
@@ -86,6 +94,7 @@ class Connection:
         if self.closed is not None:
             return
         self.closed = close
+        self._open = False
         self._outbox = []
         self._cancel_expiry()
 

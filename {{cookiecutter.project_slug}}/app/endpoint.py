@@ -1,7 +1,9 @@
 """One connection's life: admit, authenticate, welcome, receive and dispatch, clean up."""
 
+from asyncio import sleep
 from collections.abc import Sequence
 from http import HTTPStatus
+from itertools import count
 from time import monotonic
 
 import structlog
@@ -9,10 +11,11 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
 from .commands import CommandRouter, Dispatcher, Observer
-from .connection import Connection
+from .connection import Connection, Flusher
 from .errors import Refused, Rejected
 from .protocol import (
     INTERNAL_ERROR,
+    NO_STATUS,
     SERVICE_RESTART,
     SUBPROTOCOL,
     UNSUPPORTED_DATA,
@@ -24,6 +27,9 @@ from .wire import Wire, open_wire
 
 log = structlog.stdlib.get_logger(__name__)
 
+BURST = 32
+"""How many frames of one client are handled in a row, before everybody else has a turn."""
+
 
 class Endpoint:
     """The WebSocket route."""
@@ -32,6 +38,7 @@ class Endpoint:
         self._service = service
         self._router = router
         self._dispatcher = Dispatcher(router)
+        self._flusher = Flusher()
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
@@ -50,14 +57,14 @@ class Endpoint:
             identity = await self._service.authenticator.authenticate(websocket)
         except Rejected as rejection:
             # A browser learns nothing from a refused handshake, but it can read a close code.
-            log.info("connection rejected", reason=rejection.close.reason)
+            log.info("connection rejected", reason=rejection.close_as.reason)
             await websocket.accept(subprotocol)
-            await websocket.close(*rejection.close)
+            await websocket.close(*rejection.close_as)
             return
         await websocket.accept(subprotocol)
-        async with open_wire(websocket) as wire:
-            service = self._service
-            connection = Connection(identity, wire, service.flusher, service.settings)
+        settings = self._service.settings
+        async with open_wire(websocket, settings.close_timeout_s) as wire:
+            connection = Connection(identity, wire, self._flusher, settings)
             with structlog.contextvars.bound_contextvars(
                 connection=connection.id, user=connection.user
             ):
@@ -66,20 +73,24 @@ class Endpoint:
 
     async def _live(self, connection: Connection, wire: Wire) -> None:
         opened_at = monotonic()
+        welcomed = False
         try:
             await self._service.manager.add(connection)
-            connection.send(self._welcome(connection))
+            connection.open(self._welcome(connection))
+            welcomed = True
             await self._tell(self._router.on_connect, connection)
             await self._receive(connection, wire)
         except Rejected as rejection:
-            connection.close(rejection.close)
+            connection.close(rejection.close_as)
         except Exception:
             log.exception("connection failed")
             connection.close(INTERNAL_ERROR)
         finally:
-            connection.close(SERVICE_RESTART)  # says nothing unless the server cancelled this task
+            # Still open only if this task was cancelled, at the end of the server's patience.
+            connection.close(SERVICE_RESTART)
             self._service.manager.remove(connection)
-            await self._tell(self._router.on_disconnect, connection)
+            if welcomed:
+                await self._tell(self._router.on_disconnect, connection)
             log.info(
                 "connection closed",
                 code=connection.closed and connection.closed.code,
@@ -87,10 +98,10 @@ class Endpoint:
             )
 
     async def _receive(self, connection: Connection, wire: Wire) -> None:
-        while True:
+        for received in count(1):
             event = await wire.receive()
             if event["type"] == "websocket.disconnect":
-                connection.lost(Close(int(event["code"]), "closed by the client"))
+                connection.lost(Close(event.get("code") or NO_STATUS, "closed by the client"))
                 return
             if connection.closed is not None:
                 continue
@@ -99,6 +110,8 @@ class Endpoint:
                 connection.close(UNSUPPORTED_DATA)
             else:
                 await self._dispatcher.dispatch(self._service, connection, frame)
+            if received % BURST == 0:
+                await sleep(0)
 
     async def _tell(self, observers: Sequence[Observer], connection: Connection) -> None:
         for observer in observers:

@@ -52,19 +52,19 @@ class HouseFull(Refused):
 class Rejected(ServiceError):
     """The connection is accepted, told why, and closed: a browser sees no HTTP status."""
 
-    close: ClassVar[Close]
+    close_as: ClassVar[Close]
 
 
 class Unauthorized(Rejected):
     """Credentials are missing or invalid."""
 
-    close = UNAUTHORIZED
+    close_as = UNAUTHORIZED
 
 
 class TooManyConnections(Rejected):
     """The user has as many connections as one user may have."""
 
-    close = TRY_AGAIN_LATER
+    close_as = TRY_AGAIN_LATER
 
 
 class CommandError(ServiceError):

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Literal
 
-from pydantic import PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from .connection import Connection
 from .manager import ConnectionManager
@@ -20,7 +20,7 @@ class HeartbeatSettings(SettingsPart):
     heartbeat_interval_s: PositiveFloat = 25.0
     heartbeat_timeout_s: PositiveFloat = 10.0
     # This heartbeat is the one that closes: two of them would race.
-    ws_ping_interval_s: PositiveFloat | None = None
+    ws_ping_interval_s: NonNegativeFloat = 0.0
 
     def heartbeat_terms(self) -> HeartbeatTerms | None:
         """Tell clients when to expect a ping, so that they can notice a dead server, too."""

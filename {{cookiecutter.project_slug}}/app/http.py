@@ -1,17 +1,19 @@
 """HTTP beside the WebSocket: is the service alive, is it ready, and what does a backend publish."""
 
 from hmac import compare_digest
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .backplane import Envelope
 from .errors import Unavailable
 from .service import Service
 
 RETRY_SOON = {"Retry-After": "1"}
+
+M = TypeVar("M", bound=BaseModel)
 
 router = APIRouter()
 
@@ -40,6 +42,20 @@ def require_backend_key(request: Request, service: ServiceDep) -> None:
         raise HTTPException(status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
 
 
+async def parse(model: type[M], request: Request) -> M:
+    """Return the request's body, by the rules of the wire: no NaN, no hurtful depth, no surplus.
+
+    Raises:
+        RequestValidationError: the body is something else; FastAPI answers 422.
+
+    """
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as failure:
+        errors = failure.errors(include_input=False, include_context=False)
+        raise RequestValidationError(errors) from failure
+
+
 @router.get("/livez")
 async def livez() -> dict[str, str]:
     """Answer as long as the event loop turns."""
@@ -65,11 +81,7 @@ async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
 )
 async def publish(request: Request, service: ServiceDep) -> dict[str, str]:
     """Send data from the team's backend to clients."""
-    try:
-        # From the raw bytes, with the rules of the wire: no NaN, no depth that hurts, no surplus.
-        publication = service.publication.model_validate_json(await request.body())
-    except ValidationError as failure:
-        raise RequestValidationError(failure.errors(include_input=False)) from failure
+    publication = await parse(service.publication, request)
     envelope = Envelope(sender=None, data=publication.data)
     try:
         await service.backplane.publish(publication.channel, envelope)

@@ -1,10 +1,10 @@
 """``POST /tickets``: the team's backend buys a ticket for a user that it knows."""
 
-from fastapi import APIRouter, Depends, HTTPException, status
+from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
 from pydantic import BaseModel
 
 from .auth_ticket import Ticket, TicketAuthenticator, TicketStoreDown
-from .http import RETRY_SOON, require_backend_key
+from .http import RETRY_SOON, parse, require_backend_key
 from .protocol import STRICT, UserName
 
 
@@ -21,10 +21,12 @@ def tickets_router(authenticator: TicketAuthenticator) -> APIRouter:
     router = APIRouter(dependencies=[Depends(require_backend_key)])
 
     @router.post("/tickets", status_code=status.HTTP_201_CREATED)
-    async def buy(request: TicketRequest) -> Ticket:
+    async def buy(request: Request, response: Response) -> Ticket:
         """Return a ticket for one connection: ``/ws?ticket=…``."""
+        response.headers["Cache-Control"] = "no-store"
+        wanted = await parse(TicketRequest, request)
         try:
-            return await authenticator.issue(request.user)
+            return await authenticator.issue(wanted.user)
         except TicketStoreDown as failure:
             msg = "tickets cannot be stored just now"
             raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, msg, RETRY_SOON) from failure

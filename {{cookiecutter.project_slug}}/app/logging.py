@@ -11,17 +11,23 @@ from structlog.typing import Processor
 
 from .settings import Settings
 
+UVICORN_NOISE = (
+    # The service has lines of its own for these, with the connection's id and user; uvicorn's show
+    # the query, which may hold credentials.
+    '"WebSocket %s"',
+    "connection open",
+    # These would blame the service for what it refused, or what a client sent.
+    "ASGI callable returned without completing handshake",
+    "Invalid UTF-8 sequence received from client",
+)
 
-class HandshakeFilter(logging.Filter):
-    """Drops uvicorn's lines for handshakes, for which `endpoint` has its own.
 
-    They show the query, which may hold credentials, and neither the connection's id nor its user.
-    """
+class NoiseFilter(logging.Filter):
+    """Drops lines of uvicorn's that say too much or nothing."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record may pass."""
-        message = str(record.msg)
-        return '"WebSocket %s"' not in message and message != "connection open"
+        return not any(noise in str(record.msg) for noise in UVICORN_NOISE)
 
 
 def configure_logging(settings: Settings) -> None:
@@ -56,7 +62,10 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
-    logging.getLogger("uvicorn.error").addFilter(HandshakeFilter())
+    uvicorn_logger = logging.getLogger("uvicorn.error")
+    uvicorn_logger.addFilter(NoiseFilter())
+    # Below INFO it prints every request and every frame.
+    uvicorn_logger.setLevel(max(logging.INFO, root.level))
 
 
 def _renderers(settings: Settings) -> list[Processor]:

@@ -1,9 +1,11 @@
 """The composition root: what the service consists of. Here the parts meet, and nowhere else."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
+import structlog
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 
@@ -26,7 +28,6 @@ from .backplane import Backplane, LocalBackplane
 from .backplane_redis import RedisBackplane, RedisSettings, Resync, connect
 # {% endif %}
 from .commands import CommandRouter
-from .connection import Flusher
 from .endpoint import Endpoint
 from .handlers import router as handlers
 # {% if cookiecutter.auth == "jwt" %}
@@ -50,6 +51,8 @@ from .rooms import RoomPublication, Rooms, RoomSettings
 from .service import Service
 from .settings import Settings
 
+log = structlog.stdlib.get_logger(__name__)
+
 
 class ServiceSettings(
     AuthSettings,
@@ -67,6 +70,15 @@ class ServiceSettings(
     """Every setting of the service; each part explains its own."""
 
 
+async def keep(work: Coroutine[None, None, None]) -> None:
+    """Stop the process when work that must not end fails: half a service is worse than none."""
+    try:
+        await work
+    except Exception:
+        log.exception("background work failed")
+        signal.raise_signal(signal.SIGTERM)
+
+
 def create_app(settings: ServiceSettings) -> FastAPI:
     """Put the service together. It starts working in the app's lifespan."""
     commands = CommandRouter()
@@ -78,8 +90,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     redis = connect(settings)
     if redis is not None:
         backplane = RedisBackplane(redis, settings, on_gap=lambda: manager.send_to_all(Resync()))
+        background.append(backplane.run)
     # {% endif %}
-    background.append(backplane.run)
     manager = ConnectionManager(settings, backplane)
     # {% if cookiecutter.heartbeat %}
     background.append(Heartbeat(settings, manager).run)
@@ -116,13 +128,12 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         rooms=Rooms(settings, backplane),
         publication=RoomPublication,
         # {% endif %}
-        flusher=Flusher(),
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(work()) for work in background]
+            running = [tasks.create_task(keep(work())) for work in background]
             yield
             for task in running:
                 task.cancel()

@@ -5,29 +5,26 @@ from contextlib import contextmanager, suppress
 
 from pydantic import JsonValue
 
+from .audience import Audience
 from .backplane import ALL, Backplane, Envelope, user_channel
 from .connection import Connection
 from .errors import HouseFull, TooManyConnections, Unavailable
 from .protocol import REPLACED, DirectMessage, ServerFrame
 from .settings import Settings
-from .wire import text_frame
 
 
 class UserConnections:
-    """The connections that one user has to this node, the oldest first."""
+    """The connections that one user has to this node."""
 
-    __slots__ = ("connections", "subscription")
+    __slots__ = ("audience", "subscription")
 
     def __init__(self, user: str, backplane: Backplane) -> None:
-        self.connections: dict[str, Connection] = {}
+        self.audience = Audience()
         self.subscription = backplane.subscribe(user_channel(user), self._deliver)
 
     def _deliver(self, envelope: Envelope) -> None:
         message = DirectMessage(sender=envelope.sender, data=envelope.data, to="user")
-        frame = text_frame(message.encode())
-        for connection in self.connections.values():
-            if connection.id != envelope.exclude:
-                connection.write(frame)
+        self.audience.write(message, exclude=envelope.exclude)
 
 
 class ConnectionManager:
@@ -36,7 +33,7 @@ class ConnectionManager:
     def __init__(self, settings: Settings, backplane: Backplane) -> None:
         self._settings = settings
         self._backplane = backplane
-        self._connections: dict[str, Connection] = {}
+        self._everybody = Audience()
         self._users: dict[str, UserConnections] = {}
         self._slots_taken = 0
         self.draining = False
@@ -44,11 +41,11 @@ class ConnectionManager:
 
     def __len__(self) -> int:
         """Return the number of registered connections."""
-        return len(self._connections)
+        return len(self._everybody)
 
     def __iter__(self) -> Iterator[Connection]:
         """Iterate over the connections of this moment; they may come and go meanwhile."""
-        return iter(list(self._connections.values()))
+        return iter(self._everybody)
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -67,7 +64,7 @@ class ConnectionManager:
             self._slots_taken -= 1
 
     async def add(self, connection: Connection) -> None:
-        """Register a connection; on return it gets its user's messages.
+        """Register a connection; on return nothing sent to its user or to all escapes it.
 
         Raises:
             TooManyConnections: the user has as many as allowed, and newcomers are refused.
@@ -77,36 +74,37 @@ class ConnectionManager:
         if user is None:
             user = self._users[connection.user] = UserConnections(connection.user, self._backplane)
         self._make_way(user)
-        user.connections[connection.id] = connection
-        self._connections[connection.id] = connection
+        user.audience.add(connection)
+        self._everybody.add(connection)
         with suppress(Unavailable):  # who connects in an outage waits for its end with the others
             await self._backplane.confirm(user.subscription)
 
     def _make_way(self, user: UserConnections) -> None:
-        open_connections = [each for each in user.connections.values() if each.closed is None]
-        excess = len(open_connections) + 1 - self._settings.max_connections_per_user
+        # Those that are closing already are not in the way.
+        present = [connection for connection in user.audience if connection.closed is None]
+        excess = len(present) + 1 - self._settings.max_connections_per_user
         if excess > 0 and self._settings.user_limit_policy == "refuse_newest":
             raise TooManyConnections
-        for oldest in open_connections[: max(0, excess)]:
+        for oldest in present[: max(0, excess)]:
             oldest.close(REPLACED)
 
     def remove(self, connection: Connection) -> None:
         """Forget exactly this connection. Idempotent."""
-        if self._connections.pop(connection.id, None) is None:
+        if not self._everybody.remove(connection):
             return
         user = self._users[connection.user]
-        del user.connections[connection.id]
-        if not user.connections:
+        user.audience.remove(connection)
+        if not user.audience:
             del self._users[connection.user]
             self._backplane.unsubscribe(user.subscription)
 
     def send_to_all(self, frame: ServerFrame) -> None:
         """Send a frame of the server's own to every connection of this node."""
-        self._write_to_all(text_frame(frame.encode()))
+        self._everybody.write(frame)
 
     def send_to_connection(self, connection_id: str, data: JsonValue) -> bool:
         """Send server data to one connection of this node; return whether it is here."""
-        connection = self._connections.get(connection_id)
+        connection = self._everybody.get(connection_id)
         if connection is None:
             return False
         connection.send(DirectMessage(sender=None, data=data, to="user"))
@@ -138,9 +136,4 @@ class ConnectionManager:
 
     def _deliver(self, envelope: Envelope) -> None:
         message = DirectMessage(sender=envelope.sender, data=envelope.data, to="all")
-        self._write_to_all(text_frame(message.encode()), exclude=envelope.exclude)
-
-    def _write_to_all(self, frame: bytes, *, exclude: str | None = None) -> None:
-        for connection in self._connections.values():
-            if connection.id != exclude:
-                connection.write(frame)
+        self._everybody.write(message, exclude=envelope.exclude)

@@ -35,6 +35,9 @@ class Close(NamedTuple):
     reason: str
 
 
+NO_STATUS = 1005
+"""Stands for a close frame without a code; it is never sent (RFC 6455 §7.4.1)."""
+
 UNSUPPORTED_DATA = Close(1003, "binary frames are not supported")
 INTERNAL_ERROR = Close(1011, "internal error")
 SERVICE_RESTART = Close(1012, "the service restarts")

@@ -6,12 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, JsonValue, PositiveInt, model_validator
 
+from .audience import Audience
 from .backplane import Backplane, Channel, Envelope, Publication
 from .connection import Connection
 from .errors import CommandError, LimitExceeded
 from .protocol import Message, ServerFrame
 from .settings import SettingsPart
-from .wire import text_frame
 
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -100,20 +100,14 @@ class Room:
 
     def __init__(self, name: str, backplane: Backplane) -> None:
         self.name = name
-        self.members: dict[str, Connection] = {}
+        self.members = Audience()
+        self.joining = 0
         self.users: Counter[str] = Counter()
         self.subscription = backplane.subscribe(room_channel(name), self._deliver)
 
-    def write(self, frame: ServerFrame, *, exclude: str | None = None) -> None:
-        """Write to every member but the connection with the excluded id."""
-        ready = text_frame(frame.encode())
-        for member in self.members.values():
-            if member.id != exclude:
-                member.write(ready)
-
     def _deliver(self, envelope: Envelope) -> None:
         message = RoomMessage(sender=envelope.sender, data=envelope.data, room=self.name)
-        self.write(message, exclude=envelope.exclude)
+        self.members.write(message, exclude=envelope.exclude)
 
 
 class Rooms:
@@ -130,28 +124,29 @@ class Rooms:
         return len(self._rooms)
 
     async def join(self, connection: Connection, name: str) -> None:
-        """Make the connection a member; on return nothing said in the room escapes it. Idempotent.
+        """Make the connection a member; from its return on nothing escapes it. Idempotent.
 
         Raises:
             LimitExceeded: the connection is in as many rooms as allowed.
             Unavailable: the backplane does not confirm the room's channel.
 
         """
-        joined = self._joined.setdefault(connection.id, set())
+        joined = self._joined.get(connection.id, set())
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
             msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
             raise LimitExceeded(msg)
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = Room(name, self._backplane)
-        if name not in joined:
-            joined.add(name)
-            self._enter(room, connection)
+        room.joining += 1
         try:
             await self._backplane.confirm(room.subscription)
-        except CommandError:
-            self.leave(connection, name)
-            raise
+            if name not in joined:
+                self._joined[connection.id] = joined | {name}
+                self._enter(room, connection)
+        finally:
+            room.joining -= 1
+            self._free_if_empty(room)
 
     def leave(self, connection: Connection, name: str) -> None:
         """End a membership. Idempotent."""
@@ -161,11 +156,8 @@ class Rooms:
         joined.remove(name)
         if not joined:
             del self._joined[connection.id]
-        room = self._rooms[name]
-        self._exit(room, connection)
-        if not room.members:
-            del self._rooms[name]
-            self._backplane.unsubscribe(room.subscription)
+        self._exit(self._rooms[name], connection)
+        self._free_if_empty(self._rooms[name])
 
     def leave_all(self, connection: Connection) -> None:
         """End all memberships of a connection."""
@@ -205,8 +197,13 @@ class Rooms:
             msg = "join the room first"
             raise NotJoined(msg)
 
+    def _free_if_empty(self, room: Room) -> None:
+        if not room.members and not room.joining:
+            del self._rooms[room.name]
+            self._backplane.unsubscribe(room.subscription)
+
     def _enter(self, room: Room, connection: Connection) -> None:
-        room.members[connection.id] = connection
+        room.members.add(connection)
         room.users[connection.user] += 1
         if room.users[connection.user] == 1:
             self._announce(room, Joined(room=room.name, user=connection.user), connection)
@@ -216,9 +213,9 @@ class Rooms:
         if room.users[connection.user] == 0:
             del room.users[connection.user]
             self._announce(room, Left(room=room.name, user=connection.user), connection)
-        del room.members[connection.id]
+        room.members.remove(connection)
 
     def _announce(self, room: Room, event: Joined | Left, subject: Connection) -> None:
         # In a large room such news would be most of the traffic.
         if len(room.members) <= self._settings.max_members_for_presence_events:
-            room.write(event, exclude=subject.id)
+            room.members.write(event, exclude=subject.id)

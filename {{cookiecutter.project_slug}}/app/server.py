@@ -1,7 +1,6 @@
 """The process: uvicorn, set up for this service, and a shutdown that says goodbye."""
 
 import asyncio
-import math
 import random
 import socket
 from contextlib import suppress
@@ -34,12 +33,12 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 ws=FrameProtocol,
                 ws_max_size=settings.max_message_bytes,
-                ws_ping_interval=settings.ws_ping_interval_s,
+                ws_ping_interval=settings.ws_ping_interval_s or None,
                 ws_ping_timeout=settings.ws_ping_timeout_s,
                 # A shared frame cannot be compressed for each peer, and secrets beside text of a
                 # stranger's choice should not be (CRIME).
                 ws_per_message_deflate=False,
-                timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s / 2),
+                timeout_graceful_shutdown=settings.shutdown_grace_s // 2,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from .auth import Authenticator
 from .backplane import Backplane, Publication
-from .connection import Flusher
 from .manager import ConnectionManager
 from .origin import Origins
 # {% if cookiecutter.rooms %}
@@ -28,5 +27,4 @@ class Service:
     # {% if cookiecutter.rooms %}
     rooms: Rooms
     # {% endif %}
-    flusher: Flusher
     publication: type[Publication] = Publication

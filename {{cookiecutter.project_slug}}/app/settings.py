@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -48,6 +49,9 @@ def _check_origin(value: str) -> str:
         raise ValueError(msg)
     if not parts.hostname or "*" in value or "@" in value:
         msg = f"{value!r} must name exactly one host, like https://example.com"
+        raise ValueError(msg)
+    if parts.netloc.endswith({"http": ":80", "https": ":443"}[parts.scheme]):
+        msg = f"{value!r} never matches: leave the usual port out, like https://example.com"
         raise ValueError(msg)
     return value.lower()
 
@@ -88,7 +92,7 @@ class Settings(SettingsPart, BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    shutdown_grace_s: PositiveInt = 10
+    shutdown_grace_s: int = Field(default=10, ge=2)
 
     # Who may connect
     allowed_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = ()
@@ -101,9 +105,9 @@ class Settings(SettingsPart, BaseSettings):
     max_unsent_bytes: PositiveInt = 1_048_576
     close_timeout_s: PositiveFloat = 5.0
 
-    # RFC 6455 pings, which browsers answer by themselves
-    ws_ping_interval_s: PositiveFloat | None = 20.0
-    ws_ping_timeout_s: PositiveFloat | None = 20.0
+    # RFC 6455 pings, which browsers answer by themselves; an interval of 0 sends none
+    ws_ping_interval_s: NonNegativeFloat = 20.0
+    ws_ping_timeout_s: PositiveFloat = 20.0
 
     # The team's own backend: POST routes are off while there is no key
     backend_key: Secret | None = None

@@ -32,16 +32,19 @@ async def send_lines(connection: ClientConnection) -> None:
 
 
 async def main(user: str) -> None:
-    """Talk to the service that `.env` describes."""
+    """Talk to the service that `.env` describes, until the input ends or the service closes."""
     options = await connect_options(ServiceSettings.load(), user)
     async with connect(options.uri, additional_headers=options.headers, proxy=None) as connection:
-        tasks = {
-            asyncio.create_task(print_frames(connection)),
-            asyncio.create_task(send_lines(connection)),
-        }
-        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
+        printing = asyncio.create_task(print_frames(connection))
+        sending = asyncio.create_task(send_lines(connection))
+        await asyncio.wait({printing, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if not printing.done():
+            sending.result()
+            await connection.close()
+        sending.cancel()
+        await asyncio.wait({printing})
+        if printing.exception() and not isinstance(printing.exception(), ConnectionClosed):
+            printing.result()
     print(f"closed: {connection.close_code} {connection.close_reason}")
 
 

@@ -61,8 +61,7 @@ class BackplaneContract:
     async def test_order_is_kept(self, backplane: Backplane, other: Backplane) -> None:
         inbox = Inbox()
         await backplane.confirm(backplane.subscribe(CHANNEL, inbox.deliver))
-        for number in range(200):
-            await other.publish(CHANNEL, numbered(number))
+        await asyncio.gather(*(other.publish(CHANNEL, numbered(number)) for number in range(200)))
         received = [(await inbox.next()).data for _ in range(200)]
         assert received == list(range(200))
 
@@ -84,6 +83,16 @@ class BackplaneContract:
         second = backplane.subscribe(CHANNEL, new.deliver)
         backplane.unsubscribe(first)
         await backplane.confirm(second)
+        await backplane.publish(CHANNEL, numbered(1))
+        assert await new.next() == numbered(1)
+        assert old.is_empty()
+
+    async def test_a_channel_can_change_hands_at_once(self, backplane: Backplane) -> None:
+        old, new = Inbox(), Inbox()
+        first = backplane.subscribe(CHANNEL, old.deliver)
+        await backplane.confirm(first)
+        backplane.unsubscribe(first)
+        await backplane.confirm(backplane.subscribe(CHANNEL, new.deliver))
         await backplane.publish(CHANNEL, numbered(1))
         assert await new.next() == numbered(1)
         assert old.is_empty()

@@ -3,7 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.protocol import Close
+from app.auth import Identity
+from app.connection import Connection, Flusher
+from app.protocol import Close, Ok
+
+from .live import make_settings
 
 
 class RecordingWire:
@@ -29,6 +33,18 @@ class RecordingWire:
         """Return what the test has set."""
         return self.unsent
 
-    def close(self, close: Close, timeout_s: float) -> None:
+    def close(self, close: Close) -> None:
         """Note the close."""
         self.closes.append(close)
+
+
+def open_connection(
+    wire: RecordingWire | None = None, user: str = "alice", **settings: object
+) -> Connection:
+    """Return a connection on a wire to which nothing has been written yet."""
+    wire = wire or RecordingWire()
+    connection = Connection(Identity(user), wire, Flusher(), make_settings(**settings))
+    connection.open(Ok())
+    connection.flush()
+    wire.writes.clear()
+    return connection

@@ -19,6 +19,7 @@ def presenting(live: Live, ticket: str) -> ConnectOptions:
 async def buy(live: Live, user: str = "alice") -> str:
     answer = await live.post("/tickets", {"user": user})
     assert answer.status_code == 201
+    assert answer.headers["Cache-Control"] == "no-store"
     assert set(answer.json()) == {"ticket", "expires_at"}
     return str(answer.json()["ticket"])
 

@@ -13,7 +13,8 @@ from app.errors import Unavailable
 from app.main import ServiceSettings
 
 from .backplane_contract import BackplaneContract, Inbox, numbered
-from .live import Live, make_settings, run_service, wait_until
+from .live import Live, make_settings, run_service, wait_until, wait_until_async
+from .test_settings import complaint
 from .valkey import Valkey, run_valkey
 
 CHANNEL = Channel("channel-a")
@@ -85,8 +86,11 @@ async def test_a_node_subscribes_only_to_what_it_hosts(shared_valkey: Valkey) ->
         node.unsubscribe(subscription)
         marker = node.subscribe(Channel("channel-marker"), Inbox().deliver)
         await node.confirm(marker)
-        while set(await redis.pubsub_channels()) != {b"ws:all", b"ws:channel-marker"}:
-            await asyncio.sleep(0.01)
+
+        async def is_left() -> bool:
+            return set(await redis.pubsub_channels()) == {b"ws:all", b"ws:channel-marker"}
+
+        await wait_until_async(is_left)
 
 
 async def test_subscriptions_and_their_ends_may_come_in_any_number_at_once(
@@ -123,9 +127,12 @@ async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: by
 async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
     inbox = Inbox()
     async with run_node(valkey) as (node, gaps):
-        await node.confirm(node.subscribe(CHANNEL, inbox.deliver))
+        subscription = node.subscribe(CHANNEL, inbox.deliver)
+        await node.confirm(subscription)
         valkey.kill()
         await wait_until(lambda: not node.healthy)
+        with pytest.raises(Unavailable):
+            await node.confirm(subscription)
         with pytest.raises(Unavailable):
             await node.publish(CHANNEL, numbered(1))
         with pytest.raises(Unavailable):
@@ -148,6 +155,17 @@ async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valk
         valkey.thaw()
         await wait_until(lambda: node.healthy)
         assert gaps == ["gap"]
+
+
+async def test_a_message_that_cannot_be_sent_harms_no_other(shared_valkey: Valkey) -> None:
+    inbox = Inbox()
+    async with run_node(shared_valkey) as (node, gaps):
+        await node.confirm(node.subscribe(CHANNEL, inbox.deliver))
+        with pytest.raises(Unavailable):
+            await node.publish(Channel("\ud800"), numbered(1))
+        await node.publish(CHANNEL, numbered(2))
+        assert await inbox.next() == numbered(2)
+        assert gaps == []
 
 
 async def test_a_killed_subscriber_connection_is_told_as_a_gap(valkey: Valkey) -> None:
@@ -202,6 +220,15 @@ async def test_messages_cross_nodes_both_ways_and_arrive_once(shared_valkey: Val
         for client in (here, there):
             assert (await client.receive("message"))["data"] == 3
             assert await client.is_quiet()
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost", "http://localhost", "redis://a..b:6379", "redis://localhost:port"]
+)
+def test_a_bad_url_is_refused_at_start(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    line = complaint(monkeypatch, REDIS_URL=url)
+    assert line.startswith("error: REDIS_URL: ")
+    assert "redis://localhost:6379/0" in line
 
 
 def test_without_a_url_the_service_is_a_single_node() -> None:

@@ -62,6 +62,13 @@ async def test_an_error_carries_the_id_of_the_command(live: Live) -> None:
     assert "data" in error["message"]
 
 
+async def test_an_error_does_not_repeat_what_the_client_made_up(live: Live) -> None:
+    client = await live.connect()
+    error = await client.ask(**{"type": "ping", "x" * 1_000: 1})
+    assert error["code"] == "bad_request"
+    assert "xx" not in error["message"]
+
+
 async def test_a_command_without_id_gets_no_ok(live: Live) -> None:
     client = await live.connect()
     await client.send(type="broadcast", data=1)

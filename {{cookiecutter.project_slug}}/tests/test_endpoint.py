@@ -1,14 +1,20 @@
 """One connection's life, from the handshake to the last trace of it."""
 
 import asyncio
+import struct
+from collections.abc import Sequence
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from app import handlers
 from app.connection import Connection
-from app.protocol import SUBPROTOCOL
+from app.endpoint import BURST
+from app.errors import TooManyConnections
+from app.manager import ConnectionManager
+from app.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER
 from app.service import Service
+from app.wire import FrameProtocol
 from dev.connect import ConnectOptions
 
 from .client import Client
@@ -114,10 +120,85 @@ async def test_binary_frames_close_with_1003(live: Live) -> None:
     assert (await client.closed())[0] == 1003
 
 
+async def test_text_that_is_not_utf8_closes_with_1007(live: Live) -> None:
+    client = await live.connect()
+    client.connection.transport.write(masked_text(b"\xff"))
+    assert (await client.closed())[0] == 1007
+
+
+async def test_a_connection_whose_task_is_cancelled_says_goodbye() -> None:
+    async with run_service() as live:
+        client = await live.connect()
+        (task,) = live.server.server_state.tasks
+        task.cancel()
+        assert await client.closed() == SERVICE_RESTART
+        await wait_until(lambda: len(live.service.manager) == 0)
+
+
+async def test_a_draining_service_refuses_newcomers() -> None:
+    async with run_service() as live:
+        options = await live.options()
+        live.service.manager.draining = True
+        with pytest.raises(InvalidStatus) as refusal:
+            await Client.open(options)
+        assert refusal.value.response.status_code == 503
+
+
 async def test_a_message_beyond_the_limit_closes_with_1009(live: Live) -> None:
     client = await live.connect()
     await client.send_text("x" * (live.settings.max_message_bytes + 1))
     assert (await client.closed())[0] == 1009
+
+
+async def test_a_burst_of_one_client_leaves_turns_to_others(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = FrameProtocol.write
+
+    def note(protocol: FrameProtocol, frames: Sequence[bytes]) -> None:
+        written.append(len(frames))
+        write(protocol, frames)
+
+    client = await live.connect()
+    monkeypatch.setattr(FrameProtocol, "write", note)
+    transport = client.connection.transport
+    commands = b"".join(masked_text(b'{"type": "ping"}') for _ in range(10 * BURST))
+    transport.write(commands)
+    for _ in range(10 * BURST):
+        await client.receive("pong")
+    assert max(written) <= 2 * BURST
+
+
+def masked_text(payload: bytes) -> bytes:
+    """Return a client's frame, masked with zeros."""
+    return struct.pack("!BB4x", 0x81, 0x80 | len(payload)) + payload
+
+
+async def test_observers_hear_of_connections_that_were_welcomed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard = []
+
+    async def connected(service: Service, connection: Connection) -> None:
+        heard.append("connected")
+
+    async def disconnected(service: Service, connection: Connection) -> None:
+        heard.append(f"disconnected, {len(service.manager)} left")
+
+    async def refuse(manager: ConnectionManager, connection: Connection) -> None:
+        raise TooManyConnections
+
+    monkeypatch.setattr(handlers.router, "on_connect", [connected])
+    monkeypatch.setattr(handlers.router, "on_disconnect", [disconnected])
+    async with run_service() as live:
+        client = await live.connect()
+        await client.close()
+        await wait_until(lambda: len(heard) == 2)
+        monkeypatch.setattr(ConnectionManager, "add", refuse)
+        client = await live.connect_with(await live.options(), welcomed=False)
+        assert await client.closed() == TRY_AGAIN_LATER
+    assert heard == ["connected", "disconnected, 0 left"]
 
 
 async def test_a_failing_observer_does_not_keep_others_from_cleaning_up(

@@ -2,9 +2,14 @@
 
 import asyncio
 
-from app.heartbeat import NO_PONG
+import pytest
+
+from app.backplane import LocalBackplane
+from app.heartbeat import NO_PONG, Heartbeat
+from app.manager import ConnectionManager
 
 from .live import make_settings, run_service, wait_until
+from .recording_wire import RecordingWire, open_connection
 
 IMPATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 0.1}
 PATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 2.0}
@@ -37,13 +42,47 @@ async def test_any_frame_is_an_answer_even_one_the_app_never_sees() -> None:
         assert len(live.service.manager) == 1
 
 
-async def test_a_busy_client_is_not_pinged() -> None:
-    async with run_service(make_settings(heartbeat_interval_s=0.2)) as live:
+async def test_only_the_quiet_are_pinged_and_only_the_silent_closed() -> None:
+    settings = make_settings(heartbeat_interval_s=25, heartbeat_timeout_s=10)
+    manager = ConnectionManager(settings, LocalBackplane())
+    heartbeat = Heartbeat(settings, manager)
+    wire = RecordingWire()
+    connection = open_connection(wire)
+    await manager.add(connection)
+
+    def sweep(now: float) -> int:
+        """Sweep at this time; return the number of pings."""
+        heartbeat.sweep(now)
+        connection.flush()
+        return len(wire.writes)
+
+    wire.heard_at = 1_000.0
+    assert sweep(1_024.9) == 0
+    assert sweep(1_025.0) == 1
+    assert sweep(1_034.9) == 1
+    wire.heard_at = 1_034.9
+    assert sweep(1_035.0) == 1
+    assert sweep(1_059.9) == 2
+    assert sweep(1_069.8) == 2
+    assert connection.closed is None
+    assert sweep(1_069.9) == 2
+    assert connection.closed == NO_PONG
+
+
+async def test_a_client_is_not_closed_while_its_own_command_keeps_the_service_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def be_slow(*_: object, **__: object) -> None:
+        await asyncio.sleep(0.5)
+
+    async with run_service(make_settings(**IMPATIENT)) as live:
+        monkeypatch.setattr(live.service.manager, "broadcast", be_slow)
         client = await live.connect()
-        for _ in range(10):
-            await asyncio.sleep(0.03)
-            assert (await client.ask(type="ping"))["type"] == "pong"
-        assert await client.is_quiet()
+        await client.send(type="broadcast", data=1, id="slow")
+        # The service takes the first answer from the socket, and leaves the others there.
+        while (frame := await client.receive("ping", "ok"))["type"] == "ping":
+            await client.send(type="pong")
+        assert frame["id"] == "slow"
 
 
 async def test_one_sweeper_serves_all_connections() -> None:
@@ -57,4 +96,4 @@ async def test_one_sweeper_serves_all_connections() -> None:
 
 
 def test_the_heartbeat_replaces_the_servers_own_pings() -> None:
-    assert make_settings().ws_ping_interval_s is None
+    assert make_settings().ws_ping_interval_s == 0

@@ -1,16 +1,16 @@
 """Reaching one connection, one user, everybody; and how many connections a user may have."""
 
+import asyncio
+
 import pytest
 
-from app.auth import Identity
-from app.backplane import LocalBackplane
-from app.connection import Connection, Flusher
+from app.backplane import LocalBackplane, Subscription
 from app.errors import TooManyConnections
 from app.manager import ConnectionManager
-from app.protocol import REPLACED
+from app.protocol import REPLACED, TRY_AGAIN_LATER
 
 from .live import Live, make_settings
-from .recording_wire import RecordingWire
+from .recording_wire import open_connection
 
 
 async def test_send_reaches_every_connection_of_one_user(live: Live) -> None:
@@ -88,35 +88,57 @@ def make_manager(**settings: object) -> ConnectionManager:
     return ConnectionManager(make_settings(**settings), LocalBackplane())
 
 
-def make_connection(user: str = "alice") -> Connection:
-    return Connection(Identity(user), RecordingWire(), Flusher(), make_settings())
-
-
 async def test_the_newest_connection_replaces_the_oldest_of_its_user() -> None:
     manager = make_manager(max_connections_per_user=2)
-    connections = [make_connection() for _ in range(3)]
+    connections = [open_connection() for _ in range(3)]
     for connection in connections:
         await manager.add(connection)
     assert [connection.closed for connection in connections] == [REPLACED, None, None]
-    await manager.add(make_connection("bob"))
+    await manager.add(open_connection(user="bob"))
     assert connections[1].closed is None
+
+
+async def test_connections_that_are_closing_do_not_count() -> None:
+    manager = make_manager(max_connections_per_user=2)
+    leaving, staying, new = (open_connection() for _ in range(3))
+    await manager.add(leaving)
+    await manager.add(staying)
+    leaving.close(TRY_AGAIN_LATER)
+    await manager.add(new)
+    assert staying.closed is None
+
+
+async def test_a_connection_is_added_once_its_users_messages_cannot_be_missed() -> None:
+    confirmed = asyncio.Event()
+
+    class SlowBackplane(LocalBackplane):
+        async def confirm(self, subscription: Subscription) -> None:
+            await confirmed.wait()
+
+    adding = asyncio.create_task(
+        ConnectionManager(make_settings(), SlowBackplane()).add(open_connection())
+    )
+    await asyncio.sleep(0.01)
+    assert not adding.done()
+    confirmed.set()
+    await adding
 
 
 async def test_or_the_newest_is_refused_when_settings_say_so() -> None:
     manager = make_manager(max_connections_per_user=1, user_limit_policy="refuse_newest")
-    first = make_connection()
+    first = open_connection()
     await manager.add(first)
     with pytest.raises(TooManyConnections):
-        await manager.add(make_connection())
+        await manager.add(open_connection())
     assert list(manager) == [first]
-    await manager.add(make_connection("bob"))
+    await manager.add(open_connection(user="bob"))
     manager.remove(first)
-    await manager.add(make_connection())
+    await manager.add(open_connection())
 
 
 async def test_removing_one_leaves_the_others_and_the_last_ends_the_subscription() -> None:
     manager = make_manager()
-    first, second = make_connection(), make_connection()
+    first, second = open_connection(), open_connection()
     await manager.add(first)
     await manager.add(second)
     manager.remove(first)

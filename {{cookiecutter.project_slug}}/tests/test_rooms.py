@@ -1,11 +1,15 @@
 """Membership: limits, the news of it, and that empty rooms leave nothing behind."""
 
+import asyncio
+
 import pytest
 
-from app.backplane import LocalBackplane
-from app.rooms import ROOM_NAME, RoomPublication, room_channel
+from app.backplane import LocalBackplane, Subscription
+from app.errors import Unavailable
+from app.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms, room_channel
 
 from .live import Live, make_settings, run_service, wait_until
+from .recording_wire import RecordingWire, open_connection
 
 
 @pytest.mark.parametrize("name", ["a", "Lobby", "game.1:team-2_x", "x" * 64])
@@ -57,6 +61,53 @@ async def test_large_rooms_get_no_news_of_members() -> None:
         await members[2].ask(type="join", room="a")
         await members[2].ask(type="leave", room="a")
         assert await members[1].is_quiet()
+
+
+class PatchyBackplane(LocalBackplane):
+    """A backplane that confirms late, and nothing in an outage."""
+
+    hold: asyncio.Event | None = None
+    outage = False
+
+    async def confirm(self, subscription: Subscription) -> None:
+        """Wait while held; fail in an outage."""
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.outage:
+            raise Unavailable
+
+
+async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
+    rooms = Rooms(make_settings(), backplane := PatchyBackplane())
+    backplane.hold = asyncio.Event()
+    wire = RecordingWire()
+    connection = open_connection(wire)
+    joining = asyncio.create_task(rooms.join(connection, "a"))
+    await asyncio.sleep(0)
+    await rooms.publish("a", "early")
+    backplane.hold.set()
+    await joining
+    assert wire.writes == []
+    await rooms.publish("a", "in time")
+    await asyncio.sleep(0)
+    assert len(wire.writes) == 1
+
+
+async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
+    backplane = PatchyBackplane()
+    rooms = Rooms(make_settings(), backplane)
+    member, newcomer = open_connection(), open_connection(user="bob")
+    await rooms.join(member, "a")
+    backplane.outage = True
+    for connection in (member, newcomer):
+        with pytest.raises(Unavailable):
+            await rooms.join(connection, "a")
+    assert rooms.presence(member, "a") == {"alice": 1}
+    with pytest.raises(NotJoined):
+        rooms.check_joined(newcomer, "a")
+    with pytest.raises(Unavailable):
+        await rooms.join(newcomer, "b")
+    assert len(rooms) == 1
 
 
 def test_a_publication_goes_to_one_place() -> None:

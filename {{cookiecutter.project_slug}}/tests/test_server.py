@@ -10,10 +10,11 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from app.protocol import SERVICE_RESTART
 from dev import fresh_secrets
-from dev.connect import connect_options
+from dev.connect import ConnectOptions, connect_options
 
 from .client import DEADLINE_S, Client
 from .live import ORIGIN, make_settings, run_service, wait_until
@@ -55,21 +56,25 @@ async def next_line(process: Process, pattern: str) -> re.Match[str]:
     raise EOFError(pattern)
 
 
-async def test_it_serves_logs_json_and_drains_on_sigterm(tmp_path: Path) -> None:
+async def test_it_serves_logs_nothing_private_and_drains_on_sigterm(tmp_path: Path) -> None:
     secrets = fresh_secrets()
     lines = [f"{name}={value}" for name, value in secrets.items()]
     (tmp_path / ".env").write_text("\n".join([*lines, ""]), encoding="utf-8")
-    async with run_process(tmp_path, PORT="0") as process:
+    async with run_process(tmp_path, PORT="0", LOG_LEVEL="DEBUG") as process:
         port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
         settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
-        client = await Client.open(await connect_options(settings, "alice", port=port))
-        assert (await client.ask(type="ping"))["type"] == "pong"
+        options = await connect_options(settings, "alice", port=port)
+        client = await Client.open(options)
+        assert (await client.ask(type="broadcast", data="a private payload"))["type"] == "ok"
         process.send_signal(signal.SIGTERM)
         assert await client.closed() == SERVICE_RESTART
         assert process.stderr is not None
         async with asyncio.timeout(DEADLINE_S):
             rest = await process.stderr.read()
             assert await process.wait() in {0, -signal.SIGTERM}
+        assert b"private" not in rest
+        for credential in (urlsplit(options.uri).query, *private_headers(options)):
+            assert not credential or credential.encode() not in rest
         entries = [json.loads(line) for line in rest.splitlines()]
         assert "connection closed" in {entry["event"] for entry in entries}
 
@@ -84,14 +89,19 @@ async def test_it_says_in_one_line_what_is_wrong_and_stops(tmp_path: Path) -> No
         assert len(errors.splitlines()) == 1
 
 
+def private_headers(options: ConnectOptions) -> list[str]:
+    return [value for name, value in options.headers.items() if name != "Origin"]
+
+
 def sane_but_backend_key() -> dict[str, str]:
     return {name: value for name, value in fresh_secrets().items() if name != "BACKEND_KEY"}
 
 
-async def test_a_draining_service_refuses_newcomers_and_tells_everybody() -> None:
+async def test_at_shutdown_everybody_is_told() -> None:
     async with run_service() as live:
         clients = [await live.connect("alice") for _ in range(5)]
         live.server.stop.set()
         for client in clients:
             assert await client.closed() == SERVICE_RESTART
+        assert live.service.manager.draining
         await wait_until(lambda: len(live.service.manager) == 0)

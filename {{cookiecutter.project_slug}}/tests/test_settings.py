@@ -31,6 +31,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         ("ALLOWED_ORIGINS", "https://*.example.com", "exactly one host"),
         ("ALLOWED_ORIGINS", "https://example.com/", "https://example.com"),
         ("ALLOWED_ORIGINS", "example.com", "https://example.com"),
+        ("ALLOWED_ORIGINS", "https://example.com:443", "leave the usual port out"),
         ("BACKEND_KEY", "short", "at least 32"),
     ],
 )

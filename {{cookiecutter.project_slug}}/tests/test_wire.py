@@ -2,14 +2,18 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any
 
 import pytest
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
 
 from app.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER
-from app.wire import FrameProtocol, frame_payload, text_frame
+from app.wire import FrameProtocol, Wire, frame_payload, open_wire, text_frame
 from dev.connect import ConnectOptions
 
+from .client import DEADLINE_S
 from .live import Live, make_settings, run_service, wait_until
 
 
@@ -55,14 +59,98 @@ async def test_a_stuck_reader_is_cut_off_and_others_go_on(any_service: Live) -> 
         manager = any_service.service.manager
         await wait_until(lambda: len(manager) == 2)
         stuck = list(manager)[-1]
-        while stuck.closed is None:
-            assert manager.send_to_connection(stuck.id, "x" * 60_000)
-            await asyncio.sleep(0)
+        async with asyncio.timeout(DEADLINE_S):
+            while stuck.closed is None:
+                assert manager.send_to_connection(stuck.id, "x" * 60_000)
+                await asyncio.sleep(0)
         assert stuck.closed == SLOW_CONSUMER
         await wait_until(lambda: len(manager) == 1)
         assert (await reader.ask(type="ping"))["type"] == "pong"
     await reader.close()
     await wait_until(lambda: len(manager) == 0)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b"\x88\x82" + bytes(4) + b"\x03\xe8", b"\x81\x81" + bytes(4) + b"\xff"],
+    ids=["close", "bad UTF-8"],
+)
+async def test_a_peer_that_ends_the_connection_and_stays_is_cut_off(frame: bytes) -> None:
+    async with run_service(make_settings(close_timeout_s=0.2)) as live:
+        with await stuck_handshake(await live.options("bob")) as peer:
+            await wait_until(lambda: len(live.service.manager) == 1)
+            (protocol,) = live.server.server_state.connections
+            assert isinstance(protocol, FrameProtocol)
+            protocol.write([b"x" * 8_000_000])  # more than the system takes
+            await asyncio.get_running_loop().sock_sendall(peer, frame)
+            await wait_until(lambda: len(live.service.manager) == 0)
+            assert protocol.unsent_bytes()
+            await wait_until(lambda: not live.server.server_state.connections)
+
+
+async def test_a_peer_that_answers_no_ping_and_takes_no_close_is_cut_off() -> None:
+    settings = make_settings(ws_ping_interval_s=0.1, ws_ping_timeout_s=0.1, close_timeout_s=0.2)
+    async with run_service(settings) as live:
+        with await stuck_handshake(await live.options("bob")):
+            await wait_until(lambda: len(live.service.manager) == 1)
+            (protocol,) = live.server.server_state.connections
+            assert isinstance(protocol, FrameProtocol)
+            protocol.write([b"x" * 8_000_000])
+            await wait_until(lambda: len(live.service.manager) == 0)
+
+
+async def test_a_client_hears_why_although_the_service_had_stopped_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy = asyncio.Event()
+
+    async def block(*_: object, **__: object) -> None:
+        await busy.wait()
+
+    async with run_service(make_settings(close_timeout_s=60)) as live:
+        monkeypatch.setattr(live.service.manager, "broadcast", block)
+        client = await live.connect()
+        for number in range(3):
+            await client.send(type="broadcast", data=number)
+        (connection,) = live.service.manager
+        (protocol,) = live.server.server_state.connections
+        assert isinstance(protocol, FrameProtocol)
+        await wait_until(lambda: protocol.read_paused)
+        connection.close(TRY_AGAIN_LATER)
+        assert await client.closed() == TRY_AGAIN_LATER
+        await wait_until(lambda: not live.server.server_state.connections)
+        busy.set()
+
+
+async def test_nothing_is_compressed(live: Live) -> None:
+    options = await live.options()
+    async with connect(
+        options.uri, additional_headers=options.headers, compression="deflate", proxy=None
+    ) as client:
+        assert client.response is not None
+        assert "Sec-WebSocket-Extensions" not in client.response.headers
+
+
+async def test_plain_asgi_needs_no_server_that_tells_of_the_end() -> None:
+    wires: list[Wire] = []
+
+    async def send(event: MutableMapping[str, Any]) -> None:
+        """Take everything."""
+
+    async def receive() -> MutableMapping[str, Any]:
+        """Tell of the beginning, and then of nothing."""
+        if not wires:
+            return {"type": "websocket.connect"}
+        await asyncio.Event().wait()
+        return {}
+
+    async with asyncio.timeout(DEADLINE_S):
+        websocket = WebSocket({"type": "websocket"}, receive, send)
+        await websocket.accept()
+        async with open_wire(websocket, close_timeout_s=0.1) as wire:
+            wires.append(wire)
+            wire.close(TRY_AGAIN_LATER)
+            await wire.receive()
 
 
 async def stuck_handshake(options: ConnectOptions) -> socket.socket:

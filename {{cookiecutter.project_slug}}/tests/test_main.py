@@ -1,0 +1,23 @@
+"""The composition: work in the background that must not end."""
+
+import signal
+
+import pytest
+
+from app.main import keep
+
+
+async def test_failed_background_work_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[int] = []
+    monkeypatch.setattr(signal, "raise_signal", raised.append)
+
+    async def fail() -> None:
+        raise RuntimeError
+
+    async def end() -> None:
+        pass
+
+    await keep(end())
+    assert raised == []
+    await keep(fail())
+    assert raised == [signal.SIGTERM]

@@ -61,7 +61,7 @@ class Connection:
         self.write(text_frame(frame.encode()))
 
     def write(self, frame: bytes) -> None:
-        """Queue a ready WebSocket frame, which is written in this turn of the event loop."""
+        """Queue a ready WebSocket frame, to be written in one go with the others of this moment."""
         if not self._open:
             return
         if not self._outbox:
@@ -120,7 +120,7 @@ class Flusher:
         self._waiting: list[Connection] = []
 
     def add(self, connection: Connection) -> None:
-        """Have the connection flushed before the loop's next turn."""
+        """Have the connection flushed, in the loop's next turn at the latest."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
         self._waiting.append(connection)

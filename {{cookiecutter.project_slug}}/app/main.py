@@ -1,4 +1,4 @@
-"""The composition root: what the service consists of. Here the parts meet, and nowhere else."""
+"""The composition root: what the service consists of, and how its parts are joined."""
 
 import asyncio
 import signal

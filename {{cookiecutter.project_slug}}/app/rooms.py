@@ -131,7 +131,7 @@ class Rooms:
             Unavailable: the backplane does not confirm the room's channel.
 
         """
-        joined = self._joined.get(connection.id, set())
+        joined = self._joined.get(connection.id, ())
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
             msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
             raise LimitExceeded(msg)
@@ -141,8 +141,7 @@ class Rooms:
         room.joining += 1
         try:
             await self._backplane.confirm(room.subscription)
-            if name not in joined:
-                self._joined[connection.id] = joined | {name}
+            if connection.closed is None:
                 self._enter(room, connection)
         finally:
             room.joining -= 1
@@ -203,6 +202,10 @@ class Rooms:
             self._backplane.unsubscribe(room.subscription)
 
     def _enter(self, room: Room, connection: Connection) -> None:
+        joined = self._joined.setdefault(connection.id, set())
+        if room.name in joined:
+            return
+        joined.add(room.name)
         room.members.add(connection)
         room.users[connection.user] += 1
         if room.users[connection.user] == 1:

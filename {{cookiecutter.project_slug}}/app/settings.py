@@ -56,7 +56,6 @@ def _check_origin(value: str) -> str:
     return value.lower()
 
 
-CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 

@@ -6,6 +6,7 @@ import pytest
 
 from app.backplane import LocalBackplane, Subscription
 from app.errors import Unavailable
+from app.protocol import TRY_AGAIN_LATER
 from app.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms, room_channel
 
 from .live import Live, make_settings, run_service, wait_until
@@ -91,6 +92,28 @@ async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
     await rooms.publish("a", "in time")
     await asyncio.sleep(0)
     assert len(wire.writes) == 1
+
+
+async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
+    rooms = Rooms(make_settings(), backplane := PatchyBackplane())
+    backplane.hold = asyncio.Event()
+    connection = open_connection()
+    joining = asyncio.create_task(rooms.join(connection, "a"))
+    await asyncio.sleep(0)
+    connection.close(TRY_AGAIN_LATER)
+    rooms.leave_all(connection)
+    backplane.hold.set()
+    await joining
+    assert len(rooms) == 0
+
+
+async def test_a_connection_may_join_many_rooms_at_once() -> None:
+    rooms = Rooms(make_settings(), LocalBackplane())
+    connection = open_connection()
+    await asyncio.gather(*(rooms.join(connection, name) for name in "abcab"))
+    assert len(rooms) == 3
+    rooms.leave_all(connection)
+    assert len(rooms) == 0
 
 
 async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:

@@ -86,14 +86,14 @@ def remove_directories(output: Path, slug: str) -> None:
     Cookiecutter removes the last one only. Those that hold anything were there before.
     """
     parts = Path(slug).parts
-    made = [Path(os.path.normpath(output.joinpath(*parts[:end]))) for end in range(1, len(parts))]
+    paths = [Path(os.path.normpath(output.joinpath(*parts[:end]))) for end in range(1, len(parts))]
+    made = [path for path in paths if not output.is_relative_to(path)]
     if not made:
         return
     os.chdir(output)  # out of what is removed next
     for directory in (Path(os.path.normpath(output / slug)), *reversed(made)):
-        if not output.is_relative_to(directory):
-            with contextlib.suppress(OSError):
-                directory.rmdir()
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def main(answers: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The connections that one message goes to: everybody, one user's, a room's members."""
+"""The connections that one message goes to: everybody, one user's, or another group of them."""
 
 from collections.abc import Iterator
 

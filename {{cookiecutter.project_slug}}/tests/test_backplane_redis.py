@@ -13,6 +13,7 @@ from app.errors import Unavailable
 from app.main import ServiceSettings
 
 from .backplane_contract import BackplaneContract, Inbox, numbered
+from .client import DEADLINE_S
 from .live import Live, make_settings, run_service, wait_until, wait_until_async
 from .test_settings import complaint
 from .valkey import Valkey, run_valkey
@@ -151,10 +152,28 @@ async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valk
         async with asyncio.timeout(2):
             with pytest.raises(Unavailable):
                 await node.publish(CHANNEL, numbered(1))
+        inbox = Inbox()
+        subscription = node.subscribe(CHANNEL, inbox.deliver)
         await wait_until(lambda: not node.healthy)
         valkey.thaw()
         await wait_until(lambda: node.healthy)
         assert gaps == ["gap"]
+        await node.confirm(subscription)
+        await node.publish(CHANNEL, numbered(2))
+        assert await inbox.next() == numbered(2)
+
+
+async def test_a_publisher_waits_no_longer_than_the_timeout(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait_for_ever(*_: object) -> list[object]:
+        await asyncio.Event().wait()
+        return []
+
+    async with run_node(shared_valkey) as (node, _):
+        monkeypatch.setattr(node, "_publish", wait_for_ever)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(node.publish(CHANNEL, numbered(1)), DEADLINE_S)
 
 
 async def test_a_message_that_cannot_be_sent_harms_no_other(shared_valkey: Valkey) -> None:

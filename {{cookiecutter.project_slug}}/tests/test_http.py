@@ -1,5 +1,8 @@
 """Health, and what a backend publishes."""
 
+import dataclasses
+from typing import Any
+
 import httpx
 import pytest
 
@@ -31,6 +34,14 @@ async def test_publish_to_a_user_and_to_all(live: Live) -> None:
     assert (await live.post("/publish", {"data": 2})).status_code == 202
     for client in (alice, bob):
         assert await client.receive() == {"type": "message", "from": None, "data": 2, "to": "all"}
+
+
+async def test_without_a_key_there_is_no_such_route() -> None:
+    async with run_service() as live:
+        keyless = live.settings.model_copy(update={"backend_key": None})
+        app: Any = live.server.config.app
+        app.state.service = dataclasses.replace(live.service, settings=keyless)
+        assert (await live.post("/publish", {"data": 1}, key="any")).status_code == 404
 
 
 @pytest.mark.parametrize("key", ["-", "wrong", "x" * MIN_SECRET_BYTES])

@@ -100,9 +100,9 @@ async def test_the_newest_connection_replaces_the_oldest_of_its_user() -> None:
 
 async def test_connections_that_are_closing_do_not_count() -> None:
     manager = make_manager(max_connections_per_user=2)
-    leaving, staying, new = (open_connection() for _ in range(3))
-    await manager.add(leaving)
+    staying, leaving, new = (open_connection() for _ in range(3))
     await manager.add(staying)
+    await manager.add(leaving)
     leaving.close(TRY_AGAIN_LATER)
     await manager.add(new)
     assert staying.closed is None

@@ -122,6 +122,18 @@ async def test_a_client_hears_why_although_the_service_had_stopped_reading(
         busy.set()
 
 
+async def test_the_servers_shutdown_waits_for_a_closing_handshake() -> None:
+    async with run_service(make_settings(close_timeout_s=0.2)) as live:
+        with await stuck_handshake(await live.options("bob")):
+            await wait_until(lambda: len(live.service.manager) == 1)
+            (connection,) = live.service.manager
+            (protocol,) = live.server.server_state.connections
+            connection.close(TRY_AGAIN_LATER)
+            protocol.shutdown()
+            assert not protocol.transport.is_closing()
+            await wait_until(lambda: not live.server.server_state.connections)
+
+
 async def test_nothing_is_compressed(live: Live) -> None:
     options = await live.options()
     async with connect(

@@ -68,16 +68,19 @@ def serving(body: str) -> Plant:
     program = f"""\
 import json
 import os
+from contextlib import suppress
 from http import HTTPStatus
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
-connections = set()
+connections = []
 
 def reply(connection, **frame):
-    connection.send(json.dumps(frame))
+    with suppress(ConnectionClosed):
+        connection.send(json.dumps(frame))
 
 def handle(connection):
-    connections.add(connection)
+    connections.append(connection)
     user = f"user-{{len(connections)}}"
     reply(connection, type="welcome", user=user)
     for text in connection:

@@ -2,6 +2,7 @@
 
 import time
 from base64 import b64encode
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -124,19 +125,28 @@ def test_clocks_may_differ_by_the_leeway() -> None:
     assert identity.expires_at > time.time()
 
 
-async def test_a_connection_ends_with_its_token_unless_refreshed() -> None:
-    async with run_service(make_settings(jwt_leeway_s=1)) as live:
-        options = anonymous(live)
-        options.headers["Authorization"] = f"Bearer {token(live.settings, exp=time.time())}"
-        ends = await live.connect_with(options)
-        stays = await live.connect_with(options)
-        fresh = token(live.settings)
-        answer = await stays.ask(type="refresh", token=fresh)
-        assert answer["type"] == "ok"
-        end = jwt.decode(fresh, options={"verify_signature": False})["exp"]
-        assert answer["expires_at"] == end + live.settings.jwt_leeway_s
-        assert await ends.closed() == (4005, "expired")
-        assert (await stays.ask(type="ping"))["type"] == "pong"
+async def test_a_connection_ends_with_its_token(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = int(time.time()) + 60
+    options = anonymous(live)
+    options.headers["Authorization"] = f"Bearer {token(live.settings, exp=end)}"
+    # Nearly there, by the connection's clock; by that of the check, the token is fresh.
+    nearly = end + live.settings.jwt_leeway_s - 0.05
+    monkeypatch.setattr("app.connection.time", SimpleNamespace(time=lambda: nearly))
+    client = await live.connect_with(options)
+    assert client.welcome["expires_at"] == end + live.settings.jwt_leeway_s
+    assert await client.closed() == (4005, "expired")
+
+
+async def test_a_refresh_replaces_the_end(live: Live) -> None:
+    client = await live.connect("alice")
+    end = int(time.time()) + 600
+    answer = await client.ask(type="refresh", token=token(live.settings, exp=end))
+    assert answer["type"] == "ok"
+    assert answer["expires_at"] == end + live.settings.jwt_leeway_s
+    (connection,) = live.service.manager
+    assert connection.identity.expires_at == answer["expires_at"]
 
 
 async def test_a_refresh_must_be_valid_and_the_same_users(live: Live) -> None:

@@ -73,9 +73,10 @@ async def test_a_client_is_not_closed_while_its_own_command_keeps_the_service_bu
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def be_slow(*_: object, **__: object) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)
 
-    async with run_service(make_settings(**IMPATIENT)) as live:
+    settings = make_settings(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.3)
+    async with run_service(settings) as live:
         monkeypatch.setattr(live.service.manager, "broadcast", be_slow)
         client = await live.connect()
         await client.send(type="broadcast", data=1, id="slow")

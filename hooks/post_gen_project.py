@@ -25,6 +25,7 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("redis",): (
         "Caddyfile",
         "app/backplane_redis.py",
+        "app/publisher_redis.py",
         "tests/test_backplane_redis.py",
         "tests/valkey.py",
     ),

@@ -3,16 +3,18 @@
 from collections.abc import Iterator
 
 from .connection import Connection
+from .flusher import Flusher
+from .frame import text_frame
 from .protocol import ServerFrame
-from .wire import text_frame
 
 
 class Audience:
     """A set of this node's connections, in the order in which they came."""
 
-    __slots__ = ("_members",)
+    __slots__ = ("_flusher", "_members")
 
-    def __init__(self) -> None:
+    def __init__(self, flusher: Flusher) -> None:
+        self._flusher = flusher
         self._members: dict[str, Connection] = {}
 
     def __len__(self) -> int:
@@ -36,9 +38,16 @@ class Audience:
         return self._members.pop(connection.id, None) is not None
 
     def write(self, frame: ServerFrame, *, exclude: str | None = None) -> None:
-        """Write to all but the connection with the excluded id. The frame is encoded once."""
+        """Write to all but the connection with the excluded id. The frame is encoded once.
+
+        Nothing waits in here, so nobody comes or goes meanwhile.
+        """
         ready = text_frame(frame.encode())
-        # Nothing waits in here, so nobody comes or goes meanwhile.
+        waiting = self._flusher.waiting(self)
+        excluded = None if exclude is None else self._members.get(exclude)
         for connection in self._members.values():
-            if connection.id != exclude:
-                connection.write(ready)
+            if connection is not excluded:
+                outbox = connection.outbox
+                if not outbox:
+                    waiting.append(connection)
+                outbox.append(ready)

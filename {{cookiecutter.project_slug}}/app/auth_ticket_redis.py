@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from .auth_ticket import TicketStoreDown
-from .backplane_redis import FAILURES
+from .publisher_redis import FAILURES
 
 
 class RedisTickets:

@@ -6,9 +6,11 @@ to it. Whoever subscribes gets each envelope once and delivers it to its own con
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NewType, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from .protocol import STRICT, Data, UserName
 
@@ -22,17 +24,35 @@ def user_channel(user: str) -> Channel:
     return Channel(f"user:{user}")
 
 
-class Envelope(BaseModel):
+@dataclass(slots=True)
+class Envelope:
     """A message on its way between nodes.
 
     ``sender`` is null for the server, ``exclude`` the id of a connection that is to be left out.
     """
 
-    model_config = STRICT
+    __pydantic_config__ = STRICT
 
     sender: UserName | None
     data: Data
     exclude: str | None = None
+
+    def encode(self) -> bytes:
+        """Return the envelope as JSON."""
+        return _envelopes.dump_json(self)
+
+    @staticmethod
+    def decode(payload: bytes) -> "Envelope":
+        """Return the envelope that the payload holds.
+
+        Raises:
+            ValidationError: it holds something else.
+
+        """
+        return _envelopes.validate_json(payload)
+
+
+_envelopes = TypeAdapter(Envelope)
 
 
 class Publication(BaseModel):
@@ -60,7 +80,7 @@ class Subscription:
     def __init__(self, channel: Channel, deliver: Deliver) -> None:
         self.channel = channel
         self.deliver = deliver
-        self.confirmed = asyncio.Event()
+        self.confirmed = False
 
 
 class Backplane(Protocol):
@@ -70,12 +90,11 @@ class Backplane(Protocol):
     def healthy(self) -> bool:
         """Whether messages flow just now."""
 
-    async def publish(self, channel: Channel, envelope: Envelope) -> None:
+    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
         """Deliver to every node that hosts the channel, this one included.
 
-        Raises:
-            Unavailable: the message could not be handed on.
-
+        The future is done when the message is on its way, or fails with `Unavailable`. Messages
+        keep the order of the calls, so nobody has to wait for one before publishing the next.
         """
 
     def subscribe(self, channel: Channel, deliver: Deliver) -> Subscription:
@@ -101,10 +120,17 @@ class LocalBackplane:
     def __init__(self) -> None:
         self._hosted: dict[Channel, Subscription] = {}
 
-    async def publish(self, channel: Channel, envelope: Envelope) -> None:
+    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
         """Deliver to the channel's host, if there is one."""
         if subscription := self._hosted.get(channel):
             subscription.deliver(envelope)
+        return self._done
+
+    @cached_property
+    def _done(self) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     def subscribe(self, channel: Channel, deliver: Deliver) -> Subscription:
         """Host a channel."""

@@ -8,32 +8,36 @@ between is lost.
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import structlog
-from pydantic import AfterValidator, Field, PositiveFloat, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+)
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from .backplane import Channel, Deliver, Envelope, Subscription
 from .errors import Unavailable
 from .protocol import ServerFrame
+from .publisher_redis import FAILURES, SEPARATOR, RedisPublisher
 from .settings import SettingsPart
 
 log = structlog.stdlib.get_logger(__name__)
 
-FAILURES = (RedisError, OSError)
-"""What Redis and the way to it can raise; a timeout is an `OSError`."""
-
 FIRST_PAUSE_S = 0.2
-UNREACHABLE = "messages cannot be passed on just now"
+NOT_CONFIRMED = "the subscription is not confirmed just now"
 
 
 def _check_url(url: SecretStr) -> SecretStr:
@@ -54,26 +58,10 @@ class RedisSettings(SettingsPart):
     redis_timeout_s: PositiveFloat = 1.0
     redis_ping_interval_s: PositiveFloat = 2.0
     redis_retry_max_s: PositiveFloat = 30.0
+    redis_max_waiting_bytes: PositiveInt = 16_777_216
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message that waits to be published, and the future of whoever waits for that."""
-
-    channel: Channel
-    payload: bytes
-    taken: asyncio.Future[None]
-
-    def settle(self, *, failed: bool) -> None:
-        """Tell the one who waits, if it still does."""
-        if self.taken.done():
-            return
-        if failed:
-            self.taken.set_exception(Unavailable(UNREACHABLE))
-        else:
-            self.taken.set_result(None)
-
-
+@dataclass(slots=True, kw_only=True)
 class Resync(ServerFrame):
     """Messages may have been lost: everywhere, or in one room."""
 
@@ -98,8 +86,16 @@ def connect(settings: RedisSettings) -> Redis | None:
 class RedisBackplane:
     """Delivers by way of Redis, to this node as to the others."""
 
-    def __init__(self, redis: Redis, settings: RedisSettings, on_gap: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        settings: RedisSettings,
+        *,
+        on_gap: Callable[[], None],
+        catch_up: Callable[[], Awaitable[None]],
+    ) -> None:
         self._redis = redis
+        self._catch_up = catch_up
         self._prefix = settings.redis_prefix
         self._timeout_s = settings.redis_timeout_s
         self._ping_interval_s = settings.redis_ping_interval_s
@@ -109,7 +105,13 @@ class RedisBackplane:
         self._changed: set[Channel] = set()
         self._has_changed = asyncio.Event()
         self._unconfirmed: Counter[Channel] = Counter()
-        self._outgoing: asyncio.Queue[Outgoing] = asyncio.Queue()
+        self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
+        self._publisher = RedisPublisher(
+            redis,
+            prefix=settings.redis_prefix,
+            timeout_s=settings.redis_timeout_s,
+            max_waiting_bytes=settings.redis_max_waiting_bytes,
+        )
         self._gap = False
         self.healthy = False
 
@@ -117,26 +119,15 @@ class RedisBackplane:
         """Publish and listen until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._publish_waiting())
+                tasks.create_task(self._publisher.run())
                 tasks.create_task(self._supervise())
         finally:
             self.healthy = False
             await self._redis.aclose()
 
-    async def publish(self, channel: Channel, envelope: Envelope) -> None:
-        """Hand the envelope to Redis, together with whatever else waits at this moment.
-
-        Raises:
-            Unavailable: Redis did not take it in time.
-
-        """
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outgoing.put_nowait(Outgoing(channel, envelope.model_dump_json().encode(), taken))
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await taken
-        except TimeoutError:
-            raise Unavailable(UNREACHABLE) from None
+    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
+        """Hand the envelope to Redis."""
+        return self._publisher.publish(channel, envelope)
 
     def subscribe(self, channel: Channel, deliver: Deliver) -> Subscription:
         """Host a channel."""
@@ -151,44 +142,24 @@ class RedisBackplane:
             Unavailable: it does not in time.
 
         """
-        if subscription.confirmed.is_set():
+        if subscription.confirmed:
             return
         try:
             async with asyncio.timeout(self._timeout_s):
-                await subscription.confirmed.wait()
+                await self._awaited[subscription.channel].wait()
         except TimeoutError:
-            raise Unavailable(UNREACHABLE) from None
+            raise Unavailable(NOT_CONFIRMED) from None
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Host the channel no more."""
         if self._hosted.get(subscription.channel) is subscription:
             del self._hosted[subscription.channel]
+            self._awaited.pop(subscription.channel, None)
             self._note_change(subscription.channel)
 
     def _note_change(self, channel: Channel) -> None:
         self._changed.add(channel)
         self._has_changed.set()
-
-    async def _publish_waiting(self) -> None:
-        while True:
-            batch = [await self._outgoing.get()]
-            while not self._outgoing.empty():
-                batch.append(self._outgoing.get_nowait())
-            results = await self._publish(batch)
-            for message, result in zip(batch, results, strict=True):
-                message.settle(failed=isinstance(result, Exception))
-
-    async def _publish(self, batch: list[Outgoing]) -> list[object]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for message in batch:
-            pipeline.publish(self._prefix + message.channel, message.payload)
-        try:
-            return await pipeline.execute(raise_on_error=False)
-        except FAILURES as failure:
-            return [failure for _ in batch]
-        except Exception as failure:
-            log.exception("publishing failed")
-            return [failure for _ in batch]
 
     async def _supervise(self) -> None:
         pause_s = FIRST_PAUSE_S
@@ -212,7 +183,7 @@ class RedisBackplane:
         self._gap = True
         self._unconfirmed.clear()
         for subscription in self._hosted.values():
-            subscription.confirmed.clear()
+            subscription.confirmed = False
 
     async def _keep_subscribed(self, pubsub: PubSub) -> None:
         held: dict[Channel, Subscription] = {}
@@ -249,6 +220,7 @@ class RedisBackplane:
                 self._confirm(self._channel(message))
             elif message["type"] == "message":
                 self._deliver(self._channel(message), message["data"])
+                await self._catch_up()
 
     def _channel(self, message: dict[str, Any]) -> Channel:
         return Channel(message["channel"].decode().removeprefix(self._prefix))
@@ -258,7 +230,9 @@ class RedisBackplane:
         if self._unconfirmed[channel] <= 0:
             del self._unconfirmed[channel]
             if subscription := self._hosted.get(channel):
-                subscription.confirmed.set()
+                subscription.confirmed = True
+            if awaited := self._awaited.pop(channel, None):
+                awaited.set()
         if not self._unconfirmed and not self.healthy:
             self.healthy = True
             log.info("redis connected", channels=len(self._hosted))
@@ -266,12 +240,13 @@ class RedisBackplane:
                 self._gap = False
                 self._on_gap()
 
-    def _deliver(self, channel: Channel, payload: bytes) -> None:
+    def _deliver(self, channel: Channel, publication: bytes) -> None:
         subscription = self._hosted.get(channel)
         if subscription is None:
             return
-        try:
-            subscription.deliver(Envelope.model_validate_json(payload))
-        except ValidationError:
-            # Whoever can reach Redis can write there; the service believes none of it unchecked.
-            log.warning("malformed envelope dropped", channel=channel, size_bytes=len(payload))
+        for payload in publication.split(SEPARATOR):
+            try:
+                subscription.deliver(Envelope.decode(payload))
+            except ValidationError:
+                # Whoever can reach Redis can write there; nothing is believed unchecked.
+                log.warning("malformed envelope dropped", channel=channel, size_bytes=len(payload))

@@ -1,7 +1,9 @@
 """From a client's frame to the function that handles it, and back to the one answer."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from functools import reduce
+from dataclasses import dataclass
+from functools import partial, reduce
 from operator import or_
 from typing import Annotated, Any, TypeVar
 
@@ -16,8 +18,19 @@ from .service import Service
 log = structlog.stdlib.get_logger(__name__)
 
 C = TypeVar("C", bound=Command)
-Handler = Callable[[Service, Connection, C], Awaitable[Reply | None]]
+Handler = Callable[[Service, Connection, C], Awaitable["Reply | Later | None"]]
 Observer = Callable[[Service, Connection], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Later:
+    """A reply that is due when a message has been passed on; the next command need not wait.
+
+    A client may thus have many messages under way to the backplane at once.
+    """
+
+    passed_on: asyncio.Future[None]
+    reply: Reply | None = None
 
 
 class CommandRouter:
@@ -31,8 +44,8 @@ class CommandRouter:
     def command(self, model: type[C]) -> Callable[[Handler[C]], Handler[C]]:
         """Register a handler: ``async def handler(service, connection, command) -> Reply | None``.
 
-        The client gets what the handler returns; null means a plain `Ok`. To refuse, raise a
-        `CommandError`.
+        The client gets what the handler returns, now or `Later`; null means a plain `Ok`. To
+        refuse, raise a `CommandError`.
         """
 
         def register(handler: Handler[C]) -> Handler[C]:
@@ -70,29 +83,56 @@ class Dispatcher:
 
     def __init__(self, router: CommandRouter) -> None:
         models: Any = reduce(or_, router.handlers)
-        self._commands: TypeAdapter[Any] = TypeAdapter(
-            Annotated[models, Field(discriminator="type")]
-        )
+        commands: TypeAdapter[Any] = TypeAdapter(Annotated[models, Field(discriminator="type")])
+        self._validator = commands.validator
         self._handlers = router.handlers
 
-    async def dispatch(self, service: Service, connection: Connection, frame: str) -> None:
-        """Handle one frame and answer it. Nothing that a client sends makes this raise."""
+    async def dispatch(
+        self, service: Service, connection: Connection, frame: str
+    ) -> asyncio.Future[None] | None:
+        """Handle one frame and answer it. Nothing that a client sends makes this raise.
+
+        If the answer comes later, returns what it waits for.
+        """
         try:
-            command = self._commands.validate_json(frame)
+            command = self._validator.validate_json(frame)
         except ValidationError as invalid:
             connection.send(_command_error(invalid).reply(_saved_id(frame)))
-            return
+            return None
         try:
-            reply = await self._handlers[type(command)](service, connection, command) or Ok()
-            if command.id is not None or not reply.only_with_id:
-                reply.id = command.id
-                connection.send(reply)
+            reply = await self._handlers[type(command)](service, connection, command)
+            if isinstance(reply, Later):
+                passed_on, reply = reply.passed_on, reply.reply
+                if not passed_on.done():
+                    passed_on.add_done_callback(partial(_answer_later, connection, command, reply))
+                    return passed_on
+                passed_on.result()
+            _answer(connection, command, reply)
         except CommandError as refusal:
             connection.send(refusal.reply(command.id))
         except Exception:
             log.exception("handler failed", type=command.type)
             failure = InternalError("the command failed inside the service")
             connection.send(failure.reply(command.id))
+        return None
+
+
+def _answer(connection: Connection, command: Command, reply: Reply | None) -> None:
+    if command.id is None and (reply is None or reply.only_with_id):
+        return
+    reply = reply or Ok()
+    reply.id = command.id
+    connection.send(reply)
+
+
+def _answer_later(
+    connection: Connection, command: Command, reply: Reply | None, passed_on: asyncio.Future[None]
+) -> None:
+    try:
+        passed_on.result()
+        _answer(connection, command, reply)
+    except CommandError as refusal:
+        connection.send(refusal.reply(command.id))
 
 
 def _command_error(failure: ValidationError) -> CommandError:

@@ -7,41 +7,47 @@ import time
 import structlog
 
 from .auth import Identity
+from .flusher import Flusher
+from .frame import text_frame
 from .protocol import EXPIRED, SLOW_CONSUMER, Close, ServerFrame
 from .settings import Settings
-from .wire import Wire, text_frame
+from .wire import Wire
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Connection:
-    """An accepted connection. Nothing here waits, so a fan-out is a plain loop."""
+    """An accepted connection. Nothing here waits, so a fan-out is a plain loop.
+
+    ``outbox`` holds the frames of this turn of the event loop. Whoever puts the first one in has
+    the connection flushed, see `Flusher`; only `write` and `Audience.write` do.
+    """
 
     __slots__ = (
         "_expiry",
         "_flusher",
         "_open",
-        "_outbox",
         "_settings",
         "_wire",
         "closed",
         "id",
         "identity",
+        "outbox",
         "user",
     )
 
     def __init__(
-        self, identity: Identity, wire: Wire, flusher: "Flusher", settings: Settings
+        self, identity: Identity, wire: Wire, flusher: Flusher, settings: Settings
     ) -> None:
         self.id = secrets.token_urlsafe(12)
         self.identity = identity
         self.user = identity.user
+        self.outbox: list[bytes] = []
         self.closed: Close | None = None
         self._wire = wire
         self._flusher = flusher
         self._settings = settings
         self._open = False
-        self._outbox: list[bytes] = []
         self._expiry: asyncio.TimerHandle | None = None
         self.renew(identity)
 
@@ -53,6 +59,7 @@ class Connection:
     def open(self, welcome: ServerFrame) -> None:
         """Send the first frame. What others send before that, the client does not get."""
         if self.closed is None:
+            self.outbox.clear()
             self._open = True
             self.send(welcome)
 
@@ -62,30 +69,31 @@ class Connection:
 
     def write(self, frame: bytes) -> None:
         """Queue a ready WebSocket frame, to be written in one go with the others of this moment."""
-        if not self._open:
-            return
-        if not self._outbox:
-            self._flusher.add(self)
-        self._outbox.append(frame)
+        if not self.outbox:
+            self._flusher.waiting(None).append(self)
+        self.outbox.append(frame)
 
     def flush(self) -> None:
         """Write all that is queued, or close a client that does not read what it was sent.
 
         A client that has read everything may get one turn's frames of any size.
         """
-        frames, self._outbox = self._outbox, []
-        owed = self._wire.unsent_bytes()
-        if owed and owed + sum(map(len, frames)) > self._settings.max_unsent_bytes:
-            log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=owed)
-            self.close(SLOW_CONSUMER)
-        else:
-            self._wire.write(frames)
+        if self._open and self.outbox:
+            owed = self._wire.unsent_bytes()
+            if owed and owed + sum(map(len, self.outbox)) > self._settings.max_unsent_bytes:
+                log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=owed)
+                self.outbox.clear()
+                self.close(SLOW_CONSUMER)
+            else:
+                self._wire.write(self.outbox)
+        self.outbox.clear()
 
     def close(self, close: Close) -> None:
         """Say goodbye, after what is queued. Idempotent: the first reason stands."""
         if self.closed is not None:
             return
-        self._wire.write(self._outbox)
+        if self._open and self.outbox:
+            self._wire.write(self.outbox)
         self._wire.close(close)
         self.lost(close)
 
@@ -95,7 +103,7 @@ class Connection:
             return
         self.closed = close
         self._open = False
-        self._outbox = []
+        self.outbox.clear()
         self._cancel_expiry()
 
     def renew(self, identity: Identity) -> None:
@@ -111,21 +119,3 @@ class Connection:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-
-
-class Flusher:
-    """Flushes each connection that has something to say, once per turn of the event loop."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Connection] = []
-
-    def add(self, connection: Connection) -> None:
-        """Have the connection flushed, in the loop's next turn at the latest."""
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._waiting.append(connection)
-
-    def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for connection in waiting:
-            connection.flush()

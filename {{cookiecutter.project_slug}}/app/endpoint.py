@@ -1,17 +1,18 @@
 """One connection's life: admit, authenticate, welcome, receive and dispatch, clean up."""
 
-from asyncio import sleep
+from asyncio import Future, wait
 from collections.abc import Sequence
 from http import HTTPStatus
-from itertools import count
 from time import monotonic
 
 import structlog
+from starlette.datastructures import Address
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
+from .auth import Identity
 from .commands import CommandRouter, Dispatcher, Observer
-from .connection import Connection, Flusher
+from .connection import Connection
 from .errors import Refused, Rejected
 from .protocol import (
     INTERNAL_ERROR,
@@ -23,7 +24,7 @@ from .protocol import (
     Welcome,
 )
 from .service import Service
-from .wire import Wire, open_wire
+from .wire import Wire, asgi_wire, offered_wire
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -38,40 +39,52 @@ class Endpoint:
         self._service = service
         self._router = router
         self._dispatcher = Dispatcher(router)
-        self._flusher = Flusher()
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
+        manager, settings = self._service.manager, self._service.settings
         try:
-            with self._service.manager.slot():
-                self._service.origins.check(websocket)
-                await self._admit(websocket)
+            manager.take_slot()
         except Refused as refusal:
-            log.info("handshake refused", status=refusal.status)
             await _deny(websocket, refusal)
+            return
+        try:
+            identity = await self._admit(websocket)
+            if identity is None:
+                return
+            if wire := offered_wire(websocket, settings.close_timeout_s):
+                await self._live(identity, wire, websocket.client)
+            else:
+                async with asgi_wire(websocket, settings.close_timeout_s) as wire:
+                    await self._live(identity, wire, websocket.client)
+        finally:
+            manager.free_slot()
 
-    async def _admit(self, websocket: WebSocket) -> None:
+    async def _admit(self, websocket: WebSocket) -> Identity | None:
         offered = websocket.scope["subprotocols"]
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         try:
+            self._service.origins.check(websocket)
             identity = await self._service.authenticator.authenticate(websocket)
+        except Refused as refusal:
+            await _deny(websocket, refusal)
+            return None
         except Rejected as rejection:
             # A browser learns nothing from a refused handshake, but it can read a close code.
             log.info("connection rejected", reason=rejection.close_as.reason)
             await websocket.accept(subprotocol)
             await websocket.close(*rejection.close_as)
-            return
+            return None
         await websocket.accept(subprotocol)
-        settings = self._service.settings
-        async with open_wire(websocket, settings.close_timeout_s) as wire:
-            connection = Connection(identity, wire, self._flusher, settings)
-            with structlog.contextvars.bound_contextvars(
-                connection=connection.id, user=connection.user
-            ):
-                log.info("connection opened", client=websocket.client and websocket.client.host)
-                await self._live(connection, wire)
+        # Credentials, for the greater part, which need not lie in memory as long as this lasts.
+        websocket.scope.update(headers=[], query_string=b"", subprotocols=[])
+        return identity
 
-    async def _live(self, connection: Connection, wire: Wire) -> None:
+    async def _live(self, identity: Identity, wire: Wire, client: Address | None) -> None:
+        connection = Connection(identity, wire, self._service.flusher, self._service.settings)
+        # For every line logged in this connection's task, which ends with it.
+        structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)
+        log.info("connection opened", client=client and client.host)
         opened_at = monotonic()
         welcomed = False
         try:
@@ -98,20 +111,23 @@ class Endpoint:
             )
 
     async def _receive(self, connection: Connection, wire: Wire) -> None:
-        for received in count(1):
-            event = await wire.receive()
-            if event["type"] == "websocket.disconnect":
-                connection.lost(Close(event.get("code") or NO_STATUS, "closed by the client"))
-                return
-            if connection.closed is not None:
-                continue
-            frame = event.get("text")
-            if frame is None:
-                connection.close(UNSUPPORTED_DATA)
-            else:
-                await self._dispatcher.dispatch(self._service, connection, frame)
-            if received % BURST == 0:
-                await sleep(0)
+        service = self._service
+        unanswered: Future[None] | None = None
+        handled = 0
+        while connection.closed is None:
+            await wire.arrival()
+            for event in wire.take():
+                if event["type"] == "websocket.disconnect":
+                    connection.lost(Close(event.get("code") or NO_STATUS, "closed by the client"))
+                elif (text := event.get("text")) is None:
+                    connection.close(UNSUPPORTED_DATA)
+                elif connection.closed is None:
+                    unanswered = await self._dispatcher.dispatch(service, connection, text)
+                handled += 1
+                if handled % BURST == 0:
+                    if unanswered is not None:
+                        await wait([unanswered])
+                    await service.flusher.catch_up()
 
     async def _tell(self, observers: Sequence[Observer], connection: Connection) -> None:
         for observer in observers:
@@ -132,6 +148,7 @@ class Endpoint:
 
 
 async def _deny(websocket: WebSocket, refusal: Refused) -> None:
+    log.info("handshake refused", status=refusal.status)
     if "websocket.http.response" not in websocket.scope.get("extensions", {}):
         await websocket.close()  # which such a server turns into a plain 403
         return

@@ -1,6 +1,6 @@
 """What clients can ask for. Add your own commands here: a model, and a function that handles it."""
 
-from .commands import CommandRouter
+from .commands import CommandRouter, Later
 from .connection import Connection
 from .protocol import Broadcast, Ping, Pong, PongReply, Send
 from .service import Service
@@ -20,13 +20,13 @@ async def pong(service: Service, connection: Connection, command: Pong) -> None:
 
 
 @router.command(Send)
-async def send(service: Service, connection: Connection, command: Send) -> None:
+async def send(service: Service, connection: Connection, command: Send) -> Later:
     """Send to every connection of one user."""
-    await service.manager.send_to_user(command.to, command.data, sender=connection.user)
+    return Later(service.manager.send_to_user(command.to, command.data, sender=connection.user))
 
 
 @router.command(Broadcast)
-async def broadcast(service: Service, connection: Connection, command: Broadcast) -> None:
+async def broadcast(service: Service, connection: Connection, command: Broadcast) -> Later:
     """Send to everybody, to the sender's own connection only on request."""
     exclude = None if command.echo else connection.id
-    await service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)
+    return Later(service.manager.broadcast(command.data, sender=connection.user, exclude=exclude))

@@ -1,5 +1,6 @@
 """A fresh token for a connection whose token runs out."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -19,6 +20,7 @@ class Refresh(Command):
     token: str = Field(repr=False)
 
 
+@dataclass(slots=True, kw_only=True)
 class RefreshOk(Ok):
     """The connection now lives until ``expires_at`` (Unix seconds)."""
 

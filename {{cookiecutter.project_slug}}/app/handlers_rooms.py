@@ -1,11 +1,12 @@
 """What clients can ask of rooms."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel
 
 from . import policy
-from .commands import CommandRouter
+from .commands import CommandRouter, Later
 from .connection import Connection
 from .errors import Forbidden
 from .protocol import STRICT, Command, Data, Ok
@@ -55,6 +56,7 @@ class Presence(Command):
     room: RoomName
 
 
+@dataclass(slots=True, kw_only=True)
 class JoinOk(Ok):
     """The connection is in the room.
 
@@ -68,19 +70,22 @@ class JoinOk(Ok):
     replayed: int
 
 
+@dataclass(slots=True, kw_only=True)
 class PublishOk(Ok):
     """The message was accepted; ``offset`` is its place in the room's history, if kept."""
 
     offset: int | None
 
 
-class Member(BaseModel):
+@dataclass(slots=True, kw_only=True)
+class Member:
     """A user in a room."""
 
     user: str
     connections: int
 
 
+@dataclass(slots=True, kw_only=True)
 class PresenceOk(Ok):
     """Who is in the room."""
 
@@ -106,12 +111,14 @@ async def leave(service: Service, connection: Connection, command: Leave) -> Non
 
 
 @router.command(Publish)
-async def publish(service: Service, connection: Connection, command: Publish) -> PublishOk:
+async def publish(service: Service, connection: Connection, command: Publish) -> Later:
     """Send to the room's members, of which the sender must be one."""
     service.rooms.check_joined(connection, command.room)
     exclude = None if command.echo else connection.id
-    await service.rooms.publish(command.room, command.data, sender=connection.user, exclude=exclude)
-    return PublishOk(offset=None)
+    passed_on = service.rooms.publish(
+        command.room, command.data, sender=connection.user, exclude=exclude
+    )
+    return Later(passed_on, PublishOk(offset=None))
 
 
 @router.command(Presence)

@@ -1,15 +1,16 @@
 """The heartbeat: one sweep over all connections pings the quiet and closes the silent."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from .connection import Connection
+from .frame import text_frame
 from .manager import ConnectionManager
 from .protocol import Close, HeartbeatTerms, ServerFrame
 from .settings import SettingsPart
-from .wire import text_frame
 
 NO_PONG = Close(4012, "no_pong")
 
@@ -29,6 +30,7 @@ class HeartbeatSettings(SettingsPart):
         )
 
 
+@dataclass(slots=True, kw_only=True)
 class PingFrame(ServerFrame):
     """Asks for any frame in return."""
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
-from starlette.routing import WebSocketRoute
 
+from .application import Application
 # {% if cookiecutter.auth == "jwt" %}
 from .auth_jwt import AuthSettings, JwtAuthenticator
 # {% elif cookiecutter.auth == "ticket" %}
@@ -29,6 +29,7 @@ from .backplane_redis import RedisBackplane, RedisSettings, Resync, connect
 # {% endif %}
 from .commands import CommandRouter
 from .endpoint import Endpoint
+from .flusher import Flusher
 from .handlers import router as handlers
 # {% if cookiecutter.auth == "jwt" %}
 from .handlers_jwt import refresh_router
@@ -85,14 +86,20 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     commands.include(handlers)
     background: list[Callable[[], Coroutine[None, None, None]]] = []
 
+    flusher = Flusher()
     backplane: Backplane = LocalBackplane()
     # {% if cookiecutter.redis %}
     redis = connect(settings)
     if redis is not None:
-        backplane = RedisBackplane(redis, settings, on_gap=lambda: manager.send_to_all(Resync()))
+        backplane = RedisBackplane(
+            redis,
+            settings,
+            on_gap=lambda: manager.send_to_all(Resync()),
+            catch_up=flusher.catch_up,
+        )
         background.append(backplane.run)
     # {% endif %}
-    manager = ConnectionManager(settings, backplane)
+    manager = ConnectionManager(settings, backplane, flusher)
     # {% if cookiecutter.heartbeat %}
     background.append(Heartbeat(settings, manager).run)
     # {% endif %}
@@ -123,9 +130,10 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         origins=Origins(settings.allowed_origins, required=settings.origin_required),
         authenticator=authenticator,
         backplane=backplane,
+        flusher=flusher,
         manager=manager,
         # {% if cookiecutter.rooms %}
-        rooms=Rooms(settings, backplane),
+        rooms=Rooms(settings, backplane, flusher),
         publication=RoomPublication,
         # {% endif %}
     )
@@ -139,10 +147,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
                 task.cancel()
 
     in_development = settings.environment == "development"
-    app = FastAPI(
+    app = Application(
+        Endpoint(service, commands),
         lifespan=lifespan,
-        # A plain route: FastAPI's own would cost each connection memory for what it never uses.
-        routes=[WebSocketRoute("/ws", Endpoint(service, commands).serve)],
         docs_url="/docs" if in_development else None,
         redoc_url=None,
         openapi_url="/openapi.json" if in_development else None,

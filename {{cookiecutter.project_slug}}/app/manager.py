@@ -1,43 +1,48 @@
 """Who is connected to this node, and how to reach one connection, one user or everybody."""
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 from pydantic import JsonValue
 
 from .audience import Audience
-from .backplane import ALL, Backplane, Envelope, user_channel
+from .backplane import ALL, Backplane, Envelope, Subscription, user_channel
 from .connection import Connection
 from .errors import HouseFull, TooManyConnections, Unavailable
+from .flusher import Flusher
 from .protocol import REPLACED, DirectMessage, ServerFrame
 from .settings import Settings
 
 
+@dataclass(frozen=True, slots=True)
 class UserConnections:
     """The connections that one user has to this node."""
 
-    __slots__ = ("audience", "subscription")
+    audience: Audience
+    subscription: Subscription
 
-    def __init__(self, user: str, backplane: Backplane) -> None:
-        self.audience = Audience()
-        self.subscription = backplane.subscribe(user_channel(user), self._deliver)
 
-    def _deliver(self, envelope: Envelope) -> None:
-        message = DirectMessage(sender=envelope.sender, data=envelope.data, to="user")
-        self.audience.write(message, exclude=envelope.exclude)
+def _deliver(to: Literal["user", "all"], audience: Audience, envelope: Envelope) -> None:
+    message = DirectMessage(sender=envelope.sender, data=envelope.data, to=to)
+    audience.write(message, exclude=envelope.exclude)
 
 
 class ConnectionManager:
     """The registry of this node's connections."""
 
-    def __init__(self, settings: Settings, backplane: Backplane) -> None:
+    def __init__(self, settings: Settings, backplane: Backplane, flusher: Flusher) -> None:
         self._settings = settings
         self._backplane = backplane
-        self._everybody = Audience()
+        self._flusher = flusher
+        self._everybody = Audience(flusher)
         self._users: dict[str, UserConnections] = {}
         self._slots_taken = 0
         self.draining = False
-        backplane.subscribe(ALL, self._deliver)
+        backplane.subscribe(ALL, partial(_deliver, "all", self._everybody))
 
     def __len__(self) -> int:
         """Return the number of registered connections."""
@@ -47,9 +52,8 @@ class ConnectionManager:
         """Iterate over the connections of this moment; they may come and go meanwhile."""
         return iter(self._everybody)
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one of the service's places, from before the handshake until the very end.
+    def take_slot(self) -> None:
+        """Take one of the service's places, from before the handshake until the very end.
 
         Raises:
             HouseFull: there is none, or the service is about to stop.
@@ -58,10 +62,10 @@ class ConnectionManager:
         if self.draining or self._slots_taken >= self._settings.max_connections:
             raise HouseFull
         self._slots_taken += 1
-        try:
-            yield
-        finally:
-            self._slots_taken -= 1
+
+    def free_slot(self) -> None:
+        """Give a place back that was taken."""
+        self._slots_taken -= 1
 
     async def add(self, connection: Connection) -> None:
         """Register a connection; on return nothing sent to its user or to all escapes it.
@@ -72,12 +76,17 @@ class ConnectionManager:
         """
         user = self._users.get(connection.user)
         if user is None:
-            user = self._users[connection.user] = UserConnections(connection.user, self._backplane)
+            user = self._users[connection.user] = self._host(connection.user)
         self._make_way(user)
         user.audience.add(connection)
         self._everybody.add(connection)
         with suppress(Unavailable):  # who connects in an outage waits for its end with the others
             await self._backplane.confirm(user.subscription)
+
+    def _host(self, user: str) -> UserConnections:
+        audience = Audience(self._flusher)
+        deliver = partial(_deliver, "user", audience)
+        return UserConnections(audience, self._backplane.subscribe(user_channel(user), deliver))
 
     def _make_way(self, user: UserConnections) -> None:
         # Those that are closing already are not in the way.
@@ -110,30 +119,22 @@ class ConnectionManager:
         connection.send(DirectMessage(sender=None, data=data, to="user"))
         return True
 
-    async def send_to_user(
+    def send_to_user(
         self, user: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
-    ) -> None:
+    ) -> asyncio.Future[None]:
         """Send to every connection of a user, on every node, but the excluded one.
 
-        Raises:
-            Unavailable: the backplane could not take the message.
-
+        The future fails with `Unavailable` if the message cannot be passed on.
         """
         envelope = Envelope(sender=sender, data=data, exclude=exclude)
-        await self._backplane.publish(user_channel(user), envelope)
+        return self._backplane.publish(user_channel(user), envelope)
 
-    async def broadcast(
+    def broadcast(
         self, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
-    ) -> None:
+    ) -> asyncio.Future[None]:
         """Send to every connection, on every node, but the excluded one.
 
-        Raises:
-            Unavailable: the backplane could not take the message.
-
+        The future fails with `Unavailable` if the message cannot be passed on.
         """
         envelope = Envelope(sender=sender, data=data, exclude=exclude)
-        await self._backplane.publish(ALL, envelope)
-
-    def _deliver(self, envelope: Envelope) -> None:
-        message = DirectMessage(sender=envelope.sender, data=envelope.data, to="all")
-        self._everybody.write(message, exclude=envelope.exclude)
+        return self._backplane.publish(ALL, envelope)

@@ -7,7 +7,9 @@ Pure: nothing here knows asyncio or FastAPI.
 """
 
 import math
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -16,8 +18,9 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
+    TypeAdapter,
 )
-from pydantic_core import PydanticCustomError, to_json
+from pydantic_core import PydanticCustomError, SchemaSerializer
 
 PROTOCOL_VERSION = 1
 
@@ -50,15 +53,15 @@ REPLACED = Close(4504, "replaced")
 
 def _refuse_non_finite(value: JsonValue) -> JsonValue:
     # JSON has no NaN and no Infinity (RFC 8259 §6), yet the parser takes both, and 1e400.
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise PydanticCustomError("finite_number", "Numbers must be finite")
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         for item in value.values():
-            _refuse_non_finite(item)
+            if not isinstance(item, str):  # as most are
+                _refuse_non_finite(item)
     elif isinstance(value, list):
         for item in value:
             _refuse_non_finite(item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "Numbers must be finite")
     return value
 
 
@@ -114,16 +117,24 @@ class CommandHead(BaseModel):
     id: CommandId | None = None
 
 
-class ServerFrame(BaseModel):
-    """What the server sends."""
+@cache
+def _serializer(frame: type[Any]) -> SchemaSerializer:
+    return TypeAdapter(frame).serializer
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerFrame:
+    """What the server sends: plain data, since only what strangers send needs to be validated."""
 
     type: str
 
     def encode(self) -> bytes:
         """Return the frame's JSON as UTF-8."""
-        return to_json(self, by_alias=True)
+        serializer = _serializer(type(self))  # type: ignore[arg-type]  # classes can be hashed
+        return serializer.to_json(self, by_alias=True)
 
 
+@dataclass(slots=True, kw_only=True)
 class Reply(ServerFrame):
     """The answer to one command."""
 
@@ -132,21 +143,24 @@ class Reply(ServerFrame):
     id: str | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class Ok(Reply):
     """The command was accepted. Subclasses add what it yielded."""
 
     type: Literal["ok"] = "ok"
 
 
+@dataclass(slots=True, kw_only=True)
 class PongReply(Reply):
     """The answer to ``ping``, which comes whether or not the client gave an ``id``."""
 
     only_with_id: ClassVar[bool] = False
 
     type: Literal["pong"] = "pong"
-    id: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    id: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
 
 
+@dataclass(slots=True, kw_only=True)
 class ErrorReply(Reply):
     """The command was refused; ``retry`` says whether the same command may succeed later."""
 
@@ -158,13 +172,15 @@ class ErrorReply(Reply):
     retry: bool
 
 
-class HeartbeatTerms(BaseModel):
+@dataclass(slots=True, kw_only=True)
+class HeartbeatTerms:
     """How often the server pings, and how long it then waits for any frame."""
 
     interval_s: float
     timeout_s: float
 
 
+@dataclass(slots=True, kw_only=True)
 class Welcome(ServerFrame):
     """The first frame of every connection."""
 
@@ -177,14 +193,16 @@ class Welcome(ServerFrame):
     expires_at: float | None
 
 
+@dataclass(slots=True, kw_only=True)
 class Message(ServerFrame):
     """Data from another user, or from the server when ``from`` is null."""
 
     type: Literal["message"] = "message"
-    sender: str | None = Field(serialization_alias="from")
+    sender: Annotated[str | None, Field(serialization_alias="from")]
     data: JsonValue
 
 
+@dataclass(slots=True, kw_only=True)
 class DirectMessage(Message):
     """A message to one user or to everybody."""
 

@@ -1,7 +1,10 @@
 """Rooms: who is in which, and what everybody in one of them gets to hear."""
 
+import asyncio
 import re
 from collections import Counter
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, JsonValue, PositiveInt, model_validator
@@ -10,6 +13,7 @@ from .audience import Audience
 from .backplane import Backplane, Channel, Envelope, Publication
 from .connection import Connection
 from .errors import CommandError, LimitExceeded
+from .flusher import Flusher
 from .protocol import Message, ServerFrame
 from .settings import SettingsPart
 
@@ -49,6 +53,7 @@ def _check_room_name(name: str) -> str:
 RoomName = Annotated[str, AfterValidator(_check_room_name)]
 
 
+@dataclass(slots=True, kw_only=True)
 class RoomMessage(Message):
     """Data for everybody in a room. ``offset`` is its place in the room's history, if kept."""
 
@@ -56,6 +61,7 @@ class RoomMessage(Message):
     offset: int | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class Joined(ServerFrame):
     """A user's first connection has entered the room."""
 
@@ -64,6 +70,7 @@ class Joined(ServerFrame):
     user: str
 
 
+@dataclass(slots=True, kw_only=True)
 class Left(ServerFrame):
     """A user's last connection has left the room."""
 
@@ -98,24 +105,27 @@ def room_channel(room: str) -> Channel:
 class Room:
     """The part of a room that is connected to this node."""
 
-    def __init__(self, name: str, backplane: Backplane) -> None:
+    def __init__(self, name: str, backplane: Backplane, flusher: Flusher) -> None:
         self.name = name
-        self.members = Audience()
+        self.members = Audience(flusher)
         self.joining = 0
         self.users: Counter[str] = Counter()
-        self.subscription = backplane.subscribe(room_channel(name), self._deliver)
+        deliver = partial(_deliver, name, self.members)
+        self.subscription = backplane.subscribe(room_channel(name), deliver)
 
-    def _deliver(self, envelope: Envelope) -> None:
-        message = RoomMessage(sender=envelope.sender, data=envelope.data, room=self.name)
-        self.members.write(message, exclude=envelope.exclude)
+
+def _deliver(room: str, members: Audience, envelope: Envelope) -> None:
+    message = RoomMessage(sender=envelope.sender, data=envelope.data, room=room)
+    members.write(message, exclude=envelope.exclude)
 
 
 class Rooms:
     """All rooms with members on this node. A room exists as long as somebody is in it."""
 
-    def __init__(self, settings: RoomSettings, backplane: Backplane) -> None:
+    def __init__(self, settings: RoomSettings, backplane: Backplane, flusher: Flusher) -> None:
         self._settings = settings
         self._backplane = backplane
+        self._flusher = flusher
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, set[str]] = {}
 
@@ -137,7 +147,7 @@ class Rooms:
             raise LimitExceeded(msg)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(name, self._backplane)
+            room = self._rooms[name] = Room(name, self._backplane, self._flusher)
         room.joining += 1
         try:
             await self._backplane.confirm(room.subscription)
@@ -163,17 +173,15 @@ class Rooms:
         for name in list(self._joined.get(connection.id, ())):
             self.leave(connection, name)
 
-    async def publish(
+    def publish(
         self, room: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
-    ) -> None:
+    ) -> asyncio.Future[None]:
         """Send to every member, on every node, but the excluded connection.
 
-        Raises:
-            Unavailable: the backplane could not take the message.
-
+        The future fails with `Unavailable` if the message cannot be passed on.
         """
         envelope = Envelope(sender=sender, data=data, exclude=exclude)
-        await self._backplane.publish(room_channel(room), envelope)
+        return self._backplane.publish(room_channel(room), envelope)
 
     def presence(self, connection: Connection, name: str) -> Counter[str]:
         """Return the users in the room on this node, each with their number of connections.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from .auth import Authenticator
 from .backplane import Backplane, Publication
+from .flusher import Flusher
 from .manager import ConnectionManager
 from .origin import Origins
 # {% if cookiecutter.rooms %}
@@ -23,6 +24,7 @@ class Service:
     origins: Origins
     authenticator: Authenticator
     backplane: Backplane
+    flusher: Flusher
     manager: ConnectionManager
     # {% if cookiecutter.rooms %}
     rooms: Rooms

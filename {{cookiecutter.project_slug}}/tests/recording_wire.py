@@ -1,11 +1,12 @@
 """A wire that goes nowhere, for tests of what a connection does with it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from app.auth import Identity
-from app.connection import Connection, Flusher
+from app.connection import Connection
+from app.flusher import Flusher
 from app.protocol import Close, Ok
+from app.wire import Event
 
 from .live import make_settings
 
@@ -20,9 +21,12 @@ class RecordingWire:
         self.closes: list[Close] = []
         self.unsent = 0
 
-    async def receive(self) -> Mapping[str, Any]:
+    async def arrival(self) -> None:
+        """Wait for nothing."""
+
+    def take(self) -> Sequence[Event]:
         """Return nothing that matters here."""
-        return {}
+        return ()
 
     def write(self, frames: Sequence[bytes]) -> None:
         """Note one write."""
@@ -39,11 +43,16 @@ class RecordingWire:
 
 
 def open_connection(
-    wire: RecordingWire | None = None, user: str = "alice", **settings: object
+    wire: RecordingWire | None = None,
+    flusher: Flusher | None = None,
+    *,
+    user: str = "alice",
+    **settings: object,
 ) -> Connection:
     """Return a connection on a wire to which nothing has been written yet."""
     wire = wire or RecordingWire()
-    connection = Connection(Identity(user), wire, Flusher(), make_settings(**settings))
+    flusher = flusher or Flusher()
+    connection = Connection(Identity(user), wire, flusher, make_settings(**settings))
     connection.open(Ok())
     connection.flush()
     wire.writes.clear()

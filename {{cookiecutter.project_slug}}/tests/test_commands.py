@@ -97,7 +97,7 @@ async def test_duplicate_keys_the_last_wins(live: Live) -> None:
 async def test_a_failing_handler_is_reported_without_detail(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret detail")
 
     client = await live.connect()

@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -14,7 +15,7 @@ from app.errors import TooManyConnections
 from app.manager import ConnectionManager
 from app.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER
 from app.service import Service
-from app.wire import FrameProtocol
+from app.wire_uvicorn import FrameProtocol
 from dev.connect import ConnectOptions
 
 from .client import Client
@@ -32,7 +33,7 @@ async def test_welcome_comes_first_and_tells_the_terms(live: Live) -> None:
     assert client.welcome["connection"]
     assert client.welcome["limits"]["message_bytes"] == live.settings.max_message_bytes
     terms = live.settings.heartbeat_terms()
-    assert client.welcome["heartbeat"] == (terms and terms.model_dump())
+    assert client.welcome["heartbeat"] == (terms and asdict(terms))
 
 
 async def test_a_connection_leaves_nothing_behind(live: Live) -> None:

@@ -4,10 +4,14 @@ import asyncio
 
 import pytest
 
+from app import handlers
 from app.backplane import LocalBackplane
+from app.flusher import Flusher
 from app.heartbeat import NO_PONG, Heartbeat
 from app.manager import ConnectionManager
+from app.protocol import Broadcast
 
+from .client import DEADLINE_S
 from .live import make_settings, run_service, wait_until
 from .recording_wire import RecordingWire, open_connection
 
@@ -44,7 +48,7 @@ async def test_any_frame_is_an_answer_even_one_the_app_never_sees() -> None:
 
 async def test_only_the_quiet_are_pinged_and_only_the_silent_closed() -> None:
     settings = make_settings(heartbeat_interval_s=25, heartbeat_timeout_s=10)
-    manager = ConnectionManager(settings, LocalBackplane())
+    manager = ConnectionManager(settings, LocalBackplane(), Flusher())
     heartbeat = Heartbeat(settings, manager)
     wire = RecordingWire()
     connection = open_connection(wire)
@@ -72,17 +76,17 @@ async def test_only_the_quiet_are_pinged_and_only_the_silent_closed() -> None:
 async def test_a_client_is_not_closed_while_its_own_command_keeps_the_service_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def be_slow(*_: object, **__: object) -> None:
+    async def be_slow(*_: object) -> None:
         await asyncio.sleep(1.0)
 
+    monkeypatch.setattr(handlers.router, "handlers", {Broadcast: be_slow})
     settings = make_settings(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.3)
     async with run_service(settings) as live:
-        monkeypatch.setattr(live.service.manager, "broadcast", be_slow)
         client = await live.connect()
         await client.send(type="broadcast", data=1, id="slow")
-        # The service takes the first answer from the socket, and leaves the others there.
-        while (frame := await client.receive("ping", "ok"))["type"] == "ping":
-            await client.send(type="pong")
+        async with asyncio.timeout(DEADLINE_S):
+            while (frame := await client.receive("ping", "ok", "error"))["type"] == "ping":
+                await client.send(type="pong")
         assert frame["id"] == "slow"
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from app.backplane import LocalBackplane, Subscription
 from app.errors import TooManyConnections
+from app.flusher import Flusher
 from app.manager import ConnectionManager
 from app.protocol import REPLACED, TRY_AGAIN_LATER
 
@@ -85,7 +86,7 @@ async def test_one_sender_stays_in_order(live: Live) -> None:
 
 
 def make_manager(**settings: object) -> ConnectionManager:
-    return ConnectionManager(make_settings(**settings), LocalBackplane())
+    return ConnectionManager(make_settings(**settings), LocalBackplane(), Flusher())
 
 
 async def test_the_newest_connection_replaces_the_oldest_of_its_user() -> None:
@@ -116,7 +117,7 @@ async def test_a_connection_is_added_once_its_users_messages_cannot_be_missed() 
             await confirmed.wait()
 
     adding = asyncio.create_task(
-        ConnectionManager(make_settings(), SlowBackplane()).add(open_connection())
+        ConnectionManager(make_settings(), SlowBackplane(), Flusher()).add(open_connection())
     )
     await asyncio.sleep(0.01)
     assert not adding.done()
@@ -145,8 +146,8 @@ async def test_removing_one_leaves_the_others_and_the_last_ends_the_subscription
     manager.remove(first)
     assert list(manager) == [second]
     await manager.send_to_user("alice", 1)
-    assert len(second._outbox) == 1
+    assert len(second.outbox) == 1
     manager.remove(second)
     await manager.send_to_user("alice", 2)
-    assert len(second._outbox) == 1
+    assert len(second.outbox) == 1
     assert not manager._users

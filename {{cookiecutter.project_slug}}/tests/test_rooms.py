@@ -6,6 +6,7 @@ import pytest
 
 from app.backplane import LocalBackplane, Subscription
 from app.errors import Unavailable
+from app.flusher import Flusher
 from app.protocol import TRY_AGAIN_LATER
 from app.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms, room_channel
 
@@ -79,23 +80,25 @@ class PatchyBackplane(LocalBackplane):
 
 
 async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
-    rooms = Rooms(make_settings(), backplane := PatchyBackplane())
+    flusher = Flusher()
+    rooms = Rooms(make_settings(), backplane := PatchyBackplane(), flusher)
     backplane.hold = asyncio.Event()
     wire = RecordingWire()
-    connection = open_connection(wire)
+    connection = open_connection(wire, flusher)
     joining = asyncio.create_task(rooms.join(connection, "a"))
     await asyncio.sleep(0)
     await rooms.publish("a", "early")
     backplane.hold.set()
     await joining
+    await flusher.catch_up()
     assert wire.writes == []
     await rooms.publish("a", "in time")
-    await asyncio.sleep(0)
+    await flusher.catch_up()
     assert len(wire.writes) == 1
 
 
 async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
-    rooms = Rooms(make_settings(), backplane := PatchyBackplane())
+    rooms = Rooms(make_settings(), backplane := PatchyBackplane(), Flusher())
     backplane.hold = asyncio.Event()
     connection = open_connection()
     joining = asyncio.create_task(rooms.join(connection, "a"))
@@ -108,7 +111,7 @@ async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
 
 
 async def test_a_connection_may_join_many_rooms_at_once() -> None:
-    rooms = Rooms(make_settings(), LocalBackplane())
+    rooms = Rooms(make_settings(), LocalBackplane(), Flusher())
     connection = open_connection()
     await asyncio.gather(*(rooms.join(connection, name) for name in "abcab"))
     assert len(rooms) == 3
@@ -118,7 +121,7 @@ async def test_a_connection_may_join_many_rooms_at_once() -> None:
 
 async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
     backplane = PatchyBackplane()
-    rooms = Rooms(make_settings(), backplane)
+    rooms = Rooms(make_settings(), backplane, Flusher())
     member, newcomer = open_connection(), open_connection(user="bob")
     await rooms.join(member, "a")
     backplane.outage = True

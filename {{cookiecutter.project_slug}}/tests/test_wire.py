@@ -9,8 +9,11 @@ import pytest
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
-from app.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER
-from app.wire import FrameProtocol, Wire, frame_payload, open_wire, text_frame
+from app import handlers
+from app.frame import frame_payload, text_frame
+from app.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Broadcast
+from app.wire import Wire, asgi_wire
+from app.wire_uvicorn import FrameProtocol
 from dev.connect import ConnectOptions
 
 from .client import DEADLINE_S
@@ -104,18 +107,19 @@ async def test_a_client_hears_why_although_the_service_had_stopped_reading(
 ) -> None:
     busy = asyncio.Event()
 
-    async def block(*_: object, **__: object) -> None:
+    async def block(*_: object) -> None:
         await busy.wait()
 
+    monkeypatch.setattr(handlers.router, "handlers", {Broadcast: block})
     async with run_service(make_settings(close_timeout_s=60)) as live:
-        monkeypatch.setattr(live.service.manager, "broadcast", block)
         client = await live.connect()
-        for number in range(3):
-            await client.send(type="broadcast", data=number)
         (connection,) = live.service.manager
         (protocol,) = live.server.server_state.connections
         assert isinstance(protocol, FrameProtocol)
-        await wait_until(lambda: protocol.read_paused)
+        async with asyncio.timeout(DEADLINE_S):
+            while not protocol.read_paused:
+                await client.send(type="broadcast", data=1)
+                await asyncio.sleep(0)
         connection.close(TRY_AGAIN_LATER)
         assert await client.closed() == TRY_AGAIN_LATER
         await wait_until(lambda: not live.server.server_state.connections)
@@ -159,10 +163,10 @@ async def test_plain_asgi_needs_no_server_that_tells_of_the_end() -> None:
     async with asyncio.timeout(DEADLINE_S):
         websocket = WebSocket({"type": "websocket"}, receive, send)
         await websocket.accept()
-        async with open_wire(websocket, close_timeout_s=0.1) as wire:
+        async with asgi_wire(websocket, close_timeout_s=0.1) as wire:
             wires.append(wire)
             wire.close(TRY_AGAIN_LATER)
-            await wire.receive()
+            await wire.arrival()
 
 
 async def stuck_handshake(options: ConnectOptions) -> socket.socket:

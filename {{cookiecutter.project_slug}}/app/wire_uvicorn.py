@@ -1,0 +1,184 @@
+"""The wire on uvicorn: its protocol class for one connection, with a shorter way in and out.
+
+What the service mostly deals with, whole text messages, is read and written here. The handshake,
+control frames, fragments and whatever breaks the rules stay with uvicorn and the library under it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+from websockets.http11 import Request
+from websockets.protocol import OPEN
+
+from .frame import masked_frame_size, read_texts
+from .protocol import Close
+from .wire import EXTENSION, Event
+
+WRITABLE = asyncio.Event()
+"""Shared by all connections that can be written to, which is nearly all of them."""
+WRITABLE.set()
+
+
+class Inbox:
+    """Events that wait for their one reader: an `asyncio.Queue` of a tenth of the size."""
+
+    __slots__ = ("_events", "_loop", "_reader")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._events: list[Event] = []
+        self._reader: asyncio.Future[None] | None = None
+
+    def empty(self) -> bool:
+        """Return whether nothing waits."""
+        return not self._events
+
+    def put_nowait(self, event: Event) -> None:
+        """Add an event, and wake the reader."""
+        self._events.append(event)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def get(self) -> Event:
+        """Wait for the next event."""
+        await self.arrival()
+        return self._events.pop(0)
+
+    def take(self) -> list[Event]:
+        """Return all there are."""
+        events, self._events = self._events, []
+        return events
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Return what is done as soon as there is an event."""
+        self._reader = self._loop.create_future()
+        if self._events:
+            self._reader.set_result(None)
+        return self._reader
+
+
+class FrameProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, which also is a `Wire`, and always ends what it closes.
+
+    uvicorn closes a transport and waits: a peer that does not read keeps it, and what it was sent,
+    for good. Here every close has a deadline, also those that uvicorn begins.
+    """
+
+    __slots__ = ("_inbox", "_received_at", "_unparsed_bytes")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._inbox = Inbox(self.loop)
+        self.queue = self._inbox  # type: ignore[assignment]  # which has what uvicorn calls
+        self.writable = WRITABLE
+        self._received_at = 0.0
+        self._unparsed_bytes = 0
+
+    @property
+    def heard_at(self) -> float:
+        """When bytes came last; now, while the app is busy and nobody listens."""
+        return self.loop.time() if self.read_paused else self._received_at
+
+    def handle_connect(self, event: Request) -> None:
+        """Offer the connection to the app, which runs in the next turn of the loop."""
+        super().handle_connect(event)
+        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            self.scope["extensions"][EXTENSION] = {"wire": self}
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        """Make sure that the connection ends with the app."""
+        super().on_task_complete(task)
+        del self.scope["extensions"][EXTENSION]  # which refers to this object
+        self._cut_off_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the library's parser, which refers to itself by way of its own frame.
+
+        Memory is free as soon as nothing refers to it, without the garbage collector, which has
+        better things to do than to walk through all that the living connections hold.
+        """
+        super().connection_lost(exc)
+        self.conn.parser.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Read whole text messages, as long as no frame or message is unfinished."""
+        self._received_at = self.loop.time()
+        if self.conn.state is OPEN and not self._unparsed_bytes and self.conn.current_size is None:
+            texts, size = read_texts(data, self.config.ws_max_size)
+            if texts and not self._inbox.empty() and not self.read_paused:
+                # The app is busy with what came before: the rest waits in the system's buffers.
+                self.read_paused = True
+                self.transport.pause_reading()
+            for text in texts:
+                self._inbox.put_nowait({"type": "websocket.receive", "text": text})
+            if size == len(data):
+                return
+            data = data[size:]
+        if self.handshake_initiated:
+            self._unparsed_bytes += len(data)
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        """Note which frames the library has finished."""
+        for event in self.conn.events:
+            if isinstance(event, Frame):
+                self._unparsed_bytes -= masked_frame_size(len(event.data))
+        super().handle_events()
+
+    def pause_writing(self) -> None:
+        """Make uvicorn's own `send` wait, for other routes than the service's."""
+        self.writable = asyncio.Event()
+
+    def keepalive_timeout(self) -> None:
+        """Close on a peer that answers no ping, which may well not take the close frame either."""
+        super().keepalive_timeout()
+        self._cut_off_later()
+
+    def shutdown(self) -> None:
+        """Leave a closing handshake that is under way to its own deadline."""
+        if self.close_timer is None:
+            super().shutdown()
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Wait until the peer has sent something, or has gone."""
+        return self._inbox.arrival()
+
+    def take(self) -> Sequence[Event]:
+        """Return what has come, and listen for more."""
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        return self._inbox.take()
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        """Write all frames in one go."""
+        if not self.close_sent and not self.transport.is_closing():
+            self.transport.write(b"".join(frames))
+
+    def unsent_bytes(self) -> int:
+        """Return the size of the transport's buffer."""
+        return self.transport.get_write_buffer_size()
+
+    def close(self, close: Close) -> None:
+        """Start the closing handshake (RFC 6455 §7.1.2)."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self._inbox.put_nowait(
+            {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
+        )
+        self.conn.send_close(*close)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:  # or the peer's answer would never be read
+            self.read_paused = False
+            self.transport.resume_reading()
+        self._cut_off_later()
+
+    def _cut_off_later(self) -> None:
+        # A transport that is only closed waits for its buffer, which a stuck peer never empties.
+        if self.close_timer is None and not self.disconnected:
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)

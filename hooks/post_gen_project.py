@@ -15,6 +15,7 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
         "app/handlers_rooms.py",
         "app/policy.py",
         "app/rooms.py",
+        "bench/scenario_rooms.py",
         "tests/test_handlers_rooms.py",
         "tests/test_rooms.py",
     ),

@@ -5,11 +5,13 @@ PYTHON ?= python3
 ARGS ?=
 
 VENV_PYTHON := .venv/bin/python
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-annotate --no-header $(ARGS)
 
 # What another project's environment has set must not reach this one.
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV
 
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test bench lint lock clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -22,16 +24,21 @@ demo: .venv/ready ## make a project with the default answers in demo/, and serve
 test: .venv/ready ## run the tests; ARGS='-k "jwt and not redis"' picks some
 	$(VENV_PYTHON) -m pytest --numprocesses auto --maxschedchunk 1 $(ARGS)
 
+bench: .venv/ready ## measure the service beside others; ARGS=--full more of them, --only=echo less
+	$(VENV_PYTHON) -m benchmarks $(ARGS)
+
 lint: .venv/ready ## check format, style and types of the template's own code
-	$(VENV_PYTHON) -m ruff format --check hooks scripts tests
-	$(VENV_PYTHON) -m ruff check hooks scripts tests
+	$(VENV_PYTHON) -m ruff format --check benchmarks hooks scripts tests
+	$(VENV_PYTHON) -m ruff check benchmarks hooks scripts tests
 	$(VENV_PYTHON) -m mypy
 
 lock: .venv/ready ## pin what both pyproject.toml ask for; ARGS=--upgrade takes the newest; needs uv
 	@command -v uv >/dev/null || { echo "error: make lock needs uv (pipx install uv)" >&2; exit 1; }
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-annotate --no-header $(ARGS) --group dev --output-file requirements-dev.lock
+	$(COMPILE) --group dev --output-file requirements-dev.lock
 	$(VENV_PYTHON) scripts/lock.py $(ARGS)
+	$(COMPILE) --group bench --output-file requirements-bench.lock
+	$(COMPILE) --group bench-full --constraints "{{cookiecutter.project_slug}}/requirements.lock" \
+	  --output-file requirements-bench-full.lock
 
 clean: ## remove what the other targets made
 	rm -rf .venv .cache .*_cache demo

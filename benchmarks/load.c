@@ -1,0 +1,685 @@
+/*
+ * The hot path of the load generator: many WebSocket connections in one thread and one epoll loop.
+ * `load.py` drives it through ctypes.
+ *
+ * While it measures it never sleeps: were it asleep, waking it would be work for the server's core.
+ *
+ * A message carries a mark, "@T<19 digits>S<10 digits>@": when it was sent (CLOCK_MONOTONIC, in
+ * nanoseconds) and its number. No character of it is escaped in JSON, so it survives nesting.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SECOND_NS 1000000000ull
+#define RECV_BYTES (256 * 1024)
+#define MAX_EVENTS 1024
+#define MAX_BURST 64 /* messages in one write of the publisher */
+
+#define MARK_BYTES 33
+#define MARK_TIME 2
+#define MARK_SEQUENCE 22
+
+/* These four are repeated in load.py. */
+#define SUB_BUCKETS 64 /* in each power of two, so a latency is off by 1.6 % at most */
+#define BUCKETS (64 * SUB_BUCKETS)
+#define SLOTS 1200
+#define SLOT_NS (SECOND_NS / 10)
+
+enum { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
+enum { NO_STATUS = 1005, NO_CLOSE_FRAME = 1006 };
+
+typedef struct {
+    double seconds;  /* from the first send, or connect, to the last delivery */
+    double busy;     /* the share of that time spent on events */
+    uint64_t sent, expected;
+    uint64_t received;   /* deliveries, each counted once */
+    uint64_t duplicates;
+    uint64_t late;       /* deliveries that came after one with a higher number */
+    uint64_t other;      /* messages that are no delivery of this run */
+    uint64_t closed;     /* connections that the server closed */
+    uint64_t max_ns;
+    uint64_t slots[SLOTS]; /* deliveries in each tenth of a second */
+    uint64_t latency[BUCKETS];
+    char error[200]; /* the first one */
+} result;
+
+typedef struct {
+    uint8_t *data;
+    uint32_t size, capacity;
+} buffer;
+
+typedef struct step {
+    struct step *next;
+    int sends; /* or else it waits for a message that contains the text */
+    uint32_t size;
+    uint8_t text[];
+} step;
+
+typedef struct {
+    enum { NEW, CONNECTING, UPGRADING, GREETING, READY, CLOSED } state;
+    int fd, port;
+    int stalled;
+    int close_code;  /* of the server's close frame, 1006 without one, -errno after an error */
+    step *steps;     /* still to be done before it is ready */
+    buffer request;  /* the handshake */
+    buffer unparsed; /* the beginning of a frame */
+    buffer unsent;   /* what the socket would not take yet */
+    buffer message;  /* what it publishes */
+    uint8_t *mark;   /* in there */
+    int64_t newest;  /* the highest number received */
+    uint64_t seen;   /* bit n: number newest - n was received */
+    uint64_t rounds_left;
+} connection;
+
+typedef struct {
+    int epoll;
+    int count;
+    connection *connections;
+    buffer incoming;
+    buffer burst;
+    uint8_t accept[64];
+    uint32_t accept_size;
+    buffer asked, answer; /* a message that begins so is answered so */
+    uint32_t mask;
+    uint32_t mark_at; /* where the last delivery had its mark */
+    enum { QUIET, FANOUT, ECHO } mode;
+    int handshakes, ready, failed, closed, reading;
+    int waiting; /* connections that wait for an echo */
+    uint64_t first; /* the number of this run's first message */
+    uint64_t now, start, last_delivery, busy_ns;
+    result *result;
+} load;
+
+static uint64_t clock_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * SECOND_NS + (uint64_t)t.tv_nsec;
+}
+
+static void fail(load *l, const char *format, ...) {
+    if (!l->result || l->result->error[0]) return;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(l->result->error, sizeof l->result->error, format, arguments);
+    va_end(arguments);
+}
+
+static void reserve(buffer *b, uint32_t size) {
+    if (size <= b->capacity) return;
+    uint32_t capacity = b->capacity ? b->capacity : 256;
+    while (capacity < size) capacity *= 2;
+    b->data = realloc(b->data, capacity);
+    if (!b->data) abort();
+    b->capacity = capacity;
+}
+
+static void append(buffer *b, const uint8_t *data, uint32_t size) {
+    reserve(b, b->size + size);
+    if (size) memcpy(b->data + b->size, data, size);
+    b->size += size;
+}
+
+static void clear(buffer *b) {
+    free(b->data);
+    *b = (buffer){0};
+}
+
+static void watch(load *l, int i, int operation, uint32_t events) {
+    struct epoll_event event = {.events = events, .data.u32 = (uint32_t)i};
+    epoll_ctl(l->epoll, operation, l->connections[i].fd, &event);
+}
+
+/* ---- Writing ------------------------------------------------------------------------------- */
+
+static void end(load *l, connection *c, int code) {
+    if (c->state == READY) {
+        l->ready--;
+        l->closed++;
+        if (!c->stalled) l->reading--;
+    } else if (c->state != NEW && c->state != CLOSED) {
+        l->handshakes--;
+        l->failed++;
+    }
+    if (c->fd >= 0) close(c->fd);
+    c->fd = -1;
+    c->state = CLOSED;
+    c->close_code = code;
+    clear(&c->unparsed);
+    clear(&c->unsent);
+}
+
+static void write_bytes(load *l, int i, const uint8_t *data, uint32_t size) {
+    connection *c = &l->connections[i];
+    if (c->fd < 0) return;
+    ssize_t done = 0;
+    if (!c->unsent.size) {
+        done = send(c->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (done < 0 && errno != EAGAIN) {
+            end(l, c, -errno);
+            return;
+        }
+        if (done < 0) done = 0;
+        if (done == size) return;
+        watch(l, i, EPOLL_CTL_MOD, c->stalled ? EPOLLOUT : EPOLLIN | EPOLLOUT);
+    }
+    append(&c->unsent, data + done, size - (uint32_t)done);
+}
+
+static void write_unsent(load *l, int i) {
+    connection *c = &l->connections[i];
+    ssize_t done = send(c->fd, c->unsent.data, c->unsent.size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (done < 0) {
+        if (errno != EAGAIN) end(l, c, -errno);
+        return;
+    }
+    c->unsent.size -= (uint32_t)done;
+    memmove(c->unsent.data, c->unsent.data + done, c->unsent.size);
+    if (!c->unsent.size) watch(l, i, EPOLL_CTL_MOD, c->stalled ? 0 : EPOLLIN);
+}
+
+/* Clients must mask what they send (RFC 6455 section 5.3). */
+static void append_frame(load *l, buffer *out, int opcode, const uint8_t *data, uint32_t size) {
+    uint8_t head[14], *h = head;
+    *h++ = (uint8_t)(0x80 | opcode);
+    if (size < 126) {
+        *h++ = (uint8_t)(0x80 | size);
+    } else if (size < 65536) {
+        *h++ = 0x80 | 126;
+        *h++ = (uint8_t)(size >> 8);
+        *h++ = (uint8_t)size;
+    } else {
+        *h++ = 0x80 | 127;
+        for (int shift = 56; shift >= 0; shift -= 8) *h++ = (uint8_t)((uint64_t)size >> shift);
+    }
+    l->mask = l->mask * 1664525u + 1013904223u;
+    uint8_t mask[4];
+    memcpy(mask, &l->mask, 4);
+    memcpy(h, mask, 4);
+    append(out, head, (uint32_t)(h + 4 - head));
+    append(out, data, size);
+    uint8_t *payload = out->data + out->size - size;
+    for (uint32_t k = 0; k < size; k++) payload[k] ^= mask[k & 3];
+}
+
+static void write_message(load *l, int i, int opcode, const uint8_t *data, uint32_t size) {
+    l->burst.size = 0;
+    append_frame(l, &l->burst, opcode, data, size);
+    write_bytes(l, i, l->burst.data, l->burst.size);
+}
+
+static void put_digits(uint8_t *to, int width, uint64_t value) {
+    while (width--) {
+        to[width] = (uint8_t)('0' + value % 10);
+        value /= 10;
+    }
+}
+
+static uint64_t digits(const uint8_t *from, int width) {
+    uint64_t value = 0;
+    while (width--) value = value * 10 + (uint64_t)(*from++ - '0');
+    return value;
+}
+
+static void stamp(connection *c, uint64_t time, uint64_t number) {
+    put_digits(c->mark + MARK_TIME, 19, time);
+    put_digits(c->mark + MARK_SEQUENCE, 10, number);
+}
+
+static void next_round(load *l, int i) {
+    connection *c = &l->connections[i];
+    if (!c->rounds_left) {
+        l->waiting--;
+        return;
+    }
+    c->rounds_left--;
+    c->newest = (int64_t)l->result->sent;
+    stamp(c, clock_ns(), l->result->sent++);
+    write_message(l, i, TEXT, c->message.data, c->message.size);
+}
+
+/* ---- Reading ------------------------------------------------------------------------------- */
+
+static void record_latency(result *r, uint64_t ns) {
+    uint64_t bucket = ns;
+    if (ns >= SUB_BUCKETS) {
+        int shift = 63 - __builtin_clzll(ns) - 6;
+        bucket = (uint64_t)(shift + 1) * SUB_BUCKETS + ((ns >> shift) - SUB_BUCKETS);
+    }
+    r->latency[bucket]++;
+    if (ns > r->max_ns) r->max_ns = ns;
+}
+
+/* Whether a number comes for the first time; of very late ones nobody knows. */
+static int is_new(connection *c, int64_t number, result *r) {
+    if (number > c->newest) {
+        int64_t step = number - c->newest;
+        c->seen = (step < 64 ? c->seen << step : 0) | 1;
+        c->newest = number;
+        return 1;
+    }
+    int64_t back = c->newest - number;
+    uint64_t bit = back < 64 ? 1ull << back : 0;
+    if (c->seen & bit) {
+        r->duplicates++;
+        return 0;
+    }
+    c->seen |= bit;
+    r->late++;
+    return 1;
+}
+
+static void on_delivery(load *l, int i, const uint8_t *mark) {
+    connection *c = &l->connections[i];
+    result *r = l->result;
+    uint64_t sent_at = digits(mark + MARK_TIME, 19);
+    uint64_t number = digits(mark + MARK_SEQUENCE, 10);
+    if (l->mode == ECHO) {
+        if ((int64_t)number != c->newest) {
+            r->other++;
+            return;
+        }
+    } else if (number < l->first) { /* left over from an earlier run */
+        r->other++;
+        return;
+    } else if (!is_new(c, (int64_t)(number - l->first), r)) {
+        return;
+    }
+    r->received++;
+    l->last_delivery = l->now;
+    record_latency(r, l->now > sent_at ? l->now - sent_at : 0);
+    uint64_t slot = (l->now - l->start) / SLOT_NS;
+    if (slot < SLOTS) r->slots[slot]++;
+    if (l->mode == ECHO) next_round(l, i);
+}
+
+static const uint8_t *find_mark(load *l, const uint8_t *data, uint32_t size) {
+    if (l->mark_at + MARK_BYTES > size || memcmp(data + l->mark_at, "@T", 2)) {
+        const uint8_t *found = memmem(data, size, "@T", 2);
+        if (!found || found + MARK_BYTES > data + size) return NULL;
+        l->mark_at = (uint32_t)(found - data);
+    }
+    const uint8_t *mark = data + l->mark_at;
+    return mark[MARK_SEQUENCE - 1] == 'S' && mark[MARK_BYTES - 1] == '@' ? mark : NULL;
+}
+
+static void greet(load *l, int i) {
+    connection *c = &l->connections[i];
+    while (c->steps && c->steps->sends) {
+        step *done = c->steps;
+        c->steps = done->next;
+        write_message(l, i, TEXT, done->text, done->size);
+        free(done);
+        if (c->state == CLOSED) return;
+    }
+    if (c->steps) return;
+    c->state = READY;
+    l->handshakes--;
+    l->ready++;
+    l->reading++;
+}
+
+static void on_text(load *l, int i, const uint8_t *data, uint32_t size) {
+    connection *c = &l->connections[i];
+    if (c->state == GREETING) {
+        step *expected = c->steps;
+        if (memmem(data, size, expected->text, expected->size)) {
+            c->steps = expected->next;
+            free(expected);
+            greet(l, i);
+        }
+        return;
+    }
+    if (c->stalled) return;
+    const uint8_t *mark = find_mark(l, data, size);
+    if (mark) {
+        if (l->mode != QUIET) on_delivery(l, i, mark);
+    } else if (l->asked.size && size >= l->asked.size &&
+               !memcmp(data, l->asked.data, l->asked.size)) {
+        write_message(l, i, TEXT, l->answer.data, l->answer.size);
+    } else if (l->result) {
+        l->result->other++;
+    }
+}
+
+static void on_frame(load *l, int i, uint8_t head, const uint8_t *data, uint32_t size) {
+    int opcode = head & 0x0f;
+    if (opcode == PING) {
+        write_message(l, i, PONG, data, size);
+    } else if (opcode == CLOSE) {
+        connection *c = &l->connections[i];
+        int code = size >= 2 ? data[0] << 8 | data[1] : NO_STATUS;
+        if (c->state == GREETING) fail(l, "closed with %d before it was ready", code);
+        write_message(l, i, CLOSE, data, size < 2 ? 0 : 2);
+        end(l, c, code);
+    } else if (opcode != PONG) {
+        /* No measured server sends these; were they ignored, deliveries would seem to be missing. */
+        if (head != (0x80 | TEXT) && head != (0x80 | 2))
+            fail(l, "cannot read a compressed message, or one in several frames");
+        on_text(l, i, data, size);
+    }
+}
+
+static uint32_t parse_upgrade(load *l, int i, const uint8_t *data, uint32_t size) {
+    connection *c = &l->connections[i];
+    const uint8_t *blank = memmem(data, size, "\r\n\r\n", 4);
+    if (!blank) return 0;
+    uint32_t head = (uint32_t)(blank - data);
+    if (head < 12 || memcmp(data + 8, " 101", 4) ||
+        !memmem(data, head, l->accept, l->accept_size)) {
+        fail(l, "refused: %.*s", (int)strcspn((const char *)data, "\r\n"), (const char *)data);
+        end(l, c, NO_CLOSE_FRAME);
+        return size;
+    }
+    c->state = GREETING;
+    greet(l, i);
+    return head + 4;
+}
+
+/* Return how many bytes were complete frames. */
+static uint32_t parse(load *l, int i, const uint8_t *data, uint32_t size) {
+    connection *c = &l->connections[i];
+    uint32_t at = 0;
+    if (c->state == UPGRADING && !(at = parse_upgrade(l, i, data, size))) return 0;
+    while (c->state != CLOSED && size - at >= 2) {
+        const uint8_t *frame = data + at;
+        uint64_t length = frame[1] & 0x7f;
+        uint32_t head = length == 126 ? 4 : length == 127 ? 10 : 2;
+        if (size - at < head) break;
+        if (head > 2) {
+            length = 0;
+            for (uint32_t k = 2; k < head; k++) length = length << 8 | frame[k];
+        }
+        if (size - at < head + length) break;
+        on_frame(l, i, frame[0], frame + head, (uint32_t)length);
+        at += head + (uint32_t)length;
+    }
+    return at;
+}
+
+static void on_readable(load *l, int i) {
+    connection *c = &l->connections[i];
+    buffer *in = &l->incoming;
+    in->size = 0;
+    append(in, c->unparsed.data, c->unparsed.size);
+    reserve(in, in->size + RECV_BYTES + 1);
+    ssize_t got = recv(c->fd, in->data + in->size, RECV_BYTES, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got <= 0) {
+        if (c->state != READY) fail(l, got ? strerror(errno) : "closed during the handshake");
+        end(l, c, got ? -errno : NO_CLOSE_FRAME);
+        return;
+    }
+    in->size += (uint32_t)got;
+    in->data[in->size] = 0;
+    uint32_t used = parse(l, i, in->data, in->size);
+    if (c->state == CLOSED) return;
+    c->unparsed.size = 0;
+    append(&c->unparsed, in->data + used, in->size - used);
+}
+
+static void on_connected(load *l, int i) {
+    connection *c = &l->connections[i];
+    int error = 0;
+    socklen_t size = sizeof error;
+    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error) {
+        fail(l, "cannot connect: %s", strerror(error));
+        end(l, c, -error);
+        return;
+    }
+    c->state = UPGRADING;
+    watch(l, i, EPOLL_CTL_MOD, EPOLLIN);
+    write_bytes(l, i, c->request.data, c->request.size);
+}
+
+static void on_event(load *l, int i, uint32_t events) {
+    connection *c = &l->connections[i];
+    if (c->state == CLOSED) return;
+    if (c->state == CONNECTING) {
+        on_connected(l, i);
+        return;
+    }
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) on_readable(l, i);
+    if (c->state != CLOSED && c->unsent.size && events & EPOLLOUT) write_unsent(l, i);
+}
+
+static int turn(load *l, int timeout_ms) {
+    struct epoll_event events[MAX_EVENTS];
+    int count = epoll_wait(l->epoll, events, MAX_EVENTS, timeout_ms);
+    uint64_t begin = l->now = clock_ns();
+    for (int k = 0; k < count; k++) {
+        if (k % 16 == 15) l->now = clock_ns();
+        on_event(l, (int)events[k].data.u32, events[k].events);
+    }
+    if (count > 0) {
+        l->now = clock_ns();
+        l->busy_ns += l->now - begin;
+    }
+    return count;
+}
+
+/* ---- What load.py calls -------------------------------------------------------------------- */
+
+load *load_new(const char *accept) {
+    load *l = calloc(1, sizeof *l);
+    if (!l) abort();
+    l->epoll = epoll_create1(EPOLL_CLOEXEC);
+    l->mask = (uint32_t)clock_ns();
+    l->accept_size = (uint32_t)snprintf((char *)l->accept, sizeof l->accept, "%s", accept);
+    return l;
+}
+
+/* Add a connection to 127.0.0.1 and return its index. */
+int load_add(load *l, int port, const uint8_t *request, uint32_t size) {
+    l->connections = realloc(l->connections, (size_t)(l->count + 1) * sizeof *l->connections);
+    if (!l->connections) abort();
+    connection *c = &l->connections[l->count];
+    *c = (connection){.fd = -1, .port = port};
+    append(&c->request, request, size);
+    return l->count++;
+}
+
+/* After the upgrade, and after earlier steps: send the text, or wait for one that contains it. */
+void load_step(load *l, int i, int sends, const uint8_t *text, uint32_t size) {
+    step *new = malloc(sizeof *new + size), **last = &l->connections[i].steps;
+    if (!new) abort();
+    *new = (step){.sends = sends, .size = size};
+    memcpy(new->text, text, size);
+    while (*last) last = &(*last)->next;
+    *last = new;
+}
+
+/* What connection `i` publishes; returns -1 if there is no mark in it. */
+int load_message(load *l, int i, const uint8_t *text, uint32_t size) {
+    connection *c = &l->connections[i];
+    c->message.size = 0;
+    append(&c->message, text, size);
+    c->mark = memmem(c->message.data, size, "@T", 2);
+    return c->mark && c->mark + MARK_BYTES <= c->message.data + size ? 0 : -1;
+}
+
+void load_answer(load *l, const uint8_t *asked, uint32_t asked_size, const uint8_t *answer,
+                 uint32_t answer_size) {
+    append(&l->asked, asked, asked_size);
+    append(&l->answer, answer, answer_size);
+}
+
+static void begin(load *l, int mode, result *r) {
+    memset(r, 0, sizeof *r);
+    l->result = r;
+    l->mode = mode;
+    l->busy_ns = 0;
+    l->closed = l->failed = 0;
+    for (int i = 0; i < l->count; i++) l->connections[i].newest = -1;
+    l->start = l->now = l->last_delivery = clock_ns();
+}
+
+static void finish(load *l, uint64_t end_ns) {
+    result *r = l->result;
+    uint64_t ns = end_ns > l->start ? end_ns - l->start : 1;
+    uint64_t all = l->now > l->start ? l->now - l->start : 1;
+    r->seconds = (double)ns / (double)SECOND_NS;
+    r->busy = (double)l->busy_ns / (double)all;
+    r->closed = (uint64_t)l->closed;
+    l->result = NULL;
+    l->mode = QUIET;
+}
+
+static uint64_t after(load *l, double seconds) {
+    return l->start + (uint64_t)(seconds * (double)SECOND_NS);
+}
+
+static void start_connecting(load *l, int i) {
+    connection *c = &l->connections[i];
+    struct sockaddr_in address = {
+        .sin_family = AF_INET,
+        .sin_port = htons((uint16_t)c->port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    int one = 1;
+    c->state = CONNECTING;
+    l->handshakes++;
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->fd < 0 || (connect(c->fd, (struct sockaddr *)&address, sizeof address) < 0 &&
+                      errno != EINPROGRESS)) {
+        fail(l, "cannot connect: %s", strerror(errno));
+        end(l, c, -errno);
+        return;
+    }
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    watch(l, i, EPOLL_CTL_ADD, EPOLLOUT);
+}
+
+/* Open all connections, with at most `handshakes` under way; `received` counts those ready. */
+void load_connect(load *l, int handshakes, double timeout_s, result *r) {
+    begin(l, QUIET, r);
+    int next = 0;
+    while (l->ready + l->failed + l->closed < l->count && l->now < after(l, timeout_s)) {
+        while (l->handshakes < handshakes && next < l->count) start_connecting(l, next++);
+        turn(l, 1);
+    }
+    if (l->ready < l->count) fail(l, l->closed ? "the server closed a connection" : "timed out");
+    r->expected = (uint64_t)l->count;
+    r->received = (uint64_t)l->ready;
+    finish(l, l->now);
+}
+
+/* Whether any of the first connections is gone. */
+static int lost(load *l, int publishers) {
+    for (int i = 0; i < publishers; i++)
+        if (l->connections[i].state != READY) return 1;
+    return 0;
+}
+
+/*
+ * Publish `count` messages, in turn on the first connections.
+ *
+ * With a rate of 0 at most `window` messages are under way: sent, and not yet received by the mean
+ * connection. With a rate, a message is due every 1/rate seconds, whatever became of those before,
+ * and stamped with the time it was due: a server that falls behind cannot hide how long people
+ * waited ("coordinated omission").
+ *
+ * Ends when everything has arrived, when nothing has for `quiet_s` (0: never), or after timeout_s.
+ */
+void load_fanout(load *l, int publishers, uint64_t first, uint64_t count, int window, double rate,
+                 double quiet_s, double timeout_s, result *r) {
+    begin(l, FANOUT, r);
+    l->first = first;
+    uint64_t readers = (uint64_t)l->reading, deadline = after(l, timeout_s);
+    uint64_t gap = rate > 0 ? (uint64_t)((double)SECOND_NS / rate) : 0, last_send = l->start;
+    uint64_t quiet = (uint64_t)(quiet_s * (double)SECOND_NS);
+    while (l->now < deadline && !lost(l, publishers)) {
+        uint64_t allowed = gap ? (l->now - l->start) / gap + 1
+                               : (readers ? r->received / readers : 0) + (uint64_t)window;
+        if (allowed > count) allowed = count;
+        l->burst.size = 0;
+        for (int k = 0; k < MAX_BURST && r->sent < allowed; k++) {
+            int publisher = (int)(r->sent % (uint64_t)publishers);
+            connection *c = &l->connections[publisher];
+            stamp(c, gap ? l->start + gap * r->sent : l->now, first + r->sent);
+            append_frame(l, &l->burst, TEXT, c->message.data, c->message.size);
+            r->sent++;
+            last_send = l->now;
+            if (publishers > 1 || k == MAX_BURST - 1 || r->sent == allowed) {
+                write_bytes(l, publisher, l->burst.data, l->burst.size);
+                l->burst.size = 0;
+            }
+        }
+        turn(l, 0);
+        if (r->sent == count && r->received >= count * readers) break;
+        if (quiet && l->now > last_send + quiet && l->now > l->last_delivery + quiet) break;
+    }
+    if (lost(l, publishers)) fail(l, "the server closed a publisher's connection");
+    r->expected = r->sent * readers;
+    finish(l, l->last_delivery);
+}
+
+/* Every connection sends, waits for its own message, and sends again. */
+void load_echo(load *l, uint64_t rounds, double timeout_s, result *r) {
+    begin(l, ECHO, r);
+    l->waiting = l->ready;
+    r->expected = rounds * (uint64_t)l->ready;
+    for (int i = 0; i < l->count; i++) {
+        if (l->connections[i].state != READY) continue;
+        l->connections[i].rounds_left = rounds;
+        next_round(l, i);
+    }
+    while (l->waiting && !l->closed && l->now < after(l, timeout_s)) turn(l, 0);
+    if (l->closed) fail(l, "the server closed a connection");
+    finish(l, l->last_delivery);
+}
+
+/* Read and answer pings without a load; returns how much happened. */
+int load_idle(load *l, double seconds) {
+    int events = 0, count;
+    l->start = l->now = clock_ns();
+    do {
+        count = turn(l, 5);
+        if (count > 0) events += count;
+    } while (l->now < after(l, seconds));
+    return events;
+}
+
+/* Stop reading from a connection, or start again. */
+void load_stall(load *l, int i, int stalled) {
+    connection *c = &l->connections[i];
+    if (c->state != READY || c->stalled == stalled) return;
+    c->stalled = stalled;
+    l->reading += stalled ? -1 : 1;
+    watch(l, i, EPOLL_CTL_MOD, (stalled ? 0 : EPOLLIN) | (c->unsent.size ? EPOLLOUT : 0));
+}
+
+/* How a connection ended: see `close_code`; 0 while it is open. */
+int load_close_code(load *l, int i) { return l->connections[i].close_code; }
+
+void load_free(load *l) {
+    for (int i = 0; i < l->count; i++) {
+        connection *c = &l->connections[i];
+        if (c->state != CLOSED) end(l, c, 0);
+        while (c->steps) {
+            step *next = c->steps->next;
+            free(c->steps);
+            c->steps = next;
+        }
+        clear(&c->request);
+        clear(&c->message);
+    }
+    close(l->epoll);
+    clear(&l->incoming);
+    clear(&l->burst);
+    clear(&l->asked);
+    clear(&l->answer);
+    free(l->connections);
+    free(l);
+}

@@ -1,0 +1,310 @@
+"""The load generator: connections to servers, what they say, and what came of it.
+
+``load.c`` does the work; it needs Linux for epoll.
+"""
+
+import base64
+import ctypes
+import errno
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from .compiler import LIBRARY, compiled
+
+SOURCE = Path(__file__).with_name("load.c")
+
+KEY = base64.b64encode(b"a load generator").decode()
+ACCEPT = base64.b64encode(
+    hashlib.sha1((KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()  # noqa: S324
+).decode()
+"""The server's proof that it speaks WebSocket (RFC 6455 §4.2.2), which is always SHA-1."""
+
+MARK = f"@T{'0' * 19}S{'0' * 10}@"
+
+# These four are repeated in load.c.
+SUB_BUCKETS = 64
+BUCKETS = 64 * SUB_BUCKETS
+SLOTS = 1200
+SLOT_S = 0.1
+
+NO_CLOSE_FRAME = 1006
+
+
+class _Result(ctypes.Structure):
+    _fields_ = (
+        ("seconds", ctypes.c_double),
+        ("busy", ctypes.c_double),
+        ("sent", ctypes.c_uint64),
+        ("expected", ctypes.c_uint64),
+        ("received", ctypes.c_uint64),
+        ("duplicates", ctypes.c_uint64),
+        ("late", ctypes.c_uint64),
+        ("other", ctypes.c_uint64),
+        ("closed", ctypes.c_uint64),
+        ("max_ns", ctypes.c_uint64),
+        ("slots", ctypes.c_uint64 * SLOTS),
+        ("latency", ctypes.c_uint64 * BUCKETS),
+        ("error", ctypes.c_char * 200),
+    )
+
+
+def _text(text: str) -> tuple[bytes, int]:
+    data = text.encode()
+    return data, len(data)
+
+
+def _library(*, install: bool) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(compiled(SOURCE, *LIBRARY, install=install)))
+    load, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32
+    number, integer, real = ctypes.c_uint64, ctypes.c_int, ctypes.c_double
+    result = ctypes.POINTER(_Result)
+    library.load_new.restype = load
+    for name, arguments in {
+        "load_new": [text],
+        "load_add": [load, integer, text, size],
+        "load_step": [load, integer, integer, text, size],
+        "load_message": [load, integer, text, size],
+        "load_answer": [load, text, size, text, size],
+        "load_connect": [load, integer, real, result],
+        "load_fanout": [load, integer, number, number, integer, real, real, real, result],
+        "load_echo": [load, number, real, result],
+        "load_idle": [load, real],
+        "load_stall": [load, integer, integer],
+        "load_close_code": [load, integer],
+        "load_free": [load],
+    }.items():
+        getattr(library, name).argtypes = arguments
+    return library
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Wait for a message that contains the text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a server's clients say: ``{i}`` stands for the number of the connection."""
+
+    greeting: tuple[Expect | Send, ...] = ()
+    """What is said and heard after the upgrade, before the connection counts as ready."""
+    envelope: str = "{data}"
+    """The message that publishes ``{data}``."""
+    asked: str = ""
+    """A message that begins so, such as a heartbeat's ping, ..."""
+    answer: str = ""
+    """... is answered so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a run: of messages and their deliveries, or of connections to be opened."""
+
+    sent: int
+    expected: int
+    received: int
+    """Deliveries, each counted once."""
+    duplicates: int
+    late: int
+    """Deliveries that came after one of a later message."""
+    closed: int
+    """Connections that the server closed."""
+    seconds: float
+    """From the first message sent to the last one received."""
+    busy: float
+    """The share of its core that the generator was busy with events."""
+    p50_ms: float
+    p99_ms: float
+    timeline: tuple[int, ...]
+    """Deliveries in each tenth of a second."""
+    error: str
+
+    @property
+    def missing(self) -> int:
+        """Return how many deliveries never came."""
+        return self.expected - self.received
+
+    @property
+    def per_second(self) -> float:
+        """Return deliveries per second."""
+        return self.received / self.seconds
+
+    @property
+    def complaint(self) -> str:
+        """Return what was not as it should be, if anything, in a few words."""
+        counts = {
+            "missing": self.missing,
+            "twice": self.duplicates,
+            "out of order": self.late,
+            "closed": self.closed,
+        }
+        found = [f"{count:,} {fault}" for fault, count in counts.items() if count]
+        return "; ".join([*filter(None, [self.error]), *found])
+
+
+def payload(size: int) -> str:
+    """Return a JSON object of this many bytes, 50 at least, that holds a mark."""
+    empty = json.dumps({"m": MARK, "p": ""}, separators=(",", ":"))
+    return json.dumps({"m": MARK, "p": "x" * (size - len(empty))}, separators=(",", ":"))
+
+
+def quantile_ms(buckets: Sequence[int], share: float) -> float:
+    """Return the latency that this share of deliveries did not exceed, give or take 1.6 %."""
+    wanted = share * sum(buckets)
+    seen = itertools.accumulate(buckets)
+    bucket = next(number for number, count in enumerate(seen) if count >= wanted)
+    if bucket < SUB_BUCKETS:
+        return bucket / 1e6
+    middle = bucket % SUB_BUCKETS + SUB_BUCKETS + 0.5
+    return float(middle * 2 ** (bucket // SUB_BUCKETS - 1)) / 1e6
+
+
+class Load:
+    """WebSocket connections, all driven by the thread that calls."""
+
+    def __init__(self, dialect: Dialect | None = None, *, install: bool = True) -> None:
+        self._dialect = dialect or Dialect()
+        self._library = _library(install=install)
+        self._load = self._library.load_new(ACCEPT.encode())
+        self._library.load_answer(
+            self._load, *_text(self._dialect.asked), *_text(self._dialect.answer)
+        )
+        self._count = 0
+        self._sent = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._library.load_free(self._load)
+
+    def add(
+        self, port: int, path: str = "/", headers: Callable[[int], dict[str, str]] | None = None
+    ) -> None:
+        """Prepare one more connection to a port of this machine."""
+        number = self._count
+        self._count += 1
+        lines = {
+            "Host": f"127.0.0.1:{port}",
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Key": KEY,
+            "Sec-WebSocket-Version": "13",
+        } | (headers(number) if headers else {})
+        request = "".join(
+            [f"GET {_fill(path, number)} HTTP/1.1\r\n"]
+            + [f"{name}: {value}\r\n" for name, value in lines.items()]
+            + ["\r\n"]
+        )
+        self._library.load_add(self._load, port, *_text(request))
+        for step in self._dialect.greeting:
+            text = _text(_fill(step.text, number))
+            self._library.load_step(self._load, number, isinstance(step, Send), *text)
+
+    def connect(self, *, handshakes: int = 32, timeout_s: float = 30) -> Result:
+        """Open all connections, with so many handshakes under way at a time."""
+        result = _Result()
+        self._library.load_connect(self._load, handshakes, timeout_s, result)
+        return _result(result)
+
+    def publish(self, data: str) -> None:
+        """Say what every connection is going to publish: JSON that holds a mark.
+
+        Raises:
+            ValueError: there is no mark in it.
+
+        """
+        for number in range(self._count):
+            text = _fill(self._dialect.envelope, number).replace("{data}", data)
+            if self._library.load_message(self._load, number, *_text(text)):
+                message = f"no mark in {text[:80]}"
+                raise ValueError(message)
+
+    def fanout(
+        self,
+        count: int,
+        *,
+        window: int = 16,
+        rate: float = 0,
+        publishers: int = 1,
+        quiet_s: float = 2,
+        timeout_s: float = 30,
+    ) -> Result:
+        """Have the first connections publish in turn; everybody is to get everything.
+
+        At most ``window`` messages are under way, or else ``rate`` of them are due per second. It
+        ends when all have arrived, or none has for ``quiet_s`` (0: however long), or at the
+        timeout.
+        """
+        result = _Result()
+        self._library.load_fanout(
+            self._load, publishers, self._sent, count, window, rate, quiet_s, timeout_s, result
+        )
+        self._sent += result.sent
+        return _result(result, one_order=publishers == 1)
+
+    def echo(self, rounds: int, *, timeout_s: float = 30) -> Result:
+        """Have each connection send, wait for its own message, and send again."""
+        result = _Result()
+        self._library.load_echo(self._load, rounds, timeout_s, result)
+        return _result(result)
+
+    def idle(self, seconds: float) -> int:
+        """Read and answer pings; return how much happened."""
+        return int(self._library.load_idle(self._load, seconds))
+
+    def settle(self, quiet_s: float = 0.1, timeout_s: float = 15) -> None:
+        """Read until nothing comes any more."""
+        deadline = time.monotonic() + timeout_s
+        while self.idle(quiet_s) and time.monotonic() < deadline:
+            pass
+
+    def stall(self, number: int, *, stalled: bool = True) -> None:
+        """Stop reading from a connection, or start again."""
+        self._library.load_stall(self._load, number, stalled)
+
+    def ending(self, number: int) -> str:
+        """Return how a connection ended, in a few words."""
+        code = self._library.load_close_code(self._load, number)
+        if code == 0:
+            return "not closed"
+        if code == NO_CLOSE_FRAME:
+            return "closed without a close frame"
+        return f"closed with {code}" if code > 0 else f"cut off ({errno.errorcode[-code]})"
+
+
+def _fill(text: str, number: int) -> str:
+    return text.replace("{i}", str(number))
+
+
+def _result(result: _Result, *, one_order: bool = True) -> Result:
+    buckets = list(result.latency)
+    return Result(
+        sent=result.sent,
+        expected=result.expected,
+        received=result.received,
+        duplicates=result.duplicates,
+        late=result.late if one_order else 0,
+        closed=result.closed,
+        seconds=result.seconds,
+        busy=result.busy,
+        p50_ms=quantile_ms(buckets, 0.50),
+        p99_ms=quantile_ms(buckets, 0.99),
+        timeline=tuple(result.slots),
+        error=result.error.decode(errors="replace"),
+    )

@@ -1,0 +1,214 @@
+"""How things are measured: one function for each kind of question."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .load import SLOT_S, Dialect, Load, Result, payload
+from .processes import Failed, Meter, Spent, forget_peak, memory_bytes, pinned
+from .results import Metric, Sample
+from .servers import Running, Server
+
+MESSAGE_BYTES = 128
+LARGE_MESSAGE_BYTES = 4096
+ENDLESS = 10_000_000
+
+DELIVERIES = Metric("deliveries/s")
+P50 = Metric("p50, ms", more_is_better=False, digits=2)
+P99 = Metric("p99, ms", more_is_better=False, digits=2)
+CPU = Metric("CPU s per million", more_is_better=False, digits=2)
+ROUND_TRIPS = Metric("round trips/s")
+CONNECTS = Metric("connects/s")
+MEMORY = Metric("KiB per connection", more_is_better=False, digits=1)
+KEPT = Metric("% kept by the others", digits=1)
+GROWTH = Metric("MB grown", more_is_better=False, digits=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long things are measured."""
+
+    seconds: float
+    warm_up_s: float
+    latency_s: float
+    slow_s: float
+    connections: int
+    repeats_s: float
+    """How much time repetitions may take in all."""
+    every_server: bool
+
+
+QUICK = Effort(0.7, 0.4, 1.5, 4.0, connections=2_000, repeats_s=15.0, every_server=False)
+FULL = Effort(1.2, 0.5, 4.0, 8.0, connections=5_000, repeats_s=240.0, every_server=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One row of a scenario: a server, and what is special about it there."""
+
+    server: Server
+    name: str
+    title: str
+    dialect: Dialect | None = None
+    publishers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One subject's turn."""
+
+    running: Running
+    subject: Subject
+    effort: Effort
+    generator_core: int | None
+
+    @contextmanager
+    def load(self, count: int, *, echo: bool = False) -> Iterator[Load]:
+        """Yield connections that are yet to be opened, spread over the server's processes."""
+        server, ports = self.subject.server, self.running.ports
+        dialect = self.subject.dialect or (server.echo if echo else server.dialect)
+        path = server.echo_path if echo else server.path
+        with pinned(self.generator_core), Load(dialect) as load:
+            for number in range(count):
+                load.add(ports[number * len(ports) // count], path, server.headers)
+            yield load
+
+    @contextmanager
+    def connected(
+        self, count: int, *, echo: bool = False, message_bytes: int = MESSAGE_BYTES
+    ) -> Iterator[Load]:
+        """Yield open connections that have something to publish.
+
+        Raises:
+            Failed: not all of them can be opened.
+
+        """
+        with self.load(count, echo=echo) as load:
+            connected = load.connect()
+            if connected.missing:
+                message = f"{connected.received} of {count} connect: {connected.error}"
+                raise Failed(message)
+            load.publish(payload(message_bytes))
+            load.settle()
+            yield load
+
+    def meter(self) -> Meter:
+        """Return a meter of what the server spends from now on."""
+        return Meter(self.running.pids, self.running.core)
+
+
+def _sample(result: Result, spent: Spent, values: dict[Metric, float | None]) -> Sample:
+    if result.received and spent.cpu_s is not None:
+        values[CPU] = spent.cpu_s / result.received * 1e6
+    return Sample(values, result.complaint, result.busy, spent.foreign)
+
+
+def _pace(warm_up: Result, connections: int) -> float:
+    """Return how often per second each connection gets something."""
+    if not warm_up.received:
+        message = f"delivers nothing: {warm_up.error or 'nobody says why'}"
+        raise Failed(message)
+    return warm_up.per_second / connections
+
+
+def fanout(members: int, window: int) -> Callable[[Trial], Sample]:
+    """Return what measures deliveries with at most a window of messages under way."""
+
+    def measure(trial: Trial) -> Sample:
+        effort, publishers = trial.effort, trial.subject.publishers
+        with trial.connected(members) as load:
+            warm_up = load.fanout(
+                ENDLESS, window=window, publishers=publishers, timeout_s=effort.warm_up_s
+            )
+            load.settle()
+            count = max(20, int(_pace(warm_up, members) * effort.seconds))
+            meter = trial.meter()
+            result = load.fanout(
+                count, window=window, publishers=publishers, timeout_s=10 * effort.seconds
+            )
+            return _sample(result, meter.read(), {DELIVERIES: result.per_second})
+
+    return measure
+
+
+def latency(members: int, rate: float) -> Callable[[Trial], Sample]:
+    """Return what measures how long deliveries take at a fixed rate of messages per second."""
+
+    def measure(trial: Trial) -> Sample:
+        seconds = trial.effort.latency_s
+        with trial.connected(members) as load:
+            load.fanout(int(rate * trial.effort.warm_up_s), rate=rate)
+            load.settle()
+            meter = trial.meter()
+            result = load.fanout(int(rate * seconds), rate=rate, timeout_s=2 * seconds + 5)
+            return _sample(result, meter.read(), {P99: result.p99_ms, P50: result.p50_ms})
+
+    return measure
+
+
+def echo(connections: int) -> Callable[[Trial], Sample]:
+    """Return what measures round trips of connections that hear from themselves."""
+
+    def measure(trial: Trial) -> Sample:
+        with trial.connected(connections, echo=True) as load:
+            pace = _pace(load.echo(50), connections)
+            pace = _pace(load.echo(max(20, int(pace * trial.effort.warm_up_s))), connections)
+            meter = trial.meter()
+            result = load.echo(max(20, int(pace * trial.effort.seconds)))
+            return _sample(result, meter.read(), {ROUND_TRIPS: result.per_second})
+
+    return measure
+
+
+def connect(trial: Trial) -> Sample:
+    """Measure how fast connections open, with 32 handshakes under way."""
+    with trial.connected(200):
+        pass
+    with trial.load(trial.effort.connections) as load:
+        meter = trial.meter()
+        result = load.connect()
+        return _sample(result, meter.read(), {CONNECTS: result.per_second})
+
+
+def memory(trial: Trial) -> Sample:
+    """Measure what an idle connection keeps resident."""
+    # A few only: what they leave behind is used again, and would be missing later.
+    with trial.connected(10):
+        pass
+    time.sleep(0.3)
+    before = memory_bytes(trial.running.pids)
+    with trial.connected(trial.effort.connections) as load:
+        load.idle(1.0)
+        after = memory_bytes(trial.running.pids)
+    if before is None or after is None:
+        message = "/proc does not tell here"
+        raise Failed(message)
+    return Sample({MEMORY: (after - before) / trial.effort.connections / 1024})
+
+
+def slow_consumer(members: int) -> Callable[[Trial], Sample]:
+    """Return what measures what one member that stops reading does to the others."""
+
+    def measure(trial: Trial) -> Sample:
+        seconds, stalled, pids = trial.effort.slow_s, members - 1, trial.running.pids
+        with trial.connected(members, message_bytes=LARGE_MESSAGE_BYTES) as load:
+            load.fanout(ENDLESS, timeout_s=trial.effort.warm_up_s)
+            pace = _pace(load.fanout(ENDLESS, timeout_s=seconds / 4), members)
+            load.settle()
+            load.stall(stalled)
+            forget_peak(pids)
+            before = memory_bytes(pids)
+            result = load.fanout(ENDLESS, quiet_s=0, timeout_s=seconds)
+            peak = memory_bytes(pids, peak=True)
+            # What the system's own buffers hold comes first, and hides what the server does.
+            tail = result.timeline[int(seconds / 2 / SLOT_S) : int(seconds / SLOT_S)]
+            kept = sum(tail) / (len(tail) * SLOT_S) / (members - 1) / pace
+            load.stall(stalled, stalled=False)
+            load.settle(0.5, timeout_s=5)
+            growth = None if before is None or peak is None else (peak - before) / 1e6
+            remark = f"the slow one: {load.ending(stalled)}"
+            remarks = "; ".join(filter(None, [remark, result.error]))
+            return Sample({KEPT: 100 * kept, GROWTH: growth}, remarks, result.busy)
+
+    return measure

@@ -1,0 +1,237 @@
+"""Server processes: on a core of their own, with what they use read from ``/proc``."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.combination import TEMPLATE
+
+from .environment import CACHE
+
+START_S = 30.0
+STOP_S = 5.0
+
+PROC = Path("/proc")
+
+
+class Failed(Exception):
+    """A server did not do what it was to do; the message says what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Where the servers and the generator run; None is wherever the system likes."""
+
+    server: int | None = None
+    generator: int | None = None
+    reason: str = ""
+    """Why nothing is pinned."""
+
+
+def choose_cores() -> Cores:
+    """Return two cores of this machine, if possible not two halves of a physical one."""
+    if not hasattr(os, "sched_setaffinity"):
+        return Cores(reason="this system cannot pin processes to cores")
+    server, *others = sorted(os.sched_getaffinity(0))
+    if not others:
+        return Cores(reason="there is only one core")
+    siblings = _siblings(server)
+    return Cores(server, next((core for core in others if core not in siblings), others[0]))
+
+
+def _siblings(core: int) -> set[int]:
+    path = f"/sys/devices/system/cpu/cpu{core}/topology/core_cpus_list"
+    with suppress(OSError, ValueError):
+        ranges = [part.split("-") for part in Path(path).read_text("ascii").strip().split(",")]
+        return {core for each in ranges for core in range(int(each[0]), int(each[-1]) + 1)}
+    return set()
+
+
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """Keep this thread, and what it starts, on a core."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports of this machine that nobody listens on."""
+    with ExitStack() as stack:
+        listeners = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+def answers(port: int, path: str | None) -> bool:
+    """Return whether a server accepts connections, and a GET of the path, if any, with 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.connect()
+        if path is None:
+            return True
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """How a server is started. ``{port}`` stands for where it listens."""
+
+    command: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str]
+
+    def at(self, port: int, env: Mapping[str, str]) -> "Program":
+        """Return the program with its port and some more environment."""
+        return Program(
+            tuple(part.replace("{port}", str(port)) for part in self.command),
+            self.cwd,
+            {
+                name: value.replace("{port}", str(port))
+                for name, value in {**self.env, **env}.items()
+            },
+        )
+
+
+class Process:
+    """A running server."""
+
+    def __init__(self, program: Program, name: str, core: int | None) -> None:
+        self._log = CACHE / "logs" / f"{name}.log"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as log, pinned(core):
+            self._process = subprocess.Popen(
+                program.command,
+                cwd=program.cwd,
+                env=program.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl+C is for the benchmark, which then stops it
+            )
+        self.pid = self._process.pid
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Wait until it is what it is to be.
+
+        Raises:
+            Failed: it is not in time.
+
+        """
+        deadline = time.monotonic() + START_S
+        while not ready():
+            if self._process.poll() is not None:
+                message = f"does not start: {self._last_words()}"
+                raise Failed(message)
+            if time.monotonic() > deadline:
+                message = f"is not ready after {START_S:.0f} s: {self._last_words()}"
+                raise Failed(message)
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it, in any case."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _last_words(self) -> str:
+        text = self._log.read_text(encoding="utf-8", errors="replace")
+        # Where things are on this machine is nobody's business.
+        lines = text.replace(f"{TEMPLATE}/", "").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
+
+
+def memory_bytes(pids: Sequence[int], *, peak: bool = False) -> int | None:
+    """Return what processes keep resident, or kept at most; None where ``/proc`` does not tell."""
+    total, name = 0, "VmHWM:" if peak else "VmRSS:"
+    for pid in pids:
+        try:
+            words = (PROC / str(pid) / "status").read_text("ascii").split()
+            total += int(words[words.index(name) + 1]) * 1024
+        except (OSError, ValueError):
+            return None
+    return total
+
+
+def forget_peak(pids: Sequence[int]) -> None:
+    """Have the peak of memory begin anew, if the system can do that."""
+    for pid in pids:
+        with suppress(OSError):
+            (PROC / str(pid) / "clear_refs").write_text("5", "ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a measurement cost. None is what ``/proc`` does not tell."""
+
+    cpu_s: float | None
+    foreign: float | None
+    """The share of the servers' core that something else had while they wanted it."""
+
+
+class Meter:
+    """Reads what servers spend from its creation on."""
+
+    def __init__(self, pids: Sequence[int], core: int | None) -> None:
+        self._pids, self._core = pids, core
+        self._at = time.monotonic()
+        self._threads = _threads(pids)
+        self._stolen_s = _stolen_s(core)
+
+    def read(self) -> Spent:
+        """Return what was spent so far."""
+        seconds = time.monotonic() - self._at
+        ran, waited = {}, {}
+        for thread, (run_s, wait_s) in _threads(self._pids).items():
+            before = self._threads.get(thread, (0.0, 0.0))
+            ran[thread], waited[thread] = run_s - before[0], wait_s - before[1]
+        if not ran:
+            return Spent(None, None)
+        cpu_s = sum(ran.values())
+        if self._core is None:
+            return Spent(cpu_s, None)
+        # While one thread waited for the core, the servers' others may have had it.
+        foreign_s = max(0.0, *(waited[thread] - (cpu_s - ran[thread]) for thread in ran))
+        return Spent(cpu_s, (foreign_s + _stolen_s(self._core) - self._stolen_s) / seconds)
+
+
+def _threads(pids: Sequence[int]) -> dict[str, tuple[float, float]]:
+    """Return each thread's seconds on a core, and waiting for one."""
+    times = {}
+    for path in (path for pid in pids for path in PROC.glob(f"{pid}/task/*/schedstat")):
+        with suppress(OSError):  # the thread has ended
+            run_ns, wait_ns, _ = path.read_text("ascii").split()
+            times[path.parent.name] = (int(run_ns) / 1e9, int(wait_ns) / 1e9)
+    return times
+
+
+def _stolen_s(core: int | None) -> float:
+    """Return the seconds in which a virtual machine's host gave the core to somebody else."""
+    with suppress(OSError):
+        for line in (PROC / "stat").read_text("ascii").splitlines():
+            name, *ticks = line.split()
+            if name == f"cpu{core}":
+                return int(ticks[7]) / os.sysconf("SC_CLK_TCK")
+    return 0.0

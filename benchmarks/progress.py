@@ -1,0 +1,50 @@
+"""How far it is: one line that changes on a terminal, a line for each measurement elsewhere."""
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+
+class Progress:
+    """Tells what is being done, of how much."""
+
+    def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
+        self._total = total
+        self._done = 0
+        self._stream = stream
+        self._start = time.monotonic()
+
+    def begin(self, what: str) -> None:
+        """Tell what is done next."""
+        if self._stream.isatty():
+            self._change(self._line(self._done + 1, what))
+
+    def end(self, what: str) -> None:
+        """Tell what came of it."""
+        self._done += 1
+        line = self._line(self._done, what)
+        if self._stream.isatty():
+            self._change(line)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def say(self, line: str) -> None:
+        """Tell something that is to stay."""
+        self.clear()
+        print(line, file=self._stream, flush=True)
+
+    def clear(self) -> None:
+        """Take the changing line away."""
+        if self._stream.isatty():
+            self._change("")
+
+    def _line(self, number: int, what: str) -> str:
+        minutes, seconds = divmod(int(time.monotonic() - self._start), 60)
+        width = len(str(self._total))
+        return f"[{number:{width}}/{self._total}, {minutes}:{seconds:02}] {what}"
+
+    def _change(self, line: str) -> None:
+        columns = shutil.get_terminal_size().columns
+        self._stream.write(f"\r\x1b[K{line[: columns - 1]}")
+        self._stream.flush()

@@ -1,0 +1,210 @@
+"""What is measured, on which servers, and what the service is meant to reach."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .measurements import (
+    CONNECTS,
+    CPU,
+    DELIVERIES,
+    GROWTH,
+    KEPT,
+    MEMORY,
+    P50,
+    P99,
+    ROUND_TRIPS,
+    Subject,
+    Trial,
+    connect,
+    echo,
+    fanout,
+    latency,
+    memory,
+    slow_consumer,
+)
+from .results import Metric, Sample, Target
+from .servers import (
+    BROADCASTER,
+    C_LOOP,
+    CHANNELS,
+    LITESTAR,
+    MANAGER,
+    MANAGER_ONCE,
+    MANAGER_REDIS,
+    NODE_SOCKETIO,
+    NODE_WS,
+    SERVICE_ROOM,
+    SOCKETIO,
+    THIS,
+    WEBSOCKETS,
+    Server,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A question, and who is asked. The first subject is the service."""
+
+    name: str
+    title: str
+    description: str
+    metrics: tuple[Metric, ...]
+    measure: Callable[[Trial], Sample]
+    subjects: tuple[Subject, ...]
+    targets: tuple[Target, ...]
+    only_full: tuple[Subject, ...] = ()
+    rounds: tuple[int, int] = (3, 5)
+    """How often everybody is measured in a quick run, and in a full one."""
+    processes: int = 1
+    fresh: bool = False
+    """Whether each measurement needs new processes."""
+    redis: bool = False
+    plotted: bool = True
+
+
+def _subjects(*servers: Server) -> tuple[Subject, ...]:
+    return tuple(Subject(server, server.name, server.title) for server in servers)
+
+
+MORE = (WEBSOCKETS, MANAGER_ONCE, LITESTAR, BROADCASTER, SOCKETIO, NODE_SOCKETIO, CHANNELS)
+
+SCENARIOS = (
+    Scenario(
+        "fanout",
+        "Fan-out to 100",
+        "One of 100 members publishes; 16 messages are under way at a time.",
+        (DELIVERIES, CPU),
+        fanout(100, window=16),
+        _subjects(THIS, MANAGER, NODE_WS, C_LOOP),
+        (
+            Target(DELIVERIES, at_least=12, beside="manager"),
+            Target(DELIVERIES, at_least=6, beside="node-ws"),
+            Target(DELIVERIES, at_least=4, beside="c-loop"),
+        ),
+        only_full=_subjects(*MORE),
+    ),
+    Scenario(
+        "room",
+        "The same in a room",
+        "As above, with `publish` to a room instead of `broadcast` to everybody.",
+        (DELIVERIES, CPU),
+        fanout(100, window=16),
+        (
+            Subject(THIS, "room", "in a room", SERVICE_ROOM),
+            Subject(THIS, "everybody", "to everybody"),
+        ),
+        (Target(DELIVERIES, at_least=0.8, beside="everybody"),),
+        plotted=False,
+    ),
+    Scenario(
+        "one-by-one",
+        "Fan-out to 100, one message at a time",
+        "The next message is published when the last one has arrived everywhere.",
+        (DELIVERIES, CPU),
+        fanout(100, window=1),
+        _subjects(THIS, MANAGER, NODE_WS, C_LOOP),
+        (
+            Target(DELIVERIES, at_least=0.7, beside="c-loop"),
+            Target(DELIVERIES, at_least=1.1, beside="node-ws"),
+        ),
+    ),
+    Scenario(
+        "fanout-1000",
+        "Fan-out to 1,000",
+        "One of 1,000 members publishes; 16 messages are under way at a time.",
+        (DELIVERIES, CPU),
+        fanout(1000, window=16),
+        _subjects(THIS, MANAGER),
+        (Target(DELIVERIES, at_least=15, beside="manager"),),
+        only_full=_subjects(NODE_WS, C_LOOP),
+        rounds=(2, 3),
+    ),
+    Scenario(
+        "publishers",
+        "20 publishers",
+        "20 of 100 members publish in turn, 16 messages under way, instead of one member.",
+        (DELIVERIES, CPU),
+        fanout(100, window=16),
+        (
+            Subject(THIS, "twenty", "20 publishers", publishers=20),
+            Subject(THIS, "one", "1 publisher"),
+        ),
+        (Target(DELIVERIES, at_least=0.8, beside="one"),),
+        plotted=False,
+    ),
+    Scenario(
+        "latency",
+        "Latency, 99th percentile",
+        "100 messages per second to 100 members, each stamped with the time it was due.",
+        (P99, P50, CPU),
+        latency(100, rate=100),
+        _subjects(THIS, MANAGER, NODE_WS, C_LOOP),
+        (
+            Target(P99, at_most=1.8, beside="c-loop"),
+            *(Target(P99, at_most=1, beside=each.name) for each in (MANAGER, NODE_WS, *MORE)),
+        ),
+        only_full=_subjects(*MORE),
+        rounds=(3, 3),
+    ),
+    Scenario(
+        "echo",
+        "Echo",
+        "Each of 100 connections sends to itself and waits for it. The service checks each "
+        "message, and delivers it to a user by name; the others return it.",
+        (ROUND_TRIPS, CPU),
+        echo(100),
+        _subjects(THIS, MANAGER),
+        (Target(ROUND_TRIPS, at_least=1.2, beside="manager"),),
+        only_full=_subjects(NODE_WS, WEBSOCKETS, LITESTAR, C_LOOP),
+        rounds=(3, 3),
+    ),
+    Scenario(
+        "connect",
+        "Connecting",
+        "32 handshakes are under way at a time. The service verifies a token, and counts once its "
+        "`welcome` has come; the others let everybody in.",
+        (CONNECTS,),
+        connect,
+        _subjects(THIS, MANAGER),
+        (Target(CONNECTS, at_least=1.3, beside="manager"),),
+        only_full=_subjects(NODE_WS, WEBSOCKETS),
+        rounds=(2, 3),
+    ),
+    Scenario(
+        "memory",
+        "Memory of an idle connection",
+        "Resident memory that came with all these connections, shared by their number.",
+        (MEMORY,),
+        memory,
+        _subjects(THIS, MANAGER, WEBSOCKETS),
+        (Target(MEMORY, at_most=24),),
+        only_full=_subjects(NODE_WS),
+        rounds=(1, 2),
+        fresh=True,
+    ),
+    Scenario(
+        "redis",
+        "Two processes through Redis",
+        "50 and 50 members; the two processes share the servers' core.",
+        (DELIVERIES, CPU),
+        fanout(100, window=16),
+        _subjects(THIS, MANAGER_REDIS),
+        (Target(DELIVERIES, at_least=8, beside="manager-redis"),),
+        rounds=(2, 3),
+        processes=2,
+        redis=True,
+    ),
+    Scenario(
+        "slow",
+        "Beside a slow consumer",
+        "1 of 20 members stops reading messages of 4 KiB; what the others get in the second half "
+        "of the time, beside what they got before.",
+        (KEPT, GROWTH),
+        slow_consumer(20),
+        _subjects(THIS, MANAGER),
+        (Target(KEPT, at_least=95), Target(GROWTH, at_most=5)),
+        only_full=_subjects(NODE_WS, *MORE),
+        rounds=(1, 3),
+        fresh=True,
+    ),
+)

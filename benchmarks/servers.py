@@ -1,0 +1,271 @@
+"""The servers that are compared, and how each is started."""
+
+import base64
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.process import environment
+
+from .compiler import compiled
+from .environment import (
+    CACHE,
+    PEERS,
+    PEERS_LOCK,
+    lock_python,
+    node_package,
+    service,
+    service_python,
+    valkey_server,
+)
+from .load import Dialect, Expect, Send
+from .processes import Process, Program, answers, free_ports
+
+ONE_DAY_S = 86_400
+MAX_CONNECTIONS = 20_000
+JWT_SECRET = secrets.token_urlsafe(32)
+
+JSON = Dialect()
+SERVICE = Dialect(
+    greeting=(Expect('"welcome"'),),
+    envelope='{"type":"broadcast","echo":true,"data":{data}}',
+    asked='{"type":"ping"',
+    answer='{"type":"pong"}',
+)
+SERVICE_ROOM = Dialect(
+    greeting=(
+        *SERVICE.greeting,
+        Send('{"type":"join","room":"benchmark","id":"{i}"}'),
+        Expect('"ok"'),
+    ),
+    envelope='{"type":"publish","room":"benchmark","echo":true,"data":{data}}',
+    asked=SERVICE.asked,
+    answer=SERVICE.answer,
+)
+SERVICE_ECHO = Dialect(
+    greeting=SERVICE.greeting,
+    envelope='{"type":"send","to":"user-{i}","data":{data}}',
+    asked=SERVICE.asked,
+    answer=SERVICE.answer,
+)
+# Engine.IO 4 and Socket.IO 5: https://socket.io/docs/v4/socket-io-protocol/
+SOCKET_IO = Dialect(
+    greeting=(Expect("0{"), Send("40"), Expect("40"), Send('420["join"]'), Expect("430")),
+    envelope='42["message",{data}]',
+    asked="2",
+    answer="3",
+)
+SOCKET_IO_PATH = "/socket.io/?EIO=4&transport=websocket"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server: what it is, how it is started and spoken to. ``{i}`` is a connection's number."""
+
+    name: str
+    title: str
+    what: str
+    prepare: Callable[[], Program]
+    """Install what is missing; ``{port}`` in the command is where to listen."""
+    dialect: Dialect = JSON
+    path: str = "/ws/{i}"
+    echo: Dialect = JSON
+    echo_path: str = "/echo"
+    ready_path: str | None = None
+    headers: Callable[[int], dict[str, str]] | None = None
+    packages: tuple[str, ...] = ()
+    """What of its Python packages has a version worth telling."""
+
+
+def authorization(number: int) -> dict[str, str]:
+    """Return the header that makes a connection a user of its own, good for a day (RFC 7515)."""
+    claims = {"sub": f"user-{number}", "exp": int(time.time()) + ONE_DAY_S}
+    parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims)]
+    signed = b".".join(parts)
+    signature = _base64(hmac.digest(JWT_SECRET.encode(), signed, "sha256"))
+    return {"Authorization": f"Bearer {(signed + b'.' + signature).decode()}"}
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _service() -> Program:
+    return Program(
+        (str(service_python()), "-m", "app"),
+        service(),
+        environment(
+            PORT="{port}",
+            LOG_LEVEL="WARNING",
+            JWT_SECRET=JWT_SECRET,
+            MAX_CONNECTIONS=str(MAX_CONNECTIONS),
+            MAX_CONNECTIONS_PER_USER=str(MAX_CONNECTIONS),
+        ),
+    )
+
+
+def _uvicorn(python: Callable[[], Path], app: str, **env: str) -> Callable[[], Program]:
+    """Return a preparation of an ASGI app, with the same flag for logs as the service has."""
+
+    def prepare() -> Program:
+        address = ("--host", "127.0.0.1", "--port", "{port}")
+        command = ("-m", "uvicorn", f"{app}:app", *address, "--log-level", "warning")
+        return Program((str(python()), *command), PEERS, environment(**env))
+
+    return prepare
+
+
+def _peers_python() -> Path:
+    return lock_python(PEERS_LOCK)
+
+
+def _websockets() -> Program:
+    command = (str(service_python()), "websockets_broadcast.py", "{port}")
+    return Program(command, PEERS, environment())
+
+
+def _node(package: str) -> Callable[[], Program]:
+    return lambda: Program(("node", "server.js", "{port}"), node_package(package), environment())
+
+
+def _epoll_loop() -> Program:
+    return Program((str(compiled(PEERS / "epoll_loop.c")), "{port}"), CACHE, environment())
+
+
+THIS = Server(
+    "service",
+    "this service",
+    "the project with the default answers: tokens, rooms, heartbeat, Redis",
+    _service,
+    SERVICE,
+    path="/ws",
+    echo=SERVICE_ECHO,
+    echo_path="/ws",
+    ready_path="/readyz",
+    headers=authorization,
+    packages=("fastapi", "starlette", "uvicorn", "uvloop", "websockets", "pydantic", "redis"),
+)
+MANAGER = Server(
+    "manager",
+    "FastAPI manager",
+    "the `ConnectionManager` of FastAPI's documentation, with `send_json` for each member",
+    _uvicorn(service_python, "fastapi_manager"),
+)
+MANAGER_ONCE = Server(
+    "manager-once",
+    "FastAPI, encoding once",
+    "that `ConnectionManager`, encoding each message once",
+    _uvicorn(service_python, "fastapi_manager", ENCODE="once"),
+)
+MANAGER_REDIS = Server(
+    "manager-redis",
+    "FastAPI manager, Redis",
+    "that `ConnectionManager`, one `PUBLISH` for each message, one task that subscribes",
+    _uvicorn(service_python, "fastapi_redis"),
+)
+WEBSOCKETS = Server(
+    "websockets", "websockets", "the library's own server, with `broadcast()`", _websockets
+)
+NODE_WS = Server("node-ws", "Node ws", "the broadcast in the README of `ws`", _node("node_ws"))
+C_LOOP = Server(
+    "c-loop",
+    "C loop",
+    "one epoll loop in C, one write for each message and member: what the kernel takes",
+    _epoll_loop,
+)
+LITESTAR = Server(
+    "litestar",
+    "Litestar channels",
+    "its channels plugin, in memory",
+    _uvicorn(_peers_python, "litestar_channels"),
+    packages=("litestar",),
+)
+BROADCASTER = Server(
+    "broadcaster",
+    "FastAPI broadcaster",
+    "the `broadcaster` library, in memory",
+    _uvicorn(_peers_python, "fastapi_broadcaster"),
+    packages=("broadcaster",),
+)
+CHANNELS = Server(
+    "channels",
+    "Django Channels",
+    "a group, with the layer in memory, on uvicorn",
+    _uvicorn(_peers_python, "django_channels"),
+    packages=("channels", "django"),
+)
+SOCKETIO = Server(
+    "python-socketio",
+    "python-socketio",
+    "a room, on uvicorn",
+    _uvicorn(_peers_python, "socketio_room"),
+    SOCKET_IO,
+    SOCKET_IO_PATH,
+    packages=("python-socketio",),
+)
+NODE_SOCKETIO = Server(
+    "node-socketio",
+    "Node Socket.IO",
+    "a room",
+    _node("node_socketio"),
+    SOCKET_IO,
+    SOCKET_IO_PATH,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server's processes, all on the same core."""
+
+    core: int | None
+    ports: list[int]
+    pids: list[int]
+
+
+@contextmanager
+def running(
+    server: Server, core: int | None, *, processes: int = 1, env: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """Run a server.
+
+    Raises:
+        Failed: it does not get ready.
+        Unavailable: it cannot be installed.
+
+    """
+    program, ports = server.prepare(), free_ports(processes)
+    with ExitStack() as stack:
+        started = []
+        for port in ports:
+            process = Process(program.at(port, env or {}), f"{server.name}-{port}", core)
+            stack.callback(process.stop)
+            started.append(process)
+        for process, port in zip(started, ports, strict=True):
+            process.wait_until(partial(answers, port, server.ready_path))
+        yield Running(core, ports, [process.pid for process in started])
+
+
+@contextmanager
+def running_valkey(core: int | None) -> Iterator[str]:
+    """Run a Redis server that keeps nothing, and yield its address.
+
+    Raises:
+        Failed: it does not start.
+        Unavailable: there is none to be had.
+
+    """
+    # A socket's path may have some 100 characters only, so it is not in the cache.
+    with TemporaryDirectory() as directory, ExitStack() as stack:
+        path = Path(directory, "valkey.sock")
+        command = (valkey_server(), "--port", "0", "--unixsocket", str(path), "--save", "")
+        process = Process(Program(command, Path(directory), environment()), "valkey", core)
+        stack.callback(process.stop)
+        process.wait_until(path.exists)
+        yield f"unix://{path}"

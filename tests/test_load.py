@@ -1,0 +1,385 @@
+"""The load generator finds what servers do, and nothing else."""
+
+import asyncio
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from benchmarks.compiler import LIBRARY, compiled
+from benchmarks.environment import Unavailable
+from benchmarks.load import SOURCE, Dialect, Expect, Load, Send, payload, quantile_ms
+
+from .faulty_server import Handler, echo, room, running
+
+DEADLINE_S = 10.0
+QUIET_S = 1.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    if sys.platform != "linux":
+        pytest.skip("the load generator needs Linux")
+    try:
+        compiled(SOURCE, *LIBRARY, install=False)
+    except Unavailable as failure:
+        pytest.skip(str(failure))
+
+
+@contextmanager
+def connected(
+    handler: Handler,
+    members: int = 10,
+    *,
+    dialect: Dialect | None = None,
+    size: int = 128,
+    trickle: bool = False,
+) -> Iterator[Load]:
+    """Yield connections to a server, all open."""
+    with running(handler, trickle=trickle) as port, Load(dialect, install=False) as load:
+        for _ in range(members):
+            load.add(port, "/{i}")
+        opened = load.connect(timeout_s=DEADLINE_S)
+        assert (opened.received, opened.error) == (members, "")
+        load.publish(payload(size))
+        yield load
+
+
+def wait_until(condition: Callable[[], bool], load: Load) -> None:
+    """Let the connections read until something is so."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        load.idle(0.01)
+
+
+def test_counts_are_exact() -> None:
+    with connected(room()) as load:
+        delivered = load.fanout(500, window=8)
+    assert (delivered.sent, delivered.expected, delivered.received) == (500, 5000, 5000)
+    assert (delivered.duplicates, delivered.late, delivered.closed) == (0, 0, 0)
+    assert (delivered.missing, delivered.complaint) == (0, "")
+    assert sum(delivered.timeline) == 5000
+
+
+def test_several_publishers() -> None:
+    with connected(room()) as load:
+        delivered = load.fanout(300, publishers=7)
+    assert (delivered.received, delivered.duplicates, delivered.missing) == (3000, 0, 0)
+
+
+@pytest.mark.parametrize("size", [50, 125, 126, 127, 4096, 65_535, 65_536, 70_000])
+def test_size(size: int) -> None:
+    assert len(payload(size)) == size
+    with connected(room(), 3, size=size) as load:
+        delivered = load.fanout(20, window=4)
+    assert (delivered.received, delivered.complaint) == (60, "")
+
+
+@pytest.mark.parametrize("size", [50, 126, 70_000])
+def test_reads_of_few_bytes(size: int) -> None:
+    with connected(room(), 1, size=size, trickle=True) as load:
+        delivered = load.fanout(2)
+    assert (delivered.received, delivered.complaint) == (2, "")
+
+
+def test_losses() -> None:
+    with connected(room(lambda number, text: [] if number % 10 == 0 else [text])) as load:
+        delivered = load.fanout(100, rate=2000, quiet_s=QUIET_S)
+    assert (delivered.expected, delivered.received, delivered.missing) == (1000, 900, 100)
+    assert delivered.complaint == "100 missing"
+
+
+def test_duplicates() -> None:
+    with connected(room(lambda _, text: [text, text]), 5) as load:
+        delivered = load.fanout(100, rate=2000)
+        load.settle()
+        again = load.fanout(1, quiet_s=QUIET_S)
+    # The last message's second copies may come after the end.
+    assert delivered.received == 500
+    assert 495 <= delivered.duplicates <= 500
+    assert f"{delivered.duplicates} twice" in delivered.complaint
+    assert again.received == 5
+
+
+def test_duplicates_do_not_hide_losses() -> None:
+    with connected(room(lambda number, text: [text] * (number % 3)), 2) as load:
+        delivered = load.fanout(30, rate=2000, quiet_s=QUIET_S)
+    assert (delivered.received, delivered.missing, delivered.duplicates) == (40, 20, 20)
+
+
+def test_duplicates_of_earlier_messages() -> None:
+    earlier: list[str] = []
+
+    def with_the_one_before(_: int, text: str) -> list[str]:
+        earlier.append(text)
+        return [text, *earlier[-2:-1]]
+
+    with connected(room(with_the_one_before), 3) as load:
+        delivered = load.fanout(100, rate=2000)
+        load.settle()
+    assert (delivered.received, delivered.late, delivered.missing) == (300, 0, 0)
+    assert 294 <= delivered.duplicates <= 297
+
+
+def test_reordering() -> None:
+    held: list[str] = []
+
+    def in_pairs(number: int, text: str) -> list[str]:
+        held.append(text)
+        return [held.pop(), held.pop()] if number % 2 == 0 else []
+
+    with connected(room(in_pairs), 5) as load:
+        delivered = load.fanout(100, rate=2000)
+    assert (delivered.received, delivered.late, delivered.missing) == (500, 250, 0)
+
+
+def test_what_is_left_of_an_earlier_run_does_not_count() -> None:
+    with connected(room(delay_s=0.05), 1) as load:
+        early = load.fanout(10, window=10, timeout_s=0.01)
+        assert early.received < 10
+        delivered = load.fanout(1)
+    assert (delivered.received, delivered.duplicates, delivered.late) == (1, 0, 0)
+
+
+def test_a_delay_is_latency() -> None:
+    with connected(room(delay_s=0.02)) as load:
+        delivered = load.fanout(10, rate=20)
+    assert delivered.p50_ms >= 19
+    assert delivered.p99_ms >= 19
+
+
+def test_overload_is_latency_and_not_less_load() -> None:
+    with connected(room(delay_s=0.02)) as load:
+        delivered = load.fanout(50, rate=100)
+    assert delivered.received == 500
+    # Half a second of messages takes a second.
+    assert delivered.p99_ms >= 400
+
+
+def test_messages_tell_when_they_were_due() -> None:
+    marks: list[tuple[int, int]] = []
+
+    def note(_: int, text: str) -> list[str]:
+        marks.append((int(text.partition("@T")[2][:19]), int(text.partition("S")[2][:10])))
+        return [text]
+
+    with connected(room(note), 1) as load:
+        load.fanout(50, rate=1000)
+    start = marks[0][0]
+    assert marks == [(start + 1_000_000 * number, number) for number in range(50)]
+
+
+def test_quantiles() -> None:
+    assert quantile_ms([0, 0, 1], 0.5) == pytest.approx(2e-6)
+    assert quantile_ms([0] * 64 + [1], 0.99) == pytest.approx(64.5e-6)
+    assert quantile_ms([99, 1], 0.99) == 0
+    assert quantile_ms([98, 2], 0.99) == pytest.approx(1e-6)
+    assert quantile_ms([0], 0.99) == 0
+
+
+def test_echo() -> None:
+    with connected(echo) as load:
+        delivered = load.echo(50)
+    assert (delivered.sent, delivered.received, delivered.complaint) == (500, 500, "")
+
+
+def test_an_echo_of_something_else_does_not_count() -> None:
+    with connected(room(), 2) as load:
+        delivered = load.echo(20)
+    assert delivered.received == 40
+
+
+def test_an_echo_that_ends() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        await connection.send(await connection.recv())
+
+    with connected(handler, 1) as load:
+        delivered = load.echo(2)
+        assert load.ending(0) == "closed with 1000"
+    assert (delivered.received, delivered.error) == (1, "the server closed a connection")
+
+
+def test_dialect() -> None:
+    said: list[str] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        await connection.send("hello")
+        said.append(str(await connection.recv()))
+        await connection.send("joined")
+        async for message in connection:
+            said.append(str(message))
+            await connection.send("ping!")
+            said.append(str(await connection.recv()))
+            await connection.send(f"[{message!s}]")
+
+    dialect = Dialect(
+        greeting=(Expect("hell"), Send("join as {i}"), Expect("joined")),
+        envelope='{"to":"{i}","data":{data}}',
+        asked="ping",
+        answer="pong",
+    )
+    with connected(handler, 1, dialect=dialect) as load:
+        delivered = load.echo(1)
+    assert delivered.received == 1
+    assert said[0] == "join as 0"
+    assert said[1].startswith('{"to":"0","data":{"m":"@T')
+    assert said[2] == "pong"
+
+
+def test_a_dialect_must_keep_the_mark() -> None:
+    with (
+        pytest.raises(ValueError, match="no mark"),
+        connected(echo, 1, dialect=Dialect(envelope="data")),
+    ):
+        pass
+
+
+def test_pings_are_answered() -> None:
+    answered = threading.Event()
+
+    async def handler(connection: ServerConnection) -> None:
+        await (await connection.ping("still there?"))
+        answered.set()
+        await connection.wait_closed()
+
+    with connected(handler, 1) as load:
+        wait_until(answered.is_set, load)
+
+
+def test_a_refused_handshake_gives_the_reason() -> None:
+    with running(echo, refuse=True) as port, Load(install=False) as load:
+        for _ in range(5):
+            load.add(port)
+        opened = load.connect(timeout_s=DEADLINE_S)
+    assert (opened.received, opened.expected) == (0, 5)
+    assert opened.error == "refused: HTTP/1.1 403 Forbidden"
+
+
+def test_a_server_that_does_not_speak_websocket() -> None:
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: no\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener, Load(install=False) as load:
+
+        def serve() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        load.add(listener.getsockname()[1])
+        opened = load.connect(timeout_s=DEADLINE_S)
+        thread.join()
+    assert (opened.received, opened.error) == (0, "refused: HTTP/1.1 101 Switching Protocols")
+
+
+def test_nobody_listens() -> None:
+    with running(echo) as port:
+        pass
+    with Load(install=False) as load:
+        load.add(port)
+        assert load.connect().error == "cannot connect: Connection refused"
+
+
+def test_a_greeting_that_does_not_come() -> None:
+    dialect = Dialect(greeting=(Expect("welcome"),))
+    with running(echo) as port, Load(dialect, install=False) as load:
+        load.add(port)
+        assert load.connect(timeout_s=0.1).error == "timed out"
+
+
+def test_a_connection_closed_instead_of_a_greeting() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        await connection.close(4500)
+
+    dialect = Dialect(greeting=(Expect("welcome"),))
+    with running(handler) as port, Load(dialect, install=False) as load:
+        load.add(port)
+        assert load.connect().error == "closed with 4500 before it was ready"
+
+
+def doing(what: Callable[[ServerConnection], object], path: str, after: int) -> Handler:
+    """Return a room that does something to one connection after so many messages."""
+    connections: dict[str, ServerConnection] = {}
+
+    def fault(number: int, text: str) -> list[str]:
+        if number == after:
+            what(connections[path])
+        return [text]
+
+    serve = room(fault)
+
+    async def handler(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        connections[connection.request.path] = connection
+        await serve(connection)
+
+    return handler
+
+
+def closing(path: str, after: int) -> Handler:
+    """Return a room that closes one connection with 4008."""
+    tasks: list[asyncio.Task[None]] = []
+    return doing(
+        lambda connection: tasks.append(asyncio.create_task(connection.close(4008))), path, after
+    )
+
+
+def reset(connection: ServerConnection) -> None:
+    """End a connection as a crash would: whatever is unsent or unread is lost."""
+    tcp = connection.transport.get_extra_info("socket")
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.transport.abort()
+
+
+def test_a_publisher_closed_meanwhile() -> None:
+    with connected(closing("/0", after=10)) as load:
+        delivered = load.fanout(1000, rate=1000, quiet_s=QUIET_S)
+        assert load.ending(0) == "closed with 4008"
+        assert load.ending(1) == "not closed"
+    assert delivered.error == "the server closed a publisher's connection"
+    assert delivered.closed == 1
+
+
+def test_a_member_closed_meanwhile() -> None:
+    with connected(closing("/3", after=10)) as load:
+        delivered = load.fanout(100, rate=1000, quiet_s=QUIET_S)
+        assert load.ending(3) == "closed with 4008"
+    assert delivered.closed == 1
+    assert 0 < delivered.missing <= 91
+    assert delivered.complaint == f"{delivered.missing} missing; 1 closed"
+
+
+def test_a_stalled_member_counts_only_when_it_reads_again() -> None:
+    with connected(room(), 5) as load:
+        load.stall(4)
+        assert load.fanout(100, window=8).received == 400
+        load.stall(4, stalled=False)
+        load.settle()
+        delivered = load.fanout(10)
+    assert (delivered.received, delivered.duplicates, delivered.late) == (50, 0, 0)
+
+
+def test_a_stalled_member_cut_off() -> None:
+    with connected(doing(reset, "/4", after=50), 5) as load:
+        load.stall(4)
+        delivered = load.fanout(100, window=8)
+        wait_until(lambda: load.ending(4) != "not closed", load)
+        assert load.ending(4) == "cut off (ECONNRESET)"
+    assert (delivered.received, delivered.expected) == (400, 400)
+
+
+def test_a_fragmented_message_is_told() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send([str(message)[:9], str(message)[9:]])
+
+    with connected(handler, 1) as load:
+        delivered = load.fanout(1, quiet_s=QUIET_S)
+    assert "in several frames" in delivered.error

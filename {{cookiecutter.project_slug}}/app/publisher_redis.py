@@ -78,11 +78,13 @@ class RedisPublisher:
                     await self._send(batch)
             except Exception as failure:
                 log.warning("publishing failed", error=repr(failure))
-                self._fail(batch)
                 while self._waiting:  # which would only wait as long again
                     self._fail(self._next_batch())
+            finally:
+                self._fail(batch)
 
     def _fail(self, batch: list[Outgoing]) -> None:
+        # Those that are settled already take no notice.
         for message in batch:
             message.settle(failed=True)
 

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import OPEN
@@ -68,7 +70,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     for good. Here every close has a deadline, also those that uvicorn begins.
     """
 
-    __slots__ = ("_inbox", "_received_at", "_unparsed_bytes")
+    __slots__ = ("_cut_off", "_early", "_inbox", "_received_at", "_unparsed_bytes")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,6 +79,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self.writable = WRITABLE
         self._received_at = 0.0
         self._unparsed_bytes = 0
+        self._early = b""
+        self._cut_off: asyncio.TimerHandle | None = None
 
     @property
     def heard_at(self) -> float:
@@ -103,10 +107,23 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         """
         super().connection_lost(exc)
         self.conn.parser.close()
+        self.conn.parser_exc = None
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Do what the app says; with the handshake answered, read what came too early."""
+        await super().send(message)
+        if self._early and self.handshake_complete:
+            early, self._early = self._early, b""
+            self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
         """Read whole text messages, as long as no frame or message is unfinished."""
         self._received_at = self.loop.time()
+        if self.handshake_initiated and not self.handshake_complete:
+            self._keep_early(data)
+            return
         if self.conn.state is OPEN and not self._unparsed_bytes and self.conn.current_size is None:
             texts, size = read_texts(data, self.config.ws_max_size)
             if texts and not self._inbox.empty() and not self.read_paused:
@@ -120,7 +137,16 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             data = data[size:]
         if self.handshake_initiated:
             self._unparsed_bytes += len(data)
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except InvalidState:  # bad text, and behind it a close frame that is answered already
+            self.handle_parser_exception()
+
+    def _keep_early(self, data: bytes) -> None:
+        # A client has to wait for the answer (RFC 6455 §4.1); most that do not mean no harm.
+        self._early += data
+        if len(self._early) > self.config.ws_max_size:
+            self.transport.abort()
 
     def handle_events(self) -> None:
         """Note which frames the library has finished."""
@@ -128,6 +154,23 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             if isinstance(event, Frame):
                 self._unparsed_bytes -= masked_frame_size(len(event.data))
         super().handle_events()
+
+    def handle_ping(self) -> None:
+        """Answer, unless the peer leaves its answers unread; a later one will do (§5.5.3)."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def handle_close(self, event: Frame) -> None:
+        """Answer a close frame, or take it for the answer, and wait no longer for the rest."""
+        super().handle_close(event)
+        self._cut_off_later()
+
+    def eof_received(self) -> None:
+        """Take it for the end when the peer will send no more."""
+        super().eof_received()
+        self._cut_off_later()
 
     def pause_writing(self) -> None:
         """Make uvicorn's own `send` wait, for other routes than the service's."""
@@ -176,9 +219,10 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if self.read_paused:  # or the peer's answer would never be read
             self.read_paused = False
             self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
         self._cut_off_later()
 
     def _cut_off_later(self) -> None:
         # A transport that is only closed waits for its buffer, which a stuck peer never empties.
-        if self.close_timer is None and not self.disconnected:
-            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        if self._cut_off is None and not self.disconnected:
+            self._cut_off = self.loop.call_later(self.close_timeout, self.transport.abort)

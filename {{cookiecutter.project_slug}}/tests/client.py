@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections import deque
 from typing import Any, Self
 
@@ -25,12 +26,15 @@ class Client:
         self._unread: deque[Frame] = deque()
 
     @classmethod
-    async def open(cls, options: ConnectOptions, *, welcomed: bool = True) -> Self:
+    async def open(
+        cls, options: ConnectOptions, *, welcomed: bool = True, tls: ssl.SSLContext | None = None
+    ) -> Self:
         """Connect, and take the ``welcome``."""
         connection = await connect(
             options.uri,
             additional_headers=options.headers,
             subprotocols=[Subprotocol(name) for name in options.subprotocols] or None,
+            ssl=tls,
             proxy=None,
             compression=None,
             ping_interval=None,

@@ -6,9 +6,12 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
+import trustme
 
 from app.main import ServiceSettings
 from app.server import Server
@@ -56,6 +59,8 @@ class Live:
         self.settings = settings
         self.port = port
         self.service: Service = server.service
+        self.tls: ssl.SSLContext | None = None
+        self._tls_port = 0
         self._clients: list[Client] = []
 
     @property
@@ -65,7 +70,11 @@ class Live:
 
     async def options(self, user: str = "alice") -> ConnectOptions:
         """Return options to connect as the user."""
-        return await connect_options(self.settings, user, port=self.port)
+        options = await connect_options(self.settings, user, port=self.port)
+        if self.tls is None:
+            return options
+        plain, secure = f"ws://127.0.0.1:{self.port}", f"wss://127.0.0.1:{self._tls_port}"
+        return replace(options, uri=options.uri.replace(plain, secure))
 
     async def connect(self, user: str = "alice") -> Client:
         """Connect as the user; the connection is closed with the service at the latest."""
@@ -73,7 +82,7 @@ class Live:
 
     async def connect_with(self, options: ConnectOptions, *, welcomed: bool = True) -> Client:
         """Connect with other options."""
-        client = await Client.open(options, welcomed=welcomed)
+        client = await Client.open(options, welcomed=welcomed, tls=self.tls)
         self._clients.append(client)
         return client
 
@@ -92,6 +101,26 @@ class Live:
         """Read a route."""
         async with self.http() as http:
             return await http.get(path)
+
+    async def listen_for_tls(self) -> None:
+        """Serve on one more port, where from now on clients connect; HTTP stays in the clear."""
+        authority = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        authority.configure_trust(self.tls)
+        config = self.server.config
+        protocol_class: Any = config.http_protocol_class
+        protocol = partial(
+            protocol_class,
+            config=config,
+            server_state=self.server.server_state,
+            app_state=self.server.lifespan.state,
+        )
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(protocol, "127.0.0.1", 0, ssl=context)
+        self._tls_port = listener.sockets[0].getsockname()[1]
+        self.server.servers.append(listener)
 
     async def close_clients(self) -> None:
         """Close what `connect` has opened."""

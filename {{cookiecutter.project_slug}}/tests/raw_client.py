@@ -1,0 +1,141 @@
+"""A client without a library: it sends any bytes at all, and reads only when it is asked to."""
+
+import asyncio
+import json
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.utils import apply_mask
+
+from dev.connect import ConnectOptions
+
+from .client import DEADLINE_S
+
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+FIN = 0x80
+MASK = b"\x3d\x00\xff\x81"
+
+
+def masked(
+    payload: bytes, opcode: int = TEXT, *, fin: bool = True, reserved: int = 0, mask: bytes = MASK
+) -> bytes:
+    """Return a client's frame, legal or not; ``reserved`` is RSV1 to RSV3, as three bits."""
+    first = (FIN if fin else 0) | reserved << 4 | opcode
+    size = len(payload)
+    if size < 126:
+        header = struct.pack("!BB", first, 0x80 | size)
+    elif size < 65_536:
+        header = struct.pack("!BBH", first, 0x80 | 126, size)
+    else:
+        header = struct.pack("!BBQ", first, 0x80 | 127, size)
+    return header + mask + apply_mask(payload, mask)
+
+
+def masked_close(code: int, reason: str = "") -> bytes:
+    """Return a close frame."""
+    return masked(code.to_bytes(2) + reason.encode(), CLOSE)
+
+
+class RawClient:
+    """One connection. Every wait has a deadline."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, data: bytes) -> None:
+        """Send any bytes, in one piece if the system takes them so."""
+        self._writer.write(data)
+
+    def send_eof(self) -> None:
+        """Say that no more will be sent, and stay."""
+        self._writer.write_eof()
+
+    async def upgraded(self) -> None:
+        """Take the answer to the handshake."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await self._read(1)
+        assert head.startswith(b"HTTP/1.1 101 ")
+
+    async def frame(self) -> tuple[int, bytes]:
+        """Return the opcode and the payload of the next frame."""
+        first, size = await self._read(2)
+        assert first & FIN
+        if size == 126:
+            size = int.from_bytes(await self._read(2))
+        elif size == 127:
+            size = int.from_bytes(await self._read(8))
+        return first ^ FIN, await self._read(size)
+
+    async def text(self) -> dict[str, Any]:
+        """Return the next frame, which is a text with a JSON object."""
+        opcode, payload = await self.frame()
+        assert opcode == TEXT
+        content: dict[str, Any] = json.loads(payload)
+        return content
+
+    async def close_code(self) -> int:
+        """Skip what comes before the close frame, and return its code."""
+        while True:
+            opcode, payload = await self.frame()
+            if opcode == CLOSE:
+                return int.from_bytes(payload[:2])
+
+    async def ended(self) -> None:
+        """Wait for the end of the connection, before which nothing may come."""
+        async with asyncio.timeout(DEADLINE_S):
+            with suppress(ConnectionError):  # which is the end, too, if more was sent after it
+                assert await self._reader.read(1) == b""
+
+    def vanish(self) -> None:
+        """Reset the connection."""
+        linger = struct.pack("ii", 1, 0)
+        peer: socket.socket = self._writer.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._writer.transport.abort()
+
+    async def _read(self, size: int) -> bytes:
+        async with asyncio.timeout(DEADLINE_S):
+            return await self._reader.readexactly(size)
+
+
+@asynccontextmanager
+async def raw_client(
+    options: ConnectOptions, *, path: str | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawClient]:
+    """Connect and send the handshake, for the service's route or another."""
+    uri = urlsplit(options.uri)
+    assert uri.hostname is not None
+    peer = socket.socket()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.setblocking(False)
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.get_running_loop().sock_connect(peer, (uri.hostname, uri.port))
+        reader, writer = await asyncio.open_connection(
+            sock=peer, ssl=tls, server_hostname=tls and uri.hostname, limit=1
+        )
+    headers = {
+        "Host": uri.netloc,
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+        **options.headers,
+    }
+    if options.subprotocols:
+        headers["Sec-WebSocket-Protocol"] = ", ".join(options.subprotocols)
+    lines = [
+        f"GET {path or f'{uri.path}?{uri.query}'} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    try:
+        yield RawClient(reader, writer)
+    finally:
+        writer.transport.abort()

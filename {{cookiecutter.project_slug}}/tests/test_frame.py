@@ -1,0 +1,92 @@
+"""Frames as bytes: what is sent, and what is read without the library's help."""
+
+import json
+
+import pytest
+from websockets.frames import Frame, Opcode
+
+from app.frame import frame_payload, masked_frame_size, read_texts, text_frame
+
+from .raw_client import CLOSE, CONT, PING, PONG, masked
+
+SIZES = [0, 1, 125, 126, 127, 65_535, 65_536, 100_000]
+LIMIT = 1_000_000
+
+
+def library_frame(text: str) -> bytes:
+    """Return what a client of the `websockets` package sends."""
+    return Frame(Opcode.TEXT, text.encode()).serialize(mask=True, extensions=[])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_frames_keep_their_payload(size: int) -> None:
+    payload = b"x" * size
+    frame = text_frame(payload)
+    assert frame == Frame(Opcode.TEXT, payload).serialize(mask=False, extensions=[])
+    assert frame_payload(frame) == payload
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_size_of_a_clients_frame_is_known_by_its_payload(size: int) -> None:
+    assert masked_frame_size(size) == len(library_frame("x" * size))
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535])
+def test_a_text_is_read(size: int) -> None:
+    text = "é" * (size // 2) + "x" * (size % 2)
+    frame = library_frame(text)
+    assert read_texts(frame, LIMIT) == ([text], len(frame))
+
+
+@pytest.mark.parametrize("mask", [bytes(4), b"\xff" * 4, b"\x00\xff\x00\xff", b"\x81\x85\x00\x01"])
+def test_a_text_is_read_whatever_its_mask(mask: bytes) -> None:
+    text = json.dumps({"type": "ping"})
+    assert read_texts(masked(text.encode(), mask=mask), LIMIT)[0] == [text]
+
+
+def test_of_a_stream_that_ends_anywhere_all_whole_texts_are_read() -> None:
+    texts = ["", "a", "four", "grüße", "x" * 125, "y" * 126, "z" * 300, "", "end"]
+    frames = [library_frame(text) for text in texts]
+    stream = b"".join(frames)
+    whole = size = 0
+    for end in range(len(stream) + 1):
+        if whole < len(frames) and end == size + len(frames[whole]):
+            size = end
+            whole += 1
+        assert read_texts(stream[:end], LIMIT) == (texts[:whole], size)
+    assert whole == len(texts)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        masked(b"", PING),
+        masked(b"pong", PONG),
+        masked(b"\x03\xe8", CLOSE),
+        masked(b"binary", 2),
+        masked(b"start", fin=False),
+        masked(b"rest", CONT),
+        masked(b"reserved", reserved=4),
+        masked(b"reserved", reserved=2),
+        masked(b"reserved", reserved=1),
+        masked(b"\xff"),
+        masked("é".encode()[:1]),
+        masked(b"\xed\xa0\x80"),
+        masked(b"x" * 101),
+        masked(b"x" * 126),
+        masked(b"x" * 65_536),
+        b"\x81\xff" + (5).to_bytes(8) + bytes(4) + b"short",
+        text_frame(b"unmasked"),
+        text_frame(b"x" * 126),
+        text_frame(b"x" * 65_536),
+    ],
+)
+def test_reading_stops_before_what_is_no_whole_text_message(other: bytes) -> None:
+    before = masked(b"x" * 100)
+    assert read_texts(other, 100) == ([], 0)
+    assert read_texts(before + other + before, 100) == (["x" * 100], len(before))
+
+
+def test_a_length_in_more_bytes_than_it_needs_is_read() -> None:
+    frame = b"\x81\xfe" + (5).to_bytes(2) + bytes(4) + b"hello"
+    assert read_texts(frame + frame, LIMIT) == (["hello", "hello"], 2 * len(frame))

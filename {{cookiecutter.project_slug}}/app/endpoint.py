@@ -117,14 +117,16 @@ class Endpoint:
         while connection.closed is None:
             await wire.arrival()
             for event in wire.take():
-                if event["type"] == "websocket.disconnect":
+                text = event.get("text")
+                if text is not None:
+                    if connection.closed is None:
+                        unanswered = await self._dispatcher.dispatch(service, connection, text)
+                elif event["type"] == "websocket.disconnect":
                     connection.lost(Close(event.get("code") or NO_STATUS, "closed by the client"))
-                elif (text := event.get("text")) is None:
+                else:
                     connection.close(UNSUPPORTED_DATA)
-                elif connection.closed is None:
-                    unanswered = await self._dispatcher.dispatch(service, connection, text)
                 handled += 1
-                if handled % BURST == 0:
+                if handled % BURST == 0 or service.flusher.full:
                     if unanswered is not None:
                         await wait([unanswered])
                     await service.flusher.catch_up()

@@ -13,6 +13,9 @@ from typing import Protocol
 SLICE = 256
 """How many connections are flushed in a row, which takes about a millisecond."""
 
+FULL = 50_000
+"""How many frames may be handed to connections in one turn before their senders had better wait."""
+
 
 class Flushable(Protocol):
     """What can write all that waits in it."""
@@ -31,12 +34,22 @@ class Flusher:
     def __init__(self) -> None:
         self._waiting: defaultdict[object, list[Flushable]] = defaultdict(list)
         self._slices: deque[Iterator[Flushable]] = deque()
+        self._frames = 0
         self._busy = False
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def waiting(self, source: object) -> list[Flushable]:
-        """Return the list to which a source adds each connection whose outbox was empty."""
+    @property
+    def full(self) -> bool:
+        """Whether enough was handed out in this turn of the loop."""
+        return self._frames >= FULL
+
+    def waiting(self, source: object, frames: int = 1) -> list[Flushable]:
+        """Return the list to which a source adds each connection whose outbox was empty.
+
+        ``frames`` is how many the source is about to hand to connections.
+        """
+        self._frames += frames
         if not self._busy:
             self._busy = True
             self._idle.clear()
@@ -52,6 +65,7 @@ class Flusher:
     def _flush(self) -> None:
         self._slices.extend(iter(connections) for connections in self._waiting.values())
         self._waiting.clear()
+        self._frames = 0
         try:
             self._flush_slice()
         finally:

@@ -121,9 +121,6 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Read whole text messages, as long as no frame or message is unfinished."""
         self._received_at = self.loop.time()
-        if self.handshake_initiated and not self.handshake_complete:
-            self._keep_early(data)
-            return
         if self.conn.state is OPEN and not self._unparsed_bytes and self.conn.current_size is None:
             texts, size = read_texts(data, self.config.ws_max_size)
             if texts and not self._inbox.empty() and not self.read_paused:
@@ -136,6 +133,9 @@ class FrameProtocol(WebSocketsSansIOProtocol):
                 return
             data = data[size:]
         if self.handshake_initiated:
+            if not self.handshake_complete:
+                self._keep_early(data)
+                return
             self._unparsed_bytes += len(data)
         try:
             super().data_received(data)

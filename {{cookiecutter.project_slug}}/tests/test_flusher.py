@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.flusher import SLICE, Flusher
+from app.flusher import FULL, SLICE, Flusher
 
 from .client import DEADLINE_S
 
@@ -89,3 +89,13 @@ async def test_all_are_flushed_once(count: int) -> None:
     flusher.waiting(None).extend(Note(str(number), flushed) for number in range(count))
     await catch_up(flusher)
     assert flushed == [str(number) for number in range(count)]
+
+
+async def test_it_is_full_until_the_next_flush() -> None:
+    flusher = Flusher()
+    flusher.waiting("many", FULL - 1)
+    assert not flusher.full
+    flusher.waiting("one more")
+    assert flusher.full
+    await catch_up(flusher)
+    assert not flusher.full

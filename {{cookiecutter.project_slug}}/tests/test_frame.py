@@ -72,19 +72,24 @@ def test_of_a_stream_that_ends_anywhere_all_whole_texts_are_read() -> None:
         masked(b"\xff"),
         masked("é".encode()[:1]),
         masked(b"\xed\xa0\x80"),
-        masked(b"x" * 101),
-        masked(b"x" * 126),
-        masked(b"x" * 65_536),
-        b"\x81\xff" + (5).to_bytes(8) + bytes(4) + b"short",
-        text_frame(b"unmasked"),
-        text_frame(b"x" * 126),
-        text_frame(b"x" * 65_536),
+        masked(bytes(65_536), mask=bytes(4)),
+        b"\x81\xff" + (5).to_bytes(8) + bytes(4) + b"short" + bytes(127),
+        text_frame(bytes(4)) + bytes(4),
+        text_frame(bytes(126)),
+        text_frame(bytes(65_536)),
     ],
 )
 def test_reading_stops_before_what_is_no_whole_text_message(other: bytes) -> None:
     before = masked(b"x" * 100)
-    assert read_texts(other, 100) == ([], 0)
-    assert read_texts(before + other + before, 100) == (["x" * 100], len(before))
+    assert read_texts(other, LIMIT) == ([], 0)
+    assert read_texts(before + other + before, LIMIT) == (["x" * 100], len(before))
+
+
+@pytest.mark.parametrize("limit", [0, 1, 125, 126, 127, 65_534])
+def test_reading_stops_before_what_is_too_large(limit: int) -> None:
+    allowed = masked(b"x" * limit)
+    assert read_texts(allowed, limit) == (["x" * limit], len(allowed))
+    assert read_texts(allowed + masked(b"x" * (limit + 1)), limit)[1] == len(allowed)
 
 
 def test_a_length_in_more_bytes_than_it_needs_is_read() -> None:

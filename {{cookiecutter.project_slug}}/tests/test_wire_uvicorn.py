@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 
 from app.commands import Dispatcher
 from app.connection import Connection
+from app.frame import text_frame
 from app.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
 from app.wire_uvicorn import FrameProtocol
 
@@ -152,15 +153,20 @@ def legal_stream() -> bytes:
             masked(b" " + ping(2) + b"\n"),
             masked(ping(3)),
             masked(ping(4)),
-            masked(b"payload", PING),
+            DISGUISED_PING,
+            DISGUISED_TEXT,
             masked(b"unasked", PONG),
             masked(ping("last")),
         ]
     )
 
 
-ANSWERED = ["1", "126 bytes", "in three", "empty", "ü", "2", "3", "4", "last"]
-PONGS = [b"", b"inside", b"payload"]
+# What follows its header, or its mask, looks like a text message of its own.
+DISGUISED_PING = masked(masked(ping("hidden"), mask=bytes(4)), PING, mask=bytes(4))
+DISGUISED_TEXT = masked(b" " * 8 + ping("disguised"), mask=b"\xa1\xa0\x00\x00")
+
+ANSWERED = ["1", "126 bytes", "in three", "empty", "ü", "2", "3", "4", "disguised", "last"]
+PONGS = [b"", b"inside", DISGUISED_PING[6:]]
 
 
 async def read_all(client: RawClient) -> None:
@@ -227,15 +233,15 @@ async def test_a_length_in_more_bytes_than_it_needs_is_understood(peer: Peer) ->
 
 FRAGMENT = masked(b'{"type"', fin=False)
 
-ILLEGAL = {
+ILLEGAL: dict[str, tuple[bytes | list[bytes], int]] = {
     "unmasked": (b"\x81\x0f" + ping(1)[:15], 1002),
     "RSV1": (masked(ping(1), reserved=4), 1002),
     "RSV2": (masked(ping(1), reserved=2), 1002),
     "RSV3": (masked(ping(1), reserved=1), 1002),
     **{f"opcode {code}": (masked(b"", code), 1002) for code in (3, 4, 5, 6, 7)},
     **{f"opcode {code}": (masked(b"", code), 1002) for code in (11, 12, 13, 14, 15)},
-    "text inside a message": (FRAGMENT + masked(ping(1)), 1002),
-    "binary inside a message": (FRAGMENT + masked(b"", BINARY), 1002),
+    "text inside a message": ([FRAGMENT, masked(ping(1))], 1002),
+    "binary inside a message": ([FRAGMENT, masked(b"", BINARY)], 1002),
     "continuation of nothing": (masked(ping(1), CONT), 1002),
     "fragment of nothing": (masked(ping(1), CONT, fin=False), 1002),
     "fragmented ping": (masked(b"", PING, fin=False), 1002),
@@ -248,12 +254,12 @@ ILLEGAL = {
     "cut UTF-8": (masked("ü".encode()[:1]), 1007),
     "surrogate": (masked(b"\xed\xa0\x80"), 1007),
     "overlong UTF-8": (masked(b"\xc0\xaf"), 1007),
-    "no UTF-8 across fragments": (b"".join(fragments(b"\xc3x", 1)), 1007),
-    "no UTF-8 before an empty end": (b"".join(fragments(b"\xc3", 1)), 1007),
+    "no UTF-8 across fragments": (fragments(b"\xc3x", 1), 1007),
+    "no UTF-8 before an empty end": (fragments(b"\xc3", 1), 1007),
     "too large": (masked(b"x" * 1_001), 1009),
     "too large for 16 bits": (masked(b"x" * MAX_BYTES)[:14], 1009),
     "endless": (b"\x81\xff\x7f" + b"\xff" * 7, 1009),
-    "too large with its fragments": (b"".join(fragments(b"x" * 1_001, 500, 999)), 1009),
+    "too large with its fragments": (fragments(b"x" * 1_001, 500, 999), 1009),
     "close of one byte": (masked(b"\x03", CLOSE), 1002),
     **{f"close with {code}": (masked_close(code), 1002) for code in (0, 999, 1004, 1005, 1006)},
     **{f"close with {code}": (masked_close(code), 1002) for code in (1015, 2999, 5000, 65_535)},
@@ -263,12 +269,15 @@ ILLEGAL = {
 
 @pytest.mark.parametrize("name", ILLEGAL)
 async def test_an_illegal_frame_ends_the_connection(strict_service: Live, name: str) -> None:
-    frame, code = ILLEGAL[name]
-    middle = len(frame) // 2
-    for pieces in ([frame], [masked(ping(1)) + frame], [frame[:middle], frame[middle:]]):
+    frames, code = ILLEGAL[name]
+    if isinstance(frames, bytes):
+        middle = len(frames) // 2
+        frames = [frames[:middle], frames[middle:]]
+    whole = b"".join(frames)
+    for *before, last in ([whole], [masked(ping(1)) + whole], frames):
         async with welcomed_peer(strict_service) as peer:
-            await peer.send_pieces(pieces[0])
-            peer.client.send(b"".join(pieces[1:]))
+            await peer.send_pieces(*before)
+            peer.client.send(last)
             assert await peer.client.close_code() == code
             await peer.client.ended()
             await wait_until(lambda: is_empty(strict_service))
@@ -394,6 +403,7 @@ async def test_what_comes_after_the_services_close_is_ignored(
     peer: Peer, handled: list[str]
 ) -> None:
     peer.connection.close(TRY_AGAIN_LATER)
+    peer.protocol.write([text_frame(b"late")])
     await peer.send_pieces(masked(ping(1)) + masked(ping(2))[:-1])
     await peer.send_pieces(masked(ping(2))[-1:] + b"".join(fragments(ping(3), 4)))
     peer.client.send(masked_close(TRY_AGAIN_LATER.code))
@@ -444,6 +454,10 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
 async def test_reading_pauses_while_the_service_is_busy_and_goes_on_later(
     peer: Peer, ready: asyncio.Event
 ) -> None:
+    ready.set()
+    await peer.send_pieces(legal_stream())
+    await read_all(peer.client)
+    ready.clear()
     numbers = [str(number) for number in range(200)]
     for number in numbers[:2]:
         await peer.send_pieces(masked(ping(number)))
@@ -614,7 +628,9 @@ async def test_other_routes_hear_of_the_end(strict_service: Live) -> None:
         await client.ended()
 
 
-async def test_other_routes_wait_for_a_slow_reader(strict_service: Live) -> None:
+async def test_another_route_waits_for_a_slow_reader_alone(
+    strict_service: Live,
+) -> None:
     sent: list[int] = []
     count, size = 40, 200_000
 
@@ -630,6 +646,8 @@ async def test_other_routes_wait_for_a_slow_reader(strict_service: Live) -> None
         await wait_until(lambda: not protocol.writable.is_set())
         assert len(sent) < count
         assert protocol.unsent_bytes() < 2 * size
+        other = await strict_service.connect("bob")
+        await other.close()
         for number in range(count):
             opcode, payload = await client.frame()
             assert (opcode, len(payload), int(payload)) == (TEXT, size, number)

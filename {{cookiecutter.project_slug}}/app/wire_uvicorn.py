@@ -157,7 +157,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         """Answer, unless the peer leaves its answers unread; a later one will do (§5.5.3)."""
-        if self.writable.is_set():
+        closing = self.conn.state is not OPEN  # the answer to a close frame waits with the pongs
+        if closing or self.writable.is_set():
             super().handle_ping()
         else:
             self.conn.data_to_send()

@@ -399,6 +399,14 @@ async def test_a_bad_frame_before_the_handshakes_answer_ends_the_connection(
         assert not loop_errors
 
 
+async def test_more_than_one_message_before_the_handshakes_answer_ends_the_connection(
+    strict_service: Live, answer: asyncio.Event
+) -> None:
+    async with early_client(strict_service, masked(b"x" * 1_001)):
+        assert not answer.is_set()
+        await wait_until(lambda: not strict_service.server.server_state.connections)
+
+
 async def test_what_comes_after_the_services_close_is_ignored(
     peer: Peer, handled: list[str]
 ) -> None:
@@ -515,6 +523,35 @@ async def test_a_peer_that_answers_the_close_but_does_not_read_is_cut_off(
     await wait_until(lambda: not strict_service.server.server_state.tasks)
     strict_peer.client.send(masked_close(SLOW_CONSUMER.code))
     await wait_until(lambda: is_empty(strict_service))
+
+
+@pytest.mark.parametrize("by_client", [True, False], ids=["client", "service"])
+async def test_a_stuck_peer_is_cut_off_although_the_service_is_busy(
+    strict_service: Live,
+    strict_peer: Peer,
+    ready: asyncio.Event,
+    handled: list[str],
+    *,
+    by_client: bool,
+) -> None:
+    strict_peer.client.send(masked(ping(1)))
+    await wait_until(lambda: len(handled) == 1)
+    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES])
+    if by_client:
+        strict_peer.client.send(masked_close(1000))
+    else:
+        strict_peer.connection.close(SLOW_CONSUMER)
+    await wait_until(lambda: not strict_service.server.server_state.connections)
+    assert not ready.is_set()
+    ready.set()
+
+
+async def test_a_slow_peers_close_is_echoed_even_if_a_ping_comes_with_it(peer: Peer) -> None:
+    peer.protocol.write([text_frame(b"x" * MORE_THAN_THE_SYSTEM_TAKES)])
+    await peer.send_pieces(masked(b"", PING) + masked_close(1000))
+    assert (await peer.client.frame())[0] == TEXT
+    assert await peer.client.close_code() == 1000
+    await peer.client.ended()
 
 
 async def test_pongs_that_nobody_reads_do_not_pile_up(strict_peer: Peer) -> None:

@@ -13,10 +13,13 @@ from typing import Any
 FILES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("rooms",): (
         "app/handlers_rooms.py",
+        "app/history.py",
         "app/policy.py",
         "app/rooms.py",
         "bench/scenario_rooms.py",
+        "tests/history_contract.py",
         "tests/test_handlers_rooms.py",
+        "tests/test_history.py",
         "tests/test_rooms.py",
     ),
     ("heartbeat",): (
@@ -29,6 +32,10 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
         "app/publisher_redis.py",
         "tests/test_backplane_redis.py",
         "tests/valkey.py",
+    ),
+    ("rooms", "redis"): (
+        "app/history_redis.py",
+        "tests/test_history_redis.py",
     ),
     ("jwt",): (
         "app/auth_jwt.py",

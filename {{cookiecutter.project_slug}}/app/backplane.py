@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NewType, Protocol
+from typing import Any, NewType, Protocol, Self
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -39,20 +39,29 @@ class Envelope:
 
     def encode(self) -> bytes:
         """Return the envelope as JSON."""
-        return _envelopes.dump_json(self)
+        return _adapters[type(self)].dump_json(self)
 
-    @staticmethod
-    def decode(payload: bytes) -> "Envelope":
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
         """Return the envelope that the payload holds.
 
         Raises:
             ValidationError: it holds something else.
 
         """
-        return _envelopes.validate_json(payload)
+        envelope: Self = _adapters[cls].validate_json(payload)
+        return envelope
 
 
-_envelopes = TypeAdapter(Envelope)
+class _Adapters(dict[type[Envelope], TypeAdapter[Any]]):
+    """What reads and writes each kind of envelope, made when it is first needed."""
+
+    def __missing__(self, kind: type[Envelope]) -> TypeAdapter[Any]:
+        adapter = self[kind] = TypeAdapter(kind)
+        return adapter
+
+
+_adapters = _Adapters()
 
 
 class Publication(BaseModel):
@@ -63,23 +72,30 @@ class Publication(BaseModel):
     data: Data
     user: UserName | None = None
 
-    @property
-    def channel(self) -> Channel:
-        """Where the data goes."""
-        return ALL if self.user is None else user_channel(self.user)
 
-
-Deliver = Callable[[Envelope], None]
+Deliver = Callable[[Any], None]
+OnGap = Callable[[], None]
 
 
 class Subscription:
-    """What one channel's messages are delivered to, until `Backplane.unsubscribe`."""
+    """What one channel's envelopes, all of a kind, are delivered to.
 
-    __slots__ = ("channel", "confirmed", "deliver")
+    When some may have been missed, ``on_gap`` is called, if there is one.
+    """
 
-    def __init__(self, channel: Channel, deliver: Deliver) -> None:
+    __slots__ = ("channel", "confirmed", "deliver", "kind", "on_gap")
+
+    def __init__(
+        self,
+        channel: Channel,
+        deliver: Deliver,
+        kind: type[Envelope] = Envelope,
+        on_gap: OnGap | None = None,
+    ) -> None:
         self.channel = channel
         self.deliver = deliver
+        self.kind = kind
+        self.on_gap = on_gap
         self.confirmed = False
 
 
@@ -97,8 +113,8 @@ class Backplane(Protocol):
         keep the order of the calls, so nobody has to wait for one before publishing the next.
         """
 
-    def subscribe(self, channel: Channel, deliver: Deliver) -> Subscription:
-        """Host a channel. It holds from the moment that `confirm` returns."""
+    def subscribe(self, subscription: Subscription) -> Subscription:
+        """Host a channel; return the subscription, which holds once `confirm` has returned."""
 
     async def confirm(self, subscription: Subscription) -> None:
         """Wait until nothing that is published from now on can be missed.
@@ -132,9 +148,9 @@ class LocalBackplane:
         done.set_result(None)
         return done
 
-    def subscribe(self, channel: Channel, deliver: Deliver) -> Subscription:
+    def subscribe(self, subscription: Subscription) -> Subscription:
         """Host a channel."""
-        subscription = self._hosted[channel] = Subscription(channel, deliver)
+        self._hosted[subscription.channel] = subscription
         return subscription
 
     async def confirm(self, subscription: Subscription) -> None:

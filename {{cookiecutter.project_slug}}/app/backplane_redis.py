@@ -27,16 +27,18 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
-from .backplane import Channel, Deliver, Envelope, Subscription
-from .errors import Unavailable
+from .backplane import Channel, Envelope, Subscription
+from .errors import Misconfigured, Unavailable
 from .protocol import ServerFrame
-from .publisher_redis import FAILURES, SEPARATOR, RedisPublisher
+from .publisher_redis import FAILURES, SEPARATOR, PlainPublish, RedisPublisher, explain
 from .settings import SettingsPart
 
 log = structlog.stdlib.get_logger(__name__)
 
 FIRST_PAUSE_S = 0.2
+REFUSALS = (AuthenticationError, AuthorizationError, ResponseError)
 NOT_CONFIRMED = "the subscription is not confirmed just now"
 
 
@@ -83,6 +85,11 @@ def connect(settings: RedisSettings) -> Redis | None:
     )
 
 
+def _is_refusal(failure: BaseException) -> bool:
+    # The client wraps what the server says to a newcomer.
+    return any(isinstance(each, REFUSALS) for each in (failure, failure.__cause__))
+
+
 class RedisBackplane:
     """Delivers by way of Redis, to this node as to the others."""
 
@@ -94,10 +101,15 @@ class RedisBackplane:
         on_gap: Callable[[], None],
         catch_up: Callable[[], Awaitable[None]],
     ) -> None:
-        self._redis = redis
+        self.redis = redis
+        self.prefix = settings.redis_prefix
+        self.timeout_s = settings.redis_timeout_s
+        self.publisher = RedisPublisher(
+            redis,
+            timeout_s=settings.redis_timeout_s,
+            max_waiting_bytes=settings.redis_max_waiting_bytes,
+        )
         self._catch_up = catch_up
-        self._prefix = settings.redis_prefix
-        self._timeout_s = settings.redis_timeout_s
         self._ping_interval_s = settings.redis_ping_interval_s
         self._retry_max_s = settings.redis_retry_max_s
         self._on_gap = on_gap
@@ -106,33 +118,34 @@ class RedisBackplane:
         self._has_changed = asyncio.Event()
         self._unconfirmed: Counter[Channel] = Counter()
         self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
-        self._publisher = RedisPublisher(
-            redis,
-            prefix=settings.redis_prefix,
-            timeout_s=settings.redis_timeout_s,
-            max_waiting_bytes=settings.redis_max_waiting_bytes,
-        )
+        self._plain = PlainPublish(settings.redis_prefix)
         self._gap = False
+        self._was_healthy = False
         self.healthy = False
 
     async def run(self) -> None:
-        """Publish and listen until cancelled."""
+        """Publish and listen until cancelled.
+
+        Raises:
+            ExceptionGroup: the server refuses this service from the start (`Misconfigured`).
+
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._publisher.run())
+                tasks.create_task(self.publisher.run())
                 tasks.create_task(self._supervise())
         finally:
             self.healthy = False
-            await self._redis.aclose()
+            await self.redis.aclose()
 
     def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
         """Hand the envelope to Redis."""
-        return self._publisher.publish(channel, envelope)
+        return self.publisher.publish(self._plain, channel, envelope)
 
-    def subscribe(self, channel: Channel, deliver: Deliver) -> Subscription:
+    def subscribe(self, subscription: Subscription) -> Subscription:
         """Host a channel."""
-        subscription = self._hosted[channel] = Subscription(channel, deliver)
-        self._note_change(channel)
+        self._hosted[subscription.channel] = subscription
+        self._note_change(subscription.channel)
         return subscription
 
     async def confirm(self, subscription: Subscription) -> None:
@@ -145,7 +158,7 @@ class RedisBackplane:
         if subscription.confirmed:
             return
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 await self._awaited[subscription.channel].wait()
         except TimeoutError:
             raise Unavailable(NOT_CONFIRMED) from None
@@ -165,12 +178,16 @@ class RedisBackplane:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                async with self._redis.pubsub() as pubsub, asyncio.TaskGroup() as tasks:
+                async with self.redis.pubsub() as pubsub, asyncio.TaskGroup() as tasks:
                     await pubsub.connect()
                     tasks.create_task(self._keep_subscribed(pubsub))
                     tasks.create_task(self._read(pubsub))
             except* FAILURES as group:
-                log.warning("redis lost", error=repr(group.exceptions[0]))
+                failure = group.exceptions[0]
+                if not self._was_healthy and _is_refusal(failure):
+                    msg = f"REDIS_URL: the server refuses the user, password or database: {failure}"
+                    raise Misconfigured(msg) from failure
+                log.warning("redis lost", error=explain(failure))
             except* Exception:
                 log.exception("redis session failed")
             pause_s = FIRST_PAUSE_S if self.healthy else min(2 * pause_s, self._retry_max_s)
@@ -200,11 +217,11 @@ class RedisBackplane:
             if new:
                 self._unconfirmed.update(new.keys())
                 held |= new
-                await pubsub.subscribe(*(self._prefix + channel for channel in new))
+                await pubsub.subscribe(*(self.prefix + channel for channel in new))
             if gone:
                 for channel in gone:
                     del held[channel]
-                await pubsub.unsubscribe(*(self._prefix + channel for channel in gone))
+                await pubsub.unsubscribe(*(self.prefix + channel for channel in gone))
             await self._has_changed.wait()
 
     async def _read(self, pubsub: PubSub) -> None:
@@ -212,7 +229,7 @@ class RedisBackplane:
             message = await pubsub.get_message(timeout=self._ping_interval_s)
             if message is None:  # nobody speaks, or nobody is there
                 await pubsub.ping()
-                message = await pubsub.get_message(timeout=self._timeout_s)
+                message = await pubsub.get_message(timeout=self.timeout_s)
             if message is None:
                 msg = "no answer to a ping"
                 raise TimeoutError(msg)
@@ -223,7 +240,7 @@ class RedisBackplane:
                 await self._catch_up()
 
     def _channel(self, message: dict[str, Any]) -> Channel:
-        return Channel(message["channel"].decode().removeprefix(self._prefix))
+        return Channel(message["channel"].decode().removeprefix(self.prefix))
 
     def _confirm(self, channel: Channel) -> None:
         self._unconfirmed[channel] -= 1
@@ -234,11 +251,14 @@ class RedisBackplane:
             if awaited := self._awaited.pop(channel, None):
                 awaited.set()
         if not self._unconfirmed and not self.healthy:
-            self.healthy = True
+            self.healthy = self._was_healthy = True
             log.info("redis connected", channels=len(self._hosted))
             if self._gap:
                 self._gap = False
                 self._on_gap()
+                for subscription in list(self._hosted.values()):
+                    if subscription.on_gap is not None:
+                        subscription.on_gap()
 
     def _deliver(self, channel: Channel, publication: bytes) -> None:
         subscription = self._hosted.get(channel)
@@ -246,7 +266,7 @@ class RedisBackplane:
             return
         for payload in publication.split(SEPARATOR):
             try:
-                subscription.deliver(Envelope.decode(payload))
+                subscription.deliver(subscription.kind.decode(payload))
             except ValidationError:
                 # Whoever can reach Redis can write there; nothing is believed unchecked.
                 log.warning("malformed envelope dropped", channel=channel, size_bytes=len(payload))

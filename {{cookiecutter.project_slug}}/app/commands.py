@@ -1,7 +1,7 @@
 """From a client's frame to the function that handles it, and back to the one answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import or_
@@ -12,13 +12,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from .connection import Connection
 from .errors import BadRequest, CommandError, InternalError, UnknownType
-from .protocol import Command, CommandHead, Ok, Reply
+from .protocol import Command, CommandHead, Ok, Reply, ServerFrame
 from .service import Service
 
 log = structlog.stdlib.get_logger(__name__)
 
 C = TypeVar("C", bound=Command)
-Handler = Callable[[Service, Connection, C], Awaitable["Reply | Later | None"]]
+Handler = Callable[[Service, Connection, C], Awaitable["Reply | Followed | Later | None"]]
 Observer = Callable[[Service, Connection], Awaitable[None]]
 
 
@@ -29,8 +29,27 @@ class Later:
     A client may thus have many messages under way to the backplane at once.
     """
 
-    passed_on: asyncio.Future[None]
-    reply: Reply | None = None
+    passed_on: asyncio.Future[Any]
+    make_reply: Callable[[Any], Reply] | None = None
+    """Makes a reply of what the future yields; null means a plain `Ok`."""
+
+    def reply(self) -> Reply | None:
+        """Return the reply, once the message has been passed on.
+
+        Raises:
+            Unavailable: it could not be.
+
+        """
+        result = self.passed_on.result()
+        return None if self.make_reply is None else self.make_reply(result)
+
+
+@dataclass(slots=True)
+class Followed:
+    """A reply, and frames that come right behind it, before anything else can."""
+
+    reply: Reply
+    frames: Sequence[ServerFrame]
 
 
 class CommandRouter:
@@ -44,8 +63,8 @@ class CommandRouter:
     def command(self, model: type[C]) -> Callable[[Handler[C]], Handler[C]]:
         """Register a handler: ``async def handler(service, connection, command) -> Reply | None``.
 
-        The client gets what the handler returns, now or `Later`; null means a plain `Ok`. To
-        refuse, raise a `CommandError`.
+        The client gets what the handler returns, `Later` or `Followed` by more if it says so; null
+        means a plain `Ok`. To refuse, raise a `CommandError`.
         """
 
         def register(handler: Handler[C]) -> Handler[C]:
@@ -89,7 +108,7 @@ class Dispatcher:
 
     async def dispatch(
         self, service: Service, connection: Connection, frame: str
-    ) -> asyncio.Future[None] | None:
+    ) -> asyncio.Future[Any] | None:
         """Handle one frame and answer it. Nothing that a client sends makes this raise.
 
         If the answer comes later, returns what it waits for.
@@ -102,12 +121,17 @@ class Dispatcher:
         try:
             reply = await self._handlers[type(command)](service, connection, command)
             if isinstance(reply, Later):
-                passed_on, reply = reply.passed_on, reply.reply
-                if not passed_on.done():
-                    passed_on.add_done_callback(partial(_answer_later, connection, command, reply))
-                    return passed_on
-                passed_on.result()
-            _answer(connection, command, reply)
+                if not reply.passed_on.done():
+                    answer = partial(_answer_later, connection, command, reply)
+                    reply.passed_on.add_done_callback(answer)
+                    return reply.passed_on
+                reply = reply.reply()
+            if isinstance(reply, Followed):
+                _answer(connection, command, reply.reply)
+                for following in reply.frames:
+                    connection.send(following)
+            else:
+                _answer(connection, command, reply)
         except CommandError as refusal:
             connection.send(refusal.reply(command.id))
         except Exception:
@@ -126,11 +150,10 @@ def _answer(connection: Connection, command: Command, reply: Reply | None) -> No
 
 
 def _answer_later(
-    connection: Connection, command: Command, reply: Reply | None, passed_on: asyncio.Future[None]
+    connection: Connection, command: Command, later: Later, passed_on: asyncio.Future[Any]
 ) -> None:
     try:
-        passed_on.result()
-        _answer(connection, command, reply)
+        _answer(connection, command, later.reply())
     except CommandError as refusal:
         connection.send(refusal.reply(command.id))
 

@@ -4,6 +4,7 @@ from asyncio import Future, wait
 from collections.abc import Sequence
 from http import HTTPStatus
 from time import monotonic
+from typing import Any
 
 import structlog
 from starlette.datastructures import Address
@@ -112,7 +113,7 @@ class Endpoint:
 
     async def _receive(self, connection: Connection, wire: Wire) -> None:
         service = self._service
-        unanswered: Future[None] | None = None
+        unanswered: Future[Any] | None = None
         handled = 0
         while connection.closed is None:
             await wire.arrival()

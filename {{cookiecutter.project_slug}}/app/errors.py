@@ -3,6 +3,7 @@
 ::
 
     ServiceError
+    ├── Misconfigured           the process stops, and says why
     ├── Refused                 before the upgrade: an HTTP status
     │   ├── OriginRefused       403
     │   └── HouseFull           503
@@ -27,6 +28,10 @@ from .protocol import TRY_AGAIN_LATER, UNAUTHORIZED, Close, ErrorReply
 
 class ServiceError(Exception):
     """Everything the service refuses on purpose."""
+
+
+class Misconfigured(ServiceError):
+    """The service cannot work as it is set up, and no waiting will help."""
 
 
 class Refused(ServiceError):

@@ -1,28 +1,34 @@
 """What clients can ask of rooms."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, StringConstraints
 
 from . import policy
-from .commands import CommandRouter, Later
+from .commands import CommandRouter, Followed, Later
 from .connection import Connection
 from .errors import Forbidden
+from .history import Position
 from .protocol import STRICT, Command, Data, Ok
-from .rooms import RoomName
+from .rooms import RoomName, room_message
 from .service import Service
 
 router = CommandRouter()
 
 
-class Position(BaseModel):
-    """A place in a room's history."""
+class Since(BaseModel):
+    """The place in a room's history up to which the client has everything."""
 
     model_config = STRICT
 
-    epoch: str
-    offset: int
+    epoch: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    offset: Annotated[int, Field(ge=0, lt=2**53)]
+
+    @property
+    def position(self) -> Position:
+        """The same for `Rooms`."""
+        return Position(self.epoch, self.offset)
 
 
 class Join(Command):
@@ -30,7 +36,7 @@ class Join(Command):
 
     type: Literal["join"]
     room: RoomName
-    since: Position | None = None
+    since: Since | None = None
 
 
 class Leave(Command):
@@ -58,7 +64,7 @@ class Presence(Command):
 
 @dataclass(slots=True, kw_only=True)
 class JoinOk(Ok):
-    """The connection is in the room.
+    """The connection is in the room, which stands at ``offset`` once the replayed have come.
 
     ``recovered`` is null without ``since``, and false when messages may have been missed.
     """
@@ -93,15 +99,21 @@ class PresenceOk(Ok):
 
 
 @router.command(Join)
-async def join(service: Service, connection: Connection, command: Join) -> JoinOk:
-    """Enter the room, if the team's policy lets the user in."""
+async def join(service: Service, connection: Connection, command: Join) -> Followed:
+    """Enter the room, if the team's policy lets the user in; missed messages follow."""
     if not await policy.can_join(connection.identity, command.room):
         msg = "you may not join this room"
         raise Forbidden(msg)
-    await service.rooms.join(connection, command.room)
-    # No history is kept, so nothing proves that a returning client missed nothing.
-    recovered = None if command.since is None else False
-    return JoinOk(room=command.room, epoch=None, offset=None, recovered=recovered, replayed=0)
+    since = None if command.since is None else command.since.position
+    past = await service.rooms.join(connection, command.room, since)
+    answer = JoinOk(
+        room=command.room,
+        epoch=None if past.position is None else past.position.epoch,
+        offset=None if past.position is None else past.position.offset,
+        recovered=past.recovered,
+        replayed=len(past.messages),
+    )
+    return Followed(answer, [room_message(command.room, missed) for missed in past.messages])
 
 
 @router.command(Leave)
@@ -118,7 +130,7 @@ async def publish(service: Service, connection: Connection, command: Publish) ->
     passed_on = service.rooms.publish(
         command.room, command.data, sender=connection.user, exclude=exclude
     )
-    return Later(passed_on, PublishOk(offset=None))
+    return Later(passed_on, lambda offset: PublishOk(offset=offset))
 
 
 @router.command(Presence)

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from .backplane import Envelope
 from .errors import Unavailable
 from .service import Service
 
@@ -82,9 +81,8 @@ async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
 async def publish(request: Request, service: ServiceDep) -> dict[str, str]:
     """Send data from the team's backend to clients."""
     publication = await parse(service.publication, request)
-    envelope = Envelope(sender=None, data=publication.data)
     try:
-        await service.backplane.publish(publication.channel, envelope)
+        await service.publish(publication)
     except Unavailable as failure:
         raise HTTPException(
             status.HTTP_503_SERVICE_UNAVAILABLE, str(failure), RETRY_SOON

@@ -29,6 +29,7 @@ from .backplane_redis import RedisBackplane, RedisSettings, Resync, connect
 # {% endif %}
 from .commands import CommandRouter
 from .endpoint import Endpoint
+from .errors import Misconfigured
 from .flusher import Flusher
 from .handlers import router as handlers
 # {% if cookiecutter.auth == "jwt" %}
@@ -39,6 +40,12 @@ from .handlers_rooms import router as room_handlers
 # {% endif %}
 # {% if cookiecutter.heartbeat %}
 from .heartbeat import Heartbeat, HeartbeatSettings
+# {% endif %}
+# {% if cookiecutter.rooms %}
+from .history import History, MemoryHistory, NoHistory
+# {% if cookiecutter.redis %}
+from .history_redis import RedisHistory
+# {% endif %}
 # {% endif %}
 from .http import router as http_routes
 # {% if cookiecutter.auth == "ticket" %}
@@ -75,7 +82,10 @@ async def keep(work: Coroutine[None, None, None]) -> None:
     """Stop the process when work that must not end fails: half a service is worse than none."""
     try:
         await work
-    except Exception:
+    except* Misconfigured as group:
+        log.critical("the service stops", reason=str(group.exceptions[0]))
+        signal.raise_signal(signal.SIGTERM)
+    except* Exception:
         log.exception("background work failed")
         signal.raise_signal(signal.SIGTERM)
 
@@ -88,6 +98,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     flusher = Flusher()
     backplane: Backplane = LocalBackplane()
+    # {% if cookiecutter.rooms %}
+    history: History = MemoryHistory(settings)
+    # {% endif %}
     # {% if cookiecutter.redis %}
     redis = connect(settings)
     if redis is not None:
@@ -98,6 +111,14 @@ def create_app(settings: ServiceSettings) -> FastAPI:
             catch_up=flusher.catch_up,
         )
         background.append(backplane.run)
+        # {% if cookiecutter.rooms %}
+        history = RedisHistory(backplane, settings)
+        background.append(history.run)
+        # {% endif %}
+    # {% endif %}
+    # {% if cookiecutter.rooms %}
+    if settings.history_messages == 0:
+        history = NoHistory(backplane)
     # {% endif %}
     manager = ConnectionManager(settings, backplane, flusher)
     # {% if cookiecutter.heartbeat %}
@@ -133,7 +154,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         flusher=flusher,
         manager=manager,
         # {% if cookiecutter.rooms %}
-        rooms=Rooms(settings, backplane, flusher),
+        rooms=Rooms(settings, history, flusher),
         publication=RoomPublication,
         # {% endif %}
     )

@@ -42,7 +42,7 @@ class ConnectionManager:
         self._users: dict[str, UserConnections] = {}
         self._slots_taken = 0
         self.draining = False
-        backplane.subscribe(ALL, partial(_deliver, "all", self._everybody))
+        backplane.subscribe(Subscription(ALL, partial(_deliver, "all", self._everybody)))
 
     def __len__(self) -> int:
         """Return the number of registered connections."""
@@ -86,7 +86,8 @@ class ConnectionManager:
     def _host(self, user: str) -> UserConnections:
         audience = Audience(self._flusher)
         deliver = partial(_deliver, "user", audience)
-        return UserConnections(audience, self._backplane.subscribe(user_channel(user), deliver))
+        subscription = Subscription(user_channel(user), deliver)
+        return UserConnections(audience, self._backplane.subscribe(subscription))
 
     def _make_way(self, user: UserConnections) -> None:
         # Those that are closing already are not in the way.

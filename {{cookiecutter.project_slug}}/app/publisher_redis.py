@@ -2,10 +2,13 @@
 
 import asyncio
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from .backplane import Channel, Envelope
@@ -23,45 +26,76 @@ BATCH_BYTES = 262_144
 """How much travels in one go, so that one failure takes no more with it."""
 
 
+def explain(failure: BaseException) -> str:
+    """Return a line for the log; redis-py's own ``repr`` leaves out what was wrong."""
+    return f"{type(failure).__name__}: {failure}"
+
+
+class Publish(Protocol):
+    """How one channel's messages are published."""
+
+    def send(self, pipeline: Pipeline, channel: Channel, payloads: Sequence[bytes]) -> None:
+        """Add the one command that publishes them, in order."""
+
+    def results(self, reply: Any, count: int) -> Sequence[int | None]:
+        """Return what each of so many publishers is told, out of Redis' reply."""
+
+
+class PlainPublish:
+    """Publishes and keeps nothing."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def send(self, pipeline: Pipeline, channel: Channel, payloads: Sequence[bytes]) -> None:
+        """Publish all in one."""
+        pipeline.publish(self._prefix + channel, SEPARATOR.join(payloads))
+
+    def results(self, reply: Any, count: int) -> Sequence[int | None]:
+        """Tell nothing."""
+        return [None] * count
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """A message that waits to be published, and the future of whoever waits for that."""
 
+    publish: Publish
     channel: Channel
     payload: bytes
-    taken: asyncio.Future[None]
+    taken: asyncio.Future[Any]
 
-    def settle(self, *, failed: bool) -> None:
+    def succeed(self, result: int | None) -> None:
         """Tell the one who waits, if it still does."""
-        if self.taken.done():
-            return
-        if failed:
+        if not self.taken.done():
+            self.taken.set_result(result)
+
+    def fail(self) -> None:
+        """Tell the one who waits, if it still does and does not know yet."""
+        if not self.taken.done():
             self.taken.set_exception(Unavailable("messages cannot be passed on just now"))
-        else:
-            self.taken.set_result(None)
 
 
 class RedisPublisher:
     """Publishes in order, one round trip at a time; what comes meanwhile shares the next one."""
 
-    def __init__(
-        self, redis: Redis, *, prefix: str, timeout_s: float, max_waiting_bytes: int
-    ) -> None:
+    def __init__(self, redis: Redis, *, timeout_s: float, max_waiting_bytes: int) -> None:
         self._redis = redis
-        self._prefix = prefix
         self._timeout_s = timeout_s
         self._max_waiting_bytes = max_waiting_bytes
         self._waiting: deque[Outgoing] = deque()
         self._waiting_bytes = 0
         self._has_waiting = asyncio.Event()
 
-    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
+    def publish(
+        self, publish: Publish, channel: Channel, envelope: Envelope
+    ) -> asyncio.Future[Any]:
         """Queue an envelope, or fail at once when too much waits already."""
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        message = Outgoing(channel, envelope.encode(), taken)
+        taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        message = Outgoing(publish, channel, envelope.encode(), taken)
         size_bytes = self._waiting_bytes + len(message.payload)
         if size_bytes > self._max_waiting_bytes:
-            message.settle(failed=True)
+            message.fail()
         else:
             self._waiting.append(message)
             self._waiting_bytes = size_bytes
@@ -77,16 +111,16 @@ class RedisPublisher:
                 async with asyncio.timeout(self._timeout_s):
                     await self._send(batch)
             except Exception as failure:
-                log.warning("publishing failed", error=repr(failure))
+                log.warning("publishing failed", error=explain(failure))
                 while self._waiting:  # which would only wait as long again
                     self._fail(self._next_batch())
             finally:
                 self._fail(batch)
 
     def _fail(self, batch: list[Outgoing]) -> None:
-        # Those that are settled already take no notice.
+        # Those that know already take no notice.
         for message in batch:
-            message.settle(failed=True)
+            message.fail()
 
     def _next_batch(self) -> list[Outgoing]:
         batch = []
@@ -101,14 +135,18 @@ class RedisPublisher:
         return batch
 
     async def _send(self, batch: list[Outgoing]) -> None:
-        channels: defaultdict[Channel, list[Outgoing]] = defaultdict(list)
+        together: defaultdict[tuple[Publish, Channel], list[Outgoing]] = defaultdict(list)
         for message in batch:
-            channels[message.channel].append(message)
+            together[message.publish, message.channel].append(message)
         pipeline = self._redis.pipeline(transaction=False)
-        for channel, messages in channels.items():
-            payload = SEPARATOR.join(message.payload for message in messages)
-            pipeline.publish(self._prefix + channel, payload)
-        results = await pipeline.execute(raise_on_error=False)
-        for messages, result in zip(channels.values(), results, strict=True):
-            for message in messages:
-                message.settle(failed=isinstance(result, Exception))
+        for (publish, channel), messages in together.items():
+            publish.send(pipeline, channel, [message.payload for message in messages])
+        replies = await pipeline.execute(raise_on_error=False)
+        for ((publish, _), messages), reply in zip(together.items(), replies, strict=True):
+            if isinstance(reply, Exception):
+                log.warning("publishing failed", error=explain(reply))
+                self._fail(messages)
+            else:
+                results = publish.results(reply, len(messages))
+                for message, result in zip(messages, results, strict=True):
+                    message.succeed(result)

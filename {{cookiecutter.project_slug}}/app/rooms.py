@@ -4,24 +4,23 @@ import asyncio
 import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, JsonValue, PositiveInt, model_validator
 
 from .audience import Audience
-from .backplane import Backplane, Channel, Envelope, Publication
+from .backplane import Envelope, Publication
 from .connection import Connection
 from .errors import CommandError, LimitExceeded
 from .flusher import Flusher
+from .history import History, HistorySettings, KeptEnvelope, Past, Position
 from .protocol import Message, ServerFrame
-from .settings import SettingsPart
 
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
 
-class RoomSettings(SettingsPart):
-    """How many rooms, and how much news of who comes and goes."""
+class RoomSettings(HistorySettings):
+    """How many rooms, how much news of who comes and goes, and how much history."""
 
     max_rooms_per_connection: PositiveInt = 100
     max_members_for_presence_events: PositiveInt = 100
@@ -91,78 +90,91 @@ class RoomPublication(Publication):
             raise ValueError(msg)
         return self
 
-    @property
-    def channel(self) -> Channel:
-        """The room's channel, if one is named."""
-        return super().channel if self.room is None else room_channel(self.room)
 
-
-def room_channel(room: str) -> Channel:
-    """Return the channel of one room's messages."""
-    return Channel(f"room:{room}")
+def room_message(room: str, envelope: KeptEnvelope) -> RoomMessage:
+    """Return what members get of an envelope."""
+    return RoomMessage(
+        sender=envelope.sender, data=envelope.data, room=room, offset=envelope.offset
+    )
 
 
 class Room:
     """The part of a room that is connected to this node."""
 
-    def __init__(self, name: str, backplane: Backplane, flusher: Flusher) -> None:
+    def __init__(self, name: str, history: History, flusher: Flusher) -> None:
         self.name = name
         self.members = Audience(flusher)
         self.joining = 0
         self.users: Counter[str] = Counter()
-        deliver = partial(_deliver, name, self.members)
-        self.subscription = backplane.subscribe(room_channel(name), deliver)
+        self.feed = history.open(name, self._deliver, self.members.write)
 
-
-def _deliver(room: str, members: Audience, envelope: Envelope) -> None:
-    message = RoomMessage(sender=envelope.sender, data=envelope.data, room=room)
-    members.write(message, exclude=envelope.exclude)
+    def _deliver(self, envelope: KeptEnvelope) -> None:
+        self.members.write(room_message(self.name, envelope), exclude=envelope.exclude)
 
 
 class Rooms:
     """All rooms with members on this node. A room exists as long as somebody is in it."""
 
-    def __init__(self, settings: RoomSettings, backplane: Backplane, flusher: Flusher) -> None:
+    def __init__(self, settings: RoomSettings, history: History, flusher: Flusher) -> None:
         self._settings = settings
-        self._backplane = backplane
+        self._history = history
         self._flusher = flusher
         self._rooms: dict[str, Room] = {}
-        self._joined: dict[str, set[str]] = {}
+        self._joined: dict[str, dict[str, Position | None]] = {}
 
     def __len__(self) -> int:
         """Return the number of rooms with members."""
         return len(self._rooms)
 
-    async def join(self, connection: Connection, name: str) -> None:
-        """Make the connection a member; from its return on nothing escapes it. Idempotent.
+    async def join(self, connection: Connection, name: str, since: Position | None = None) -> Past:
+        """Make the connection a member; from its return on nothing escapes it.
+
+        Returns what was said since a position, for the caller to send before anything waits. A
+        member that joins again has had all that was said since it joined, so it gets nothing twice.
 
         Raises:
             LimitExceeded: the connection is in as many rooms as allowed.
-            Unavailable: the backplane does not confirm the room's channel.
+            Unavailable: the backplane does not confirm the room's channel, or has no history.
 
         """
-        joined = self._joined.get(connection.id, ())
+        joined = self._joined.get(connection.id, {})
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
             msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
             raise LimitExceeded(msg)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(name, self._backplane, self._flusher)
+            room = self._rooms[name] = Room(name, self._history, self._flusher)
         room.joining += 1
         try:
-            await self._backplane.confirm(room.subscription)
+            past = await room.feed.past(since)
+            if name in self._joined.get(connection.id, {}):
+                return self._past_of_member(room, connection, since)
             if connection.closed is None:
-                self._enter(room, connection)
+                self._enter(room, connection, past.position)
+            return past
         finally:
             room.joining -= 1
             self._free_if_empty(room)
 
+    def _past_of_member(self, room: Room, connection: Connection, since: Position | None) -> Past:
+        position = room.feed.position
+        if since is None:
+            return Past(position)
+        entered_at = self._joined[connection.id][room.name]
+        has_seen_since = (
+            entered_at is None
+            or position is None
+            or entered_at.epoch != position.epoch
+            or entered_at.offset <= since.offset
+        )
+        return Past(position, recovered=has_seen_since and room.feed.is_whole_since(since))
+
     def leave(self, connection: Connection, name: str) -> None:
         """End a membership. Idempotent."""
-        joined = self._joined.get(connection.id, set())
+        joined = self._joined.get(connection.id, {})
         if name not in joined:
             return
-        joined.remove(name)
+        del joined[name]
         if not joined:
             del self._joined[connection.id]
         self._exit(self._rooms[name], connection)
@@ -175,13 +187,13 @@ class Rooms:
 
     def publish(
         self, room: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
-    ) -> asyncio.Future[None]:
+    ) -> asyncio.Future[int] | asyncio.Future[None]:
         """Send to every member, on every node, but the excluded connection.
 
-        The future fails with `Unavailable` if the message cannot be passed on.
+        The future yields the message's offset, null without history, or fails with `Unavailable`
+        if the message cannot be passed on.
         """
-        envelope = Envelope(sender=sender, data=data, exclude=exclude)
-        return self._backplane.publish(room_channel(room), envelope)
+        return self._history.publish(room, Envelope(sender=sender, data=data, exclude=exclude))
 
     def presence(self, connection: Connection, name: str) -> Counter[str]:
         """Return the users in the room on this node, each with their number of connections.
@@ -207,13 +219,10 @@ class Rooms:
     def _free_if_empty(self, room: Room) -> None:
         if not room.members and not room.joining:
             del self._rooms[room.name]
-            self._backplane.unsubscribe(room.subscription)
+            room.feed.close()
 
-    def _enter(self, room: Room, connection: Connection) -> None:
-        joined = self._joined.setdefault(connection.id, set())
-        if room.name in joined:
-            return
-        joined.add(room.name)
+    def _enter(self, room: Room, connection: Connection, position: Position | None) -> None:
+        self._joined.setdefault(connection.id, {})[room.name] = position
         room.members.add(connection)
         room.users[connection.user] += 1
         if room.users[connection.user] == 1:

@@ -1,6 +1,8 @@
 """The parts of one running service, as handlers and routes see them."""
 
+from asyncio import Future
 from dataclasses import dataclass
+from typing import Any
 
 from .auth import Authenticator
 from .backplane import Backplane, Publication
@@ -8,7 +10,7 @@ from .flusher import Flusher
 from .manager import ConnectionManager
 from .origin import Origins
 # {% if cookiecutter.rooms %}
-from .rooms import Rooms
+from .rooms import RoomPublication, Rooms
 # {% endif %}
 from .settings import Settings
 
@@ -30,3 +32,13 @@ class Service:
     rooms: Rooms
     # {% endif %}
     publication: type[Publication] = Publication
+
+    def publish(self, publication: Publication) -> Future[Any]:
+        """Send what the team's backend publishes; the future fails with `Unavailable`."""
+        # {% if cookiecutter.rooms %}
+        if isinstance(publication, RoomPublication) and publication.room is not None:
+            return self.rooms.publish(publication.room, publication.data)
+        # {% endif %}
+        if publication.user is not None:
+            return self.manager.send_to_user(publication.user, publication.data)
+        return self.manager.broadcast(publication.data)

@@ -9,7 +9,7 @@ JOIN = Exchange(
 )
 PUBLISH = Exchange(
     b'{"type":"publish","room":"bench","echo":true,"data":' + DATA + b"}",
-    b'{"type":"message","from":"alice","data":' + DATA + b',"room":"bench","offset":null}',
+    b'{"type":"message","from":"alice","data":' + DATA + b',"room":"bench","offset":1000000}',
     to_all=True,
 )
 ROOM = Scenario(

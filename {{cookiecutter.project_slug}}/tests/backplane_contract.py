@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.backplane import Backplane, Channel, Envelope
+from app.backplane import Backplane, Channel, Envelope, Subscription
 
 from .client import DEADLINE_S
 
@@ -42,7 +42,7 @@ class BackplaneContract:
 
     async def test_what_is_published_is_delivered_once(self, backplane: Backplane) -> None:
         inbox = Inbox()
-        await backplane.confirm(backplane.subscribe(CHANNEL, inbox.deliver))
+        await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
         envelope = Envelope(sender="alice", data={"n": [1, "ü"]}, exclude="someone")
         await backplane.publish(CHANNEL, envelope)
         await backplane.publish(CHANNEL, numbered(2))
@@ -52,25 +52,29 @@ class BackplaneContract:
 
     async def test_only_the_channels_own_subscriber_gets_it(self, backplane: Backplane) -> None:
         inbox, neighbour = Inbox(), Inbox()
-        await backplane.confirm(backplane.subscribe(CHANNEL, inbox.deliver))
-        await backplane.confirm(backplane.subscribe(Channel("channel-b"), neighbour.deliver))
+        await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
+        await backplane.confirm(
+            backplane.subscribe(Subscription(Channel("channel-b"), neighbour.deliver))
+        )
         await backplane.publish(CHANNEL, numbered(1))
         assert await inbox.next() == numbered(1)
         assert neighbour.is_empty()
 
     async def test_order_is_kept(self, backplane: Backplane, other: Backplane) -> None:
         inbox = Inbox()
-        await backplane.confirm(backplane.subscribe(CHANNEL, inbox.deliver))
+        await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
         await asyncio.gather(*(other.publish(CHANNEL, numbered(number)) for number in range(200)))
         received = [(await inbox.next()).data for _ in range(200)]
         assert received == list(range(200))
 
     async def test_after_unsubscribe_nothing_comes(self, backplane: Backplane) -> None:
         inbox, marker = Inbox(), Inbox()
-        subscription = backplane.subscribe(CHANNEL, inbox.deliver)
+        subscription = backplane.subscribe(Subscription(CHANNEL, inbox.deliver))
         await backplane.confirm(subscription)
         backplane.unsubscribe(subscription)
-        await backplane.confirm(backplane.subscribe(Channel("channel-marker"), marker.deliver))
+        await backplane.confirm(
+            backplane.subscribe(Subscription(Channel("channel-marker"), marker.deliver))
+        )
         await backplane.publish(CHANNEL, numbered(1))
         await backplane.publish(Channel("channel-marker"), numbered(2))
         assert await marker.next() == numbered(2)
@@ -78,9 +82,9 @@ class BackplaneContract:
 
     async def test_a_new_subscription_replaces_an_old_one(self, backplane: Backplane) -> None:
         old, new = Inbox(), Inbox()
-        first = backplane.subscribe(CHANNEL, old.deliver)
+        first = backplane.subscribe(Subscription(CHANNEL, old.deliver))
         backplane.unsubscribe(first)
-        second = backplane.subscribe(CHANNEL, new.deliver)
+        second = backplane.subscribe(Subscription(CHANNEL, new.deliver))
         backplane.unsubscribe(first)
         await backplane.confirm(second)
         await backplane.publish(CHANNEL, numbered(1))
@@ -89,10 +93,10 @@ class BackplaneContract:
 
     async def test_a_channel_can_change_hands_at_once(self, backplane: Backplane) -> None:
         old, new = Inbox(), Inbox()
-        first = backplane.subscribe(CHANNEL, old.deliver)
+        first = backplane.subscribe(Subscription(CHANNEL, old.deliver))
         await backplane.confirm(first)
         backplane.unsubscribe(first)
-        await backplane.confirm(backplane.subscribe(CHANNEL, new.deliver))
+        await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, new.deliver)))
         await backplane.publish(CHANNEL, numbered(1))
         assert await new.next() == numbered(1)
         assert old.is_empty()

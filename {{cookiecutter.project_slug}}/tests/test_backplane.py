@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.backplane import ALL, Backplane, LocalBackplane, Publication, user_channel
+from app.backplane import Backplane, LocalBackplane
 
 from .backplane_contract import BackplaneContract
 
@@ -19,8 +19,3 @@ class TestLocalBackplane(BackplaneContract):
     def other(self, backplane: Backplane) -> Backplane:
         """Return it again."""
         return backplane
-
-
-def test_a_publication_goes_to_a_user_or_to_all() -> None:
-    assert Publication(data=1).channel == ALL
-    assert Publication(data=1, user="alice").channel == user_channel("alice")

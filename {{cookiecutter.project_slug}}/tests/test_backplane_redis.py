@@ -3,18 +3,22 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from app.backplane import ALL, Backplane, Channel, LocalBackplane
+from app.backplane import ALL, Backplane, Channel, LocalBackplane, Subscription
 from app.backplane_redis import RedisBackplane, connect
 from app.errors import Unavailable
 from app.flusher import Flusher
 from app.main import ServiceSettings
+from dev import fresh_secrets
 
 from .backplane_contract import BackplaneContract, Inbox, numbered
+from .client import DEADLINE_S
 from .live import Live, make_settings, run_service, wait_until, wait_until_async
+from .test_server import next_line, run_process
 from .test_settings import complaint
 from .valkey import Valkey, run_valkey
 
@@ -54,7 +58,7 @@ async def run_node(valkey: Valkey) -> AsyncIterator[tuple[RedisBackplane, list[s
     node = RedisBackplane(
         redis, settings, on_gap=lambda: gaps.append("gap"), catch_up=Flusher().catch_up
     )
-    node.subscribe(ALL, lambda envelope: None)
+    node.subscribe(Subscription(ALL, lambda envelope: None))
     running = asyncio.create_task(node.run())
     try:
         await wait_until(lambda: node.healthy)
@@ -83,11 +87,11 @@ class TestRedisBackplane(BackplaneContract):
 
 async def test_a_node_subscribes_only_to_what_it_hosts(shared_valkey: Valkey) -> None:
     async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
-        subscription = node.subscribe(CHANNEL, Inbox().deliver)
+        subscription = node.subscribe(Subscription(CHANNEL, Inbox().deliver))
         await node.confirm(subscription)
         assert set(await redis.pubsub_channels()) == {b"ws:all", b"ws:channel-a"}
         node.unsubscribe(subscription)
-        marker = node.subscribe(Channel("channel-marker"), Inbox().deliver)
+        marker = node.subscribe(Subscription(Channel("channel-marker"), Inbox().deliver))
         await node.confirm(marker)
 
         async def is_left() -> bool:
@@ -102,9 +106,10 @@ async def test_subscriptions_and_their_ends_may_come_in_any_number_at_once(
     async with run_node(shared_valkey) as (node, _):
         inboxes = {Channel(f"channel-{number}"): Inbox() for number in range(300)}
         for channel, inbox in inboxes.items():
-            node.unsubscribe(node.subscribe(channel, inbox.deliver))
+            node.unsubscribe(node.subscribe(Subscription(channel, inbox.deliver)))
         subscriptions = [
-            node.subscribe(channel, inbox.deliver) for channel, inbox in inboxes.items()
+            node.subscribe(Subscription(channel, inbox.deliver))
+            for channel, inbox in inboxes.items()
         ]
         await asyncio.gather(*(node.confirm(subscription) for subscription in subscriptions))
         for number, channel in enumerate(inboxes):
@@ -120,7 +125,7 @@ async def test_subscriptions_and_their_ends_may_come_in_any_number_at_once(
 async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: bytes) -> None:
     inbox = Inbox()
     async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
-        await node.confirm(node.subscribe(CHANNEL, inbox.deliver))
+        await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
         await redis.publish("ws:channel-a", payload)
         await node.publish(CHANNEL, numbered(1))
         assert await inbox.next() == numbered(1)
@@ -130,7 +135,7 @@ async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: by
 async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
     inbox = Inbox()
     async with run_node(valkey) as (node, gaps):
-        subscription = node.subscribe(CHANNEL, inbox.deliver)
+        subscription = node.subscribe(Subscription(CHANNEL, inbox.deliver))
         await node.confirm(subscription)
         valkey.kill()
         await wait_until(lambda: not node.healthy)
@@ -139,7 +144,7 @@ async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
         with pytest.raises(Unavailable):
             await node.publish(CHANNEL, numbered(1))
         with pytest.raises(Unavailable):
-            await node.confirm(node.subscribe(Channel("channel-b"), inbox.deliver))
+            await node.confirm(node.subscribe(Subscription(Channel("channel-b"), inbox.deliver)))
         assert gaps == []
         await valkey.start()
         await wait_until(lambda: node.healthy)
@@ -155,7 +160,7 @@ async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valk
             with pytest.raises(Unavailable):
                 await node.publish(CHANNEL, numbered(1))
         inbox = Inbox()
-        subscription = node.subscribe(CHANNEL, inbox.deliver)
+        subscription = node.subscribe(Subscription(CHANNEL, inbox.deliver))
         await wait_until(lambda: not node.healthy)
         valkey.thaw()
         await wait_until(lambda: node.healthy)
@@ -168,7 +173,7 @@ async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valk
 async def test_a_message_that_cannot_be_sent_harms_no_other(shared_valkey: Valkey) -> None:
     inbox = Inbox()
     async with run_node(shared_valkey) as (node, gaps):
-        await node.confirm(node.subscribe(CHANNEL, inbox.deliver))
+        await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
         with pytest.raises(Unavailable):
             await node.publish(Channel("\ud800"), numbered(1))
         await node.publish(CHANNEL, numbered(2))
@@ -191,6 +196,32 @@ async def test_the_service_starts_without_the_server_and_waits_for_it(valkey: Va
         await valkey.start()
         await wait_until(lambda: live.service.backplane.healthy)
         assert (await live.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("query", ["password=wrong", "password=right&db=99", ""])
+async def test_a_server_that_refuses_the_service_ends_it(
+    valkey: Valkey, tmp_path: Path, query: str
+) -> None:
+    async with Redis.from_url(valkey.url) as redis:
+        await redis.config_set("requirepass", "right")
+    environment = fresh_secrets() | {"REDIS_URL": f"{valkey.url}?{query}", "PORT": "0"}
+    async with run_process(tmp_path, **environment) as process:
+        line = (await next_line(process, "the service stops")).string
+        assert "REDIS_URL: the server refuses the user, password or database" in line
+        assert "wrong" not in line
+        async with asyncio.timeout(DEADLINE_S):
+            await process.communicate()
+        assert process.returncode not in {None, 0}
+
+
+async def test_a_server_that_refuses_the_service_later_is_asked_again(valkey: Valkey) -> None:
+    async with run_node(valkey) as (node, gaps), Redis.from_url(valkey.url) as redis:
+        await redis.config_set("requirepass", "secret")
+        await redis.client_kill_filter(_type="pubsub")
+        await wait_until(lambda: not node.healthy)
+        await redis.config_set("requirepass", "")
+        await wait_until(lambda: node.healthy)
+        assert gaps == ["gap"]
 
 
 async def test_clients_hear_of_an_outage_and_of_its_end(valkey: Valkey) -> None:

@@ -5,8 +5,8 @@ import pytest
 from app import policy
 from app.auth import Identity
 
-from .client import Client
-from .live import Live
+from .client import Client, Frame
+from .live import Live, make_settings, run_service
 
 
 async def join(live: Live, user: str, room: str) -> Client:
@@ -15,19 +15,119 @@ async def join(live: Live, user: str, room: str) -> Client:
     return client
 
 
-async def test_join_tells_the_room_and_that_no_history_is_kept(live: Live) -> None:
+async def test_join_tells_where_the_room_stands(live: Live) -> None:
     client = await live.connect()
-    assert await client.ask(type="join", room="lobby", id="j") == {
+    ok = await client.ask(type="join", room="lobby", id="j")
+    assert ok == {
         "type": "ok",
         "id": "j",
         "room": "lobby",
-        "epoch": None,
-        "offset": None,
+        "epoch": ok["epoch"],
+        "offset": ok["offset"],
         "recovered": None,
         "replayed": 0,
     }
-    again = await client.ask(type="join", room="lobby", since={"epoch": "e", "offset": 3})
-    assert again["recovered"] is False
+    published = await client.ask(type="publish", room="lobby", data=1)
+    assert published["offset"] == ok["offset"] + 1
+    other = await live.connect("bob")
+    again = await other.ask(type="join", room="lobby")
+    assert (again["epoch"], again["offset"]) == (ok["epoch"], ok["offset"] + 1)
+
+
+def since(ok: Frame, missed: int = 0) -> Frame:
+    """Return the position that an answer tells, or one so many messages before."""
+    return {"epoch": ok["epoch"], "offset": ok["offset"] - missed}
+
+
+async def test_missed_messages_follow_the_answer_before_any_newer_one(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    stands = await sender.ask(type="join", room="lobby")
+    for number in range(5):
+        await sender.send(type="publish", room="lobby", data=number)
+    visitor = await live.connect("bob")
+    await visitor.send(type="join", room="lobby", since=since(stands), id="back")
+    await sender.ask(type="publish", room="lobby", data=5)
+    ok = await visitor.receive()
+    assert (ok["id"], ok["recovered"]) == ("back", True)
+    offset = stands["offset"]
+    assert 5 <= ok["replayed"] <= 6
+    assert ok["offset"] == offset + ok["replayed"]
+    for number in range(6):
+        message = await visitor.receive()
+        assert (message["data"], message["offset"]) == (number, offset + number + 1)
+        assert (message["from"], message["room"]) == (sender.user, "lobby")
+    assert await visitor.is_quiet()
+
+
+async def test_without_an_id_missed_messages_come_all_the_same(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    stands = await sender.ask(type="join", room="lobby")
+    await sender.ask(type="publish", room="lobby", data="missed")
+    visitor = await live.connect("bob")
+    await visitor.send(type="join", room="lobby", since=since(stands))
+    assert (await visitor.receive())["data"] == "missed"
+
+
+async def test_what_cannot_be_proved_is_not_claimed(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    await sender.ask(type="publish", room="lobby", data=1)
+    stands = await sender.ask(type="join", room="lobby")
+    for position in ({"epoch": "another", "offset": 0}, since(stands, missed=-1)):
+        visitor = await live.connect("bob")
+        ok = await visitor.ask(type="join", room="lobby", since=position)
+        assert (ok["recovered"], ok["replayed"]) == (False, 0)
+        assert since(ok) == since(stands)
+        assert await visitor.is_quiet()
+
+
+async def test_a_member_that_joins_again_gets_nothing_twice(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    await sender.ask(type="publish", room="lobby", data="before")
+    member = await live.connect("bob")
+    entered = await member.ask(type="join", room="lobby")
+    await sender.ask(type="publish", room="lobby", data="seen")
+    ok = await member.ask(type="join", room="lobby", since=since(entered))
+    assert (ok["recovered"], ok["replayed"], ok["offset"]) == (True, 0, entered["offset"] + 1)
+    assert (await member.receive("message"))["data"] == "seen"
+    assert await member.is_quiet()
+    earlier = await member.ask(type="join", room="lobby", since=since(entered, missed=1))
+    assert (earlier["recovered"], earlier["replayed"]) == (False, 0)
+    await member.ask(type="leave", room="lobby")
+    await member.ask(type="join", room="lobby", since=since(entered, missed=1))
+    assert [(await member.receive("message"))["data"] for _ in range(2)] == ["before", "seen"]
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        {},
+        {"epoch": "e"},
+        {"epoch": "", "offset": 0},
+        {"epoch": "e" * 65, "offset": 0},
+        {"epoch": "e", "offset": -1},
+        {"epoch": "e", "offset": 2**53},
+        {"epoch": "e", "offset": True},
+        {"epoch": "e", "offset": "0"},
+    ],
+)
+async def test_a_bad_position_is_refused(live: Live, position: Frame) -> None:
+    client = await live.connect()
+    error = await client.ask(type="join", room="lobby", since=position)
+    assert error["code"] == "bad_request"
+    assert len(live.service.rooms) == 0
+
+
+async def test_history_can_be_off() -> None:
+    async with run_service(make_settings(history_messages=0)) as live:
+        client = await live.connect()
+        position = {"epoch": "e", "offset": 1}
+        ok = await client.ask(type="join", room="lobby", since=position)
+        assert (ok["epoch"], ok["offset"], ok["recovered"]) == (None, None, False)
+        ok = await client.ask(type="join", room="lobby", since=position)
+        assert ok["recovered"] is False
+        published = await client.ask(type="publish", room="lobby", data=1, echo=True)
+        assert published["offset"] is None
+        assert (await client.receive("message"))["offset"] is None
 
 
 @pytest.mark.parametrize("echo", [False, True])
@@ -36,14 +136,15 @@ async def test_publish_reaches_the_room_and_nobody_else(live: Live, echo: bool) 
     member = await join(live, "bob", "lobby")
     stranger = await live.connect("bob")
     await sender.is_quiet()
+    stands = await sender.ask(type="join", room="lobby")
     answer = await sender.ask(type="publish", room="lobby", data=[1], echo=echo, id="p")
-    assert answer == {"type": "ok", "id": "p", "offset": None}
+    assert answer == {"type": "ok", "id": "p", "offset": stands["offset"] + 1}
     message = {
         "type": "message",
         "from": sender.user,
         "data": [1],
         "room": "lobby",
-        "offset": None,
+        "offset": answer["offset"],
     }
     assert await member.receive("message") == message
     if echo:

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from app.errors import Misconfigured
 from app.main import keep
 
 
@@ -21,3 +22,9 @@ async def test_failed_background_work_ends_the_process(monkeypatch: pytest.Monke
     assert raised == []
     await keep(fail())
     assert raised == [signal.SIGTERM]
+
+    async def refuse() -> None:
+        raise Misconfigured
+
+    await keep(refuse())
+    assert raised == [signal.SIGTERM, signal.SIGTERM]

@@ -7,8 +7,9 @@ import pytest
 from app.backplane import LocalBackplane, Subscription
 from app.errors import Unavailable
 from app.flusher import Flusher
+from app.history import MemoryHistory, NoHistory
 from app.protocol import TRY_AGAIN_LATER
-from app.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms, room_channel
+from app.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms
 
 from .live import Live, make_settings, run_service, wait_until
 from .recording_wire import RecordingWire, open_connection
@@ -20,9 +21,8 @@ def test_good_names(name: str) -> None:
 
 
 async def test_empty_rooms_are_freed(live: Live) -> None:
-    backplane = live.service.backplane
-    assert isinstance(backplane, LocalBackplane)
-    hosted = len(backplane._hosted)
+    history = live.service.rooms._history
+    assert isinstance(history, MemoryHistory)
     first = await live.connect("alice")
     second = await live.connect("alice")
     for number in range(10):
@@ -36,7 +36,7 @@ async def test_empty_rooms_are_freed(live: Live) -> None:
     await wait_until(lambda: len(live.service.rooms) == 5)
     await first.close()
     await wait_until(lambda: len(live.service.rooms) == 0)
-    await wait_until(lambda: len(backplane._hosted) == hosted)
+    assert all(log.deliver is None for log in history._logs.values())
     assert not live.service.rooms._joined
 
 
@@ -81,7 +81,7 @@ class PatchyBackplane(LocalBackplane):
 
 async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
     flusher = Flusher()
-    rooms = Rooms(make_settings(), backplane := PatchyBackplane(), flusher)
+    rooms = Rooms(make_settings(), NoHistory(backplane := PatchyBackplane()), flusher)
     backplane.hold = asyncio.Event()
     wire = RecordingWire()
     connection = open_connection(wire, flusher)
@@ -98,7 +98,7 @@ async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
 
 
 async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
-    rooms = Rooms(make_settings(), backplane := PatchyBackplane(), Flusher())
+    rooms = Rooms(make_settings(), NoHistory(backplane := PatchyBackplane()), Flusher())
     backplane.hold = asyncio.Event()
     connection = open_connection()
     joining = asyncio.create_task(rooms.join(connection, "a"))
@@ -111,7 +111,8 @@ async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
 
 
 async def test_a_connection_may_join_many_rooms_at_once() -> None:
-    rooms = Rooms(make_settings(), LocalBackplane(), Flusher())
+    settings = make_settings()
+    rooms = Rooms(settings, MemoryHistory(settings), Flusher())
     connection = open_connection()
     await asyncio.gather(*(rooms.join(connection, name) for name in "abcab"))
     assert len(rooms) == 3
@@ -121,7 +122,7 @@ async def test_a_connection_may_join_many_rooms_at_once() -> None:
 
 async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
     backplane = PatchyBackplane()
-    rooms = Rooms(make_settings(), backplane, Flusher())
+    rooms = Rooms(make_settings(), NoHistory(backplane), Flusher())
     member, newcomer = open_connection(), open_connection(user="bob")
     await rooms.join(member, "a")
     backplane.outage = True
@@ -137,6 +138,5 @@ async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
 
 
 def test_a_publication_goes_to_one_place() -> None:
-    assert RoomPublication(data=1, room="a").channel == room_channel("a")
     with pytest.raises(ValueError, match="not both"):
         RoomPublication(data=1, room="a", user="alice")

@@ -19,6 +19,7 @@ class Valkey:
     """A server process that can be stopped, frozen and started again."""
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._socket = directory / "valkey.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -37,6 +38,7 @@ class Valkey:
                 *("--unixsocket", self._socket),
                 *("--save", ""),
                 *("--appendonly", "no"),
+                *("--dir", self._directory),
             ],
             stdout=subprocess.DEVNULL,
         )

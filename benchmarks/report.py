@@ -36,6 +36,9 @@ CAVEATS = """\
   overlap; one message at a time shows what is left without it.
 - The C loop writes each message by itself. It is a bound for servers that do so, not for those that
   join messages.
+- Echo is mostly what no server in Python can do without: the kernel's part, which the C loop shows,
+  and the event loop's. With what is left, in the column of CPU, the service parses and checks each
+  message, looks up a user and counts what is owed; the manager's echo returns the text unread.
 - Memory is what the processes keep resident; buffers in the kernel come on top.
 - The Redis server shares the generator's core, and the two processes share the servers' core.
 - These servers do not do the same. The service checks tokens, validates every frame, bounds what a

@@ -86,7 +86,8 @@ SCENARIOS = (
     Scenario(
         "room",
         "The same in a room",
-        "As above, with `publish` to a room instead of `broadcast` to everybody.",
+        "As above, with `publish` to a room, which keeps a history, instead of `broadcast` to "
+        "everybody.",
         (DELIVERIES, CPU),
         fanout(100, window=16),
         (
@@ -153,9 +154,9 @@ SCENARIOS = (
         "message, and delivers it to a user by name; the others return it.",
         (ROUND_TRIPS, CPU),
         echo(100),
-        _subjects(THIS, MANAGER),
+        _subjects(THIS, MANAGER, C_LOOP),
         (Target(ROUND_TRIPS, at_least=1.2, beside="manager"),),
-        only_full=_subjects(NODE_WS, WEBSOCKETS, LITESTAR, C_LOOP),
+        only_full=_subjects(NODE_WS, WEBSOCKETS, LITESTAR),
         rounds=(3, 3),
     ),
     Scenario(

@@ -1,5 +1,6 @@
 """HTTP beside the WebSocket: is the service alive, is it ready, and what does a backend publish."""
 
+from collections.abc import Awaitable
 from hmac import compare_digest
 from typing import Annotated, TypeVar
 
@@ -8,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from .errors import Unavailable
+from .protocol import STRICT, UserName
 from .service import Service
 
 RETRY_SOON = {"Retry-After": "1"}
@@ -73,18 +75,46 @@ async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.post(
-    "/publish",
-    status_code=status.HTTP_202_ACCEPTED,
-    dependencies=[Depends(require_backend_key)],
-)
-async def publish(request: Request, service: ServiceDep) -> dict[str, str]:
-    """Send data from the team's backend to clients."""
-    publication = await parse(service.publication, request)
+async def passed_on(message: Awaitable[object]) -> None:
+    """Wait until a message is on its way to every node.
+
+    Raises:
+        HTTPException: 503, the backplane does not take it just now.
+
+    """
     try:
-        await service.publish(publication)
+        await message
     except Unavailable as failure:
         raise HTTPException(
             status.HTTP_503_SERVICE_UNAVAILABLE, str(failure), RETRY_SOON
         ) from failure
+
+
+for_backend = APIRouter(dependencies=[Depends(require_backend_key)])
+
+
+@for_backend.post("/publish", status_code=status.HTTP_202_ACCEPTED)
+async def publish(request: Request, service: ServiceDep) -> dict[str, str]:
+    """Send data from the team's backend to clients."""
+    publication = await parse(service.publication, request)
+    await passed_on(service.publish(publication))
     return {"status": "accepted"}
+
+
+class Disconnection(BaseModel):
+    """Whose connections are to end."""
+
+    model_config = STRICT
+
+    user: UserName
+
+
+@for_backend.post("/disconnect", status_code=status.HTTP_202_ACCEPTED)
+async def disconnect(request: Request, service: ServiceDep) -> dict[str, str]:
+    """Close every connection of a user, on every node."""
+    disconnection = await parse(Disconnection, request)
+    await passed_on(service.manager.disconnect(disconnection.user))
+    return {"status": "accepted"}
+
+
+router.include_router(for_backend)

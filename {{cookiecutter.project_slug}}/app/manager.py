@@ -14,8 +14,15 @@ from .backplane import ALL, Backplane, Envelope, Subscription, user_channel
 from .connection import Connection
 from .errors import HouseFull, TooManyConnections, Unavailable
 from .flusher import Flusher
-from .protocol import REPLACED, DirectMessage, ServerFrame
+from .protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from .settings import Settings
+
+
+@dataclass(slots=True, kw_only=True)
+class UserEnvelope(Envelope):
+    """A message to a user's connections, or the end of them all."""
+
+    disconnect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,14 @@ class UserConnections:
 def _deliver(to: Literal["user", "all"], audience: Audience, envelope: Envelope) -> None:
     message = DirectMessage(sender=envelope.sender, data=envelope.data, to=to)
     audience.write(message, exclude=envelope.exclude)
+
+
+def _deliver_to_user(audience: Audience, envelope: UserEnvelope) -> None:
+    if envelope.disconnect:
+        for connection in audience:
+            connection.close(REVOKED)
+    else:
+        _deliver("user", audience, envelope)
 
 
 class ConnectionManager:
@@ -85,8 +100,8 @@ class ConnectionManager:
 
     def _host(self, user: str) -> UserConnections:
         audience = Audience(self._flusher)
-        deliver = partial(_deliver, "user", audience)
-        subscription = Subscription(user_channel(user), deliver)
+        deliver = partial(_deliver_to_user, audience)
+        subscription = Subscription(user_channel(user), deliver, UserEnvelope)
         return UserConnections(audience, self._backplane.subscribe(subscription))
 
     def _make_way(self, user: UserConnections) -> None:
@@ -127,7 +142,15 @@ class ConnectionManager:
 
         The future fails with `Unavailable` if the message cannot be passed on.
         """
-        envelope = Envelope(sender=sender, data=data, exclude=exclude)
+        envelope = UserEnvelope(sender=sender, data=data, exclude=exclude)
+        return self._backplane.publish(user_channel(user), envelope)
+
+    def disconnect(self, user: str) -> asyncio.Future[None]:
+        """Close every connection of a user, on every node; keeping them out is for others to do.
+
+        The future fails with `Unavailable` if the other nodes cannot be told.
+        """
+        envelope = UserEnvelope(sender=None, data=None, disconnect=True)
         return self._backplane.publish(user_channel(user), envelope)
 
     def broadcast(

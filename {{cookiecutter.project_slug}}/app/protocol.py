@@ -48,6 +48,7 @@ TRY_AGAIN_LATER = Close(1013, "try again later")
 EXPIRED = Close(4005, "expired")
 SLOW_CONSUMER = Close(4008, "slow_consumer")
 UNAUTHORIZED = Close(4500, "unauthorized")
+REVOKED = Close(4503, "revoked")
 REPLACED = Close(4504, "replaced")
 
 

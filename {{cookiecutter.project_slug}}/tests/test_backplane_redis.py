@@ -13,6 +13,7 @@ from app.backplane_redis import RedisBackplane, connect
 from app.errors import Unavailable
 from app.flusher import Flusher
 from app.main import ServiceSettings
+from app.protocol import REVOKED
 from dev import fresh_secrets
 
 from .backplane_contract import BackplaneContract, Inbox, numbered
@@ -259,6 +260,16 @@ async def test_messages_cross_nodes_both_ways_and_arrive_once(shared_valkey: Val
         for client in (here, there):
             assert (await client.receive("message"))["data"] == 3
             assert await client.is_quiet()
+
+
+async def test_a_user_is_disconnected_on_every_node(shared_valkey: Valkey) -> None:
+    async with two_nodes(shared_valkey) as (first, second):
+        there = await second.connect("alice")
+        here = await first.connect("alice")
+        for user in dict.fromkeys((here.user, there.user)):
+            assert (await first.post("/disconnect", {"user": user})).status_code == 202
+        for client in (here, there):
+            assert await client.closed() == REVOKED
 
 
 @pytest.mark.parametrize(

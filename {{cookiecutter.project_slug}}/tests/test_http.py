@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.protocol import REVOKED
 from app.settings import MIN_SECRET_BYTES
 
 from .live import Live, make_settings, run_service
@@ -83,6 +84,24 @@ async def post_raw(live: Live, body: str) -> httpx.Response:
     async with live.http() as http:
         headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
         return await http.post("/publish", content=body, headers=headers)
+
+
+async def test_disconnect_closes_every_connection_of_one_user(live: Live) -> None:
+    here, there, other = [await live.connect(user) for user in ("alice", "alice", "bob")]
+    await live.post("/publish", {"data": "before", "user": here.user})
+    for user in dict.fromkeys((here.user, there.user)):
+        assert (await live.post("/disconnect", {"user": user})).status_code == 202
+    assert (await here.receive("message"))["data"] == "before"
+    for client in (here, there):
+        assert await client.closed() == REVOKED
+    assert await other.is_quiet()
+    assert (await live.post("/disconnect", {"user": "nobody"})).status_code == 202
+
+
+async def test_disconnect_needs_the_key_and_a_user(live: Live) -> None:
+    assert (await live.post("/disconnect", {"user": "alice"}, key="wrong")).status_code == 401
+    for body in ({}, {"user": ""}, {"user": None}, {"user": "a", "surplus": 1}):
+        assert (await live.post("/disconnect", body)).status_code == 422
 
 
 async def test_the_interactive_docs_are_for_development_only() -> None:

@@ -29,8 +29,10 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("redis",): (
         "Caddyfile",
         "app/backplane_redis.py",
+        "app/idempotency_redis.py",
         "app/publisher_redis.py",
         "tests/test_backplane_redis.py",
+        "tests/test_idempotency_redis.py",
         "tests/valkey.py",
     ),
     ("rooms", "redis"): (

@@ -1,14 +1,15 @@
 """HTTP beside the WebSocket: is the service alive, is it ready, and what does a backend publish."""
 
-from collections.abc import Awaitable
+from hashlib import sha256
 from hmac import compare_digest
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
+from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from .errors import Unavailable
+from .idempotency import KeyReused, UnderWay, once
 from .protocol import STRICT, UserName
 from .service import Service
 
@@ -75,29 +76,35 @@ async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
     return {"status": "ready"}
 
 
-async def passed_on(message: Awaitable[object]) -> None:
-    """Wait until a message is on its way to every node.
+def unavailable(failure: Unavailable) -> HTTPException:
+    """Return the answer to a request that cannot be carried out just now."""
+    return HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, str(failure), RETRY_SOON)
 
-    Raises:
-        HTTPException: 503, the backplane does not take it just now.
 
-    """
-    try:
-        await message
-    except Unavailable as failure:
-        raise HTTPException(
-            status.HTTP_503_SERVICE_UNAVAILABLE, str(failure), RETRY_SOON
-        ) from failure
-
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=128, pattern="^[!-~]+$")]
 
 for_backend = APIRouter(dependencies=[Depends(require_backend_key)])
 
 
 @for_backend.post("/publish", status_code=status.HTTP_202_ACCEPTED)
-async def publish(request: Request, service: ServiceDep) -> dict[str, str]:
-    """Send data from the team's backend to clients."""
+async def publish(
+    request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None
+) -> dict[str, str]:
+    """Send data from the team's backend to clients; with an ``Idempotency-Key``, only once."""
     publication = await parse(service.publication, request)
-    await passed_on(service.publish(publication))
+    fingerprint = sha256(await request.body()).hexdigest()
+    try:
+        async with once(service.claims, idempotency_key, fingerprint) as is_first:
+            if is_first:
+                await service.publish(publication)
+    except Unavailable as failure:
+        raise unavailable(failure) from failure
+    except UnderWay as failure:
+        msg = "the same request is being carried out; repeat it in a moment"
+        raise HTTPException(status.HTTP_409_CONFLICT, msg, RETRY_SOON) from failure
+    except KeyReused as failure:
+        msg = "this Idempotency-Key was used for another request; make a new one for each"
+        raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, msg) from failure
     return {"status": "accepted"}
 
 
@@ -113,7 +120,10 @@ class Disconnection(BaseModel):
 async def disconnect(request: Request, service: ServiceDep) -> dict[str, str]:
     """Close every connection of a user, on every node."""
     disconnection = await parse(Disconnection, request)
-    await passed_on(service.manager.disconnect(disconnection.user))
+    try:
+        await service.manager.disconnect(disconnection.user)
+    except Unavailable as failure:
+        raise unavailable(failure) from failure
     return {"status": "accepted"}
 
 

@@ -51,6 +51,10 @@ from .http import router as http_routes
 # {% if cookiecutter.auth == "ticket" %}
 from .http_tickets import tickets_router
 # {% endif %}
+from .idempotency import Claims, MemoryClaims
+# {% if cookiecutter.redis %}
+from .idempotency_redis import RedisClaims
+# {% endif %}
 from .manager import ConnectionManager
 from .origin import Origins
 # {% if cookiecutter.rooms %}
@@ -98,6 +102,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     flusher = Flusher()
     backplane: Backplane = LocalBackplane()
+    claims: Claims = MemoryClaims()
     # {% if cookiecutter.rooms %}
     history: History = MemoryHistory(settings)
     # {% endif %}
@@ -111,6 +116,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
             catch_up=flusher.catch_up,
         )
         background.append(backplane.run)
+        claims = RedisClaims(redis, settings.redis_prefix)
         # {% if cookiecutter.rooms %}
         history = RedisHistory(backplane, settings)
         background.append(history.run)
@@ -153,6 +159,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         backplane=backplane,
         flusher=flusher,
         manager=manager,
+        claims=claims,
         # {% if cookiecutter.rooms %}
         rooms=Rooms(settings, history, flusher),
         publication=RoomPublication,

@@ -7,6 +7,7 @@ from typing import Any
 from .auth import Authenticator
 from .backplane import Backplane, Publication
 from .flusher import Flusher
+from .idempotency import Claims
 from .manager import ConnectionManager
 from .origin import Origins
 # {% if cookiecutter.rooms %}
@@ -28,6 +29,7 @@ class Service:
     backplane: Backplane
     flusher: Flusher
     manager: ConnectionManager
+    claims: Claims
     # {% if cookiecutter.rooms %}
     rooms: Rooms
     # {% endif %}

@@ -1,0 +1,116 @@
+"""Requests that may be repeated and are carried out once: the header ``Idempotency-Key``.
+
+A backend that got no answer cannot know whether its message went out. It repeats the request with
+the same key, and the service remembers what it has done (IETF draft, httpapi-idempotency-key).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from .errors import ServiceError
+
+REMEMBERED_S = 300
+"""How long a request that was carried out is remembered."""
+
+CLAIMED_S = 10
+"""How long one may take: should its node die meanwhile, a repetition may then have another try."""
+
+MOST_KEYS = 100_000
+
+
+class UnderWay(ServiceError):
+    """The same request is being carried out just now."""
+
+
+class KeyReused(ServiceError):
+    """The key belongs to a request that said something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Which request a key is for, by its fingerprint, and whether that has been carried out."""
+
+    fingerprint: str
+    done: bool
+
+
+class Claims(Protocol):
+    """Remembers which keys were used."""
+
+    async def claim(self, key: str, fingerprint: str) -> Claim | None:
+        """Take a key that is free, for `CLAIMED_S`; otherwise return what it is used for.
+
+        Raises:
+            Unavailable: that cannot be told just now.
+
+        """
+
+    async def keep(self, key: str, fingerprint: str) -> None:
+        """Remember for `REMEMBERED_S` that the key's request was carried out."""
+
+    async def release(self, key: str) -> None:
+        """Make a key free whose request failed."""
+
+
+@asynccontextmanager
+async def once(claims: Claims, key: str | None, fingerprint: str) -> AsyncIterator[bool]:
+    """Yield whether the request is to be carried out; if that raises, it may be repeated.
+
+    Raises:
+        UnderWay: it is being carried out already.
+        KeyReused: the key was used for another request.
+        Unavailable: that cannot be told just now.
+
+    """
+    if key is None:
+        yield True
+        return
+    claim = await claims.claim(key, fingerprint)
+    if claim is None:
+        try:
+            yield True
+        except BaseException:
+            await claims.release(key)
+            raise
+        await claims.keep(key, fingerprint)
+    elif claim.fingerprint != fingerprint:
+        raise KeyReused
+    elif not claim.done:
+        raise UnderWay
+    else:
+        yield False
+
+
+class MemoryClaims:
+    """The claims of a single node; at the limit, the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, tuple[Claim, float]] = {}
+
+    async def claim(self, key: str, fingerprint: str) -> Claim | None:
+        """Take a key that is free."""
+        claim, lapses_at = self._claims.get(key, (None, 0.0))
+        if claim is not None and monotonic() < lapses_at:
+            return claim
+        self._put(key, Claim(fingerprint, done=False), CLAIMED_S)
+        return None
+
+    async def keep(self, key: str, fingerprint: str) -> None:
+        """Remember what was carried out."""
+        self._put(key, Claim(fingerprint, done=True), REMEMBERED_S)
+
+    async def release(self, key: str) -> None:
+        """Make a key free."""
+        self._claims.pop(key, None)
+
+    def _put(self, key: str, claim: Claim, lifetime_s: float) -> None:
+        self._claims.pop(key, None)
+        while self._claims and (len(self._claims) >= MOST_KEYS or self._oldest_has_lapsed()):
+            del self._claims[next(iter(self._claims))]
+        self._claims[key] = (claim, monotonic() + lifetime_s)
+
+    def _oldest_has_lapsed(self) -> bool:
+        return next(iter(self._claims.values()))[1] <= monotonic()

@@ -1,0 +1,70 @@
+"""Requests that come to one node and are repeated at another."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from app.backplane_redis import connect
+from app.errors import Unavailable
+from app.idempotency import CLAIMED_S, REMEMBERED_S, Claims
+from app.idempotency_redis import RedisClaims
+
+from .idempotency_contract import ClaimsContract
+from .live import run_service, wait_until
+from .test_backplane_redis import settings_for
+from .test_idempotency import publish
+from .valkey import Valkey, run_valkey
+
+
+@pytest.fixture
+async def valkey() -> AsyncIterator[Valkey]:
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+@pytest.fixture
+async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
+    """Return the client that the service has."""
+    redis = connect(settings_for(valkey))
+    assert redis is not None
+    yield redis
+    await redis.aclose()
+
+
+class TestRedisClaims(ClaimsContract):
+    """All nodes."""
+
+    @pytest.fixture
+    def claims(self, redis: Redis) -> Claims:
+        """Return new ones."""
+        return RedisClaims(redis, "ws:")
+
+
+async def test_claims_lapse(redis: Redis) -> None:
+    claims = RedisClaims(redis, "ws:")
+    await claims.claim("key", "request")
+    assert 0 < await redis.ttl("ws:idempotency:key") <= CLAIMED_S
+    await claims.keep("key", "request")
+    assert CLAIMED_S < await redis.ttl("ws:idempotency:key") <= REMEMBERED_S
+
+
+async def test_without_the_server_nothing_is_promised(valkey: Valkey, redis: Redis) -> None:
+    claims = RedisClaims(redis, "ws:")
+    valkey.kill()
+    with pytest.raises(Unavailable):
+        await claims.claim("key", "request")
+    await claims.keep("key", "request")
+    await claims.release("key")
+
+
+async def test_a_publication_goes_out_once_from_all_nodes(valkey: Valkey) -> None:
+    settings = settings_for(valkey)
+    async with run_service(settings) as first, run_service(settings) as second:
+        for live in (first, second):
+            await wait_until(lambda live=live: live.service.backplane.healthy)  # type: ignore[misc]
+        client = await second.connect()
+        for live in (first, second, first):
+            assert await publish(live, "once", "key") == 202
+        assert (await client.receive("message"))["data"] == "once"
+        assert await client.is_quiet()

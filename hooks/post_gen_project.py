@@ -37,6 +37,7 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     ("rooms", "redis"): (
         "app/history_redis.py",
+        "tests/test_feed_redis.py",
         "tests/test_history_redis.py",
     ),
     ("jwt",): (

@@ -14,6 +14,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/policy.py": {"rooms"},
     "tests/history_contract.py": {"rooms"},
     "tests/test_history.py": {"rooms"},
+    "tests/test_feed_redis.py": {"rooms", "redis"},
     "tests/test_history_redis.py": {"rooms", "redis"},
     "tests/valkey.py": {"redis"},
 }

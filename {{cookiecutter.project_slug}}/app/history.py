@@ -48,6 +48,10 @@ class Position:
         """The place of the next message."""
         return Position(self.epoch, self.offset + 1)
 
+    def is_after(self, other: "Position") -> bool:
+        """Return whether this place comes later in the same epoch."""
+        return self.epoch == other.epoch and self.offset > other.offset
+
 
 @dataclass(slots=True, kw_only=True)
 class KeptEnvelope(Envelope):

@@ -315,7 +315,7 @@ class RedisFeed:
             later = (
                 envelope
                 for envelope, position in self._recent
-                if position.offset > reading.position.offset
+                if position.is_after(reading.position)
             )
             return Past(self.position, (*reading.missed, *later), recovered=True)
         finally:
@@ -330,13 +330,14 @@ class RedisFeed:
 
     def fall_behind(self) -> None:
         """Hold newer messages back until what may be missing has been read."""
-        if self.position is not NOWHERE:
-            if self._held is None:
-                self._held = deque(maxlen=MOST_HELD)
-            self._history.heal_later(self)
+        self._hold()
+        self._history.heal_later(self)
 
     async def heal(self) -> bool:
         """Read and deliver what is missing, or announce it; return whether that worked."""
+        if self.position is NOWHERE:  # the first reading is still to come
+            return False
+        self._hold()
         try:
             reading = await self._history.read(self._room, self.position)
         except Unavailable:
@@ -349,6 +350,10 @@ class RedisFeed:
                 self._emit(envelope)
         self._release()
         return self._held is None
+
+    def _hold(self) -> None:
+        if self._held is None:
+            self._held = deque(maxlen=MOST_HELD)
 
     def _begin(self, position: Position) -> None:
         self.position = self._whole_since = position

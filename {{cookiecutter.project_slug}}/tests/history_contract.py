@@ -146,6 +146,19 @@ class HistoryContract:
         current = Position(since.epoch, since.offset + 1)
         assert (await member.feed.past(current)).recovered is True
 
+    async def test_old_messages_go_though_newer_ones_come(
+        self, make: Callable[..., History]
+    ) -> None:
+        history = make(history_s=0.1, history_messages=100_000)
+        member = Member(history)
+        since = (await member.feed.past(None)).position
+
+        async def is_forgotten() -> bool:
+            await say(history, 1)
+            return (await member.feed.past(since)).recovered is False
+
+        await wait_until_async(is_forgotten)
+
     async def test_nothing_comes_after_the_feed_is_closed(self, history: History) -> None:
         member, other_member = Member(history), None
         await member.feed.past(None)

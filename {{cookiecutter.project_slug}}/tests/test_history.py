@@ -8,7 +8,7 @@ from app.backplane import Envelope, LocalBackplane
 from app.history import LOG_BYTES, History, MemoryHistory, NoHistory, Position
 
 from .history_contract import HistoryContract, Member, say, standing
-from .live import make_settings, wait_until
+from .live import make_settings, wait_until, wait_until_async
 
 
 class TestMemoryHistory(HistoryContract):
@@ -61,6 +61,28 @@ async def test_all_rooms_together_are_bounded() -> None:
     assert 0.9 * limit < sum(sizes) <= limit
     assert sum(sizes) == history._size_bytes
     assert "room-499" in history._logs
+
+
+async def test_those_go_first_that_were_silent_longest() -> None:
+    history = MemoryHistory(make_settings(history_total_bytes=5_000))
+    for room in ("old", "used", "old", "new"):
+        await history.publish(room, Envelope(sender=None, data="x" * 500))
+    assert list(history._logs) == ["old", "new"]
+
+
+async def test_what_is_too_old_is_not_given_away_before_the_sweep() -> None:
+    history = MemoryHistory(make_settings(history_s=0.05))
+    member = Member(history)
+    since = member.feed.position
+    await say(history, 1)
+    assert history._sweep is not None
+    history._sweep.cancel()
+    assert since is not None
+
+    async def is_forgotten() -> bool:
+        return (await member.feed.past(since)).recovered is False
+
+    await wait_until_async(is_forgotten)
 
 
 async def test_without_history_there_is_no_position() -> None:

@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
 
+from app.backplane import Envelope
 from app.backplane_redis import RedisBackplane, Resync
 from app.errors import Unavailable
-from app.history import History, Position
-from app.history_redis import RedisHistory
+from app.history import History, NoHistory, Position
+from app.history_redis import RedisFeed, RedisHistory
 
 from .history_contract import ROOM, HistoryContract, Member, say, standing
 from .live import make_settings, run_service, wait_until, wait_until_async
@@ -208,6 +210,68 @@ async def test_false_history_is_not_believed(shared_valkey: Valkey, entry: str) 
         await redis.lset("ws:{room:lobby}:messages", -1, "99999999999999 " + entry)
         past = await Member(history).feed.past(since)
         assert (past.messages, past.recovered) == ((), False)
+
+
+async def test_what_has_expired_takes_no_space(shared_valkey: Valkey) -> None:
+    async with (
+        run_node(shared_valkey) as (backplane, _),
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        await redis.flushall()
+        history = RedisHistory(backplane, make_settings(history_bytes=3_000))
+        large = Envelope(sender=None, data="x" * 1_000)
+        for _ in range(2):
+            await history.publish(ROOM, large)
+        await redis.delete("ws:{room:lobby}:messages")  # as its expiry does
+        since = await standing(history)
+        for _ in range(2):
+            await history.publish(ROOM, large)
+        assert len((await Member(history).feed.past(since)).messages) == 2
+
+
+async def test_messages_of_a_node_without_history_pass(shared_valkey: Valkey) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        run_node(shared_valkey) as (other, _),
+    ):
+        member = Member(history)
+        await member.feed.past(None)
+        await NoHistory(other).publish(ROOM, Envelope(sender=None, data=1))
+        await wait_until(lambda: member.data == [1])
+        assert member.got[0].position is None
+
+
+async def test_a_closed_feed_is_forgotten(shared_valkey: Valkey) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        member = Member(history)
+        await member.feed.past(None)
+        feed = cast(RedisFeed, member.feed)
+        feed.fall_behind()
+        feed.close()
+        assert not history._behind
+
+        async def is_unsubscribed() -> bool:
+            return CHANNEL.encode() not in await redis.pubsub_channels()
+
+        await wait_until_async(is_unsubscribed)
+
+
+async def test_a_member_can_be_sure_in_a_new_epoch(valkey: Valkey) -> None:
+    async with run_service(settings_for(valkey)) as live, Redis.from_url(valkey.url) as redis:
+        await wait_until(lambda: live.service.backplane.healthy)
+        for number in range(3):
+            await live.post("/publish", {"data": number, "room": ROOM})
+        member = await live.connect()
+        assert (await member.ask(type="join", room=ROOM))["offset"] == 3
+        await redis.flushall()
+        await live.post("/publish", {"data": 3, "room": ROOM})
+        assert await member.receive("resync") == {"type": "resync", "room": ROOM}
+        epoch = (await member.ask(type="join", room=ROOM))["epoch"]
+        ok = await member.ask(type="join", room=ROOM, since={"epoch": epoch, "offset": 1})
+        assert (ok["recovered"], ok["offset"]) == (True, 1)
 
 
 async def test_a_closed_room_leaves_nothing_for_good(shared_valkey: Valkey) -> None:

@@ -196,16 +196,16 @@ class RedisHistory:
         while True:
             await self._has_behind.wait()
             feeds = list(self._behind)[:HEALING_AT_ONCE]
+            for feed in feeds:  # which may fall behind again meanwhile
+                del self._behind[feed]
             healed = await asyncio.gather(*(feed.heal() for feed in feeds))
             for feed, is_healed in zip(feeds, healed, strict=True):
-                if is_healed:
-                    self._behind.pop(feed, None)
+                if not is_healed:
+                    self._behind[feed] = None
+            if not all(healed):
+                await asyncio.sleep(self.backplane.timeout_s)
             if not self._behind:
                 self._has_behind.clear()
-            elif not all(healed):
-                await asyncio.sleep(
-                    self.backplane.timeout_s
-                )  # the others come first, then these again
 
     async def read(self, room: str, since: Position) -> "Reading":
         """Return where the room stands, and what it has said since a position.
@@ -278,6 +278,7 @@ class RedisFeed:
         self._announce = announce
         self._whole_since = NOWHERE
         self._held: deque[KeptEnvelope] | None = deque(maxlen=MOST_HELD)
+        self._closed = False
         self._waiting = 0
         self._recent: list[tuple[KeptEnvelope, Position]] = []
         self._moved = asyncio.Event()
@@ -325,6 +326,7 @@ class RedisFeed:
 
     def close(self) -> None:
         """Unsubscribe."""
+        self._closed = True
         self._history.backplane.unsubscribe(self._subscription)
         self._history.forget(self)
 
@@ -334,7 +336,9 @@ class RedisFeed:
         self._history.heal_later(self)
 
     async def heal(self) -> bool:
-        """Read and deliver what is missing, or announce it; return whether that worked."""
+        """Read and deliver what is missing, or announce it; return whether that is done."""
+        if self._closed:
+            return True
         if self.position is NOWHERE:  # the first reading is still to come
             return False
         self._hold()
@@ -349,7 +353,7 @@ class RedisFeed:
             for envelope in reading.missed:
                 self._emit(envelope)
         self._release()
-        return self._held is None
+        return True
 
     def _hold(self) -> None:
         if self._held is None:

@@ -96,7 +96,9 @@ class Node:
     async def heal(self) -> None:
         """Do it."""
         while self.is_behind:
-            self.is_behind = not await self.feed.heal()
+            self.is_behind = False
+            if not await self.feed.heal():
+                self.is_behind = True
             await asyncio.sleep(0)
 
     def take_next(self) -> None:

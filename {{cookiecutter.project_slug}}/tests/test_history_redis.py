@@ -252,6 +252,7 @@ async def test_a_closed_feed_is_forgotten(shared_valkey: Valkey) -> None:
         feed.fall_behind()
         feed.close()
         assert not history._behind
+        assert await feed.heal()
 
         async def is_unsubscribed() -> bool:
             return CHANNEL.encode() not in await redis.pubsub_channels()

@@ -43,7 +43,8 @@ class Audience:
         Nothing waits in here, so nobody comes or goes meanwhile.
         """
         ready = text_frame(frame.encode())
-        waiting = self._flusher.waiting(self, len(self._members))
+        source = self if len(self._members) > 1 else None
+        waiting = self._flusher.waiting(source, len(self._members))
         excluded = None if exclude is None else self._members.get(exclude)
         for connection in self._members.values():
             if connection is not excluded:

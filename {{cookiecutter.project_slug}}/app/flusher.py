@@ -47,7 +47,8 @@ class Flusher:
     def waiting(self, source: object, frames: int = 1) -> list[Flushable]:
         """Return the list to which a source adds each connection whose outbox was empty.
 
-        ``frames`` is how many the source is about to hand to connections.
+        What goes to a single connection has one source in common, null. ``frames`` is how many
+        the source is about to hand to connections.
         """
         self._frames += frames
         if not self._busy:

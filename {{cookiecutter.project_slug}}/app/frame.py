@@ -3,6 +3,8 @@
 Pure: bytes in, bytes or text out.
 """
 
+from struct import Struct
+
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # where the library comes without its C code
@@ -14,21 +16,25 @@ WHOLE_TEXT = 0x81
 MASK_FLAG = 0x80
 MASK_BYTES = 4
 
+SMALL_HEADER = Struct("!BB")
+MEDIUM_HEADER = Struct("!BBH")
+LARGE_HEADER = Struct("!BBQ")
+
 
 def text_frame(payload: bytes) -> bytes:
     """Return an unmasked, uncompressed frame around UTF-8 text."""
     size = len(payload)
     if size < 126:
-        return bytes((WHOLE_TEXT, size)) + payload
+        return SMALL_HEADER.pack(WHOLE_TEXT, size) + payload
     if size < 65_536:
-        return bytes((WHOLE_TEXT, 126, size >> 8, size & 0xFF)) + payload
-    return bytes((WHOLE_TEXT, 127)) + size.to_bytes(8) + payload
+        return MEDIUM_HEADER.pack(WHOLE_TEXT, 126, size) + payload
+    return LARGE_HEADER.pack(WHOLE_TEXT, 127, size) + payload
 
 
 def frame_payload(frame: bytes) -> bytes:
     """Return the text that `text_frame` wrapped."""
-    header_size = {126: 4, 127: 10}.get(frame[1], 2)
-    return frame[header_size:]
+    header = {126: MEDIUM_HEADER, 127: LARGE_HEADER}.get(frame[1], SMALL_HEADER)
+    return frame[header.size :]
 
 
 def masked_frame_size(payload_size: int) -> int:
@@ -44,17 +50,18 @@ def read_texts(received: bytes, max_bytes: int) -> tuple[list[str], int]:
     """
     texts = []
     start = 0
-    while len(received) - start >= 2 + MASK_BYTES and received[start] == WHOLE_TEXT:
+    available = len(received)
+    while available - start >= 2 + MASK_BYTES and received[start] == WHOLE_TEXT:
         size = received[start + 1] - MASK_FLAG
         mask_at = start + 2
         if size == 126:
-            size = int.from_bytes(received[mask_at : mask_at + 2])
+            size = received[mask_at] << 8 | received[mask_at + 1]
             mask_at += 2
         elif not 0 <= size < 126:
             break
         payload_at = mask_at + MASK_BYTES
         end = payload_at + size
-        if size > max_bytes or end > len(received):
+        if size > max_bytes or end > available:
             break
         payload = apply_mask(received[payload_at:end], received[mask_at:payload_at])
         try:

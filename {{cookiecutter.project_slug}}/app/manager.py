@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
 
 from pydantic import JsonValue
 
@@ -25,25 +23,38 @@ class UserEnvelope(Envelope):
     disconnect: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class UserConnections:
+class Everybody(Audience):
+    """All connections of this node."""
+
+    __slots__ = ()
+
+    def deliver(self, envelope: Envelope) -> None:
+        """Write a message to all."""
+        message = DirectMessage(envelope.sender, envelope.data, "all")
+        self.write(message, exclude=envelope.exclude)
+
+
+class UserAudience(Audience):
     """The connections that one user has to this node."""
 
-    audience: Audience
+    __slots__ = ()
+
+    def deliver(self, envelope: UserEnvelope) -> None:
+        """Write a message to the user's connections, or close them."""
+        if envelope.disconnect:
+            for connection in self:
+                connection.close(REVOKED)
+        else:
+            message = DirectMessage(envelope.sender, envelope.data, "user")
+            self.write(message, exclude=envelope.exclude)
+
+
+@dataclass(frozen=True, slots=True)
+class HostedUser:
+    """A user's audience, and the subscription that its messages come from."""
+
+    audience: UserAudience
     subscription: Subscription
-
-
-def _deliver(to: Literal["user", "all"], audience: Audience, envelope: Envelope) -> None:
-    message = DirectMessage(sender=envelope.sender, data=envelope.data, to=to)
-    audience.write(message, exclude=envelope.exclude)
-
-
-def _deliver_to_user(audience: Audience, envelope: UserEnvelope) -> None:
-    if envelope.disconnect:
-        for connection in audience:
-            connection.close(REVOKED)
-    else:
-        _deliver("user", audience, envelope)
 
 
 class ConnectionManager:
@@ -53,11 +64,11 @@ class ConnectionManager:
         self._settings = settings
         self._backplane = backplane
         self._flusher = flusher
-        self._everybody = Audience(flusher)
-        self._users: dict[str, UserConnections] = {}
+        self._everybody = Everybody(flusher)
+        self._users: dict[str, HostedUser] = {}
         self._slots_taken = 0
         self.draining = False
-        backplane.subscribe(Subscription(ALL, partial(_deliver, "all", self._everybody)))
+        backplane.subscribe(Subscription(ALL, self._everybody.deliver))
 
     def __len__(self) -> int:
         """Return the number of registered connections."""
@@ -98,13 +109,12 @@ class ConnectionManager:
         with suppress(Unavailable):  # who connects in an outage waits for its end with the others
             await self._backplane.confirm(user.subscription)
 
-    def _host(self, user: str) -> UserConnections:
-        audience = Audience(self._flusher)
-        deliver = partial(_deliver_to_user, audience)
-        subscription = Subscription(user_channel(user), deliver, UserEnvelope)
-        return UserConnections(audience, self._backplane.subscribe(subscription))
+    def _host(self, user: str) -> HostedUser:
+        audience = UserAudience(self._flusher)
+        subscription = Subscription(user_channel(user), audience.deliver, UserEnvelope)
+        return HostedUser(audience, self._backplane.subscribe(subscription))
 
-    def _make_way(self, user: UserConnections) -> None:
+    def _make_way(self, user: HostedUser) -> None:
         # Those that are closing already are not in the way.
         present = [connection for connection in user.audience if connection.closed is None]
         excess = len(present) + 1 - self._settings.max_connections_per_user
@@ -142,7 +152,7 @@ class ConnectionManager:
 
         The future fails with `Unavailable` if the message cannot be passed on.
         """
-        envelope = UserEnvelope(sender=sender, data=data, exclude=exclude)
+        envelope = UserEnvelope(sender, data, exclude)
         return self._backplane.publish(user_channel(user), envelope)
 
     def disconnect(self, user: str) -> asyncio.Future[None]:
@@ -160,5 +170,5 @@ class ConnectionManager:
 
         The future fails with `Unavailable` if the message cannot be passed on.
         """
-        envelope = Envelope(sender=sender, data=data, exclude=exclude)
+        envelope = Envelope(sender, data, exclude)
         return self._backplane.publish(ALL, envelope)

@@ -7,8 +7,8 @@ Pure: nothing here knows asyncio or FastAPI.
 """
 
 import math
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
@@ -20,7 +20,7 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
 )
-from pydantic_core import PydanticCustomError, SchemaSerializer
+from pydantic_core import PydanticCustomError
 
 PROTOCOL_VERSION = 1
 
@@ -118,21 +118,28 @@ class CommandHead(BaseModel):
     id: CommandId | None = None
 
 
-@cache
-def _serializer(frame: type[Any]) -> SchemaSerializer:
-    return TypeAdapter(frame).serializer
+class _Encoders(dict[type[Any], Callable[[Any], bytes]]):
+    """What makes JSON of each kind of frame, made when it is first needed."""
+
+    def __missing__(self, kind: type[Any]) -> Callable[[Any], bytes]:
+        encoder = self[kind] = TypeAdapter(kind).serializer.to_json
+        return encoder
+
+
+_encoders = _Encoders()
 
 
 @dataclass(slots=True, kw_only=True)
 class ServerFrame:
     """What the server sends: plain data, since only what strangers send needs to be validated."""
 
+    __pydantic_config__ = ConfigDict(serialize_by_alias=True)
+
     type: str
 
     def encode(self) -> bytes:
         """Return the frame's JSON as UTF-8."""
-        serializer = _serializer(type(self))  # type: ignore[arg-type]  # classes can be hashed
-        return serializer.to_json(self, by_alias=True)
+        return _encoders[type(self)](self)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -194,16 +201,16 @@ class Welcome(ServerFrame):
     expires_at: float | None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Message(ServerFrame):
     """Data from another user, or from the server when ``from`` is null."""
 
-    type: Literal["message"] = "message"
+    type: Literal["message"] = field(default="message", kw_only=True)
     sender: Annotated[str | None, Field(serialization_alias="from")]
     data: JsonValue
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class DirectMessage(Message):
     """A message to one user or to everybody."""
 

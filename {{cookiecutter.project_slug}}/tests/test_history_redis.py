@@ -16,7 +16,7 @@ from app.history_redis import RedisFeed, RedisHistory
 
 from .history_contract import ROOM, HistoryContract, Member, say, standing
 from .live import make_settings, run_service, wait_until, wait_until_async
-from .test_backplane_redis import run_node, settings_for
+from .test_backplane_redis import run_node, settings_for, two_nodes
 from .valkey import Valkey, run_valkey
 
 CHANNEL = f"ws:room:{ROOM}"
@@ -293,10 +293,7 @@ async def test_a_closed_room_leaves_nothing_for_good(shared_valkey: Valkey) -> N
 async def test_a_member_of_a_room_hears_of_no_outage_that_it_missed_nothing_in(
     valkey: Valkey,
 ) -> None:
-    settings = settings_for(valkey)
-    async with run_service(settings) as first, run_service(settings) as second:
-        for live in (first, second):
-            await wait_until(lambda live=live: live.service.backplane.healthy)  # type: ignore[misc]
+    async with two_nodes(valkey) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         for client in (here, there):
             assert (await client.ask(type="join", room=ROOM))["offset"] == 0
@@ -312,10 +309,7 @@ async def test_a_member_of_a_room_hears_of_no_outage_that_it_missed_nothing_in(
 
 
 async def test_a_client_gets_on_another_node_what_it_missed(valkey: Valkey) -> None:
-    settings = settings_for(valkey)
-    async with run_service(settings) as first, run_service(settings) as second:
-        for live in (first, second):
-            await wait_until(lambda live=live: live.service.backplane.healthy)  # type: ignore[misc]
+    async with two_nodes(valkey) as (first, second):
         visitor = await first.connect("alice")
         ok = await visitor.ask(type="join", room=ROOM)
         await visitor.close()

@@ -11,8 +11,7 @@ from app.idempotency import CLAIMED_S, REMEMBERED_S, Claims
 from app.idempotency_redis import RedisClaims
 
 from .idempotency_contract import ClaimsContract
-from .live import run_service, wait_until
-from .test_backplane_redis import settings_for
+from .test_backplane_redis import settings_for, two_nodes
 from .test_idempotency import publish
 from .valkey import Valkey, run_valkey
 
@@ -59,10 +58,7 @@ async def test_without_the_server_nothing_is_promised(valkey: Valkey, redis: Red
 
 
 async def test_a_publication_goes_out_once_from_all_nodes(valkey: Valkey) -> None:
-    settings = settings_for(valkey)
-    async with run_service(settings) as first, run_service(settings) as second:
-        for live in (first, second):
-            await wait_until(lambda live=live: live.service.backplane.healthy)  # type: ignore[misc]
+    async with two_nodes(valkey) as (first, second):
         client = await second.connect()
         for live in (first, second, first):
             assert await publish(live, "once", "key") == 202

@@ -19,6 +19,7 @@ from dev import fresh_secrets
 from .backplane_contract import BackplaneContract, Inbox, numbered
 from .client import DEADLINE_S
 from .live import Live, make_settings, run_service, wait_until, wait_until_async
+from .proxy import Proxy
 from .test_server import next_line, run_process
 from .test_settings import complaint
 from .valkey import Valkey, run_valkey
@@ -39,10 +40,10 @@ async def valkey() -> AsyncIterator[Valkey]:
         yield valkey
 
 
-def settings_for(valkey: Valkey) -> ServiceSettings:
+def settings_for(server: Valkey | Proxy) -> ServiceSettings:
     """Return settings under which failures are noticed at once."""
     return make_settings(
-        redis_url=valkey.url,
+        redis_url=server.url,
         redis_timeout_s=0.3,
         redis_ping_interval_s=0.2,
         redis_retry_max_s=0.2,
@@ -239,9 +240,11 @@ async def test_clients_hear_of_an_outage_and_of_its_end(valkey: Valkey) -> None:
 
 
 @contextlib.asynccontextmanager
-async def two_nodes(valkey: Valkey) -> AsyncIterator[tuple[Live, Live]]:
+async def two_nodes(valkey: Valkey, proxy: Proxy | None = None) -> AsyncIterator[tuple[Live, Live]]:
+    """Run two nodes, of which the first may reach the server through a proxy only."""
     settings = settings_for(valkey)
-    async with run_service(settings) as first, run_service(settings) as second:
+    spoiled = settings_for(proxy) if proxy else settings
+    async with run_service(spoiled) as first, run_service(settings) as second:
         await wait_until(lambda: first.service.backplane.healthy)
         await wait_until(lambda: second.service.backplane.healthy)
         yield first, second

@@ -39,6 +39,14 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     ("rooms", "redis"): (
         "app/history_redis.py",
+        "dev/chaos/__init__.py",
+        "dev/chaos/__main__.py",
+        "dev/chaos/client.py",
+        "dev/chaos/faults.py",
+        "dev/chaos/ledger.py",
+        "dev/chaos/processes.py",
+        "dev/chaos/trial.py",
+        "tests/test_chaos.py",
         "tests/test_faults_rooms_redis.py",
         "tests/test_feed_redis.py",
         "tests/test_history_redis.py",
@@ -83,7 +91,7 @@ def extras(answers: dict[str, Any]) -> list[str]:
 
 
 def remove_unchosen(project: Path, chosen: set[str]) -> None:
-    """Remove every file that needs an option which was not chosen.
+    """Remove every file that needs an option which was not chosen, and directories left empty.
 
     Raises:
         SystemExit: the table names a file that the template does not have.
@@ -97,6 +105,8 @@ def remove_unchosen(project: Path, chosen: set[str]) -> None:
         if not chosen.issuperset(options):
             for path in paths:
                 (project / path).unlink()
+                if not any((project / path).parent.iterdir()):
+                    (project / path).parent.rmdir()
 
 
 def summary(answers: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def test_every_option_in_the_table_can_be_chosen() -> None:
 def test_a_missing_file_is_an_error_and_nothing_is_removed(tmp_path: Path) -> None:
     paths = [path for paths in FILES.values() for path in paths]
     for path in paths[1:]:
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     with pytest.raises(SystemExit, match=f"names missing files: {paths[0]}$"):
         remove_unchosen(tmp_path, set())

@@ -66,14 +66,14 @@ class Server(NamedTuple):
         return Failure("\n".join([f"{self.name}: {reason}", *lines[-LAST_LINES:]]))
 
 
-def run_service() -> AbstractContextManager[Server]:
-    """Run ``python -m app``, with fresh secrets.
+def service_environment(**settings: str) -> tuple[dict[str, str], ServiceSettings]:
+    """Return an environment for ``python -m app`` with fresh secrets, and the settings in it.
 
     Raises:
-        Failure: it needs other settings, too.
+        Failure: the service needs other settings, too.
 
     """
-    settings = LOAD_SETTINGS | fresh_secrets() | {"PORT": str(_free_port())}
+    settings = LOAD_SETTINGS | fresh_secrets() | settings
     fields: dict[str, Any] = {name.lower(): value for name, value in settings.items()}
     try:
         read = ServiceSettings(_env_file=None, **fields)
@@ -81,14 +81,24 @@ def run_service() -> AbstractContextManager[Server]:
         names = ", ".join(str(error["loc"][0]).upper() for error in failure.errors())
         msg = f"{names}: missing or wrong in LOAD_SETTINGS of bench/processes.py"
         raise Failure(msg) from None
-    environment = settings | {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)}
+    return settings | {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)}, read
+
+
+def run_service() -> AbstractContextManager[Server]:
+    """Run ``python -m app``.
+
+    Raises:
+        Failure: it needs other settings, too.
+
+    """
+    environment, settings = service_environment(PORT=str(free_port()))
     command = [sys.executable, "-m", "app"]
-    return running("the service", command, environment, read.port, read)
+    return running("the service", command, environment, settings.port, settings)
 
 
 def run_bare_loop() -> AbstractContextManager[Server]:
     """Run the bare loop."""
-    port = _free_port()
+    port = free_port()
     return running("the bare loop", [sys.executable, str(BARE_LOOP), str(port)], {}, port)
 
 
@@ -137,7 +147,8 @@ def _listens(process: "subprocess.Popen[bytes]", port: int) -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port at which nobody listens just now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -95,6 +95,18 @@ def test_what_is_replayed_is_counted(books: Books) -> None:
     assert books.totals() == Totals(sent=3, live=1, recovered=2)
 
 
+def test_a_replay_that_is_cut_short_has_to_be_asked_for_again(books: Books) -> None:
+    first, second = books.say(1, 2)
+    books.enter(books.member, 2, recovered=True, replayed=2)
+    books.member.take(first, 1)
+    assert books.member.checked_at
+    books.member.leave()
+    assert not books.member.checked_at
+    books.enter(books.member, 2, recovered=True, replayed=1)
+    books.member.take(second, 2)
+    assert books.totals() == Totals(sent=2, recovered=2)
+
+
 @pytest.mark.parametrize("lost", [1, 2, 3])
 def test_a_message_that_is_lost_is_counted(books: Books, lost: int) -> None:
     for offset, number in enumerate(books.say(1, 2, 3), start=1):
@@ -352,9 +364,8 @@ def test_a_short_run_for_real() -> None:
     done = run_chaos("--seconds", "4", "--clients", "4", "--seed", "894")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("4 clients, 4 seconds, seed 894\n")
-    for fault in ("redis killed", "node 1 frozen", "node 2 killed", "clients cut off"):
-        assert f"\n{fault} " in done.stdout
     figures = dict(re.findall(r"^([a-z ]*[a-z]) +([\d,]+)", done.stdout, re.MULTILINE))
+    assert figures["redis killed"] == "1"
     assert figures["misplaced"] == figures["duplicated"] == figures["silently lost"] == "0"
     assert figures["received live"] != "0"
 

@@ -8,6 +8,7 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from tempfile import TemporaryDirectory
 
 from app.main import ServiceSettings
@@ -51,7 +52,8 @@ def parse(arguments: Sequence[str]) -> Namespace:
 def show(progress: str) -> None:
     """Replace the last line on a terminal."""
     if sys.stderr.isatty():
-        print(f"\r\033[K{progress}", end="", file=sys.stderr, flush=True)
+        width = get_terminal_size().columns - 1
+        print(f"\r\033[K{progress[:width]}", end="", file=sys.stderr, flush=True)
 
 
 def table(totals: Totals, faults: Mapping[str, int]) -> Iterator[str]:

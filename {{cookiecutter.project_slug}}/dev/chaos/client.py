@@ -19,7 +19,7 @@ from dev.connect import ConnectOptions
 
 from .ledger import Ledger
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 1.0
 PATIENCE_S = 2.0
 REST_S = 30.0
 POLL_S = 0.02
@@ -42,6 +42,7 @@ class Client:
         self._ledger = ledger
         self._pause_s = pause_s
         self._rng = random.Random(seed)
+        self._backoff_s = FIRST_BACKOFF_S
         self._connection: ClientConnection | None = None
         self._to_join: set[str] = set()
         self._asked_at: dict[str, int] = {}
@@ -84,14 +85,11 @@ class Client:
             self._connection.transport.abort()
 
     async def _keep_connected(self) -> None:
-        pause_s = FIRST_PAUSE_S
         while True:
-            try:
+            with suppress(*FAILURES):
                 await self._visit()
-                pause_s = FIRST_PAUSE_S
-            except FAILURES:
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1))
+            await asyncio.sleep(self._backoff_s * self._rng.uniform(0.5, 1))
+            self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
 
     async def _visit(self) -> None:
         options = await self._reach()
@@ -152,6 +150,8 @@ class Client:
 
     async def _take(self, frame: dict[str, Any]) -> None:
         match frame["type"]:
+            case "welcome":
+                self._backoff_s = FIRST_BACKOFF_S
             case "message" if frame.get("room") in self.memberships:
                 self.memberships[frame["room"]].take(frame["data"], frame["offset"])
             case "ok" | "error" if frame["id"] in self.memberships:

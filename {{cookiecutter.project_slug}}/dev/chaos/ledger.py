@@ -127,7 +127,7 @@ class Membership:
         self.position: Position | None = None
         self.joined_at: int | None = None
         self.checked_at = 0
-        """When the join was sent that was answered last."""
+        """When the join was sent that was answered last on this connection, 0 without one."""
         self._ledger = ledger
         self._replays = 0
         self._in_doubt = False
@@ -154,16 +154,16 @@ class Membership:
             self._gaps.append(Gap(self.position, position, self._certain_at, told_at))
         else:
             start = Position(position.epoch, position.offset - replayed)
-            self._misplaced += start != self.position
+            if start != self.position:
+                self._misplaced += 1
             position = self.position
         if position != self.position:
             self.position, self._certain_at = position, asked_at
         self.checked_at, self._replays, self._in_doubt = asked_at, replayed, False
 
     def leave(self) -> None:
-        """Note the end of a connection."""
-        self._replays = 0
-        self._in_doubt = False
+        """Note the end of a connection, and of what was still to come there."""
+        self.checked_at, self._replays, self._in_doubt = 0, 0, False
 
     def doubt(self) -> None:
         """Note that from here on, offsets may be of another epoch, until a join is answered."""
@@ -172,15 +172,18 @@ class Membership:
     def take(self, number: int, offset: int) -> None:
         """Note a message."""
         is_replay = self._replays > 0
-        self._replays -= is_replay
+        if is_replay:
+            self._replays -= 1
         if number in self._live or number in self._recovered:
             self._doubled += 1
         else:
-            (self._recovered if is_replay else self._live).add(number)
+            came = self._recovered if is_replay else self._live
+            came.add(number)
             self._ledger.place(number, offset)
         if self._in_doubt or self.position is None:
             return
-        self._misplaced += offset != self.position.offset + 1
+        if offset != self.position.offset + 1:
+            self._misplaced += 1
         if offset > self.position.offset:
             self.position = Position(self.position.epoch, offset)
             self._certain_at = self._ledger.messages[number].sent_at

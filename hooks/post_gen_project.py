@@ -15,11 +15,14 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
         "app/handlers_rooms.py",
         "app/history.py",
         "app/policy.py",
+        "app/presence.py",
         "app/rooms.py",
         "bench/scenario_rooms.py",
         "tests/history_contract.py",
+        "tests/presence_contract.py",
         "tests/test_handlers_rooms.py",
         "tests/test_history.py",
+        "tests/test_presence.py",
         "tests/test_rooms.py",
     ),
     ("heartbeat",): (
@@ -39,6 +42,8 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     ("rooms", "redis"): (
         "app/history_redis.py",
+        "app/presence_redis.py",
+        "app/roster_redis.py",
         "dev/chaos/__init__.py",
         "dev/chaos/__main__.py",
         "dev/chaos/client.py",
@@ -50,6 +55,8 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/test_faults_rooms_redis.py",
         "tests/test_feed_redis.py",
         "tests/test_history_redis.py",
+        "tests/test_presence_model_redis.py",
+        "tests/test_presence_redis.py",
     ),
     ("jwt",): (
         "app/auth_jwt.py",

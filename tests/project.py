@@ -14,7 +14,7 @@ from cookiecutter.main import cookiecutter
 from .combination import TEMPLATE, Combination
 
 PROJECT_DIRECTORY = "{{cookiecutter.project_slug}}"
-WORKING_FILES = ("__pycache__", ".venv", ".env", ".bench.json", ".*_cache")
+WORKING_FILES = ("__pycache__", ".venv", ".env", ".bench.json", ".*_cache", ".hypothesis")
 
 
 @dataclass(frozen=True)

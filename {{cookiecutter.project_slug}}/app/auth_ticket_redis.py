@@ -1,5 +1,7 @@
 """Tickets that any node may take, whichever node sold them."""
 
+from asyncio import timeout
+
 from redis.asyncio import Redis
 
 from .auth_ticket import TicketStoreDown
@@ -9,9 +11,10 @@ from .publisher_redis import FAILURES
 class RedisTickets:
     """Tickets in Redis, which forgets them by itself."""
 
-    def __init__(self, redis: Redis, prefix: str) -> None:
+    def __init__(self, redis: Redis, prefix: str, timeout_s: float) -> None:
         self._redis = redis
         self._prefix = f"{prefix}ticket:"
+        self._timeout_s = timeout_s
 
     async def put(self, ticket: str, user: str, lifetime_s: int) -> None:
         """Remember a ticket for so long.
@@ -21,7 +24,8 @@ class RedisTickets:
 
         """
         try:
-            await self._redis.set(self._prefix + ticket, user, ex=lifetime_s)
+            async with timeout(self._timeout_s):
+                await self._redis.set(self._prefix + ticket, user, ex=lifetime_s)
         except FAILURES as failure:
             raise TicketStoreDown from failure
 
@@ -33,7 +37,8 @@ class RedisTickets:
 
         """
         try:
-            user = await self._redis.getdel(self._prefix + ticket)
+            async with timeout(self._timeout_s):
+                user = await self._redis.getdel(self._prefix + ticket)
         except FAILURES as failure:
             raise TicketStoreDown from failure
         return user.decode() if isinstance(user, bytes) else None

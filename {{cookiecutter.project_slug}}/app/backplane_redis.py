@@ -2,8 +2,8 @@
 
 What a node hosts is a plain dict. A session with Redis makes the subscriptions equal to it, so it
 does not matter how many joins and leaves come together, or in which order. When the session is
-lost, the next one subscribes to everything afresh, and `on_gap` is told: what was published in
-between is lost.
+lost, the next one subscribes to everything afresh, and whoever has to know is told: what was
+published in between is lost.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
-from .backplane import Channel, Envelope, Subscription
+from .backplane import Channel, Envelope, OnGap, Subscription
 from .errors import Misconfigured, Unavailable
 from .protocol import ServerFrame
 from .publisher_redis import FAILURES, SEPARATOR, PlainPublish, RedisPublisher, explain
@@ -59,7 +59,7 @@ class RedisSettings(SettingsPart):
     redis_prefix: str = Field(default="ws:", min_length=1, max_length=64)
     redis_timeout_s: PositiveFloat = 1.0
     redis_ping_interval_s: PositiveFloat = 2.0
-    redis_retry_max_s: PositiveFloat = 30.0
+    redis_retry_max_s: PositiveFloat = 5.0
     redis_max_waiting_bytes: PositiveInt = 16_777_216
 
 
@@ -72,12 +72,17 @@ class Resync(ServerFrame):
 
 
 def connect(settings: RedisSettings) -> Redis | None:
-    """Return a client for ``REDIS_URL``, which connects when it is first used."""
+    """Return a client for ``REDIS_URL``, which connects when it is first used.
+
+    Whoever uses it says how long to wait, with `asyncio.timeout`.
+    """
     if settings.redis_url is None:
         return None
     return Redis.from_url(
         settings.redis_url.get_secret_value(),
-        socket_timeout=settings.redis_timeout_s,
+        # The client would bound writes with `asyncio.wait_for`, which swallows a cancellation now
+        # and then in Python 3.11 (python/cpython#86296).
+        socket_timeout=None,
         socket_connect_timeout=settings.redis_timeout_s,
         # A publisher is told within the timeout, and repeats what is worth it. By default, the
         # client would try a frozen server for a minute.
@@ -98,7 +103,6 @@ class RedisBackplane:
         redis: Redis,
         settings: RedisSettings,
         *,
-        on_gap: Callable[[], None],
         catch_up: Callable[[], Awaitable[None]],
     ) -> None:
         self.redis = redis
@@ -112,7 +116,7 @@ class RedisBackplane:
         self._catch_up = catch_up
         self._ping_interval_s = settings.redis_ping_interval_s
         self._retry_max_s = settings.redis_retry_max_s
-        self._on_gap = on_gap
+        self._gap_listeners: list[OnGap] = []
         self._hosted: dict[Channel, Subscription] = {}
         self._changed: set[Channel] = set()
         self._has_changed = asyncio.Event()
@@ -137,6 +141,18 @@ class RedisBackplane:
         finally:
             self.healthy = False
             await self.redis.aclose()
+
+    def after_gap(self, listener: OnGap) -> None:
+        """Have a listener called whenever Redis is back and messages may have been lost."""
+        self._gap_listeners.append(listener)
+
+    def name(self, channel: Channel) -> str:
+        """Return what Redis knows a channel by."""
+        return self.prefix + channel
+
+    def key(self, channel: Channel, what: str) -> str:
+        """Return the key of something that belongs to a channel; a cluster keeps all together."""
+        return self.prefix + "{" + channel + "}:" + what
 
     def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
         """Hand the envelope to Redis."""
@@ -179,7 +195,8 @@ class RedisBackplane:
         while True:
             try:
                 async with self.redis.pubsub() as pubsub, asyncio.TaskGroup() as tasks:
-                    await pubsub.connect()
+                    async with asyncio.timeout(self.timeout_s):
+                        await pubsub.connect()
                     tasks.create_task(self._keep_subscribed(pubsub))
                     tasks.create_task(self._read(pubsub))
             except* FAILURES as group:
@@ -228,7 +245,8 @@ class RedisBackplane:
         while True:
             message = await pubsub.get_message(timeout=self._ping_interval_s)
             if message is None:  # nobody speaks, or nobody is there
-                await pubsub.ping()
+                async with asyncio.timeout(self.timeout_s):
+                    await pubsub.ping()
                 message = await pubsub.get_message(timeout=self.timeout_s)
             if message is None:
                 msg = "no answer to a ping"
@@ -255,10 +273,14 @@ class RedisBackplane:
             log.info("redis connected", channels=len(self._hosted))
             if self._gap:
                 self._gap = False
-                self._on_gap()
-                for subscription in list(self._hosted.values()):
-                    if subscription.on_gap is not None:
-                        subscription.on_gap()
+                self._tell_of_gap()
+
+    def _tell_of_gap(self) -> None:
+        for listener in self._gap_listeners:
+            listener()
+        for subscription in list(self._hosted.values()):
+            if subscription.on_gap is not None:
+                subscription.on_gap()
 
     def _deliver(self, channel: Channel, publication: bytes) -> None:
         subscription = self._hosted.get(channel)

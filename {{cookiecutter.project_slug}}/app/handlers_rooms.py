@@ -11,7 +11,7 @@ from .connection import Connection
 from .errors import Forbidden
 from .history import Position
 from .protocol import STRICT, Command, Data, Ok
-from .rooms import RoomName, room_message
+from .rooms import RoomName, room_frame
 from .service import Service
 
 router = CommandRouter()
@@ -93,9 +93,10 @@ class Member:
 
 @dataclass(slots=True, kw_only=True)
 class PresenceOk(Ok):
-    """Who is in the room."""
+    """Who is in the room: ``total`` users, of which a large room lists some."""
 
     members: list[Member]
+    total: int
 
 
 @router.command(Join)
@@ -113,7 +114,7 @@ async def join(service: Service, connection: Connection, command: Join) -> Follo
         recovered=past.recovered,
         replayed=len(past.messages),
     )
-    return Followed(answer, [room_message(command.room, missed) for missed in past.messages])
+    return Followed(answer, [room_frame(command.room, missed) for missed in past.messages])
 
 
 @router.command(Leave)
@@ -136,8 +137,9 @@ async def publish(service: Service, connection: Connection, command: Publish) ->
 @router.command(Presence)
 async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:
     """List the room's users."""
-    users = service.rooms.presence(connection, command.room)
-    return PresenceOk(members=[Member(user=user, connections=n) for user, n in users.items()])
+    attendance = await service.rooms.attendance(connection, command.room)
+    members = [Member(user=user, connections=n) for user, n in attendance.users.items()]
+    return PresenceOk(members=members, total=attendance.total)
 
 
 @router.disconnected

@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -54,11 +54,15 @@ class Position:
 
 
 @dataclass(slots=True, kw_only=True)
-class KeptEnvelope(Envelope):
-    """A message with its place in the history; both null where none is kept."""
+class RoomEnvelope(Envelope):
+    """A message with its place in the history, or the news that its sender has come or gone.
+
+    News are not kept, and have no data. Where no history is kept, messages have no place either.
+    """
 
     epoch: str | None = None
     offset: int | None = None
+    event: Literal["joined", "left"] | None = None
 
     @classmethod
     def of(cls, envelope: Envelope, position: Position | None = None) -> Self:
@@ -85,11 +89,11 @@ class Past:
     """
 
     position: Position | None = None
-    messages: tuple[KeptEnvelope, ...] = ()
+    messages: tuple[RoomEnvelope, ...] = ()
     recovered: bool | None = None
 
 
-Deliver = Callable[[KeptEnvelope], None]
+Deliver = Callable[[RoomEnvelope], None]
 Announce = Callable[[ServerFrame], None]
 
 
@@ -141,11 +145,11 @@ class NoHistory:
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[None]:
         """Pass a message on."""
-        return self._backplane.publish(room_channel(room), KeptEnvelope.of(envelope))
+        return self._backplane.publish(room_channel(room), RoomEnvelope.of(envelope))
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> "PassingFeed":
         """Subscribe to the room's channel."""
-        subscription = Subscription(room_channel(room), deliver, KeptEnvelope)
+        subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
         return PassingFeed(self._backplane, self._backplane.subscribe(subscription))
 
 
@@ -199,10 +203,10 @@ class MemoryLog:
         """The place of the last message."""
         return Position(self.epoch, self.offset)
 
-    def append(self, envelope: Envelope) -> KeptEnvelope:
+    def append(self, envelope: Envelope) -> RoomEnvelope:
         """Give a message its number and keep it."""
         self.offset += 1
-        kept = KeptEnvelope.of(envelope, self.position)
+        kept = RoomEnvelope.of(envelope, self.position)
         payload = kept.encode()
         self._kept.append((monotonic(), payload))
         self.size_bytes += len(payload)
@@ -234,7 +238,7 @@ class MemoryLog:
         messages = list(self._kept)[len(self._kept) - missed :]
         if messages and messages[0][0] < self._oldest_allowed:
             return Past(self.position, recovered=False)
-        envelopes = tuple(KeptEnvelope.decode(payload) for _, payload in messages)
+        envelopes = tuple(RoomEnvelope.decode(payload) for _, payload in messages)
         return Past(self.position, envelopes, recovered=True)
 
     @property

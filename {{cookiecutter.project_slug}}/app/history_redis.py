@@ -27,9 +27,9 @@ from .history import (
     Deliver,
     Feed,
     HistorySettings,
-    KeptEnvelope,
     Past,
     Position,
+    RoomEnvelope,
     room_channel,
 )
 from .publisher_redis import FAILURES, explain
@@ -37,7 +37,8 @@ from .publisher_redis import FAILURES, explain
 log = structlog.stdlib.get_logger(__name__)
 
 POSITION_S = 3600
-"""How much longer than its messages a room's count is remembered."""
+"""How much longer than its messages a room's count is remembered; a room with members is read again
+in half that time."""
 
 MOST_HELD = 1_000
 """How many messages wait for older ones; if there are more, all have to be read."""
@@ -171,6 +172,7 @@ class RedisHistory:
     def __init__(self, backplane: RedisBackplane, settings: HistorySettings) -> None:
         self.backplane = backplane
         self._publish = KeepAndPublish(settings, backplane.prefix)
+        self._feeds: set[RedisFeed] = set()
         self._behind: dict[RedisFeed, None] = {}
         self._has_behind = asyncio.Event()
 
@@ -180,10 +182,13 @@ class RedisHistory:
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> Feed:
         """Subscribe to the room's channel, and check what comes."""
-        return RedisFeed(room, self, deliver, announce)
+        feed = RedisFeed(room, self, deliver, announce)
+        self._feeds.add(feed)
+        return feed
 
     def forget(self, feed: "RedisFeed") -> None:
         """Look after a feed no more."""
+        self._feeds.discard(feed)
         self._behind.pop(feed, None)
 
     def heal_later(self, feed: "RedisFeed") -> None:
@@ -192,7 +197,18 @@ class RedisHistory:
         self._has_behind.set()
 
     async def run(self) -> None:
-        """Heal feeds that are behind, until cancelled."""
+        """Heal feeds that are behind, and keep the counts of quiet rooms, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._heal())
+            tasks.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(POSITION_S / 2)
+            for feed in list(self._feeds):
+                feed.fall_behind()  # as it is read, its count is remembered anew
+
+    async def _heal(self) -> None:
         while True:
             await self._has_behind.wait()
             feeds = list(self._behind)[:HEALING_AT_ONCE]
@@ -238,7 +254,7 @@ class Reading:
     """Where a room stands, and what it has said since another position, null if that is lost."""
 
     position: Position
-    missed: tuple[KeptEnvelope, ...] | None
+    missed: tuple[RoomEnvelope, ...] | None
 
     @classmethod
     def of(cls, reply: Any, since: Position) -> Self:
@@ -252,7 +268,7 @@ class Reading:
         if not whole:
             return cls(position, None)
         try:
-            missed = tuple(KeptEnvelope.decode(entry.partition(b" ")[2]) for entry in entries)
+            missed = tuple(RoomEnvelope.decode(entry.partition(b" ")[2]) for entry in entries)
         except ValidationError:
             log.warning("malformed history refused")
             return cls(position, None)
@@ -277,14 +293,14 @@ class RedisFeed:
         self._deliver = deliver
         self._announce = announce
         self._whole_since = NOWHERE
-        self._held: deque[KeptEnvelope] | None = deque(maxlen=MOST_HELD)
+        self._held: deque[RoomEnvelope] | None = deque(maxlen=MOST_HELD)
         self._closed = False
         self._waiting = 0
-        self._recent: list[tuple[KeptEnvelope, Position]] = []
+        self._recent: list[tuple[RoomEnvelope, Position]] = []
         self._moved = asyncio.Event()
         self.position = NOWHERE
         self._subscription = history.backplane.subscribe(
-            Subscription(room_channel(room), self._take, KeptEnvelope, self.fall_behind)
+            Subscription(room_channel(room), self._take, RoomEnvelope, self.fall_behind)
         )
 
     def is_whole_since(self, position: Position) -> bool:
@@ -362,7 +378,7 @@ class RedisFeed:
     def _begin(self, position: Position) -> None:
         self.position = self._whole_since = position
 
-    def _take(self, envelope: KeptEnvelope) -> None:
+    def _take(self, envelope: RoomEnvelope) -> None:
         position = envelope.position
         if position is None:  # a node that keeps no history has published it
             self._deliver(envelope)
@@ -373,7 +389,7 @@ class RedisFeed:
         elif position.epoch != self.position.epoch or position.offset > self.position.offset:
             self.fall_behind()  # and read this one together with those before it
 
-    def _emit(self, envelope: KeptEnvelope) -> None:
+    def _emit(self, envelope: RoomEnvelope) -> None:
         self.position = self.position.next
         self._deliver(envelope)
         if self._waiting:

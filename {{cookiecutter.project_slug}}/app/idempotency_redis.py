@@ -1,5 +1,6 @@
 """Claims that hold on every node, whichever of them a request comes to."""
 
+from asyncio import timeout
 from contextlib import suppress
 
 from redis.asyncio import Redis
@@ -15,9 +16,10 @@ CLAIMED = "claimed:"
 class RedisClaims:
     """Claims in Redis, which forgets them by itself."""
 
-    def __init__(self, redis: Redis, prefix: str) -> None:
+    def __init__(self, redis: Redis, prefix: str, timeout_s: float) -> None:
         self._redis = redis
         self._prefix = f"{prefix}idempotency:"
+        self._timeout_s = timeout_s
 
     async def claim(self, key: str, fingerprint: str) -> Claim | None:
         """Take a key that is free.
@@ -28,9 +30,10 @@ class RedisClaims:
         """
         name = self._prefix + key
         try:
-            if await self._redis.set(name, CLAIMED + fingerprint, nx=True, ex=CLAIMED_S):
-                return None
-            value = await self._redis.get(name)
+            async with timeout(self._timeout_s):
+                if await self._redis.set(name, CLAIMED + fingerprint, nx=True, ex=CLAIMED_S):
+                    return None
+                value = await self._redis.get(name)
         except FAILURES as failure:
             msg = "the key cannot be checked just now"
             raise Unavailable(msg) from failure
@@ -42,9 +45,11 @@ class RedisClaims:
     async def keep(self, key: str, fingerprint: str) -> None:
         """Remember what was carried out, as long as Redis is there."""
         with suppress(*FAILURES):
-            await self._redis.set(self._prefix + key, DONE + fingerprint, ex=REMEMBERED_S)
+            async with timeout(self._timeout_s):
+                await self._redis.set(self._prefix + key, DONE + fingerprint, ex=REMEMBERED_S)
 
     async def release(self, key: str) -> None:
         """Make a key free, now or when its claim lapses."""
         with suppress(*FAILURES):
-            await self._redis.delete(self._prefix + key)
+            async with timeout(self._timeout_s):
+                await self._redis.delete(self._prefix + key)

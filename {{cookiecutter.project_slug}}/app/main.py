@@ -58,6 +58,10 @@ from .idempotency_redis import RedisClaims
 from .manager import ConnectionManager
 from .origin import Origins
 # {% if cookiecutter.rooms %}
+from .presence import LocalPresence, Presence
+# {% if cookiecutter.redis %}
+from .presence_redis import LeaseSettings, RedisPresence
+# {% endif %}
 from .rooms import RoomPublication, Rooms, RoomSettings
 # {% endif %}
 from .service import Service
@@ -70,6 +74,9 @@ class ServiceSettings(
     AuthSettings,
     # {% if cookiecutter.rooms %}
     RoomSettings,
+    # {% if cookiecutter.redis %}
+    LeaseSettings,
+    # {% endif %}
     # {% endif %}
     # {% if cookiecutter.heartbeat %}
     HeartbeatSettings,
@@ -105,21 +112,19 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     claims: Claims = MemoryClaims()
     # {% if cookiecutter.rooms %}
     history: History = MemoryHistory(settings)
+    presence: Presence = LocalPresence(settings)
     # {% endif %}
     # {% if cookiecutter.redis %}
     redis = connect(settings)
     if redis is not None:
-        backplane = RedisBackplane(
-            redis,
-            settings,
-            on_gap=lambda: manager.send_to_all(Resync()),
-            catch_up=flusher.catch_up,
-        )
+        backplane = RedisBackplane(redis, settings, catch_up=flusher.catch_up)
+        backplane.after_gap(lambda: manager.send_to_all(Resync()))
         background.append(backplane.run)
-        claims = RedisClaims(redis, settings.redis_prefix)
+        claims = RedisClaims(redis, settings.redis_prefix, settings.redis_timeout_s)
         # {% if cookiecutter.rooms %}
         history = RedisHistory(backplane, settings)
-        background.append(history.run)
+        presence = RedisPresence(backplane, settings, settings.presence_lease_s)
+        background += [history.run, presence.run]
         # {% endif %}
     # {% endif %}
     # {% if cookiecutter.rooms %}
@@ -141,7 +146,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     tickets: TicketStore = MemoryTickets()
     # {% if cookiecutter.redis %}
     if redis is not None:
-        tickets = RedisTickets(redis, settings.redis_prefix)
+        tickets = RedisTickets(redis, settings.redis_prefix, settings.redis_timeout_s)
     # {% endif %}
     authenticator = TicketAuthenticator(settings, tickets)
     # {% elif cookiecutter.auth == "session" %}
@@ -161,7 +166,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         manager=manager,
         claims=claims,
         # {% if cookiecutter.rooms %}
-        rooms=Rooms(settings, history, flusher),
+        rooms=Rooms(settings, history, presence, flusher),
         publication=RoomPublication,
         # {% endif %}
     )
@@ -171,8 +176,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(keep(work())) for work in background]
             yield
-            for task in running:
+            for task in reversed(running):  # what was built on another stops before it
                 task.cancel()
+                await asyncio.wait([task])
 
     in_development = settings.environment == "development"
     app = Application(

@@ -1,8 +1,7 @@
-"""Rooms: who is in which, and what everybody in one of them gets to hear."""
+"""Rooms: which connection is in which, and what everybody in one of them gets to hear."""
 
 import asyncio
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -13,17 +12,17 @@ from .backplane import Envelope, Publication
 from .connection import Connection
 from .errors import CommandError, LimitExceeded
 from .flusher import Flusher
-from .history import History, HistorySettings, KeptEnvelope, Past, Position
+from .history import History, HistorySettings, Past, Position, RoomEnvelope
+from .presence import Attendance, Presence, PresenceSettings
 from .protocol import Message, ServerFrame
 
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
 
-class RoomSettings(HistorySettings):
-    """How many rooms, how much news of who comes and goes, and how much history."""
+class RoomSettings(HistorySettings, PresenceSettings):
+    """How many rooms, and what each tells of its history and of who is there."""
 
     max_rooms_per_connection: PositiveInt = 100
-    max_members_for_presence_events: PositiveInt = 100
 
     def limits(self) -> dict[str, int]:
         """Tell clients how many rooms one connection may be in."""
@@ -91,33 +90,39 @@ class RoomPublication(Publication):
         return self
 
 
-def room_message(room: str, envelope: KeptEnvelope) -> RoomMessage:
+def room_frame(room: str, envelope: RoomEnvelope) -> RoomMessage | Joined | Left:
     """Return what members get of an envelope."""
-    return RoomMessage(
-        sender=envelope.sender, data=envelope.data, room=room, offset=envelope.offset
-    )
+    if envelope.event is None or envelope.sender is None:
+        return RoomMessage(
+            sender=envelope.sender, data=envelope.data, room=room, offset=envelope.offset
+        )
+    event = Joined if envelope.event == "joined" else Left
+    return event(room=room, user=envelope.sender)
 
 
 class Room:
     """The part of a room that is connected to this node."""
 
-    def __init__(self, name: str, history: History, flusher: Flusher) -> None:
+    def __init__(self, name: str, history: History, presence: Presence, flusher: Flusher) -> None:
         self.name = name
         self.members = Audience(flusher)
         self.joining = 0
-        self.users: Counter[str] = Counter()
         self.feed = history.open(name, self._deliver, self.members.write)
+        self.roster = presence.open(name, self._deliver)
 
-    def _deliver(self, envelope: KeptEnvelope) -> None:
-        self.members.write(room_message(self.name, envelope), exclude=envelope.exclude)
+    def _deliver(self, envelope: RoomEnvelope) -> None:
+        self.members.write(room_frame(self.name, envelope), exclude=envelope.exclude)
 
 
 class Rooms:
     """All rooms with members on this node. A room exists as long as somebody is in it."""
 
-    def __init__(self, settings: RoomSettings, history: History, flusher: Flusher) -> None:
+    def __init__(
+        self, settings: RoomSettings, history: History, presence: Presence, flusher: Flusher
+    ) -> None:
         self._settings = settings
         self._history = history
+        self._presence = presence
         self._flusher = flusher
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, dict[str, Position | None]] = {}
@@ -143,7 +148,7 @@ class Rooms:
             raise LimitExceeded(msg)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(name, self._history, self._flusher)
+            room = self._rooms[name] = Room(name, self._history, self._presence, self._flusher)
         room.joining += 1
         try:
             past = await room.feed.past(since)
@@ -177,8 +182,10 @@ class Rooms:
         del joined[name]
         if not joined:
             del self._joined[connection.id]
-        self._exit(self._rooms[name], connection)
-        self._free_if_empty(self._rooms[name])
+        room = self._rooms[name]
+        room.members.remove(connection)
+        room.roster.leave(connection)
+        self._free_if_empty(room)
 
     def leave_all(self, connection: Connection) -> None:
         """End all memberships of a connection."""
@@ -195,15 +202,16 @@ class Rooms:
         """
         return self._history.publish(room, Envelope(sender=sender, data=data, exclude=exclude))
 
-    def presence(self, connection: Connection, name: str) -> Counter[str]:
-        """Return the users in the room on this node, each with their number of connections.
+    async def attendance(self, connection: Connection, name: str) -> Attendance:
+        """Return who is in the room, on every node.
 
         Raises:
             NotJoined: the connection is not in the room.
+            Unavailable: that cannot be told just now.
 
         """
         self.check_joined(connection, name)
-        return self._rooms[name].users
+        return await self._rooms[name].roster.attendance()
 
     def check_joined(self, connection: Connection, name: str) -> None:
         """Let only members pass.
@@ -224,18 +232,4 @@ class Rooms:
     def _enter(self, room: Room, connection: Connection, position: Position | None) -> None:
         self._joined.setdefault(connection.id, {})[room.name] = position
         room.members.add(connection)
-        room.users[connection.user] += 1
-        if room.users[connection.user] == 1:
-            self._announce(room, Joined(room=room.name, user=connection.user), connection)
-
-    def _exit(self, room: Room, connection: Connection) -> None:
-        room.users[connection.user] -= 1
-        if room.users[connection.user] == 0:
-            del room.users[connection.user]
-            self._announce(room, Left(room=room.name, user=connection.user), connection)
-        room.members.remove(connection)
-
-    def _announce(self, room: Room, event: Joined | Left, subject: Connection) -> None:
-        # In a large room such news would be most of the traffic.
-        if len(room.members) <= self._settings.max_members_for_presence_events:
-            room.members.write(event, exclude=subject.id)
+        room.roster.enter(connection)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.backplane import Envelope
-from app.history import Feed, History, KeptEnvelope, Position
+from app.history import Feed, History, Position, RoomEnvelope
 from app.protocol import ServerFrame
 
 from .client import DEADLINE_S
@@ -20,7 +20,7 @@ class Member:
     """Somebody in a room, who notes what comes, and with what the room stood before that."""
 
     history: History
-    got: list[KeptEnvelope] = field(default_factory=list)
+    got: list[RoomEnvelope] = field(default_factory=list)
     news: list[ServerFrame] = field(default_factory=list)
     feed: Feed = field(init=False)
 

@@ -40,26 +40,23 @@ async def valkey() -> AsyncIterator[Valkey]:
         yield valkey
 
 
-def settings_for(server: Valkey | Proxy) -> ServiceSettings:
+def settings_for(server: Valkey | Proxy, **overrides: object) -> ServiceSettings:
     """Return settings under which failures are noticed at once."""
-    return make_settings(
-        redis_url=server.url,
-        redis_timeout_s=0.3,
-        redis_ping_interval_s=0.2,
-        redis_retry_max_s=0.2,
-    )
+    values = {"redis_timeout_s": 0.3, "redis_ping_interval_s": 0.2, "redis_retry_max_s": 0.2}
+    return make_settings(redis_url=server.url, **(values | overrides))
 
 
 @contextlib.asynccontextmanager
-async def run_node(valkey: Valkey) -> AsyncIterator[tuple[RedisBackplane, list[str]]]:
+async def run_node(
+    valkey: Valkey, **overrides: object
+) -> AsyncIterator[tuple[RedisBackplane, list[str]]]:
     """Run a backplane; also yield a list that grows by one for each gap it tells of."""
-    settings = settings_for(valkey)
+    settings = settings_for(valkey, **overrides)
     redis = connect(settings)
     assert redis is not None
     gaps: list[str] = []
-    node = RedisBackplane(
-        redis, settings, on_gap=lambda: gaps.append("gap"), catch_up=Flusher().catch_up
-    )
+    node = RedisBackplane(redis, settings, catch_up=Flusher().catch_up)
+    node.after_gap(lambda: gaps.append("gap"))
     node.subscribe(Subscription(ALL, lambda envelope: None))
     running = asyncio.create_task(node.run())
     try:
@@ -240,10 +237,12 @@ async def test_clients_hear_of_an_outage_and_of_its_end(valkey: Valkey) -> None:
 
 
 @contextlib.asynccontextmanager
-async def two_nodes(valkey: Valkey, proxy: Proxy | None = None) -> AsyncIterator[tuple[Live, Live]]:
+async def two_nodes(
+    valkey: Valkey, proxy: Proxy | None = None, **overrides: object
+) -> AsyncIterator[tuple[Live, Live]]:
     """Run two nodes, of which the first may reach the server through a proxy only."""
-    settings = settings_for(valkey)
-    spoiled = settings_for(proxy) if proxy else settings
+    settings = settings_for(valkey, **overrides)
+    spoiled = settings_for(proxy, **overrides) if proxy else settings
     async with run_service(spoiled) as first, run_service(settings) as second:
         await wait_until(lambda: first.service.backplane.healthy)
         await wait_until(lambda: second.service.backplane.healthy)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from app import policy
-from app.history import KeptEnvelope, Position
+from app.history import Position, RoomEnvelope
 from app.rooms import Room
 from bench.clients import Failure
 from dev.chaos import __main__
@@ -252,7 +252,7 @@ async def test_one_message_that_a_service_loses_or_doubles_is_counted_for_each_m
 ) -> None:
     numbers, deliver = count(), Room._deliver
 
-    def deliver_or_not(room: Room, envelope: KeptEnvelope) -> None:
+    def deliver_or_not(room: Room, envelope: RoomEnvelope) -> None:
         for _ in range(deliveries if next(numbers) == 20 else 1):
             deliver(room, envelope)
 

@@ -1,12 +1,14 @@
 """What the way to Redis can do to rooms: their members miss nothing, or are told so."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import pytest
 from redis.asyncio import Redis
 
 from .client import Client, Frame
-from .live import wait_until, wait_until_async
+from .live import Live, wait_until, wait_until_async
 from .proxy import Proxy, run_proxy
 from .test_backplane_redis import two_nodes
 from .test_faults_redis import OUTAGES, Outage, is_worth_a_retry, received_until
@@ -29,12 +31,25 @@ async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
         yield proxy
 
 
+def quiet_nodes(
+    valkey: Valkey, proxy: Proxy | None = None
+) -> AbstractAsyncContextManager[tuple[Live, Live]]:
+    """Run two nodes that do not say who comes and goes, and renew no lease during a test."""
+    return two_nodes(valkey, proxy, max_members_for_presence_events=1, presence_lease_s=3600)
+
+
 async def join(client: Client, since: Frame | None = None) -> Frame:
     """Enter the room, and return the position and what else the answer tells."""
     more = {"since": {name: since[name] for name in ("epoch", "offset")}} if since else {}
     answer = await client.ask(type="join", room=ROOM, **more)
     assert answer["type"] == "ok"
+    # Now Redis knows who is there, and the next answer that comes from it is another one.
+    await wait_until_async(partial(is_listed, client))
     return answer
+
+
+async def is_listed(client: Client) -> bool:
+    return bool((await client.ask(type="presence", room=ROOM))["type"] == "ok")
 
 
 async def publish(client: Client, data: object) -> Frame:
@@ -56,7 +71,7 @@ async def recovered(client: Client, since: Frame) -> list[object]:
 async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    async with two_nodes(valkey, proxy) as (first, second):
+    async with quiet_nodes(valkey, proxy) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         start = await join(here)
         await join(there)
@@ -76,7 +91,7 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
 async def test_an_answer_torn_on_its_way_to_the_publisher_doubles_nothing(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    async with two_nodes(valkey, proxy) as (first, second):
+    async with quiet_nodes(valkey, proxy) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         start = await join(here)
         await join(there)
@@ -93,7 +108,7 @@ async def test_an_answer_torn_on_its_way_to_the_publisher_doubles_nothing(
 async def test_a_history_torn_on_its_way_is_not_taken_for_the_whole(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    async with two_nodes(valkey, proxy) as (first, second):
+    async with quiet_nodes(valkey, proxy) as (first, second):
         there = await second.connect("bob")
         start = await join(there)
         for number in range(3):
@@ -111,7 +126,7 @@ async def test_a_history_torn_on_its_way_is_not_taken_for_the_whole(
 async def test_what_was_said_during_an_outage_of_the_way_comes_late_and_in_order(
     valkey: Valkey, proxy: Proxy, outage: Outage
 ) -> None:
-    async with two_nodes(valkey, proxy) as (first, second):
+    async with quiet_nodes(valkey, proxy) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         start = await join(here)
         await join(there)
@@ -135,7 +150,7 @@ async def test_what_was_said_during_an_outage_of_the_way_comes_late_and_in_order
 
 async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Proxy) -> None:
     proxy.delay(0.02)
-    async with two_nodes(valkey, proxy) as (first, second):
+    async with quiet_nodes(valkey, proxy) as (first, second):
         clients = [await first.connect("alice"), await second.connect("bob")]
         for client in clients:
             await join(client)
@@ -157,7 +172,7 @@ async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Pr
 
 
 async def test_a_killed_publishing_connection_doubles_nothing(valkey: Valkey) -> None:
-    async with two_nodes(valkey) as (first, second), Redis.from_url(valkey.url) as redis:
+    async with quiet_nodes(valkey) as (first, second), Redis.from_url(valkey.url) as redis:
         here, there = await first.connect("alice"), await second.connect("bob")
         await join(here)
         start = await join(there)

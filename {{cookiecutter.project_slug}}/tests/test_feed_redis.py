@@ -17,7 +17,7 @@ import pytest
 from app.backplane import Subscription
 from app.backplane_redis import Resync
 from app.errors import Unavailable
-from app.history import KeptEnvelope, Past, Position
+from app.history import Past, Position, RoomEnvelope
 from app.history_redis import Reading, RedisFeed, RedisHistory
 from app.protocol import ServerFrame
 
@@ -30,8 +30,8 @@ class Server:
     def __init__(self, *, keeps: int) -> None:
         self.keeps = keeps
         self.position = Position("epoch-0", 0)
-        self.kept: list[KeptEnvelope] = []
-        self.on_the_way: deque[KeptEnvelope] = deque()
+        self.kept: list[RoomEnvelope] = []
+        self.on_the_way: deque[RoomEnvelope] = deque()
         self.published: dict[Position, object] = {}
         self.emptied = 0
 
@@ -40,7 +40,7 @@ class Server:
         self.position = self.position.next
         data = len(self.published)
         self.published[self.position] = data
-        envelope = KeptEnvelope(
+        envelope = RoomEnvelope(
             sender=None, data=data, epoch=self.position.epoch, offset=self.position.offset
         )
         self.kept = [*self.kept, envelope][-self.keeps :]
@@ -110,7 +110,7 @@ class Node:
         for _ in range(self.rng.randrange(4)):
             await asyncio.sleep(0)
 
-    def _deliver(self, envelope: KeptEnvelope) -> None:
+    def _deliver(self, envelope: RoomEnvelope) -> None:
         for member in self.members:
             member.hear(envelope)
 
@@ -133,7 +133,7 @@ class Visitor:
     position: Position | None = None
     heard: int = 0
 
-    def hear(self, envelope: KeptEnvelope) -> None:
+    def hear(self, envelope: RoomEnvelope) -> None:
         """Take a message, which must be the next one."""
         assert self.position is not None
         assert envelope.position == self.position.next

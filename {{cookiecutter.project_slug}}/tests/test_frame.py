@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from app.frame import frame_payload, masked_frame_size, read_texts, text_frame
 
-from .raw_client import CLOSE, CONT, PING, PONG, masked
+from .raw_client import BINARY, CLOSE, CONT, PING, PONG, masked
 
 SIZES = [0, 1, 125, 126, 127, 65_535, 65_536, 100_000]
 LIMIT = 1_000_000
@@ -83,6 +85,25 @@ def test_reading_stops_before_what_is_no_whole_text_message(other: bytes) -> Non
     before = masked(b"x" * 100)
     assert read_texts(other, LIMIT) == ([], 0)
     assert read_texts(before + other + before, LIMIT) == (["x" * 100], len(before))
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    texts=st.lists(st.text(max_size=200)),
+    opcode=st.sampled_from([CONT, BINARY, CLOSE, PING, PONG]),
+    payload=st.binary(max_size=125),
+    mask=st.binary(min_size=4, max_size=4),
+    lost=st.integers(0, 20),
+)
+def test_of_any_stream_the_texts_are_read_up_to_the_first_other_frame(
+    texts: list[str], opcode: int, payload: bytes, mask: bytes, lost: int
+) -> None:
+    frames = [masked(text.encode(), mask=mask) for text in texts]
+    stream = b"".join(frames) + masked(payload, opcode, mask=mask) + masked(b"{}")
+    assert read_texts(stream, LIMIT) == (texts, sum(map(len, frames)))
+    read, size = read_texts(stream[: max(0, sum(map(len, frames)) - lost)], LIMIT)
+    assert texts[: len(read)] == read
+    assert size == sum(map(len, frames[: len(read)]))
 
 
 @pytest.mark.parametrize("limit", [0, 1, 125, 126, 127, 65_534])

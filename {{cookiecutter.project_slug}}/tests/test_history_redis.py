@@ -290,6 +290,25 @@ async def test_a_closed_room_leaves_nothing_for_good(shared_valkey: Valkey) -> N
         await wait_until_async(is_expired)
 
 
+async def test_the_count_of_a_quiet_room_with_members_does_not_expire(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.history_redis.POSITION_S", 1)
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        member = Member(history)
+        await member.feed.past(None)
+        await redis.expire("ws:{room:lobby}:position", 100)
+
+        async def is_renewed() -> bool:
+            return int(await redis.ttl("ws:{room:lobby}:position")) > 100
+
+        await wait_until_async(is_renewed)
+        assert member.news == []
+
+
 async def test_a_member_of_a_room_hears_of_no_outage_that_it_missed_nothing_in(
     valkey: Valkey,
 ) -> None:

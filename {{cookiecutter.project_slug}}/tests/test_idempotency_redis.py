@@ -1,6 +1,6 @@
 """Requests that come to one node and are repeated at another."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -14,6 +14,8 @@ from .idempotency_contract import ClaimsContract
 from .test_backplane_redis import settings_for, two_nodes
 from .test_idempotency import publish
 from .valkey import Valkey, run_valkey
+
+TIMEOUT_S = 0.3
 
 
 @pytest.fixture
@@ -37,20 +39,23 @@ class TestRedisClaims(ClaimsContract):
     @pytest.fixture
     def claims(self, redis: Redis) -> Claims:
         """Return new ones."""
-        return RedisClaims(redis, "ws:")
+        return RedisClaims(redis, "ws:", TIMEOUT_S)
 
 
 async def test_claims_lapse(redis: Redis) -> None:
-    claims = RedisClaims(redis, "ws:")
+    claims = RedisClaims(redis, "ws:", TIMEOUT_S)
     await claims.claim("key", "request")
     assert 0 < await redis.ttl("ws:idempotency:key") <= CLAIMED_S
     await claims.keep("key", "request")
     assert CLAIMED_S < await redis.ttl("ws:idempotency:key") <= REMEMBERED_S
 
 
-async def test_without_the_server_nothing_is_promised(valkey: Valkey, redis: Redis) -> None:
-    claims = RedisClaims(redis, "ws:")
-    valkey.kill()
+@pytest.mark.parametrize("disable", [Valkey.kill, Valkey.freeze])
+async def test_without_the_server_nothing_is_promised(
+    valkey: Valkey, redis: Redis, disable: Callable[[Valkey], None]
+) -> None:
+    claims = RedisClaims(redis, "ws:", TIMEOUT_S)
+    disable(valkey)
     with pytest.raises(Unavailable):
         await claims.claim("key", "request")
     await claims.keep("key", "request")

@@ -7,7 +7,8 @@ import pytest
 from app.backplane import LocalBackplane, Subscription
 from app.errors import Unavailable
 from app.flusher import Flusher
-from app.history import MemoryHistory, NoHistory
+from app.history import History, MemoryHistory, NoHistory
+from app.presence import LocalPresence
 from app.protocol import TRY_AGAIN_LATER
 from app.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms
 
@@ -52,17 +53,10 @@ async def test_rooms_per_connection_are_limited() -> None:
         assert (await client.ask(type="join", room="c"))["type"] == "ok"
 
 
-async def test_large_rooms_get_no_news_of_members() -> None:
-    async with run_service(make_settings(max_members_for_presence_events=2)) as live:
-        members = [await live.connect("alice")]
-        await members[0].ask(type="join", room="a")
-        members.append(await live.connect("bob"))
-        await members[1].ask(type="join", room="a")
-        assert (await members[0].receive("joined"))["user"] == members[1].user
-        members.append(await live.connect("alice"))
-        await members[2].ask(type="join", room="a")
-        await members[2].ask(type="leave", room="a")
-        assert await members[1].is_quiet()
+def make_rooms(history: History, flusher: Flusher | None = None) -> Rooms:
+    """Return the rooms of a single node."""
+    settings = make_settings()
+    return Rooms(settings, history, LocalPresence(settings), flusher or Flusher())
 
 
 class PatchyBackplane(LocalBackplane):
@@ -81,7 +75,7 @@ class PatchyBackplane(LocalBackplane):
 
 async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
     flusher = Flusher()
-    rooms = Rooms(make_settings(), NoHistory(backplane := PatchyBackplane()), flusher)
+    rooms = make_rooms(NoHistory(backplane := PatchyBackplane()), flusher)
     backplane.hold = asyncio.Event()
     wire = RecordingWire()
     connection = open_connection(wire, flusher)
@@ -98,7 +92,7 @@ async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
 
 
 async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
-    rooms = Rooms(make_settings(), NoHistory(backplane := PatchyBackplane()), Flusher())
+    rooms = make_rooms(NoHistory(backplane := PatchyBackplane()))
     backplane.hold = asyncio.Event()
     connection = open_connection()
     joining = asyncio.create_task(rooms.join(connection, "a"))
@@ -111,8 +105,7 @@ async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
 
 
 async def test_a_connection_may_join_many_rooms_at_once() -> None:
-    settings = make_settings()
-    rooms = Rooms(settings, MemoryHistory(settings), Flusher())
+    rooms = make_rooms(MemoryHistory(make_settings()))
     connection = open_connection()
     await asyncio.gather(*(rooms.join(connection, name) for name in "abcab"))
     assert len(rooms) == 3
@@ -122,14 +115,14 @@ async def test_a_connection_may_join_many_rooms_at_once() -> None:
 
 async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
     backplane = PatchyBackplane()
-    rooms = Rooms(make_settings(), NoHistory(backplane), Flusher())
+    rooms = make_rooms(NoHistory(backplane))
     member, newcomer = open_connection(), open_connection(user="bob")
     await rooms.join(member, "a")
     backplane.outage = True
     for connection in (member, newcomer):
         with pytest.raises(Unavailable):
             await rooms.join(connection, "a")
-    assert rooms.presence(member, "a") == {"alice": 1}
+    assert (await rooms.attendance(member, "a")).users == {"alice": 1}
     with pytest.raises(NotJoined):
         rooms.check_joined(newcomer, "a")
     with pytest.raises(Unavailable):

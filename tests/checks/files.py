@@ -33,6 +33,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "tests/test_presence_model_redis.py": {"rooms", "redis"},
     "tests/test_presence_redis.py": {"rooms", "redis"},
     "tests/valkey.py": {"redis"},
+    "tests/valkey_cluster.py": {"redis"},
 }
 
 

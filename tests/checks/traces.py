@@ -11,7 +11,7 @@ from tests.project import Project
 WORDS: dict[str, str] = {
     "rooms": r"room|presence|not_joined|chaos",
     "heartbeat": r"heartbeat|no_pong|\b4012\b",
-    "redis": r"redis|valkey|caddy|chaos",
+    "redis": r"redis|valkey|caddy|chaos|sentinel|cluster",
     "jwt": r"jwt|jwks|jws|\bbearer\.",
     "ticket": r"ticket",
     "session": r"session_|_session|sessionmiddleware|itsdangerous|(signed|session) cookie",

@@ -2,16 +2,14 @@
 
 from asyncio import timeout
 
-from redis.asyncio import Redis
-
 from .auth_ticket import TicketStoreDown
-from .publisher_redis import FAILURES
+from .client_redis import FAILURES, Commands
 
 
 class RedisTickets:
     """Tickets in Redis, which forgets them by itself."""
 
-    def __init__(self, redis: Redis, prefix: str, timeout_s: float) -> None:
+    def __init__(self, redis: Commands, prefix: str, timeout_s: float) -> None:
         self._redis = redis
         self._prefix = f"{prefix}ticket:"
         self._timeout_s = timeout_s

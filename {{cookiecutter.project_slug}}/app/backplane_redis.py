@@ -9,58 +9,24 @@ published in between is lost.
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import structlog
-from pydantic import (
-    AfterValidator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    SecretStr,
-    ValidationError,
-)
-from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
-from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
+from pydantic import ValidationError
 
 from .backplane import Channel, Envelope, OnGap, Subscription
+from .client_redis import FAILURES, REFUSALS, Listener, RedisClient, RedisSettings, explain
 from .errors import Misconfigured, Unavailable
 from .protocol import ServerFrame
-from .publisher_redis import FAILURES, SEPARATOR, PlainPublish, RedisPublisher, explain
-from .settings import SettingsPart
+from .publisher_redis import SEPARATOR, PlainPublish, RedisPublisher
 
 log = structlog.stdlib.get_logger(__name__)
 
 FIRST_PAUSE_S = 0.2
-REFUSALS = (AuthenticationError, AuthorizationError, ResponseError)
 NOT_CONFIRMED = "the subscription is not confirmed just now"
-
-
-def _check_url(url: SecretStr) -> SecretStr:
-    try:
-        target = parse_url(url.get_secret_value())
-        target.get("host", "").encode("idna")
-    except ValueError:
-        msg = "is no address of a server; write one like redis://localhost:6379/0"
-        raise ValueError(msg) from None
-    return url
-
-
-class RedisSettings(SettingsPart):
-    """Where Redis is, and how long it may take. Without a URL the service is a single node."""
-
-    redis_url: Annotated[SecretStr, AfterValidator(_check_url)] | None = None
-    redis_prefix: str = Field(default="ws:", min_length=1, max_length=64)
-    redis_timeout_s: PositiveFloat = 1.0
-    redis_ping_interval_s: PositiveFloat = 2.0
-    redis_retry_max_s: PositiveFloat = 5.0
-    redis_max_waiting_bytes: PositiveInt = 16_777_216
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,23 +37,10 @@ class Resync(ServerFrame):
     room: str | None = None
 
 
-def connect(settings: RedisSettings) -> Redis | None:
-    """Return a client for ``REDIS_URL``, which connects when it is first used.
-
-    Whoever uses it says how long to wait, with `asyncio.timeout`.
-    """
-    if settings.redis_url is None:
-        return None
-    return Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        # The client would bound writes with `asyncio.wait_for`, which swallows a cancellation now
-        # and then in Python 3.11 (python/cpython#86296).
-        socket_timeout=None,
-        socket_connect_timeout=settings.redis_timeout_s,
-        # A publisher is told within the timeout, and repeats what is worth it. By default, the
-        # client would try a frozen server for a minute.
-        retry=Retry(NoBackoff(), 0),
-    )
+def _misconfigured(failure: BaseException) -> Misconfigured:
+    if isinstance(failure, Misconfigured):
+        return failure
+    return Misconfigured(f"REDIS_URL: the server refuses the user, password or database: {failure}")
 
 
 def _is_refusal(failure: BaseException) -> bool:
@@ -100,29 +53,28 @@ class RedisBackplane:
 
     def __init__(
         self,
-        redis: Redis,
+        client: RedisClient,
         settings: RedisSettings,
         *,
         catch_up: Callable[[], Awaitable[None]],
     ) -> None:
-        self.redis = redis
-        self.prefix = settings.redis_prefix
+        self.client = client
         self.timeout_s = settings.redis_timeout_s
         self.publisher = RedisPublisher(
-            redis,
+            client.commands,
             timeout_s=settings.redis_timeout_s,
             max_waiting_bytes=settings.redis_max_waiting_bytes,
         )
+        self._prefix = settings.redis_prefix
         self._catch_up = catch_up
         self._ping_interval_s = settings.redis_ping_interval_s
         self._retry_max_s = settings.redis_retry_max_s
         self._gap_listeners: list[OnGap] = []
         self._hosted: dict[Channel, Subscription] = {}
-        self._changed: set[Channel] = set()
-        self._has_changed = asyncio.Event()
+        self._listeners: list[Listener] = []
         self._unconfirmed: Counter[Channel] = Counter()
         self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
-        self._plain = PlainPublish(settings.redis_prefix)
+        self._plain = PlainPublish(client.publish_command, self.name)
         self._gap = False
         self._was_healthy = False
         self.healthy = False
@@ -140,7 +92,7 @@ class RedisBackplane:
                 tasks.create_task(self._supervise())
         finally:
             self.healthy = False
-            await self.redis.aclose()
+            await self.client.aclose()
 
     def after_gap(self, listener: OnGap) -> None:
         """Have a listener called whenever Redis is back and messages may have been lost."""
@@ -148,11 +100,11 @@ class RedisBackplane:
 
     def name(self, channel: Channel) -> str:
         """Return what Redis knows a channel by."""
-        return self.prefix + channel
+        return self._prefix + "{" + channel + "}"
 
     def key(self, channel: Channel, what: str) -> str:
-        """Return the key of something that belongs to a channel; a cluster keeps all together."""
-        return self.prefix + "{" + channel + "}:" + what
+        """Return the key of what a channel has; a cluster keeps it in the channel's slot."""
+        return f"{self.name(channel)}:{what}"
 
     def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
         """Hand the envelope to Redis."""
@@ -187,23 +139,23 @@ class RedisBackplane:
             self._note_change(subscription.channel)
 
     def _note_change(self, channel: Channel) -> None:
-        self._changed.add(channel)
-        self._has_changed.set()
+        for listener in self._listeners:
+            if listener.takes(self.name(channel)):
+                listener.note(channel)
 
     async def _supervise(self) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                async with self.redis.pubsub() as pubsub, asyncio.TaskGroup() as tasks:
-                    async with asyncio.timeout(self.timeout_s):
-                        await pubsub.connect()
-                    tasks.create_task(self._keep_subscribed(pubsub))
-                    tasks.create_task(self._read(pubsub))
-            except* FAILURES as group:
+                async with self._connected() as listeners, asyncio.TaskGroup() as tasks:
+                    for listener in listeners:
+                        tasks.create_task(self._keep_subscribed(listener))
+                    for listener in listeners:
+                        tasks.create_task(self._read(listener))
+            except* (*FAILURES, Misconfigured) as group:
                 failure = group.exceptions[0]
                 if not self._was_healthy and _is_refusal(failure):
-                    msg = f"REDIS_URL: the server refuses the user, password or database: {failure}"
-                    raise Misconfigured(msg) from failure
+                    raise _misconfigured(failure) from failure
                 log.warning("redis lost", error=explain(failure))
             except* Exception:
                 log.exception("redis session failed")
@@ -212,19 +164,28 @@ class RedisBackplane:
             # Jittered, so that the nodes do not return all at once.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))
 
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[list[Listener]]:
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(self.timeout_s):
+                self._listeners = await stack.enter_async_context(self.client.listeners())
+            for channel in self._hosted:
+                self._note_change(channel)
+            yield self._listeners
+
     def _lose(self) -> None:
         self.healthy = False
+        self._listeners = []
         self._gap = True
         self._unconfirmed.clear()
         for subscription in self._hosted.values():
             subscription.confirmed = False
 
-    async def _keep_subscribed(self, pubsub: PubSub) -> None:
+    async def _keep_subscribed(self, listener: Listener) -> None:
         held: dict[Channel, Subscription] = {}
-        self._changed = set(self._hosted)
         while True:
-            self._has_changed.clear()
-            changed, self._changed = self._changed, set()
+            listener.has_changed.clear()
+            changed, listener.changed = listener.changed, set()
             new = {
                 channel: self._hosted[channel]
                 for channel in changed & self._hosted.keys()
@@ -234,31 +195,31 @@ class RedisBackplane:
             if new:
                 self._unconfirmed.update(new.keys())
                 held |= new
-                await pubsub.subscribe(*(self.prefix + channel for channel in new))
+                await listener.subscribe([self.name(channel) for channel in new])
             if gone:
                 for channel in gone:
                     del held[channel]
-                await pubsub.unsubscribe(*(self.prefix + channel for channel in gone))
-            await self._has_changed.wait()
+                await listener.unsubscribe([self.name(channel) for channel in gone])
+            await listener.has_changed.wait()
 
-    async def _read(self, pubsub: PubSub) -> None:
+    async def _read(self, listener: Listener) -> None:
         while True:
-            message = await pubsub.get_message(timeout=self._ping_interval_s)
+            message = await listener.receive(self._ping_interval_s)
             if message is None:  # nobody speaks, or nobody is there
                 async with asyncio.timeout(self.timeout_s):
-                    await pubsub.ping()
-                message = await pubsub.get_message(timeout=self.timeout_s)
+                    await listener.ping()
+                message = await listener.receive(self.timeout_s)
             if message is None:
                 msg = "no answer to a ping"
                 raise TimeoutError(msg)
-            if message["type"] == "subscribe":
+            if message["type"] in {"subscribe", "ssubscribe"}:
                 self._confirm(self._channel(message))
-            elif message["type"] == "message":
+            elif message["type"] in {"message", "smessage"}:
                 self._deliver(self._channel(message), message["data"])
                 await self._catch_up()
 
     def _channel(self, message: dict[str, Any]) -> Channel:
-        return Channel(message["channel"].decode().removeprefix(self.prefix))
+        return Channel(message["channel"].decode().removeprefix(self._prefix)[1:-1])
 
     def _confirm(self, channel: Channel) -> None:
         self._unconfirmed[channel] -= 1

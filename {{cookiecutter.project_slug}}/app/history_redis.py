@@ -17,10 +17,10 @@ from typing import Any, Self
 
 import structlog
 from pydantic import ValidationError
-from redis.asyncio.client import Pipeline
 
 from .backplane import Channel, Envelope, Subscription
 from .backplane_redis import RedisBackplane, Resync
+from .client_redis import FAILURES, Batch, explain
 from .errors import Unavailable
 from .history import (
     Announce,
@@ -32,7 +32,6 @@ from .history import (
     RoomEnvelope,
     room_channel,
 )
-from .publisher_redis import FAILURES, explain
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -88,9 +87,10 @@ Its messages are a list of ``<Unix milliseconds> <envelope>``, the newest last.
 PUBLISH = (
     CURRENT
     + """
-local channel, most, most_bytes, position_s = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local command, channel, position_s = ARGV[3], ARGV[4], ARGV[5]
+local most, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
 local lines = {}
-for number = 7, #ARGV do
+for number = 8, #ARGV do
   offset = offset + 1
   local line = string.format('{"epoch":"%s","offset":%.0f,', epoch, offset)
     .. string.sub(ARGV[number], 2)
@@ -102,7 +102,7 @@ end
 trim(most, most_bytes)
 redis.call('PEXPIRE', messages, keep_ms)
 save(position_s)
-redis.call('PUBLISH', channel, table.concat(lines, '\\n'))
+redis.call(command, channel, table.concat(lines, '\\n'))
 return string.format('%.0f', offset)
 """
 )
@@ -125,11 +125,11 @@ return {epoch, string.format('%.0f', offset), whole and 1 or 0, entries}
 class KeepAndPublish:
     """How a room's messages are published: the script numbers and keeps them first."""
 
-    def __init__(self, settings: HistorySettings, prefix: str) -> None:
+    def __init__(self, backplane: RedisBackplane, settings: HistorySettings) -> None:
+        self._backplane = backplane
         self._settings = settings
-        self._prefix = prefix
 
-    def send(self, pipeline: Pipeline, channel: Channel, payloads: Sequence[bytes]) -> None:
+    def send(self, pipeline: Batch, channel: Channel, payloads: Sequence[bytes]) -> None:
         """Keep and publish all in one."""
         settings = self._settings
         pipeline.eval(
@@ -138,10 +138,11 @@ class KeepAndPublish:
             *self.keys(channel),
             self.keep_ms,
             secrets.token_urlsafe(9),
-            self._prefix + channel,
+            self._backplane.client.publish_command,
+            self._backplane.name(channel),
+            self.position_s,
             settings.history_messages,
             settings.history_bytes,
-            self.position_s,
             *payloads,
         )
 
@@ -151,9 +152,9 @@ class KeepAndPublish:
         return range(last - count + 1, last + 1)
 
     def keys(self, channel: Channel) -> tuple[str, str]:
-        """Return the keys of the messages and of the position; a cluster keeps both together."""
-        room = self._prefix + "{" + channel + "}"
-        return f"{room}:messages", f"{room}:position"
+        """Return the keys of the messages and of the position."""
+        key = self._backplane.key
+        return key(channel, "messages"), key(channel, "position")
 
     @property
     def keep_ms(self) -> int:
@@ -171,7 +172,7 @@ class RedisHistory:
 
     def __init__(self, backplane: RedisBackplane, settings: HistorySettings) -> None:
         self.backplane = backplane
-        self._publish = KeepAndPublish(settings, backplane.prefix)
+        self._publish = KeepAndPublish(backplane, settings)
         self._feeds: set[RedisFeed] = set()
         self._behind: dict[RedisFeed, None] = {}
         self._has_behind = asyncio.Event()
@@ -232,7 +233,7 @@ class RedisHistory:
         """
         try:
             async with asyncio.timeout(self.backplane.timeout_s):
-                reply = await self.backplane.redis.eval(
+                reply = await self.backplane.client.commands.eval(
                     READ,
                     2,
                     *self._publish.keys(room_channel(room)),

@@ -3,11 +3,9 @@
 from asyncio import timeout
 from contextlib import suppress
 
-from redis.asyncio import Redis
-
+from .client_redis import FAILURES, Commands
 from .errors import Unavailable
 from .idempotency import CLAIMED_S, REMEMBERED_S, Claim
-from .publisher_redis import FAILURES
 
 DONE = "done:"
 CLAIMED = "claimed:"
@@ -16,7 +14,7 @@ CLAIMED = "claimed:"
 class RedisClaims:
     """Claims in Redis, which forgets them by itself."""
 
-    def __init__(self, redis: Redis, prefix: str, timeout_s: float) -> None:
+    def __init__(self, redis: Commands, prefix: str, timeout_s: float) -> None:
         self._redis = redis
         self._prefix = f"{prefix}idempotency:"
         self._timeout_s = timeout_s

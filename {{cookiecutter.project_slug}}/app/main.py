@@ -25,7 +25,8 @@ from .auth_none import AuthSettings, GuestAuthenticator
 # {% endif %}
 from .backplane import Backplane, LocalBackplane
 # {% if cookiecutter.redis %}
-from .backplane_redis import RedisBackplane, RedisSettings, Resync, connect
+from .backplane_redis import RedisBackplane, Resync
+from .client_redis import RedisSettings, make_client
 # {% endif %}
 from .commands import CommandRouter
 from .endpoint import Endpoint
@@ -115,12 +116,12 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     presence: Presence = LocalPresence(settings)
     # {% endif %}
     # {% if cookiecutter.redis %}
-    redis = connect(settings)
+    redis = make_client(settings)
     if redis is not None:
         backplane = RedisBackplane(redis, settings, catch_up=flusher.catch_up)
         backplane.after_gap(lambda: manager.send_to_all(Resync()))
         background.append(backplane.run)
-        claims = RedisClaims(redis, settings.redis_prefix, settings.redis_timeout_s)
+        claims = RedisClaims(redis.commands, settings.redis_prefix, settings.redis_timeout_s)
         # {% if cookiecutter.rooms %}
         history = RedisHistory(backplane, settings)
         presence = RedisPresence(backplane, settings, settings.presence_lease_s)
@@ -146,7 +147,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     tickets: TicketStore = MemoryTickets()
     # {% if cookiecutter.redis %}
     if redis is not None:
-        tickets = RedisTickets(redis, settings.redis_prefix, settings.redis_timeout_s)
+        tickets = RedisTickets(redis.commands, settings.redis_prefix, settings.redis_timeout_s)
     # {% endif %}
     authenticator = TicketAuthenticator(settings, tickets)
     # {% elif cookiecutter.auth == "session" %}

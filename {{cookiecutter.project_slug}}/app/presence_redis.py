@@ -14,12 +14,11 @@ from itertools import count
 
 import structlog
 from pydantic import Field
-from redis.asyncio.client import Pipeline
 
 from .backplane_redis import RedisBackplane
+from .client_redis import FAILURES, Batch, explain
 from .history import Deliver, room_channel
 from .presence import PresenceSettings
-from .publisher_redis import FAILURES, explain
 from .roster_redis import BURY, WRITE, RedisRoster
 from .settings import SettingsPart
 
@@ -113,7 +112,6 @@ class RedisPresence:
         except FAILURES as failure:
             self._note([failure])
             for roster in rosters:
-                roster.repeat()
                 self._write_later(roster)
             return False
         return True
@@ -134,12 +132,10 @@ class RedisPresence:
         for roster, reply in zip(rosters, replies, strict=True):
             if isinstance(reply, Exception):
                 refusals.append(reply)
-                roster.repeat()
             elif reply is None:
                 roster.begin()
             elif reply[0]:
                 dead += [(roster, node.decode()) for node in reply[0]]
-                roster.repeat()
             else:
                 _, total, listed = reply
                 roster.confirm(total, listed)
@@ -147,14 +143,13 @@ class RedisPresence:
                     del self._rosters[roster.room]
         return refusals + await self._bury(dead)
 
-    def _add(self, pipeline: Pipeline, roster: RedisRoster) -> None:
+    def _add(self, pipeline: Batch, roster: RedisRoster) -> None:
         lease_ms = round(self._lease_s * 1000)
         pipeline.eval(
             WRITE,
             4,
             *self._keys(roster.room, self._node),
-            self._node,
-            self._most_told,
+            *self._common(self._node),
             lease_ms * (RENEWALS - 1) // RENEWALS,
             lease_ms * RENEWALS,
             next(self._turns),
@@ -165,7 +160,7 @@ class RedisPresence:
         """Take dead nodes out of rooms, and have these written now; return what Redis refuses."""
         pipeline = self._pipeline()
         for roster, node in dead:
-            pipeline.eval(BURY, 4, *self._keys(roster.room, node), node, self._most_told)
+            pipeline.eval(BURY, 4, *self._keys(roster.room, node), *self._common(node))
         replies = await pipeline.execute(raise_on_error=False)
         refusals = [reply for reply in replies if isinstance(reply, Exception)]
         if dead and not refusals:
@@ -174,8 +169,11 @@ class RedisPresence:
                 self._write_later(roster)
         return refusals
 
-    def _pipeline(self) -> Pipeline:
-        return self._backplane.redis.pipeline(transaction=False)
+    def _common(self, node: str) -> tuple[str, str, int]:
+        return node, self._backplane.client.publish_command, self._most_told
+
+    def _pipeline(self) -> Batch:
+        return self._backplane.client.commands.pipeline(transaction=False)
 
     def _keys(self, room: str, node: str) -> tuple[str, str, str, str]:
         channel = room_channel(room)

@@ -2,22 +2,17 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
-from redis.exceptions import RedisError
 
 from .backplane import Channel, Envelope
+from .client_redis import Batch, Commands, explain
 from .errors import Unavailable
 
 log = structlog.stdlib.get_logger(__name__)
-
-FAILURES = (RedisError, OSError)
-"""What Redis and the way to it can raise; a timeout is an `OSError`."""
 
 SEPARATOR = b"\n"
 """Stands between the envelopes of one publication; JSON has none inside."""
@@ -26,15 +21,10 @@ BATCH_BYTES = 262_144
 """How much travels in one go, so that one failure takes no more with it."""
 
 
-def explain(failure: BaseException) -> str:
-    """Return a line for the log; redis-py's own ``repr`` leaves out what was wrong."""
-    return f"{type(failure).__name__}: {failure}"
-
-
 class Publish(Protocol):
     """How one channel's messages are published."""
 
-    def send(self, pipeline: Pipeline, channel: Channel, payloads: Sequence[bytes]) -> None:
+    def send(self, pipeline: Batch, channel: Channel, payloads: Sequence[bytes]) -> None:
         """Add the one command that publishes them, in order."""
 
     def results(self, reply: Any, count: int) -> Sequence[int | None]:
@@ -44,12 +34,13 @@ class Publish(Protocol):
 class PlainPublish:
     """Publishes and keeps nothing."""
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, command: str, name: Callable[[Channel], str]) -> None:
+        self._command = command
+        self._name = name
 
-    def send(self, pipeline: Pipeline, channel: Channel, payloads: Sequence[bytes]) -> None:
+    def send(self, pipeline: Batch, channel: Channel, payloads: Sequence[bytes]) -> None:
         """Publish all in one."""
-        pipeline.publish(self._prefix + channel, SEPARATOR.join(payloads))
+        pipeline.execute_command(self._command, self._name(channel), SEPARATOR.join(payloads))
 
     def results(self, reply: Any, count: int) -> Sequence[int | None]:
         """Tell nothing."""
@@ -79,7 +70,7 @@ class Outgoing:
 class RedisPublisher:
     """Publishes in order, one round trip at a time; what comes meanwhile shares the next one."""
 
-    def __init__(self, redis: Redis, *, timeout_s: float, max_waiting_bytes: int) -> None:
+    def __init__(self, redis: Commands, *, timeout_s: float, max_waiting_bytes: int) -> None:
         self._redis = redis
         self._timeout_s = timeout_s
         self._max_waiting_bytes = max_waiting_bytes

@@ -25,7 +25,7 @@ USERS_AT_ONCE = 500
 
 COMMON = """
 local users, nodes, channel, node_users = unpack(KEYS)
-local node, most_told = ARGV[1], tonumber(ARGV[2])
+local node, command, most_told = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local size = redis.call('HLEN', users)
@@ -43,7 +43,7 @@ end
 local function tell()
   size = math.max(size, redis.call('HLEN', users))
   if #events > 0 and size <= most_told then
-    redis.call('PUBLISH', channel, table.concat(events, '\\n'))
+    redis.call(command, channel, table.concat(events, '\\n'))
   end
 end
 """
@@ -51,8 +51,8 @@ end
 WRITE = (
     COMMON
     + """
-local lease_ms, keep_ms, turn = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local begins, most_listed = ARGV[6] == '1', tonumber(ARGV[7])
+local lease_ms, keep_ms, turn = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local begins, most_listed = ARGV[7] == '1', tonumber(ARGV[8])
 
 local known = redis.call('ZSCORE', nodes, node)
 if known and redis.call('EXISTS', users, node_users) < 2 then
@@ -67,7 +67,7 @@ else
   if redis.call('EXISTS', nodes) == 0 then redis.call('DEL', users) end
 end
 
-for number = 8, #ARGV, 3 do
+for number = 9, #ARGV, 3 do
   local user, count, cause = ARGV[number], tonumber(ARGV[number + 1]), ARGV[number + 2]
   local difference = count - tonumber(redis.call('HGET', node_users, user) or 0)
   if count > 0 then

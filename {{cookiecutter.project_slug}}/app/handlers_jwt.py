@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from .auth_jwt import JwtAuthenticator
+from .auth_jwt import JwtAuthenticator, KeysUnavailable
 from .commands import CommandRouter
 from .connection import Connection
-from .errors import Forbidden, Unauthorized
+from .errors import Forbidden, Unauthorized, Unavailable
 from .protocol import Command, Ok
 from .service import Service
 
@@ -35,10 +35,13 @@ def refresh_router(authenticator: JwtAuthenticator) -> CommandRouter:
     async def refresh(service: Service, connection: Connection, command: Refresh) -> RefreshOk:
         """Take the new token, if it is valid and the same user's."""
         try:
-            identity = authenticator.verify(command.token)
+            identity = await authenticator.verify(command.token)
         except Unauthorized as failure:
             msg = "the token is not valid"
             raise Forbidden(msg) from failure
+        except KeysUnavailable as failure:
+            msg = "the token cannot be checked just now"
+            raise Unavailable(msg) from failure
         if identity.user != connection.user:
             msg = "the token is another user's"
             raise Forbidden(msg)

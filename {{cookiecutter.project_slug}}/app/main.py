@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from .application import Application
 # {% if cookiecutter.auth == "jwt" %}
-from .auth_jwt import AuthSettings, JwtAuthenticator
+from .auth_jwt import AuthSettings, JwtAuthenticator, Keys, SharedSecret
 # {% elif cookiecutter.auth == "ticket" %}
 from .auth_ticket import AuthSettings, MemoryTickets, TicketAuthenticator, TicketStore
 # {% if cookiecutter.redis %}
@@ -55,6 +55,9 @@ from .http_tickets import tickets_router
 from .idempotency import Claims, MemoryClaims
 # {% if cookiecutter.redis %}
 from .idempotency_redis import RedisClaims
+# {% endif %}
+# {% if cookiecutter.auth == "jwt" %}
+from .jwks import JwkSet
 # {% endif %}
 from .manager import ConnectionManager
 from .origin import Origins
@@ -141,7 +144,13 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     # {% endif %}
 
     # {% if cookiecutter.auth == "jwt" %}
-    authenticator = JwtAuthenticator(settings)
+    keys: Keys
+    if settings.jwt_secret is not None:
+        keys = SharedSecret(settings.jwt_secret)
+    else:
+        keys = JwkSet(settings)
+        background.append(keys.run)
+    authenticator = JwtAuthenticator(settings, keys)
     commands.include(refresh_router(authenticator))
     # {% elif cookiecutter.auth == "ticket" %}
     tickets: TicketStore = MemoryTickets()

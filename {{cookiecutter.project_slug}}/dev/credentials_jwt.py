@@ -1,11 +1,12 @@
 """Credentials for development: tokens, signed with the service's own secret."""
 
 import secrets
+import sys
 import time
 
 import jwt
 
-from app.auth_jwt import ALGORITHM
+from app.auth_jwt import SYMMETRIC
 from app.main import ServiceSettings
 
 from .handshake import Handshake
@@ -22,11 +23,18 @@ def fresh_secrets() -> dict[str, str]:
 
 
 async def credentials(settings: ServiceSettings, http_url: str, user: str) -> Handshake:
-    """Return a handshake that the service at this URL accepts as the user's."""
+    """Return a handshake that the service at this URL accepts as the user's.
+
+    Raises:
+        SystemExit: the service has no secret, so only the issuer of its tokens can make one.
+
+    """
+    if settings.jwt_secret is None:
+        sys.exit("error: JWT_SECRET: is not set, so this cannot sign tokens; ask their issuer")
     claims = {"sub": user, "exp": int(time.time()) + ONE_HOUR_S}
     if settings.jwt_audience is not None:
         claims["aud"] = settings.jwt_audience
     if settings.jwt_issuer is not None:
         claims["iss"] = settings.jwt_issuer
-    token = jwt.encode(claims, settings.jwt_secret.get_secret_value(), ALGORITHM)
+    token = jwt.encode(claims, settings.jwt_secret.get_secret_value(), SYMMETRIC)
     return Handshake(headers={"Authorization": f"Bearer {token}"})

@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from .auth import Identity
 from .errors import Unauthorized
 from .protocol import UserName
-from .settings import Secret, SettingsPart
+from .settings import CommaSeparated, Secret, SettingsPart
 
 FOURTEEN_DAYS_S = 14 * 24 * 60 * 60
 
@@ -24,11 +24,12 @@ _user_name: TypeAdapter[str] = TypeAdapter(UserName)
 
 
 class AuthSettings(SettingsPart):
-    """The same values as the SessionMiddleware's."""
+    """The same values as the SessionMiddleware's, and the secrets that it had before."""
 
     origin_required: ClassVar[bool] = True
 
     session_secret: Secret
+    session_secret_fallbacks: CommaSeparated[Secret] = ()
     session_cookie: str = Field(default="session", min_length=1)
     session_max_age_s: PositiveInt = FOURTEEN_DAYS_S
 
@@ -38,7 +39,9 @@ class SessionAuthenticator:
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings
-        self._signer = TimestampSigner(settings.session_secret.get_secret_value())
+        # From the oldest to the newest; any of them may have signed.
+        secrets = (*settings.session_secret_fallbacks, settings.session_secret)
+        self._signer = TimestampSigner([secret.get_secret_value() for secret in secrets])
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
         """Return the identity in the handshake's session.

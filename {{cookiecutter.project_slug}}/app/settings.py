@@ -4,7 +4,7 @@ Each option's module has a part of its own; `main.ServiceSettings` joins them to
 Names carry their unit: ``_s`` for seconds, ``_bytes`` for bytes.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -56,6 +56,9 @@ def _check_origin(value: str) -> str:
     return value.lower()
 
 
+T = TypeVar("T")
+
+CommaSeparated = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 
@@ -94,7 +97,7 @@ class Settings(SettingsPart, BaseSettings):
     shutdown_grace_s: int = Field(default=10, ge=2)
 
     # Who may connect
-    allowed_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = ()
+    allowed_origins: CommaSeparated[Origin] = ()
     max_connections: PositiveInt = 10_000
     max_connections_per_user: PositiveInt = 20
     user_limit_policy: Literal["replace_oldest", "refuse_newest"] = "replace_oldest"

@@ -26,9 +26,9 @@ def with_cookie(live: Live, cookie: str) -> ConnectOptions:
     return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws", headers, [])
 
 
-def signed(live: Live, session: object) -> str:
-    """Return a cookie with this session."""
-    signer = TimestampSigner(live.settings.session_secret.get_secret_value())
+def signed(live: Live, session: object, secret: str | None = None) -> str:
+    """Return a cookie with this session, signed with the site's secret or another."""
+    signer = TimestampSigner(secret or live.settings.session_secret.get_secret_value())
     value = signer.sign(b64encode(json.dumps(session).encode())).decode()
     return f"{live.settings.session_cookie}={value}"
 
@@ -70,6 +70,18 @@ async def test_a_tampered_cookie_is_refused(live: Live) -> None:
     assert await client.closed() == (4500, "unauthorized")
 
 
+async def test_cookies_signed_before_the_secret_changed_are_good() -> None:
+    old, older, strange = "old-" * 8, "older-" * 8, "strange-" * 8
+    settings = make_settings(session_secret_fallbacks=f"{older},{old}")
+    async with run_service(settings) as live:
+        for secret in (None, old, older):
+            cookie = signed(live, {"user": "alice"}, secret)
+            assert (await live.connect_with(with_cookie(live, cookie))).user == "alice"
+        cookie = signed(live, {"user": "alice"}, strange)
+        client = await live.connect_with(with_cookie(live, cookie), welcomed=False)
+        assert await client.closed() == (4500, "unauthorized")
+
+
 async def test_an_old_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with run_service(make_settings(session_max_age_s=60)) as live:
         monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda signer: 1)
@@ -90,3 +102,8 @@ async def test_a_handshake_without_origin_is_refused(live: Live) -> None:
 def test_a_secret_is_required_and_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "error: SESSION_SECRET: is not set" in complaint(monkeypatch, SESSION_SECRET="")
     assert "SESSION_SECRET: has 5 bytes" in complaint(monkeypatch, SESSION_SECRET="short")
+    old = f"{'x' * 32}, short"
+    line = complaint(monkeypatch, SESSION_SECRET_FALLBACKS=old)
+    assert line.startswith("error: SESSION_SECRET_FALLBACKS: has 5 bytes")
+    assert "short" not in line
+    assert "x" * 32 not in repr(make_settings(session_secret_fallbacks="x" * 32))

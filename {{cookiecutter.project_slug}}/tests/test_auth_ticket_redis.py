@@ -1,9 +1,11 @@
 """A ticket bought from one node admits to any other, once."""
 
+import asyncio
+
 from redis.asyncio import Redis
 
 from .live import make_settings, run_service, wait_until
-from .test_auth_ticket import buy, is_refused, presenting
+from .test_auth_ticket import buy, is_refused, presenting, try_ticket
 from .valkey import run_valkey
 
 
@@ -20,6 +22,16 @@ async def test_tickets_are_good_on_every_node_and_once() -> None:
                 await buy(first)
                 (key,) = await redis.keys("ws:ticket:*")
                 assert 0 < await redis.ttl(key) <= settings.ticket_lifetime_s
+
+
+async def test_of_many_at_once_on_all_nodes_one_gets_in() -> None:
+    async with run_valkey() as valkey:
+        settings = make_settings(redis_url=valkey.url)
+        async with run_service(settings) as first, run_service(settings) as second:
+            ticket = await buy(first)
+            attempts = (try_ticket(node, ticket) for node in (first, second) * 5)
+            refused = await asyncio.gather(*attempts)
+            assert sorted(refused) == [False] + [True] * 9
 
 
 async def test_without_the_server_clients_are_told_to_try_again() -> None:

@@ -28,6 +28,7 @@ from .client import Client
 from .issuer import Issuer, jwk, new_key, rsa_key, run_issuer
 from .live import Live, make_settings, run_service, wait_until, wait_until_async
 from .test_auth_jwt import token as secret_token
+from .test_privacy import PRIVATE, eavesdrop
 from .test_settings import complaint
 
 
@@ -254,6 +255,21 @@ async def test_tokens_that_no_published_key_proves_are_refused() -> None:
         for name, token in bad.items():
             assert await outcome(live, token) == UNAUTHORIZED, name
         assert issuer.fetches == 2
+
+
+async def test_neither_tokens_nor_the_issuers_address_are_printed(tmp_path: Path) -> None:
+    async with run_issuer() as issuer:
+        secrets = {"JWT_JWKS_URL": issuer.url}
+        async with eavesdrop(tmp_path, secrets, NO_PROXY="127.0.0.1") as service:
+            uri = f"ws://127.0.0.1:{service.port}/ws"
+            for token in (issuer.token(), issuer.token(PRIVATE), issuer.token(sub=None), PRIVATE):
+                service.private.add(token)
+                headers = {"Authorization": f"Bearer {token}"}
+                await service.attempt(ConnectOptions(uri, headers, []))
+            issuer.stop()
+            await service.attempt(ConnectOptions(uri, headers, []))
+    assert service.printed.count("keys fetched") == issuer.fetches == 2
+    assert service.printed.count("connection opened") == 1
 
 
 async def test_a_service_with_a_secret_takes_no_other_tokens() -> None:

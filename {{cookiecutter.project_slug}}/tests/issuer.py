@@ -68,6 +68,10 @@ class Issuer:
         merged = {"sub": "alice", "exp": int(time.time()) + 60, **claims}
         return jwt.encode(merged, self.key, self.algorithm, {"kid": key_id or self.key_id})
 
+    def published(self) -> bytes:
+        """Return the set of keys."""
+        return json.dumps({"keys": [jwk(self.key, self.algorithm, kid=self.key_id)]}).encode()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request; while there is no answer, begin it and never get to the point."""
         await reader.readuntil(b"\r\n\r\n")
@@ -79,8 +83,7 @@ class Issuer:
                 return
             writer.write(b" ")
             await asyncio.sleep(0.01)
-        keys = {"keys": [jwk(self.key, self.algorithm, kid=self.key_id)]}
-        writer.write(json.dumps(keys).encode() if self.body is None else self.body)
+        writer.write(self.published() if self.body is None else self.body)
         writer.close()
 
     def stop(self) -> None:

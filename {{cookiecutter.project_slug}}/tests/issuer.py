@@ -5,7 +5,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -73,18 +73,24 @@ class Issuer:
         return json.dumps({"keys": [jwk(self.key, self.algorithm, kid=self.key_id)]}).encode()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request; while there is no answer, begin it and never get to the point."""
-        await reader.readuntil(b"\r\n\r\n")
-        self.fetches += 1
+        """Answer one request, which whoever asks may give up at any time."""
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            self.fetches += 1
+            await self._answer(writer)
+            writer.close()
+            await writer.wait_closed()
+
+    async def _answer(self, writer: asyncio.StreamWriter) -> None:
+        """Answer, but while there is no answer, begin it and never get to the point."""
         head = f"HTTP/1.1 {self.status}\r\nLocation: {self.url}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode())
         while not self.answers.is_set():
-            if writer.is_closing():  # whoever asked has lost patience
+            if writer.is_closing():
                 return
             writer.write(b" ")
             await asyncio.sleep(0.01)
         writer.write(self.published() if self.body is None else self.body)
-        writer.close()
 
     def stop(self) -> None:
         """Be down."""
@@ -94,13 +100,15 @@ class Issuer:
 @asynccontextmanager
 async def run_issuer(tls: ssl.SSLContext | None = None) -> AsyncIterator[Issuer]:
     """Run an issuer on a port of the system's choice."""
+    async with asyncio.TaskGroup() as requests:
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await issuer.serve(reader, writer)
+        def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            requests.create_task(issuer.serve(reader, writer))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    issuer = Issuer(server, "https" if tls else "http")
-    try:
-        yield issuer
-    finally:
-        issuer.stop()
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+        issuer = Issuer(server, "https" if tls else "http")
+        try:
+            yield issuer
+        finally:
+            issuer.stop()
+            issuer.answers.set()

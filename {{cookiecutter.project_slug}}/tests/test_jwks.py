@@ -39,7 +39,9 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trusting(issuer: Issuer, **overrides: object) -> ServiceSettings:
-    return make_settings(jwt_secret=None, jwt_jwks_url=issuer.url, **overrides)
+    """Return the settings of a service that leaves the issuer alone for longer than tests take."""
+    terms: dict[str, object] = {"jwt_secret": None, "jwt_jwks_url": issuer.url}
+    return make_settings(**terms | {"jwt_jwks_cooldown_s": 60} | overrides)
 
 
 @asynccontextmanager

@@ -149,7 +149,7 @@ async def test_nobody_waits_for_long() -> None:
         issuer.answers.clear()
         assert await outcome(live, issuer.token("unknown")) == TRY_AGAIN_LATER
         assert await is_admitted(live, issuer.token())
-        await wait_until(lambda: issuer.fetches == 3)  # so the second one was given up
+        await wait_until(lambda: issuer.fetches >= 3)  # so the second one was given up
 
 
 @pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])

@@ -2,7 +2,8 @@
  * The hot path of the load generator: many WebSocket connections in one thread and one epoll loop.
  * `load.py` drives it through ctypes.
  *
- * While it measures it never sleeps: were it asleep, waking it would be work for the server's core.
+ * While it measures it never sleeps, unless it is told to leave its core to others: were it asleep,
+ * waking it would be work for the server's core.
  *
  * A message carries a mark, "@T<19 digits>S<10 digits>@": when it was sent (CLOCK_MONOTONIC, in
  * nanoseconds) and its number. No character of it is escaped in JSON, so it survives nesting.
@@ -92,6 +93,7 @@ typedef struct {
     uint32_t accept_size;
     buffer asked, answer; /* a message that begins so is answered so */
     uint32_t mask;
+    int patience_ms; /* how long it may sleep when nothing happens */
     uint32_t mark_at; /* where the last delivery had its mark */
     enum { QUIET, FANOUT, ECHO } mode;
     int handshakes, ready, failed, closed, reading;
@@ -616,7 +618,7 @@ void load_fanout(load *l, int publishers, uint64_t first, uint64_t count, int wi
                 l->burst.size = 0;
             }
         }
-        turn(l, 0);
+        turn(l, l->patience_ms);
         if (r->sent == count && r->received >= count * readers) break;
         if (quiet && l->now > last_send + quiet && l->now > l->last_delivery + quiet) break;
     }
@@ -652,6 +654,8 @@ int load_idle(load *l, double seconds) {
 }
 
 /* Stop reading from a connection, or start again. */
+void load_patience(load *l, int patience_ms) { l->patience_ms = patience_ms; }
+
 void load_stall(load *l, int i, int stalled) {
     connection *c = &l->connections[i];
     if (c->state != READY || c->stalled == stalled) return;

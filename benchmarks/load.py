@@ -75,6 +75,7 @@ def _library(*, install: bool) -> ctypes.CDLL:
         "load_fanout": [load, integer, number, number, integer, real, real, real, result],
         "load_echo": [load, number, real, result],
         "load_idle": [load, real],
+        "load_patience": [load, integer],
         "load_stall": [load, integer, integer],
         "load_close_code": [load, integer],
         "load_free": [load],
@@ -267,6 +268,10 @@ class Load:
     def idle(self, seconds: float) -> int:
         """Read and answer pings; return how much happened."""
         return int(self._library.load_idle(self._load, seconds))
+
+    def sleep(self) -> None:
+        """Leave the core to others when nothing happens, from now on: latencies grow by 1 ms."""
+        self._library.load_patience(self._load, 1)
 
     def settle(self, quiet_s: float = 0.1, timeout_s: float = 15) -> None:
         """Read until nothing comes any more."""

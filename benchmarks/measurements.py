@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from .load import SLOT_S, Dialect, Load, Result, payload
@@ -23,6 +24,7 @@ CONNECTS = Metric("connects/s")
 MEMORY = Metric("KiB per connection", more_is_better=False, digits=1)
 KEPT = Metric("% kept by the others", digits=1)
 GROWTH = Metric("MB grown", more_is_better=False, digits=1)
+FLOOD = Metric("flood, deliveries/s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Subject:
     title: str
     dialect: Dialect | None = None
     publishers: int = 1
+    flood: Dialect | None = None
+    """Where others are very busy meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,12 @@ class Trial:
     generator_core: int | None
 
     @contextmanager
-    def load(self, count: int, *, echo: bool = False) -> Iterator[Load]:
+    def load(
+        self, count: int, *, echo: bool = False, dialect: Dialect | None = None
+    ) -> Iterator[Load]:
         """Yield connections that are yet to be opened, spread over the server's processes."""
         server, ports = self.subject.server, self.running.ports
-        dialect = self.subject.dialect or (server.echo if echo else server.dialect)
+        dialect = dialect or self.subject.dialect or (server.echo if echo else server.dialect)
         path = server.echo_path if echo else server.path
         with pinned(self.generator_core), Load(dialect) as load:
             for number in range(count):
@@ -76,7 +82,12 @@ class Trial:
 
     @contextmanager
     def connected(
-        self, count: int, *, echo: bool = False, message_bytes: int = MESSAGE_BYTES
+        self,
+        count: int,
+        *,
+        echo: bool = False,
+        dialect: Dialect | None = None,
+        message_bytes: int = MESSAGE_BYTES,
     ) -> Iterator[Load]:
         """Yield open connections that have something to publish.
 
@@ -84,7 +95,7 @@ class Trial:
             Failed: not all of them can be opened.
 
         """
-        with self.load(count, echo=echo) as load:
+        with self.load(count, echo=echo, dialect=dialect) as load:
             connected = load.connect()
             if connected.missing:
                 message = f"{connected.received} of {count} connect: {connected.error}"
@@ -210,5 +221,29 @@ def slow_consumer(members: int) -> Callable[[Trial], Sample]:
             remark = f"the slow one: {load.ending(stalled)}"
             remarks = "; ".join(filter(None, [remark, result.error]))
             return Sample({KEPT: 100 * kept, GROWTH: growth}, remarks, result.busy)
+
+    return measure
+
+
+def bystanders(members: int, rate: float, *, flooded: int) -> Callable[[Trial], Sample]:
+    """Return what measures latency beside a flood to so many others, if the subject has one.
+
+    Both loads share the generator's core, so the delays are the server's and their own.
+    """
+
+    def measure(trial: Trial) -> Sample:
+        with trial.connected(members) as load, ExitStack() as stack:
+            load.sleep()
+            flooding = None
+            if trial.subject.flood is not None:
+                flood = stack.enter_context(trial.connected(flooded, dialect=trial.subject.flood))
+                pool = stack.enter_context(ThreadPoolExecutor(1))
+                seconds = trial.effort.latency_s + 2 * trial.effort.warm_up_s
+                flooding = pool.submit(flood.fanout, ENDLESS, publishers=20, timeout_s=seconds)
+                load.fanout(int(rate * trial.effort.warm_up_s), rate=rate)
+            result = load.fanout(int(rate * trial.effort.latency_s), rate=rate)
+            per_second = None if flooding is None else flooding.result().per_second
+            values = {P99: result.p99_ms, P50: result.p50_ms, FLOOD: per_second}
+            return Sample(values, result.complaint)
 
     return measure

@@ -36,6 +36,8 @@ CAVEATS = """\
   overlap; one message at a time shows what is left without it.
 - The C loop writes each message by itself. It is a bound for servers that do so, not for those that
   join messages.
+- At 100 messages per second nothing can be joined: everybody writes once for each member there, and
+  the service checks and counts besides.
 - Echo is mostly what no server in Python can do without: the kernel's part, which the C loop shows,
   and the event loop's. With what is left, in the column of CPU, the service parses and checks each
   message, looks up a user and counts what is owed; the manager's echo returns the text unread.

@@ -7,6 +7,7 @@ from .measurements import (
     CONNECTS,
     CPU,
     DELIVERIES,
+    FLOOD,
     GROWTH,
     KEPT,
     MEMORY,
@@ -15,6 +16,7 @@ from .measurements import (
     ROUND_TRIPS,
     Subject,
     Trial,
+    bystanders,
     connect,
     echo,
     fanout,
@@ -33,6 +35,7 @@ from .servers import (
     MANAGER_REDIS,
     NODE_SOCKETIO,
     NODE_WS,
+    SERVICE_FLOOD,
     SERVICE_ROOM,
     SOCKETIO,
     THIS,
@@ -146,6 +149,22 @@ SCENARIOS = (
         ),
         only_full=_subjects(*MORE),
         rounds=(3, 3),
+    ),
+    Scenario(
+        "fairness",
+        "Beside a flood",
+        "100 messages per second to a room with 10 members, while 20 of 1,000 members of another "
+        "room publish as fast as 16 messages under way allow. Both loads share the generator's "
+        "core, and wait for it.",
+        (P99, P50, FLOOD),
+        bystanders(10, rate=100, flooded=1_000),
+        (
+            Subject(THIS, "flooded", "beside a flood", SERVICE_ROOM, flood=SERVICE_FLOOD),
+            Subject(THIS, "alone", "alone", SERVICE_ROOM),
+        ),
+        (Target(P99, at_most=30),),
+        rounds=(2, 3),
+        plotted=False,
     ),
     Scenario(
         "echo",

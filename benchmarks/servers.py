@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,16 +39,17 @@ SERVICE = Dialect(
     asked='{"type":"ping"',
     answer='{"type":"pong"}',
 )
-SERVICE_ROOM = Dialect(
-    greeting=(
-        *SERVICE.greeting,
-        Send('{"type":"join","room":"benchmark","id":"{i}"}'),
-        Expect('"ok"'),
-    ),
-    envelope='{"type":"publish","room":"benchmark","echo":true,"data":{data}}',
-    asked=SERVICE.asked,
-    answer=SERVICE.answer,
-)
+
+
+def _room(name: str) -> Dialect:
+    join = '{"type":"join","room":"NAME","id":"{i}"}'.replace("NAME", name)
+    publish = '{"type":"publish","room":"NAME","echo":true,"data":{data}}'.replace("NAME", name)
+    greeting = (*SERVICE.greeting, Send(join), Expect('"ok"'))
+    return replace(SERVICE, greeting=greeting, envelope=publish)
+
+
+SERVICE_ROOM = _room("benchmark")
+SERVICE_FLOOD = _room("flood")
 SERVICE_ECHO = Dialect(
     greeting=SERVICE.greeting,
     envelope='{"type":"send","to":"user-{i}","data":{data}}',

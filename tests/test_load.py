@@ -74,6 +74,14 @@ def test_several_publishers() -> None:
     assert (delivered.received, delivered.duplicates, delivered.missing) == (3000, 0, 0)
 
 
+def test_a_load_that_sleeps_counts_as_well() -> None:
+    with connected(room()) as load:
+        load.sleep()
+        delivered = load.fanout(50, rate=1000)
+    assert (delivered.received, delivered.complaint) == (500, "")
+    assert delivered.busy < 1
+
+
 @pytest.mark.parametrize("size", [50, 125, 126, 127, 4096, 65_535, 65_536, 70_000])
 def test_size(size: int) -> None:
     assert len(payload(size)) == size

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from .backplane import Channel, Envelope, OnGap, Subscription
 from .client_redis import FAILURES, REFUSALS, Listener, RedisClient, RedisSettings, explain
 from .errors import Misconfigured, Unavailable
+from .metrics import Metrics
 from .protocol import ServerFrame
 from .publisher_redis import SEPARATOR, PlainPublish, RedisPublisher
 
@@ -55,6 +56,7 @@ class RedisBackplane:
         self,
         client: RedisClient,
         settings: RedisSettings,
+        metrics: Metrics,
         *,
         catch_up: Callable[[], Awaitable[None]],
     ) -> None:
@@ -64,6 +66,7 @@ class RedisBackplane:
             client.commands,
             timeout_s=settings.redis_timeout_s,
             max_waiting_bytes=settings.redis_max_waiting_bytes,
+            failures=metrics.count("redis_publish_failures", "Messages Redis did not take."),
         )
         self._prefix = settings.redis_prefix
         self._catch_up = catch_up
@@ -78,6 +81,9 @@ class RedisBackplane:
         self._gap = False
         self._was_healthy = False
         self.healthy = False
+        self._gaps = metrics.count("redis_gaps", "Times that messages may have been lost.")
+        self._malformed = metrics.count("redis_malformed", "Messages that were none, dropped.")
+        metrics.watch("redis_up", "Whether messages flow through Redis.", lambda: self.healthy)
 
     async def run(self) -> None:
         """Publish and listen until cancelled.
@@ -237,6 +243,7 @@ class RedisBackplane:
                 self._tell_of_gap()
 
     def _tell_of_gap(self) -> None:
+        self._gaps.add()
         for listener in self._gap_listeners:
             listener()
         for subscription in list(self._hosted.values()):
@@ -252,4 +259,6 @@ class RedisBackplane:
                 subscription.deliver(subscription.kind.decode(payload))
             except ValidationError:
                 # Whoever can reach Redis can write there; nothing is believed unchecked.
-                log.warning("malformed envelope dropped", channel=channel, size_bytes=len(payload))
+                if not self._malformed.total:  # the rest is only counted
+                    log.warning("malformed envelope dropped", channel=channel, size=len(payload))
+                self._malformed.add()

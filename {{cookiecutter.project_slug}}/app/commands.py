@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from .connection import Connection
 from .errors import BadRequest, CommandError, InternalError, UnknownType
+from .metrics import Metrics
 from .protocol import Command, CommandHead, Ok, Reply, ServerFrame
 from .service import Service
 
@@ -100,11 +101,15 @@ class CommandRouter:
 class Dispatcher:
     """Validates each frame once, against all commands of a router, and calls the handler."""
 
-    def __init__(self, router: CommandRouter) -> None:
+    def __init__(self, router: CommandRouter, metrics: Metrics) -> None:
         models: Any = reduce(or_, router.handlers)
         commands: TypeAdapter[Any] = TypeAdapter(Annotated[models, Field(discriminator="type")])
         self._validator = commands.validator
         self._handlers = router.handlers
+        self._handled = metrics.count("commands", "Commands that clients gave.")
+        self._failed = metrics.count(
+            "command_errors", "Commands that were answered with an error.", label="code"
+        )
 
     async def dispatch(
         self, service: Service, connection: Connection, frame: str
@@ -113,16 +118,17 @@ class Dispatcher:
 
         If the answer comes later, returns what it waits for.
         """
+        self._handled.add()
         try:
             command = self._validator.validate_json(frame)
         except ValidationError as invalid:
-            connection.send(_command_error(invalid).reply(_saved_id(frame)))
+            self._refuse(connection, _command_error(invalid), _saved_id(frame))
             return None
         try:
             reply = await self._handlers[type(command)](service, connection, command)
             if isinstance(reply, Later):
                 if not reply.passed_on.done():
-                    answer = partial(_answer_later, connection, command, reply)
+                    answer = partial(self._answer_later, connection, command, reply)
                     reply.passed_on.add_done_callback(answer)
                     return reply.passed_on
                 reply = reply.reply()
@@ -133,12 +139,30 @@ class Dispatcher:
             else:
                 _answer(connection, command, reply)
         except CommandError as refusal:
-            connection.send(refusal.reply(command.id))
+            self._refuse(connection, refusal, command.id)
         except Exception:
             log.exception("handler failed", type=command.type)
             failure = InternalError("the command failed inside the service")
-            connection.send(failure.reply(command.id))
+            self._refuse(connection, failure, command.id)
         return None
+
+    def _answer_later(
+        self,
+        connection: Connection,
+        command: Command,
+        later: Later,
+        passed_on: asyncio.Future[Any],
+    ) -> None:
+        try:
+            _answer(connection, command, later.reply())
+        except CommandError as refusal:
+            self._refuse(connection, refusal, command.id)
+
+    def _refuse(
+        self, connection: Connection, refusal: CommandError, command_id: str | None
+    ) -> None:
+        self._failed.add(refusal.code)
+        connection.send(refusal.reply(command_id))
 
 
 def _answer(connection: Connection, command: Command, reply: Reply | None) -> None:
@@ -147,15 +171,6 @@ def _answer(connection: Connection, command: Command, reply: Reply | None) -> No
     reply = reply or Ok()
     reply.id = command.id
     connection.send(reply)
-
-
-def _answer_later(
-    connection: Connection, command: Command, later: Later, passed_on: asyncio.Future[Any]
-) -> None:
-    try:
-        _answer(connection, command, later.reply())
-    except CommandError as refusal:
-        connection.send(refusal.reply(command.id))
 
 
 def _command_error(failure: ValidationError) -> CommandError:

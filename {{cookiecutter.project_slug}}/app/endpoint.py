@@ -39,7 +39,16 @@ class Endpoint:
     def __init__(self, service: Service, router: CommandRouter) -> None:
         self._service = service
         self._router = router
-        self._dispatcher = Dispatcher(router)
+        metrics = service.metrics
+        self._dispatcher = Dispatcher(router, metrics)
+        self._refused = metrics.count(
+            "handshakes_refused", "Handshakes answered with an HTTP status.", label="status"
+        )
+        self._rejected = metrics.count(
+            "connections_rejected", "Connections closed in place of a welcome.", label="code"
+        )
+        self._opened = metrics.count("connections_opened", "Connections that began.")
+        self._closed = metrics.count("connections_closed", "Connections that ended.", label="code")
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
@@ -47,7 +56,7 @@ class Endpoint:
         try:
             manager.take_slot()
         except Refused as refusal:
-            await _deny(websocket, refusal)
+            await self._deny(websocket, refusal)
             return
         try:
             identity = await self._admit(websocket)
@@ -68,11 +77,12 @@ class Endpoint:
             self._service.origins.check(websocket)
             identity = await self._service.authenticator.authenticate(websocket)
         except Refused as refusal:
-            await _deny(websocket, refusal)
+            await self._deny(websocket, refusal)
             return None
         except Rejected as rejection:
             # A browser learns nothing from a refused handshake, but it can read a close code.
             log.info("connection rejected", reason=rejection.close_as.reason)
+            self._rejected.add(rejection.close_as.code)
             await websocket.accept(subprotocol)
             await websocket.close(*rejection.close_as)
             return None
@@ -86,6 +96,7 @@ class Endpoint:
         # For every line logged in this connection's task, which ends with it.
         structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)
         log.info("connection opened", client=client and client.host)
+        self._opened.add()
         opened_at = monotonic()
         welcomed = False
         try:
@@ -105,9 +116,11 @@ class Endpoint:
             self._service.manager.remove(connection)
             if welcomed:
                 await self._tell(self._router.on_disconnect, connection)
+            code = connection.closed and connection.closed.code
+            self._closed.add(code)
             log.info(
                 "connection closed",
-                code=connection.closed and connection.closed.code,
+                code=code,
                 seconds=round(monotonic() - opened_at, 3),
             )
 
@@ -139,6 +152,18 @@ class Endpoint:
             except Exception:
                 log.exception("observer failed")
 
+    async def _deny(self, websocket: WebSocket, refusal: Refused) -> None:
+        log.info("handshake refused", status=refusal.status)
+        self._refused.add(refusal.status)
+        if "websocket.http.response" not in websocket.scope.get("extensions", {}):
+            await websocket.close()  # which such a server turns into a plain 403
+            return
+        headers = {}
+        if refusal.retry_after_s is not None:
+            headers["Retry-After"] = str(refusal.retry_after_s)
+        phrase = HTTPStatus(refusal.status).phrase
+        await websocket.send_denial_response(PlainTextResponse(phrase, refusal.status, headers))
+
     def _welcome(self, connection: Connection) -> Welcome:
         settings = self._service.settings
         return Welcome(
@@ -148,15 +173,3 @@ class Endpoint:
             limits=settings.limits(),
             expires_at=connection.identity.expires_at,
         )
-
-
-async def _deny(websocket: WebSocket, refusal: Refused) -> None:
-    log.info("handshake refused", status=refusal.status)
-    if "websocket.http.response" not in websocket.scope.get("extensions", {}):
-        await websocket.close()  # which such a server turns into a plain 403
-        return
-    headers = {}
-    if refusal.retry_after_s is not None:
-        headers["Retry-After"] = str(refusal.retry_after_s)
-    phrase = HTTPStatus(refusal.status).phrase
-    await websocket.send_denial_response(PlainTextResponse(phrase, refusal.status, headers))

@@ -1,4 +1,4 @@
-"""HTTP beside the WebSocket: is the service alive, is it ready, and what does a backend publish."""
+"""HTTP beside the WebSocket: is the service alive, ready and well, and what a backend publishes."""
 
 from hashlib import sha256
 from hmac import compare_digest
@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response, status
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from .errors import Unavailable
 from .idempotency import KeyReused, UnderWay, once
@@ -36,9 +36,23 @@ def require_backend_key(request: Request, service: ServiceDep) -> None:
         HTTPException: 404 while no ``BACKEND_KEY`` is set, 401 when another key is presented.
 
     """
-    if service.settings.backend_key is None:
+    _require(service.settings.backend_key, request)
+
+
+def require_metrics_key(request: Request, service: ServiceDep) -> None:
+    """Let the team's monitoring pass.
+
+    Raises:
+        HTTPException: 404 while no ``METRICS_KEY`` is set, 401 when another key is presented.
+
+    """
+    _require(service.settings.metrics_key, request)
+
+
+def _require(key: SecretStr | None, request: Request) -> None:
+    if key is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND)
-    expected = f"Bearer {service.settings.backend_key.get_secret_value()}"
+    expected = f"Bearer {key.get_secret_value()}"
     presented = request.headers.get("authorization", "")
     if not compare_digest(presented.encode(), expected.encode()):
         raise HTTPException(status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
@@ -74,6 +88,12 @@ async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         return {"status": "backplane lost"}
     return {"status": "ready"}
+
+
+@router.get("/metrics", dependencies=[Depends(require_metrics_key)])
+async def metrics(service: ServiceDep) -> Response:
+    """Tell Prometheus what this node counts."""
+    return Response(service.metrics.text(), media_type=service.metrics.content_type)
 
 
 def unavailable(failure: Unavailable) -> HTTPException:

@@ -60,6 +60,7 @@ from .idempotency_redis import RedisClaims
 from .jwks import JwkSet
 # {% endif %}
 from .manager import ConnectionManager
+from .metrics import Metrics
 from .origin import Origins
 # {% if cookiecutter.rooms %}
 from .presence import LocalPresence, Presence
@@ -111,6 +112,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     commands.include(handlers)
     background: list[Callable[[], Coroutine[None, None, None]]] = []
 
+    metrics = Metrics()
     flusher = Flusher()
     backplane: Backplane = LocalBackplane()
     claims: Claims = MemoryClaims()
@@ -121,7 +123,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     # {% if cookiecutter.redis %}
     redis = make_client(settings)
     if redis is not None:
-        backplane = RedisBackplane(redis, settings, catch_up=flusher.catch_up)
+        backplane = RedisBackplane(redis, settings, metrics, catch_up=flusher.catch_up)
         backplane.after_gap(lambda: manager.send_to_all(Resync()))
         background.append(backplane.run)
         claims = RedisClaims(redis.commands, settings.redis_prefix, settings.redis_timeout_s)
@@ -167,6 +169,11 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     authenticator = GuestAuthenticator(settings)
     # {% endif %}
 
+    metrics.watch("connections", "Connections now.", lambda: len(manager))
+    # {% if cookiecutter.rooms %}
+    rooms = Rooms(settings, history, presence, flusher)
+    metrics.watch("rooms", "Rooms with members on this node.", lambda: len(rooms))
+    # {% endif %}
     service = Service(
         settings=settings,
         origins=Origins(settings.allowed_origins, required=settings.origin_required),
@@ -175,8 +182,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         flusher=flusher,
         manager=manager,
         claims=claims,
+        metrics=metrics,
         # {% if cookiecutter.rooms %}
-        rooms=Rooms(settings, history, presence, flusher),
+        rooms=rooms,
         publication=RoomPublication,
         # {% endif %}
     )

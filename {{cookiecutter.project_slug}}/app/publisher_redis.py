@@ -11,6 +11,7 @@ import structlog
 from .backplane import Channel, Envelope
 from .client_redis import Batch, Commands, explain
 from .errors import Unavailable
+from .metrics import Count
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -62,16 +63,18 @@ class Outgoing:
             self.taken.set_result(result)
 
     def fail(self) -> None:
-        """Tell the one who waits, if it still does and does not know yet."""
-        if not self.taken.done():
-            self.taken.set_exception(Unavailable("messages cannot be passed on just now"))
+        """Tell the one who waits and does not know yet."""
+        self.taken.set_exception(Unavailable("messages cannot be passed on just now"))
 
 
 class RedisPublisher:
     """Publishes in order, one round trip at a time; what comes meanwhile shares the next one."""
 
-    def __init__(self, redis: Commands, *, timeout_s: float, max_waiting_bytes: int) -> None:
+    def __init__(
+        self, redis: Commands, *, timeout_s: float, max_waiting_bytes: int, failures: Count
+    ) -> None:
         self._redis = redis
+        self._failures = failures
         self._timeout_s = timeout_s
         self._max_waiting_bytes = max_waiting_bytes
         self._waiting: deque[Outgoing] = deque()
@@ -86,7 +89,7 @@ class RedisPublisher:
         message = Outgoing(publish, channel, envelope.encode(), taken)
         size_bytes = self._waiting_bytes + len(message.payload)
         if size_bytes > self._max_waiting_bytes:
-            message.fail()
+            self._fail([message])
         else:
             self._waiting.append(message)
             self._waiting_bytes = size_bytes
@@ -109,9 +112,10 @@ class RedisPublisher:
                 self._fail(batch)
 
     def _fail(self, batch: list[Outgoing]) -> None:
-        # Those that know already take no notice.
         for message in batch:
-            message.fail()
+            if not message.taken.done():
+                self._failures.add()
+                message.fail()
 
     def _next_batch(self) -> list[Outgoing]:
         batch = []

@@ -9,6 +9,7 @@ from .backplane import Backplane, Publication
 from .flusher import Flusher
 from .idempotency import Claims
 from .manager import ConnectionManager
+from .metrics import Metrics
 from .origin import Origins
 # {% if cookiecutter.rooms %}
 from .rooms import RoomPublication, Rooms
@@ -30,6 +31,7 @@ class Service:
     flusher: Flusher
     manager: ConnectionManager
     claims: Claims
+    metrics: Metrics
     # {% if cookiecutter.rooms %}
     rooms: Rooms
     # {% endif %}

@@ -113,6 +113,8 @@ class Settings(SettingsPart, BaseSettings):
 
     # The team's own backend: POST routes are off while there is no key
     backend_key: Secret | None = None
+    # Whoever reads the metrics: there are none to read while there is no key
+    metrics_key: Secret | None = None
 
     @classmethod
     def load(cls) -> Self:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from app.backplane import ALL, Backplane, Channel, LocalBackplane, Subscription
@@ -14,6 +15,7 @@ from app.client_redis import make_client
 from app.errors import Unavailable
 from app.flusher import Flusher
 from app.main import ServiceSettings
+from app.metrics import Metrics
 from app.protocol import REVOKED
 from dev import fresh_secrets
 
@@ -57,7 +59,7 @@ async def run_node(
     client = make_client(settings)
     assert client is not None
     gaps: list[str] = []
-    node = RedisBackplane(client, settings, catch_up=Flusher().catch_up)
+    node = RedisBackplane(client, settings, Metrics(), catch_up=Flusher().catch_up)
     node.after_gap(lambda: gaps.append("gap"))
     node.subscribe(Subscription(ALL, lambda envelope: None))
     running = asyncio.create_task(node.run())
@@ -131,6 +133,25 @@ async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: by
         await node.publish(CHANNEL, numbered(1))
         assert await inbox.next() == numbered(1)
         assert node.healthy
+
+
+async def test_what_happens_to_redis_is_counted(valkey: Valkey) -> None:
+    async with run_service(settings_for(valkey)) as live, Redis.from_url(valkey.url) as redis:
+        metrics = live.service.metrics
+        await wait_until(lambda: "ws_redis_up 1.0" in metrics.text().decode())
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(3):
+                await redis.publish("ws:{all}", "nonsense")
+            await wait_until(lambda: "ws_redis_malformed_total 3.0" in metrics.text().decode())
+        assert [line["event"] for line in lines].count("malformed envelope dropped") == 1
+        client = await live.connect()
+        valkey.kill()
+        await client.ask(type="broadcast", data=1)
+        await wait_until(lambda: "ws_redis_up 0.0" in metrics.text().decode())
+        assert "ws_redis_publish_failures_total 1.0" in metrics.text().decode()
+        await valkey.start()
+        await wait_until(lambda: "ws_redis_gaps_total 1.0" in metrics.text().decode())
+        assert "ws_redis_up 1.0" in metrics.text().decode()
 
 
 async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:

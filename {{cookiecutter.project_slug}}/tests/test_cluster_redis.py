@@ -15,6 +15,7 @@ from app.errors import Misconfigured, Unavailable
 from app.flusher import Flusher
 from app.idempotency import Claims
 from app.idempotency_redis import RedisClaims
+from app.metrics import Metrics
 
 from .backplane_contract import BackplaneContract, Inbox, numbered
 from .client import DEADLINE_S
@@ -169,7 +170,7 @@ async def test_the_wrong_kind_of_server_ends_the_service(cluster: Cluster) -> No
             settings = make_settings(redis_url=url, redis_cluster=is_cluster)
             client = make_client(settings)
             assert client is not None
-            node = RedisBackplane(client, settings, catch_up=Flusher().catch_up)
+            node = RedisBackplane(client, settings, Metrics(), catch_up=Flusher().catch_up)
             async with asyncio.timeout(DEADLINE_S):
                 with pytest.raises(ExceptionGroup) as caught:
                     await node.run()

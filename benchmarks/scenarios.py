@@ -215,6 +215,19 @@ SCENARIOS = (
         redis=True,
     ),
     Scenario(
+        "redis-room",
+        "Two processes through Redis, in a room",
+        "As above, with `publish` to a room, whose history Redis keeps.",
+        (DELIVERIES, CPU),
+        fanout(100, window=16),
+        (Subject(THIS, THIS.name, THIS.title, SERVICE_ROOM), *_subjects(MANAGER_REDIS)),
+        (Target(DELIVERIES, at_least=8, beside="manager-redis"),),
+        rounds=(2, 3),
+        processes=2,
+        redis=True,
+        plotted=False,
+    ),
+    Scenario(
         "slow",
         "Beside a slow consumer",
         "1 of 20 members stops reading messages of 4 KiB; what the others get in the second half "

@@ -46,7 +46,7 @@ class RedisPresence:
         self._backplane = backplane
         self._most_told = settings.max_members_for_presence_events
         self._most_listed = settings.max_members_listed
-        self._lease_s = lease_s
+        self._lease_ms = round(lease_s * 1000)
         self._node = secrets.token_urlsafe(9)
         self._turns = count(1)
         self._rosters: dict[str, RedisRoster] = {}
@@ -86,7 +86,7 @@ class RedisPresence:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(self._lease_s / RENEWALS)
+            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS)
             self._write_all_later()
 
     def _write_all_later(self) -> None:
@@ -127,7 +127,7 @@ class RedisPresence:
         for roster in rosters:
             self._add(pipeline, roster)
         refusals: list[Exception] = []
-        dead: list[tuple[RedisRoster, str]] = []
+        dead: list[tuple[RedisRoster, bytes]] = []
         replies = await pipeline.execute(raise_on_error=False)
         for roster, reply in zip(rosters, replies, strict=True):
             if isinstance(reply, Exception):
@@ -135,7 +135,7 @@ class RedisPresence:
             elif reply is None:
                 roster.begin()
             elif reply[0]:
-                dead += [(roster, node.decode()) for node in reply[0]]
+                dead += [(roster, node) for node in reply[0]]
             else:
                 _, total, listed = reply
                 roster.confirm(total, listed)
@@ -144,33 +144,33 @@ class RedisPresence:
         return refusals + await self._bury(dead)
 
     def _add(self, pipeline: Batch, roster: RedisRoster) -> None:
-        lease_ms = round(self._lease_s * 1000)
         pipeline.eval(
             WRITE,
             4,
             *self._keys(roster.room, self._node),
             *self._common(self._node),
-            lease_ms * (RENEWALS - 1) // RENEWALS,
-            lease_ms * RENEWALS,
+            self._lease_ms * (RENEWALS - 1) // RENEWALS,
             next(self._turns),
             *roster.report(),
         )
 
-    async def _bury(self, dead: Sequence[tuple[RedisRoster, str]]) -> list[Exception]:
+    async def _bury(self, dead: Sequence[tuple[RedisRoster, bytes]]) -> list[Exception]:
         """Take dead nodes out of rooms, and have these written now; return what Redis refuses."""
         pipeline = self._pipeline()
         for roster, node in dead:
-            pipeline.eval(BURY, 4, *self._keys(roster.room, node), *self._common(node))
+            keys = self._keys(roster.room, _name(node))
+            pipeline.eval(BURY, 4, *keys, *self._common(node))
         replies = await pipeline.execute(raise_on_error=False)
         refusals = [reply for reply in replies if isinstance(reply, Exception)]
         if dead and not refusals:
-            log.warning("nodes lost", nodes=sorted({node for _, node in dead}))
+            log.warning("nodes lost", nodes=sorted({_name(node) for _, node in dead}))
             for roster, _ in dead:
                 self._write_later(roster)
         return refusals
 
-    def _common(self, node: str) -> tuple[str, str, int]:
-        return node, self._backplane.client.publish_command, self._most_told
+    def _common(self, node: str | bytes) -> tuple[str | bytes, str, int, int]:
+        command = self._backplane.client.publish_command
+        return node, command, self._most_told, self._lease_ms * RENEWALS
 
     def _pipeline(self) -> Batch:
         return self._backplane.client.commands.pipeline(transaction=False)
@@ -181,3 +181,8 @@ class RedisPresence:
             self._backplane.key(channel, name) for name in ("users", "nodes", f"node:{node}")
         )
         return users, nodes, self._backplane.name(channel), node_users
+
+
+def _name(node: bytes) -> str:
+    # Whoever can reach Redis can write there; what is no node's name is to be buried all the same.
+    return node.decode(errors="replace")

@@ -51,18 +51,20 @@ end
 WRITE = (
     COMMON
     + """
-local lease_ms, keep_ms, turn = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local keep_ms, lease_ms, turn = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local begins, most_listed = ARGV[7] == '1', tonumber(ARGV[8])
 
-local known = redis.call('ZSCORE', nodes, node)
-if known and redis.call('EXISTS', users, node_users) < 2 then
+local lease_ends_ms = redis.call('ZSCORE', nodes, node)
+if lease_ends_ms and redis.call('EXISTS', users, node_users) < 2 then
   redis.call('DEL', users, nodes)
-  known = false
+  lease_ends_ms = false
 end
-if known then
+local was_buried = false
+if lease_ends_ms then
   if tonumber(redis.call('HGET', node_users, '')) > turn then return false end
 else
   if not begins then return false end
+  was_buried = redis.call('HGET', node_users, '') == 'buried'
   redis.call('DEL', node_users)
   if redis.call('EXISTS', nodes) == 0 then redis.call('DEL', users) end
 end
@@ -76,7 +78,8 @@ for number = 9, #ARGV, 3 do
     redis.call('HDEL', node_users, user)
   end
   if difference ~= 0 then
-    change(user, difference, cause ~= '' and (difference > 0 and 'joined' or 'left'), cause)
+    local is_news = was_buried or cause ~= ''
+    change(user, difference, is_news and (difference > 0 and 'joined' or 'left'), cause)
   end
 end
 tell()
@@ -99,10 +102,16 @@ while #listed < 2 * most_listed do
   cursor = found[1]
   if cursor == '0' then break end
 end
-return {redis.call('ZRANGEBYSCORE', nodes, '-inf', now_ms), redis.call('HLEN', users), listed}
+local dead = {}
+if lease_ends_ms and tonumber(lease_ends_ms) > now_ms then
+  dead = redis.call('ZRANGEBYSCORE', nodes, '-inf', now_ms)
+end
+return {dead, redis.call('HLEN', users), listed}
 """
 )
 """Writes a node's users down and renews its lease; nil if the node has to begin again.
+
+A node that comes too late itself calls nobody dead: after an outage, the others may only be later.
 
 A node's hash has the turn of its last writing, under an empty name. Thus a writing that a frozen
 server has delayed, and that has been repeated since, does nothing.
@@ -111,6 +120,7 @@ server has delayed, and that has been repeated since, does nothing.
 BURY = (
     COMMON
     + """
+local keep_ms = ARGV[4]
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
 if not lease_ends_ms or tonumber(lease_ends_ms) > now_ms then return end
 if redis.call('EXISTS', node_users) == 0 then
@@ -124,9 +134,14 @@ end
 tell()
 redis.call('DEL', node_users)
 redis.call('ZREM', nodes, node)
+redis.call('HSET', node_users, '', 'buried')
+redis.call('PEXPIRE', node_users, keep_ms)
 """
 )
-"""Takes a dead node's users away. If nobody knows who they were, the other nodes begin again."""
+"""Takes a dead node's users away. If nobody knows who they were, the other nodes begin again.
+
+Should it come back, its users have joined again, so for a while it is remembered that they left.
+"""
 
 _users = TypeAdapter(dict[UserName, PositiveInt])
 

@@ -299,6 +299,7 @@ async def under_way(trial: Trial) -> AsyncIterator[asyncio.Task[None]]:
     yield running
 
 
+@pytest.mark.slow
 async def test_a_trial_that_is_interrupted_leaves_no_process(trial: Trial) -> None:
     async with under_way(trial) as running:
         numbers = pids(trial)
@@ -310,6 +311,7 @@ async def test_a_trial_that_is_interrupted_leaves_no_process(trial: Trial) -> No
     assert not any(map(is_alive, numbers))
 
 
+@pytest.mark.slow
 async def test_a_process_that_ends_by_itself_ends_the_trial(trial: Trial) -> None:
     async with under_way(trial) as running:
         numbers = pids(trial)
@@ -360,6 +362,7 @@ def run_chaos(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.slow
 def test_a_short_run_for_real() -> None:
     done = run_chaos("--seconds", "4", "--clients", "4", "--seed", "894")
     assert (done.returncode, done.stderr) == (0, "")

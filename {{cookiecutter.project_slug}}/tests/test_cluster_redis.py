@@ -26,6 +26,8 @@ from .test_backplane_redis import run_node as run_any_node
 from .valkey import run_valkey
 from .valkey_cluster import Cluster, Server, run_cluster
 
+pytestmark = pytest.mark.slow
+
 CHANNELS = [Channel(f"channel-{number}") for number in range(20)]
 
 

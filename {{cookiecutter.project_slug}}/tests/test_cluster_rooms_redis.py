@@ -19,6 +19,8 @@ from .test_history_redis import running
 from .test_presence_redis import RedisNode
 from .valkey_cluster import Cluster, run_cluster
 
+pytestmark = pytest.mark.slow
+
 ROOMS = [f"room-{number}" for number in range(6)]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -26,6 +27,8 @@ from .client import DEADLINE_S
 from .presence_contract import ROOM, Visitor
 from .test_presence_redis import RedisNode, run_presence
 from .valkey import Valkey, run_valkey
+
+pytestmark = pytest.mark.slow
 
 USERS = st.sampled_from(["alice", "bob", "carol"])
 KEYS = "ws:{room:lobby}:"

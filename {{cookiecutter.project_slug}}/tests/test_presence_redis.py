@@ -252,6 +252,34 @@ async def test_a_node_that_was_given_up_comes_back(valkey: Valkey) -> None:
         assert await alice.seen() == {"alice": 1}
         assert await bob.seen() == {"alice": 1, "bob": 1}
         assert await alice.seen() == {"alice": 1, "bob": 1}
+        assert await alice.heard() == ["bob joined", "bob left", "bob joined"]
+        await bob.leave()
+        assert await alice.heard() == ["bob joined", "bob left", "bob joined", "bob left"]
+
+
+async def test_after_an_outage_nobody_is_given_up_who_is_only_later(valkey: Valkey) -> None:
+    async with (
+        run_presence(valkey) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await here.visitor("alice")
+        bob = await there.visitor("bob")
+        assert await bob.seen() == {"alice": 1, "bob": 1}
+        for node in (here, there):  # an outage has outlasted the leases
+            await redis.zadd("ws:{room:lobby}:nodes", {node.presence._node: 1})
+        for visitor in (alice, bob, alice, bob):
+            assert await visitor.seen() == {"alice": 1, "bob": 1}
+        assert await alice.heard() == ["bob joined"]
+
+
+async def test_what_is_no_node_is_buried(valkey: Valkey) -> None:
+    async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
+        alice = await node.visitor("alice")
+        for strange in (b"\xff", b"-"):
+            await redis.zadd("ws:{room:lobby}:nodes", {strange: 1})
+        assert await alice.seen() == {"alice": 1}
+        assert len(await redis.zrange("ws:{room:lobby}:nodes", 0, -1)) == 1
 
 
 @pytest.mark.parametrize("lost", ["*", "*:users", "*:nodes", "*:node:*"])

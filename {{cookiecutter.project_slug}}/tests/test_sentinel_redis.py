@@ -16,6 +16,8 @@ from .test_backplane_redis import CHANNEL, run_node
 from .test_cluster_redis import reaches
 from .valkey import TcpServer
 
+pytestmark = pytest.mark.slow
+
 NAME = "main"
 
 

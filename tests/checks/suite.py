@@ -12,8 +12,9 @@ from tests.process import run
 from tests.project import Project
 from tests.venv import venv_bin
 
-
 FULL = "jwt"
+
+TIMEOUT_S = 600
 
 
 def check_suite(project: Project) -> None:
@@ -27,6 +28,7 @@ def check_suite(project: Project) -> None:
                 *([] if FULL in project.combination.options else ["-m", "not slow"]),
             ],
             copy.root,
+            timeout_s=TIMEOUT_S,
         )
         assert done.returncode == 0, f"its tests fail:\n{done.stdout}{done.stderr}"
         counts = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - the file is our own

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, SecretStr, ValidationError
+from starlette.requests import ClientDisconnect
 
 from .errors import Unavailable
 from .idempotency import KeyReused, UnderWay, once
@@ -63,10 +64,13 @@ async def parse(model: type[M], request: Request) -> M:
 
     Raises:
         RequestValidationError: the body is something else; FastAPI answers 422.
+        HTTPException: 400 if the client left before it was all there, for nobody to read.
 
     """
     try:
         return model.model_validate_json(await request.body())
+    except ClientDisconnect as failure:
+        raise HTTPException(status.HTTP_400_BAD_REQUEST) from failure
     except ValidationError as failure:
         errors = failure.errors(include_input=False, include_context=False)
         raise RequestValidationError(errors) from failure

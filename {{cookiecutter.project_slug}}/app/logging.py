@@ -16,6 +16,8 @@ UVICORN_NOISE = (
     # the query, which may hold credentials.
     '"WebSocket %s"',
     "connection open",
+    # This has one, too, with the status.
+    "Invalid HTTP request received",
     # These would blame the service for what it refused, or what a client sent.
     "ASGI callable returned without completing handshake",
     "Invalid UTF-8 sequence received from client",

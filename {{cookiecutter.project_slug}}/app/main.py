@@ -1,7 +1,6 @@
 """The composition root: what the service consists of, and how its parts are joined."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
@@ -94,20 +93,23 @@ class ServiceSettings(
     """Every setting of the service; each part explains its own."""
 
 
-async def keep(work: Coroutine[None, None, None]) -> None:
-    """Stop the process when work that must not end fails: half a service is worse than none."""
+async def keep(work: Coroutine[None, None, None], fail: Callable[[], None]) -> None:
+    """Tell when work that must not end fails; one that is misconfigured says how to mend it."""
     try:
         await work
     except* Misconfigured as group:
         log.critical("the service stops", reason=str(group.exceptions[0]))
-        signal.raise_signal(signal.SIGTERM)
+        fail()
     except* Exception:
         log.exception("background work failed")
-        signal.raise_signal(signal.SIGTERM)
+        fail()
 
 
-def create_app(settings: ServiceSettings) -> FastAPI:
-    """Put the service together. It starts working in the app's lifespan."""
+def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
+    """Put the service together. It starts working in the app's lifespan.
+
+    ``fail`` is called if it cannot go on, and has to stop the process.
+    """
     commands = CommandRouter()
     commands.include(handlers)
     background: list[Callable[[], Coroutine[None, None, None]]] = []
@@ -192,7 +194,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(keep(work())) for work in background]
+            running = [tasks.create_task(keep(work(), fail)) for work in background]
             yield
             for task in reversed(running):  # what was built on another stops before it
                 task.cancel()

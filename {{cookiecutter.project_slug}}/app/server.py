@@ -1,22 +1,43 @@
-"""The process: uvicorn, set up for this service, and a shutdown that says goodbye."""
+"""The process: uvicorn, set up for this service, and a shutdown that says goodbye.
+
+It ends with status 0 if it was asked to, by SIGTERM or SIGINT, and with 1 if it could not go on, or
+not stop in time. A second signal ends it on the spot.
+"""
 
 import asyncio
 import gc
+import math
+import os
 import random
+import signal
 import socket
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
+from types import FrameType
 
 import structlog
 import uvicorn
 
+from .http_uvicorn import HttpProtocol
 from .logging import configure_logging
 from .main import ServiceSettings, create_app
 from .protocol import SERVICE_RESTART
 from .service import Service
 from .wire_uvicorn import FrameProtocol
 
-DRAIN_BATCH = 100
-DRAIN_PAUSE_S = 0.1
+INTERRUPT_GRACE_S = 1.0
+"""How long stopping may take after Ctrl+C, for which somebody waits."""
+
+EXIT_FAILURE = 1
+
+DRAIN_BATCH = 10
+DRAIN_PAUSE_S = 0.01
+
+KEEPALIVE_IDLE_S = 60
+"""After how much silence the system looks for the peer; pings, if any are sent, do so earlier."""
+KEEPALIVE_INTERVAL_S = 10
 
 GARBAGE_THRESHOLD = 50_000
 """New objects that set off a collection; Python's default is 700."""
@@ -28,13 +49,17 @@ class Server(uvicorn.Server):
     """uvicorn, which drains the service before it stops."""
 
     def __init__(self, settings: ServiceSettings) -> None:
-        app = create_app(settings)
+        self.failed = False
+        self._grace_s = float(settings.shutdown_grace_s)
+        app = create_app(settings, self.fail)
         self.service: Service = app.state.service
+        http = partial(HttpProtocol, timeout_s=settings.handshake_timeout_s)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
+                http=http,  # type: ignore[arg-type]  # which only needs to be callable
                 ws=FrameProtocol,
                 ws_max_size=settings.max_message_bytes,
                 ws_ping_interval=settings.ws_ping_interval_s or None,
@@ -42,38 +67,95 @@ class Server(uvicorn.Server):
                 # A shared frame cannot be compressed for each peer, and secrets beside text of a
                 # stranger's choice should not be (CRIME).
                 ws_per_message_deflate=False,
-                timeout_graceful_shutdown=settings.shutdown_grace_s // 2,
                 log_config=None,
                 access_log=False,
                 server_header=False,
             )
         )
 
+    def fail(self) -> None:
+        """Stop, since work that must not end has failed: half a service is worse than none."""
+        self.failed = True
+        signal.raise_signal(signal.SIGTERM)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; sockets that are accepted inherit the options of the one that listens."""
+        await super().startup(sockets)
+        for server in self.servers:
+            for listener in server.sockets:
+                for option in socket_options(self.service.settings.tcp_user_timeout_s):
+                    listener.setsockopt(*option)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; the next signal is the system's, which then ends the process at once."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        if sig == signal.SIGINT:
+            self._grace_s = INTERRUPT_GRACE_S
+        signal.signal(signal.SIGALRM, self._give_up)
+        signal.setitimer(signal.ITIMER_REAL, self._grace_s)
+        self.should_exit = True
+
+    def _give_up(self, sig: int, frame: FrameType | None) -> None:
+        # Whatever keeps the process, be it a handler that does not let itself be cancelled.
+        try:
+            log.critical("the service did not stop in time", seconds=self._grace_s)
+        finally:
+            os._exit(EXIT_FAILURE)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse newcomers, close connections little by little, then stop."""
+        """Refuse newcomers, close connections little by little, wait for what is under way, stop.
+
+        Half of the time is for telling everybody, most of the rest for leaving.
+        """
         self.service.manager.draining = True
+        await self._drain(asyncio.get_running_loop().time() + self._grace_s / 2)
+        self.config.timeout_graceful_shutdown = 0.4 * self._grace_s  # type: ignore[assignment]
+        await super().shutdown(sockets)
+
+    async def _drain(self, until: float) -> None:
+        loop = asyncio.get_running_loop()
         connections = list(self.service.manager)
         log.info("draining", connections=len(connections))
         random.shuffle(connections)
-        # All are told in the first half of the grace period; the second is for leaving.
-        batches = max(1, round(self.service.settings.shutdown_grace_s / 2 / DRAIN_PAUSE_S))
-        size = max(DRAIN_BATCH, -(-len(connections) // batches))
-        for start in range(0, len(connections), size):
-            for connection in connections[start : start + size]:
+        while connections:
+            pauses_left = max(1.0, (until - loop.time()) / DRAIN_PAUSE_S)
+            size = max(DRAIN_BATCH, math.ceil(len(connections) / pauses_left))
+            batch, connections = connections[:size], connections[size:]
+            for connection in batch:
                 connection.close(SERVICE_RESTART)
-            if start + size < len(connections):
-                await asyncio.sleep(DRAIN_PAUSE_S)
-        await super().shutdown(sockets)
+            # Whoever comes back at once shall not do so together with all the others.
+            await asyncio.sleep(random.uniform(0, 2 * DRAIN_PAUSE_S))
+
+
+def socket_options(user_timeout_s: float) -> Iterator[tuple[int, int, int]]:
+    """Yield what has the system give up a peer that vanished without a word.
+
+    One that leaves data unacknowledged, or untaken, goes after the user timeout (RFC 5482); one
+    that is owed nothing goes when it gives no sign of life. Linux alone lets the times be chosen.
+    """
+    yield socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1
+    if sys.platform == "linux":
+        yield socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S
+        yield socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S
+        yield socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * user_timeout_s)
 
 
 def main() -> None:
-    """Serve until a signal comes; complain in one line for each wrong setting."""
+    """Serve until a signal comes; complain in one line for each wrong setting.
+
+    Raises:
+        SystemExit: a setting is wrong, or work that must not end has failed.
+
+    """
     settings = ServiceSettings.load()
     configure_logging(settings)
     server = Server(settings)
     spare_garbage_collector()
-    with suppress(KeyboardInterrupt):  # uvicorn repeats the signal after it has shut down
+    with suppress(KeyboardInterrupt):  # from before uvicorn listens to signals
         server.run()
+    if server.failed:
+        raise SystemExit(EXIT_FAILURE)
 
 
 def spare_garbage_collector() -> None:

@@ -96,6 +96,10 @@ class Settings(SettingsPart, BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     shutdown_grace_s: int = Field(default=10, ge=2)
 
+    # How long a request may take to come, and what was sent to be taken; 0 is the system's patience
+    handshake_timeout_s: PositiveFloat = 10.0
+    tcp_user_timeout_s: NonNegativeFloat = 20.0
+
     # Who may connect
     allowed_origins: CommaSeparated[Origin] = ()
     max_connections: PositiveInt = 10_000

@@ -149,11 +149,22 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def handle_events(self) -> None:
-        """Note which frames the library has finished."""
+        """Note which frames the library has finished, and whether it has refused the handshake."""
         for event in self.conn.events:
             if isinstance(event, Frame):
                 self._unparsed_bytes -= masked_frame_size(len(event.data))
         super().handle_events()
+        if not self.handshake_initiated:  # though the whole request has come
+            self._refuse()
+
+    def _refuse(self) -> None:
+        # The library's own answer, if it has one, lies where uvicorn does not look for it.
+        answer = b"".join(self.conn.data_to_send())
+        if not answer:
+            reason = "This is no WebSocket handshake.\n"
+            answer = self.conn.reject(HTTPStatus.BAD_REQUEST, reason).serialize()
+        self.transport.write(answer)
+        self.transport.close()
 
     def handle_ping(self) -> None:
         """Answer, unless the peer leaves its answers unread; a later one will do (§5.5.3)."""

@@ -58,20 +58,29 @@ class RawClient:
 
     async def upgraded(self) -> None:
         """Take the answer to the handshake."""
+        assert (await self.head()).startswith("HTTP/1.1 101 ")
+
+    async def head(self) -> str:
+        """Return the head of the answer to a request."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += await self._read(1)
-        assert head.startswith(b"HTTP/1.1 101 ")
+            head += await self.read(1)
+        return head.decode()
+
+    async def rest(self) -> bytes:
+        """Return all that comes before the end."""
+        async with asyncio.timeout(DEADLINE_S):
+            return await self._reader.read()
 
     async def frame(self) -> tuple[int, bytes]:
         """Return the opcode and the payload of the next frame."""
-        first, size = await self._read(2)
+        first, size = await self.read(2)
         assert first & FIN
         if size == 126:
-            size = int.from_bytes(await self._read(2))
+            size = int.from_bytes(await self.read(2))
         elif size == 127:
-            size = int.from_bytes(await self._read(8))
-        return first ^ FIN, await self._read(size)
+            size = int.from_bytes(await self.read(8))
+        return first ^ FIN, await self.read(size)
 
     async def text(self) -> dict[str, Any]:
         """Return the next frame, which is a text with a JSON object."""
@@ -100,9 +109,50 @@ class RawClient:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._writer.transport.abort()
 
-    async def _read(self, size: int) -> bytes:
+    async def read(self, size: int) -> bytes:
+        """Return so many bytes."""
         async with asyncio.timeout(DEADLINE_S):
             return await self._reader.readexactly(size)
+
+
+@asynccontextmanager
+async def raw_connection(
+    host: str, port: int, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawClient]:
+    """Connect, and send nothing yet."""
+    peer = socket.socket()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.setblocking(False)
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.get_running_loop().sock_connect(peer, (host, port))
+        reader, writer = await asyncio.open_connection(
+            sock=peer, ssl=tls, server_hostname=tls and host, limit=1
+        )
+    try:
+        yield RawClient(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+def handshake(options: ConnectOptions, *, path: str | None = None, **headers: str) -> bytes:
+    """Return the request for the service's route or another."""
+    uri = urlsplit(options.uri)
+    headers = {
+        "Host": uri.netloc,
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+        **options.headers,
+        **headers,
+    }
+    if options.subprotocols:
+        headers["Sec-WebSocket-Protocol"] = ", ".join(options.subprotocols)
+    lines = [
+        f"GET {path or f'{uri.path}?{uri.query}'} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 @asynccontextmanager
@@ -112,30 +162,7 @@ async def raw_client(
     """Connect and send the handshake, for the service's route or another."""
     uri = urlsplit(options.uri)
     assert uri.hostname is not None
-    peer = socket.socket()
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    peer.setblocking(False)
-    async with asyncio.timeout(DEADLINE_S):
-        await asyncio.get_running_loop().sock_connect(peer, (uri.hostname, uri.port))
-        reader, writer = await asyncio.open_connection(
-            sock=peer, ssl=tls, server_hostname=tls and uri.hostname, limit=1
-        )
-    headers = {
-        "Host": uri.netloc,
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-        "Sec-WebSocket-Version": "13",
-        **options.headers,
-    }
-    if options.subprotocols:
-        headers["Sec-WebSocket-Protocol"] = ", ".join(options.subprotocols)
-    lines = [
-        f"GET {path or f'{uri.path}?{uri.query}'} HTTP/1.1",
-        *(f"{name}: {value}" for name, value in headers.items()),
-    ]
-    writer.write("\r\n".join([*lines, "", ""]).encode())
-    try:
-        yield RawClient(reader, writer)
-    finally:
-        writer.transport.abort()
+    assert uri.port is not None
+    async with raw_connection(uri.hostname, uri.port, tls=tls) as client:
+        client.send(handshake(options, path=path))
+        yield client

@@ -84,7 +84,7 @@ class Service:
         """Ask it to end, which it must do by itself and without complaint."""
         self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(STOP_S)
-        assert code in {0, -signal.SIGTERM}, f"the service ends with {code}"
+        assert code == 0, f"the service ends with {code}"
         assert "Traceback" not in self.log(), "the service logs an error"
 
     def log(self) -> str:

@@ -4,7 +4,6 @@ It ends with status 0 if it was asked to, by SIGTERM or SIGINT, and with 1 if it
 not stop in time. A second signal ends it on the spot.
 """
 
-import asyncio
 import gc
 import math
 import os
@@ -12,6 +11,7 @@ import random
 import signal
 import socket
 import sys
+from asyncio import get_running_loop, sleep
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -109,12 +109,12 @@ class Server(uvicorn.Server):
         Half of the time is for telling everybody, most of the rest for leaving.
         """
         self.service.manager.draining = True
-        await self._drain(asyncio.get_running_loop().time() + self._grace_s / 2)
+        await self._drain(get_running_loop().time() + self._grace_s / 2)
         self.config.timeout_graceful_shutdown = 0.4 * self._grace_s  # type: ignore[assignment]
         await super().shutdown(sockets)
 
     async def _drain(self, until: float) -> None:
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         connections = list(self.service.manager)
         log.info("draining", connections=len(connections))
         random.shuffle(connections)
@@ -125,7 +125,7 @@ class Server(uvicorn.Server):
             for connection in batch:
                 connection.close(SERVICE_RESTART)
             # Whoever comes back at once shall not do so together with all the others.
-            await asyncio.sleep(random.uniform(0, 2 * DRAIN_PAUSE_S))
+            await sleep(random.uniform(0, 2 * DRAIN_PAUSE_S))
 
 
 def socket_options(user_timeout_s: float) -> Iterator[tuple[int, int, int]]:

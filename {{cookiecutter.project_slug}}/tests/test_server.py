@@ -1,33 +1,44 @@
 """The process itself: ``python -m app``, as it runs in production."""
 
 import asyncio
-import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from app.protocol import SERVICE_RESTART
+import pytest
+
+from app import server
+from app.commands import Dispatcher
+from app.connection import Connection
+from app.protocol import SERVICE_RESTART, Close
+from app.server import DRAIN_BATCH, KEEPALIVE_IDLE_S
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
 from .client import DEADLINE_S, Client
-from .live import ORIGIN, make_settings, run_service, wait_until
+from .live import ORIGIN, Live, make_settings, run_service, wait_until
+from .raw_client import raw_client
 
 PROJECT = Path(__file__).parent.parent
 
 
-@contextlib.asynccontextmanager
-async def run_process(cwd: Path, **environment: str) -> AsyncIterator[Process]:
-    """Run ``python -m app`` with nothing but these variables."""
+@asynccontextmanager
+async def run_process(
+    cwd: Path, program: Sequence[str] = ("-m", "app"), **environment: str
+) -> AsyncIterator[Process]:
+    """Run ``python -m app``, or another program, with nothing but these variables."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "app"),
+        *program,
         cwd=cwd,
         env={
             "PYTHONPATH": str(PROJECT),
@@ -71,7 +82,7 @@ async def test_it_serves_logs_nothing_private_and_drains_on_sigterm(tmp_path: Pa
         assert process.stderr is not None
         async with asyncio.timeout(DEADLINE_S):
             rest = await process.stderr.read()
-            assert await process.wait() in {0, -signal.SIGTERM}
+            assert await process.wait() == 0
         assert b"private" not in rest
         for credential in (urlsplit(options.uri).query, *private_headers(options)):
             assert not credential or credential.encode() not in rest
@@ -97,6 +108,110 @@ def sane_but_backend_key() -> dict[str, str]:
     return {name: value for name, value in fresh_secrets().items() if name != "BACKEND_KEY"}
 
 
+async def status(process: Process) -> int:
+    """Wait for the end of a process, and return with which status it comes."""
+    async with asyncio.timeout(DEADLINE_S):
+        await process.communicate()
+    assert process.returncode is not None
+    return process.returncode
+
+
+PATIENT = {"SHUTDOWN_GRACE_S": "60", "CLOSE_TIMEOUT_S": "60", "TCP_USER_TIMEOUT_S": "60"}
+
+
+@asynccontextmanager
+async def run_stuck(cwd: Path, **environment: str) -> AsyncIterator[tuple[Process, Client]]:
+    """Run a process with a client, and one more that is owed much and does not read."""
+    secrets = fresh_secrets()
+    settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
+    async with run_process(
+        cwd, PORT="0", MAX_UNSENT_BYTES="100000000", **secrets, **environment
+    ) as process:
+        port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
+        client = await Client.open(await connect_options(settings, "alice", port=port))
+        async with raw_client(await connect_options(settings, "bob", port=port)) as stuck:
+            await stuck.upgraded()
+            assert (await stuck.text())["type"] == "welcome"
+            for _ in range(100):
+                assert (await client.ask(type="broadcast", data="x" * 60_000))["type"] == "ok"
+            yield process, client
+
+
+async def test_it_stops_in_time_under_load_with_a_client_that_does_not_read(tmp_path: Path) -> None:
+    patient = PATIENT | {"SHUTDOWN_GRACE_S": "2"}
+    async with run_stuck(tmp_path, **patient) as (process, client):
+        for number in range(1_000):
+            await client.send(type="ping", id=str(number))
+        process.send_signal(signal.SIGTERM)
+        assert await client.closed() == SERVICE_RESTART
+        assert await status(process) == 0
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    async with run_stuck(tmp_path, **PATIENT) as (process, client):
+        process.send_signal(signal.SIGTERM)
+        assert await client.closed() == SERVICE_RESTART
+        process.send_signal(signal.SIGTERM)
+        assert await status(process) == -signal.SIGTERM
+
+
+async def test_somebody_at_the_keyboard_need_not_wait(tmp_path: Path) -> None:
+    async with run_stuck(tmp_path, **PATIENT) as (process, client):
+        process.send_signal(signal.SIGINT)
+        assert await client.closed() == SERVICE_RESTART
+        assert await status(process) == 0
+
+
+STUBBORN = """
+import asyncio
+import sys
+from app.server import Server, main
+
+async def refuse_to_end():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+async def main_loop(server):
+    server.server_state.tasks.add(asyncio.create_task(refuse_to_end()))
+    print("busy", file=sys.stderr, flush=True)
+    await super(Server, server).main_loop()
+
+Server.main_loop = main_loop
+main()
+"""
+
+
+async def test_what_refuses_to_end_does_not_keep_the_process(tmp_path: Path) -> None:
+    program = ("-c", STUBBORN)
+    environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "2"}
+    async with run_process(tmp_path, program, **environment) as process:
+        await next_line(process, "busy")
+        process.send_signal(signal.SIGTERM)
+        await next_line(process, "the service did not stop in time")
+        assert await status(process) == 1
+
+
+FAILING = """
+from app.server import Server, main
+
+async def main_loop(server):
+    server.fail()
+    await super(Server, server).main_loop()
+
+Server.main_loop = main_loop
+main()
+"""
+
+
+async def test_a_failure_is_told_from_an_orderly_stop(tmp_path: Path) -> None:
+    async with run_process(tmp_path, ("-c", FAILING), **fresh_secrets(), PORT="0") as process:
+        await next_line(process, "draining")
+        assert await status(process) == 1
+
+
 async def test_at_shutdown_everybody_is_told() -> None:
     async with run_service() as live:
         clients = [await live.connect("alice") for _ in range(5)]
@@ -104,4 +219,113 @@ async def test_at_shutdown_everybody_is_told() -> None:
         for client in clients:
             assert await client.closed() == SERVICE_RESTART
         assert live.service.manager.draining
+        await wait_until(lambda: len(live.service.manager) == 0)
+
+
+async def test_at_shutdown_not_everybody_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[list[str]] = [[]]
+    pauses: list[float] = []
+    close, sleep = Connection.close, asyncio.sleep
+
+    def note(connection: Connection, reason: Close) -> None:
+        if connection.closed is None:
+            batches[-1].append(connection.id)
+        close(connection, reason)
+
+    async def pause(seconds: float) -> None:
+        if len(pauses) < 3:
+            pauses.append(seconds)
+            batches.append([])
+        await sleep(seconds)
+
+    async with run_service() as live:
+        clients = [await live.connect(f"user-{number}") for number in range(3 * DRAIN_BATCH)]
+        monkeypatch.setattr(Connection, "close", note)
+        monkeypatch.setattr(server, "sleep", pause)
+        live.server.stop.set()
+        for client in clients:
+            assert await client.closed() == SERVICE_RESTART
+    assert [len(batch) for batch in batches] == [DRAIN_BATCH, DRAIN_BATCH, DRAIN_BATCH, 0]
+    assert len(set(pauses)) == 3
+    told = [name for batch in batches for name in batch]
+    ids = [client.welcome["connection"] for client in clients]
+    assert told != ids
+    assert sorted(told) == sorted(ids)
+
+
+async def test_while_it_drains_it_is_not_ready_and_refuses_newcomers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = asyncio.Event()
+    drain = server.Server._drain
+
+    async def wait(*arguments: Any) -> None:
+        await told.wait()
+        await drain(*arguments)
+
+    monkeypatch.setattr(server.Server, "_drain", wait)
+    async with run_service() as live:
+        client = await live.connect()
+        live.server.stop.set()
+        await wait_until(lambda: live.service.manager.draining)
+        ready = await live.get("/readyz")
+        async with raw_client(await live.options()) as newcomer:
+            head = await newcomer.head()
+        is_quiet = await client.is_quiet()
+        told.set()
+        assert await client.closed() == SERVICE_RESTART
+    assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+    assert head.startswith("HTTP/1.1 503 ")
+    assert "retry-after: " in head
+    assert is_quiet
+
+
+async def test_what_is_under_way_at_shutdown_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    dispatch = Dispatcher.dispatch
+    client_left = asyncio.Event()
+
+    async def work(*arguments: Any) -> Any:
+        steps.append("begun")
+        await client_left.wait()
+        answer = await dispatch(*arguments)
+        steps.append("finished")
+        return answer
+
+    monkeypatch.setattr(Dispatcher, "dispatch", work)
+    async with run_service() as live:
+        client = await live.connect()
+        await client.send(type="broadcast", data=1)
+        await wait_until(lambda: steps == ["begun"])
+        live.server.stop.set()
+        assert await client.closed() == SERVICE_RESTART
+        client_left.set()
+    assert steps == ["begun", "finished"]
+
+
+def option(live: Live, level: int, name: int) -> int:
+    """Return an option of the one socket that was accepted."""
+    (protocol,) = live.server.server_state.connections
+    return int(protocol.transport.get_extra_info("socket").getsockopt(level, name))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let it be chosen")
+@pytest.mark.parametrize(("setting", "milliseconds"), [(1.5, 1500), (0, 0)])
+async def test_the_system_knows_when_to_give_a_peer_up(setting: float, milliseconds: int) -> None:
+    if sys.platform == "linux":
+        async with run_service(make_settings(tcp_user_timeout_s=setting)) as live:
+            await live.connect()
+            assert option(live, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
+            assert option(live, socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert option(live, socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_S
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let it be chosen")
+async def test_a_peer_that_takes_nothing_is_given_up_by_the_system() -> None:
+    settings = make_settings(tcp_user_timeout_s=0.3, close_timeout_s=60)
+    async with run_service(settings) as live, raw_client(await live.options()) as client:
+        await client.upgraded()
+        (connection,) = live.service.manager
+        connection.write(b"x" * 8_000_000)
+        await wait_until(lambda: not live.server.server_state.connections)
         await wait_until(lambda: len(live.service.manager) == 0)

@@ -26,7 +26,8 @@ METHOD = """\
 - A measurement in which something else had more than 4 % of the servers' core is repeated, twice at
   most; when it stays so, the table tells.
 - All Python servers use the same Python and the same versions of what they share; all log warnings
-  only. The service is in production mode, with every option on and a token for each connection.
+  only. The service is in production mode, with every option on and a token for each connection. It
+  counts what its limits are about, but they are set so high that nothing is refused.
 """
 
 CAVEATS = """\

@@ -30,6 +30,8 @@ from .processes import Process, Program, answers, free_ports
 
 ONE_DAY_S = 86_400
 MAX_CONNECTIONS = 20_000
+NO_LIMIT = 1_000_000_000
+"""More than anybody sends, so that clients are measured, and counted, but never refused."""
 JWT_SECRET = secrets.token_urlsafe(32)
 
 JSON = Dialect()
@@ -106,8 +108,13 @@ def _service() -> Program:
             PORT="{port}",
             LOG_LEVEL="WARNING",
             JWT_SECRET=JWT_SECRET,
+            CLIENTS_MAY_BROADCAST="true",
+            MAX_HANDSHAKES_PER_S=str(NO_LIMIT),
             MAX_CONNECTIONS=str(MAX_CONNECTIONS),
+            MAX_CONNECTIONS_PER_ADDRESS=str(MAX_CONNECTIONS),
             MAX_CONNECTIONS_PER_USER=str(MAX_CONNECTIONS),
+            MAX_MESSAGES_PER_S=str(NO_LIMIT),
+            MAX_BYTES_PER_S=str(NO_LIMIT),
         ),
     )
 

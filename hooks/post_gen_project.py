@@ -14,7 +14,7 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("rooms",): (
         "app/handlers_rooms.py",
         "app/history.py",
-        "app/policy.py",
+        "app/policy_rooms.py",
         "app/presence.py",
         "app/rooms.py",
         "bench/scenario_rooms.py",
@@ -22,6 +22,7 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/presence_contract.py",
         "tests/test_handlers_rooms.py",
         "tests/test_history.py",
+        "tests/test_policy_rooms.py",
         "tests/test_presence.py",
         "tests/test_rooms.py",
     ),

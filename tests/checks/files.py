@@ -12,7 +12,6 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/history_redis.py": {"rooms", "redis"},
     "app/http_tickets.py": {"ticket"},
     "app/jwks.py": {"jwt"},
-    "app/policy.py": {"rooms"},
     "app/presence.py": {"rooms"},
     "app/presence_redis.py": {"rooms", "redis"},
     "app/roster_redis.py": {"rooms", "redis"},

@@ -11,7 +11,7 @@ import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
 from .connection import Connection
-from .errors import BadRequest, CommandError, InternalError, UnknownType
+from .errors import BadRequest, CommandError, InternalError, Rejected, UnknownType
 from .metrics import Metrics
 from .protocol import Command, CommandHead, Ok, Reply, ServerFrame
 from .service import Service
@@ -116,14 +116,17 @@ class Dispatcher:
     ) -> asyncio.Future[Any] | None:
         """Handle one frame and answer it. Nothing that a client sends makes this raise.
 
-        If the answer comes later, returns what it waits for.
+        If the answer comes later, returns what it waits for. Closes a connection on which too much
+        comes that is not worth an answer.
         """
         self._handled.add()
         try:
+            connection.conduct.pace(frame)
             command = self._validator.validate_json(frame)
-        except ValidationError as invalid:
-            self._refuse(connection, _command_error(invalid), _saved_id(frame))
+        except (ValidationError, CommandError, Rejected) as fault:
+            self._refuse_frame(connection, frame, fault)
             return None
+        connection.conduct.errors_in_a_row = 0
         try:
             reply = await self._handlers[type(command)](service, connection, command)
             if isinstance(reply, Later):
@@ -157,6 +160,20 @@ class Dispatcher:
             _answer(connection, command, later.reply())
         except CommandError as refusal:
             self._refuse(connection, refusal, command.id)
+
+    def _refuse_frame(
+        self, connection: Connection, frame: str, fault: ValidationError | CommandError | Rejected
+    ) -> None:
+        if isinstance(fault, Rejected):
+            connection.close(fault.close_as)
+        elif isinstance(fault, CommandError):
+            self._refuse(connection, fault, _saved_id(frame))
+        else:
+            self._refuse(connection, _command_error(fault), _saved_id(frame))
+            try:
+                connection.conduct.count_error()
+            except Rejected as rejection:
+                connection.close(rejection.close_as)
 
     def _refuse(
         self, connection: Connection, refusal: CommandError, command_id: str | None

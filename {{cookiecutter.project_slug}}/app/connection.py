@@ -7,6 +7,7 @@ import time
 import structlog
 
 from .auth import Identity
+from .conduct import Conduct
 from .flusher import Flusher
 from .frame import text_frame
 from .protocol import EXPIRED, SLOW_CONSUMER, Close, ServerFrame
@@ -30,6 +31,7 @@ class Connection:
         "_settings",
         "_wire",
         "closed",
+        "conduct",
         "id",
         "identity",
         "outbox",
@@ -44,6 +46,7 @@ class Connection:
         self.user = identity.user
         self.outbox: list[bytes] = []
         self.closed: Close | None = None
+        self.conduct = Conduct(settings)
         self._wire = wire
         self._flusher = flusher
         self._settings = settings

@@ -7,14 +7,14 @@ from time import monotonic
 from typing import Any
 
 import structlog
-from starlette.datastructures import Address
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
+from .admission import network_of
 from .auth import Identity
 from .commands import CommandRouter, Dispatcher, Observer
 from .connection import Connection
-from .errors import Refused, Rejected
+from .errors import Refused, Rejected, Stopping
 from .protocol import (
     INTERNAL_ERROR,
     NO_STATUS,
@@ -52,9 +52,14 @@ class Endpoint:
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
-        manager, settings = self._service.manager, self._service.settings
+        service, settings = self._service, self._service.settings
+        # The address of the proxy's client, if uvicorn trusts the proxy.
+        host = None if websocket.client is None else websocket.client.host
+        network = None if host is None else network_of(host)
         try:
-            manager.take_slot()
+            if service.manager.draining:
+                raise Stopping
+            service.admission.enter(network)
         except Refused as refusal:
             await self._deny(websocket, refusal)
             return
@@ -63,12 +68,12 @@ class Endpoint:
             if identity is None:
                 return
             if wire := offered_wire(websocket, settings.close_timeout_s):
-                await self._live(identity, wire, websocket.client)
+                await self._live(identity, wire, host)
             else:
                 async with asgi_wire(websocket, settings.close_timeout_s) as wire:
-                    await self._live(identity, wire, websocket.client)
+                    await self._live(identity, wire, host)
         finally:
-            manager.free_slot()
+            service.admission.leave(network)
 
     async def _admit(self, websocket: WebSocket) -> Identity | None:
         offered = websocket.scope["subprotocols"]
@@ -91,11 +96,11 @@ class Endpoint:
         websocket.scope.update(headers=[], query_string=b"", subprotocols=[])
         return identity
 
-    async def _live(self, identity: Identity, wire: Wire, client: Address | None) -> None:
+    async def _live(self, identity: Identity, wire: Wire, host: str | None) -> None:
         connection = Connection(identity, wire, self._service.flusher, self._service.settings)
         # For every line logged in this connection's task, which ends with it.
         structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)
-        log.info("connection opened", client=client and client.host)
+        log.info("connection opened", client=host)
         self._opened.add()
         opened_at = monotonic()
         welcomed = False
@@ -153,7 +158,8 @@ class Endpoint:
                 log.exception("observer failed")
 
     async def _deny(self, websocket: WebSocket, refusal: Refused) -> None:
-        log.info("handshake refused", status=refusal.status)
+        host = websocket.client and websocket.client.host
+        log.info("handshake refused", status=refusal.status, reason=refusal.reason, client=host)
         self._refused.add(refusal.status)
         if "websocket.http.response" not in websocket.scope.get("extensions", {}):
             await websocket.close()  # which such a server turns into a plain 403

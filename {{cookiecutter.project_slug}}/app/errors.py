@@ -6,13 +6,19 @@
     ├── Misconfigured           the process stops, and says why
     ├── Refused                 before the upgrade: an HTTP status
     │   ├── OriginRefused       403
-    │   └── HouseFull           503
+    │   ├── TooManyFromAddress  429
+    │   ├── TooManyHandshakes   503
+    │   ├── HouseFull           503
+    │   └── Stopping            503
     ├── Rejected                after the upgrade: a close code
     │   ├── Unauthorized        4500
-    │   └── TooManyConnections  1013
+    │   ├── TooManyConnections  1013
+    │   ├── Flood               4013
+    │   └── TooManyErrors       4509
     └── CommandError            an `error` frame; the connection stays
         ├── BadRequest          bad_request
         ├── UnknownType         unknown_type
+        ├── RateLimited         rate_limited, worth a retry
         ├── Forbidden           forbidden
         ├── LimitExceeded       limit_exceeded
         ├── Unavailable         unavailable, worth a retry
@@ -23,7 +29,14 @@ Messages are for the other side to read: they never repeat its input.
 
 from typing import ClassVar
 
-from .protocol import TRY_AGAIN_LATER, UNAUTHORIZED, Close, ErrorReply
+from .protocol import (
+    FLOOD,
+    TOO_MANY_ERRORS,
+    TRY_AGAIN_LATER,
+    UNAUTHORIZED,
+    Close,
+    ErrorReply,
+)
 
 
 class ServiceError(Exception):
@@ -38,6 +51,8 @@ class Refused(ServiceError):
     """The handshake is answered with an HTTP status instead of an upgrade."""
 
     status: ClassVar[int]
+    reason: ClassVar[str]
+    """What the log says; the client has to make do with the status."""
     retry_after_s: ClassVar[int | None] = None
 
 
@@ -45,12 +60,38 @@ class OriginRefused(Refused):
     """A browser came from a site that is not on the allow-list (RFC 6455 §10.2)."""
 
     status = 403
+    reason = "the origin is not allowed"
+
+
+class TooManyFromAddress(Refused):
+    """One address has as many connections as one may have (RFC 6585 §4)."""
+
+    status = 429
+    reason = "too many connections from this address"
+    retry_after_s = 5
+
+
+class TooManyHandshakes(Refused):
+    """Newcomers come faster than the service lets them in."""
+
+    status = 503
+    reason = "too many handshakes at a time"
+    retry_after_s = 1
 
 
 class HouseFull(Refused):
-    """The service holds as many connections as it may, or is about to stop."""
+    """The service holds as many connections as it may."""
 
     status = 503
+    reason = "the house is full"
+    retry_after_s = 5
+
+
+class Stopping(Refused):
+    """The service is about to stop."""
+
+    status = 503
+    reason = "the service stops"
     retry_after_s = 5
 
 
@@ -70,6 +111,18 @@ class TooManyConnections(Rejected):
     """The user has as many connections as one user may have."""
 
     close_as = TRY_AGAIN_LATER
+
+
+class Flood(Rejected):
+    """The client goes on too fast, although it was told."""
+
+    close_as = FLOOD
+
+
+class TooManyErrors(Rejected):
+    """The client sends nothing but what is no valid command."""
+
+    close_as = TOO_MANY_ERRORS
 
 
 class CommandError(ServiceError):
@@ -93,6 +146,13 @@ class UnknownType(CommandError):
     """No handler is registered for the frame's ``type``."""
 
     code = "unknown_type"
+
+
+class RateLimited(CommandError):
+    """The client sends faster than it may."""
+
+    code = "rate_limited"
+    retry = True
 
 
 class Forbidden(CommandError):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from . import policy
+from . import policy_rooms
 from .commands import CommandRouter, Followed, Later
 from .connection import Connection
 from .errors import Forbidden
@@ -102,7 +102,7 @@ class PresenceOk(Ok):
 @router.command(Join)
 async def join(service: Service, connection: Connection, command: Join) -> Followed:
     """Enter the room, if the team's policy lets the user in; missed messages follow."""
-    if not await policy.can_join(connection.identity, command.room):
+    if not await policy_rooms.can_join(connection.identity, command.room):
         msg = "you may not join this room"
         raise Forbidden(msg)
     since = None if command.since is None else command.since.position
@@ -125,8 +125,11 @@ async def leave(service: Service, connection: Connection, command: Leave) -> Non
 
 @router.command(Publish)
 async def publish(service: Service, connection: Connection, command: Publish) -> Later:
-    """Send to the room's members, of which the sender must be one."""
+    """Send to the room's members, of which the sender must be one, if policy allows it."""
     service.rooms.check_joined(connection, command.room)
+    if not policy_rooms.can_publish(connection.identity, command.room):
+        msg = "you may not publish to this room"
+        raise Forbidden(msg)
     exclude = None if command.echo else connection.id
     passed_on = service.rooms.publish(
         command.room, command.data, sender=connection.user, exclude=exclude

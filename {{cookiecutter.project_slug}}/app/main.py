@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 
+from .admission import Admission
 from .application import Application
 # {% if cookiecutter.auth == "jwt" %}
 from .auth_jwt import AuthSettings, JwtAuthenticator, Keys, SharedSecret
@@ -178,6 +179,7 @@ def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
     # {% endif %}
     service = Service(
         settings=settings,
+        admission=Admission(settings),
         origins=Origins(settings.allowed_origins, required=settings.origin_required),
         authenticator=authenticator,
         backplane=backplane,

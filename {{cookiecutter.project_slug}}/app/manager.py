@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from .audience import Audience
 from .backplane import ALL, Backplane, Envelope, Subscription, user_channel
 from .connection import Connection
-from .errors import HouseFull, TooManyConnections, Unavailable
+from .errors import TooManyConnections, Unavailable
 from .flusher import Flusher
 from .protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from .settings import Settings
@@ -66,7 +66,6 @@ class ConnectionManager:
         self._flusher = flusher
         self._everybody = Everybody(flusher)
         self._users: dict[str, HostedUser] = {}
-        self._slots_taken = 0
         self.draining = False
         backplane.subscribe(Subscription(ALL, self._everybody.deliver))
 
@@ -77,21 +76,6 @@ class ConnectionManager:
     def __iter__(self) -> Iterator[Connection]:
         """Iterate over the connections of this moment; they may come and go meanwhile."""
         return iter(self._everybody)
-
-    def take_slot(self) -> None:
-        """Take one of the service's places, from before the handshake until the very end.
-
-        Raises:
-            HouseFull: there is none, or the service is about to stop.
-
-        """
-        if self.draining or self._slots_taken >= self._settings.max_connections:
-            raise HouseFull
-        self._slots_taken += 1
-
-    def free_slot(self) -> None:
-        """Give a place back that was taken."""
-        self._slots_taken -= 1
 
     async def add(self, connection: Connection) -> None:
         """Register a connection; on return nothing sent to its user or to all escapes it.

@@ -47,9 +47,11 @@ SERVICE_RESTART = Close(1012, "the service restarts")
 TRY_AGAIN_LATER = Close(1013, "try again later")
 EXPIRED = Close(4005, "expired")
 SLOW_CONSUMER = Close(4008, "slow_consumer")
+FLOOD = Close(4013, "flood")
 UNAUTHORIZED = Close(4500, "unauthorized")
 REVOKED = Close(4503, "revoked")
 REPLACED = Close(4504, "replaced")
+TOO_MANY_ERRORS = Close(4509, "too_many_errors")
 
 
 def _refuse_non_finite(value: JsonValue) -> JsonValue:

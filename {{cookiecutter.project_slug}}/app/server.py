@@ -60,6 +60,7 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 http=http,  # type: ignore[arg-type]  # which only needs to be callable
+                forwarded_allow_ips=list(settings.forwarded_allow_ips),
                 ws=FrameProtocol,
                 ws_max_size=settings.max_message_bytes,
                 ws_ping_interval=settings.ws_ping_interval_s or None,

@@ -4,6 +4,7 @@ from asyncio import Future
 from dataclasses import dataclass
 from typing import Any
 
+from .admission import Admission
 from .auth import Authenticator
 from .backplane import Backplane, Publication
 from .flusher import Flusher
@@ -25,6 +26,7 @@ class Service:
     """
 
     settings: Settings
+    admission: Admission
     origins: Origins
     authenticator: Authenticator
     backplane: Backplane

@@ -4,6 +4,7 @@ Each option's module has a part of its own; `main.ServiceSettings` joins them to
 Names carry their unit: ``_s`` for seconds, ``_bytes`` for bytes.
 """
 
+from ipaddress import ip_network
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -56,11 +57,27 @@ def _check_origin(value: str) -> str:
     return value.lower()
 
 
+def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
+    if value == ("*",):
+        return value
+    for item in value:
+        try:
+            ip_network(item)
+        except ValueError:
+            msg = (
+                f"{item!r} is no address and no network; write 10.0.0.5 or 10.0.0.0/8, "
+                "or * alone for whoever connects"
+            )
+            raise ValueError(msg) from None
+    return value
+
+
 T = TypeVar("T")
 
 CommaSeparated = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
+Proxies = Annotated[CommaSeparated[str], AfterValidator(_check_proxies)]
 
 
 class SettingsPart(BaseModel):
@@ -95,6 +112,8 @@ class Settings(SettingsPart, BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     shutdown_grace_s: int = Field(default=10, ge=2)
+    # Proxies that are believed when they tell in X-Forwarded-For whom they speak for
+    forwarded_allow_ips: Proxies = ("127.0.0.1", "::1")
 
     # How long a request may take to come, and what was sent to be taken; 0 is the system's patience
     handshake_timeout_s: PositiveFloat = 10.0
@@ -102,11 +121,18 @@ class Settings(SettingsPart, BaseSettings):
 
     # Who may connect
     allowed_origins: CommaSeparated[Origin] = ()
+    max_handshakes_per_s: PositiveInt = 200
     max_connections: PositiveInt = 10_000
+    max_connections_per_address: PositiveInt = 500
     max_connections_per_user: PositiveInt = 20
     user_limit_policy: Literal["replace_oldest", "refuse_newest"] = "replace_oldest"
 
     # What a connection may send, and owe
+    clients_may_broadcast: bool = False
+    max_messages_per_s: PositiveInt = 100
+    max_bytes_per_s: PositiveInt = 262_144
+    max_burst_s: PositiveInt = 5
+    max_errors_in_a_row: PositiveInt = 20
     max_message_bytes: PositiveInt = 65_536
     max_unsent_bytes: PositiveInt = 1_048_576
     close_timeout_s: PositiveFloat = 5.0
@@ -134,8 +160,13 @@ class Settings(SettingsPart, BaseSettings):
             raise SystemExit("\n".join(_explain(failure))) from None
 
     def limits(self) -> dict[str, int]:
-        """Tell clients how large a message may be."""
-        return super().limits() | {"message_bytes": self.max_message_bytes}
+        """Tell clients how large a message may be, and how fast messages may come."""
+        return super().limits() | {
+            "message_bytes": self.max_message_bytes,
+            "messages_per_s": self.max_messages_per_s,
+            "bytes_per_s": self.max_bytes_per_s,
+            "burst_s": self.max_burst_s,
+        }
 
 
 def _explain(failure: ValidationError) -> list[str]:

@@ -34,8 +34,13 @@ SERVER, CLIENT = 0, -1
 LOAD_SETTINGS = {
     "ALLOWED_ORIGINS": "http://localhost",
     "LOG_LEVEL": "WARNING",
+    "CLIENTS_MAY_BROADCAST": "true",
+    "MAX_HANDSHAKES_PER_S": "1000000",
     "MAX_CONNECTIONS": "10000",
+    "MAX_CONNECTIONS_PER_ADDRESS": "10000",
     "MAX_CONNECTIONS_PER_USER": "10000",
+    "MAX_MESSAGES_PER_S": "1000000",
+    "MAX_BYTES_PER_S": "1000000000",
 }
 """What bears the load. Add settings that your service needs to start: it reads no `.env` here."""
 

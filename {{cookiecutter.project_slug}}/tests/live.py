@@ -23,6 +23,13 @@ from .client import DEADLINE_S, Client
 
 ORIGIN = "https://example.com"
 
+HASTE = {
+    "max_handshakes_per_s": 10_000,
+    "max_messages_per_s": 100_000,
+    "max_bytes_per_s": 1_000_000_000,
+}
+"""Tests come one after the other, and send as fast as they can."""
+
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Spares each HTTP client the loading of certificates that it has no use for."""
 
@@ -30,7 +37,8 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 def make_settings(**overrides: object) -> ServiceSettings:
     """Return settings with fresh secrets, from nothing but these arguments."""
     values: dict[str, Any] = {name.lower(): value for name, value in fresh_secrets().items()}
-    values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2} | overrides
+    values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2, "clients_may_broadcast": True}
+    values |= HASTE | overrides
     return ServiceSettings(_env_file=None, **values)
 
 

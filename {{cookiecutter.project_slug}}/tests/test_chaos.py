@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from app import policy
+from app import policy_rooms
 from app.history import Position, RoomEnvelope
 from app.rooms import Room
 from bench.clients import Failure
@@ -327,7 +327,7 @@ async def test_a_refusal_that_no_retry_helps_ends_it(
     async def may_not(identity: object, room: str) -> bool:
         return False
 
-    monkeypatch.setattr(policy, "can_join", may_not)
+    monkeypatch.setattr(policy_rooms, "can_join", may_not)
     client = Client(live.options, [ROOM], Ledger(), pause_s=1, seed="")
     with pytest.raises(ExceptionGroup) as group:
         await client.run()

@@ -2,9 +2,6 @@
 
 import pytest
 
-from app import policy
-from app.auth import Identity
-
 from .client import Client, Frame
 from .live import Live, make_settings, run_service
 
@@ -202,21 +199,6 @@ async def test_joined_and_left_are_told_to_the_others_once_per_user(live: Live) 
     assert await visitor.is_quiet()
     await visitor.close()
     assert await watcher.receive() == {"type": "left", "room": "lobby", "user": visitor.user}
-
-
-async def test_the_policy_decides_who_may_join(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    async def only_the_lobby(identity: Identity, room: str) -> bool:
-        asked.append((identity.user, room))
-        return room == "lobby"
-
-    monkeypatch.setattr(policy, "can_join", only_the_lobby)
-    client = await live.connect()
-    assert (await client.ask(type="join", room="vault"))["code"] == "forbidden"
-    assert (await client.ask(type="join", room="lobby"))["type"] == "ok"
-    assert asked == [(client.user, "vault"), (client.user, "lobby")]
-    assert len(live.service.rooms) == 1
 
 
 async def test_a_backend_publishes_to_a_room(live: Live) -> None:

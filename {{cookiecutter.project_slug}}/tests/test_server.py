@@ -44,6 +44,7 @@ async def run_process(
             "PYTHONPATH": str(PROJECT),
             "PATH": os.environ["PATH"],
             "ALLOWED_ORIGINS": ORIGIN,
+            "CLIENTS_MAY_BROADCAST": "true",
             **environment,
         },
         stdout=PIPE,

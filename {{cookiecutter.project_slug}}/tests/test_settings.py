@@ -32,6 +32,10 @@ def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         ("ALLOWED_ORIGINS", "https://example.com/", "https://example.com"),
         ("ALLOWED_ORIGINS", "example.com", "https://example.com"),
         ("ALLOWED_ORIGINS", "https://example.com:443", "leave the usual port out"),
+        ("FORWARDED_ALLOW_IPS", "proxy", "10.0.0.0/8"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1/8", "10.0.0.0/8"),
+        ("FORWARDED_ALLOW_IPS", "*, 10.0.0.1", "* alone"),
+        ("MAX_MESSAGES_PER_S", "0", "greater than 0"),
         ("BACKEND_KEY", "short", "at least 32"),
     ],
 )

@@ -1,0 +1,65 @@
+"""The team's policy for rooms is asked each time, and refuses without any other effect."""
+
+import pytest
+
+from app import policy_rooms
+from app.auth import Identity
+
+from .live import Live
+from .test_readme import example_with
+
+
+async def test_who_may_not_join_is_told_so_and_stays(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def only_the_lobby(identity: Identity, room: str) -> bool:
+        asked.append((identity.user, room))
+        return room == "lobby"
+
+    monkeypatch.setattr(policy_rooms, "can_join", only_the_lobby)
+    client = await live.connect()
+    assert (await client.ask(type="join", room="vault"))["code"] == "forbidden"
+    assert (await client.ask(type="publish", room="vault", data=1))["code"] == "not_joined"
+    assert (await client.ask(type="join", room="lobby"))["type"] == "ok"
+    assert asked == [(client.user, "vault"), (client.user, "lobby")]
+    assert len(live.service.rooms) == 1
+
+
+async def test_who_may_not_publish_is_told_so_each_time_and_stays_a_member(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    sender, member = await live.connect("alice"), await live.connect("bob")
+    for client in (member, sender):
+        stands = await client.ask(type="join", room="lobby")
+    assert (await member.receive())["type"] == "joined"
+
+    def refuse(identity: Identity, room: str) -> bool:
+        asked.append((identity.user, room))
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(policy_rooms, "can_publish", refuse)
+        for _ in range(2):
+            error = await sender.ask(type="publish", room="lobby", data="secret", echo=True)
+            assert (error["type"], error["code"]) == ("error", "forbidden")
+    assert asked == [(sender.user, "lobby")] * 2
+    assert await member.is_quiet()
+    assert await sender.is_quiet()
+    # Nor is it in the history.
+    ok = await sender.ask(type="publish", room="lobby", data="again")
+    assert ok["offset"] == stands["offset"] + 1
+    assert (await member.receive("message"))["data"] == "again"
+
+
+async def test_the_example_in_the_readme(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = dict(vars(policy_rooms))
+    exec(example_with("def can_publish"), module)  # noqa: S102 - the project's own text
+    monkeypatch.setattr(policy_rooms, "can_publish", module["can_publish"])
+    assert module["can_publish"](Identity("editor"), "news")
+    client = await live.connect()
+    for room, code in (("news", "forbidden"), ("lobby", None)):
+        assert (await client.ask(type="join", room=room))["type"] == "ok"
+        assert (await client.ask(type="publish", room=room, data=1)).get("code") == code

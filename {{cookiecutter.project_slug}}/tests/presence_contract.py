@@ -1,6 +1,5 @@
 """What every presence promises. `test_presence` and its siblings run it, each on their own."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +26,13 @@ class Node:
         await self.rooms.join(visitor.connection, room)
         await self.settle()
         return visitor
+
+    async def crowd(self, number: int) -> None:
+        """Let so many users enter the room, each with one connection."""
+        for each in range(number):
+            visitor = Visitor(self, f"user-{each}", ROOM)
+            await self.rooms.join(visitor.connection, ROOM)
+        await self.settle()
 
     async def settle(self) -> None:
         """Wait until other nodes can know of all that has happened on this one."""
@@ -146,7 +152,7 @@ class PresenceContract:
     async def test_very_long_lists_are_cut_as_well(self, make: Callable[..., Node]) -> None:
         node = make(max_members_listed=300)
         first = await node.visitor("first")
-        await asyncio.gather(*(node.visitor(f"user-{number}") for number in range(600)))
+        await node.crowd(600)
         attendance = await node.rooms.attendance(first.connection, ROOM)
         assert len(attendance.users) == 300
         assert attendance.total == 601

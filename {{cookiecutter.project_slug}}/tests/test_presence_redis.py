@@ -388,7 +388,7 @@ async def test_false_users_are_not_believed(valkey: Valkey, fields: dict[Any, An
 async def test_many_users_are_written_in_parts(valkey: Valkey) -> None:
     async with run_presence(valkey, max_members_listed=5_000) as node:
         first = await node.visitor("first")
-        await asyncio.gather(*(node.visitor(f"user-{number}") for number in range(1_200)))
+        await node.crowd(1_200)
         assert len(await first.seen()) == 1_201
         async with Redis.from_url(valkey.url) as redis:
             await redis.flushall()

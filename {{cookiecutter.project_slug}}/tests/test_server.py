@@ -117,6 +117,12 @@ async def status(process: Process) -> int:
     return process.returncode
 
 
+GENEROUS = {
+    "CLIENTS_MAY_BROADCAST": "true",
+    "MAX_UNSENT_BYTES": "100000000",
+    "MAX_BYTES_PER_S": "100000000",
+    "MAX_MESSAGES_PER_S": "100000",
+}
 PATIENT = {"SHUTDOWN_GRACE_S": "60", "CLOSE_TIMEOUT_S": "60", "TCP_USER_TIMEOUT_S": "60"}
 
 
@@ -125,9 +131,7 @@ async def run_stuck(cwd: Path, **environment: str) -> AsyncIterator[tuple[Proces
     """Run a process with a client, and one more that is owed much and does not read."""
     secrets = fresh_secrets()
     settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
-    async with run_process(
-        cwd, PORT="0", MAX_UNSENT_BYTES="100000000", **secrets, **environment
-    ) as process:
+    async with run_process(cwd, PORT="0", **GENEROUS, **secrets, **environment) as process:
         port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
         client = await Client.open(await connect_options(settings, "alice", port=port))
         async with raw_client(await connect_options(settings, "bob", port=port)) as stuck:

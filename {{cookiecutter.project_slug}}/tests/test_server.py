@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import uvicorn
 
 from app import server
 from app.commands import Dispatcher
@@ -287,24 +288,28 @@ async def test_while_it_drains_it_is_not_ready_and_refuses_newcomers(
 
 async def test_what_is_under_way_at_shutdown_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
-    dispatch = Dispatcher.dispatch
-    client_left = asyncio.Event()
+    dispatch, wait = Dispatcher.dispatch, uvicorn.Server._wait_tasks_to_complete
+    waiting = asyncio.Event()
 
     async def work(*arguments: Any) -> Any:
         steps.append("begun")
-        await client_left.wait()
+        await waiting.wait()
         answer = await dispatch(*arguments)
         steps.append("finished")
         return answer
 
+    async def note_and_wait(server: uvicorn.Server) -> None:
+        waiting.set()
+        await wait(server)
+
     monkeypatch.setattr(Dispatcher, "dispatch", work)
+    monkeypatch.setattr(uvicorn.Server, "_wait_tasks_to_complete", note_and_wait)
     async with run_service() as live:
         client = await live.connect()
         await client.send(type="broadcast", data=1)
         await wait_until(lambda: steps == ["begun"])
         live.server.stop.set()
         assert await client.closed() == SERVICE_RESTART
-        client_left.set()
     assert steps == ["begun", "finished"]
 
 

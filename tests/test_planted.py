@@ -68,6 +68,7 @@ def serving(body: str) -> Plant:
     program = f"""\
 import json
 import os
+import signal
 from contextlib import suppress
 from http import HTTPStatus
 from websockets.exceptions import ConnectionClosed
@@ -91,6 +92,7 @@ def ready(connection, request):
     if request.path == "/readyz":
         return connection.respond(HTTPStatus.OK, "")
 
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 serve(handle, "127.0.0.1", int(os.environ["PORT"]), process_request=ready).serve_forever()
 """
     return lambda project: project.write("app/__main__.py", program)
@@ -201,11 +203,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "a service that fails at last": (
         "service",
-        changing(
-            "app/__main__.py",
-            r"^(if __name__.*)",
-            r"import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(3))\n\1",
-        ),
+        changing("app/__main__.py", r"^    main\(\)", "    main()\n    raise SystemExit(3)"),
         "the service ends with 3",
     ),
     "a service that logs an error": (

@@ -10,6 +10,9 @@ from app.wire import Event
 
 from .live import make_settings
 
+SETTINGS = make_settings()
+"""Made once, since some tests open a thousand connections."""
+
 
 class RecordingWire:
     """A wire that keeps what it is given."""
@@ -47,12 +50,13 @@ def open_connection(
     flusher: Flusher | None = None,
     *,
     user: str = "alice",
-    **settings: object,
+    **overrides: object,
 ) -> Connection:
     """Return a connection on a wire to which nothing has been written yet."""
     wire = wire or RecordingWire()
     flusher = flusher or Flusher()
-    connection = Connection(Identity(user), wire, flusher, make_settings(**settings))
+    settings = make_settings(**overrides) if overrides else SETTINGS
+    connection = Connection(Identity(user), wire, flusher, settings)
     connection.open(Ok())
     connection.flush()
     wire.writes.clear()

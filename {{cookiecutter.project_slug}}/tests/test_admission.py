@@ -84,6 +84,14 @@ async def test_what_a_client_says_itself_does_not_get_past_its_proxy() -> None:
     assert {entry["client"] for entry in entries if "client" in entry} == {"192.0.2.1"}
 
 
+async def test_with_a_star_whoever_connects_is_believed() -> None:
+    settings = make_settings(forwarded_allow_ips="*", max_connections_per_address=1)
+    async with run_service(settings) as live:
+        await connect_from(live, "192.0.2.1, 192.0.2.9")
+        await connect_from(live, "192.0.2.2, 192.0.2.9")
+        await assert_refused(live, "192.0.2.2", 429)
+
+
 async def test_handshakes_have_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1_000.0
     monkeypatch.setattr(admission, "monotonic", lambda: now_s)

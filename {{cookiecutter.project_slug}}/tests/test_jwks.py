@@ -48,7 +48,7 @@ def trusting(issuer: Issuer, **overrides: object) -> ServiceSettings:
 async def run_both(**overrides: object) -> AsyncIterator[tuple[Issuer, Live]]:
     """Run an issuer, and a service that knows its first key."""
     async with run_issuer() as issuer, run_service(trusting(issuer, **overrides)) as live:
-        assert await is_admitted(live, issuer.token())
+        await wait_until_async(lambda: is_admitted(live, issuer.token()))
         yield issuer, live
 
 

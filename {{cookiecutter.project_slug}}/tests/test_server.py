@@ -244,8 +244,9 @@ async def test_at_shutdown_not_everybody_is_told_at_once(monkeypatch: pytest.Mon
             batches.append([])
         await sleep(seconds)
 
-    async with run_service() as live:
-        clients = [await live.connect(f"user-{number}") for number in range(3 * DRAIN_BATCH)]
+    crowd = 3 * DRAIN_BATCH
+    async with run_service(make_settings(max_connections_per_user=crowd)) as live:
+        clients = [await live.connect() for _ in range(crowd)]
         monkeypatch.setattr(Connection, "close", note)
         monkeypatch.setattr(server, "sleep", pause)
         live.server.stop.set()

@@ -153,11 +153,9 @@ class RedisBackplane:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                async with self._connected() as listeners, asyncio.TaskGroup() as tasks:
-                    for listener in listeners:
-                        tasks.create_task(self._keep_subscribed(listener))
-                    for listener in listeners:
-                        tasks.create_task(self._read(listener))
+                # A task of its own: before Python 3.11.3, timeouts misbehave in one whose group has
+                # failed (python/cpython#102815).
+                await asyncio.create_task(self._listen())
             except* (*FAILURES, Misconfigured) as group:
                 failure = group.exceptions[0]
                 if not self._was_healthy and _is_refusal(failure):
@@ -169,6 +167,13 @@ class RedisBackplane:
             self._lose()
             # Jittered, so that the nodes do not return all at once.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))
+
+    async def _listen(self) -> None:
+        async with self._connected() as listeners, asyncio.TaskGroup() as tasks:
+            for listener in listeners:
+                tasks.create_task(self._keep_subscribed(listener))
+            for listener in listeners:
+                tasks.create_task(self._read(listener))
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[list[Listener]]:

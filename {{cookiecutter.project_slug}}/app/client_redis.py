@@ -1,6 +1,7 @@
 """Redis or Valkey as the service reaches it: one server, or a cluster of them."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -29,6 +30,9 @@ from .settings import SettingsPart
 Commands = Redis | RedisCluster
 Batch = Pipeline | ClusterPipeline
 
+URL = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)")
+"""What is before the hosts, the hosts, and what is behind them (RFC 3986 §3)."""
+
 FAILURES = (RedisError, RedisClusterException, OSError)
 """What Redis and the way to it can raise; a timeout is an `OSError`."""
 
@@ -42,9 +46,9 @@ def explain(failure: BaseException) -> str:
 
 def server_urls(url: str) -> list[str]:
     """Return the URL of each server: ``redis://a,b/0`` names two that have the rest in common."""
-    parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    return [parts._replace(netloc=f"{user}{at}{host}").geturl() for host in hosts.split(",")]
+    # Not with `urlsplit`, which takes a list for one bad host as soon as there are brackets in it.
+    parts = URL.fullmatch(url)
+    return [parts[1] + host + parts[3] for host in parts[2].split(",")] if parts else [url]
 
 
 def _check_url(url: SecretStr) -> SecretStr:

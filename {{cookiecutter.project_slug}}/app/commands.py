@@ -179,6 +179,9 @@ class Dispatcher:
         self, connection: Connection, refusal: CommandError, command_id: str | None
     ) -> None:
         self._failed.add(refusal.code)
+        if connection.conduct.last_refusal != refusal.code:  # many of a kind are one line
+            connection.conduct.last_refusal = refusal.code
+            log.info("commands refused", code=refusal.code)
         connection.send(refusal.reply(command_id))
 
 

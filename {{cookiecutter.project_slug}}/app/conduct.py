@@ -22,6 +22,7 @@ class Conduct:
         "_message_s",
         "_messages_until",
         "errors_in_a_row",
+        "last_refusal",
     )
 
     def __init__(self, settings: Settings) -> None:
@@ -31,6 +32,7 @@ class Conduct:
         self._max_errors = settings.max_errors_in_a_row
         self._messages_until = self._bytes_until = 0.0
         self.errors_in_a_row = 0
+        self.last_refusal: str | None = None
 
     def pace(self, frame: str) -> None:
         """Let a message pass that does not come too early. One that does counts all the same.

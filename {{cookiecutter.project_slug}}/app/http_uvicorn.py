@@ -13,6 +13,8 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
+from .metrics import Count
+
 MAX_HEAD_BYTES = 32_768
 """For all of a request but its body; the other limits are those of the WebSocket library."""
 
@@ -40,11 +42,12 @@ log = structlog.stdlib.get_logger(__name__)
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, which refuses what is too large, and what comes too late."""
 
-    def __init__(self, *args: Any, timeout_s: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, timeout_s: float, refusals: Count, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.url = b""
         self.headers = []
         self._timeout_s = timeout_s
+        self._refusals = refusals
         self._timer: TimerHandle | None = None
         self._unfinished_bytes = 0
         self._in_body = False
@@ -123,6 +126,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._refused = True
         log.info("request refused", status=int(status), client=self.client and self.client[0])
+        self._refusals.add(int(status))
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started or not cycle.more_body:  # another answer is on its way

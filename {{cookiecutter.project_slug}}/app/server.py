@@ -53,15 +53,19 @@ class Server(uvicorn.Server):
         self._grace_s = float(settings.shutdown_grace_s)
         app = create_app(settings, self.fail)
         self.service: Service = app.state.service
-        http = partial(HttpProtocol, timeout_s=settings.handshake_timeout_s)
+        refusals = self.service.metrics.count(
+            "requests_refused", "Requests, handshakes among them, that are none.", label="status"
+        )
+        http = partial(HttpProtocol, timeout_s=settings.handshake_timeout_s, refusals=refusals)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=http,  # type: ignore[arg-type]  # which only needs to be callable
+                # Both need only be callable.
+                http=http,  # type: ignore[arg-type]
                 forwarded_allow_ips=list(settings.forwarded_allow_ips),
-                ws=FrameProtocol,
+                ws=partial(FrameProtocol, refusals=refusals),  # type: ignore[arg-type]
                 ws_max_size=settings.max_message_bytes,
                 ws_ping_interval=settings.ws_ping_interval_s or None,
                 ws_ping_timeout=settings.ws_ping_timeout_s,

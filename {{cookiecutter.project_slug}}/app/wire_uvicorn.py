@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
@@ -17,8 +18,11 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 
 from .frame import masked_frame_size, read_texts
+from .metrics import Count
 from .protocol import Close
 from .wire import EXTENSION, Event
+
+log = structlog.stdlib.get_logger(__name__)
 
 WRITABLE = asyncio.Event()
 """Shared by all connections that can be written to, which is nearly all of them."""
@@ -70,10 +74,11 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     for good. Here every close has a deadline, also those that uvicorn begins.
     """
 
-    __slots__ = ("_cut_off", "_early", "_inbox", "_received_at", "_unparsed_bytes")
+    __slots__ = ("_cut_off", "_early", "_inbox", "_received_at", "_refusals", "_unparsed_bytes")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, refusals: Count, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._refusals = refusals
         self._inbox = Inbox(self.loop)
         self.queue = self._inbox  # type: ignore[assignment]  # which has what uvicorn calls
         self.writable = WRITABLE
@@ -92,6 +97,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self.scope["extensions"][EXTENSION] = {"wire": self}
+        else:
+            self._note_refusal(self.response.status_code)
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """Make sure that the connection ends with the app."""
@@ -163,8 +170,14 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if not answer:
             reason = "This is no WebSocket handshake.\n"
             answer = self.conn.reject(HTTPStatus.BAD_REQUEST, reason).serialize()
+        _, status, _ = answer.split(b" ", 2)  # HTTP/1.1 400 Bad Request
+        self._note_refusal(int(status))
         self.transport.write(answer)
         self.transport.close()
+
+    def _note_refusal(self, status: int) -> None:
+        log.info("request refused", status=status, client=self.client and self.client[0])
+        self._refusals.add(status)
 
     def handle_ping(self) -> None:
         """Answer, unless the peer leaves its answers unread; a later one will do (§5.5.3)."""

@@ -1,13 +1,16 @@
-"""What all tests share: one event loop, one service with default settings, clients for it."""
+"""What all tests share: an event loop, a service with default settings, a look for leftovers."""
 
+import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
 
 from app.main import ServiceSettings
 
-from .live import Live, run_service, wait_until
+from .hostile import MARK, numbers, results
+from .live import Live, leftovers, run_service, wait_until
 
 for name in ServiceSettings.model_fields:
     os.environ.pop(name.upper(), None)
@@ -33,3 +36,42 @@ async def live(shared_service: Live) -> AsyncIterator[Live]:
     yield shared_service
     await shared_service.close_clients()
     await wait_until(lambda: len(shared_service.service.manager) == 0)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left(anyio_backend: object) -> AsyncIterator[None]:
+    """Wait until all that came with the test is gone, sockets and tasks of the service among it.
+
+    All tests run in one task. A `TaskGroup` that fails in it would have every later timeout there
+    misbehave before Python 3.11.3, so such a test needs a task of its own.
+    """
+    before = leftovers()
+    yield
+    await wait_until(lambda: leftovers() <= before)
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have the report tell which hostile cases the test is about."""
+    item.user_properties += [(MARK, number) for number in numbers(item)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what became of each hostile case."""
+    reports = [
+        report
+        for category in ("passed", "failed", "skipped", "error")
+        for report in terminalreporter.getreports(category)
+        if isinstance(report, pytest.TestReport)
+    ]
+    words = Counter[str]()
+    for word, case in results(reports):
+        if not words:
+            terminalreporter.section("hostile cases, see tests/hostile.md")
+        words[word] += 1
+        if terminalreporter.verbosity >= 0 or word == "failed":
+            terminalreporter.line(f"{case.number:2} {word:9} {case.comes}: {case.done}")
+    if words:
+        terminalreporter.line(", ".join(f"{number} {word}" for word, number in words.items()))

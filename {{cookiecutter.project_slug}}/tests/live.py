@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -110,6 +113,17 @@ class Live:
         async with self.http() as http:
             return await http.get(path)
 
+    def counts(self) -> Counter[str]:
+        """Return what has been counted until now, by name and label."""
+        return Counter(
+            {
+                " ".join((sample.name, *sample.labels.values())): int(sample.value)
+                for family in self.service.metrics.collect()
+                for sample in family.samples
+                if sample.name.endswith("_total")
+            }
+        )
+
     async def listen_for_tls(self) -> None:
         """Serve on one more port, where from now on clients connect; HTTP stays in the clear."""
         authority = trustme.CA()
@@ -140,10 +154,14 @@ class Live:
 async def run_service(
     settings: ServiceSettings | None = None, *, ws: Any = None
 ) -> AsyncIterator[Live]:
-    """Run a service on a port of the system's choice; ``ws`` is another protocol for uvicorn."""
+    """Run a service on a port of the system's choice; ``ws`` is another protocol."""
     settings = settings or make_settings()
     server = InProcessServer(settings)
-    server.config.ws = ws or server.config.ws
+    config: Any = server.config
+    if isinstance(ws, type):
+        config.ws = partial(ws, **config.ws.keywords)
+    elif ws is not None:
+        config.ws = ws
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await wait_until(lambda: server.started or serving.done())
@@ -157,6 +175,16 @@ async def run_service(
             server.stop.set()
             async with asyncio.timeout(DEADLINE_S):
                 await serving
+
+
+def leftovers() -> Counter[str]:
+    """Count the tasks of this event loop, and the open sockets where the system tells."""
+    kinds = Counter({"task": len(asyncio.all_tasks())})
+    descriptors = Path("/proc/self/fd")
+    for descriptor in descriptors.iterdir() if descriptors.exists() else ():
+        with contextlib.suppress(OSError):  # the one that lists them
+            kinds["socket"] += os.readlink(descriptor).startswith("socket:")
+    return kinds
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:

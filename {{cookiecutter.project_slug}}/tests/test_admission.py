@@ -27,6 +27,7 @@ async def assert_refused(live: Live, address: str, status: int) -> None:
     assert int(refusal.value.response.headers["Retry-After"]) > 0
 
 
+@pytest.mark.hostile(52)
 async def test_one_address_has_a_limit_of_its_own() -> None:
     async with run_service(make_settings(max_connections_per_address=2)) as live:
         first, _ = [await connect_from(live, "192.0.2.1") for _ in range(2)]
@@ -92,6 +93,7 @@ async def test_with_a_star_whoever_connects_is_believed() -> None:
         await assert_refused(live, "192.0.2.2", 429)
 
 
+@pytest.mark.hostile(77)
 async def test_handshakes_have_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1_000.0
     monkeypatch.setattr(admission, "monotonic", lambda: now_s)
@@ -121,6 +123,7 @@ async def test_handshakes_that_fail_count_and_leave_their_place(
         await assert_refused(live, "192.0.2.1", 503)
 
 
+@pytest.mark.hostile(52)
 async def test_the_log_says_why_and_nothing_stays_behind() -> None:
     with capture_logs() as entries:
         async with run_service(make_settings(max_connections=1)) as live:

@@ -60,6 +60,7 @@ async def test_messages_and_replies_keep_their_order() -> None:
     assert wires[1].writes == [[text_frame(message(number).encode()) for number in (1, 3)]]
 
 
+@pytest.mark.hostile(61)
 async def test_whoever_leaves_gets_what_was_sent_before_and_no_more() -> None:
     audience, flusher, wires = make_audience(1)
     (leaving,) = audience
@@ -81,6 +82,7 @@ async def test_the_excluded_connection_gets_nothing() -> None:
     assert [len(wire.writes[0]) for wire in wires] == [2, 1, 2]
 
 
+@pytest.mark.hostile(60)
 async def test_a_closed_connection_is_passed_over() -> None:
     audience, flusher, wires = make_audience(2)
     closed, _ = audience

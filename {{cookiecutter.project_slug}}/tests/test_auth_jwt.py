@@ -70,6 +70,7 @@ async def test_a_token_in_the_query_needs_a_setting(live: Live) -> None:
         assert client.user == "alice"
 
 
+@pytest.mark.hostile(29)
 async def test_bad_credentials_are_told_by_a_close_code_and_leave_no_trace(live: Live) -> None:
     assert await rejected(live, anonymous(live))
     options = anonymous(live)
@@ -85,6 +86,7 @@ def forged(algorithm: str, key: str) -> str:
     return jwt.encode(claims, key, algorithm)
 
 
+@pytest.mark.hostile(32, 33, 34, 36, 39)
 async def test_bad_tokens_are_refused() -> None:
     settings = make_settings(jwt_secret=SECRET)
     now = int(time.time())
@@ -114,6 +116,7 @@ async def test_bad_tokens_are_refused() -> None:
             pytest.fail(f"{name}: {await authenticator(settings).verify(bad_token)}")
 
 
+@pytest.mark.hostile(37)
 async def test_audience_and_issuer_are_checked_when_set() -> None:
     settings = make_settings(jwt_audience="chat", jwt_issuer="https://id.example")
     good = token(settings, aud="chat", iss="https://id.example")
@@ -128,6 +131,7 @@ async def test_audience_and_issuer_are_checked_when_set() -> None:
             await authenticator(settings).verify(token(settings, **claims))
 
 
+@pytest.mark.hostile(41)
 async def test_clocks_may_differ_by_the_leeway() -> None:
     settings = make_settings(jwt_leeway_s=30)
     late = token(settings, exp=int(time.time()) - 10)
@@ -136,6 +140,7 @@ async def test_clocks_may_differ_by_the_leeway() -> None:
     assert identity.expires_at > time.time()
 
 
+@pytest.mark.hostile(42)
 async def test_a_connection_ends_with_its_token(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +155,7 @@ async def test_a_connection_ends_with_its_token(
     assert await client.closed() == (4005, "expired")
 
 
+@pytest.mark.hostile(42)
 async def test_a_refresh_replaces_the_end(live: Live) -> None:
     client = await live.connect("alice")
     end = int(time.time()) + 600
@@ -160,6 +166,7 @@ async def test_a_refresh_replaces_the_end(live: Live) -> None:
     assert connection.identity.expires_at == answer["expires_at"]
 
 
+@pytest.mark.hostile(42)
 async def test_a_refresh_must_be_valid_and_the_same_users(live: Live) -> None:
     client = await live.connect("alice")
     for bad in ("nonsense", token(live.settings, sub="bob"), token(live.settings, exp=1)):
@@ -186,5 +193,6 @@ async def test_no_token_is_printed_wherever_it_stands(tmp_path: Path) -> None:
     assert service.printed.count("connection rejected") == 2
 
 
+@pytest.mark.hostile(40)
 def test_a_secret_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "JWT_SECRET: has 5 bytes" in complaint(monkeypatch, JWT_SECRET="short")

@@ -52,18 +52,21 @@ async def test_the_cookie_of_the_sites_own_middleware(live: Live) -> None:
     assert client.welcome["expires_at"] is not None
 
 
+@pytest.mark.hostile(29)
 @pytest.mark.parametrize("session", [{}, {"user": ""}, {"user": 7}, {"user": None}, [], None, 1])
 async def test_a_session_without_a_user_is_refused(live: Live, session: object) -> None:
     client = await live.connect_with(with_cookie(live, signed(live, session)), welcomed=False)
     assert await client.closed() == (4500, "unauthorized")
 
 
+@pytest.mark.hostile(29)
 @pytest.mark.parametrize("cookie", ["", "session=", "session=nonsense", "session=e30=.a.b"])
 async def test_forged_cookies_are_refused(live: Live, cookie: str) -> None:
     client = await live.connect_with(with_cookie(live, cookie), welcomed=False)
     assert await client.closed() == (4500, "unauthorized")
 
 
+@pytest.mark.hostile(29)
 async def test_a_tampered_cookie_is_refused(live: Live) -> None:
     other = signed(live, {"user": "alice"}).replace("session=", "session=A", 1)
     client = await live.connect_with(with_cookie(live, other), welcomed=False)
@@ -82,6 +85,7 @@ async def test_cookies_signed_before_the_secret_changed_are_good() -> None:
         assert await client.closed() == (4500, "unauthorized")
 
 
+@pytest.mark.hostile(29)
 async def test_an_old_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with run_service(make_settings(session_max_age_s=60)) as live:
         monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda signer: 1)
@@ -91,6 +95,7 @@ async def test_an_old_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         assert await client.closed() == (4500, "unauthorized")
 
 
+@pytest.mark.hostile(46)
 async def test_a_handshake_without_origin_is_refused(live: Live) -> None:
     options = with_cookie(live, signed(live, {"user": "alice"}))
     del options.headers["Origin"]

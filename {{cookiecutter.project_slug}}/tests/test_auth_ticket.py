@@ -29,6 +29,7 @@ async def is_refused(live: Live, ticket: str) -> bool:
     return await client.closed() == (4500, "unauthorized")
 
 
+@pytest.mark.hostile(44)
 async def test_a_ticket_admits_its_user_once(live: Live) -> None:
     ticket = await buy(live)
     client = await live.connect_with(presenting(live, ticket))
@@ -36,6 +37,7 @@ async def test_a_ticket_admits_its_user_once(live: Live) -> None:
     assert await is_refused(live, ticket)
 
 
+@pytest.mark.hostile(44)
 async def test_of_many_at_once_one_gets_in(live: Live) -> None:
     ticket = await buy(live)
     refused = await asyncio.gather(*(try_ticket(live, ticket) for _ in range(10)))
@@ -51,11 +53,13 @@ async def try_ticket(live: Live, ticket: str) -> bool:
         return True
 
 
+@pytest.mark.hostile(29)
 @pytest.mark.parametrize("ticket", ["", "unknown", "x" * 5_000, "%00"])
 async def test_other_tickets_are_refused(live: Live, ticket: str) -> None:
     assert await is_refused(live, ticket)
 
 
+@pytest.mark.hostile(29)
 async def test_a_ticket_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
     monkeypatch.setattr("app.auth_ticket.monotonic", lambda: now)

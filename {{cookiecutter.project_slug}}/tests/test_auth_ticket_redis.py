@@ -9,6 +9,7 @@ from .test_auth_ticket import buy, is_refused, presenting, try_ticket
 from .valkey import run_valkey
 
 
+@pytest.mark.hostile(44)
 async def test_tickets_are_good_on_every_node_and_once() -> None:
     async with run_valkey() as valkey:
         settings = make_settings(redis_url=valkey.url)
@@ -24,6 +25,7 @@ async def test_tickets_are_good_on_every_node_and_once() -> None:
                 assert 0 < await redis.ttl(key) <= settings.ticket_lifetime_s
 
 
+@pytest.mark.hostile(44)
 async def test_of_many_at_once_on_all_nodes_one_gets_in() -> None:
     async with run_valkey() as valkey:
         settings = make_settings(redis_url=valkey.url)

@@ -121,6 +121,7 @@ async def test_subscriptions_and_their_ends_may_come_in_any_number_at_once(
             assert await inbox.next() == numbered(number)
 
 
+@pytest.mark.hostile(71)
 @pytest.mark.parametrize(
     "payload",
     [b"", b"\x80\x04\x95", b"[]", b"{}", b'{"sender": 7, "data": 1}', b'{"data": 1}', b"\xff{}"],
@@ -154,6 +155,7 @@ async def test_what_happens_to_redis_is_counted(valkey: Valkey) -> None:
         assert "ws_redis_up 1.0" in metrics.text().decode()
 
 
+@pytest.mark.hostile(67)
 async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
     inbox = Inbox()
     async with run_node(valkey) as (node, gaps):
@@ -175,6 +177,7 @@ async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
         assert await inbox.next() == numbered(2)
 
 
+@pytest.mark.hostile(68)
 async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valkey) -> None:
     async with run_node(valkey) as (node, gaps):
         valkey.freeze()
@@ -203,6 +206,7 @@ async def test_a_message_that_cannot_be_sent_harms_no_other(shared_valkey: Valke
         assert gaps == []
 
 
+@pytest.mark.hostile(69, 70)
 async def test_a_killed_subscriber_connection_is_told_as_a_gap(valkey: Valkey) -> None:
     async with run_node(valkey) as (node, gaps), Redis.from_url(valkey.url) as redis:
         await redis.client_kill_filter(_type="pubsub")
@@ -210,6 +214,7 @@ async def test_a_killed_subscriber_connection_is_told_as_a_gap(valkey: Valkey) -
         await wait_until(lambda: node.healthy)
 
 
+@pytest.mark.hostile(65)
 async def test_the_service_starts_without_the_server_and_waits_for_it(valkey: Valkey) -> None:
     valkey.kill()
     async with run_service(settings_for(valkey)) as live:
@@ -220,6 +225,7 @@ async def test_the_service_starts_without_the_server_and_waits_for_it(valkey: Va
         assert (await live.get("/readyz")).status_code == 200
 
 
+@pytest.mark.hostile(66)
 @pytest.mark.parametrize("query", ["password=wrong", "password=right&db=99", ""])
 async def test_a_server_that_refuses_the_service_ends_it(
     valkey: Valkey, tmp_path: Path, query: str
@@ -246,6 +252,7 @@ async def test_a_server_that_refuses_the_service_later_is_asked_again(valkey: Va
         assert gaps == ["gap"]
 
 
+@pytest.mark.hostile(68)
 async def test_clients_hear_of_an_outage_and_of_its_end(valkey: Valkey) -> None:
     async with run_service(settings_for(valkey)) as live:
         await wait_until(lambda: live.service.backplane.healthy)
@@ -272,6 +279,7 @@ async def two_nodes(
         yield first, second
 
 
+@pytest.mark.hostile(72, 74)
 async def test_messages_cross_nodes_both_ways_and_arrive_once(shared_valkey: Valkey) -> None:
     async with two_nodes(shared_valkey) as (first, second):
         here = await first.connect("alice")
@@ -287,6 +295,7 @@ async def test_messages_cross_nodes_both_ways_and_arrive_once(shared_valkey: Val
             assert await client.is_quiet()
 
 
+@pytest.mark.hostile(43)
 async def test_a_user_is_disconnected_on_every_node(shared_valkey: Valkey) -> None:
     async with two_nodes(shared_valkey) as (first, second):
         there = await second.connect("alice")

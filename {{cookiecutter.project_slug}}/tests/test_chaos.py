@@ -330,7 +330,7 @@ async def test_a_refusal_that_no_retry_helps_ends_it(
     monkeypatch.setattr(policy_rooms, "can_join", may_not)
     client = Client(live.options, [ROOM], Ledger(), pause_s=1, seed="")
     with pytest.raises(ExceptionGroup) as group:
-        await client.run()
+        await asyncio.create_task(client.run())
     failure = first_failure(group.value)
     assert str(failure) == "the service refuses a command: forbidden: you may not join this room"
 

@@ -88,7 +88,7 @@ async def test_a_node_listens_only_to_what_it_hosts(cluster: Cluster) -> None:
             return await listeners(server, name) == 0
 
         await wait_until_async(is_left)
-        await node.confirm(node.subscribe(subscription))
+        await node.confirm(node.subscribe(Subscription(CHANNELS[0], Inbox().deliver)))
         assert await listeners(server, name) == 1
 
 
@@ -175,7 +175,7 @@ async def test_the_wrong_kind_of_server_ends_the_service(cluster: Cluster) -> No
             node = RedisBackplane(client, settings, Metrics(), catch_up=Flusher().catch_up)
             async with asyncio.timeout(DEADLINE_S):
                 with pytest.raises(ExceptionGroup) as caught:
-                    await node.run()
+                    await asyncio.create_task(node.run())
             assert caught.group_contains(Misconfigured, match=reason, depth=None)
 
 
@@ -200,6 +200,8 @@ def test_what_does_not_fit_together_is_refused(
 def test_a_url_may_name_several_servers() -> None:
     url = "rediss://user:p%40ss@a:1,b:2,[::1]:3/0"
     assert server_urls(url) == [f"rediss://user:p%40ss@{at}/0" for at in ("a:1", "b:2", "[::1]:3")]
+    assert server_urls("redis://a,b?db=1") == ["redis://a?db=1", "redis://b?db=1"]
+    assert server_urls("unix:///a,b.sock") == ["unix:///a,b.sock"]
 
 
 class TestClusterClaims(ClaimsContract):

@@ -4,8 +4,10 @@ import json
 from typing import Literal
 
 import pytest
+from structlog.testing import capture_logs
 
-from app.commands import CommandRouter
+from app.commands import CommandRouter, Dispatcher
+from app.metrics import Metrics
 from app.protocol import Command
 
 from .live import Live
@@ -16,6 +18,7 @@ def broadcast_of(data: str) -> str:
     return '{"type": "broadcast", "data": ' + data + "}"
 
 
+@pytest.mark.hostile(1, 2, 3, 4, 5, 6, 7, 8, 9)
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
@@ -46,13 +49,26 @@ def broadcast_of(data: str) -> str:
 )
 async def test_nonsense_is_answered_and_survived(live: Live, frame: str, code: str) -> None:
     client = await live.connect()
-    await client.send_text(frame)
-    error = await client.receive("error")
+    counts = live.counts()
+    with capture_logs() as lines:
+        await client.send_text(frame)
+        error = await client.receive("error")
+    assert [(line["event"], line["code"]) for line in lines] == [("commands refused", code)]
+    assert live.counts() - counts == {"ws_commands_total": 1, f"ws_command_errors_total {code}": 1}
     assert error["code"] == code
     assert error["id"] is None
     assert error["retry"] is False
     assert len(error["message"]) < 200
     assert await client.is_quiet()
+
+
+async def test_many_refusals_of_a_kind_are_one_line(live: Live) -> None:
+    client = await live.connect()
+    with capture_logs() as lines:
+        for kind in ("nothing", "nothing", "ping", "nothing", 5):
+            await client.ask(type=kind)
+        await client.ask(type="ping", surplus=1)
+    assert [line["code"] for line in lines] == ["unknown_type", "bad_request"]
 
 
 async def test_an_error_carries_the_id_of_the_command(live: Live) -> None:
@@ -62,6 +78,7 @@ async def test_an_error_carries_the_id_of_the_command(live: Live) -> None:
     assert "data" in error["message"]
 
 
+@pytest.mark.hostile(3)
 async def test_an_error_does_not_repeat_what_the_client_made_up(live: Live) -> None:
     client = await live.connect()
     error = await client.ask(**{"type": "ping", "x" * 1_000: 1})
@@ -88,12 +105,14 @@ async def test_ping_gets_a_pong_with_and_without_id(live: Live) -> None:
     assert await client.receive("pong") == {"type": "pong"}
 
 
+@pytest.mark.hostile(5)
 async def test_duplicate_keys_the_last_wins(live: Live) -> None:
     client = await live.connect()
     await client.send_text('{"type": "ping", "id": "first", "id": "last"}')
     assert (await client.receive("pong"))["id"] == "last"
 
 
+@pytest.mark.hostile(63)
 async def test_a_failing_handler_is_reported_without_detail(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,12 +139,20 @@ class OtherWave(Command):
     type: Literal["wave"]
 
 
+async def wave(*_: object) -> None:
+    pass
+
+
 def test_one_command_has_one_handler() -> None:
     router = CommandRouter()
-
-    async def handler(*_: object) -> None:
-        pass
-
-    router.command(Wave)(handler)
+    router.command(Wave)(wave)
     with pytest.raises(ValueError, match="Wave has a handler already"):
-        router.command(Wave)(handler)
+        router.command(Wave)(wave)
+
+
+def test_one_type_has_one_command() -> None:
+    router = CommandRouter()
+    router.command(Wave)(wave)
+    router.command(OtherWave)(wave)
+    with pytest.raises(TypeError, match=r"'wave' .* multiple choices"):
+        Dispatcher(router, Metrics())

@@ -47,6 +47,7 @@ async def closed_as(client: Client) -> Close:
     return Close(code, reason)
 
 
+@pytest.mark.hostile(54)
 async def test_a_burst_passes_and_what_is_too_much_is_refused(clock: Clock) -> None:
     async with run_service(SLOW) as live:
         client = await live.connect()
@@ -78,6 +79,7 @@ async def test_who_keeps_to_the_rate_is_never_refused(clock: Clock) -> None:
             clock.now_s += 1
 
 
+@pytest.mark.hostile(54)
 async def test_who_goes_on_regardless_is_closed_with_4013(clock: Clock) -> None:
     async with run_service(SLOW) as live:
         client = await live.connect()
@@ -89,6 +91,7 @@ async def test_who_goes_on_regardless_is_closed_with_4013(clock: Clock) -> None:
         await wait_until(lambda: len(live.service.manager) == 1)
 
 
+@pytest.mark.hostile(54)
 async def test_a_flood_in_one_piece_ends_the_same_way(clock: Clock) -> None:
     async with run_service(SLOW) as live:
         client = await live.connect()
@@ -100,6 +103,7 @@ async def test_a_flood_in_one_piece_ends_the_same_way(clock: Clock) -> None:
         assert [answer["type"] for answer in answers] == ["pong"] * 4 + ["error"] * 4
 
 
+@pytest.mark.hostile(54)
 async def test_bytes_have_a_rate_of_their_own(clock: Clock) -> None:
     limits = {"max_bytes_per_s": 1_000, "max_burst_s": 2}
     async with run_service(make_settings(**limits)) as live:
@@ -148,6 +152,7 @@ async def send_nonsense(client: Client, count: int) -> None:
         assert (await client.receive("error"))["code"] in {"bad_request", "unknown_type"}
 
 
+@pytest.mark.hostile(1)
 async def test_nothing_but_nonsense_closes_with_4509() -> None:
     async with run_service(make_settings(max_errors_in_a_row=5)) as live:
         client = await live.connect()

@@ -46,6 +46,7 @@ async def test_a_connection_leaves_nothing_behind(live: Live) -> None:
     await wait_until(lambda: len(asyncio.all_tasks()) <= before)
 
 
+@pytest.mark.hostile(59)
 async def test_a_vanished_client_is_forgotten(live: Live) -> None:
     client = await live.connect("alice")
     client.connection.transport.abort()
@@ -67,6 +68,7 @@ async def test_a_listed_origin_is_let_in(live: Live) -> None:
     assert client.welcome["type"] == "welcome"
 
 
+@pytest.mark.hostile(28)
 @pytest.mark.parametrize(
     "origin",
     [
@@ -86,6 +88,7 @@ async def test_other_origins_get_403_before_the_upgrade(live: Live, origin: str)
     assert refusal.value.response.status_code == 403
 
 
+@pytest.mark.hostile(52)
 async def test_a_full_house_gets_503_before_the_upgrade() -> None:
     async with run_service(make_settings(max_connections=2)) as live:
         await live.connect("alice")
@@ -99,6 +102,7 @@ async def test_a_full_house_gets_503_before_the_upgrade() -> None:
         assert await live.connect("alice")
 
 
+@pytest.mark.hostile(27)
 async def test_the_marker_subprotocol_is_echoed_and_no_other(live: Live) -> None:
     options = await live.options()
     offered = ConnectOptions(options.uri, options.headers, ["other", SUBPROTOCOL])
@@ -115,12 +119,14 @@ async def fresh(live: Live, options: ConnectOptions) -> ConnectOptions:
     return ConnectOptions(renewed.uri, renewed.headers, options.subprotocols)
 
 
+@pytest.mark.hostile(11)
 async def test_binary_frames_close_with_1003(live: Live) -> None:
     client = await live.connect()
     await client.connection.send(b"\x00\x01")
     assert (await client.closed())[0] == 1003
 
 
+@pytest.mark.hostile(10)
 async def test_text_that_is_not_utf8_closes_with_1007(live: Live) -> None:
     client = await live.connect()
     client.connection.transport.write(masked_text(b"\xff"))
@@ -136,6 +142,7 @@ async def test_a_connection_whose_task_is_cancelled_says_goodbye() -> None:
         await wait_until(lambda: len(live.service.manager) == 0)
 
 
+@pytest.mark.hostile(75)
 async def test_a_draining_service_refuses_newcomers() -> None:
     async with run_service() as live:
         options = await live.options()
@@ -145,12 +152,14 @@ async def test_a_draining_service_refuses_newcomers() -> None:
         assert refusal.value.response.status_code == 503
 
 
+@pytest.mark.hostile(12)
 async def test_a_message_beyond_the_limit_closes_with_1009(live: Live) -> None:
     client = await live.connect()
     await client.send_text("x" * (live.settings.max_message_bytes + 1))
     assert (await client.closed())[0] == 1009
 
 
+@pytest.mark.hostile(54)
 async def test_a_burst_of_one_client_leaves_turns_to_others(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ async def is_ready(live: Live) -> bool:
     return (await live.get("/readyz")).status_code == 200
 
 
+@pytest.mark.hostile(73)
 @pytest.mark.parametrize("size", [1, 3])
 async def test_an_answer_torn_on_its_way_to_the_publisher(
     valkey: Valkey, proxy: Proxy, size: int
@@ -67,6 +68,7 @@ async def test_an_answer_torn_on_its_way_to_the_publisher(
         assert await client.is_quiet()
 
 
+@pytest.mark.hostile(73)
 @pytest.mark.parametrize("size", [1, 20, 100])
 async def test_a_message_torn_on_its_way_to_a_subscriber_is_told_as_a_gap(
     valkey: Valkey, proxy: Proxy, size: int
@@ -82,6 +84,7 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_told_as_a_gap(
 
 
 @OUTAGES
+@pytest.mark.hostile(68)
 async def test_an_outage_of_the_way_is_noticed_and_outlived(
     valkey: Valkey, proxy: Proxy, outage: Outage
 ) -> None:

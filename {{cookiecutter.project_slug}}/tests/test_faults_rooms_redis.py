@@ -87,6 +87,7 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
         assert await recovered(await first.connect("alice"), start) == [torn, "after"]
 
 
+@pytest.mark.hostile(73)
 @pytest.mark.parametrize("size", [1, 4])
 async def test_an_answer_torn_on_its_way_to_the_publisher_doubles_nothing(
     valkey: Valkey, proxy: Proxy, size: int

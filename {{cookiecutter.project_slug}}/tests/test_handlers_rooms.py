@@ -157,6 +157,7 @@ async def test_after_leave_nothing_comes(live: Live) -> None:
     assert await former.is_quiet()
 
 
+@pytest.mark.hostile(50)
 async def test_leave_and_join_are_idempotent(live: Live) -> None:
     client = await live.connect()
     assert (await client.ask(type="leave", room="lobby"))["type"] == "ok"
@@ -166,6 +167,7 @@ async def test_leave_and_join_are_idempotent(live: Live) -> None:
     assert len(live.service.rooms) == 0
 
 
+@pytest.mark.hostile(48)
 @pytest.mark.parametrize("command", ["publish", "presence"])
 async def test_only_members_may(live: Live, command: str) -> None:
     client = await live.connect()
@@ -173,6 +175,7 @@ async def test_only_members_may(live: Live, command: str) -> None:
     assert (await client.ask(type=command, room="lobby", **extra))["code"] == "not_joined"
 
 
+@pytest.mark.hostile(47)
 @pytest.mark.parametrize(
     "room", ["", "x" * 65, "../etc", "a/b", "a b", "a\nb", "*", "-a", "lobby\n", "löbby", "\u0000"]
 )

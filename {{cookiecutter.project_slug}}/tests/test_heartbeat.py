@@ -19,6 +19,7 @@ IMPATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 0.1}
 PATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 2.0}
 
 
+@pytest.mark.hostile(57)
 async def test_a_silent_client_is_pinged_and_then_closed() -> None:
     async with run_service(make_settings(**IMPATIENT)) as live:
         client = await live.connect()

@@ -86,6 +86,7 @@ async def post_raw(live: Live, body: str) -> httpx.Response:
         return await http.post("/publish", content=body, headers=headers)
 
 
+@pytest.mark.hostile(43)
 async def test_disconnect_closes_every_connection_of_one_user(live: Live) -> None:
     here, there, other = [await live.connect(user) for user in ("alice", "alice", "bob")]
     await live.post("/publish", {"data": "before", "user": here.user})

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from app import http_uvicorn
@@ -44,6 +45,20 @@ async def connected(live: Live, data: bytes = b"") -> AsyncIterator[RawClient]:
     await wait_until(lambda: is_empty(live))
 
 
+@asynccontextmanager
+async def refused(live: Live, data: bytes, status: int) -> AsyncIterator[RawClient]:
+    """Do that with what is answered by this status, logged in one line and counted once."""
+    before = live.counts()
+    with capture_logs() as lines:
+        async with connected(live, data) as client:
+            assert (await client.head()).startswith(f"HTTP/1.1 {status} ")
+            yield client
+    assert [line["status"] for line in lines if line["event"].endswith("refused")] == [status]
+    ((counted, step),) = (live.counts() - before).items()
+    assert counted in {f"ws_{kind}_refused_total {status}" for kind in ("requests", "handshakes")}
+    assert step == 1
+
+
 def is_empty(live: Live) -> bool:
     """Return whether the server knows of no connection and does nothing."""
     state = live.server.server_state
@@ -73,6 +88,7 @@ TOO_LARGE: dict[str, tuple[Callable[[bytes], bytes], int]] = {
 }
 
 
+@pytest.mark.hostile(23)
 @pytest.mark.parametrize("upgrade", [True, False], ids=["handshake", "request"])
 @pytest.mark.parametrize("name", TOO_LARGE)
 async def test_what_is_too_large_is_answered_and_ended(
@@ -80,15 +96,14 @@ async def test_what_is_too_large_is_answered_and_ended(
 ) -> None:
     enlarge, status = TOO_LARGE[name]
     head = handshake(await service.options())[:-2] if upgrade else GET
-    async with connected(service, enlarge(head)) as client:
-        assert (await client.head()).startswith(f"HTTP/1.1 {status} ")
+    async with refused(service, enlarge(head), status) as client:
         assert b"more than" in await client.rest()
 
 
+@pytest.mark.hostile(23)
 async def test_a_long_line_is_the_librarys_to_refuse(service: Live) -> None:
     request = handshake(await service.options(), Long="y" * (MAX_LINE_LENGTH - 4))
-    async with connected(service, request) as client:
-        assert (await client.head()).startswith("HTTP/1.1 431 ")
+    async with refused(service, request, 431) as client:
         await client.rest()
 
 
@@ -111,13 +126,14 @@ NO_REQUESTS = {
 }
 
 
+@pytest.mark.hostile(25)
 @pytest.mark.parametrize("name", NO_REQUESTS)
 async def test_what_is_no_request_is_answered_and_ended(service: Live, name: str) -> None:
-    async with connected(service, NO_REQUESTS[name]) as client:
-        assert (await client.head()).startswith("HTTP/1.1 400 ")
+    async with refused(service, NO_REQUESTS[name], 400) as client:
         assert await client.rest() == b"This is no HTTP/1.1 request."
 
 
+@pytest.mark.hostile(25)
 @pytest.mark.parametrize(
     ("field", "status"),
     [
@@ -130,15 +146,13 @@ async def test_what_is_no_request_is_answered_and_ended(service: Live, name: str
 async def test_a_handshake_that_the_library_refuses_is_answered_and_ended(
     service: Live, field: dict[str, str], status: int
 ) -> None:
-    async with connected(service, handshake(await service.options(), **field)) as client:
-        assert (await client.head()).startswith(f"HTTP/1.1 {status} ")
+    async with refused(service, handshake(await service.options(), **field), status) as client:
         await client.rest()
 
 
 async def test_a_refused_origin_does_not_keep_its_socket(service: Live) -> None:
     request = handshake(await service.options(), Origin="https://evil.test")
-    async with connected(service, request) as client:
-        assert (await client.head()).startswith("HTTP/1.1 403 ")
+    async with refused(service, request, 403) as client:
         await client.rest()
 
 
@@ -169,12 +183,12 @@ CHUNK = b"1000\r\n%s\r\n" % (b"x" * 0x1000)
     ids=["chunks", "trailers"],
 )
 async def test_a_body_without_an_end_is_cut_off(service: Live, body: bytes, status: int) -> None:
-    async with connected(service, post(service, "Transfer-Encoding: chunked")) as client:
-        client.send(body)
-        assert (await client.head()).startswith(f"HTTP/1.1 {status} ")
+    request = post(service, "Transfer-Encoding: chunked") + body
+    async with refused(service, request, status) as client:
         await client.rest()
 
 
+@pytest.mark.hostile(24)
 async def test_who_connects_and_says_nothing_is_ended(hasty_service: Live) -> None:
     async with connected(hasty_service):
         pass
@@ -183,15 +197,16 @@ async def test_who_connects_and_says_nothing_is_ended(hasty_service: Live) -> No
 HALF = [b"G", b"GET / HTTP/1.1\r\n", GET, b"\r\n\r\n", b"GET /ws HTTP/1.1\r\nUpgrade: websocket"]
 
 
+@pytest.mark.hostile(24)
 @pytest.mark.parametrize("half", HALF)
 async def test_half_a_request_is_answered_in_time_and_ended(
     hasty_service: Live, half: bytes
 ) -> None:
-    async with connected(hasty_service, half) as client:
-        assert (await client.head()).startswith("HTTP/1.1 408 ")
+    async with refused(hasty_service, half, 408) as client:
         assert await client.rest() == b"The request did not come in time."
 
 
+@pytest.mark.hostile(24)
 @pytest.mark.parametrize("byte", [b"a", b"\r\n"], ids=["header", "blank lines"])
 async def test_bytes_that_trickle_in_make_no_difference(hasty_service: Live, byte: bytes) -> None:
     async with connected(hasty_service, GET if byte == b"a" else b"") as client:

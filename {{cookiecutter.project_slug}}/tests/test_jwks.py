@@ -106,6 +106,7 @@ async def test_a_withdrawn_key_is_good_until_the_keys_get_old() -> None:
         assert await outcome(live, old) == UNAUTHORIZED
 
 
+@pytest.mark.hostile(81)
 async def test_keys_survive_their_issuers_outage() -> None:
     async with run_both(jwt_jwks_max_age_s=0.05, jwt_jwks_cooldown_s=0.05) as (issuer, live):
         issuer.status = "500 Internal Server Error"
@@ -126,6 +127,7 @@ async def test_an_outage_at_the_very_first_is_nobodys_fault_and_passes() -> None
             await wait_until_async(lambda: is_admitted(live, issuer.token()))
 
 
+@pytest.mark.hostile(81)
 async def test_while_the_issuer_is_slow_only_those_wait_who_need_it() -> None:
     async with run_both() as (issuer, live):
         known = issuer.token()
@@ -144,6 +146,7 @@ async def test_while_the_issuer_is_slow_only_those_wait_who_need_it() -> None:
         assert await waiting
 
 
+@pytest.mark.hostile(81)
 async def test_nobody_waits_for_long() -> None:
     async with run_both(jwt_jwks_timeout_s=0.2, jwt_jwks_cooldown_s=0.05) as (issuer, live):
         issuer.answers.clear()
@@ -152,6 +155,7 @@ async def test_nobody_waits_for_long() -> None:
         await wait_until(lambda: issuer.fetches >= 3)  # so the second one was given up
 
 
+@pytest.mark.hostile(81)
 @pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])
 async def test_unknown_keys_cost_the_issuer_little(status: str) -> None:
     async with run_both() as (issuer, live):
@@ -175,6 +179,7 @@ async def test_a_key_that_the_issuer_does_not_have_is_told_once_it_was_asked() -
         assert issuer.fetches >= 3
 
 
+@pytest.mark.hostile(81)
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -199,6 +204,7 @@ async def test_a_bad_answer_changes_nothing(status: str, body: bytes | None) -> 
         assert issuer.fetches == 2
 
 
+@pytest.mark.hostile(81)
 async def test_an_answer_that_is_too_long_is_not_read() -> None:
     async with run_both(jwt_jwks_cooldown_s=0.05) as (issuer, live):
         issuer.rotate("2")
@@ -245,6 +251,7 @@ def signed_with_public_key(claims: dict[str, Any]) -> str:
     return f"{unsigned}.{signature.decode().rstrip('=')}"
 
 
+@pytest.mark.hostile(35, 36, 38)
 async def test_tokens_that_no_published_key_proves_are_refused() -> None:
     async with run_both() as (issuer, live):
         issuer.rotate("2", "RS256")
@@ -257,6 +264,7 @@ async def test_tokens_that_no_published_key_proves_are_refused() -> None:
             "another algorithm of the key": jwt.encode(claims, rsa_key(), "RS512", named),
             "another key": jwt.encode(claims, new_key("EdDSA"), "EdDSA", named),
             "not signed": jwt.encode(claims, "", "none", named),
+            "an extension": jwt.encode(claims, rsa_key(), "RS256", named | {"crit": ["x"], "x": 1}),
             "no key's name": jwt.encode(claims, rsa_key(), "RS256"),
             "expired": issuer.token(exp=1),
             "without end": issuer.token(exp=None),
@@ -305,6 +313,7 @@ def test_usable_keys(algorithm: str, fields: dict[str, Any]) -> None:
     assert key.algorithm_name == algorithm
 
 
+@pytest.mark.hostile(38)
 def test_unusable_keys_are_passed_over() -> None:
     good = jwk(new_key("EdDSA"), kid="good")
     rsa = jwk(rsa_key(), "RS256")

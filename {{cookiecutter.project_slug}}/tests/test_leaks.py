@@ -111,6 +111,7 @@ VISITS: list[Callable[[Live], Awaitable[None]]] = [
 ]
 
 
+@pytest.mark.hostile(78)
 async def test_who_comes_and_goes_leaves_nothing_behind(live: Live) -> None:
     for visit in VISITS * 10:
         await visit(live)
@@ -122,6 +123,7 @@ async def test_who_comes_and_goes_leaves_nothing_behind(live: Live) -> None:
     assert memory_bytes() - memory_before < GROWTH_BYTES
 
 
+@pytest.mark.hostile(77)
 async def test_a_storm_of_those_who_come_back_leaves_nothing_behind(live: Live) -> None:
     before, memory_before = holdings(live), memory_bytes()
     for _ in range(max(2, CYCLES // STORM // 5)):

@@ -75,8 +75,12 @@ def test_tracebacks_show_no_local_variables(
 ) -> None:
     configure_logging(make_settings(environment=environment))
     payload = "private " + "payload"
-    try:
+
+    def handle(message: str) -> None:
         raise RuntimeError
+
+    try:
+        handle(payload)
     except RuntimeError:
         structlog.stdlib.get_logger("app.test").exception("failed")
     output = "\n".join(lines(capsys))

@@ -76,6 +76,7 @@ async def test_any_json_travels_unchanged(live: Live) -> None:
     assert (await client.receive("message"))["data"] == data
 
 
+@pytest.mark.hostile(62)
 async def test_one_sender_stays_in_order(live: Live) -> None:
     sender = await live.connect("alice")
     receiver = await live.connect("bob")
@@ -89,6 +90,7 @@ def make_manager(**settings: object) -> ConnectionManager:
     return ConnectionManager(make_settings(**settings), LocalBackplane(), Flusher())
 
 
+@pytest.mark.hostile(53)
 async def test_the_newest_connection_replaces_the_oldest_of_its_user() -> None:
     manager = make_manager(max_connections_per_user=2)
     connections = [open_connection() for _ in range(3)]
@@ -125,6 +127,7 @@ async def test_a_connection_is_added_once_its_users_messages_cannot_be_missed() 
     await adding
 
 
+@pytest.mark.hostile(53)
 async def test_or_the_newest_is_refused_when_settings_say_so() -> None:
     manager = make_manager(max_connections_per_user=1, user_limit_policy="refuse_newest")
     first = open_connection()

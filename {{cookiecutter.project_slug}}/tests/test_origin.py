@@ -19,6 +19,7 @@ def test_a_listed_origin_passes(origin: str) -> None:
     Origins((LISTED,), required=True).check(handshake(origin))
 
 
+@pytest.mark.hostile(28)
 @pytest.mark.parametrize(
     "origins", [("https://other.example",), (LISTED, LISTED), ("null",), ("",), (f"{LISTED}/",)]
 )

@@ -9,6 +9,7 @@ from .live import Live
 from .test_readme import example_with
 
 
+@pytest.mark.hostile(49)
 async def test_who_may_not_join_is_told_so_and_stays(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -27,6 +28,7 @@ async def test_who_may_not_join_is_told_so_and_stays(
     assert len(live.service.rooms) == 1
 
 
+@pytest.mark.hostile(49)
 async def test_who_may_not_publish_is_told_so_each_time_and_stays_a_member(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:

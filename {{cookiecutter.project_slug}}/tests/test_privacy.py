@@ -108,6 +108,7 @@ def request(options: ConnectOptions, **headers: str) -> bytes:
     return "\r\n".join([*head, "", ""]).encode("latin-1")
 
 
+@pytest.mark.hostile(45)
 @pytest.mark.parametrize("environment", ["production", "development"])
 async def test_no_handshake_leaves_credentials_behind(tmp_path: Path, environment: str) -> None:
     async with eavesdrop(tmp_path, ENVIRONMENT=environment, MAX_CONNECTIONS="10") as service:

@@ -21,6 +21,7 @@ def test_good_names(name: str) -> None:
     assert ROOM_NAME.fullmatch(name)
 
 
+@pytest.mark.hostile(51)
 async def test_empty_rooms_are_freed(live: Live) -> None:
     history = live.service.rooms._history
     assert isinstance(history, MemoryHistory)
@@ -41,6 +42,7 @@ async def test_empty_rooms_are_freed(live: Live) -> None:
     assert not live.service.rooms._joined
 
 
+@pytest.mark.hostile(51)
 async def test_rooms_per_connection_are_limited() -> None:
     async with run_service(make_settings(max_rooms_per_connection=2)) as live:
         client = await live.connect()

@@ -69,6 +69,7 @@ async def next_line(process: Process, pattern: str) -> re.Match[str]:
     raise EOFError(pattern)
 
 
+@pytest.mark.hostile(75)
 async def test_it_serves_logs_nothing_private_and_drains_on_sigterm(tmp_path: Path) -> None:
     secrets = fresh_secrets()
     lines = [f"{name}={value}" for name, value in secrets.items()]
@@ -143,6 +144,7 @@ async def run_stuck(cwd: Path, **environment: str) -> AsyncIterator[tuple[Proces
             yield process, client
 
 
+@pytest.mark.hostile(75, 76)
 async def test_it_stops_in_time_under_load_with_a_client_that_does_not_read(tmp_path: Path) -> None:
     patient = PATIENT | {"SHUTDOWN_GRACE_S": "2"}
     async with run_stuck(tmp_path, **patient) as (process, client):
@@ -228,6 +230,7 @@ async def test_at_shutdown_everybody_is_told() -> None:
         await wait_until(lambda: len(live.service.manager) == 0)
 
 
+@pytest.mark.hostile(75)
 async def test_at_shutdown_not_everybody_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[list[str]] = [[]]
     pauses: list[float] = []
@@ -260,6 +263,7 @@ async def test_at_shutdown_not_everybody_is_told_at_once(monkeypatch: pytest.Mon
     assert sorted(told) == sorted(ids)
 
 
+@pytest.mark.hostile(75)
 async def test_while_it_drains_it_is_not_ready_and_refuses_newcomers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -287,6 +291,7 @@ async def test_while_it_drains_it_is_not_ready_and_refuses_newcomers(
     assert is_quiet
 
 
+@pytest.mark.hostile(75)
 async def test_what_is_under_way_at_shutdown_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     dispatch, wait = Dispatcher.dispatch, uvicorn.Server._wait_tasks_to_complete
@@ -331,6 +336,7 @@ async def test_the_system_knows_when_to_give_a_peer_up(setting: float, milliseco
             assert option(live, socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_S
 
 
+@pytest.mark.hostile(58)
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let it be chosen")
 async def test_a_peer_that_takes_nothing_is_given_up_by_the_system() -> None:
     settings = make_settings(tcp_user_timeout_s=0.3, close_timeout_s=60)

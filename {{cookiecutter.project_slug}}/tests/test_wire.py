@@ -81,12 +81,14 @@ async def test_the_clients_own_close_code_arrives(service: Live) -> None:
     assert connection.closed == Close(4_321, "closed by the client")
 
 
+@pytest.mark.hostile(11)
 async def test_binary_frames_close_with_1003(service: Live) -> None:
     client = await service.connect("alice")
     await client.connection.send(b"\x00\x01")
     assert (await client.closed())[0] == 1003
 
 
+@pytest.mark.hostile(56)
 async def test_a_stuck_reader_is_cut_off_and_others_go_on(service: Live) -> None:
     reader = await service.connect("alice")
     manager = service.service.manager
@@ -111,6 +113,7 @@ def is_gone(wire: weakref.ref[Wire]) -> bool:
     return wire() is None
 
 
+@pytest.mark.hostile(59)
 async def test_a_peer_that_vanishes_is_forgotten(service: Live) -> None:
     before = len(asyncio.all_tasks())
     async with raw_client(await service.options("alice"), tls=service.tls) as client:
@@ -125,7 +128,7 @@ async def test_a_connection_costs_one_task_and_a_second_without_the_extension(
 ) -> None:
     before = len(asyncio.all_tasks())
     clients = [await service.connect("alice") for _ in range(5)]
-    per_connection = 1 if service.server.config.ws is FrameProtocol else 2
+    per_connection = 2 if service.server.config.ws == WIRES["asgi"] else 1
     assert len(asyncio.all_tasks()) - before == 5 * per_connection
     for client in clients:
         await client.close()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from fastapi import FastAPI
 from starlette.websockets import WebSocket
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
 from app.commands import Dispatcher
@@ -190,12 +191,14 @@ async def assert_quiet(client: RawClient) -> None:
     assert (await client.text())["id"] == "quiet"
 
 
+@pytest.mark.hostile(20)
 async def test_frames_in_one_piece_are_all_answered(peer: Peer) -> None:
     peer.client.send(legal_stream())
     await read_all(peer.client)
     await assert_quiet(peer.client)
 
 
+@pytest.mark.hostile(21)
 async def test_frames_may_be_cut_in_two_anywhere(peer: Peer) -> None:
     stream = legal_stream()
     for cut in range(1, len(stream)):
@@ -204,6 +207,7 @@ async def test_frames_may_be_cut_in_two_anywhere(peer: Peer) -> None:
     await assert_quiet(peer.client)
 
 
+@pytest.mark.hostile(21)
 async def test_frames_may_come_byte_by_byte(peer: Peer) -> None:
     stream = legal_stream()
     await peer.send_pieces(*(stream[at : at + 1] for at in range(len(stream))))
@@ -267,6 +271,7 @@ ILLEGAL: dict[str, tuple[bytes | list[bytes], int]] = {
 }
 
 
+@pytest.mark.hostile(10, 12, 13, 14, 16, 17, 18, 19)
 @pytest.mark.parametrize("name", ILLEGAL)
 async def test_an_illegal_frame_ends_the_connection(strict_service: Live, name: str) -> None:
     frames, code = ILLEGAL[name]
@@ -275,14 +280,19 @@ async def test_an_illegal_frame_ends_the_connection(strict_service: Live, name: 
         frames = [frames[:middle], frames[middle:]]
     whole = b"".join(frames)
     for *before, last in ([whole], [masked(ping(1)) + whole], frames):
-        async with welcomed_peer(strict_service) as peer:
-            await peer.send_pieces(*before)
-            peer.client.send(last)
-            assert await peer.client.close_code() == code
-            await peer.client.ended()
-            await wait_until(lambda: is_empty(strict_service))
-            assert peer.connection.closed is not None
-            assert peer.connection.closed.code == code
+        counts = strict_service.counts()
+        with capture_logs() as lines:
+            async with welcomed_peer(strict_service) as peer:
+                await peer.send_pieces(*before)
+                peer.client.send(last)
+                assert await peer.client.close_code() == code
+                await peer.client.ended()
+                await wait_until(lambda: is_empty(strict_service))
+        assert [line.get("code") for line in lines] == [None, code]
+        steps = strict_service.counts() - counts
+        assert {step for step in steps if "closed" in step} == {
+            f"ws_connections_closed_total {code}"
+        }
 
 
 async def test_a_text_before_an_illegal_frame_is_still_handled(
@@ -407,6 +417,7 @@ async def test_more_than_one_message_before_the_handshakes_answer_ends_the_conne
         await wait_until(lambda: not strict_service.server.server_state.connections)
 
 
+@pytest.mark.hostile(22)
 async def test_what_comes_after_the_services_close_is_ignored(
     peer: Peer, handled: list[str]
 ) -> None:
@@ -435,6 +446,7 @@ async def test_a_close_without_a_code_is_echoed(peer: Peer) -> None:
     assert peer.connection.closed == Close(1005, "closed by the client")
 
 
+@pytest.mark.hostile(22)
 async def test_what_comes_after_the_clients_close_is_ignored(
     peer: Peer, handled: list[str]
 ) -> None:
@@ -459,6 +471,7 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
     event.set()
 
 
+@pytest.mark.hostile(55)
 async def test_reading_pauses_while_the_service_is_busy_and_goes_on_later(
     peer: Peer, ready: asyncio.Event
 ) -> None:
@@ -514,6 +527,7 @@ async def test_a_peer_that_only_says_it_will_send_no_more_and_stays_is_cut_off(
     await wait_until(lambda: is_empty(strict_service))
 
 
+@pytest.mark.hostile(56)
 async def test_a_peer_that_answers_the_close_but_does_not_read_is_cut_off(
     strict_service: Live, strict_peer: Peer
 ) -> None:
@@ -554,6 +568,7 @@ async def test_a_slow_peers_close_is_echoed_even_if_a_ping_comes_with_it(peer: P
     await peer.client.ended()
 
 
+@pytest.mark.hostile(56)
 async def test_pongs_that_nobody_reads_do_not_pile_up(strict_peer: Peer) -> None:
     pings = masked(b"x" * 125, PING) * 500
     limit = 1_000_000
@@ -564,6 +579,7 @@ async def test_pongs_that_nobody_reads_do_not_pile_up(strict_peer: Peer) -> None
     assert strict_peer.protocol.unsent_bytes() < limit
 
 
+@pytest.mark.hostile(57)
 async def test_a_peer_that_answers_no_ping_and_takes_no_close_is_cut_off() -> None:
     settings = make_settings(ws_ping_interval_s=0.05, ws_ping_timeout_s=0.05, close_timeout_s=0.1)
     async with run_service(settings, ws=CountingProtocol) as live, welcomed_peer(live) as peer:
@@ -580,6 +596,7 @@ async def test_the_servers_shutdown_waits_for_a_closing_handshake(
     await wait_until(lambda: is_empty(strict_service))
 
 
+@pytest.mark.hostile(15)
 async def test_nothing_is_compressed(service: Live) -> None:
     options = await service.options()
     async with connect(

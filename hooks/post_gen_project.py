@@ -85,8 +85,10 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     ("session",): (
         "app/auth_session.py",
+        "app/http_login.py",
         "dev/credentials_session.py",
         "tests/test_auth_session.py",
+        "tests/test_http_login.py",
     ),
     ("api_key",): (
         "app/auth_api_key.py",

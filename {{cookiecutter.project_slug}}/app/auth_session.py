@@ -6,7 +6,7 @@ Security Cheat Sheet, cross-site hijacking).
 """
 
 import json
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from typing import Any, ClassVar
 
 from itsdangerous import BadSignature, TimestampSigner
@@ -60,3 +60,7 @@ class SessionAuthenticator:
             raise Unauthorized from failure
         expires_at = signed_at.timestamp() + max_age_s
         return Identity(user, expires_at=expires_at, claims=session)
+
+    def sign(self, session: dict[str, Any]) -> str:
+        """Return the cookie's value for a session, as the site's middleware makes it."""
+        return self._signer.sign(b64encode(json.dumps(session).encode())).decode()

@@ -141,7 +141,8 @@ class Endpoint:
                     if connection.closed is None:
                         unanswered = await self._dispatcher.dispatch(service, connection, text)
                 elif event["type"] == "websocket.disconnect":
-                    connection.lost(Close(event.get("code") or NO_STATUS, "closed by the client"))
+                    code = int(event.get("code") or NO_STATUS)  # the library's are of an enum
+                    connection.lost(Close(code, "closed by the client"))
                 else:
                     connection.close(UNSUPPORTED_DATA)
                 handled += 1

@@ -49,7 +49,9 @@ from .history_redis import RedisHistory
 # {% endif %}
 # {% endif %}
 from .http import router as http_routes
-# {% if cookiecutter.auth == "ticket" %}
+# {% if cookiecutter.auth == "session" %}
+from .http_login import login_router
+# {% elif cookiecutter.auth == "ticket" %}
 from .http_tickets import tickets_router
 # {% endif %}
 from .idempotency import Claims, MemoryClaims
@@ -213,7 +215,10 @@ def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
     )
     app.state.service = service
     app.include_router(http_routes)
-    # {% if cookiecutter.auth == "ticket" %}
+    # {% if cookiecutter.auth == "session" %}
+    if in_development:
+        app.include_router(login_router(settings, authenticator))
+    # {% elif cookiecutter.auth == "ticket" %}
     app.include_router(tickets_router(authenticator))
     # {% endif %}
     return app

@@ -1,11 +1,8 @@
 """Credentials for development: the cookie that the site's SessionMiddleware would set."""
 
-import json
 import secrets
-from base64 import b64encode
 
-from itsdangerous import TimestampSigner
-
+from app.auth_session import SessionAuthenticator
 from app.main import ServiceSettings
 
 from .handshake import Handshake
@@ -21,8 +18,7 @@ def fresh_secrets() -> dict[str, str]:
 
 async def credentials(settings: ServiceSettings, http_url: str, user: str) -> Handshake:
     """Return a handshake that the service at this URL accepts as the user's."""
-    signer = TimestampSigner(settings.session_secret.get_secret_value())
-    cookie = signer.sign(b64encode(json.dumps({"user": user}).encode())).decode()
+    cookie = SessionAuthenticator(settings).sign({"user": user})
     headers = {"Cookie": f"{settings.session_cookie}={cookie}"}
     if settings.allowed_origins:
         headers["Origin"] = settings.allowed_origins[0]

@@ -148,7 +148,7 @@ SCENARIOS = (
             *(Target(P99, at_most=1, beside=each.name) for each in (MANAGER, NODE_WS, *MORE)),
         ),
         only_full=_subjects(*MORE),
-        rounds=(3, 3),
+        rounds=(2, 5),
     ),
     Scenario(
         "fairness",
@@ -163,7 +163,7 @@ SCENARIOS = (
             Subject(THIS, "alone", "alone", SERVICE_ROOM),
         ),
         (Target(P99, at_most=30),),
-        rounds=(2, 3),
+        rounds=(1, 3),
         plotted=False,
     ),
     Scenario(
@@ -176,7 +176,7 @@ SCENARIOS = (
         _subjects(THIS, MANAGER, C_LOOP),
         (Target(ROUND_TRIPS, at_least=1.2, beside="manager"),),
         only_full=_subjects(NODE_WS, WEBSOCKETS, LITESTAR),
-        rounds=(3, 3),
+        rounds=(3, 5),
     ),
     Scenario(
         "connect",
@@ -237,7 +237,7 @@ SCENARIOS = (
         _subjects(THIS, MANAGER),
         (Target(KEPT, at_least=95), Target(GROWTH, at_most=5)),
         only_full=_subjects(NODE_WS, *MORE),
-        rounds=(1, 3),
+        rounds=(2, 5),
         fresh=True,
     ),
 )

@@ -130,12 +130,14 @@ class Endpoint:
             )
 
     async def _receive(self, connection: Connection, wire: Wire) -> None:
-        service = self._service
+        service, flusher = self._service, self._service.flusher
         unanswered: Future[Any] | None = None
         handled = 0
         while connection.closed is None:
-            await wire.arrival()
+            if await wire.arrival():
+                handled = 0
             for event in wire.take():
+                handed_out = flusher.handed_out
                 text = event.get("text")
                 if text is not None:
                     if connection.closed is None:
@@ -146,10 +148,13 @@ class Endpoint:
                 else:
                     connection.close(UNSUPPORTED_DATA)
                 handled += 1
-                if handled % BURST == 0 or service.flusher.full:
-                    if unanswered is not None:
-                        await wait([unanswered])
-                    await service.flusher.catch_up()
+                if handled % BURST == 0 or flusher.is_too_much(flusher.handed_out - handed_out):
+                    await self._give_way(unanswered)
+
+    async def _give_way(self, unanswered: Future[Any] | None) -> None:
+        if unanswered is not None:
+            await wait([unanswered])
+        await self._service.flusher.catch_up()
 
     async def _tell(self, observers: Sequence[Observer], connection: Connection) -> None:
         for observer in observers:

@@ -16,6 +16,9 @@ SLICE = 256
 FULL = 50_000
 """How many frames may be handed to connections in one turn before their senders had better wait."""
 
+FEW = 500
+"""So many frames are no reason to wait, whatever others hand out."""
+
 
 class Flushable(Protocol):
     """What can write all that waits in it."""
@@ -32,6 +35,8 @@ class Flusher:
     """
 
     def __init__(self) -> None:
+        self.handed_out = 0
+        """Frames that were handed to connections, ever."""
         self._waiting: defaultdict[object, list[Flushable]] = defaultdict(list)
         self._slices: deque[Iterator[Flushable]] = deque()
         self._frames = 0
@@ -39,10 +44,9 @@ class Flusher:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @property
-    def full(self) -> bool:
-        """Whether enough was handed out in this turn of the loop."""
-        return self._frames >= FULL
+    def is_too_much(self, frames: int) -> bool:
+        """Return whether who has handed out so many had better wait, since this turn is full."""
+        return self._frames >= FULL and frames > FEW
 
     def waiting(self, source: object, frames: int = 1) -> list[Flushable]:
         """Return the list to which a source adds each connection whose outbox was empty.
@@ -51,6 +55,7 @@ class Flusher:
         the source is about to hand to connections.
         """
         self._frames += frames
+        self.handed_out += frames
         if not self._busy:
             self._busy = True
             self._idle.clear()

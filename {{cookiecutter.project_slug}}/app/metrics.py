@@ -23,11 +23,11 @@ class Count:
         self._name = name
         self._what = what
         self._label = label
-        self._values: Counter[str] = Counter() if label else Counter({"": 0})
+        self._values: Counter[object] = Counter() if label else Counter({None: 0})
 
-    def add(self, value: object = "") -> None:
+    def add(self, value: object = None) -> None:
         """Count one more."""
-        self._values[str(value)] += 1
+        self._values[value] += 1
 
     @property
     def total(self) -> int:
@@ -39,7 +39,7 @@ class Count:
         labels = [] if self._label is None else [self._label]
         family = CounterMetricFamily(PREFIX + self._name, self._what, labels=labels)
         for value, number in self._values.items():
-            family.add_metric([value] if labels else [], number)
+            family.add_metric([str(value)] if labels else [], number)
         return family
 
 

@@ -27,8 +27,11 @@ class Wire(Protocol):
     def heard_at(self) -> float:
         """When the peer was last heard, on the event loop's clock."""
 
-    def arrival(self) -> Awaitable[None]:
-        """Wait until the peer has sent something, or has gone."""
+    def arrival(self) -> Awaitable[bool]:
+        """Wait until the peer has sent something, or has gone.
+
+        Returns whether everybody else has certainly had a turn meanwhile.
+        """
 
     def take(self) -> Sequence[Event]:
         """Return the ASGI events that have come since.
@@ -77,12 +80,13 @@ class AsgiWire:
         """When an event came last; now, while the app is busy and nobody listens."""
         return self._received_at if self._listening else asyncio.get_running_loop().time()
 
-    async def arrival(self) -> None:
-        """Wait for the next ASGI event."""
+    async def arrival(self) -> bool:
+        """Wait for the next ASGI event; whether it was there already, ASGI does not tell."""
         self._received_at = asyncio.get_running_loop().time()
         self._listening = True
         self._event = await self._websocket.receive()
         self._listening = False
+        return False
 
     def take(self) -> Sequence[Event]:
         """Return the event that has come."""

@@ -37,7 +37,7 @@ class Inbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._events: list[Event] = []
-        self._reader: asyncio.Future[None] | None = None
+        self._reader: asyncio.Future[bool] | None = None
 
     def empty(self) -> bool:
         """Return whether nothing waits."""
@@ -47,7 +47,7 @@ class Inbox:
         """Add an event, and wake the reader."""
         self._events.append(event)
         if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+            self._reader.set_result(True)
 
     async def get(self) -> Event:
         """Wait for the next event."""
@@ -59,11 +59,11 @@ class Inbox:
         events, self._events = self._events, []
         return events
 
-    def arrival(self) -> asyncio.Future[None]:
-        """Return what is done as soon as there is an event."""
+    def arrival(self) -> asyncio.Future[bool]:
+        """Return what is done as soon as there is an event, and tells whether that took time."""
         self._reader = self._loop.create_future()
         if self._events:
-            self._reader.set_result(None)
+            self._reader.set_result(False)
         return self._reader
 
 
@@ -211,7 +211,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if self.close_timer is None:
             super().shutdown()
 
-    def arrival(self) -> asyncio.Future[None]:
+    def arrival(self) -> asyncio.Future[bool]:
         """Wait until the peer has sent something, or has gone."""
         return self._inbox.arrival()
 

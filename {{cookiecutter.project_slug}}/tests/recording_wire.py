@@ -24,8 +24,9 @@ class RecordingWire:
         self.closes: list[Close] = []
         self.unsent = 0
 
-    async def arrival(self) -> None:
+    async def arrival(self) -> bool:
         """Wait for nothing."""
+        return True
 
     def take(self) -> Sequence[Event]:
         """Return nothing that matters here."""

@@ -8,10 +8,11 @@ from dataclasses import asdict
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from app import handlers
+from app import flusher, handlers
 from app.connection import Connection
 from app.endpoint import BURST
 from app.errors import TooManyConnections
+from app.flusher import Flusher
 from app.manager import ConnectionManager
 from app.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER
 from app.service import Service
@@ -178,6 +179,40 @@ async def test_a_burst_of_one_client_leaves_turns_to_others(
     for _ in range(10 * BURST):
         await client.receive("pong")
     assert max(written) <= 2 * BURST
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that grows when somebody has to wait for all that others were handed."""
+    waits: list[None] = []
+    catch_up = Flusher.catch_up
+
+    async def note(waiting: Flusher) -> None:
+        waits.append(None)
+        await catch_up(waiting)
+
+    monkeypatch.setattr(Flusher, "catch_up", note)
+    monkeypatch.setattr(flusher, "FULL", 0)
+    return waits
+
+
+async def test_who_says_little_at_a_time_does_not_wait_for_a_flood(
+    live: Live, waits: list[None]
+) -> None:
+    client = await live.connect()
+    for _ in range(2 * BURST):
+        await client.ask(type="ping")
+    assert waits == []
+
+
+async def test_who_hands_much_out_waits_while_there_is_too_much(
+    live: Live, waits: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flusher, "FEW", 0)
+    client = await live.connect()
+    for _ in range(3):
+        await client.ask(type="ping")
+    assert len(waits) == 3
 
 
 def masked_text(payload: bytes) -> bytes:

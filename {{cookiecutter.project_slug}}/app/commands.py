@@ -107,8 +107,8 @@ class Dispatcher:
         self._validator = commands.validator
         self._handlers = router.handlers
         self._handled = metrics.count("commands", "Commands that clients gave.")
-        self._failed = metrics.count(
-            "command_errors", "Commands that were answered with an error.", label="code"
+        self._failed = metrics.count_by(
+            "code", "command_errors", "Commands that were answered with an error."
         )
 
     async def dispatch(

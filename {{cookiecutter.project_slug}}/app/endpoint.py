@@ -15,6 +15,7 @@ from .auth import Identity
 from .commands import CommandRouter, Dispatcher, Observer
 from .connection import Connection
 from .errors import Refused, Rejected, Stopping
+from .flusher import FEW
 from .protocol import (
     INTERNAL_ERROR,
     NO_STATUS,
@@ -41,14 +42,14 @@ class Endpoint:
         self._router = router
         metrics = service.metrics
         self._dispatcher = Dispatcher(router, metrics)
-        self._refused = metrics.count(
-            "handshakes_refused", "Handshakes answered with an HTTP status.", label="status"
+        self._refused = metrics.count_by(
+            "status", "handshakes_refused", "Handshakes answered with an HTTP status."
         )
-        self._rejected = metrics.count(
-            "connections_rejected", "Connections closed in place of a welcome.", label="code"
+        self._rejected = metrics.count_by(
+            "code", "connections_rejected", "Connections closed in place of a welcome."
         )
         self._opened = metrics.count("connections_opened", "Connections that began.")
-        self._closed = metrics.count("connections_closed", "Connections that ended.", label="code")
+        self._closed = metrics.count_by("code", "connections_closed", "Connections that ended.")
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
@@ -148,7 +149,8 @@ class Endpoint:
                 else:
                     connection.close(UNSUPPORTED_DATA)
                 handled += 1
-                if handled % BURST == 0 or flusher.is_too_much(flusher.handed_out - handed_out):
+                gave_many = flusher.handed_out - handed_out > FEW
+                if handled % BURST == 0 or (gave_many and flusher.full):
                     await self._give_way(unanswered)
 
     async def _give_way(self, unanswered: Future[Any] | None) -> None:

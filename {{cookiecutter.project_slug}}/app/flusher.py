@@ -39,14 +39,15 @@ class Flusher:
         """Frames that were handed to connections, ever."""
         self._waiting: defaultdict[object, list[Flushable]] = defaultdict(list)
         self._slices: deque[Iterator[Flushable]] = deque()
-        self._frames = 0
+        self._taken_up = 0
         self._busy = False
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def is_too_much(self, frames: int) -> bool:
-        """Return whether who has handed out so many had better wait, since this turn is full."""
-        return self._frames >= FULL and frames > FEW
+    @property
+    def full(self) -> bool:
+        """Whether enough was handed out in this turn of the loop."""
+        return self.handed_out - self._taken_up >= FULL
 
     def waiting(self, source: object, frames: int = 1) -> list[Flushable]:
         """Return the list to which a source adds each connection whose outbox was empty.
@@ -54,7 +55,6 @@ class Flusher:
         What goes to a single connection has one source in common, null. ``frames`` is how many
         the source is about to hand to connections.
         """
-        self._frames += frames
         self.handed_out += frames
         if not self._busy:
             self._busy = True
@@ -71,7 +71,7 @@ class Flusher:
     def _flush(self) -> None:
         self._slices.extend(iter(connections) for connections in self._waiting.values())
         self._waiting.clear()
-        self._frames = 0
+        self._taken_up = self.handed_out
         try:
             self._flush_slice()
         finally:

@@ -13,7 +13,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
-from .metrics import Count
+from .metrics import CountBy
 
 MAX_HEAD_BYTES = 32_768
 """For all of a request but its body; the other limits are those of the WebSocket library."""
@@ -42,7 +42,7 @@ log = structlog.stdlib.get_logger(__name__)
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, which refuses what is too large, and what comes too late."""
 
-    def __init__(self, *args: Any, timeout_s: float, refusals: Count, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, timeout_s: float, refusals: CountBy, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.url = b""
         self.headers = []

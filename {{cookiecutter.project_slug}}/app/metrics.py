@@ -15,31 +15,44 @@ PREFIX = "ws_"
 
 
 class Count:
-    """A number that only grows, or one for each value of a label."""
+    """A number that only grows."""
+
+    __slots__ = ("_name", "_what", "total")
+
+    def __init__(self, name: str, what: str) -> None:
+        self._name = name
+        self._what = what
+        self.total = 0
+
+    def add(self) -> None:
+        """Count one more."""
+        self.total += 1
+
+    def family(self) -> Metric:
+        """Return the number as the library has it."""
+        return CounterMetricFamily(PREFIX + self._name, self._what, self.total)
+
+
+class CountBy:
+    """A number that only grows, for each value of a label."""
 
     __slots__ = ("_label", "_name", "_values", "_what")
 
-    def __init__(self, name: str, what: str, label: str | None) -> None:
+    def __init__(self, name: str, what: str, label: str) -> None:
         self._name = name
         self._what = what
         self._label = label
-        self._values: Counter[object] = Counter() if label else Counter({None: 0})
+        self._values: Counter[str] = Counter()
 
-    def add(self, value: object = None) -> None:
-        """Count one more."""
-        self._values[value] += 1
-
-    @property
-    def total(self) -> int:
-        """Return how many there were in all."""
-        return self._values.total()
+    def add(self, value: object) -> None:
+        """Count one more with this value."""
+        self._values[str(value)] += 1
 
     def family(self) -> Metric:
         """Return the numbers as the library has them."""
-        labels = [] if self._label is None else [self._label]
-        family = CounterMetricFamily(PREFIX + self._name, self._what, labels=labels)
+        family = CounterMetricFamily(PREFIX + self._name, self._what, labels=[self._label])
         for value, number in self._values.items():
-            family.add_metric([str(value)] if labels else [], number)
+            family.add_metric([value], number)
         return family
 
 
@@ -49,15 +62,21 @@ class Metrics(Collector):
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self) -> None:
-        self._counts: list[Count] = []
+        self._counts: list[Count | CountBy] = []
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
-    def count(self, name: str, what: str, *, label: str | None = None) -> Count:
+    def count(self, name: str, what: str) -> Count:
         """Return a new count, of what it says."""
-        count = Count(name, what, label)
+        count = Count(name, what)
+        self._counts.append(count)
+        return count
+
+    def count_by(self, label: str, name: str, what: str) -> CountBy:
+        """Return a new count, of what it says, for each value of a label."""
+        count = CountBy(name, what, label)
         self._counts.append(count)
         return count
 

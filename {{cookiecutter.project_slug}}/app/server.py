@@ -53,8 +53,8 @@ class Server(uvicorn.Server):
         self._grace_s = float(settings.shutdown_grace_s)
         app = create_app(settings, self.fail)
         self.service: Service = app.state.service
-        refusals = self.service.metrics.count(
-            "requests_refused", "Requests, handshakes among them, that are none.", label="status"
+        refusals = self.service.metrics.count_by(
+            "status", "requests_refused", "Requests, handshakes among them, that are none."
         )
         http = partial(HttpProtocol, timeout_s=settings.handshake_timeout_s, refusals=refusals)
         super().__init__(

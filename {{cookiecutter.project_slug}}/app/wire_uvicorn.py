@@ -18,7 +18,7 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 
 from .frame import masked_frame_size, read_texts
-from .metrics import Count
+from .metrics import CountBy
 from .protocol import Close
 from .wire import EXTENSION, Event
 
@@ -76,7 +76,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     __slots__ = ("_cut_off", "_early", "_inbox", "_received_at", "_refusals", "_unparsed_bytes")
 
-    def __init__(self, *args: Any, refusals: Count, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, refusals: CountBy, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._refusals = refusals
         self._inbox = Inbox(self.loop)

@@ -72,6 +72,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.section("hostile cases, see tests/hostile.md")
         words[word] += 1
         if terminalreporter.verbosity >= 0 or word == "failed":
-            terminalreporter.line(f"{case.number:2} {word:9} {case.comes}: {case.done}")
+            terminalreporter.line(f"{case.number:2} {word:7} {case.comes}: {case.done}")
     if words:
         terminalreporter.line(", ".join(f"{number} {word}" for word, number in words.items()))

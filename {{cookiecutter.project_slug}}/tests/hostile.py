@@ -51,5 +51,5 @@ def results(reports: Iterable[pytest.TestReport]) -> Iterator[tuple[str, Case]]:
 
 def _word(case: Case, outcomes: set[str]) -> str:
     if not case.applies:
-        return "no matter"
+        return "n/a"
     return next((each for each in ("failed", "skipped", "passed") if each in outcomes), "not run")

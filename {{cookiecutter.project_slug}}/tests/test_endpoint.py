@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from app import flusher, handlers
+from app import endpoint, flusher, handlers
 from app.connection import Connection
 from app.endpoint import BURST
 from app.errors import TooManyConnections
@@ -208,7 +208,7 @@ async def test_who_says_little_at_a_time_does_not_wait_for_a_flood(
 async def test_who_hands_much_out_waits_while_there_is_too_much(
     live: Live, waits: list[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flusher, "FEW", 0)
+    monkeypatch.setattr(endpoint, "FEW", 0)
     client = await live.connect()
     for _ in range(3):
         await client.ask(type="ping")

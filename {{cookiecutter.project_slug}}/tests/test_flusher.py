@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.flusher import FEW, FULL, SLICE, Flusher
+from app.flusher import FULL, SLICE, Flusher
 
 from .client import DEADLINE_S
 
@@ -94,9 +94,9 @@ async def test_all_are_flushed_once(count: int) -> None:
 async def test_it_is_full_until_the_next_flush() -> None:
     flusher = Flusher()
     flusher.waiting("many", FULL - 1)
-    assert not flusher.is_too_much(FULL - 1)
+    assert not flusher.full
     flusher.waiting("one more")
-    assert flusher.is_too_much(FULL)
-    assert not flusher.is_too_much(FEW)
+    assert flusher.full
     await catch_up(flusher)
-    assert not flusher.is_too_much(FULL)
+    assert not flusher.full
+    assert flusher.handed_out == FULL

@@ -1,5 +1,6 @@
 """Projects for the tests, each made once for a worker, and a table of where the time goes."""
 
+import os
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
@@ -30,6 +31,11 @@ def baked(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Baker:
         return bake(template, tmp_path_factory.mktemp(combination.id), combination)
 
     return baked
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return twice the number of cores: the projects' own tests mostly wait."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

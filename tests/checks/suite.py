@@ -4,6 +4,7 @@ The slow ones are about Redis and what may happen to it, whoever the clients are
 every combination of the other options, but with one kind of authentication.
 """
 
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,14 +23,16 @@ def check_suite(project: Project) -> None:
     with TemporaryDirectory() as directory:
         copy = project.copy(Path(directory, "project"))
         report = Path(directory, "report.xml")
-        done = run(
-            [
-                *(venv_bin(project) / "python", "-m", "pytest", "--quiet", f"--junitxml={report}"),
-                *([] if FULL in project.combination.options else ["-m", "not slow"]),
-            ],
-            copy.root,
-            timeout_s=TIMEOUT_S,
-        )
+        command: list[str | Path] = [
+            *(venv_bin(project) / "python", "-m", "pytest", "--quiet", f"--junitxml={report}"),
+            *([] if FULL in project.combination.options else ["-m", "not slow"]),
+        ]
+        try:
+            done = run(command, copy.root, timeout_s=TIMEOUT_S)
+        except subprocess.TimeoutExpired as late:
+            printed = (late.stdout or b"") + (late.stderr or b"")
+            msg = f"its tests do not end:\n{printed.decode(errors='replace')}"
+            raise AssertionError(msg) from late
         assert done.returncode == 0, f"its tests fail:\n{done.stdout}{done.stderr}"
         counts = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - the file is our own
     assert counts is not None

@@ -74,7 +74,8 @@ class Issuer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request, which whoever asks may give up at any time."""
-        with suppress(OSError, asyncio.IncompleteReadError):
+        # The last is uvloop's way to say that nobody is there any more.
+        with suppress(OSError, asyncio.IncompleteReadError, RuntimeError):
             await reader.readuntil(b"\r\n\r\n")
             self.fetches += 1
             await self._answer(writer)

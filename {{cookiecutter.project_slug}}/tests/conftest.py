@@ -56,6 +56,11 @@ async def nothing_is_left(anyio_backend: object) -> AsyncIterator[None]:
     assert not spoiled
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return twice the number of cores: tests wait more than they compute."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Have the report tell which hostile cases the test is about."""
     item.user_properties += [(MARK, number) for number in numbers(item)]

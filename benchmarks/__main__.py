@@ -58,7 +58,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     names = ", ".join(scenario.name for scenario in SCENARIOS)
     parser = Arguments(prog="make bench ARGS=...", description="Measure the service beside others.")
     parser.add_argument(
-        "--full", action="store_true", help="measure longer and more servers: some 18 minutes"
+        "--full", action="store_true", help="measure longer and more servers: some 20 minutes"
     )
     parser.add_argument(
         "--only", type=chosen, default=list(SCENARIOS), metavar="NAMES", help=f"some of: {names}"

@@ -20,8 +20,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from .live import Live, make_settings, run_service
-from .raw_client import BINARY, CLOSE, CONT, PING, PONG, TEXT, masked, masked_close
-from .test_wire_uvicorn import CountingProtocol, Peer, assert_quiet, welcomed_peer
+from .raw_client import BINARY, CLOSE, CONT, PING, PONG, masked, masked_close
+from .test_wire_uvicorn import CountingProtocol, Peer, assert_quiet, fragments, welcomed_peer
 
 pytestmark = pytest.mark.hostile(10, 16, 17, 18, 19, 20, 21, 22)
 
@@ -49,13 +49,9 @@ def to_oneself(peer: Peer, data: bytes) -> bytes:
     return b'%s, "data": "%s"}' % (head[:-1], data)
 
 
-def fragments(payload: bytes, size: int) -> list[bytes]:
+def pieces_of(payload: bytes, size: int) -> list[bytes]:
     """Return the frames of a message, each with so many bytes of it."""
-    pieces = [payload[at : at + size] for at in range(0, len(payload), size)]
-    return [
-        masked(piece, CONT if at else TEXT, fin=at == len(pieces) - 1)
-        for at, piece in enumerate(pieces)
-    ]
+    return fragments(payload, *range(size, len(payload), size))
 
 
 def chopped(data: bytes, size: int) -> list[bytes]:
@@ -107,7 +103,7 @@ async def test_text_comes_back(peer: Peer, case: str) -> None:
     message = to_oneself(peer, data)
     sendings = [[masked(message)], chopped(masked(message), 997)]
     if len(message) < 1_000:
-        sendings.append(fragments(message, 1))
+        sendings.append(pieces_of(message, 1))
     for pieces in sendings:
         await peer.send_pieces(*pieces)
         await assert_echo(peer, data)
@@ -176,7 +172,7 @@ BAD_TEXTS: dict[str, bytes] = {
 @pytest.mark.parametrize("case", BAD_TEXTS)
 async def test_bad_text_closes_with_1007(service: Live, case: str) -> None:
     """Whole, and in fragments of one byte, as in 6.3.2."""
-    for frames in ([masked(BAD_TEXTS[case])], fragments(BAD_TEXTS[case], 1)):
+    for frames in ([masked(BAD_TEXTS[case])], pieces_of(BAD_TEXTS[case], 1)):
         async with welcomed_peer(service) as peer:
             peer.client.send(b"".join(frames))
             assert await peer.client.close_code() == 1007
@@ -185,7 +181,7 @@ async def test_bad_text_closes_with_1007(service: Live, case: str) -> None:
 
 async def test_bad_text_is_told_at_the_end_of_the_message_at_the_latest(peer: Peer) -> None:
     """6.4."""
-    for piece in fragments(BAD_TEXTS["6.3.1"], 4):
+    for piece in pieces_of(BAD_TEXTS["6.3.1"], 4):
         peer.client.send(piece)
     assert await peer.client.close_code() == 1007
 
@@ -352,5 +348,5 @@ async def test_closes_are_answered(service: Live, case: str) -> None:
 async def test_many_small_fragments_make_one_message(peer: Peer) -> None:
     """10.1.1."""
     data = b"*" * 65_000
-    await peer.send_pieces(*fragments(to_oneself(peer, data), 1_300))
+    await peer.send_pieces(*pieces_of(to_oneself(peer, data), 1_300))
     await assert_echo(peer, data)

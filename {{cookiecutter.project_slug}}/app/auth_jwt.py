@@ -13,6 +13,8 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Protocol
 
 import jwt
+from jwt.algorithms import HMACAlgorithm
+from jwt.utils import base64url_encode
 from pydantic import (
     AfterValidator,
     Field,
@@ -68,6 +70,16 @@ def _check_one_source(value: SecretStr | None, info: ValidationInfo) -> SecretSt
     return value
 
 
+def _check_kind(value: SecretStr | None) -> SecretStr | None:
+    try:
+        if value is not None:
+            HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(value.get_secret_value())
+    except jwt.InvalidKeyError:
+        msg = "is a key or a certificate, which others may know; set a random text"
+        raise ValueError(msg) from None
+    return value
+
+
 class AuthSettings(SettingsPart):
     """How tokens are verified: with a secret, or with the keys that a URL names."""
 
@@ -76,7 +88,10 @@ class AuthSettings(SettingsPart):
     jwt_jwks_cooldown_s: PositiveFloat = 10.0
     jwt_jwks_timeout_s: PositiveFloat = 5.0
     jwt_secret: Annotated[
-        Secret | None, AfterValidator(_check_one_source), Field(validate_default=True)
+        Secret | None,
+        AfterValidator(_check_one_source),
+        AfterValidator(_check_kind),
+        Field(validate_default=True),
     ] = None
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
@@ -97,7 +112,7 @@ class Keys(Protocol):
     def algorithms(self) -> Sequence[str]:
         """What tokens may be signed by, whatever they say themselves."""
 
-    async def find(self, token: str) -> str | jwt.PyJWK:
+    async def find(self, token: str) -> jwt.PyJWK:
         """Return the key that the token says it is signed with.
 
         Raises:
@@ -108,17 +123,30 @@ class Keys(Protocol):
         """
 
 
+class CheckedHmac(HMACAlgorithm):
+    """HMAC with a key that the settings have checked.
+
+    PyJWT asks at each token whether the key is a certificate, which takes as long as all the rest.
+    """
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        """Return the key."""
+        return key.encode() if isinstance(key, str) else key
+
+
 class SharedSecret:
     """One secret, with which the team's backend signs."""
 
     algorithms = (SYMMETRIC,)
 
     def __init__(self, secret: SecretStr) -> None:
-        self._secret = secret.get_secret_value()
+        key = secret.get_secret_value().encode()
+        self._key = jwt.PyJWK({"kty": "oct", "k": base64url_encode(key).decode()}, SYMMETRIC)
+        self._key.Algorithm = CheckedHmac(CheckedHmac.SHA256)
 
-    async def find(self, token: str) -> str:
+    async def find(self, token: str) -> jwt.PyJWK:
         """Return the secret, which is the key to every token."""
-        return self._secret
+        return self._key
 
 
 class JwtAuthenticator:

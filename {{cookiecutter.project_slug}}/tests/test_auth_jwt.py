@@ -196,3 +196,17 @@ async def test_no_token_is_printed_wherever_it_stands(tmp_path: Path) -> None:
 @pytest.mark.hostile(40)
 def test_a_secret_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "JWT_SECRET: has 5 bytes" in complaint(monkeypatch, JWT_SECRET="short")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6F\n-----END PUBLIC KEY-----\n",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBm/RAlphM3+hUG6wWfcO5bIUIaqMLa2ywxcOK1wMWbh",
+        '{"kty": "oct", "k": "dGhlIHNlY3JldCBvZiB0aGlzIHNlcnZpY2U"}',
+    ],
+)
+def test_keys_of_other_kinds_are_no_secrets(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    assert complaint(monkeypatch, JWT_SECRET=key) == (
+        "error: JWT_SECRET: is a key or a certificate, which others may know; set a random text"
+    )

@@ -27,8 +27,8 @@ class Connection:
     __slots__ = (
         "_expiry",
         "_flusher",
+        "_max_unsent_bytes",
         "_open",
-        "_settings",
         "_wire",
         "closed",
         "conduct",
@@ -49,7 +49,7 @@ class Connection:
         self.conduct = Conduct(settings)
         self._wire = wire
         self._flusher = flusher
-        self._settings = settings
+        self._max_unsent_bytes = settings.max_unsent_bytes
         self._open = False
         self._expiry: asyncio.TimerHandle | None = None
         self.renew(identity)
@@ -77,26 +77,21 @@ class Connection:
         self.outbox.append(frame)
 
     def flush(self) -> None:
-        """Write all that is queued, or close a client that does not read what it was sent.
-
-        A client that has read everything may get one turn's frames of any size.
-        """
-        if self._open and self.outbox:
+        """Write all that is queued, or close a client that does not read what it was sent."""
+        outbox = self.outbox
+        if self._open and outbox and not self._wire.write(outbox, self._max_unsent_bytes):
             owed = self._wire.unsent_bytes()
-            if owed and owed + sum(map(len, self.outbox)) > self._settings.max_unsent_bytes:
-                log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=owed)
-                self.outbox.clear()
-                self.close(SLOW_CONSUMER)
-            else:
-                self._wire.write(self.outbox)
-        self.outbox.clear()
+            log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=owed)
+            outbox.clear()
+            self.close(SLOW_CONSUMER)
+        outbox.clear()
 
     def close(self, close: Close) -> None:
         """Say goodbye, after what is queued. Idempotent: the first reason stands."""
         if self.closed is not None:
             return
         if self._open and self.outbox:
-            self._wire.write(self.outbox)
+            self._wire.write(self.outbox, self._max_unsent_bytes)
         self._wire.close(close)
         self.lost(close)
 

@@ -39,8 +39,12 @@ class Wire(Protocol):
         Each is a ``websocket.receive``, or a ``websocket.disconnect`` as the last.
         """
 
-    def write(self, frames: Sequence[bytes]) -> None:
-        """Hand over frames in order; none once the connection is closing."""
+    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
+        """Hand over frames in order; none once the connection is closing.
+
+        Returns false, and does nothing, if the peer would then owe more than it may. One that has
+        taken everything may get frames of any size.
+        """
 
     def unsent_bytes(self) -> int:
         """Return how much of what was written the peer has not taken yet."""
@@ -93,12 +97,16 @@ class AsgiWire:
         event, self._event = self._event, None
         return () if event is None else (event,)
 
-    def write(self, frames: Sequence[bytes]) -> None:
-        """Queue all frames."""
+    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
+        """Queue all frames, unless that is too much."""
+        owed = self._unsent_bytes
+        if owed and owed + sum(map(len, frames)) > max_unsent_bytes:
+            return False
         if not self._closing:
             for frame in frames:
                 self._queue.put_nowait(frame)
                 self._unsent_bytes += len(frame)
+        return True
 
     def unsent_bytes(self) -> int:
         """Return the size of the queue's frames."""

@@ -74,7 +74,26 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     for good. Here every close has a deadline, also those that uvicorn begins.
     """
 
-    __slots__ = ("_cut_off", "_early", "_inbox", "_received_at", "_refusals", "_unparsed_bytes")
+    __slots__ = (
+        "_cut_off",
+        "_early",
+        "_inbox",
+        "_received_at",
+        "_refusals",
+        "_unparsed_bytes",
+        # uvicorn's own, asked for each message. With them, its other attributes are few enough (30)
+        # for CPython to keep their names once for all connections.
+        "close_sent",
+        "config",
+        "conn",
+        "handshake_complete",
+        "handshake_initiated",
+        "loop",
+        "queue",
+        "read_paused",
+        "transport",
+        "writable",
+    )
 
     def __init__(self, *args: Any, refusals: CountBy, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -222,10 +241,14 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         return self._inbox.take()
 
-    def write(self, frames: Sequence[bytes]) -> None:
-        """Write all frames in one go."""
+    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
+        """Write all frames in one go, unless that is too much."""
+        owed = self.transport.get_write_buffer_size()
+        if owed and owed + sum(map(len, frames)) > max_unsent_bytes:
+            return False
         if not self.close_sent and not self.transport.is_closing():
             self.transport.write(b"".join(frames))
+        return True
 
     def unsent_bytes(self) -> int:
         """Return the size of the transport's buffer."""

@@ -32,10 +32,12 @@ class RecordingWire:
         """Return nothing that matters here."""
         return ()
 
-    def write(self, frames: Sequence[bytes]) -> None:
-        """Note one write."""
-        if frames:
-            self.writes.append(list(frames))
+    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
+        """Note one write, unless the test has the client owe too much."""
+        if self.unsent >= max_unsent_bytes:
+            return False
+        self.writes.append(list(frames))
+        return True
 
     def unsent_bytes(self) -> int:
         """Return what the test has set."""

@@ -167,9 +167,9 @@ async def test_a_burst_of_one_client_leaves_turns_to_others(
     written: list[int] = []
     write = FrameProtocol.write
 
-    def note(protocol: FrameProtocol, frames: Sequence[bytes]) -> None:
+    def note(protocol: FrameProtocol, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
         written.append(len(frames))
-        write(protocol, frames)
+        return write(protocol, frames, max_unsent_bytes)
 
     client = await live.connect()
     monkeypatch.setattr(FrameProtocol, "write", note)

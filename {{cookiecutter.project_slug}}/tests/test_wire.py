@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.websockets import WebSocket
 
+from app.frame import text_frame
 from app.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
 from app.wire import Wire, asgi_wire
 from app.wire_uvicorn import FrameProtocol
@@ -105,6 +106,22 @@ async def test_a_stuck_reader_is_cut_off_and_others_go_on(service: Live) -> None
         await wait_until(lambda: len(manager) == 1)
         assert (await reader.ask(type="ping"))["type"] == "pong"
         await wait_until(lambda: is_gone(wire))
+
+
+async def test_a_peer_is_handed_no_more_than_it_may_owe(service: Live) -> None:
+    manager = service.service.manager
+    async with raw_client(await service.options("alice"), tls=service.tls):
+        await wait_until(lambda: len(manager) == 1)
+        (connection,) = manager
+        wire, frame = connection._wire, text_frame(b"x" * 60_000)
+        async with asyncio.timeout(DEADLINE_S):
+            while not wire.unsent_bytes():
+                assert wire.write([frame], 1)
+                await asyncio.sleep(0)
+        owed = wire.unsent_bytes()
+        assert not wire.write([frame], owed + len(frame) - 1)
+        assert wire.unsent_bytes() == owed
+        assert wire.write([frame], owed + len(frame))
 
 
 def is_gone(wire: weakref.ref[Wire]) -> bool:

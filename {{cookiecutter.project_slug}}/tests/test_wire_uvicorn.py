@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import sys
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -422,7 +423,7 @@ async def test_what_comes_after_the_services_close_is_ignored(
     peer: Peer, handled: list[str]
 ) -> None:
     peer.connection.close(TRY_AGAIN_LATER)
-    peer.protocol.write([text_frame(b"late")])
+    peer.protocol.write([text_frame(b"late")], sys.maxsize)
     await peer.send_pieces(masked(ping(1)) + masked(ping(2))[:-1])
     await peer.send_pieces(masked(ping(2))[-1:] + b"".join(fragments(ping(3), 4)))
     peer.client.send(masked_close(TRY_AGAIN_LATER.code))
@@ -512,7 +513,7 @@ async def test_a_client_hears_why_although_the_service_had_stopped_reading(
 async def test_a_peer_that_ends_the_connection_and_stays_is_cut_off(
     strict_service: Live, strict_peer: Peer, frame: bytes
 ) -> None:
-    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES])
+    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
     strict_peer.client.send(frame)
     await wait_until(lambda: len(strict_service.service.manager) == 0)
     assert strict_peer.protocol.unsent_bytes()
@@ -522,7 +523,7 @@ async def test_a_peer_that_ends_the_connection_and_stays_is_cut_off(
 async def test_a_peer_that_only_says_it_will_send_no_more_and_stays_is_cut_off(
     strict_service: Live, strict_peer: Peer
 ) -> None:
-    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES])
+    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
     strict_peer.client.send_eof()
     await wait_until(lambda: is_empty(strict_service))
 
@@ -531,7 +532,7 @@ async def test_a_peer_that_only_says_it_will_send_no_more_and_stays_is_cut_off(
 async def test_a_peer_that_answers_the_close_but_does_not_read_is_cut_off(
     strict_service: Live, strict_peer: Peer
 ) -> None:
-    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES])
+    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
     strict_peer.connection.close(SLOW_CONSUMER)
     await wait_until(lambda: len(strict_service.service.manager) == 0)
     await wait_until(lambda: not strict_service.server.server_state.tasks)
@@ -550,7 +551,7 @@ async def test_a_stuck_peer_is_cut_off_although_the_service_is_busy(
 ) -> None:
     strict_peer.client.send(masked(ping(1)))
     await wait_until(lambda: len(handled) == 1)
-    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES])
+    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
     if by_client:
         strict_peer.client.send(masked_close(1000))
     else:
@@ -561,7 +562,7 @@ async def test_a_stuck_peer_is_cut_off_although_the_service_is_busy(
 
 
 async def test_a_slow_peers_close_is_echoed_even_if_a_ping_comes_with_it(peer: Peer) -> None:
-    peer.protocol.write([text_frame(b"x" * MORE_THAN_THE_SYSTEM_TAKES)])
+    peer.protocol.write([text_frame(b"x" * MORE_THAN_THE_SYSTEM_TAKES)], sys.maxsize)
     await peer.send_pieces(masked(b"", PING) + masked_close(1000))
     assert (await peer.client.frame())[0] == TEXT
     assert await peer.client.close_code() == 1000
@@ -583,7 +584,7 @@ async def test_pongs_that_nobody_reads_do_not_pile_up(strict_peer: Peer) -> None
 async def test_a_peer_that_answers_no_ping_and_takes_no_close_is_cut_off() -> None:
     settings = make_settings(ws_ping_interval_s=0.05, ws_ping_timeout_s=0.05, close_timeout_s=0.1)
     async with run_service(settings, ws=CountingProtocol) as live, welcomed_peer(live) as peer:
-        peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES])
+        peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
         await wait_until(lambda: is_empty(live))
 
 

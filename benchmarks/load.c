@@ -31,11 +31,9 @@
 #define MARK_TIME 2
 #define MARK_SEQUENCE 22
 
-/* These four are repeated in load.py. */
+/* These two are repeated in load.py. */
 #define SUB_BUCKETS 64 /* in each power of two, so a latency is off by 1.6 % at most */
 #define BUCKETS (64 * SUB_BUCKETS)
-#define SLOTS 1200
-#define SLOT_NS (SECOND_NS / 10)
 
 enum { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
 enum { NO_STATUS = 1005, NO_CLOSE_FRAME = 1006 };
@@ -50,7 +48,6 @@ typedef struct {
     uint64_t other;      /* messages that are no delivery of this run */
     uint64_t closed;     /* connections that the server closed */
     uint64_t max_ns;
-    uint64_t slots[SLOTS]; /* deliveries in each tenth of a second */
     uint64_t latency[BUCKETS];
     char error[200]; /* the first one */
 } result;
@@ -300,8 +297,6 @@ static void on_delivery(load *l, int i, const uint8_t *mark) {
     r->received++;
     l->last_delivery = l->now;
     record_latency(r, l->now > sent_at ? l->now - sent_at : 0);
-    uint64_t slot = (l->now - l->start) / SLOT_NS;
-    if (slot < SLOTS) r->slots[slot]++;
     if (l->mode == ECHO) next_round(l, i);
 }
 

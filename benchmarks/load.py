@@ -27,11 +27,9 @@ ACCEPT = base64.b64encode(
 
 MARK = f"@T{'0' * 19}S{'0' * 10}@"
 
-# These four are repeated in load.c.
+# These two are repeated in load.c.
 SUB_BUCKETS = 64
 BUCKETS = 64 * SUB_BUCKETS
-SLOTS = 1200
-SLOT_S = 0.1
 
 NO_CLOSE_FRAME = 1006
 
@@ -48,7 +46,6 @@ class _Result(ctypes.Structure):
         ("other", ctypes.c_uint64),
         ("closed", ctypes.c_uint64),
         ("max_ns", ctypes.c_uint64),
-        ("slots", ctypes.c_uint64 * SLOTS),
         ("latency", ctypes.c_uint64 * BUCKETS),
         ("error", ctypes.c_char * 200),
     )
@@ -131,8 +128,6 @@ class Result:
     """The share of its core that the generator was busy with events."""
     p50_ms: float
     p99_ms: float
-    timeline: tuple[int, ...]
-    """Deliveries in each tenth of a second."""
     error: str
 
     @property
@@ -310,6 +305,5 @@ def _result(result: _Result, *, one_order: bool = True) -> Result:
         busy=result.busy,
         p50_ms=quantile_ms(buckets, 0.50),
         p99_ms=quantile_ms(buckets, 0.99),
-        timeline=tuple(result.slots),
         error=result.error.decode(errors="replace"),
     )

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from statistics import median
 
-from .load import SLOT_S, Dialect, Load, Result, payload
+from .load import Dialect, Load, Result, payload
 from .processes import Failed, Meter, Spent, forget_peak, memory_bytes, pinned
 from .results import Metric, Sample
 from .servers import Running, Server
@@ -14,6 +15,7 @@ from .servers import Running, Server
 MESSAGE_BYTES = 128
 LARGE_MESSAGE_BYTES = 4096
 ENDLESS = 10_000_000
+SLICES = 8
 
 DELIVERIES = Metric("deliveries/s")
 P50 = Metric("p50, ms", more_is_better=False, digits=2)
@@ -41,7 +43,7 @@ class Effort:
     every_server: bool
 
 
-QUICK = Effort(0.7, 0.4, 1.5, 4.0, connections=2_000, repeats_s=15.0, every_server=False)
+QUICK = Effort(0.7, 0.4, 1.5, 3.0, connections=2_000, repeats_s=15.0, every_server=False)
 FULL = Effort(1.2, 0.5, 4.0, 8.0, connections=5_000, repeats_s=240.0, every_server=True)
 
 
@@ -69,10 +71,17 @@ class Trial:
 
     @contextmanager
     def load(
-        self, count: int, *, echo: bool = False, dialect: Dialect | None = None
+        self,
+        count: int,
+        *,
+        echo: bool = False,
+        dialect: Dialect | None = None,
+        process: int | None = None,
     ) -> Iterator[Load]:
-        """Yield connections that are yet to be opened, spread over the server's processes."""
+        """Yield connections that are yet to be opened, to one process or spread over all."""
         server, ports = self.subject.server, self.running.ports
+        if process is not None:
+            ports = [ports[process]]
         dialect = dialect or self.subject.dialect or (server.echo if echo else server.dialect)
         path = server.echo_path if echo else server.path
         with pinned(self.generator_core), Load(dialect) as load:
@@ -87,6 +96,7 @@ class Trial:
         *,
         echo: bool = False,
         dialect: Dialect | None = None,
+        process: int | None = None,
         message_bytes: int = MESSAGE_BYTES,
     ) -> Iterator[Load]:
         """Yield open connections that have something to publish.
@@ -95,7 +105,7 @@ class Trial:
             Failed: not all of them can be opened.
 
         """
-        with self.load(count, echo=echo, dialect=dialect) as load:
+        with self.load(count, echo=echo, dialect=dialect, process=process) as load:
             connected = load.connect()
             if connected.missing:
                 message = f"{connected.received} of {count} connect: {connected.error}"
@@ -199,30 +209,49 @@ def memory(trial: Trial) -> Sample:
 
 
 def slow_consumer(members: int) -> Callable[[Trial], Sample]:
-    """Return what measures what one member that stops reading does to the others."""
+    """Return what measures what one member that stops reading does to the others.
+
+    A second process serves as many, of whom none stops. The two take turns, since the processor's
+    own pace changes more within seconds than what is to be measured.
+    """
 
     def measure(trial: Trial) -> Sample:
-        seconds, stalled, pids = trial.effort.slow_s, members - 1, trial.running.pids
-        with trial.connected(members, message_bytes=LARGE_MESSAGE_BYTES) as load:
-            load.fanout(ENDLESS, timeout_s=trial.effort.warm_up_s)
-            pace = _pace(load.fanout(ENDLESS, timeout_s=seconds / 4), members)
-            load.settle()
+        half_s, stalled, pids = trial.effort.slow_s / 2, members - 1, trial.running.pids[:1]
+        with ExitStack() as stack:
+            load, calm = (
+                stack.enter_context(
+                    trial.connected(members, process=number, message_bytes=LARGE_MESSAGE_BYTES)
+                )
+                for number in range(2)
+            )
+            for each in (load, calm):
+                _pace(each.fanout(ENDLESS, timeout_s=trial.effort.warm_up_s), members)
+                each.settle()
             load.stall(stalled)
             forget_peak(pids)
             before = memory_bytes(pids)
-            result = load.fanout(ENDLESS, quiet_s=0, timeout_s=seconds)
-            peak = memory_bytes(pids, peak=True)
             # What the system's own buffers hold comes first, and hides what the server does.
-            tail = result.timeline[int(seconds / 2 / SLOT_S) : int(seconds / SLOT_S)]
-            kept = sum(tail) / (len(tail) * SLOT_S) / (members - 1) / pace
+            result = load.fanout(ENDLESS, quiet_s=0, timeout_s=half_s)
+            kept = [
+                _rate(load, members - 1, half_s / SLICES) / _rate(calm, members, half_s / SLICES)
+                for _ in range(SLICES)
+            ]
+            peak = memory_bytes(pids, peak=True)
             load.stall(stalled, stalled=False)
             load.settle(0.5, timeout_s=5)
             growth = None if before is None or peak is None else (peak - before) / 1e6
             remark = f"the slow one: {load.ending(stalled)}"
             remarks = "; ".join(filter(None, [remark, result.error]))
-            return Sample({KEPT: 100 * kept, GROWTH: growth}, remarks, result.busy)
+            return Sample({KEPT: 100 * median(kept), GROWTH: growth}, remarks, result.busy)
 
     return measure
+
+
+def _rate(load: Load, readers: int, seconds: float) -> float:
+    """Return how often per second each reader gets something, for a moment."""
+    received = load.fanout(ENDLESS, quiet_s=0, timeout_s=seconds).received
+    load.settle(0.05)
+    return received / readers / seconds
 
 
 def bystanders(members: int, rate: float, *, flooded: int) -> Callable[[Trial], Sample]:

@@ -42,8 +42,8 @@ CAVEATS = """\
 - Echo is mostly what no server in Python can do without: the kernel's part, which the C loop shows,
   and the event loop's. With what is left, in the column of CPU, the service parses and checks each
   message, looks up a user and counts what is owed; the manager's echo returns the text unread.
-- Large messages settle on one of two paces, by how writes and reads happen to fall together. A
-  round that changes its pace halfway seems to keep half or twice as much beside the slow consumer.
+- The same writes may take a processor that is shared with others half as much time again for
+  seconds on end. So figures of one scenario compare, and those of two scenarios do less.
 - Memory is what the processes keep resident; buffers in the kernel come on top.
 - The Redis server shares the generator's core, and the two processes share the servers' core.
 - These servers do not do the same. The service checks tokens, validates every frame, bounds what a

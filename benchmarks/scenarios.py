@@ -230,14 +230,15 @@ SCENARIOS = (
     Scenario(
         "slow",
         "Beside a slow consumer",
-        "1 of 20 members stops reading messages of 4 KiB; what the others get in the second half "
-        "of the time, beside what they got before.",
+        "1 of 20 members stops reading messages of 4 KiB; what the others get, after a while, "
+        "beside what the members of a second process get, where nobody stops.",
         (KEPT, GROWTH),
         slow_consumer(20),
         _subjects(THIS, MANAGER),
         (Target(KEPT, at_least=95), Target(GROWTH, at_most=5)),
         only_full=_subjects(NODE_WS, *MORE),
         rounds=(2, 3),
+        processes=2,
         fresh=True,
     ),
 )

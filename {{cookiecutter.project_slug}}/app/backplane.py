@@ -39,7 +39,7 @@ class Envelope:
 
     def encode(self) -> bytes:
         """Return the envelope as JSON."""
-        return _adapters[type(self)].dump_json(self)
+        return _adapters[type(self)].serializer.to_json(self)
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:

@@ -65,12 +65,10 @@ class RoomEnvelope(Envelope):
     event: Literal["joined", "left"] | None = None
 
     @classmethod
-    def of(cls, envelope: Envelope, position: Position | None = None) -> Self:
+    def of(cls, envelope: Envelope, epoch: str | None = None, offset: int | None = None) -> Self:
         """Return the envelope with a place."""
-        kept = cls(sender=envelope.sender, data=envelope.data, exclude=envelope.exclude)
-        if position is not None:
-            kept.epoch, kept.offset = position.epoch, position.offset
-        return kept
+        sender, data, exclude = envelope.sender, envelope.data, envelope.exclude
+        return cls(sender, data, exclude, epoch=epoch, offset=offset)
 
     @property
     def position(self) -> Position | None:
@@ -206,7 +204,7 @@ class MemoryLog:
     def append(self, envelope: Envelope) -> RoomEnvelope:
         """Give a message its number and keep it."""
         self.offset += 1
-        kept = RoomEnvelope.of(envelope, self.position)
+        kept = RoomEnvelope.of(envelope, self.epoch, self.offset)
         payload = kept.encode()
         self._kept.append((monotonic(), payload))
         self.size_bytes += len(payload)

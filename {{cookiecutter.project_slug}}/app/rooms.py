@@ -93,9 +93,7 @@ class RoomPublication(Publication):
 def room_frame(room: str, envelope: RoomEnvelope) -> RoomMessage | Joined | Left:
     """Return what members get of an envelope."""
     if envelope.event is None or envelope.sender is None:
-        return RoomMessage(
-            sender=envelope.sender, data=envelope.data, room=room, offset=envelope.offset
-        )
+        return RoomMessage(envelope.sender, envelope.data, room=room, offset=envelope.offset)
     event = Joined if envelope.event == "joined" else Left
     return event(room=room, user=envelope.sender)
 
@@ -200,7 +198,7 @@ class Rooms:
         The future yields the message's offset, null without history, or fails with `Unavailable`
         if the message cannot be passed on.
         """
-        return self._history.publish(room, Envelope(sender=sender, data=data, exclude=exclude))
+        return self._history.publish(room, Envelope(sender, data, exclude))
 
     async def attendance(self, connection: Connection, name: str) -> Attendance:
         """Return who is in the room, on every node.

@@ -38,7 +38,9 @@ CAVEATS = """\
 - The C loop writes each message by itself. It is a bound for servers that do so, not for those that
   join messages.
 - At 100 messages per second nothing can be joined: everybody writes once for each member there, and
-  the service checks and counts besides.
+  the service checks and counts besides. Between two messages the processor sleeps, and then fetches
+  anew what each connection has in memory, which is little in C and much in Python and JavaScript:
+  the columns of CPU tell, beside those of one message at a time.
 - Echo is mostly what no server in Python can do without: the kernel's part, which the C loop shows,
   and the event loop's. With what is left, in the column of CPU, the service parses and checks each
   message, looks up a user and counts what is owed; the manager's echo returns the text unread.

@@ -49,7 +49,7 @@ class Envelope:
             ValidationError: it holds something else.
 
         """
-        envelope: Self = _adapters[cls].validate_json(payload)
+        envelope: Self = _adapters[cls].validator.validate_json(payload)
         return envelope
 
 

@@ -148,7 +148,7 @@ SCENARIOS = (
             *(Target(P99, at_most=1, beside=each.name) for each in (MANAGER, NODE_WS, *MORE)),
         ),
         only_full=_subjects(*MORE),
-        rounds=(2, 3),
+        rounds=(2, 5),
     ),
     Scenario(
         "fairness",
@@ -237,7 +237,7 @@ SCENARIOS = (
         _subjects(THIS, MANAGER),
         (Target(KEPT, at_least=95), Target(GROWTH, at_most=5)),
         only_full=_subjects(NODE_WS, *MORE),
-        rounds=(2, 3),
+        rounds=(1, 3),
         processes=2,
         fresh=True,
     ),

@@ -232,17 +232,22 @@ def slow_consumer(members: int) -> Callable[[Trial], Sample]:
             before = memory_bytes(pids)
             # What the system's own buffers hold comes first, and hides what the server does.
             result = load.fanout(ENDLESS, quiet_s=0, timeout_s=half_s)
-            kept = [
-                _rate(load, members - 1, half_s / SLICES) / _rate(calm, members, half_s / SLICES)
+            slice_s = half_s / SLICES
+            rates = [
+                (_rate(load, members - 1, slice_s), _rate(calm, members, slice_s))
                 for _ in range(SLICES)
             ]
             peak = memory_bytes(pids, peak=True)
             load.stall(stalled, stalled=False)
             load.settle(0.5, timeout_s=5)
+            if not all(calm_rate for _, calm_rate in rates):
+                message = "stops delivering where nobody is slow"
+                raise Failed(message)
+            kept = median(rate / calm_rate for rate, calm_rate in rates)
             growth = None if before is None or peak is None else (peak - before) / 1e6
             remark = f"the slow one: {load.ending(stalled)}"
             remarks = "; ".join(filter(None, [remark, result.error]))
-            return Sample({KEPT: 100 * median(kept), GROWTH: growth}, remarks, result.busy)
+            return Sample({KEPT: 100 * kept, GROWTH: growth}, remarks, result.busy)
 
     return measure
 

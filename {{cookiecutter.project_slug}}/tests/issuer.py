@@ -5,7 +5,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from functools import cache
 from typing import Any
 
@@ -76,10 +76,10 @@ class Issuer:
         """Answer one request, which whoever asks may give up at any time."""
         # The last is uvloop's way to say that nobody is there any more.
         with suppress(OSError, asyncio.IncompleteReadError, RuntimeError):
-            await reader.readuntil(b"\r\n\r\n")
-            self.fetches += 1
-            await self._answer(writer)
-            writer.close()
+            with closing(writer):
+                await reader.readuntil(b"\r\n\r\n")
+                self.fetches += 1
+                await self._answer(writer)
             await writer.wait_closed()
 
     async def _answer(self, writer: asyncio.StreamWriter) -> None:

@@ -187,9 +187,9 @@ def leftovers() -> Counter[str]:
     return kinds
 
 
-async def wait_until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
     """Wait for a condition of this process."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(deadline_s):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -25,6 +25,7 @@ from dev.chaos.faults import schedule
 from dev.chaos.ledger import Ledger, Membership, Totals
 from dev.chaos.trial import Trial, first_failure
 
+from .client import DEADLINE_S
 from .live import Live, wait_until
 from .test_bench import is_alive
 
@@ -295,8 +296,15 @@ def pids(trial: Trial) -> list[int]:
 async def under_way(trial: Trial) -> AsyncIterator[asyncio.Task[None]]:
     """Have the trial run until everybody is connected."""
     running = asyncio.create_task(trial.run(lambda progress: None))
-    await wait_until(lambda: running.done() or all(each.is_connected for each in trial.clients))
-    yield running
+    try:
+        await wait_until(
+            lambda: running.done() or all(each.is_connected for each in trial.clients),
+            DEADLINE_S * len(trial.processes),  # which start one after the other
+        )
+        yield running
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from websockets.typing import Subprotocol
 
 from dev.connect import ConnectOptions
 
-DEADLINE_S = 5.0
+DEADLINE_S = 15.0
+"""Only what hangs waits so long; on a busy machine, a process may take seconds to start."""
 
 Frame = dict[str, Any]
 

@@ -15,7 +15,7 @@ from .test_backplane_redis import settings_for, two_nodes
 from .test_idempotency import publish
 from .valkey import Valkey, run_valkey
 
-TIMEOUT_S = 0.3
+TIMEOUT_S = 1.0
 
 
 @pytest.fixture

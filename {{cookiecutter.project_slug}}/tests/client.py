@@ -12,8 +12,8 @@ from websockets.typing import Subprotocol
 
 from dev.connect import ConnectOptions
 
-DEADLINE_S = 15.0
-"""Only what hangs waits so long; on a busy machine, a process may take seconds to start."""
+DEADLINE_S = 5.0
+"""No longer than the service waits for clients by default: a limit that a test sets must hold."""
 
 Frame = dict[str, Any]
 

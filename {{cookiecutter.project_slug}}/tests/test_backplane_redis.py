@@ -44,9 +44,9 @@ async def valkey() -> AsyncIterator[Valkey]:
 
 
 def settings_for(server: Valkey | Proxy | str, **overrides: object) -> ServiceSettings:
-    """Return settings under which failures are noticed at once."""
+    """Return settings under which failures are noticed soon."""
     url = server if isinstance(server, str) else server.url
-    values = {"redis_timeout_s": 1.0, "redis_ping_interval_s": 0.2, "redis_retry_max_s": 0.2}
+    values = {"redis_ping_interval_s": 0.2, "redis_retry_max_s": 0.2}
     return make_settings(redis_url=url, **(values | overrides))
 
 

@@ -19,13 +19,13 @@ from app import policy_rooms
 from app.history import Position, RoomEnvelope
 from app.rooms import Room
 from bench.clients import Failure
+from bench.processes import START_S
 from dev.chaos import __main__
 from dev.chaos.client import Client, come_to_rest
 from dev.chaos.faults import schedule
 from dev.chaos.ledger import Ledger, Membership, Totals
 from dev.chaos.trial import Trial, first_failure
 
-from .client import DEADLINE_S
 from .live import Live, wait_until
 from .test_bench import is_alive
 
@@ -299,7 +299,7 @@ async def under_way(trial: Trial) -> AsyncIterator[asyncio.Task[None]]:
     try:
         await wait_until(
             lambda: running.done() or all(each.is_connected for each in trial.clients),
-            DEADLINE_S * len(trial.processes),  # which start one after the other
+            START_S * len(trial.processes),  # which start one after the other
         )
         yield running
     finally:

@@ -41,7 +41,7 @@ def run_node(
     cluster: Cluster, **overrides: object
 ) -> AbstractAsyncContextManager[tuple[RedisBackplane, list[str]]]:
     """Run a backplane; also yield a list that grows by one for each gap it tells of."""
-    return run_any_node(cluster.url, redis_cluster=True, redis_timeout_s=1.0, **overrides)
+    return run_any_node(cluster.url, redis_cluster=True, **overrides)
 
 
 class TestClusterBackplane(BackplaneContract):

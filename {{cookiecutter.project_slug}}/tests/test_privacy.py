@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
+from bench.processes import START_S
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
@@ -72,7 +73,7 @@ async def eavesdrop(
     environment |= {"PORT": "0", "LOG_LEVEL": "DEBUG"}
     async with run_process(cwd, **secrets, **environment) as process:
         assert process.stderr is not None
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(START_S):
             while "http://" not in overheard.printed:
                 overheard.printed += (await process.stderr.readline()).decode()
         overheard.port = int(overheard.printed.rpartition("http://127.0.0.1:")[2].split()[0])

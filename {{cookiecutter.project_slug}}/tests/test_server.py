@@ -22,6 +22,7 @@ from app.commands import Dispatcher
 from app.connection import Connection
 from app.protocol import SERVICE_RESTART, Close
 from app.server import DRAIN_BATCH, KEEPALIVE_IDLE_S
+from bench.processes import START_S
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
@@ -62,7 +63,7 @@ async def run_process(
 async def next_line(process: Process, pattern: str) -> re.Match[str]:
     """Return the match of the first line on standard error that matches."""
     assert process.stderr is not None
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(START_S):
         while line := (await process.stderr.readline()).decode():
             if match := re.search(pattern, line):
                 return match
@@ -95,7 +96,7 @@ async def test_it_serves_logs_nothing_private_and_drains_on_sigterm(tmp_path: Pa
 
 async def test_it_says_in_one_line_what_is_wrong_and_stops(tmp_path: Path) -> None:
     async with run_process(tmp_path, BACKEND_KEY="short", **sane_but_backend_key()) as process:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(START_S):
             output, errors = await process.communicate()
         assert process.returncode == 1
         assert output == b""

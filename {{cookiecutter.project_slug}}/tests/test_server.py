@@ -199,7 +199,8 @@ async def test_what_refuses_to_end_does_not_keep_the_process(tmp_path: Path) -> 
     async with run_process(tmp_path, program, **environment) as process:
         await next_line(process, "busy")
         process.send_signal(signal.SIGTERM)
-        await next_line(process, "the service did not stop in time")
+        async with asyncio.timeout(DEADLINE_S):  # sooner than by default
+            await next_line(process, "the service did not stop in time")
         assert await status(process) == 1
 
 

@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
-from app.flusher import FULL, SLICE, Flusher
+from app.flusher import BURST, FULL, SLICE, Flusher, Pacer
 
 from .client import DEADLINE_S
 
@@ -75,12 +76,47 @@ async def test_one_that_fails_does_not_stop_the_others() -> None:
             raise OSError
 
     flusher, flushed = Flusher(), list[str]()
-    reported = asyncio.Event()
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: reported.set())
-    flusher.waiting(None).extend([Failing(), Note("next", flushed)])
-    await catch_up(flusher)
+    with capture_logs() as lines:
+        flusher.waiting(None).extend([Failing(), Note("next", flushed)])
+        await catch_up(flusher)
     assert flushed == ["next"]
-    assert reported.is_set()
+    assert [line["event"] for line in lines] == ["flush failed"]
+
+
+async def test_catching_up_does_not_wait_for_what_others_add_meanwhile() -> None:
+    flusher, flushed = Flusher(), list[str]()
+    flooding = True
+
+    class Flood:
+        def flush(self) -> None:
+            if flooding:
+                flusher.waiting("flood").append(self)
+
+    flusher.waiting("flood").append(Flood())
+    flusher.waiting("mine").append(Note("mine", flushed))
+    await catch_up(flusher)
+    assert flushed == ["mine"]
+    flooding = False
+    await catch_up(flusher)
+
+
+async def test_a_pacer_waits_for_what_its_own_origin_has_handed_out() -> None:
+    flusher, flushed = Flusher(), list[str]()
+    pacer = Pacer(flusher)
+    flusher.waiting("others", 10 * FULL).append(Note("others", flushed))
+    await pacer.deliver(lambda: flusher.waiting("mine", FULL - 1).append(Note("first", flushed)))
+    assert flushed == []
+    await pacer.deliver(lambda: flusher.waiting("mine").append(Note("second", flushed)))
+    assert flushed == ["others", "first", "second"]
+
+
+async def test_a_pacer_gives_everybody_a_turn_after_a_burst() -> None:
+    pacer = Pacer(Flusher())
+    turns: list[int] = []
+    for number in range(2 * BURST):
+        asyncio.get_running_loop().call_soon(turns.append, number)
+        await pacer.deliver(lambda: None)
+        assert len(turns) == (number + 1) // BURST * BURST
 
 
 @pytest.mark.parametrize("count", [1, SLICE - 1, SLICE, SLICE + 1])

@@ -20,8 +20,9 @@ from pydantic import ValidationError
 from .backplane import Channel, Envelope, OnGap, Subscription
 from .client_redis import FAILURES, REFUSALS, Listener, RedisClient, RedisSettings, explain
 from .errors import Misconfigured, Unavailable
-from .flusher import Flusher, Pacer
+from .flusher import Flusher
 from .metrics import Metrics
+from .pacer_redis import Pacer
 from .protocol import ServerFrame
 from .publisher_redis import SEPARATOR, PlainPublish, RedisPublisher
 

@@ -108,7 +108,7 @@ class CommandRouter:
     def disconnected(self, observer: Observer) -> Observer:
         """Register a function that runs when a connection has ended, however it ended.
 
-        It has left its rooms by then, and nobody finds it any more.
+        It has left everything by then.
         """
         self.on_disconnect.append(_check_async(observer))
         return observer

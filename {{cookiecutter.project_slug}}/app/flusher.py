@@ -6,9 +6,9 @@ handled first and shares the write, and a write costs much more than a frame in 
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import ParamSpec, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -30,8 +30,6 @@ STALLED_S = 5.0
 """A flush that is due for longer than this will not happen any more."""
 
 log = structlog.stdlib.get_logger(__name__)
-
-P = ParamSpec("P")
 
 
 class Flushable(Protocol):
@@ -161,27 +159,3 @@ class Flusher:
                 self._waiters.append((turn, written))
             elif not written.done():
                 written.set_result(None)
-
-
-class Pacer:
-    """Lets everybody else have a turn after enough messages of one origin, such as Redis.
-
-    It waits for what this origin has handed out, never for what others have.
-    """
-
-    def __init__(self, flusher: Flusher) -> None:
-        self._flusher = flusher
-        self._delivered = 0
-        self._handed_out = 0
-
-    async def deliver(self, deliver: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Deliver one message, and give way if it is time to."""
-        before = self._flusher.handed_out
-        deliver(*args, **kwargs)
-        self._handed_out += self._flusher.handed_out - before
-        self._delivered += 1
-        if self._handed_out >= FULL:
-            self._handed_out = 0
-            await self._flusher.catch_up()
-        elif self._delivered % BURST == 0:
-            await asyncio.sleep(0)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from app.flusher import BURST, FULL, SLICE, Flusher, Pacer
+from app.flusher import FULL, SLICE, Flusher
 
 from .client import DEADLINE_S
 
@@ -98,25 +98,6 @@ async def test_catching_up_does_not_wait_for_what_others_add_meanwhile() -> None
     assert flushed == ["mine"]
     flooding = False
     await catch_up(flusher)
-
-
-async def test_a_pacer_waits_for_what_its_own_origin_has_handed_out() -> None:
-    flusher, flushed = Flusher(), list[str]()
-    pacer = Pacer(flusher)
-    flusher.waiting("others", 10 * FULL).append(Note("others", flushed))
-    await pacer.deliver(lambda: flusher.waiting("mine", FULL - 1).append(Note("first", flushed)))
-    assert flushed == []
-    await pacer.deliver(lambda: flusher.waiting("mine").append(Note("second", flushed)))
-    assert flushed == ["others", "first", "second"]
-
-
-async def test_a_pacer_gives_everybody_a_turn_after_a_burst() -> None:
-    pacer = Pacer(Flusher())
-    turns: list[int] = []
-    for number in range(2 * BURST):
-        asyncio.get_running_loop().call_soon(turns.append, number)
-        await pacer.deliver(lambda: None)
-        assert len(turns) == (number + 1) // BURST * BURST
 
 
 @pytest.mark.parametrize("count", [1, SLICE - 1, SLICE, SLICE + 1])

@@ -1,5 +1,6 @@
 """How things are measured: one function for each kind of question."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median
 
-from .load import Dialect, Load, Result, payload
+from .load import MARK, Dialect, Load, Result, payload
 from .processes import Failed, Meter, Spent, forget_peak, memory_bytes, pinned
 from .results import Metric, Sample
-from .servers import Running, Server
+from .servers import SERVICE_PINGS, Running, Server
 
 MESSAGE_BYTES = 128
 LARGE_MESSAGE_BYTES = 4096
@@ -27,6 +28,7 @@ MEMORY = Metric("KiB per connection", more_is_better=False, digits=1)
 KEPT = Metric("% kept by the others", digits=1)
 GROWTH = Metric("MB grown", more_is_better=False, digits=1)
 FLOOD = Metric("flood, deliveries/s")
+BUSY = Metric("pongs/s of the others")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,9 @@ class Trial:
         return Meter(self.running.pids, self.running.core)
 
 
+Measure = Callable[[Trial], Sample]
+
+
 def _sample(result: Result, spent: Spent, values: dict[Metric, float | None]) -> Sample:
     if result.received and spent.cpu_s is not None:
         values[CPU] = spent.cpu_s / result.received * 1e6
@@ -133,7 +138,7 @@ def _pace(warm_up: Result, connections: int) -> float:
     return warm_up.per_second / connections
 
 
-def fanout(members: int, window: int) -> Callable[[Trial], Sample]:
+def fanout(members: int, window: int) -> Measure:
     """Return what measures deliveries with at most a window of messages under way."""
 
     def measure(trial: Trial) -> Sample:
@@ -153,7 +158,7 @@ def fanout(members: int, window: int) -> Callable[[Trial], Sample]:
     return measure
 
 
-def latency(members: int, rate: float) -> Callable[[Trial], Sample]:
+def latency(members: int, rate: float) -> Measure:
     """Return what measures how long deliveries take at a fixed rate of messages per second."""
 
     def measure(trial: Trial) -> Sample:
@@ -168,7 +173,7 @@ def latency(members: int, rate: float) -> Callable[[Trial], Sample]:
     return measure
 
 
-def echo(connections: int) -> Callable[[Trial], Sample]:
+def echo(connections: int) -> Measure:
     """Return what measures round trips of connections that hear from themselves."""
 
     def measure(trial: Trial) -> Sample:
@@ -208,7 +213,7 @@ def memory(trial: Trial) -> Sample:
     return Sample({MEMORY: (after - before) / trial.effort.connections / 1024})
 
 
-def slow_consumer(members: int) -> Callable[[Trial], Sample]:
+def slow_consumer(members: int) -> Measure:
     """Return what measures what one member that stops reading does to the others.
 
     A second process serves as many, of whom none stops. The two take turns, since the processor's
@@ -259,7 +264,7 @@ def _rate(load: Load, readers: int, seconds: float) -> float:
     return received / readers / seconds
 
 
-def bystanders(members: int, rate: float, *, flooded: int) -> Callable[[Trial], Sample]:
+def bystanders(members: int, rate: float, *, flooded: int) -> Measure:
     """Return what measures latency beside a flood to so many others, if the subject has one.
 
     Both loads share the generator's core, so the delays are the server's and their own.
@@ -278,6 +283,33 @@ def bystanders(members: int, rate: float, *, flooded: int) -> Callable[[Trial], 
             result = load.fanout(int(rate * trial.effort.latency_s), rate=rate)
             per_second = None if flooding is None else flooding.result().per_second
             values = {P99: result.p99_ms, P50: result.p50_ms, FLOOD: per_second}
+            return Sample(values, result.complaint)
+
+    return measure
+
+
+def among_busy_clients(members: int, rate: float, *, others: int, pings: float) -> Measure:
+    """Return what measures latency in a room while others ping so often per second, each.
+
+    Both loads share the generator's core, so the delays are the server's and their own.
+    """
+
+    def measure(trial: Trial) -> Sample:
+        with (
+            trial.connected(members) as load,
+            trial.connected(others, dialect=SERVICE_PINGS) as busy,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            busy.publish(json.dumps(MARK))
+            for each in (load, busy):
+                each.sleep()
+            seconds = trial.effort.latency_s + 2 * trial.effort.warm_up_s
+            pinging = pool.submit(
+                busy.fanout, ENDLESS, rate=others * pings, publishers=others, timeout_s=seconds
+            )
+            load.fanout(int(rate * trial.effort.warm_up_s), rate=rate)
+            result = load.fanout(int(rate * trial.effort.latency_s), rate=rate)
+            values = {P50: result.p50_ms, P99: result.p99_ms, BUSY: pinging.result().per_second}
             return Sample(values, result.complaint)
 
     return measure

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .measurements import (
+    BUSY,
     CONNECTS,
     CPU,
     DELIVERIES,
@@ -16,6 +17,7 @@ from .measurements import (
     ROUND_TRIPS,
     Subject,
     Trial,
+    among_busy_clients,
     bystanders,
     connect,
     echo,
@@ -226,6 +228,22 @@ SCENARIOS = (
         processes=2,
         redis=True,
         plotted=False,
+    ),
+    *(
+        Scenario(
+            f"redis-busy-{others}",
+            f"A room beside {others:,} busy clients, with Redis",
+            f"20 messages per second to a room with 2 members, while {others:,} clients ping 30 "
+            "times a second each. Both loads share the generator's core, and wait for it.",
+            (P50, P99, BUSY),
+            among_busy_clients(2, rate=20, others=others, pings=30),
+            (Subject(THIS, THIS.name, THIS.title, SERVICE_ROOM),),
+            (Target(P50, at_most=100),),
+            rounds=(1, 3),
+            redis=True,
+            plotted=False,
+        )
+        for others in (1_000, 2_000)
     ),
     Scenario(
         "slow",

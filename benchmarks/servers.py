@@ -58,6 +58,7 @@ SERVICE_ECHO = Dialect(
     asked=SERVICE.asked,
     answer=SERVICE.answer,
 )
+SERVICE_PINGS = replace(SERVICE, envelope='{"type":"ping","id":{data}}')
 # Engine.IO 4 and Socket.IO 5: https://socket.io/docs/v4/socket-io-protocol/
 SOCKET_IO = Dialect(
     greeting=(Expect("0{"), Send("40"), Expect("40"), Send('420["join"]'), Expect("430")),

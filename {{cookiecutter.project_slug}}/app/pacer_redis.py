@@ -1,4 +1,4 @@
-"""How fast messages are taken from Redis: as fast as they come, but others have their turns, too."""
+"""How fast messages are taken from Redis: as they come, but others have their turns, too."""
 
 import asyncio
 from collections.abc import Callable

@@ -301,8 +301,7 @@ def among_busy_clients(members: int, rate: float, *, others: int, pings: float) 
             ThreadPoolExecutor(1) as pool,
         ):
             busy.publish(json.dumps(MARK))
-            for each in (load, busy):
-                each.sleep()
+            load.sleep()
             seconds = trial.effort.latency_s + 2 * trial.effort.warm_up_s
             pinging = pool.submit(
                 busy.fanout, ENDLESS, rate=others * pings, publishers=others, timeout_s=seconds

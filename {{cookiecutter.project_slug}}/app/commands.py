@@ -11,7 +11,7 @@ import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
 from .connection import Connection
-from .errors import BadRequest, CommandError, InternalError, Rejected, UnknownType
+from .errors import BadRequest, CommandError, InternalError, Rejected, UnknownType, declared
 from .metrics import Metrics
 from .protocol import Command, CommandHead, Ok, Reply, ServerFrame
 from .service import Service
@@ -108,7 +108,10 @@ class Dispatcher:
         self._handlers = router.handlers
         self._handled = metrics.count("commands", "Commands that clients gave.")
         self._failed = metrics.count_by(
-            "code", "command_errors", "Commands that were answered with an error."
+            ("code",),
+            "command_errors",
+            "Commands that were answered with an error.",
+            known=((code,) for code in declared(CommandError, "code", str)),
         )
 
     async def dispatch(
@@ -179,8 +182,7 @@ class Dispatcher:
         self, connection: Connection, refusal: CommandError, command_id: str | None
     ) -> None:
         self._failed.add(refusal.code)
-        if connection.conduct.last_refusal != refusal.code:  # many of a kind are one line
-            connection.conduct.last_refusal = refusal.code
+        if connection.conduct.is_first_refusal(refusal.code):
             log.info("commands refused", code=refusal.code)
         connection.send(refusal.reply(command_id))
 

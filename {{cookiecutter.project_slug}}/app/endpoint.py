@@ -1,7 +1,7 @@
 """One connection's life: admit, authenticate, welcome, receive and dispatch, clean up."""
 
 from asyncio import Future, wait
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -10,18 +10,22 @@ import structlog
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
+from . import protocol
 from .admission import network_of
 from .auth import Identity
 from .commands import CommandRouter, Dispatcher, Observer
 from .connection import Connection
-from .errors import Refused, Rejected, Stopping
+from .errors import Refused, Rejected, Stopping, declared
 from .flusher import FEW
+from .metrics import OTHER
 from .protocol import (
+    CLIENT_CODES,
     INTERNAL_ERROR,
     NO_STATUS,
     SERVICE_RESTART,
     SUBPROTOCOL,
     UNSUPPORTED_DATA,
+    ClientClose,
     Close,
     Welcome,
 )
@@ -43,13 +47,25 @@ class Endpoint:
         metrics = service.metrics
         self._dispatcher = Dispatcher(router, metrics)
         self._refused = metrics.count_by(
-            "status", "handshakes_refused", "Handshakes answered with an HTTP status."
+            ("status",),
+            "handshakes_refused",
+            "Handshakes answered with an HTTP status.",
+            known=((status,) for status in declared(Refused, "status", int)),
         )
         self._rejected = metrics.count_by(
-            "code", "connections_rejected", "Connections closed in place of a welcome."
+            ("code",),
+            "connections_rejected",
+            "Connections closed in place of a welcome.",
+            known=((close.code,) for close in declared(Rejected, "close_as", Close)),
         )
         self._opened = metrics.count("connections_opened", "Connections that began.")
-        self._closed = metrics.count_by("code", "connections_closed", "Connections that ended.")
+        self._closed = metrics.count_by(
+            ("by", "code"),
+            "connections_closed",
+            "Connections that ended, closed by the server, or by the client: it has left, is lost, "
+            "or broke the protocol.",
+            known=known_ends(),
+        )
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
@@ -122,11 +138,13 @@ class Endpoint:
             self._service.manager.remove(connection)
             if welcomed:
                 await self._tell(self._router.on_disconnect, connection)
-            code = connection.closed and connection.closed.code
-            self._closed.add(code)
+            end = connection.closed or SERVICE_RESTART
+            by, counted_code = end_labels(end)
+            self._closed.add(by, counted_code)
             log.info(
                 "connection closed",
-                code=code,
+                by=by,
+                code=end.code,
                 seconds=round(monotonic() - opened_at, 3),
             )
 
@@ -145,7 +163,7 @@ class Endpoint:
                         unanswered = await self._dispatcher.dispatch(service, connection, text)
                 elif event["type"] == "websocket.disconnect":
                     code = int(event.get("code") or NO_STATUS)  # the library's are of an enum
-                    connection.lost(Close(code, "closed by the client"))
+                    connection.lost(ClientClose(code, "closed by the client"))
                 else:
                     connection.close(UNSUPPORTED_DATA)
                 handled += 1
@@ -187,3 +205,22 @@ class Endpoint:
             limits=settings.limits(),
             expires_at=connection.identity.expires_at,
         )
+
+
+def end_labels(close: Close) -> tuple[str, object]:
+    """Return what a connection's end counts as: ``server`` or ``client``, and the code.
+
+    Clients can send nearly any code, 1011 among them, which would look like an internal error.
+    """
+    if not isinstance(close, ClientClose):
+        return "server", close.code
+    return "client", close.code if close.code in CLIENT_CODES else OTHER
+
+
+def known_ends() -> Iterator[tuple[str, object]]:
+    """Yield the labels of all ends that can be told before one happens."""
+    for code in (*CLIENT_CODES, OTHER):
+        yield "client", code
+    constants = (value for value in vars(protocol).values() if isinstance(value, Close))
+    for close in (*constants, *declared(Rejected, "close_as", Close)):
+        yield "server", close.code

@@ -103,7 +103,8 @@ class Endpoint:
             return None
         except Rejected as rejection:
             # A browser learns nothing from a refused handshake, but it can read a close code.
-            log.info("connection rejected", reason=rejection.close_as.reason)
+            reason = rejection.close_as.reason
+            log.info("connection rejected", reason=reason, cause=rejection.cause)
             self._rejected.add(rejection.close_as.code)
             await websocket.accept(subprotocol)
             await websocket.close(*rejection.close_as)

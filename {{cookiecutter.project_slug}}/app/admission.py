@@ -35,6 +35,11 @@ class Admission:
         self._taken_from: dict[str, int] = {}
         self._handshakes_until = 0.0  # at the highest rate allowed, see `conduct`
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody has a place."""
+        return self._taken == 0
+
     def enter(self, network: str | None) -> None:
         """Take a place, for a client from this network, null if the server cannot tell.
 

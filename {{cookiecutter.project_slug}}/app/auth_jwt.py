@@ -208,7 +208,7 @@ class JwtAuthenticator:
         scheme, _, token = handshake.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return token.strip()
-        for subprotocol in handshake.scope["subprotocols"]:
+        for subprotocol in handshake.scope.get("subprotocols", ()):  # requests have none
             if subprotocol.startswith("bearer."):
                 return str(subprotocol).removeprefix("bearer.")
         if self._settings.jwt_allow_query:

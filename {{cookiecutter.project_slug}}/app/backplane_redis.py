@@ -9,7 +9,7 @@ published in between is lost.
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +20,9 @@ from pydantic import ValidationError
 from .backplane import Channel, Envelope, OnGap, Subscription
 from .client_redis import FAILURES, REFUSALS, Listener, RedisClient, RedisSettings, explain
 from .errors import Misconfigured, Unavailable
+from .flusher import Flusher
 from .metrics import Metrics
+from .pacer_redis import Pacer
 from .protocol import ServerFrame
 from .publisher_redis import SEPARATOR, PlainPublish, RedisPublisher
 
@@ -57,8 +59,7 @@ class RedisBackplane:
         client: RedisClient,
         settings: RedisSettings,
         metrics: Metrics,
-        *,
-        catch_up: Callable[[], Awaitable[None]],
+        flusher: Flusher,
     ) -> None:
         self.client = client
         self.timeout_s = settings.redis_timeout_s
@@ -69,7 +70,7 @@ class RedisBackplane:
             failures=metrics.count("redis_publish_failures", "Messages Redis did not take."),
         )
         self._prefix = settings.redis_prefix
-        self._catch_up = catch_up
+        self._flusher = flusher
         self._ping_interval_s = settings.redis_ping_interval_s
         self._retry_max_s = settings.redis_retry_max_s
         self._gap_listeners: list[OnGap] = []
@@ -214,6 +215,7 @@ class RedisBackplane:
             await listener.has_changed.wait()
 
     async def _read(self, listener: Listener) -> None:
+        pacer = Pacer(self._flusher)
         while True:
             message = await listener.receive(self._ping_interval_s)
             if message is None:  # nobody speaks, or nobody is there
@@ -226,8 +228,7 @@ class RedisBackplane:
             if message["type"] in {"subscribe", "ssubscribe"}:
                 self._confirm(self._channel(message))
             elif message["type"] in {"message", "smessage"}:
-                self._deliver(self._channel(message), message["data"])
-                await self._catch_up()
+                await pacer.deliver(self._deliver, self._channel(message), message["data"])
 
     def _channel(self, message: dict[str, Any]) -> Channel:
         return Channel(message["channel"].decode().removeprefix(self._prefix)[1:-1])

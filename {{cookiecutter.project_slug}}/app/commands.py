@@ -1,9 +1,10 @@
 """From a client's frame to the function that handles it, and back to the one answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
+from inspect import iscoroutinefunction
 from operator import or_
 from typing import Annotated, Any, TypeVar
 
@@ -11,7 +12,18 @@ import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
 from .connection import Connection
-from .errors import BadRequest, CommandError, InternalError, Rejected, UnknownType, declared
+from .errors import (
+    BadRequest,
+    CommandError,
+    ConnectionEnded,
+    InternalError,
+    Rejected,
+    TimedOut,
+    Unavailable,
+    UnknownType,
+    declared,
+)
+from .guard import FAILURES
 from .metrics import Metrics
 from .protocol import Command, CommandHead, Ok, Reply, ServerFrame
 from .service import Service
@@ -19,8 +31,16 @@ from .service import Service
 log = structlog.stdlib.get_logger(__name__)
 
 C = TypeVar("C", bound=Command)
-Handler = Callable[[Service, Connection, C], Awaitable["Reply | Followed | Later | None"]]
-Observer = Callable[[Service, Connection], Awaitable[None]]
+F = TypeVar("F", bound=Callable[..., Any])
+Handler = Callable[[Service, Connection, C], Coroutine[Any, Any, "Reply | Followed | Later | None"]]
+Observer = Callable[[Service, Connection], Coroutine[Any, Any, None]]
+
+FAILED = InternalError("the command failed inside the service")
+
+EXPECTED: dict[type[Exception], CommandError] = {
+    OSError: Unavailable("something that the service needs does not answer just now"),
+}
+"""What clients are told of failures that any handler may have: no connection, a time-out."""
 
 
 @dataclass(slots=True)
@@ -54,10 +74,15 @@ class Followed:
 
 
 class CommandRouter:
-    """Collects handlers by the command they take, and observers of connections."""
+    """Collects handlers by the command they take, and observers of connections.
+
+    ``failures`` says what clients are told when a handler raises an exception of a kind, or of one
+    derived from it. A failure that nobody has foreseen is `InternalError`.
+    """
 
     def __init__(self) -> None:
         self.handlers: dict[type[Command], Handler[Any]] = {}
+        self.failures: dict[type[Exception], CommandError] = {}
         self.on_connect: list[Observer] = []
         self.on_disconnect: list[Observer] = []
 
@@ -65,7 +90,9 @@ class CommandRouter:
         """Register a handler: ``async def handler(service, connection, command) -> Reply | None``.
 
         The client gets what the handler returns, `Later` or `Followed` by more if it says so; null
-        means a plain `Ok`. To refuse, raise a `CommandError`.
+        means a plain `Ok`. To refuse, raise a `CommandError`; to close the connection, raise a
+        `Rejected`. A handler that waits longer than ``HANDLER_TIMEOUT_S`` is cancelled, and so is
+        one whose connection has ended.
         """
 
         def register(handler: Handler[C]) -> Handler[C]:
@@ -75,19 +102,23 @@ class CommandRouter:
         return register
 
     def connected(self, observer: Observer) -> Observer:
-        """Register a function that runs after ``welcome``."""
-        self.on_connect.append(observer)
+        """Register a function that runs after ``welcome``; it may close by raising `Rejected`."""
+        self.on_connect.append(_check_async(observer))
         return observer
 
     def disconnected(self, observer: Observer) -> Observer:
-        """Register a function that runs when a connection has ended, however it ended."""
-        self.on_disconnect.append(observer)
+        """Register a function that runs when a connection has ended, however it ended.
+
+        It has left everything by then.
+        """
+        self.on_disconnect.append(_check_async(observer))
         return observer
 
     def include(self, other: "CommandRouter") -> None:
         """Take over all that another router collected."""
         for model, handler in other.handlers.items():
             self._add(model, handler)
+        self.failures |= other.failures
         self.on_connect += other.on_connect
         self.on_disconnect += other.on_disconnect
 
@@ -95,17 +126,26 @@ class CommandRouter:
         if model in self.handlers:
             msg = f"{model.__name__} has a handler already"
             raise ValueError(msg)
-        self.handlers[model] = handler
+        self.handlers[model] = _check_async(handler)
+
+
+def _check_async(function: F) -> F:
+    if not iscoroutinefunction(function):
+        msg = f"{function!r} must be declared with async def"
+        raise TypeError(msg)
+    return function
 
 
 class Dispatcher:
     """Validates each frame once, against all commands of a router, and calls the handler."""
 
-    def __init__(self, router: CommandRouter, metrics: Metrics) -> None:
+    def __init__(self, router: CommandRouter, metrics: Metrics, timeout_s: float) -> None:
         models: Any = reduce(or_, router.handlers)
         commands: TypeAdapter[Any] = TypeAdapter(Annotated[models, Field(discriminator="type")])
         self._validator = commands.validator
         self._handlers = router.handlers
+        self._failures = EXPECTED | router.failures
+        self._timeout_s = timeout_s
         self._handled = metrics.count("commands", "Commands that clients gave.")
         self._failed = metrics.count_by(
             ("code",),
@@ -126,57 +166,69 @@ class Dispatcher:
         try:
             connection.conduct.pace(frame)
             command = self._validator.validate_json(frame)
-        except (ValidationError, CommandError, Rejected) as fault:
+        except Exception as fault:
             self._refuse_frame(connection, frame, fault)
             return None
         connection.conduct.errors_in_a_row = 0
         try:
-            reply = await self._handlers[type(command)](service, connection, command)
-            if isinstance(reply, Later):
-                if not reply.passed_on.done():
-                    answer = partial(self._answer_later, connection, command, reply)
-                    reply.passed_on.add_done_callback(answer)
-                    return reply.passed_on
-                reply = reply.reply()
-            if isinstance(reply, Followed):
-                _answer(connection, command, reply.reply)
-                for following in reply.frames:
-                    connection.send(following)
-            else:
-                _answer(connection, command, reply)
-        except CommandError as refusal:
-            self._refuse(connection, refusal, command.id)
-        except Exception:
-            log.exception("handler failed", type=command.type)
-            failure = InternalError("the command failed inside the service")
-            self._refuse(connection, failure, command.id)
+            call = self._handlers[type(command)](service, connection, command)
+            answer = await connection.guard.run(call, self._timeout_s)
+            if isinstance(answer, Later):
+                if not answer.passed_on.done():
+                    self._answer_later(connection, command, answer)
+                    return answer.passed_on
+                answer = answer.reply()
+            _answer(connection, command, answer)
+        except Exception as failure:
+            self._fail(connection, command, failure)
         return None
 
-    def _answer_later(
-        self,
-        connection: Connection,
-        command: Command,
-        later: Later,
-        passed_on: asyncio.Future[Any],
-    ) -> None:
-        try:
-            _answer(connection, command, later.reply())
-        except CommandError as refusal:
-            self._refuse(connection, refusal, command.id)
+    def _answer_later(self, connection: Connection, command: Command, later: Later) -> None:
+        def answer(passed_on: asyncio.Future[Any]) -> None:
+            deadline.cancel()
+            try:
+                _answer(connection, command, later.reply())
+            except FAILURES as failure:
+                self._fail(connection, command, failure)
 
-    def _refuse_frame(
-        self, connection: Connection, frame: str, fault: ValidationError | CommandError | Rejected
-    ) -> None:
+        def give_up() -> None:
+            later.passed_on.remove_done_callback(answer)
+            self._fail(connection, command, TimedOut())
+
+        deadline = asyncio.get_running_loop().call_later(self._timeout_s, give_up)
+        later.passed_on.add_done_callback(answer)
+
+    def _refuse_frame(self, connection: Connection, frame: str, fault: Exception) -> None:
         if isinstance(fault, Rejected):
             connection.close(fault.close_as)
         elif isinstance(fault, CommandError):
             self._refuse(connection, fault, _saved_id(frame))
-        else:
+        elif isinstance(fault, ValidationError):
             self._refuse(connection, _command_error(fault), _saved_id(frame))
             try:
                 connection.conduct.count_error()
             except Rejected as rejection:
                 connection.close(rejection.close_as)
+        else:  # a validator of the team's has raised it
+            log.error("validator failed", exc_info=fault)
+            self._refuse(connection, FAILED, _saved_id(frame))
+
+    def _fail(self, connection: Connection, command: Command, failure: BaseException) -> None:
+        if isinstance(failure, ConnectionEnded):
+            return  # nobody is there to be told
+        if isinstance(failure, Rejected):
+            connection.close(failure.close_as)
+            return
+        if isinstance(failure, CommandError):
+            refusal = failure
+        else:
+            refusal = self._expected(failure) or FAILED
+            log.error("handler failed", type=command.type, code=refusal.code, exc_info=failure)
+        self._refuse(connection, refusal, command.id)
+
+    def _expected(self, failure: BaseException) -> CommandError | None:
+        kinds = (kind for kind in type(failure).__mro__ if kind in self._failures)
+        return next((self._failures[kind] for kind in kinds), None)
 
     def _refuse(
         self, connection: Connection, refusal: CommandError, command_id: str | None
@@ -187,12 +239,16 @@ class Dispatcher:
         connection.send(refusal.reply(command_id))
 
 
-def _answer(connection: Connection, command: Command, reply: Reply | None) -> None:
+def _answer(connection: Connection, command: Command, answer: Reply | Followed | None) -> None:
+    reply, following = (
+        (answer.reply, answer.frames) if isinstance(answer, Followed) else (answer, ())
+    )
     if command.id is None and (reply is None or reply.only_with_id):
+        connection.send(*following)
         return
     reply = reply or Ok()
     reply.id = command.id
-    connection.send(reply)
+    connection.send(reply, *following)
 
 
 def _command_error(failure: ValidationError) -> CommandError:

@@ -10,7 +10,8 @@ from .auth import Identity
 from .conduct import Conduct
 from .flusher import Flusher
 from .frame import text_frame
-from .protocol import EXPIRED, SLOW_CONSUMER, Close, ServerFrame
+from .guard import Guard
+from .protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
 from .settings import Settings
 from .wire import Wire
 
@@ -20,8 +21,10 @@ log = structlog.stdlib.get_logger(__name__)
 class Connection:
     """An accepted connection. Nothing here waits, so a fan-out is a plain loop.
 
-    ``outbox`` holds the frames of this turn of the event loop. Whoever puts the first one in has
-    the connection flushed, see `Flusher`; only `write` and `Audience.write` do.
+    Its methods work in the event loop's thread only; from another one they raise `WrongThread`.
+    ``guard`` runs the team's code for it. ``outbox`` holds the frames of this turn of the event
+    loop. Whoever puts the first one in has the connection flushed, see `Flusher`; only `write` and
+    `Audience.write` do.
     """
 
     __slots__ = (
@@ -32,6 +35,7 @@ class Connection:
         "_wire",
         "closed",
         "conduct",
+        "guard",
         "id",
         "identity",
         "outbox",
@@ -47,6 +51,7 @@ class Connection:
         self.outbox: list[bytes] = []
         self.closed: Close | None = None
         self.conduct = Conduct(settings)
+        self.guard = Guard()
         self._wire = wire
         self._flusher = flusher
         self._max_unsent_bytes = settings.max_unsent_bytes
@@ -66,9 +71,11 @@ class Connection:
             self._open = True
             self.send(welcome)
 
-    def send(self, frame: ServerFrame) -> None:
-        """Send a frame that only this connection gets."""
-        self.write(text_frame(frame.encode()))
+    def send(self, *frames: ServerFrame) -> None:
+        """Send frames that only this connection gets: all of them, or none if one has no JSON."""
+        self._flusher.check_thread()
+        for ready in [text_frame(frame.encode()) for frame in frames]:
+            self.write(ready)
 
     def write(self, frame: bytes) -> None:
         """Queue a ready WebSocket frame, to be written in one go with the others of this moment."""
@@ -78,16 +85,23 @@ class Connection:
 
     def flush(self) -> None:
         """Write all that is queued, or close a client that does not read what it was sent."""
-        outbox = self.outbox
-        if self._open and outbox and not self._wire.write(outbox, self._max_unsent_bytes):
+        outbox, self.outbox = self.outbox, []
+        if not self._open or not outbox:
+            return
+        try:
+            is_written = self._wire.write(outbox, self._max_unsent_bytes)
+        except Exception:
+            log.exception("write failed", connection=self.id, user=self.user)
+            self.close(INTERNAL_ERROR)
+            return
+        if not is_written:
             owed = self._wire.unsent_bytes()
             log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=owed)
-            outbox.clear()
             self.close(SLOW_CONSUMER)
-        outbox.clear()
 
     def close(self, close: Close) -> None:
         """Say goodbye, after what is queued. Idempotent: the first reason stands."""
+        self._flusher.check_thread()
         if self.closed is not None:
             return
         if self._open and self.outbox:
@@ -106,6 +120,7 @@ class Connection:
 
     def renew(self, identity: Identity) -> None:
         """Take the same user's newer credentials, and live as long as these."""
+        self._flusher.check_thread()
         self.identity = identity
         self._cancel_expiry()
         if identity.expires_at is not None:

@@ -1,10 +1,10 @@
 """One connection's life: admit, authenticate, welcome, receive and dispatch, clean up."""
 
-from asyncio import Future, wait
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
-from typing import Any
 
 import structlog
 from starlette.responses import PlainTextResponse
@@ -15,8 +15,18 @@ from .admission import network_of
 from .auth import Identity
 from .commands import CommandRouter, Dispatcher, Observer
 from .connection import Connection
-from .errors import Refused, Rejected, Stopping, declared
-from .flusher import FEW
+from .errors import (
+    AuthenticatorDown,
+    AuthenticatorFailed,
+    ConnectionEnded,
+    Refused,
+    Rejected,
+    Stopping,
+    TimedOut,
+    declared,
+)
+from .flusher import BURST, FEW
+from .guard import Guard
 from .metrics import OTHER
 from .protocol import (
     CLIENT_CODES,
@@ -30,36 +40,38 @@ from .protocol import (
     Welcome,
 )
 from .service import Service
-from .wire import Wire, asgi_wire, offered_wire
+from .wire import Wire, connect_wire
+
+LEAVE_GRACE_S = 0.5
+"""How long what a peer has sent may still be handled after it has gone."""
+
+GONE = ClientClose(NO_STATUS, "closed by the client")
 
 log = structlog.stdlib.get_logger(__name__)
-
-BURST = 32
-"""How many frames of one client are handled in a row, before everybody else has a turn."""
 
 
 class Endpoint:
     """The WebSocket route."""
 
     def __init__(self, service: Service, router: CommandRouter) -> None:
-        self._service = service
-        self._router = router
+        self.service = service
+        self.router = router
         metrics = service.metrics
-        self._dispatcher = Dispatcher(router, metrics)
+        self.dispatcher = Dispatcher(router, metrics, service.settings.handler_timeout_s)
         self._refused = metrics.count_by(
             ("status",),
             "handshakes_refused",
             "Handshakes answered with an HTTP status.",
             known=((status,) for status in declared(Refused, "status", int)),
         )
-        self._rejected = metrics.count_by(
+        self.rejected = metrics.count_by(
             ("code",),
             "connections_rejected",
             "Connections closed in place of a welcome.",
             known=((close.code,) for close in declared(Rejected, "close_as", Close)),
         )
-        self._opened = metrics.count("connections_opened", "Connections that began.")
-        self._closed = metrics.count_by(
+        self.opened = metrics.count("connections_opened", "Connections that began.")
+        self.closed = metrics.count_by(
             ("by", "code"),
             "connections_closed",
             "Connections that ended, closed by the server, or by the client: it has left, is lost, "
@@ -69,7 +81,7 @@ class Endpoint:
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
-        service, settings = self._service, self._service.settings
+        service = self.service
         # The address of the proxy's client, if uvicorn trusts the proxy.
         host = None if websocket.client is None else websocket.client.host
         network = None if host is None else network_of(host)
@@ -78,113 +90,13 @@ class Endpoint:
                 raise Stopping
             service.admission.enter(network)
         except Refused as refusal:
-            await self._deny(websocket, refusal)
+            await self.deny(websocket, refusal)
             return
-        try:
-            identity = await self._admit(websocket)
-            if identity is None:
-                return
-            if wire := offered_wire(websocket, settings.close_timeout_s):
-                await self._live(identity, wire, host)
-            else:
-                async with asgi_wire(websocket, settings.close_timeout_s) as wire:
-                    await self._live(identity, wire, host)
-        finally:
-            service.admission.leave(network)
+        async with connect_wire(websocket, service.settings.close_timeout_s) as wire:
+            await Session(self, websocket, wire, network).run()
 
-    async def _admit(self, websocket: WebSocket) -> Identity | None:
-        offered = websocket.scope["subprotocols"]
-        subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
-        try:
-            self._service.origins.check(websocket)
-            identity = await self._service.authenticator.authenticate(websocket)
-        except Refused as refusal:
-            await self._deny(websocket, refusal)
-            return None
-        except Rejected as rejection:
-            # A browser learns nothing from a refused handshake, but it can read a close code.
-            reason = rejection.close_as.reason
-            log.info("connection rejected", reason=reason, cause=rejection.cause)
-            self._rejected.add(rejection.close_as.code)
-            await websocket.accept(subprotocol)
-            await websocket.close(*rejection.close_as)
-            return None
-        await websocket.accept(subprotocol)
-        # Credentials, for the greater part, which need not lie in memory as long as this lasts.
-        websocket.scope.update(headers=[], query_string=b"", subprotocols=[])
-        return identity
-
-    async def _live(self, identity: Identity, wire: Wire, host: str | None) -> None:
-        connection = Connection(identity, wire, self._service.flusher, self._service.settings)
-        # For every line logged in this connection's task, which ends with it.
-        structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)
-        log.info("connection opened", client=host)
-        self._opened.add()
-        opened_at = monotonic()
-        welcomed = False
-        try:
-            await self._service.manager.add(connection)
-            connection.open(self._welcome(connection))
-            welcomed = True
-            await self._tell(self._router.on_connect, connection)
-            await self._receive(connection, wire)
-        except Rejected as rejection:
-            connection.close(rejection.close_as)
-        except Exception:
-            log.exception("connection failed")
-            connection.close(INTERNAL_ERROR)
-        finally:
-            # Still open only if this task was cancelled, at the end of the server's patience.
-            connection.close(SERVICE_RESTART)
-            self._service.manager.remove(connection)
-            if welcomed:
-                await self._tell(self._router.on_disconnect, connection)
-            end = connection.closed or SERVICE_RESTART
-            by, counted_code = end_labels(end)
-            self._closed.add(by, counted_code)
-            log.info(
-                "connection closed",
-                by=by,
-                code=end.code,
-                seconds=round(monotonic() - opened_at, 3),
-            )
-
-    async def _receive(self, connection: Connection, wire: Wire) -> None:
-        service, flusher = self._service, self._service.flusher
-        unanswered: Future[Any] | None = None
-        handled = 0
-        while connection.closed is None:
-            if await wire.arrival():
-                handled = 0
-            for event in wire.take():
-                handed_out = flusher.handed_out
-                text = event.get("text")
-                if text is not None:
-                    if connection.closed is None:
-                        unanswered = await self._dispatcher.dispatch(service, connection, text)
-                elif event["type"] == "websocket.disconnect":
-                    code = int(event.get("code") or NO_STATUS)  # the library's are of an enum
-                    connection.lost(ClientClose(code, "closed by the client"))
-                else:
-                    connection.close(UNSUPPORTED_DATA)
-                handled += 1
-                gave_many = flusher.handed_out - handed_out > FEW
-                if handled % BURST == 0 or (gave_many and flusher.full):
-                    await self._give_way(unanswered)
-
-    async def _give_way(self, unanswered: Future[Any] | None) -> None:
-        if unanswered is not None:
-            await wait([unanswered])
-        await self._service.flusher.catch_up()
-
-    async def _tell(self, observers: Sequence[Observer], connection: Connection) -> None:
-        for observer in observers:
-            try:
-                await observer(self._service, connection)
-            except Exception:
-                log.exception("observer failed")
-
-    async def _deny(self, websocket: WebSocket, refusal: Refused) -> None:
+    async def deny(self, websocket: WebSocket, refusal: Refused) -> None:
+        """Answer a handshake with an HTTP status."""
         host = websocket.client and websocket.client.host
         log.info("handshake refused", status=refusal.status, reason=refusal.reason, client=host)
         self._refused.add(refusal.status)
@@ -197,8 +109,200 @@ class Endpoint:
         phrase = HTTPStatus(refusal.status).phrase
         await websocket.send_denial_response(PlainTextResponse(phrase, refusal.status, headers))
 
+
+class Session:
+    """A handshake that has been admitted, and the connection that it becomes.
+
+    When the peer has gone, what it sent last is still handled, but only for `LEAVE_GRACE_S`: then
+    the connection is taken out of everything, whatever the team's code is doing for it, and that
+    code is cancelled.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_endpoint",
+        "_guard",
+        "_has_place",
+        "_leave_by",
+        "_network",
+        "_websocket",
+        "_wire",
+    )
+
+    def __init__(
+        self, endpoint: Endpoint, websocket: WebSocket, wire: Wire, network: str | None
+    ) -> None:
+        self._endpoint = endpoint
+        self._websocket = websocket
+        self._wire = wire
+        self._network = network
+        self._guard = Guard()
+        self._connection: Connection | None = None
+        self._has_place = True
+        self._leave_by: asyncio.TimerHandle | None = None
+        wire.when_gone(self._leave_soon)
+
+    async def run(self) -> None:
+        """Serve it to its end."""
+        try:
+            identity = await self._admit()
+            if identity is not None:
+                await self._live(identity)
+        finally:
+            self._leave()
+
+    def _leave_soon(self) -> None:
+        if self._has_place:
+            loop = asyncio.get_running_loop()
+            self._leave_by = loop.call_later(LEAVE_GRACE_S, self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._connection is not None:
+            self._connection.lost(GONE)
+        self._leave()
+        self._guard.end()
+
+    def _leave(self) -> None:
+        """Take the connection out of everything. Idempotent, and nothing here waits."""
+        if self._leave_by is not None:
+            self._leave_by.cancel()
+        try:
+            if self._connection is not None:
+                self._endpoint.service.forget(self._connection)
+        finally:
+            if self._has_place:
+                self._has_place = False
+                self._endpoint.service.admission.leave(self._network)
+
+    async def _admit(self) -> Identity | None:
+        websocket, service = self._websocket, self._endpoint.service
+        offered = websocket.scope["subprotocols"]
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
+        try:
+            service.origins.check(websocket)
+            identity = await self._authenticate()
+        except Refused as refusal:
+            await self._endpoint.deny(websocket, refusal)
+            return None
+        except ConnectionEnded:
+            return None
+        except Rejected as rejection:
+            # A browser learns nothing from a refused handshake, but it can read a close code.
+            reason = rejection.close_as.reason
+            log.info("connection rejected", reason=reason, cause=rejection.cause)
+            self._endpoint.rejected.add(rejection.close_as.code)
+            await websocket.accept(subprotocol)
+            await websocket.close(*rejection.close_as)
+            return None
+        await websocket.accept(subprotocol)
+        # Credentials, for the greater part, which need not lie in memory as long as this lasts.
+        websocket.scope.update(headers=[], query_string=b"", subprotocols=[])
+        return identity
+
+    async def _authenticate(self) -> Identity:
+        service = self._endpoint.service
+        try:
+            call = service.authenticator.authenticate(self._websocket)
+            return await self._guard.run(call, service.settings.handshake_timeout_s)
+        except (Refused, Rejected, ConnectionEnded):
+            raise
+        except (TimedOut, OSError) as failure:
+            log.warning("authenticator down", error=type(failure).__name__)
+            raise AuthenticatorDown from failure
+        except Exception as failure:
+            log.exception("authenticator failed")
+            raise AuthenticatorFailed from failure
+
+    async def _live(self, identity: Identity) -> None:
+        endpoint, service = self._endpoint, self._endpoint.service
+        connection = Connection(identity, self._wire, service.flusher, service.settings)
+        self._connection, self._guard = connection, connection.guard
+        # For every line logged in this connection's task, which ends with it.
+        structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)
+        log.info("connection opened", client=self._websocket.client and self._websocket.client.host)
+        endpoint.opened.add()
+        opened_at = monotonic()
+        welcomed = False
+        try:
+            await service.manager.add(connection)
+            connection.open(self._welcome(connection))
+            welcomed = True
+            for observer in endpoint.router.on_connect:
+                await self._tell(observer, connection)
+            await self._receive(connection)
+        except ConnectionEnded:
+            pass
+        except Rejected as rejection:
+            connection.close(rejection.close_as)
+        except Exception:
+            log.exception("connection failed")
+            connection.close(INTERNAL_ERROR)
+        finally:
+            # Still open only if this task was cancelled, at the end of the server's patience.
+            connection.close(SERVICE_RESTART)
+            self._leave()
+            if welcomed:
+                await self._say_goodbye(connection)
+            end = connection.closed or SERVICE_RESTART
+            by, counted_code = end_labels(end)
+            endpoint.closed.add(by, counted_code)
+            log.info(
+                "connection closed",
+                by=by,
+                code=end.code,
+                seconds=round(monotonic() - opened_at, 3),
+            )
+
+    async def _receive(self, connection: Connection) -> None:
+        service, dispatcher = self._endpoint.service, self._endpoint.dispatcher
+        wire, flusher = self._wire, service.flusher
+        unanswered: asyncio.Future[object] | None = None
+        handled = 0
+        while connection.closed is None:
+            if await wire.arrival():
+                handled = 0
+            for event in wire.take():
+                handed_out = flusher.handed_out
+                text = event.get("text")
+                if text is not None:
+                    if connection.closed is None:
+                        unanswered = await dispatcher.dispatch(service, connection, text)
+                elif event["type"] == "websocket.disconnect":
+                    code = int(event.get("code") or NO_STATUS)  # the library's are of an enum
+                    connection.lost(ClientClose(code, "closed by the client"))
+                else:
+                    connection.close(UNSUPPORTED_DATA)
+                handled += 1
+                gave_many = flusher.handed_out - handed_out > FEW
+                if handled % BURST == 0 or (gave_many and flusher.full):
+                    await self._give_way(unanswered)
+
+    async def _give_way(self, unanswered: asyncio.Future[object] | None) -> None:
+        if unanswered is not None:
+            timeout_s = self._endpoint.service.settings.handler_timeout_s
+            with suppress(TimedOut):
+                await self._guard.run(_settled(unanswered), timeout_s)
+        await self._endpoint.service.flusher.catch_up()
+
+    async def _tell(self, observer: Observer, connection: Connection) -> None:
+        service = self._endpoint.service
+        try:
+            call = observer(service, connection)
+            await self._guard.run(call, service.settings.handler_timeout_s)
+        except (Rejected, ConnectionEnded):
+            raise
+        except Exception:
+            log.exception("observer failed")
+
+    async def _say_goodbye(self, connection: Connection) -> None:
+        for observer in self._endpoint.router.on_disconnect:
+            try:
+                await self._tell(observer, connection)
+            except Rejected:
+                log.exception("observer failed")
+
     def _welcome(self, connection: Connection) -> Welcome:
-        settings = self._service.settings
+        settings = self._endpoint.service.settings
         return Welcome(
             connection=connection.id,
             user=connection.user,
@@ -206,6 +310,10 @@ class Endpoint:
             limits=settings.limits(),
             expires_at=connection.identity.expires_at,
         )
+
+
+async def _settled(future: asyncio.Future[object]) -> None:
+    await asyncio.wait([future])
 
 
 def end_labels(close: Close) -> tuple[str, object]:

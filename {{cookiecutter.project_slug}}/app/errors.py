@@ -4,6 +4,9 @@
 
     ServiceError
     ├── Misconfigured           the process stops, and says why
+    ├── WrongThread             called from outside of the event loop
+    ├── ConnectionEnded         the team's code was cancelled with its connection
+    ├── TeamCodeFailed          the team's code raised what is no `Exception`
     ├── Refused                 before the upgrade: an HTTP status
     │   ├── OriginRefused       403
     │   ├── TooManyFromAddress  429
@@ -12,6 +15,8 @@
     │   └── Stopping            503
     ├── Rejected                after the upgrade: a close code
     │   ├── Unauthorized        4500
+    │   ├── AuthenticatorDown   1013
+    │   ├── AuthenticatorFailed 1011
     │   ├── TooManyConnections  1013
     │   ├── Flood               4013
     │   └── TooManyErrors       4509
@@ -22,6 +27,7 @@
         ├── Forbidden           forbidden
         ├── LimitExceeded       limit_exceeded
         ├── Unavailable         unavailable, worth a retry
+        │   └── TimedOut        unavailable, worth a retry
         └── InternalError       internal
 
 Messages are for the other side to read: they never repeat its input.
@@ -31,6 +37,7 @@ from typing import ClassVar, TypeVar
 
 from .protocol import (
     FLOOD,
+    INTERNAL_ERROR,
     TOO_MANY_ERRORS,
     TRY_AGAIN_LATER,
     UNAUTHORIZED,
@@ -58,6 +65,18 @@ def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
 
 class Misconfigured(ServiceError):
     """The service cannot work as it is set up, and no waiting will help."""
+
+
+class WrongThread(ServiceError, RuntimeError):
+    """The event loop's objects were used from another thread. Nothing has changed."""
+
+
+class ConnectionEnded(ServiceError):
+    """The connection ended while the team's code was running for it."""
+
+
+class TeamCodeFailed(ServiceError):
+    """The team's code raised a `CancelledError` or `SystemExit` of its own; see the cause."""
 
 
 class Refused(ServiceError):
@@ -111,10 +130,12 @@ class Stopping(Refused):
 class Rejected(ServiceError):
     """The connection is accepted, told why, and closed: a browser sees no HTTP status.
 
-    A message is for the log. It must not repeat anything of the credentials.
+    ``status`` is for HTTP routes, which can send one. A message is for the log, and must not repeat
+    anything of the credentials.
     """
 
     close_as: ClassVar[Close]
+    status: ClassVar[int] = 503
 
     @property
     def cause(self) -> str:
@@ -129,6 +150,20 @@ class Unauthorized(Rejected):
     """Credentials are missing or invalid."""
 
     close_as = UNAUTHORIZED
+    status = 401
+
+
+class AuthenticatorDown(Rejected):
+    """Whether the credentials are good cannot be told just now."""
+
+    close_as = TRY_AGAIN_LATER
+
+
+class AuthenticatorFailed(Rejected):
+    """The authenticator has raised an unexpected exception."""
+
+    close_as = INTERNAL_ERROR
+    status = 500
 
 
 class TooManyConnections(Rejected):
@@ -196,6 +231,13 @@ class Unavailable(CommandError):
 
     code = "unavailable"
     retry = True
+
+
+class TimedOut(Unavailable):
+    """The command took longer than `HANDLER_TIMEOUT_S` and was cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__("the command took too long")
 
 
 class InternalError(CommandError):

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
+import structlog
+
+from .errors import WrongThread
+
 SLICE = 256
 """How many connections are flushed in a row, which takes about a millisecond."""
 
@@ -18,6 +22,14 @@ FULL = 50_000
 
 FEW = 500
 """So many frames are no reason to wait, whatever others hand out."""
+
+BURST = 32
+"""How many messages of one origin are handled in a row, before everybody else has a turn."""
+
+STALLED_S = 5.0
+"""A flush that is due for longer than this will not happen any more."""
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Flushable(Protocol):
@@ -31,63 +43,119 @@ class Flusher:
     """Flushes each connection that has something to say.
 
     Connections wait by the source of their frames, and the sources take turns: a flood to ten
-    thousand does not hold up a message to two.
+    thousand does not hold up a message to two. It belongs to one event loop and its thread.
     """
 
     def __init__(self) -> None:
         self.handed_out = 0
         """Frames that were handed to connections, ever."""
         self._waiting: defaultdict[object, list[Flushable]] = defaultdict(list)
-        self._slices: deque[Iterator[Flushable]] = deque()
+        self._slices: deque[tuple[int, Iterator[Flushable]]] = deque()
+        self._turn = 0
         self._taken_up = 0
-        self._busy = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._due_since: float | None = None
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def full(self) -> bool:
         """Whether enough was handed out in this turn of the loop."""
         return self.handed_out - self._taken_up >= FULL
 
+    @property
+    def stalled(self) -> bool:
+        """Whether a flush has been due for so long that nobody gets anything any more."""
+        due_since, loop = self._due_since, self._loop
+        return due_since is not None and loop is not None and loop.time() - due_since > STALLED_S
+
+    def attach(self) -> None:
+        """Belong to the running event loop from now on."""
+        self._loop = asyncio.get_running_loop()
+
+    def check_thread(self) -> None:
+        """Let only the event loop's own thread pass.
+
+        Raises:
+            WrongThread: this is another one.
+
+        """
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if self._loop is None:
+            self._loop = running
+        if running is None or running is not self._loop:
+            msg = (
+                "this works only in the event loop's thread: make the route or the job `async def`,"
+                " or call it by `anyio.from_thread.run`"
+            )
+            raise WrongThread(msg)
+
     def waiting(self, source: object, frames: int = 1) -> list[Flushable]:
         """Return the list to which a source adds each connection whose outbox was empty.
 
         What goes to a single connection has one source in common, null. ``frames`` is how many
         the source is about to hand to connections.
+
+        Raises:
+            WrongThread: this is not the event loop's thread.
+
         """
-        self.handed_out += frames
-        if not self._busy:
-            self._busy = True
-            self._idle.clear()
+        if self._due_since is None:
+            self.check_thread()
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._flush)
+            self._due_since = loop.time()
+        self.handed_out += frames
         return self._waiting[source]
 
     async def catch_up(self) -> None:
-        """Give way: for one turn of the loop, and until all that waits now has been written."""
+        """Give way: for one turn of the loop, and until all that waits then has been written.
+
+        What others add meanwhile is not waited for.
+        """
         await asyncio.sleep(0)
-        await self._idle.wait()
+        if self._due_since is not None:
+            written = asyncio.get_running_loop().create_future()
+            self._waiters.append((self._turn + bool(self._waiting), written))
+            await written
 
     def _flush(self) -> None:
-        self._slices.extend(iter(connections) for connections in self._waiting.values())
+        self._turn += 1
+        self._slices.extend((self._turn, iter(each)) for each in self._waiting.values())
         self._waiting.clear()
         self._taken_up = self.handed_out
-        try:
-            self._flush_slice()
-        finally:
-            if self._slices or self._waiting:
-                asyncio.get_running_loop().call_soon(self._flush)
-            else:
-                self._busy = False
-                self._idle.set()
+        self._flush_slice()
+        loop = asyncio.get_running_loop()
+        if self._slices or self._waiting:
+            loop.call_soon(self._flush)
+            self._due_since = loop.time()
+        else:
+            self._due_since = None
+        if self._waiters:
+            self._wake()
 
     def _flush_slice(self) -> None:
         left = SLICE
         while self._slices and left:
-            for connection in islice(self._slices[0], left):
+            _, connections = self._slices[0]
+            for connection in islice(connections, left):
                 left -= 1
-                connection.flush()
+                try:
+                    connection.flush()
+                except Exception:
+                    log.exception("flush failed")
             if left:
                 self._slices.popleft()
             else:
                 self._slices.rotate(-1)
+
+    def _wake(self) -> None:
+        unfinished = min((turn for turn, _ in self._slices), default=self._turn + 1)
+        waiters, self._waiters = self._waiters, []
+        for turn, written in waiters:
+            if turn >= unfinished:
+                self._waiters.append((turn, written))
+            elif not written.done():
+                written.set_result(None)

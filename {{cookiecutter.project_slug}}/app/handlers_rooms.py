@@ -143,9 +143,3 @@ async def presence(service: Service, connection: Connection, command: Presence) 
     attendance = await service.rooms.attendance(connection, command.room)
     members = [Member(user=user, connections=n) for user, n in attendance.users.items()]
     return PresenceOk(members=members, total=attendance.total)
-
-
-@router.disconnected
-async def leave_all(service: Service, connection: Connection) -> None:
-    """Leave every room when the connection has ended."""
-    service.rooms.leave_all(connection)

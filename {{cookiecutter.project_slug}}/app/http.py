@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, SecretStr, ValidationError
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 
-from .errors import Unavailable
+from .errors import Rejected, Unavailable
 from .idempotency import KeyReused, UnderWay, once
 from .protocol import STRICT, UserName
 from .service import Service
@@ -88,6 +89,9 @@ async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
     if service.manager.draining:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         return {"status": "draining"}
+    if service.flusher.stalled:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+        return {"status": "nothing is sent any more"}
     if not service.backplane.healthy:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         return {"status": "backplane lost"}
@@ -100,9 +104,16 @@ async def metrics(service: ServiceDep) -> Response:
     return Response(service.metrics.text(), media_type=service.metrics.content_type)
 
 
-def unavailable(failure: Unavailable) -> HTTPException:
-    """Return the answer to a request that cannot be carried out just now."""
-    return HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, str(failure), RETRY_SOON)
+async def answer_unavailable(request: Request, failure: Unavailable) -> Response:
+    """Answer a request that cannot be carried out just now."""
+    return JSONResponse({"detail": str(failure)}, status.HTTP_503_SERVICE_UNAVAILABLE, RETRY_SOON)
+
+
+async def answer_rejected(request: Request, rejection: Rejected) -> Response:
+    """Answer a request that the authenticator refuses, with 401, or cannot check, with 503."""
+    is_unauthorized = rejection.status == status.HTTP_401_UNAUTHORIZED
+    headers = {"WWW-Authenticate": "Bearer"} if is_unauthorized else RETRY_SOON
+    return JSONResponse({"detail": rejection.close_as.reason}, rejection.status, headers)
 
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=128, pattern="^[!-~]+$")]
@@ -121,8 +132,6 @@ async def publish(
         async with once(service.claims, idempotency_key, fingerprint) as is_first:
             if is_first:
                 await service.publish(publication)
-    except Unavailable as failure:
-        raise unavailable(failure) from failure
     except UnderWay as failure:
         msg = "the same request is being carried out; repeat it in a moment"
         raise HTTPException(status.HTTP_409_CONFLICT, msg, RETRY_SOON) from failure
@@ -144,10 +153,7 @@ class Disconnection(BaseModel):
 async def disconnect(request: Request, service: ServiceDep) -> dict[str, str]:
     """Close every connection of a user, on every node."""
     disconnection = await parse(Disconnection, request)
-    try:
-        await service.manager.disconnect(disconnection.user)
-    except Unavailable as failure:
-        raise unavailable(failure) from failure
+    await service.manager.disconnect(disconnection.user)
     return {"status": "accepted"}
 
 

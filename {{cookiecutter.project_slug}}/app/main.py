@@ -1,10 +1,9 @@
 """The composition root: what the service consists of, and how its parts are joined."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import structlog
 from fastapi import FastAPI
 
 from .admission import Admission
@@ -30,7 +29,7 @@ from .client_redis import RedisSettings, make_client
 # {% endif %}
 from .commands import CommandRouter
 from .endpoint import Endpoint
-from .errors import Misconfigured
+from .errors import Rejected, Unavailable
 from .flusher import Flusher
 from .handlers import router as handlers
 # {% if cookiecutter.auth == "jwt" %}
@@ -48,6 +47,7 @@ from .history import History, MemoryHistory, NoHistory
 from .history_redis import RedisHistory
 # {% endif %}
 # {% endif %}
+from .http import answer_rejected, answer_unavailable
 from .http import router as http_routes
 # {% if cookiecutter.auth == "session" %}
 from .http_login import login_router
@@ -58,6 +58,7 @@ from .idempotency import Claims, MemoryClaims
 # {% if cookiecutter.redis %}
 from .idempotency_redis import RedisClaims
 # {% endif %}
+from .jobs import Job, keep_running
 # {% if cookiecutter.auth == "jwt" %}
 from .jwks import JwkSet
 # {% endif %}
@@ -73,8 +74,6 @@ from .rooms import RoomPublication, Rooms, RoomSettings
 # {% endif %}
 from .service import Service
 from .settings import Settings
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class ServiceSettings(
@@ -96,26 +95,15 @@ class ServiceSettings(
     """Every setting of the service; each part explains its own."""
 
 
-async def keep(work: Coroutine[None, None, None], fail: Callable[[], None]) -> None:
-    """Tell when work that must not end fails; one that is misconfigured says how to mend it."""
-    try:
-        await work
-    except* Misconfigured as group:
-        log.critical("the service stops", reason=str(group.exceptions[0]))
-        fail()
-    except* Exception:
-        log.exception("background work failed")
-        fail()
-
-
 def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
     """Put the service together. It starts working in the app's lifespan.
 
-    ``fail`` is called if it cannot go on, and has to stop the process.
+    ``fail`` is called if it cannot go on, and has to stop the process. What this appends to
+    ``background`` cannot be done without; a job of the team's own need not be essential.
     """
     commands = CommandRouter()
     commands.include(handlers)
-    background: list[Callable[[], Coroutine[None, None, None]]] = []
+    background: list[Job] = []
 
     metrics = Metrics()
     flusher = Flusher()
@@ -128,14 +116,14 @@ def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
     # {% if cookiecutter.redis %}
     redis = make_client(settings)
     if redis is not None:
-        backplane = RedisBackplane(redis, settings, metrics, catch_up=flusher.catch_up)
+        backplane = RedisBackplane(redis, settings, metrics, flusher)
         backplane.after_gap(lambda: manager.send_to_all(Resync()))
-        background.append(backplane.run)
+        background.append(Job(backplane.run, essential=True))
         claims = RedisClaims(redis.commands, settings.redis_prefix, settings.redis_timeout_s)
         # {% if cookiecutter.rooms %}
         history = RedisHistory(backplane, settings)
         presence = RedisPresence(backplane, settings, settings.presence_lease_s)
-        background += [history.run, presence.run]
+        background += [Job(each.run, essential=True) for each in (history, presence)]
         # {% endif %}
     # {% endif %}
     # {% if cookiecutter.rooms %}
@@ -144,7 +132,7 @@ def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
     # {% endif %}
     manager = ConnectionManager(settings, backplane, flusher)
     # {% if cookiecutter.heartbeat %}
-    background.append(Heartbeat(settings, manager).run)
+    background.append(Job(Heartbeat(settings, manager).run, essential=True))
     # {% endif %}
     # {% if cookiecutter.rooms %}
     commands.include(room_handlers)
@@ -156,7 +144,7 @@ def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
         keys = SharedSecret(settings.jwt_secret)
     else:
         keys = JwkSet(settings)
-        background.append(keys.run)
+        background.append(Job(keys.run, essential=True))
     authenticator = JwtAuthenticator(settings, keys)
     commands.include(refresh_router(authenticator))
     # {% elif cookiecutter.auth == "ticket" %}
@@ -197,8 +185,9 @@ def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        flusher.attach()
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(keep(work(), fail)) for work in background]
+            running = [tasks.create_task(keep_running(job, fail)) for job in background]
             yield
             for task in reversed(running):  # what was built on another stops before it
                 task.cancel()
@@ -214,6 +203,8 @@ def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
         max_body_size=settings.max_message_bytes,
     )
     app.state.service = service
+    app.exception_handler(Rejected)(answer_rejected)
+    app.exception_handler(Unavailable)(answer_unavailable)
     app.include_router(http_routes)
     # {% if cookiecutter.auth == "session" %}
     if in_development:

@@ -58,7 +58,11 @@ class HostedUser:
 
 
 class ConnectionManager:
-    """The registry of this node's connections."""
+    """The registry of this node's connections.
+
+    It belongs to the event loop's thread. From another thread, as that of a route declared with
+    plain ``def``, whatever sends or changes raises `WrongThread` and does nothing.
+    """
 
     def __init__(self, settings: Settings, backplane: Backplane, flusher: Flusher) -> None:
         self._settings = settings
@@ -84,6 +88,7 @@ class ConnectionManager:
             TooManyConnections: the user has as many as allowed, and newcomers are refused.
 
         """
+        self._flusher.check_thread()
         user = self._users.get(connection.user)
         if user is None:
             user = self._users[connection.user] = self._host(connection.user)
@@ -109,6 +114,7 @@ class ConnectionManager:
 
     def remove(self, connection: Connection) -> None:
         """Forget exactly this connection. Idempotent."""
+        self._flusher.check_thread()
         if not self._everybody.remove(connection):
             return
         user = self._users[connection.user]
@@ -136,6 +142,7 @@ class ConnectionManager:
 
         The future fails with `Unavailable` if the message cannot be passed on.
         """
+        self._flusher.check_thread()
         envelope = UserEnvelope(sender, data, exclude)
         return self._backplane.publish(user_channel(user), envelope)
 
@@ -144,6 +151,7 @@ class ConnectionManager:
 
         The future fails with `Unavailable` if the other nodes cannot be told.
         """
+        self._flusher.check_thread()
         envelope = UserEnvelope(sender=None, data=None, disconnect=True)
         return self._backplane.publish(user_channel(user), envelope)
 
@@ -154,5 +162,6 @@ class ConnectionManager:
 
         The future fails with `Unavailable` if the message cannot be passed on.
         """
+        self._flusher.check_thread()
         envelope = Envelope(sender, data, exclude)
         return self._backplane.publish(ALL, envelope)

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
+import structlog
 from pydantic import AfterValidator, JsonValue, PositiveInt, model_validator
 
 from .audience import Audience
@@ -15,6 +16,8 @@ from .flusher import Flusher
 from .history import History, HistorySettings, Past, Position, RoomEnvelope
 from .presence import Attendance, Presence, PresenceSettings
 from .protocol import Message, ServerFrame
+
+log = structlog.stdlib.get_logger(__name__)
 
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -113,7 +116,11 @@ class Room:
 
 
 class Rooms:
-    """All rooms with members on this node. A room exists as long as somebody is in it."""
+    """All rooms with members on this node. A room exists as long as somebody is in it.
+
+    They belong to the event loop's thread. From another thread, whatever sends or changes raises
+    `WrongThread` and does nothing.
+    """
 
     def __init__(
         self, settings: RoomSettings, history: History, presence: Presence, flusher: Flusher
@@ -140,6 +147,7 @@ class Rooms:
             Unavailable: the backplane does not confirm the room's channel, or has no history.
 
         """
+        self._flusher.check_thread()
         joined = self._joined.get(connection.id, {})
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
             msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
@@ -174,6 +182,7 @@ class Rooms:
 
     def leave(self, connection: Connection, name: str) -> None:
         """End a membership. Idempotent."""
+        self._flusher.check_thread()
         joined = self._joined.get(connection.id, {})
         if name not in joined:
             return
@@ -186,9 +195,12 @@ class Rooms:
         self._free_if_empty(room)
 
     def leave_all(self, connection: Connection) -> None:
-        """End all memberships of a connection."""
+        """End all memberships of a connection, whatever happens to one of them."""
         for name in list(self._joined.get(connection.id, ())):
-            self.leave(connection, name)
+            try:
+                self.leave(connection, name)
+            except Exception:
+                log.exception("leaving a room failed", room=name)
 
     def publish(
         self, room: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
@@ -198,6 +210,7 @@ class Rooms:
         The future yields the message's offset, null without history, or fails with `Unavailable`
         if the message cannot be passed on.
         """
+        self._flusher.check_thread()
         return self._history.publish(room, Envelope(sender, data, exclude))
 
     async def attendance(self, connection: Connection, name: str) -> Attendance:
@@ -208,6 +221,7 @@ class Rooms:
             Unavailable: that cannot be told just now.
 
         """
+        self._flusher.check_thread()
         self.check_joined(connection, name)
         return await self._rooms[name].roster.attendance()
 

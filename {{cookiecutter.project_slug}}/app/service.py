@@ -7,6 +7,7 @@ from typing import Any
 from .admission import Admission
 from .auth import Authenticator
 from .backplane import Backplane, Publication
+from .connection import Connection
 from .flusher import Flusher
 from .idempotency import Claims
 from .manager import ConnectionManager
@@ -39,8 +40,24 @@ class Service:
     # {% endif %}
     publication: type[Publication] = Publication
 
+    def forget(self, connection: Connection) -> None:
+        """Take a connection that has ended out of everything. Idempotent; nothing here waits."""
+        # {% if cookiecutter.rooms %}
+        try:
+            self.rooms.leave_all(connection)
+        finally:
+            self.manager.remove(connection)
+        # {% else %}
+        self.manager.remove(connection)
+        # {% endif %}
+
     def publish(self, publication: Publication) -> Future[Any]:
-        """Send what the team's backend publishes; the future fails with `Unavailable`."""
+        """Send what the team's backend publishes; the future fails with `Unavailable`.
+
+        Raises:
+            WrongThread: this is not the event loop's thread.
+
+        """
         # {% if cookiecutter.rooms %}
         if isinstance(publication, RoomPublication) and publication.room is not None:
             return self.rooms.publish(publication.room, publication.data)

@@ -137,6 +137,8 @@ class Settings(SettingsPart, BaseSettings):
     max_message_bytes: PositiveInt = 65_536
     max_unsent_bytes: PositiveInt = 1_048_576
     close_timeout_s: PositiveFloat = 5.0
+    # How long a handler or an observer may take
+    handler_timeout_s: PositiveFloat = 30.0
 
     # RFC 6455 pings, which browsers answer by themselves; an interval of 0 sends none
     ws_ping_interval_s: NonNegativeFloat = 20.0

@@ -6,7 +6,7 @@ any other server `AsgiWire` does the same job behind a queue. `Connection` sees 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -17,6 +17,10 @@ from .protocol import Close
 
 EXTENSION = "app.wire"
 
+READ_AHEAD_BYTES = 65_536
+"""How much a client may have sent that waits to be handled, before the rest waits in the system's
+buffers. It is read so that the end of a connection is noticed while a handler waits."""
+
 Event = Mapping[str, Any]
 
 
@@ -26,6 +30,9 @@ class Wire(Protocol):
     @property
     def heard_at(self) -> float:
         """When the peer was last heard, on the event loop's clock."""
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call back, once, when the peer has gone or the closing handshake has begun."""
 
     def arrival(self) -> Awaitable[bool]:
         """Wait until the peer has sent something, or has gone.
@@ -53,18 +60,8 @@ class Wire(Protocol):
         """Send a close frame, which ends in a disconnect; cut a peer off that stays silent."""
 
 
-def offered_wire(websocket: WebSocket, close_timeout_s: float) -> Wire | None:
-    """Return the server's own wire, if it has one; whoever does not leave in time is cut off."""
-    extension = websocket.scope.get("extensions", {}).get(EXTENSION)
-    if extension is None:
-        return None
-    wire: Wire = extension["wire"]
-    extension["wire"].close_timeout = close_timeout_s
-    return wire
-
-
 class AsgiWire:
-    """A `Wire` over nothing but ASGI: one queue, and one task that sends from it."""
+    """A `Wire` over nothing but ASGI: a task that reads, and a queue with a task that sends."""
 
     def __init__(self, websocket: WebSocket, close_timeout_s: float) -> None:
         self._websocket = websocket
@@ -75,27 +72,36 @@ class AsgiWire:
         self._leave_by: float | None = None
         self._deadline: asyncio.Timeout | None = None
         self._finished = asyncio.Event()
-        self._listening = False
-        self._received_at = 0.0
-        self._event: Event | None = None
+        self._events: list[Event] = []
+        self._unread_bytes = 0
+        self._arrived = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._received_at = asyncio.get_running_loop().time()
+        self._gone: Callable[[], None] | None = None
 
     @property
     def heard_at(self) -> float:
         """When an event came last; now, while the app is busy and nobody listens."""
-        return self._received_at if self._listening else asyncio.get_running_loop().time()
+        if self._unread_bytes >= READ_AHEAD_BYTES:
+            return asyncio.get_running_loop().time()
+        return self._received_at
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call back when the server tells of the end, or this side closes."""
+        self._gone = callback
 
     async def arrival(self) -> bool:
         """Wait for the next ASGI event; whether it was there already, ASGI does not tell."""
-        self._received_at = asyncio.get_running_loop().time()
-        self._listening = True
-        self._event = await self._websocket.receive()
-        self._listening = False
+        await self._arrived.wait()
         return False
 
     def take(self) -> Sequence[Event]:
-        """Return the event that has come."""
-        event, self._event = self._event, None
-        return () if event is None else (event,)
+        """Return the events that have come."""
+        events, self._events = self._events, []
+        self._unread_bytes = 0
+        self._arrived.clear()
+        self._taken.set()
+        return events
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
         """Queue all frames, unless that is too much."""
@@ -120,8 +126,29 @@ class AsgiWire:
             self._leave_by = asyncio.get_running_loop().time() + self._close_timeout_s
             if self._deadline is not None:
                 self._deadline.reschedule(self._leave_by)
+            self._tell_gone()
 
-    async def run(self) -> None:
+    async def read(self) -> None:
+        """Read ahead until the end."""
+        while True:
+            event = await self._websocket.receive()
+            self._received_at = asyncio.get_running_loop().time()
+            self._events.append(event)
+            self._unread_bytes += len(event.get("text") or "")
+            self._arrived.set()
+            if event["type"] == "websocket.disconnect":
+                self._tell_gone()
+                return
+            self._taken.clear()
+            if self._unread_bytes >= READ_AHEAD_BYTES:
+                await self._taken.wait()
+
+    def _tell_gone(self) -> None:
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            gone()
+
+    async def send(self) -> None:
         """Send what is queued, the close frame last, and wait to be cancelled.
 
         Raises:
@@ -146,15 +173,25 @@ class AsgiWire:
 
 
 @asynccontextmanager
-async def asgi_wire(websocket: WebSocket, close_timeout_s: float) -> AsyncIterator[Wire]:
-    """Yield a wire for an accepted connection; whoever does not leave in time is cut off."""
+async def connect_wire(websocket: WebSocket, close_timeout_s: float) -> AsyncIterator[Wire]:
+    """Yield the server's own wire, if it has one, or one over plain ASGI.
+
+    A peer that does not leave in time is cut off.
+    """
+    extension = websocket.scope.get("extensions", {}).get(EXTENSION)
+    if extension is not None:
+        extension["wire"].close_timeout = close_timeout_s
+        yield extension["wire"]
+        return
+    await websocket.receive()  # the event that asks to connect
     try:
-        # When the writer fails, the group cancels the reader, which would wait for ever.
+        # When one task fails, the group cancels the others, which would wait for ever.
         async with asyncio.TaskGroup() as tasks:
             wire = AsgiWire(websocket, close_timeout_s)
-            writer = tasks.create_task(wire.run())
+            running = [tasks.create_task(wire.read()), tasks.create_task(wire.send())]
             yield wire
             await wire.finish()
-            writer.cancel()
+            for task in running:
+                task.cancel()
     except* TimeoutError:
         pass

@@ -5,7 +5,8 @@ control frames, fragments and whatever breaks the rules stay with uvicorn and th
 """
 
 import asyncio
-from collections.abc import Sequence
+import select
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -20,7 +21,7 @@ from websockets.protocol import OPEN
 from .frame import masked_frame_size, read_texts
 from .metrics import CountBy
 from .protocol import Close
-from .wire import EXTENSION, Event
+from .wire import EXTENSION, READ_AHEAD_BYTES, Event
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,23 +36,52 @@ WRITABLE = asyncio.Event()
 """Shared by all connections that can be written to, which is nearly all of them."""
 WRITABLE.set()
 
+PEER_CHECK_S = 0.25
+"""How often a connection that is not read from is looked at."""
+
+HANG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
 
 class Inbox:
     """Events that wait for their one reader: an `asyncio.Queue` of a tenth of the size."""
 
-    __slots__ = ("_events", "_loop", "_reader")
+    __slots__ = ("_events", "_gone", "_loop", "_reader", "has_end", "size")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._events: list[Event] = []
         self._reader: asyncio.Future[bool] | None = None
+        self._gone: Callable[[], None] | None = None
+        self.has_end = False
+        self.size = 0
+        """How many characters of text wait."""
+
+    def when_gone(self, callback: Callable[[], None] | None) -> None:
+        """Call back, once, when the end has come, in the next turn of the loop at the earliest."""
+        self._gone = callback
+        if self.has_end and callback is not None:
+            self._loop.call_soon(callback)
+            self._gone = None
 
     def empty(self) -> bool:
         """Return whether nothing waits."""
         return not self._events
 
+    def put_text(self, text: str) -> None:
+        """Add a message."""
+        self.size += len(text)
+        self._put({"type": "websocket.receive", "text": text})
+
     def put_nowait(self, event: Event) -> None:
-        """Add an event, and wake the reader."""
+        """Add an event of uvicorn's, which knows an `asyncio.Queue` here."""
+        if event["type"] == "websocket.disconnect":
+            self.has_end = True
+            self.when_gone(self._gone)
+        else:
+            self.size += len(event.get("text") or "")
+        self._put(event)
+
+    def _put(self, event: Event) -> None:
         self._events.append(event)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(True)
@@ -59,11 +89,14 @@ class Inbox:
     async def get(self) -> Event:
         """Wait for the next event."""
         await self.arrival()
-        return self._events.pop(0)
+        event = self._events.pop(0)
+        self.size -= len(event.get("text") or "")
+        return event
 
     def take(self) -> list[Event]:
         """Return all there are."""
         events, self._events = self._events, []
+        self.size = 0
         return events
 
     def arrival(self) -> asyncio.Future[bool]:
@@ -129,6 +162,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """Make sure that the connection ends with the app."""
         super().on_task_complete(task)
+        self._inbox.when_gone(None)
         del self.scope["extensions"][EXTENSION]  # which refers to this object
         self._cut_off_later()
 
@@ -156,12 +190,10 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._received_at = self.loop.time()
         if self.conn.state is OPEN and not self._unparsed_bytes and self.conn.current_size is None:
             texts, size = read_texts(data, self.config.ws_max_size)
-            if texts and not self._inbox.empty() and not self.read_paused:
-                # The app is busy with what came before: the rest waits in the system's buffers.
-                self.read_paused = True
-                self.transport.pause_reading()
             for text in texts:
-                self._inbox.put_nowait({"type": "websocket.receive", "text": text})
+                self._inbox.put_text(text)
+            if self._inbox.size >= READ_AHEAD_BYTES:
+                self._pause_reading()
             if size == len(data):
                 return
             data = data[size:]
@@ -174,6 +206,32 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             super().data_received(data)
         except InvalidState:  # bad text, and behind it a close frame that is answered already
             self.handle_parser_exception()
+
+    def send_receive_event_to_app(self) -> None:
+        """Take in a message of several frames, and pause no earlier than for others."""
+        was_paused = self.read_paused
+        super().send_receive_event_to_app()
+        if not was_paused and self.read_paused:
+            self.read_paused = False
+            if self._inbox.size >= READ_AHEAD_BYTES:
+                self._pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def _pause_reading(self) -> None:
+        # The app is busy with what came before: the rest waits in the system's buffers.
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+            self.loop.call_later(PEER_CHECK_S, self._check_peer)
+
+    def _check_peer(self) -> None:
+        # The event loop does not tell of the end of a connection that it does not read from.
+        if self.read_paused and not self.disconnected:
+            if has_hung_up(self.transport):
+                self.transport.abort()
+            else:
+                self.loop.call_later(PEER_CHECK_S, self._check_peer)
 
     def _keep_early(self, data: bytes) -> None:
         # A client has to wait for the answer (RFC 6455 §4.1); most that do not mean no harm.
@@ -237,6 +295,10 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if self.close_timer is None:
             super().shutdown()
 
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call back, once, when the peer has gone or the closing handshake has begun."""
+        self._inbox.when_gone(callback)
+
     def arrival(self) -> asyncio.Future[bool]:
         """Wait until the peer has sent something, or has gone."""
         return self._inbox.arrival()
@@ -281,3 +343,13 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         # A transport that is only closed waits for its buffer, which a stuck peer never empties.
         if self._cut_off is None and not self.disconnected:
             self._cut_off = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+
+def has_hung_up(transport: asyncio.BaseTransport) -> bool:
+    """Return whether the peer has ended the connection, even if unread data comes before the end.
+
+    Linux alone tells of an orderly end in that case (POLLRDHUP).
+    """
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), HANG_UP)
+    return bool(poll.poll(0))

@@ -9,8 +9,11 @@ import pytest
 
 from app.main import ServiceSettings
 
+from . import policies
 from .hostile import MARK, numbers, results
 from .live import Live, leftovers, run_service, wait_until
+
+policies.install()
 
 for name in ServiceSettings.model_fields:
     os.environ.pop(name.upper(), None)

@@ -1,6 +1,6 @@
 """A wire that goes nowhere, for tests of what a connection does with it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app.auth import Identity
 from app.connection import Connection
@@ -23,6 +23,9 @@ class RecordingWire:
         self.writes: list[list[bytes]] = []
         self.closes: list[Close] = []
         self.unsent = 0
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Never call back: this peer stays."""
 
     async def arrival(self) -> bool:
         """Wait for nothing."""

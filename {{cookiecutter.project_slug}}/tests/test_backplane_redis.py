@@ -59,7 +59,7 @@ async def run_node(
     client = make_client(settings)
     assert client is not None
     gaps: list[str] = []
-    node = RedisBackplane(client, settings, Metrics(), catch_up=Flusher().catch_up)
+    node = RedisBackplane(client, settings, Metrics(), Flusher())
     node.after_gap(lambda: gaps.append("gap"))
     node.subscribe(Subscription(ALL, lambda envelope: None))
     running = asyncio.create_task(node.run())

@@ -10,9 +10,8 @@ from websockets.exceptions import InvalidStatus
 
 from app import endpoint, flusher, handlers
 from app.connection import Connection
-from app.endpoint import BURST
 from app.errors import TooManyConnections
-from app.flusher import Flusher
+from app.flusher import BURST, Flusher
 from app.manager import ConnectionManager
 from app.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER
 from app.service import Service

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.flusher import FULL, SLICE, Flusher
 
@@ -75,12 +76,28 @@ async def test_one_that_fails_does_not_stop_the_others() -> None:
             raise OSError
 
     flusher, flushed = Flusher(), list[str]()
-    reported = asyncio.Event()
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: reported.set())
-    flusher.waiting(None).extend([Failing(), Note("next", flushed)])
-    await catch_up(flusher)
+    with capture_logs() as lines:
+        flusher.waiting(None).extend([Failing(), Note("next", flushed)])
+        await catch_up(flusher)
     assert flushed == ["next"]
-    assert reported.is_set()
+    assert [line["event"] for line in lines] == ["flush failed"]
+
+
+async def test_catching_up_does_not_wait_for_what_others_add_meanwhile() -> None:
+    flusher, flushed = Flusher(), list[str]()
+    flooding = True
+
+    class Flood:
+        def flush(self) -> None:
+            if flooding:
+                flusher.waiting("flood").append(self)
+
+    flusher.waiting("flood").append(Flood())
+    flusher.waiting("mine").append(Note("mine", flushed))
+    await catch_up(flusher)
+    assert flushed == ["mine"]
+    flooding = False
+    await catch_up(flusher)
 
 
 @pytest.mark.parametrize("count", [1, SLICE - 1, SLICE, SLICE + 1])

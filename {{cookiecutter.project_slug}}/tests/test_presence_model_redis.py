@@ -88,7 +88,10 @@ class PresenceMachine(RuleBasedStateMachine):
     @rule(visitor=consumes(visitors))
     def leave(self, visitor: Visitor) -> None:
         if self.present.pop(visitor, None):
-            visitor.leave_now()
+            self.do(self._leave(visitor))
+
+    async def _leave(self, visitor: Visitor) -> None:
+        visitor.leave_now()
 
     @rule(number=st.integers(1, 2))
     def die(self, number: int) -> None:

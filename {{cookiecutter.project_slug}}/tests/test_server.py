@@ -35,9 +35,9 @@ PROJECT = Path(__file__).parent.parent
 
 @asynccontextmanager
 async def run_process(
-    cwd: Path, program: Sequence[str] = ("-m", "app"), **environment: str
+    cwd: Path, program: Sequence[str] = ("-m", "tests.policies"), **environment: str
 ) -> AsyncIterator[Process]:
-    """Run ``python -m app``, or another program, with nothing but these variables."""
+    """Run ``python -m app``, with the tests' policies and nothing but these variables."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *program,

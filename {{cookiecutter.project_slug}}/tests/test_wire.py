@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket
 
 from app.frame import text_frame
 from app.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
-from app.wire import Wire, asgi_wire
+from app.wire import Wire, connect_wire
 from app.wire_uvicorn import FrameProtocol
 
 from .client import DEADLINE_S
@@ -140,12 +140,12 @@ async def test_a_peer_that_vanishes_is_forgotten(service: Live) -> None:
     await wait_until(lambda: len(asyncio.all_tasks()) <= before)
 
 
-async def test_a_connection_costs_one_task_and_a_second_without_the_extension(
+async def test_a_connection_costs_one_task_and_two_more_without_the_extension(
     service: Live,
 ) -> None:
     before = len(asyncio.all_tasks())
     clients = [await service.connect("alice") for _ in range(5)]
-    per_connection = 2 if service.server.config.ws == WIRES["asgi"] else 1
+    per_connection = 3 if service.server.config.ws == WIRES["asgi"] else 1
     assert len(asyncio.all_tasks()) - before == 5 * per_connection
     for client in clients:
         await client.close()
@@ -167,8 +167,8 @@ async def test_plain_asgi_needs_no_server_that_tells_of_the_end() -> None:
 
     async with asyncio.timeout(DEADLINE_S):
         websocket = WebSocket({"type": "websocket"}, receive, send)
-        await websocket.accept()
-        async with asgi_wire(websocket, close_timeout_s=0.1) as wire:
+        async with connect_wire(websocket, close_timeout_s=0.1) as wire:
+            await websocket.accept()
             wires.append(wire)
             wire.close(TRY_AGAIN_LATER)
             await wire.arrival()

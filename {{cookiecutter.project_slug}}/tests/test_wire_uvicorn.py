@@ -19,6 +19,7 @@ from app.commands import Dispatcher
 from app.connection import Connection
 from app.frame import text_frame
 from app.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
+from app.wire import READ_AHEAD_BYTES
 from app.wire_uvicorn import FrameProtocol
 
 from .client import DEADLINE_S
@@ -482,9 +483,9 @@ async def test_reading_pauses_while_the_service_is_busy_and_goes_on_later(
     ready.clear()
     numbers = [str(number) for number in range(200)]
     for number in numbers[:2]:
-        await peer.send_pieces(masked(ping(number)))
+        await peer.send_pieces(masked(ping(number, READ_AHEAD_BYTES // 2)))
         assert not peer.protocol.read_paused
-    await peer.send_pieces(masked(ping(numbers[2])))
+    await peer.send_pieces(masked(ping(numbers[2], READ_AHEAD_BYTES // 2)))
     assert peer.protocol.read_paused
     read_bytes = peer.protocol.read_bytes
     for number in numbers[3:]:
@@ -500,7 +501,7 @@ async def test_a_client_hears_why_although_the_service_had_stopped_reading(
     peer: Peer, ready: asyncio.Event
 ) -> None:
     for number in range(3):
-        await peer.send_pieces(masked(ping(number)))
+        await peer.send_pieces(masked(ping(number, READ_AHEAD_BYTES // 2)))
     assert peer.protocol.read_paused
     peer.client.send(masked(ping("unread")))
     peer.connection.close(TRY_AGAIN_LATER)

@@ -71,11 +71,16 @@ class ApiKeyAuthenticator:
             Unauthorized: there is no key, or nobody has it.
 
         """
-        presented = digest(self._key(handshake))
+        key = self._key(handshake)
+        if not key:
+            msg = "no key"
+            raise Unauthorized(msg)
+        presented = digest(key)
         # All of them are compared, whichever matches: time tells nothing.
         names = [name for name, known in self._digests.items() if compare_digest(known, presented)]
         if not names:
-            raise Unauthorized
+            msg = "unknown key"
+            raise Unauthorized(msg)
         return Identity(names[0])
 
     def _key(self, handshake: HTTPConnection) -> str:

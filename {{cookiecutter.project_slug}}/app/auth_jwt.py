@@ -164,7 +164,11 @@ class JwtAuthenticator:
             KeysUnavailable: the token's key is not known yet.
 
         """
-        return await self.verify(self._token(handshake))
+        token = self._token(handshake)
+        if not token:
+            msg = "no token"
+            raise Unauthorized(msg)
+        return await self.verify(token)
 
     async def verify(self, token: str) -> Identity:
         """Return the identity that the token proves.
@@ -189,8 +193,16 @@ class JwtAuthenticator:
             user = _user_name.validate_python(claims["sub"])
             expires_at = float(claims["exp"]) + settings.jwt_leeway_s
         except UNREADABLE as failure:
-            raise Unauthorized from failure
+            raise Unauthorized(self._explain(failure)) from failure
         return Identity(user, expires_at=expires_at, claims=claims)
+
+    def _explain(self, failure: Exception) -> str:
+        """Return why a token is refused, in words that repeat nothing of it."""
+        if isinstance(failure, jwt.MissingRequiredClaimError):
+            return f"the token has no {failure.claim}"
+        if isinstance(failure, jwt.InvalidAudienceError) and self._settings.jwt_audience is None:
+            return "the token has an aud, but JWT_AUDIENCE is not set"
+        return type(failure).__name__
 
     def _token(self, handshake: HTTPConnection) -> str:
         scheme, _, token = handshake.headers.get("authorization", "").partition(" ")

@@ -9,7 +9,7 @@ import json
 from base64 import b64decode, b64encode
 from typing import Any, ClassVar
 
-from itsdangerous import BadSignature, TimestampSigner
+from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
 from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
@@ -51,13 +51,26 @@ class SessionAuthenticator:
 
         """
         cookie = handshake.cookies.get(self._settings.session_cookie, "")
+        if not cookie:
+            msg = "no cookie"
+            raise Unauthorized(msg)
         max_age_s = self._settings.session_max_age_s
         try:
             payload, signed_at = self._signer.unsign(cookie, max_age_s, return_timestamp=True)
             session: dict[str, Any] = json.loads(b64decode(payload))
-            user = _user_name.validate_python(session["user"])
-        except (BadSignature, ValidationError, ValueError, KeyError, TypeError) as failure:
+        except SignatureExpired as failure:
+            msg = "the session is too old"
+            raise Unauthorized(msg) from failure
+        except BadSignature as failure:
+            msg = "bad signature"
+            raise Unauthorized(msg) from failure
+        except ValueError as failure:
             raise Unauthorized from failure
+        try:
+            user = _user_name.validate_python(session["user"])
+        except (ValidationError, KeyError, TypeError) as failure:
+            msg = "the session names no user"
+            raise Unauthorized(msg) from failure
         expires_at = signed_at.timestamp() + max_age_s
         return Identity(user, expires_at=expires_at, claims=session)
 

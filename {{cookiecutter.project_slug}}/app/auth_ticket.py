@@ -103,7 +103,12 @@ class TicketAuthenticator:
             TicketStoreDown: it could not be looked up.
 
         """
-        user = await self._store.take(handshake.query_params.get("ticket", ""))
+        ticket = handshake.query_params.get("ticket", "")
+        if not ticket:
+            msg = "no ticket"
+            raise Unauthorized(msg)
+        user = await self._store.take(ticket)
         if user is None:
-            raise Unauthorized
+            msg = "unknown, spent or expired ticket"
+            raise Unauthorized(msg)
         return Identity(user)

@@ -21,6 +21,7 @@ from .errors import (
     TimedOut,
     Unavailable,
     UnknownType,
+    declared,
 )
 from .guard import FAILURES
 from .metrics import Metrics
@@ -147,7 +148,10 @@ class Dispatcher:
         self._timeout_s = timeout_s
         self._handled = metrics.count("commands", "Commands that clients gave.")
         self._failed = metrics.count_by(
-            "code", "command_errors", "Commands that were answered with an error."
+            ("code",),
+            "command_errors",
+            "Commands that were answered with an error.",
+            known=((code,) for code in declared(CommandError, "code", str)),
         )
 
     async def dispatch(
@@ -230,8 +234,7 @@ class Dispatcher:
         self, connection: Connection, refusal: CommandError, command_id: str | None
     ) -> None:
         self._failed.add(refusal.code)
-        if connection.conduct.last_refusal != refusal.code:  # many of a kind are one line
-            connection.conduct.last_refusal = refusal.code
+        if connection.conduct.is_first_refusal(refusal.code):
             log.info("commands refused", code=refusal.code)
         connection.send(refusal.reply(command_id))
 

@@ -10,6 +10,10 @@ from time import monotonic
 from .errors import Flood, RateLimited, TooManyErrors
 from .settings import Settings
 
+MAX_REFUSALS_LOGGED = 50
+"""Kinds of refusal that are logged for one connection: more than there are, unless kinds are made
+up while the service runs."""
+
 
 class Conduct:
     """What one connection has sent lately. Asked for every message, so it does little."""
@@ -21,8 +25,8 @@ class Conduct:
         "_max_errors",
         "_message_s",
         "_messages_until",
+        "_refusals",
         "errors_in_a_row",
-        "last_refusal",
     )
 
     def __init__(self, settings: Settings) -> None:
@@ -32,7 +36,7 @@ class Conduct:
         self._max_errors = settings.max_errors_in_a_row
         self._messages_until = self._bytes_until = 0.0
         self.errors_in_a_row = 0
-        self.last_refusal: str | None = None
+        self._refusals: frozenset[str] = frozenset()  # the empty one takes no memory
 
     def pace(self, frame: str) -> None:
         """Let a message pass that does not come too early. One that does counts all the same.
@@ -56,6 +60,13 @@ class Conduct:
                 raise Flood
             msg = "too fast: welcome tells the limits"
             raise RateLimited(msg)
+
+    def is_first_refusal(self, kind: str) -> bool:
+        """Return whether this is the first refusal of its kind, which is worth a log line."""
+        if kind in self._refusals or len(self._refusals) >= MAX_REFUSALS_LOGGED:
+            return False
+        self._refusals |= {kind}
+        return True
 
     def count_error(self) -> None:
         """Count a message that is no valid command.

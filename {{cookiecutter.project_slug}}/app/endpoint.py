@@ -1,6 +1,7 @@
 """One connection's life: admit, authenticate, welcome, receive and dispatch, clean up."""
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
@@ -9,6 +10,7 @@ import structlog
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
+from . import protocol
 from .admission import network_of
 from .auth import Identity
 from .commands import CommandRouter, Dispatcher, Observer
@@ -21,15 +23,19 @@ from .errors import (
     Rejected,
     Stopping,
     TimedOut,
+    declared,
 )
 from .flusher import BURST, FEW
 from .guard import Guard
+from .metrics import OTHER
 from .protocol import (
+    CLIENT_CODES,
     INTERNAL_ERROR,
     NO_STATUS,
     SERVICE_RESTART,
     SUBPROTOCOL,
     UNSUPPORTED_DATA,
+    ClientClose,
     Close,
     Welcome,
 )
@@ -39,7 +45,7 @@ from .wire import Wire, connect_wire
 LEAVE_GRACE_S = 0.5
 """How long what a peer has sent may still be handled after it has gone."""
 
-GONE = Close(NO_STATUS, "closed by the client")
+GONE = ClientClose(NO_STATUS, "closed by the client")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,13 +59,25 @@ class Endpoint:
         metrics = service.metrics
         self.dispatcher = Dispatcher(router, metrics, service.settings.handler_timeout_s)
         self._refused = metrics.count_by(
-            "status", "handshakes_refused", "Handshakes answered with an HTTP status."
+            ("status",),
+            "handshakes_refused",
+            "Handshakes answered with an HTTP status.",
+            known=((status,) for status in declared(Refused, "status", int)),
         )
         self.rejected = metrics.count_by(
-            "code", "connections_rejected", "Connections closed in place of a welcome."
+            ("code",),
+            "connections_rejected",
+            "Connections closed in place of a welcome.",
+            known=((close.code,) for close in declared(Rejected, "close_as", Close)),
         )
         self.opened = metrics.count("connections_opened", "Connections that began.")
-        self.closed = metrics.count_by("code", "connections_closed", "Connections that ended.")
+        self.closed = metrics.count_by(
+            ("by", "code"),
+            "connections_closed",
+            "Connections that ended, closed by the server, or by the client: it has left, is lost, "
+            "or broke the protocol.",
+            known=known_ends(),
+        )
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
@@ -170,7 +188,8 @@ class Session:
             return None
         except Rejected as rejection:
             # A browser learns nothing from a refused handshake, but it can read a close code.
-            log.info("connection rejected", reason=rejection.close_as.reason)
+            reason = rejection.close_as.reason
+            log.info("connection rejected", reason=reason, cause=rejection.cause)
             self._endpoint.rejected.add(rejection.close_as.code)
             await websocket.accept(subprotocol)
             await websocket.close(*rejection.close_as)
@@ -224,11 +243,13 @@ class Session:
             self._leave()
             if welcomed:
                 await self._say_goodbye(connection)
-            code = connection.closed and connection.closed.code
-            endpoint.closed.add(code)
+            end = connection.closed or SERVICE_RESTART
+            by, counted_code = end_labels(end)
+            endpoint.closed.add(by, counted_code)
             log.info(
                 "connection closed",
-                code=code,
+                by=by,
+                code=end.code,
                 seconds=round(monotonic() - opened_at, 3),
             )
 
@@ -248,7 +269,7 @@ class Session:
                         unanswered = await dispatcher.dispatch(service, connection, text)
                 elif event["type"] == "websocket.disconnect":
                     code = int(event.get("code") or NO_STATUS)  # the library's are of an enum
-                    connection.lost(Close(code, "closed by the client"))
+                    connection.lost(ClientClose(code, "closed by the client"))
                 else:
                     connection.close(UNSUPPORTED_DATA)
                 handled += 1
@@ -293,3 +314,22 @@ class Session:
 
 async def _settled(future: asyncio.Future[object]) -> None:
     await asyncio.wait([future])
+
+
+def end_labels(close: Close) -> tuple[str, object]:
+    """Return what a connection's end counts as: ``server`` or ``client``, and the code.
+
+    Clients can send nearly any code, 1011 among them, which would look like an internal error.
+    """
+    if not isinstance(close, ClientClose):
+        return "server", close.code
+    return "client", close.code if close.code in CLIENT_CODES else OTHER
+
+
+def known_ends() -> Iterator[tuple[str, object]]:
+    """Yield the labels of all ends that can be told before one happens."""
+    for code in (*CLIENT_CODES, OTHER):
+        yield "client", code
+    constants = (value for value in vars(protocol).values() if isinstance(value, Close))
+    for close in (*constants, *declared(Rejected, "close_as", Close)):
+        yield "server", close.code

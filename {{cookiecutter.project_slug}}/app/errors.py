@@ -33,7 +33,7 @@
 Messages are for the other side to read: they never repeat its input.
 """
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from .protocol import (
     FLOOD,
@@ -45,9 +45,22 @@ from .protocol import (
     ErrorReply,
 )
 
+V = TypeVar("V")
+
 
 class ServiceError(Exception):
     """Everything the service refuses on purpose."""
+
+
+def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
+    """Return the values that a class attribute has in all subclasses, a team's own among them."""
+    values = set()
+    for subclass in base.__subclasses__():
+        value = getattr(subclass, attribute, None)
+        if isinstance(value, kind):
+            values.add(value)
+        values |= declared(subclass, attribute, kind)
+    return values
 
 
 class Misconfigured(ServiceError):
@@ -117,11 +130,20 @@ class Stopping(Refused):
 class Rejected(ServiceError):
     """The connection is accepted, told why, and closed: a browser sees no HTTP status.
 
-    ``status`` is for HTTP routes, which can send one.
+    ``status`` is for HTTP routes, which can send one. A message is for the log, and must not repeat
+    anything of the credentials.
     """
 
     close_as: ClassVar[Close]
     status: ClassVar[int] = 503
+
+    @property
+    def cause(self) -> str:
+        """Why, for the log: the message, or the class of the exception behind this one.
+
+        That one's own text is never shown, since it may repeat what the client has sent.
+        """
+        return str(self) or type(self.__cause__ or self).__name__
 
 
 class Unauthorized(Rejected):

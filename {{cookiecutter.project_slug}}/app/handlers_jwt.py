@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import structlog
 from pydantic import Field
 
 from .auth_jwt import JwtAuthenticator, KeysUnavailable
@@ -11,6 +12,8 @@ from .connection import Connection
 from .errors import Forbidden, Unauthorized, Unavailable
 from .protocol import Command, Ok
 from .service import Service
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Refresh(Command):
@@ -37,6 +40,8 @@ def refresh_router(authenticator: JwtAuthenticator) -> CommandRouter:
         try:
             identity = await authenticator.verify(command.token)
         except Unauthorized as failure:
+            if connection.conduct.is_first_refusal(f"refresh: {failure.cause}"):
+                log.info("token refused", cause=failure.cause)
             msg = "the token is not valid"
             raise Forbidden(msg) from failure
         except KeysUnavailable as failure:

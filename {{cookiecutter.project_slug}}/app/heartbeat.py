@@ -9,10 +9,8 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from .connection import Connection
 from .frame import text_frame
 from .manager import ConnectionManager
-from .protocol import Close, HeartbeatTerms, ServerFrame
+from .protocol import NO_PONG, HeartbeatTerms, ServerFrame
 from .settings import SettingsPart
-
-NO_PONG = Close(4012, "no_pong")
 
 
 class HeartbeatSettings(SettingsPart):

@@ -125,17 +125,20 @@ class JwkSet:
         """
         key_id = jwt.get_unverified_header(token).get("kid")
         if key_id is None:
-            raise Unauthorized
+            msg = "the token names no key"
+            raise Unauthorized(msg)
         if key_id not in self._keys:
             await self._refresh()
         try:
             return self._keys[key_id]
         except KeyError:
-            raise Unauthorized from None
+            msg = "unknown key"
+            raise Unauthorized(msg) from None
 
     async def _refresh(self) -> None:
         if self._resting:
-            raise KeysUnavailable
+            msg = "the issuer was asked for keys just now"
+            raise KeysUnavailable(msg)
         self._wanted.set()
         try:
             async with asyncio.timeout(self._settings.jwt_jwks_timeout_s):
@@ -143,7 +146,8 @@ class JwkSet:
         except TimeoutError as failure:
             raise KeysUnavailable from failure
         if not self._succeeded:
-            raise KeysUnavailable
+            msg = "the keys cannot be fetched"
+            raise KeysUnavailable(msg)
 
     async def run(self) -> None:
         """Fetch at start, when the keys get old, and when an unknown one is wanted."""

@@ -1,14 +1,17 @@
 """Logs: one line for each event, JSON in production, for human eyes in development.
 
 uvicorn's own lines take the same way. No line holds credentials, a query string or a payload.
+Their number is limited, see `log_limit`.
 """
 
+import atexit
 import logging
 import sys
 
 import structlog
 from structlog.typing import Processor
 
+from .log_limit import LogLimiter
 from .settings import Settings
 
 UVICORN_NOISE = (
@@ -34,6 +37,8 @@ class NoiseFilter(logging.Filter):
 
 def configure_logging(settings: Settings) -> None:
     """Send structlog's and the standard library's records to standard error, in one format."""
+    limiter = LogLimiter(settings.max_log_lines_per_s)
+    atexit.register(limiter.report)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -44,6 +49,7 @@ def configure_logging(settings: Settings) -> None:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            limiter,
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -52,6 +58,7 @@ def configure_logging(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
+    handler.addFilter(limiter)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -5,13 +5,19 @@ them into its text format when somebody asks.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 PREFIX = "ws_"
+
+MAX_SERIES = 100
+"""Label values that one count keeps apart; Prometheus pays for each, for good."""
+
+OTHER = "other"
+"""Stands for all label values beyond that."""
 
 
 class Count:
@@ -34,25 +40,32 @@ class Count:
 
 
 class CountBy:
-    """A number that only grows, for each value of a label."""
+    """A number that only grows, for each combination of the values of some labels."""
 
-    __slots__ = ("_label", "_name", "_values", "_what")
+    __slots__ = ("_labels", "_name", "_numbers", "_what")
 
-    def __init__(self, name: str, what: str, label: str) -> None:
+    def __init__(
+        self, name: str, what: str, labels: tuple[str, ...], known: Iterable[tuple[object, ...]]
+    ) -> None:
         self._name = name
         self._what = what
-        self._label = label
-        self._values: Counter[str] = Counter()
+        self._labels = labels
+        self._numbers: Counter[tuple[str, ...]] = Counter()
+        for values in known:
+            self._numbers[tuple(map(str, values))] = 0
 
-    def add(self, value: object) -> None:
-        """Count one more with this value."""
-        self._values[str(value)] += 1
+    def add(self, *values: object) -> None:
+        """Count one more with these values, one for each label."""
+        series = tuple(map(str, values))
+        if series not in self._numbers and len(self._numbers) >= MAX_SERIES:
+            series = (OTHER,) * len(series)
+        self._numbers[series] += 1
 
     def family(self) -> Metric:
         """Return the numbers as the library has them."""
-        family = CounterMetricFamily(PREFIX + self._name, self._what, labels=[self._label])
-        for value, number in self._values.items():
-            family.add_metric([value], number)
+        family = CounterMetricFamily(PREFIX + self._name, self._what, labels=self._labels)
+        for series, number in self._numbers.items():
+            family.add_metric(series, number)
         return family
 
 
@@ -74,9 +87,19 @@ class Metrics(Collector):
         self._counts.append(count)
         return count
 
-    def count_by(self, label: str, name: str, what: str) -> CountBy:
-        """Return a new count, of what it says, for each value of a label."""
-        count = CountBy(name, what, label)
+    def count_by(
+        self,
+        labels: tuple[str, ...],
+        name: str,
+        what: str,
+        known: Iterable[tuple[object, ...]] = (),
+    ) -> CountBy:
+        """Return a new count, of what it says, for each combination of the values of some labels.
+
+        Known combinations start at 0: Prometheus does not see an increase where nothing was before.
+        Values that a client can choose must be mapped to a few first.
+        """
+        count = CountBy(name, what, labels, known)
         self._counts.append(count)
         return count
 

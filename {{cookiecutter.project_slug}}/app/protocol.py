@@ -38,8 +38,21 @@ class Close(NamedTuple):
     reason: str
 
 
+class ClientClose(Close):
+    """A close that was the client's: its own close frame, its breach of the protocol, its loss."""
+
+    __slots__ = ()
+
+
 NO_STATUS = 1005
 """Stands for a close frame without a code; it is never sent (RFC 6455 §7.4.1)."""
+
+CLIENT_CODES = (1000, 1001, 1002, NO_STATUS, 1006, 1007, 1009)
+"""Codes of a `ClientClose` that mean something here (RFC 6455 §7.4.1).
+
+1000 and 1001 are a client's own; 1002, 1007 and 1009 the answer to its breach of the protocol; 1006
+is a connection that was lost.
+"""
 
 UNSUPPORTED_DATA = Close(1003, "binary frames are not supported")
 INTERNAL_ERROR = Close(1011, "internal error")
@@ -47,6 +60,9 @@ SERVICE_RESTART = Close(1012, "the service restarts")
 TRY_AGAIN_LATER = Close(1013, "try again later")
 EXPIRED = Close(4005, "expired")
 SLOW_CONSUMER = Close(4008, "slow_consumer")
+# {% if cookiecutter.heartbeat %}
+NO_PONG = Close(4012, "no_pong")
+# {% endif %}
 FLOOD = Close(4013, "flood")
 UNAUTHORIZED = Close(4500, "unauthorized")
 REVOKED = Close(4503, "revoked")

@@ -20,12 +20,12 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from .http_uvicorn import HttpProtocol
+from .http_uvicorn import REASONS, HttpProtocol
 from .logging import configure_logging
 from .main import ServiceSettings, create_app
 from .protocol import SERVICE_RESTART
 from .service import Service
-from .wire_uvicorn import FrameProtocol
+from .wire_uvicorn import REFUSALS, FrameProtocol
 
 INTERRUPT_GRACE_S = 1.0
 """How long stopping may take after Ctrl+C, for which somebody waits."""
@@ -54,7 +54,10 @@ class Server(uvicorn.Server):
         app = create_app(settings, self.fail)
         self.service: Service = app.state.service
         refusals = self.service.metrics.count_by(
-            "status", "requests_refused", "Requests, handshakes among them, that are none."
+            ("status",),
+            "requests_refused",
+            "Requests, handshakes among them, that are none.",
+            known=((int(status),) for status in (*REASONS, *REFUSALS)),
         )
         http = partial(HttpProtocol, timeout_s=settings.handshake_timeout_s, refusals=refusals)
         super().__init__(

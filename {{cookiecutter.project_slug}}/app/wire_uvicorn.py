@@ -25,6 +25,13 @@ from .wire import EXTENSION, READ_AHEAD_BYTES, Event
 
 log = structlog.stdlib.get_logger(__name__)
 
+REFUSALS = (
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.UPGRADE_REQUIRED,
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+)
+"""What the library answers to requests that are no handshake, besides 400."""
+
 WRITABLE = asyncio.Event()
 """Shared by all connections that can be written to, which is nearly all of them."""
 WRITABLE.set()

@@ -1,6 +1,7 @@
 """API keys: stored as digests, presented in a header."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.auth_api_key import digest
 from dev.connect import ConnectOptions
@@ -52,3 +53,13 @@ def test_keys_are_checked_at_start(monkeypatch: pytest.MonkeyPatch, value: str, 
 
 def test_keys_do_not_show() -> None:
     assert digest("key of bot") not in repr(make_settings(api_keys=KEYS))
+
+
+@pytest.mark.parametrize(("key", "cause"), [("", "no key"), ("made-up", "unknown key")])
+async def test_the_log_says_why_a_key_is_refused(live: Live, key: str, cause: str) -> None:
+    options = presenting(live, **{"X-API-Key": key} if key else {})
+    with capture_logs() as lines:
+        client = await live.connect_with(options, welcomed=False)
+        await client.closed()
+    assert [line["cause"] for line in lines] == [cause]
+    assert "made-up" not in str(lines)

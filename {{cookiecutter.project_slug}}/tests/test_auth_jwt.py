@@ -10,6 +10,7 @@ from typing import Any
 
 import jwt
 import pytest
+from structlog.testing import capture_logs
 
 from app.auth_jwt import JwtAuthenticator, SharedSecret
 from app.errors import Unauthorized
@@ -114,6 +115,62 @@ async def test_bad_tokens_are_refused() -> None:
     for name, bad_token in bad.items():
         with pytest.raises(Unauthorized):
             pytest.fail(f"{name}: {await authenticator(settings).verify(bad_token)}")
+
+
+@pytest.mark.parametrize(
+    ("claims", "cause"),
+    [
+        ({"exp": 1}, "ExpiredSignatureError"),
+        ({"exp": None}, "the token has no exp"),
+        ({"sub": None}, "the token has no sub"),
+        ({"sub": ""}, "ValidationError"),
+        ({"nbf": 99_999_999_999}, "ImmatureSignatureError"),
+        ({"aud": "mail"}, "the token has an aud, but JWT_AUDIENCE is not set"),
+    ],
+)
+async def test_the_log_says_why_a_token_is_refused(
+    live: Live, claims: dict[str, Any], cause: str
+) -> None:
+    options = anonymous(live)
+    refused = token(live.settings, **claims)
+    options.headers["Authorization"] = f"Bearer {refused}"
+    with capture_logs() as lines:
+        assert await rejected(live, options)
+    (line,) = lines
+    assert (line["event"], line["cause"]) == ("connection rejected", cause)
+    assert not any(part in str(lines) for part in refused.split("."))
+
+
+async def test_the_log_says_why_other_tokens_are_refused() -> None:
+    settings = make_settings(jwt_secret=SECRET, jwt_audience="chat")
+    causes = {
+        "nonsense": "DecodeError",
+        forged("HS256", OTHER_SECRET): "InvalidSignatureError",
+        forged("HS384", SECRET): "InvalidAlgorithmError",
+        token(settings, aud="mail"): "InvalidAudienceError",
+        token(settings): "the token has no aud",
+    }
+    for refused, cause in causes.items():
+        with pytest.raises(Unauthorized) as refusal:
+            await authenticator(settings).verify(refused)
+        assert refusal.value.cause == cause
+    async with run_service(settings) as live:
+        with capture_logs() as lines:
+            assert await rejected(live, anonymous(live))
+    assert [line["cause"] for line in lines if "cause" in line] == ["no token"]
+
+
+async def test_the_log_says_once_why_a_refresh_is_refused(live: Live) -> None:
+    options = anonymous(live)
+    options.headers["Authorization"] = f"Bearer {token(live.settings)}"
+    client = await live.connect_with(options)
+    with capture_logs() as lines:
+        for exp in (1, None, 1, None):
+            refused = token(live.settings, exp=exp)
+            assert (await client.ask(type="refresh", token=refused))["code"] == "forbidden"
+            assert refused not in str(lines)
+    causes = [line["cause"] for line in lines if line["event"] == "token refused"]
+    assert causes == ["ExpiredSignatureError", "the token has no exp"]
 
 
 @pytest.mark.hostile(37)

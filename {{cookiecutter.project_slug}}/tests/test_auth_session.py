@@ -12,6 +12,7 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
 from dev.connect import ConnectOptions
@@ -112,3 +113,24 @@ def test_a_secret_is_required_and_must_be_long(monkeypatch: pytest.MonkeyPatch) 
     assert line.startswith("error: SESSION_SECRET_FALLBACKS: has 5 bytes")
     assert "short" not in line
     assert "x" * 32 not in repr(make_settings(session_secret_fallbacks="x" * 32))
+
+
+async def test_the_log_says_why_a_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with run_service(make_settings(session_max_age_s=60)) as live:
+        with monkeypatch.context() as past:
+            past.setattr(TimestampSigner, "get_timestamp", lambda signer: 1)
+            old = signed(live, {"user": "alice"})
+        causes = {
+            "": "no cookie",
+            "session=nonsense": "bad signature",
+            signed(live, {"user": "alice"}, "strange-" * 8): "bad signature",
+            old: "the session is too old",
+            signed(live, {"user": ""}): "the session names no user",
+            signed(live, ["alice"]): "the session names no user",
+        }
+        for cookie, cause in causes.items():
+            with capture_logs() as lines:
+                client = await live.connect_with(with_cookie(live, cookie), welcomed=False)
+                await client.closed()
+            assert [line["cause"] for line in lines] == [cause]
+            assert not cookie or cookie.removeprefix("session=") not in str(lines)

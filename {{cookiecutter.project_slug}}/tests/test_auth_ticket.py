@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
 from app.auth_ticket import MemoryTickets
@@ -101,3 +102,13 @@ async def test_the_lifetime_is_a_setting() -> None:
         ticket = await buy(live)
         await asyncio.sleep(1.1)
         assert await is_refused(live, ticket)
+
+
+@pytest.mark.parametrize(
+    ("ticket", "cause"), [("", "no ticket"), ("made-up", "unknown, spent or expired ticket")]
+)
+async def test_the_log_says_why_a_ticket_is_refused(live: Live, ticket: str, cause: str) -> None:
+    with capture_logs() as lines:
+        assert await is_refused(live, ticket)
+    assert [line["cause"] for line in lines] == [cause]
+    assert "made-up" not in str(lines)

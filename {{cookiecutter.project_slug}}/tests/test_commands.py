@@ -71,6 +71,22 @@ async def test_many_refusals_of_a_kind_are_one_line(live: Live) -> None:
     assert [line["code"] for line in lines] == ["unknown_type", "bad_request"]
 
 
+async def test_refusals_of_two_kinds_in_turns_are_two_lines(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.policy.can_send", lambda identity, to: False)
+    client = await live.connect()
+    counts = live.counts()
+    with capture_logs() as lines:
+        for _ in range(50):
+            assert (await client.ask(type="nothing"))["code"] == "unknown_type"
+            assert (await client.ask(type="send", to="bob", data=1))["code"] == "forbidden"
+    assert [line["code"] for line in lines] == ["unknown_type", "forbidden"]
+    steps = live.counts() - counts
+    assert steps["ws_command_errors_total unknown_type"] == 50
+    assert steps["ws_command_errors_total forbidden"] == 50
+
+
 async def test_an_error_carries_the_id_of_the_command(live: Live) -> None:
     client = await live.connect()
     error = await client.ask(type="broadcast", id="42")

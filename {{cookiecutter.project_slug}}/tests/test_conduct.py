@@ -5,6 +5,7 @@ import json
 import pytest
 
 from app import conduct
+from app.conduct import MAX_REFUSALS_LOGGED, Conduct
 from app.protocol import FLOOD, TOO_MANY_ERRORS, Close
 
 from .client import Client, Frame
@@ -176,3 +177,10 @@ async def test_refusals_are_no_nonsense(live: Live, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("app.policy.can_send", lambda identity, to: False)
     count = 2 * live.settings.max_errors_in_a_row
     assert await codes(client, count, type="send", to="bob", data=1) == ["forbidden"] * count
+
+
+def test_kinds_of_refusal_without_end_are_not_remembered() -> None:
+    alice = Conduct(SLOW)
+    kinds = [f"kind {number}" for number in range(2 * MAX_REFUSALS_LOGGED)]
+    first = [alice.is_first_refusal(kind) for kind in kinds + kinds]
+    assert first == [True] * MAX_REFUSALS_LOGGED + [False] * 3 * MAX_REFUSALS_LOGGED

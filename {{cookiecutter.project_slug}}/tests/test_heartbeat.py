@@ -7,9 +7,9 @@ import pytest
 from app import handlers
 from app.backplane import LocalBackplane
 from app.flusher import Flusher
-from app.heartbeat import NO_PONG, Heartbeat
+from app.heartbeat import Heartbeat
 from app.manager import ConnectionManager
-from app.protocol import Broadcast
+from app.protocol import NO_PONG, Broadcast
 
 from .client import DEADLINE_S
 from .live import make_settings, run_service, wait_until

@@ -15,6 +15,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
 from app.auth_jwt import JwtAuthenticator, SharedSecret
@@ -274,6 +275,21 @@ async def test_tokens_that_no_published_key_proves_are_refused() -> None:
         for name, token in bad.items():
             assert await outcome(live, token) == UNAUTHORIZED, name
         assert issuer.fetches == 2
+
+
+async def test_the_log_says_why_no_key_is_found() -> None:
+    async with run_both() as (issuer, live):
+        claims = jwt.decode(issuer.token(), options={"verify_signature": False})
+        attempts = [
+            (jwt.encode(claims, rsa_key(), "RS256"), UNAUTHORIZED, "the token names no key"),
+            (issuer.token("unknown"), UNAUTHORIZED, "unknown key"),
+            (issuer.token("other"), TRY_AGAIN_LATER, "the issuer was asked for keys just now"),
+        ]
+        for token, close, cause in attempts:
+            with capture_logs() as lines:
+                assert await outcome(live, token) == close
+            assert [line["cause"] for line in lines if "cause" in line] == [cause]
+            assert token not in str(lines)
 
 
 async def test_neither_tokens_nor_the_issuers_address_are_printed(tmp_path: Path) -> None:

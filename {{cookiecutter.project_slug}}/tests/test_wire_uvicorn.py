@@ -293,7 +293,7 @@ async def test_an_illegal_frame_ends_the_connection(strict_service: Live, name: 
         assert [repr(line.get("code")) for line in lines] == ["None", str(code)]
         steps = strict_service.counts() - counts
         assert {step for step in steps if "closed" in step} == {
-            f"ws_connections_closed_total {code}"
+            f"ws_connections_closed_total client {code}"
         }
 
 

@@ -109,7 +109,7 @@ class Settings(SettingsPart, BaseSettings):
     # Server
     environment: Literal["development", "production"] = "production"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    max_log_lines_per_s: PositiveInt = 100
+    max_log_lines_per_s: PositiveInt = 250
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     shutdown_grace_s: int = Field(default=10, ge=2)

@@ -41,7 +41,7 @@ lock: .venv/ready ## pin what both pyproject.toml ask for; ARGS=--upgrade takes 
 	  --output-file requirements-bench-full.lock
 
 clean: ## remove what the other targets made
-	rm -rf .venv .cache .*_cache demo
+	rm -rf .venv .bench .cache .*_cache demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/ready: requirements-dev.lock

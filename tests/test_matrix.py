@@ -1,9 +1,11 @@
 """Every combination of answers passes every check."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,7 +13,8 @@ import yaml
 from .checks import CHECKS
 from .combination import CHOICES, COMBINATIONS, DEFAULT, OPTIONS, QUESTIONS, TEMPLATE, Combination
 from .conftest import Baker
-from .process import check_output
+from .process import check_output, environment
+from .venv import package_bin, venv_bin
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: combination.id)
@@ -24,6 +27,19 @@ def test_project(
 ) -> None:
     record_property("check", check)
     CHECKS[check](baked(combination))
+
+
+def test_projects_tolerate_other_plugins_of_pytest(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT).copy(tmp_path / "project")
+    plugins = package_bin("pytest-asyncio==1.5.0", "pytest-aiohttp==1.1.1")
+    (packages,) = plugins.parent.glob("lib/python*/site-packages")
+    (own,) = venv_bin(project).parent.glob("lib/python*/site-packages")
+    check_output(
+        [venv_bin(project) / "python", "-m", "pytest", "--quiet", "tests/test_policy.py"],
+        project.root,
+        # The plugins come last, so that all else is the project's own.
+        env=environment(PYTHONPATH=os.pathsep.join(map(str, [own, packages]))),
+    )
 
 
 def test_every_combination_has_an_id_of_its_own() -> None:

@@ -93,7 +93,9 @@ def ready(connection, request):
         return connection.respond(HTTPStatus.OK, "")
 
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-serve(handle, "127.0.0.1", int(os.environ["PORT"]), process_request=ready).serve_forever()
+server = serve(handle, "127.0.0.1", int(os.environ["PORT"]), process_request=ready)
+print(f"listening on port {{server.socket.getsockname()[1]}}", flush=True)
+server.serve_forever()
 """
     return lambda project: project.write("app/__main__.py", program)
 

@@ -59,11 +59,9 @@ def bake_over_own_files(template: Path, tmp_path: Path, *flags: str) -> tuple[Pa
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).write_text(OWN, encoding="utf-8")
     answers = [f"{name}={answer}" for name, answer in find("none").answers]
+    command: list[str | Path] = [sys.executable, "-m", "cookiecutter", template, "--no-input"]
     done = run(
-        [
-            *(sys.executable, "-m", "cookiecutter", template, "--no-input"),
-            *("--output-dir", project.parent, *flags, *answers),
-        ],
+        [*command, "--output-dir", project.parent, *flags, *answers],
         tmp_path,
         env=environment(HOME=str(home), TMPDIR=str(home)),
     )

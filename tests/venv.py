@@ -1,7 +1,7 @@
 """One virtual environment for each distinct lock file, kept between runs.
 
-It is made as the project's users make theirs: by its own Makefile. Old versions of a program have
-environments of their own, too.
+It is made as the project's users make theirs: by its own Makefile. Packages of
+no lock file have environments of their own, too.
 """
 
 import fcntl
@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .combination import TEMPLATE
@@ -43,9 +43,10 @@ def lock_bin(makefile: Path, lock: Path) -> Path:
     return _made_once(_key(lock), lambda directory: _make(directory, makefile, lock))
 
 
-def package_bin(requirement: str) -> Path:
-    """Return the programs of an environment with a package, as pip installs it for anybody."""
-    return _made_once(requirement, lambda directory: _install(directory, requirement))
+def package_bin(*requirements: str) -> Path:
+    """Return the programs of an environment with packages, as pip installs them for anybody."""
+    name = "-".join(requirements)
+    return _made_once(name, lambda directory: _install(directory, requirements))
 
 
 def _made_once(name: str, make: Callable[[Path], None]) -> Path:
@@ -67,9 +68,9 @@ def _make(directory: Path, makefile: Path, lock: Path) -> None:
     _run(directory, "make", ".venv/ready", f"PYTHON={sys.executable}")
 
 
-def _install(directory: Path, requirement: str) -> None:
+def _install(directory: Path, requirements: Sequence[str]) -> None:
     _run(directory, sys.executable, "-m", "venv", ".venv")
-    _run(directory, ".venv/bin/python", "-m", "pip", "install", "--quiet", requirement)
+    _run(directory, ".venv/bin/python", "-m", "pip", "install", "--quiet", *requirements)
     (directory / ".venv" / "ready").touch()
 
 

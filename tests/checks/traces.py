@@ -19,6 +19,18 @@ WORDS: dict[str, str] = {
     "none": r"guest|auth_none|credentials_none",
 }
 
+# One of its words for each option, with which the check is checked.
+EXAMPLES: dict[str, str] = {
+    "rooms": "MAX_ROOMS",
+    "heartbeat": "HeartbeatSettings",
+    "redis": "hiredis==3.5.0",
+    "jwt": "PyJWT",
+    "ticket": "a ticket",
+    "session": "itsdangerous>=2.2",
+    "api_key": "X-API-Key",
+    "none": "a guest",
+}
+
 
 @dataclass(frozen=True)
 class Allowed:
@@ -57,6 +69,7 @@ def traces(project: Project) -> list[str]:
     """Return the lines that tell of options which were not chosen."""
     found = []
     for option in sorted(OPTIONS.difference(project.combination.options)):
+        assert option in WORDS, f"WORDS in tests/checks/traces.py lacks {option}"
         words = re.compile(WORDS[option], re.IGNORECASE)
         for path in project.files():
             if words.search(path.as_posix()):

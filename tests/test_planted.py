@@ -132,12 +132,12 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "an untold command": (
         "docs",
         adding("app/handlers.py", '\n\nclass X(Command):\n    type: Literal["x"]\n'),
-        "README.md: commands are missing in the table: x$",
+        "README.md: no table has the command x$",
     ),
     "an untold setting": (
         "docs",
         adding("app/policy.py", "\n\nclass X(SettingsPart):\n    max_x: int = 1\n"),
-        r".env.example: settings are missing: MAX_X$",
+        r"\.env\.example: the setting MAX_X is missing$",
     ),
     "broken TOML": ("data", adding("pyproject.toml", "x = \n"), "pyproject.toml: "),
     "broken YAML": ("data", adding("compose.yaml", "a: b: c\n"), "compose.yaml: "),

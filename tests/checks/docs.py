@@ -15,11 +15,16 @@ def check_docs(project: Project) -> None:
     assert commands, "app/ has no commands"
     assert settings, "app/ has no settings"
     readme, example = project.read(COMMANDS_FILE), project.read(SETTINGS_FILE)
-    untold = sorted(name for name in commands if f"| `{name}` |" not in readme)
-    assert not untold, f"{COMMANDS_FILE}: commands are missing in the table: {', '.join(untold)}"
-    set_there = {line.lstrip("#").partition("=")[0] for line in example.splitlines()}
-    unset = sorted(settings - set_there)
-    assert not unset, f"{SETTINGS_FILE}: settings are missing: {', '.join(unset)}"
+    listed = {line.lstrip("#").partition("=")[0] for line in example.splitlines()}
+    missing = [
+        *(
+            f"{COMMANDS_FILE}: no table has the command {name}"
+            for name in sorted(commands)
+            if f"| `{name}` |" not in readme
+        ),
+        *(f"{SETTINGS_FILE}: the setting {name} is missing" for name in sorted(settings - listed)),
+    ]
+    assert not missing, "\n".join(missing)
 
 
 def commands_of(project: Project) -> Iterator[str]:

@@ -68,8 +68,8 @@ ALLOWED = [
 def traces(project: Project) -> list[str]:
     """Return the lines that tell of options which were not chosen."""
     found = []
-    for option in sorted(OPTIONS.difference(project.combination.options)):
-        assert option in WORDS, f"WORDS in tests/checks/traces.py lacks {option}"
+    # An option that has no words yet is a failure of a test of its own.
+    for option in sorted(WORDS.keys() & OPTIONS.difference(project.combination.options)):
         words = re.compile(WORDS[option], re.IGNORECASE)
         for path in project.files():
             if words.search(path.as_posix()):
@@ -86,4 +86,5 @@ def traces(project: Project) -> list[str]:
 def check_traces(project: Project) -> None:
     """Search every line of every file."""
     found = traces(project)
-    assert not found, "\n".join(found)
+    way_out = "WORDS and ALLOWED in tests/checks/traces.py decide what tells of an option"
+    assert not found, "\n".join([*found, way_out])

@@ -17,9 +17,9 @@ help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready ## make a project with the default answers in demo/, and serve it
-	$(VENV_PYTHON) -m cookiecutter --no-input --default-config --overwrite-if-exists \
-	  --output-dir demo .
-	$(MAKE) --directory demo/realtime-service run
+	$(VENV_PYTHON) -m cookiecutter --no-input --default-config --overwrite-if-exists . \
+	  project_slug=demo
+	$(MAKE) --directory demo run
 
 test: .venv/ready ## run the tests; ARGS='-k "jwt and not redis"' picks some
 	$(VENV_PYTHON) -m pytest --numprocesses auto --maxschedchunk 1 $(ARGS)
@@ -41,7 +41,7 @@ lock: .venv/ready ## pin what both pyproject.toml ask for; ARGS=--upgrade takes 
 	  --output-file requirements-bench-full.lock
 
 clean: ## remove what the other targets made
-	rm -rf .venv .cache .*_cache demo
+	rm -rf .venv .bench .cache .*_cache demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/ready: requirements-dev.lock

@@ -1,7 +1,7 @@
 """Measure the service beside other servers: ``python -m benchmarks``.
 
-Prints a table for each scenario and writes ``docs/benchmarks.md`` with its plots. A run of some
-scenarios only prints.
+Prints a table for each scenario and writes ``.bench/benchmarks.md`` with its plots, or
+``docs/benchmarks.md`` if a full run is told to publish. A run of some scenarios only prints.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from tests.combination import TEMPLATE
@@ -27,6 +28,7 @@ from .rounds import Bench
 from .scenarios import SCENARIOS, Scenario
 
 DOCS = TEMPLATE / "docs"
+UNPUBLISHED = TEMPLATE / ".bench"
 
 
 class Arguments(argparse.ArgumentParser):
@@ -63,7 +65,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--only", type=chosen, default=list(SCENARIOS), metavar="NAMES", help=f"some of: {names}"
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--publish", action="store_true", help="with --full: write docs/, which is in the README"
+    )
+    options = parser.parse_args(arguments)
+    if options.publish and not (options.full and options.only == list(SCENARIOS)):
+        parser.error("--publish needs --full and every scenario")
+    return options
 
 
 def main() -> None:
@@ -77,7 +85,8 @@ def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        run(Bench(options.only, FULL if options.full else QUICK, choose_cores()))
+        bench = Bench(options.only, FULL if options.full else QUICK, choose_cores())
+        run(bench, DOCS if options.publish else UNPUBLISHED)
     except Failed as failure:
         sys.exit(f"error: the service {failure}")
     except Unavailable as failure:
@@ -86,7 +95,7 @@ def main() -> None:
         sys.exit("error: stopped")
 
 
-def run(bench: Bench) -> None:
+def run(bench: Bench, directory: Path) -> None:
     """Measure everything, print each scenario, and write the page if it is whole.
 
     Raises:
@@ -105,11 +114,11 @@ def run(bench: Bench) -> None:
         bench.progress.clear()
         print(report.text(outcomes[-1]), end="\n\n", flush=True)
     if len(bench.scenarios) == len(SCENARIOS):
-        write(bench, outcomes, time.monotonic() - begin)
+        write(bench, outcomes, time.monotonic() - begin, directory)
 
 
-def write(bench: Bench, outcomes: list[Outcome], seconds: float) -> None:
-    """Write the page and its plots."""
+def write(bench: Bench, outcomes: list[Outcome], seconds: float, directory: Path) -> None:
+    """Write the page and its plots into a directory, which is made if it is not there."""
     present = [server for server in bench.servers if server.title not in bench.left_out]
     page = report.Report(
         date=datetime.datetime.now(tz=datetime.UTC).strftime("%d %B %Y"),
@@ -121,11 +130,11 @@ def write(bench: Bench, outcomes: list[Outcome], seconds: float) -> None:
         left_out=tuple(f"{title}: {reason}" for title, reason in bench.left_out.items()),
         outcomes=tuple(outcomes),
     )
-    DOCS.mkdir(exist_ok=True)
-    (DOCS / "benchmarks.md").write_text(report.markdown(page), encoding="utf-8")
+    directory.mkdir(exist_ok=True)
+    (directory / "benchmarks.md").write_text(report.markdown(page), encoding="utf-8")
     for name, picture in plot.plots(outcomes):
-        (DOCS / name).write_text(picture, encoding="utf-8")
-    print(f"wrote {(DOCS / 'benchmarks.md').relative_to(TEMPLATE)} and its plots")
+        (directory / name).write_text(picture, encoding="utf-8")
+    print(f"wrote {directory.name}/benchmarks.md and its plots")
 
 
 if __name__ == "__main__":

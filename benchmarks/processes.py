@@ -3,12 +3,11 @@
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.combination import TEMPLATE
@@ -19,6 +18,8 @@ START_S = 30.0
 STOP_S = 5.0
 
 PROC = Path("/proc")
+LISTEN = "0A"
+"""The state of a socket that listens, in ``/proc/net/tcp``: proc_pid_net(5)."""
 
 
 class Failed(Exception):
@@ -68,15 +69,6 @@ def pinned(core: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def free_ports(count: int) -> list[int]:
-    """Return different ports of this machine that nobody listens on."""
-    with ExitStack() as stack:
-        listeners = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [listener.getsockname()[1] for listener in listeners]
-
-
 def answers(port: int, path: str | None) -> bool:
     """Return whether a server accepts connections, and a GET of the path, if any, with 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
@@ -94,22 +86,15 @@ def answers(port: int, path: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How a server is started. ``{port}`` stands for where it listens."""
+    """How a server is started, so that it listens on a port of the system's choice."""
 
     command: tuple[str, ...]
     cwd: Path
     env: Mapping[str, str]
 
-    def at(self, port: int, env: Mapping[str, str]) -> "Program":
-        """Return the program with its port and some more environment."""
-        return Program(
-            tuple(part.replace("{port}", str(port)) for part in self.command),
-            self.cwd,
-            {
-                name: value.replace("{port}", str(port))
-                for name, value in {**self.env, **env}.items()
-            },
-        )
+    def with_environment(self, env: Mapping[str, str]) -> "Program":
+        """Return the program with some more environment."""
+        return replace(self, env={**self.env, **env})
 
 
 class Process:
@@ -129,6 +114,24 @@ class Process:
                 start_new_session=True,  # Ctrl+C is for the benchmark, which then stops it
             )
         self.pid = self._process.pid
+
+    def wait_for_port(self, path: str | None) -> int:
+        """Return where it listens, once it accepts connections, and a GET of the path, if any.
+
+        Raises:
+            Failed: it does not in time.
+
+        """
+        port: int | None = None
+
+        def ready() -> bool:
+            nonlocal port
+            port = listening_port(self.pid)
+            return port is not None and answers(port, path)
+
+        self.wait_until(ready)
+        assert port is not None  # noqa: S101 - it is ready
+        return port
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
         """Wait until it is what it is to be.
@@ -161,6 +164,24 @@ class Process:
         # Where things are on this machine is nobody's business.
         lines = text.replace(f"{TEMPLATE}/", "").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
+
+
+def listening_port(pid: int) -> int | None:
+    """Return the TCP port on which a process listens; None while there is none."""
+    process = PROC / str(pid)
+    with suppress(OSError):  # the process has ended
+        sockets = set(_open_files(process))
+        for row in (process / "net" / "tcp").read_text("ascii").splitlines()[1:]:
+            _, local, _, state, _, _, _, _, _, inode, *_ = row.split()
+            if state == LISTEN and f"socket:[{inode}]" in sockets:
+                return int(local.partition(":")[2], 16)
+    return None
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    for path in (process / "fd").iterdir():
+        with suppress(OSError):  # it has just been closed
+            yield str(path.readlink())
 
 
 def memory_bytes(pids: Sequence[int], *, peak: bool = False) -> int | None:

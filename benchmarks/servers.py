@@ -3,12 +3,12 @@
 import base64
 import hmac
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +26,7 @@ from .environment import (
     valkey_server,
 )
 from .load import Dialect, Expect, Send
-from .processes import Process, Program, answers, free_ports
+from .processes import Process, Program
 
 ONE_DAY_S = 86_400
 MAX_CONNECTIONS = 20_000
@@ -77,7 +77,7 @@ class Server:
     title: str
     what: str
     prepare: Callable[[], Program]
-    """Install what is missing; ``{port}`` in the command is where to listen."""
+    """Install what is missing."""
     dialect: Dialect = JSON
     path: str = "/ws/{i}"
     echo: Dialect = JSON
@@ -106,7 +106,7 @@ def _service() -> Program:
         (str(service_python()), "-m", "app"),
         service(),
         environment(
-            PORT="{port}",
+            PORT="0",
             LOG_LEVEL="WARNING",
             JWT_SECRET=JWT_SECRET,
             CLIENTS_MAY_BROADCAST="true",
@@ -124,7 +124,7 @@ def _uvicorn(python: Callable[[], Path], app: str, **env: str) -> Callable[[], P
     """Return a preparation of an ASGI app, with the same flag for logs as the service has."""
 
     def prepare() -> Program:
-        address = ("--host", "127.0.0.1", "--port", "{port}")
+        address = ("--host", "127.0.0.1", "--port", "0")
         command = ("-m", "uvicorn", f"{app}:app", *address, "--log-level", "warning")
         return Program((str(python()), *command), PEERS, environment(**env))
 
@@ -136,16 +136,16 @@ def _peers_python() -> Path:
 
 
 def _websockets() -> Program:
-    command = (str(service_python()), "websockets_broadcast.py", "{port}")
+    command = (str(service_python()), "websockets_broadcast.py", "0")
     return Program(command, PEERS, environment())
 
 
 def _node(package: str) -> Callable[[], Program]:
-    return lambda: Program(("node", "server.js", "{port}"), node_package(package), environment())
+    return lambda: Program(("node", "server.js", "0"), node_package(package), environment())
 
 
 def _epoll_loop() -> Program:
-    return Program((str(compiled(PEERS / "epoll_loop.c")), "{port}"), CACHE, environment())
+    return Program((str(compiled(PEERS / "epoll_loop.c")), "0"), CACHE, environment())
 
 
 THIS = Server(
@@ -249,15 +249,14 @@ def running(
         Unavailable: it cannot be installed.
 
     """
-    program, ports = server.prepare(), free_ports(processes)
+    program = server.prepare().with_environment(env or {})
     with ExitStack() as stack:
         started = []
-        for port in ports:
-            process = Process(program.at(port, env or {}), f"{server.name}-{port}", core)
+        for number in range(processes):
+            process = Process(program, f"{server.name}-{os.getpid()}-{number}", core)
             stack.callback(process.stop)
             started.append(process)
-        for process, port in zip(started, ports, strict=True):
-            process.wait_until(partial(answers, port, server.ready_path))
+        ports = [process.wait_for_port(server.ready_path) for process in started]
         yield Running(core, ports, [process.pid for process in started])
 
 

@@ -1,8 +1,11 @@
 """Take away the files of options that were not chosen, and say what to do next.
 
 Cookiecutter renders this script and runs it in the new project, with a Python of its own: only the
-standard library is there. The answers come as JSON, so none is ever run as code.
+standard library is there, and it may be Python 3.8. The answers come as JSON, so none is ever run
+as code.
 """
+
+from __future__ import annotations
 
 import json
 import sys
@@ -105,28 +108,51 @@ FILES: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
+# hooks/pre_gen_project.py writes it if there are any.
+FILES_BEFORE = ".files-before.json"
+
+
 def extras(answers: dict[str, Any]) -> list[str]:
     """Return the names of the yes-or-no options that were chosen."""
     return [name for name, answer in answers.items() if answer is True]
 
 
-def remove_unchosen(project: Path, chosen: set[str]) -> None:
+def take_files_before(project: Path) -> dict[str, int]:
+    """Return which files were there before this run, with the times of their changes in ns."""
+    notes = project / FILES_BEFORE
+    if not notes.is_file():
+        return {}
+    before: dict[str, int] = json.loads(notes.read_text(encoding="utf-8"))
+    notes.unlink()
+    return before
+
+
+def remove_unchosen(project: Path, chosen: set[str], before: dict[str, int]) -> list[str]:
     """Remove every file that needs an option which was not chosen, and directories left empty.
+
+    A file that was there before stays, unless Cookiecutter has overwritten it.
+
+    Returns:
+        The files that stay.
 
     Raises:
         SystemExit: the table names a file that the template does not have.
 
     """
-    if missing := [
-        path for paths in FILES.values() for path in paths if not (project / path).is_file()
-    ]:
+    missing = [path for paths in FILES.values() for path in paths if not (project / path).is_file()]
+    if missing:
         sys.exit(f"error: hooks/post_gen_project.py names missing files: {', '.join(missing)}")
+    kept = []
     for options, paths in FILES.items():
-        if not chosen.issuperset(options):
-            for path in paths:
-                (project / path).unlink()
-                if not any((project / path).parent.iterdir()):
-                    (project / path).parent.rmdir()
+        for path in () if chosen.issuperset(options) else map(project.joinpath, paths):
+            name = path.relative_to(project).as_posix()
+            if before.get(name) == path.lstat().st_mtime_ns:
+                kept.append(name)
+                continue
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+    return kept
 
 
 def summary(answers: dict[str, Any]) -> str:
@@ -145,8 +171,11 @@ def summary(answers: dict[str, Any]) -> str:
 
 def main(answers: dict[str, Any]) -> None:
     """Finish the project in the working directory."""
-    remove_unchosen(Path(), {answers["auth"], *extras(answers)})
+    before = take_files_before(Path())
+    kept = remove_unchosen(Path(), {answers["auth"], *extras(answers)}, before)
     print(summary(answers))
+    if kept:
+        print(f"Kept files of options that were not chosen: {', '.join(kept)}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """Refuse answers that would make a broken project, before any file is written.
 
-Cookiecutter renders this script and runs it in the new, still empty directory, with a Python of
-its own: only the standard library is there. The answers come as JSON, so none is ever run as code.
+Cookiecutter renders this script and runs it in the project's directory, which is still empty or has
+what was there before, with a Python of its own: only the standard library is there, and it may be
+Python 3.8. The answers come as JSON, so none is ever run as code.
 """
 
+from __future__ import annotations
+
 import contextlib
+import importlib.metadata
 import json
 import keyword
 import os
@@ -19,17 +23,33 @@ WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
 NAME_LENGTH = 64
 DESCRIPTION_LENGTH = 200
 
-TEXTS = {
-    "project_name": (NAME_LENGTH, "Support Chat"),
-    "description": (DESCRIPTION_LENGTH, "A chat for our support team."),
-    "author_name": (NAME_LENGTH, "Ada Lovelace"),
+# The name comes first, since the slug is derived from it.
+EXAMPLES = {
+    "project_name": "Support Chat",
+    "project_slug": "support-chat",
+    "description": "A chat for our support team.",
+    "author_name": "Ada Lovelace",
 }
-SLUG_EXAMPLE = "support-chat"
+# The answers to each question that has choices, as in cookiecutter.json.
+CHOICES: dict[str, tuple[str | bool, ...]] = {
+    "auth": ("jwt", "ticket", "session", "api_key", "none"),
+    "rooms": (True, False),
+    "heartbeat": (True, False),
+    "redis": (True, False),
+}
+
+# Older versions take `rooms=no` on the command line for a text, and any text for a yes.
+MIN_COOKIECUTTER = (2, 7)
+
+# For hooks/post_gen_project.py: the files that were there before, and when each was last changed.
+FILES_BEFORE = ".files-before.json"
 
 # Controls (newlines among them), line and paragraph separators, halves of surrogate pairs.
 FORBIDDEN_CATEGORIES = {"Cc", "Zl", "Zp", "Cs"}
 # They make text look like another text: https://trojansource.codes
 BIDI_OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+SHOWN_LENGTH = 40
 
 
 def problem_of_slug(slug: str) -> str | None:
@@ -66,18 +86,59 @@ def problem_of_text(text: str, length: int) -> str | None:
     return None
 
 
+def problem_of_answer(name: str, answer: object) -> str | None:
+    """Return what is wrong with the answer to a question that has no choices."""
+    if not isinstance(answer, str):
+        return f"is {shown(answer)}, but must be text"
+    if name == "project_slug":
+        return problem_of_slug(answer)
+    return problem_of_text(answer, DESCRIPTION_LENGTH if name == "description" else NAME_LENGTH)
+
+
+def problem_of_choice(name: str, answer: object) -> str | None:
+    """Return what is wrong with the answer to a question that has choices."""
+    choices = CHOICES[name]
+    # 0 equals False, but is rendered as another word.
+    if any(type(answer) is type(choice) and answer == choice for choice in choices):
+        return None
+    if True in choices:
+        return f"is {shown(answer)}, but must be yes or no (true or false in a file)"
+    return f"is {shown(answer)}, but must be one of {', '.join(map(str, choices))}"
+
+
+def shown(answer: object) -> str:
+    """Return an answer in JSON, or the begin of it."""
+    text = json.dumps(answer)
+    return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
+
+
 def first_problem(answers: dict[str, Any]) -> str | None:
-    """Return one line on the first bad answer: the field, what is wrong, what would be right."""
-    found = [
-        (name, problem_of_text(answers[name], length), example)
-        for name, (length, example) in TEXTS.items()
-    ]
-    # The name comes first, since the slug is derived from it.
-    found.insert(1, ("project_slug", problem_of_slug(answers["project_slug"]), SLUG_EXAMPLE))
-    for name, problem, example in found:
+    """Return one line on the first bad answer: the question, what is wrong, the way out."""
+    for name, example in EXAMPLES.items():
+        problem = problem_of_answer(name, answers[name]) if name in answers else "is missing"
         if problem is not None:
             return f"{name}: {problem}; right is, for example: {example}"
+    for name in CHOICES:
+        problem = problem_of_choice(name, answers[name]) if name in answers else "is missing"
+        if problem is not None:
+            return f"{name}: {problem}{way_out()}"
     return None
+
+
+def way_out() -> str:
+    """Return what to do about a bad choice, if an old Cookiecutter may have made it of a good one.
+
+    This script runs with Cookiecutter's own Python.
+    """
+    try:
+        version = importlib.metadata.version("cookiecutter")
+        numbers = tuple(map(int, version.split(".")[:2]))
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return ""
+    if numbers >= MIN_COOKIECUTTER:
+        return ""
+    needed = ".".join(map(str, MIN_COOKIECUTTER))
+    return f"; Cookiecutter {version} misreads such answers, use {needed} or newer"
 
 
 def remove_directories(output: Path, slug: str) -> None:
@@ -87,7 +148,7 @@ def remove_directories(output: Path, slug: str) -> None:
     """
     parts = Path(slug).parts
     paths = [Path(os.path.normpath(output.joinpath(*parts[:end]))) for end in range(1, len(parts))]
-    made = [path for path in paths if not output.is_relative_to(path)]
+    made = [path for path in paths if path != output and path not in output.parents]
     if not made:
         return
     os.chdir(output)  # out of what is removed next
@@ -96,12 +157,26 @@ def remove_directories(output: Path, slug: str) -> None:
             directory.rmdir()
 
 
+def note_files(project: Path) -> None:
+    """Write down which files are there already, if any: those are not this run's to remove."""
+    before = {
+        path.relative_to(project).as_posix(): path.lstat().st_mtime_ns
+        for path in project.rglob("*")
+        if not path.is_dir()
+    }
+    if before:
+        (project / FILES_BEFORE).write_text(json.dumps(before), encoding="utf-8")
+
+
 def main(answers: dict[str, Any]) -> None:
     """Exit with one line on stderr if an answer is bad."""
     problem = first_problem(answers)
     if problem is not None:
-        remove_directories(Path(answers["_output_dir"]), answers["project_slug"])
+        slug = answers.get("project_slug")
+        if isinstance(slug, str) and "_output_dir" in answers:
+            remove_directories(Path(answers["_output_dir"]), slug)
         sys.exit(f"error: {problem}")
+    note_files(Path())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -11,16 +12,25 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from markdown_it import MarkdownIt
 
-from benchmarks import compiler, environment, processes
+from benchmarks import __main__, compiler, environment, processes
 from benchmarks.__main__ import parse
 from benchmarks.environment import Unavailable
 from benchmarks.measurements import FULL, QUICK, Subject, Trial
 from benchmarks.plot import DARK, LIGHT, plots, rounded, shortened, svg
-from benchmarks.processes import Cores, Failed, Meter, Program, forget_peak, memory_bytes
+from benchmarks.processes import (
+    Cores,
+    Failed,
+    Meter,
+    Program,
+    forget_peak,
+    listening_port,
+    memory_bytes,
+)
 from benchmarks.progress import Progress
 from benchmarks.report import Report, markdown, text, times
 from benchmarks.results import Metric, Outcome, Row, Sample, Target
@@ -214,6 +224,8 @@ def test_arguments() -> None:
     assert parse([]).only == list(SCENARIOS)
     assert not parse([]).full
     assert parse(["--full"]).full
+    assert not parse(["--full"]).publish
+    assert parse(["--full", "--publish"]).publish
     assert [each.name for each in parse(["--only", "echo, fanout"]).only] == ["fanout", "echo"]
 
 
@@ -326,14 +338,14 @@ def test_progress_elsewhere_is_a_line_for_each() -> None:
 
 
 def server(name: str, script: str) -> Server:
-    """Return a server that is a Python script, with the port as its argument."""
-    command = (sys.executable, "-c", script, "{port}")
+    """Return a server that is a Python script."""
+    command = (sys.executable, "-c", script)
     return Server(name, name, "", lambda: Program(command, TEMPLATE, clean_environment()))
 
 
 LISTEN = """
-import socket, sys
-with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
+import socket
+with socket.create_server(("127.0.0.1", 0)) as listener:
     while True:
         listener.accept()
 """
@@ -441,6 +453,41 @@ def test_new_processes_where_they_matter(fresh: bool, processes: int) -> None:
     assert len(set(pids)) == processes
 
 
+@pytest.mark.parametrize("arguments", [[], ["--full", "--only", "echo"], ["--only", "echo"]])
+def test_only_a_full_run_can_be_published(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^error: --publish needs --full and every scenario$"):
+        parse([*arguments, "--publish"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "directory"),
+    [([], ".bench"), (["--full"], ".bench"), (["--full", "--publish"], "docs")],
+    ids=str,
+)
+def test_a_run_writes_the_committed_page_only_when_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    directory: str,
+) -> None:
+    monkeypatch.setattr(__main__, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(__main__, "UNPUBLISHED", tmp_path / ".bench")
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(__main__, "compiled", lambda *command: None)
+    monkeypatch.setattr(Bench, "prepare", lambda bench: None)
+    monkeypatch.setattr(Bench, "run", lambda bench, scenario: outcome(row("a", 1)))
+    monkeypatch.setattr(__main__, "versions", lambda servers: {"Python": "3"})
+    for name in ("signal", "resource"):
+        monkeypatch.setattr(__main__, name, MagicMock())
+    __main__.main()
+    assert [path.name for path in tmp_path.iterdir()] == [directory]
+    assert f"wrote {directory}/benchmarks.md and its plots\n" in capsys.readouterr().out
+    text = (tmp_path / directory / "benchmarks.md").read_text(encoding="utf-8")
+    assert "![" in text or "<img" in text
+
+
 def test_servers_are_stopped() -> None:
     pids = []
 
@@ -475,6 +522,17 @@ def test_the_halves_of_a_physical_core_are_avoided(monkeypatch: pytest.MonkeyPat
     assert processes.choose_cores() == Cores(2, 4)
     monkeypatch.setattr(processes, "_siblings", lambda core: {2, 3, 4, 5})
     assert processes.choose_cores() == Cores(2, 3)
+
+
+def test_the_port_is_the_process_s_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        assert listening_port(os.getpid()) is None
+        listener.listen()
+        assert listening_port(os.getpid()) == listener.getsockname()[1]
+        assert listening_port(os.getppid()) != listener.getsockname()[1]
+    monkeypatch.setattr(processes, "PROC", tmp_path)
+    assert listening_port(os.getpid()) is None
 
 
 def test_memory_is_seen() -> None:

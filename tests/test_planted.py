@@ -93,7 +93,9 @@ def ready(connection, request):
         return connection.respond(HTTPStatus.OK, "")
 
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-serve(handle, "127.0.0.1", int(os.environ["PORT"]), process_request=ready).serve_forever()
+server = serve(handle, "127.0.0.1", int(os.environ["PORT"]), process_request=ready)
+print(f"listening on port {{server.socket.getsockname()[1]}}", flush=True)
+server.serve_forever()
 """
     return lambda project: project.write("app/__main__.py", program)
 
@@ -127,6 +129,16 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "CRLF": ("text", adding(".env.example", "# x\r\n"), "has a carriage return"),
     "a stray blank line": ("text", adding("compose.yaml", "\n\n# x\n"), "has a stray blank line"),
     "an empty file": ("text", adding("app/x.py", ""), "is empty"),
+    "an untold command": (
+        "docs",
+        adding("app/handlers.py", '\n\nclass X(Command):\n    type: Literal["x"]\n'),
+        "README.md: no table has the command x$",
+    ),
+    "an untold setting": (
+        "docs",
+        adding("app/policy.py", "\n\nclass X(SettingsPart):\n    max_x: int = 1\n"),
+        r"\.env\.example: the setting MAX_X is missing$",
+    ),
     "broken TOML": ("data", adding("pyproject.toml", "x = \n"), "pyproject.toml: "),
     "broken YAML": ("data", adding("compose.yaml", "a: b: c\n"), "compose.yaml: "),
     "broken JSON": ("data", adding("x.json", "{,}\n"), "x.json: "),
@@ -259,19 +271,7 @@ def test_a_passing_test_is_enough(project: Project) -> None:
     CHECKS["suite"](project)
 
 
-TRACES = {
-    "rooms": "MAX_ROOMS",
-    "heartbeat": "HeartbeatSettings",
-    "redis": "hiredis==3.5.0",
-    "jwt": "PyJWT",
-    "ticket": "a ticket",
-    "session": "itsdangerous>=2.2",
-    "api_key": "X-API-Key",
-    "none": "a guest",
-}
-
-
-@pytest.mark.parametrize(("option", "trace"), TRACES.items(), ids=TRACES)
+@pytest.mark.parametrize(("option", "trace"), traces.EXAMPLES.items(), ids=traces.EXAMPLES)
 @pytest.mark.parametrize("path", ["app/main.py", "requirements-dev.lock", "README.md"])
 def test_trace(baked: Baker, tmp_path: Path, option: str, trace: str, path: str) -> None:
     without = find("jwt" if option == "none" else "none")
@@ -291,7 +291,18 @@ def test_a_file_name_is_a_trace(baked: Baker, tmp_path: Path) -> None:
 
 
 def test_each_option_has_trace_words() -> None:
-    assert traces.WORDS.keys() == OPTIONS == TRACES.keys()
+    for name, table in {"WORDS": traces.WORDS, "EXAMPLES": traces.EXAMPLES}.items():
+        where = f"{name} in tests/checks/traces.py"
+        assert not OPTIONS - table.keys(), f"{where} lacks {OPTIONS - table.keys()}"
+        assert not table.keys() - OPTIONS, f"{where} has {table.keys() - OPTIONS}, no option"
+
+
+@pytest.mark.parametrize("option", sorted(OPTIONS))
+def test_trace_words_match_their_example(option: str) -> None:
+    words = re.compile(traces.WORDS.get(option, "$"), re.IGNORECASE)
+    example = traces.EXAMPLES.get(option, "")
+    where = "tests/checks/traces.py"
+    assert words.search(example), f"{where}: WORDS of {option} do not match its EXAMPLES"
 
 
 def test_allowed_traces_are_needed(baked: Baker) -> None:

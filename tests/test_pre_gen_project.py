@@ -1,22 +1,31 @@
 """Bad answers are refused in one line, and nothing is left behind."""
 
+import ast
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hooks.pre_gen_project import first_problem, problem_of_slug, problem_of_text
+from hooks.pre_gen_project import (
+    CHOICES,
+    EXAMPLES,
+    MIN_COOKIECUTTER,
+    first_problem,
+    main,
+    problem_of_slug,
+    problem_of_text,
+)
 
+from . import combination
+from .combination import TEMPLATE
 from .process import environment, run
+from .venv import package_bin
 
-GOOD = {
-    "project_name": "Support Chat",
-    "project_slug": "support-chat",
-    "description": "A chat for our support team.",
-    "author_name": "Ada Lovelace",
-}
+GOOD = EXAMPLES | {name: choices[0] for name, choices in CHOICES.items()}
+HOOKS = sorted((TEMPLATE / "hooks").glob("*.py"))
 
 
 Refusal = tuple[int, list[str]]
@@ -29,10 +38,16 @@ def cookiecutter(template: Path, tmp_path: Path) -> Run:
     home = tmp_path / "home"
     home.mkdir()
 
-    def cookiecutter(output: Path, **answers: str) -> Refusal:
+    def cookiecutter(
+        output: Path, *arguments: str | Path, python: str | Path = sys.executable, **answers: str
+    ) -> Refusal:
         given = [f"{name}={answer}" for name, answer in answers.items()]
         done = run(
-            [sys.executable, "-m", "cookiecutter", template, "--no-input", "-o", output, *given],
+            [
+                *(python, "-m", "cookiecutter", template, "-o", output),
+                *(arguments or ["--no-input"]),
+                *given,
+            ],
             tmp_path,
             env=environment(HOME=str(home), TMPDIR=str(home)),
         )
@@ -128,12 +143,53 @@ def test_good_answers_pass() -> None:
     assert first_problem(GOOD) is None
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_the_first_bad_field_is_named(name: str) -> None:
     problem = first_problem(GOOD | {name: ""})
     assert problem is not None
     assert problem.startswith(f"{name}: is ")
     assert problem.endswith(f"; right is, for example: {GOOD[name]}")
+
+
+def test_the_hook_knows_every_question() -> None:
+    choices = {name: set(answers) for name, answers in CHOICES.items()}
+    asked = {name: set(answers) for name, answers in combination.CHOICES.items()}
+    assert choices == asked, "CHOICES in hooks/pre_gen_project.py is not as cookiecutter.json asks"
+    texts = {name for name in combination.QUESTIONS if not name.startswith("_")} - asked.keys()
+    assert EXAMPLES.keys() == texts, "EXAMPLES in hooks/pre_gen_project.py: other questions"
+
+
+NO_TEXTS = [None, 0, 1, 0.0, [], ["jwt"], {}, {"a": 1}, ["x" * 99]]
+TEXTS = ["", "no", "False", "basic", "x" * 99]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        *((name, answer) for name in GOOD for answer in NO_TEXTS),
+        *((name, answer) for name in CHOICES for answer in TEXTS),
+    ],
+    ids=str,
+)
+def test_an_answer_of_another_type_is_refused_in_one_line(name: str, answer: object) -> None:
+    problem = first_problem(GOOD | {name: answer})
+    assert problem is not None
+    assert problem.startswith(f"{name}: is ")
+    assert ", but must be " in problem
+    assert problem.isprintable()
+    assert len(problem) < 150
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_missing_answer_is_refused(name: str) -> None:
+    problem = first_problem({each: answer for each, answer in GOOD.items() if each != name})
+    assert problem is not None
+    assert problem.startswith(f"{name}: is missing")
+
+
+def test_answers_without_any_of_cookiecutter_s_own_are_refused_in_one_line() -> None:
+    with pytest.raises(SystemExit, match=r"^error: project_name: is missing; right is"):
+        main({})
 
 
 @pytest.mark.parametrize(
@@ -199,13 +255,102 @@ def test_bad_text(text: str) -> None:
     assert problem.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"author_name": "two\nlines"}, "author_name: has U+000A at position 4"),
+        ({"author_name": None}, "author_name: is null, but must be text"),
+        ({"description": True}, "description: is true, but must be text"),
+        ({"rooms": 0}, 'rooms: is "0", but must be yes or no'),
+        ({"rooms": None}, "rooms: is null, but must be yes or no"),
+        ({"redis": ["no"]}, 'redis: is "no", but must be yes or no'),
+    ],
+    ids=str,
+)
 def test_a_user_s_configuration_is_checked_too(
-    cookiecutter: Run, output: Path, tmp_path: Path
+    cookiecutter: Run, output: Path, tmp_path: Path, answers: dict[str, object], message: str
 ) -> None:
-    defaults = {"default_context": {"author_name": "two\nlines"}}
     # JSON is YAML.
-    (tmp_path / "home" / ".cookiecutterrc").write_text(json.dumps(defaults), encoding="utf-8")
+    configuration = json.dumps({"default_context": answers})
+    (tmp_path / "home" / ".cookiecutterrc").write_text(configuration, encoding="utf-8")
     code, errors = cookiecutter(output)
     assert code == 1
-    assert errors[0].startswith("error: author_name: has U+000A at position 4")
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: {message}")
     assert tree(output) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"rooms": "no"}, 'rooms: is "no", but must be yes or no (true or false in a file)'),
+        ({"auth": "basic"}, 'auth: is "basic", but must be one of jwt, ticket, session,'),
+        ({"auth": None}, "auth: is null, but must be one of jwt,"),
+        ({"author_name": 5}, "author_name: is 5, but must be text"),
+    ],
+    ids=str,
+)
+def test_a_replay_file_is_checked_too(
+    cookiecutter: Run, output: Path, tmp_path: Path, answers: dict[str, object], message: str
+) -> None:
+    assert cookiecutter(output / "first") == (0, [])
+    (recorded,) = (tmp_path / "home" / ".cookiecutter_replay").iterdir()
+    context = json.loads(recorded.read_text(encoding="utf-8"))
+    context["cookiecutter"] |= answers
+    replay = tmp_path / "replay.json"
+    replay.write_text(json.dumps(context), encoding="utf-8")
+    code, errors = cookiecutter(output / "second", "--replay-file", replay)
+    assert code == 1
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: {message}")
+    assert tree(output / "second") == []
+
+
+@pytest.mark.parametrize("version", ["2.1.1", "2.6.0"])
+def test_an_old_cookiecutter_is_told_so(cookiecutter: Run, output: Path, version: str) -> None:
+    python = package_bin(f"cookiecutter=={version}") / "python"
+    code, errors = cookiecutter(output, python=python, rooms="no")
+    assert code == 1
+    assert errors == [
+        'error: rooms: is "no", but must be yes or no (true or false in a file); Cookiecutter '
+        f"{version} misreads such answers, use 2.7 or newer"
+    ]
+    assert tree(output) == []
+
+
+def test_the_readme_names_the_oldest_cookiecutter() -> None:
+    oldest = ".".join(map(str, MIN_COOKIECUTTER))
+    assert f"Cookiecutter {oldest} or newer" in (TEMPLATE / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", HOOKS, ids=lambda path: path.stem)
+def test_hooks_are_python_3_8(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 8))
+    # Annotations are in newer words, which older versions must not look at.
+    assert "\nfrom __future__ import annotations\n" in source
+
+
+def old_pythons() -> list[str]:
+    """Return the oldest Pythons of this machine that hooks may meet, or else this one."""
+    found = []
+    for name in ("python3.8", "python3.9"):
+        path = shutil.which(name)
+        # It may be a stand-in for a version that is not installed.
+        if path and run([path, "-c", ""], TEMPLATE).returncode == 0:
+            found.append(path)
+    return found or [sys.executable]
+
+
+@pytest.mark.parametrize("python", old_pythons())
+def test_hooks_run_with_an_old_python(template: Path, tmp_path: Path, python: str) -> None:
+    (tmp_path / "mine.txt").touch()
+    for name in ("pre_gen_project", "post_gen_project"):
+        source = (template / "hooks" / f"{name}.py").read_text(encoding="utf-8")
+        script = tmp_path / f"{name}.py"
+        answers = GOOD | {"project_slug": "../x", "_output_dir": str(tmp_path)}
+        script.write_text(source.replace("{{ cookiecutter | tojson }}", json.dumps(answers)))
+        done = run([python, script], tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith("error: "), done.stderr

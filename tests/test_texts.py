@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from .checks import CHECKS
-from .combination import DEFAULT
+from .combination import DEFAULT, QUESTIONS
 from .conftest import Baker
 from .process import environment, run
 from .project import Project, bake
@@ -77,22 +77,36 @@ def words(markdown: str) -> list[str]:
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_given_text(template: Path, tmp_path: Path, baked: Baker, text: str) -> None:
     answers = dict.fromkeys(("project_name", "description", "author_name"), text)
-    answers["project_slug"] = "realtime-service"
+    plain = baked(DEFAULT)
+    answers["project_slug"] = plain.context["project_slug"]
     project = bake(template, tmp_path, DEFAULT, answers)
     assert project.context["project_name"] == text
-    check_says(project, baked(DEFAULT), text)
+    check_says(project, plain, text)
+
+
+def typed(name: str, text: str, slug: str) -> str:
+    """Return the line that answers a question: with the text, or as `DEFAULT` does."""
+    if name == "project_slug":
+        return slug
+    if isinstance(QUESTIONS[name], list):
+        return "1"
+    if isinstance(QUESTIONS[name], bool):
+        return "y" if QUESTIONS[name] else "n"
+    return text
 
 
 @pytest.mark.parametrize("text", TYPED_TEXTS.values(), ids=TYPED_TEXTS)
 def test_typed_text(template: Path, tmp_path: Path, baked: Baker, text: str) -> None:
     home, output = tmp_path / "home", tmp_path / "output"
     home.mkdir()
+    plain = baked(DEFAULT)
+    slug = plain.context["project_slug"]
+    lines = [typed(name, text, slug) for name in QUESTIONS if not name.startswith("_")]
     done = run(
         [sys.executable, "-X", "utf8", "-m", "cookiecutter", template, "--output-dir", output],
         tmp_path,
         env=environment(HOME=str(home), TMPDIR=str(home)),
-        stdin="\n".join([text, "realtime-service", text, text, "1", "y", "y", "y", ""]),
+        stdin="\n".join([*lines, ""]),
     )
     assert done.returncode == 0, done.stderr
-    plain = baked(DEFAULT)
-    check_says(Project(output / "realtime-service", DEFAULT, plain.context), plain, text)
+    check_says(Project(output / slug, DEFAULT, plain.context), plain, text)

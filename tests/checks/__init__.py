@@ -7,6 +7,7 @@ from tests.project import Project
 from .code import check_format, check_imports, check_lint, check_types
 from .context import check_context
 from .data import check_data
+from .docs import check_docs
 from .files import check_files
 from .service import check_service
 from .suite import check_suite
@@ -26,6 +27,7 @@ CHECKS: dict[str, Check] = {
     "traces": check_traces,
     "text": check_text,
     "data": check_data,
+    "docs": check_docs,
     "jinja": check_jinja,
     "files": check_files,
     "context": check_context,

@@ -3,8 +3,8 @@
 import contextlib
 import http.client
 import json
+import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,6 +24,8 @@ START_S = 15.0
 ANSWER_S = 5.0
 STOP_S = 15.0
 
+LISTENING = re.compile(r"listening on port (\d+)\b")
+
 Frame = dict[str, Any]
 
 
@@ -33,8 +35,7 @@ class Service:
     def __init__(self, project: Project) -> None:
         self._root = project.root
         self._python = venv_bin(project) / "python"
-        self._port = _free_port()
-        self._env = environment(HOST="127.0.0.1", PORT=str(self._port))
+        self._env = environment(HOST="127.0.0.1", PORT="0")
         check_output([self._python, "-m", "dev.env"], self._root)
         self._log = (self._root / "service.log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
@@ -47,7 +48,7 @@ class Service:
         )
 
     def wait_until_ready(self) -> None:
-        """Wait for `/readyz`."""
+        """Wait until the service's log tells its port, and `/readyz` there answers."""
         deadline = time.monotonic() + START_S
         while not self._is_ready():
             assert self._process.poll() is None, "the service does not start"
@@ -55,7 +56,11 @@ class Service:
             time.sleep(0.05)
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_S)
+        told = LISTENING.search(self.log())
+        if told is None:
+            return False
+        self._env["PORT"] = told[1]
+        connection = http.client.HTTPConnection("127.0.0.1", int(told[1]), timeout=ANSWER_S)
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == http.HTTPStatus.OK
@@ -121,12 +126,6 @@ class Client:
         self._connection.send(json.dumps(command | {"id": "1"}))
         answer = self.receive("ok", "error")
         assert answer["type"] == "ok", f"{command} is answered by {answer}"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -93,6 +93,9 @@ class Server(uvicorn.Server):
             for listener in server.sockets:
                 for option in socket_options(self.service.settings.tcp_user_timeout_s):
                     listener.setsockopt(*option)
+                if self.service.settings.port == 0:
+                    # A warning, so that LOG_LEVEL=WARNING does not hide what only the system knows.
+                    log.warning("listening on port %d", listener.getsockname()[1])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; the next signal is the system's, which then ends the process at once."""

@@ -1,4 +1,4 @@
-"""The bare loop: the least that any server does for this traffic. Run as a script, with a port.
+"""The bare loop: the least that any server does for this traffic. Run as a script.
 
 It answers the upgrade and passes on frames that its clients have made ready: those in a text frame
 to every member, those in a binary one back to the sender, all that one read brings in one write. It
@@ -6,7 +6,6 @@ validates nothing and knows nobody; that is what the service needs the rest of i
 """
 
 import asyncio
-import sys
 from collections.abc import Iterator
 from typing import ClassVar, cast
 
@@ -67,12 +66,13 @@ class Member(asyncio.Protocol):
         self.unread = data[at:]
 
 
-async def serve(port: int) -> None:
-    """Serve until the process is ended."""
+async def serve() -> None:
+    """Print the port, which the system chooses, and serve until the process is ended."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Member, "127.0.0.1", port, backlog=2048)
+    server = await loop.create_server(Member, "127.0.0.1", 0, backlog=2048)
+    print(f"listening on port {server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve())

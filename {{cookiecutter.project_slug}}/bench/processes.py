@@ -2,12 +2,12 @@
 
 import asyncio
 import os
-import socket
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ PROJECT = Path(__file__).parent.parent
 BARE_LOOP = Path(__file__).with_name("bare_loop.py")
 START_S = 20.0
 LAST_LINES = 5
+LISTENING = re.compile(rb"listening on port (\d+)\D")
 
 CORES: list[int] = []
 if sys.platform == "linux":
@@ -96,15 +97,13 @@ def run_service() -> AbstractContextManager[Server]:
         Failure: it needs other settings, too.
 
     """
-    environment, settings = service_environment(PORT=str(free_port()))
-    command = [sys.executable, "-m", "app"]
-    return running("the service", command, environment, settings.port, settings)
+    environment, settings = service_environment(PORT="0")
+    return running("the service", [sys.executable, "-m", "app"], environment, settings)
 
 
 def run_bare_loop() -> AbstractContextManager[Server]:
     """Run the bare loop."""
-    port = free_port()
-    return running("the bare loop", [sys.executable, str(BARE_LOOP), str(port)], {}, port)
+    return running("the bare loop", [sys.executable, str(BARE_LOOP)], {})
 
 
 @contextmanager
@@ -112,10 +111,11 @@ def running(
     name: str,
     command: Sequence[str],
     environment: dict[str, str],
-    port: int,
     settings: ServiceSettings | None = None,
 ) -> Iterator[Server]:
     """Run a server with nothing but this environment, away from the client's processor core.
+
+    The system chooses its port, and the server's log tells it.
 
     Raises:
         Failure: it does not start.
@@ -134,29 +134,31 @@ def running(
         )
         try:
             pin(process.pid, SERVER)
-            server = Server(name, port, process.pid, Path(log.name), settings)
-            if not _listens(process, port):
+            server = Server(name, 0, process.pid, Path(log.name), settings)
+            port = _wait_for_port(process, server.log)
+            if port is None:
                 raise server.failure("does not start")
-            yield server
+            yield server._replace(port=port)
         finally:
             process.kill()
             process.wait()
 
 
-def _listens(process: "subprocess.Popen[bytes]", port: int) -> bool:
+def _wait_for_port(process: "subprocess.Popen[bytes]", log: Path) -> int | None:
     give_up_at = time.monotonic() + START_S
-    while process.poll() is None and time.monotonic() < give_up_at:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return True
+    while time.monotonic() < give_up_at:
+        has_ended = process.poll() is not None
+        port = port_in(log.read_bytes())
+        if port is not None or has_ended:
+            return port
         time.sleep(0.02)
-    return False
+    return None
 
 
-def free_port() -> int:
-    """Return a port at which nobody listens just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def port_in(log: bytes) -> int | None:
+    """Return the port at which a server's log says that it listens, null if it does not."""
+    told = LISTENING.search(log)
+    return int(told[1]) if told else None
 
 
 def pin(pid: int, which: int) -> bool:

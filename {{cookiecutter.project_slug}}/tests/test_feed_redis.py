@@ -148,7 +148,6 @@ class Visitor:
         node.members.add(self)
 
     def _take(self, past: Past) -> None:
-        assert past.position is not None
         if past.recovered:
             for envelope in past.messages:
                 self.hear(envelope)

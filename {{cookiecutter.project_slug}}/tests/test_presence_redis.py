@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from app.backplane_redis import RedisBackplane
 from app.errors import Unavailable
-from app.history import NoHistory
+from app.history_redis import RedisHistory
 from app.presence_redis import RedisPresence
 from app.rooms import Rooms
 from dev import fresh_secrets
@@ -61,7 +61,9 @@ class RedisNode(Node):
         settings = make_settings(**overrides)
         self.presence = RedisPresence(backplane, settings, lease_s)
         super().__init__(
-            lambda flusher: Rooms(settings, NoHistory(backplane), self.presence, flusher)
+            lambda flusher: Rooms(
+                settings, RedisHistory(backplane, settings), self.presence, flusher
+            )
         )
         self._running = asyncio.create_task(self.presence.run())
 
@@ -102,9 +104,9 @@ async def run_presence(
             await node.stop()
 
 
-async def keys(redis: Redis) -> list[bytes | str]:
-    """Return the keys of all rooms."""
-    return list(await redis.keys("ws:{room:*"))
+async def keys(redis: Redis) -> list[bytes]:
+    """Return the keys of all rooms but those of their histories."""
+    return [key for key in await redis.keys("ws:{room:*") if not key.endswith(b":position")]
 
 
 async def wait_until_seen(visitor: Visitor, expected: dict[str, int]) -> None:

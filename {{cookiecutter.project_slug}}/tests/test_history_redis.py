@@ -294,6 +294,7 @@ async def test_a_closed_room_leaves_nothing_for_good(shared_valkey: Valkey) -> N
         await wait_until_async(is_expired)
 
 
+@pytest.mark.hostile(51)
 async def test_the_position_of_an_unused_room_is_kept_for_a_short_time(
     shared_valkey: Valkey,
 ) -> None:

@@ -18,7 +18,7 @@ router = CommandRouter()
 
 
 class Since(BaseModel):
-    """The place in a room's history up to which the client has everything."""
+    """The position up to which the client has everything."""
 
     model_config = STRICT
 
@@ -64,23 +64,26 @@ class Presence(Command):
 
 @dataclass(slots=True, kw_only=True)
 class JoinOk(Ok):
-    """The connection is in the room, which stands at ``offset`` once the replayed have come.
+    """The connection is in the room; ``offset`` is the position after the replayed messages.
 
     ``recovered`` is null without ``since``, and false when messages may have been missed.
     """
 
     room: str
-    epoch: str | None
-    offset: int | None
+    epoch: str
+    offset: int
     recovered: bool | None
     replayed: int
 
 
 @dataclass(slots=True, kw_only=True)
 class PublishOk(Ok):
-    """The message was accepted; ``offset`` is its place in the room's history, if kept."""
+    """The message was accepted; ``offset`` is its number in the room's epoch.
 
-    offset: int | None
+    It says nothing about older messages, which may still be under way to the publisher.
+    """
+
+    offset: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,8 +112,8 @@ async def join(service: Service, connection: Connection, command: Join) -> Follo
     past = await service.rooms.join(connection, command.room, since)
     answer = JoinOk(
         room=command.room,
-        epoch=None if past.position is None else past.position.epoch,
-        offset=None if past.position is None else past.position.offset,
+        epoch=past.position.epoch,
+        offset=past.position.offset,
         recovered=past.recovered,
         replayed=len(past.messages),
     )

@@ -1,9 +1,9 @@
-"""What a room has said lately, so that whoever was away for a moment misses nothing.
+"""The history of rooms: it numbers messages, keeps the last ones, and replays them on a return.
 
 A room's messages are numbered without holes: ``offset`` counts within an ``epoch``, and a new epoch
-begins whenever the count cannot be trusted any more. A client that returns with the position it had
-gets what came since, or is told that something may be missing; it is never left to believe that it
-has everything.
+begins whenever the count cannot be trusted any more. A client that returns with its position gets
+what came since, or is told that something may be missing. It is never left to believe that it has
+everything when it has not.
 """
 
 import asyncio
@@ -16,18 +16,22 @@ from typing import Literal, Protocol, Self
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from .backplane import Backplane, Channel, Envelope, Subscription
+from .backplane import Channel, Envelope
 from .protocol import ServerFrame
 from .settings import SettingsPart
 
 LOG_BYTES = 1_024
-"""What an empty log takes, about."""
+"""Estimated size of a log without messages."""
+
+SWEPT_AT_ONCE = 100
+"""Logs that one turn of the loop removes at most because of their age."""
 
 
 class HistorySettings(SettingsPart):
-    """How much of each room is kept, and for how long; with no messages kept there is no history.
+    """How much of each room is kept, and for how long.
 
-    ``history_total_bytes`` is for all rooms of this process together.
+    With ``history_messages`` 0, messages are numbered and none is kept. ``history_total_bytes`` is
+    for all rooms in this process's memory together.
     """
 
     history_messages: NonNegativeInt = 100
@@ -53,40 +57,42 @@ class Position:
         return self.epoch == other.epoch and self.offset > other.offset
 
 
+NOWHERE = Position("", 0)
+"""Position of a feed that has not read anything, and of events; never a real epoch."""
+
+
 @dataclass(slots=True, kw_only=True)
 class RoomEnvelope(Envelope):
-    """A message with its place in the history, or the news that its sender has come or gone.
+    """A message with its position, or the event that its sender has joined or left.
 
-    News are not kept, and have no data. Where no history is kept, messages have no place either.
+    Events have no data and no position, and are not kept.
     """
 
-    epoch: str | None = None
-    offset: int | None = None
+    epoch: str = NOWHERE.epoch
+    offset: int = NOWHERE.offset
     event: Literal["joined", "left"] | None = None
 
     @classmethod
-    def of(cls, envelope: Envelope, epoch: str | None = None, offset: int | None = None) -> Self:
-        """Return the envelope with a place."""
+    def of(cls, envelope: Envelope, position: Position) -> Self:
+        """Return the envelope with its position."""
         sender, data, exclude = envelope.sender, envelope.data, envelope.exclude
-        return cls(sender, data, exclude, epoch=epoch, offset=offset)
+        return cls(sender, data, exclude, epoch=position.epoch, offset=position.offset)
 
     @property
-    def position(self) -> Position | None:
-        """The two as one."""
-        if self.epoch is None or self.offset is None:
-            return None
+    def position(self) -> Position:
+        """Position of the message, `NOWHERE` for an event."""
         return Position(self.epoch, self.offset)
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Where a room stands, and what it has said since a position, oldest first.
+    """The current position of a room, and its messages since an earlier one, oldest first.
 
     ``recovered`` is true if nothing can be missing, false if something may be, and null if nobody
     asked. What comes after ``position`` is delivered as it happens.
     """
 
-    position: Position | None = None
+    position: Position
     messages: tuple[RoomEnvelope, ...] = ()
     recovered: bool | None = None
 
@@ -99,8 +105,8 @@ class Feed(Protocol):
     """A room's messages, as long as this node has members of it."""
 
     @property
-    def position(self) -> Position | None:
-        """Up to where messages have been delivered."""
+    def position(self) -> Position:
+        """Position of the last message delivered, `NOWHERE` before the first reading."""
 
     def is_whole_since(self, position: Position) -> bool:
         """Return whether all after the position was delivered, up to the feed's own."""
@@ -120,10 +126,10 @@ class Feed(Protocol):
 class History(Protocol):
     """Keeps what is published to rooms, and feeds it to their members on every node."""
 
-    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int] | asyncio.Future[None]:
-        """Keep a message and pass it on, in the order of the calls.
+    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
+        """Give a message its number, keep it and pass it on, in the order of the calls.
 
-        The future yields its offset, null where none is kept, or fails with `Unavailable`.
+        The future yields its offset, or fails with `Unavailable`.
         """
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> Feed:
@@ -135,54 +141,10 @@ def room_channel(room: str) -> Channel:
     return Channel(f"room:{room}")
 
 
-class NoHistory:
-    """Passes messages on and keeps none."""
-
-    def __init__(self, backplane: Backplane) -> None:
-        self._backplane = backplane
-
-    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[None]:
-        """Pass a message on."""
-        return self._backplane.publish(room_channel(room), RoomEnvelope.of(envelope))
-
-    def open(self, room: str, deliver: Deliver, announce: Announce) -> "PassingFeed":
-        """Subscribe to the room's channel."""
-        subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
-        return PassingFeed(self._backplane, self._backplane.subscribe(subscription))
-
-
-class PassingFeed:
-    """A room's messages as they pass."""
-
-    position = None
-
-    def __init__(self, backplane: Backplane, subscription: Subscription) -> None:
-        self._backplane = backplane
-        self._subscription = subscription
-
-    def is_whole_since(self, position: Position) -> bool:
-        """Return false: nothing is known."""
-        return False
-
-    async def past(self, since: Position | None) -> Past:
-        """Wait for the subscription; there is no past.
-
-        Raises:
-            Unavailable: the subscription is not confirmed in time.
-
-        """
-        await self._backplane.confirm(self._subscription)
-        return Past(recovered=None if since is None else False)
-
-    def close(self) -> None:
-        """Unsubscribe."""
-        self._backplane.unsubscribe(self._subscription)
-
-
 class MemoryLog:
     """One room's last messages, as JSON, each with the time at which it came."""
 
-    __slots__ = ("_kept", "_settings", "deliver", "epoch", "offset", "size_bytes")
+    __slots__ = ("_kept", "_settings", "deliver", "epoch", "offset", "size_bytes", "used_at")
 
     def __init__(self, settings: HistorySettings) -> None:
         self._settings = settings
@@ -191,6 +153,7 @@ class MemoryLog:
         self.epoch = secrets.token_urlsafe(9)
         self.offset = 0
         self.size_bytes = LOG_BYTES
+        self.used_at = monotonic()
 
     def __len__(self) -> int:
         """Return the number of messages kept."""
@@ -198,21 +161,22 @@ class MemoryLog:
 
     @property
     def position(self) -> Position:
-        """The place of the last message."""
+        """Position of the last message."""
         return Position(self.epoch, self.offset)
 
     def append(self, envelope: Envelope) -> RoomEnvelope:
         """Give a message its number and keep it."""
         self.offset += 1
-        kept = RoomEnvelope.of(envelope, self.epoch, self.offset)
-        payload = kept.encode()
-        self._kept.append((monotonic(), payload))
-        self.size_bytes += len(payload)
-        self.trim()
-        return kept
+        numbered = RoomEnvelope.of(envelope, self.position)
+        if self._settings.history_messages:
+            payload = numbered.encode()
+            self._kept.append((monotonic(), payload))
+            self.size_bytes += len(payload)
+            self.trim()
+        return numbered
 
     def trim(self) -> None:
-        """Forget what is too old or too much."""
+        """Forget the messages that are too old or too many."""
         settings, kept = self._settings, self._kept
         while kept and (
             len(kept) > settings.history_messages
@@ -247,86 +211,103 @@ class MemoryLog:
 class MemoryHistory:
     """The history of a single node, in its memory.
 
-    A log goes when its messages have and nobody is in the room. When all logs together are too
-    large, those go first that nobody has published to for the longest time.
+    ``HISTORY_TOTAL_BYTES`` bounds the logs that can be given up: those with messages, and those of
+    rooms without members. They are in an order by last use, from whose front they are given up,
+    when they are too many or ``HISTORY_S`` old. A log of a room with members only loses its
+    messages, since the members rely on its count; once empty it is not in the order, and as many
+    exist as there are rooms with members. So no step looks at a log that has nothing to give.
     """
 
     def __init__(self, settings: HistorySettings) -> None:
         self._settings = settings
-        self._logs: OrderedDict[str, MemoryLog] = OrderedDict()
+        self._logs: dict[str, MemoryLog] = {}
+        # Unlike a dict, it finds its first item at once after many before that were removed.
+        self._by_use: OrderedDict[str, MemoryLog] = OrderedDict()
         self._size_bytes = 0
-        self._sweep: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """Return the number of logs."""
         return len(self._logs)
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
-        """Keep a message, and deliver it at once."""
-        log = self._log(room)
-        self._logs.move_to_end(room)  # now the last to be forgotten
-        self._size_bytes -= log.size_bytes
-        kept = log.append(envelope)
-        self._size_bytes += log.size_bytes
-        self._make_room()
+        """Give a message its number, keep it, and deliver it at once."""
+        log = self._take_out(room)
+        numbered = log.append(envelope)
+        self._put_back(room, log)
         if log.deliver is not None:
-            log.deliver(kept)
+            log.deliver(numbered)
         taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         taken.set_result(log.offset)
         return taken
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> "MemoryFeed":
         """Deliver a room's messages from now on."""
-        log = self._log(room)
+        log = self._take_out(room)
         log.deliver = deliver
-        return MemoryFeed(log)
+        self._put_back(room, log)
+        return MemoryFeed(self, room, log)
 
-    def sweep(self) -> None:
-        """Forget what is too old, in all rooms."""
-        for room, log in list(self._logs.items()):
-            self._size_bytes -= log.size_bytes
-            log.trim()
-            if log or log.deliver is not None:
-                self._size_bytes += log.size_bytes
-            else:
-                del self._logs[room]
-        self._sweep = None
-        self._sweep_later()
+    def close(self, room: str) -> None:
+        """Deliver no more; what is kept stays for a while."""
+        log = self._take_out(room)
+        log.deliver = None
+        log.trim()
+        self._put_back(room, log)
+
+    def _take_out(self, room: str) -> MemoryLog:
+        if self._by_use.pop(room, None) is not None:
+            self._size_bytes -= self._logs[room].size_bytes
+        if room not in self._logs:
+            self._logs[room] = MemoryLog(self._settings)
+        return self._logs[room]
+
+    def _put_back(self, room: str, log: MemoryLog) -> None:
+        log.used_at = monotonic()
+        if log or log.deliver is None:
+            self._by_use[room] = log
+            self._size_bytes += log.size_bytes
+            while self._size_bytes > self._settings.history_total_bytes:
+                self._give_up_first()
+            self._sweep_later()
+
+    def _give_up_first(self) -> None:
+        room, log = self._by_use.popitem(last=False)
+        self._size_bytes -= log.size_bytes
+        if log.deliver is None:
+            del self._logs[room]
+        else:
+            log.clear()
 
     def _sweep_later(self) -> None:
-        if self._sweep is None and self._logs:
+        if self._timer is None and self._by_use:
             loop = asyncio.get_running_loop()
-            self._sweep = loop.call_later(self._settings.history_s, self.sweep)
+            self._timer = loop.call_later(self._first_expires_in_s(), self._sweep)
 
-    def _log(self, room: str) -> MemoryLog:
-        log = self._logs.get(room)
-        if log is None:
-            log = self._logs[room] = MemoryLog(self._settings)
-            self._size_bytes += log.size_bytes
-            self._sweep_later()
-        return log
-
-    def _make_room(self) -> None:
-        for _ in range(len(self._logs)):
-            if self._size_bytes <= self._settings.history_total_bytes:
+    def _sweep(self) -> None:
+        self._timer = None
+        for _ in range(SWEPT_AT_ONCE):
+            if not self._by_use or self._first_expires_in_s() > 0:
                 break
-            room, log = self._logs.popitem(last=False)
-            self._size_bytes -= log.size_bytes
-            if log.deliver is not None:  # whoever is in the room relies on its count
-                log.clear()
-                self._logs[room] = log
-                self._size_bytes += log.size_bytes
+            self._give_up_first()
+        self._sweep_later()
+
+    def _first_expires_in_s(self) -> float:
+        first = next(iter(self._by_use.values()))
+        return first.used_at + self._settings.history_s - monotonic()
 
 
 class MemoryFeed:
     """A room's messages on a single node, which has them all."""
 
-    def __init__(self, log: MemoryLog) -> None:
+    def __init__(self, history: MemoryHistory, room: str, log: MemoryLog) -> None:
+        self._history = history
+        self._room = room
         self._log = log
 
     @property
     def position(self) -> Position:
-        """The place of the last message."""
+        """Position of the last message."""
         return self._log.position
 
     def is_whole_since(self, position: Position) -> bool:
@@ -338,5 +319,5 @@ class MemoryFeed:
         return self._log.past(since)
 
     def close(self) -> None:
-        """Deliver no more; what is kept stays for a while."""
-        self._log.deliver = None
+        """Deliver no more."""
+        self._history.close(self._room)

@@ -23,6 +23,7 @@ from .backplane_redis import RedisBackplane, Resync
 from .client_redis import FAILURES, Batch, explain
 from .errors import Unavailable
 from .history import (
+    NOWHERE,
     Announce,
     Deliver,
     Feed,
@@ -36,14 +37,19 @@ from .history import (
 log = structlog.stdlib.get_logger(__name__)
 
 POSITION_S = 3600
-"""How much longer than its messages a room's count is remembered; a room with members is read again
-in half that time."""
+"""How much longer than its messages a room's position is kept."""
+
+UNUSED_S = 60
+"""How long the position of a room is kept to which nothing was published in its epoch."""
+
+RENEWALS = 3
+"""Renewals of a position in that time, as long as this node has members of the room."""
+
+RENEWED_AT_ONCE = 500
+"""Positions that one round trip renews at most."""
 
 MOST_HELD = 1_000
 """How many messages wait for older ones; if there are more, all have to be read."""
-
-NOWHERE = Position("", 0)
-"""Where a feed stands that knows nothing yet; no epoch is called so."""
 
 HEALING_AT_ONCE = 50
 """How many rooms read what they missed at the same time."""
@@ -94,9 +100,11 @@ for number = 8, #ARGV do
   offset = offset + 1
   local line = string.format('{"epoch":"%s","offset":%.0f,', epoch, offset)
     .. string.sub(ARGV[number], 2)
-  local entry = string.format('%.0f ', now_ms) .. line
-  count = redis.call('RPUSH', messages, entry)
-  bytes = bytes + #entry
+  if most > 0 then
+    local entry = string.format('%.0f ', now_ms) .. line
+    count = redis.call('RPUSH', messages, entry)
+    bytes = bytes + #entry
+  end
   lines[#lines + 1] = line
 end
 trim(most, most_bytes)
@@ -112,7 +120,7 @@ READ = (
     + """
 local position_s, since_epoch, since_offset = ARGV[3], ARGV[4], tonumber(ARGV[5])
 trim(count, bytes)
-save(position_s)
+save(offset == 0 and ARGV[6] or position_s)
 local missed = offset - since_offset
 local whole = epoch == since_epoch and missed >= 0 and missed <= count
 local entries = {}
@@ -120,6 +128,16 @@ if whole and missed > 0 then entries = redis.call('LRANGE', messages, -missed, -
 return {epoch, string.format('%.0f', offset), whole and 1 or 0, entries}
 """
 )
+
+RENEW = """
+local offset = redis.call('HGET', KEYS[1], 'offset')
+if not offset then return 0 end
+return redis.call('EXPIRE', KEYS[1], offset == '0' and ARGV[1] or ARGV[2])
+"""
+"""Keeps a position for longer; returns 0 if it is lost.
+
+It decides by the offset in Redis: a node may not know yet that something was published.
+"""
 
 
 class KeepAndPublish:
@@ -146,7 +164,7 @@ class KeepAndPublish:
             *payloads,
         )
 
-    def results(self, reply: Any, count: int) -> Sequence[int | None]:
+    def results(self, reply: Any, count: int) -> Sequence[int]:
         """Return the offsets."""
         last = int(reply)
         return range(last - count + 1, last + 1)
@@ -163,7 +181,7 @@ class KeepAndPublish:
 
     @property
     def position_s(self) -> int:
-        """How long the count is remembered."""
+        """How long the position is kept after a message."""
         return round(self._settings.history_s) + POSITION_S
 
 
@@ -198,16 +216,35 @@ class RedisHistory:
         self._has_behind.set()
 
     async def run(self) -> None:
-        """Heal feeds that are behind, and keep the counts of quiet rooms, until cancelled."""
+        """Heal feeds that are behind, and renew the positions of rooms, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._heal())
-            tasks.create_task(self._renew())
+            tasks.create_task(self._renew(UNUSED_S, unused=True))
+            tasks.create_task(self._renew(POSITION_S, unused=False))
 
-    async def _renew(self) -> None:
+    async def _renew(self, kept_s: float, *, unused: bool) -> None:
         while True:
-            await asyncio.sleep(POSITION_S / 2)
-            for feed in list(self._feeds):
-                feed.fall_behind()  # as it is read, its count is remembered anew
+            await asyncio.sleep(kept_s / RENEWALS)
+            feeds = list(self._feeds)
+            try:
+                for start in range(0, len(feeds), RENEWED_AT_ONCE):
+                    some = feeds[start : start + RENEWED_AT_ONCE]
+                    await self._renew_some([feed for feed in some if feed.is_unused == unused])
+                    await asyncio.sleep(0)  # also where there was nothing to renew
+            except FAILURES as failure:  # there are more renewals than are needed
+                log.warning("renewing positions of rooms failed", error=explain(failure))
+
+    async def _renew_some(self, feeds: Sequence["RedisFeed"]) -> None:
+        """Renew some positions in one round trip; a feed whose position is lost reads it again."""
+        pipeline = self.backplane.client.commands.pipeline(transaction=False)
+        for feed in feeds:
+            _, position = self._publish.keys(room_channel(feed.room))
+            pipeline.eval(RENEW, 1, position, UNUSED_S, self._publish.position_s)
+        async with asyncio.timeout(self.backplane.timeout_s):
+            replies = await pipeline.execute(raise_on_error=False)
+        for feed, reply in zip(feeds, replies, strict=True):
+            if reply == 0 and feed.position is not NOWHERE:
+                feed.fall_behind()
 
     async def _heal(self) -> None:
         while True:
@@ -242,6 +279,7 @@ class RedisHistory:
                     self._publish.position_s,
                     since.epoch,
                     since.offset,
+                    UNUSED_S,
                 )
         except FAILURES as failure:
             log.warning("reading a history failed", error=explain(failure))
@@ -289,7 +327,7 @@ class RedisFeed:
     def __init__(
         self, room: str, history: RedisHistory, deliver: Deliver, announce: Announce
     ) -> None:
-        self._room = room
+        self.room = room
         self._history = history
         self._deliver = deliver
         self._announce = announce
@@ -303,6 +341,11 @@ class RedisFeed:
         self._subscription = history.backplane.subscribe(
             Subscription(room_channel(room), self._take, RoomEnvelope, self.fall_behind)
         )
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing was published in the epoch, as far as the feed knows."""
+        return self.position.offset == 0
 
     def is_whole_since(self, position: Position) -> bool:
         """Return whether all after the position was delivered, up to the feed's own."""
@@ -321,7 +364,7 @@ class RedisFeed:
         await self._history.backplane.confirm(self._subscription)
         self._waiting += 1
         try:
-            reading = await self._history.read(self._room, since or NOWHERE)
+            reading = await self._history.read(self.room, since or NOWHERE)
             if self.position is NOWHERE:
                 self._begin(reading.position)
                 self._release()
@@ -360,12 +403,12 @@ class RedisFeed:
             return False
         self._hold()
         try:
-            reading = await self._history.read(self._room, self.position)
+            reading = await self._history.read(self.room, self.position)
         except Unavailable:
             return False
         if reading.missed is None:
             self._begin(reading.position)
-            self._announce(Resync(room=self._room))
+            self._announce(Resync(room=self.room))
         else:
             for envelope in reading.missed:
                 self._emit(envelope)
@@ -381,7 +424,7 @@ class RedisFeed:
 
     def _take(self, envelope: RoomEnvelope) -> None:
         position = envelope.position
-        if position is None:  # a node that keeps no history has published it
+        if envelope.event is not None:
             self._deliver(envelope)
         elif self._held is not None:
             self._held.append(envelope)

@@ -42,7 +42,7 @@ from .handlers_rooms import router as room_handlers
 from .heartbeat import Heartbeat, HeartbeatSettings
 # {% endif %}
 # {% if cookiecutter.rooms %}
-from .history import History, MemoryHistory, NoHistory
+from .history import History, MemoryHistory
 # {% if cookiecutter.redis %}
 from .history_redis import RedisHistory
 # {% endif %}
@@ -125,10 +125,6 @@ def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
         presence = RedisPresence(backplane, settings, settings.presence_lease_s)
         background += [Job(each.run, essential=True) for each in (history, presence)]
         # {% endif %}
-    # {% endif %}
-    # {% if cookiecutter.rooms %}
-    if settings.history_messages == 0:
-        history = NoHistory(backplane)
     # {% endif %}
     manager = ConnectionManager(settings, backplane, flusher)
     # {% if cookiecutter.heartbeat %}

@@ -56,10 +56,10 @@ RoomName = Annotated[str, AfterValidator(_check_room_name)]
 
 @dataclass(slots=True, kw_only=True)
 class RoomMessage(Message):
-    """Data for everybody in a room. ``offset`` is its place in the room's history, if kept."""
+    """Data for everybody in a room. ``offset`` is its number in the room's epoch."""
 
     room: str
-    offset: int | None = None
+    offset: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,7 +130,7 @@ class Rooms:
         self._presence = presence
         self._flusher = flusher
         self._rooms: dict[str, Room] = {}
-        self._joined: dict[str, dict[str, Position | None]] = {}
+        self._joined: dict[str, dict[str, Position]] = {}
 
     def __len__(self) -> int:
         """Return the number of rooms with members."""
@@ -172,12 +172,7 @@ class Rooms:
         if since is None:
             return Past(position)
         entered_at = self._joined[connection.id][room.name]
-        has_seen_since = (
-            entered_at is None
-            or position is None
-            or entered_at.epoch != position.epoch
-            or entered_at.offset <= since.offset
-        )
+        has_seen_since = entered_at.epoch != position.epoch or entered_at.offset <= since.offset
         return Past(position, recovered=has_seen_since and room.feed.is_whole_since(since))
 
     def leave(self, connection: Connection, name: str) -> None:
@@ -204,11 +199,11 @@ class Rooms:
 
     def publish(
         self, room: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
-    ) -> asyncio.Future[int] | asyncio.Future[None]:
+    ) -> asyncio.Future[int]:
         """Send to every member, on every node, but the excluded connection.
 
-        The future yields the message's offset, null without history, or fails with `Unavailable`
-        if the message cannot be passed on.
+        The future yields the message's offset, or fails with `Unavailable` if the message cannot
+        be passed on.
         """
         self._flusher.check_thread()
         return self._history.publish(room, Envelope(sender, data, exclude))
@@ -241,7 +236,7 @@ class Rooms:
             del self._rooms[room.name]
             room.feed.close()
 
-    def _enter(self, room: Room, connection: Connection, position: Position | None) -> None:
+    def _enter(self, room: Room, connection: Connection, position: Position) -> None:
         self._joined.setdefault(connection.id, {})[room.name] = position
         room.members.add(connection)
         room.roster.enter(connection)

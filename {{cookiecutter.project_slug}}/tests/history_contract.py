@@ -33,7 +33,7 @@ class Member:
         return [envelope.data for envelope in self.got]
 
 
-async def say(history: History, *data: int) -> list[int | None]:
+async def say(history: History, *data: int) -> list[int]:
     """Publish some numbers, and return their offsets."""
     async with asyncio.timeout(DEADLINE_S):
         futures = [history.publish(ROOM, Envelope(sender="alice", data=each)) for each in data]
@@ -45,7 +45,6 @@ async def standing(history: History) -> Position:
     member = Member(history)
     past = await member.feed.past(None)
     member.feed.close()
-    assert past.position is not None
     return past.position
 
 
@@ -60,7 +59,6 @@ class HistoryContract:
     ) -> None:
         member = Member(history)
         begin = (await member.feed.past(None)).position
-        assert begin is not None
         assert await say(other, 1, 2, 3) == [begin.offset + number for number in (1, 2, 3)]
         assert await say(history, 4) == [begin.offset + 4]
         await wait_until(lambda: len(member.got) == 4)
@@ -120,6 +118,21 @@ class HistoryContract:
         past = await Member(history).feed.past(Position(since.epoch, since.offset + 1))
         assert [envelope.data for envelope in past.messages] == [2, 3, 4]
 
+    async def test_without_messages_kept_nothing_is_missed_in_silence(
+        self, make: Callable[..., History]
+    ) -> None:
+        history = make(history_messages=0)
+        member = Member(history)
+        begin = (await member.feed.past(None)).position
+        first, second = begin.next, begin.next.next
+        assert await say(history, 1, 2) == [first.offset, second.offset]
+        await wait_until(lambda: len(member.got) == 2)
+        assert [envelope.position for envelope in member.got] == [first, second]
+        past = await member.feed.past(second)
+        assert (past.messages, past.recovered) == ((), True)
+        past = await member.feed.past(first)
+        assert (past.position, past.messages, past.recovered) == (second, (), False)
+
     async def test_only_so_many_bytes_are_kept(self, make: Callable[..., History]) -> None:
         history = make(history_bytes=3_000)
         since = await standing(history)
@@ -136,7 +149,6 @@ class HistoryContract:
         history = make(history_s=0.05)
         member = Member(history)
         since = (await member.feed.past(None)).position
-        assert since is not None
         await say(history, 1)
 
         async def is_forgotten() -> bool:
@@ -195,8 +207,6 @@ class HistoryContract:
                 await asyncio.sleep(0)
             member.feed.close()
             got += member.data
-            last = member.got[-1].position if member.got else past.position
-            assert last is not None
-            since = last
+            since = member.got[-1].position if member.got else past.position
         await publishing
         assert got == list(range(count))

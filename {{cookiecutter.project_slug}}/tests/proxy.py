@@ -18,6 +18,8 @@ class Link:
         self.service = service
         self.server = server
         self.is_subscriber = False
+        self.flows = asyncio.Event()
+        self.flows.set()
         self.replies_left: int | None = None
 
     def pass_command(self, data: bytes) -> None:
@@ -91,6 +93,18 @@ class Proxy:
         finally:
             self._flows.set()
 
+    @asynccontextmanager
+    async def held(self, *, subscriber: bool) -> AsyncIterator[None]:
+        """Pass nothing on for a while on one kind of connection, those of this moment."""
+        held = [link for link in self._links if link.is_subscriber == subscriber]
+        for link in held:
+            link.flows.clear()
+        try:
+            yield
+        finally:
+            for link in held:
+                link.flows.set()
+
     def delay(self, seconds: float) -> None:
         """Let everything take that much longer, each way."""
         self._delay_s = seconds
@@ -127,6 +141,7 @@ class Proxy:
                 data = await reader.read(CHUNK_BYTES)
                 await asyncio.sleep(self._delay_s)
                 await self._flows.wait()
+                await link.flows.wait()
                 if not data:
                     return
                 pass_on(data)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.history import History
-from app.history_redis import RedisHistory
+from app.history import History, room_channel
+from app.history_redis import UNUSED_S, RedisHistory
 
 from .client import Client
 from .history_contract import HistoryContract
@@ -63,6 +63,23 @@ class TestClusterHistory(HistoryContract):
         """Return what makes the history of one more node."""
         async with run_node(cluster) as (backplane, _):
             yield lambda **overrides: RedisHistory(backplane, make_settings(**overrides))
+
+
+async def test_positions_in_all_shards_are_renewed(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.history_redis.RENEWALS", 100_000)
+    async with run_node(cluster) as (backplane, _), running(backplane) as history:
+        redis = backplane.client.commands
+        keys = [backplane.key(room_channel(room), "position") for room in ROOMS]
+        for room, key in zip(ROOMS, keys, strict=True):
+            await history.open(room, lambda _: None, lambda _: None).past(None)
+            await redis.expire(key, UNUSED_S // 2)
+
+        async def are_renewed() -> bool:
+            return all([await redis.ttl(key) > UNUSED_S // 2 for key in keys])
+
+        await wait_until_async(are_renewed)
 
 
 class TestClusterPresence(PresenceContract):

@@ -32,10 +32,11 @@ async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
 
 
 def quiet_nodes(
-    valkey: Valkey, proxy: Proxy | None = None
+    valkey: Valkey, proxy: Proxy | None = None, **overrides: object
 ) -> AbstractAsyncContextManager[tuple[Live, Live]]:
     """Run two nodes that do not say who comes and goes, and renew no lease during a test."""
-    return two_nodes(valkey, proxy, max_members_for_presence_events=1, presence_lease_s=3600)
+    quiet: dict[str, object] = {"max_members_for_presence_events": 1, "presence_lease_s": 3600}
+    return two_nodes(valkey, proxy, **quiet, **overrides)
 
 
 async def join(client: Client, since: Frame | None = None) -> Frame:
@@ -121,6 +122,24 @@ async def test_a_history_torn_on_its_way_is_not_taken_for_the_whole(
         since = {"epoch": start["epoch"], "offset": start["offset"]}
         assert is_worth_a_retry(await back.ask(type="join", room=ROOM, since=since))
         assert await recovered(back, start) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("echo", [False, True])
+async def test_an_ok_that_overtakes_an_older_message_does_not_cost_it(
+    valkey: Valkey, proxy: Proxy, echo: bool
+) -> None:
+    """The subscription is held, so the publisher hears of its own message first, and goes."""
+    async with quiet_nodes(valkey, proxy, redis_ping_interval_s=3600) as (first, second):
+        here, there = await first.connect("alice"), await second.connect("bob")
+        start = await join(here)
+        await join(there)
+        async with proxy.held(subscriber=True):
+            assert (await publish(there, "older"))["offset"] == 1
+            ok = await here.ask(type="publish", room=ROOM, data="own", echo=echo)
+            assert ok["offset"] == 2
+            assert await here.is_quiet()
+            await here.close()
+        assert await recovered(await second.connect("alice"), start) == ["older", "own"]
 
 
 @OUTAGES

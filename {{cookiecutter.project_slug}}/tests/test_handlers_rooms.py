@@ -114,17 +114,18 @@ async def test_a_bad_position_is_refused(live: Live, position: Frame) -> None:
     assert len(live.service.rooms) == 0
 
 
-async def test_history_can_be_off() -> None:
+async def test_without_messages_kept_a_return_tells_whether_any_was_missed() -> None:
     async with run_service(make_settings(history_messages=0)) as live:
-        client = await live.connect()
-        position = {"epoch": "e", "offset": 1}
-        ok = await client.ask(type="join", room="lobby", since=position)
-        assert (ok["epoch"], ok["offset"], ok["recovered"]) == (None, None, False)
-        ok = await client.ask(type="join", room="lobby", since=position)
-        assert ok["recovered"] is False
-        published = await client.ask(type="publish", room="lobby", data=1, echo=True)
-        assert published["offset"] is None
-        assert (await client.receive("message"))["offset"] is None
+        sender = await join(live, "alice", "lobby")
+        published = await sender.ask(type="publish", room="lobby", data=1, echo=True)
+        assert published["offset"] == (await sender.receive("message"))["offset"] == 1
+        stands = await sender.ask(type="join", room="lobby")
+        visitor = await live.connect("bob")
+        ok = await visitor.ask(type="join", room="lobby", since=since(stands))
+        assert (ok["recovered"], ok["replayed"], ok["offset"]) == (True, 0, 1)
+        visitor = await live.connect("bob")
+        ok = await visitor.ask(type="join", room="lobby", since=since(stands, missed=1))
+        assert (ok["recovered"], ok["replayed"], ok["offset"]) == (False, 0, 1)
 
 
 @pytest.mark.parametrize("echo", [False, True])

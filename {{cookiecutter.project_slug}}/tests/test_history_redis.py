@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import cast
 
 import pytest
@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from app.backplane import Envelope
 from app.backplane_redis import RedisBackplane, Resync
 from app.errors import Unavailable
-from app.history import History, NoHistory, Position
-from app.history_redis import RedisFeed, RedisHistory
+from app.history import History, Position
+from app.history_redis import POSITION_S, UNUSED_S, RedisFeed, RedisHistory
 
 from .history_contract import ROOM, HistoryContract, Member, say, standing
 from .live import make_settings, run_service, wait_until, wait_until_async
@@ -20,6 +20,7 @@ from .test_backplane_redis import run_node, settings_for, two_nodes
 from .valkey import Valkey, run_valkey
 
 CHANNEL = "ws:{room:lobby}"
+POSITION = "ws:{room:lobby}:position"
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,6 @@ async def test_what_is_not_kept_any_more_is_announced(valkey: Valkey) -> None:
     ):
         member = Member(history)
         since = (await member.feed.past(None)).position
-        assert since is not None
         await redis.client_kill_filter(_type="pubsub")
         await say(other, 1, 2, 3)
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
@@ -126,7 +126,6 @@ async def test_an_emptied_server_begins_a_new_epoch(valkey: Valkey) -> None:
         await say(history, 1, 2)
         await wait_until(lambda: member.data == [1, 2])
         old = member.feed.position
-        assert old is not None
         await redis.flushall()
         assert await say(history, 3) == [1]
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
@@ -134,7 +133,6 @@ async def test_an_emptied_server_begins_a_new_epoch(valkey: Valkey) -> None:
         await wait_until(lambda: member.data == [1, 2, 4])
         past = await Member(history).feed.past(old)
         assert (past.messages, past.recovered) == ((), False)
-        assert past.position is not None
         assert past.position.epoch != old.epoch
 
 
@@ -149,19 +147,16 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
         await say(history, 2)
         await wait_until(lambda: member.data == [1, 2])
         old = member.feed.position
-        assert old is not None
         valkey.kill()
         await wait_until(lambda: not history.backplane.healthy)
         with pytest.raises(Unavailable):
             await say(history, 0)
         await valkey.start()
-        assert await redis.exists("ws:{room:lobby}:position")
+        assert await redis.exists(POSITION)
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
         assert await say(history, 3) == [1]
         await wait_until(lambda: member.data == [1, 2, 3])
-        position = member.feed.position
-        assert position is not None
-        assert position.epoch != old.epoch
+        assert member.feed.position.epoch != old.epoch
         assert (await member.feed.past(old)).recovered is False
 
 
@@ -171,6 +166,7 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
         b"",
         b"\x80\x04\x95",
         b'{"sender": null, "data": 1, "epoch": 7, "offset": 1}',
+        b'{"sender": null, "data": "false"}',
         b'{"sender": null, "data": "false", "epoch": "e", "offset": 1}',
         b'{"sender": null, "data": "false", "epoch": "EPOCH", "offset": 1000}',
         b'{"sender": null, "data": "false", "epoch": "EPOCH", "offset": 0}',
@@ -184,7 +180,6 @@ async def test_false_messages_are_not_believed(shared_valkey: Valkey, payload: b
     ):
         member = Member(history)
         position = (await member.feed.past(None)).position
-        assert position is not None
         await redis.publish(CHANNEL, payload.replace(b"EPOCH", position.epoch.encode()))
         await say(history, 1)
         await wait_until(lambda: member.data == [1])
@@ -229,16 +224,25 @@ async def test_what_has_expired_takes_no_space(shared_valkey: Valkey) -> None:
         assert len((await Member(history).feed.past(since)).messages) == 2
 
 
-async def test_messages_of_a_node_without_history_pass(shared_valkey: Valkey) -> None:
+@pytest.mark.parametrize("keeps", [0, 100])
+async def test_a_node_that_keeps_nothing_hides_no_loss_on_another(
+    shared_valkey: Valkey, keeps: int
+) -> None:
+    """Two nodes by accident have different settings; the client returns to either."""
     async with (
-        run_history(shared_valkey) as history,
-        run_node(shared_valkey) as (other, _),
+        run_history(shared_valkey, history_messages=100) as history,
+        run_history(shared_valkey, history_messages=0) as other,
     ):
         member = Member(history)
-        await member.feed.past(None)
-        await NoHistory(other).publish(ROOM, Envelope(sender=None, data=1))
-        await wait_until(lambda: member.data == [1])
-        assert member.got[0].position is None
+        since = (await member.feed.past(None)).position
+        await say(history, 1)
+        await say(other, 2)
+        await wait_until(lambda: member.data == [1, 2])
+        returning = Member(history if keeps else other)
+        past = await returning.feed.past(since)
+        assert (past.position.offset, past.recovered) == (since.offset + 2, False)
+        past = await returning.feed.past(past.position)
+        assert past.recovered is True
 
 
 async def test_a_closed_feed_is_forgotten(shared_valkey: Valkey) -> None:
@@ -282,7 +286,7 @@ async def test_a_closed_room_leaves_nothing_for_good(shared_valkey: Valkey) -> N
     ):
         await redis.flushall()
         await say(history, 1)
-        assert await redis.ttl("ws:{room:lobby}:position") > 0
+        assert await redis.ttl(POSITION) > 0
 
         async def is_expired() -> bool:
             return not await redis.exists("ws:{room:lobby}:messages")
@@ -290,23 +294,95 @@ async def test_a_closed_room_leaves_nothing_for_good(shared_valkey: Valkey) -> N
         await wait_until_async(is_expired)
 
 
-async def test_the_count_of_a_quiet_room_with_members_does_not_expire(
+@pytest.mark.hostile(51)
+async def test_the_position_of_an_unused_room_is_kept_for_a_short_time(
+    shared_valkey: Valkey,
+) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        run_history(shared_valkey) as other,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        await redis.flushall()
+        await standing(history)
+        assert 0 < await redis.ttl(POSITION) <= UNUSED_S
+        await say(history, 1)
+        assert await redis.ttl(POSITION) > POSITION_S
+        await standing(other)
+        assert await redis.ttl(POSITION) > POSITION_S
+
+
+@pytest.mark.parametrize(("messages", "kept_s"), [(0, UNUSED_S), (1, POSITION_S)])
+async def test_the_position_of_a_room_with_members_does_not_expire(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, messages: int, kept_s: int
+) -> None:
+    monkeypatch.setattr("app.history_redis.RENEWALS", 100_000)
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        await redis.flushall()
+        member = Member(history)
+        await member.feed.past(None)
+        await say(history, *range(messages))
+        await redis.expire(POSITION, kept_s // 2)
+
+        async def is_renewed() -> bool:
+            return int(await redis.ttl(POSITION)) > kept_s // 2
+
+        await wait_until_async(is_renewed)
+        assert member.news == []
+
+
+async def test_a_renewal_does_not_shorten_what_a_message_has_made_long(
+    shared_valkey: Valkey,
+) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        await redis.flushall()
+        feed = cast(RedisFeed, Member(history).feed)
+        begin = (await feed.past(None)).position
+        await say(history, 1)
+        feed.position = begin  # as long as the message is under way
+        await history._renew_some([feed])
+        assert await redis.ttl(POSITION) > POSITION_S
+
+
+async def test_renewals_share_round_trips(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.history_redis.POSITION_S", 1)
+    monkeypatch.setattr("app.history_redis.RENEWALS", 100_000)
+    monkeypatch.setattr("app.history_redis.RENEWED_AT_ONCE", 4)
+    slices: list[int] = []
+    async with run_history(shared_valkey) as history:
+        renew_some = history._renew_some
+
+        async def renew_and_count(feeds: Sequence[RedisFeed]) -> None:
+            slices.extend([len(feeds)] if feeds else [])
+            await renew_some(feeds)
+
+        monkeypatch.setattr(history, "_renew_some", renew_and_count)
+        feeds = [history.open(f"room-{n}", lambda _: None, lambda _: None) for n in range(10)]
+        await asyncio.gather(*(feed.past(None) for feed in feeds))
+        await wait_until(lambda: sum(slices) >= 2 * len(feeds))
+        assert max(slices) == 4
+
+
+async def test_a_position_that_is_lost_is_announced(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.history_redis.RENEWALS", 100_000)
     async with (
         run_history(shared_valkey) as history,
         Redis.from_url(shared_valkey.url) as redis,
     ):
         member = Member(history)
         await member.feed.past(None)
-        await redis.expire("ws:{room:lobby}:position", 100)
-
-        async def is_renewed() -> bool:
-            return int(await redis.ttl("ws:{room:lobby}:position")) > 100
-
-        await wait_until_async(is_renewed)
-        assert member.news == []
+        await redis.delete(POSITION)
+        await wait_until(lambda: member.news == [Resync(room=ROOM)])
+        assert await redis.exists(POSITION)
 
 
 async def test_a_member_of_a_room_hears_of_no_outage_that_it_missed_nothing_in(

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.backplane import LocalBackplane
-from app.history import NoHistory
+from app.history import MemoryHistory
 from app.presence import LocalPresence
 from app.rooms import Rooms
 
@@ -17,9 +16,7 @@ def make_node(**overrides: object) -> Node:
     """Return a node of its own."""
     settings = make_settings(**overrides)
     return Node(
-        lambda flusher: Rooms(
-            settings, NoHistory(LocalBackplane()), LocalPresence(settings), flusher
-        )
+        lambda flusher: Rooms(settings, MemoryHistory(settings), LocalPresence(settings), flusher)
     )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from app.backplane import Envelope, Subscription
 from app.backplane_redis import RedisBackplane
 from app.errors import Unavailable
-from app.history import NoHistory
+from app.history import NOWHERE, Announce, Deliver, Past, Position, RoomEnvelope, room_channel
 from app.presence_redis import RedisPresence
 from app.rooms import Rooms
 from dev import fresh_secrets
@@ -52,6 +53,46 @@ async def valkey() -> AsyncIterator[Valkey]:
         yield valkey
 
 
+class EventFeed:
+    """What comes on the channel of a room, as it comes."""
+
+    position = NOWHERE
+
+    def __init__(self, backplane: RedisBackplane, room: str, deliver: Deliver) -> None:
+        subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
+        self._backplane = backplane
+        self._subscription = backplane.subscribe(subscription)
+
+    def is_whole_since(self, position: Position) -> bool:
+        """Return false: nobody asks."""
+        return False
+
+    async def past(self, since: Position | None) -> Past:
+        """Wait for the subscription."""
+        await self._backplane.confirm(self._subscription)
+        return Past(NOWHERE)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._backplane.unsubscribe(self._subscription)
+
+
+class Events:
+    """Stands for the history, so that Redis holds nothing but presence."""
+
+    def __init__(self, backplane: RedisBackplane) -> None:
+        self._backplane = backplane
+
+    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
+        """Pass a message on without a number."""
+        numbered = RoomEnvelope.of(envelope, NOWHERE)
+        return self._backplane.publish(room_channel(room), numbered)
+
+    def open(self, room: str, deliver: Deliver, announce: Announce) -> EventFeed:
+        """Subscribe to the room's channel."""
+        return EventFeed(self._backplane, room, deliver)
+
+
 class RedisNode(Node):
     """A node whose rooms Redis knows."""
 
@@ -60,9 +101,7 @@ class RedisNode(Node):
     ) -> None:
         settings = make_settings(**overrides)
         self.presence = RedisPresence(backplane, settings, lease_s)
-        super().__init__(
-            lambda flusher: Rooms(settings, NoHistory(backplane), self.presence, flusher)
-        )
+        super().__init__(lambda flusher: Rooms(settings, Events(backplane), self.presence, flusher))
         self._running = asyncio.create_task(self.presence.run())
 
     async def settle(self) -> None:

@@ -4,10 +4,9 @@ import asyncio
 
 import pytest
 
-from app.backplane import LocalBackplane, Subscription
 from app.errors import Unavailable
 from app.flusher import Flusher
-from app.history import History, MemoryHistory, NoHistory
+from app.history import Announce, Deliver, History, MemoryFeed, MemoryHistory, Past, Position
 from app.presence import LocalPresence
 from app.protocol import TRY_AGAIN_LATER
 from app.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms
@@ -61,30 +60,42 @@ def make_rooms(history: History, flusher: Flusher | None = None) -> Rooms:
     return Rooms(settings, history, LocalPresence(settings), flusher or Flusher())
 
 
-class PatchyBackplane(LocalBackplane):
-    """A backplane that confirms late, and nothing in an outage."""
+class PatchyHistory(MemoryHistory):
+    """A history that can be read late, and not in an outage."""
 
     hold: asyncio.Event | None = None
     outage = False
 
-    async def confirm(self, subscription: Subscription) -> None:
+    def open(self, room: str, deliver: Deliver, announce: Announce) -> "PatchyFeed":
+        """Deliver a room's messages from now on."""
+        super().open(room, deliver, announce)
+        return PatchyFeed(self, room, self._logs[room])
+
+
+class PatchyFeed(MemoryFeed):
+    """A room's messages in such a history."""
+
+    _history: PatchyHistory
+
+    async def past(self, since: Position | None) -> Past:
         """Wait while held; fail in an outage."""
-        if self.hold is not None:
-            await self.hold.wait()
-        if self.outage:
+        if self._history.hold is not None:
+            await self._history.hold.wait()
+        if self._history.outage:
             raise Unavailable
+        return await super().past(since)
 
 
 async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
     flusher = Flusher()
-    rooms = make_rooms(NoHistory(backplane := PatchyBackplane()), flusher)
-    backplane.hold = asyncio.Event()
+    rooms = make_rooms(history := PatchyHistory(make_settings()), flusher)
+    history.hold = asyncio.Event()
     wire = RecordingWire()
     connection = open_connection(wire, flusher)
     joining = asyncio.create_task(rooms.join(connection, "a"))
     await asyncio.sleep(0)
     await rooms.publish("a", "early")
-    backplane.hold.set()
+    history.hold.set()
     await joining
     await flusher.catch_up()
     assert wire.writes == []
@@ -94,14 +105,14 @@ async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
 
 
 async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
-    rooms = make_rooms(NoHistory(backplane := PatchyBackplane()))
-    backplane.hold = asyncio.Event()
+    rooms = make_rooms(history := PatchyHistory(make_settings()))
+    history.hold = asyncio.Event()
     connection = open_connection()
     joining = asyncio.create_task(rooms.join(connection, "a"))
     await asyncio.sleep(0)
     connection.close(TRY_AGAIN_LATER)
     rooms.leave_all(connection)
-    backplane.hold.set()
+    history.hold.set()
     await joining
     assert len(rooms) == 0
 
@@ -116,11 +127,11 @@ async def test_a_connection_may_join_many_rooms_at_once() -> None:
 
 
 async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
-    backplane = PatchyBackplane()
-    rooms = make_rooms(NoHistory(backplane))
+    history = PatchyHistory(make_settings())
+    rooms = make_rooms(history)
     member, newcomer = open_connection(), open_connection(user="bob")
     await rooms.join(member, "a")
-    backplane.outage = True
+    history.outage = True
     for connection in (member, newcomer):
         with pytest.raises(Unavailable):
             await rooms.join(connection, "a")

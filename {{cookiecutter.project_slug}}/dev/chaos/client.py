@@ -1,4 +1,4 @@
-"""A client as it should be: it comes back, says up to where it has everything, heeds `resync`."""
+"""A client that follows the README: it returns with its positions, and heeds `resync`."""
 
 import asyncio
 import json
@@ -124,7 +124,14 @@ class Client:
             with suppress(ConnectionClosed):
                 await self._join()
                 if self.talks and self._inside:
-                    await self._publish(self._rng.choice(sorted(self._inside)))
+                    room = self._rng.choice(sorted(self._inside))
+                    await self.publish(room, echo=self._rng.random() < 0.5)
+
+    async def publish(self, room: str, *, echo: bool) -> None:
+        """Publish a message in a room."""
+        number = self._ledger.send(room, spared=None if echo else self.memberships[room])
+        self._unanswered.add(number)
+        await self._send(type="publish", room=room, data=number, echo=echo, id=str(number))
 
     async def _send(self, **frame: object) -> None:
         if self._connection is not None:
@@ -142,11 +149,6 @@ class Client:
             if position is not None:
                 since = {"since": {"epoch": position.epoch, "offset": position.offset}}
             await self._send(type="join", room=room, id=room, **since)
-
-    async def _publish(self, room: str) -> None:
-        number = self._ledger.send(room)
-        self._unanswered.add(number)
-        await self._send(type="publish", room=room, data=number, echo=True, id=str(number))
 
     async def _take(self, frame: dict[str, Any]) -> None:
         match frame["type"]:

@@ -4,6 +4,7 @@ All clients live in one process, so that whatever happens there has a place in o
 *tick*. It is by ticks that a message is known to have been published while somebody was a member.
 """
 
+from collections import Counter
 from itertools import count
 from typing import NamedTuple
 
@@ -11,13 +12,17 @@ from app.history import Position
 
 
 class Message:
-    """A message: when it was sent and acknowledged, and its offset, null until that is known."""
+    """A message: when it was sent and acknowledged, and its offset, null until that is known.
 
-    __slots__ = ("acknowledged_at", "offset", "room", "sent_at")
+    ``spared`` is the member that sent it without ``echo``, and need not get it.
+    """
 
-    def __init__(self, room: str, sent_at: int) -> None:
+    __slots__ = ("acknowledged_at", "offset", "room", "sent_at", "spared")
+
+    def __init__(self, room: str, sent_at: int, spared: "Membership | None") -> None:
         self.room = room
         self.sent_at = sent_at
+        self.spared = spared
         self.acknowledged_at: int | None = None
         self.offset: int | None = None
 
@@ -87,9 +92,9 @@ class Ledger:
         self.memberships.append(membership)
         return membership
 
-    def send(self, room: str) -> int:
+    def send(self, room: str, spared: "Membership | None" = None) -> int:
         """Note a message that is about to be published; return its number."""
-        self.messages.append(Message(room, self.tick()))
+        self.messages.append(Message(room, self.tick(), spared))
         return len(self.messages) - 1
 
     def acknowledge(self, number: int, offset: int) -> None:
@@ -116,10 +121,11 @@ class Ledger:
 
 
 class Membership:
-    """One client in one room: what it has, and up to where.
+    """One client in one room: what it has received, and its position.
 
-    ``position`` is what it would say to a node it comes to: there, it has everything that it has
-    not been told to miss.
+    The position is what it says to a node it comes to: up to there, it has everything but what it
+    was told to miss, and what it sent without ``echo``. It moves as the README tells, by the ``ok``
+    to ``join`` and by messages, never by the ``ok`` to ``publish``.
     """
 
     def __init__(self, room: str, ledger: Ledger) -> None:
@@ -133,6 +139,7 @@ class Membership:
         self._in_doubt = False
         self._certain_at = 0
         self._gaps: list[Gap] = []
+        self._skipped: Counter[int] = Counter()
         self._live: set[int] = set()
         self._recovered: set[int] = set()
         self._doubled = 0
@@ -152,10 +159,14 @@ class Membership:
             self.joined_at = told_at
         elif recovered is False:
             self._gaps.append(Gap(self.position, position, self._certain_at, told_at))
-        else:
-            start = Position(position.epoch, position.offset - replayed)
-            if start != self.position:
+        elif replayed:
+            if Position(position.epoch, position.offset - replayed) != self.position:
                 self._misplaced += 1
+            position = self.position  # which the replayed messages move
+        elif position == self.position or position.is_after(self.position):
+            self._skip(self.position.offset, position.offset)
+        else:
+            self._misplaced += 1
             position = self.position
         if position != self.position:
             self.position, self._certain_at = position, asked_at
@@ -182,11 +193,21 @@ class Membership:
             self._ledger.place(number, offset)
         if self._in_doubt or self.position is None:
             return
-        if offset != self.position.offset + 1:
-            self._misplaced += 1
         if offset > self.position.offset:
+            self._skip(self.position.offset, offset - 1)
             self.position = Position(self.position.epoch, offset)
             self._certain_at = self._ledger.messages[number].sent_at
+        else:
+            self._misplaced += 1
+
+    def _skip(self, after: int, until: int) -> None:
+        # Which of them are its own may become known later.
+        self._skipped.update(range(after + 1, until + 1))
+
+    def _wrongly_skipped(self) -> int:
+        own = [message.offset for message in self._ledger.messages if message.spared is self]
+        of_others = self._skipped - Counter(offset for offset in own if offset is not None)
+        return max(0, of_others.total() - own.count(None))
 
     def totals(self) -> Totals:
         """Return what became of each message that this member had to get."""
@@ -208,12 +229,13 @@ class Membership:
             announced=announced,
             lost=lost,
             doubled=self._doubled,
-            misplaced=self._misplaced,
+            misplaced=self._misplaced + self._wrongly_skipped(),
         )
 
     def _is_due(self, message: Message) -> bool:
         return (
             message.room == self.room
+            and message.spared is not self
             and message.acknowledged_at is not None
             and self.joined_at is not None
             and message.sent_at > self.joined_at

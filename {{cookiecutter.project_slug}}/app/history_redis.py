@@ -13,6 +13,7 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Self
 
 import structlog
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 
 from .backplane import Channel, Envelope, Subscription
 from .backplane_redis import RedisBackplane, Resync
-from .client_redis import FAILURES, Batch, explain
+from .client_redis import Batch
 from .errors import Unavailable
 from .history import (
     Announce,
@@ -176,6 +177,7 @@ class RedisHistory:
         self._feeds: set[RedisFeed] = set()
         self._behind: dict[RedisFeed, None] = {}
         self._has_behind = asyncio.Event()
+        backplane.client.probe_with(self._attempt)
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
         """Hand a message to Redis, to be kept and published."""
@@ -205,14 +207,18 @@ class RedisHistory:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(POSITION_S / 2)
-            for feed in list(self._feeds):
-                feed.fall_behind()  # as it is read, its count is remembered anew
+            feeds = list(self._feeds)
+            if not feeds:
+                await asyncio.sleep(POSITION_S / 2)
+            for feed in feeds:  # spread over the time, since a room is silent while it is read
+                await asyncio.sleep(POSITION_S / 2 / len(feeds))
+                if feed in self._feeds:
+                    feed.fall_behind()  # as it is read, its count is remembered anew
 
     async def _heal(self) -> None:
         while True:
             await self._has_behind.wait()
-            feeds = list(self._behind)[:HEALING_AT_ONCE]
+            feeds = list(islice(self._behind, HEALING_AT_ONCE))
             for feed in feeds:  # which may fall behind again meanwhile
                 del self._behind[feed]
             healed = await asyncio.gather(*(feed.heal() for feed in feeds))
@@ -231,23 +237,20 @@ class RedisHistory:
             Unavailable: Redis does not answer.
 
         """
-        try:
-            async with asyncio.timeout(self.backplane.timeout_s):
-                reply = await self.backplane.client.commands.eval(
-                    READ,
-                    2,
-                    *self._publish.keys(room_channel(room)),
-                    self._publish.keep_ms,
-                    secrets.token_urlsafe(9),
-                    self._publish.position_s,
-                    since.epoch,
-                    since.offset,
-                )
-        except FAILURES as failure:
-            log.warning("reading a history failed", error=explain(failure))
-            msg = "the room's history cannot be read just now"
-            raise Unavailable(msg) from failure
+        command = self._read_command(room_channel(room), since)
+        reply = await self.backplane.client.ask(*command, repeatable=True)
         return Reading.of(reply, since)
+
+    def _read_command(self, channel: Channel, since: Position) -> Sequence[str | int]:
+        return (
+            *("EVAL", READ, 2, *self._publish.keys(channel)),
+            *(self._publish.keep_ms, secrets.token_urlsafe(9), self._publish.position_s),
+            *(since.epoch, since.offset),
+        )
+
+    def _attempt(self, pipeline: Batch, channel: Channel) -> None:
+        self._publish.send(pipeline, channel, [Envelope(None, None).encode()])
+        pipeline.execute_command(*self._read_command(channel, NOWHERE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from app.backplane_redis import RedisBackplane
 from app.errors import Unavailable
-from app.history import NoHistory
+from app.history import NoHistory, room_channel
 from app.presence_redis import RedisPresence
 from app.rooms import Rooms
 from dev import fresh_secrets
@@ -345,7 +345,7 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
         late = node.presence._pipeline()
         roster = node.presence._rosters[ROOM]
         roster._unwritten["alice"] = ""
-        node.presence._add(late, roster)
+        node.presence._add(late, room_channel(ROOM), roster.report())
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}
         assert await late.execute() == [None]

@@ -270,8 +270,7 @@ class RedisBackplane:
             message = await listener.receive(self._ping_interval_s)
             if message is None:  # nobody speaks, or nobody is there
                 async with answered_within(self.timeout_s):
-                    await listener.ping()
-                    message = await listener.receive(None)
+                    message = await listener.ping()
             if message is None:
                 continue
             if message["type"] in {"subscribe", "ssubscribe"}:

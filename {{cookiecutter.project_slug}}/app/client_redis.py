@@ -13,6 +13,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from time import monotonic
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -116,17 +117,19 @@ class CheckedConnection(AbstractConnection):
         is_checked = check_health and self.is_connected and not self.listens
         if is_checked and not await self._is_alive():
             await self.disconnect(nowait=True)
-        self._used_at_s = asyncio.get_running_loop().time()
+        self._used_at_s = monotonic()
         await super().send_packed_command(command, check_health=check_health)
 
     async def _is_alive(self) -> bool:
         try:
             if await self.can_read():  # its end, or an answer that nobody has asked for
                 return False
-            if asyncio.get_running_loop().time() - self._used_at_s > self._idle_s:
+            if monotonic() - self._used_at_s > self._idle_s:
                 async with answered_within(self._ping_timeout_s):
                     await self.send_command("PING", check_health=False)
                     await self.read_response()
+        except ResponseError:  # which is an answer as well
+            return True
         except FAILURES:
             return False
         return True
@@ -194,9 +197,13 @@ class Listener:
         message: dict[str, Any] | None = await self._pubsub.get_message(timeout=timeout_s)
         return message
 
-    async def ping(self) -> None:
-        """Ask for an answer."""
+    async def ping(self) -> dict[str, Any] | None:
+        """Wait for an answer, and return what comes next, null if it is a refusal."""
         await self._pubsub.ping()
+        try:
+            return await self.receive(None)
+        except ResponseError:  # a server that cannot save refuses even this
+            return None
 
 
 class ShardListener(Listener):
@@ -388,18 +395,19 @@ class SentinelClient(ServerClient):
             "password": password and password.get_secret_value(),
             **{key: value for key, value in primary.items() if key.startswith("ssl_")},
         }
-        self._sentinel: Any = Sentinel(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
-        redis = self._sentinel.master_for(
+        sentinel: Any = Sentinel(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
+        redis = sentinel.master_for(
             name,
             connection_class=CheckedTlsPrimary if has_tls else CheckedPrimary,
             **(primary | options | _pool_options(settings)),
         )
+        self.sentinels: list[Redis] = sentinel.sentinels
         super().__init__(redis, settings)
 
     async def aclose(self) -> None:
         """Disconnect, from the sentinels as well."""
         await super().aclose()
-        for sentinel in self._sentinel.sentinels:
+        for sentinel in self.sentinels:
             await sentinel.aclose()
 
 

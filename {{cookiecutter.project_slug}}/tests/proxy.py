@@ -18,6 +18,7 @@ class Link:
         self.service = service
         self.server = server
         self.is_subscriber = False
+        self.is_forgotten = False
         self.replies_left: int | None = None
 
     def pass_command(self, data: bytes) -> None:
@@ -91,6 +92,11 @@ class Proxy:
         finally:
             self._flows.set()
 
+    def forget(self) -> None:
+        """Pass nothing on any more on the connections that there are, as a firewall may."""
+        for link in self._links:
+            link.is_forgotten = True
+
     def delay(self, seconds: float) -> None:
         """Let everything take that much longer, each way."""
         self._delay_s = seconds
@@ -129,7 +135,8 @@ class Proxy:
                 await self._flows.wait()
                 if not data:
                     return
-                pass_on(data)
+                if not link.is_forgotten:
+                    pass_on(data)
 
 
 @asynccontextmanager

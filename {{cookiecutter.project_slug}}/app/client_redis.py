@@ -51,7 +51,7 @@ FAILURES = (RedisError, RedisClusterException, OSError)
 TICKS = 10
 
 RESERVED = 4
-"""Connections that have one use each: to listen, to publish, to probe, to write in the background."""
+"""Connections of one use each: to listen, to publish, to probe, to write in the background."""
 
 NOT_ANSWERING = "Redis does not answer just now"
 
@@ -288,8 +288,9 @@ class RedisClient(ABC):
                 execute = partial(self.commands.execute_command, *command)
                 reply = await self._answer(execute, repeatable=repeatable)
             except FAILURES as failure:
-                if not isinstance(failure, ResponseError):
-                    self._silences += 1
+                # A single connection that breaks tells nothing of the others.
+                if isinstance(failure, TimeoutError) or repeatable:
+                    self._silences += not isinstance(failure, ResponseError)
                 if not self._is_failing:  # the rest of an outage says nothing new
                     log.warning("redis command failed", error=explain(failure))
                 self._is_failing = True

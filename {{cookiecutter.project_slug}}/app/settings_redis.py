@@ -11,6 +11,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -119,8 +120,10 @@ class RedisSettings(SettingsPart):
 
     @field_validator("redis_prefix")
     @classmethod
-    def _name_project(cls, prefix: str) -> str:
-        return prefix or f"{project_name()}:"
+    def _name_project(cls, prefix: str, info: ValidationInfo) -> str:
+        if prefix or info.data.get("redis_url") is None:
+            return prefix
+        return f"{project_name()}:"
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:

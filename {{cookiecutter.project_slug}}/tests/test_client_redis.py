@@ -240,7 +240,9 @@ def test_without_a_project_file_the_prefix_has_to_be_set(
     line = complaint(monkeypatch, REDIS_URL="redis://localhost")
     assert line.startswith("error: REDIS_PREFIX: ")
     assert "does not name the project" in line
-    assert make_settings(redis_prefix="mine:").redis_prefix == "mine:"
+    assert make_settings().redis_url is None
+    settings = make_settings(redis_url="redis://localhost", redis_prefix="mine:")
+    assert settings.redis_prefix == "mine:"
 
 
 def test_sentinels_have_tls_and_a_user_of_their_own(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_without_a_project_file_the_prefix_has_to_be_set(
     line = complaint(monkeypatch, REDIS_URL="redis://localhost")
     assert line.startswith("error: REDIS_PREFIX: ")
     assert "does not name the project" in line
-    assert make_settings().redis_url is None
+    assert make_settings(redis_url=None).redis_prefix == ""
     settings = make_settings(redis_url="redis://localhost", redis_prefix="mine:")
     assert settings.redis_prefix == "mine:"
 

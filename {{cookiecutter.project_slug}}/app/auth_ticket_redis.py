@@ -1,18 +1,18 @@
 """Tickets that any node may take, whichever node sold them."""
 
-from asyncio import timeout
-
 from .auth_ticket import TicketStoreDown
-from .client_redis import FAILURES, Commands
+from .backplane import Channel
+from .client_redis import Batch, RedisClient
+from .errors import Unavailable
 
 
 class RedisTickets:
     """Tickets in Redis, which forgets them by itself."""
 
-    def __init__(self, redis: Commands, prefix: str, timeout_s: float) -> None:
-        self._redis = redis
-        self._prefix = f"{prefix}ticket:"
-        self._timeout_s = timeout_s
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+        self._prefix = f"{client.prefix}ticket:"
+        client.probe_with(self._attempt)
 
     async def put(self, ticket: str, user: str, lifetime_s: int) -> None:
         """Remember a ticket for so long.
@@ -21,10 +21,10 @@ class RedisTickets:
             TicketStoreDown: Redis does not answer.
 
         """
+        command = ("SET", self._prefix + ticket, user, "EX", lifetime_s)
         try:
-            async with timeout(self._timeout_s):
-                await self._redis.set(self._prefix + ticket, user, ex=lifetime_s)
-        except FAILURES as failure:
+            await self._client.ask(*command, repeatable=True)
+        except Unavailable as failure:
             raise TicketStoreDown from failure
 
     async def take(self, ticket: str) -> str | None:
@@ -35,8 +35,13 @@ class RedisTickets:
 
         """
         try:
-            async with timeout(self._timeout_s):
-                user = await self._redis.getdel(self._prefix + ticket)
-        except FAILURES as failure:
+            # Not to be repeated: the ticket would be gone.
+            user = await self._client.ask("GETDEL", self._prefix + ticket, repeatable=False)
+        except Unavailable as failure:
             raise TicketStoreDown from failure
         return user.decode() if isinstance(user, bytes) else None
+
+    def _attempt(self, pipeline: Batch, channel: Channel) -> None:
+        name = self._client.key(channel, "ticket")
+        pipeline.execute_command("SET", name, "", "EX", 1)
+        pipeline.execute_command("GETDEL", name)

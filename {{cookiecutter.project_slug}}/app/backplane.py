@@ -31,7 +31,8 @@ class Envelope:
     ``sender`` is null for the server, ``exclude`` the id of a connection that is to be left out.
     """
 
-    __pydantic_config__ = STRICT
+    # A node of the next version may tell more; what this one does not know, it leaves out.
+    __pydantic_config__ = STRICT | {"extra": "ignore"}
 
     sender: UserName | None
     data: Data

@@ -8,23 +8,27 @@ published in between is lost.
 
 import asyncio
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal
 
 import structlog
 from pydantic import ValidationError
+from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
 from .backplane import Channel, Envelope, OnGap, Subscription
-from .client_redis import FAILURES, REFUSALS, Listener, RedisClient, RedisSettings, explain
+from .client_redis import FAILURES, Batch, Listener, RedisClient, answered_within, explain
 from .errors import Misconfigured, Unavailable
 from .flusher import Flusher
 from .metrics import Metrics
 from .pacer_redis import Pacer
 from .protocol import ServerFrame
 from .publisher_redis import SEPARATOR, PlainPublish, RedisPublisher
+from .settings_redis import RedisSettings
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,15 +44,33 @@ class Resync(ServerFrame):
     room: str | None = None
 
 
-def _misconfigured(failure: BaseException) -> Misconfigured:
+CHANNELS_AT_ONCE = 1_000
+"""How many channels are subscribed to, or told of a gap, before others have their turn."""
+
+HOPELESS = {
+    r"DB index|SELECT": "the server refuses the database",
+    r"read only replica": "the server is a replica, which takes no writes; name the primary",
+    r"(?i)unknown (redis )?command": "the server lacks a command; it is older than Redis 6.2",
+    r"permissions|can't (run|access)": "the user lacks a permission; the README has a list",
+}
+"""What a server answers that does not suit, and what the log then says."""
+
+REFUSING = re.compile(r"permissions|can't (run|access)|used memory|MISCONF|NOREPLICAS")
+"""What a server answers that is the right one, but does not do its work."""
+
+
+def _misconfigured(failure: BaseException) -> Misconfigured | None:
+    """Return why waiting does not help, null if it may."""
     if isinstance(failure, Misconfigured):
         return failure
-    return Misconfigured(f"REDIS_URL: the server refuses the user, password or database: {failure}")
-
-
-def _is_refusal(failure: BaseException) -> bool:
     # The client wraps what the server says to a newcomer.
-    return any(isinstance(each, REFUSALS) for each in (failure, failure.__cause__))
+    for each in (failure, failure.__cause__):
+        if isinstance(each, AuthenticationError | AuthorizationError):
+            return Misconfigured(f"REDIS_URL: the server refuses the user or password: {each}")
+        for answer, reason in HOPELESS.items():
+            if isinstance(each, ResponseError) and re.search(answer, str(each)):
+                return Misconfigured(f"REDIS_URL: {reason}: {each}")
+    return None
 
 
 class RedisBackplane:
@@ -64,24 +86,28 @@ class RedisBackplane:
         self.client = client
         self.timeout_s = settings.redis_timeout_s
         self.publisher = RedisPublisher(
-            client.commands,
-            timeout_s=settings.redis_timeout_s,
+            client,
             max_waiting_bytes=settings.redis_max_waiting_bytes,
             failures=metrics.count("redis_publish_failures", "Messages Redis did not take."),
         )
-        self._prefix = settings.redis_prefix
+        self.name, self.key = client.name, client.key
         self._flusher = flusher
         self._ping_interval_s = settings.redis_ping_interval_s
+        self._probe_interval_s = settings.redis_probe_interval_s
         self._retry_max_s = settings.redis_retry_max_s
         self._gap_listeners: list[OnGap] = []
         self._hosted: dict[Channel, Subscription] = {}
         self._listeners: list[Listener] = []
         self._unconfirmed: Counter[Channel] = Counter()
         self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
-        self._plain = PlainPublish(client.publish_command, self.name)
+        self._confirmations = 0
+        self._plain = PlainPublish(client)
         self._gap = False
+        self._is_subscribed = False
+        self._works = self._is_refused = False
         self._was_healthy = False
         self.healthy = False
+        client.probe_with(self._attempt)
         self._gaps = metrics.count("redis_gaps", "Times that messages may have been lost.")
         self._malformed = metrics.count("redis_malformed", "Messages that were none, dropped.")
         metrics.watch("redis_up", "Whether messages flow through Redis.", lambda: self.healthy)
@@ -105,14 +131,6 @@ class RedisBackplane:
         """Have a listener called whenever Redis is back and messages may have been lost."""
         self._gap_listeners.append(listener)
 
-    def name(self, channel: Channel) -> str:
-        """Return what Redis knows a channel by."""
-        return self._prefix + "{" + channel + "}"
-
-    def key(self, channel: Channel, what: str) -> str:
-        """Return the key of what a channel has; a cluster keeps it in the channel's slot."""
-        return f"{self.name(channel)}:{what}"
-
     def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
         """Hand the envelope to Redis."""
         return self.publisher.publish(self._plain, channel, envelope)
@@ -127,16 +145,18 @@ class RedisBackplane:
         """Wait until Redis has confirmed the subscription.
 
         Raises:
-            Unavailable: it does not in time.
+            Unavailable: Redis has confirmed nothing for too long.
 
         """
-        if subscription.confirmed:
-            return
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                await self._awaited[subscription.channel].wait()
-        except TimeoutError:
-            raise Unavailable(NOT_CONFIRMED) from None
+        while not subscription.confirmed:
+            confirmations = self._confirmations
+            try:
+                async with answered_within(self.timeout_s):
+                    await self._awaited[subscription.channel].wait()
+            except TimeoutError:
+                # Those of many others may come first.
+                if self._confirmations == confirmations:
+                    raise Unavailable(NOT_CONFIRMED) from None
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Host the channel no more."""
@@ -159,18 +179,20 @@ class RedisBackplane:
                 await asyncio.create_task(self._listen())
             except* (*FAILURES, Misconfigured) as group:
                 failure = group.exceptions[0]
-                if not self._was_healthy and _is_refusal(failure):
-                    raise _misconfigured(failure) from failure
+                if not self._was_healthy and (reason := _misconfigured(failure)):
+                    raise reason from failure
                 log.warning("redis lost", error=explain(failure))
             except* Exception:
                 log.exception("redis session failed")
             pause_s = FIRST_PAUSE_S if self.healthy else min(2 * pause_s, self._retry_max_s)
             self._lose()
+            await self.client.reconnect()
             # Jittered, so that the nodes do not return all at once.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))
 
     async def _listen(self) -> None:
         async with self._connected() as listeners, asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._probe(_probe_channels(self.client, listeners)))
             for listener in listeners:
                 tasks.create_task(self._keep_subscribed(listener))
             for listener in listeners:
@@ -179,14 +201,42 @@ class RedisBackplane:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[list[Listener]]:
         async with AsyncExitStack() as stack:
-            async with asyncio.timeout(self.timeout_s):
+            async with answered_within(self.timeout_s):
                 self._listeners = await stack.enter_async_context(self.client.listeners())
             for channel in self._hosted:
                 self._note_change(channel)
             yield self._listeners
 
+    def _attempt(self, pipeline: Batch, channel: Channel) -> None:
+        self._plain.send(pipeline, channel, [b""])
+
+    async def _probe(self, channels: list[Channel]) -> None:
+        """Find out again and again whether Redis does what the service needs.
+
+        Raises:
+            RedisError, OSError: it is lost, or another server has to be looked for.
+            Misconfigured: this user may never do it.
+
+        """
+        while True:
+            try:
+                for channel in channels:
+                    await self.client.probe(channel)
+            except ResponseError as failure:
+                if not REFUSING.search(str(failure)):
+                    raise
+                if not self._was_healthy and (reason := _misconfigured(failure)):
+                    raise reason from failure
+                if not self._is_refused:
+                    log.warning("redis refuses to work", error=explain(failure))
+                self._works, self._is_refused = False, True
+            else:
+                self._works, self._is_refused = True, False
+            await self._look()
+            await asyncio.sleep(self._probe_interval_s)
+
     def _lose(self) -> None:
-        self.healthy = False
+        self.healthy = self._works = self._is_subscribed = False
         self._listeners = []
         self._gap = True
         self._unconfirmed.clear()
@@ -198,19 +248,21 @@ class RedisBackplane:
         while True:
             listener.has_changed.clear()
             changed, listener.changed = listener.changed, set()
-            new = {
-                channel: self._hosted[channel]
-                for channel in changed & self._hosted.keys()
-                if held.get(channel) is not self._hosted[channel]
-            }
-            gone = changed & held.keys() - self._hosted.keys()
-            if new:
-                self._unconfirmed.update(new.keys())
-                held |= new
-                await listener.subscribe([self.name(channel) for channel in new])
+            new: list[Channel] = []
+            gone: list[Channel] = []
+            for channel in changed:  # and no other: a node may host very many
+                subscription = self._hosted.get(channel)
+                if subscription is None:
+                    if held.pop(channel, None) is not None:
+                        gone.append(channel)
+                elif held.get(channel) is not subscription:
+                    held[channel] = subscription
+                    new.append(channel)
+            self._unconfirmed.update(new)
+            for start in range(0, len(new), CHANNELS_AT_ONCE):
+                some = new[start : start + CHANNELS_AT_ONCE]
+                await listener.subscribe([self.name(channel) for channel in some])
             if gone:
-                for channel in gone:
-                    del held[channel]
                 await listener.unsubscribe([self.name(channel) for channel in gone])
             await listener.has_changed.wait()
 
@@ -219,21 +271,23 @@ class RedisBackplane:
         while True:
             message = await listener.receive(self._ping_interval_s)
             if message is None:  # nobody speaks, or nobody is there
-                async with asyncio.timeout(self.timeout_s):
-                    await listener.ping()
-                message = await listener.receive(self.timeout_s)
+                async with answered_within(self.timeout_s):
+                    message = await listener.ping()
             if message is None:
-                msg = "no answer to a ping"
-                raise TimeoutError(msg)
+                continue
             if message["type"] in {"subscribe", "ssubscribe"}:
                 self._confirm(self._channel(message))
+                if not self._is_subscribed and not self._unconfirmed:
+                    self._is_subscribed = True
+                    await self._look()
             elif message["type"] in {"message", "smessage"}:
                 await pacer.deliver(self._deliver, self._channel(message), message["data"])
 
     def _channel(self, message: dict[str, Any]) -> Channel:
-        return Channel(message["channel"].decode().removeprefix(self._prefix)[1:-1])
+        return self.client.channel(message["channel"].decode())
 
     def _confirm(self, channel: Channel) -> None:
+        self._confirmations += 1
         self._unconfirmed[channel] -= 1
         if self._unconfirmed[channel] <= 0:
             del self._unconfirmed[channel]
@@ -241,19 +295,27 @@ class RedisBackplane:
                 subscription.confirmed = True
             if awaited := self._awaited.pop(channel, None):
                 awaited.set()
-        if not self._unconfirmed and not self.healthy:
-            self.healthy = self._was_healthy = True
-            log.info("redis connected", channels=len(self._hosted))
-            if self._gap:
-                self._gap = False
-                self._tell_of_gap()
 
-    def _tell_of_gap(self) -> None:
+    async def _look(self) -> None:
+        """Note whether messages flow, and tell of a gap when they do so again."""
+        if self.healthy or not (self._works and self._is_subscribed):
+            self.healthy = self.healthy and self._works
+            return
+        self.healthy = self._was_healthy = True
+        log.info("redis connected", channels=len(self._hosted))
+        if self._gap:
+            self._gap = False
+            await self._tell_of_gap()
+
+    async def _tell_of_gap(self) -> None:
         self._gaps.add()
         for listener in self._gap_listeners:
             listener()
-        for subscription in list(self._hosted.values()):
-            if subscription.on_gap is not None:
+        for number, subscription in enumerate(list(self._hosted.values())):
+            if number % CHANNELS_AT_ONCE == CHANNELS_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            is_hosted = self._hosted.get(subscription.channel) is subscription
+            if is_hosted and subscription.on_gap is not None:
                 subscription.on_gap()
 
     def _deliver(self, channel: Channel, publication: bytes) -> None:
@@ -268,3 +330,15 @@ class RedisBackplane:
                 if not self._malformed.total:  # the rest is only counted
                     log.warning("malformed envelope dropped", channel=channel, size=len(payload))
                 self._malformed.add()
+
+
+def _probe_channels(client: RedisClient, listeners: list[Listener]) -> list[Channel]:
+    """Return a channel for each listener that belongs to it, so that each server is probed."""
+    return [
+        next(
+            channel
+            for channel in (Channel(f"probe-{number}") for number in count())
+            if listener.takes(client.name(channel))
+        )
+        for listener in listeners
+    ]

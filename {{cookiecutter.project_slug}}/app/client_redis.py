@@ -1,42 +1,59 @@
 """Redis or Valkey as the service reaches it: one server, or a cluster of them."""
 
 import asyncio
-import re
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Annotated, Any, Protocol, Self
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from time import monotonic
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
-from redis.asyncio import Redis, RedisCluster, Sentinel
+import structlog
+from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.client import Pipeline, PubSub
 from redis.asyncio.cluster import ClusterNode, ClusterPipeline
-from redis.asyncio.connection import SSLConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
 )
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from .backplane import Channel
-from .errors import Misconfigured
-from .settings import SettingsPart
+from .errors import Misconfigured, Unavailable
+from .settings_redis import RedisSettings, server_urls
+
+log = structlog.stdlib.get_logger(__name__)
 
 Commands = Redis | RedisCluster
 Batch = Pipeline | ClusterPipeline
-
-URL = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)")
-"""What is before the hosts, the hosts, and what is behind them (RFC 3986 §3)."""
+Attempt = Callable[[Batch, Channel], None]
+"""Adds the commands that a part needs to a pipeline, for keys of a channel that nobody uses."""
 
 FAILURES = (RedisError, RedisClusterException, OSError)
 """What Redis and the way to it can raise; a timeout is an `OSError`."""
 
-REFUSALS = (AuthenticationError, AuthorizationError, ResponseError, Misconfigured)
+TICKS = 10
+
+RESERVED = 4
+"""Connections of one use each: to listen, to publish, to probe, to write in the background."""
+
+NOT_ANSWERING = "Redis does not answer just now"
 
 
 def explain(failure: BaseException) -> str:
@@ -44,56 +61,105 @@ def explain(failure: BaseException) -> str:
     return f"{type(failure).__name__}: {failure}"
 
 
-def server_urls(url: str) -> list[str]:
-    """Return the URL of each server: ``redis://a,b/0`` names two that have the rest in common."""
-    # Not with `urlsplit`, which takes a list for one bad host as soon as there are brackets in it.
-    parts = URL.fullmatch(url)
-    return [parts[1] + host + parts[3] for host in parts[2].split(",")] if parts else [url]
+@asynccontextmanager
+async def answered_within(timeout_s: float) -> AsyncIterator[None]:
+    """Limit how long Redis may take to answer.
+
+    Time passes in ticks. While this process is too busy to read an answer, however long, only one
+    tick passes.
+
+    Raises:
+        TimeoutError: the time is over.
+
+    """
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+    async with asyncio.timeout(None) as limit:
+
+        def tick(left: int) -> None:
+            nonlocal timer
+            if left:
+                timer = loop.call_later(timeout_s / TICKS, tick, left - 1)
+            else:
+                limit.reschedule(loop.time())
+
+        tick(TICKS)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
-def _check_url(url: SecretStr) -> SecretStr:
-    try:
-        for server_url in server_urls(url.get_secret_value()):
-            parse_url(server_url).get("host", "").encode("idna")
-    except ValueError:
-        msg = "is no address of a server; write one like redis://localhost:6379/0"
-        raise ValueError(msg) from None
-    return url
+class CheckedConnection(AbstractConnection):
+    """A connection that is replaced if it is dead, before a command goes out on it.
 
-
-class RedisSettings(SettingsPart):
-    """Where Redis is, and how long it may take. Without a URL the service is a single node.
-
-    With ``redis_cluster`` the URL names some servers of a cluster, with ``redis_sentinel`` the
-    sentinels that know the servers of that name.
+    Redis closes connections that are idle (its ``timeout``), which is seen. A firewall forgets them
+    without a word, so after a silence a ping comes first.
     """
 
-    redis_url: Annotated[SecretStr, AfterValidator(_check_url)] | None = None
-    redis_cluster: bool = False
-    redis_sentinel: str | None = None
-    redis_prefix: str = Field(default="ws:", min_length=1, max_length=64, pattern=r"^[^{}]*$")
-    redis_timeout_s: PositiveFloat = 1.0
-    redis_ping_interval_s: PositiveFloat = 2.0
-    redis_retry_max_s: PositiveFloat = 5.0
-    redis_max_waiting_bytes: PositiveInt = 16_777_216
+    def __init__(self, *, idle_s: float, ping_timeout_s: float, **options: Any) -> None:
+        self._idle_s = idle_s
+        self._ping_timeout_s = ping_timeout_s
+        self._used_at_s = 0.0
+        self.listens = False
+        super().__init__(**options)
 
-    @model_validator(mode="after")
-    def _check_kind(self) -> Self:
-        if self.redis_url is None:
-            return self
-        urls = server_urls(self.redis_url.get_secret_value())
-        target = parse_url(urls[0])
-        if self.redis_cluster and self.redis_sentinel is not None:
-            msg = "REDIS_CLUSTER and REDIS_SENTINEL exclude each other; leave one out"
-        elif self.redis_cluster and target.get("db"):
-            msg = "REDIS_URL: a cluster has database 0 only"
-        elif (self.redis_cluster or self.redis_sentinel) and target.get("path"):
-            msg = "REDIS_URL: clusters and sentinels have TCP ports; name one like redis://a:6379"
-        elif len(urls) > 1 and not (self.redis_cluster or self.redis_sentinel):
-            msg = "REDIS_URL: several servers need REDIS_CLUSTER=true or the name in REDIS_SENTINEL"
-        else:
-            return self
-        raise ValueError(msg)
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Introduce the service to the server."""
+        self.listens = False
+        await super().on_connect_check_health(check_health=False)
+
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        """Send a command, on a connection that is alive."""
+        is_checked = check_health and self.is_connected and not self.listens
+        if is_checked and not await self._is_alive():
+            await self.disconnect(nowait=True)
+        self._used_at_s = monotonic()
+        await super().send_packed_command(command, check_health=check_health)
+
+    async def _is_alive(self) -> bool:
+        try:
+            if await self.can_read():  # its end, or an answer that nobody has asked for
+                return False
+            if monotonic() - self._used_at_s > self._idle_s:
+                async with answered_within(self._ping_timeout_s):
+                    await self.send_command("PING", check_health=False)
+                    await self.read_response()
+        except ResponseError:  # which is an answer as well
+            return True
+        except FAILURES:
+            return False
+        return True
+
+
+class CheckedTcp(CheckedConnection, Connection):
+    """A connection over TCP."""
+
+
+class CheckedTls(CheckedConnection, SSLConnection):
+    """A connection over TLS."""
+
+
+class CheckedUnix(CheckedConnection, UnixDomainSocketConnection):
+    """A connection to a socket of this machine."""
+
+
+class CheckedPrimary(CheckedConnection, SentinelManagedConnection):
+    """A connection to the server that sentinels name."""
+
+
+class CheckedTlsPrimary(CheckedConnection, SentinelManagedSSLConnection):
+    """A connection over TLS to the server that sentinels name."""
+
+
+CHECKED: dict[type[AbstractConnection], type[CheckedConnection]] = {
+    Connection: CheckedTcp,
+    SSLConnection: CheckedTls,
+    UnixDomainSocketConnection: CheckedUnix,
+}
 
 
 class Listener:
@@ -121,7 +187,7 @@ class Listener:
         """Leave channels."""
         await self._pubsub.unsubscribe(*names)
 
-    async def receive(self, timeout_s: float) -> dict[str, Any] | None:
+    async def receive(self, timeout_s: float | None) -> dict[str, Any] | None:
         """Return what comes next, null if nothing comes in time.
 
         Raises:
@@ -131,9 +197,13 @@ class Listener:
         message: dict[str, Any] | None = await self._pubsub.get_message(timeout=timeout_s)
         return message
 
-    async def ping(self) -> None:
-        """Ask for an answer."""
+    async def ping(self) -> dict[str, Any] | None:
+        """Wait for an answer, and return what comes next, null if it is a refusal."""
         await self._pubsub.ping()
+        try:
+            return await self.receive(None)
+        except ResponseError:  # a server that cannot save refuses even this
+            return None
 
 
 class ShardListener(Listener):
@@ -154,7 +224,7 @@ class ShardListener(Listener):
         for name in names:
             await self._pubsub.sunsubscribe(name)
 
-    async def receive(self, timeout_s: float) -> dict[str, Any] | None:
+    async def receive(self, timeout_s: float | None) -> dict[str, Any] | None:
         """Return what comes next, null if nothing comes in time.
 
         Raises:
@@ -171,19 +241,95 @@ class ShardListener(Listener):
         return message
 
 
-class RedisClient(Protocol):
-    """What the service asks Redis with, and how it listens.
+class RedisClient(ABC):
+    """What the service asks Redis with, how it listens, and how it calls its channels and keys."""
 
-    Nothing here waits for ever but a listener that receives: whoever asks says how long to wait,
-    with `asyncio.timeout`.
-    """
+    publish_command: ClassVar[str]
 
-    publish_command: str
+    def __init__(self, commands: Commands, settings: RedisSettings) -> None:
+        self.commands = commands
+        self.prefix = settings.redis_prefix
+        self.timeout_s = settings.redis_timeout_s
+        # Databases have keys of their own, but all channels in common.
+        self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
+        self._turns = asyncio.Semaphore(settings.redis_max_connections - RESERVED)
+        self._silences = 0
+        self._is_failing = False
+        self._attempts: list[Attempt] = []
 
-    @property
-    def commands(self) -> Commands:
-        """What runs commands."""
+    def name(self, channel: Channel) -> str:
+        """Return what Redis knows a channel by."""
+        return self._channel_prefix + "{" + channel + "}"
 
+    def channel(self, name: str) -> Channel:
+        """Return the channel that Redis knows by a name."""
+        return Channel(name.removeprefix(self._channel_prefix)[1:-1])
+
+    def key(self, channel: Channel, what: str) -> str:
+        """Return the key of what a channel has; a cluster keeps it in the channel's slot."""
+        return self.prefix + "{" + channel + "}:" + what
+
+    async def ask(self, *command: Any, repeatable: bool) -> Any:
+        """Return the reply to one command, which first waits for its turn.
+
+        As long as Redis answers those in front, that may take any time. Once it does not, whoever
+        waits would only wait in vain. A command that is repeatable is sent again, once, if its
+        connection fails; any other might then be carried out twice.
+
+        Raises:
+            Unavailable: Redis does not answer in time, or refuses.
+
+        """
+        silences = self._silences
+        async with self._turns:
+            if self._silences != silences:
+                raise Unavailable(NOT_ANSWERING)
+            try:
+                execute = partial(self.commands.execute_command, *command)
+                reply = await self._answer(execute, repeatable=repeatable)
+            except FAILURES as failure:
+                # A single connection that breaks tells nothing of the others.
+                if isinstance(failure, TimeoutError) or repeatable:
+                    self._silences += not isinstance(failure, ResponseError)
+                if not self._is_failing:  # the rest of an outage says nothing new
+                    log.warning("redis command failed", error=explain(failure))
+                self._is_failing = True
+                raise Unavailable(NOT_ANSWERING) from failure
+            self._is_failing = False
+            return reply
+
+    async def _answer(self, send: Callable[[], Awaitable[Any]], *, repeatable: bool) -> Any:
+        try:
+            async with answered_within(self.timeout_s):
+                return await send()
+        except FAILURES as failure:
+            if isinstance(failure, ResponseError) or not repeatable:
+                raise
+        return await self._answer(send, repeatable=False)
+
+    def probe_with(self, attempt: Attempt) -> None:
+        """Have a part's commands tried, see `probe`."""
+        self._attempts.append(attempt)
+
+    async def probe(self, channel: Channel) -> None:
+        """Try what the service needs of the server that has a channel.
+
+        Raises:
+            RedisError, OSError: the first failure.
+
+        """
+
+        def send() -> Awaitable[list[Any]]:
+            pipeline = self.commands.pipeline(transaction=False)
+            for attempt in self._attempts:
+                attempt(pipeline, channel)
+            return pipeline.execute(raise_on_error=False)
+
+        for reply in await self._answer(send, repeatable=True):
+            if isinstance(reply, Exception):
+                raise reply
+
+    @abstractmethod
     def listeners(self) -> AbstractAsyncContextManager[list[Listener]]:
         """Connect anew, and yield listeners that take every channel, each exactly one of them.
 
@@ -192,101 +338,146 @@ class RedisClient(Protocol):
 
         """
 
-    async def aclose(self) -> None:
-        """Disconnect."""
-
-
-class ServerClient:
-    """One server, or one at a time."""
-
-    publish_command = "PUBLISH"
-
-    def __init__(self, commands: Redis) -> None:
-        self.commands = commands
-
-    @asynccontextmanager
-    async def listeners(self) -> AsyncIterator[list[Listener]]:
-        """Connect."""
-        async with self.commands.pubsub() as pubsub:
-            await pubsub.connect()
-            if (await self.commands.info("cluster")).get("cluster_enabled"):
-                msg = "REDIS_URL: the server belongs to a cluster; set REDIS_CLUSTER=true"
-                raise Misconfigured(msg)
-            yield [Listener(pubsub, lambda name: True)]
+    @abstractmethod
+    async def reconnect(self) -> None:
+        """Have no connection used any more that there is: they may lead to the wrong server."""
 
     async def aclose(self) -> None:
         """Disconnect."""
         await self.commands.aclose()
 
 
+class ServerClient(RedisClient):
+    """One server, or one at a time."""
+
+    publish_command = "PUBLISH"
+
+    def __init__(self, redis: Redis, settings: RedisSettings) -> None:
+        self._redis = redis
+        super().__init__(redis, settings)
+
+    @asynccontextmanager
+    async def listeners(self) -> AsyncIterator[list[Listener]]:
+        """Connect."""
+        async with self._redis.pubsub() as pubsub:
+            await pubsub.connect()
+            if isinstance(pubsub.connection, CheckedConnection):
+                pubsub.connection.listens = True  # so another task reads from it
+            if (await self._redis.info("cluster")).get("cluster_enabled"):
+                msg = "REDIS_URL: the server belongs to a cluster; set REDIS_CLUSTER=true"
+                raise Misconfigured(msg)
+            yield [Listener(pubsub, lambda name: True)]
+
+    async def reconnect(self) -> None:
+        """Have no connection used any more that there is."""
+        pool = self._redis.connection_pool
+        await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
+        with suppress(*FAILURES):
+            await pool.disconnect(inuse_connections=False)
+
+
 class SentinelClient(ServerClient):
     """The server that sentinels have made the primary of that name.
 
-    User and password in the URLs are for this one; the sentinels are asked without.
+    User and password in the URLs are for this one; TLS is for the sentinels as well.
     """
 
-    def __init__(self, name: str, urls: Sequence[str], options: Mapping[str, Any]) -> None:
-        targets = [parse_url(url) for url in urls]
+    def __init__(self, name: str, settings: RedisSettings, options: dict[str, Any]) -> None:
+        targets: list[dict[str, Any]] = [dict(parse_url(url)) for url in _urls(settings)]
         addresses = [(at.get("host", "localhost"), at.get("port", 26_379)) for at in targets]
-        primary: dict[str, Any] = {**options, **targets[0]}
+        primary = targets[0]
         for key in ("host", "port"):
             primary.pop(key, None)
-        if primary.pop("connection_class", None) is SSLConnection:
-            options = {**options, "ssl": True}
-            primary["ssl"] = True
-        self._sentinel: Any = Sentinel(addresses, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
-        super().__init__(self._sentinel.master_for(name, **primary))
+        has_tls = primary.pop("connection_class", None) is SSLConnection
+        password = settings.redis_sentinel_password
+        for_sentinels = options | {
+            "ssl": has_tls,
+            "username": settings.redis_sentinel_username,
+            "password": password and password.get_secret_value(),
+            **{key: value for key, value in primary.items() if key.startswith("ssl_")},
+        }
+        sentinel: Any = Sentinel(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
+        redis = sentinel.master_for(
+            name,
+            connection_class=CheckedTlsPrimary if has_tls else CheckedPrimary,
+            **(primary | options | _pool_options(settings)),
+        )
+        self.sentinels: list[Redis] = sentinel.sentinels
+        super().__init__(redis, settings)
 
     async def aclose(self) -> None:
         """Disconnect, from the sentinels as well."""
         await super().aclose()
-        for sentinel in self._sentinel.sentinels:
+        for sentinel in self.sentinels:
             await sentinel.aclose()
 
 
-class ClusterClient:
+class ClusterClient(RedisClient):
     """A cluster. What is published to a channel stays in the shard that has its slot."""
 
     publish_command = "SPUBLISH"
 
-    def __init__(self, urls: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(self, settings: RedisSettings, options: dict[str, Any]) -> None:
+        urls = _urls(settings)
         self._url = urlsplit(urls[0])
         self._options = options
         targets = [parse_url(url) for url in urls]
+        has_tls = targets[0].get("connection_class") is SSLConnection
         nodes = [ClusterNode(at.get("host", "localhost"), at.get("port", 6_379)) for at in targets]
-        self.commands = RedisCluster.from_url(urls[0], startup_nodes=nodes, **options)
+        self._cluster = RedisCluster.from_url(urls[0], startup_nodes=nodes, **options)
+        self._cluster.connection_kwargs.update(
+            connection_class=CheckedTls if has_tls else CheckedTcp, **_pool_options(settings)
+        )
+        # One connection to each server listens, see `_listen`.
+        self._cluster.connection_kwargs["max_connections"] -= 1
+        super().__init__(self._cluster, settings)
 
     @asynccontextmanager
     async def listeners(self) -> AsyncIterator[list[Listener]]:
         """Look where the slots are now, and connect to each primary."""
         try:
-            await self.commands.initialize()
-            await self.commands.nodes_manager.initialize()
+            await self._cluster.initialize()
+            await self._cluster.nodes_manager.initialize()
         except RedisClusterException as failure:
             if "not enabled" in str(failure):
                 msg = "REDIS_CLUSTER: the server belongs to no cluster"
                 raise Misconfigured(msg) from failure
             raise
         async with AsyncExitStack() as stack:
-            yield [await self._listen(node, stack) for node in self.commands.get_primaries()]
+            yield [await self._listen(node, stack) for node in self._cluster.get_primaries()]
 
     async def _listen(self, node: ClusterNode, stack: AsyncExitStack) -> Listener:
         server = Redis.from_url(self._url_of(node), **self._options)
         await stack.enter_async_context(server)
         pubsub = await stack.enter_async_context(server.pubsub())
         await pubsub.connect()
-        nodes = self.commands.nodes_manager
+        nodes = self._cluster.nodes_manager
         slots = {slot for slot, holders in nodes.slots_cache.items() if holders[0] is node}
-        return ShardListener(pubsub, lambda name: self.commands.keyslot(name) in slots)
+        return ShardListener(pubsub, lambda name: self._cluster.keyslot(name) in slots)
 
-    async def aclose(self) -> None:
-        """Disconnect."""
-        await self.commands.aclose()
+    async def reconnect(self) -> None:
+        """Have no connection used any more that there is."""
+        for node in self._cluster.get_nodes():
+            node.update_active_connections_for_reconnect()
+            await node.disconnect_free_connections()
 
     def _url_of(self, node: ClusterNode) -> str:
         user, at, _ = self._url.netloc.rpartition("@")
         host = f"[{node.host}]" if ":" in node.host else node.host
         return self._url._replace(netloc=f"{user}{at}{host}:{node.port}").geturl()
+
+
+def _urls(settings: RedisSettings) -> Sequence[str]:
+    return server_urls(settings.redis_url.get_secret_value()) if settings.redis_url else ()
+
+
+def _pool_options(settings: RedisSettings) -> dict[str, Any]:
+    return {
+        "max_connections": settings.redis_max_connections,
+        "idle_s": settings.redis_ping_interval_s,
+        # So that there is time left for a new connection
+        "ping_timeout_s": settings.redis_timeout_s / 2,
+    }
 
 
 def make_client(settings: RedisSettings) -> RedisClient | None:
@@ -298,13 +489,16 @@ def make_client(settings: RedisSettings) -> RedisClient | None:
         # and then in Python 3.11 (python/cpython#86296).
         "socket_timeout": None,
         "socket_connect_timeout": settings.redis_timeout_s,
-        # A publisher is told within the timeout, and repeats what is worth it. By default, the
-        # client would try a frozen server for a minute.
+        # By default, the client would try a frozen server for a minute; see `RedisClient.ask`.
         "retry": Retry(NoBackoff(), 0),
+        # With these, redis-py takes connections for good that have ended.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
-    urls = server_urls(settings.redis_url.get_secret_value())
     if settings.redis_cluster:
-        return ClusterClient(urls, options)
+        return ClusterClient(settings, options)
     if settings.redis_sentinel is not None:
-        return SentinelClient(settings.redis_sentinel, urls, options)
-    return ServerClient(Redis.from_url(urls[0], **options))
+        return SentinelClient(settings.redis_sentinel, settings, options)
+    target: dict[str, Any] = dict(parse_url(_urls(settings)[0]))
+    connection_class = CHECKED[target.pop("connection_class", Connection)]
+    pool = ConnectionPool(connection_class, **(target | options | _pool_options(settings)))
+    return ServerClient(Redis.from_pool(pool), settings)

@@ -13,6 +13,7 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Self
 
 import structlog
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 
 from .backplane import Channel, Envelope, Subscription
 from .backplane_redis import RedisBackplane, Resync
-from .client_redis import FAILURES, Batch, explain
+from .client_redis import FAILURES, Batch, answered_within, explain
 from .errors import Unavailable
 from .history import (
     NOWHERE,
@@ -194,6 +195,7 @@ class RedisHistory:
         self._feeds: set[RedisFeed] = set()
         self._behind: dict[RedisFeed, None] = {}
         self._has_behind = asyncio.Event()
+        backplane.client.probe_with(self._attempt)
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
         """Hand a message to Redis, to be kept and published."""
@@ -240,7 +242,7 @@ class RedisHistory:
         for feed in feeds:
             _, position = self._publish.keys(room_channel(feed.room))
             pipeline.eval(RENEW, 1, position, UNUSED_S, self._publish.position_s)
-        async with asyncio.timeout(self.backplane.timeout_s):
+        async with answered_within(self.backplane.timeout_s):
             replies = await pipeline.execute(raise_on_error=False)
         for feed, reply in zip(feeds, replies, strict=True):
             if reply == 0 and feed.position is not NOWHERE:
@@ -249,7 +251,7 @@ class RedisHistory:
     async def _heal(self) -> None:
         while True:
             await self._has_behind.wait()
-            feeds = list(self._behind)[:HEALING_AT_ONCE]
+            feeds = list(islice(self._behind, HEALING_AT_ONCE))
             for feed in feeds:  # which may fall behind again meanwhile
                 del self._behind[feed]
             healed = await asyncio.gather(*(feed.heal() for feed in feeds))
@@ -268,24 +270,20 @@ class RedisHistory:
             Unavailable: Redis does not answer.
 
         """
-        try:
-            async with asyncio.timeout(self.backplane.timeout_s):
-                reply = await self.backplane.client.commands.eval(
-                    READ,
-                    2,
-                    *self._publish.keys(room_channel(room)),
-                    self._publish.keep_ms,
-                    secrets.token_urlsafe(9),
-                    self._publish.position_s,
-                    since.epoch,
-                    since.offset,
-                    UNUSED_S,
-                )
-        except FAILURES as failure:
-            log.warning("reading a history failed", error=explain(failure))
-            msg = "the room's history cannot be read just now"
-            raise Unavailable(msg) from failure
+        command = self._read_command(room_channel(room), since)
+        reply = await self.backplane.client.ask(*command, repeatable=True)
         return Reading.of(reply, since)
+
+    def _read_command(self, channel: Channel, since: Position) -> Sequence[str | int]:
+        return (
+            *("EVAL", READ, 2, *self._publish.keys(channel)),
+            *(self._publish.keep_ms, secrets.token_urlsafe(9), self._publish.position_s),
+            *(since.epoch, since.offset, UNUSED_S),
+        )
+
+    def _attempt(self, pipeline: Batch, channel: Channel) -> None:
+        self._publish.send(pipeline, channel, [Envelope(None, None).encode()])
+        pipeline.execute_command(*self._read_command(channel, NOWHERE))
 
 
 @dataclass(frozen=True, slots=True)

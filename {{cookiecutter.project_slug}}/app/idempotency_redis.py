@@ -1,9 +1,9 @@
 """Claims that hold on every node, whichever of them a request comes to."""
 
-from asyncio import timeout
 from contextlib import suppress
 
-from .client_redis import FAILURES, Commands
+from .backplane import Channel
+from .client_redis import Batch, RedisClient
 from .errors import Unavailable
 from .idempotency import CLAIMED_S, REMEMBERED_S, Claim
 
@@ -14,10 +14,10 @@ CLAIMED = "claimed:"
 class RedisClaims:
     """Claims in Redis, which forgets them by itself."""
 
-    def __init__(self, redis: Commands, prefix: str, timeout_s: float) -> None:
-        self._redis = redis
-        self._prefix = f"{prefix}idempotency:"
-        self._timeout_s = timeout_s
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+        self._prefix = f"{client.prefix}idempotency:"
+        client.probe_with(self._attempt)
 
     async def claim(self, key: str, fingerprint: str) -> Claim | None:
         """Take a key that is free.
@@ -27,14 +27,11 @@ class RedisClaims:
 
         """
         name = self._prefix + key
-        try:
-            async with timeout(self._timeout_s):
-                if await self._redis.set(name, CLAIMED + fingerprint, nx=True, ex=CLAIMED_S):
-                    return None
-                value = await self._redis.get(name)
-        except FAILURES as failure:
-            msg = "the key cannot be checked just now"
-            raise Unavailable(msg) from failure
+        claimed = CLAIMED + fingerprint
+        # Not to be repeated: it would find its own claim, and take it for another's.
+        if await self._client.ask("SET", name, claimed, "NX", "EX", CLAIMED_S, repeatable=False):
+            return None
+        value = await self._client.ask("GET", name, repeatable=True)
         if not isinstance(value, bytes):  # it has lapsed in between
             return Claim(fingerprint, done=False)
         state, _, used_for = value.decode(errors="replace").rpartition(":")
@@ -42,12 +39,19 @@ class RedisClaims:
 
     async def keep(self, key: str, fingerprint: str) -> None:
         """Remember what was carried out, as long as Redis is there."""
-        with suppress(*FAILURES):
-            async with timeout(self._timeout_s):
-                await self._redis.set(self._prefix + key, DONE + fingerprint, ex=REMEMBERED_S)
+        done = DONE + fingerprint
+        with suppress(Unavailable):
+            await self._client.ask(
+                "SET", self._prefix + key, done, "EX", REMEMBERED_S, repeatable=True
+            )
 
     async def release(self, key: str) -> None:
         """Make a key free, now or when its claim lapses."""
-        with suppress(*FAILURES):
-            async with timeout(self._timeout_s):
-                await self._redis.delete(self._prefix + key)
+        with suppress(Unavailable):
+            await self._client.ask("DEL", self._prefix + key, repeatable=True)
+
+    def _attempt(self, pipeline: Batch, channel: Channel) -> None:
+        name = self._client.key(channel, "claim")
+        pipeline.execute_command("SET", name, CLAIMED, "NX", "EX", CLAIMED_S)
+        pipeline.execute_command("GET", name)
+        pipeline.execute_command("DEL", name)

@@ -25,7 +25,7 @@ from .auth_none import AuthSettings, GuestAuthenticator
 from .backplane import Backplane, LocalBackplane
 # {% if cookiecutter.redis %}
 from .backplane_redis import RedisBackplane, Resync
-from .client_redis import RedisSettings, make_client
+from .client_redis import make_client
 # {% endif %}
 from .commands import CommandRouter
 from .endpoint import Endpoint
@@ -74,6 +74,9 @@ from .rooms import RoomPublication, Rooms, RoomSettings
 # {% endif %}
 from .service import Service
 from .settings import Settings
+# {% if cookiecutter.redis %}
+from .settings_redis import RedisSettings
+# {% endif %}
 
 
 class ServiceSettings(
@@ -119,7 +122,7 @@ def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
         backplane = RedisBackplane(redis, settings, metrics, flusher)
         backplane.after_gap(lambda: manager.send_to_all(Resync()))
         background.append(Job(backplane.run, essential=True))
-        claims = RedisClaims(redis.commands, settings.redis_prefix, settings.redis_timeout_s)
+        claims = RedisClaims(redis)
         # {% if cookiecutter.rooms %}
         history = RedisHistory(backplane, settings)
         presence = RedisPresence(backplane, settings, settings.presence_lease_s)
@@ -147,7 +150,7 @@ def create_app(settings: ServiceSettings, fail: Callable[[], None]) -> FastAPI:
     tickets: TicketStore = MemoryTickets()
     # {% if cookiecutter.redis %}
     if redis is not None:
-        tickets = RedisTickets(redis.commands, settings.redis_prefix, settings.redis_timeout_s)
+        tickets = RedisTickets(redis)
     # {% endif %}
     authenticator = TicketAuthenticator(settings, tickets)
     # {% elif cookiecutter.auth == "session" %}

@@ -10,13 +10,15 @@ after an outage, and a Redis that has forgotten everything is simply told again.
 import asyncio
 import secrets
 from collections.abc import Sequence
-from itertools import count
+from contextlib import suppress
+from itertools import count, islice
 
 import structlog
 from pydantic import Field
 
+from .backplane import Channel
 from .backplane_redis import RedisBackplane
-from .client_redis import FAILURES, Batch, explain
+from .client_redis import FAILURES, Batch, answered_within, explain
 from .history import Deliver, room_channel
 from .presence import PresenceSettings
 from .roster_redis import BURY, WRITE, RedisRoster
@@ -53,7 +55,9 @@ class RedisPresence:
         self._unwritten: dict[RedisRoster, None] = {}
         self._has_unwritten = asyncio.Event()
         self._failing = False
-        backplane.after_gap(self._write_all_later)
+        self._is_due = asyncio.Event()
+        backplane.after_gap(self._is_due.set)
+        backplane.client.probe_with(self._attempt)
 
     def __len__(self) -> int:
         """Return the number of rosters that are kept."""
@@ -86,8 +90,15 @@ class RedisPresence:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS)
-            self._write_all_later()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_ms / 1000 / RENEWALS):
+                    await self._is_due.wait()
+            self._is_due.clear()
+            for number, roster in enumerate(list(self._rosters.values())):
+                if number % ROOMS_AT_ONCE == 0:  # others have their turn
+                    await asyncio.sleep(0)
+                if self._rosters.get(roster.room) is roster:
+                    self._write_later(roster)
 
     def _write_all_later(self) -> None:
         for roster in list(self._rosters.values()):
@@ -101,13 +112,13 @@ class RedisPresence:
 
     async def _write_some(self) -> bool:
         """Write the rosters that have waited longest; return whether Redis has answered."""
-        rosters = list(self._unwritten)[:ROOMS_AT_ONCE]
+        rosters = list(islice(self._unwritten, ROOMS_AT_ONCE))
         for roster in rosters:  # which may change again meanwhile
             del self._unwritten[roster]
         if not self._unwritten:
             self._has_unwritten.clear()
         try:
-            async with asyncio.timeout(self._backplane.timeout_s):
+            async with answered_within(self._backplane.timeout_s):
                 self._note(await self._write_together(rosters))
         except FAILURES as failure:
             self._note([failure])
@@ -125,7 +136,7 @@ class RedisPresence:
         """Write rosters, and return what Redis refuses, which the next renewal tries again."""
         pipeline = self._pipeline()
         for roster in rosters:
-            self._add(pipeline, roster)
+            self._add(pipeline, room_channel(roster.room), roster.report())
         refusals: list[Exception] = []
         dead: list[tuple[RedisRoster, bytes]] = []
         replies = await pipeline.execute(raise_on_error=False)
@@ -143,22 +154,26 @@ class RedisPresence:
                     del self._rosters[roster.room]
         return refusals + await self._bury(dead)
 
-    def _add(self, pipeline: Batch, roster: RedisRoster) -> None:
+    def _attempt(self, pipeline: Batch, channel: Channel) -> None:
+        for connections in (1, 0):  # somebody comes and goes
+            self._add(pipeline, channel, [1, 1, self._node, connections, self._node])
+
+    def _add(self, pipeline: Batch, channel: Channel, report: Sequence[str | int]) -> None:
         pipeline.eval(
             WRITE,
             4,
-            *self._keys(roster.room, self._node),
+            *self._keys(channel, self._node),
             *self._common(self._node),
             self._lease_ms * (RENEWALS - 1) // RENEWALS,
             next(self._turns),
-            *roster.report(),
+            *report,
         )
 
     async def _bury(self, dead: Sequence[tuple[RedisRoster, bytes]]) -> list[Exception]:
         """Take dead nodes out of rooms, and have these written now; return what Redis refuses."""
         pipeline = self._pipeline()
         for roster, node in dead:
-            keys = self._keys(roster.room, _name(node))
+            keys = self._keys(room_channel(roster.room), _name(node))
             pipeline.eval(BURY, 4, *keys, *self._common(node))
         replies = await pipeline.execute(raise_on_error=False)
         refusals = [reply for reply in replies if isinstance(reply, Exception)]
@@ -175,8 +190,7 @@ class RedisPresence:
     def _pipeline(self) -> Batch:
         return self._backplane.client.commands.pipeline(transaction=False)
 
-    def _keys(self, room: str, node: str) -> tuple[str, str, str, str]:
-        channel = room_channel(room)
+    def _keys(self, channel: Channel, node: str) -> tuple[str, str, str, str]:
         users, nodes, node_users = (
             self._backplane.key(channel, name) for name in ("users", "nodes", f"node:{node}")
         )

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 
 from .backplane import Channel, Envelope
-from .client_redis import Batch, Commands, explain
+from .client_redis import Batch, RedisClient, answered_within, explain
 from .errors import Unavailable
 from .metrics import Count
 
@@ -35,13 +35,13 @@ class Publish(Protocol):
 class PlainPublish:
     """Publishes and keeps nothing."""
 
-    def __init__(self, command: str, name: Callable[[Channel], str]) -> None:
-        self._command = command
-        self._name = name
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
 
     def send(self, pipeline: Batch, channel: Channel, payloads: Sequence[bytes]) -> None:
         """Publish all in one."""
-        pipeline.execute_command(self._command, self._name(channel), SEPARATOR.join(payloads))
+        name = self._client.name(channel)
+        pipeline.execute_command(self._client.publish_command, name, SEPARATOR.join(payloads))
 
     def results(self, reply: Any, count: int) -> Sequence[int | None]:
         """Tell nothing."""
@@ -70,12 +70,9 @@ class Outgoing:
 class RedisPublisher:
     """Publishes in order, one round trip at a time; what comes meanwhile shares the next one."""
 
-    def __init__(
-        self, redis: Commands, *, timeout_s: float, max_waiting_bytes: int, failures: Count
-    ) -> None:
-        self._redis = redis
+    def __init__(self, client: RedisClient, *, max_waiting_bytes: int, failures: Count) -> None:
+        self._client = client
         self._failures = failures
-        self._timeout_s = timeout_s
         self._max_waiting_bytes = max_waiting_bytes
         self._waiting: deque[Outgoing] = deque()
         self._waiting_bytes = 0
@@ -102,7 +99,7 @@ class RedisPublisher:
             await self._has_waiting.wait()
             batch = self._next_batch()
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with answered_within(self._client.timeout_s):
                     await self._send(batch)
             except Exception as failure:
                 log.warning("publishing failed", error=explain(failure))
@@ -133,7 +130,7 @@ class RedisPublisher:
         together: defaultdict[tuple[Publish, Channel], list[Outgoing]] = defaultdict(list)
         for message in batch:
             together[message.publish, message.channel].append(message)
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self._client.commands.pipeline(transaction=False)
         for (publish, channel), messages in together.items():
             publish.send(pipeline, channel, [message.payload for message in messages])
         replies = await pipeline.execute(raise_on_error=False)

@@ -13,6 +13,7 @@ from itertools import islice
 import structlog
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 
+from .client_redis import answered_within
 from .connection import Connection
 from .errors import Unavailable
 from .presence import Attendance
@@ -204,7 +205,7 @@ class RedisRoster:
         self._asking.add(answer)
         self._write_later(self)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with answered_within(self._timeout_s):
                 return await answer
         except TimeoutError:
             msg = "nobody can tell just now who is in the room"

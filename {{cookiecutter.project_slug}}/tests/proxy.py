@@ -20,6 +20,7 @@ class Link:
         self.is_subscriber = False
         self.flows = asyncio.Event()
         self.flows.set()
+        self.is_forgotten = False
         self.replies_left: int | None = None
 
     def pass_command(self, data: bytes) -> None:
@@ -104,6 +105,10 @@ class Proxy:
         finally:
             for link in held:
                 link.flows.set()
+    def forget(self) -> None:
+        """Pass nothing on any more on the connections that there are, as a firewall may."""
+        for link in self._links:
+            link.is_forgotten = True
 
     def delay(self, seconds: float) -> None:
         """Let everything take that much longer, each way."""
@@ -144,7 +149,8 @@ class Proxy:
                 await link.flows.wait()
                 if not data:
                     return
-                pass_on(data)
+                if not link.is_forgotten:
+                    pass_on(data)
 
 
 @asynccontextmanager

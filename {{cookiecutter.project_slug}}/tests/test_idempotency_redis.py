@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from redis.asyncio import Redis
 
-from app.client_redis import make_client
+from app.client_redis import RedisClient, make_client
 from app.errors import Unavailable
 from app.idempotency import CLAIMED_S, REMEMBERED_S, Claims
 from app.idempotency_redis import RedisClaims
@@ -15,8 +15,6 @@ from .test_backplane_redis import settings_for, two_nodes
 from .test_idempotency import publish
 from .valkey import Valkey, run_valkey
 
-TIMEOUT_S = 1.0
-
 
 @pytest.fixture
 async def valkey() -> AsyncIterator[Valkey]:
@@ -25,37 +23,37 @@ async def valkey() -> AsyncIterator[Valkey]:
 
 
 @pytest.fixture
-async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
+async def client(valkey: Valkey) -> AsyncIterator[RedisClient]:
     """Return the client that the service has."""
     client = make_client(settings_for(valkey))
     assert client is not None
-    assert isinstance(client.commands, Redis)
-    yield client.commands
-    await client.commands.aclose()
+    yield client
+    await client.aclose()
 
 
 class TestRedisClaims(ClaimsContract):
     """All nodes."""
 
     @pytest.fixture
-    def claims(self, redis: Redis) -> Claims:
+    def claims(self, client: RedisClient) -> Claims:
         """Return new ones."""
-        return RedisClaims(redis, "ws:", TIMEOUT_S)
+        return RedisClaims(client)
 
 
-async def test_claims_lapse(redis: Redis) -> None:
-    claims = RedisClaims(redis, "ws:", TIMEOUT_S)
-    await claims.claim("key", "request")
-    assert 0 < await redis.ttl("ws:idempotency:key") <= CLAIMED_S
-    await claims.keep("key", "request")
-    assert CLAIMED_S < await redis.ttl("ws:idempotency:key") <= REMEMBERED_S
+async def test_claims_lapse(valkey: Valkey, client: RedisClient) -> None:
+    claims = RedisClaims(client)
+    async with Redis.from_url(valkey.url) as redis:
+        await claims.claim("key", "request")
+        assert 0 < await redis.ttl("ws:idempotency:key") <= CLAIMED_S
+        await claims.keep("key", "request")
+        assert CLAIMED_S < await redis.ttl("ws:idempotency:key") <= REMEMBERED_S
 
 
 @pytest.mark.parametrize("disable", [Valkey.kill, Valkey.freeze])
 async def test_without_the_server_nothing_is_promised(
-    valkey: Valkey, redis: Redis, disable: Callable[[Valkey], None]
+    valkey: Valkey, client: RedisClient, disable: Callable[[Valkey], None]
 ) -> None:
-    claims = RedisClaims(redis, "ws:", TIMEOUT_S)
+    claims = RedisClaims(client)
     disable(valkey)
     with pytest.raises(Unavailable):
         await claims.claim("key", "request")

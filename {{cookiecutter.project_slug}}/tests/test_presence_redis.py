@@ -384,7 +384,7 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
         late = node.presence._pipeline()
         roster = node.presence._rosters[ROOM]
         roster._unwritten["alice"] = ""
-        node.presence._add(late, roster)
+        node.presence._add(late, room_channel(ROOM), roster.report())
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}
         assert await late.execute() == [None]

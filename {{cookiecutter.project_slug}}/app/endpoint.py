@@ -122,11 +122,12 @@ class Endpoint:
             self._service.manager.remove(connection)
             if welcomed:
                 await self._tell(self._router.on_disconnect, connection)
-            code = connection.closed and connection.closed.code
+            code, reason = connection.closed or (None, None)
             self._closed.add(code)
             log.info(
                 "connection closed",
                 code=code,
+                reason=reason,
                 seconds=round(monotonic() - opened_at, 3),
             )
 
@@ -145,7 +146,8 @@ class Endpoint:
                         unanswered = await self._dispatcher.dispatch(service, connection, text)
                 elif event["type"] == "websocket.disconnect":
                     code = int(event.get("code") or NO_STATUS)  # the library's are of an enum
-                    connection.lost(Close(code, "closed by the client"))
+                    # Not the event's reason, which may be the client's text.
+                    connection.lost(Close(code, event.get("cause", "closed by the client")))
                 else:
                     connection.close(UNSUPPORTED_DATA)
                 handled += 1

@@ -40,6 +40,8 @@ class Close(NamedTuple):
 
 NO_STATUS = 1005
 """Stands for a close frame without a code; it is never sent (RFC 6455 §7.4.1)."""
+ABNORMAL_CLOSURE = 1006
+"""Stands for an end without a close frame; it is never sent (RFC 6455 §7.4.1)."""
 
 UNSUPPORTED_DATA = Close(1003, "binary frames are not supported")
 INTERNAL_ERROR = Close(1011, "internal error")

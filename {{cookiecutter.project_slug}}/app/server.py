@@ -57,6 +57,7 @@ class Server(uvicorn.Server):
             "status", "requests_refused", "Requests, handshakes among them, that are none."
         )
         http = partial(HttpProtocol, timeout_s=settings.handshake_timeout_s, refusals=refusals)
+        ws = partial(FrameProtocol, close_timeout_s=settings.close_timeout_s, refusals=refusals)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -65,7 +66,7 @@ class Server(uvicorn.Server):
                 # Both need only be callable.
                 http=http,  # type: ignore[arg-type]
                 forwarded_allow_ips=list(settings.forwarded_allow_ips),
-                ws=partial(FrameProtocol, refusals=refusals),  # type: ignore[arg-type]
+                ws=ws,  # type: ignore[arg-type]
                 ws_max_size=settings.max_message_bytes,
                 ws_ping_interval=settings.ws_ping_interval_s or None,
                 ws_ping_timeout=settings.ws_ping_timeout_s,

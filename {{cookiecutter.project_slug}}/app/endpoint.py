@@ -60,6 +60,9 @@ class Endpoint:
         try:
             if service.manager.draining:
                 raise Stopping
+            # First what tells strangers apart, so that none can use up what the others share.
+            service.admission.check_network(network)
+            service.origins.check(websocket)
             service.admission.enter(network)
         except Refused as refusal:
             await self._deny(websocket, refusal)
@@ -80,7 +83,6 @@ class Endpoint:
         offered = websocket.scope["subprotocols"]
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         try:
-            self._service.origins.check(websocket)
             identity = await self._service.authenticator.authenticate(websocket)
         except Refused as refusal:
             await self._deny(websocket, refusal)

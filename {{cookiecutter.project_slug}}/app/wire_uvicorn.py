@@ -30,7 +30,7 @@ WRITABLE = asyncio.Event()
 WRITABLE.set()
 
 LOST = Close(ABNORMAL_CLOSURE, "")
-NO_PONG = Close(1011, "keepalive ping timeout")
+PING_UNANSWERED = Close(1011, "keepalive ping timeout")
 
 BROKE_RULES = "the client broke the protocol"
 ENDED_EARLY = "the client ended the connection without a close frame"
@@ -267,7 +267,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self.pong_timer = None
         if not self.close_sent:
             self._tell_app(LOST, SILENT)
-            self.close(NO_PONG)
+            self.close(PING_UNANSWERED)
 
     def shutdown(self) -> None:
         """Begin the closing handshake, unless it is under way."""

@@ -10,6 +10,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,27 @@ async def test_it_serves_logs_nothing_private_and_drains_on_sigterm(tmp_path: Pa
             assert not credential or credential.encode() not in rest
         entries = [json.loads(line) for line in rest.splitlines()]
         assert "connection closed" in {entry["event"] for entry in entries}
+
+
+async def test_a_refused_handshake_is_one_line_of_the_log(tmp_path: Path) -> None:
+    secrets = fresh_secrets()
+    async with run_process(tmp_path, PORT="0", LOG_LEVEL="DEBUG", **secrets) as process:
+        port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
+        settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
+        options = await connect_options(settings, "alice", port=port)
+        evil = replace(options, headers=options.headers | {"Origin": "https://evil.test"})
+        async with raw_client(evil) as client:
+            assert (await client.head()).startswith("HTTP/1.1 403 ")
+            await client.rest()
+        async with raw_client(options, path="/nowhere") as client:
+            assert (await client.head()).startswith("HTTP/1.1 403 ")
+            await client.rest()
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE_S):
+            _, rest = await process.communicate()
+    events = [json.loads(line)["event"] for line in rest.splitlines()]
+    assert events[: events.index("Shutting down")].count("handshake refused") == 1
+    assert not [event for event in events if "rejected" in event or "response sent" in event]
 
 
 async def test_it_says_in_one_line_what_is_wrong_and_stops(tmp_path: Path) -> None:

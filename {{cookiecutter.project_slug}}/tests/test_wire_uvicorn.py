@@ -23,6 +23,7 @@ from app.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
 from app.wire_uvicorn import (
     ENDED_EARLY,
     RESET,
+    SILENT,
     TIMED_OUT,
     UNKNOWN,
     FrameProtocol,
@@ -694,6 +695,7 @@ async def test_a_peer_that_answers_no_ping_and_takes_no_close_is_cut_off() -> No
     async with run_service(settings, ws=CountingProtocol) as live, welcomed_peer(live) as peer:
         peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
         await wait_until(lambda: is_empty(live))
+        assert peer.connection.closed == Close(1006, SILENT)
 
 
 async def test_the_servers_shutdown_waits_for_a_closing_handshake(

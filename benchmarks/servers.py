@@ -111,6 +111,7 @@ def _service() -> Program:
             JWT_SECRET=JWT_SECRET,
             CLIENTS_MAY_BROADCAST="true",
             MAX_HANDSHAKES_PER_S=str(NO_LIMIT),
+            MAX_HANDSHAKES_PER_S_PER_ADDRESS=str(NO_LIMIT),
             MAX_CONNECTIONS=str(MAX_CONNECTIONS),
             MAX_CONNECTIONS_PER_ADDRESS=str(MAX_CONNECTIONS),
             MAX_CONNECTIONS_PER_USER=str(MAX_CONNECTIONS),

@@ -69,12 +69,17 @@ class Service:
         finally:
             connection.close()
 
-    @contextlib.contextmanager
-    def client(self, name: str) -> Iterator["Client"]:
-        """Connect, as the project's own tool says how, and take the ``welcome``."""
-        options = json.loads(
+    def connect_options(self, name: str) -> dict[str, Any]:
+        """Return how to connect, as the project's own tool says: uri, headers, subprotocols."""
+        options: dict[str, Any] = json.loads(
             check_output([self._python, "-m", "dev.connect", name], self._root, env=self._env)
         )
+        return options
+
+    @contextlib.contextmanager
+    def client(self, name: str) -> Iterator["Client"]:
+        """Connect, and take the ``welcome``."""
+        options = self.connect_options(name)
         with connect(
             options["uri"],
             additional_headers=options["headers"],
@@ -129,7 +134,8 @@ class Client:
 
 
 @contextlib.contextmanager
-def _running(project: Project) -> Iterator[Service]:
+def running(project: Project) -> Iterator[Service]:
+    """Yield the service of a copy of the project, which must end without complaint."""
     with TemporaryDirectory() as directory:
         service = Service(project.copy(Path(directory, "project")))
         try:
@@ -145,7 +151,7 @@ def _running(project: Project) -> Iterator[Service]:
 
 def check_service(project: Project) -> None:
     """Start it; let alice and bob exchange messages."""
-    with _running(project) as service, service.client("alice") as alice:
+    with running(project) as service, service.client("alice") as alice:
         with service.client("bob") as bob:
             alice.ask(type="send", to=bob.user, data="to bob")
             _expect(bob, alice, "to bob", to="user")

@@ -3,7 +3,12 @@
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
-from .errors import HouseFull, TooManyFromAddress, TooManyHandshakes
+from .errors import (
+    HouseFull,
+    TooManyFromAddress,
+    TooManyHandshakes,
+    TooManyHandshakesFromAddress,
+)
 from .settings import Settings
 
 BURST_S = 1.0
@@ -27,13 +32,50 @@ def network_of(host: str) -> str:
 
 
 class Admission:
-    """The places of this process, held from before the handshake until the very end."""
+    """The places of this process, held from before the handshake until the very end.
+
+    Each rate is one number, the theoretical arrival time (GCRA, see `conduct`).
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._taken = 0
         self._taken_from: dict[str, int] = {}
-        self._handshakes_until = 0.0  # at the highest rate allowed, see `conduct`
+        self._handshakes_until = 0.0
+        # By network; those that have passed are forgotten. The one that changed last is the last.
+        self._handshakes_from_until: dict[str, float] = {}
+
+    def check_network(self, network: str | None) -> None:
+        """Count a handshake from this network, null if the server cannot tell.
+
+        It comes before all that clients share, so that no network can use that up by itself. The
+        refused do not count, or nobody would get in as long as everybody tries.
+
+        Raises:
+            TooManyFromAddress: the network has as many connections as one may have.
+            TooManyHandshakesFromAddress: it connects too fast.
+
+        """
+        if network is None:
+            return
+        if self._taken_from.get(network, 0) >= self._settings.max_connections_per_address:
+            raise TooManyFromAddress
+        now = monotonic()
+        self._forget_until(now)
+        until = max(self._handshakes_from_until.get(network, now), now)
+        if until - now >= BURST_S:
+            raise TooManyHandshakesFromAddress
+        self._handshakes_from_until.pop(network, None)
+        interval_s = 1 / self._settings.max_handshakes_per_s_per_address
+        self._handshakes_from_until[network] = until + interval_s
+
+    def _forget_until(self, now: float) -> None:
+        # Each call adds at most one, so what is forgotten costs no more in the long run.
+        while self._handshakes_from_until:
+            oldest = next(iter(self._handshakes_from_until))
+            if self._handshakes_from_until[oldest] > now:
+                break
+            del self._handshakes_from_until[oldest]
 
     @property
     def is_empty(self) -> bool:
@@ -41,20 +83,15 @@ class Admission:
         return self._taken == 0
 
     def enter(self, network: str | None) -> None:
-        """Take a place, for a client from this network, null if the server cannot tell.
+        """Take a place, for a client from this network.
 
         Raises:
             HouseFull: there is none.
-            TooManyFromAddress: the network has as many as one may have.
-            TooManyHandshakes: newcomers come too fast. The refused do not count, or nobody would
-                get in as long as everybody tries.
+            TooManyHandshakes: newcomers come too fast. The refused do not count.
 
         """
         if self._taken >= self._settings.max_connections:
             raise HouseFull
-        taken = 0 if network is None else self._taken_from.get(network, 0)
-        if taken >= self._settings.max_connections_per_address:
-            raise TooManyFromAddress
         now = monotonic()
         until = max(self._handshakes_until, now)
         if until - now >= BURST_S:
@@ -62,7 +99,7 @@ class Admission:
         self._handshakes_until = until + 1 / self._settings.max_handshakes_per_s
         self._taken += 1
         if network is not None:
-            self._taken_from[network] = taken + 1
+            self._taken_from[network] = self._taken_from.get(network, 0) + 1
 
     def leave(self, network: str | None) -> None:
         """Give a place back that was taken."""

@@ -88,6 +88,9 @@ class Endpoint:
         try:
             if service.manager.draining:
                 raise Stopping
+            # First what tells strangers apart, so that none can use up what the others share.
+            service.admission.check_network(network)
+            service.origins.check(websocket)
             service.admission.enter(network)
         except Refused as refusal:
             await self.deny(websocket, refusal)
@@ -175,11 +178,10 @@ class Session:
                 self._endpoint.service.admission.leave(self._network)
 
     async def _admit(self) -> Identity | None:
-        websocket, service = self._websocket, self._endpoint.service
+        websocket = self._websocket
         offered = websocket.scope["subprotocols"]
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         try:
-            service.origins.check(websocket)
             identity = await self._authenticate()
         except Refused as refusal:
             await self._endpoint.deny(websocket, refusal)
@@ -250,6 +252,7 @@ class Session:
                 "connection closed",
                 by=by,
                 code=end.code,
+                reason=end.reason,
                 seconds=round(monotonic() - opened_at, 3),
             )
 
@@ -269,7 +272,9 @@ class Session:
                         unanswered = await dispatcher.dispatch(service, connection, text)
                 elif event["type"] == "websocket.disconnect":
                     code = int(event.get("code") or NO_STATUS)  # the library's are of an enum
-                    connection.lost(ClientClose(code, "closed by the client"))
+                    # Not the event's reason, which may be the client's text.
+                    cause = event.get("cause", "closed by the client")
+                    connection.lost(ClientClose(code, cause))
                 else:
                     connection.close(UNSUPPORTED_DATA)
                 handled += 1

@@ -10,6 +10,7 @@
     ├── Refused                 before the upgrade: an HTTP status
     │   ├── OriginRefused       403
     │   ├── TooManyFromAddress  429
+    │   ├── TooManyHandshakesFromAddress  429
     │   ├── TooManyHandshakes   503
     │   ├── HouseFull           503
     │   └── Stopping            503
@@ -101,6 +102,14 @@ class TooManyFromAddress(Refused):
     status = 429
     reason = "too many connections from this address"
     retry_after_s = 5
+
+
+class TooManyHandshakesFromAddress(Refused):
+    """One address connects faster than one may (RFC 6585 §4)."""
+
+    status = 429
+    reason = "too many handshakes at a time from this address"
+    retry_after_s = 1
 
 
 class TooManyHandshakes(Refused):

@@ -13,8 +13,15 @@ except ImportError:  # where the library comes without its C code
 WHOLE_TEXT = 0x81
 """FIN and opcode 1: a text message in a single frame."""
 
+OPCODE_BITS = 0x0F
+CLOSE_OPCODE = 0x8
+
 MASK_FLAG = 0x80
 MASK_BYTES = 4
+
+HEADER_BYTES = 2
+EXTENDED_LENGTH_BYTES = {126: 2, 127: 8}
+"""Length of the extended payload length, by the value that announces it."""
 
 SMALL_HEADER = Struct("!BB")
 MEDIUM_HEADER = Struct("!BBH")
@@ -35,11 +42,6 @@ def frame_payload(frame: bytes) -> bytes:
     """Return the text that `text_frame` wrapped."""
     header = {126: MEDIUM_HEADER, 127: LARGE_HEADER}.get(frame[1], SMALL_HEADER)
     return frame[header.size :]
-
-
-def masked_frame_size(payload_size: int) -> int:
-    """Return the size of a client's frame: header, mask and payload."""
-    return (2 if payload_size < 126 else 4 if payload_size < 65_536 else 10) + 4 + payload_size
 
 
 def read_texts(received: bytes, max_bytes: int) -> tuple[list[str], int]:
@@ -70,3 +72,52 @@ def read_texts(received: bytes, max_bytes: int) -> tuple[list[str], int]:
             break
         start = end
     return texts, start
+
+
+class FrameScanner:
+    """Follows a client's stream from frame to frame, legal or not, and stores no payload.
+
+    It knows whether a frame is unfinished, and whether the close frame has come.
+    """
+
+    __slots__ = ("_header", "_left", "closed")
+
+    def __init__(self) -> None:
+        self.closed = False
+        """Whether a close frame has come, to its last byte. What follows it is not looked at."""
+        self._header = b""  # as far as it has come, until its frame is complete
+        self._left: int | None = None  # of mask and payload; null within the header
+
+    @property
+    def between_frames(self) -> bool:
+        """Whether no frame is unfinished."""
+        return not self._header
+
+    def scan(self, received: bytes) -> None:
+        """Follow the stream by these bytes."""
+        at = 0
+        while at < len(received) and not self.closed:
+            if self._left is None:
+                self._header += received[at : at + 1]
+                at += 1
+                self._left = _size_after(self._header)
+            else:
+                step = min(self._left, len(received) - at)
+                at += step
+                self._left -= step
+            if self._left == 0:
+                self.closed = self._header[0] & OPCODE_BITS == CLOSE_OPCODE
+                self._header, self._left = b"", None
+
+
+def _size_after(header: bytes) -> int | None:
+    # Of mask and payload (RFC 6455 §5.2); null while the header is unfinished.
+    if len(header) < HEADER_BYTES:
+        return None
+    size = header[1] & ~MASK_FLAG
+    extended_bytes = EXTENDED_LENGTH_BYTES.get(size, 0)
+    if len(header) < HEADER_BYTES + extended_bytes:
+        return None
+    if extended_bytes:
+        size = int.from_bytes(header[HEADER_BYTES:])
+    return size + (MASK_BYTES if header[1] & MASK_FLAG else 0)

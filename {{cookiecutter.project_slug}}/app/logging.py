@@ -19,6 +19,9 @@ UVICORN_NOISE = (
     # the query, which may hold credentials.
     '"WebSocket %s"',
     "connection open",
+    "connection closed",
+    "connection rejected",
+    "HTTP response sent",
     # This has one, too, with the status.
     "Invalid HTTP request received",
     # These would blame the service for what it refused, or what a client sent.

@@ -46,6 +46,8 @@ class ClientClose(Close):
 
 NO_STATUS = 1005
 """Stands for a close frame without a code; it is never sent (RFC 6455 §7.4.1)."""
+ABNORMAL_CLOSURE = 1006
+"""Stands for an end without a close frame; it is never sent (RFC 6455 §7.4.1)."""
 
 CLIENT_CODES = (1000, 1001, 1002, NO_STATUS, 1006, 1007, 1009)
 """Codes of a `ClientClose` that mean something here (RFC 6455 §7.4.1).

@@ -123,6 +123,7 @@ class Settings(SettingsPart, BaseSettings):
     # Who may connect
     allowed_origins: CommaSeparated[Origin] = ()
     max_handshakes_per_s: PositiveInt = 200
+    max_handshakes_per_s_per_address: PositiveInt = 100
     max_connections: PositiveInt = 10_000
     max_connections_per_address: PositiveInt = 500
     max_connections_per_user: PositiveInt = 20

@@ -12,15 +12,16 @@ from typing import Any
 
 import structlog
 from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import OPEN
 
-from .frame import masked_frame_size, read_texts
+from .frame import FrameScanner, read_texts
 from .metrics import CountBy
-from .protocol import Close
+from .protocol import ABNORMAL_CLOSURE, SERVICE_RESTART, Close
 from .wire import EXTENSION, READ_AHEAD_BYTES, Event
 
 log = structlog.stdlib.get_logger(__name__)
@@ -40,6 +41,17 @@ PEER_CHECK_S = 0.25
 """How often a connection that is not read from is looked at."""
 
 HANG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+LOST = Close(ABNORMAL_CLOSURE, "")
+PING_UNANSWERED = Close(1011, "keepalive ping timeout")
+
+BROKE_RULES = "the client broke the protocol"
+ENDED_EARLY = "the client ended the connection without a close frame"
+RESET = "the client reset the connection"
+TIMED_OUT = "the client did not take what it was sent in time, or has vanished"
+SILENT = "the client did not answer a ping in time"
+UNKNOWN = "the connection was lost"
+"""Why a connection ends that nobody has closed on purpose."""
 
 
 class Inbox:
@@ -110,17 +122,21 @@ class Inbox:
 class FrameProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, which also is a `Wire`, and always ends what it closes.
 
-    uvicorn closes a transport and waits: a peer that does not read keeps it, and what it was sent,
-    for good. Here every close has a deadline, also those that uvicorn begins.
+    uvicorn closes a transport at once, or waits for good. If bytes have come that nobody read, the
+    system answers such a close by a reset, which overtakes the close frame; and a peer that does
+    not read keeps the transport, and what it was sent. Here each connection with a close frame is
+    read on, and what comes is dropped, until the peer has answered and gone (RFC 6455 §7.1.1), or
+    until a deadline.
+
+    ``close_sent`` is uvicorn's name for: nothing more is sent, or handed to the app.
     """
 
     __slots__ = (
-        "_cut_off",
         "_early",
         "_inbox",
         "_received_at",
         "_refusals",
-        "_unparsed_bytes",
+        "_scanner",
         # uvicorn's own, asked for each message. With them, its other attributes are few enough (30)
         # for CPython to keep their names once for all connections.
         "close_sent",
@@ -135,16 +151,18 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         "writable",
     )
 
-    def __init__(self, *args: Any, refusals: CountBy, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, refusals: CountBy, close_timeout_s: float, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.close_timeout = close_timeout_s
         self._refusals = refusals
         self._inbox = Inbox(self.loop)
         self.queue = self._inbox  # type: ignore[assignment]  # which has what uvicorn calls
         self.writable = WRITABLE
         self._received_at = 0.0
-        self._unparsed_bytes = 0
+        self._scanner = FrameScanner()
         self._early = b""
-        self._cut_off: asyncio.TimerHandle | None = None
 
     @property
     def heard_at(self) -> float:
@@ -167,19 +185,29 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._cut_off_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the library's parser, which refers to itself by way of its own frame.
+        """Tell the app why, and let go of the library's parser, which refers to itself.
 
         Memory is free as soon as nothing refers to it, without the garbage collector, which has
         better things to do than to walk through all that the living connections hold.
         """
+        if not self.close_sent:
+            self._tell_app(LOST, cause_of(exc))
         super().connection_lost(exc)
         self.conn.parser.close()
         self.conn.parser_exc = None
-        if self._cut_off is not None:
-            self._cut_off.cancel()
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Do what the app says; with the handshake answered, read what came too early."""
+        """Do what the app says; with the handshake answered, read what came too early.
+
+        Raises:
+            ClientDisconnected: the connection is closing.
+
+        """
+        if self.handshake_complete and message["type"] == "websocket.close":
+            self.close(Close(message.get("code", 1000), message.get("reason") or ""))
+            return
+        if self.close_sent:
+            raise ClientDisconnected
         await super().send(message)
         if self._early and self.handshake_complete:
             early, self._early = self._early, b""
@@ -188,24 +216,34 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Read whole text messages, as long as no frame or message is unfinished."""
         self._received_at = self.loop.time()
-        if self.conn.state is OPEN and not self._unparsed_bytes and self.conn.current_size is None:
-            texts, size = read_texts(data, self.config.ws_max_size)
-            for text in texts:
-                self._inbox.put_text(text)
-            if self._inbox.size >= READ_AHEAD_BYTES:
-                self._pause_reading()
-            if size == len(data):
+        if (
+            self.conn.state is OPEN
+            and self._scanner.between_frames
+            and self.conn.current_size is None
+        ):
+            data = data[self._read_texts(data) :]
+            if not data:
                 return
-            data = data[size:]
         if self.handshake_initiated:
             if not self.handshake_complete:
                 self._keep_early(data)
                 return
-            self._unparsed_bytes += len(data)
-        try:
-            super().data_received(data)
-        except InvalidState:  # bad text, and behind it a close frame that is answered already
-            self.handle_parser_exception()
+            self._scanner.scan(data)
+        if not self.close_sent:
+            try:
+                super().data_received(data)
+            except InvalidState:  # bad text, and behind it a close frame that is answered already
+                self.handle_parser_exception()
+        if self.close_sent and self._scanner.closed:
+            self._end()
+
+    def _read_texts(self, data: bytes) -> int:
+        texts, size = read_texts(data, self.config.ws_max_size)
+        for text in texts:
+            self._inbox.put_text(text)
+        if self._inbox.size >= READ_AHEAD_BYTES:
+            self._pause_reading()
+        return size
 
     def send_receive_event_to_app(self) -> None:
         """Take in a message of several frames, and pause no earlier than for others."""
@@ -240,10 +278,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def handle_events(self) -> None:
-        """Note which frames the library has finished, and whether it has refused the handshake."""
-        for event in self.conn.events:
-            if isinstance(event, Frame):
-                self._unparsed_bytes -= masked_frame_size(len(event.data))
+        """Note whether the library has refused the handshake."""
         super().handle_events()
         if not self.handshake_initiated:  # though the whole request has come
             self._refuse()
@@ -272,13 +307,20 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.conn.data_to_send()
 
     def handle_close(self, event: Frame) -> None:
-        """Answer a close frame, or take it for the answer, and wait no longer for the rest."""
-        super().handle_close(event)
-        self._cut_off_later()
+        """Send the library's answer to a close frame (RFC 6455 §5.5.1)."""
+        if not self.close_sent and self.conn.close_rcvd is not None:
+            self._begin_to_close(Close(self.conn.close_rcvd.code, self.conn.close_rcvd.reason))
+
+    def handle_parser_exception(self) -> None:
+        """Send the library's close frame to a peer that breaks the rules (RFC 6455 §7.1.7)."""
+        if not self.close_sent and self.conn.close_sent is not None:
+            close = Close(self.conn.close_sent.code, self.conn.close_sent.reason)
+            self._begin_to_close(close, BROKE_RULES)
 
     def eof_received(self) -> None:
         """Take it for the end when the peer will send no more."""
-        super().eof_received()
+        if not self.close_sent and self.handshake_complete:
+            self._begin_to_close(LOST, ENDED_EARLY)
         self._cut_off_later()
 
     def pause_writing(self) -> None:
@@ -287,12 +329,16 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         """Close on a peer that answers no ping, which may well not take the close frame either."""
-        super().keepalive_timeout()
-        self._cut_off_later()
+        self.pong_timer = None
+        if not self.close_sent:
+            self._tell_app(LOST, SILENT)
+            self.close(PING_UNANSWERED)
 
     def shutdown(self) -> None:
-        """Leave a closing handshake that is under way to its own deadline."""
-        if self.close_timer is None:
+        """Begin the closing handshake, unless it is under way."""
+        if self.handshake_complete:
+            self.close(SERVICE_RESTART)
+        else:
             super().shutdown()
 
     def when_gone(self, callback: Callable[[], None]) -> None:
@@ -325,24 +371,38 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     def close(self, close: Close) -> None:
         """Start the closing handshake (RFC 6455 §7.1.2)."""
-        if self.close_sent or self.transport.is_closing():
-            return
-        self._inbox.put_nowait(
-            {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
-        )
-        self.conn.send_close(*close)
+        if not self.close_sent and not self.transport.is_closing():
+            self.conn.send_close(*close)
+            self._begin_to_close(close)
+
+    def _begin_to_close(self, close: Close, cause: str | None = None) -> None:
+        # Sends the close frame that the library has made, if it has made one.
+        self._tell_app(close, cause)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         if self.read_paused:  # or the peer's answer would never be read
             self.read_paused = False
             self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
         self._cut_off_later()
+
+    def _tell_app(self, close: Close, cause: str | None = None) -> None:
+        # The reason may be the client's text. The cause is the service's own, for the log.
+        event = {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
+        self._inbox.put_nowait(event if cause is None else event | {"cause": cause})
+
+    def _end(self) -> None:
+        # Close frames have gone both ways. The peer ends the connection as soon as it has read
+        # that nothing follows. TLS cannot be ended in one direction alone.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def _cut_off_later(self) -> None:
         # A transport that is only closed waits for its buffer, which a stuck peer never empties.
-        if self._cut_off is None and not self.disconnected:
-            self._cut_off = self.loop.call_later(self.close_timeout, self.transport.abort)
+        # uvicorn, too, leaves a connection with this timer alone, and cancels it in the end.
+        if self.close_timer is None and not self.disconnected:
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
 
 def has_hung_up(transport: asyncio.BaseTransport) -> bool:
@@ -353,3 +413,10 @@ def has_hung_up(transport: asyncio.BaseTransport) -> bool:
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), HANG_UP)
     return bool(poll.poll(0))
+
+
+def cause_of(failure: Exception | None) -> str:
+    """Return in words why the system has given a connection up."""
+    if isinstance(failure, ConnectionResetError | BrokenPipeError):
+        return RESET
+    return TIMED_OUT if isinstance(failure, TimeoutError) else UNKNOWN

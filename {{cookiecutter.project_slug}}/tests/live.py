@@ -28,6 +28,7 @@ ORIGIN = "https://example.com"
 
 HASTE = {
     "max_handshakes_per_s": 10_000,
+    "max_handshakes_per_s_per_address": 10_000,
     "max_messages_per_s": 100_000,
     "max_bytes_per_s": 1_000_000_000,
 }

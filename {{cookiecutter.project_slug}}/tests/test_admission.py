@@ -5,7 +5,10 @@ from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
 from app import admission
-from app.admission import network_of
+from app.admission import Admission, network_of
+from app.auth import Identity
+from app.errors import Unauthorized
+from app.protocol import UNAUTHORIZED
 from dev.connect import ConnectOptions
 
 from .client import Client
@@ -109,18 +112,77 @@ async def test_handshakes_have_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(live.service.manager) == 6
 
 
-async def test_handshakes_that_fail_count_and_leave_their_place(
+async def stranger(live: Live, address: str, origin: str) -> ConnectOptions:
+    """Return options for a page of another site."""
+    options = await live.options()
+    headers = options.headers | {"Origin": origin, "X-Forwarded-For": address}
+    return ConnectOptions(options.uri, headers, options.subprotocols)
+
+
+@pytest.mark.hostile(77)
+async def test_one_address_has_a_rate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1_000.0
+    monkeypatch.setattr(admission, "monotonic", lambda: now_s)
+    settings = make_settings(max_handshakes_per_s=10, max_handshakes_per_s_per_address=4)
+    async with run_service(settings) as live:
+        for _ in range(4):
+            await connect_from(live, "192.0.2.1")
+        for _ in range(20):  # which do not count
+            await assert_refused(live, "192.0.2.1", 429)
+        for _ in range(4):
+            await connect_from(live, "192.0.2.2")
+        now_s += 0.5
+        for _ in range(2):
+            await connect_from(live, "192.0.2.1")
+        await assert_refused(live, "192.0.2.1", 429)
+
+
+@pytest.mark.hostile(28, 77)
+async def test_strangers_with_a_refused_origin_use_up_nothing_that_others_need(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(admission, "monotonic", lambda: 1_000.0)
-    async with run_service(make_settings(max_handshakes_per_s=3, max_connections=1)) as live:
-        options = await live.options()
-        headers = options.headers | {"Origin": "https://evil.test"}
-        stranger = ConnectOptions(options.uri, headers, options.subprotocols)
-        for _ in range(3):
+    settings = make_settings(
+        max_handshakes_per_s=3, max_handshakes_per_s_per_address=5, max_connections=1
+    )
+    async with run_service(settings) as live:
+        evil = await stranger(live, "192.0.2.1", "https://evil.test")
+        for _ in range(5):
             with pytest.raises(InvalidStatus, match="403"):
-                await live.connect_with(stranger)
-        await assert_refused(live, "192.0.2.1", 503)
+                await live.connect_with(evil)
+        with pytest.raises(InvalidStatus, match="429"):
+            await live.connect_with(evil)
+        await connect_from(live, "192.0.2.2")
+
+
+async def test_handshakes_without_good_credentials_leave_their_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(*_: object) -> Identity:
+        raise Unauthorized
+
+    async with run_service(make_settings(max_connections=1)) as live:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(live.service.authenticator), "authenticate", refuse)
+            for _ in range(3):
+                client = await live.connect_with(await live.options(), welcomed=False)
+                assert await client.closed() == UNAUTHORIZED
+                await wait_until(lambda: not live.server.server_state.tasks)
+        await live.connect()
+
+
+def test_networks_whose_rate_has_passed_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(admission, "monotonic", lambda: now_s)
+    admitting = Admission(make_settings(max_handshakes_per_s_per_address=10))
+    largest = 0
+    for number in range(10_000):
+        now_s += 0.001
+        admitting.check_network(f"network {number}")
+        admitting.check_network("the same")
+        now_s += 0.1
+        largest = max(largest, len(admitting._handshakes_from_until))
+    assert largest <= 3
 
 
 @pytest.mark.hostile(52)

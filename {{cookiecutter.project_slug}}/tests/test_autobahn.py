@@ -176,6 +176,7 @@ async def test_bad_text_closes_with_1007(service: Live, case: str) -> None:
         async with welcomed_peer(service) as peer:
             peer.client.send(b"".join(frames))
             assert await peer.client.close_code() == 1007
+            peer.client.send(masked_close(1007))
             await peer.client.ended()
 
 
@@ -310,6 +311,7 @@ async def test_what_breaks_the_rules_closes_with_1002(
         for piece in chopped(ILLEGAL[case], chop) if chop else [ILLEGAL[case]]:
             peer.client.send(piece)
         assert await peer.client.close_code() == 1002
+        peer.client.send(masked_close(1002))
         await peer.client.ended()
 
 

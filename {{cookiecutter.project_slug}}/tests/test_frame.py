@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from app.frame import frame_payload, masked_frame_size, read_texts, text_frame
+from app.frame import FrameScanner, frame_payload, read_texts, text_frame
 
 from .raw_client import BINARY, CLOSE, CONT, PING, PONG, masked
 
@@ -26,11 +26,6 @@ def test_frames_keep_their_payload(size: int) -> None:
     frame = text_frame(payload)
     assert frame == Frame(Opcode.TEXT, payload).serialize(mask=False, extensions=[])
     assert frame_payload(frame) == payload
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_the_size_of_a_clients_frame_is_known_by_its_payload(size: int) -> None:
-    assert masked_frame_size(size) == len(library_frame("x" * size))
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535])
@@ -116,3 +111,48 @@ def test_reading_stops_before_what_is_too_large(limit: int) -> None:
 def test_a_length_in_more_bytes_than_it_needs_is_read() -> None:
     frame = b"\x81\xfe" + (5).to_bytes(2) + bytes(4) + b"hello"
     assert read_texts(frame + frame, LIMIT) == (["hello", "hello"], 2 * len(frame))
+
+
+ANY_FRAMES = [
+    masked(b"x" * size, opcode, fin=fin, reserved=reserved)
+    for size in SIZES[:6]
+    for opcode, fin, reserved in [
+        (BINARY, False, 0),
+        (CONT, True, 7),
+        (PING, True, 0),
+        (11, True, 1),
+    ]
+]
+UNMASKED = [b"\x81\x00", text_frame(b"x" * 130)]
+LONG_WINDED = [b"\x81\xff" + (3).to_bytes(8) + bytes(7), b"\x81\xfe\x00\x00" + bytes(4)]
+
+
+@pytest.mark.parametrize("frame", [*ANY_FRAMES, *UNMASKED, *LONG_WINDED])
+def test_the_end_of_any_frame_is_found_wherever_it_is_cut(frame: bytes) -> None:
+    ends = {*range(1, min(len(frame), 20)), len(frame) - 1}
+    for cut in sorted(ends - {0, len(frame)}):
+        scanner = FrameScanner()
+        scanner.scan(frame[:cut])
+        assert not scanner.between_frames
+        scanner.scan(frame[cut:])
+        assert scanner.between_frames
+        assert not scanner.closed
+
+
+def test_the_close_frame_is_found_and_what_follows_is_not_looked_at() -> None:
+    disguised = masked(masked(b"", CLOSE), mask=bytes(4))
+    before, close = b"".join([*ANY_FRAMES, disguised]), masked(b"\x03\xe8", CLOSE)
+    scanner = FrameScanner()
+    scanner.scan(before + close[:-1])
+    assert not scanner.closed
+    scanner.scan(close[-1:] + masked(b"x")[:3])
+    assert scanner.closed
+    assert scanner.between_frames
+
+
+def test_a_frame_of_any_length_is_followed_without_storing_it() -> None:
+    scanner = FrameScanner()
+    scanner.scan(b"\x81\xff" + (2**63 - 1).to_bytes(8))
+    for _ in range(100):
+        scanner.scan(masked(b"\x03\xe8", CLOSE))
+    assert not scanner.closed

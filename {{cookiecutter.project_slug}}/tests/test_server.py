@@ -10,7 +10,9 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -99,6 +101,27 @@ async def test_a_port_of_the_system_s_choice_is_told_at_every_level(tmp_path: Pa
         port = int((await next_line(process, r"listening on port (\d+)"))[1])
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.close()
+
+
+async def test_a_refused_handshake_is_one_line_of_the_log(tmp_path: Path) -> None:
+    secrets = fresh_secrets()
+    async with run_process(tmp_path, PORT="0", LOG_LEVEL="DEBUG", **secrets) as process:
+        port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
+        settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
+        options = await connect_options(settings, "alice", port=port)
+        evil = replace(options, headers=options.headers | {"Origin": "https://evil.test"})
+        async with raw_client(evil) as client:
+            assert (await client.head()).startswith("HTTP/1.1 403 ")
+            await client.rest()
+        async with raw_client(options, path="/nowhere") as client:
+            assert (await client.head()).startswith("HTTP/1.1 403 ")
+            await client.rest()
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE_S):
+            _, rest = await process.communicate()
+    events = [json.loads(line)["event"] for line in rest.splitlines()]
+    assert events[: events.index("Shutting down")].count("handshake refused") == 1
+    assert not [event for event in events if "rejected" in event or "response sent" in event]
 
 
 async def test_it_says_in_one_line_what_is_wrong_and_stops(tmp_path: Path) -> None:
@@ -202,13 +225,58 @@ main()
 
 async def test_what_refuses_to_end_does_not_keep_the_process(tmp_path: Path) -> None:
     program = ("-c", STUBBORN)
-    environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "2"}
+    environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "3"}
     async with run_process(tmp_path, program, **environment) as process:
         await next_line(process, "busy")
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(DEADLINE_S):  # sooner than by default
             await next_line(process, "the service did not stop in time")
         assert await status(process) == 1
+
+
+UNREAD = """
+import logging
+import os
+import sys
+import threading
+from app.server import Server, log, main
+
+async def main_loop(server):
+    reading, writing = os.pipe()  # and nobody reads
+    os.dup2(writing, 2)
+    os.set_blocking(2, False)
+    try:
+        while True:
+            os.write(2, b"x" * 65536)
+    except BlockingIOError:
+        os.set_blocking(2, True)
+    if "thread" in sys.argv:
+        threading.Thread(target=log.info, args=["which waits, with the lock"], daemon=True).start()
+        lock = logging.root.handlers[0].lock
+        while lock.acquire(blocking=False):
+            lock.release()
+        print("full", flush=True)
+        await super(Server, server).main_loop()
+    else:
+        print("full", flush=True)
+        log.info("which blocks the event loop")
+
+Server.main_loop = main_loop
+main()
+"""
+
+
+@pytest.mark.parametrize("writer", ["event loop", "thread"])
+async def test_a_log_that_nobody_reads_does_not_keep_the_process(
+    tmp_path: Path, writer: str
+) -> None:
+    environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "2"}
+    async with run_process(tmp_path, ("-c", UNREAD, writer), **environment) as process:
+        assert process.stdout is not None
+        async with asyncio.timeout(START_S):
+            assert await process.stdout.readline() == b"full\n"
+        process.send_signal(signal.SIGTERM)
+        assert await status(process) == 1  # sooner than by default
 
 
 FAILING = """
@@ -251,7 +319,7 @@ async def test_at_shutdown_not_everybody_is_told_at_once(monkeypatch: pytest.Mon
         close(connection, reason)
 
     async def pause(seconds: float) -> None:
-        if len(pauses) < 3:
+        if len(pauses) < 2:
             pauses.append(seconds)
             batches.append([])
         await sleep(seconds)
@@ -264,12 +332,51 @@ async def test_at_shutdown_not_everybody_is_told_at_once(monkeypatch: pytest.Mon
         live.server.stop.set()
         for client in clients:
             assert await client.closed() == SERVICE_RESTART
-    assert [len(batch) for batch in batches] == [DRAIN_BATCH, DRAIN_BATCH, DRAIN_BATCH, 0]
-    assert len(set(pauses)) == 3
+    assert [len(batch) for batch in batches] == [DRAIN_BATCH, DRAIN_BATCH, DRAIN_BATCH]
+    assert len(set(pauses)) == 2
     told = [name for batch in batches for name in batch]
     ids = [client.welcome["connection"] for client in clients]
     assert told != ids
     assert sorted(told) == sorted(ids)
+
+
+class Clock:
+    """A clock, and a ``sleep`` that sets it forward; `closings` is when connections were closed."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+        self.closings: list[float] = []
+
+    def time(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+
+    def close(self, reason: Close) -> None:
+        """Note when a connection is closed."""
+        assert reason == SERVICE_RESTART
+        self.closings.append(self.now_s)
+
+
+@pytest.mark.hostile(75)
+@pytest.mark.parametrize(
+    ("connections", "shortest_s", "longest_s"),
+    [(0, 0.0, 0.0), (DRAIN_BATCH, 0.0, 0.0), (300, 1.5, 4.5), (772, 4.0, 5.5), (20_000, 4.0, 5.5)],
+)
+async def test_a_drain_uses_its_time_if_there_are_many(
+    monkeypatch: pytest.MonkeyPatch, connections: int, shortest_s: float, longest_s: float
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(server, "get_running_loop", lambda: clock)
+    monkeypatch.setattr(server, "sleep", clock.sleep)
+    draining: Any = SimpleNamespace(service=SimpleNamespace(manager=[clock] * connections))
+    began_at = clock.now_s
+    await server.Server._drain(draining, until=began_at + 5)
+    assert len(clock.closings) == connections
+    assert shortest_s <= clock.now_s - began_at <= longest_s
 
 
 @pytest.mark.hostile(75)

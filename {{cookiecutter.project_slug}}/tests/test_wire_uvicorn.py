@@ -1,11 +1,12 @@
 """The wire on uvicorn, byte by byte: what it reads itself, and what it leaves to the library."""
 
 import asyncio
+import errno
 import gc
 import json
 import sys
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -20,7 +21,15 @@ from app.connection import Connection
 from app.frame import text_frame
 from app.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
 from app.wire import READ_AHEAD_BYTES
-from app.wire_uvicorn import FrameProtocol
+from app.wire_uvicorn import (
+    ENDED_EARLY,
+    RESET,
+    SILENT,
+    TIMED_OUT,
+    UNKNOWN,
+    FrameProtocol,
+    cause_of,
+)
 
 from .client import DEADLINE_S
 from .live import Live, make_settings, run_service, wait_until
@@ -562,6 +571,106 @@ async def test_a_stuck_peer_is_cut_off_although_the_service_is_busy(
     ready.set()
 
 
+MUCH_MORE = masked(b"x" * 1_000) * 3_000
+
+
+@pytest.mark.hostile(22)
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+@pytest.mark.parametrize("name", ["no UTF-8", "too large", "opcode 3", "binary", "flood"])
+async def test_who_sent_more_than_was_read_still_gets_the_close_code(
+    *, name: str, tls: bool
+) -> None:
+    settings = make_settings(max_message_bytes=1_000, close_timeout_s=60, max_messages_per_s=1)
+    async with run_service(settings) as live:
+        if tls:
+            await live.listen_for_tls()
+        frames, code = ILLEGAL.get(name, (b"", 0))
+        assert isinstance(frames, bytes)
+        if name == "binary":
+            frames, code = masked(b"x", BINARY), 1003
+        elif name == "flood":
+            frames, code = masked(ping(1)) * 20, 4013
+        for _ in range(20):
+            async with raw_client(await live.options(), tls=live.tls) as client:
+                await client.upgraded()
+                client.send(frames + MUCH_MORE)
+                assert await client.close_code() == code
+                client.send(masked_close(code))
+                await client.ended()
+            await wait_until(lambda: is_empty(live))
+
+
+@pytest.mark.hostile(22, 56)
+async def test_after_the_close_nothing_grows_whatever_comes(peer: Peer) -> None:
+    peer.connection.close(TRY_AGAIN_LATER)
+    owed = peer.protocol.unsent_bytes()
+    waiting = len(peer.protocol._inbox._events)
+    unfinished = masked(b"x" * MAX_BYTES, fin=False)
+    for frames in (masked(b"x" * 125, PING) * 500, masked(ping(1)) * 500, unfinished * 10):
+        await peer.send_pieces(frames)
+    assert peer.protocol.unsent_bytes() == owed
+    assert len(peer.protocol._inbox._events) <= waiting
+    assert not peer.protocol.conn.reader.buffer
+    assert not peer.protocol.frames
+    assert await peer.client.close_code() == TRY_AGAIN_LATER.code
+
+
+async def test_what_follows_a_clients_close_frame_does_not_cost_it_the_answer(peer: Peer) -> None:
+    peer.client.send(masked_close(4_321) + MUCH_MORE)
+    assert await peer.client.frame() == (CLOSE, (4_321).to_bytes(2))
+    await peer.client.ended()
+
+
+async def end_of(live: Live, end: Callable[[RawClient], Awaitable[None]]) -> dict[str, Any]:
+    """Connect, end the connection in this way, and return what the log says of it."""
+    with capture_logs() as lines:
+        async with raw_client(await live.options("alice")) as client:
+            await client.upgraded()
+            await client.text()
+            await end(client)
+            await wait_until(lambda: is_empty(live))
+    (line,) = [line for line in lines if line["event"] == "connection closed"]
+    return {name: line[name] for name in ("code", "reason")}
+
+
+async def test_ends_without_a_close_frame_are_told_apart(strict_service: Live) -> None:
+    async def reset(client: RawClient) -> None:
+        client.vanish()
+
+    async def end(client: RawClient) -> None:
+        client.send_eof()
+
+    async def close_without_a_code(client: RawClient) -> None:
+        client.send(masked(b"", CLOSE))
+
+    async def close_in_words(client: RawClient) -> None:
+        client.send(masked_close(4_321, "my password is"))
+
+    counts = strict_service.counts()
+    assert await end_of(strict_service, reset) == {"code": 1006, "reason": RESET}
+    assert await end_of(strict_service, end) == {"code": 1006, "reason": ENDED_EARLY}
+    by_client = "closed by the client"
+    assert await end_of(strict_service, close_without_a_code) == {"code": 1005, "reason": by_client}
+    assert await end_of(strict_service, close_in_words) == {"code": 4_321, "reason": by_client}
+    steps = strict_service.counts() - counts
+    assert steps["ws_connections_closed_total 1006"] == 2
+    assert steps["ws_connections_closed_total 1005"] == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "cause"),
+    [
+        (ConnectionResetError(), RESET),
+        (BrokenPipeError(), RESET),
+        (OSError(errno.ETIMEDOUT, "Connection timed out"), TIMED_OUT),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), UNKNOWN),
+        (None, UNKNOWN),
+    ],
+)
+def test_the_systems_reasons_are_put_in_words(failure: Exception | None, cause: str) -> None:
+    assert cause_of(failure) == cause
+
+
 async def test_a_slow_peers_close_is_echoed_even_if_a_ping_comes_with_it(peer: Peer) -> None:
     peer.protocol.write([text_frame(b"x" * MORE_THAN_THE_SYSTEM_TAKES)], sys.maxsize)
     await peer.send_pieces(masked(b"", PING) + masked_close(1000))
@@ -587,6 +696,7 @@ async def test_a_peer_that_answers_no_ping_and_takes_no_close_is_cut_off() -> No
     async with run_service(settings, ws=CountingProtocol) as live, welcomed_peer(live) as peer:
         peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
         await wait_until(lambda: is_empty(live))
+        assert peer.connection.closed == Close(1006, SILENT)
 
 
 async def test_the_servers_shutdown_waits_for_a_closing_handshake(

@@ -1,0 +1,216 @@
+"""Close codes arrive at other people's clients, also if these send on: a reset would lose them."""
+
+import json
+import queue
+import shutil
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import websocket
+
+from .checks.service import running
+from .combination import find
+from .conftest import Baker
+
+TRIES = 200
+DEADLINE_S = 30.0
+BROWSER_S = 300.0
+
+LARGE = 1_000_000
+PING = json.dumps({"type": "ping"})
+FLOOD = 1_200
+"""More pings than two bursts allow."""
+MORE = 16
+"""How many messages of `MORE_BYTES` follow what is refused."""
+MORE_BYTES = 60_000
+
+PAGE = """<!DOCTYPE html>
+<script>
+const LARGE = "x".repeat(%(LARGE)d), MORE = "y".repeat(%(MORE_BYTES)d);
+const CASES = [
+  [1003, socket => socket.send(new Uint8Array(1))],
+  [1009, socket => socket.send(LARGE)],
+  [4013, socket => { for (let i = 0; i < %(FLOOD)d; i++) socket.send('%(PING)s'); }],
+];
+function closeCode(offend) {
+  return new Promise(resolve => {
+    const socket = new WebSocket("%(uri)s");
+    socket.onopen = () => {
+      offend(socket);
+      for (let i = 0; i < %(MORE)d; i++) socket.send(MORE);
+    };
+    socket.onclose = event => resolve(event.code);
+  });
+}
+async function main() {
+  const codes = [];
+  for (let i = 0; i < %(TRIES)d; i++) {
+    const [expected, offend] = CASES[i %% CASES.length];
+    codes.push([expected, await closeCode(offend)]);
+  }
+  await fetch("/codes", {method: "POST", body: JSON.stringify(codes)});
+}
+main();
+</script>
+"""
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+class Page(ThreadingHTTPServer):
+    """Serves `PAGE`, which posts what it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), PageRequest)
+        self.html = ""
+        self.codes: queue.Queue[list[tuple[int, int]]] = queue.Queue()
+
+    @property
+    def origin(self) -> str:
+        """Return where the page comes from."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class PageRequest(BaseHTTPRequestHandler):
+    """One request of the browser."""
+
+    server: Page
+
+    def do_GET(self) -> None:
+        """Serve the page."""
+        self._answer(self.server.html.encode())
+
+    def do_POST(self) -> None:
+        """Take the codes."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.codes.put([(expected, code) for expected, code in json.loads(body)])
+        self._answer(b"")
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with Page() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def uri(baked: Baker, page: Page, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run a service that lets the page in, and everybody as fast as they come."""
+    project = baked(find("none")).copy(tmp_path_factory.mktemp("service") / "project")
+    settings = {
+        "ALLOWED_ORIGINS": page.origin,
+        "MAX_HANDSHAKES_PER_S": 100_000,
+        "MAX_HANDSHAKES_PER_S_PER_ADDRESS": 100_000,
+    }
+    lines = project.read(".env.example").splitlines()
+    kept = [line for line in lines if line.partition("=")[0] not in settings]
+    added = [f"{name}={value}" for name, value in settings.items()]
+    project.write(".env.example", "\n".join([*kept, *added, ""]))
+    with running(project) as service:
+        yield service.connect_options("alice")["uri"]
+
+
+def send_flood(client: websocket.WebSocket) -> None:
+    """Send faster than is allowed, and go on."""
+    for _ in range(FLOOD):
+        client.send(PING)
+
+
+def send_reserved_opcode(client: websocket.WebSocket) -> None:
+    """Send an empty frame of opcode 3, which the package itself would not."""
+    assert client.sock is not None
+    client.sock.sendall(b"\x83\x80" + bytes(4))
+
+
+OFFENCES: list[tuple[int, Callable[[websocket.WebSocket], object]]] = [
+    (1002, send_reserved_opcode),
+    (1003, lambda client: client.send_binary(b"x")),
+    (1007, lambda client: client.send(b"\xff", websocket.ABNF.OPCODE_TEXT)),
+    (1009, lambda client: client.send("x" * LARGE)),
+    (4013, send_flood),
+]
+
+
+def close_code(client: websocket.WebSocket) -> int:
+    """Read up to the close frame, and return its code."""
+    while True:
+        opcode, payload = client.recv_data()
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            return int.from_bytes(payload[:2])
+
+
+def test_close_codes_reach_the_websocket_client_package(uri: str, page: Page) -> None:
+    codes = []
+    for number in range(TRIES):
+        expected, offend = OFFENCES[number % len(OFFENCES)]
+        client = websocket.create_connection(uri, timeout=DEADLINE_S, origin=page.origin)
+        try:
+            offend(client)
+            for _ in range(MORE):
+                client.send("y" * MORE_BYTES)
+            codes.append((expected, close_code(client)))
+        finally:
+            client.shutdown()
+    assert_expected(codes)
+
+
+@contextmanager
+def chromium(program: str, url: str, directory: Path) -> Iterator[None]:
+    """Open a page in a browser without a window."""
+    with subprocess.Popen(
+        [program, *FLAGS, f"--user-data-dir={directory}", url],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(DEADLINE_S)
+
+
+def test_close_codes_reach_a_page_in_chromium(uri: str, page: Page, tmp_path: Path) -> None:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    page.html = PAGE % (globals() | {"uri": uri})
+    with chromium(program, page.origin, tmp_path):
+        codes = page.codes.get(timeout=BROWSER_S)
+    assert_expected(codes)
+
+
+def assert_expected(codes: list[tuple[int, int]]) -> None:
+    """Assert that each try has ended with the code that was expected."""
+    assert len(codes) == TRIES
+    assert Counter(codes) == Counter((expected, expected) for expected, _ in codes)

@@ -43,12 +43,13 @@ async def keep_running(job: Job, stop_service: Callable[[], None]) -> None:
         failure = await _run(job)
         if failure is None:
             return
-        if misconfigured := _find_misconfigured(failure):
-            log.critical("the service stops", reason=str(misconfigured))
-        elif job.essential:
-            log.critical("background job failed", job=job.name, exc_info=failure)
+        misconfigured = _find_misconfigured(failure)
         if misconfigured or job.essential:
-            stop_service()
+            stop_service()  # before the log, which may block
+            if misconfigured:
+                log.critical("the service stops", reason=str(misconfigured))
+            else:
+                log.critical("background job failed", job=job.name, exc_info=failure)
             return
         if monotonic() - started_at > MAX_PAUSE_S:
             pause_s = FIRST_PAUSE_S

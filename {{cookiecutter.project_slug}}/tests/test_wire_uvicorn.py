@@ -653,8 +653,8 @@ async def test_ends_without_a_close_frame_are_told_apart(strict_service: Live) -
     assert await end_of(strict_service, close_without_a_code) == {"code": 1005, "reason": by_client}
     assert await end_of(strict_service, close_in_words) == {"code": 4_321, "reason": by_client}
     steps = strict_service.counts() - counts
-    assert steps["ws_connections_closed_total 1006"] == 2
-    assert steps["ws_connections_closed_total 1005"] == 1
+    assert steps["ws_connections_closed_total client 1006"] == 2
+    assert steps["ws_connections_closed_total client 1005"] == 1
 
 
 @pytest.mark.parametrize(

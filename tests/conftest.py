@@ -34,8 +34,8 @@ def baked(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Baker:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return twice the number of cores: the projects' own tests mostly wait."""
-    return 2 * (os.cpu_count() or 1)
+    """Return three times the number of cores: the projects' own tests mostly wait."""
+    return 3 * (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

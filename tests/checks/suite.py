@@ -1,7 +1,7 @@
 """The project's own tests pass, all of them.
 
-The slow ones are about Redis and what may happen to it, whoever the clients are. So they run with
-every combination of the other options, but with one kind of authentication.
+Some are about what lies below authentication: the process, HTTP, frames, Redis and what may happen
+to it. These run with every combination of the other options, but with one kind of authentication.
 """
 
 import subprocess
@@ -15,6 +15,19 @@ from tests.venv import venv_bin
 
 FULL = "jwt"
 
+BELOW_AUTHENTICATION = (
+    "test_autobahn.py",
+    "test_bench.py",
+    "test_chaos.py",
+    "test_frame.py",
+    "test_fuzz.py",
+    "test_http_uvicorn.py",
+    "test_leaks.py",
+    "test_server.py",
+    "test_wire*.py",
+    "test_[!a]*_redis.py",
+)
+
 TIMEOUT_S = 600
 
 
@@ -25,8 +38,9 @@ def check_suite(project: Project) -> None:
         report = Path(directory, "report.xml")
         command: list[str | Path] = [
             *(venv_bin(project) / "python", "-m", "pytest", "--quiet", f"--junitxml={report}"),
-            *([] if FULL in project.combination.options else ["-m", "not slow"]),
         ]
+        if FULL not in project.combination.options:
+            command += [f"--ignore-glob=tests/{name}" for name in BELOW_AUTHENTICATION]
         try:
             done = run(command, copy.root, timeout_s=TIMEOUT_S)
         except subprocess.TimeoutExpired as late:

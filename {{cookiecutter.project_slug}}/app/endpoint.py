@@ -40,12 +40,10 @@ from .protocol import (
     Welcome,
 )
 from .service import Service
-from .wire import Wire, connect_wire
+from .wire import Event, Wire, connect_wire
 
 LEAVE_GRACE_S = 0.5
 """How long what a peer has sent may still be handled after it has gone."""
-
-GONE = ClientClose(NO_STATUS, "closed by the client")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -161,7 +159,9 @@ class Session:
 
     def _interrupt(self) -> None:
         if self._connection is not None:
-            self._connection.lost(GONE)
+            for event in self._wire.take():
+                if event["type"] == "websocket.disconnect":
+                    self._connection.lost(_end_of(event))
         self._leave()
         self._guard.end()
 
@@ -271,10 +271,7 @@ class Session:
                     if connection.closed is None:
                         unanswered = await dispatcher.dispatch(service, connection, text)
                 elif event["type"] == "websocket.disconnect":
-                    code = int(event.get("code") or NO_STATUS)  # the library's are of an enum
-                    # Not the event's reason, which may be the client's text.
-                    cause = event.get("cause", "closed by the client")
-                    connection.lost(ClientClose(code, cause))
+                    connection.lost(_end_of(event))
                 else:
                     connection.close(UNSUPPORTED_DATA)
                 handled += 1
@@ -315,6 +312,12 @@ class Session:
             limits=settings.limits(),
             expires_at=connection.identity.expires_at,
         )
+
+
+def _end_of(event: Event) -> ClientClose:
+    # Not the event's reason, which may be the client's text. The library's codes are of an enum.
+    code = int(event.get("code") or NO_STATUS)
+    return ClientClose(code, event.get("cause", "closed by the client"))
 
 
 async def _settled(future: asyncio.Future[object]) -> None:

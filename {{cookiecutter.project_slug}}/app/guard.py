@@ -47,7 +47,7 @@ class Guard:
 
     def end(self) -> None:
         """Cancel the call that waits just now, since its connection has ended."""
-        if self._deadline is not None:
+        if self._deadline is not None and not self._deadline.expired():
             self._ended = True
             self._deadline.reschedule(asyncio.get_running_loop().time())
 

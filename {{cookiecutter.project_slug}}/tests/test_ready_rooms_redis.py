@@ -64,7 +64,9 @@ async def test_rooms_of_two_services_that_share_a_redis_have_nothing_in_common(
 
 
 async def test_all_of_a_burst_of_joins_are_served(valkey: Valkey, redis: Redis) -> None:
-    settings = settings_for(valkey, max_connections_per_address=2 * BURST)
+    settings = settings_for(
+        valkey, max_connections_per_address=2 * BURST, max_connections_per_user=2 * BURST
+    )
     async with run_service(settings) as live:
         await wait_until(healthy(live))
         clients = [await live.connect(f"user-{number}") for number in range(100)]

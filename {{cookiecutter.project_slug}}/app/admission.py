@@ -1,5 +1,6 @@
 """Who may come in, before anything is known of them: how many, from where, and how fast."""
 
+from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
@@ -42,8 +43,9 @@ class Admission:
         self._taken = 0
         self._taken_from: dict[str, int] = {}
         self._handshakes_until = 0.0
-        # By network; those that have passed are forgotten. The one that changed last is the last.
-        self._handshakes_from_until: dict[str, float] = {}
+        # By network, the one that changed last at the end; those that have passed are forgotten.
+        # Unlike a dict, it finds its first item at once after many before that were removed.
+        self._handshakes_from_until: OrderedDict[str, float] = OrderedDict()
 
     def check_network(self, network: str | None) -> None:
         """Count a handshake from this network, null if the server cannot tell.
@@ -65,9 +67,9 @@ class Admission:
         until = max(self._handshakes_from_until.get(network, now), now)
         if until - now >= BURST_S:
             raise TooManyHandshakesFromAddress
-        self._handshakes_from_until.pop(network, None)
         interval_s = 1 / self._settings.max_handshakes_per_s_per_address
         self._handshakes_from_until[network] = until + interval_s
+        self._handshakes_from_until.move_to_end(network)
 
     def _forget_until(self, now: float) -> None:
         # Each call adds at most one, so what is forgotten costs no more in the long run.
@@ -82,7 +84,7 @@ class Admission:
         """Whether nobody has a place."""
         return self._taken == 0
 
-    def enter(self, network: str | None) -> None:
+    def enter(self, network: str | None) -> "Place":
         """Take a place, for a client from this network.
 
         Raises:
@@ -100,11 +102,29 @@ class Admission:
         self._taken += 1
         if network is not None:
             self._taken_from[network] = self._taken_from.get(network, 0) + 1
+        return Place(self, network)
 
-    def leave(self, network: str | None) -> None:
-        """Give a place back that was taken."""
+    def give_back(self, network: str | None) -> None:
+        """Take a place back, which `Place.leave` does once."""
         self._taken -= 1
         if network is not None:
             self._taken_from[network] -= 1
             if not self._taken_from[network]:
                 del self._taken_from[network]
+
+
+class Place:
+    """What one client takes of the places, until it leaves."""
+
+    __slots__ = ("_admission", "_network", "is_taken")
+
+    def __init__(self, admission: Admission, network: str | None) -> None:
+        self._admission = admission
+        self._network = network
+        self.is_taken = True
+
+    def leave(self) -> None:
+        """Give the place back. Idempotent."""
+        if self.is_taken:
+            self.is_taken = False
+            self._admission.give_back(self._network)

@@ -4,6 +4,7 @@ A ticket works once, so it may stand in a URL, the one place where every browser
 """
 
 import secrets
+from collections import OrderedDict
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Protocol
@@ -62,13 +63,14 @@ class MemoryTickets:
     """Tickets of a single node."""
 
     def __init__(self) -> None:
-        self._unspent: dict[str, tuple[str, float]] = {}
+        # Unlike a dict, it finds its first item at once after many before that were removed.
+        self._unspent: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     async def put(self, ticket: str, user: str, lifetime_s: int) -> None:
         """Remember a ticket, and forget those that have lapsed: the oldest stand first."""
         now = monotonic()
         while self._unspent and next(iter(self._unspent.values()))[1] <= now:
-            del self._unspent[next(iter(self._unspent))]
+            self._unspent.popitem(last=False)
         self._unspent[ticket] = (user, now + lifetime_s)
 
     async def take(self, ticket: str) -> str | None:

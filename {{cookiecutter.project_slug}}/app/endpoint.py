@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
 from . import protocol
-from .admission import network_of
+from .admission import Place, network_of
 from .auth import Identity
 from .commands import CommandRouter, Dispatcher, Observer
 from .connection import Connection
@@ -89,12 +89,15 @@ class Endpoint:
             # First what tells strangers apart, so that none can use up what the others share.
             service.admission.check_network(network)
             service.origins.check(websocket)
-            service.admission.enter(network)
+            place = service.admission.enter(network)
         except Refused as refusal:
             await self.deny(websocket, refusal)
             return
-        async with connect_wire(websocket, service.settings.close_timeout_s) as wire:
-            await Session(self, websocket, wire, network).run()
+        try:
+            async with connect_wire(websocket, service.settings.close_timeout_s) as wire:
+                await Session(self, websocket, wire, place).run()
+        finally:
+            place.leave()
 
     async def deny(self, websocket: WebSocket, refusal: Refused) -> None:
         """Answer a handshake with an HTTP status."""
@@ -123,23 +126,19 @@ class Session:
         "_connection",
         "_endpoint",
         "_guard",
-        "_has_place",
         "_leave_by",
-        "_network",
+        "_place",
         "_websocket",
         "_wire",
     )
 
-    def __init__(
-        self, endpoint: Endpoint, websocket: WebSocket, wire: Wire, network: str | None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, websocket: WebSocket, wire: Wire, place: Place) -> None:
         self._endpoint = endpoint
         self._websocket = websocket
         self._wire = wire
-        self._network = network
+        self._place = place
         self._guard = Guard()
         self._connection: Connection | None = None
-        self._has_place = True
         self._leave_by: asyncio.TimerHandle | None = None
         wire.when_gone(self._leave_soon)
 
@@ -153,7 +152,7 @@ class Session:
             self._leave()
 
     def _leave_soon(self) -> None:
-        if self._has_place:
+        if self._place.is_taken:
             loop = asyncio.get_running_loop()
             self._leave_by = loop.call_later(LEAVE_GRACE_S, self._interrupt)
 
@@ -173,9 +172,7 @@ class Session:
             if self._connection is not None:
                 self._endpoint.service.forget(self._connection)
         finally:
-            if self._has_place:
-                self._has_place = False
-                self._endpoint.service.admission.leave(self._network)
+            self._place.leave()
 
     async def _admit(self) -> Identity | None:
         websocket = self._websocket

@@ -4,6 +4,7 @@ A backend that got no answer cannot know whether its message went out. It repeat
 the same key, and the service remembers what it has done (IETF draft, httpapi-idempotency-key).
 """
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ class MemoryClaims:
     """The claims of a single node; at the limit, the oldest are forgotten."""
 
     def __init__(self) -> None:
-        self._claims: dict[str, tuple[Claim, float]] = {}
+        # Unlike a dict, it finds its first item at once after many before that were removed.
+        self._claims: OrderedDict[str, tuple[Claim, float]] = OrderedDict()
 
     async def claim(self, key: str, fingerprint: str) -> Claim | None:
         """Take a key that is free."""
@@ -109,7 +111,7 @@ class MemoryClaims:
     def _put(self, key: str, claim: Claim, lifetime_s: float) -> None:
         self._claims.pop(key, None)
         while self._claims and (len(self._claims) >= MOST_KEYS or self._oldest_has_lapsed()):
-            del self._claims[next(iter(self._claims))]
+            self._claims.popitem(last=False)
         self._claims[key] = (claim, monotonic() + lifetime_s)
 
     def _oldest_has_lapsed(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import pytest
+from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
 from app import endpoint, flusher, handlers
@@ -100,6 +101,20 @@ async def test_a_full_house_gets_503_before_the_upgrade() -> None:
         await last.close()
         await wait_until(lambda: len(live.service.manager) == 1)
         assert await live.connect("alice")
+
+
+async def test_a_handshake_that_fails_gives_its_place_back(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(websocket: WebSocket, close_timeout_s: float) -> None:
+        raise RuntimeError
+
+    options = await live.options()
+    monkeypatch.setattr(endpoint, "connect_wire", fail)
+    with pytest.raises(InvalidStatus) as refusal:
+        await Client.open(options)
+    assert refusal.value.response.status_code == 500
+    await wait_until(lambda: live.service.admission.is_empty)
 
 
 @pytest.mark.hostile(27)

@@ -172,7 +172,7 @@ class Dispatcher:
         connection.conduct.errors_in_a_row = 0
         try:
             call = self._handlers[type(command)](service, connection, command)
-            answer = await connection.guard.run(call, self._timeout_s)
+            answer = await connection.guard.run(call)
             if isinstance(answer, Later):
                 if not answer.passed_on.done():
                     self._answer_later(connection, command, answer)
@@ -240,11 +240,15 @@ class Dispatcher:
 
 
 def _answer(connection: Connection, command: Command, answer: Reply | Followed | None) -> None:
-    reply, following = (
-        (answer.reply, answer.frames) if isinstance(answer, Followed) else (answer, ())
-    )
+    following: Sequence[ServerFrame] = ()
+    if isinstance(answer, Followed):
+        reply: Reply | None = answer.reply
+        following = answer.frames
+    else:
+        reply = answer
     if command.id is None and (reply is None or reply.only_with_id):
-        connection.send(*following)
+        if following:
+            connection.send(*following)
         return
     reply = reply or Ok()
     reply.id = command.id

@@ -51,7 +51,7 @@ class Connection:
         self.outbox: list[bytes] = []
         self.closed: Close | None = None
         self.conduct = Conduct(settings)
-        self.guard = Guard()
+        self.guard = Guard(settings.handler_timeout_s)
         self._wire = wire
         self._flusher = flusher
         self._max_unsent_bytes = settings.max_unsent_bytes

@@ -137,7 +137,7 @@ class Session:
         self._websocket = websocket
         self._wire = wire
         self._place = place
-        self._guard = Guard()
+        self._guard = Guard(endpoint.service.settings.handshake_timeout_s)
         self._connection: Connection | None = None
         self._leave_by: asyncio.TimerHandle | None = None
         wire.when_gone(self._leave_soon)
@@ -150,6 +150,7 @@ class Session:
                 await self._live(identity)
         finally:
             self._leave()
+            self._guard.close()
 
     def _leave_soon(self) -> None:
         if self._place.is_taken:
@@ -202,7 +203,7 @@ class Session:
         service = self._endpoint.service
         try:
             call = service.authenticator.authenticate(self._websocket)
-            return await self._guard.run(call, service.settings.handshake_timeout_s)
+            return await self._guard.run(call)
         except (Refused, Rejected, ConnectionEnded):
             raise
         except (TimedOut, OSError) as failure:
@@ -215,6 +216,7 @@ class Session:
     async def _live(self, identity: Identity) -> None:
         endpoint, service = self._endpoint, self._endpoint.service
         connection = Connection(identity, self._wire, service.flusher, service.settings)
+        self._guard.close()
         self._connection, self._guard = connection, connection.guard
         # For every line logged in this connection's task, which ends with it.
         structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)
@@ -278,16 +280,13 @@ class Session:
 
     async def _give_way(self, unanswered: asyncio.Future[object] | None) -> None:
         if unanswered is not None:
-            timeout_s = self._endpoint.service.settings.handler_timeout_s
             with suppress(TimedOut):
-                await self._guard.run(_settled(unanswered), timeout_s)
+                await self._guard.run(_settled(unanswered))
         await self._endpoint.service.flusher.catch_up()
 
     async def _tell(self, observer: Observer, connection: Connection) -> None:
-        service = self._endpoint.service
         try:
-            call = observer(service, connection)
-            await self._guard.run(call, service.settings.handler_timeout_s)
+            await self._guard.run(observer(self._endpoint.service, connection))
         except (Rejected, ConnectionEnded):
             raise
         except Exception:

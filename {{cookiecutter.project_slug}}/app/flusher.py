@@ -26,8 +26,8 @@ FEW = 500
 BURST = 32
 """How many messages of one origin are handled in a row, before everybody else has a turn."""
 
-STALLED_S = 5.0
-"""A flush that is due for longer than this will not happen any more."""
+STALLED_S = 2.0
+"""What is not written in this time will not be written any more."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class Flusher:
         self._slices: deque[tuple[int, Iterator[Flushable]]] = deque()
         self._turn = 0
         self._taken_up = 0
-        self._due_since: float | None = None
+        self._is_due = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -62,18 +62,21 @@ class Flusher:
         """Whether enough was handed out in this turn of the loop."""
         return self.handed_out - self._taken_up >= FULL
 
-    @property
-    def stalled(self) -> bool:
-        """Whether a flush has been due for so long that nobody gets anything any more."""
-        due_since, loop = self._due_since, self._loop
-        return due_since is not None and loop is not None and loop.time() - due_since > STALLED_S
+    async def is_stalled(self) -> bool:
+        """Return whether nobody gets anything any more, which takes some time to find out."""
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await self.catch_up()
+        except TimeoutError:
+            return True
+        return False
 
     def attach(self) -> None:
         """Belong to the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
-    def check_thread(self) -> None:
-        """Let only the event loop's own thread pass.
+    def check_thread(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop, to its own thread only.
 
         Raises:
             WrongThread: this is another one.
@@ -91,6 +94,7 @@ class Flusher:
                 " or call it by `anyio.from_thread.run`"
             )
             raise WrongThread(msg)
+        return running
 
     def waiting(self, source: object, frames: int = 1) -> list[Flushable]:
         """Return the list to which a source adds each connection whose outbox was empty.
@@ -102,11 +106,10 @@ class Flusher:
             WrongThread: this is not the event loop's thread.
 
         """
-        if self._due_since is None:
-            self.check_thread()
-            loop = asyncio.get_running_loop()
+        if not self._is_due:
+            loop = self.check_thread()
             loop.call_soon(loop.call_soon, self._flush)
-            self._due_since = loop.time()
+            self._is_due = True
         self.handed_out += frames
         return self._waiting[source]
 
@@ -116,7 +119,7 @@ class Flusher:
         What others add meanwhile is not waited for.
         """
         await asyncio.sleep(0)
-        if self._due_since is not None:
+        if self._is_due:
             written = asyncio.get_running_loop().create_future()
             self._waiters.append((self._turn + bool(self._waiting), written))
             await written
@@ -127,12 +130,9 @@ class Flusher:
         self._waiting.clear()
         self._taken_up = self.handed_out
         self._flush_slice()
-        loop = asyncio.get_running_loop()
-        if self._slices or self._waiting:
-            loop.call_soon(self._flush)
-            self._due_since = loop.time()
-        else:
-            self._due_since = None
+        self._is_due = bool(self._slices or self._waiting)
+        if self._is_due:
+            asyncio.get_running_loop().call_soon(self._flush)
         if self._waiters:
             self._wake()
 

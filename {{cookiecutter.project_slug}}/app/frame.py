@@ -80,18 +80,15 @@ class FrameScanner:
     It knows whether a frame is unfinished, and whether the close frame has come.
     """
 
-    __slots__ = ("_header", "_left", "closed")
+    __slots__ = ("_header", "_left", "between_frames", "closed")
 
     def __init__(self) -> None:
         self.closed = False
         """Whether a close frame has come, to its last byte. What follows it is not looked at."""
+        self.between_frames = True
+        """Whether no frame is unfinished."""
         self._header = b""  # as far as it has come, until its frame is complete
         self._left: int | None = None  # of mask and payload; null within the header
-
-    @property
-    def between_frames(self) -> bool:
-        """Whether no frame is unfinished."""
-        return not self._header
 
     def scan(self, received: bytes) -> None:
         """Follow the stream by these bytes."""
@@ -108,6 +105,7 @@ class FrameScanner:
             if self._left == 0:
                 self.closed = self._header[0] & OPCODE_BITS == CLOSE_OPCODE
                 self._header, self._left = b"", None
+        self.between_frames = not self._header
 
 
 def _size_after(header: bytes) -> int | None:

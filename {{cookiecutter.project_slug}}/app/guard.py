@@ -5,11 +5,10 @@ deadline, ends with its connection, and fails with an `Exception` or not at all.
 """
 
 import asyncio
-from collections.abc import Coroutine, Generator
-from types import coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from .errors import ConnectionEnded, TeamCodeFailed, TimedOut
+from .errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
 
 T = TypeVar("T")
 
@@ -18,16 +17,24 @@ FAILURES = (Exception, asyncio.CancelledError, SystemExit)
 
 
 class Guard:
-    """Runs the team's code for one connection, one call at a time."""
+    """Runs the team's code for one connection, one call at a time.
 
-    __slots__ = ("_deadline", "_ended")
+    Most calls return at once. So a call only notes its deadline, and one timer serves many calls:
+    it looks at the deadline of the call that runs when it is due.
+    """
 
-    def __init__(self) -> None:
-        self._deadline: asyncio.Timeout | None = None
-        self._ended = False
+    __slots__ = ("_deadline", "_interruption", "_loop", "_task", "_timeout_s", "_timer")
 
-    async def run(self, call: Coroutine[Any, Any, T], timeout_s: float) -> T:
-        """Return the result of a call. One that never waits costs no timer.
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Any] | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._interruption: ServiceError | None = None
+
+    async def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """Return the result of a call.
 
         Raises:
             TimedOut: it did not return in time and was cancelled.
@@ -36,52 +43,45 @@ class Guard:
             Exception: whatever else it raised.
 
         """
+        task = self._task = asyncio.current_task(self._loop)
+        self._deadline = self._loop.time() + self._timeout_s
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._deadline, self._look)
         try:
-            waits_for = call.send(None)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+            return await call
         except (asyncio.CancelledError, SystemExit) as failure:
-            raise TeamCodeFailed from failure
-        return await self._wait(call, waits_for, timeout_s)
+            interruption = self._interruption
+            # What remains of cancellations without this guard's own is the server's wish.
+            if task and task.cancelling() > (interruption is not None):
+                raise
+            raise (interruption or TeamCodeFailed()) from failure
+        finally:
+            self._task = None
+            if self._interruption is not None:
+                self._interruption = None
+                if task:
+                    task.uncancel()
 
     def end(self) -> None:
         """Cancel the call that waits just now, since its connection has ended."""
-        if self._deadline is not None and not self._deadline.expired():
-            self._ended = True
-            self._deadline.reschedule(asyncio.get_running_loop().time())
+        self._interrupt(ConnectionEnded())
 
-    async def _wait(self, call: Coroutine[Any, Any, T], waits_for: Any, timeout_s: float) -> T:
-        task = asyncio.current_task()
-        cancellations = task.cancelling() if task else 0
-        deadline = self._deadline = asyncio.timeout(timeout_s)
-        try:
-            async with deadline:
-                return await _resume(call, waits_for)
-        except TimeoutError:
-            if not deadline.expired():  # a time-out of the call's own
-                raise
-            raise (ConnectionEnded if self._ended else TimedOut) from None
-        except (asyncio.CancelledError, SystemExit) as failure:
-            if task and task.cancelling() > cancellations:  # the server wants the task to end
-                raise
-            raise TeamCodeFailed from failure
-        finally:
-            self._deadline = None
-            self._ended = False
+    def close(self) -> None:
+        """Stop the timer; there will be no more calls."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
+    def _look(self) -> None:
+        self._timer = None
+        if self._task is None:
+            return  # a next call sets the timer again
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._look)
+        else:
+            self._interrupt(TimedOut())
 
-@coroutine
-def _resume(call: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
-    """Go on with a call that has begun to wait."""
-    try:
-        while True:
-            try:
-                yield waits_for
-            except BaseException as failure:
-                waits_for = call.throw(failure)
-            else:
-                waits_for = call.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
+    def _interrupt(self, interruption: ServiceError) -> None:
+        if self._task is not None and self._interruption is None:
+            self._interruption = interruption
+            self._task.cancel()

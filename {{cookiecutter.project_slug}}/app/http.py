@@ -89,7 +89,7 @@ async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
     if service.manager.draining:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         return {"status": "draining"}
-    if service.flusher.stalled:
+    if await service.flusher.is_stalled():
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         return {"status": "nothing is sent any more"}
     if not service.backplane.healthy:

@@ -6,7 +6,7 @@ control frames, fragments and whatever breaks the rules stay with uvicorn and th
 
 import asyncio
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -79,10 +79,12 @@ class Inbox:
         """Return whether nothing waits."""
         return not self._events
 
-    def put_text(self, text: str) -> None:
-        """Add a message."""
-        self.size += len(text)
-        self._put({"type": "websocket.receive", "text": text})
+    def put_texts(self, texts: Iterable[str]) -> None:
+        """Add messages."""
+        for text in texts:
+            self.size += len(text)
+            self._events.append({"type": "websocket.receive", "text": text})
+        self._wake()
 
     def put_nowait(self, event: Event) -> None:
         """Add an event of uvicorn's, which knows an `asyncio.Queue` here."""
@@ -91,11 +93,11 @@ class Inbox:
             self.when_gone(self._gone)
         else:
             self.size += len(event.get("text") or "")
-        self._put(event)
-
-    def _put(self, event: Event) -> None:
         self._events.append(event)
-        if self._reader is not None and not self._reader.done():
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._events and self._reader is not None and not self._reader.done():
             self._reader.set_result(True)
 
     async def get(self) -> Event:
@@ -216,14 +218,18 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Read whole text messages, as long as no frame or message is unfinished."""
         self._received_at = self.loop.time()
-        if (
-            self.conn.state is OPEN
-            and self._scanner.between_frames
-            and self.conn.current_size is None
-        ):
-            data = data[self._read_texts(data) :]
-            if not data:
+        conn = self.conn
+        if conn.state is OPEN and self._scanner.between_frames and conn.current_size is None:
+            texts, size = read_texts(data, self.config.ws_max_size)
+            self._inbox.put_texts(texts)
+            if self._inbox.size >= READ_AHEAD_BYTES:
+                self._pause_reading()
+            if size == len(data):
                 return
+            data = data[size:]
+        self._read_others(data)
+
+    def _read_others(self, data: bytes) -> None:
         if self.handshake_initiated:
             if not self.handshake_complete:
                 self._keep_early(data)
@@ -236,14 +242,6 @@ class FrameProtocol(WebSocketsSansIOProtocol):
                 self.handle_parser_exception()
         if self.close_sent and self._scanner.closed:
             self._end()
-
-    def _read_texts(self, data: bytes) -> int:
-        texts, size = read_texts(data, self.config.ws_max_size)
-        for text in texts:
-            self._inbox.put_text(text)
-        if self._inbox.size >= READ_AHEAD_BYTES:
-            self._pause_reading()
-        return size
 
     def send_receive_event_to_app(self) -> None:
         """Take in a message of several frames, and pause no earlier than for others."""

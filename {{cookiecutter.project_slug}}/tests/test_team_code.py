@@ -463,10 +463,10 @@ async def test_readiness_sees_that_nothing_is_sent_any_more(
         assert (await live.get("/readyz")).status_code == 200
         client = await live.connect()
         with monkeypatch.context() as patch:
-            patch.setattr(flusher, "STALLED_S", 0.0)
+            patch.setattr(flusher, "STALLED_S", 0.05)
             patch.setattr(Flusher, "_flush", lambda flusher: None)
             await client.send(type="ping")
-            await wait_until(lambda: live.service.flusher.stalled)
+            await wait_until(lambda: live.service.flusher._is_due)
             answer = await live.get("/readyz")
         assert (answer.status_code, answer.json()["status"]) == (503, "nothing is sent any more")
 
@@ -485,7 +485,7 @@ async def test_a_wire_that_fails_closes_its_connection_alone() -> None:
 
 
 async def test_a_guard_leaves_cancellations_of_the_server_alone() -> None:
-    waiting = asyncio.create_task(Guard().run(hang(), DEADLINE_S))
+    waiting = asyncio.create_task(Guard(DEADLINE_S).run(hang()))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -498,18 +498,32 @@ async def test_a_time_out_of_the_calls_own_is_not_the_guards() -> None:
             await hang()
 
     with pytest.raises(TimeoutError):
-        await Guard().run(time_out(), DEADLINE_S)
+        await Guard(DEADLINE_S).run(time_out())
     with pytest.raises(TimedOut):
-        await Guard().run(hang(), 0.01)
+        await Guard(0.01).run(hang())
 
 
-async def test_a_guard_hands_on_what_a_call_waits_for() -> None:
-    async def add(numbers: int) -> int:
-        total = 0
-        for number in range(numbers):
-            await asyncio.sleep(0)
-            total += number
-        return total
+async def test_a_timer_of_an_earlier_call_spares_a_later_one() -> None:
+    guard = Guard(DEADLINE_S)
 
-    assert await Guard().run(add(0), DEADLINE_S) == 0
-    assert await Guard().run(add(5), DEADLINE_S) == 10
+    async def have_the_timer_fire() -> str:
+        guard._look()
+        await asyncio.sleep(0)
+        return "in time"
+
+    assert await guard.run(have_the_timer_fire()) == "in time"
+    guard.close()
+
+
+async def test_a_call_that_is_interrupted_leaves_no_cancellation_behind() -> None:
+    async def ignore() -> str:
+        with suppress(asyncio.CancelledError):
+            await hang()
+        return "late"
+
+    guard, task = Guard(0.01), asyncio.current_task()
+    assert await guard.run(ignore()) == "late"
+    with pytest.raises(TimedOut):
+        await guard.run(hang())
+    assert task is not None
+    assert task.cancelling() == 0

@@ -44,6 +44,7 @@ class Guard:
 
         """
         task = self._task = asyncio.current_task(self._loop)
+        cancellations = task.cancelling() if task else 0
         self._deadline = self._loop.time() + self._timeout_s
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._look)
@@ -51,9 +52,8 @@ class Guard:
             return await call
         except (asyncio.CancelledError, SystemExit) as failure:
             interruption = self._interruption
-            # What remains of cancellations without this guard's own is the server's wish.
-            if task and task.cancelling() > (interruption is not None):
-                raise
+            if task and task.cancelling() > cancellations + (interruption is not None):
+                raise  # the server wants the task to end
             raise (interruption or TeamCodeFailed()) from failure
         finally:
             self._task = None

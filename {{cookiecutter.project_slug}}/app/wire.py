@@ -180,7 +180,6 @@ async def connect_wire(websocket: WebSocket, close_timeout_s: float) -> AsyncIte
     """
     extension = websocket.scope.get("extensions", {}).get(EXTENSION)
     if extension is not None:
-        extension["wire"].close_timeout = close_timeout_s
         yield extension["wire"]
         return
     await websocket.receive()  # the event that asks to connect

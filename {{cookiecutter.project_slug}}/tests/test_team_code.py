@@ -21,7 +21,7 @@ from app import flusher, handlers
 from app.auth import Identity
 from app.commands import CommandRouter, Later
 from app.connection import Connection
-from app.errors import Flood, TimedOut, Unauthorized, Unavailable, WrongThread
+from app.errors import Flood, TeamCodeFailed, TimedOut, Unauthorized, Unavailable, WrongThread
 from app.flusher import Flusher
 from app.guard import Guard
 from app.protocol import FLOOD, INTERNAL_ERROR, TRY_AGAIN_LATER, UNAUTHORIZED, Command, Ok
@@ -503,16 +503,39 @@ async def test_a_time_out_of_the_calls_own_is_not_the_guards() -> None:
         await Guard(0.01).run(hang())
 
 
-async def test_a_timer_of_an_earlier_call_spares_a_later_one() -> None:
+async def test_a_timer_of_an_earlier_call_waits_for_the_deadline_of_a_later_one() -> None:
     guard = Guard(DEADLINE_S)
 
-    async def have_the_timer_fire() -> str:
+    async def have_the_timer_fire() -> bool:
+        guard.close()
         guard._look()
         await asyncio.sleep(0)
-        return "in time"
+        return guard._timer is not None
 
-    assert await guard.run(have_the_timer_fire()) == "in time"
+    assert await guard.run(have_the_timer_fire())
     guard.close()
+
+
+async def test_in_a_task_that_the_server_has_cancelled_the_teams_code_still_has_a_deadline() -> None:
+    raised: list[Exception] = []
+
+    async def stop() -> None:
+        try:
+            await hang()
+        finally:
+            for call in (hang, raise_cancelled):
+                guard = Guard(0.01)
+                try:
+                    await guard.run(call())
+                except Exception as failure:
+                    raised.append(failure)
+                guard.close()
+
+    stopping = asyncio.create_task(stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+    assert [type(each) for each in raised] == [TimedOut, TeamCodeFailed]
 
 
 async def test_a_call_that_is_interrupted_leaves_no_cancellation_behind() -> None:

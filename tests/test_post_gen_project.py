@@ -1,4 +1,4 @@
-"""The table of files is right, nobody else's file is removed, and the last words help."""
+"""The table of files is complete, other files stay, and the summary names the next commands."""
 
 import sys
 from pathlib import Path

@@ -50,8 +50,8 @@ class Admission:
     def check_network(self, network: str | None) -> None:
         """Count a handshake from this network, null if the server cannot tell.
 
-        It comes before all that clients share, so that no network can use that up by itself. The
-        refused do not count, or nobody would get in as long as everybody tries.
+        It comes before all that clients share, so that no network can use that up by itself.
+        Refused handshakes do not count: otherwise clients that retry would keep everybody out.
 
         Raises:
             TooManyFromAddress: the network has as many connections as one may have.
@@ -81,7 +81,7 @@ class Admission:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody has a place."""
+        """Whether all places are free."""
         return self._taken == 0
 
     def enter(self, network: str | None) -> "Place":

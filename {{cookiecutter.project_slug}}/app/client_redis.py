@@ -43,7 +43,7 @@ log = structlog.stdlib.get_logger(__name__)
 Commands = Redis | RedisCluster
 Batch = Pipeline | ClusterPipeline
 Attempt = Callable[[Batch, Channel], None]
-"""Adds the commands that a part needs to a pipeline, for keys of a channel that nobody uses."""
+"""Adds the commands that a part needs to a pipeline, for the keys of a channel not in use."""
 
 FAILURES = (RedisError, RedisClusterException, OSError)
 """What Redis and the way to it can raise; a timeout is an `OSError`."""
@@ -122,7 +122,7 @@ class CheckedConnection(AbstractConnection):
 
     async def _is_alive(self) -> bool:
         try:
-            if await self.can_read():  # its end, or an answer that nobody has asked for
+            if await self.can_read():  # the end, or an unsolicited reply
                 return False
             if monotonic() - self._used_at_s > self._idle_s:
                 async with answered_within(self._ping_timeout_s):
@@ -272,9 +272,9 @@ class RedisClient(ABC):
     async def ask(self, *command: Any, repeatable: bool) -> Any:
         """Return the reply to one command, which first waits for its turn.
 
-        As long as Redis answers those in front, that may take any time. Once it does not, whoever
-        waits would only wait in vain. A command that is repeatable is sent again, once, if its
-        connection fails; any other might then be carried out twice.
+        While Redis answers, the wait for a turn has no limit. When it stops answering, all commands
+        that wait fail at once. A repeatable command is sent again, once, if its connection fails;
+        any other command might then be carried out twice.
 
         Raises:
             Unavailable: Redis does not answer in time, or refuses.

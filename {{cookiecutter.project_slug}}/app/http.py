@@ -91,7 +91,7 @@ async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
         return {"status": "draining"}
     if await service.flusher.is_stalled():
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-        return {"status": "nothing is sent any more"}
+        return {"status": "send path stalled"}
     if not service.backplane.healthy:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         return {"status": "backplane lost"}

@@ -456,6 +456,33 @@ async def test_a_thread_can_have_the_event_loop_do_it(live: Live) -> None:
     assert (await client.receive("message"))["data"] == "x"
 
 
+async def answer_of_route(live: Live, call: Callable[[Request], Coroutine[Any, Any, Any]]) -> int:
+    """Return the status of a route of the team's own, which clients call without credentials."""
+    app: Any = live.server.config.app
+    app.add_api_route("/own", call)
+    try:
+        return (await live.get("/own")).status_code
+    finally:
+        app.router.routes.pop()
+
+
+# {% if cookiecutter.auth != "none" %}
+async def test_a_route_can_ask_for_the_same_credentials(live: Live) -> None:
+    async def route(request: Request) -> str:
+        identity = await live.service.authenticator.authenticate(request)
+        return identity.user
+
+    assert await answer_of_route(live, route) == 401
+
+
+# {% endif %}
+async def test_a_route_that_needs_what_is_not_there_answers_503(live: Live) -> None:
+    async def route(request: Request) -> None:
+        raise Unavailable
+
+    assert await answer_of_route(live, route) == 503
+
+
 async def test_readiness_sees_that_nothing_is_sent_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -516,7 +543,7 @@ async def test_a_timer_of_an_earlier_call_waits_for_the_deadline_of_a_later_one(
     guard.close()
 
 
-async def test_in_a_task_that_the_server_has_cancelled_the_teams_code_still_has_a_deadline() -> None:
+async def test_code_in_a_task_that_the_server_has_cancelled_still_has_a_deadline() -> None:
     raised: list[Exception] = []
 
     async def stop() -> None:

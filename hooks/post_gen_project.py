@@ -10,105 +10,78 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
-# Each file is kept only if all the options before it were chosen.
-FILES: dict[tuple[str, ...], tuple[str, ...]] = {
+# Each file, and each directory with all that is in it, is kept only if all the options before it
+# were chosen.
+PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("rooms",): (
-        "app/handlers_rooms.py",
-        "app/history.py",
-        "app/policy_rooms.py",
-        "app/presence.py",
-        "app/rooms.py",
+        "app/realtime/commands/rooms.py",
+        "app/realtime/rooms",
         "bench/scenario_rooms.py",
-        "tests/history_contract.py",
-        "tests/presence_contract.py",
-        "tests/test_handlers_rooms.py",
-        "tests/test_history.py",
-        "tests/test_policy_rooms.py",
-        "tests/test_presence.py",
-        "tests/test_rooms.py",
+        "tests/realtime/commands/test_policy_rooms.py",
+        "tests/realtime/commands/test_rooms.py",
+        "tests/realtime/rooms",
     ),
     ("heartbeat",): (
-        "app/heartbeat.py",
-        "tests/test_heartbeat.py",
+        "app/realtime/heartbeat.py",
+        "tests/realtime/test_heartbeat.py",
     ),
     ("redis",): (
         "Caddyfile",
-        "app/backplane_redis.py",
-        "app/client_redis.py",
-        "app/idempotency_redis.py",
-        "app/pacer_redis.py",
-        "app/project.py",
-        "app/publisher_redis.py",
-        "app/settings_redis.py",
-        "tests/proxy.py",
-        "tests/test_backplane_redis.py",
-        "tests/test_client_redis.py",
-        "tests/test_faults_redis.py",
-        "tests/test_idempotency_redis.py",
-        "tests/test_cluster_redis.py",
-        "tests/test_pacer_redis.py",
-        "tests/test_ready_redis.py",
-        "tests/test_sentinel_redis.py",
-        "tests/valkey.py",
-        "tests/valkey_cluster.py",
+        "app/realtime/redis",
+        "app/realtime/redis_settings.py",
+        "tests/realtime/redis",
     ),
     ("rooms", "redis"): (
-        "app/history_redis.py",
-        "app/presence_redis.py",
-        "app/roster_redis.py",
-        "dev/chaos/__init__.py",
-        "dev/chaos/__main__.py",
-        "dev/chaos/client.py",
-        "dev/chaos/faults.py",
-        "dev/chaos/ledger.py",
-        "dev/chaos/processes.py",
-        "dev/chaos/trial.py",
-        "tests/test_chaos.py",
-        "tests/test_faults_rooms_redis.py",
-        "tests/test_feed_redis.py",
-        "tests/test_cluster_rooms_redis.py",
-        "tests/test_history_redis.py",
-        "tests/test_presence_model_redis.py",
-        "tests/test_presence_redis.py",
-        "tests/test_ready_rooms_redis.py",
+        "app/realtime/redis/history.py",
+        "app/realtime/redis/presence.py",
+        "app/realtime/redis/roster.py",
+        "dev/chaos",
+        "tests/realtime/redis/test_cluster_rooms.py",
+        "tests/realtime/redis/test_faults_rooms.py",
+        "tests/realtime/redis/test_feed.py",
+        "tests/realtime/redis/test_history.py",
+        "tests/realtime/redis/test_presence.py",
+        "tests/realtime/redis/test_presence_model.py",
+        "tests/realtime/redis/test_ready_rooms.py",
+        "tests/realtime/test_chaos.py",
     ),
     ("jwt",): (
-        "app/auth_jwt.py",
-        "app/handlers_jwt.py",
-        "app/jwks.py",
+        "app/realtime/auth/jwks.py",
+        "app/realtime/auth/jwt.py",
+        "app/realtime/commands/refresh.py",
         "dev/credentials_jwt.py",
-        "tests/issuer.py",
-        "tests/test_auth_jwt.py",
-        "tests/test_jwks.py",
+        "tests/realtime/auth/issuer.py",
+        "tests/realtime/auth/test_jwks.py",
+        "tests/realtime/auth/test_jwt.py",
     ),
     ("ticket",): (
-        "app/auth_ticket.py",
-        "app/http_tickets.py",
+        "app/realtime/auth/ticket.py",
+        "app/realtime/http/tickets.py",
         "dev/credentials_ticket.py",
-        "tests/test_auth_ticket.py",
+        "tests/realtime/auth/test_ticket.py",
     ),
     ("ticket", "redis"): (
-        "app/auth_ticket_redis.py",
-        "tests/test_auth_ticket_redis.py",
+        "app/realtime/redis/tickets.py",
+        "tests/realtime/redis/test_tickets.py",
     ),
     ("session",): (
-        "app/auth_session.py",
-        "app/http_login.py",
+        "app/realtime/auth/session.py",
+        "app/realtime/http/login.py",
         "dev/credentials_session.py",
-        "tests/test_auth_session.py",
-        "tests/test_http_login.py",
+        "tests/realtime/auth/test_session.py",
+        "tests/realtime/http/test_login.py",
     ),
     ("api_key",): (
-        "app/auth_api_key.py",
+        "app/realtime/auth/api_key.py",
         "dev/credentials_api_key.py",
-        "tests/test_auth_api_key.py",
+        "tests/realtime/auth/test_api_key.py",
     ),
     ("none",): (
-        "app/auth_none.py",
+        "app/realtime/auth/guest.py",
         "dev/credentials_none.py",
-        "tests/test_auth_none.py",
+        "tests/realtime/auth/test_guest.py",
     ),
 }
 
@@ -144,20 +117,36 @@ def remove_unchosen(project: Path, chosen: set[str], before: dict[str, int]) -> 
         SystemExit: the table names a file that the template does not have.
 
     """
-    missing = [path for paths in FILES.values() for path in paths if not (project / path).is_file()]
+    missing = [path for paths in PATHS.values() for path in paths if not (project / path).exists()]
     if missing:
         sys.exit(f"error: hooks/post_gen_project.py names missing files: {', '.join(missing)}")
+    unchosen = {
+        file
+        for options, paths in PATHS.items()
+        if not chosen.issuperset(options)
+        for path in paths
+        for file in files_of(project / path)
+    }
     kept = []
-    for options, paths in FILES.items():
-        for path in () if chosen.issuperset(options) else map(project.joinpath, paths):
-            name = path.relative_to(project).as_posix()
-            if before.get(name) == path.lstat().st_mtime_ns:
-                kept.append(name)
-                continue
-            path.unlink()
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
+    for file in sorted(unchosen):
+        name = file.relative_to(project).as_posix()
+        if before.get(name) == file.lstat().st_mtime_ns:
+            kept.append(name)
+            continue
+        file.unlink()
+        for directory in file.parents:
+            if directory == project or any(directory.iterdir()):
+                break
+            directory.rmdir()
     return kept
+
+
+def files_of(path: Path) -> Iterator[Path]:
+    """Yield the file, or all files of the directory."""
+    if path.is_dir():
+        yield from (each for each in path.rglob("*") if not each.is_dir())
+    else:
+        yield path
 
 
 def summary(answers: dict[str, Any]) -> str:

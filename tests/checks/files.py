@@ -5,46 +5,37 @@ from pathlib import Path
 from tests.combination import OPTIONS, TEMPLATE
 from tests.project import PROJECT_DIRECTORY, WORKING_FILES, Project
 
-# A file is of the options that its name tells (auth_ticket_redis.py); these tell it otherwise.
+# A file is of the options that the names of its directories and its own tell
+# (`redis/test_tickets.py`). These tell it otherwise.
 EXCEPTIONS: dict[str, set[str]] = {
     "Caddyfile": {"redis"},
-    "app/history.py": {"rooms"},
-    "app/history_redis.py": {"rooms", "redis"},
-    "app/http_login.py": {"session"},
-    "app/http_tickets.py": {"ticket"},
-    "app/jwks.py": {"jwt"},
-    "app/presence.py": {"rooms"},
-    "app/presence_redis.py": {"rooms", "redis"},
-    "app/project.py": {"redis"},
-    "app/roster_redis.py": {"rooms", "redis"},
-    "dev/chaos/__init__.py": {"rooms", "redis"},
-    "dev/chaos/__main__.py": {"rooms", "redis"},
-    "dev/chaos/client.py": {"rooms", "redis"},
-    "dev/chaos/faults.py": {"rooms", "redis"},
-    "dev/chaos/ledger.py": {"rooms", "redis"},
-    "dev/chaos/processes.py": {"rooms", "redis"},
-    "dev/chaos/trial.py": {"rooms", "redis"},
-    "tests/history_contract.py": {"rooms"},
-    "tests/presence_contract.py": {"rooms"},
-    "tests/proxy.py": {"redis"},
-    "tests/test_chaos.py": {"rooms", "redis"},
-    "tests/test_history.py": {"rooms"},
-    "tests/test_http_login.py": {"session"},
-    "tests/test_feed_redis.py": {"rooms", "redis"},
-    "tests/test_history_redis.py": {"rooms", "redis"},
-    "tests/test_presence.py": {"rooms"},
-    "tests/test_presence_model_redis.py": {"rooms", "redis"},
-    "tests/test_presence_redis.py": {"rooms", "redis"},
-    "tests/issuer.py": {"jwt"},
-    "tests/test_jwks.py": {"jwt"},
-    "tests/valkey.py": {"redis"},
-    "tests/valkey_cluster.py": {"redis"},
+    "app/realtime/auth/guest.py": {"none"},
+    "app/realtime/auth/jwks.py": {"jwt"},
+    "app/realtime/commands/refresh.py": {"jwt"},
+    "app/realtime/http/login.py": {"session"},
+    "app/realtime/http/tickets.py": {"ticket"},
+    "app/realtime/redis/history.py": {"rooms", "redis"},
+    "app/realtime/redis/presence.py": {"rooms", "redis"},
+    "app/realtime/redis/roster.py": {"rooms", "redis"},
+    "app/realtime/redis/tickets.py": {"ticket", "redis"},
+    "tests/realtime/auth/issuer.py": {"jwt"},
+    "tests/realtime/auth/test_guest.py": {"none"},
+    "tests/realtime/auth/test_jwks.py": {"jwt"},
+    "tests/realtime/http/test_login.py": {"session"},
+    "tests/realtime/redis/test_feed.py": {"rooms", "redis"},
+    "tests/realtime/redis/test_history.py": {"rooms", "redis"},
+    "tests/realtime/redis/test_presence.py": {"rooms", "redis"},
+    "tests/realtime/redis/test_presence_model.py": {"rooms", "redis"},
+    "tests/realtime/redis/test_tickets.py": {"ticket", "redis"},
+    "tests/realtime/test_chaos.py": {"rooms", "redis"},
 }
 
 
 def needed_options(path: Path) -> set[str]:
     """Return the options without which a file of the template is of no use."""
-    words = f"_{path.stem}_"
+    if "chaos" in path.parts:
+        return {"rooms", "redis"}
+    words = "_".join(["", *path.with_suffix("").parts, ""])
     return EXCEPTIONS.get(path.as_posix()) or {
         option for option in OPTIONS if f"_{option}_" in words
     }

@@ -1,1 +1,1 @@
-"""A real-time service over WebSockets."""
+"""The service: your files, and the engine in `app.realtime`."""

@@ -1,6 +1,7 @@
 """Run the service: ``python -m app``."""
 
-from .server import main
+from .main import app
+from .realtime import serve
 
 if __name__ == "__main__":
-    main()
+    serve(app)

@@ -1,23 +1,29 @@
-"""Who may send what. Edit these functions: the service asks them before every such message.
+"""Who may do what. The engine asks before it acts for a client; a refusal is ``forbidden``.
 
-They are plain functions, since they stand in the way of every message: a coroutine would cost more
-than what it checks, and one that waits for a database would hold up all that the client sends next.
-So decide by the identity. What has to be known of the user for that belongs into the credentials,
-where `identity.claims` has it from. A refusal is answered by `forbidden`; the connection stays.
+Write a rule with ``def``, or with ``async def`` if it has to wait, for a database say.
 """
 
-from .auth import Identity
-from .settings import Settings
+from . import realtime
+from .resources import Connection, Service
 
 
-def can_send(identity: Identity, to: str) -> bool:
-    """Return whether the user may send to all connections of the user ``to``: to anybody."""
-    return True
+class Policy(realtime.Policy[Service, Connection]):
+    """The rules of this service."""
 
+    def can_send(self, service: Service, connection: Connection, to: str) -> bool:
+        """Return whether the user may send to all connections of the user ``to``: anybody may."""
+        return True
 
-def can_broadcast(identity: Identity, settings: Settings) -> bool:
-    """Return whether the user may send to everybody at once: nobody, unless a setting says so.
+    def can_broadcast(self, service: Service, connection: Connection) -> bool:
+        """Return whether the user may send to everybody: only with ``CLIENTS_MAY_BROADCAST``."""
+        return service.settings.clients_may_broadcast
 
-    One message costs as much as there are connections, and nobody has asked for it.
-    """
-    return settings.clients_may_broadcast
+    # {% if cookiecutter.rooms %}
+    def can_join(self, service: Service, connection: Connection, room: str) -> bool:
+        """Return whether the user may enter the room and read its messages: everybody may."""
+        return True
+
+    def can_publish(self, service: Service, connection: Connection, room: str) -> bool:
+        """Return whether the user, a member of the room, may send to it: every member may."""
+        return True
+    # {% endif %}

@@ -11,7 +11,7 @@ from statistics import median
 
 import httpx
 
-from app.main import ServiceSettings
+from app.realtime import RealtimeSettings
 
 from . import SCENARIOS, table
 from .clients import Failure
@@ -112,7 +112,7 @@ def run(options: Namespace) -> None:
 def main() -> None:
     """Prepare this process and run; complain in one line."""
     options = parse(sys.argv[1:])
-    for name in ServiceSettings.model_fields:
+    for name in RealtimeSettings.model_fields:
         os.environ.pop(name.upper(), None)  # which may be set for another service
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     enough = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from app.main import ServiceSettings
+from app.realtime import RealtimeSettings
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
@@ -54,7 +54,7 @@ class Server(NamedTuple):
     port: int
     pid: int
     log: Path
-    settings: ServiceSettings | None = None
+    settings: RealtimeSettings | None = None
 
     def connect_options(self, count: int) -> list[ConnectOptions]:
         """Return options for so many connections, all of one user."""
@@ -73,7 +73,7 @@ class Server(NamedTuple):
         return Failure("\n".join([f"{self.name}: {reason}", *lines[-LAST_LINES:]]))
 
 
-def service_environment(**settings: str) -> tuple[dict[str, str], ServiceSettings]:
+def service_environment(**settings: str) -> tuple[dict[str, str], RealtimeSettings]:
     """Return an environment for ``python -m app`` with fresh secrets, and the settings in it.
 
     Raises:
@@ -83,7 +83,7 @@ def service_environment(**settings: str) -> tuple[dict[str, str], ServiceSetting
     settings = LOAD_SETTINGS | fresh_secrets() | settings
     fields: dict[str, Any] = {name.lower(): value for name, value in settings.items()}
     try:
-        read = ServiceSettings(_env_file=None, **fields)
+        read = RealtimeSettings(_env_file=None, **fields)
     except ValidationError as failure:
         names = ", ".join(str(error["loc"][0]).upper() for error in failure.errors())
         msg = f"{names}: missing or wrong in LOAD_SETTINGS of bench/processes.py"
@@ -112,7 +112,7 @@ def running(
     name: str,
     command: Sequence[str],
     environment: dict[str, str],
-    settings: ServiceSettings | None = None,
+    settings: RealtimeSettings | None = None,
 ) -> Iterator[Server]:
     """Run a server with nothing but this environment, away from the client's processor core.
 

@@ -7,7 +7,7 @@ import sys
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from app.main import ServiceSettings
+from app.settings import Settings
 
 from .connect import connect_options
 
@@ -33,7 +33,7 @@ async def send_lines(connection: ClientConnection) -> None:
 
 async def main(user: str) -> None:
     """Talk to the service that `.env` describes, until the input ends or the service closes."""
-    options = await connect_options(ServiceSettings.load(), user)
+    options = await connect_options(Settings.load(), user)
     async with connect(options.uri, additional_headers=options.headers, proxy=None) as connection:
         printing = asyncio.create_task(print_frames(connection))
         sending = asyncio.create_task(send_lines(connection))

@@ -9,7 +9,8 @@ import sys
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from app.main import ServiceSettings
+from app.realtime import RealtimeSettings
+from app.settings import Settings
 
 from . import credentials
 
@@ -24,7 +25,7 @@ class ConnectOptions:
 
 
 async def connect_options(
-    settings: ServiceSettings, user: str, *, port: int | None = None
+    settings: RealtimeSettings, user: str, *, port: int | None = None
 ) -> ConnectOptions:
     """Return options to connect as the user, to the settings' own port or another."""
     # A wildcard address is where the service listens; nobody can connect to it everywhere.
@@ -38,7 +39,7 @@ async def connect_options(
 
 async def main(user: str) -> None:
     """Print the options for a user."""
-    options = await connect_options(ServiceSettings.load(), user)
+    options = await connect_options(Settings.load(), user)
     print(
         json.dumps(
             {

@@ -3,8 +3,8 @@
 import hmac
 import secrets
 
-from app.auth_api_key import digest
-from app.main import ServiceSettings
+from app.realtime import RealtimeSettings
+from app.realtime.auth.api_key import digest
 
 from .handshake import Handshake
 
@@ -18,7 +18,7 @@ def fresh_secrets() -> dict[str, str]:
     return {"API_KEYS": ",".join(entries), "BACKEND_KEY": backend_key}
 
 
-async def credentials(settings: ServiceSettings, http_url: str, user: str) -> Handshake:
+async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
     """Return a handshake that the service at this URL accepts as the user's."""
     backend_key = settings.backend_key.get_secret_value() if settings.backend_key else ""
     return Handshake(headers={"X-API-Key": _derive(backend_key, user)})

@@ -6,8 +6,8 @@ import time
 
 import jwt
 
-from app.auth_jwt import SYMMETRIC
-from app.main import ServiceSettings
+from app.realtime import RealtimeSettings
+from app.realtime.auth.jwt import SYMMETRIC
 
 from .handshake import Handshake
 
@@ -22,7 +22,7 @@ def fresh_secrets() -> dict[str, str]:
     }
 
 
-async def credentials(settings: ServiceSettings, http_url: str, user: str) -> Handshake:
+async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
     """Return a handshake that the service at this URL accepts as the user's.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import secrets
 
-from app.main import ServiceSettings
+from app.realtime import RealtimeSettings
 
 from .handshake import Handshake
 
@@ -12,6 +12,6 @@ def fresh_secrets() -> dict[str, str]:
     return {"BACKEND_KEY": secrets.token_urlsafe(32)}
 
 
-async def credentials(settings: ServiceSettings, http_url: str, user: str) -> Handshake:
+async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
     """Return the handshake of a guest, whose name the service chooses."""
     return Handshake()

@@ -2,8 +2,8 @@
 
 import secrets
 
-from app.auth_session import SessionAuthenticator
-from app.main import ServiceSettings
+from app.realtime import RealtimeSettings
+from app.realtime.auth.session import SessionAuthenticator
 
 from .handshake import Handshake
 
@@ -16,7 +16,7 @@ def fresh_secrets() -> dict[str, str]:
     }
 
 
-async def credentials(settings: ServiceSettings, http_url: str, user: str) -> Handshake:
+async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
     """Return a handshake that the service at this URL accepts as the user's."""
     cookie = SessionAuthenticator(settings).sign({"user": user})
     headers = {"Cookie": f"{settings.session_cookie}={cookie}"}

@@ -5,7 +5,7 @@ import ssl
 
 import httpx
 
-from app.main import ServiceSettings
+from app.realtime import RealtimeSettings
 
 from .handshake import Handshake
 
@@ -18,7 +18,7 @@ def fresh_secrets() -> dict[str, str]:
     return {"BACKEND_KEY": secrets.token_urlsafe(32)}
 
 
-async def credentials(settings: ServiceSettings, http_url: str, user: str) -> Handshake:
+async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
     """Return a handshake that the service at this URL accepts as the user's, once."""
     key = settings.backend_key.get_secret_value()
     headers = {"Authorization": f"Bearer {key}"}

@@ -1,21 +1,12 @@
-"""What all tests share: an event loop, a service with default settings, a look for leftovers."""
+"""What all tests share: an event loop, and no settings but those that a test makes."""
 
-import asyncio
 import os
-from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
 
-from app.main import ServiceSettings
+from app.realtime import RealtimeSettings
 
-from . import policies
-from .hostile import MARK, numbers, results
-from .live import Live, leftovers, run_service, wait_until
-
-policies.install()
-
-for name in ServiceSettings.model_fields:
+for name in RealtimeSettings.model_fields:
     os.environ.pop(name.upper(), None)
 
 
@@ -25,64 +16,6 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
 
 
-@pytest.fixture(scope="session")
-async def shared_service() -> AsyncIterator[Live]:
-    """Run a service with default settings for the whole session."""
-    async with run_service() as live:
-        yield live
-
-
-@pytest.fixture
-async def live(shared_service: Live) -> AsyncIterator[Live]:
-    """Return the shared service, without connections before and after the test."""
-    assert len(shared_service.service.manager) == 0
-    yield shared_service
-    await shared_service.close_clients()
-    await wait_until(lambda: len(shared_service.service.manager) == 0)
-
-
-@pytest.fixture(autouse=True)
-async def nothing_is_left(anyio_backend: object) -> AsyncIterator[None]:
-    """Wait until all that came with the test is gone, sockets and tasks of the service among it.
-
-    All tests run in one task. A `TaskGroup` that fails in it would have every later timeout there
-    misbehave before Python 3.11.3, so such a test needs a task of its own.
-    """
-    before = leftovers()
-    yield
-    task = asyncio.current_task()
-    assert task is not None
-    spoiled = task.cancelling()
-    for _ in range(spoiled):  # or the tests behind this one would fail as well
-        task.uncancel()
-    await wait_until(lambda: leftovers() <= before)
-    assert not spoiled
-
-
 def pytest_xdist_auto_num_workers() -> int:
     """Return twice the number of cores: tests wait more than they compute."""
     return 2 * (os.cpu_count() or 1)
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Have the report tell which hostile cases the test is about."""
-    item.user_properties += [(MARK, number) for number in numbers(item)]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what became of each hostile case."""
-    reports = [
-        report
-        for category in ("passed", "failed", "skipped", "error")
-        for report in terminalreporter.getreports(category)
-        if isinstance(report, pytest.TestReport)
-    ]
-    words = Counter[str]()
-    for word, case in results(reports):
-        if not words:
-            terminalreporter.section("hostile cases, see tests/hostile.md")
-        words[word] += 1
-        if terminalreporter.verbosity >= 0 or word == "failed":
-            terminalreporter.line(f"{case.number:2} {word:7} {case.comes}: {case.done}")
-    if words:
-        terminalreporter.line(", ".join(f"{number} {word}" for word, number in words.items()))

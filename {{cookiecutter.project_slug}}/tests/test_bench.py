@@ -24,7 +24,7 @@ from bench.clients import STAMP, Client, Clients, Failure, frame
 from bench.processes import Server, run_bare_loop, running
 from bench.scenarios import BROADCAST, PING, Outcome, Scenario, echo, latency
 
-from .live import Live, wait_until
+from .realtime.live import Live, wait_until
 
 SIZES = [125, 126, 127, 65_535, 65_536]
 NOWHERE = Path(os.devnull)

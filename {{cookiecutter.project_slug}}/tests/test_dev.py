@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.main import ServiceSettings
+from app.settings import Settings
 from dev import env, fresh_secrets
 
 PROJECT = Path(__file__).parent.parent
@@ -21,7 +21,7 @@ def test_the_first_env_file_has_fresh_secrets_and_starts_the_service(
     env.main()
     env_file = tmp_path / ".env"
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
-    assert ServiceSettings.load().environment == "development"
+    assert Settings.load().environment == "development"
     content = env_file.read_text(encoding="utf-8")
     with pytest.raises(SystemExit, match="exists already"):
         env.main()
@@ -31,7 +31,7 @@ def test_the_first_env_file_has_fresh_secrets_and_starts_the_service(
 def test_the_example_names_every_setting_and_its_default() -> None:
     example = (PROJECT / ".env.example").read_text(encoding="utf-8")
     named = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", example, re.MULTILINE))
-    fields = {name.upper(): field for name, field in ServiceSettings.model_fields.items()}
+    fields = {name.upper(): field for name, field in Settings.model_fields.items()}
     assert set(named) == set(fields)
     shown = dict(re.findall(r"^#([A-Z_]+)=(.*)$", example, re.MULTILINE))
     for name, value in shown.items():

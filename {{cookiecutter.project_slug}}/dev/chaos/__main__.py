@@ -11,7 +11,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 from tempfile import TemporaryDirectory
 
-from app.main import ServiceSettings
+from app.realtime import RealtimeSettings
 from bench.clients import Failure
 
 from .ledger import Totals
@@ -102,7 +102,7 @@ async def run(options: Namespace) -> Totals:
 def main() -> None:
     """Prepare this process and run; complain in one line."""
     options = parse(sys.argv[1:])
-    for name in ServiceSettings.model_fields:
+    for name in RealtimeSettings.model_fields:
         os.environ.pop(name.upper(), None)  # which may be set for another service
     try:
         totals = asyncio.run(run(options))

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
-from app.history import Position
+from app.realtime.rooms.history import Position
 from bench.clients import Failure
 from dev.connect import ConnectOptions
 

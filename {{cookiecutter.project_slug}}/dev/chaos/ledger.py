@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import count
 from typing import NamedTuple
 
-from app.history import Position
+from app.realtime.rooms.history import Position
 
 
 class Message:

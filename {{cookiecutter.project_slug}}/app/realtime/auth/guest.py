@@ -1,0 +1,31 @@
+"""No authentication: each connection is a guest with a name of its own."""
+
+import secrets
+
+import structlog
+from starlette.requests import HTTPConnection
+
+from ..fields import SettingsPart
+from .identity import Authenticator, Identity
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class AuthSettings(SettingsPart):
+    """Guests have no credentials: there is nothing to set."""
+
+
+class GuestAuthenticator(Authenticator):
+    """Lets everybody in."""
+
+    def __init__(self, settings: AuthSettings) -> None:
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Warn in production."""
+        if self._settings.environment != "development":
+            log.warning("anybody can connect: this service has no authentication")
+
+    async def authenticate(self, handshake: HTTPConnection) -> Identity:
+        """Return a new guest."""
+        return Identity(f"guest-{secrets.token_hex(8)}")

@@ -1,0 +1,201 @@
+"""The public keys that the issuer of tokens publishes: its JWK Set (RFC 7517), fetched and kept.
+
+PyJWT has a client for that, but it forgets old keys while the issuer is down, asks a failing issuer
+again for every unknown key, holds up the known ones meanwhile, and reads without limit. Here one
+task fetches, never more often than is allowed, and handshakes look at what it has. Only one that
+needs a key which is not there waits, and not for long.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Annotated, Literal, get_args
+
+import httpx
+import jwt
+import structlog
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError
+
+from ..errors import AuthenticatorDown, Unauthorized
+
+Algorithm = Literal["RS256", "ES256", "EdDSA"]
+ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
+
+MAX_SET_BYTES = 262_144
+MAX_KEYS = 100
+
+RSA_BITS = range(2048, 8193)
+"""At least what RFC 7518 §3.3 demands, at most what takes no time to check."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+# Both log each request, with its whole address or its headers; the lines here will do.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+
+def _check_verifies(operations: list[str]) -> list[str]:
+    if "verify" not in operations:
+        msg = "the key is for something else"
+        raise ValueError(msg)
+    return operations
+
+
+class Jwk(BaseModel):
+    """What is asked of a key, by RFC 7517 §4: a name, and that it checks signatures in public."""
+
+    kid: str
+    kty: Literal["RSA", "EC", "OKP"]
+    use: Literal["sig"] = "sig"
+    key_ops: Annotated[list[str], AfterValidator(_check_verifies)] = ["verify"]
+    alg: Algorithm | None = None
+    # The private part, with which everybody could sign.
+    d: None = None
+
+
+class Jwks(BaseModel):
+    """A set. Issuers publish keys for other uses in it, too, so each is looked at by itself."""
+
+    keys: Annotated[list[dict[str, JsonValue]], Field(max_length=MAX_KEYS)]
+
+
+class BadKeys(Exception):
+    """The answer is not what an issuer should say."""
+
+
+def read_keys(body: bytes) -> dict[str, jwt.PyJWK]:
+    """Return the usable keys of a set by their ids.
+
+    Raises:
+        BadKeys: it is no JWK Set, or has no usable key.
+
+    """
+    try:
+        published = Jwks.model_validate_json(body).keys
+    except ValidationError:
+        msg = "the answer is no JWK Set"
+        raise BadKeys(msg) from None
+    keys = {}
+    for fields in published:
+        with suppress(ValidationError, jwt.PyJWTError):
+            key_id = Jwk.model_validate(fields).kid
+            keys[key_id] = _read_key(fields)
+    if not keys:
+        msg = "the JWK Set has no usable key"
+        raise BadKeys(msg)
+    return keys
+
+
+def _read_key(fields: dict[str, JsonValue]) -> jwt.PyJWK:
+    key = jwt.PyJWK(fields)
+    key.Algorithm.prepare_key(key.key)  # which looks at the curve
+    if key.algorithm_name not in ALGORITHMS:
+        raise jwt.InvalidKeyError
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size not in RSA_BITS:
+        raise jwt.InvalidKeyError
+    return key
+
+
+class JwkSet:
+    """The keys as they were fetched last. They outlive any failure to fetch them again."""
+
+    algorithms = ALGORITHMS
+
+    def __init__(self, url: str, *, max_age_s: float, cooldown_s: float, timeout_s: float) -> None:
+        self._url = url
+        self._max_age_s = max_age_s
+        self._cooldown_s = cooldown_s
+        self._timeout_s = timeout_s
+        self._tls = httpx.create_ssl_context()
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._wanted = asyncio.Event()
+        self._fetched = asyncio.Event()
+        self._succeeded = False
+        self._resting = False
+
+    async def find(self, token: str) -> jwt.PyJWK:
+        """Return the key whose id is in the token's header, after a look at the issuer if need be.
+
+        Raises:
+            Unauthorized: the issuer has no such key, or the token names none.
+            AuthenticatorDown: the issuer does not answer, or was asked only just now.
+            InvalidTokenError: the header cannot be read.
+
+        """
+        key_id = jwt.get_unverified_header(token).get("kid")
+        if key_id is None:
+            msg = "the token names no key"
+            raise Unauthorized(msg)
+        if key_id not in self._keys:
+            await self._refresh()
+        try:
+            return self._keys[key_id]
+        except KeyError:
+            msg = "unknown key"
+            raise Unauthorized(msg) from None
+
+    async def _refresh(self) -> None:
+        if self._resting:
+            msg = "the issuer was asked for keys just now"
+            raise AuthenticatorDown(msg)
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._fetched.wait()
+        except TimeoutError as failure:
+            raise AuthenticatorDown from failure
+        if not self._succeeded:
+            msg = "the keys cannot be fetched"
+            raise AuthenticatorDown(msg)
+
+    async def run(self) -> None:
+        """Fetch at start, when the keys get old, and when an unknown one is wanted."""
+        while True:
+            wanted = self._wanted.is_set()
+            self._succeeded = await self._fetch()
+            self._tell()
+            if wanted or not self._succeeded:
+                self._resting = True
+                await asyncio.sleep(self._cooldown_s)
+                self._resting = False
+            if self._succeeded:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._max_age_s):
+                        await self._wanted.wait()
+
+    def _tell(self) -> None:
+        self._wanted.clear()
+        self._fetched.set()
+        self._fetched = asyncio.Event()
+
+    async def _fetch(self) -> bool:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                self._keys = read_keys(await self._download())
+        except Exception as failure:
+            # Whatever a stranger's server does: the service goes on with what it has.
+            log.warning("keys cannot be fetched", error=f"{type(failure).__name__}: {failure}")
+            return False
+        log.info("keys fetched", keys=len(self._keys))
+        return True
+
+    async def _download(self) -> bytes:
+        timeout_s = self._timeout_s
+        # Compressed, a small answer could become a large one; a redirect could lead anywhere.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        async with (
+            httpx.AsyncClient(verify=self._tls, follow_redirects=False, timeout=timeout_s) as http,
+            http.stream("GET", self._url, headers=headers) as response,
+        ):
+            if response.status_code != HTTPStatus.OK:
+                msg = f"the answer has status {response.status_code}"
+                raise BadKeys(msg)
+            body = b""
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_SET_BYTES:
+                    msg = f"the answer has more than {MAX_SET_BYTES} bytes"
+                    raise BadKeys(msg)
+            return body

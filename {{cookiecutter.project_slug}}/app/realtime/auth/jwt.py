@@ -1,0 +1,230 @@
+"""Authentication by signed tokens: JSON Web Tokens (RFC 7519), checked to RFC 8725.
+
+The token comes as ``Authorization: Bearer …``, or from a browser as the subprotocol
+``bearer.<token>`` beside ``ws.v1``; in the query only where a setting allows it, since URLs are
+logged and remembered.
+
+It is signed with a secret that this service shares, or with a key that its issuer publishes, see
+`jwks`. A service takes one kind alone (RFC 8725 §3.1): else a public key could pass for a secret.
+"""
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Annotated, Any, Protocol
+
+import jwt
+from jwt.algorithms import HMACAlgorithm
+from jwt.utils import base64url_encode
+from pydantic import (
+    AfterValidator,
+    Field,
+    HttpUrl,
+    NonNegativeFloat,
+    PositiveFloat,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
+from starlette.requests import HTTPConnection
+
+from ..errors import Unauthorized
+from ..fields import Secret, SettingsPart
+from ..protocol import UserName
+from .identity import Authenticator, Identity
+from .jwks import JwkSet
+
+SYMMETRIC = "HS256"
+
+UNREADABLE = (jwt.PyJWTError, ValidationError, ValueError, OverflowError, RecursionError)
+"""All that reading a token can raise: its header is a stranger's JSON, parsed before the check."""
+
+REQUIRED = ["exp", "sub"]
+
+_user_name: TypeAdapter[str] = TypeAdapter(UserName)
+
+
+def _check_url(value: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:
+    if value is None or value.scheme == "https" or info.data.get("environment") == "development":
+        return value
+    if not _is_loopback(value.host or ""):
+        msg = "must start with https://: whoever can change the keys on their way can be anybody"
+        raise ValueError(msg)
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_one_source(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    if value is not None and info.data.get("jwt_jwks_url") is not None:
+        msg = "is set, and so is JWT_JWKS_URL; tokens are signed one way, so leave one of them out"
+        raise ValueError(msg)
+    # A URL that was wrong is no data, and has a line of its own already.
+    if value is None and info.data.get("jwt_jwks_url", ...) is None:
+        msg = "is not set, nor is JWT_JWKS_URL; set one of them"
+        raise ValueError(msg)
+    return value
+
+
+def _check_kind(value: SecretStr | None) -> SecretStr | None:
+    try:
+        if value is not None:
+            HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(value.get_secret_value())
+    except jwt.InvalidKeyError:
+        msg = "is a key or a certificate, which others may know; set a random text"
+        raise ValueError(msg) from None
+    return value
+
+
+class AuthSettings(SettingsPart):
+    """How tokens are verified: with a secret, or with the keys that a URL names."""
+
+    jwt_jwks_url: Annotated[HttpUrl | None, AfterValidator(_check_url)] = None
+    jwt_jwks_max_age_s: PositiveFloat = 300.0
+    jwt_jwks_cooldown_s: PositiveFloat = 10.0
+    jwt_jwks_timeout_s: PositiveFloat = 5.0
+    jwt_secret: Annotated[
+        Secret | None,
+        AfterValidator(_check_one_source),
+        AfterValidator(_check_kind),
+        Field(validate_default=True),
+    ] = None
+    jwt_audience: str | None = None
+    jwt_issuer: str | None = None
+    jwt_leeway_s: NonNegativeFloat = Field(default=10.0, le=300)
+    jwt_allow_query: bool = False
+
+
+class Keys(Protocol):
+    """The keys that tokens may be signed with, and the algorithms that these are for."""
+
+    @property
+    def algorithms(self) -> Sequence[str]:
+        """What tokens may be signed by, whatever they say themselves."""
+
+    async def run(self) -> None:
+        """Keep the keys up to date."""
+
+    async def find(self, token: str) -> jwt.PyJWK:
+        """Return the key that the token says it is signed with.
+
+        Raises:
+            Unauthorized: there is no such key.
+            AuthenticatorDown: there may be one, but it cannot be had just now.
+            InvalidTokenError: the token cannot be read.
+
+        """
+
+
+class CheckedHmac(HMACAlgorithm):
+    """HMAC with a key that the settings have checked.
+
+    PyJWT asks at each token whether the key is a certificate, which takes as long as all the rest.
+    """
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        """Return the key."""
+        return key.encode() if isinstance(key, str) else key
+
+
+class SharedSecret:
+    """One secret, with which the team's backend signs."""
+
+    algorithms = (SYMMETRIC,)
+
+    def __init__(self, secret: SecretStr) -> None:
+        key = secret.get_secret_value().encode()
+        self._key = jwt.PyJWK({"kty": "oct", "k": base64url_encode(key).decode()}, SYMMETRIC)
+        self._key.Algorithm = CheckedHmac(CheckedHmac.SHA256)
+
+    async def run(self) -> None:
+        """Return: a secret does not change."""
+
+    async def find(self, token: str) -> jwt.PyJWK:
+        """Return the secret, which is the key to every token."""
+        return self._key
+
+
+class JwtAuthenticator(Authenticator):
+    """Verifies tokens: one list of algorithms, ``exp`` and ``sub`` required."""
+
+    def __init__(self, settings: AuthSettings) -> None:
+        self._settings = settings
+        self._keys: Keys
+        if settings.jwt_secret is not None:
+            self._keys = SharedSecret(settings.jwt_secret)
+        else:
+            self._keys = JwkSet(
+                str(settings.jwt_jwks_url),
+                max_age_s=settings.jwt_jwks_max_age_s,
+                cooldown_s=settings.jwt_jwks_cooldown_s,
+                timeout_s=settings.jwt_jwks_timeout_s,
+            )
+
+    async def run(self) -> None:
+        """Keep the keys up to date."""
+        await self._keys.run()
+
+    async def authenticate(self, handshake: HTTPConnection) -> Identity:
+        """Return the identity in the handshake's token.
+
+        Raises:
+            Unauthorized: there is no valid token.
+            AuthenticatorDown: the token's key is not known yet.
+
+        """
+        token = self._token(handshake)
+        if not token:
+            msg = "no token"
+            raise Unauthorized(msg)
+        return await self.verify(token)
+
+    async def verify(self, token: str) -> Identity:
+        """Return the identity that the token proves.
+
+        Raises:
+            Unauthorized: the token is malformed, forged, expired, or meant for somebody else.
+            AuthenticatorDown: its key is not known yet.
+
+        """
+        settings = self._settings
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                await self._keys.find(token),
+                algorithms=self._keys.algorithms,
+                audience=settings.jwt_audience,
+                issuer=settings.jwt_issuer,
+                leeway=settings.jwt_leeway_s,
+                # PyJWT demands neither claim by itself.
+                options={"require": REQUIRED},
+            )
+            user = _user_name.validate_python(claims["sub"])
+            expires_at = float(claims["exp"]) + settings.jwt_leeway_s
+        except UNREADABLE as failure:
+            raise Unauthorized(self._explain(failure)) from failure
+        return Identity(user, expires_at=expires_at, claims=claims)
+
+    def _explain(self, failure: Exception) -> str:
+        """Return why a token is refused, in words that repeat nothing of it."""
+        if isinstance(failure, jwt.MissingRequiredClaimError):
+            return f"the token has no {failure.claim}"
+        if isinstance(failure, jwt.InvalidAudienceError) and self._settings.jwt_audience is None:
+            return "the token has an aud, but JWT_AUDIENCE is not set"
+        return type(failure).__name__
+
+    def _token(self, handshake: HTTPConnection) -> str:
+        scheme, _, token = handshake.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip()
+        for subprotocol in handshake.scope.get("subprotocols", ()):  # requests have none
+            if subprotocol.startswith("bearer."):
+                return str(subprotocol).removeprefix("bearer.")
+        if self._settings.jwt_allow_query:
+            return handshake.query_params.get("token", "")
+        return ""

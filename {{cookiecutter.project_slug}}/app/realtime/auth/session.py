@@ -1,0 +1,79 @@
+"""Authentication by session cookie, as Starlette's SessionMiddleware of the same site writes it.
+
+Cookies travel with every request a browser makes, other sites' scripts included: this style
+depends on the origin allow-list, so a handshake without an Origin is refused (OWASP WebSocket
+Security Cheat Sheet, cross-site hijacking).
+"""
+
+import json
+from base64 import b64decode, b64encode
+from typing import Any
+
+from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
+from starlette.requests import HTTPConnection
+
+from ..errors import Unauthorized
+from ..fields import CommaSeparated, Secret, SettingsPart
+from ..protocol import UserName
+from .identity import Authenticator, Identity
+
+FOURTEEN_DAYS_S = 14 * 24 * 60 * 60
+
+_user_name: TypeAdapter[str] = TypeAdapter(UserName)
+
+
+class AuthSettings(SettingsPart):
+    """The same values as the SessionMiddleware's, and the secrets that it had before."""
+
+    session_secret: Secret
+    session_secret_fallbacks: CommaSeparated[Secret] = ()
+    session_cookie: str = Field(default="session", min_length=1)
+    session_max_age_s: PositiveInt = FOURTEEN_DAYS_S
+
+
+class SessionAuthenticator(Authenticator):
+    """Reads ``user`` from the signed cookie."""
+
+    needs_origin = True
+
+    def __init__(self, settings: AuthSettings) -> None:
+        self._settings = settings
+        # From the oldest to the newest; any of them may have signed.
+        secrets = (*settings.session_secret_fallbacks, settings.session_secret)
+        self._signer = TimestampSigner([secret.get_secret_value() for secret in secrets])
+
+    async def authenticate(self, handshake: HTTPConnection) -> Identity:
+        """Return the identity in the handshake's session.
+
+        Raises:
+            Unauthorized: there is no session, it was tampered with, is too old, or names no user.
+
+        """
+        cookie = handshake.cookies.get(self._settings.session_cookie, "")
+        if not cookie:
+            msg = "no cookie"
+            raise Unauthorized(msg)
+        max_age_s = self._settings.session_max_age_s
+        try:
+            payload, signed_at = self._signer.unsign(cookie, max_age_s, return_timestamp=True)
+            session: dict[str, Any] = json.loads(b64decode(payload))
+        except SignatureExpired as failure:
+            msg = "the session is too old"
+            raise Unauthorized(msg) from failure
+        except BadSignature as failure:
+            msg = "bad signature"
+            raise Unauthorized(msg) from failure
+        except ValueError as failure:
+            raise Unauthorized from failure
+        try:
+            user = _user_name.validate_python(session["user"])
+        except (ValidationError, KeyError, TypeError) as failure:
+            msg = "the session names no user"
+            raise Unauthorized(msg) from failure
+        expires_at = signed_at.timestamp() + max_age_s
+        return Identity(user, expires_at=expires_at, claims=session)
+
+    def sign(self, session: dict[str, Any]) -> str:
+        """Return the cookie's value for a session, as the site's middleware makes it."""
+        return self._signer.sign(b64encode(json.dumps(session).encode())).decode()

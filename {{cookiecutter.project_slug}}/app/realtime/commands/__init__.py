@@ -1,0 +1,1 @@
+"""Commands: how they are registered, validated and answered, and the built-in ones."""

@@ -1,0 +1,52 @@
+"""The heartbeat: one sweep over all connections pings the quiet and closes the silent."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+from .connection import Connection
+from .manager import ConnectionManager
+from .protocol import NO_PONG, ServerFrame
+from .settings import RealtimeSettings
+from .wire.frame import text_frame
+
+
+@dataclass(slots=True, kw_only=True)
+class PingFrame(ServerFrame):
+    """Asks for any frame in return."""
+
+    type: Literal["ping"] = "ping"
+
+
+class Heartbeat:
+    """The sweeper. Any bytes from a client count as life, on a clock that cannot jump."""
+
+    def __init__(self, settings: RealtimeSettings, manager: ConnectionManager) -> None:
+        self._interval_s = settings.heartbeat_interval_s
+        self._timeout_s = settings.heartbeat_timeout_s
+        self._manager = manager
+        self._ping = text_frame(PingFrame().encode())
+        self._pinged_at: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Sweep until cancelled, often enough to be late by a fraction of the timeout only."""
+        while True:
+            await asyncio.sleep(min(self._interval_s, self._timeout_s) / 4)
+            self.sweep(asyncio.get_running_loop().time())
+
+    def sweep(self, now: float) -> None:
+        """Ping each connection that was quiet for the interval; close it after the timeout."""
+        pinged_at, self._pinged_at = self._pinged_at, {}
+        for connection in self._manager:
+            asked_at = pinged_at.get(connection.id)
+            if asked_at is None or connection.heard_at >= asked_at:
+                self._ping_if_quiet(connection, now)
+            elif now - asked_at >= self._timeout_s:
+                connection.close(NO_PONG)
+            else:
+                self._pinged_at[connection.id] = asked_at
+
+    def _ping_if_quiet(self, connection: Connection, now: float) -> None:
+        if now - connection.heard_at >= self._interval_s:
+            connection.write(self._ping)
+            self._pinged_at[connection.id] = now

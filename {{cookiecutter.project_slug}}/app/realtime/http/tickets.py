@@ -1,0 +1,35 @@
+"""``POST /tickets``: the team's backend buys a ticket for a user that it knows."""
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
+from pydantic import BaseModel
+
+from ..auth.ticket import Ticket, TicketAuthenticator
+from ..errors import AuthenticatorDown
+from ..protocol import STRICT, UserName
+from .routes import RETRY_SOON, parse, require_backend_key
+
+
+class TicketRequest(BaseModel):
+    """Whom the ticket is for."""
+
+    model_config = STRICT
+
+    user: UserName
+
+
+def tickets_router(authenticator: TicketAuthenticator) -> APIRouter:
+    """Return the router that sells this authenticator's tickets."""
+    router = APIRouter(dependencies=[Depends(require_backend_key)])
+
+    @router.post("/tickets", status_code=status.HTTP_201_CREATED)
+    async def buy(request: Request, response: Response) -> Ticket:
+        """Return a ticket for one connection: ``/ws?ticket=…``."""
+        response.headers["Cache-Control"] = "no-store"
+        wanted = await parse(TicketRequest, request)
+        try:
+            return await authenticator.issue(wanted.user)
+        except AuthenticatorDown as failure:
+            msg = "tickets cannot be stored just now"
+            raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, msg, RETRY_SOON) from failure
+
+    return router

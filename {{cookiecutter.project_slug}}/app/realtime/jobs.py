@@ -1,0 +1,89 @@
+"""Background jobs: coroutines that run beside the connections for as long as the service does.
+
+A job that fails is started again, after a pause that doubles with each failure in a row. A job that
+the service cannot do without is marked essential: when it fails, the process stops with status 1.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+
+import structlog
+
+from .errors import Misconfigured, TeamCodeFailed
+
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 60.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A function to run in the background. It may return when there is nothing left to do."""
+
+    run: Callable[..., Coroutine[None, None, None]]
+    essential: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        function = self.run.func if isinstance(self.run, partial) else self.run
+        return getattr(function, "__qualname__", repr(function))
+
+
+async def keep_running(job: Job, stop_service: Callable[[], None]) -> None:
+    """Run a job, and again when it fails; call ``stop_service`` if an essential one does.
+
+    A job that raises `Misconfigured` stops the service in any case: no waiting will mend that.
+    """
+    pause_s = FIRST_PAUSE_S
+    while True:
+        started_at = monotonic()
+        failure = await _run(job)
+        if failure is None:
+            return
+        misconfigured = _find_misconfigured(failure)
+        if misconfigured or job.essential:
+            stop_service()  # before the log, which may block
+            if misconfigured:
+                log.critical("the service stops", reason=str(misconfigured))
+            else:
+                log.critical("background job failed", job=job.name, exc_info=failure)
+            return
+        if monotonic() - started_at > MAX_PAUSE_S:
+            pause_s = FIRST_PAUSE_S
+        log.error("background job failed", job=job.name, next_try_s=pause_s, exc_info=failure)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+
+async def _run(job: Job) -> BaseException | None:
+    """Run a job once and return how it failed."""
+    # In a task of its own: one that cancels itself does not cancel this one. And before Python
+    # 3.11.3, timeouts misbehave in a task whose group has failed (python/cpython#102815).
+    task = asyncio.create_task(_without_exit(job))
+    try:
+        await asyncio.wait([task])
+    finally:
+        if not task.done():  # the service stops
+            task.cancel()
+            await asyncio.wait([task])
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+
+async def _without_exit(job: Job) -> None:
+    try:
+        await job.run()
+    except SystemExit as failure:
+        raise TeamCodeFailed from failure
+
+
+def _find_misconfigured(failure: BaseException) -> Misconfigured | None:
+    """Return the `Misconfigured` that is the failure, or that a task group has wrapped in one."""
+    if isinstance(failure, BaseExceptionGroup):
+        found = (_find_misconfigured(each) for each in failure.exceptions)
+        return next(filter(None, found), None)
+    return failure if isinstance(failure, Misconfigured) else None

@@ -1,0 +1,1 @@
+"""Redis or Valkey between the nodes: messages, history, presence, and what must be unique."""

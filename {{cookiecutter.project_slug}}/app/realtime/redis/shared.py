@@ -1,0 +1,44 @@
+"""What the nodes of a service share through Redis."""
+
+from collections.abc import Callable
+
+from ..delivery import Flusher
+from ..jobs import Job
+from ..metrics import Metrics
+from ..settings import RealtimeSettings
+from ..shared import Shared
+from .backplane import RedisBackplane
+from .claims import RedisClaims
+from .client import RedisClient
+# {% if cookiecutter.rooms %}
+from .history import RedisHistory
+from .presence import RedisPresence
+# {% endif %}
+
+
+def in_redis(
+    client: RedisClient,
+    settings: RealtimeSettings,
+    metrics: Metrics,
+    flusher: Flusher,
+    after_gap: Callable[[], None],
+) -> Shared:
+    """Return what the nodes need. ``after_gap`` is called when messages may have been lost."""
+    backplane = RedisBackplane(client, settings, metrics, flusher)
+    backplane.after_gap(after_gap)
+    # {% if cookiecutter.rooms %}
+    history = RedisHistory(backplane, settings)
+    presence = RedisPresence(backplane, settings)
+    parts = (backplane, history, presence)
+    # {% else %}
+    parts = (backplane,)
+    # {% endif %}
+    return Shared(
+        backplane=backplane,
+        claims=RedisClaims(client),
+        # {% if cookiecutter.rooms %}
+        history=history,
+        presence=presence,
+        # {% endif %}
+        jobs=[Job(part.run, essential=True) for part in parts],
+    )

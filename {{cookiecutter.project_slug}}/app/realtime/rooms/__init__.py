@@ -1,0 +1,1 @@
+"""Rooms: their members, the history of their messages, and who is present."""

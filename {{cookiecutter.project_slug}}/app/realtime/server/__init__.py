@@ -1,0 +1,1 @@
+"""The process: uvicorn with a WebSocket protocol of our own, logs, and an orderly shutdown."""

@@ -1,0 +1,125 @@
+"""Every setting of the engine, read from the environment and a ``.env`` file, checked at start.
+
+Names carry their unit: ``_s`` for seconds, ``_bytes`` for bytes. `.env.example` explains each.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .auth import AuthSettings
+from .fields import CommaSeparated, Origin, Proxies, Secret
+# {% if cookiecutter.redis %}
+from .redis_settings import RedisSettings
+# {% endif %}
+
+
+# {% if cookiecutter.redis %}
+class RealtimeSettings(AuthSettings, RedisSettings, BaseSettings):
+    # {% else %}
+class RealtimeSettings(AuthSettings, BaseSettings):
+    # {% endif %}
+    """What every service has to decide. `app/settings.py` adds your own."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    # Server
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    max_log_lines_per_s: PositiveInt = 250
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    shutdown_grace_s: int = Field(default=10, ge=2)
+    # Proxies whose X-Forwarded-For is believed
+    forwarded_allow_ips: Proxies = ("127.0.0.1", "::1")
+    # How long a request may take to arrive, and sent data to be acknowledged (0: system default)
+    handshake_timeout_s: PositiveFloat = 10.0
+    tcp_user_timeout_s: NonNegativeFloat = 20.0
+
+    # Who may connect
+    allowed_origins: CommaSeparated[Origin] = ()
+    max_handshakes_per_s: PositiveInt = 200
+    max_handshakes_per_s_per_address: PositiveInt = 100
+    max_connections: PositiveInt = 10_000
+    max_connections_per_address: PositiveInt = 500
+    max_connections_per_user: PositiveInt = 20
+    user_limit_policy: Literal["replace_oldest", "refuse_newest"] = "replace_oldest"
+
+    # What a connection may send, and leave unread
+    clients_may_broadcast: bool = False
+    max_messages_per_s: PositiveInt = 100
+    max_bytes_per_s: PositiveInt = 262_144
+    max_burst_s: PositiveInt = 5
+    max_errors_in_a_row: PositiveInt = 20
+    max_message_bytes: PositiveInt = 65_536
+    max_unsent_bytes: PositiveInt = 1_048_576
+    close_timeout_s: PositiveFloat = 5.0
+    # How long a handler or an observer may take
+    handler_timeout_s: PositiveFloat = 30.0
+
+    # {% if cookiecutter.rooms %}
+    # Rooms, and who is in them
+    max_rooms_per_connection: PositiveInt = 100
+    max_members_for_presence_events: PositiveInt = 100
+    max_members_listed: PositiveInt = 500
+    # {% if cookiecutter.redis %}
+    presence_lease_s: float = Field(default=20.0, ge=1.0, le=3600.0)
+    # {% endif %}
+    # The history of each room; with 0 messages they are only numbered. The total is for the memory
+    # of this process
+    history_messages: int = Field(default=100, ge=0)
+    history_s: PositiveFloat = 300.0
+    history_bytes: PositiveInt = 262_144
+    history_total_bytes: PositiveInt = 67_108_864
+
+    # {% endif %}
+    # {% if cookiecutter.heartbeat %}
+    # The heartbeat: shorter than the minute after which proxies close an idle connection
+    heartbeat_interval_s: PositiveFloat = 25.0
+    heartbeat_timeout_s: PositiveFloat = 10.0
+    # Pings of RFC 6455; off (0), since two heartbeats that close would race
+    ws_ping_interval_s: NonNegativeFloat = 0.0
+    # {% else %}
+    # Pings of RFC 6455, which browsers answer by themselves; 0 sends none
+    ws_ping_interval_s: NonNegativeFloat = 20.0
+    # {% endif %}
+    ws_ping_timeout_s: PositiveFloat = 20.0
+
+    # {% if cookiecutter.auth != "ticket" %}
+    # The key of your backend; without it, its routes are off
+    backend_key: Secret | None = None
+    # {% endif %}
+    # The key of your monitoring; without it, /metrics is off
+    metrics_key: Secret | None = None
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            SystemExit: a setting is missing or wrong; one line for each says how to correct it.
+
+        """
+        try:
+            return cls()
+        except ValidationError as failure:
+            raise SystemExit("\n".join(_explain(failure))) from None
+
+
+def _explain(failure: ValidationError) -> list[str]:
+    lines = []
+    for error in failure.errors(include_url=False, include_input=False, include_context=False):
+        name = str(error["loc"][0]).upper() if error["loc"] else "settings"
+        reason = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "missing":
+            reason = "is not set"
+        elif error["type"] == "extra_forbidden":
+            reason = "is no setting of this service; .env.example lists them all"
+        lines.append(f"error: {name}: {reason}")
+    return lines

@@ -1,0 +1,1 @@
+"""The wire: how a connection reads and writes, whichever server is below it."""

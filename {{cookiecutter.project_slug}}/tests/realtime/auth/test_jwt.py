@@ -1,0 +1,269 @@
+"""Tokens: which are accepted, from where, and what happens when they run out."""
+
+import json
+import time
+from base64 import b64encode
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jwt
+import pytest
+from structlog.testing import capture_logs
+
+from app.realtime import RealtimeSettings
+from app.realtime.auth.jwt import JwtAuthenticator
+from app.realtime.errors import Unauthorized
+from dev.connect import ConnectOptions
+
+from ..live import Live, make_settings, run_service
+from ..test_privacy import PRIVATE, eavesdrop
+from ..test_settings import complaint
+
+SECRET = "the secret of this service, which is long enough for SHA-384"
+OTHER_SECRET = "another secret, which is long enough"
+
+
+def token(settings: RealtimeSettings, **claims: Any) -> str:
+    """Return a good token, but for these claims; null removes one."""
+    merged = {"sub": "alice", "exp": int(time.time()) + 60} | claims
+    present = {name: value for name, value in merged.items() if value is not None}
+    assert settings.jwt_secret is not None
+    return jwt.encode(present, settings.jwt_secret.get_secret_value(), "HS256")
+
+
+def authenticator(settings: RealtimeSettings) -> JwtAuthenticator:
+    assert settings.jwt_secret is not None
+    return JwtAuthenticator(settings)
+
+
+def anonymous(live: Live, query: str = "") -> ConnectOptions:
+    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws{query}", {}, [])
+
+
+async def rejected(live: Live, options: ConnectOptions) -> bool:
+    """Return whether the service closes at once with 4500."""
+    client = await live.connect_with(options, welcomed=False)
+    return await client.closed() == (4500, "unauthorized")
+
+
+async def test_a_token_in_the_authorization_header(live: Live) -> None:
+    options = anonymous(live)
+    options.headers["Authorization"] = f"Bearer {token(live.settings)}"
+    client = await live.connect_with(options)
+    assert client.user == "alice"
+    assert client.welcome["expires_at"] > time.time()
+
+
+async def test_a_token_in_the_subprotocols_is_never_echoed(live: Live) -> None:
+    options = anonymous(live)
+    options.subprotocols.extend(["ws.v1", f"bearer.{token(live.settings)}"])
+    client = await live.connect_with(options)
+    assert client.user == "alice"
+    assert client.connection.subprotocol == "ws.v1"
+
+
+async def test_a_token_in_the_query_needs_a_setting(live: Live) -> None:
+    assert await rejected(live, anonymous(live, f"?token={token(live.settings)}"))
+    async with run_service(make_settings(jwt_allow_query=True)) as lenient:
+        client = await lenient.connect_with(anonymous(lenient, f"?token={token(lenient.settings)}"))
+        assert client.user == "alice"
+
+
+@pytest.mark.hostile(29)
+async def test_bad_credentials_are_told_by_a_close_code_and_leave_no_trace(live: Live) -> None:
+    assert await rejected(live, anonymous(live))
+    options = anonymous(live)
+    options.headers["Authorization"] = "Bearer nonsense"
+    assert await rejected(live, options)
+    options.headers["Authorization"] = "Basic YTpi"
+    assert await rejected(live, options)
+    assert len(live.service.manager) == 0
+
+
+def forged(algorithm: str, key: str) -> str:
+    claims = {"sub": "alice", "exp": int(time.time()) + 60}
+    return jwt.encode(claims, key, algorithm)
+
+
+@pytest.mark.hostile(32, 33, 34, 36, 39)
+async def test_bad_tokens_are_refused() -> None:
+    settings = make_settings(jwt_secret=SECRET)
+    now = int(time.time())
+    bad = {
+        "empty": "",
+        "long": "x" * 10_000,
+        "not ASCII": "ä.ö.ü",
+        "no JSON": "a.b.c",
+        "deep header": b64encode(b"[" * 30_000).decode() + ".b.c",
+        "endless": token(settings, exp=float("inf")),
+        "another secret": forged("HS256", OTHER_SECRET),
+        "another algorithm": forged("HS384", SECRET),
+        "no algorithm": forged("none", ""),
+        "expired": token(settings, exp=now - 60),
+        "not yet valid": token(settings, nbf=now + 60),
+        "without end": token(settings, exp=None),
+        "end is no number": token(settings, exp="soon"),
+        "end is a list": token(settings, exp=[now + 60]),
+        "start is a list": token(settings, nbf=[now]),
+        "without user": token(settings, sub=None),
+        "empty user": token(settings, sub=""),
+        "long user": token(settings, sub="x" * 129),
+        "user is no text": token(settings, sub="\ud800"),
+    }
+    for name, bad_token in bad.items():
+        with pytest.raises(Unauthorized):
+            pytest.fail(f"{name}: {await authenticator(settings).verify(bad_token)}")
+
+
+@pytest.mark.parametrize(
+    ("claims", "cause"),
+    [
+        ({"exp": 1}, "ExpiredSignatureError"),
+        ({"exp": None}, "the token has no exp"),
+        ({"sub": None}, "the token has no sub"),
+        ({"sub": ""}, "ValidationError"),
+        ({"nbf": 99_999_999_999}, "ImmatureSignatureError"),
+        ({"aud": "mail"}, "the token has an aud, but JWT_AUDIENCE is not set"),
+    ],
+)
+async def test_the_log_says_why_a_token_is_refused(
+    live: Live, claims: dict[str, Any], cause: str
+) -> None:
+    options = anonymous(live)
+    refused = token(live.settings, **claims)
+    options.headers["Authorization"] = f"Bearer {refused}"
+    with capture_logs() as lines:
+        assert await rejected(live, options)
+    (line,) = lines
+    assert (line["event"], line["cause"]) == ("connection rejected", cause)
+    assert not any(part in str(lines) for part in refused.split("."))
+
+
+async def test_the_log_says_why_other_tokens_are_refused() -> None:
+    settings = make_settings(jwt_secret=SECRET, jwt_audience="chat")
+    causes = {
+        "nonsense": "DecodeError",
+        forged("HS256", OTHER_SECRET): "InvalidSignatureError",
+        forged("HS384", SECRET): "InvalidAlgorithmError",
+        token(settings, aud="mail"): "InvalidAudienceError",
+        token(settings): "the token has no aud",
+    }
+    for refused, cause in causes.items():
+        with pytest.raises(Unauthorized) as refusal:
+            await authenticator(settings).verify(refused)
+        assert refusal.value.cause == cause
+    async with run_service(settings) as live:
+        with capture_logs() as lines:
+            assert await rejected(live, anonymous(live))
+    assert [line["cause"] for line in lines if "cause" in line] == ["no token"]
+
+
+async def test_the_log_says_once_why_a_refresh_is_refused(live: Live) -> None:
+    options = anonymous(live)
+    options.headers["Authorization"] = f"Bearer {token(live.settings)}"
+    client = await live.connect_with(options)
+    with capture_logs() as lines:
+        for exp in (1, None, 1, None):
+            refused = token(live.settings, exp=exp)
+            assert (await client.ask(type="refresh", token=refused))["code"] == "forbidden"
+            assert refused not in str(lines)
+    causes = [line["cause"] for line in lines if line["event"] == "token refused"]
+    assert causes == ["ExpiredSignatureError", "the token has no exp"]
+
+
+@pytest.mark.hostile(37)
+async def test_audience_and_issuer_are_checked_when_set() -> None:
+    settings = make_settings(jwt_audience="chat", jwt_issuer="https://id.example")
+    good = token(settings, aud="chat", iss="https://id.example")
+    assert (await authenticator(settings).verify(good)).user == "alice"
+    for claims in (
+        {"aud": "chat"},
+        {"iss": "https://id.example"},
+        {"aud": "mail", "iss": "https://id.example"},
+        {"aud": "chat", "iss": "https://id"},
+    ):
+        with pytest.raises(Unauthorized):
+            await authenticator(settings).verify(token(settings, **claims))
+
+
+@pytest.mark.hostile(41)
+async def test_clocks_may_differ_by_the_leeway() -> None:
+    settings = make_settings(jwt_leeway_s=30)
+    late = token(settings, exp=int(time.time()) - 10)
+    identity = await authenticator(settings).verify(late)
+    assert identity.expires_at is not None
+    assert identity.expires_at > time.time()
+
+
+@pytest.mark.hostile(42)
+async def test_a_connection_ends_with_its_token(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = int(time.time()) + 60
+    options = anonymous(live)
+    options.headers["Authorization"] = f"Bearer {token(live.settings, exp=end)}"
+    # Nearly there, by the connection's clock; by that of the check, the token is fresh.
+    nearly = end + live.settings.jwt_leeway_s - 0.05
+    monkeypatch.setattr("app.realtime.connection.time", SimpleNamespace(time=lambda: nearly))
+    client = await live.connect_with(options)
+    assert client.welcome["expires_at"] == end + live.settings.jwt_leeway_s
+    assert await client.closed() == (4005, "expired")
+
+
+@pytest.mark.hostile(42)
+async def test_a_refresh_replaces_the_end(live: Live) -> None:
+    client = await live.connect("alice")
+    end = int(time.time()) + 600
+    answer = await client.ask(type="refresh", token=token(live.settings, exp=end))
+    assert answer["type"] == "ok"
+    assert answer["expires_at"] == end + live.settings.jwt_leeway_s
+    (connection,) = live.service.manager
+    assert connection.identity.expires_at == answer["expires_at"]
+
+
+@pytest.mark.hostile(42)
+async def test_a_refresh_must_be_valid_and_the_same_users(live: Live) -> None:
+    client = await live.connect("alice")
+    for bad in ("nonsense", token(live.settings, sub="bob"), token(live.settings, exp=1)):
+        error = await client.ask(type="refresh", token=bad)
+        assert error["code"] == "forbidden"
+        assert bad not in error["message"]
+
+
+async def test_no_token_is_printed_wherever_it_stands(tmp_path: Path) -> None:
+    async with eavesdrop(tmp_path, JWT_ALLOW_QUERY="true") as service:
+        options = await service.options()
+        token = options.headers["Authorization"].removeprefix("Bearer ")
+        places = [
+            replace(options, headers={}, subprotocols=["ws.v1", f"bearer.{token}"]),
+            replace(options, headers={}, subprotocols=["ws.v1", f"bearer.{PRIVATE}"]),
+            replace(options, headers={}, uri=f"{options.uri}?token={token}"),
+            replace(options, headers={}, uri=f"{options.uri}?token={PRIVATE}"),
+        ]
+        for place in places:
+            await service.attempt(place)
+        for refreshed in (token, PRIVATE):
+            await service.attempt(options, json.dumps({"type": "refresh", "token": refreshed}))
+    assert service.printed.count("connection opened") == 4
+    assert service.printed.count("connection rejected") == 2
+
+
+@pytest.mark.hostile(40)
+def test_a_secret_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "JWT_SECRET: has 5 bytes" in complaint(monkeypatch, JWT_SECRET="short")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6F\n-----END PUBLIC KEY-----\n",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBm/RAlphM3+hUG6wWfcO5bIUIaqMLa2ywxcOK1wMWbh",
+        '{"kty": "oct", "k": "dGhlIHNlY3JldCBvZiB0aGlzIHNlcnZpY2U"}',
+    ],
+)
+def test_keys_of_other_kinds_are_no_secrets(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    assert complaint(monkeypatch, JWT_SECRET=key) == (
+        "error: JWT_SECRET: is a key or a certificate, which others may know; set a random text"
+    )

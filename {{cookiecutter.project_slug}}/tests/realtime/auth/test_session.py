@@ -1,0 +1,136 @@
+"""Session cookies, as Starlette's own middleware writes them."""
+
+import json
+from base64 import b64encode
+
+import httpx
+import pytest
+from itsdangerous import TimestampSigner
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from structlog.testing import capture_logs
+from websockets.exceptions import InvalidStatus
+
+from dev.connect import ConnectOptions
+
+from ..client import Client
+from ..live import ORIGIN, Live, make_settings, run_service
+from ..test_settings import complaint
+
+
+def with_cookie(live: Live, cookie: str) -> ConnectOptions:
+    headers = {"Origin": ORIGIN, "Cookie": cookie}
+    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws", headers, [])
+
+
+def signed(live: Live, session: object, secret: str | None = None) -> str:
+    """Return a cookie with this session, signed with the site's secret or another."""
+    signer = TimestampSigner(secret or live.settings.session_secret.get_secret_value())
+    value = signer.sign(b64encode(json.dumps(session).encode())).decode()
+    return f"{live.settings.session_cookie}={value}"
+
+
+async def test_the_cookie_of_the_sites_own_middleware(live: Live) -> None:
+    async def log_in(request: Request) -> Response:
+        request.session["user"] = "alice"
+        return Response()
+
+    secret = live.settings.session_secret.get_secret_value()
+    site = Starlette(
+        routes=[Route("/login", log_in)],
+        middleware=[Middleware(SessionMiddleware, secret_key=secret)],
+    )
+    transport = httpx.ASGITransport(site)
+    async with httpx.AsyncClient(transport=transport, base_url="http://site.test") as browser:
+        await browser.get("/login")
+        cookie = f"session={browser.cookies['session']}"
+    client = await live.connect_with(with_cookie(live, cookie))
+    assert client.user == "alice"
+    assert client.welcome["expires_at"] is not None
+
+
+@pytest.mark.hostile(29)
+@pytest.mark.parametrize("session", [{}, {"user": ""}, {"user": 7}, {"user": None}, [], None, 1])
+async def test_a_session_without_a_user_is_refused(live: Live, session: object) -> None:
+    client = await live.connect_with(with_cookie(live, signed(live, session)), welcomed=False)
+    assert await client.closed() == (4500, "unauthorized")
+
+
+@pytest.mark.hostile(29)
+@pytest.mark.parametrize("cookie", ["", "session=", "session=nonsense", "session=e30=.a.b"])
+async def test_forged_cookies_are_refused(live: Live, cookie: str) -> None:
+    client = await live.connect_with(with_cookie(live, cookie), welcomed=False)
+    assert await client.closed() == (4500, "unauthorized")
+
+
+@pytest.mark.hostile(29)
+async def test_a_tampered_cookie_is_refused(live: Live) -> None:
+    other = signed(live, {"user": "alice"}).replace("session=", "session=A", 1)
+    client = await live.connect_with(with_cookie(live, other), welcomed=False)
+    assert await client.closed() == (4500, "unauthorized")
+
+
+async def test_cookies_signed_before_the_secret_changed_are_good() -> None:
+    old, older, strange = "old-" * 8, "older-" * 8, "strange-" * 8
+    settings = make_settings(session_secret_fallbacks=f"{older},{old}")
+    async with run_service(settings) as live:
+        for secret in (None, old, older):
+            cookie = signed(live, {"user": "alice"}, secret)
+            assert (await live.connect_with(with_cookie(live, cookie))).user == "alice"
+        cookie = signed(live, {"user": "alice"}, strange)
+        client = await live.connect_with(with_cookie(live, cookie), welcomed=False)
+        assert await client.closed() == (4500, "unauthorized")
+
+
+@pytest.mark.hostile(29)
+async def test_an_old_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with run_service(make_settings(session_max_age_s=60)) as live:
+        monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda signer: 1)
+        old = signed(live, {"user": "alice"})
+        monkeypatch.undo()
+        client = await live.connect_with(with_cookie(live, old), welcomed=False)
+        assert await client.closed() == (4500, "unauthorized")
+
+
+@pytest.mark.hostile(46)
+async def test_a_handshake_without_origin_is_refused(live: Live) -> None:
+    options = with_cookie(live, signed(live, {"user": "alice"}))
+    del options.headers["Origin"]
+    with pytest.raises(InvalidStatus) as refusal:
+        await Client.open(options)
+    assert refusal.value.response.status_code == 403
+
+
+def test_a_secret_is_required_and_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "error: SESSION_SECRET: is not set" in complaint(monkeypatch, SESSION_SECRET="")
+    assert "SESSION_SECRET: has 5 bytes" in complaint(monkeypatch, SESSION_SECRET="short")
+    old = f"{'x' * 32}, short"
+    line = complaint(monkeypatch, SESSION_SECRET_FALLBACKS=old)
+    assert line.startswith("error: SESSION_SECRET_FALLBACKS: has 5 bytes")
+    assert "short" not in line
+    assert "x" * 32 not in repr(make_settings(session_secret_fallbacks="x" * 32))
+
+
+async def test_the_log_says_why_a_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with run_service(make_settings(session_max_age_s=60)) as live:
+        with monkeypatch.context() as past:
+            past.setattr(TimestampSigner, "get_timestamp", lambda signer: 1)
+            old = signed(live, {"user": "alice"})
+        causes = {
+            "": "no cookie",
+            "session=nonsense": "bad signature",
+            signed(live, {"user": "alice"}, "strange-" * 8): "bad signature",
+            old: "the session is too old",
+            signed(live, {"user": ""}): "the session names no user",
+            signed(live, ["alice"]): "the session names no user",
+        }
+        for cookie, cause in causes.items():
+            with capture_logs() as lines:
+                client = await live.connect_with(with_cookie(live, cookie), welcomed=False)
+                await client.closed()
+            assert [line["cause"] for line in lines] == [cause]
+            assert not cookie or cookie.removeprefix("session=") not in str(lines)

@@ -1,0 +1,114 @@
+"""Tickets: bought with the backend's key, good once and for seconds."""
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+from websockets.exceptions import ConnectionClosed
+
+from app.realtime.auth.ticket import MemoryTickets
+from dev.connect import ConnectOptions
+
+from ..live import Live, make_settings, run_service
+from ..test_settings import complaint
+
+
+def presenting(live: Live, ticket: str) -> ConnectOptions:
+    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws?ticket={ticket}", {}, [])
+
+
+async def buy(live: Live, user: str = "alice") -> str:
+    answer = await live.post("/tickets", {"user": user})
+    assert answer.status_code == 201
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert set(answer.json()) == {"ticket", "expires_at"}
+    return str(answer.json()["ticket"])
+
+
+async def is_refused(live: Live, ticket: str) -> bool:
+    client = await live.connect_with(presenting(live, ticket), welcomed=False)
+    return await client.closed() == (4500, "unauthorized")
+
+
+@pytest.mark.hostile(44)
+async def test_a_ticket_admits_its_user_once(live: Live) -> None:
+    ticket = await buy(live)
+    client = await live.connect_with(presenting(live, ticket))
+    assert client.user == "alice"
+    assert await is_refused(live, ticket)
+
+
+@pytest.mark.hostile(44)
+async def test_of_many_at_once_one_gets_in(live: Live) -> None:
+    ticket = await buy(live)
+    refused = await asyncio.gather(*(try_ticket(live, ticket) for _ in range(10)))
+    assert sorted(refused) == [False] + [True] * 9
+
+
+async def try_ticket(live: Live, ticket: str) -> bool:
+    """Return whether the ticket is refused."""
+    client = await live.connect_with(presenting(live, ticket), welcomed=False)
+    try:
+        return "welcome" not in (await client.receive()).values()
+    except ConnectionClosed:
+        return True
+
+
+@pytest.mark.hostile(29)
+@pytest.mark.parametrize("ticket", ["", "unknown", "x" * 5_000, "%00"])
+async def test_other_tickets_are_refused(live: Live, ticket: str) -> None:
+    assert await is_refused(live, ticket)
+
+
+@pytest.mark.hostile(29)
+async def test_a_ticket_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("app.realtime.auth.ticket.monotonic", lambda: now)
+    tickets = MemoryTickets()
+    await tickets.put("early", "alice", 30)
+    now += 20
+    await tickets.put("late", "bob", 30)
+    now += 10
+    assert await tickets.take("early") is None
+    assert await tickets.take("late") == "bob"
+
+
+async def test_lapsed_tickets_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("app.realtime.auth.ticket.monotonic", lambda: now)
+    tickets = MemoryTickets()
+    for number in range(100):
+        await tickets.put(str(number), "alice", 30)
+    now += 30
+    await tickets.put("new", "alice", 30)
+    assert len(tickets._unspent) == 1
+
+
+@pytest.mark.parametrize("body", [{}, {"user": ""}, {"user": 7}, {"user": "a", "surplus": 1}, []])
+async def test_bad_requests_are_refused(live: Live, body: object) -> None:
+    assert (await live.post("/tickets", body)).status_code == 422
+
+
+async def test_buying_needs_the_key(live: Live) -> None:
+    assert (await live.post("/tickets", {"user": "alice"}, key="wrong")).status_code == 401
+
+
+def test_the_key_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "error: BACKEND_KEY: is not set" in complaint(monkeypatch, BACKEND_KEY="")
+
+
+async def test_the_lifetime_is_a_setting() -> None:
+    async with run_service(make_settings(ticket_lifetime_s=1)) as live:
+        ticket = await buy(live)
+        await asyncio.sleep(1.1)
+        assert await is_refused(live, ticket)
+
+
+@pytest.mark.parametrize(
+    ("ticket", "cause"), [("", "no ticket"), ("made-up", "unknown, spent or expired ticket")]
+)
+async def test_the_log_says_why_a_ticket_is_refused(live: Live, ticket: str, cause: str) -> None:
+    with capture_logs() as lines:
+        assert await is_refused(live, ticket)
+    assert [line["cause"] for line in lines] == [cause]
+    assert "made-up" not in str(lines)

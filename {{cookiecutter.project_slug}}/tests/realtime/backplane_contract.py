@@ -1,0 +1,108 @@
+"""What every backplane promises. `test_backplane` and its siblings run it, each on their own."""
+
+import asyncio
+
+from app.realtime.backplane import Backplane, Channel, Envelope, Subscription
+
+from .client import DEADLINE_S
+
+CHANNEL = Channel("channel-a")
+
+
+class Inbox:
+    """Collects what is delivered to one subscription."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Envelope] = asyncio.Queue()
+
+    def deliver(self, envelope: Envelope) -> None:
+        """Take an envelope."""
+        self._queue.put_nowait(envelope)
+
+    async def next(self) -> Envelope:
+        """Return the next envelope."""
+        async with asyncio.timeout(DEADLINE_S):
+            return await self._queue.get()
+
+    def is_empty(self) -> bool:
+        """Return whether all was read."""
+        return self._queue.empty()
+
+
+def numbered(number: int) -> Envelope:
+    """Return an envelope that can be told from others."""
+    return Envelope(sender="alice", data=number)
+
+
+class BackplaneContract:
+    """Two fixtures, ``backplane`` and ``other``, are views of the same channels: two nodes, or one.
+
+    Where there is one node only, both are the same object.
+    """
+
+    async def test_what_is_published_is_delivered_once(self, backplane: Backplane) -> None:
+        inbox = Inbox()
+        await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
+        envelope = Envelope(sender="alice", data={"n": [1, "ü"]}, exclude="someone")
+        await backplane.publish(CHANNEL, envelope)
+        await backplane.publish(CHANNEL, numbered(2))
+        assert await inbox.next() == envelope
+        assert await inbox.next() == numbered(2)
+        assert inbox.is_empty()
+
+    async def test_only_the_channels_own_subscriber_gets_it(self, backplane: Backplane) -> None:
+        inbox, neighbour = Inbox(), Inbox()
+        await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
+        await backplane.confirm(
+            backplane.subscribe(Subscription(Channel("channel-b"), neighbour.deliver))
+        )
+        await backplane.publish(CHANNEL, numbered(1))
+        assert await inbox.next() == numbered(1)
+        assert neighbour.is_empty()
+
+    async def test_order_is_kept(self, backplane: Backplane, other: Backplane) -> None:
+        inbox = Inbox()
+        await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
+        await asyncio.gather(*(other.publish(CHANNEL, numbered(number)) for number in range(200)))
+        received = [(await inbox.next()).data for _ in range(200)]
+        assert received == list(range(200))
+
+    async def test_after_unsubscribe_nothing_comes(self, backplane: Backplane) -> None:
+        inbox, marker = Inbox(), Inbox()
+        subscription = backplane.subscribe(Subscription(CHANNEL, inbox.deliver))
+        await backplane.confirm(subscription)
+        backplane.unsubscribe(subscription)
+        await backplane.confirm(
+            backplane.subscribe(Subscription(Channel("channel-marker"), marker.deliver))
+        )
+        await backplane.publish(CHANNEL, numbered(1))
+        await backplane.publish(Channel("channel-marker"), numbered(2))
+        assert await marker.next() == numbered(2)
+        assert inbox.is_empty()
+
+    async def test_a_new_subscription_replaces_an_old_one(self, backplane: Backplane) -> None:
+        old, new = Inbox(), Inbox()
+        first = backplane.subscribe(Subscription(CHANNEL, old.deliver))
+        backplane.unsubscribe(first)
+        second = backplane.subscribe(Subscription(CHANNEL, new.deliver))
+        backplane.unsubscribe(first)
+        await backplane.confirm(second)
+        await backplane.publish(CHANNEL, numbered(1))
+        assert await new.next() == numbered(1)
+        assert old.is_empty()
+
+    async def test_a_channel_can_change_hands_at_once(self, backplane: Backplane) -> None:
+        old, new = Inbox(), Inbox()
+        first = backplane.subscribe(Subscription(CHANNEL, old.deliver))
+        await backplane.confirm(first)
+        backplane.unsubscribe(first)
+        await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, new.deliver)))
+        await backplane.publish(CHANNEL, numbered(1))
+        assert await new.next() == numbered(1)
+        assert old.is_empty()
+
+    async def test_publishing_to_nobody_is_fine(self, backplane: Backplane) -> None:
+        await backplane.publish(Channel("user:nobody"), numbered(1))
+
+    async def test_it_is_healthy(self, backplane: Backplane) -> None:
+        assert backplane.healthy

@@ -1,0 +1,215 @@
+"""What clients can ask of rooms, over the wire."""
+
+import pytest
+
+from ..client import Client, Frame
+from ..live import Live, make_settings, run_service
+
+
+async def join(live: Live, user: str, room: str) -> Client:
+    client = await live.connect(user)
+    assert (await client.ask(type="join", room=room))["type"] == "ok"
+    return client
+
+
+async def test_join_tells_where_the_room_stands(live: Live) -> None:
+    client = await live.connect()
+    ok = await client.ask(type="join", room="lobby", id="j")
+    assert ok == {
+        "type": "ok",
+        "id": "j",
+        "room": "lobby",
+        "epoch": ok["epoch"],
+        "offset": ok["offset"],
+        "recovered": None,
+        "replayed": 0,
+    }
+    published = await client.ask(type="publish", room="lobby", data=1)
+    assert published["offset"] == ok["offset"] + 1
+    other = await live.connect("bob")
+    again = await other.ask(type="join", room="lobby")
+    assert (again["epoch"], again["offset"]) == (ok["epoch"], ok["offset"] + 1)
+
+
+def since(ok: Frame, missed: int = 0) -> Frame:
+    """Return the position that an answer tells, or one so many messages before."""
+    return {"epoch": ok["epoch"], "offset": ok["offset"] - missed}
+
+
+async def test_missed_messages_follow_the_answer_before_any_newer_one(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    stands = await sender.ask(type="join", room="lobby")
+    for number in range(5):
+        await sender.send(type="publish", room="lobby", data=number)
+    visitor = await live.connect("bob")
+    await visitor.send(type="join", room="lobby", since=since(stands), id="back")
+    await sender.ask(type="publish", room="lobby", data=5)
+    ok = await visitor.receive()
+    assert (ok["id"], ok["recovered"]) == ("back", True)
+    offset = stands["offset"]
+    assert 5 <= ok["replayed"] <= 6
+    assert ok["offset"] == offset + ok["replayed"]
+    for number in range(6):
+        message = await visitor.receive()
+        assert (message["data"], message["offset"]) == (number, offset + number + 1)
+        assert (message["from"], message["room"]) == (sender.user, "lobby")
+    assert await visitor.is_quiet()
+
+
+async def test_without_an_id_missed_messages_come_all_the_same(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    stands = await sender.ask(type="join", room="lobby")
+    await sender.ask(type="publish", room="lobby", data="missed")
+    visitor = await live.connect("bob")
+    await visitor.send(type="join", room="lobby", since=since(stands))
+    assert (await visitor.receive())["data"] == "missed"
+
+
+async def test_what_cannot_be_proved_is_not_claimed(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    await sender.ask(type="publish", room="lobby", data=1)
+    stands = await sender.ask(type="join", room="lobby")
+    for position in ({"epoch": "another", "offset": 0}, since(stands, missed=-1)):
+        visitor = await live.connect("bob")
+        ok = await visitor.ask(type="join", room="lobby", since=position)
+        assert (ok["recovered"], ok["replayed"]) == (False, 0)
+        assert since(ok) == since(stands)
+        assert await visitor.is_quiet()
+
+
+async def test_a_member_that_joins_again_gets_nothing_twice(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    await sender.ask(type="publish", room="lobby", data="before")
+    member = await live.connect("bob")
+    entered = await member.ask(type="join", room="lobby")
+    await sender.ask(type="publish", room="lobby", data="seen")
+    ok = await member.ask(type="join", room="lobby", since=since(entered))
+    assert (ok["recovered"], ok["replayed"], ok["offset"]) == (True, 0, entered["offset"] + 1)
+    assert (await member.receive("message"))["data"] == "seen"
+    assert await member.is_quiet()
+    earlier = await member.ask(type="join", room="lobby", since=since(entered, missed=1))
+    assert (earlier["recovered"], earlier["replayed"]) == (False, 0)
+    await member.ask(type="leave", room="lobby")
+    await member.ask(type="join", room="lobby", since=since(entered, missed=1))
+    assert [(await member.receive("message"))["data"] for _ in range(2)] == ["before", "seen"]
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        {},
+        {"epoch": "e"},
+        {"epoch": "", "offset": 0},
+        {"epoch": "e" * 65, "offset": 0},
+        {"epoch": "e", "offset": -1},
+        {"epoch": "e", "offset": 2**53},
+        {"epoch": "e", "offset": True},
+        {"epoch": "e", "offset": "0"},
+    ],
+)
+async def test_a_bad_position_is_refused(live: Live, position: Frame) -> None:
+    client = await live.connect()
+    error = await client.ask(type="join", room="lobby", since=position)
+    assert error["code"] == "bad_request"
+    assert len(live.service.rooms) == 0
+
+
+async def test_without_messages_kept_a_return_tells_whether_any_was_missed() -> None:
+    async with run_service(make_settings(history_messages=0)) as live:
+        sender = await join(live, "alice", "lobby")
+        published = await sender.ask(type="publish", room="lobby", data=1, echo=True)
+        assert published["offset"] == (await sender.receive("message"))["offset"] == 1
+        stands = await sender.ask(type="join", room="lobby")
+        visitor = await live.connect("bob")
+        ok = await visitor.ask(type="join", room="lobby", since=since(stands))
+        assert (ok["recovered"], ok["replayed"], ok["offset"]) == (True, 0, 1)
+        visitor = await live.connect("bob")
+        ok = await visitor.ask(type="join", room="lobby", since=since(stands, missed=1))
+        assert (ok["recovered"], ok["replayed"], ok["offset"]) == (False, 0, 1)
+
+
+@pytest.mark.parametrize("echo", [False, True])
+async def test_publish_reaches_the_room_and_nobody_else(live: Live, echo: bool) -> None:
+    sender = await join(live, "alice", "lobby")
+    member = await join(live, "bob", "lobby")
+    stranger = await live.connect("bob")
+    await sender.is_quiet()
+    stands = await sender.ask(type="join", room="lobby")
+    answer = await sender.ask(type="publish", room="lobby", data=[1], echo=echo, id="p")
+    assert answer == {"type": "ok", "id": "p", "offset": stands["offset"] + 1}
+    message = {
+        "type": "message",
+        "from": sender.user,
+        "data": [1],
+        "room": "lobby",
+        "offset": answer["offset"],
+    }
+    assert await member.receive("message") == message
+    if echo:
+        assert await sender.receive("message") == message
+    assert await stranger.is_quiet()
+
+
+async def test_after_leave_nothing_comes(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    former = await join(live, "bob", "lobby")
+    await former.ask(type="leave", room="lobby")
+    await sender.ask(type="publish", room="lobby", data=1)
+    assert await former.is_quiet()
+
+
+@pytest.mark.hostile(50)
+async def test_leave_and_join_are_idempotent(live: Live) -> None:
+    client = await live.connect()
+    assert (await client.ask(type="leave", room="lobby"))["type"] == "ok"
+    for _ in range(2):
+        assert (await client.ask(type="join", room="lobby"))["type"] == "ok"
+    await client.ask(type="leave", room="lobby")
+    assert len(live.service.rooms) == 0
+
+
+@pytest.mark.hostile(48)
+@pytest.mark.parametrize("command", ["publish", "presence"])
+async def test_only_members_may(live: Live, command: str) -> None:
+    client = await live.connect()
+    extra = {"data": 1} if command == "publish" else {}
+    assert (await client.ask(type=command, room="lobby", **extra))["code"] == "not_joined"
+
+
+@pytest.mark.hostile(47)
+@pytest.mark.parametrize(
+    "room", ["", "x" * 65, "../etc", "a/b", "a b", "a\nb", "*", "-a", "lobby\n", "löbby", "\u0000"]
+)
+async def test_bad_names_are_refused(live: Live, room: str) -> None:
+    client = await live.connect()
+    error = await client.ask(type="join", room=room)
+    assert error["code"] == "bad_room"
+    assert len(live.service.rooms) == 0
+
+
+async def test_presence_counts_connections_by_user(live: Live) -> None:
+    first = await join(live, "alice", "lobby")
+    other = await join(live, "bob", "lobby")
+    assert (await first.receive("joined"))["user"] == other.user
+    members = (await first.ask(type="presence", room="lobby"))["members"]
+    expected = [{"user": client.user, "connections": 1} for client in (first, other)]
+    assert sorted(members, key=str) == sorted(expected, key=str)
+
+
+async def test_joined_and_left_are_told_to_the_others_once_per_user(live: Live) -> None:
+    watcher = await join(live, "alice", "lobby")
+    visitor = await join(live, "bob", "lobby")
+    assert await watcher.receive() == {"type": "joined", "room": "lobby", "user": visitor.user}
+    assert await visitor.is_quiet()
+    await visitor.close()
+    assert await watcher.receive() == {"type": "left", "room": "lobby", "user": visitor.user}
+
+
+async def test_a_backend_publishes_to_a_room(live: Live) -> None:
+    member = await join(live, "alice", "lobby")
+    stranger = await live.connect("bob")
+    assert (await live.post("/publish", {"data": 1, "room": "lobby"})).status_code == 202
+    message = await member.receive("message")
+    assert (message["from"], message["room"], message["data"]) == (None, "lobby", 1)
+    assert await stranger.is_quiet()
+    assert (await live.post("/publish", {"data": 1, "room": "no/room"})).status_code == 422

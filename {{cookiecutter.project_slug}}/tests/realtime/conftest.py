@@ -1,0 +1,68 @@
+"""What the engine's tests share: a service with default settings, and a check for leftovers."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from .hostile import MARK, numbers, results
+from .live import Live, leftovers, run_service, wait_until
+
+
+@pytest.fixture(scope="session")
+async def shared_service() -> AsyncIterator[Live]:
+    """Run a service with default settings for the whole session."""
+    async with run_service() as live:
+        yield live
+
+
+@pytest.fixture
+async def live(shared_service: Live) -> AsyncIterator[Live]:
+    """Return the shared service, without connections before and after the test."""
+    assert len(shared_service.service.manager) == 0
+    yield shared_service
+    await shared_service.close_clients()
+    await wait_until(lambda: len(shared_service.service.manager) == 0)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left(anyio_backend: object) -> AsyncIterator[None]:
+    """Wait until all that came with the test is gone, sockets and tasks of the service among it.
+
+    All tests run in one task. A `TaskGroup` that fails in it would have every later timeout there
+    misbehave before Python 3.11.3, so such a test needs a task of its own.
+    """
+    before = leftovers()
+    yield
+    task = asyncio.current_task()
+    assert task is not None
+    spoiled = task.cancelling()
+    for _ in range(spoiled):  # or the tests behind this one would fail as well
+        task.uncancel()
+    await wait_until(lambda: leftovers() <= before)
+    assert not spoiled
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have the report tell which hostile cases the test is about."""
+    item.user_properties += [(MARK, number) for number in numbers(item)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what became of each hostile case."""
+    reports = [
+        report
+        for category in ("passed", "failed", "skipped", "error")
+        for report in terminalreporter.getreports(category)
+        if isinstance(report, pytest.TestReport)
+    ]
+    words = Counter[str]()
+    for word, case in results(reports):
+        if not words:
+            terminalreporter.section("hostile cases, see tests/hostile.md")
+        words[word] += 1
+        if terminalreporter.verbosity >= 0 or word == "failed":
+            terminalreporter.line(f"{case.number:2} {word:7} {case.comes}: {case.done}")
+    if words:
+        terminalreporter.line(", ".join(f"{number} {word}" for word, number in words.items()))

@@ -1,0 +1,36 @@
+"""The login that stands in for the site's own."""
+
+import httpx
+import pytest
+
+from ..auth.test_session import with_cookie
+from ..live import Live, make_settings, run_service
+
+
+async def log_in(live: Live, body: object) -> httpx.Response:
+    async with live.http() as browser:
+        return await browser.post("/login", json=body)
+
+
+async def test_whoever_logs_in_gets_the_cookie_of_a_session() -> None:
+    async with run_service(make_settings(environment="development")) as live:
+        answer = await log_in(live, {"user": "alice"})
+        assert answer.status_code == 204
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+        client = await live.connect_with(with_cookie(live, cookie.partition(";")[0]))
+        assert client.user == "alice"
+
+
+@pytest.mark.parametrize("body", [{}, {"user": ""}, {"user": 7}, {"user": "a", "admin": True}, []])
+async def test_bad_requests_are_refused(body: object) -> None:
+    async with run_service(make_settings(environment="development")) as live:
+        answer = await log_in(live, body)
+        assert answer.status_code == 422
+        assert "set-cookie" not in answer.headers
+
+
+async def test_in_production_there_is_no_such_route(live: Live) -> None:
+    assert live.settings.environment == "production"
+    assert (await log_in(live, {"user": "alice"})).status_code == 404

@@ -1,0 +1,111 @@
+"""Health, and what a backend publishes."""
+
+import dataclasses
+from typing import Any
+
+import httpx
+import pytest
+
+from app.realtime.fields import MIN_SECRET_BYTES
+from app.realtime.protocol import REVOKED
+
+from ..live import Live, make_settings, run_service
+
+
+async def test_health(live: Live) -> None:
+    assert (await live.get("/livez")).json() == {"status": "alive"}
+    ready = await live.get("/readyz")
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+
+
+async def test_a_draining_service_is_alive_but_not_ready() -> None:
+    async with run_service() as live:
+        live.service.manager.draining = True
+        assert (await live.get("/livez")).status_code == 200
+        ready = await live.get("/readyz")
+        assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+
+
+async def test_publish_to_a_user_and_to_all(live: Live) -> None:
+    alice = await live.connect("alice")
+    bob = await live.connect("bob")
+    answer = await live.post("/publish", {"data": 1, "user": alice.user})
+    assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
+    assert await alice.receive() == {"type": "message", "from": None, "data": 1, "to": "user"}
+    assert (await live.post("/publish", {"data": 2})).status_code == 202
+    for client in (alice, bob):
+        assert await client.receive() == {"type": "message", "from": None, "data": 2, "to": "all"}
+
+
+async def test_without_a_key_there_is_no_such_route() -> None:
+    async with run_service() as live:
+        keyless = live.settings.model_copy(update={"backend_key": None})
+        app: Any = live.server.config.app
+        app.state.service = dataclasses.replace(live.service, settings=keyless)
+        assert (await live.post("/publish", {"data": 1}, key="any")).status_code == 404
+
+
+@pytest.mark.parametrize("key", ["-", "wrong", "x" * MIN_SECRET_BYTES])
+async def test_publish_needs_the_key(live: Live, key: str) -> None:
+    answer = await live.post("/publish", {"data": 1}, key=key)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"data": 1, "surplus": 2}',
+        '{"data": 1, "user": ""}',
+        '{"data": 1, "user": 7}',
+        '{"data": NaN}',
+        '{"data": 1e400}',
+        '{"data": "\\ud800"}',
+        '{"data": ' + "[" * 10_000 + "}",
+    ],
+)
+async def test_publish_refuses_bad_bodies(live: Live, body: str) -> None:
+    answer = await post_raw(live, body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"]
+
+
+async def test_publish_refuses_bodies_beyond_the_message_limit(live: Live) -> None:
+    answer = await post_raw(live, '"' + "x" * live.settings.max_message_bytes + '"')
+    assert answer.status_code == 413
+
+
+async def post_raw(live: Live, body: str) -> httpx.Response:
+    key = live.settings.backend_key
+    assert key is not None
+    async with live.http() as http:
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
+        return await http.post("/publish", content=body, headers=headers)
+
+
+@pytest.mark.hostile(43)
+async def test_disconnect_closes_every_connection_of_one_user(live: Live) -> None:
+    here, there, other = [await live.connect(user) for user in ("alice", "alice", "bob")]
+    await live.post("/publish", {"data": "before", "user": here.user})
+    for user in dict.fromkeys((here.user, there.user)):
+        assert (await live.post("/disconnect", {"user": user})).status_code == 202
+    assert (await here.receive("message"))["data"] == "before"
+    for client in (here, there):
+        assert await client.closed() == REVOKED
+    assert await other.is_quiet()
+    assert (await live.post("/disconnect", {"user": "nobody"})).status_code == 202
+
+
+async def test_disconnect_needs_the_key_and_a_user(live: Live) -> None:
+    assert (await live.post("/disconnect", {"user": "alice"}, key="wrong")).status_code == 401
+    for body in ({}, {"user": ""}, {"user": None}, {"user": "a", "surplus": 1}):
+        assert (await live.post("/disconnect", body)).status_code == 422
+
+
+async def test_the_interactive_docs_are_for_development_only() -> None:
+    for environment, status in (("development", 200), ("production", 404)):
+        async with run_service(make_settings(environment=environment)) as live:
+            assert (await live.get("/openapi.json")).status_code == status

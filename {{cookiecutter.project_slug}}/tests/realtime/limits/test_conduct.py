@@ -1,0 +1,187 @@
+"""Clients that send too fast, or nothing but errors: refused at first, then closed."""
+
+import json
+
+import pytest
+
+from app.realtime.limits import conduct
+from app.realtime.limits.conduct import MAX_REFUSALS_LOGGED, Conduct
+from app.realtime.policy import Policy
+from app.realtime.protocol import FLOOD, TOO_MANY_ERRORS, Close
+
+from ..client import Client, Frame
+from ..live import Live, make_settings, run_service, wait_until
+
+
+class Clock:
+    """Stands still unless it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the clock that rates are measured by."""
+    clock = Clock()
+    monkeypatch.setattr(conduct, "monotonic", clock)
+    return clock
+
+
+SLOW = make_settings(max_messages_per_s=2, max_burst_s=2, max_errors_in_a_row=3)
+"""Four messages at once. What is refused for coming too early is no error that counts."""
+
+
+async def codes(client: Client, count: int, **command: object) -> list[str]:
+    """Send a command so many times; return the codes of the errors, or the types of the answers."""
+    answers: list[Frame] = [await client.ask(**command) for _ in range(count)]
+    return [str(answer.get("code", answer["type"])) for answer in answers]
+
+
+async def closed_as(client: Client) -> Close:
+    """Wait for the end."""
+    code, reason = await client.closed()
+    assert code is not None
+    assert reason is not None
+    return Close(code, reason)
+
+
+@pytest.mark.hostile(54)
+async def test_a_burst_passes_and_what_is_too_much_is_refused(clock: Clock) -> None:
+    async with run_service(SLOW) as live:
+        client = await live.connect()
+        assert await codes(client, 4, type="ping") == ["pong"] * 4
+        error = await client.ask(type="send", to=client.user, data=1, id="5")
+        assert (error["type"], error["code"], error["id"]) == ("error", "rate_limited", "5")
+        assert error["retry"] is True
+        clock.now_s += 2
+        assert await client.is_quiet()  # what was refused has not been done
+        other = await live.connect("bob")
+        assert await codes(other, 4, type="ping") == ["pong"] * 4
+
+
+async def test_who_waits_after_a_refusal_goes_on(clock: Clock) -> None:
+    async with run_service(SLOW) as live:
+        client = await live.connect()
+        assert await codes(client, 6, type="ping") == ["pong"] * 4 + ["rate_limited"] * 2
+        clock.now_s += 1.5
+        assert await codes(client, 2, type="ping") == ["pong", "rate_limited"]
+        clock.now_s += 60
+        assert await codes(client, 5, type="ping") == ["pong"] * 4 + ["rate_limited"]
+
+
+async def test_who_keeps_to_the_rate_is_never_refused(clock: Clock) -> None:
+    async with run_service(SLOW) as live:
+        client = await live.connect()
+        for _ in range(50):
+            assert await codes(client, 2, type="ping") == ["pong"] * 2
+            clock.now_s += 1
+
+
+@pytest.mark.hostile(54)
+async def test_who_goes_on_regardless_is_closed_with_4013(clock: Clock) -> None:
+    async with run_service(SLOW) as live:
+        client = await live.connect()
+        other = await live.connect("bob")
+        assert await codes(client, 8, type="ping") == ["pong"] * 4 + ["rate_limited"] * 4
+        await client.send(type="send", to=other.user, data=1)
+        assert await closed_as(client) == FLOOD
+        assert await other.is_quiet()
+        await wait_until(lambda: len(live.service.manager) == 1)
+
+
+@pytest.mark.hostile(54)
+async def test_a_flood_in_one_piece_ends_the_same_way(clock: Clock) -> None:
+    async with run_service(SLOW) as live:
+        client = await live.connect()
+        for number in range(1_000):
+            await client.send(type="ping", id=str(number))
+        assert await closed_as(client) == FLOOD
+        answers = list(client._unread)
+        assert [answer["id"] for answer in answers] == [str(number) for number in range(8)]
+        assert [answer["type"] for answer in answers] == ["pong"] * 4 + ["error"] * 4
+
+
+@pytest.mark.hostile(54)
+async def test_bytes_have_a_rate_of_their_own(clock: Clock) -> None:
+    limits = {"max_bytes_per_s": 1_000, "max_burst_s": 2}
+    async with run_service(make_settings(**limits)) as live:
+        client = await live.connect()
+        # The first message may be of any size.
+        assert await codes(client, 1, type="send", to="nobody", data="x" * 3_000) == ["ok"]
+        assert await codes(client, 1, type="ping") == ["rate_limited"]
+        clock.now_s += 2
+        assert await codes(client, 1, type="ping") == ["pong"]
+        # What counts is bytes, not characters.
+        clock.now_s += 60
+        command = {"type": "send", "to": "nobody", "data": "€" * 700, "id": "ask"}
+        await client.send_text(json.dumps(command, ensure_ascii=False))
+        assert (await client.receive("ok", "error"))["type"] == "ok"
+        assert await codes(client, 1, type="ping") == ["rate_limited"]
+
+
+async def test_who_is_a_little_too_fast_for_long_is_closed_as_well(clock: Clock) -> None:
+    async with run_service(SLOW) as live:
+        client = await live.connect()
+        answers = []
+        for _ in range(6):
+            answers += await codes(client, 3, type="ping")
+            clock.now_s += 1
+        assert sorted(answers) == ["pong"] * 9 + ["rate_limited"] * 9
+        assert await codes(client, 2, type="ping") == ["rate_limited"] * 2
+        await client.send(type="ping")
+        assert await closed_as(client) == FLOOD
+
+
+async def test_the_welcome_tells_the_limits(live: Live) -> None:
+    limits = (await live.connect()).welcome["limits"]
+    settings = live.settings
+    assert limits["messages_per_s"] == settings.max_messages_per_s
+    assert limits["bytes_per_s"] == settings.max_bytes_per_s
+    assert limits["burst_s"] == settings.max_burst_s
+
+
+NONSENSE = ["nonsense", '{"type": "nothing"}', '{"type": "ping", "surplus": 1}', "[]"]
+
+
+async def send_nonsense(client: Client, count: int) -> None:
+    """Send so many bad messages of all kinds, each of which is answered."""
+    for number in range(count):
+        await client.send_text(NONSENSE[number % len(NONSENSE)])
+        assert (await client.receive("error"))["code"] in {"bad_request", "unknown_type"}
+
+
+@pytest.mark.hostile(1)
+async def test_nothing_but_nonsense_closes_with_4509() -> None:
+    async with run_service(make_settings(max_errors_in_a_row=5)) as live:
+        client = await live.connect()
+        other = await live.connect("bob")
+        await send_nonsense(client, 5)
+        assert await closed_as(client) == TOO_MANY_ERRORS
+        assert (await other.ask(type="ping"))["type"] == "pong"
+        await wait_until(lambda: len(live.service.manager) == 1)
+
+
+async def test_a_good_message_makes_up_for_the_errors_before() -> None:
+    async with run_service(make_settings(max_errors_in_a_row=5)) as live:
+        client = await live.connect()
+        for _ in range(3):
+            await send_nonsense(client, 4)
+            assert (await client.ask(type="ping"))["type"] == "pong"
+
+
+async def test_refusals_are_no_nonsense(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = await live.connect()
+    monkeypatch.setattr(Policy, "can_send", lambda *_: False)
+    count = 2 * live.settings.max_errors_in_a_row
+    assert await codes(client, count, type="send", to="bob", data=1) == ["forbidden"] * count
+
+
+def test_kinds_of_refusal_without_end_are_not_remembered() -> None:
+    alice = Conduct(SLOW)
+    kinds = [f"kind {number}" for number in range(2 * MAX_REFUSALS_LOGGED)]
+    first = [alice.is_first_refusal(kind) for kind in kinds + kinds]
+    assert first == [True] * MAX_REFUSALS_LOGGED + [False] * 3 * MAX_REFUSALS_LOGGED

@@ -1,0 +1,34 @@
+"""The allow-list takes exactly one origin, and exactly as listed."""
+
+import pytest
+from starlette.requests import HTTPConnection
+
+from app.realtime.errors import OriginRefused
+from app.realtime.limits.origin import Origins
+
+LISTED = "https://example.com"
+
+
+def handshake(*origins: str) -> HTTPConnection:
+    headers = [(b"origin", origin.encode()) for origin in origins]
+    return HTTPConnection({"type": "websocket", "headers": headers})
+
+
+@pytest.mark.parametrize("origin", [LISTED, "HTTPS://Example.com"])
+def test_a_listed_origin_passes(origin: str) -> None:
+    Origins((LISTED,), required=True).check(handshake(origin))
+
+
+@pytest.mark.hostile(28)
+@pytest.mark.parametrize(
+    "origins", [("https://other.example",), (LISTED, LISTED), ("null",), ("",), (f"{LISTED}/",)]
+)
+def test_others_do_not(origins: tuple[str, ...]) -> None:
+    with pytest.raises(OriginRefused):
+        Origins((LISTED,)).check(handshake(*origins))
+
+
+def test_clients_without_an_origin_pass_unless_one_is_required() -> None:
+    Origins((LISTED,)).check(handshake())
+    with pytest.raises(OriginRefused):
+        Origins((LISTED,), required=True).check(handshake())

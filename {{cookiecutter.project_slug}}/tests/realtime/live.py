@@ -1,0 +1,206 @@
+"""The service under test, on a real socket in this process, so that tests can look inside."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trustme
+
+from app.realtime import Application, RealtimeSettings
+from app.realtime.server.process import Server
+from app.realtime.service import Service
+from dev import fresh_secrets
+from dev.connect import ConnectOptions, connect_options
+
+from .client import DEADLINE_S, Client
+from .engine import make_app
+
+ORIGIN = "https://example.com"
+
+HASTE = {
+    "max_handshakes_per_s": 10_000,
+    "max_handshakes_per_s_per_address": 10_000,
+    "max_messages_per_s": 100_000,
+    "max_bytes_per_s": 1_000_000_000,
+}
+"""Tests come one after the other, and send as fast as they can."""
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Spares each HTTP client the loading of certificates that it has no use for."""
+
+
+def make_settings(**overrides: object) -> RealtimeSettings:
+    """Return settings with fresh secrets, from nothing but these arguments."""
+    values: dict[str, Any] = {name.lower(): value for name, value in fresh_secrets().items()}
+    values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2, "clients_may_broadcast": True}
+    values |= HASTE | overrides
+    return RealtimeSettings(_env_file=None, **values)
+
+
+class InProcessServer(Server):
+    """A server that leaves the signals to pytest, and stops when asked, not at the next tick."""
+
+    def __init__(self, app: Application) -> None:
+        super().__init__(app)
+        self.stop = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Wait to be stopped."""
+        await self.stop.wait()
+
+
+class Live:
+    """A running service: connect to it, call it, look into it."""
+
+    def __init__(self, server: InProcessServer, settings: RealtimeSettings, port: int) -> None:
+        self.server = server
+        self.settings = settings
+        self.port = port
+        self.service: Service = server.service
+        self.tls: ssl.SSLContext | None = None
+        self._tls_port = 0
+        self._clients: list[Client] = []
+
+    @property
+    def http_url(self) -> str:
+        """Return where the HTTP routes are."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def options(self, user: str = "alice") -> ConnectOptions:
+        """Return options to connect as the user."""
+        options = await connect_options(self.settings, user, port=self.port)
+        if self.tls is None:
+            return options
+        plain, secure = f"ws://127.0.0.1:{self.port}", f"wss://127.0.0.1:{self._tls_port}"
+        return replace(options, uri=options.uri.replace(plain, secure))
+
+    async def connect(self, user: str = "alice") -> Client:
+        """Connect as the user; the connection is closed with the service at the latest."""
+        return await self.connect_with(await self.options(user))
+
+    async def connect_with(self, options: ConnectOptions, *, welcomed: bool = True) -> Client:
+        """Connect with other options."""
+        client = await Client.open(options, welcomed=welcomed, tls=self.tls)
+        self._clients.append(client)
+        return client
+
+    def http(self) -> httpx.AsyncClient:
+        """Return a client for the HTTP routes."""
+        return httpx.AsyncClient(base_url=self.http_url, trust_env=False, verify=NO_TLS)
+
+    async def post(self, path: str, body: object, key: str | None = None) -> httpx.Response:
+        """Call a route as the team's backend does, with its key or another."""
+        if key is None and self.settings.backend_key is not None:
+            key = self.settings.backend_key.get_secret_value()
+        async with self.http() as http:
+            return await http.post(path, json=body, headers={"Authorization": f"Bearer {key}"})
+
+    async def get(self, path: str) -> httpx.Response:
+        """Read a route."""
+        async with self.http() as http:
+            return await http.get(path)
+
+    def counts(self) -> Counter[str]:
+        """Return what has been counted until now, by name and label."""
+        return Counter(
+            {
+                " ".join((sample.name, *sample.labels.values())): int(sample.value)
+                for family in self.service.metrics.collect()
+                for sample in family.samples
+                if sample.name.endswith("_total")
+            }
+        )
+
+    async def listen_for_tls(self) -> None:
+        """Serve on one more port, where from now on clients connect; HTTP stays in the clear."""
+        authority = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        authority.configure_trust(self.tls)
+        config = self.server.config
+        protocol_class: Any = config.http_protocol_class
+        protocol = partial(
+            protocol_class,
+            config=config,
+            server_state=self.server.server_state,
+            app_state=self.server.lifespan.state,
+        )
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(protocol, "127.0.0.1", 0, ssl=context)
+        self._tls_port = listener.sockets[0].getsockname()[1]
+        self.server.servers.append(listener)
+
+    async def close_clients(self) -> None:
+        """Close what `connect` has opened."""
+        await asyncio.gather(*(client.close() for client in self._clients))
+        self._clients.clear()
+
+
+@asynccontextmanager
+async def run_service(
+    settings: RealtimeSettings | None = None, *, ws: Any = None, **parts: Any
+) -> AsyncIterator[Live]:
+    """Run a service on a port of the system's choice.
+
+    ``ws`` is another protocol; ``parts`` go to `make_app`.
+    """
+    settings = settings or make_settings()
+    server = InProcessServer(make_app(settings, **parts))
+    config: Any = server.config
+    if isinstance(ws, type):
+        config.ws = partial(ws, **config.ws.keywords)
+    elif ws is not None:
+        config.ws = ws
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await wait_until(lambda: server.started or serving.done())
+        if serving.done():
+            serving.result()
+        live = Live(server, settings, listener.getsockname()[1])
+        try:
+            yield live
+        finally:
+            await live.close_clients()
+            server.stop.set()
+            async with asyncio.timeout(DEADLINE_S):
+                await serving
+
+
+def leftovers() -> Counter[str]:
+    """Count the tasks of this event loop, and the open sockets where the system tells."""
+    kinds = Counter({"task": len(asyncio.all_tasks())})
+    descriptors = Path("/proc/self/fd")
+    for descriptor in descriptors.iterdir() if descriptors.exists() else ():
+        with contextlib.suppress(OSError):  # the one that lists them
+            kinds["socket"] += os.readlink(descriptor).startswith("socket:")
+    return kinds
+
+
+async def wait_until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
+    """Wait for a condition of this process."""
+    async with asyncio.timeout(deadline_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def wait_until_async(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for a condition that has to be asked for."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not await condition():
+            await asyncio.sleep(0.01)

@@ -1,0 +1,170 @@
+"""A TCP proxy on the way from a service to its Valkey, which spoils connections when told to."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from ..live import wait_until
+from .valkey import Valkey
+
+CHUNK_BYTES = 65_536
+
+
+class Link:
+    """One connection of the service. Replies end after ``replies_left`` bytes, null for never."""
+
+    def __init__(self, service: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self.service = service
+        self.server = server
+        self.is_subscriber = False
+        self.flows = asyncio.Event()
+        self.flows.set()
+        self.is_forgotten = False
+        self.replies_left: int | None = None
+
+    def pass_command(self, data: bytes) -> None:
+        """Pass on what the service says."""
+        self.is_subscriber |= b"\r\nSUBSCRIBE\r\n" in data
+        self.server.write(data)
+
+    def pass_reply(self, data: bytes) -> None:
+        """Pass on what the server says, or as much of it as is allowed."""
+        if self.replies_left is None:
+            self.service.write(data)
+        else:
+            self.service.write(data[: self.replies_left])
+            self.replies_left = max(0, self.replies_left - len(data))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether no more replies may pass."""
+        return self.replies_left == 0
+
+    def close(self) -> None:
+        """Close both ends, after what was passed on."""
+        self.service.close()
+        self.server.close()
+
+
+class Proxy:
+    """Passes everything on, both ways, unless it was told otherwise."""
+
+    def __init__(self, valkey: Valkey, port: int) -> None:
+        self.url = f"redis://127.0.0.1:{port}"
+        self._port = port
+        self._path = valkey.url.removeprefix("unix://")
+        self._listener: asyncio.Server | None = None
+        self._links: set[Link] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._delay_s = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is connected."""
+        return not self._links
+
+    async def open(self) -> None:
+        """Take connections."""
+        self._listener = await asyncio.start_server(
+            self._serve, "127.0.0.1", self._port, reuse_port=True
+        )
+
+    def close(self) -> None:
+        """Close all connections and refuse new ones."""
+        if self._listener is not None:
+            self._listener.close()
+        for link in self._links:
+            link.close()
+
+    @asynccontextmanager
+    async def down(self) -> AsyncIterator[None]:
+        """Refuse everything for a while."""
+        self.close()
+        yield
+        await self.open()
+
+    @asynccontextmanager
+    async def frozen(self) -> AsyncIterator[None]:
+        """Keep and take connections, but for a while pass nothing on, not even their end."""
+        self._flows.clear()
+        try:
+            yield
+        finally:
+            self._flows.set()
+
+    @asynccontextmanager
+    async def held(self, *, subscriber: bool) -> AsyncIterator[None]:
+        """Pass nothing on for a while on one kind of connection, those of this moment."""
+        held = [link for link in self._links if link.is_subscriber == subscriber]
+        for link in held:
+            link.flows.clear()
+        try:
+            yield
+        finally:
+            for link in held:
+                link.flows.set()
+
+    def forget(self) -> None:
+        """Pass nothing on any more on the connections that there are, as a firewall may."""
+        for link in self._links:
+            link.is_forgotten = True
+
+    def delay(self, seconds: float) -> None:
+        """Let everything take that much longer, each way."""
+        self._delay_s = seconds
+
+    def cut_after(self, size: int, *, subscriber: bool) -> None:
+        """End the replies on one kind of connection after so many bytes more."""
+        for link in self._links:
+            if link.is_subscriber == subscriber:
+                link.replies_left = size
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_unix_connection(self._path)
+        except OSError:
+            writer.close()
+            return
+        link = Link(writer, server_writer)
+        self._links.add(link)
+        ways = {
+            asyncio.create_task(self._carry(reader, link, link.pass_command)),
+            asyncio.create_task(self._carry(server_reader, link, link.pass_reply)),
+        }
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+        self._links.remove(link)
+        link.close()
+
+    async def _carry(
+        self, reader: asyncio.StreamReader, link: Link, pass_on: Callable[[bytes], None]
+    ) -> None:
+        with suppress(ConnectionError):
+            while not link.is_cut:
+                data = await reader.read(CHUNK_BYTES)
+                await asyncio.sleep(self._delay_s)
+                await self._flows.wait()
+                await link.flows.wait()
+                if not data:
+                    return
+                if not link.is_forgotten:
+                    pass_on(data)
+
+
+@asynccontextmanager
+async def run_proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
+    """Run a proxy for the length of a test."""
+    with socket.socket() as place:
+        # It never listens, but keeps the port from others while the proxy does not listen, either.
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        place.bind(("127.0.0.1", 0))
+        proxy = Proxy(valkey, place.getsockname()[1])
+        await proxy.open()
+        try:
+            yield proxy
+        finally:
+            proxy.close()
+            await wait_until(lambda: proxy.idle)

@@ -1,0 +1,283 @@
+"""How Redis is asked: few connections, each alive, everybody in turn; and what a URL may say."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pytest
+import structlog
+from redis.asyncio import Redis
+
+from app.realtime import redis_settings
+from app.realtime.backplane import ALL, Envelope, Subscription
+from app.realtime.errors import Unavailable
+from app.realtime.metrics import Metrics
+from app.realtime.redis.client import (
+    RedisClient,
+    SentinelClient,
+    answered_within,
+    make_client,
+)
+from app.realtime.redis.publisher import PlainPublish, RedisPublisher
+from app.realtime.redis_settings import project_name
+
+from ..backplane_contract import Inbox, numbered
+from ..live import make_settings
+from ..test_settings import complaint
+from .proxy import Proxy, run_proxy
+from .test_backplane import CHANNEL, run_node, settings_for
+from .valkey import Valkey, run_valkey
+
+MAX_CONNECTIONS = 6
+BURST = 1_000
+
+AT_ONCE_S = 1e-6
+"""So soon a connection counts as idle."""
+
+
+@pytest.fixture
+async def valkey() -> AsyncIterator[Valkey]:
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+@pytest.fixture
+async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
+    async with run_proxy(valkey) as proxy:
+        yield proxy
+
+
+@asynccontextmanager
+async def run_client(server: Valkey | Proxy, **overrides: object) -> AsyncIterator[RedisClient]:
+    """Make a client that may have few connections."""
+    overrides = {"redis_max_connections": MAX_CONNECTIONS} | overrides
+    client = make_client(settings_for(server, **overrides))
+    assert client is not None
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def ask_often(client: RedisClient, times: int) -> list[Any]:
+    """Ask many times at once; return the replies and failures."""
+    asked = (client.ask("ECHO", number, repeatable=True) for number in range(times))
+    return await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_a_burst_waits_and_connections_stay_few(valkey: Valkey) -> None:
+    async with run_client(valkey) as client, Redis.from_url(valkey.url) as redis:
+        expected = [str(number).encode() for number in range(BURST)]
+        assert await ask_often(client, BURST) == expected
+        assert len(await redis.client_list()) <= MAX_CONNECTIONS + 1
+
+
+async def test_a_node_has_no_more_connections_than_it_may(valkey: Valkey) -> None:
+    async with (
+        run_node(valkey, redis_max_connections=MAX_CONNECTIONS) as (node, _),
+        Redis.from_url(valkey.url) as redis,
+    ):
+        published = [node.publish(ALL, numbered(number)) for number in range(BURST)]
+        await ask_often(node.client, BURST)
+        await asyncio.gather(*published)
+        assert len(await redis.client_list()) <= MAX_CONNECTIONS + 1
+
+
+async def test_when_redis_is_silent_nobody_waits_in_vain_and_one_line_says_so(
+    valkey: Valkey,
+) -> None:
+    async with run_client(valkey, redis_timeout_s=0.2) as client:
+        await client.ask("PING", repeatable=True)
+        valkey.freeze()
+        with structlog.testing.capture_logs() as lines:
+            replies = await ask_often(client, BURST)
+        assert all(isinstance(reply, Unavailable) for reply in replies)
+        assert [line["event"] for line in lines] == ["redis command failed"]
+        valkey.thaw()
+        assert await client.ask("PING", repeatable=True)
+
+
+async def test_a_refusal_concerns_nobody_else(valkey: Valkey) -> None:
+    async with run_client(valkey) as client:
+        refused = client.ask("NONSENSE", repeatable=True)
+        replies, failure = await asyncio.gather(
+            ask_often(client, 20), asyncio.gather(refused, return_exceptions=True)
+        )
+        assert isinstance(failure[0], Unavailable)
+        assert not any(isinstance(reply, Exception) for reply in replies)
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_killed_connections_are_replaced(valkey: Valkey, *, repeatable: bool) -> None:
+    async with run_client(valkey) as client, Redis.from_url(valkey.url) as redis:
+        for _ in range(3):
+            await ask_often(client, 30)
+            await redis.client_kill_filter(_type="normal")
+            asked = (client.ask("INCR", "count", repeatable=repeatable) for _ in range(30))
+            await asyncio.gather(*asked)
+        assert await redis.get("count") == b"90"
+
+
+async def test_a_killed_publishing_connection_loses_nothing(valkey: Valkey) -> None:
+    inbox = Inbox()
+    async with run_node(valkey) as (node, gaps), Redis.from_url(valkey.url) as redis:
+        await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
+        for number in range(5):
+            await redis.client_kill_filter(_type="normal")
+            await node.publish(CHANNEL, numbered(number))
+            assert await inbox.next() == numbered(number)
+        assert gaps == []
+
+
+async def test_a_restart_costs_no_command_its_success(valkey: Valkey) -> None:
+    async with run_client(valkey) as client:
+        await ask_often(client, 30)
+        valkey.kill()
+        await valkey.start()
+        asked = (client.ask("INCR", "count", repeatable=False) for _ in range(30))
+        assert sorted(await asyncio.gather(*asked)) == list(range(1, 31))
+
+
+async def test_forgotten_connections_are_replaced(proxy: Proxy) -> None:
+    """Nobody says that they are dead: a ping before the next command finds out."""
+    async with run_client(proxy, redis_ping_interval_s=AT_ONCE_S) as client:
+        await ask_often(client, 30)
+        proxy.forget()
+        asked = (client.ask("INCR", "count", repeatable=False) for _ in range(30))
+        assert sorted(await asyncio.gather(*asked)) == list(range(1, 31))
+
+
+async def test_a_publishing_connection_that_was_forgotten_loses_nothing(proxy: Proxy) -> None:
+    async with run_client(proxy, redis_ping_interval_s=AT_ONCE_S) as client:
+        failures = Metrics().count("failures", "Messages that Redis did not take.")
+        publisher = RedisPublisher(client, max_waiting_bytes=1_000_000, failures=failures)
+        running = asyncio.create_task(publisher.run())
+        publish = PlainPublish(client)
+        try:
+            await publisher.publish(publish, ALL, numbered(0))
+            proxy.forget()
+            await publisher.publish(publish, ALL, numbered(1))
+            assert failures.total == 0
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+
+async def test_a_busy_process_is_not_taken_for_a_silent_server() -> None:
+    loop = asyncio.get_running_loop()
+    answer = loop.create_future()
+
+    def stall() -> None:
+        started = perf_counter()
+        while perf_counter() < started + 0.3:
+            pass
+        loop.call_soon(loop.call_soon, answer.set_result, "answer")
+
+    async with answered_within(0.1):
+        loop.call_soon(stall)
+        assert await answer == "answer"
+    with pytest.raises(TimeoutError):
+        async with answered_within(0.01):
+            await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("redis://localhost/abc", "number of a database"),
+        ("redis://localhost/1/2", "number of a database"),
+        ("redis://localhost/-1", "number of a database"),
+        ("redis://localhost?db=-1", "number of a database"),
+        ("redis://localhost?decode_responses=true", "no option 'decode_responses'"),
+        ("redis://localhost?timeout=5", "no option 'timeout'"),
+        ("redis://localhost?max_connections=1", "no option 'max_connections'"),
+        ("redis://localhost?usrname=a", "no option 'usrname'"),
+        ("redis://localhost?ssl_cert_reqs=none", "write rediss://"),
+        ("rediss://localhost?ssl_cert_reqs=maybe", "none, optional or required"),
+        ("rediss://localhost?ssl_ca_certs=/no/such/file", "names no file"),
+        ("redis://:hunter#2@localhost:6379/0", "percent-encode"),
+        ("redis://:hunter/2@localhost:6379/0", "percent-encode"),
+        ("redis://:hunter?2@localhost:6379/0", "percent-encode"),
+        ("redis://user:hunter#2@localhost", "percent-encode"),
+        ("redis://localhost/0?password=hunter#2", "percent-encode"),
+        ("unix:///redis.sock?password=hunter#2", "percent-encode"),
+    ],
+)
+def test_what_a_url_must_not_say(monkeypatch: pytest.MonkeyPatch, url: str, hint: str) -> None:
+    line = complaint(monkeypatch, REDIS_URL=url)
+    assert line.startswith("error: REDIS_URL: ")
+    assert hint in line
+    assert "hunter" not in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://localhost/",
+        "redis://localhost:6379/15",
+        "redis://user:p%23%2F%3F%40@localhost:6379/0",
+        "redis://localhost?db=1&username=a&password=b&client_name=c",
+        "rediss://localhost?ssl_cert_reqs=none&ssl_check_hostname=false",
+        "unix:///run/user@host/redis.sock?db=1",
+    ],
+)
+def test_what_a_url_may_say(url: str) -> None:
+    assert make_client(make_settings(redis_url=url)) is not None
+
+
+def test_names_begin_with_the_project_and_channels_have_the_database() -> None:
+    client = make_client(make_settings(redis_url="redis://localhost/3"))
+    assert client is not None
+    assert client.name(ALL) == project_name() + ":3:{all}"
+    assert client.key(ALL, "what") == project_name() + ":{all}:what"
+    assert client.channel(client.name(ALL)) == ALL
+
+
+def test_without_a_project_file_the_prefix_has_to_be_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(redis_settings, "PYPROJECT", tmp_path / "pyproject.toml")
+    line = complaint(monkeypatch, REDIS_URL="redis://localhost")
+    assert line.startswith("error: REDIS_PREFIX: ")
+    assert "does not name the project" in line
+    assert make_settings(redis_url=None).redis_prefix == ""
+    settings = make_settings(redis_url="redis://localhost", redis_prefix="mine:")
+    assert settings.redis_prefix == "mine:"
+
+
+def test_sentinels_have_tls_and_a_user_of_their_own(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    settings = make_settings(
+        redis_url=f"rediss://app:secret@a:1,b:2/0?ssl_ca_certs={authority}&ssl_check_hostname=false",
+        redis_sentinel="main",
+        redis_sentinel_username="watcher",
+        redis_sentinel_password="watchword",
+    )
+    client = make_client(settings)
+    assert isinstance(client, SentinelClient)
+    for sentinel, address in zip(client.sentinels, [("a", 1), ("b", 2)], strict=True):
+        pool = sentinel.connection_pool
+        options = pool.connection_kwargs
+        assert (options["host"], options["port"]) == address
+        assert (options["username"], options["password"]) == ("watcher", "watchword")
+        assert (options["ssl_ca_certs"], options["ssl_check_hostname"]) == (str(authority), False)
+        assert pool.connection_class.__name__ == "SSLConnection"
+    assert isinstance(client.commands, Redis)
+    options = client.commands.connection_pool.connection_kwargs
+    assert (options["username"], options["password"]) == ("app", "secret")
+    assert options["ssl_ca_certs"] == str(authority)
+
+
+async def test_an_envelope_of_the_next_version_is_delivered(valkey: Valkey) -> None:
+    inbox = Inbox()
+    async with run_node(valkey) as (node, _), Redis.from_url(valkey.url) as redis:
+        await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
+        newer = b'{"sender":"alice","data":1,"exclude":null,"priority":"high"}'
+        await redis.publish(node.name(CHANNEL), newer)
+        assert await inbox.next() == Envelope("alice", 1)

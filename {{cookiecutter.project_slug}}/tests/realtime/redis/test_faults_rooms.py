@@ -1,0 +1,209 @@
+"""What the way to Redis can do to rooms: their members miss nothing, or are told so."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+import pytest
+from redis.asyncio import Redis
+
+from ..client import Client, Frame
+from ..live import Live, wait_until, wait_until_async
+from .proxy import Proxy, run_proxy
+from .test_backplane import two_nodes
+from .test_faults import OUTAGES, Outage, is_worth_a_retry, received_until
+from .valkey import Valkey, run_valkey
+
+ROOM = "lobby"
+LENGTH = 120
+"""How long a message is that is torn."""
+
+
+@pytest.fixture
+async def valkey() -> AsyncIterator[Valkey]:
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+@pytest.fixture
+async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
+    async with run_proxy(valkey) as proxy:
+        yield proxy
+
+
+def quiet_nodes(
+    valkey: Valkey, proxy: Proxy | None = None, **overrides: object
+) -> AbstractAsyncContextManager[tuple[Live, Live]]:
+    """Run two nodes that do not say who comes and goes, and renew no lease during a test."""
+    quiet: dict[str, object] = {"max_members_for_presence_events": 1, "presence_lease_s": 3600}
+    return two_nodes(valkey, proxy, **quiet, **overrides)
+
+
+async def join(client: Client, since: Frame | None = None) -> Frame:
+    """Enter the room, and return the position and what else the answer tells."""
+    more = {"since": {name: since[name] for name in ("epoch", "offset")}} if since else {}
+    answer = await client.ask(type="join", room=ROOM, **more)
+    assert answer["type"] == "ok"
+    # Now Redis knows who is there, and the next answer that comes from it is another one.
+    await wait_until_async(partial(is_listed, client))
+    return answer
+
+
+async def is_listed(client: Client) -> bool:
+    return bool((await client.ask(type="presence", room=ROOM))["type"] == "ok")
+
+
+async def publish(client: Client, data: object) -> Frame:
+    """Send to the room, the sender among the others."""
+    return await client.ask(type="publish", room=ROOM, data=data, echo=True)
+
+
+async def recovered(client: Client, since: Frame) -> list[object]:
+    """Come back, which must be possible without a gap, and return the data of what was missed."""
+    answer = await join(client, since)
+    assert answer["recovered"] is True
+    messages = [await client.receive("message") for _ in range(answer["replayed"])]
+    first = since["offset"] + 1
+    assert [message["offset"] for message in messages] == list(range(first, first + len(messages)))
+    return [message["data"] for message in messages]
+
+
+@pytest.mark.parametrize("size", [1, 20, LENGTH])
+async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
+    valkey: Valkey, proxy: Proxy, size: int
+) -> None:
+    async with quiet_nodes(valkey, proxy) as (first, second):
+        here, there = await first.connect("alice"), await second.connect("bob")
+        start = await join(here)
+        await join(there)
+        torn = "x" * LENGTH
+        proxy.cut_after(size, subscriber=True)
+        assert (await publish(there, torn))["offset"] == 1
+        assert await here.receive("resync") == {"type": "resync", "room": None}
+        assert await recovered(here, start) == []
+        assert await received_until(here, torn) == [torn]
+        assert (await publish(there, "after"))["offset"] == 2
+        assert await received_until(here, "after") == ["after"]
+        assert await here.is_quiet()
+        assert await recovered(await first.connect("alice"), start) == [torn, "after"]
+
+
+@pytest.mark.hostile(73)
+@pytest.mark.parametrize("size", [1, 4])
+async def test_an_answer_torn_on_its_way_to_the_publisher_doubles_nothing(
+    valkey: Valkey, proxy: Proxy, size: int
+) -> None:
+    async with quiet_nodes(valkey, proxy) as (first, second):
+        here, there = await first.connect("alice"), await second.connect("bob")
+        start = await join(here)
+        await join(there)
+        proxy.cut_after(size, subscriber=False)
+        assert is_worth_a_retry(await publish(here, 1))
+        assert (await publish(here, 2))["offset"] == 2
+        for client in (here, there):
+            assert await received_until(client, 2) == [1, 2]
+            assert await client.is_quiet()
+        assert await recovered(await first.connect("alice"), start) == [1, 2]
+
+
+@pytest.mark.parametrize("size", [1, LENGTH])
+async def test_a_history_torn_on_its_way_is_not_taken_for_the_whole(
+    valkey: Valkey, proxy: Proxy, size: int
+) -> None:
+    async with quiet_nodes(valkey, proxy) as (first, second):
+        there = await second.connect("bob")
+        start = await join(there)
+        for number in range(3):
+            await publish(there, number)
+        here = await first.connect("alice")
+        await join(here)
+        back = await first.connect("alice")
+        proxy.cut_after(size, subscriber=False)
+        assert await recovered(back, start) == [0, 1, 2]  # it was read again
+
+
+@pytest.mark.parametrize("echo", [False, True])
+async def test_an_ok_that_overtakes_an_older_message_does_not_cost_it(
+    valkey: Valkey, proxy: Proxy, echo: bool
+) -> None:
+    """The subscription is held, so the publisher hears of its own message first, and goes."""
+    async with quiet_nodes(valkey, proxy, redis_ping_interval_s=3600) as (first, second):
+        here, there = await first.connect("alice"), await second.connect("bob")
+        start = await join(here)
+        await join(there)
+        async with proxy.held(subscriber=True):
+            assert (await publish(there, "older"))["offset"] == 1
+            ok = await here.ask(type="publish", room=ROOM, data="own", echo=echo)
+            assert ok["offset"] == 2
+            assert await here.is_quiet()
+            await here.close()
+        assert await recovered(await second.connect("alice"), start) == ["older", "own"]
+
+
+@OUTAGES
+async def test_what_was_said_during_an_outage_of_the_way_comes_late_and_in_order(
+    valkey: Valkey, proxy: Proxy, outage: Outage
+) -> None:
+    async with quiet_nodes(valkey, proxy) as (first, second):
+        here, there = await first.connect("alice"), await second.connect("bob")
+        start = await join(here)
+        await join(there)
+        async with outage(proxy):
+            assert is_worth_a_retry(await publish(here, "refused"))
+            for number in range(5):
+                assert (await publish(there, number))["type"] == "ok"
+            await wait_until(lambda: not first.service.backplane.healthy)
+        assert await here.receive("resync") == {"type": "resync", "room": None}
+        assert (await publish(there, "after"))["type"] == "ok"
+        heard = await received_until(here, "after")
+        # What waited on the way may still have gone out, but once and for everybody.
+        assert [data for data in heard if data != "refused"] == [*range(5), "after"]
+        assert heard.count("refused") <= 1
+        assert await received_until(there, "after") == heard
+        assert await recovered(here, start) == []
+        for client in (here, there):
+            assert await client.is_quiet()
+        assert await recovered(await first.connect("alice"), start) == heard
+
+
+async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Proxy) -> None:
+    proxy.delay(0.02)
+    async with quiet_nodes(valkey, proxy) as (first, second):
+        clients = [await first.connect("alice"), await second.connect("bob")]
+        for client in clients:
+            await join(client)
+        for number in range(30):
+            for client in clients:
+                await client.send(type="publish", room=ROOM, data=number, echo=True, id="publish")
+        heard = []
+        for client in clients:
+            answers = [await client.receive("ok", "error") for _ in range(30)]
+            assert [answer["type"] for answer in answers] == ["ok"] * 30
+            messages = [await client.receive("message") for _ in range(60)]
+            assert [message["offset"] for message in messages] == list(range(1, 61))
+            for each in clients:
+                said = [message["data"] for message in messages if message["from"] == each.user]
+                assert said == list(range(30))
+            heard.append(messages)
+            assert await client.is_quiet()
+        assert heard[0] == heard[1]
+
+
+async def test_a_killed_publishing_connection_doubles_nothing(valkey: Valkey) -> None:
+    async with quiet_nodes(valkey) as (first, second), Redis.from_url(valkey.url) as redis:
+        here, there = await first.connect("alice"), await second.connect("bob")
+        await join(here)
+        start = await join(there)
+
+        async def is_published() -> bool:
+            return bool((await publish(here, "last"))["type"] == "ok")
+
+        for number in range(5):
+            answer = await publish(here, number)
+            assert answer["type"] == "ok" or is_worth_a_retry(answer)
+            await redis.client_kill_filter(_type="normal")
+        await wait_until_async(is_published)
+        *heard, _ = await received_until(there, "last")
+        assert heard == [number for number in range(5) if number in heard]
+        *kept, _ = await recovered(await second.connect("bob"), start)
+        assert kept == heard

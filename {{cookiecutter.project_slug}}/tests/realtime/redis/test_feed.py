@@ -1,0 +1,314 @@
+"""A node's feed of a room against a model of Redis: any order of events, nothing lost in silence.
+
+Real servers rarely show the races that matter. Here the order is drawn at random: messages that are
+on their way or get lost, readings that take long, an emptied server, members that come and go.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from app.realtime.backplane import Subscription
+from app.realtime.errors import Unavailable
+from app.realtime.protocol import ServerFrame
+from app.realtime.redis.backplane import Resync
+from app.realtime.redis.history import Reading, RedisFeed, RedisHistory
+from app.realtime.rooms.history import Past, Position, RoomEnvelope
+
+STEPS = 120
+
+
+class Server:
+    """What Redis does for one room: it numbers, keeps, and has a channel."""
+
+    def __init__(self, *, keeps: int) -> None:
+        self.keeps = keeps
+        self.position = Position("epoch-0", 0)
+        self.kept: list[RoomEnvelope] = []
+        self.on_the_way: deque[RoomEnvelope] = deque()
+        self.published: dict[Position, object] = {}
+        self.emptied = 0
+
+    def publish(self, exclude: str | None = None) -> None:
+        """Give the next message its number, keep it, and send it on its way."""
+        self.position = self.position.next
+        data = len(self.published)
+        self.published[self.position] = data
+        envelope = RoomEnvelope(
+            sender=None,
+            data=data,
+            exclude=exclude,
+            epoch=self.position.epoch,
+            offset=self.position.offset,
+        )
+        self.kept = [*self.kept, envelope][-self.keeps :]
+        self.on_the_way.append(envelope)
+
+    def empty(self) -> None:
+        """Forget everything."""
+        self.emptied += 1
+        self.position = Position(f"epoch-{self.emptied}", 0)
+        self.kept = []
+
+    def read(self, since: Position) -> Reading:
+        """Return what was said since then."""
+        missed = self.position.offset - since.offset
+        if since.epoch != self.position.epoch or not 0 <= missed <= len(self.kept):
+            return Reading(self.position, None)
+        return Reading(self.position, tuple(self.kept[len(self.kept) - missed :]))
+
+
+class Node:
+    """What a feed needs of its node, here at the mercy of chance."""
+
+    timeout_s = 0.05
+
+    def __init__(self, server: Server, rng: random.Random) -> None:
+        self.server = server
+        self.rng = rng
+        self.backplane = self
+        self.feed = RedisFeed("room", cast(RedisHistory, self), self._deliver, self._announce)
+        self.members: set[Visitor] = set()
+        self.is_behind = False
+
+    def subscribe(self, subscription: Subscription) -> Subscription:
+        """Take the only subscription."""
+        self.subscription = subscription
+        return subscription
+
+    async def confirm(self, subscription: Subscription) -> None:
+        """Confirm it, some time."""
+        await self._wait()
+
+    async def read(self, room: str, since: Position) -> Reading:
+        """Read at some moment, and bring the answer at a later one."""
+        await self._wait()
+        reading = self.server.read(since)
+        await self._wait()
+        return reading
+
+    def heal_later(self, feed: RedisFeed) -> None:
+        """Note that there is something to be done."""
+        self.is_behind = True
+
+    async def heal(self) -> None:
+        """Do it."""
+        while self.is_behind:
+            self.is_behind = False
+            if not await self.feed.heal():
+                self.is_behind = True
+            await asyncio.sleep(0)
+
+    def take_next(self) -> None:
+        """Let the next message arrive."""
+        if self.server.on_the_way:
+            self.subscription.deliver(self.server.on_the_way.popleft())
+
+    async def _wait(self) -> None:
+        for _ in range(self.rng.randrange(4)):
+            await asyncio.sleep(0)
+
+    def _deliver(self, envelope: RoomEnvelope) -> None:
+        for member in self.members:
+            if envelope.exclude != member.connection:
+                member.hear(envelope)
+
+    def _announce(self, frame: ServerFrame) -> None:
+        assert frame == Resync(room="room")
+        for member in self.members:
+            member.accept_hole(self.feed.position)
+
+
+@dataclass(eq=False)
+class Visitor:
+    """A client that comes and goes, and checks that there is no hole that it is not told of.
+
+    ``position`` is up to where it has everything, null before it was ever here. ``demanding`` ones
+    accept no hole at all but the messages that they published without echo, which are ``own``.
+    """
+
+    server: Server
+    demanding: bool
+    position: Position | None = None
+    heard: int = 0
+    visits: int = 0
+    own: set[Position] = field(default_factory=set)
+
+    @property
+    def connection(self) -> str:
+        """The id of the connection of this visit."""
+        return f"{id(self)}-{self.visits}"
+
+    def publish(self) -> None:
+        """Publish without echo. The answer comes at once, and does not move the position."""
+        self.server.publish(exclude=self.connection)
+        self.own.add(self.server.position)
+
+    def hear(self, envelope: RoomEnvelope) -> None:
+        """Take a message, which must be the next one, or the next one of others."""
+        assert self.position is not None
+        position = self.position.next
+        while position != envelope.position and position in self.own:
+            position = position.next
+        assert envelope.position == position
+        assert envelope.data == self.server.published[position]
+        self.position = position
+        self.heard += 1
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether nothing is missing but its own."""
+        position = self.position
+        while position is not None and position != self.server.position:
+            position = position.next if position.next in self.own else None
+        return position is not None
+
+    async def enter(self, node: Node) -> None:
+        """Join, with what there is of a position."""
+        past = await node.feed.past(self.position)
+        self.visits += 1
+        self._take(past)
+        node.members.add(self)
+
+    def _take(self, past: Past) -> None:
+        if past.recovered:
+            for envelope in past.messages:
+                self.hear(envelope)
+            assert self.position == past.position
+        else:
+            assert past.messages == ()
+            self.accept_hole(past.position)
+
+    def accept_hole(self, position: Position | None) -> None:
+        """Go on from another position."""
+        assert self.position is None or not self.demanding
+        self.position = position
+
+
+async def try_to(action: Callable[[], Awaitable[None]]) -> None:
+    """Do what may fail for want of messages that got lost; it then is done again later."""
+    with suppress(Unavailable):
+        await action()
+
+
+class World:
+    """Everything, and what may happen in it.
+
+    In a harsh one, the server keeps little and may be emptied, and not every loss is noticed.
+    """
+
+    def __init__(self, seed: int, *, harsh: bool) -> None:
+        self.harsh = harsh
+        self.server = Server(keeps=6 if harsh else STEPS)
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.rng = random.Random(seed)
+        self.node = Node(self.server, self.rng)
+        self.visitors = [Visitor(self.server, demanding=not harsh) for _ in range(3)]
+        self.entering: set[Visitor] = set()
+        self.healing = False
+
+    async def run(self) -> None:
+        """Let things happen, then come to rest, and check that everybody is up to date."""
+        happenings: list[Any] = [
+            *2 * [self.server.publish],
+            *2 * [self.publish_without_echo],
+            *4 * [self.node.take_next],
+            *2 * [self.come_or_go],
+            *2 * [self.heal],
+            self.lose,
+        ]
+        async with asyncio.TaskGroup() as self.group:
+            for _ in range(STEPS):
+                self.rng.choice(happenings)()
+                if self.harsh and self.rng.random() < 0.01:
+                    self.server.empty()
+                for _ in range(self.rng.randrange(3)):
+                    await asyncio.sleep(0)
+            while self.tasks:
+                self.drain()
+                self.heal()
+                await asyncio.sleep(0)
+        await self.rest()
+
+    def publish_without_echo(self) -> None:
+        """Have one of the members publish, if there is any."""
+        members = [visitor for visitor in self.visitors if visitor in self.node.members]
+        if members:
+            self.rng.choice(members).publish()
+
+    def come_or_go(self) -> None:
+        """Have somebody leave who is in, or enter who is not."""
+        visitor = self.rng.choice(self.visitors)
+        if visitor in self.node.members:
+            self.node.members.remove(visitor)
+        elif visitor not in self.entering:
+            self.entering.add(visitor)
+            task = self.begin(lambda: visitor.enter(self.node))
+            task.add_done_callback(lambda _: self.entering.discard(visitor))
+
+    def heal(self) -> None:
+        """Have the feed read what it misses, if it knows of something."""
+        if self.node.is_behind and not self.healing:
+            self.healing = True
+            self.begin(self._heal)
+
+    async def _heal(self) -> None:
+        await self.node.heal()
+        self.healing = False
+
+    def lose(self) -> None:
+        """Lose what is on its way."""
+        if self.server.on_the_way:
+            self.server.on_the_way.clear()
+            if not self.harsh or self.rng.random() < 0.7:
+                self.node.feed.fall_behind()
+
+    def drain(self) -> None:
+        """Let everything arrive that is on its way."""
+        while self.server.on_the_way:
+            self.node.take_next()
+
+    def begin(self, action: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Begin something that takes a while."""
+        task = self.group.create_task(try_to(action))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    async def rest(self) -> None:
+        """Bring everybody up to date."""
+        for _ in range(3):  # a first try may find that messages were lost
+            for visitor in self.visitors:
+                if visitor not in self.node.members:
+                    await try_to(lambda visitor=visitor: visitor.enter(self.node))  # type: ignore[misc]
+                await self.node.heal()
+        if self.harsh:
+            self.server.publish()  # shows that earlier ones were lost
+        self.drain()
+        await self.node.heal()
+        for visitor in self.visitors:
+            assert visitor.is_up_to_date
+
+
+@pytest.mark.parametrize("harsh", [False, True], ids=["calm", "harsh"])
+@pytest.mark.parametrize("seeds", [range(start, start + 50) for start in range(0, 200, 50)])
+async def test_nothing_is_lost_in_silence_doubled_or_out_of_order(
+    seeds: range, *, harsh: bool
+) -> None:
+    heard = 0
+    for seed in seeds:
+        world = World(seed, harsh=harsh)
+        try:
+            async with asyncio.timeout(10):
+                await world.run()
+        except BaseException as failure:
+            failure.add_note(f"seed {seed}")
+            raise
+        heard += sum(visitor.heard for visitor in world.visitors)
+    assert heard > 20 * len(seeds)

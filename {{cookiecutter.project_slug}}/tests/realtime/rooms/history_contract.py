@@ -1,0 +1,212 @@
+"""What every history promises. `test_history` and its siblings run it, each on their own."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from app.realtime.backplane import Envelope
+from app.realtime.protocol import ServerFrame
+from app.realtime.rooms.history import Feed, History, Position, RoomEnvelope
+
+from ..client import DEADLINE_S
+from ..live import wait_until, wait_until_async
+
+ROOM = "lobby"
+
+
+@dataclass
+class Member:
+    """Somebody in a room, who notes what comes, and with what the room stood before that."""
+
+    history: History
+    got: list[RoomEnvelope] = field(default_factory=list)
+    news: list[ServerFrame] = field(default_factory=list)
+    feed: Feed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.feed = self.history.open(ROOM, self.got.append, self.news.append)
+
+    @property
+    def data(self) -> list[object]:
+        """What came, without the rest."""
+        return [envelope.data for envelope in self.got]
+
+
+async def say(history: History, *data: int) -> list[int]:
+    """Publish some numbers, and return their offsets."""
+    async with asyncio.timeout(DEADLINE_S):
+        futures = [history.publish(ROOM, Envelope(sender="alice", data=each)) for each in data]
+        return [await future for future in futures]
+
+
+async def standing(history: History) -> Position:
+    """Return where the room stands."""
+    member = Member(history)
+    past = await member.feed.past(None)
+    member.feed.close()
+    return past.position
+
+
+class HistoryContract:
+    """``history`` and ``other`` are views of two nodes, or of the only one.
+
+    ``make`` returns one with settings of its own for the same rooms.
+    """
+
+    async def test_messages_are_numbered_without_holes(
+        self, history: History, other: History
+    ) -> None:
+        member = Member(history)
+        begin = (await member.feed.past(None)).position
+        assert await say(other, 1, 2, 3) == [begin.offset + number for number in (1, 2, 3)]
+        assert await say(history, 4) == [begin.offset + 4]
+        await wait_until(lambda: len(member.got) == 4)
+        assert member.data == [1, 2, 3, 4]
+        positions = [Position(begin.epoch, begin.offset + number) for number in (1, 2, 3, 4)]
+        assert [envelope.position for envelope in member.got] == positions
+        assert member.feed.position == positions[-1]
+
+    async def test_who_returns_gets_what_was_missed_and_no_more(
+        self, history: History, other: History
+    ) -> None:
+        since = await standing(history)
+        await say(other, 1, 2, 3)
+        member = Member(history)
+        past = await member.feed.past(since)
+        assert [envelope.data for envelope in past.messages] == [1, 2, 3]
+        assert past.recovered is True
+        assert past.position == Position(since.epoch, since.offset + 3)
+        assert member.got == []
+        await say(other, 4)
+        await wait_until(lambda: member.data == [4])
+
+    async def test_who_missed_nothing_gets_nothing(self, history: History) -> None:
+        await say(history, 1)
+        since = await standing(history)
+        past = await Member(history).feed.past(since)
+        assert (past.position, past.messages, past.recovered) == (since, (), True)
+
+    async def test_who_does_not_ask_is_told_where_the_room_stands(self, history: History) -> None:
+        await say(history, 1)
+        past = await Member(history).feed.past(None)
+        assert past.position == await standing(history)
+        assert (past.messages, past.recovered) == ((), None)
+
+    async def test_a_position_that_never_was_proves_nothing(self, history: History) -> None:
+        await say(history, 1)
+        position = await standing(history)
+        feed = Member(history).feed
+        for since in (
+            Position("another-epoch", position.offset),
+            Position("another-epoch", 0),
+            Position(position.epoch, position.offset + 1),
+            Position(position.epoch, 2**53 - 1),
+        ):
+            past = await feed.past(since)
+            assert (past.messages, past.recovered) == ((), False)
+            assert past.position == position
+
+    async def test_only_so_many_messages_are_kept(self, make: Callable[..., History]) -> None:
+        history = make(history_messages=3)
+        since = await standing(history)
+        await say(history, 1, 2, 3)
+        assert (await Member(history).feed.past(since)).recovered is True
+        await say(history, 4)
+        past = await Member(history).feed.past(since)
+        assert (past.messages, past.recovered) == ((), False)
+        past = await Member(history).feed.past(Position(since.epoch, since.offset + 1))
+        assert [envelope.data for envelope in past.messages] == [2, 3, 4]
+
+    async def test_without_messages_kept_nothing_is_missed_in_silence(
+        self, make: Callable[..., History]
+    ) -> None:
+        history = make(history_messages=0)
+        member = Member(history)
+        begin = (await member.feed.past(None)).position
+        first, second = begin.next, begin.next.next
+        assert await say(history, 1, 2) == [first.offset, second.offset]
+        await wait_until(lambda: len(member.got) == 2)
+        assert [envelope.position for envelope in member.got] == [first, second]
+        past = await member.feed.past(second)
+        assert (past.messages, past.recovered) == ((), True)
+        past = await member.feed.past(first)
+        assert (past.position, past.messages, past.recovered) == (second, (), False)
+
+    async def test_only_so_many_bytes_are_kept(self, make: Callable[..., History]) -> None:
+        history = make(history_bytes=3_000)
+        since = await standing(history)
+        for _ in range(4):
+            await history.publish(ROOM, Envelope(sender="alice", data="x" * 1_000))
+        assert (await Member(history).feed.past(since)).recovered is False
+        past = await Member(history).feed.past(Position(since.epoch, since.offset + 2))
+        assert (len(past.messages), past.recovered) == (2, True)
+        await history.publish(ROOM, Envelope(sender="alice", data="x" * 10_000))
+        past = await Member(history).feed.past(Position(since.epoch, since.offset + 4))
+        assert past.recovered is False
+
+    async def test_messages_are_kept_for_a_time(self, make: Callable[..., History]) -> None:
+        history = make(history_s=0.05)
+        member = Member(history)
+        since = (await member.feed.past(None)).position
+        await say(history, 1)
+
+        async def is_forgotten() -> bool:
+            return (await member.feed.past(since)).recovered is False
+
+        await wait_until_async(is_forgotten)
+        current = Position(since.epoch, since.offset + 1)
+        assert (await member.feed.past(current)).recovered is True
+
+    async def test_old_messages_go_though_newer_ones_come(
+        self, make: Callable[..., History]
+    ) -> None:
+        history = make(history_s=0.1, history_messages=100_000)
+        member = Member(history)
+        since = (await member.feed.past(None)).position
+
+        async def is_forgotten() -> bool:
+            await say(history, 1)
+            return (await member.feed.past(since)).recovered is False
+
+        await wait_until_async(is_forgotten)
+
+    async def test_nothing_comes_after_the_feed_is_closed(self, history: History) -> None:
+        member, other_member = Member(history), None
+        await member.feed.past(None)
+        member.feed.close()
+        other_member = Member(history)
+        await other_member.feed.past(None)
+        await say(history, 1)
+        await wait_until(lambda: other_member.data == [1])
+        assert member.got == []
+
+    async def test_who_comes_and_goes_misses_nothing(
+        self, history: History, other: History
+    ) -> None:
+        """Publish from both nodes while a member leaves and returns, at random moments."""
+        rng = random.Random(7)
+        since = await standing(history)
+        got: list[object] = []
+        count = 300
+
+        async def publish() -> None:
+            for number in range(count):
+                await rng.choice((history, other)).publish(ROOM, Envelope(sender="a", data=number))
+                if rng.random() < 0.5:
+                    await asyncio.sleep(0)
+
+        publishing = asyncio.create_task(publish())
+        while not publishing.done() or len(got) < count:
+            member = Member(history)
+            past = await member.feed.past(since)
+            assert past.recovered is True
+            got += [envelope.data for envelope in past.messages]
+            member.got.clear()  # only now it enters
+            for _ in range(rng.randrange(20)):
+                await asyncio.sleep(0)
+            member.feed.close()
+            got += member.data
+            since = member.got[-1].position if member.got else past.position
+        await publishing
+        assert got == list(range(count))

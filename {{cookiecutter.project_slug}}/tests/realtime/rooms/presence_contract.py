@@ -1,0 +1,158 @@
+"""What every presence promises. `test_presence` and its siblings run it, each on their own."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from app.realtime.delivery import Flusher
+from app.realtime.rooms.rooms import Rooms
+
+from ..live import wait_until_async
+from ..recording_wire import RecordingWire, open_connection
+
+ROOM = "lobby"
+
+
+class Node:
+    """A node, with rooms alone."""
+
+    def __init__(self, make_rooms: Callable[[Flusher], Rooms]) -> None:
+        self.flusher = Flusher()
+        self.rooms = make_rooms(self.flusher)
+
+    async def visitor(self, user: str, room: str = ROOM) -> "Visitor":
+        """Let a user enter the room with one more connection."""
+        visitor = Visitor(self, user, room)
+        await self.rooms.join(visitor.connection, room)
+        await self.settle()
+        return visitor
+
+    async def crowd(self, number: int) -> None:
+        """Let so many users enter the room, each with one connection."""
+        for each in range(number):
+            visitor = Visitor(self, f"user-{each}", ROOM)
+            await self.rooms.join(visitor.connection, ROOM)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until other nodes can know of all that has happened on this one."""
+
+
+class Visitor:
+    """A connection in the room, which notes what it is told."""
+
+    def __init__(self, node: Node, user: str, room: str) -> None:
+        self._node = node
+        self._room = room
+        self._wire = RecordingWire()
+        self.connection = open_connection(self._wire, node.flusher, user=user)
+
+    def leave_now(self) -> None:
+        """Leave the room."""
+        self._node.rooms.leave(self.connection, self._room)
+
+    async def leave(self) -> None:
+        """Leave the room, and wait until others can know it."""
+        self.leave_now()
+        await self._node.settle()
+
+    async def seen(self) -> dict[str, int]:
+        """Return who is in the room."""
+        return dict((await self._node.rooms.attendance(self.connection, self._room)).users)
+
+    async def heard(self) -> list[str]:
+        """Return the events so far, with those that are on their way."""
+        marker = f"heard by {self.connection.id}"
+        await self._node.rooms.publish(self._room, marker)
+
+        async def is_heard() -> bool:
+            await self._node.flusher.catch_up()
+            return any(frame.get("data") == marker for frame in self.frames)
+
+        await wait_until_async(is_heard)
+        return [f"{frame['user']} {frame['type']}" for frame in self.frames if "user" in frame]
+
+    @property
+    def frames(self) -> list[dict[str, Any]]:
+        """Return what was written, as JSON."""
+        frames = [frame for write in self._wire.writes for frame in write]
+        return [json.loads(frame[frame.index(b"{") :]) for frame in frames]
+
+
+class PresenceContract:
+    """``here`` and ``there`` are two nodes that share their rooms, or twice the only one.
+
+    ``make`` returns one more node, or the only one, with settings of its own.
+    """
+
+    async def test_users_are_counted_with_their_connections(self, here: Node, there: Node) -> None:
+        alice = await here.visitor("alice")
+        assert await alice.seen() == {"alice": 1}
+        await there.visitor("alice")
+        bob = await there.visitor("bob")
+        for visitor in (bob, alice):
+            assert await visitor.seen() == {"alice": 2, "bob": 1}
+        await alice.leave()
+        assert await bob.seen() == {"alice": 1, "bob": 1}
+
+    async def test_the_first_connection_joins_and_the_last_one_leaves(
+        self, here: Node, there: Node
+    ) -> None:
+        watcher = await here.visitor("watcher")
+        first = await here.visitor("alice")
+        second = await there.visitor("alice")
+        third = await there.visitor("alice")
+        assert await watcher.heard() == ["alice joined"]
+        await first.leave()
+        await third.leave()
+        assert await watcher.heard() == ["alice joined"]
+        await second.leave()
+        assert await watcher.heard() == ["alice joined", "alice left"]
+        await there.visitor("alice")
+        assert await watcher.heard() == ["alice joined", "alice left", "alice joined"]
+
+    async def test_who_comes_is_not_told_of_it(self, here: Node, there: Node) -> None:
+        alice = await here.visitor("alice")
+        bob = await there.visitor("bob")
+        assert await bob.heard() == []
+        assert await alice.heard() == ["bob joined"]
+
+    async def test_rooms_know_nothing_of_each_other(self, here: Node, there: Node) -> None:
+        alice = await here.visitor("alice")
+        await there.visitor("bob", room="elsewhere")
+        assert await alice.heard() == []
+        assert await alice.seen() == {"alice": 1}
+
+    async def test_names_may_be_anything(self, here: Node, there: Node) -> None:
+        names = ["ü 👩‍👩‍👧", 'quo"te\\', "a:b", "{x}", "\u2028", "-1", "joined"]
+        watcher = await here.visitor("watcher")
+        for name in names:
+            await there.visitor(name)
+        assert await watcher.heard() == [f"{name} joined" for name in names]
+        assert await watcher.seen() == dict.fromkeys(["watcher", *names], 1)
+
+    async def test_large_rooms_tell_nothing(self, make: Callable[..., Node]) -> None:
+        node = make(max_members_for_presence_events=2)
+        watcher = await node.visitor("watcher")
+        await node.visitor("alice")
+        assert await watcher.heard() == ["alice joined"]
+        bob = await node.visitor("bob")
+        assert await watcher.heard() == ["alice joined"]
+        await bob.leave()
+        assert await watcher.heard() == ["alice joined"]
+
+    async def test_long_lists_are_cut(self, make: Callable[..., Node]) -> None:
+        node = make(max_members_listed=3)
+        visitors = [await node.visitor(f"user-{number}") for number in range(5)]
+        attendance = await node.rooms.attendance(visitors[0].connection, ROOM)
+        assert len(attendance.users) == 3
+        assert set(attendance.users.values()) == {1}
+        assert attendance.total == 5
+
+    async def test_very_long_lists_are_cut_as_well(self, make: Callable[..., Node]) -> None:
+        node = make(max_members_listed=300)
+        first = await node.visitor("first")
+        await node.crowd(600)
+        attendance = await node.rooms.attendance(first.connection, ROOM)
+        assert len(attendance.users) == 300
+        assert attendance.total == 601

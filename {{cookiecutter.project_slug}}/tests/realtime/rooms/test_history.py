@@ -1,0 +1,207 @@
+"""The history of a single node."""
+
+import sys
+from collections.abc import Callable
+from inspect import getfile
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from app.realtime.backplane import Envelope
+from app.realtime.rooms.history import SWEPT_AT_ONCE, History, MemoryHistory
+
+from ..live import make_settings, wait_until
+from .history_contract import ROOM, HistoryContract, Member, say, standing
+
+
+class TestMemoryHistory(HistoryContract):
+    """One node: both views are the same."""
+
+    @pytest.fixture
+    def make(self) -> Callable[..., History]:
+        """Return what makes a node's history."""
+        return lambda **overrides: MemoryHistory(make_settings(**overrides))
+
+    @pytest.fixture
+    def history(self, make: Callable[..., History]) -> History:
+        """Return the node's history."""
+        return make(history_messages=1_000)
+
+    @pytest.fixture
+    def other(self, history: History) -> History:
+        """Return it again."""
+        return history
+
+
+class Clock:
+    """The time that the history reads, and that only the test moves on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1_000.0
+        monkeypatch.setattr("app.realtime.rooms.history.monotonic", lambda: self.now_s)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+async def test_nothing_is_left_of_a_room_that_was_left_and_is_old() -> None:
+    history = MemoryHistory(make_settings(history_s=0.05))
+    member = Member(history)
+    await say(history, 1)
+    member.feed.close()
+    await wait_until(lambda: len(history) == 0)
+    assert history._size_bytes == 0
+    assert history._timer is None
+
+
+async def test_a_room_with_members_loses_old_messages_but_not_its_count() -> None:
+    history = MemoryHistory(make_settings(history_s=0.05))
+    member = Member(history)
+    begin = member.feed.position
+    await say(history, 1)
+    await wait_until(lambda: not history._by_use)
+    assert len(history._logs[ROOM]) == 0
+    await say(history, 2)
+    assert member.feed.position == begin.next.next
+
+
+async def test_a_room_with_members_loses_its_messages_to_other_rooms_but_not_its_count() -> None:
+    history = MemoryHistory(make_settings(history_total_bytes=3_000))
+    member = Member(history)
+    begin = member.feed.position
+    await say(history, 1)
+    await history.publish("another", Envelope(sender=None, data="x" * 1_500))
+    assert len(history._logs[ROOM]) == 0
+    await say(history, 2)
+    assert member.feed.position == begin.next.next
+
+
+async def test_who_returns_to_a_room_that_is_empty_for_a_moment_is_sure(clock: Clock) -> None:
+    history = MemoryHistory(make_settings(history_messages=0, history_s=60))
+    member = Member(history)
+    await say(history, 1)
+    clock.now_s += 59
+    member.feed.close()
+    clock.now_s += 59
+    history._sweep()
+    assert (await Member(history).feed.past(member.feed.position)).recovered is True
+
+
+def in_order(history: MemoryHistory) -> int:
+    """Return the size of all logs that can be given up."""
+    return sum(log.size_bytes for log in history._by_use.values())
+
+
+async def test_all_rooms_together_are_bounded() -> None:
+    limit = 100_000
+    history = MemoryHistory(make_settings(history_total_bytes=limit))
+    for number in range(500):
+        await history.publish(f"room-{number}", Envelope(sender=None, data="x" * 500))
+    assert 0.9 * limit < in_order(history) <= limit
+    assert in_order(history) == history._size_bytes
+    assert list(history._logs) == list(history._by_use)
+    assert "room-499" in history._logs
+
+
+async def test_those_go_first_that_were_silent_longest() -> None:
+    history = MemoryHistory(make_settings(history_total_bytes=5_000))
+    for room in ("old", "used", "old", "new"):
+        await history.publish(room, Envelope(sender=None, data="x" * 500))
+    assert list(history._by_use) == ["old", "new"]
+
+
+async def test_rooms_with_members_leave_space_for_messages() -> None:
+    history = MemoryHistory(make_settings(history_total_bytes=100_000))
+    begins = {}
+    for number in range(1_000):
+        feed = history.open(f"room-{number}", lambda _: None, lambda _: None)
+        begins[f"room-{number}"] = feed.position
+    for room, begin in begins.items():
+        await history.publish(room, Envelope(sender=None, data=1))
+        feed = history.open(room, lambda _: None, lambda _: None)
+        assert (await feed.past(begin)).recovered is True
+    assert in_order(history) == history._size_bytes <= 100_000
+    assert len(history) == 1_000
+
+
+def lines_run(action: Callable[[], object]) -> int:
+    """Return how many lines of the module an action runs, each round of a loop counted."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal count
+        if frame.f_code.co_filename != getfile(MemoryHistory):
+            return None
+        count += event == "line"
+        return trace
+
+    earlier = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    finally:
+        sys.settrace(earlier)
+    return count
+
+
+def work(rooms: int) -> dict[str, int]:
+    """Return the most lines that each operation runs among so many rooms with members."""
+    history = MemoryHistory(make_settings(history_total_bytes=20_000))
+    feeds = {}
+
+    def join(room: str) -> None:
+        feeds[room] = history.open(room, lambda _: None, lambda _: None)
+
+    for number in range(rooms):
+        join(f"room-{number}")
+    most = {"publish": 0, "join": 0, "leave": 0, "rejoin": 0}
+    envelope = Envelope(sender=None, data="x" * 500)
+    for number in range(200):
+        room = f"room-{number}"
+        operations: dict[str, Callable[[], object]] = {
+            "publish": lambda: history.publish(room, envelope),  # noqa: B023
+            "leave": lambda: feeds[room].close(),  # noqa: B023
+            "rejoin": lambda: join(room),  # noqa: B023
+            "join": lambda: join(f"new-{room}"),  # noqa: B023
+        }
+        for name, operation in operations.items():
+            most[name] = max(most[name], lines_run(operation))
+    return most
+
+
+async def test_work_does_not_grow_with_the_number_of_rooms() -> None:
+    assert work(20_000) == work(1_000)
+
+
+async def test_old_logs_go_some_at_a_time(clock: Clock) -> None:
+    history = MemoryHistory(make_settings(history_s=60))
+    for number in range(2 * SWEPT_AT_ONCE + 1):
+        history.publish(f"room-{number}", Envelope(sender=None, data=1))
+    clock.now_s += 30
+    history.publish("young", Envelope(sender=None, data=1))
+    history._sweep()
+    assert len(history) == 2 * SWEPT_AT_ONCE + 2
+    clock.now_s += 31
+    history._sweep()
+    assert len(history) == SWEPT_AT_ONCE + 2
+    await wait_until(lambda: len(history) == 1)
+    assert list(history._logs) == ["young"]
+
+
+async def test_what_is_too_old_is_not_given_away_before_the_sweep(clock: Clock) -> None:
+    history = MemoryHistory(make_settings(history_s=60))
+    member = Member(history)
+    since = member.feed.position
+    await say(history, 1)
+    clock.now_s += 61
+    assert len(history._logs[ROOM]) == 1
+    assert (await member.feed.past(since)).recovered is False
+
+
+async def test_a_new_log_has_a_new_epoch() -> None:
+    settings = make_settings()
+    assert await standing(MemoryHistory(settings)) != await standing(MemoryHistory(settings))
+    assert (await standing(MemoryHistory(settings))).offset == 0

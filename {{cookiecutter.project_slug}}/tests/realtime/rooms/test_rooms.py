@@ -1,0 +1,156 @@
+"""Membership: limits, the news of it, and that empty rooms leave nothing behind."""
+
+import asyncio
+
+import pytest
+
+from app.realtime.delivery import Flusher
+from app.realtime.errors import Unavailable
+from app.realtime.protocol import TRY_AGAIN_LATER
+from app.realtime.rooms.history import (
+    Announce,
+    Deliver,
+    History,
+    MemoryFeed,
+    MemoryHistory,
+    Past,
+    Position,
+)
+from app.realtime.rooms.presence import LocalPresence
+from app.realtime.rooms.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms
+
+from ..live import Live, make_settings, run_service, wait_until
+from ..recording_wire import RecordingWire, open_connection
+
+
+@pytest.mark.parametrize("name", ["a", "Lobby", "game.1:team-2_x", "x" * 64])
+def test_good_names(name: str) -> None:
+    assert ROOM_NAME.fullmatch(name)
+
+
+@pytest.mark.hostile(51)
+async def test_empty_rooms_are_freed(live: Live) -> None:
+    history = live.service.rooms._history
+    assert isinstance(history, MemoryHistory)
+    first = await live.connect("alice")
+    second = await live.connect("alice")
+    for number in range(10):
+        await first.ask(type="join", room=f"room-{number}")
+        await second.ask(type="join", room=f"room-{number}")
+    assert len(live.service.rooms) == 10
+    for number in range(5):
+        await first.ask(type="leave", room=f"room-{number}")
+    assert len(live.service.rooms) == 10
+    await second.close()
+    await wait_until(lambda: len(live.service.rooms) == 5)
+    await first.close()
+    await wait_until(lambda: len(live.service.rooms) == 0)
+    assert all(log.deliver is None for log in history._logs.values())
+    assert not live.service.rooms._joined
+
+
+@pytest.mark.hostile(51)
+async def test_rooms_per_connection_are_limited() -> None:
+    async with run_service(make_settings(max_rooms_per_connection=2)) as live:
+        client = await live.connect()
+        assert client.welcome["limits"]["rooms"] == 2
+        await client.ask(type="join", room="a")
+        await client.ask(type="join", room="b")
+        assert (await client.ask(type="join", room="c"))["code"] == "limit_exceeded"
+        assert (await client.ask(type="join", room="a"))["type"] == "ok"
+        await client.ask(type="leave", room="a")
+        assert (await client.ask(type="join", room="c"))["type"] == "ok"
+
+
+def make_rooms(history: History, flusher: Flusher | None = None) -> Rooms:
+    """Return the rooms of a single node."""
+    settings = make_settings()
+    return Rooms(settings, history, LocalPresence(settings), flusher or Flusher())
+
+
+class PatchyHistory(MemoryHistory):
+    """A history that can be read late, and not in an outage."""
+
+    hold: asyncio.Event | None = None
+    outage = False
+
+    def open(self, room: str, deliver: Deliver, announce: Announce) -> "PatchyFeed":
+        """Deliver a room's messages from now on."""
+        super().open(room, deliver, announce)
+        return PatchyFeed(self, room, self._logs[room])
+
+
+class PatchyFeed(MemoryFeed):
+    """A room's messages in such a history."""
+
+    _history: PatchyHistory
+
+    async def past(self, since: Position | None) -> Past:
+        """Wait while held; fail in an outage."""
+        if self._history.hold is not None:
+            await self._history.hold.wait()
+        if self._history.outage:
+            raise Unavailable
+        return await super().past(since)
+
+
+async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
+    flusher = Flusher()
+    rooms = make_rooms(history := PatchyHistory(make_settings()), flusher)
+    history.hold = asyncio.Event()
+    wire = RecordingWire()
+    connection = open_connection(wire, flusher)
+    joining = asyncio.create_task(rooms.join(connection, "a"))
+    await asyncio.sleep(0)
+    await rooms.publish("a", "early")
+    history.hold.set()
+    await joining
+    await flusher.catch_up()
+    assert wire.writes == []
+    await rooms.publish("a", "in time")
+    await flusher.catch_up()
+    assert len(wire.writes) == 1
+
+
+async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
+    rooms = make_rooms(history := PatchyHistory(make_settings()))
+    history.hold = asyncio.Event()
+    connection = open_connection()
+    joining = asyncio.create_task(rooms.join(connection, "a"))
+    await asyncio.sleep(0)
+    connection.close(TRY_AGAIN_LATER)
+    rooms.leave_all(connection)
+    history.hold.set()
+    await joining
+    assert len(rooms) == 0
+
+
+async def test_a_connection_may_join_many_rooms_at_once() -> None:
+    rooms = make_rooms(MemoryHistory(make_settings()))
+    connection = open_connection()
+    await asyncio.gather(*(rooms.join(connection, name) for name in "abcab"))
+    assert len(rooms) == 3
+    rooms.leave_all(connection)
+    assert len(rooms) == 0
+
+
+async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
+    history = PatchyHistory(make_settings())
+    rooms = make_rooms(history)
+    member, newcomer = open_connection(), open_connection(user="bob")
+    await rooms.join(member, "a")
+    history.outage = True
+    for connection in (member, newcomer):
+        with pytest.raises(Unavailable):
+            await rooms.join(connection, "a")
+    assert (await rooms.attendance(member, "a")).users == {"alice": 1}
+    with pytest.raises(NotJoined):
+        rooms.check_joined(newcomer, "a")
+    with pytest.raises(Unavailable):
+        await rooms.join(newcomer, "b")
+    assert len(rooms) == 1
+
+
+def test_a_publication_goes_to_one_place() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        RoomPublication(data=1, room="a", user="alice")

@@ -1,0 +1,280 @@
+"""Requests, handshakes among them, that are too large, come too late, or are none at all."""
+
+import asyncio
+import gc
+import logging
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
+
+from app.realtime.server import http as http_uvicorn
+from app.realtime.server.http import MAX_HEAD_BYTES
+
+from ..live import Live, make_settings, run_service, wait_until
+from ..raw_client import RawClient, handshake, raw_connection
+
+GET = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.fixture(scope="module")
+async def service() -> AsyncIterator[Live]:
+    """Run a service with more patience for requests than any test may take."""
+    async with run_service(make_settings(handshake_timeout_s=60)) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+async def hasty_service() -> AsyncIterator[Live]:
+    """Run a service with hardly any patience."""
+    async with run_service(make_settings(handshake_timeout_s=0.3)) as live:
+        yield live
+
+
+@asynccontextmanager
+async def connected(live: Live, data: bytes = b"") -> AsyncIterator[RawClient]:
+    """Connect, send some bytes, and see to it that the service ends the connection."""
+    async with raw_connection("127.0.0.1", live.port) as client:
+        client.send(data)
+        yield client
+        await client.ended()
+    await wait_until(lambda: is_empty(live))
+
+
+@asynccontextmanager
+async def refused(live: Live, data: bytes, status: int) -> AsyncIterator[RawClient]:
+    """Do that with what is answered by this status, logged in one line and counted once."""
+    before = live.counts()
+    with capture_logs() as lines:
+        async with connected(live, data) as client:
+            assert (await client.head()).startswith(f"HTTP/1.1 {status} ")
+            yield client
+    assert [line["status"] for line in lines if line["event"].endswith("refused")] == [status]
+    ((counted, step),) = (live.counts() - before).items()
+    assert counted in {f"ws_{kind}_refused_total {status}" for kind in ("requests", "handshakes")}
+    assert step == 1
+
+
+def is_empty(live: Live) -> bool:
+    """Return whether the server knows of no connection and does nothing."""
+    state = live.server.server_state
+    return not state.connections and not state.tasks
+
+
+def fields(count: int, size: int) -> bytes:
+    """Return header fields of this size, name and value together."""
+    return b"".join(b"x-%04d: %s\r\n" % (number, b"y" * (size - 6)) for number in range(count))
+
+
+def with_query(head: bytes, size: int) -> bytes:
+    """Return the head of a request with a longer address."""
+    return head.replace(b" HTTP", b"?%s HTTP" % (b"q" * size), 1) + b"\r\n"
+
+
+TOO_LARGE: dict[str, tuple[Callable[[bytes], bytes], int]] = {
+    "a long address": (lambda head: with_query(head, MAX_LINE_LENGTH), 414),
+    "an address of 70 kB": (lambda head: with_query(head, 70_000), 414),
+    "an unfinished address": (lambda _: b"GET /ws?" + b"q" * MAX_LINE_LENGTH, 414),
+    "a long field": (lambda head: head + fields(1, MAX_LINE_LENGTH + 1) + b"\r\n", 431),
+    "a field of 70 kB": (lambda head: head + fields(1, 70_000) + b"\r\n", 431),
+    "many fields": (lambda head: head + fields(MAX_NUM_HEADERS, 20) + b"\r\n", 431),
+    "many large fields": (lambda head: head + fields(5, 8_000) + b"\r\n", 431),
+    "an unfinished field": (lambda head: head + fields(1, MAX_HEAD_BYTES)[:-2], 431),
+    "an endless field": (lambda head: head + fields(1, 2_000_000)[:-2], 431),
+}
+
+
+@pytest.mark.hostile(23)
+@pytest.mark.parametrize("upgrade", [True, False], ids=["handshake", "request"])
+@pytest.mark.parametrize("name", TOO_LARGE)
+async def test_what_is_too_large_is_answered_and_ended(
+    service: Live, name: str, *, upgrade: bool
+) -> None:
+    enlarge, status = TOO_LARGE[name]
+    head = handshake(await service.options())[:-2] if upgrade else GET
+    async with refused(service, enlarge(head), status) as client:
+        assert b"more than" in await client.rest()
+
+
+@pytest.mark.hostile(23)
+async def test_a_long_line_is_the_librarys_to_refuse(service: Live) -> None:
+    request = handshake(await service.options(), Long="y" * (MAX_LINE_LENGTH - 4))
+    async with refused(service, request, 431) as client:
+        await client.rest()
+
+
+async def test_what_is_just_not_too_large_is_let_in(service: Live) -> None:
+    request = handshake(await service.options())[:-2]
+    request += fields(3, 8_000) + fields(100, 20) + b"\r\n"
+    async with raw_connection("127.0.0.1", service.port) as client:
+        client.send(request)
+        await client.upgraded()
+        assert (await client.text())["type"] == "welcome"
+    await wait_until(lambda: is_empty(service))
+
+
+NO_REQUESTS = {
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "nonsense": b"hello\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a field without a name": GET + b": x\r\n\r\n",
+    "two lengths": b"POST /publish HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+}
+
+
+@pytest.mark.hostile(25)
+@pytest.mark.parametrize("name", NO_REQUESTS)
+async def test_what_is_no_request_is_answered_and_ended(service: Live, name: str) -> None:
+    async with refused(service, NO_REQUESTS[name], 400) as client:
+        assert await client.rest() == b"This is no HTTP/1.1 request."
+
+
+@pytest.mark.hostile(25)
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        ({"Content-Length": "1"}, 400),
+        ({"Transfer-Encoding": "chunked"}, 400),
+        ({"Sec-WebSocket-Key": "short"}, 400),
+        ({"Sec-WebSocket-Version": "12"}, 400),
+    ],
+)
+async def test_a_handshake_that_the_library_refuses_is_answered_and_ended(
+    service: Live, field: dict[str, str], status: int
+) -> None:
+    async with refused(service, handshake(await service.options(), **field), status) as client:
+        await client.rest()
+
+
+async def test_a_refused_origin_does_not_keep_its_socket(service: Live) -> None:
+    request = handshake(await service.options(), Origin="https://evil.test")
+    async with refused(service, request, 403) as client:
+        await client.rest()
+
+
+async def test_who_found_the_house_full_does_not_keep_its_socket() -> None:
+    async with run_service(make_settings(max_connections=1)) as live:
+        await live.connect()
+        async with raw_connection("127.0.0.1", live.port) as client:
+            client.send(handshake(await live.options()))
+            assert (await client.head()).startswith("HTTP/1.1 503 ")
+            await client.rest()
+            await wait_until(lambda: len(live.server.server_state.connections) == 1)
+
+
+def post(service: Live, *fields: str) -> bytes:
+    """Return the head of a request of the team's own backend."""
+    key = service.settings.backend_key
+    assert key is not None
+    lines = ["POST /publish HTTP/1.1", "Host: a", *fields]
+    return "\r\n".join([*lines, f"Authorization: Bearer {key.get_secret_value()}", "", ""]).encode()
+
+
+CHUNK = b"1000\r\n%s\r\n" % (b"x" * 0x1000)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(CHUNK * 100, 413), (b"0\r\n" + fields(100, 8_000), 431)],
+    ids=["chunks", "trailers"],
+)
+async def test_a_body_without_an_end_is_cut_off(service: Live, body: bytes, status: int) -> None:
+    request = post(service, "Transfer-Encoding: chunked") + body
+    async with refused(service, request, status) as client:
+        await client.rest()
+
+
+@pytest.mark.hostile(24)
+async def test_who_connects_and_says_nothing_is_ended(hasty_service: Live) -> None:
+    async with connected(hasty_service):
+        pass
+
+
+HALF = [b"G", b"GET / HTTP/1.1\r\n", GET, b"\r\n\r\n", b"GET /ws HTTP/1.1\r\nUpgrade: websocket"]
+
+
+@pytest.mark.hostile(24)
+@pytest.mark.parametrize("half", HALF)
+async def test_half_a_request_is_answered_in_time_and_ended(
+    hasty_service: Live, half: bytes
+) -> None:
+    async with refused(hasty_service, half, 408) as client:
+        assert await client.rest() == b"The request did not come in time."
+
+
+@pytest.mark.hostile(24)
+@pytest.mark.parametrize("byte", [b"a", b"\r\n"], ids=["header", "blank lines"])
+async def test_bytes_that_trickle_in_make_no_difference(hasty_service: Live, byte: bytes) -> None:
+    async with connected(hasty_service, GET if byte == b"a" else b"") as client:
+        answer = asyncio.create_task(client.head())
+        while not answer.done():
+            client.send(byte)
+            await asyncio.wait([answer], timeout=0.01)
+        assert answer.result().startswith("HTTP/1.1 408 ")
+        await client.rest()
+
+
+async def test_a_body_that_does_not_come_is_waited_for_as_long_and_no_error(
+    hasty_service: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(hasty_service, post(hasty_service, "Content-Length: 9")) as client:
+        client.send(b"1")
+        assert (await client.head()).startswith("HTTP/1.1 408 ")
+        await client.rest()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def outlast_a_handshake(live: Live) -> None:
+    """Wait for as long as a handshake may take."""
+    async with raw_connection("127.0.0.1", live.port) as silent:
+        await silent.ended()
+
+
+async def test_a_further_request_has_its_own_time(hasty_service: Live) -> None:
+    alive = b'{"status":"alive"}'
+    async with connected(hasty_service) as client:
+        for _ in range(2):
+            client.send(GET + b"\r\n")
+            assert (await client.head()).startswith("HTTP/1.1 200 ")
+            assert await client.read(len(alive)) == alive
+            await outlast_a_handshake(hasty_service)
+        client.send(GET)
+        assert (await client.head()).startswith("HTTP/1.1 408 ")
+        await client.rest()
+
+
+async def test_a_connection_outlives_the_time_for_its_handshake(hasty_service: Live) -> None:
+    client = await hasty_service.connect()
+    await outlast_a_handshake(hasty_service)
+    assert await client.is_quiet()
+    await hasty_service.close_clients()
+
+
+async def test_who_was_refused_and_stays_is_cut_off(
+    service: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_uvicorn, "LINGER_S", 0.05)
+    async with raw_connection("127.0.0.1", service.port) as client:
+        client.send(b"hello\r\n\r\n")
+        await wait_until(lambda: len(service.server.server_state.connections) == 1)
+        await wait_until(lambda: is_empty(service))
+
+
+async def test_an_upgrade_leaves_no_cycles(service: Live) -> None:
+    gc.disable()
+    try:
+        async with raw_connection("127.0.0.1", service.port) as client:
+            await wait_until(lambda: len(service.server.server_state.connections) == 1)
+            (protocol,) = service.server.server_state.connections
+            remains: weakref.ref[Any] = weakref.ref(protocol)
+            del protocol
+            client.send(handshake(await service.options()))
+            await client.upgraded()
+            await wait_until(lambda: remains() is None)
+        await wait_until(lambda: is_empty(service))
+    finally:
+        gc.enable()

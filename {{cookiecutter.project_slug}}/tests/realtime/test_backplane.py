@@ -1,0 +1,21 @@
+"""The backplane of a single node."""
+
+import pytest
+
+from app.realtime.backplane import Backplane, LocalBackplane
+
+from .backplane_contract import BackplaneContract
+
+
+class TestLocalBackplane(BackplaneContract):
+    """One node: both views are the same."""
+
+    @pytest.fixture
+    def backplane(self) -> Backplane:
+        """Return the node."""
+        return LocalBackplane()
+
+    @pytest.fixture
+    def other(self, backplane: Backplane) -> Backplane:
+        """Return it again."""
+        return backplane

@@ -1,0 +1,282 @@
+"""One connection's life, from the handshake to the last trace of it."""
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pytest
+from starlette.websockets import WebSocket
+from websockets.exceptions import InvalidStatus
+
+from app.realtime import delivery as flusher
+from app.realtime import endpoint
+from app.realtime.commands.router import CommandRouter
+from app.realtime.connection import Connection
+from app.realtime.delivery import BURST, Flusher
+from app.realtime.errors import TooManyConnections
+from app.realtime.manager import ConnectionManager
+from app.realtime.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER
+from app.realtime.server.websocket import FrameProtocol
+from app.realtime.service import Service
+from dev.connect import ConnectOptions
+
+from .client import Client
+from .live import Live, make_settings, run_service, wait_until
+
+
+def with_headers(options: ConnectOptions, **headers: str) -> ConnectOptions:
+    """Return the options with more headers, which replace those of the same name."""
+    return ConnectOptions(options.uri, options.headers | headers, options.subprotocols)
+
+
+async def test_welcome_comes_first_and_tells_the_terms(live: Live) -> None:
+    client = await live.connect("alice")
+    assert client.welcome["protocol"] == 1
+    assert client.welcome["connection"]
+    assert client.welcome["limits"]["message_bytes"] == live.settings.max_message_bytes
+    terms = endpoint.heartbeat_of(live.settings)
+    assert client.welcome["heartbeat"] == (terms and asdict(terms))
+
+
+async def test_a_connection_leaves_nothing_behind(live: Live) -> None:
+    before = len(asyncio.all_tasks())
+    clients = [await live.connect("alice") for _ in range(3)]
+    assert len(live.service.manager) == 3
+    for client in clients:
+        await client.close()
+    await wait_until(lambda: len(live.service.manager) == 0)
+    await wait_until(lambda: len(asyncio.all_tasks()) <= before)
+
+
+@pytest.mark.hostile(59)
+async def test_a_vanished_client_is_forgotten(live: Live) -> None:
+    client = await live.connect("alice")
+    client.connection.transport.abort()
+    await wait_until(lambda: len(live.service.manager) == 0)
+
+
+async def test_clean_up_removes_exactly_the_ended_connection(live: Live) -> None:
+    first = await live.connect("alice")
+    second = await live.connect("alice")
+    await first.close()
+    await wait_until(lambda: len(live.service.manager) == 1)
+    assert [each.id for each in live.service.manager] == [second.welcome["connection"]]
+    assert (await second.ask(type="ping"))["type"] == "pong"
+
+
+async def test_a_listed_origin_is_let_in(live: Live) -> None:
+    options = with_headers(await live.options(), Origin=live.settings.allowed_origins[0])
+    client = await live.connect_with(options)
+    assert client.welcome["type"] == "welcome"
+
+
+@pytest.mark.hostile(28)
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.test",
+        "https://evil-example.com",
+        "https://example.com.evil.test",
+        "http://example.com",
+        "https://example.com:8443",
+        "null",
+        "",
+    ],
+)
+async def test_other_origins_get_403_before_the_upgrade(live: Live, origin: str) -> None:
+    options = with_headers(await live.options(), Origin=origin)
+    with pytest.raises(InvalidStatus) as refusal:
+        await Client.open(options)
+    assert refusal.value.response.status_code == 403
+
+
+@pytest.mark.hostile(52)
+async def test_a_full_house_gets_503_before_the_upgrade() -> None:
+    async with run_service(make_settings(max_connections=2)) as live:
+        await live.connect("alice")
+        last = await live.connect("bob")
+        with pytest.raises(InvalidStatus) as refusal:
+            await live.connect("alice")
+        assert refusal.value.response.status_code == 503
+        assert int(refusal.value.response.headers["Retry-After"]) > 0
+        await last.close()
+        await wait_until(lambda: len(live.service.manager) == 1)
+        assert await live.connect("alice")
+
+
+async def test_a_handshake_that_fails_gives_its_place_back(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(websocket: WebSocket, close_timeout_s: float) -> None:
+        raise RuntimeError
+
+    options = await live.options()
+    monkeypatch.setattr(endpoint, "connect_wire", fail)
+    with pytest.raises(InvalidStatus) as refusal:
+        await Client.open(options)
+    assert refusal.value.response.status_code == 500
+    await wait_until(lambda: live.service.admission.is_empty)
+
+
+@pytest.mark.hostile(27)
+async def test_the_marker_subprotocol_is_echoed_and_no_other(live: Live) -> None:
+    options = await live.options()
+    offered = ConnectOptions(options.uri, options.headers, ["other", SUBPROTOCOL])
+    client = await live.connect_with(offered)
+    assert client.connection.subprotocol == SUBPROTOCOL
+    unknown = ConnectOptions(options.uri, options.headers, ["other"])
+    client = await live.connect_with(await fresh(live, unknown))
+    assert client.connection.subprotocol is None
+
+
+async def fresh(live: Live, options: ConnectOptions) -> ConnectOptions:
+    """Return the options with new credentials, since some work only once."""
+    renewed = await live.options()
+    return ConnectOptions(renewed.uri, renewed.headers, options.subprotocols)
+
+
+@pytest.mark.hostile(11)
+async def test_binary_frames_close_with_1003(live: Live) -> None:
+    client = await live.connect()
+    await client.connection.send(b"\x00\x01")
+    assert (await client.closed())[0] == 1003
+
+
+@pytest.mark.hostile(10)
+async def test_text_that_is_not_utf8_closes_with_1007(live: Live) -> None:
+    client = await live.connect()
+    client.connection.transport.write(masked_text(b"\xff"))
+    assert (await client.closed())[0] == 1007
+
+
+async def test_a_connection_whose_task_is_cancelled_says_goodbye() -> None:
+    async with run_service() as live:
+        client = await live.connect()
+        (task,) = live.server.server_state.tasks
+        task.cancel()
+        assert await client.closed() == SERVICE_RESTART
+        await wait_until(lambda: len(live.service.manager) == 0)
+
+
+@pytest.mark.hostile(75)
+async def test_a_draining_service_refuses_newcomers() -> None:
+    async with run_service() as live:
+        options = await live.options()
+        live.service.manager.draining = True
+        with pytest.raises(InvalidStatus) as refusal:
+            await Client.open(options)
+        assert refusal.value.response.status_code == 503
+
+
+@pytest.mark.hostile(12)
+async def test_a_message_beyond_the_limit_closes_with_1009(live: Live) -> None:
+    client = await live.connect()
+    await client.send_text("x" * (live.settings.max_message_bytes + 1))
+    assert (await client.closed())[0] == 1009
+
+
+@pytest.mark.hostile(54)
+async def test_a_burst_of_one_client_leaves_turns_to_others(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = FrameProtocol.write
+
+    def note(protocol: FrameProtocol, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
+        written.append(len(frames))
+        return write(protocol, frames, max_unsent_bytes)
+
+    client = await live.connect()
+    monkeypatch.setattr(FrameProtocol, "write", note)
+    transport = client.connection.transport
+    commands = b"".join(masked_text(b'{"type": "ping"}') for _ in range(10 * BURST))
+    transport.write(commands)
+    for _ in range(10 * BURST):
+        await client.receive("pong")
+    assert max(written) <= 2 * BURST
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that grows when somebody has to wait for all that others were handed."""
+    waits: list[None] = []
+    catch_up = Flusher.catch_up
+
+    async def note(waiting: Flusher) -> None:
+        waits.append(None)
+        await catch_up(waiting)
+
+    monkeypatch.setattr(Flusher, "catch_up", note)
+    monkeypatch.setattr(flusher, "FULL", 0)
+    return waits
+
+
+async def test_who_says_little_at_a_time_does_not_wait_for_a_flood(
+    live: Live, waits: list[None]
+) -> None:
+    client = await live.connect()
+    for _ in range(2 * BURST):
+        await client.ask(type="ping")
+    assert waits == []
+
+
+async def test_who_hands_much_out_waits_while_there_is_too_much(
+    live: Live, waits: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "FEW", 0)
+    client = await live.connect()
+    for _ in range(3):
+        await client.ask(type="ping")
+    assert len(waits) == 3
+
+
+def masked_text(payload: bytes) -> bytes:
+    """Return a client's frame, masked with zeros."""
+    return struct.pack("!BB4x", 0x81, 0x80 | len(payload)) + payload
+
+
+async def test_observers_hear_of_connections_that_were_welcomed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard = []
+
+    async def connected(service: Service, connection: Connection) -> None:
+        heard.append("connected")
+
+    async def disconnected(service: Service, connection: Connection) -> None:
+        heard.append(f"disconnected, {len(service.manager)} left")
+
+    async def refuse(manager: ConnectionManager, connection: Connection) -> None:
+        raise TooManyConnections
+
+    router = CommandRouter()
+    router.connected(connected)
+    router.disconnected(disconnected)
+    async with run_service(commands=router) as live:
+        client = await live.connect()
+        await client.close()
+        await wait_until(lambda: len(heard) == 2)
+        monkeypatch.setattr(ConnectionManager, "add", refuse)
+        client = await live.connect_with(await live.options(), welcomed=False)
+        assert await client.closed() == TRY_AGAIN_LATER
+    assert heard == ["connected", "disconnected, 0 left"]
+
+
+async def test_a_failing_observer_does_not_keep_others_from_cleaning_up() -> None:
+    ended = []
+
+    async def fail(service: Service, connection: Connection) -> None:
+        raise RuntimeError
+
+    async def note(service: Service, connection: Connection) -> None:
+        ended.append(connection.user)
+
+    router = CommandRouter()
+    router.disconnected(fail)
+    router.disconnected(note)
+    async with run_service(commands=router) as live:
+        client = await live.connect("alice")
+        await client.close()
+        await wait_until(lambda: ended == [client.user])
+        assert len(live.service.manager) == 0

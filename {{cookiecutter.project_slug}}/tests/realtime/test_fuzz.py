@@ -1,0 +1,291 @@
+"""Anything at all, sent to a running service: only documented answers come back, and it stays up.
+
+Hypothesis draws what is sent, here the same every time; `make fuzz` draws more, and anew.
+"""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from structlog.testing import capture_logs
+
+from app.realtime.errors import CommandError, InternalError
+from app.realtime.protocol import Command, ServerFrame
+from app.realtime.server.logging import NoiseFilter
+
+from .client import Client, Frame
+from .live import Live, make_settings, run_service, wait_until
+from .raw_client import (
+    CLOSE,
+    FIN,
+    PONG,
+    TEXT,
+    RawClient,
+    handshake,
+    masked,
+    raw_client,
+    raw_connection,
+)
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+FUZZ = settings(
+    max_examples=EXAMPLES or 50, derandomize=not EXAMPLES, deadline=None, print_blob=True
+)
+
+STATUSES = {101, 400, 403, 404, 405, 408, 413, 414, 426, 431}
+
+
+@pytest.fixture(scope="module")
+async def live() -> AsyncIterator[Live]:
+    """Run a service that soon gives up those who do not leave."""
+    async with run_service(make_settings(close_timeout_s=0.1)) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+async def hasty_service() -> AsyncIterator[Live]:
+    """Run a service that does not wait long for the rest of a request."""
+    async with run_service(make_settings(handshake_timeout_s=0.25)) as live:
+        yield live
+
+
+class Complaints(logging.Handler):
+    """What the libraries under the service log as errors, and the service lets pass."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.addFilter(NoiseFilter())
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note it."""
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def without_complaint() -> Iterator[None]:
+    """See to it that nothing fails meanwhile, as far as logs tell."""
+    complaints = Complaints()
+    logging.getLogger().addHandler(complaints)
+    try:
+        with capture_logs() as lines:
+            yield
+    finally:
+        logging.getLogger().removeHandler(complaints)
+    assert complaints.messages == []
+    assert [line for line in lines if line["log_level"] in {"error", "critical"}] == []
+
+
+def subclasses(base: type[Any]) -> Iterator[type[Any]]:
+    """Yield all classes of the service below this one."""
+    for each in base.__subclasses__():
+        if each.__module__.startswith("app."):
+            yield each
+        yield from subclasses(each)
+
+
+COMMANDS = [model for model in subclasses(Command) if model.model_fields["type"].is_required()]
+ERRORS = {each.code for each in subclasses(CommandError)}
+ANSWERS = {each.__dataclass_fields__["type"].default for each in subclasses(ServerFrame)}
+
+NAMES = st.sampled_from(["alice", "bob", "lobby", "x"])
+TEXTS = st.text(max_size=70)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | FINITE | TEXTS,
+    lambda value: st.lists(value, max_size=3) | st.dictionaries(TEXTS, value, max_size=3),
+    max_leaves=8,
+)
+SCALARS: dict[object, st.SearchStrategy[Any]] = {
+    str: NAMES,
+    bool: st.booleans(),
+    int: st.integers(0, 9),
+}
+
+
+def values(annotation: Any) -> st.SearchStrategy[Any]:
+    """Return what a field may be."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return st.sampled_from(arguments)
+    if origin is Annotated:
+        return values(arguments[0])
+    if origin in {Union, UnionType} and NoneType in arguments:
+        return st.one_of([values(each) for each in arguments if each is not NoneType])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return instances(annotation)
+    return SCALARS.get(annotation, JSON)
+
+
+def instances(model: type[BaseModel]) -> st.SearchStrategy[Frame]:
+    """Return what a model allows."""
+    fields = {name: values(field.annotation) for name, field in model.model_fields.items()}
+    required = {name for name, field in model.model_fields.items() if field.is_required()}
+    return st.fixed_dictionaries(
+        {name: fields[name] for name in fields if name in required},
+        optional={name: fields[name] for name in fields if name not in required},
+    )
+
+
+GOOD = st.one_of([instances(model) for model in COMMANDS])
+FIELDS = sorted({name for model in COMMANDS for name in model.model_fields})
+STRANGE = JSON | st.sampled_from([float("nan"), float("-inf"), 10**4_000, "\ud800", "x" * 200])
+NEAR = st.builds(
+    lambda frame, changes: frame | changes,
+    GOOD,
+    st.dictionaries(st.sampled_from([*FIELDS, "surplus"]), STRANGE, max_size=2),
+)
+
+
+@dataclass
+class Tear:
+    """Some bytes are lost, or come several times, and others are put in their place."""
+
+    at: int
+    size: int
+    times: int
+    instead: bytes
+
+    def apply(self, data: bytes) -> bytes:
+        """Return what becomes of the data."""
+        begin = self.at % (len(data) + 1)
+        end = begin + self.size
+        return data[:begin] + self.times * data[begin:end] + self.instead + data[end:]
+
+
+TEARS = st.lists(
+    st.builds(
+        Tear,
+        st.integers(0, 1_000),
+        st.integers(0, 1_000),
+        st.sampled_from([0, 0, 2]),
+        st.binary(max_size=9),
+    ),
+    max_size=3,
+)
+
+
+def torn(data: bytes, tears: Sequence[Tear]) -> bytes:
+    """Return what becomes of the data in the end."""
+    for tear in tears:
+        data = tear.apply(data)
+    return data
+
+
+@asynccontextmanager
+async def talking(live: Live) -> AsyncIterator[Client]:
+    """Connect, and see to it that nothing fails until the end."""
+    with without_complaint():
+        try:
+            yield await live.connect()
+        finally:
+            await live.close_clients()
+
+
+async def answers(client: Client, text: str) -> list[Frame]:
+    """Send a text; return all that it is answered with."""
+    await client.send_text(text)
+    await client.send(type="ping", id="end of example")
+    frames: list[Frame] = []
+    while (frame := await client.receive()) != {"type": "pong", "id": "end of example"}:
+        assert frame["type"] in ANSWERS
+        if frame["type"] in {"ok", "error", "pong"}:
+            frames.append(frame)
+    return frames
+
+
+@FUZZ
+@given(frames=st.lists(GOOD, min_size=1, max_size=9))
+async def test_what_the_models_allow_is_understood(live: Live, frames: Sequence[Frame]) -> None:
+    async with talking(live) as client:
+        for frame in frames:
+            replies = await answers(client, json.dumps(frame))
+            codes = {reply["code"] for reply in replies if reply["type"] == "error"}
+            assert codes <= ERRORS - {"bad_request", "unknown_type", InternalError.code}
+            if "id" in frame:
+                assert [reply["id"] for reply in replies] == [frame["id"]]
+
+
+@FUZZ
+@given(texts=st.lists(NEAR.map(json.dumps) | TEXTS, min_size=1, max_size=9))
+async def test_what_is_nearly_a_command_gets_one_answer(live: Live, texts: Sequence[str]) -> None:
+    async with talking(live) as client:
+        for text in texts:
+            replies = await answers(client, text)
+            assert len(replies) <= 1
+            for reply in replies:
+                assert reply["type"] != "error" or reply["code"] in ERRORS - {InternalError.code}
+
+
+FRAMES = st.builds(
+    masked,
+    GOOD.map(json.dumps).map(str.encode) | st.binary(max_size=130),
+    st.sampled_from([*5 * [TEXT], *range(16)]),
+    fin=st.sampled_from([True, True, True, False]),
+    reserved=st.sampled_from([*9 * [0], 1, 2, 4]),
+)
+STREAMS = st.builds(torn, st.lists(FRAMES, max_size=9).map(b"".join), TEARS)
+
+
+def server_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield opcodes and payloads of frames, which must be whole and as a server has to send."""
+    while data:
+        assert data[0] & 0xF0 == FIN
+        size, start = data[1], 2
+        if size == 126:
+            size, start = int.from_bytes(data[2:4]), 4
+        assert size < 65_536
+        yield data[0] ^ FIN, data[start : start + size]
+        assert len(data) >= start + size
+        data = data[start + size :]
+
+
+@FUZZ
+@given(stream=STREAMS)
+@example(stream=b"")
+async def test_any_bytes_end_in_order(live: Live, stream: bytes) -> None:
+    with without_complaint():
+        async with raw_client(await live.options()) as client:
+            await client.upgraded()
+            client.send(stream)
+            client.send_eof()
+            opcodes = []
+            for opcode, payload in server_frames(await client.rest()):
+                opcodes.append(opcode)
+                if opcode == TEXT:
+                    assert json.loads(payload)["type"] in ANSWERS
+            assert set(opcodes) <= {TEXT, PONG, CLOSE}
+            assert CLOSE not in opcodes[:-1]
+        await wait_until(lambda: len(live.service.manager) == 0)
+
+
+async def status_of(client: RawClient) -> int | None:
+    """Return the status of the answer, null if there is none before the end."""
+    try:
+        return int((await client.head()).split(" ", 2)[1])
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+@FUZZ
+@given(tears=TEARS)
+async def test_any_request_is_answered_or_given_up(
+    hasty_service: Live, tears: Sequence[Tear]
+) -> None:
+    request = torn(handshake(await hasty_service.options()), tears)
+    with without_complaint():
+        async with raw_connection("127.0.0.1", hasty_service.port) as client:
+            client.send(request)
+            status = await status_of(client)
+            assert status is None or status in STATUSES
+        assert (await hasty_service.get("/livez")).status_code == 200

@@ -1,0 +1,104 @@
+"""The quiet are pinged, the silent are closed, the living are left alone."""
+
+import asyncio
+
+import pytest
+
+from app.realtime.backplane import LocalBackplane
+from app.realtime.commands.router import CommandRouter
+from app.realtime.delivery import Flusher
+from app.realtime.heartbeat import Heartbeat
+from app.realtime.manager import ConnectionManager
+from app.realtime.protocol import NO_PONG, Broadcast
+
+from .client import DEADLINE_S
+from .live import make_settings, run_service, wait_until
+from .recording_wire import RecordingWire, open_connection
+
+IMPATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 0.1}
+PATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 2.0}
+
+
+@pytest.mark.hostile(57)
+async def test_a_silent_client_is_pinged_and_then_closed() -> None:
+    async with run_service(make_settings(**IMPATIENT)) as live:
+        client = await live.connect()
+        assert client.welcome["heartbeat"] == {"interval_s": 0.1, "timeout_s": 0.1}
+        assert await client.receive() == {"type": "ping"}
+        assert await client.closed() == NO_PONG
+        await wait_until(lambda: len(live.service.manager) == 0)
+
+
+async def test_whoever_answers_stays() -> None:
+    async with run_service(make_settings(**PATIENT)) as live:
+        client = await live.connect()
+        for _ in range(3):
+            await client.receive("ping")
+            await client.send(type="pong")
+        assert len(live.service.manager) == 1
+
+
+async def test_any_frame_is_an_answer_even_one_the_app_never_sees() -> None:
+    async with run_service(make_settings(**PATIENT)) as live:
+        client = await live.connect()
+        for _ in range(3):
+            await client.receive("ping")
+            await (await client.connection.ping())
+        assert len(live.service.manager) == 1
+
+
+async def test_only_the_quiet_are_pinged_and_only_the_silent_closed() -> None:
+    settings = make_settings(heartbeat_interval_s=25, heartbeat_timeout_s=10)
+    manager = ConnectionManager(settings, LocalBackplane(), Flusher())
+    heartbeat = Heartbeat(settings, manager)
+    wire = RecordingWire()
+    connection = open_connection(wire)
+    await manager.add(connection)
+
+    def sweep(now: float) -> int:
+        """Sweep at this time; return the number of pings."""
+        heartbeat.sweep(now)
+        connection.flush()
+        return len(wire.writes)
+
+    wire.heard_at = 1_000.0
+    assert sweep(1_024.9) == 0
+    assert sweep(1_025.0) == 1
+    assert sweep(1_034.9) == 1
+    wire.heard_at = 1_034.9
+    assert sweep(1_035.0) == 1
+    assert sweep(1_059.9) == 2
+    assert sweep(1_069.8) == 2
+    assert connection.closed is None
+    assert sweep(1_069.9) == 2
+    assert connection.closed == NO_PONG
+
+
+async def test_a_client_is_not_closed_while_its_own_command_keeps_the_service_busy() -> None:
+    async def be_slow(*_: object) -> None:
+        await asyncio.sleep(1.0)
+
+    router = CommandRouter()
+    router.command(Broadcast)(be_slow)
+    settings = make_settings(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.3)
+    async with run_service(settings, commands=router) as live:
+        client = await live.connect()
+        await client.send(type="broadcast", data=1, id="slow")
+        async with asyncio.timeout(DEADLINE_S):
+            while (frame := await client.receive("ping", "ok", "error"))["type"] == "ping":
+                await client.send(type="pong")
+        assert frame["id"] == "slow"
+
+
+async def test_one_sweeper_serves_all_connections() -> None:
+    async with run_service() as live:
+        before = len(asyncio.all_tasks())
+        await live.connect()
+        one = len(asyncio.all_tasks()) - before
+        for _ in range(4):
+            await live.connect()
+        assert len(asyncio.all_tasks()) - before == 5 * one
+
+
+def test_the_heartbeat_replaces_the_servers_own_pings() -> None:
+    assert make_settings().ws_ping_interval_s == 0

@@ -1,0 +1,102 @@
+"""Background jobs: which start again, and which stop the service."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.realtime import jobs
+from app.realtime.errors import Misconfigured
+from app.realtime.jobs import Job, keep_running
+
+from .client import DEADLINE_S
+
+Run = Callable[[], Coroutine[None, None, None]]
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "FIRST_PAUSE_S", 0.0)
+
+
+async def fail() -> None:
+    raise RuntimeError
+
+
+async def be_cancelled() -> None:
+    raise asyncio.CancelledError
+
+
+async def leave() -> None:
+    sys.exit()
+
+
+async def be_misconfigured() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(refuse())
+
+
+async def refuse() -> None:
+    raise Misconfigured
+
+
+async def keep(job: Job) -> int:
+    """Run a job until it is given up; return how often the service was told to stop."""
+    stops: list[None] = []
+    async with asyncio.timeout(DEADLINE_S):
+        await keep_running(job, lambda: stops.append(None))
+    return len(stops)
+
+
+async def test_a_job_may_end() -> None:
+    async def end() -> None:
+        pass
+
+    assert await keep(Job(end, essential=True)) == 0
+
+
+@pytest.mark.parametrize("failing", [fail, be_cancelled, leave])
+async def test_a_failed_job_starts_again(failing: Run) -> None:
+    runs = 0
+
+    async def fail_twice() -> None:
+        nonlocal runs
+        runs += 1
+        if runs < 3:
+            await failing()
+
+    with capture_logs() as lines:
+        assert await keep(Job(fail_twice)) == 0
+    assert runs == 3
+    assert [line["event"] for line in lines] == ["background job failed"] * 2
+    assert "fail_twice" in lines[0]["job"]
+
+
+@pytest.mark.parametrize("failing", [fail, be_cancelled, leave])
+async def test_an_essential_job_that_fails_stops_the_service(failing: Run) -> None:
+    assert await keep(Job(failing, essential=True)) == 1
+
+
+@pytest.mark.parametrize("essential", [False, True])
+async def test_what_no_waiting_will_mend_stops_the_service(essential: bool) -> None:
+    assert await keep(Job(be_misconfigured, essential)) == 1
+
+
+async def test_a_job_ends_with_the_service() -> None:
+    ended = asyncio.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    keeping = asyncio.create_task(keep_running(Job(wait), lambda: None))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    keeping.cancel()
+    await asyncio.wait([keeping], timeout=DEADLINE_S)
+    assert keeping.cancelled()
+    assert ended.is_set()

@@ -1,0 +1,156 @@
+"""Reaching one connection, one user, everybody; and how many connections a user may have."""
+
+import asyncio
+
+import pytest
+
+from app.realtime.backplane import LocalBackplane, Subscription
+from app.realtime.delivery import Flusher
+from app.realtime.errors import TooManyConnections
+from app.realtime.manager import ConnectionManager
+from app.realtime.protocol import REPLACED, TRY_AGAIN_LATER
+
+from .live import Live, make_settings
+from .recording_wire import open_connection
+
+
+async def test_send_reaches_every_connection_of_one_user(live: Live) -> None:
+    sender = await live.connect("alice")
+    receiver = await live.connect("bob")
+    answer = await sender.ask(type="send", to=receiver.user, data={"text": "hi"}, id="1")
+    assert answer == {"type": "ok", "id": "1"}
+    message = await receiver.receive()
+    assert message == {
+        "type": "message",
+        "from": sender.user,
+        "data": {"text": "hi"},
+        "to": "user",
+    }
+    assert await sender.is_quiet()
+
+
+async def test_send_to_oneself_comes_back(live: Live) -> None:
+    client = await live.connect("alice")
+    await client.send(type="send", to=client.user, data=1)
+    assert (await client.receive("message"))["from"] == client.user
+
+
+async def test_send_to_nobody_is_accepted(live: Live) -> None:
+    client = await live.connect("alice")
+    assert (await client.ask(type="send", to="nobody", data=1))["type"] == "ok"
+
+
+@pytest.mark.parametrize("echo", [False, True])
+async def test_broadcast_reaches_all_and_the_sender_on_request(live: Live, echo: bool) -> None:
+    sender = await live.connect("alice")
+    others = [await live.connect("alice"), await live.connect("bob")]
+    await sender.ask(type="broadcast", data="news", echo=echo)
+    for other in others:
+        message = await other.receive()
+        assert message == {"type": "message", "from": sender.user, "data": "news", "to": "all"}
+    assert await sender.is_quiet() is not echo
+
+
+async def test_the_server_itself_can_send(live: Live) -> None:
+    alice = await live.connect("alice")
+    bob = await live.connect("bob")
+    manager = live.service.manager
+    await manager.send_to_user(alice.user, "to the user")
+    await manager.broadcast("to all", exclude=bob.welcome["connection"])
+    assert manager.send_to_connection(alice.welcome["connection"], "to the connection")
+    assert not manager.send_to_connection("unknown", 1)
+    received = [await alice.receive("message") for _ in range(3)]
+    assert {message["data"] for message in received} == {
+        "to the user",
+        "to all",
+        "to the connection",
+    }
+    assert all(message["from"] is None for message in received)
+    assert await bob.is_quiet()
+
+
+async def test_any_json_travels_unchanged(live: Live) -> None:
+    data: list[object] = [None, True, -1, 1.5, "🎈 ünï \u0000 </script>", {"a": [], "": {}}]
+    client = await live.connect("alice")
+    await client.send(type="send", to=client.user, data=data)
+    assert (await client.receive("message"))["data"] == data
+
+
+@pytest.mark.hostile(62)
+async def test_one_sender_stays_in_order(live: Live) -> None:
+    sender = await live.connect("alice")
+    receiver = await live.connect("bob")
+    for number in range(200):
+        await sender.send(type="broadcast", data=number)
+    received = [(await receiver.receive("message"))["data"] for _ in range(200)]
+    assert received == list(range(200))
+
+
+def make_manager(**settings: object) -> ConnectionManager:
+    return ConnectionManager(make_settings(**settings), LocalBackplane(), Flusher())
+
+
+@pytest.mark.hostile(53)
+async def test_the_newest_connection_replaces_the_oldest_of_its_user() -> None:
+    manager = make_manager(max_connections_per_user=2)
+    connections = [open_connection() for _ in range(3)]
+    for connection in connections:
+        await manager.add(connection)
+    assert [connection.closed for connection in connections] == [REPLACED, None, None]
+    await manager.add(open_connection(user="bob"))
+    assert connections[1].closed is None
+
+
+async def test_connections_that_are_closing_do_not_count() -> None:
+    manager = make_manager(max_connections_per_user=2)
+    staying, leaving, new = (open_connection() for _ in range(3))
+    await manager.add(staying)
+    await manager.add(leaving)
+    leaving.close(TRY_AGAIN_LATER)
+    await manager.add(new)
+    assert staying.closed is None
+
+
+async def test_a_connection_is_added_once_its_users_messages_cannot_be_missed() -> None:
+    confirmed = asyncio.Event()
+
+    class SlowBackplane(LocalBackplane):
+        async def confirm(self, subscription: Subscription) -> None:
+            await confirmed.wait()
+
+    adding = asyncio.create_task(
+        ConnectionManager(make_settings(), SlowBackplane(), Flusher()).add(open_connection())
+    )
+    await asyncio.sleep(0.01)
+    assert not adding.done()
+    confirmed.set()
+    await adding
+
+
+@pytest.mark.hostile(53)
+async def test_or_the_newest_is_refused_when_settings_say_so() -> None:
+    manager = make_manager(max_connections_per_user=1, user_limit_policy="refuse_newest")
+    first = open_connection()
+    await manager.add(first)
+    with pytest.raises(TooManyConnections):
+        await manager.add(open_connection())
+    assert list(manager) == [first]
+    await manager.add(open_connection(user="bob"))
+    manager.remove(first)
+    await manager.add(open_connection())
+
+
+async def test_removing_one_leaves_the_others_and_the_last_ends_the_subscription() -> None:
+    manager = make_manager()
+    first, second = open_connection(), open_connection()
+    await manager.add(first)
+    await manager.add(second)
+    manager.remove(first)
+    manager.remove(first)
+    assert list(manager) == [second]
+    await manager.send_to_user("alice", 1)
+    assert len(second.outbox) == 1
+    manager.remove(second)
+    await manager.send_to_user("alice", 2)
+    assert len(second.outbox) == 1
+    assert not manager._users

@@ -1,0 +1,160 @@
+"""What Prometheus gets to read, and who may read it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from app.realtime.errors import CommandError
+from app.realtime.metrics import MAX_SERIES, Metrics
+from app.realtime.protocol import INTERNAL_ERROR
+
+from .live import Live, make_settings, run_service, wait_until
+
+KEY = "a-key-for-the-monitoring-" * 2
+
+
+@pytest.fixture
+async def watched() -> AsyncIterator[Live]:
+    """Run a service that may be read."""
+    async with run_service(make_settings(metrics_key=KEY, max_connections=1)) as live:
+        yield live
+
+
+async def read(live: Live) -> dict[str, float]:
+    """Return all samples by name, with the label's value where there is one."""
+    async with live.http() as http:
+        answer = await http.get("/metrics", headers={"Authorization": f"Bearer {KEY}"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == live.service.metrics.content_type
+    samples = {}
+    for family in text_string_to_metric_families(answer.text):
+        assert family.documentation
+        for sample in family.samples:
+            samples[" ".join([sample.name, *sample.labels.values()])] = sample.value
+    return samples
+
+
+async def test_lives_of_connections_are_counted(watched: Live) -> None:
+    before = await read(watched)
+    assert before["ws_connections"] == 0
+    client = await watched.connect()
+    refused = await watched.options("bob")
+    async with watched.http() as http:
+        url = refused.uri.replace("ws:", "http:")
+        answer = await http.get(url, headers={**refused.headers, **UPGRADE})
+    assert answer.status_code == 503
+    during = await read(watched)
+    assert during["ws_connections"] == 1
+    assert during["ws_connections_opened_total"] == 1
+    assert during["ws_handshakes_refused_total 503"] == 1
+    await client.close()
+    await wait_until(lambda: len(watched.service.manager) == 0)
+    after = await read(watched)
+    assert after["ws_connections"] == 0
+    assert after["ws_connections_closed_total client 1000"] == 1
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+async def test_commands_and_their_errors_are_counted(watched: Live) -> None:
+    client = await watched.connect()
+    await client.ask(type="ping")
+    await client.ask(type="nonsense")
+    await client.send_text("[]")
+    await client.receive("error")
+    samples = await read(watched)
+    assert samples["ws_commands_total"] == 3
+    assert samples["ws_command_errors_total unknown_type"] == 1
+    assert samples["ws_command_errors_total bad_request"] == 1
+
+
+async def test_the_process_is_measured(watched: Live) -> None:
+    samples = await read(watched)
+    assert samples["process_resident_memory_bytes"] > 0
+
+
+async def test_only_monitoring_may_read(live: Live, watched: Live) -> None:
+    assert (await live.get("/metrics")).status_code == 404
+    assert (await watched.get("/metrics")).status_code == 401
+    backend_key = watched.settings.backend_key
+    if backend_key is not None:
+        async with watched.http() as http:
+            key = {"Authorization": f"Bearer {backend_key.get_secret_value()}"}
+            assert (await http.get("/metrics", headers=key)).status_code == 401
+
+
+KNOWN = [
+    *(f"ws_handshakes_refused_total {status}" for status in (403, 429, 503)),
+    *(f"ws_connections_rejected_total {code}" for code in (1013, 4500)),
+    *(f"ws_command_errors_total {code}" for code in ("bad_request", "unavailable", "internal")),
+    *(f"ws_requests_refused_total {status}" for status in (400, 408, 426, 431)),
+    *(f"ws_connections_closed_total client {code}" for code in (1000, 1005, 1006, "other")),
+    *(f"ws_connections_closed_total server {code}" for code in (1003, 1011, 1012, 4008, 4013)),
+]
+"""Some of what Prometheus has to see before it happens first."""
+
+
+async def test_what_can_be_counted_is_there_from_the_start(watched: Live) -> None:
+    samples = await read(watched)
+    assert {name: samples.get(name) for name in KNOWN} == dict.fromkeys(KNOWN, 0)
+
+
+async def test_errors_of_a_teams_own_are_there_from_the_start() -> None:
+    class OutOfStock(CommandError):
+        code = "out_of_stock"
+
+    async with run_service() as live:
+        assert live.counts()["ws_command_errors_total out_of_stock"] == 0
+        assert "ws_command_errors_total out_of_stock" in live.counts()
+
+
+@pytest.mark.parametrize(
+    ("code", "counted"),
+    [(1000, "1000"), (1001, "1001"), (1011, "other"), (1013, "other"), (4013, "other")],
+)
+async def test_a_client_cannot_choose_what_its_end_counts_as(
+    live: Live, code: int, counted: str
+) -> None:
+    before = live.counts()
+    client = await live.connect()
+    with capture_logs() as lines:
+        await client.connection.close(code)
+        await wait_until(lambda: len(live.service.manager) == 0)
+        await wait_until(lambda: bool(lines))
+    assert {key for key in live.counts() - before if "closed" in key} == {
+        f"ws_connections_closed_total client {counted}"
+    }
+    assert [(line["by"], line["code"]) for line in lines] == [("client", code)]
+
+
+async def test_what_the_server_closes_counts_as_such(live: Live) -> None:
+    before = live.counts()
+    client = await live.connect()
+    (connection,) = live.service.manager
+    connection.close(INTERNAL_ERROR)
+    assert await client.closed() == INTERNAL_ERROR
+    await wait_until(lambda: len(live.service.manager) == 0)
+    assert {key for key in live.counts() - before if "closed" in key} == {
+        "ws_connections_closed_total server 1011"
+    }
+
+
+def test_the_series_of_a_count_are_bounded() -> None:
+    metrics = Metrics()
+    count = metrics.count_by(("kind", "size"), "things", "Things.", known=[("known", 1)])
+    for number in range(2 * MAX_SERIES):
+        count.add("made up", number)
+    count.add("known", 1)
+    (family,) = (family for family in metrics.collect() if family.name == "ws_things")
+    values = {tuple(sample.labels.values()): sample.value for sample in family.samples}
+    assert len(values) == MAX_SERIES + 1
+    assert values["known", "1"] == 1
+    assert values["other", "other"] == MAX_SERIES + 1

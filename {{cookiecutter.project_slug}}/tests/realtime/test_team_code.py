@@ -1,0 +1,586 @@
+"""What the team's code does wrong hurts nobody but the command, or the connection, that it was for.
+
+The handlers and observers here are a team's: they hang, are cancelled, exit, and come from threads.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import anyio.from_thread
+import pytest
+from fastapi import Request
+from pydantic import JsonValue, field_validator
+from structlog.testing import capture_logs
+
+from app.realtime import delivery as flusher
+from app.realtime.auth.identity import Identity
+from app.realtime.commands.router import CommandRouter, Later
+from app.realtime.connection import Connection
+from app.realtime.delivery import Flusher
+from app.realtime.errors import (
+    CommandError,
+    Flood,
+    TeamCodeFailed,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+    WrongThread,
+)
+from app.realtime.guard import Guard
+from app.realtime.protocol import FLOOD, INTERNAL_ERROR, TRY_AGAIN_LATER, UNAUTHORIZED, Command, Ok
+from app.realtime.service import Service
+from app.realtime.wire.asgi import READ_AHEAD_BYTES
+
+from .client import DEADLINE_S
+from .live import Live, make_settings, run_service, wait_until
+from .recording_wire import RecordingWire, open_connection
+
+
+class Work(Command):
+    """A command of the team's own."""
+
+    type: Literal["work"]
+    data: JsonValue = None
+
+    @field_validator("data")
+    @classmethod
+    def _check(cls, value: JsonValue) -> JsonValue:
+        if value == "break the validator":
+            raise KeyError(value)
+        return value
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkOk(Ok):
+    """A reply that need not be JSON."""
+
+    result: Any
+
+
+Handle = Callable[[Service, Connection, Work], Coroutine[Any, Any, Any]]
+
+
+class Team:
+    """A running service whose one own command does what the test says."""
+
+    live: Live
+    handle: Handle
+
+    async def work(self, service: Service, connection: Connection, command: Work) -> Any:
+        """Do it."""
+        return await self.handle(service, connection, command)
+
+
+@asynccontextmanager
+async def run_team(
+    failures: dict[type[Exception], CommandError] | None = None, **settings: object
+) -> AsyncIterator[Team]:
+    """Run a service with the team's command."""
+    team, router = Team(), CommandRouter()
+    router.command(Work)(team.work)
+    router.failures |= failures or {}
+    async with run_service(make_settings(**settings), commands=router) as live:
+        team.live = live
+        yield team
+
+
+@pytest.fixture
+async def team() -> AsyncIterator[Team]:
+    async with run_team() as team:
+        yield team
+
+
+@pytest.fixture
+async def hasty_team() -> AsyncIterator[Team]:
+    async with run_team(handler_timeout_s=0.05, handshake_timeout_s=0.2) as team:
+        yield team
+
+
+async def hang(*_: object) -> None:
+    """Wait for ever."""
+    await asyncio.Event().wait()
+
+
+async def await_a_cancelled_task(*_: object) -> None:
+    task = asyncio.create_task(hang())
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
+
+
+async def raise_cancelled(*_: object) -> None:
+    raise asyncio.CancelledError
+
+
+async def leave_at_once(*_: object) -> None:
+    sys.exit("secret")
+
+
+async def leave_later(*_: object) -> None:
+    await asyncio.sleep(0)
+    sys.exit("secret")
+
+
+async def fail_later(*_: object) -> None:
+    await asyncio.sleep(0)
+    raise RuntimeError("secret")
+
+
+async def return_what_is_no_reply(*_: object) -> object:
+    return object()
+
+
+async def return_what_is_no_json(*_: object) -> Ok:
+    return WorkOk(result=object())
+
+
+def later(end: Callable[[asyncio.Future[Any]], object], **options: Any) -> Handle:
+    """Return a handler whose reply is due when ``end`` has ended a future."""
+
+    async def handle(*_: object) -> Later:
+        passed_on: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(end, passed_on)
+        return Later(passed_on, **options)
+
+    return handle
+
+
+def refuse_to_reply(result: object) -> Ok:
+    raise RuntimeError("secret")
+
+
+FAILURES: list[Handle] = [
+    await_a_cancelled_task,
+    raise_cancelled,
+    leave_at_once,
+    leave_later,
+    fail_later,
+    return_what_is_no_reply,
+    return_what_is_no_json,
+    later(lambda passed_on: passed_on.set_exception(RuntimeError("secret"))),
+    later(lambda passed_on: passed_on.cancel()),
+    later(lambda passed_on: passed_on.set_result(1), make_reply=refuse_to_reply),
+    later(lambda passed_on: passed_on.set_result(1), make_reply=lambda _: WorkOk(result=object())),
+]
+
+
+@pytest.mark.parametrize("handle", FAILURES)
+async def test_a_handler_that_fails_is_answered_once_and_the_connection_goes_on(
+    team: Team, handle: Handle
+) -> None:
+    client = await team.live.connect()
+    team.handle = handle
+    with capture_logs() as lines:
+        error = await client.ask(type="work", id="1", data="payload")
+    assert (error["type"], error["code"], error["retry"]) == ("error", "internal", False)
+    assert "secret" not in json.dumps(error)
+    assert [line["event"] for line in lines] == ["handler failed", "commands refused"]
+    assert "payload" not in repr([{**line, "exc_info": None} for line in lines])
+    assert await client.is_quiet()
+
+
+@pytest.mark.parametrize(
+    "handle", [hang, later(lambda _: None)], ids=["a handler", "a deferred reply"]
+)
+async def test_what_takes_too_long_is_answered_by_unavailable(
+    hasty_team: Team, handle: Handle
+) -> None:
+    client = await hasty_team.live.connect()
+    hasty_team.handle = handle
+    error = await client.ask(type="work", id="1")
+    assert (error["code"], error["retry"]) == ("unavailable", True)
+    assert await client.is_quiet()
+
+
+async def test_what_a_handler_needs_but_cannot_reach_is_worth_a_retry(team: Team) -> None:
+    async def fail(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    client = await team.live.connect()
+    team.handle = fail
+    error = await client.ask(type="work")
+    assert (error["code"], error["retry"]) == ("unavailable", True)
+
+
+async def test_the_team_says_what_clients_are_told_of_its_own_failures() -> None:
+    class DatabaseError(Exception):
+        pass
+
+    class Deadlock(DatabaseError):
+        pass
+
+    async def fail(*_: object) -> None:
+        raise Deadlock
+
+    async with run_team({DatabaseError: Unavailable("the database is busy")}) as team:
+        client = await team.live.connect()
+        team.handle = fail
+        error = await client.ask(type="work")
+        assert (error["code"], error["message"]) == ("unavailable", "the database is busy")
+
+
+async def test_a_validator_that_fails_is_answered(team: Team) -> None:
+    client = await team.live.connect()
+    error = await client.ask(type="work", id="1", data="break the validator")
+    assert error["code"] == "internal"
+    assert await client.is_quiet()
+
+
+async def test_a_handler_may_close_the_connection(team: Team) -> None:
+    async def reject(*_: object) -> None:
+        raise Flood
+
+    client = await team.live.connect()
+    team.handle = reject
+    await client.send(type="work", id="1")
+    assert await client.closed() == FLOOD
+
+
+async def test_handlers_and_observers_are_coroutine_functions() -> None:
+    def plain(*_: object) -> None:
+        pass
+
+    router = CommandRouter()
+    with pytest.raises(TypeError, match="async def"):
+        router.command(Work)(plain)  # type: ignore[arg-type]
+    for register in (router.connected, router.disconnected):
+        with pytest.raises(TypeError, match="async def"):
+            register(plain)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["waits", "refuses to be cancelled"])
+def stuck(request: pytest.FixtureRequest) -> Iterator[Handle]:
+    """Return team code that does not return before the end of the test."""
+    released = asyncio.Event()
+
+    async def cling(*_: object) -> None:
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+
+    yield hang if request.param == "waits" else cling
+    released.set()
+
+
+def has_left(live: Live) -> bool:
+    """Return whether no trace is left of any connection."""
+    service = live.service
+    # {% if cookiecutter.rooms %}
+    if len(service.rooms):
+        return False
+    # {% endif %}
+    return len(service.manager) == 0 and service.admission.is_empty
+
+
+async def test_a_connection_leaves_while_its_handler_waits(team: Team, stuck: Handle) -> None:
+    client = await team.live.connect()
+    # {% if cookiecutter.rooms %}
+    await client.ask(type="join", room="lobby")
+    # {% endif %}
+    team.handle = stuck
+    await client.send(type="work")
+    for _ in range(10):  # which wait behind it
+        await client.send(type="ping")
+    client.connection.transport.abort()
+    await wait_until(lambda: has_left(team.live))
+
+
+@pytest.mark.parametrize("ended_by", ["an end", "a reset"])
+async def test_a_connection_leaves_although_more_has_come_than_is_read_ahead(
+    team: Team, ended_by: str
+) -> None:
+    client = await team.live.connect()
+    team.handle = hang
+    await client.send(type="work")
+    for _ in range(2 * READ_AHEAD_BYTES // 1_000):
+        client.connection.protocol.send_text(b"x" * 1_000)
+        client.connection.send_data()
+    if ended_by == "a reset":
+        client.connection.transport.abort()
+    else:
+        client.connection.transport.close()
+    await wait_until(lambda: has_left(team.live))
+
+
+async def test_a_connection_that_is_closed_leaves_while_its_handler_waits(
+    team: Team, stuck: Handle
+) -> None:
+    client = await team.live.connect()
+    team.handle = stuck
+    await client.send(type="work")
+    await team.live.service.manager.disconnect(client.user)
+    await wait_until(lambda: has_left(team.live))
+
+
+@pytest.mark.parametrize(
+    "observe", [fail_later, await_a_cancelled_task, raise_cancelled, leave_at_once, hang]
+)
+@pytest.mark.parametrize("when", ["connected", "disconnected"])
+async def test_a_connection_leaves_whatever_an_observer_does(when: str, observe: Any) -> None:
+    heard: list[str] = []
+
+    async def hear(service: Service, connection: Connection) -> None:
+        heard.append(connection.user)
+
+    router = CommandRouter()
+    for observer in (observe, hear):
+        getattr(router, when)(observer)
+    settings = make_settings(handler_timeout_s=0.05)
+    async with run_service(settings, commands=router) as live:
+        client = await live.connect()
+        # {% if cookiecutter.rooms %}
+        await client.ask(type="join", room="lobby")
+        # {% else %}
+        assert (await client.ask(type="ping"))["type"] == "pong"
+        # {% endif %}
+        await client.close()
+        await wait_until(lambda: has_left(live))
+        await wait_until(lambda: heard == [client.user])
+
+
+async def test_an_observer_may_close_the_connection() -> None:
+    async def reject(service: Service, connection: Connection) -> None:
+        raise Unauthorized
+
+    router = CommandRouter()
+    router.connected(reject)
+    async with run_service(commands=router) as live:
+        client = await live.connect_with(await live.options())
+        assert await client.closed() == UNAUTHORIZED
+
+
+@pytest.mark.parametrize(
+    ("authenticate", "close"),
+    [
+        (hang, TRY_AGAIN_LATER),
+        (raise_cancelled, INTERNAL_ERROR),
+        (fail_later, INTERNAL_ERROR),
+        (leave_at_once, INTERNAL_ERROR),
+    ],
+)
+async def test_an_authenticator_that_fails_is_told_by_a_close_code(
+    hasty_team: Team, monkeypatch: pytest.MonkeyPatch, authenticate: Any, close: object
+) -> None:
+    live = hasty_team.live
+    options = await live.options()
+    monkeypatch.setattr(live.service.authenticator, "authenticate", authenticate)
+    client = await live.connect_with(options, welcomed=False)
+    assert await client.closed() == close
+    await wait_until(lambda: has_left(live))
+
+
+async def test_who_leaves_while_the_authenticator_waits_gives_the_place_back(
+    live: Live, monkeypatch: pytest.MonkeyPatch, stuck: Handle
+) -> None:
+    options = await live.options()
+    monkeypatch.setattr(live.service.authenticator, "authenticate", stuck)
+    connecting = asyncio.create_task(live.connect_with(options))
+    await wait_until(lambda: not live.service.admission.is_empty)
+    connecting.cancel()
+    await wait_until(lambda: has_left(live))
+
+
+async def call_from_a_route(live: Live, call: Callable[[Service], object]) -> object:
+    """Return what a call raises in a route that FastAPI runs in a thread."""
+    app: Any = live.server.config.app
+    raised: list[object] = []
+
+    @app.get("/call")  # type: ignore[untyped-decorator]
+    def route(request: Request) -> None:
+        try:
+            call(request.app.state.service)
+        except Exception as failure:
+            raised.append(failure)
+        else:
+            raised.append(None)
+
+    try:
+        assert (await live.get("/call")).status_code == 200
+    finally:
+        app.router.routes.pop()
+    return raised.pop()
+
+
+CALLS: dict[str, Callable[[Service], object]] = {
+    "broadcast": lambda service: service.manager.broadcast("x"),
+    "send_to_user": lambda service: service.manager.send_to_user("alice", "x"),
+    "send_to_connection": lambda service: service.manager.send_to_connection(only(service).id, 1),
+    "send_to_all": lambda service: service.manager.send_to_all(Ok()),
+    "disconnect": lambda service: service.manager.disconnect("alice"),
+    "close": lambda service: only(service).close(FLOOD),
+    "send": lambda service: only(service).send(Ok()),
+    "renew": lambda service: only(service).renew(Identity("alice")),
+    "in a loop of its own": lambda service: asyncio.run(broadcast(service)),
+    # {% if cookiecutter.rooms %}
+    "publish": lambda service: service.rooms.publish("lobby", "x"),
+    "leave": lambda service: service.rooms.leave(only(service), "lobby"),
+    "join": lambda service: asyncio.run(service.rooms.join(only(service), "other")),
+    "attendance": lambda service: asyncio.run(service.rooms.attendance(only(service), "lobby")),
+    # {% endif %}
+}
+
+
+async def broadcast(service: Service) -> None:
+    await service.manager.broadcast("x")
+
+
+def only(service: Service) -> Connection:
+    """Return the one connection there is."""
+    (connection,) = service.manager
+    return connection
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+async def test_a_call_from_a_thread_raises_and_does_no_harm(
+    live: Live, call: Callable[[Service], object]
+) -> None:
+    client = await live.connect()
+    # {% if cookiecutter.rooms %}
+    await client.ask(type="join", room="lobby")
+    # {% endif %}
+    failure = await call_from_a_route(live, call)
+    assert isinstance(failure, WrongThread)
+    assert "async def" in str(failure)
+    assert await client.is_quiet()
+    # {% if cookiecutter.rooms %}
+    answer = await client.ask(type="presence", room="lobby")
+    assert answer["total"] == 1
+    # {% endif %}
+
+
+async def test_a_thread_can_have_the_event_loop_do_it(live: Live) -> None:
+    client = await live.connect()
+
+    def call(service: Service) -> None:
+        anyio.from_thread.run(broadcast, service)
+
+    assert await call_from_a_route(live, call) is None
+    assert (await client.receive("message"))["data"] == "x"
+
+
+async def answer_of_route(live: Live, call: Callable[[Request], Coroutine[Any, Any, Any]]) -> int:
+    """Return the status of a route of the team's own, which clients call without credentials."""
+    app: Any = live.server.config.app
+    app.add_api_route("/own", call)
+    try:
+        return (await live.get("/own")).status_code
+    finally:
+        app.router.routes.pop()
+
+
+# {% if cookiecutter.auth != "none" %}
+async def test_a_route_can_ask_for_the_same_credentials(live: Live) -> None:
+    async def route(request: Request) -> str:
+        identity = await live.service.authenticator.authenticate(request)
+        return identity.user
+
+    assert await answer_of_route(live, route) == 401
+
+
+# {% endif %}
+async def test_a_route_that_needs_what_is_not_there_answers_503(live: Live) -> None:
+    async def route(request: Request) -> None:
+        raise Unavailable
+
+    assert await answer_of_route(live, route) == 503
+
+
+async def test_readiness_sees_that_nothing_is_sent_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with run_service() as live:
+        assert (await live.get("/readyz")).status_code == 200
+        client = await live.connect()
+        with monkeypatch.context() as patch:
+            patch.setattr(flusher, "STALLED_S", 0.05)
+            patch.setattr(Flusher, "_flush", lambda flusher: None)
+            await client.send(type="ping")
+            await wait_until(lambda: live.service.flusher._is_due)
+            answer = await live.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (503, "send path stalled")
+
+
+async def test_a_wire_that_fails_closes_its_connection_alone() -> None:
+    class FailingWire(RecordingWire):
+        def write(self, frames: object, max_unsent_bytes: int) -> bool:
+            raise OSError
+
+    shared, wire = Flusher(), RecordingWire()
+    failing = open_connection(FailingWire(), shared)
+    assert failing.closed == INTERNAL_ERROR
+    open_connection(wire, shared).send(Ok())
+    await shared.catch_up()
+    assert len(wire.writes) == 1
+
+
+async def test_a_guard_leaves_cancellations_of_the_server_alone() -> None:
+    waiting = asyncio.create_task(Guard(DEADLINE_S).run(hang()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+
+
+async def test_a_time_out_of_the_calls_own_is_not_the_guards() -> None:
+    async def time_out() -> None:
+        async with asyncio.timeout(0):
+            await hang()
+
+    with pytest.raises(TimeoutError):
+        await Guard(DEADLINE_S).run(time_out())
+    with pytest.raises(TimedOut):
+        await Guard(0.01).run(hang())
+
+
+async def test_a_timer_of_an_earlier_call_waits_for_the_deadline_of_a_later_one() -> None:
+    guard = Guard(DEADLINE_S)
+
+    async def have_the_timer_fire() -> bool:
+        guard.close()
+        guard._look()
+        await asyncio.sleep(0)
+        return guard._timer is not None
+
+    assert await guard.run(have_the_timer_fire())
+    guard.close()
+
+
+async def test_code_in_a_task_that_the_server_has_cancelled_still_has_a_deadline() -> None:
+    raised: list[Exception] = []
+
+    async def stop() -> None:
+        try:
+            await hang()
+        finally:
+            for call in (hang, raise_cancelled):
+                guard = Guard(0.01)
+                try:
+                    await guard.run(call())
+                except Exception as failure:
+                    raised.append(failure)
+                guard.close()
+
+    stopping = asyncio.create_task(stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+    assert [type(each) for each in raised] == [TimedOut, TeamCodeFailed]
+
+
+async def test_a_call_that_is_interrupted_leaves_no_cancellation_behind() -> None:
+    async def ignore() -> str:
+        with suppress(asyncio.CancelledError):
+            await hang()
+        return "late"
+
+    guard, task = Guard(0.01), asyncio.current_task()
+    assert await guard.run(ignore()) == "late"
+    with pytest.raises(TimedOut):
+        await guard.run(hang())
+    assert task is not None
+    assert task.cancelling() == 0

@@ -1,0 +1,174 @@
+"""One contract for both wires, uvicorn's own protocol class and plain ASGI, over TCP and TLS."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator, MutableMapping
+from itertools import product
+from typing import Any
+
+import pytest
+from starlette.websockets import WebSocket
+
+from app.realtime.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
+from app.realtime.server.websocket import FrameProtocol
+from app.realtime.wire.asgi import Wire, connect_wire
+from app.realtime.wire.frame import text_frame
+
+from ..client import DEADLINE_S
+from ..live import Live, make_settings, run_service, wait_until
+from ..raw_client import raw_client
+
+WIRES = {"frames": FrameProtocol, "asgi": "websockets-sansio"}
+TRANSPORTS = ["tcp", "tls"]
+
+
+@pytest.fixture(scope="module", params=product(WIRES, TRANSPORTS), ids="-".join)
+async def any_service(request: pytest.FixtureRequest) -> AsyncIterator[Live]:
+    wire, transport = request.param
+    settings = make_settings(max_unsent_bytes=100_000, close_timeout_s=0.1)
+    async with run_service(settings, ws=WIRES[wire]) as live:
+        if transport == "tls":
+            await live.listen_for_tls()
+        yield live
+
+
+@pytest.fixture
+async def service(any_service: Live) -> AsyncIterator[Live]:
+    assert len(any_service.service.manager) == 0
+    yield any_service
+    await any_service.close_clients()
+    await wait_until(lambda: len(any_service.service.manager) == 0)
+
+
+@pytest.mark.parametrize("size", [0, 100, 126, 1_000, 60_000])
+async def test_messages_of_all_sizes_arrive(service: Live, size: int) -> None:
+    client = await service.connect("alice")
+    data = "ü" + "x" * size
+    await client.send(type="send", to=client.user, data=data)
+    assert (await client.receive("message"))["data"] == data
+
+
+async def test_a_message_may_be_larger_than_those_of_clients(service: Live) -> None:
+    client = await service.connect("alice")
+    data = "x" * 300_000
+    assert service.service.manager.send_to_connection(client.welcome["connection"], data)
+    assert (await client.receive("message"))["data"] == data
+
+
+async def test_thousands_in_a_row_arrive_in_order(service: Live) -> None:
+    client = await service.connect("alice")
+    numbers = [str(number) for number in range(3_000)]
+    for number in numbers:
+        await client.send(type="ping", id=number)
+    assert [(await client.receive("pong"))["id"] for _ in numbers] == numbers
+
+
+async def test_a_close_comes_after_all_that_was_sent(service: Live) -> None:
+    client = await service.connect("alice")
+    (connection,) = service.service.manager
+    for number in range(3):
+        service.service.manager.send_to_connection(connection.id, number)
+    connection.close(TRY_AGAIN_LATER)
+    assert await client.closed() == TRY_AGAIN_LATER
+    assert [(await client.receive("message"))["data"] for _ in range(3)] == [0, 1, 2]
+
+
+async def test_the_clients_own_close_code_arrives(service: Live) -> None:
+    client = await service.connect("alice")
+    (connection,) = service.service.manager
+    await client.connection.close(4_321, "enough")
+    await wait_until(lambda: connection.closed is not None)
+    assert connection.closed == Close(4_321, "closed by the client")
+
+
+@pytest.mark.hostile(11)
+async def test_binary_frames_close_with_1003(service: Live) -> None:
+    client = await service.connect("alice")
+    await client.connection.send(b"\x00\x01")
+    assert (await client.closed())[0] == 1003
+
+
+@pytest.mark.hostile(56)
+async def test_a_stuck_reader_is_cut_off_and_others_go_on(service: Live) -> None:
+    reader = await service.connect("alice")
+    manager = service.service.manager
+    async with raw_client(await service.options("bob"), tls=service.tls):
+        await wait_until(lambda: len(manager) == 2)
+        stuck = list(manager)[-1]
+        wire = weakref.ref(stuck._wire)
+        async with asyncio.timeout(DEADLINE_S):
+            while stuck.closed is None:
+                assert manager.send_to_connection(stuck.id, "x" * 60_000)
+                await asyncio.sleep(0)
+        assert stuck.closed == SLOW_CONSUMER
+        del stuck
+        await wait_until(lambda: len(manager) == 1)
+        assert (await reader.ask(type="ping"))["type"] == "pong"
+        await wait_until(lambda: is_gone(wire))
+
+
+async def test_a_peer_is_handed_no_more_than_it_may_owe(service: Live) -> None:
+    manager = service.service.manager
+    async with raw_client(await service.options("alice"), tls=service.tls):
+        await wait_until(lambda: len(manager) == 1)
+        (connection,) = manager
+        wire, frame = connection._wire, text_frame(b"x" * 60_000)
+        async with asyncio.timeout(DEADLINE_S):
+            while not wire.unsent_bytes():
+                assert wire.write([frame], 1)
+                await asyncio.sleep(0)
+        owed = wire.unsent_bytes()
+        assert not wire.write([frame], owed + len(frame) - 1)
+        assert wire.unsent_bytes() == owed
+        assert wire.write([frame], owed + len(frame))
+
+
+def is_gone(wire: weakref.ref[Wire]) -> bool:
+    """Return whether the memory is free, after a collection, for which plain ASGI leaves cycles."""
+    gc.collect()
+    return wire() is None
+
+
+@pytest.mark.hostile(59)
+async def test_a_peer_that_vanishes_is_forgotten(service: Live) -> None:
+    before = len(asyncio.all_tasks())
+    async with raw_client(await service.options("alice"), tls=service.tls) as client:
+        await wait_until(lambda: len(service.service.manager) == 1)
+        client.vanish()
+        await wait_until(lambda: len(service.service.manager) == 0)
+    await wait_until(lambda: len(asyncio.all_tasks()) <= before)
+
+
+async def test_a_connection_costs_one_task_and_two_more_without_the_extension(
+    service: Live,
+) -> None:
+    before = len(asyncio.all_tasks())
+    clients = [await service.connect("alice") for _ in range(5)]
+    per_connection = 3 if service.server.config.ws == WIRES["asgi"] else 1
+    assert len(asyncio.all_tasks()) - before == 5 * per_connection
+    for client in clients:
+        await client.close()
+    await wait_until(lambda: len(asyncio.all_tasks()) == before)
+
+
+async def test_plain_asgi_needs_no_server_that_tells_of_the_end() -> None:
+    wires: list[Wire] = []
+
+    async def send(event: MutableMapping[str, Any]) -> None:
+        """Take everything."""
+
+    async def receive() -> MutableMapping[str, Any]:
+        """Tell of the beginning, and then of nothing."""
+        if not wires:
+            return {"type": "websocket.connect"}
+        await asyncio.Event().wait()
+        return {}
+
+    async with asyncio.timeout(DEADLINE_S):
+        websocket = WebSocket({"type": "websocket"}, receive, send)
+        async with connect_wire(websocket, close_timeout_s=0.1) as wire:
+            await websocket.accept()
+            wires.append(wire)
+            wire.close(TRY_AGAIN_LATER)
+            await wire.arrival()

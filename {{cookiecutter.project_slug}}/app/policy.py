@@ -10,14 +10,6 @@ from .resources import Connection, Service
 class Policy(realtime.Policy[Service, Connection]):
     """The rules of this service."""
 
-    def can_send(self, service: Service, connection: Connection, to: str) -> bool:
-        """Return whether the user may send to all connections of the user ``to``: anybody may."""
-        return True
-
-    def can_broadcast(self, service: Service, connection: Connection) -> bool:
-        """Return whether the user may send to everybody: only with ``CLIENTS_MAY_BROADCAST``."""
-        return service.settings.clients_may_broadcast
-
     # {% if cookiecutter.rooms %}
     def can_join(self, service: Service, connection: Connection, room: str) -> bool:
         """Return whether the user may enter the room and read its messages: everybody may."""
@@ -26,4 +18,12 @@ class Policy(realtime.Policy[Service, Connection]):
     def can_publish(self, service: Service, connection: Connection, room: str) -> bool:
         """Return whether the user, a member of the room, may send to it: every member may."""
         return True
+
     # {% endif %}
+    def can_send(self, service: Service, connection: Connection, to: str) -> bool:
+        """Return whether the user may send to all connections of the user ``to``: anybody may."""
+        return True
+
+    def can_broadcast(self, service: Service, connection: Connection) -> bool:
+        """Return whether the user may send to everybody: only with ``CLIENTS_MAY_BROADCAST``."""
+        return service.settings.clients_may_broadcast

@@ -1,4 +1,4 @@
-"""The engine: connections, delivery, rooms, limits, and the server. This is its public face.
+"""The engine: connections, delivery, limits, and the server. This is its public face.
 
 ================  ====================================================================
 `application`     joins the parts to a FastAPI app
@@ -7,6 +7,12 @@
 `policy`          the questions that the engine asks your `policy.py`
 `manager`         who is connected to this node, and how to reach them
 `delivery`        when frames are written
+# {% if cookiecutter.rooms %}
+`rooms/`          members, history and presence of rooms
+# {% endif %}
+# {% if cookiecutter.redis %}
+`redis/`          messages between nodes, and what all of them know
+# {% endif %}
 `auth/`           the chosen way to authenticate
 `limits/`         what a client may do, and how fast
 `http/`           health, metrics, and the routes of your backend

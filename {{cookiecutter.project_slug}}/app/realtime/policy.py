@@ -22,6 +22,16 @@ class Policy(Generic[ServiceT, ConnectionT]):
     after ``HANDLER_TIMEOUT_S``, and with the connection. The client's next command waits as well.
     """
 
+    # {% if cookiecutter.rooms %}
+    def can_join(self, service: ServiceT, connection: ConnectionT, room: str) -> Answer:
+        """Return whether the user may enter the room and read its messages: everybody may."""
+        return True
+
+    def can_publish(self, service: ServiceT, connection: ConnectionT, room: str) -> Answer:
+        """Return whether the user, a member of the room, may send to it: every member may."""
+        return True
+
+    # {% endif %}
     def can_send(self, service: ServiceT, connection: ConnectionT, to: str) -> Answer:
         """Return whether the user may send to all connections of the user ``to``: anybody may."""
         return True
@@ -33,13 +43,3 @@ class Policy(Generic[ServiceT, ConnectionT]):
         """
         may_broadcast: bool = service.settings.clients_may_broadcast
         return may_broadcast
-
-    # {% if cookiecutter.rooms %}
-    def can_join(self, service: ServiceT, connection: ConnectionT, room: str) -> Answer:
-        """Return whether the user may enter the room and read its messages: everybody may."""
-        return True
-
-    def can_publish(self, service: ServiceT, connection: ConnectionT, room: str) -> Answer:
-        """Return whether the user, a member of the room, may send to it: every member may."""
-        return True
-    # {% endif %}

@@ -1,1 +1,1 @@
-"""Redis or Valkey between the nodes: messages, history, presence, and what must be unique."""
+"""Redis or Valkey between the nodes: messages, and what all nodes must know."""

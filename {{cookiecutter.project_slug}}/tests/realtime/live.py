@@ -154,14 +154,18 @@ class Live:
 
 @asynccontextmanager
 async def run_service(
-    settings: RealtimeSettings | None = None, *, ws: Any = None, **parts: Any
+    settings: RealtimeSettings | None = None,
+    *,
+    ws: Any = None,
+    make: Callable[..., Application] = make_app,
+    **parts: Any,
 ) -> AsyncIterator[Live]:
     """Run a service on a port of the system's choice.
 
-    ``ws`` is another protocol; ``parts`` go to `make_app`.
+    ``ws`` is another protocol; ``make`` makes the application of the settings and ``parts``.
     """
     settings = settings or make_settings()
-    server = InProcessServer(make_app(settings, **parts))
+    server = InProcessServer(make(settings, **parts))
     config: Any = server.config
     if isinstance(ws, type):
         config.ws = partial(ws, **config.ws.keywords)

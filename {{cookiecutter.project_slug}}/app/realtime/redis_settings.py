@@ -1,7 +1,6 @@
 """The settings of Redis: its address, its limits, and the checks of both."""
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import parse_qs, urlsplit
@@ -19,8 +18,7 @@ from pydantic import (
 from redis.asyncio.connection import parse_url
 
 from .fields import SettingsPart
-
-PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+from .project import read_project
 
 URL = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)")
 """What is before the hosts, the hosts, and what is behind them (RFC 3986 §3)."""
@@ -125,7 +123,7 @@ class RedisSettings(SettingsPart):
     def _name_project(cls, prefix: str, info: ValidationInfo) -> str:
         if prefix or info.data.get("redis_url") is None:
             return prefix
-        return f"{project_name()}:"
+        return f"{read_project().name}:"
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
@@ -144,18 +142,3 @@ class RedisSettings(SettingsPart):
         else:
             return self
         raise ValueError(msg)
-
-
-def project_name() -> str:
-    """Return the project's name, as ``pyproject.toml`` has it.
-
-    Raises:
-        ValueError: there is no ``pyproject.toml``, or no name in it.
-
-    """
-    try:
-        name: str = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["name"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        msg = f"{PYPROJECT} does not name the project"
-        raise ValueError(msg) from None
-    return name

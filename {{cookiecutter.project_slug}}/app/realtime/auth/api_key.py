@@ -9,6 +9,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Annotated
 
+from fastapi.security import APIKeyHeader
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 from starlette.requests import HTTPConnection
@@ -39,6 +40,10 @@ def _check_any(keys: dict[str, str]) -> dict[str, str]:
         msg = "names no key; write name:digest, comma-separated"
         raise ValueError(msg)
     return keys
+
+
+CREDENTIALS = APIKeyHeader(name="X-API-Key", auto_error=False)
+"""How OpenAPI describes the credentials."""
 
 
 class AuthSettings(SettingsPart):

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Protocol
 
 import jwt
+from fastapi.security import HTTPBearer
 from jwt.algorithms import HMACAlgorithm
 from jwt.utils import base64url_encode
 from pydantic import (
@@ -79,6 +80,10 @@ def _check_kind(value: SecretStr | None) -> SecretStr | None:
         msg = "is a key or a certificate, which others may know; set a random text"
         raise ValueError(msg) from None
     return value
+
+
+CREDENTIALS = HTTPBearer(scheme_name="Token", auto_error=False)
+"""How OpenAPI describes the credentials."""
 
 
 class AuthSettings(SettingsPart):

@@ -9,6 +9,7 @@ import json
 from base64 import b64decode, b64encode
 from typing import Any
 
+from fastapi.security import APIKeyCookie
 from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
 from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
@@ -21,6 +22,9 @@ from .identity import Authenticator, Identity
 FOURTEEN_DAYS_S = 14 * 24 * 60 * 60
 
 _user_name: TypeAdapter[str] = TypeAdapter(UserName)
+
+CREDENTIALS = APIKeyCookie(name="session", auto_error=False)
+"""How OpenAPI describes the credentials."""
 
 
 class AuthSettings(SettingsPart):

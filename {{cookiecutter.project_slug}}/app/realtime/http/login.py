@@ -5,7 +5,7 @@ from pydantic import BaseModel
 
 from ..auth.session import AuthSettings, SessionAuthenticator
 from ..protocol import STRICT, UserName
-from .routes import parse
+from .body import described, parse
 
 
 class Login(BaseModel):
@@ -20,7 +20,7 @@ def login_router(settings: AuthSettings, authenticator: SessionAuthenticator) ->
     """Return the router that believes everybody."""
     router = APIRouter()
 
-    @router.post("/login", status_code=status.HTTP_204_NO_CONTENT)
+    @router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(Login))
     async def log_in(request: Request, response: Response) -> None:
         """Set the cookie of a session with this user."""
         login = await parse(Login, request)

@@ -6,7 +6,9 @@ from pydantic import BaseModel
 from ..auth.ticket import Ticket, TicketAuthenticator
 from ..errors import AuthenticatorDown
 from ..protocol import STRICT, UserName
-from .routes import RETRY_SOON, parse, require_backend_key
+from .body import described, parse
+from .dependencies import KEY_REFUSALS, require_backend_key
+from .errors import RETRY_SOON
 
 
 class TicketRequest(BaseModel):
@@ -19,9 +21,11 @@ class TicketRequest(BaseModel):
 
 def tickets_router(authenticator: TicketAuthenticator) -> APIRouter:
     """Return the router that sells this authenticator's tickets."""
-    router = APIRouter(dependencies=[Depends(require_backend_key)])
+    router = APIRouter(dependencies=[Depends(require_backend_key)], responses=KEY_REFUSALS)
 
-    @router.post("/tickets", status_code=status.HTTP_201_CREATED)
+    @router.post(
+        "/tickets", status_code=status.HTTP_201_CREATED, openapi_extra=described(TicketRequest)
+    )
     async def buy(request: Request, response: Response) -> Ticket:
         """Return a ticket for one connection: ``/ws?ticket=…``."""
         response.headers["Cache-Control"] = "no-store"

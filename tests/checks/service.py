@@ -79,16 +79,29 @@ class Service:
     @contextlib.contextmanager
     def client(self, name: str) -> Iterator["Client"]:
         """Connect, and take the ``welcome``."""
+        with self.connection(name) as connection:
+            yield Client(connection)
+
+    def connection(self, name: str) -> ClientConnection:
+        """Connect."""
         options = self.connect_options(name)
-        with connect(
+        return connect(
             options["uri"],
             additional_headers=options["headers"],
             subprotocols=[Subprotocol(each) for each in options["subprotocols"]] or None,
             proxy=None,
             open_timeout=ANSWER_S,
             close_timeout=ANSWER_S,
-        ) as connection:
-            yield Client(connection)
+        )
+
+    def shell(self, line: str) -> str:
+        """Return what a line for the shell prints, in the project's directory."""
+        return check_output(["sh", "-c", line], self._root, env=self._env)
+
+    @property
+    def port(self) -> str:
+        """Where the service listens."""
+        return self._env["PORT"]
 
     def stop(self) -> None:
         """Ask it to end, which it must do by itself and without complaint."""

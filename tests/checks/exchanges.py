@@ -1,6 +1,6 @@
 """Exchanges of frames in a document take place with the running service as they are written.
 
-``> {…}`` is what a client sends, ``< {…}`` what it gets, behind the name of a client unless it is alone.
+``> {…}`` is what a client sends, ``< {…}`` what it gets; a name before it tells which client.
 ``(bob reconnects)`` ends a connection and begins another. Values that differ each time are compared
 with each other alone: an epoch that a client gets is the one that it sends later.
 """

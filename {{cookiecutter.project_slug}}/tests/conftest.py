@@ -20,8 +20,9 @@ for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
 os.environ.update(fresh_secrets())  # for `app.main`, which reads them when it is imported
 
+from app.handlers import begin  # noqa: E402
 from app.main import create_app  # noqa: E402
-from app.resources import Connection, Service, State  # noqa: E402
+from app.resources import Connection, Service  # noqa: E402
 
 from .realtime.live import Live, run_app, settings_with, wait_until  # noqa: E402
 from .realtime.recording_wire import open_connection  # noqa: E402
@@ -61,10 +62,10 @@ def service(live: Live) -> Service:
 
 
 @pytest.fixture
-async def connection() -> Connection:
+async def connection(service: Service) -> Connection:
     """Return a connection of alice to call a handler with."""
     connection: Connection = open_connection(user="alice")
-    connection.state = State()
+    connection.state = await begin(service, connection)
     return connection
 
 

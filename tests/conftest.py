@@ -15,8 +15,6 @@ Baker = Callable[[Combination], Project]
 
 MATRIX = "test_matrix.py"
 
-collect_ignore = ["chat"]  # files for a project, see test_chat.py
-
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:

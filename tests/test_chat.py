@@ -6,12 +6,12 @@ It changes what is the team's, and no file of the engine.
 from pathlib import Path
 
 from .checks.code import check_format, check_imports, check_lint, check_types
-from .combination import DEFAULT
+from .combination import DEFAULT, TEMPLATE
 from .conftest import Baker
 from .process import check_output
 from .venv import venv_bin
 
-CHAT = Path(__file__).with_name("chat")
+CHAT = TEMPLATE / "examples" / "chat"
 
 
 def test_a_chat_is_built_without_touching_the_engine(baked: Baker, tmp_path: Path) -> None:

@@ -1,22 +1,34 @@
-"""What all tests share: an event loop, no settings but a test's own, and your service."""
+"""What your tests share: your service on a real socket, and a connection without one.
+
+======================  =====================================================================
+``live``                your service: ``await live.connect("alice")``, ``await live.get("/path")``
+``service``             the same, as handlers see it
+``connection``          a connection that needs no socket, to call a handler with
+======================  =====================================================================
+"""
 
 import os
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime import Application
-from app.resources import Connection, Service, State
 from app.settings import Settings
 from dev import fresh_secrets
 
-from .realtime import recording_wire
-from .realtime.live import Live, make_settings, run_service
-
 for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
+os.environ.update(fresh_secrets())  # for `app.main`, which reads them when it is imported
+
+from app.handlers import begin  # noqa: E402
+from app.main import create_app  # noqa: E402
+from app.resources import Connection, Service  # noqa: E402
+
+from .realtime.live import Live, run_app, settings_with, wait_until  # noqa: E402
+from .realtime.recording_wire import open_connection  # noqa: E402
+
+FAILURES = {"handler failed", "observer failed", "background job failed"}
+"""What the log says when your code has raised something unexpected."""
 
 
 @pytest.fixture(scope="session")
@@ -25,50 +37,35 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
 
 
-@pytest.fixture
-def settings() -> Settings:
-    """Return your settings with fresh secrets, from nothing but this."""
-    values: dict[str, Any] = dict(make_settings())
-    return Settings(_env_file=None, **values)
+@pytest.fixture(scope="session")
+async def running_service() -> AsyncIterator[Live]:
+    """Run your service for the whole session."""
+    settings = Settings(_env_file=None, **settings_with())
+    async with run_app(create_app(settings)) as live:
+        yield live
 
 
 @pytest.fixture
-def make_service(monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], Application]:
-    """Return `create_app`; its module makes an app of the environment when it is imported."""
-    for name, value in fresh_secrets().items():
-        monkeypatch.setenv(name, value)
-    from app.main import create_app
-
-    return create_app
-
-
-@pytest.fixture
-async def service(
-    settings: Settings, make_service: Callable[[Settings], Application]
-) -> AsyncIterator[Service]:
-    """Return your service without a server: for handlers and policies."""
-    app = make_service(settings)
-    async with app.router.lifespan_context(app):
-        started: Any = app.service
-        yield started
-
-
-@pytest.fixture
-async def live(
-    settings: Settings, make_service: Callable[[Settings], Application]
-) -> AsyncIterator[Live]:
-    """Run your service on a real socket; fail if one of your functions raised unexpectedly."""
+async def live(running_service: Live) -> AsyncIterator[Live]:
+    """Return your service. The test fails if your code has failed, whatever the client got."""
     with capture_logs() as lines:
-        async with run_service(settings, make=make_service) as live:
-            yield live
-    failures = [line for line in lines if line["event"] in {"handler failed", "observer failed"}]
-    assert not failures
+        yield running_service
+        await running_service.close_clients()
+        await wait_until(lambda: len(running_service.service.manager) == 0)
+    assert not [line for line in lines if line["event"] in FAILURES]
 
 
-def open_connection(user: str, state: State) -> Connection:
-    """Return a connection without a socket; what it is sent goes nowhere."""
-    connection: Connection = recording_wire.open_connection(user=user)
-    connection.state = state
+@pytest.fixture
+def service(live: Live) -> Service:
+    """Return your service as handlers, policies and jobs see it."""
+    return live.service
+
+
+@pytest.fixture
+async def connection(service: Service) -> Connection:
+    """Return a connection of alice to call a handler with."""
+    connection: Connection = open_connection(user="alice")
+    connection.state = await begin(service, connection)
     return connection
 
 

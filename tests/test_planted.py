@@ -216,7 +216,9 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "a service that fails at last": (
         "service",
-        changing("app/__main__.py", r"^    serve\(app\)", "    serve(app)\n    raise SystemExit(3)"),
+        changing(
+            "app/__main__.py", r"^    serve\(app\)", "    serve(app)\n    raise SystemExit(3)"
+        ),
         "the service ends with 3",
     ),
     "a service that logs an error": (

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pytest_cookies.plugin import Cookies
 
 from hooks import pre_gen_project
 from hooks.post_gen_project import FILES_BEFORE, PATHS, remove_unchosen
@@ -115,13 +116,13 @@ def test_a_file_that_was_overwritten_by_this_run_goes(template: Path, tmp_path: 
     ids=["some", "least"],
 )
 def test_the_choices_and_the_next_commands_are_printed(
+    cookies: Cookies,
     template: Path,
-    tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     combination: Combination,
     first: str,
 ) -> None:
-    slug = bake(template, tmp_path, combination).root.name
+    slug = bake(cookies, template, combination).root.name
     lines = capfd.readouterr().out.splitlines()
     assert lines[:3] == [f"Made {slug}: {first}", "Next:", f"  cd {slug}"]
     assert [line.split("#")[0].strip() for line in lines[3:]] == ["make run", "make test"]

@@ -59,7 +59,9 @@ ALLOWED = [
     Allowed("heartbeat", "app/realtime/protocol.py", r"HeartbeatTerms", WELCOME),
     Allowed("heartbeat", "tests/realtime/test_endpoint.py", r"heartbeat_of|welcome\[", WELCOME),
     Allowed("redis", "SECURITY.md", r"Caddy|caddy", PROXIES),
-    Allowed("rooms", "app/realtime/redis/backplane.py", r"room: str \| None = None|in one room", RESYNC),
+    Allowed(
+        "rooms", "app/realtime/redis/backplane.py", r"room: str \| None = None|in one room", RESYNC
+    ),
     Allowed("rooms", "tests/realtime/redis/test_backplane.py", r'"type": "resync"', RESYNC),
 ]
 

@@ -15,11 +15,13 @@ from .redis_settings import RedisSettings
 # {% endif %}
 
 
-# {% if cookiecutter.redis %}
-class RealtimeSettings(AuthSettings, RedisSettings, BaseSettings):
-    # {% else %}
-class RealtimeSettings(AuthSettings, BaseSettings):
+class RealtimeSettings(
+    AuthSettings,
+    # {% if cookiecutter.redis %}
+    RedisSettings,
     # {% endif %}
+    BaseSettings,
+):
     """What every service has to decide. `app/settings.py` adds your own."""
 
     model_config = SettingsConfigDict(

@@ -1,6 +1,7 @@
 """A planted defect of each kind makes its check fail."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,8 +57,8 @@ def with_tests(text: str) -> Plant:
     """Return what replaces all tests by these."""
 
     def plant(project: Project) -> None:
-        for path in (project.root / "tests").glob("*.py"):
-            path.unlink()
+        shutil.rmtree(project.root / "tests")
+        (project.root / "tests").mkdir()
         project.write("tests/test_all.py", text)
 
     return plant
@@ -116,8 +117,8 @@ NO_ANSWER = "TimeoutError|timed out"
 DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "another choice": ("context", understanding("auth", "none"), "none"),
     "a choice that is no boolean": ("context", understanding("rooms", "True"), "True"),
-    "a missing file": ("files", removing("app/rooms.py"), "missing: app/rooms.py"),
-    "an unchosen file": ("files", adding("app/auth_none.py", "\n"), "not asked for: app/auth_none"),
+    "a missing file": ("files", removing("app/realtime/jobs.py"), "missing: app/realtime/jobs.py"),
+    "an unchosen file": ("files", adding("app/guest.py", "\n"), "not asked for: app/guest.py"),
     "a strange file": ("files", adding("app/x.orig", "\n"), "not asked for: app/x.orig"),
     "an empty directory": ("files", making_directory("docs"), "empty directories: .*docs"),
     "a variable": ("jinja", adding("Makefile", "# {{ cookiecutter.auth }}\n"), "Jinja is left"),
@@ -150,8 +151,8 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "a missing annotation": ("types", adding("app/x.py", "def f(x): ...\n"), "annotation"),
     "an upward import": (
         "imports",
-        adding("app/protocol.py", "\nfrom .main import create_app\n"),
-        "app.protocol -> app.main",
+        adding("app/realtime/protocol.py", "\nfrom ..main import create_app\n"),
+        "app.realtime.protocol -> app.main",
     ),
     "no import contract": (
         "imports",
@@ -215,14 +216,14 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "a service that fails at last": (
         "service",
-        changing("app/__main__.py", r"^    main\(\)", "    main()\n    raise SystemExit(3)"),
+        changing(
+            "app/__main__.py", r"^    serve\(app\)", "    serve(app)\n    raise SystemExit(3)"
+        ),
         "the service ends with 3",
     ),
     "a service that logs an error": (
         "service",
-        changing(
-            "app/__main__.py", r"^    main\(\)", "    print('Traceback', flush=True)\n    main()"
-        ),
+        changing("app/__main__.py", r"^    serve", "    print('Traceback', flush=True)\n    serve"),
         "the service logs an error",
     ),
 }

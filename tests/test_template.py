@@ -56,11 +56,12 @@ def test_every_question_has_a_prompt_without_markup() -> None:
             assert "[" not in line
 
 
+AUDIT_FILE = "app/realtime/audit.py"
 AUDIT = """\
 from typing import Literal
 
+from .fields import SettingsPart
 from .protocol import Command
-from .settings import SettingsPart
 
 
 class Audit(Command):
@@ -80,7 +81,7 @@ def test_a_new_option_and_name_need_no_other_tests_and_failures_name_the_place(
     shutil.copytree(TEMPLATE, fork, ignore=ignored)
     questions = QUESTIONS | {"project_name": "Support Chat", "audit": True}
     (fork / "cookiecutter.json").write_text(json.dumps(questions), encoding="utf-8")
-    (fork / PROJECT_DIRECTORY / "app" / "audit.py").write_text(AUDIT, encoding="utf-8")
+    (fork / PROJECT_DIRECTORY / AUDIT_FILE).write_text(AUDIT, encoding="utf-8")
     picked = (
         "every_question or has_an_id or trace_words or table or defaults"
         " or typed_text and emoji"
@@ -104,10 +105,10 @@ def test_a_new_option_and_name_need_no_other_tests_and_failures_name_the_place(
         "CHOICES in hooks/pre_gen_project.py",
         "__prompts__ in cookiecutter.json",
         "WORDS in tests/checks/traces.py lacks {'audit'}",
-        "app/audit.py: FILES in hooks/post_gen_project.py",
-        "FILES in hooks/post_gen_project.py: no files of ['audit']",
-        "README.md: no table has the command audit",
-        ".env.example: the setting AUDIT_EVENTS is missing",
+        f"{AUDIT_FILE}: PATHS in hooks/post_gen_project.py",
+        "PATHS in hooks/post_gen_project.py: no files of ['audit']",
+        "the command audit",
+        "the setting AUDIT_EVENTS",
     ):
         assert place in printed, place
 

@@ -55,7 +55,7 @@ def template_files(template: Path = TEMPLATE) -> list[Path]:
 def check_files(project: Project) -> None:
     """Compare with the template's files and what their names tell."""
     chosen = set(project.combination.options)
-    everything = template_files(Path(project.context["_repo_dir"]))
+    everything = template_files(project.template)
     expected = {path for path in everything if needed_options(path) <= chosen}
     found = set(project.files())
     missing = ", ".join(map(str, sorted(expected - found)))

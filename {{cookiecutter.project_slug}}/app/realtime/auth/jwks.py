@@ -27,55 +27,55 @@ MAX_SET_BYTES = 262_144
 MAX_KEYS = 100
 
 RSA_BITS = range(2048, 8193)
-"""At least what RFC 7518 §3.3 demands, at most what takes no time to check."""
+"""Minimum size by RFC 7518 §3.3, and a maximum that bounds the time of a verification."""
 
 log = structlog.stdlib.get_logger(__name__)
 
-# Both log each request, with its whole address or its headers; the lines here will do.
+# Both log the address or the headers of each request.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 
 def _check_verifies(operations: list[str]) -> list[str]:
     if "verify" not in operations:
-        msg = "the key is for something else"
+        msg = "the key is not for verifying"
         raise ValueError(msg)
     return operations
 
 
 class Jwk(BaseModel):
-    """What is asked of a key, by RFC 7517 §4: a name, and that it checks signatures in public."""
+    """A key that can be used (RFC 7517 §4): it has an id, and verifies signatures."""
 
     kid: str
     kty: Literal["RSA", "EC", "OKP"]
     use: Literal["sig"] = "sig"
     key_ops: Annotated[list[str], AfterValidator(_check_verifies)] = ["verify"]
     alg: Algorithm | None = None
-    # The private part, with which everybody could sign.
+    # The private part must not be there: everybody could sign with it.
     d: None = None
 
 
 class Jwks(BaseModel):
-    """A set. Issuers publish keys for other uses in it, too, so each is looked at by itself."""
+    """A JWK Set. It may have keys for other uses, so each is validated by itself."""
 
     keys: Annotated[list[dict[str, JsonValue]], Field(max_length=MAX_KEYS)]
 
 
 class BadKeys(Exception):
-    """The answer is not what an issuer should say."""
+    """The answer of the issuer is not usable."""
 
 
 def read_keys(body: bytes) -> dict[str, jwt.PyJWK]:
     """Return the usable keys of a set by their ids.
 
     Raises:
-        BadKeys: it is no JWK Set, or has no usable key.
+        BadKeys: this is not a JWK Set, or it has no usable key.
 
     """
     try:
         published = Jwks.model_validate_json(body).keys
     except ValidationError:
-        msg = "the answer is no JWK Set"
+        msg = "the answer is not a JWK Set"
         raise BadKeys(msg) from None
     keys = {}
     for fields in published:
@@ -90,7 +90,7 @@ def read_keys(body: bytes) -> dict[str, jwt.PyJWK]:
 
 def _read_key(fields: dict[str, JsonValue]) -> jwt.PyJWK:
     key = jwt.PyJWK(fields)
-    key.Algorithm.prepare_key(key.key)  # which looks at the curve
+    key.Algorithm.prepare_key(key.key)  # checks the curve
     if key.algorithm_name not in ALGORITHMS:
         raise jwt.InvalidKeyError
     if isinstance(key.key, RSAPublicKey) and key.key.key_size not in RSA_BITS:
@@ -164,7 +164,7 @@ class JwkSet:
                 async with asyncio.timeout(self._timeout_s):
                     self._keys = read_keys(await self._download())
             except Exception as failure:
-                # Whatever a stranger's server does: the keys stay as they are.
+                # Whatever the issuer answers, the keys stay as they are.
                 log.warning("keys cannot be fetched", error=f"{type(failure).__name__}: {failure}")
                 self._rest_until = monotonic() + self._cooldown_s
                 msg = "the keys cannot be fetched"
@@ -176,7 +176,7 @@ class JwkSet:
 
     async def _download(self) -> bytes:
         timeout_s = self._timeout_s
-        # Compressed, a small answer could become a large one; a redirect could lead anywhere.
+        # No compression: a small answer could become a large one. No redirects: they may lead anywhere.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             httpx.AsyncClient(verify=self._tls, follow_redirects=False, timeout=timeout_s) as http,

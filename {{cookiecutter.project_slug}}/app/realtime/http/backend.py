@@ -1,5 +1,6 @@
 """The routes of your backend: publish to clients, disconnect a user."""
 
+import asyncio
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 # {% if not cookiecutter.rooms %}
 from ..backplane import Publication
 # {% endif %}
+from ..errors import TimedOut
 from ..idempotency import KeyReused, UnderWay, once
 from ..protocol import STRICT, UserName
 # {% if cookiecutter.rooms %}
@@ -45,7 +47,10 @@ async def publish(
     try:
         async with once(service.claims, idempotency_key, fingerprint) as is_first:
             if is_first:
-                await _send(service, publication)
+                async with asyncio.timeout(service.settings.handler_timeout_s):
+                    await _send(service, publication)
+    except TimeoutError as failure:  # of a policy that waits
+        raise TimedOut from failure
     except UnderWay as failure:
         msg = "the same request is being carried out; repeat it in a moment"
         raise HTTPException(status.HTTP_409_CONFLICT, msg, RETRY_SOON) from failure

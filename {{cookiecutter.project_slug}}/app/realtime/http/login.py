@@ -1,4 +1,4 @@
-"""``POST /login``: a stand-in for the site's own login, in development only."""
+"""``POST /login``: replaces the login of your site during development."""
 
 from fastapi import APIRouter, Request, Response, status
 from pydantic import BaseModel
@@ -9,7 +9,7 @@ from .body import described, parse
 
 
 class Login(BaseModel):
-    """Who somebody claims to be."""
+    """The user to log in."""
 
     model_config = STRICT
 
@@ -17,7 +17,7 @@ class Login(BaseModel):
 
 
 def login_router(settings: AuthSettings, authenticator: SessionAuthenticator) -> APIRouter:
-    """Return the router that believes everybody."""
+    """Return a router that logs anybody in."""
     router = APIRouter()
 
     @router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(Login))

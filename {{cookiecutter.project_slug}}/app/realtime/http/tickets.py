@@ -1,4 +1,4 @@
-"""``POST /tickets``: the team's backend buys a ticket for a user that it knows."""
+"""``POST /tickets``: your backend gets a ticket for one of its users."""
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
 from pydantic import BaseModel
@@ -12,7 +12,7 @@ from .errors import RETRY_SOON
 
 
 class TicketRequest(BaseModel):
-    """Whom the ticket is for."""
+    """The user whom the ticket is for."""
 
     model_config = STRICT
 
@@ -20,7 +20,7 @@ class TicketRequest(BaseModel):
 
 
 def tickets_router(authenticator: TicketAuthenticator) -> APIRouter:
-    """Return the router that sells this authenticator's tickets."""
+    """Return a router that issues tickets."""
     router = APIRouter(dependencies=[Depends(require_backend_key)], responses=KEY_REFUSALS)
 
     @router.post(
@@ -33,7 +33,7 @@ def tickets_router(authenticator: TicketAuthenticator) -> APIRouter:
         try:
             return await authenticator.issue(wanted.user)
         except AuthenticatorDown as failure:
-            msg = "tickets cannot be stored just now"
+            msg = "tickets cannot be stored now"
             raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, msg, RETRY_SOON) from failure
 
     return router

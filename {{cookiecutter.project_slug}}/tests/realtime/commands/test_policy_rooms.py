@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from app.realtime import Connection, Forbidden, Policy, Service
 
-from ..live import Live, run_service
+from ..live import Live, make_settings, run_service
 
 
 @pytest.mark.hostile(49)
@@ -109,3 +109,15 @@ async def test_every_message_to_a_room_passes_the_policy(
         assert (message["data"], message["offset"]) == ("C", offset)
         with pytest.raises(Forbidden):
             await live.service.rooms.publish("lobby", "")
+
+
+async def test_a_policy_that_hangs_does_not_hold_up_the_backend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang(*_: object) -> JsonValue:
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(Policy, "before_publish", hang)
+    async with run_service(make_settings(handler_timeout_s=0.05)) as live:
+        answer = await live.post("/publish", {"room": "lobby", "data": 1})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

@@ -197,7 +197,7 @@ async def test_a_busy_process_is_not_taken_for_a_silent_server() -> None:
         ("redis://localhost?usrname=a", "no option 'usrname'"),
         ("redis://localhost?ssl_cert_reqs=none", "write rediss://"),
         ("rediss://localhost?ssl_cert_reqs=maybe", "none, optional or required"),
-        ("rediss://localhost?ssl_ca_certs=/no/such/file", "names no file"),
+        ("rediss://localhost?ssl_ca_certs=/no/such/file", "does not name a file"),
         ("redis://:hunter#2@localhost:6379/0", "percent-encode"),
         ("redis://:hunter/2@localhost:6379/0", "percent-encode"),
         ("redis://:hunter?2@localhost:6379/0", "percent-encode"),

@@ -16,7 +16,7 @@ from tests.process import check_output
 from tests.project import PROJECT_DIRECTORY, Project
 from tests.venv import venv_bin
 
-from .code import check_imports, check_lint, check_types
+from .code import check_imports, check_types
 from .exchanges import Exchange, is_exchange
 from .service import Service, running
 
@@ -24,7 +24,9 @@ PROTOCOL = "docs/protocol.md"
 EXTENDING = "docs/extending.md"
 SETTINGS_FILE = ".env.example"
 
-TESTS_OF_EXAMPLES = TEMPLATE / "tests" / "examples" / "extending.py"
+EXAMPLES = TEMPLATE / "tests" / "examples" / "extending.py"
+TESTS_OF_EXAMPLES = "tests/test_extending.py"
+"""Tests of what the examples do, and where they are in a project."""
 
 JINJA = Environment(
     **QUESTIONS["_jinja2_env_vars"],
@@ -197,20 +199,28 @@ def check_frames(project: Project) -> None:
 
 def check_examples(project: Project) -> None:
     """Paste the examples into a copy, which its own tools and the tests of the examples accept."""
-    programs = venv_bin(project)
+    ruff = venv_bin(project) / "ruff"
+    examples = [block for block in blocks(project, "python", "sh") if block.document == EXTENDING]
     with TemporaryDirectory() as directory:
         copy = project.copy(Path(directory, "project"))
-        for block in blocks(project, "python", "sh"):
-            if block.document == EXTENDING:
-                _paste(copy, block)
-        copy.write("tests/test_extending.py", TESTS_OF_EXAMPLES.read_text(encoding="utf-8"))
-        # What every editor does with imports, and with blank lines.
-        check_output([programs / "ruff", "check", "--fix", "--select", "I"], copy.root)
-        check_output([programs / "ruff", "format"], copy.root)
-        for check in (check_lint, check_types, check_imports):
-            check(copy)
-        tests = ["tests/test_extending.py", "tests/test_announce.py"]
-        check_output([programs / "python", "-m", "pytest", "--quiet", *tests], copy.root)
+        pasted = {TESTS_OF_EXAMPLES}
+        copy.write(TESTS_OF_EXAMPLES, EXAMPLES.read_text(encoding="utf-8"))
+        for block in examples:
+            _paste(copy, block)
+            if block.language == "python":
+                pasted.add(block.target)
+                copy.write("example.py", block.body)
+                check_output([ruff, "format", "--check", "--diff", "example.py"], copy.root)
+        (copy.root / "example.py").unlink()
+        # What editors do with imports, and with blank lines.
+        check_output([ruff, "check", "--fix", "--select", "I", *pasted], copy.root)
+        check_output([ruff, "format", *pasted], copy.root)
+        check_output([ruff, "check", *pasted], copy.root)
+        check_types(copy)
+        check_imports(copy)
+        tests = sorted(name for name in pasted if name.startswith("tests/"))
+        python = venv_bin(project) / "python"
+        check_output([python, "-m", "pytest", "--quiet", *tests], copy.root)
 
 
 def _paste(project: Project, block: Block) -> None:

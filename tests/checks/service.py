@@ -36,6 +36,7 @@ class Service:
         self._root = project.root
         self._python = venv_bin(project) / "python"
         self._env = environment(HOST="127.0.0.1", PORT="0")
+        self._options: dict[str, dict[str, Any]] = {}
         check_output([self._python, "-m", "dev.env"], self._root)
         self._log = (self._root / "service.log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
@@ -83,8 +84,10 @@ class Service:
             yield Client(connection)
 
     def connection(self, name: str) -> ClientConnection:
-        """Connect."""
-        options = self.connect_options(name)
+        """Connect; a ticket is good for one connection, everything else for many."""
+        options = self._options.get(name)
+        if options is None or "?ticket=" in options["uri"]:
+            options = self._options[name] = self.connect_options(name)
         return connect(
             options["uri"],
             additional_headers=options["headers"],

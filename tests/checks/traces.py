@@ -52,16 +52,20 @@ class Allowed:
 
 WELCOME = "`welcome` always has the field `heartbeat`, null without"
 PROXIES = "every service may stand behind a proxy of the team's own"
+COOKIE = "FastAPI has a cookie among its API keys"
 RESYNC = "`resync` always has the field `room`, null for everywhere"
 
 ALLOWED = [
+    Allowed("api_key", "app/realtime/auth/session.py", r"APIKeyCookie", COOKIE),
     Allowed("heartbeat", "app/realtime/endpoint.py", r"heartbeat(_of)?\b|HeartbeatTerms", WELCOME),
     Allowed("heartbeat", "app/realtime/protocol.py", r"HeartbeatTerms", WELCOME),
     Allowed("heartbeat", "tests/realtime/test_endpoint.py", r"heartbeat_of|welcome\[", WELCOME),
-    Allowed("redis", "SECURITY.md", r"Caddy|caddy", PROXIES),
+    Allowed("heartbeat", "docs/protocol.md", r'[`"]heartbeat[`"]', WELCOME),
+    Allowed("redis", "docs/operating.md", r"Caddy|caddy", PROXIES),
     Allowed(
         "rooms", "app/realtime/redis/backplane.py", r"room: str \| None = None|in one room", RESYNC
     ),
+    Allowed("rooms", "docs/protocol.md", r'"type": "resync"', RESYNC),
     Allowed("rooms", "tests/realtime/redis/test_backplane.py", r'"type": "resync"', RESYNC),
 ]
 

@@ -11,8 +11,6 @@ from .project import Project
 
 MARKDOWN = MarkdownIt().enable("table")
 
-Statement = ast.stmt | ast.ClassDef
-
 
 @dataclass(frozen=True)
 class Block:
@@ -50,9 +48,14 @@ def documents(project: Project) -> list[str]:
 def blocks(project: Project, *languages: str) -> Iterator[Block]:
     """Yield the blocks of code in these languages, of every document."""
     for document in documents(project):
-        for token in MARKDOWN.parse(project.read(document)):
-            if token.type in {"fence", "code_block"} and token.info in languages and token.map:
-                yield Block(document, token.map[0] + 1, token.info, token.content)
+        yield from blocks_of(document, project.read(document), *languages)
+
+
+def blocks_of(document: str, text: str, *languages: str) -> Iterator[Block]:
+    """Yield the blocks of code in these languages, of one document."""
+    for token in MARKDOWN.parse(text):
+        if token.type == "fence" and token.info in languages and token.map:
+            yield Block(document, token.map[0] + 1, token.info, token.content)
 
 
 def tables(project: Project, document: str) -> Iterator[list[str]]:

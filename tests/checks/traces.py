@@ -15,7 +15,7 @@ WORDS: dict[str, str] = {
     "jwt": r"jwt|jwks|jws|\bbearer\.",
     "ticket": r"ticket",
     "session": r"session_|_session|sessionmiddleware|itsdangerous|(signed|session) cookie",
-    "api_key": r"api[-_ ]?key(?!cookie)",  # APIKeyCookie is FastAPI's, for sessions
+    "api_key": r"api[-_ ]?key(?!cookie|query)",  # so FastAPI calls cookies and tickets
     "none": r"guest|auth_none|credentials_none",
 }
 

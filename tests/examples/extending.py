@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 
 import pytest
+from fastapi.testclient import TestClient
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
@@ -16,6 +17,7 @@ from app.handlers import router
 from app.realtime import Unavailable
 from app.resources import Service, is_ready, remove_old_messages
 from app.settings import Settings
+from app.site import site
 
 from .realtime.live import Live, wait_until, wait_until_async
 
@@ -153,6 +155,11 @@ async def test_the_replaced_send_stores_the_message(live: Live) -> None:
     assert (await alice.ask(type="send", to=bob.user, data=1))["type"] == "ok"
     assert (await bob.receive("message"))["data"] == 1
     assert await query(live, "SELECT sender, body FROM messages") == [(alice.user, "1")]
+
+
+async def test_a_site_has_the_service_below_a_path() -> None:
+    with TestClient(site) as client:
+        assert client.get("/realtime/readyz").json() == {"status": "ready"}
 
 
 async def test_the_route_is_for_users(live: Live) -> None:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from jinja2 import Environment, StrictUndefined
 
 from tests.combination import COMBINATIONS, QUESTIONS, TEMPLATE, Combination
-from tests.documents import Block, blocks, documents, paste, tables
+from tests.documents import Block, anchors, blocks, documents, paste, tables
 from tests.process import check_output
 from tests.project import PROJECT_DIRECTORY, Project
 from tests.venv import venv_bin
@@ -132,16 +132,18 @@ def _fields(project: Project, *bases: str) -> Iterator[ast.stmt]:
 
 
 def check_links(project: Project) -> None:
-    """Find the file of each relative link, and each path in code that looks like the project's."""
+    """Find what each relative link leads to, and each path that looks like the project's."""
+    pasted = {block.target for block in blocks(project, "python")}
     for document in documents(project):
         text = project.read(document)
-        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
-        targets = [(project.root / document).parent / link for link in links]
-        named = re.findall(r"`((?:app|docs|tests|dev)/[\w./-]*)`", text)
-        own = {block.target for block in blocks(project, "python")}
-        targets += [project.root / name for name in named if name not in own]
-        for target in targets:
-            assert target.exists(), f"{document}: there is no {target.name}"
+        for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+            target = (project.root / document).parent / link if link else project.root / document
+            assert target.exists(), f"{document}: there is no {link}"
+            if anchor:
+                found = anchors(target.read_text(encoding="utf-8"))
+                assert anchor in found, f"{document}: {target.name} has no heading for #{anchor}"
+        for name in re.findall(r"`((?:app|docs|tests|dev)/[\w./-]*)`", text):
+            assert name in pasted or (project.root / name).exists(), f"{document}: no {name}"
 
 
 def check_lengths(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import parse_qs, urlsplit
@@ -147,13 +148,16 @@ class RedisSettings(SettingsPart):
 
 
 def project_name() -> str:
-    """Return the project's name, as ``pyproject.toml`` has it.
+    """Return the project's name, from ``pyproject.toml`` or of the installed distribution.
 
     Raises:
-        ValueError: there is no ``pyproject.toml``, or no name in it.
+        ValueError: neither names the project.
 
     """
+    package = __name__.partition(".")[0]
     try:
+        if not PYPROJECT.exists():
+            return packages_distributions()[package][0]
         name: str = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["name"]
     except (OSError, KeyError, tomllib.TOMLDecodeError):
         msg = f"{PYPROJECT} does not name the project"

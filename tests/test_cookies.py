@@ -50,6 +50,13 @@ def test_the_readme_s_test_for_a_fork_passes(tmp_path: Path) -> None:
     readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?cookies\.bake.*?)^```", readme, re.M | re.S)
     (tmp_path / "test_fork.py").write_text(example, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "--template", TEMPLATE, "test_fork.py"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--template",
+        TEMPLATE,
+        "test_fork.py",
+    ]
     done = run(command, tmp_path, env=environment(TMPDIR=str(tmp_path)))
     assert "1 passed" in done.stdout, done.stdout

@@ -106,6 +106,7 @@ class Keys(Protocol):
     @property
     def algorithms(self) -> Sequence[str]:
         """What tokens may be signed by, whatever they say themselves."""
+        ...
 
     async def run(self) -> None:
         """Keep the keys up to date."""
@@ -119,6 +120,7 @@ class Keys(Protocol):
             InvalidTokenError: the token cannot be read.
 
         """
+        ...
 
 
 class CheckedHmac(HMACAlgorithm):

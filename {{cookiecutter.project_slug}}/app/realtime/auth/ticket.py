@@ -50,6 +50,7 @@ class TicketStore(Protocol):
             AuthenticatorDown: the store does not answer.
 
         """
+        ...
 
 
 class MemoryTickets:

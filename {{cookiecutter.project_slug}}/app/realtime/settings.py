@@ -122,6 +122,6 @@ def _explain(failure: ValidationError) -> list[str]:
         if error["type"] == "missing":
             reason = "is not set"
         elif error["type"] == "extra_forbidden":
-            reason = "is no setting of this service; .env.example lists them all"
+            reason = "is not a setting of this service; .env.example lists all settings"
         lines.append(f"error: {name}: {reason}")
     return lines

@@ -21,7 +21,7 @@ def server_context(certificate: Path) -> ssl.SSLContext:
         " -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
         " -addext keyUsage=critical,digitalSignature,keyCertSign"
     )
-    files = ["-keyout", key, "-out", certificate]
+    files = ["-keyout", str(key), "-out", str(certificate)]
     subprocess.run([*command.split(), *files], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

@@ -40,12 +40,16 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Spares each HTTP client the loading of certificates that it has no use for."""
 
 
-def make_settings(**overrides: object) -> RealtimeSettings:
-    """Return settings with fresh secrets, from nothing but these arguments."""
+def settings_with(**overrides: object) -> dict[str, Any]:
+    """Return values for settings, with fresh secrets, for tests that are in a hurry."""
     values: dict[str, Any] = {name.lower(): value for name, value in fresh_secrets().items()}
     values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2, "clients_may_broadcast": True}
-    values |= HASTE | overrides
-    return RealtimeSettings(_env_file=None, **values)
+    return values | HASTE | overrides
+
+
+def make_settings(**overrides: object) -> RealtimeSettings:
+    """Return settings of the engine, from nothing but these arguments."""
+    return RealtimeSettings(_env_file=None, **settings_with(**overrides))
 
 
 class InProcessServer(Server):
@@ -72,7 +76,7 @@ class Live:
         self.server = server
         self.settings = settings
         self.port = port
-        self.service: Service = server.service
+        self.service: Service[Any, Any] = server.service
         self.tls: ssl.SSLContext | None = None
         self._tls_port = 0
         self._clients: list[Client] = []
@@ -157,12 +161,15 @@ class Live:
 async def run_service(
     settings: RealtimeSettings | None = None, *, ws: Any = None, **parts: Any
 ) -> AsyncIterator[Live]:
-    """Run a service on a port of the system's choice.
+    """Run the engine by itself; ``parts`` go to `make_app`."""
+    async with run_app(make_app(settings or make_settings(), **parts), ws=ws) as live:
+        yield live
 
-    ``ws`` is another protocol; ``parts`` go to `make_app`.
-    """
-    settings = settings or make_settings()
-    server = InProcessServer(make_app(settings, **parts))
+
+@asynccontextmanager
+async def run_app(app: Application, *, ws: Any = None) -> AsyncIterator[Live]:
+    """Run an application on a port of the system's choice; ``ws`` is another protocol."""
+    server = InProcessServer(app)
     config: Any = server.config
     if isinstance(ws, type):
         config.ws = partial(ws, **config.ws.keywords)
@@ -173,7 +180,7 @@ async def run_service(
         await wait_until(lambda: server.started or serving.done())
         if serving.done():
             serving.result()
-        live = Live(server, settings, listener.getsockname()[1])
+        live = Live(server, app.service.settings, listener.getsockname()[1])
         try:
             yield live
         finally:

@@ -15,7 +15,7 @@ WORDS: dict[str, str] = {
     "jwt": r"jwt|jwks|jws|\bbearer\.",
     "ticket": r"ticket",
     "session": r"session_|_session|sessionmiddleware|itsdangerous|(signed|session) cookie",
-    "api_key": r"api[-_ ]?key",
+    "api_key": r"api[-_ ]?key(?!cookie|query)",  # so FastAPI calls cookies and tickets
     "none": r"guest|auth_none|credentials_none",
 }
 
@@ -58,10 +58,12 @@ ALLOWED = [
     Allowed("heartbeat", "app/realtime/endpoint.py", r"heartbeat(_of)?\b|HeartbeatTerms", WELCOME),
     Allowed("heartbeat", "app/realtime/protocol.py", r"HeartbeatTerms", WELCOME),
     Allowed("heartbeat", "tests/realtime/test_endpoint.py", r"heartbeat_of|welcome\[", WELCOME),
-    Allowed("redis", "SECURITY.md", r"Caddy|caddy", PROXIES),
+    Allowed("heartbeat", "docs/protocol.md", r'[`"]heartbeat[`"]', WELCOME),
+    Allowed("redis", "docs/operating.md", r"Caddy|caddy", PROXIES),
     Allowed(
         "rooms", "app/realtime/redis/backplane.py", r"room: str \| None = None|in one room", RESYNC
     ),
+    Allowed("rooms", "docs/protocol.md", r'"type": "resync"', RESYNC),
     Allowed("rooms", "tests/realtime/redis/test_backplane.py", r'"type": "resync"', RESYNC),
 ]
 

@@ -12,7 +12,7 @@ from hooks.post_gen_project import FILES_BEFORE, PATHS, remove_unchosen
 
 from .checks.files import EXCEPTIONS, needed_options, template_files
 from .combination import OPTIONS, Combination, find
-from .process import environment, run
+from .process import check_output, environment, run
 from .project import PROJECT_DIRECTORY, bake
 
 
@@ -105,6 +105,25 @@ def test_a_file_that_was_overwritten_by_this_run_goes(template: Path, tmp_path: 
     for path in OVERWRITTEN:
         assert not (project / path).exists()
     assert f"Kept files of options that were not chosen: {OWN_FILE}\n" in printed
+
+
+def test_without_hooks_every_make_says_so(template: Path, tmp_path: Path) -> None:
+    env = environment(HOME=str(tmp_path), TMPDIR=str(tmp_path))
+    options: list[str | Path] = [
+        "--no-input",
+        "--accept-hooks",
+        "no",
+        "--output-dir",
+        tmp_path / "output",
+    ]
+    check_output([sys.executable, "-m", "cookiecutter", template, *options], tmp_path, env=env)
+    (project,) = (tmp_path / "output").iterdir()
+    for target in ("run", "test"):
+        done = run(["make", target], project)
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert "hooks did not run" in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,32 @@ def test_python_needs_no_rendering(path: Path) -> None:
         assert not [name for name in imported(tree) if name.split(".")[0] == "app"]
 
 
+@pytest.mark.parametrize("path", MODULES, ids=Path.as_posix)
+def test_protocol_methods_that_return_something_have_an_ellipsis(path: Path) -> None:
+    """Pyright takes a method for abstract only then."""
+    for node in ast.walk(ast.parse(source(path))):
+        if isinstance(node, ast.ClassDef) and "Protocol" in map(base_name, node.bases):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and method.returns:
+                    returns_none = ast.unparse(method.returns) == "None"
+                    is_abstract = ast.unparse(method.body[-1]) == "..."
+                    assert returns_none or is_abstract, f"{path}: {node.name}.{method.name}"
+
+
+def base_name(base: ast.expr) -> str:
+    """Return the name of a base class, without type parameters."""
+    return ast.unparse(base).partition("[")[0]
+
+
+@pytest.mark.parametrize("root", [TEMPLATE, TEMPLATE / PROJECT_DIRECTORY], ids=["own", "project"])
+def test_actions_are_pinned_by_hash_and_updated_after_a_while(root: Path) -> None:
+    workflow = (root / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    for action in re.findall(r"uses: (.*)", workflow):
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action), action
+    updates = (root / ".github/dependabot.yml").read_text(encoding="utf-8")
+    assert updates.count("package-ecosystem:") == updates.count("cooldown:")
+
+
 def imported(tree: ast.AST) -> list[str]:
     """Return the absolute names that a module imports."""
     names = []

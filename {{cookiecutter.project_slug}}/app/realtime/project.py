@@ -1,6 +1,7 @@
-"""What ``pyproject.toml`` says of the project."""
+"""The project's name, version and description."""
 
 import tomllib
+from importlib.metadata import metadata, packages_distributions
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +17,18 @@ class Project(NamedTuple):
 
 
 def read_project() -> Project:
-    """Read the file.
+    """Read ``pyproject.toml``, or what an installed package knows of it.
 
     Raises:
-        ValueError: there is no such file, or it does not name the project.
+        ValueError: neither names the project.
 
     """
     try:
-        fields = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-        return Project(*(fields[name] for name in Project._fields))
+        if PYPROJECT.exists():
+            fields = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+            return Project(*(fields[name] for name in Project._fields))
+        installed = metadata(packages_distributions()[__name__.partition(".")[0]][0])
+        return Project(installed["Name"], installed["Version"], installed["Summary"])
     except (OSError, KeyError, tomllib.TOMLDecodeError):
         msg = f"{PYPROJECT} does not name the project"
         raise ValueError(msg) from None

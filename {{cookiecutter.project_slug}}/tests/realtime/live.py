@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
-import trustme
 
 from app.realtime import Application, RealtimeSettings
 from app.realtime.server.process import Server
@@ -22,6 +22,7 @@ from app.realtime.service import Service
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
+from .certificate import server_context
 from .client import DEADLINE_S, Client
 from .engine import make_app
 
@@ -132,11 +133,11 @@ class Live:
 
     async def listen_for_tls(self) -> None:
         """Serve on one more port, where from now on clients connect; HTTP stays in the clear."""
-        authority = trustme.CA()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        authority.configure_trust(self.tls)
+        with TemporaryDirectory() as directory:
+            certificate = Path(directory, "certificate.pem")
+            context = server_context(certificate)
+            self.tls.load_verify_locations(certificate)
         config = self.server.config
         protocol_class: Any = config.http_protocol_class
         protocol = partial(

@@ -176,7 +176,7 @@ class JwkSet:
 
     async def _download(self) -> bytes:
         timeout_s = self._timeout_s
-        # No compression: a small answer could become a large one. No redirects: they may lead anywhere.
+        # No compression: a small answer could become large. No redirects: they may lead anywhere.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             httpx.AsyncClient(verify=self._tls, follow_redirects=False, timeout=timeout_s) as http,

@@ -111,6 +111,7 @@ class Keys(Protocol):
     @property
     def algorithms(self) -> Sequence[str]:
         """The algorithms that are accepted, whatever a token says."""
+        ...
 
     async def run(self) -> None:
         """Keep the keys up to date."""
@@ -124,6 +125,7 @@ class Keys(Protocol):
             InvalidTokenError: the token cannot be read.
 
         """
+        ...
 
 
 class CheckedHmac(HMACAlgorithm):

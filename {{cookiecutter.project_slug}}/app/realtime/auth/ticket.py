@@ -54,6 +54,7 @@ class TicketStore(Protocol):
             AuthenticatorDown: the store does not answer.
 
         """
+        ...
 
 
 class MemoryTickets:

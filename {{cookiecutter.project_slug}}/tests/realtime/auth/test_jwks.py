@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import json
-import ssl
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +11,6 @@ from typing import Any
 
 import jwt
 import pytest
-import trustme
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from structlog.testing import capture_logs
@@ -25,6 +23,7 @@ from app.realtime.errors import Unauthorized
 from app.realtime.protocol import TRY_AGAIN_LATER, UNAUTHORIZED
 from dev.connect import ConnectOptions
 
+from ..certificate import server_context
 from ..client import Client
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
 from ..test_privacy import PRIVATE, eavesdrop
@@ -223,14 +222,11 @@ async def test_an_answer_that_is_too_long_is_not_read() -> None:
 async def test_an_issuer_must_prove_who_it_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    async with run_issuer(context) as issuer:
+    certificate = tmp_path / "certificate.pem"
+    async with run_issuer(server_context(certificate)) as issuer:
         async with run_service(trusting(issuer)) as live:
             assert await outcome(live, issuer.token()) == TRY_AGAIN_LATER
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         async with run_service(trusting(issuer)) as live:
             assert await is_admitted(live, issuer.token())
 

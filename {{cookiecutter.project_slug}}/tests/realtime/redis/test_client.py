@@ -242,12 +242,21 @@ def test_without_a_project_file_the_prefix_has_to_be_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(project, "PYPROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(project, "packages_distributions", dict)
     line = complaint(monkeypatch, REDIS_URL="redis://localhost")
     assert line.startswith("error: REDIS_PREFIX: ")
     assert "does not name the project" in line
     assert make_settings(redis_url=None).redis_prefix == ""
     settings = make_settings(redis_url="redis://localhost", redis_prefix="mine:")
     assert settings.redis_prefix == "mine:"
+
+
+def test_an_installed_project_has_the_prefix_of_its_distribution(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(project, "PYPROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(project, "packages_distributions", lambda: {"app": ["pytest"]})
+    assert make_settings(redis_url="redis://localhost").redis_prefix == "pytest:"
 
 
 def test_sentinels_have_tls_and_a_user_of_their_own(tmp_path: Path) -> None:

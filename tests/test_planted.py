@@ -150,6 +150,11 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         adding("app/realtime/protocol.py", 'X = Close(4999, "x")\n'),
         "docs/protocol.md: no table has the close code 4999$",
     ),
+    "an untold metric": (
+        "docs",
+        changing("docs/operating.md", r"`ws_connections`", "`connections`"),
+        r"docs/operating.md: no table has the metrics \['ws_connections'\]",
+    ),
     "a link to nothing": (
         "docs",
         adding("README.md", "[x](docs/x.md)\n"),

@@ -22,6 +22,7 @@ from .service import Service, running
 
 PROTOCOL = "docs/protocol.md"
 EXTENDING = "docs/extending.md"
+OPERATING = "docs/operating.md"
 SETTINGS_FILE = ".env.example"
 
 EXAMPLES = TEMPLATE / "tests" / "examples" / "extending.py"
@@ -187,6 +188,18 @@ def check_exchanges(project: Project) -> None:
             if is_exchange(block):
                 Exchange(service, block).play()
         check_shell(project, service)
+        check_metrics(project, service)
+
+
+def check_metrics(project: Project, service: Service) -> None:
+    """Look for each metric of the engine in a table."""
+    url = f"http://127.0.0.1:{service.port}/metrics"
+    text = service.shell(f'curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}')
+    told = {
+        word for cells in tables(project, OPERATING) for word in re.findall(r"ws_\w+", cells[0])
+    }
+    missing = set(re.findall(r"^# HELP (ws_\w+)", text, re.MULTILINE)) - told
+    assert not missing, f"{OPERATING}: no table has the metrics {sorted(missing)}"
 
 
 def check_frames(project: Project) -> None:

@@ -67,7 +67,7 @@ def test_uv_installs_the_locks_and_nothing_else(project: Project) -> None:
     assert done.returncode != 0
     assert "unmanaged" in done.stderr
     assert not (project.root / "uv.lock").exists()
-    # As the README has it; the packages are those that make has installed already.
+    # As docs/operating.md has it; the packages are those that make has installed already.
     (own,) = venv_bin(project).parent.parent.glob(".venv")
     shutil.copytree(own, project.root / ".venv", symlinks=True)
     printed = check_output(

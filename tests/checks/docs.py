@@ -174,6 +174,8 @@ def _harmless(line: str, port: str) -> str:
     if program == "curl":
         url = line.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         return ". ./.env; " + url.replace("curl", "curl --silent --show-error --fail-with-body", 1)
+    if program in {"pipx", "uv"}:
+        return "true"  # tests/test_updates.py and tests/test_packaging.py run it
     assert program in {".", "python3"}, f"nobody knows how to test this: {line}"
     return line
 

@@ -35,64 +35,16 @@ class TranscriptSettings(SettingsPart):
     transcript_lines: int = 10
 '''
 
-# Where the README tells to write what: the file, the text before it, the text.
+# What the README's guide tells to write: file, the text before it or nothing for the end, lines.
 GUIDE = [
-    ("cookiecutter.json", '"__prompts__": {', ' "transcript": "Transcript: yes or no",'),
-    (
-        "hooks/pre_gen_project.py",
-        "CHOICES: dict[str, tuple[str | bool, ...]] = {",
-        """
-    "transcript": (True, False),""",
-    ),
-    (
-        "hooks/post_gen_project.py",
-        "PATHS: dict[tuple[str, ...], tuple[str, ...]] = {",
-        f"""
-    ("transcript",): ("{OPTION_FILE}",),""",
-    ),
-    (
-        "tests/checks/traces.py",
-        "WORDS: dict[str, str] = {",
-        """
-    "transcript": r"transcript",""",
-    ),
-    (
-        "tests/checks/traces.py",
-        "EXAMPLES: dict[str, str] = {",
-        """
-    "transcript": "a transcript",""",
-    ),
-    (
-        "pyproject.toml",
-        '  "server",\n',
-        """\
-  # {% if cookiecutter.transcript %}
-  "transcript",
-  # {% endif %}
-""",
-    ),
-    (
-        ".env.example",
-        "",
-        """\
-# {% if cookiecutter.transcript %}
-# How many lines it has
-#TRANSCRIPT_LINES=10
-# {% endif %}
-""",
-    ),
-    (
-        "docs/protocol.md",
-        "",
-        """\
-# {% if cookiecutter.transcript %}
-
-| command | fields | answer |
-| --- | --- | --- |
-| `transcript` | none | `ok` |
-# {% endif %}
-""",
-    ),
+    ("cookiecutter.json", '"__prompts__": {', '"transcript": "Transcript: yes or no",\n'),
+    ("hooks/pre_gen_project.py", "CHOICES: ", '    "transcript": (True, False),\n'),
+    ("hooks/post_gen_project.py", "PATHS: ", f'    ("transcript",): ("{OPTION_FILE}",),\n'),
+    ("tests/checks/traces.py", "WORDS: ", '    "transcript": "transcript",\n'),
+    ("tests/checks/traces.py", "EXAMPLES: ", '    "transcript": "a transcript",\n'),
+    (f"{PROJECT_DIRECTORY}/pyproject.toml", '  "server",', '  "transcript",\n'),
+    (f"{PROJECT_DIRECTORY}/.env.example", "", "# How many lines it has\n#TRANSCRIPT_LINES=10\n"),
+    (f"{PROJECT_DIRECTORY}/docs/protocol.md", "", "\n| | |\n| --- | --- |\n| `transcript` | |\n"),
 ]
 
 TESTS = [
@@ -134,7 +86,8 @@ def fork(tmp_path: Path) -> Path:
     (fork / ".cache").mkdir()
     (fork / ".cache" / "venvs").symlink_to(CACHE / "venvs")
     questions = QUESTIONS | {"project_name": "Support Chat", "transcript": True}
-    (fork / "cookiecutter.json").write_text(json.dumps(questions), encoding="utf-8")
+    text = json.dumps(questions, indent=2)
+    (fork / "cookiecutter.json").write_text(text, encoding="utf-8")
     (fork / PROJECT_DIRECTORY / OPTION_FILE).write_text(OPTION, encoding="utf-8")
     return fork
 
@@ -142,7 +95,8 @@ def fork(tmp_path: Path) -> Path:
 def failures(fork: Path) -> tuple[set[str], str]:
     """Run the fork's tests; return which fail, and what they print."""
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", *TESTS]
-    printed = run(command, fork, timeout_s=600).stdout
+    done = run(command, fork, timeout_s=600)
+    printed = done.stdout + done.stderr
     return set(
         re.findall(r"^(?:FAILED|ERROR) tests/\w+\.py::(\S+)", printed, re.MULTILINE)
     ), printed
@@ -178,12 +132,14 @@ def test_the_readme_s_guide_leaves_nothing_to_do(fork: Path) -> None:
         (TEMPLATE / "README.md").read_text(encoding="utf-8").partition("### Adding an option")[2]
     )
     for file, before, text in GUIDE:
-        assert f"`{file}`" in guide or f"`{Path(file).name}`" in guide, file
-        path = next(
-            path for path in (fork / file, fork / PROJECT_DIRECTORY / file) if path.exists()
+        assert f"`{file.removeprefix(f'{PROJECT_DIRECTORY}/')}`" in guide, file
+        if file.startswith(PROJECT_DIRECTORY):
+            text = f"# {{% if cookiecutter.transcript %}}\n{text}# {{% endif %}}\n"
+        lines = (fork / file).read_text(encoding="utf-8").splitlines(keepends=True)
+        place = next(
+            (i + 1 for i, line in enumerate(lines) if before and before in line), len(lines)
         )
-        template = path.read_text(encoding="utf-8")
-        start, found, end = template.partition(before) if before else (template, "", "")
-        path.write_text(start + found + text + end, encoding="utf-8")
+        lines.insert(place, text)
+        (fork / file).write_text("".join(lines), encoding="utf-8")
     _, printed = failures(fork)
     assert f"\n{len(TESTS)} passed" in printed, printed

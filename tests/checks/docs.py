@@ -191,7 +191,9 @@ def check_exchanges(project: Project) -> None:
 
 def check_frames(project: Project) -> None:
     """Compare the fields of each frame that is shown alone with those of its class."""
-    fields = json.loads(check_output([venv_bin(project) / "python", "-c", FRAMES], project.root))
+    # Without -B, Python would leave files in a project that other checks use, too.
+    printed = check_output([venv_bin(project) / "python", "-B", "-c", FRAMES], project.root)
+    fields = json.loads(printed)
     for block in blocks(project, "json"):
         frame = json.loads(block.text)
         assert sorted(frame) in map(sorted, fields.get(frame["type"], [])), (

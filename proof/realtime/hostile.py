@@ -1,7 +1,7 @@
-"""The hostile cases of ``hostile.md``: which there are, and what became of each in a run."""
+"""A pytest plugin: what became of each hostile case of ``hostile.md`` in a run."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -53,3 +53,27 @@ def _word(case: Case, outcomes: set[str]) -> str:
     if not case.applies:
         return "n/a"
     return next((each for each in ("failed", "skipped", "passed") if each in outcomes), "not run")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have the report tell which hostile cases the test is about."""
+    item.user_properties += [(MARK, number) for number in numbers(item)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what became of each hostile case."""
+    reports = [
+        report
+        for category in ("passed", "failed", "skipped", "error")
+        for report in terminalreporter.getreports(category)
+        if isinstance(report, pytest.TestReport)
+    ]
+    words = Counter[str]()
+    for word, case in results(reports):
+        if not words:
+            terminalreporter.section("hostile cases")
+        words[word] += 1
+        if terminalreporter.verbosity >= 0 or word == "failed":
+            terminalreporter.line(f"{case.number:2} {word:7} {case.comes}: {case.done}")
+    if words:
+        terminalreporter.line(", ".join(f"{number} {word}" for word, number in words.items()))

@@ -19,19 +19,16 @@ import pytest
 from app.realtime import Policy
 from app.realtime.rooms.history import Position, RoomEnvelope
 from app.realtime.rooms.rooms import Room
-from bench.clients import Failure
-from bench.processes import START_S, service_environment
-from dev.chaos import __main__
-from dev.chaos.client import Client, come_to_rest
-from dev.chaos.faults import schedule
-from dev.chaos.ledger import Ledger, Membership, Totals
-from dev.chaos.processes import Node
-from dev.chaos.trial import Trial, first_failure
 
-from ..test_bench import is_alive
+from .chaos import __main__
+from .chaos.client import Client, come_to_rest
+from .chaos.faults import schedule
+from .chaos.ledger import Ledger, Membership, Totals
+from .chaos.trial import Trial, first_failure
+from .client import START_S
 from .live import Live, wait_until
+from .processes import PROJECT, Failure, Node, engine_environment
 
-PROJECT = Path(__file__).parents[2]
 ROOM = "lobby"
 
 
@@ -373,6 +370,15 @@ def trial(tmp_path: Path) -> Trial:
     return Trial(tmp_path, clients=2, seconds=60, seed=1)
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def pids(trial: Trial) -> list[int]:
     """Return the numbers of the trial's processes."""
     return [process.pid for process in trial.processes if process.pid is not None]
@@ -394,7 +400,7 @@ async def under_way(trial: Trial) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def test_a_node_has_a_port_only_while_it_listens(tmp_path: Path) -> None:
-    environment, _ = service_environment()
+    environment, _ = engine_environment()
     node = Node("node 1", tmp_path, environment)
     try:
         assert node.port == 0
@@ -460,7 +466,7 @@ def test_faults_follow_each_other_and_end_in_time() -> None:
 def run_chaos(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run it as `make chaos` does."""
     return subprocess.run(
-        [sys.executable, "-m", "dev.chaos", *arguments],
+        [sys.executable, "-m", "tests.realtime.chaos", *arguments],
         cwd=PROJECT,
         capture_output=True,
         text=True,

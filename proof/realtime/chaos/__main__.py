@@ -1,4 +1,4 @@
-"""Do the faults and count what came of them: ``python -m dev.chaos --help``."""
+"""Do the faults and count what came of them: ``--help``."""
 
 import asyncio
 import os
@@ -12,8 +12,8 @@ from shutil import get_terminal_size
 from tempfile import TemporaryDirectory
 
 from app.realtime import RealtimeSettings
-from bench.clients import Failure
 
+from ..processes import Failure
 from .ledger import Totals
 from .trial import Trial
 

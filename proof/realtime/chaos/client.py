@@ -14,9 +14,9 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from app.realtime.rooms.history import Position
-from bench.clients import Failure
 from dev.connect import ConnectOptions
 
+from ..processes import Failure
 from .ledger import Ledger
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 1.0

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from ..processes import Node, Process
+from ..redis.servers import SocketServer
 from .client import Client
-from .processes import Node, Process, Valkey
 
 LASTS_S = (0.3, 3.0)
 PAUSE_S = (0.5, 5.0)
@@ -38,7 +39,7 @@ def schedule(deeds: Iterable[str], seconds: float, seed: str) -> Iterator[Fault]
         begins_s += rng.uniform(*PAUSE_S)
 
 
-def deeds_on_valkey(valkey: Valkey) -> Deeds:
+def deeds_on_valkey(valkey: SocketServer) -> Deeds:
     """Return what can be done to Valkey."""
     return {
         "killed": partial(kill, valkey),
@@ -84,13 +85,13 @@ async def restart(process: Process, lasts_s: float) -> None:
     await process.start()
 
 
-async def empty(valkey: Valkey, lasts_s: float) -> None:
+async def empty(valkey: SocketServer, lasts_s: float) -> None:
     """Have all data deleted, as an operator might by mistake."""
     async with valkey.client() as redis:
         await redis.flushall()
 
 
-async def drop(valkey: Valkey, kind: str, lasts_s: float) -> None:
+async def drop(valkey: SocketServer, kind: str, lasts_s: float) -> None:
     """Have all connections of a kind closed."""
     async with valkey.client() as redis:
         await redis.client_kill_filter(_type=kind)

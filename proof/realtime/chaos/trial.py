@@ -7,14 +7,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
 
-from bench.clients import Failure
-from bench.processes import service_environment
 from dev.connect import ConnectOptions, connect_options
 
+from ..processes import POLL_S, Failure, Node, engine_environment
+from ..redis.servers import SocketServer
 from .client import Client, come_to_rest
 from .faults import Deeds, deeds_on_clients, deeds_on_node, deeds_on_valkey, schedule
 from .ledger import Ledger
-from .processes import POLL_S, Node, Valkey
 
 ROOMS = ("chaos-1", "chaos-2", "chaos-3", "chaos-4")
 ROOMS_OF_EACH = 2
@@ -37,8 +36,8 @@ class Trial:
         self._seconds = seconds
         self._seed = seed
         self._rng = random.Random(seed)
-        self._valkey = Valkey(directory)
-        environment, self._settings = service_environment(
+        self._valkey = SocketServer(directory)
+        environment, self._settings = engine_environment(
             REDIS_URL=self._valkey.url, HISTORY_MESSAGES=str(HISTORY_MESSAGES)
         )
         self._nodes = [Node(f"node {number}", directory, environment) for number in (1, 2)]

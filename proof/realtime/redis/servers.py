@@ -1,14 +1,59 @@
-class TcpServer:
-    """A server process on ports of this machine, with any other arguments."""
+"""Valkey as a process of the proof: on a socket for chaos, on ports for sentinels and clusters."""
+
+import asyncio
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from ..client import DEADLINE_S, START_S
+from ..processes import Process
+from .valkey import answers, server_path
+
+ASK_AGAIN_S = 1.0
+IN_MEMORY = ("--save", "", "--appendonly", "no")
+
+
+class SocketServer(Process):
+    """A server on a socket of the file system. It forgets everything when it ends."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("redis", directory)
+        self._socket = directory / "redis.sock"
+        self.url = f"unix://{self._socket}"
+
+    def launch(self) -> None:
+        """Start it, where it was before."""
+        self._run([server_path(), "--port", "0", "--unixsocket", self._socket, *IN_MEMORY], {})
+
+    async def is_ready(self) -> bool:
+        """Return whether it answers."""
+        try:
+            async with self.client() as redis:
+                return bool(await redis.ping())
+        except (RedisError, OSError):
+            return False
+
+    def client(self) -> Redis:
+        """Return a client for commands of an operator."""
+        return Redis.from_url(self.url, socket_timeout=START_S)
+
+
+class TcpServer(Process):
+    """A server on ports of this machine, with any other arguments."""
 
     port: int
     bus_port: int
     redis: Redis
-    _process: subprocess.Popen[bytes] | None = None
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
-        self.directory = directory
+        super().__init__("valkey", directory)
 
     @property
     def url(self) -> str:
@@ -19,8 +64,7 @@ class TcpServer:
     def arguments(self) -> list[str]:
         """Return what it is started with, besides the port."""
         return [
-            *("--save", ""),
-            *("--appendonly", "no"),
+            *IN_MEMORY,
             *("--repl-diskless-sync-delay", "0"),
             *("--dir", str(self.directory)),
         ]
@@ -35,14 +79,12 @@ class TcpServer:
                 self.port, self.bus_port = _free_ports()
                 self.redis = Redis(host="127.0.0.1", port=self.port, retry=Retry(NoBackoff(), 0))
                 address = ("--bind", "127.0.0.1", "--port", str(self.port))
-                self._process = subprocess.Popen(
-                    [server_path(), *self.arguments, *address], stdout=subprocess.DEVNULL
-                )
-                while self._process.poll() is None:
+                process = self._run([server_path(), *self.arguments, *address], {})
+                while process.poll() is None:
                     # Whoever else may have the port need not answer at all: ask again.
                     with suppress(TimeoutError):
                         async with asyncio.timeout(ASK_AGAIN_S):
-                            if await answers(self.redis, self._process.pid):
+                            if await answers(self.redis, process.pid):
                                 return
                             await asyncio.sleep(0.02)
                 await self.redis.aclose()
@@ -54,8 +96,7 @@ class TcpServer:
     async def stop(self) -> None:
         """End it as a crash would, if it runs."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
             await self.redis.aclose()
 
 
@@ -66,5 +107,3 @@ def _free_ports() -> tuple[int, int]:
         socket.create_server(("127.0.0.1", 0)) as second,
     ):
         return first.getsockname()[1], second.getsockname()[1]
-
-

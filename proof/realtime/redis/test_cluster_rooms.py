@@ -15,8 +15,7 @@ from ..rooms.history_contract import HistoryContract
 from ..rooms.presence_contract import Node, PresenceContract
 from .test_backplane import settings_for
 from .test_cluster import Failure, fail_over, kill, run_node
-from .test_history import running
-from .test_presence import RedisNode
+from .test_rooms import RedisNode, running
 from .valkey_cluster import Cluster, run_cluster
 
 pytestmark = pytest.mark.slow

@@ -1,8 +1,7 @@
 """The history in a real Valkey: what nodes make of outages, of a new server, of false messages."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
 import pytest
@@ -10,23 +9,18 @@ from redis.asyncio import Redis
 
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
-from app.realtime.redis.backplane import RedisBackplane, Resync
+from app.realtime.redis.backplane import Resync
 from app.realtime.redis.history import POSITION_S, UNUSED_S, RedisFeed, RedisHistory
-from app.realtime.rooms.history import History, Position
+from app.realtime.rooms.history import Position
 
 from ..live import make_settings, run_service, wait_until, wait_until_async
-from ..rooms.history_contract import ROOM, HistoryContract, Member, say, standing
+from ..rooms.history_contract import ROOM, Member, say, standing
 from .test_backplane import run_node, settings_for, two_nodes
+from .test_rooms import run_history
 from .valkey import Valkey, run_valkey
 
 CHANNEL = "ws:0:{room:lobby}"
 POSITION = "ws:{room:lobby}:position"
-
-
-@pytest.fixture(scope="module")
-async def shared_valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
 
 
 @pytest.fixture
@@ -34,52 +28,6 @@ async def valkey() -> AsyncIterator[Valkey]:
     """Run a server that the test may break."""
     async with run_valkey() as valkey:
         yield valkey
-
-
-@contextlib.asynccontextmanager
-async def run_history(valkey: Valkey, **overrides: object) -> AsyncIterator[RedisHistory]:
-    """Run a node with a history."""
-    async with run_node(valkey) as (backplane, _), running(backplane, **overrides) as history:
-        yield history
-
-
-@contextlib.asynccontextmanager
-async def running(backplane: RedisBackplane, **overrides: object) -> AsyncIterator[RedisHistory]:
-    """Run the history of a node."""
-    history = RedisHistory(backplane, make_settings(**overrides))
-    healing = asyncio.create_task(history.run())
-    try:
-        yield history
-    finally:
-        healing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await healing
-
-
-class TestRedisHistory(HistoryContract):
-    """Two nodes that know each other through Redis alone."""
-
-    @pytest.fixture
-    async def history(self, shared_valkey: Valkey) -> AsyncIterator[History]:
-        """Run one node."""
-        async with run_history(shared_valkey, history_messages=1_000) as history:
-            yield history
-
-    @pytest.fixture
-    async def other(self, shared_valkey: Valkey) -> AsyncIterator[History]:
-        """Run another."""
-        async with run_history(shared_valkey, history_messages=1_000) as history:
-            yield history
-
-    @pytest.fixture
-    async def make(self, shared_valkey: Valkey) -> AsyncIterator[Callable[..., History]]:
-        """Return what makes the history of one more node."""
-        async with (
-            run_node(shared_valkey) as (backplane, _),
-            Redis.from_url(shared_valkey.url) as redis,
-        ):
-            await redis.flushall()
-            yield lambda **overrides: RedisHistory(backplane, make_settings(**overrides))
 
 
 async def test_what_a_node_missed_it_reads_and_delivers_in_order(valkey: Valkey) -> None:

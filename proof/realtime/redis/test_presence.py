@@ -1,9 +1,8 @@
 """Presence in a real Valkey: nodes that die, freeze or stop, a server that forgets or is gone."""
 
 import asyncio
-import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,28 +10,19 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.realtime.backplane import Envelope, Subscription
 from app.realtime.errors import Unavailable
-from app.realtime.redis.backplane import RedisBackplane
-from app.realtime.redis.presence import RedisPresence
 from app.realtime.rooms.history import (
-    NOWHERE,
-    Announce,
-    Deliver,
-    Past,
-    Position,
-    RoomEnvelope,
     room_channel,
 )
-from app.realtime.rooms.rooms import Rooms
 from dev import fresh_secrets
 from dev.connect import connect_options
 
-from ..client import DEADLINE_S, Client
+from ..client import Client
 from ..live import make_settings, wait_until, wait_until_async
-from ..rooms.presence_contract import ROOM, Node, PresenceContract, Visitor
+from ..rooms.presence_contract import ROOM, Visitor
 from ..server.test_process import next_line, run_process
-from .test_backplane import run_node, two_nodes
+from .test_backplane import two_nodes
+from .test_rooms import run_presence
 from .valkey import Valkey, run_valkey
 
 LEASE_S = 1.0
@@ -40,113 +30,11 @@ TIMEOUT_S = 0.3
 """How long tests wait in which no answer comes."""
 
 
-@pytest.fixture(scope="module")
-async def running_valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def shared_valkey(running_valkey: Valkey) -> Valkey:
-    """Return a server where nobody is in any room."""
-    async with Redis.from_url(running_valkey.url) as redis:
-        await redis.flushall()
-    return running_valkey
-
-
 @pytest.fixture
 async def valkey() -> AsyncIterator[Valkey]:
     """Run a server that the test may break."""
     async with run_valkey() as valkey:
         yield valkey
-
-
-class EventFeed:
-    """What comes on the channel of a room, as it comes."""
-
-    position = NOWHERE
-
-    def __init__(self, backplane: RedisBackplane, room: str, deliver: Deliver) -> None:
-        subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
-        self._backplane = backplane
-        self._subscription = backplane.subscribe(subscription)
-
-    def is_whole_since(self, position: Position) -> bool:
-        """Return false: nobody asks."""
-        return False
-
-    async def past(self, since: Position | None) -> Past:
-        """Wait for the subscription."""
-        await self._backplane.confirm(self._subscription)
-        return Past(NOWHERE)
-
-    def close(self) -> None:
-        """Unsubscribe."""
-        self._backplane.unsubscribe(self._subscription)
-
-
-class Events:
-    """Stands for the history, so that Redis holds nothing but presence."""
-
-    def __init__(self, backplane: RedisBackplane) -> None:
-        self._backplane = backplane
-
-    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
-        """Pass a message on without a number."""
-        numbered = RoomEnvelope.of(envelope, NOWHERE)
-        return self._backplane.publish(room_channel(room), numbered)
-
-    def open(self, room: str, deliver: Deliver, announce: Announce) -> EventFeed:
-        """Subscribe to the room's channel."""
-        return EventFeed(self._backplane, room, deliver)
-
-
-class RedisNode(Node):
-    """A node whose rooms Redis knows."""
-
-    def __init__(
-        self, backplane: RedisBackplane, *, lease_s: float = 60.0, **overrides: object
-    ) -> None:
-        settings = make_settings(presence_lease_s=lease_s, **overrides)
-        self.presence = RedisPresence(backplane, settings)
-        super().__init__(lambda flusher: Rooms(settings, Events(backplane), self.presence, flusher))
-        self._running = asyncio.create_task(self.presence.run())
-
-    async def settle(self) -> None:
-        """Wait until all is written."""
-        rosters = self.presence._rosters
-        await wait_until(
-            lambda: not any(each._unwritten | each._writing for each in rosters.values())
-        )
-
-    def is_writing(self) -> bool:
-        """Return whether something is on its way to Redis."""
-        return any(roster._writing for roster in self.presence._rosters.values())
-
-    async def stop(self) -> None:
-        """Stop in good order."""
-        self._running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._running
-
-    async def kill(self) -> None:
-        """Stop without a last word."""
-        self.presence._rosters.clear()
-        self.presence._unwritten.clear()
-        await self.stop()
-
-
-@contextlib.asynccontextmanager
-async def run_presence(
-    valkey: Valkey, *, timeout_s: float = DEADLINE_S, **overrides: Any
-) -> AsyncIterator[RedisNode]:
-    """Run a node with presence."""
-    async with run_node(valkey, redis_timeout_s=timeout_s) as (backplane, _):
-        node = RedisNode(backplane, **overrides)
-        try:
-            yield node
-        finally:
-            await node.stop()
 
 
 async def keys(redis: Redis) -> list[bytes | str]:
@@ -164,37 +52,6 @@ async def wait_until_seen(visitor: Visitor, expected: dict[str, int]) -> None:
             return False
 
     await wait_until_async(is_seen)
-
-
-class TestRedisPresence(PresenceContract):
-    """Two nodes that know each other through Redis alone."""
-
-    @pytest.fixture
-    async def here(self, shared_valkey: Valkey) -> AsyncIterator[Node]:
-        """Run one node."""
-        async with run_presence(shared_valkey) as node:
-            yield node
-
-    @pytest.fixture
-    async def there(self, shared_valkey: Valkey) -> AsyncIterator[Node]:
-        """Run another."""
-        async with run_presence(shared_valkey) as node:
-            yield node
-
-    @pytest.fixture
-    async def make(self, shared_valkey: Valkey) -> AsyncIterator[Callable[..., Node]]:
-        """Return what makes one more."""
-        async with (
-            run_node(shared_valkey, redis_timeout_s=DEADLINE_S) as (backplane, _),
-            contextlib.AsyncExitStack() as stack,
-        ):
-
-            def make(**overrides: Any) -> Node:
-                node = RedisNode(backplane, **overrides)
-                stack.push_async_callback(node.stop)
-                return node
-
-            yield make
 
 
 async def test_empty_rooms_leave_nothing_behind(valkey: Valkey) -> None:

@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 
 from ..client import DEADLINE_S
 from ..rooms.presence_contract import ROOM, Visitor
-from .test_presence import RedisNode, run_presence
+from .test_rooms import RedisNode, run_presence
 from .valkey import Valkey, run_valkey
 
 pytestmark = pytest.mark.slow

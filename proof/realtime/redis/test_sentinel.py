@@ -13,10 +13,10 @@ from app.realtime.backplane import Subscription
 
 from ..backplane_contract import Inbox
 from ..live import wait_until_async
-from . import valkey
+from . import servers as running
+from .servers import TcpServer
 from .test_backplane import CHANNEL, run_node
 from .test_cluster import reaches
-from .valkey import TcpServer
 
 pytestmark = pytest.mark.slow
 
@@ -112,9 +112,9 @@ async def test_a_server_leaves_a_port_that_another_process_has(
             stack.push_async_callback(first.stop)
             await first.start()
             taken = first.port
-        free_ports = valkey._free_ports
+        free_ports = running._free_ports
         offers = iter([(taken, taken)])
-        monkeypatch.setattr(valkey, "_free_ports", lambda: next(offers, None) or free_ports())
+        monkeypatch.setattr(running, "_free_ports", lambda: next(offers, None) or free_ports())
         await second.start()
         assert second.port != taken
         assert await second.redis.ping()

@@ -11,7 +11,7 @@ from typing import Any
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from .valkey import TcpServer
+from .servers import TcpServer
 
 SHARDS = 3
 SLOTS = 16_384

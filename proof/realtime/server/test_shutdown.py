@@ -1,3 +1,33 @@
+"""How the process ends: in time, in good order, whatever clients, tasks and pipes do."""
+
+import asyncio
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+
+from app.realtime.commands.router import Dispatcher
+from app.realtime.connection import Connection
+from app.realtime.protocol import SERVICE_RESTART, Close
+from app.realtime.server import process as server
+from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S
+from dev import fresh_secrets
+from dev.connect import connect_options
+
+from ..client import DEADLINE_S, START_S, Client
+from ..live import Live, make_settings, run_service, wait_until
+from ..raw_client import raw_client
+from .test_process import next_line, run_process
+
+
 async def status(process: Process) -> int:
     """Wait for the end of a process, and return with which status it comes."""
     async with asyncio.timeout(DEADLINE_S):

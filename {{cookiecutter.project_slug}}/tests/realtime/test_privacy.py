@@ -13,11 +13,10 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from bench.processes import START_S
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
-from .client import DEADLINE_S, Client
+from .client import DEADLINE_S, START_S, Client
 from .live import ORIGIN, make_settings
 from .server.test_process import run_process
 

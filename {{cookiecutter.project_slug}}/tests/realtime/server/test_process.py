@@ -5,31 +5,22 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 
-from app.realtime.commands.router import Dispatcher
-from app.realtime.connection import Connection
-from app.realtime.protocol import SERVICE_RESTART, Close
-from app.realtime.server import process as server
-from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S
-from bench.processes import START_S
+from app.realtime.protocol import SERVICE_RESTART
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
-from ..client import DEADLINE_S, Client
-from ..live import ORIGIN, Live, make_settings, run_service, wait_until
+from ..client import DEADLINE_S, START_S, Client
+from ..live import ORIGIN, make_settings, run_service, wait_until
 from ..raw_client import raw_client
 
 PROJECT = Path(__file__).parents[3]

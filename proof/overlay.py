@@ -62,7 +62,7 @@ def lay_over(project: Path) -> list[Path]:
     """Put the proof into a project, a copy; return its files, relative to the project.
 
     Raises:
-        NoProject: it was not made from the template.
+        Unavailable: it was not made from the template.
 
     """
     answers = answers_of(project)

@@ -24,25 +24,25 @@ NOT_COPIED = (".git", ".venv", ".env", ".*_cache", ".hypothesis", "__pycache__",
 Answers = dict[str, str | bool]
 
 
-class NoProject(Exception):
-    """A directory holds nothing that could be proved; the message says what is missing."""
+class Unavailable(Exception):
+    """Something that is needed cannot be had; the message says what is missing."""
 
 
 def answers_of(project: Path) -> Answers:
     """Return the answers that made a project, as its files show.
 
     Raises:
-        NoProject: it was not made from the template.
+        Unavailable: it was not made from the template.
 
     """
     engine = project / ENGINE
     if not engine.is_dir():
         message = f"{project} has no {ENGINE}, so it was not made from this template"
-        raise NoProject(message)
+        raise Unavailable(message)
     kinds = [kind for kind, module in AUTH_MODULES.items() if (engine / "auth" / module).exists()]
     if len(kinds) != 1:
         message = f"{project}: {ENGINE}/auth has no single kind of authentication: {kinds}"
-        raise NoProject(message)
+        raise Unavailable(message)
     return {
         "auth": kinds[0],
         "rooms": (engine / "rooms").is_dir(),
@@ -65,7 +65,7 @@ def bake_default(directory: Path) -> Path:
     """Make a project with the default answers, and return where it is.
 
     Raises:
-        NoProject: the template cannot be rendered.
+        Unavailable: the template cannot be rendered.
 
     """
     shutil.rmtree(directory, ignore_errors=True)
@@ -77,7 +77,7 @@ def bake_default(directory: Path) -> Path:
     done = run([*command, "--output-dir", output, TEMPLATE], directory, env=env)
     if done.returncode != 0:
         message = f"the template cannot be rendered:\n{done.stderr}"
-        raise NoProject(message)
+        raise Unavailable(message)
     [project] = output.iterdir()
     return project
 
@@ -86,15 +86,15 @@ def python_of(project: Path) -> Path:
     """Return the Python of the environment that the project's Makefile makes of its lock file.
 
     Raises:
-        NoProject: the project has no such file, or its packages cannot be installed.
+        Unavailable: the project has no such file, or its packages cannot be installed.
 
     """
     makefile, lock = project / "Makefile", project / LOCK
     for needed in (makefile, lock):
         if not needed.is_file():
             message = f"{project} has no {needed.name}, which makes its environment"
-            raise NoProject(message)
+            raise Unavailable(message)
     try:
         return lock_bin(makefile, lock) / "python"
     except AssertionError as failure:
-        raise NoProject(str(failure)) from failure
+        raise Unavailable(str(failure)) from failure

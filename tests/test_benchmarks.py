@@ -19,7 +19,6 @@ from markdown_it import MarkdownIt
 
 from benchmarks import __main__, compiler, environment, processes
 from benchmarks.__main__ import parse
-from benchmarks.environment import Unavailable
 from benchmarks.measurements import FULL, QUICK, Subject, Trial
 from benchmarks.plot import DARK, LIGHT, plots, rounded, shortened, svg
 from benchmarks.processes import (
@@ -37,6 +36,7 @@ from benchmarks.results import Metric, Outcome, Row, Sample, Target
 from benchmarks.rounds import Bench
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.servers import Server, authorization
+from proof.project import Unavailable
 
 from .combination import TEMPLATE
 from .process import environment as clean_environment

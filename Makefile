@@ -12,6 +12,9 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 # What another project's environment has set must not reach this one.
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV
 
+# uv does not read pip's setting.
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+
 .PHONY: help demo test prove chaos bench lint lock clean
 
 help: ## say what there is

@@ -1,4 +1,4 @@
-"""Take away the files of options that were not chosen, and say what to do next.
+"""Take away the files of options that were not chosen, record the template, say what to do next.
 
 Cookiecutter renders this script and runs it in the new project, with a Python of its own: only the
 standard library is there, and it may be Python 3.8. The answers come as JSON, so none is ever run
@@ -8,9 +8,11 @@ as code.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Iterator
+from urllib.parse import urlsplit
 
 # Each file, and each directory with all that is in it, is kept only if all the options before it
 # were chosen.
@@ -78,6 +80,12 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
 # hooks/pre_gen_project.py writes it if there are any.
 FILES_BEFORE = ".files-before.json"
 
+# It stops every `make` in a project without this hook (`cookiecutter --accept-hooks no`).
+UNFINISHED = "GNUmakefile"
+
+# cruft reads it to update the project.
+CRUFT_FILE = ".cruft.json"
+
 
 def extras(answers: dict[str, Any]) -> list[str]:
     """Return the names of the yes-or-no options that were chosen."""
@@ -138,6 +146,46 @@ def files_of(path: Path) -> Iterator[Path]:
         yield path
 
 
+def record_template(project: Path, answers: dict[str, Any]) -> None:
+    """Write what cruft needs for updates, if the template is in a git repository.
+
+    cruft itself runs this script without `_repo_dir`, and writes the file afterwards. A relative
+    path has lost its meaning: this script runs in the project's directory.
+    """
+    repository = Path(answers.get("_repo_dir", ""))
+    if not repository.is_absolute():
+        return
+    if git(repository, "ls-files", "cookiecutter.json") != "cookiecutter.json":
+        return
+    local = Path(answers["_template"])
+    public = {name: answer for name, answer in answers.items() if not name.startswith("_")}
+    state = {
+        "template": str(local) if local.is_dir() else repository_url(repository),
+        "commit": git(repository, "rev-parse", "HEAD"),
+        "checkout": answers.get("_checkout") or None,
+        "context": {"cookiecutter": public},
+        "directory": git(repository, "rev-parse", "--show-prefix").rstrip("/") or None,
+    }
+    (project / CRUFT_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+
+
+def repository_url(repository: Path) -> str:
+    """Return where the repository was cloned from, without a password."""
+    url = git(repository, "remote", "get-url", "origin")
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", "@") if password else url
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """Return what a git command prints; nothing if it fails or git is not installed."""
+    command = ["git", "-C", str(repository), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8")
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
 def summary(answers: dict[str, Any]) -> str:
     """Return what was made and the next commands."""
     slug, chosen = answers["project_slug"], extras(answers)
@@ -156,6 +204,8 @@ def main(answers: dict[str, Any]) -> None:
     """Finish the project in the working directory."""
     before = take_files_before(Path())
     kept = remove_unchosen(Path(), {answers["auth"], *extras(answers)}, before)
+    (Path() / UNFINISHED).unlink()
+    record_template(Path(), answers)
     print(summary(answers))
     if kept:
         print(f"Kept files of options that were not chosen: {', '.join(kept)}")

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,10 @@ def main() -> None:
     projects: list[tuple[Answers, Locks]] = []
     for answers in combinations():
         pyproject = render(read("pyproject.toml"), answers)
-        if pyproject not in distinct:
-            distinct[pyproject] = make_lock(pyproject, everything)
-        projects.append((answers, distinct[pyproject]))
+        metadata = str(tomllib.loads(pyproject)["project"])
+        if metadata not in distinct:
+            distinct[metadata] = make_lock(pyproject, everything)
+        projects.append((answers, distinct[metadata]))
 
     for name in names:
         merged = merge(everything[name], [(answers, locks[name]) for answers, locks in projects])

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from pytest_cookies.plugin import Cookies
 
 from .combination import Combination
 from .project import Project, bake, copy_template
@@ -23,12 +24,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def baked(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Baker:
-    """Return what makes projects. Do not change them: copy."""
+def baked(cookies_session: Cookies, template: Path) -> Baker:
+    """Return what bakes projects, each once for a worker. Do not change them: copy."""
 
     @cache
     def baked(combination: Combination) -> Project:
-        return bake(template, tmp_path_factory.mktemp(combination.id), combination)
+        return bake(cookies_session, template, combination)
 
     return baked
 

@@ -1,15 +1,14 @@
 """A project that Cookiecutter made of the template."""
 
 import contextlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cookiecutter.main import cookiecutter
+from pytest_cookies.plugin import Cookies
 
 from .combination import TEMPLATE, Combination
 
@@ -24,6 +23,7 @@ class Project:
     root: Path
     combination: Combination
     context: Mapping[str, Any]
+    template: Path = TEMPLATE
 
     def files(self) -> list[Path]:
         """Return all files, relative to the project."""
@@ -42,7 +42,7 @@ class Project:
     def copy(self, to: Path) -> "Project":
         """Return a copy, to run or to spoil."""
         shutil.copytree(self.root, to)
-        return Project(to, self.combination, self.context)
+        return replace(self, root=to)
 
 
 def copy_template(to: Path) -> Path:
@@ -55,30 +55,26 @@ def copy_template(to: Path) -> Path:
 
 
 def bake(
-    template: Path, output: Path, combination: Combination, texts: Mapping[str, str] | None = None
+    cookies: Cookies,
+    template: Path,
+    combination: Combination,
+    texts: Mapping[str, str] | None = None,
 ) -> Project:
-    """Make a project, with free text or its defaults, whatever the user's own configuration is."""
-    replays = output / "replays"
-    with _temporary_files_in(output):
-        root = cookiecutter(
-            str(template),
-            no_input=True,
-            extra_context=dict(combination.answers) | dict(texts or {}),
-            output_dir=str(output),
-            # Settings in place of a user's, although the annotation says bool.
-            default_config={"replay_dir": str(replays)},  # type: ignore[arg-type]
-        )
-    replay = json.loads((replays / f"{template.name}.json").read_text(encoding="utf-8"))
-    return Project(Path(root), combination, replay["cookiecutter"])
+    """Bake a project, with free text or its defaults, whatever the user's own configuration is."""
+    answers = dict(combination.answers) | dict(texts or {})
+    with _temporary_files_removed():
+        result = cookies.bake(answers, template=str(template))
+    if result.exception is not None:
+        raise result.exception
+    return Project(result.project_path, combination, result.context, template)
 
 
 @contextlib.contextmanager
-def _temporary_files_in(directory: Path) -> Iterator[None]:
+def _temporary_files_removed() -> Iterator[None]:
     # Cookiecutter leaves each rendered hook behind.
-    rendered_hooks = directory / "rendered-hooks"
-    rendered_hooks.mkdir(parents=True)
-    before, tempfile.tempdir = tempfile.tempdir, str(rendered_hooks)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as tempfile.tempdir:
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before

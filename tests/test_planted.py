@@ -1,6 +1,7 @@
 """A planted defect of each kind makes its check fail."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,8 +57,8 @@ def with_tests(text: str) -> Plant:
     """Return what replaces all tests by these."""
 
     def plant(project: Project) -> None:
-        for path in (project.root / "tests").glob("*.py"):
-            path.unlink()
+        shutil.rmtree(project.root / "tests")
+        (project.root / "tests").mkdir()
         project.write("tests/test_all.py", text)
 
     return plant
@@ -116,10 +117,10 @@ NO_ANSWER = "TimeoutError|timed out"
 DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "another choice": ("context", understanding("auth", "none"), "none"),
     "a choice that is no boolean": ("context", understanding("rooms", "True"), "True"),
-    "a missing file": ("files", removing("app/rooms.py"), "missing: app/rooms.py"),
-    "an unchosen file": ("files", adding("app/auth_none.py", "\n"), "not asked for: app/auth_none"),
+    "a missing file": ("files", removing("app/realtime/jobs.py"), "missing: app/realtime/jobs.py"),
+    "an unchosen file": ("files", adding("app/guest.py", "\n"), "not asked for: app/guest.py"),
     "a strange file": ("files", adding("app/x.orig", "\n"), "not asked for: app/x.orig"),
-    "an empty directory": ("files", making_directory("docs"), "empty directories: .*docs"),
+    "an empty directory": ("files", making_directory("x"), "empty directories: .*x"),
     "a variable": ("jinja", adding("Makefile", "# {{ cookiecutter.auth }}\n"), "Jinja is left"),
     "an unused tag": ("jinja", adding("app/main.py", "# {% endif %}\n"), "Jinja is left"),
     "a comment": ("jinja", adding("compose.yaml", "# {# x #}\n"), "Jinja is left"),
@@ -132,12 +133,70 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "an untold command": (
         "docs",
         adding("app/handlers.py", '\n\nclass X(Command):\n    type: Literal["x"]\n'),
-        "README.md: no table has the command x$",
+        "docs/protocol.md: no table has the command x$",
     ),
     "an untold setting": (
         "docs",
         adding("app/policy.py", "\n\nclass X(SettingsPart):\n    max_x: int = 1\n"),
         r"\.env\.example: the setting MAX_X is missing$",
+    ),
+    "an untold error code": (
+        "docs",
+        adding("app/handlers.py", '\n\nclass X(CommandError):\n    code = "x"\n'),
+        "docs/protocol.md: no table has the error code x$",
+    ),
+    "an untold close code": (
+        "docs",
+        adding("app/realtime/protocol.py", 'X = Close(4999, "x")\n'),
+        "docs/protocol.md: no table has the close code 4999$",
+    ),
+    "a link to nothing": ("docs", adding("README.md", "[x](docs/x.md)\n"), "README.md: .* x.md"),
+    "a path to nothing": ("docs", adding("AGENTS.md", "`app/x.py`\n"), "AGENTS.md: .* x.py"),
+    "a long page": ("docs", adding("README.md", "x\n" * 150), "README.md has .* lines"),
+    "a frame of no kind": (
+        "docs",
+        adding("docs/protocol.md", '\n```json\n{"type": "x"}\n```\n'),
+        r"docs/protocol.md:\d+: no such frame",
+    ),
+    "an exchange that goes otherwise": (
+        "docs",
+        changing("docs/protocol.md", r'"recovered": true, "replayed": 1', '"recovered": null'),
+        r"docs/protocol.md:\d+: alice gets .*true",
+    ),
+    "a frame that does not come": (
+        "docs",
+        changing("docs/protocol.md", r'^> {"type": "pong"', '> {"type": "ping"'),
+        r"docs/protocol.md:\d+: alice gets .*pong",
+    ),
+    "a command that make does not know": (
+        "docs",
+        adding("AGENTS.md", "\n```sh\nmake nothing\n```\n"),
+        "make --dry-run nothing failed",
+    ),
+    "a request that is refused": (
+        "docs",
+        changing("docs/protocol.md", r"^(  -d '.\"user\")", r"\1: 1, \"x\""),
+        "error: 422",
+    ),
+    "a line that nobody can test": (
+        "docs",
+        adding("AGENTS.md", "\n```sh\nnothing\n```\n"),
+        "nobody knows how to test this: nothing",
+    ),
+    "an example with a wrong type": (
+        "docs",
+        changing("docs/extending.md", r'title: str = "member"', "title: str = 1"),
+        "Incompatible types",
+    ),
+    "an example in another format": (
+        "docs",
+        changing("docs/extending.md", r'title: str = "member"', "title: str = 'member'"),
+        "example.py failed",
+    ),
+    "an example that does something else": (
+        "docs",
+        changing("docs/extending.md", "the text is empty", "no"),
+        "test_a_command_replies_and_refuses",
     ),
     "broken TOML": ("data", adding("pyproject.toml", "x = \n"), "pyproject.toml: "),
     "broken YAML": ("data", adding("compose.yaml", "a: b: c\n"), "compose.yaml: "),
@@ -150,8 +209,8 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "a missing annotation": ("types", adding("app/x.py", "def f(x): ...\n"), "annotation"),
     "an upward import": (
         "imports",
-        adding("app/protocol.py", "\nfrom .main import create_app\n"),
-        "app.protocol -> app.main",
+        adding("app/realtime/protocol.py", "\nfrom ..main import create_app\n"),
+        "app.realtime.protocol -> app.main",
     ),
     "no import contract": (
         "imports",
@@ -215,14 +274,14 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "a service that fails at last": (
         "service",
-        changing("app/__main__.py", r"^    main\(\)", "    main()\n    raise SystemExit(3)"),
+        changing(
+            "app/__main__.py", r"^    serve\(app\)", "    serve(app)\n    raise SystemExit(3)"
+        ),
         "the service ends with 3",
     ),
     "a service that logs an error": (
         "service",
-        changing(
-            "app/__main__.py", r"^    main\(\)", "    print('Traceback', flush=True)\n    main()"
-        ),
+        changing("app/__main__.py", r"^    serve", "    print('Traceback', flush=True)\n    serve"),
         "the service logs an error",
     ),
 }

@@ -1,36 +1,38 @@
 """The table of files is complete, other files stay, and the summary names the next commands."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from pytest_cookies.plugin import Cookies
 
 from hooks import pre_gen_project
-from hooks.post_gen_project import FILES, FILES_BEFORE, remove_unchosen
+from hooks.post_gen_project import FILES_BEFORE, PATHS, remove_unchosen
 
 from .checks.files import EXCEPTIONS, needed_options, template_files
 from .combination import OPTIONS, Combination, find
-from .process import environment, run
-from .project import bake
+from .process import check_output, environment, run
+from .project import PROJECT_DIRECTORY, bake
 
 
-def test_each_file_is_in_the_table_once() -> None:
-    paths = [path for paths in FILES.values() for path in paths]
+def owners(path: Path) -> set[str]:
+    """Return the options that the table gives to a file or to a directory above it."""
+    above = {path.as_posix(), *(parent.as_posix() for parent in path.parents)}
+    return {option for options, paths in PATHS.items() if above & {*paths} for option in options}
+
+
+def test_each_path_is_in_the_table_once() -> None:
+    paths = [path for paths in PATHS.values() for path in paths]
     assert sorted(paths) == sorted(set(paths))
 
 
-def test_the_table_agrees_with_the_names_of_the_template_s_files() -> None:
-    named = {path.as_posix(): needed_options(path) for path in template_files()}
-    owned = {path: set(options) for options, paths in FILES.items() for path in paths}
-    for path, options in named.items():
-        if options != owned.get(path, set()):
-            pytest.fail(
-                f"{path}: FILES in hooks/post_gen_project.py says that it is of "
-                f"{sorted(owned.get(path, set()))}, its name or EXCEPTIONS in "
-                f"tests/checks/files.py says {sorted(options)}"
-            )
-    gone = owned.keys() - named.keys()
-    assert not gone, f"FILES in hooks/post_gen_project.py names files that are not there: {gone}"
+@pytest.mark.parametrize("path", template_files(), ids=Path.as_posix)
+def test_the_table_agrees_with_the_names_of_the_template_s_files(path: Path) -> None:
+    assert owners(path) == needed_options(path), (
+        f"{path}: PATHS in hooks/post_gen_project.py says that it is of {sorted(owners(path))}, "
+        f"its name or EXCEPTIONS in tests/checks/files.py says {sorted(needed_options(path))}"
+    )
 
 
 def test_exceptions_to_the_names_are_files_of_the_template() -> None:
@@ -38,36 +40,39 @@ def test_exceptions_to_the_names_are_files_of_the_template() -> None:
 
 
 def test_every_option_in_the_table_can_be_chosen() -> None:
-    owners = {option for options in FILES for option in options}
-    assert owners == OPTIONS, (
-        f"FILES in hooks/post_gen_project.py: no files of {sorted(OPTIONS - owners)}, "
-        f"no option is called {sorted(owners - OPTIONS)}"
+    known = {option for options in PATHS for option in options}
+    assert known == OPTIONS, (
+        f"PATHS in hooks/post_gen_project.py: no files of {sorted(OPTIONS - known)}, "
+        f"no option is called {sorted(known - OPTIONS)}"
     )
 
 
-def test_a_missing_file_is_an_error_and_nothing_is_removed(tmp_path: Path) -> None:
-    paths = [path for paths in FILES.values() for path in paths]
-    for path in paths[1:]:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).touch()
-    with pytest.raises(SystemExit, match=f"names missing files: {paths[0]}$"):
-        remove_unchosen(tmp_path, set(), {})
-    assert all((tmp_path / path).exists() for path in paths[1:])
+def test_a_missing_file_is_an_error_and_nothing_is_removed(template: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(template / PROJECT_DIRECTORY, project)
+    missing = PATHS["heartbeat",][0]
+    (project / missing).unlink()
+    before = sorted(project.rglob("*"))
+    with pytest.raises(SystemExit, match=f"names missing files: {missing}$"):
+        remove_unchosen(project, set(), {})
+    assert sorted(project.rglob("*")) == before
 
 
-def test_the_hooks_hand_over_in_the_same_file() -> None:
+def test_both_hooks_use_the_same_file() -> None:
     assert pre_gen_project.FILES_BEFORE == FILES_BEFORE
 
 
 OWN = "# The team's own.\n"
+OWN_FILE = "app/realtime/rooms/own.py"
+OVERWRITTEN = ["app/realtime/redis/client.py", "app/realtime/rooms/rooms.py"]
 
 
 def bake_over_own_files(template: Path, tmp_path: Path, *flags: str) -> tuple[Path, str]:
-    """Bake the least project where there is one with files that other options would own."""
+    """Bake a project without options over files at paths that belong to options."""
     project = tmp_path / "output" / "support-chat"
     home = tmp_path / "home"
     home.mkdir()
-    for path in ("app/rooms.py", "dev/chaos/client.py", "dev/chaos/own.py"):
+    for path in (*OVERWRITTEN, OWN_FILE):
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).write_text(OWN, encoding="utf-8")
     answers = [f"{name}={answer}" for name, answer in find("none").answers]
@@ -80,8 +85,8 @@ def bake_over_own_files(template: Path, tmp_path: Path, *flags: str) -> tuple[Pa
     )
     assert done.returncode == 0, done.stderr
     assert not (project / FILES_BEFORE).exists()
-    assert not (project / "app" / "presence.py").exists()
-    assert (project / "dev" / "chaos" / "own.py").read_text(encoding="utf-8") == OWN
+    assert not (project / "app/realtime/rooms/presence.py").exists()
+    assert (project / OWN_FILE).read_text(encoding="utf-8") == OWN
     return project, done.stdout
 
 
@@ -89,17 +94,36 @@ def test_a_file_that_was_not_written_by_this_run_stays(template: Path, tmp_path:
     project, printed = bake_over_own_files(
         template, tmp_path, "--overwrite-if-exists", "--skip-if-file-exists"
     )
-    own = ["app/rooms.py", "dev/chaos/client.py"]
-    for path in own:
+    for path in OVERWRITTEN:
         assert (project / path).read_text(encoding="utf-8") == OWN
-    assert f"Kept files of options that were not chosen: {', '.join(own)}\n" in printed
+    kept = ", ".join(sorted([*OVERWRITTEN, OWN_FILE]))
+    assert f"Kept files of options that were not chosen: {kept}\n" in printed
 
 
 def test_a_file_that_was_overwritten_by_this_run_goes(template: Path, tmp_path: Path) -> None:
     project, printed = bake_over_own_files(template, tmp_path, "--overwrite-if-exists")
-    assert not (project / "app" / "rooms.py").exists()
-    assert not (project / "dev" / "chaos" / "client.py").exists()
-    assert "Kept" not in printed
+    for path in OVERWRITTEN:
+        assert not (project / path).exists()
+    assert f"Kept files of options that were not chosen: {OWN_FILE}\n" in printed
+
+
+def test_without_hooks_every_make_says_so(template: Path, tmp_path: Path) -> None:
+    env = environment(HOME=str(tmp_path), TMPDIR=str(tmp_path))
+    options: list[str | Path] = [
+        "--no-input",
+        "--accept-hooks",
+        "no",
+        "--output-dir",
+        tmp_path / "output",
+    ]
+    check_output([sys.executable, "-m", "cookiecutter", template, *options], tmp_path, env=env)
+    (project,) = (tmp_path / "output").iterdir()
+    for target in ("run", "test"):
+        done = run(["make", target], project)
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert "hooks did not run" in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -111,13 +135,13 @@ def test_a_file_that_was_overwritten_by_this_run_goes(template: Path, tmp_path: 
     ids=["some", "least"],
 )
 def test_the_choices_and_the_next_commands_are_printed(
+    cookies: Cookies,
     template: Path,
-    tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     combination: Combination,
     first: str,
 ) -> None:
-    slug = bake(template, tmp_path, combination).root.name
+    slug = bake(cookies, template, combination).root.name
     lines = capfd.readouterr().out.splitlines()
     assert lines[:3] == [f"Made {slug}: {first}", "Next:", f"  cd {slug}"]
     assert [line.split("#")[0].strip() for line in lines[3:]] == ["make run", "make test"]

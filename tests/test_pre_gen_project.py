@@ -306,6 +306,21 @@ def test_a_replay_file_is_checked_too(
     assert tree(output / "second") == []
 
 
+def test_a_replay_file_needs_the_answers_alone_and_may_be_edited(
+    cookiecutter: Run, output: Path, tmp_path: Path
+) -> None:
+    assert cookiecutter(output / "first") == (0, [])
+    (recorded,) = (tmp_path / "home" / ".cookiecutter_replay").iterdir()
+    answers = json.loads(recorded.read_text(encoding="utf-8"))["cookiecutter"]
+    context = {name: answer for name, answer in answers.items() if not name.startswith("_")}
+    replay = tmp_path / "replay.json"
+    replay.write_text(json.dumps({"cookiecutter": context | {"description": "Edited."}}))
+    assert cookiecutter(output / "second", "--replay-file", replay) == (0, [])
+    (project,) = (output / "second").iterdir()
+    for file in ("README.md", "pyproject.toml"):
+        assert "Edited." in (project / file).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("version", ["2.1.1", "2.6.0"])
 def test_an_old_cookiecutter_is_told_so(cookiecutter: Run, output: Path, version: str) -> None:
     python = package_bin(f"cookiecutter=={version}") / "python"

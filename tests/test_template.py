@@ -31,6 +31,32 @@ def test_python_needs_no_rendering(path: Path) -> None:
         assert not [name for name in imported(tree) if name.split(".")[0] == "app"]
 
 
+@pytest.mark.parametrize("path", MODULES, ids=Path.as_posix)
+def test_protocol_methods_that_return_something_have_an_ellipsis(path: Path) -> None:
+    """Pyright takes a method for abstract only then."""
+    for node in ast.walk(ast.parse(source(path))):
+        if isinstance(node, ast.ClassDef) and "Protocol" in map(base_name, node.bases):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and method.returns:
+                    returns_none = ast.unparse(method.returns) == "None"
+                    is_abstract = ast.unparse(method.body[-1]) == "..."
+                    assert returns_none or is_abstract, f"{path}: {node.name}.{method.name}"
+
+
+def base_name(base: ast.expr) -> str:
+    """Return the name of a base class, without type parameters."""
+    return ast.unparse(base).partition("[")[0]
+
+
+@pytest.mark.parametrize("root", [TEMPLATE, TEMPLATE / PROJECT_DIRECTORY], ids=["own", "project"])
+def test_actions_are_pinned_by_hash_and_updated_after_a_while(root: Path) -> None:
+    workflow = (root / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    for action in re.findall(r"uses: (.*)", workflow):
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action), action
+    updates = (root / ".github/dependabot.yml").read_text(encoding="utf-8")
+    assert updates.count("package-ecosystem:") == updates.count("cooldown:")
+
+
 def imported(tree: ast.AST) -> list[str]:
     """Return the absolute names that a module imports."""
     names = []
@@ -56,11 +82,12 @@ def test_every_question_has_a_prompt_without_markup() -> None:
             assert "[" not in line
 
 
+AUDIT_FILE = "app/realtime/audit.py"
 AUDIT = """\
 from typing import Literal
 
+from .fields import SettingsPart
 from .protocol import Command
-from .settings import SettingsPart
 
 
 class Audit(Command):
@@ -80,7 +107,7 @@ def test_a_new_option_and_name_need_no_other_tests_and_failures_name_the_place(
     shutil.copytree(TEMPLATE, fork, ignore=ignored)
     questions = QUESTIONS | {"project_name": "Support Chat", "audit": True}
     (fork / "cookiecutter.json").write_text(json.dumps(questions), encoding="utf-8")
-    (fork / PROJECT_DIRECTORY / "app" / "audit.py").write_text(AUDIT, encoding="utf-8")
+    (fork / PROJECT_DIRECTORY / AUDIT_FILE).write_text(AUDIT, encoding="utf-8")
     picked = (
         "every_question or has_an_id or trace_words or table or defaults"
         " or typed_text and emoji"
@@ -104,10 +131,10 @@ def test_a_new_option_and_name_need_no_other_tests_and_failures_name_the_place(
         "CHOICES in hooks/pre_gen_project.py",
         "__prompts__ in cookiecutter.json",
         "WORDS in tests/checks/traces.py lacks {'audit'}",
-        "app/audit.py: FILES in hooks/post_gen_project.py",
-        "FILES in hooks/post_gen_project.py: no files of ['audit']",
-        "README.md: no table has the command audit",
-        ".env.example: the setting AUDIT_EVENTS is missing",
+        f"{AUDIT_FILE}: PATHS in hooks/post_gen_project.py",
+        "PATHS in hooks/post_gen_project.py: no files of ['audit']",
+        "the command audit",
+        "the setting AUDIT_EVENTS",
     ):
         assert place in printed, place
 

@@ -2,10 +2,12 @@
 
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from pytest_cookies.plugin import Cookies
 
 from .checks import CHECKS
 from .combination import DEFAULT, QUESTIONS
@@ -75,11 +77,11 @@ def words(markdown: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_given_text(template: Path, tmp_path: Path, baked: Baker, text: str) -> None:
+def test_given_text(cookies: Cookies, template: Path, baked: Baker, text: str) -> None:
     answers = dict.fromkeys(("project_name", "description", "author_name"), text)
     plain = baked(DEFAULT)
     answers["project_slug"] = plain.context["project_slug"]
-    project = bake(template, tmp_path, DEFAULT, answers)
+    project = bake(cookies, template, DEFAULT, answers)
     assert project.context["project_name"] == text
     check_says(project, plain, text)
 
@@ -109,4 +111,4 @@ def test_typed_text(template: Path, tmp_path: Path, baked: Baker, text: str) -> 
         stdin="\n".join([*lines, ""]),
     )
     assert done.returncode == 0, done.stderr
-    check_says(Project(output / slug, DEFAULT, plain.context), plain, text)
+    check_says(replace(plain, root=output / slug), plain, text)

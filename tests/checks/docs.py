@@ -1,54 +1,243 @@
-"""The project's documents mention what users can set, and what clients can ask for."""
+"""The project's documents tell what is there, and their examples work."""
 
 import ast
+import json
+import re
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.project import Project
+from jinja2 import Environment, StrictUndefined
 
-COMMANDS_FILE = "README.md"
+from tests.combination import COMBINATIONS, QUESTIONS, TEMPLATE, Combination
+from tests.documents import Block, blocks, documents, paste, tables
+from tests.process import check_output
+from tests.project import PROJECT_DIRECTORY, Project
+from tests.venv import venv_bin
+
+from .code import check_imports, check_types
+from .exchanges import Exchange, is_exchange
+from .service import Service, running
+
+PROTOCOL = "docs/protocol.md"
+EXTENDING = "docs/extending.md"
 SETTINGS_FILE = ".env.example"
+
+EXAMPLES = TEMPLATE / "tests" / "examples" / "extending.py"
+TESTS_OF_EXAMPLES = "tests/test_extending.py"
+"""Tests of what the examples do, and where they are in a project."""
+
+JINJA = Environment(
+    **QUESTIONS["_jinja2_env_vars"],
+    undefined=StrictUndefined,
+    autoescape=False,  # noqa: S701 - no HTML here
+)
+
+FRAMES = """
+import dataclasses, importlib, json, pkgutil
+import app.realtime
+for module in pkgutil.walk_packages(app.realtime.__path__, "app.realtime."):
+    importlib.import_module(module.name)
+from app.realtime.protocol import ServerFrame
+
+def kinds(kind):
+    return {kind}.union(*map(kinds, kind.__subclasses__()))
+
+fields = {}
+for kind in kinds(ServerFrame):
+    values = {field.name: field.default for field in dataclasses.fields(kind)}
+    names = ["from" if name == "sender" else name for name in values]
+    fields.setdefault(str(values["type"]), []).append(names)
+print(json.dumps(fields))
+"""
+"""Prints the names of the fields of each frame that the server sends."""
 
 
 def check_docs(project: Project) -> None:
-    """Look for each command in a table of the README, for each setting in ``.env.example``."""
-    commands, settings = set(commands_of(project)), set(settings_of(project))
-    assert commands, "app/ has no commands"
-    assert settings, "app/ has no settings"
-    readme, example = project.read(COMMANDS_FILE), project.read(SETTINGS_FILE)
-    listed = {line.lstrip("#").partition("=")[0] for line in example.splitlines()}
+    """Compare the documents with the code; run their commands, exchanges and examples."""
+    check_complete(project)
+    check_links(project)
+    check_lengths(project)
+    check_frames(project)
+    check_exchanges(project)
+    if project.combination == representative(project.combination):
+        check_examples(project)
+
+
+def check_complete(project: Project) -> None:
+    """Look for each command, error code and close code in a table; for each setting."""
+    listed = {
+        line.lstrip("#").partition("=")[0] for line in project.read(SETTINGS_FILE).splitlines()
+    }
+    rows = {cells[0] for cells in tables(project, PROTOCOL)}
+    told = {
+        word for cell in rows for word in re.findall(r"`(\w+)`|\b(\d{4})\b", cell) for word in word
+    }
     missing = [
-        *(
-            f"{COMMANDS_FILE}: no table has the command {name}"
-            for name in sorted(commands)
-            if f"| `{name}` |" not in readme
-        ),
-        *(f"{SETTINGS_FILE}: the setting {name} is missing" for name in sorted(settings - listed)),
+        f"{PROTOCOL}: no table has the {kind} {name}"
+        for kind, names in {
+            "command": commands_of(project),
+            "error code": error_codes_of(project),
+            "close code": {*close_codes_of(project), "1005", "1006"},
+        }.items()
+        for name in sorted(set(names) - told)
+    ]
+    missing += [
+        f"{SETTINGS_FILE}: the setting {name} is missing"
+        for name in sorted(set(settings_of(project)) - listed)
     ]
     assert not missing, "\n".join(missing)
 
 
 def commands_of(project: Project) -> Iterator[str]:
     """Yield the ``type`` of each command: ``type: Literal["send"]`` in a subclass of Command."""
-    for name, annotation in _fields(project, "Command"):
-        if name == "type":
-            yield from (
-                str(node.value) for node in ast.walk(annotation) if isinstance(node, ast.Constant)
-            )
+    for field in _fields(project, "Command"):
+        if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == "type":
+            for node in ast.walk(field.annotation):
+                if isinstance(node, ast.Constant):
+                    yield str(node.value)
 
 
 def settings_of(project: Project) -> Iterator[str]:
-    """Yield the name of each setting, as in the environment: a field of a part of the settings."""
-    for name, annotation in _fields(project, "SettingsPart"):
-        if not ast.unparse(annotation).startswith("ClassVar"):
-            yield name.upper()
+    """Yield the name of each setting, as in the environment."""
+    for field in _fields(project, "SettingsPart", "BaseSettings", "RealtimeSettings"):
+        if isinstance(field, ast.AnnAssign) and "ClassVar" not in ast.unparse(field.annotation):
+            yield ast.unparse(field.target).upper()
 
 
-def _fields(project: Project, base: str) -> Iterator[tuple[str, ast.expr]]:
-    """Yield names and types of the fields in a base class and its subclasses."""
-    modules = (project.read(path) for path in project.files() if path.match("app/*.py"))
-    trees = (ast.walk(ast.parse(module)) for module in modules)
-    for node in (node for tree in trees for node in tree if isinstance(node, ast.ClassDef)):
-        if base in {node.name, *(ast.unparse(each) for each in node.bases)}:
-            for field in node.body:
-                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                    yield field.target.id, field.annotation
+def error_codes_of(project: Project) -> Iterator[str]:
+    """Yield the code of each error: ``code = "forbidden"`` in a subclass of CommandError."""
+    for field in _fields(project, "CommandError"):
+        if isinstance(field, ast.Assign) and ast.unparse(field.targets[0]) == "code":
+            yield ast.literal_eval(field.value)
+
+
+def close_codes_of(project: Project) -> Iterator[str]:
+    """Yield each close code of the protocol: ``FLOOD = Close(4013, "flood")``."""
+    for node in ast.walk(ast.parse(project.read("app/realtime/protocol.py"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Close":
+            yield ast.unparse(node.args[0])
+
+
+def _fields(project: Project, *bases: str) -> Iterator[ast.stmt]:
+    """Yield the statements in base classes and their subclasses."""
+    for path in project.files():
+        if path.parts[0] == "app" and path.suffix == ".py":
+            for node in ast.walk(ast.parse(project.read(path))):
+                if isinstance(node, ast.ClassDef) and not set(bases).isdisjoint(
+                    [node.name, *map(ast.unparse, node.bases)]
+                ):
+                    yield from node.body
+
+
+def check_links(project: Project) -> None:
+    """Find the file of each relative link, and each path in code that looks like the project's."""
+    for document in documents(project):
+        text = project.read(document)
+        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+        targets = [(project.root / document).parent / link for link in links]
+        named = re.findall(r"`((?:app|docs|tests|dev)/[\w./-]*)`", text)
+        own = {block.target for block in blocks(project, "python")}
+        targets += [project.root / name for name in named if name not in own]
+        for target in targets:
+            assert target.exists(), f"{document}: there is no {target.name}"
+
+
+def check_lengths(project: Project) -> None:
+    """Keep what is read first short."""
+    for document, longest in {"README.md": 150, "AGENTS.md": 100}.items():
+        lines = len(project.read(document).splitlines())
+        assert lines <= longest, f"{document} has {lines} lines, at most {longest} are good"
+
+
+def check_shell(project: Project, service: Service) -> None:
+    """Run each line for a shell, or have make and Docker look at it."""
+    for block in blocks(project, "sh"):
+        if block.text.startswith("# .env.example"):
+            continue
+        script = block.text.replace("\\\n", " ")
+        for line in filter(None, script.splitlines()):
+            service.shell(_harmless(line.partition(" #")[0], service.port))
+    for document in documents(project):
+        for command in re.findall(r"`(make [a-z][^`]*)`", project.read(document)):
+            service.shell(_harmless(command, service.port))
+
+
+def _harmless(line: str, port: str) -> str:
+    """Return a line that shows whether another one works, without all that this one does."""
+    program = line.split()[0]
+    if program == "make":
+        return line.replace("make", "make --dry-run", 1)
+    if program == "docker":
+        return "test -f compose.yaml"
+    if program == "curl":
+        url = line.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        return ". ./.env; " + url.replace("curl", "curl --silent --show-error --fail-with-body", 1)
+    assert program in {".", "python3"}, f"nobody knows how to test this: {line}"
+    return line
+
+
+def check_exchanges(project: Project) -> None:
+    """Start the service, and let the exchanges take place; then run what is for the shell."""
+    with running(project) as service:
+        for block in blocks(project, "text"):
+            if is_exchange(block):
+                Exchange(service, block).play()
+        check_shell(project, service)
+
+
+def check_frames(project: Project) -> None:
+    """Compare the fields of each frame that is shown alone with those of its class."""
+    fields = json.loads(check_output([venv_bin(project) / "python", "-c", FRAMES], project.root))
+    for block in blocks(project, "json"):
+        frame = json.loads(block.text)
+        assert sorted(frame) in map(sorted, fields.get(frame["type"], [])), (
+            f"{block.place}: no such frame"
+        )
+
+
+def check_examples(project: Project) -> None:
+    """Paste the examples into a copy, which its own tools and the tests of the examples accept."""
+    ruff = venv_bin(project) / "ruff"
+    examples = [block for block in blocks(project, "python", "sh") if block.document == EXTENDING]
+    with TemporaryDirectory() as directory:
+        copy = project.copy(Path(directory, "project"))
+        pasted = {TESTS_OF_EXAMPLES}
+        copy.write(TESTS_OF_EXAMPLES, EXAMPLES.read_text(encoding="utf-8"))
+        for block in examples:
+            _paste(copy, block)
+            if block.language == "python":
+                pasted.add(block.target)
+                copy.write("example.py", block.body)
+                check_output([ruff, "format", "--check", "--diff", "example.py"], copy.root)
+        (copy.root / "example.py").unlink()
+        # What editors do with imports, and with blank lines.
+        check_output([ruff, "check", "--fix", "--select", "I", *pasted], copy.root)
+        check_output([ruff, "format", *pasted], copy.root)
+        check_output([ruff, "check", *pasted], copy.root)
+        check_types(copy)
+        check_imports(copy)
+        tests = sorted(name for name in pasted if name.startswith("tests/"))
+        python = venv_bin(project) / "python"
+        check_output([python, "-m", "pytest", "--quiet", *tests], copy.root)
+
+
+def _paste(project: Project, block: Block) -> None:
+    before = project.read(block.target) if (project.root / block.target).exists() else ""
+    if block.language == "sh":
+        project.write(block.target, f"{before}\n{block.body}")
+    else:
+        project.write(block.target, paste(before, block.body))
+
+
+@cache
+def representative(combination: Combination) -> Combination:
+    """Return the first combination with the same examples, which stands for all of these."""
+    return next(each for each in COMBINATIONS if _extending(each) == _extending(combination))
+
+
+@cache
+def _extending(combination: Combination) -> str:
+    page = (TEMPLATE / PROJECT_DIRECTORY / EXTENDING).read_text(encoding="utf-8")
+    return JINJA.from_string(page).render(cookiecutter=dict(combination.answers))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hooks.post_gen_project import UNFINISHED
 from tests.combination import OPTIONS, TEMPLATE
 from tests.project import PROJECT_DIRECTORY, WORKING_FILES, Project
 
@@ -36,17 +37,18 @@ def template_files(template: Path = TEMPLATE) -> list[Path]:
     """Return the files of the project with every option, relative to it."""
     root = template / PROJECT_DIRECTORY
     paths = [path.relative_to(root) for path in root.rglob("*") if not path.is_dir()]
+    ignored = (*WORKING_FILES, UNFINISHED)
     return sorted(
         path
         for path in paths
-        if not any(part.match(name) for part in map(Path, path.parts) for name in WORKING_FILES)
+        if not any(part.match(name) for part in map(Path, path.parts) for name in ignored)
     )
 
 
 def check_files(project: Project) -> None:
     """Compare with the template's files and what their names tell."""
     chosen = set(project.combination.options)
-    everything = template_files(Path(project.context["_repo_dir"]))
+    everything = template_files(project.template)
     expected = {path for path in everything if needed_options(path) <= chosen}
     found = set(project.files())
     missing = ", ".join(map(str, sorted(expected - found)))

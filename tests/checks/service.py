@@ -36,6 +36,7 @@ class Service:
         self._root = project.root
         self._python = venv_bin(project) / "python"
         self._env = environment(HOST="127.0.0.1", PORT="0")
+        self._options: dict[str, dict[str, Any]] = {}
         check_output([self._python, "-m", "dev.env"], self._root)
         self._log = (self._root / "service.log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
@@ -79,16 +80,31 @@ class Service:
     @contextlib.contextmanager
     def client(self, name: str) -> Iterator["Client"]:
         """Connect, and take the ``welcome``."""
-        options = self.connect_options(name)
-        with connect(
+        with self.connection(name) as connection:
+            yield Client(connection)
+
+    def connection(self, name: str) -> ClientConnection:
+        """Connect; a ticket is good for one connection, everything else for many."""
+        options = self._options.get(name)
+        if options is None or "?ticket=" in options["uri"]:
+            options = self._options[name] = self.connect_options(name)
+        return connect(
             options["uri"],
             additional_headers=options["headers"],
             subprotocols=[Subprotocol(each) for each in options["subprotocols"]] or None,
             proxy=None,
             open_timeout=ANSWER_S,
             close_timeout=ANSWER_S,
-        ) as connection:
-            yield Client(connection)
+        )
+
+    def shell(self, line: str) -> str:
+        """Return what a line for the shell prints, in the project's directory."""
+        return check_output(["sh", "-c", line], self._root, env=self._env)
+
+    @property
+    def port(self) -> str:
+        """Where the service listens."""
+        return self._env["PORT"]
 
     def stop(self) -> None:
         """Ask it to end, which it must do by itself and without complaint."""

@@ -15,7 +15,7 @@ WORDS: dict[str, str] = {
     "jwt": r"jwt|jwks|jws|\bbearer\.",
     "ticket": r"ticket",
     "session": r"session_|_session|sessionmiddleware|itsdangerous|(signed|session) cookie",
-    "api_key": r"api[-_ ]?key",
+    "api_key": r"api[-_ ]?key(?!cookie|query)",  # so FastAPI calls cookies and tickets
     "none": r"guest|auth_none|credentials_none",
 }
 
@@ -55,13 +55,16 @@ PROXIES = "every service may stand behind a proxy of the team's own"
 RESYNC = "`resync` always has the field `room`, null for everywhere"
 
 ALLOWED = [
-    Allowed("heartbeat", "app/endpoint.py", r"heartbeat=settings\.heartbeat_terms", WELCOME),
-    Allowed("heartbeat", "app/protocol.py", r"HeartbeatTerms", WELCOME),
-    Allowed("heartbeat", "app/settings.py", r"HeartbeatTerms|what ``welcome`` tells", WELCOME),
-    Allowed("heartbeat", "tests/test_endpoint.py", r"heartbeat_terms|welcome\[", WELCOME),
-    Allowed("redis", "SECURITY.md", r"Caddy|caddy", PROXIES),
-    Allowed("rooms", "app/backplane_redis.py", r"room: str \| None = None|in one room", RESYNC),
-    Allowed("rooms", "tests/test_backplane_redis.py", r'"type": "resync"', RESYNC),
+    Allowed("heartbeat", "app/realtime/endpoint.py", r"heartbeat(_of)?\b|HeartbeatTerms", WELCOME),
+    Allowed("heartbeat", "app/realtime/protocol.py", r"HeartbeatTerms", WELCOME),
+    Allowed("heartbeat", "tests/realtime/test_endpoint.py", r"heartbeat_of|welcome\[", WELCOME),
+    Allowed("heartbeat", "docs/protocol.md", r'[`"]heartbeat[`"]', WELCOME),
+    Allowed("redis", "docs/operating.md", r"Caddy|caddy", PROXIES),
+    Allowed(
+        "rooms", "app/realtime/redis/backplane.py", r"room: str \| None = None|in one room", RESYNC
+    ),
+    Allowed("rooms", "docs/protocol.md", r'"type": "resync"', RESYNC),
+    Allowed("rooms", "tests/realtime/redis/test_backplane.py", r'"type": "resync"', RESYNC),
 ]
 
 

@@ -4,7 +4,7 @@ from .auth import Authenticator
 from .handlers import router as commands
 from .policy import Policy
 from .realtime import Application
-from .resources import jobs, open_resources
+from .resources import is_ready, jobs, open_resources
 from .routes import router as routes
 from .settings import Settings
 
@@ -18,7 +18,7 @@ def create_app(settings: Settings) -> Application:
         commands=commands,
         resources=open_resources,
         jobs=jobs,
-        title="{{ cookiecutter.project_slug }}",
+        ready=is_ready,
     )
     app.include_router(routes)
     return app

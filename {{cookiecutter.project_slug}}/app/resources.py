@@ -1,4 +1,4 @@
-"""What the service opens at start and closes at the end, and its background jobs."""
+"""What the service opens at start and closes at the end, and what runs beside the connections."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ class Resources:
 
 @dataclass(slots=True)
 class State:
-    """What each connection remembers, as ``connection.state``; `handlers.begin` makes it."""
+    """What a connection remembers as ``connection.state``; `handlers.begin` makes it."""
 
 
 Service = realtime.Service[Settings, Resources]
@@ -25,9 +25,18 @@ Connection = realtime.Connection[State]
 
 @asynccontextmanager
 async def open_resources(service: Service) -> AsyncIterator[Resources]:
-    """Open what the service needs, and close it when the service has ended."""
+    """Open the resources, and close them when the service has ended."""
     yield Resources()
 
 
+async def is_ready(service: Service) -> bool:
+    """Return whether the resources work: ``/readyz`` asks this."""
+    return True
+
+
 jobs: list[Job] = []
-"""Coroutine functions that take the service and run beside the connections."""
+"""Background jobs: ``Job(run)``, where ``async def run(service: Service) -> None``.
+
+A job that fails is started again after a pause. With ``Job(run, essential=True)``, its failure
+stops the service.
+"""

@@ -1,19 +1,72 @@
-"""What all tests share: an event loop, and no settings but those that a test makes."""
+"""What your tests share: your service on a real socket, and a connection without one.
+
+======================  =====================================================================
+``live``                your service: ``await live.connect("alice")``, ``await live.get("/path")``
+``service``             the same, as handlers see it
+``connection``          a connection that needs no socket, to call a handler with
+======================  =====================================================================
+"""
 
 import os
+from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
-from app.realtime import RealtimeSettings
+from app.settings import Settings
+from dev import fresh_secrets
 
-for name in RealtimeSettings.model_fields:
+for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
+os.environ.update(fresh_secrets())  # for `app.main`, which reads them when it is imported
+
+from app.handlers import begin  # noqa: E402
+from app.main import create_app  # noqa: E402
+from app.resources import Connection, Service  # noqa: E402
+
+from .realtime.live import Live, run_app, settings_with, wait_until  # noqa: E402
+from .realtime.recording_wire import open_connection  # noqa: E402
+
+FAILURES = {"handler failed", "observer failed", "background job failed"}
+"""What the log says when your code has raised something unexpected."""
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """Run tests on the event loop that serves in production."""
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session")
+async def running_service() -> AsyncIterator[Live]:
+    """Run your service for the whole session."""
+    settings = Settings(_env_file=None, **settings_with())
+    async with run_app(create_app(settings)) as live:
+        yield live
+
+
+@pytest.fixture
+async def live(running_service: Live) -> AsyncIterator[Live]:
+    """Return your service. The test fails if your code has failed, whatever the client got."""
+    with capture_logs() as lines:
+        yield running_service
+        await running_service.close_clients()
+        await wait_until(lambda: len(running_service.service.manager) == 0)
+    assert not [line for line in lines if line["event"] in FAILURES]
+
+
+@pytest.fixture
+def service(live: Live) -> Service:
+    """Return your service as handlers, policies and jobs see it."""
+    return live.service
+
+
+@pytest.fixture
+async def connection(service: Service) -> Connection:
+    """Return a connection of alice to call a handler with."""
+    connection: Connection = open_connection(user="alice")
+    connection.state = await begin(service, connection)
+    return connection
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -11,10 +11,11 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from app.realtime import redis_settings
+from app.realtime import project
 from app.realtime.backplane import ALL, Envelope, Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
+from app.realtime.project import read_project
 from app.realtime.redis.client import (
     RedisClient,
     SentinelClient,
@@ -22,7 +23,6 @@ from app.realtime.redis.client import (
     make_client,
 )
 from app.realtime.redis.publisher import PlainPublish, RedisPublisher
-from app.realtime.redis_settings import project_name
 
 from ..backplane_contract import Inbox, numbered
 from ..live import make_settings
@@ -197,7 +197,7 @@ async def test_a_busy_process_is_not_taken_for_a_silent_server() -> None:
         ("redis://localhost?usrname=a", "no option 'usrname'"),
         ("redis://localhost?ssl_cert_reqs=none", "write rediss://"),
         ("rediss://localhost?ssl_cert_reqs=maybe", "none, optional or required"),
-        ("rediss://localhost?ssl_ca_certs=/no/such/file", "names no file"),
+        ("rediss://localhost?ssl_ca_certs=/no/such/file", "does not name a file"),
         ("redis://:hunter#2@localhost:6379/0", "percent-encode"),
         ("redis://:hunter/2@localhost:6379/0", "percent-encode"),
         ("redis://:hunter?2@localhost:6379/0", "percent-encode"),
@@ -233,21 +233,30 @@ def test_what_a_url_may_say(url: str) -> None:
 def test_names_begin_with_the_project_and_channels_have_the_database() -> None:
     client = make_client(make_settings(redis_url="redis://localhost/3"))
     assert client is not None
-    assert client.name(ALL) == project_name() + ":3:{all}"
-    assert client.key(ALL, "what") == project_name() + ":{all}:what"
+    assert client.name(ALL) == read_project().name + ":3:{all}"
+    assert client.key(ALL, "what") == read_project().name + ":{all}:what"
     assert client.channel(client.name(ALL)) == ALL
 
 
 def test_without_a_project_file_the_prefix_has_to_be_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(redis_settings, "PYPROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(project, "PYPROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(project, "packages_distributions", dict)
     line = complaint(monkeypatch, REDIS_URL="redis://localhost")
     assert line.startswith("error: REDIS_PREFIX: ")
     assert "does not name the project" in line
     assert make_settings(redis_url=None).redis_prefix == ""
     settings = make_settings(redis_url="redis://localhost", redis_prefix="mine:")
     assert settings.redis_prefix == "mine:"
+
+
+def test_an_installed_project_has_the_prefix_of_its_distribution(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(project, "PYPROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(project, "packages_distributions", lambda: {"app": ["pytest"]})
+    assert make_settings(redis_url="redis://localhost").redis_prefix == "pytest:"
 
 
 def test_sentinels_have_tls_and_a_user_of_their_own(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from .errors import (
     Unauthorized,
     Unavailable,
 )
-from .http.routes import CurrentUser, get_service
+from .http.dependencies import CurrentUser, get_service
 from .jobs import Job
 from .manager import ConnectionManager
 from .policy import Policy

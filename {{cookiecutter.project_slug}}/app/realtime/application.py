@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -30,15 +30,15 @@ from .commands.rooms import room_commands
 from .commands.router import CommandRouter
 from .delivery import Flusher
 from .endpoint import Endpoint
-from .errors import Rejected, Unavailable
+from .errors import Forbidden, Rejected, Unavailable
 # {% if cookiecutter.heartbeat %}
 from .heartbeat import Heartbeat
 # {% endif %}
+from .http import backend, health
+from .http.errors import answer_forbidden, answer_rejected, answer_unavailable
 # {% if cookiecutter.auth == "session" %}
 from .http.login import login_router
-# {% endif %}
-from .http.routes import answer_rejected, answer_unavailable, router
-# {% if cookiecutter.auth == "ticket" %}
+# {% elif cookiecutter.auth == "ticket" %}
 from .http.tickets import tickets_router
 # {% endif %}
 from .jobs import Job, keep_running
@@ -47,6 +47,7 @@ from .limits.origin import Origins
 from .manager import ConnectionManager
 from .metrics import Metrics
 from .policy import Policy
+from .project import read_project
 # {% if cookiecutter.redis %}
 from .redis.backplane import Resync
 from .redis.client import make_client
@@ -73,8 +74,8 @@ class Application(FastAPI):
 
     ``policy`` decides who may do what. ``commands`` has your own commands and observers; a command
     of a built-in's ``type`` replaces it. ``resources`` opens what the service needs for as long as
-    it runs, and ``jobs`` run beside the connections; each is called with the service. Whatever
-    else FastAPI takes, this takes too.
+    it runs, ``jobs`` run beside the connections, and ``/readyz`` asks ``ready``; each is called
+    with the service. Whatever else FastAPI takes, this takes too.
 
     Without middleware, connections skip FastAPI's routing, which would take a fifth of a handshake
     and 8 KiB of each connection.
@@ -89,30 +90,37 @@ class Application(FastAPI):
         commands: CommandRouter | None = None,
         resources: OpenResources = nullcontext,
         jobs: Sequence[Job] = (),
+        ready: Callable[[Any], Awaitable[bool]] | None = None,
         **options: Any,
     ) -> None:
         in_development = settings.environment == "development"
-        super().__init__(
-            **{
-                "lifespan": Application._run,
-                "docs_url": "/docs" if in_development else None,
-                "redoc_url": None,
-                "openapi_url": "/openapi.json" if in_development else None,
-                "max_body_size": settings.max_message_bytes,
-            }
-            | options
-        )
+        project = read_project()
+        defaults: dict[str, Any] = {
+            "title": project.name,
+            "version": project.version,
+            "description": project.description,
+            "lifespan": Application._run,
+            "docs_url": "/docs" if in_development else None,
+            "redoc_url": None,
+            "openapi_url": "/openapi.json" if in_development else None,
+            "max_body_size": settings.max_message_bytes,
+        }
+        super().__init__(**(defaults | options))
         self.failed = False
         """Whether the service has stopped because a job failed that it cannot do without."""
         self._resources = resources
         self._jobs: list[Job] = [Job(authenticator.run, essential=True)]
         self.service = self.state.service = self._make_service(settings, authenticator)
+        if ready is not None:
+            self.service.is_ready = partial(ready, self.service)
         self._jobs += [Job(partial(job.run, self.service), job.essential) for job in jobs]
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands))
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         self.exception_handler(Rejected)(answer_rejected)
         self.exception_handler(Unavailable)(answer_unavailable)
-        self.include_router(router)
+        self.exception_handler(Forbidden)(answer_forbidden)
+        self.include_router(health.router)
+        self.include_router(backend.router)
         # {% if cookiecutter.auth == "session" %}
         if in_development and isinstance(authenticator, SessionAuthenticator):
             self.include_router(login_router(settings, authenticator))
@@ -164,6 +172,7 @@ class Application(FastAPI):
         commands = CommandRouter()
         commands.include(message_commands(policy))
         # {% if cookiecutter.rooms %}
+        self.service.rooms.set_policy(partial(policy.before_publish, self.service))
         commands.include(room_commands(policy))
         # {% endif %}
         # {% if cookiecutter.auth == "jwt" %}

@@ -106,6 +106,7 @@ class Backplane(Protocol):
     @property
     def healthy(self) -> bool:
         """Whether messages flow just now."""
+        ...
 
     def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
         """Deliver to every node that hosts the channel, this one included.
@@ -113,9 +114,11 @@ class Backplane(Protocol):
         The future is done when the message is on its way, or fails with `Unavailable`. Messages
         keep the order of the calls, so nobody has to wait for one before publishing the next.
         """
+        ...
 
     def subscribe(self, subscription: Subscription) -> Subscription:
         """Host a channel; return the subscription, which holds once `confirm` has returned."""
+        ...
 
     async def confirm(self, subscription: Subscription) -> None:
         """Wait until nothing that is published from now on can be missed.

@@ -1,4 +1,4 @@
-"""Types of settings: secrets, lists, origins, proxies. Each checks what it is given."""
+"""Types of settings: secrets, lists, origins, proxies. Each validates its value."""
 
 from ipaddress import ip_network
 from typing import Annotated, Literal, TypeVar
@@ -30,13 +30,13 @@ def _check_secret(value: SecretStr) -> SecretStr:
 def _check_origin(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or value != f"{parts.scheme}://{parts.netloc}":
-        msg = f"{value!r} is no origin; write scheme and host alone, like https://example.com"
+        msg = f"{value!r} is not an origin; write the scheme and the host only, like https://example.com"
         raise ValueError(msg)
     if not parts.hostname or "*" in value or "@" in value:
         msg = f"{value!r} must name exactly one host, like https://example.com"
         raise ValueError(msg)
     if parts.netloc.endswith({"http": ":80", "https": ":443"}[parts.scheme]):
-        msg = f"{value!r} never matches: leave the usual port out, like https://example.com"
+        msg = f"{value!r} never matches: leave the default port out, like https://example.com"
         raise ValueError(msg)
     return value.lower()
 
@@ -49,8 +49,8 @@ def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
             ip_network(item)
         except ValueError:
             msg = (
-                f"{item!r} is no address and no network; write 10.0.0.5 or 10.0.0.0/8, "
-                "or * alone for whoever connects"
+                f"{item!r} is neither an address nor a network; write 10.0.0.5 or 10.0.0.0/8, "
+                "or * alone to believe everybody"
             )
             raise ValueError(msg) from None
     return value

@@ -48,6 +48,7 @@ class Claims(Protocol):
             Unavailable: that cannot be told just now.
 
         """
+        ...
 
     async def keep(self, key: str, fingerprint: str) -> None:
         """Remember for `REMEMBERED_S` that the key's request was carried out."""

@@ -7,7 +7,7 @@ them into its text format when somebody asks.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -79,7 +79,6 @@ class Metrics(Collector):
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        ProcessCollector(registry=self._registry)
 
     def count(self, name: str, what: str) -> Count:
         """Return a new count, of what it says."""
@@ -115,5 +114,8 @@ class Metrics(Collector):
             yield count.family()
 
     def text(self) -> bytes:
-        """Return everything in the text format."""
-        return generate_latest(self._registry)
+        """Return everything in the text format, with what is in the library's own registry.
+
+        That has the process, and the team's own metrics.
+        """
+        return generate_latest(self._registry) + generate_latest(REGISTRY)

@@ -3,6 +3,9 @@
 from collections.abc import Awaitable
 from typing import Any, Generic
 
+# {% if cookiecutter.rooms %}
+from pydantic import JsonValue
+# {% endif %}
 from typing_extensions import TypeVar
 
 from .connection import Connection
@@ -30,6 +33,16 @@ class Policy(Generic[ServiceT, ConnectionT]):
     def can_publish(self, service: ServiceT, connection: ConnectionT, room: str) -> Answer:
         """Return whether the user, a member of the room, may send to it: every member may."""
         return True
+
+    def before_publish(
+        self, service: ServiceT, room: str, sender: str | None, data: JsonValue
+    ) -> JsonValue | Awaitable[JsonValue]:
+        """Return the data to publish to a room, as it is or changed; raise `Forbidden` to refuse.
+
+        Every message passes here: from a client, from ``POST /publish`` and from your own code,
+        which have no ``sender``. Declared ``async def``, it may store the message first.
+        """
+        return data
 
     # {% endif %}
     def can_send(self, service: ServiceT, connection: ConnectionT, to: str) -> Answer:

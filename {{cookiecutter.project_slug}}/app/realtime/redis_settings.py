@@ -1,7 +1,6 @@
-"""The settings of Redis: its address, its limits, and the checks of both."""
+"""The settings of Redis: addresses, limits, and their validation."""
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import parse_qs, urlsplit
@@ -19,11 +18,10 @@ from pydantic import (
 from redis.asyncio.connection import parse_url
 
 from .fields import SettingsPart
-
-PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+from .project import read_project
 
 URL = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)")
-"""What is before the hosts, the hosts, and what is behind them (RFC 3986 §3)."""
+"""The parts of a URL before the hosts, the hosts, and the parts after them (RFC 3986 §3)."""
 
 DATABASE = re.compile(r"/?|/\d+")
 
@@ -37,12 +35,12 @@ TLS_OPTIONS = TLS_FILES | {
     "ssl_password",
 }
 OPTIONS = TLS_OPTIONS | {"client_name", "db", "password", "username"}
-"""What may stand behind the ``?`` of a URL. Everything else is decided by this service."""
+"""Options that the query of a URL may have. The service decides all others."""
 
 
 def server_urls(url: str) -> list[str]:
-    """Return the URL of each server: ``redis://a,b/0`` names two that have the rest in common."""
-    # Not with `urlsplit`, which takes a list for one bad host as soon as there are brackets in it.
+    """Return the URL of each server: ``redis://a,b/0`` names two servers that share the rest."""
+    # Not by `urlsplit`: it reads a list with brackets as one bad host.
     parts = URL.fullmatch(url)
     return [parts[1] + host + parts[3] for host in parts[2].split(",")] if parts else [url]
 
@@ -53,27 +51,27 @@ def _check_url(url: SecretStr) -> SecretStr:
         try:
             problem = _problem_of_url(server_url)
         except ValueError:
-            problem = "is no address of a server; write one like redis://localhost:6379/0"
+            problem = "is not the address of a server; write one like redis://localhost:6379/0"
         if problem is not None:
             raise ValueError(problem)
     return url
 
 
 def _problem_of_url(url: str) -> str | None:
-    """Return what is wrong, without a word of what may be secret.
+    """Return the problem, null if there is none; never show the user or the password.
 
     Raises:
-        ValueError: it is no URL of a server.
+        ValueError: this is not the URL of a server.
 
     """
     parts = urlsplit(url)
-    behind_the_host = "" if parts.scheme == "unix" else parts.path + parts.query
-    if "#" in url or "@" in behind_the_host:
+    after_host = "" if parts.scheme == "unix" else parts.path + parts.query
+    if "#" in url or "@" in after_host:
         return "percent-encode # / ? @ in a user or password: write %23 %2F %3F %40"
     target = parse_url(url)
     target.get("host", "").encode("idna")
-    if int(target.get("db", 0)) < 0 or (behind_the_host and not DATABASE.fullmatch(parts.path)):
-        return "the path is no number of a database; write one like redis://localhost:6379/0"
+    if int(target.get("db", 0)) < 0 or (after_host and not DATABASE.fullmatch(parts.path)):
+        return "the path is not the number of a database; write one like redis://localhost:6379/0"
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if strange := options.keys() - OPTIONS:
         return f"takes no option {min(strange)!r}, only {', '.join(sorted(OPTIONS))}"
@@ -85,10 +83,10 @@ def _problem_of_tls(options: dict[str, str], scheme: str) -> str | None:
     if used and scheme != "rediss":
         return f"the option {min(used)!r} is for TLS; write rediss://"
     if options.get("ssl_cert_reqs", "required") not in {"none", "optional", "required"}:
-        return "ssl_cert_reqs is none, optional or required"
+        return "ssl_cert_reqs must be none, optional or required"
     for name in sorted(used & TLS_FILES):
         if not Path(options[name]).is_file():
-            return f"{name} names no file"
+            return f"{name} does not name a file"
     return None
 
 
@@ -125,7 +123,7 @@ class RedisSettings(SettingsPart):
     def _name_project(cls, prefix: str, info: ValidationInfo) -> str:
         if prefix or info.data.get("redis_url") is None:
             return prefix
-        return f"{project_name()}:"
+        return f"{read_project().name}:"
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
@@ -144,18 +142,3 @@ class RedisSettings(SettingsPart):
         else:
             return self
         raise ValueError(msg)
-
-
-def project_name() -> str:
-    """Return the project's name, as ``pyproject.toml`` has it.
-
-    Raises:
-        ValueError: there is no ``pyproject.toml``, or no name in it.
-
-    """
-    try:
-        name: str = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["name"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        msg = f"{PYPROJECT} does not name the project"
-        raise ValueError(msg) from None
-    return name

@@ -1,13 +1,13 @@
 """The running service, as handlers, policies, routes and jobs see it."""
 
-from asyncio import Future
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
 from .auth.identity import Authenticator
-from .backplane import Backplane, Publication
+from .backplane import Backplane
 from .connection import Connection
 from .delivery import Flusher
 from .idempotency import Claims
@@ -16,7 +16,7 @@ from .limits.origin import Origins
 from .manager import ConnectionManager
 from .metrics import Metrics
 # {% if cookiecutter.rooms %}
-from .rooms.rooms import RoomPublication, Rooms
+from .rooms.rooms import Rooms
 # {% endif %}
 from .settings import RealtimeSettings
 
@@ -29,7 +29,7 @@ class Service(Generic[SettingsT, ResourcesT]):
     """The parts of a service. `Application` makes one.
 
     ``resources`` is what your `resources.py` opens. It is there from the start of the application
-    to its end. ``publication`` is the body that ``POST /publish`` takes.
+    to its end.
     """
 
     settings: SettingsT
@@ -43,12 +43,11 @@ class Service(Generic[SettingsT, ResourcesT]):
     metrics: Metrics
     # {% if cookiecutter.rooms %}
     rooms: Rooms
-    publication: type[Publication] = RoomPublication
-    # {% else %}
-    publication: type[Publication] = Publication
     # {% endif %}
     resources: ResourcesT = field(init=False)
     started: bool = False
+    is_ready: Callable[[], Awaitable[bool]] | None = None
+    """What ``/readyz`` asks besides the engine's own parts."""
 
     def forget(self, connection: Connection) -> None:
         """Take a connection that has ended out of everything. Idempotent; nothing here waits."""
@@ -60,18 +59,3 @@ class Service(Generic[SettingsT, ResourcesT]):
         # {% else %}
         self.manager.remove(connection)
         # {% endif %}
-
-    def publish(self, publication: Publication) -> Future[Any]:
-        """Send what the team's backend publishes; the future fails with `Unavailable`.
-
-        Raises:
-            WrongThread: this is not the event loop's thread.
-
-        """
-        # {% if cookiecutter.rooms %}
-        if isinstance(publication, RoomPublication) and publication.room is not None:
-            return self.rooms.publish(publication.room, publication.data)
-        # {% endif %}
-        if publication.user is not None:
-            return self.manager.send_to_user(publication.user, publication.data)
-        return self.manager.broadcast(publication.data)

@@ -15,11 +15,13 @@ from .redis_settings import RedisSettings
 # {% endif %}
 
 
-# {% if cookiecutter.redis %}
-class RealtimeSettings(AuthSettings, RedisSettings, BaseSettings):
-    # {% else %}
-class RealtimeSettings(AuthSettings, BaseSettings):
+class RealtimeSettings(
+    AuthSettings,
+    # {% if cookiecutter.redis %}
+    RedisSettings,
     # {% endif %}
+    BaseSettings,
+):
     """What every service has to decide. `app/settings.py` adds your own."""
 
     model_config = SettingsConfigDict(
@@ -120,6 +122,6 @@ def _explain(failure: ValidationError) -> list[str]:
         if error["type"] == "missing":
             reason = "is not set"
         elif error["type"] == "extra_forbidden":
-            reason = "is no setting of this service; .env.example lists them all"
+            reason = "is not a setting of this service; .env.example lists all settings"
         lines.append(f"error: {name}: {reason}")
     return lines

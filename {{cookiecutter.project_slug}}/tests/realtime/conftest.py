@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app.realtime import RealtimeSettings
+
 from .live import Live, leftovers, run_service, wait_until
 
 
@@ -22,6 +24,13 @@ async def live(shared_service: Live) -> AsyncIterator[Live]:
     yield shared_service
     await shared_service.close_clients()
     await wait_until(lambda: len(shared_service.service.manager) == 0)
+
+
+@pytest.fixture(autouse=True)
+def no_settings_but_the_test_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the environment in which your own tests run."""
+    for name in RealtimeSettings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
-import trustme
 
 from app.realtime import Application, RealtimeSettings
 from app.realtime.server.process import Server
@@ -22,6 +22,7 @@ from app.realtime.service import Service
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
+from .certificate import server_context
 from .client import DEADLINE_S, Client
 from .engine import make_app
 
@@ -39,12 +40,16 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Spares each HTTP client the loading of certificates that it has no use for."""
 
 
-def make_settings(**overrides: object) -> RealtimeSettings:
-    """Return settings with fresh secrets, from nothing but these arguments."""
+def settings_with(**overrides: object) -> dict[str, Any]:
+    """Return values for settings, with fresh secrets, for tests that are in a hurry."""
     values: dict[str, Any] = {name.lower(): value for name, value in fresh_secrets().items()}
     values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2, "clients_may_broadcast": True}
-    values |= HASTE | overrides
-    return RealtimeSettings(_env_file=None, **values)
+    return values | HASTE | overrides
+
+
+def make_settings(**overrides: object) -> RealtimeSettings:
+    """Return settings of the engine, from nothing but these arguments."""
+    return RealtimeSettings(_env_file=None, **settings_with(**overrides))
 
 
 class InProcessServer(Server):
@@ -71,7 +76,7 @@ class Live:
         self.server = server
         self.settings = settings
         self.port = port
-        self.service: Service = server.service
+        self.service: Service[Any, Any] = server.service
         self.tls: ssl.SSLContext | None = None
         self._tls_port = 0
         self._clients: list[Client] = []
@@ -128,11 +133,11 @@ class Live:
 
     async def listen_for_tls(self) -> None:
         """Serve on one more port, where from now on clients connect; HTTP stays in the clear."""
-        authority = trustme.CA()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        authority.configure_trust(self.tls)
+        with TemporaryDirectory() as directory:
+            certificate = Path(directory, "certificate.pem")
+            context = server_context(certificate)
+            self.tls.load_verify_locations(certificate)
         config = self.server.config
         protocol_class: Any = config.http_protocol_class
         protocol = partial(
@@ -156,12 +161,15 @@ class Live:
 async def run_service(
     settings: RealtimeSettings | None = None, *, ws: Any = None, **parts: Any
 ) -> AsyncIterator[Live]:
-    """Run a service on a port of the system's choice.
+    """Run the engine by itself; ``parts`` go to `make_app`."""
+    async with run_app(make_app(settings or make_settings(), **parts), ws=ws) as live:
+        yield live
 
-    ``ws`` is another protocol; ``parts`` go to `make_app`.
-    """
-    settings = settings or make_settings()
-    server = InProcessServer(make_app(settings, **parts))
+
+@asynccontextmanager
+async def run_app(app: Application, *, ws: Any = None) -> AsyncIterator[Live]:
+    """Run an application on a port of the system's choice; ``ws`` is another protocol."""
+    server = InProcessServer(app)
     config: Any = server.config
     if isinstance(ws, type):
         config.ws = partial(ws, **config.ws.keywords)
@@ -172,7 +180,7 @@ async def run_service(
         await wait_until(lambda: server.started or serving.done())
         if serving.done():
             serving.result()
-        live = Live(server, settings, listener.getsockname()[1])
+        live = Live(server, app.service.settings, listener.getsockname()[1])
         try:
             yield live
         finally:

@@ -31,7 +31,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         ("ALLOWED_ORIGINS", "https://*.example.com", "exactly one host"),
         ("ALLOWED_ORIGINS", "https://example.com/", "https://example.com"),
         ("ALLOWED_ORIGINS", "example.com", "https://example.com"),
-        ("ALLOWED_ORIGINS", "https://example.com:443", "leave the usual port out"),
+        ("ALLOWED_ORIGINS", "https://example.com:443", "leave the default port out"),
         ("FORWARDED_ALLOW_IPS", "proxy", "10.0.0.0/8"),
         ("FORWARDED_ALLOW_IPS", "10.0.0.1/8", "10.0.0.0/8"),
         ("FORWARDED_ALLOW_IPS", "*, 10.0.0.1", "* alone"),
@@ -66,7 +66,7 @@ def test_a_misspelt_name_in_the_env_file_is_refused(
     env_file = tmp_path_factory.mktemp("env") / ".env"
     env_file.write_text("MAX_CONECTIONS=1\n", encoding="utf-8")
     monkeypatch.setitem(RealtimeSettings.model_config, "env_file", env_file)
-    with pytest.raises(SystemExit, match="error: MAX_CONECTIONS: is no setting"):
+    with pytest.raises(SystemExit, match="error: MAX_CONECTIONS: is not a setting"):
         RealtimeSettings.load()
 
 

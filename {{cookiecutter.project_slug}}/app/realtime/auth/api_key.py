@@ -1,7 +1,6 @@
 """Authentication by API key, for machines and internal tools.
 
-Only digests are kept. A key has 256 random bits, so a plain hash is enough: there is nothing to
-guess that a slow one would protect.
+Only digests are kept. A key has 256 random bits and cannot be guessed, so a fast hash is enough.
 """
 
 import re
@@ -9,6 +8,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Annotated
 
+from fastapi.security import APIKeyHeader
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 from starlette.requests import HTTPConnection
@@ -36,9 +36,13 @@ def _parse_keys(value: object) -> object:
 
 def _check_any(keys: dict[str, str]) -> dict[str, str]:
     if not keys:
-        msg = "names no key; write name:digest, comma-separated"
+        msg = "has no key; write name:digest, comma-separated"
         raise ValueError(msg)
     return keys
+
+
+CREDENTIALS = APIKeyHeader(name="X-API-Key", auto_error=False)
+"""How OpenAPI describes the credentials."""
 
 
 class AuthSettings(SettingsPart):
@@ -54,21 +58,21 @@ class AuthSettings(SettingsPart):
 
 
 def digest(key: str) -> str:
-    """Return what is stored of a key."""
+    """Return the digest of a key, as the settings have it."""
     return sha256(key.encode()).hexdigest()
 
 
 class ApiKeyAuthenticator(Authenticator):
-    """Finds the name of the key that a client presents."""
+    """Finds the name that belongs to the key of a client."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._digests = settings.api_keys
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
-        """Return the identity that the handshake's key stands for.
+        """Return the identity that the key belongs to.
 
         Raises:
-            Unauthorized: there is no key, or nobody has it.
+            Unauthorized: there is no key, or it is unknown.
 
         """
         key = self._key(handshake)
@@ -76,7 +80,7 @@ class ApiKeyAuthenticator(Authenticator):
             msg = "no key"
             raise Unauthorized(msg)
         presented = digest(key)
-        # All of them are compared, whichever matches: time tells nothing.
+        # Compare with all digests, so that the time does not depend on which one matches.
         names = [name for name, known in self._digests.items() if compare_digest(known, presented)]
         if not names:
             msg = "unknown key"

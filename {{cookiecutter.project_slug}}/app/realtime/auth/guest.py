@@ -11,6 +11,14 @@ from .identity import Authenticator, Identity
 log = structlog.stdlib.get_logger(__name__)
 
 
+def no_credentials() -> None:
+    """Ask for nothing."""
+
+
+CREDENTIALS = no_credentials
+"""How OpenAPI describes the credentials."""
+
+
 class AuthSettings(SettingsPart):
     """Guests have no credentials: there is nothing to set."""
 

@@ -1,15 +1,15 @@
-"""The public keys that the issuer of tokens publishes: its JWK Set (RFC 7517), fetched and kept.
+"""The public keys of the issuer of tokens: its JWK Set (RFC 7517), fetched and kept.
 
-PyJWT has a client for that, but it forgets old keys while the issuer is down, asks a failing issuer
-again for every unknown key, holds up the known ones meanwhile, and reads without limit. Here one
-task fetches, never more often than is allowed, and handshakes look at what it has. Only one that
-needs a key which is not there waits, and not for long.
+PyJWT's own client forgets old keys while the issuer is down, asks a failing issuer again for every
+unknown key, and reads without limit. Here the keys are fetched under a lock, with a pause between
+attempts. Only a handshake that needs an unknown key waits.
 """
 
 import asyncio
 import logging
 from contextlib import suppress
 from http import HTTPStatus
+from time import monotonic
 from typing import Annotated, Literal, get_args
 
 import httpx
@@ -27,55 +27,55 @@ MAX_SET_BYTES = 262_144
 MAX_KEYS = 100
 
 RSA_BITS = range(2048, 8193)
-"""At least what RFC 7518 §3.3 demands, at most what takes no time to check."""
+"""Minimum size by RFC 7518 §3.3, and a maximum that bounds the time of a verification."""
 
 log = structlog.stdlib.get_logger(__name__)
 
-# Both log each request, with its whole address or its headers; the lines here will do.
+# Both log the address or the headers of each request.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 
 def _check_verifies(operations: list[str]) -> list[str]:
     if "verify" not in operations:
-        msg = "the key is for something else"
+        msg = "the key is not for verifying"
         raise ValueError(msg)
     return operations
 
 
 class Jwk(BaseModel):
-    """What is asked of a key, by RFC 7517 §4: a name, and that it checks signatures in public."""
+    """A key that can be used (RFC 7517 §4): it has an id, and verifies signatures."""
 
     kid: str
     kty: Literal["RSA", "EC", "OKP"]
     use: Literal["sig"] = "sig"
     key_ops: Annotated[list[str], AfterValidator(_check_verifies)] = ["verify"]
     alg: Algorithm | None = None
-    # The private part, with which everybody could sign.
+    # The private part must not be there: everybody could sign with it.
     d: None = None
 
 
 class Jwks(BaseModel):
-    """A set. Issuers publish keys for other uses in it, too, so each is looked at by itself."""
+    """A JWK Set. It may have keys for other uses, so each is validated by itself."""
 
     keys: Annotated[list[dict[str, JsonValue]], Field(max_length=MAX_KEYS)]
 
 
 class BadKeys(Exception):
-    """The answer is not what an issuer should say."""
+    """The answer of the issuer is not usable."""
 
 
 def read_keys(body: bytes) -> dict[str, jwt.PyJWK]:
     """Return the usable keys of a set by their ids.
 
     Raises:
-        BadKeys: it is no JWK Set, or has no usable key.
+        BadKeys: this is not a JWK Set, or it has no usable key.
 
     """
     try:
         published = Jwks.model_validate_json(body).keys
     except ValidationError:
-        msg = "the answer is no JWK Set"
+        msg = "the answer is not a JWK Set"
         raise BadKeys(msg) from None
     keys = {}
     for fields in published:
@@ -90,7 +90,7 @@ def read_keys(body: bytes) -> dict[str, jwt.PyJWK]:
 
 def _read_key(fields: dict[str, JsonValue]) -> jwt.PyJWK:
     key = jwt.PyJWK(fields)
-    key.Algorithm.prepare_key(key.key)  # which looks at the curve
+    key.Algorithm.prepare_key(key.key)  # checks the curve
     if key.algorithm_name not in ALGORITHMS:
         raise jwt.InvalidKeyError
     if isinstance(key.key, RSAPublicKey) and key.key.key_size not in RSA_BITS:
@@ -99,7 +99,7 @@ def _read_key(fields: dict[str, JsonValue]) -> jwt.PyJWK:
 
 
 class JwkSet:
-    """The keys as they were fetched last. They outlive any failure to fetch them again."""
+    """The keys as they were fetched last. They stay valid if they cannot be fetched again."""
 
     algorithms = ALGORITHMS
 
@@ -110,17 +110,25 @@ class JwkSet:
         self._timeout_s = timeout_s
         self._tls = httpx.create_ssl_context()
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._wanted = asyncio.Event()
-        self._fetched = asyncio.Event()
-        self._succeeded = False
-        self._resting = False
+        self._lock = asyncio.Lock()
+        self._fetched_at = self._rest_until = 0.0
+
+    async def run(self) -> None:
+        """Fetch the keys at start, and again whenever they are too old."""
+        while True:
+            pause_s = self._max_age_s
+            try:
+                await self._fetch()
+            except AuthenticatorDown:
+                pause_s = self._cooldown_s
+            await asyncio.sleep(pause_s)
 
     async def find(self, token: str) -> jwt.PyJWK:
-        """Return the key whose id is in the token's header, after a look at the issuer if need be.
+        """Return the key whose id is in the token's header; fetch the keys if it is unknown.
 
         Raises:
             Unauthorized: the issuer has no such key, or the token names none.
-            AuthenticatorDown: the issuer does not answer, or was asked only just now.
+            AuthenticatorDown: the issuer does not answer, or was asked a moment ago.
             InvalidTokenError: the header cannot be read.
 
         """
@@ -129,61 +137,46 @@ class JwkSet:
             msg = "the token names no key"
             raise Unauthorized(msg)
         if key_id not in self._keys:
-            await self._refresh()
+            await self._fetch(then_rest=True)
         try:
             return self._keys[key_id]
         except KeyError:
             msg = "unknown key"
             raise Unauthorized(msg) from None
 
-    async def _refresh(self) -> None:
-        if self._resting:
-            msg = "the issuer was asked for keys just now"
-            raise AuthenticatorDown(msg)
-        self._wanted.set()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._fetched.wait()
-        except TimeoutError as failure:
-            raise AuthenticatorDown from failure
-        if not self._succeeded:
-            msg = "the keys cannot be fetched"
-            raise AuthenticatorDown(msg)
+    async def _fetch(self, *, then_rest: bool = False) -> None:
+        """Fetch the keys, unless another call has done so meanwhile.
 
-    async def run(self) -> None:
-        """Fetch at start, when the keys get old, and when an unknown one is wanted."""
-        while True:
-            wanted = self._wanted.is_set()
-            self._succeeded = await self._fetch()
-            self._tell()
-            if wanted or not self._succeeded:
-                self._resting = True
-                await asyncio.sleep(self._cooldown_s)
-                self._resting = False
-            if self._succeeded:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._max_age_s):
-                        await self._wanted.wait()
+        After a failure, or with ``then_rest``, the issuer is not asked for some time.
 
-    def _tell(self) -> None:
-        self._wanted.clear()
-        self._fetched.set()
-        self._fetched = asyncio.Event()
+        Raises:
+            AuthenticatorDown: the issuer does not answer, or was asked a moment ago.
 
-    async def _fetch(self) -> bool:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                self._keys = read_keys(await self._download())
-        except Exception as failure:
-            # Whatever a stranger's server does: the service goes on with what it has.
-            log.warning("keys cannot be fetched", error=f"{type(failure).__name__}: {failure}")
-            return False
-        log.info("keys fetched", keys=len(self._keys))
-        return True
+        """
+        wanted_at = monotonic()
+        async with self._lock:
+            if self._fetched_at >= wanted_at:
+                return
+            if monotonic() < self._rest_until:
+                msg = "the issuer was asked for keys a moment ago"
+                raise AuthenticatorDown(msg)
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    self._keys = read_keys(await self._download())
+            except Exception as failure:
+                # Whatever the issuer answers, the keys stay as they are.
+                log.warning("keys cannot be fetched", error=f"{type(failure).__name__}: {failure}")
+                self._rest_until = monotonic() + self._cooldown_s
+                msg = "the keys cannot be fetched"
+                raise AuthenticatorDown(msg) from failure
+            self._fetched_at = monotonic()
+            if then_rest:
+                self._rest_until = self._fetched_at + self._cooldown_s
+            log.info("keys fetched", keys=len(self._keys))
 
     async def _download(self) -> bytes:
         timeout_s = self._timeout_s
-        # Compressed, a small answer could become a large one; a redirect could lead anywhere.
+        # No compression: a small answer could become large. No redirects: they may lead anywhere.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             httpx.AsyncClient(verify=self._tls, follow_redirects=False, timeout=timeout_s) as http,

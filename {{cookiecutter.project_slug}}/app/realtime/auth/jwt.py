@@ -1,11 +1,11 @@
-"""Authentication by signed tokens: JSON Web Tokens (RFC 7519), checked to RFC 8725.
+"""Authentication by JSON Web Tokens (RFC 7519), verified by the rules of RFC 8725.
 
-The token comes as ``Authorization: Bearer …``, or from a browser as the subprotocol
-``bearer.<token>`` beside ``ws.v1``; in the query only where a setting allows it, since URLs are
-logged and remembered.
+The token is in the header ``Authorization: Bearer …``, or for browsers in the subprotocol
+``bearer.<token>`` beside ``ws.v1``. The query may have it only if a setting allows that, since URLs
+are logged.
 
-It is signed with a secret that this service shares, or with a key that its issuer publishes, see
-`jwks`. A service takes one kind alone (RFC 8725 §3.1): else a public key could pass for a secret.
+It is signed with a shared secret, or with a key that its issuer publishes, see `jwks`. A service
+accepts one kind only (RFC 8725 §3.1): otherwise a public key could be used as a secret.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Protocol
 
 import jwt
+from fastapi.security import HTTPBearer
 from jwt.algorithms import HMACAlgorithm
 from jwt.utils import base64url_encode
 from pydantic import (
@@ -37,7 +38,7 @@ from .jwks import JwkSet
 SYMMETRIC = "HS256"
 
 UNREADABLE = (jwt.PyJWTError, ValidationError, ValueError, OverflowError, RecursionError)
-"""All that reading a token can raise: its header is a stranger's JSON, parsed before the check."""
+"""What reading a token can raise. Its header is parsed before the signature is verified."""
 
 REQUIRED = ["exp", "sub"]
 
@@ -48,7 +49,7 @@ def _check_url(value: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:
     if value is None or value.scheme == "https" or info.data.get("environment") == "development":
         return value
     if not _is_loopback(value.host or ""):
-        msg = "must start with https://: whoever can change the keys on their way can be anybody"
+        msg = "must start with https://: whoever can change the keys in transit can forge tokens"
         raise ValueError(msg)
     return value
 
@@ -62,9 +63,9 @@ def _is_loopback(host: str) -> bool:
 
 def _check_one_source(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
     if value is not None and info.data.get("jwt_jwks_url") is not None:
-        msg = "is set, and so is JWT_JWKS_URL; tokens are signed one way, so leave one of them out"
+        msg = "is set, and so is JWT_JWKS_URL; set only one of them"
         raise ValueError(msg)
-    # A URL that was wrong is no data, and has a line of its own already.
+    # A wrong URL is not in the data, and is reported by itself.
     if value is None and info.data.get("jwt_jwks_url", ...) is None:
         msg = "is not set, nor is JWT_JWKS_URL; set one of them"
         raise ValueError(msg)
@@ -76,13 +77,17 @@ def _check_kind(value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(value.get_secret_value())
     except jwt.InvalidKeyError:
-        msg = "is a key or a certificate, which others may know; set a random text"
+        msg = "is a public key or a certificate; set a random secret"
         raise ValueError(msg) from None
     return value
 
 
+CREDENTIALS = HTTPBearer(scheme_name="Token", auto_error=False)
+"""How OpenAPI describes the credentials."""
+
+
 class AuthSettings(SettingsPart):
-    """How tokens are verified: with a secret, or with the keys that a URL names."""
+    """How tokens are verified: with a secret, or with published keys."""
 
     jwt_jwks_url: Annotated[HttpUrl | None, AfterValidator(_check_url)] = None
     jwt_jwks_max_age_s: PositiveFloat = 300.0
@@ -101,30 +106,32 @@ class AuthSettings(SettingsPart):
 
 
 class Keys(Protocol):
-    """The keys that tokens may be signed with, and the algorithms that these are for."""
+    """The keys that verify tokens, and their algorithms."""
 
     @property
     def algorithms(self) -> Sequence[str]:
-        """What tokens may be signed by, whatever they say themselves."""
+        """The algorithms that are accepted, whatever a token says."""
+        ...
 
     async def run(self) -> None:
         """Keep the keys up to date."""
 
     async def find(self, token: str) -> jwt.PyJWK:
-        """Return the key that the token says it is signed with.
+        """Return the key that the token names.
 
         Raises:
             Unauthorized: there is no such key.
-            AuthenticatorDown: there may be one, but it cannot be had just now.
+            AuthenticatorDown: the keys cannot be fetched now.
             InvalidTokenError: the token cannot be read.
 
         """
+        ...
 
 
 class CheckedHmac(HMACAlgorithm):
-    """HMAC with a key that the settings have checked.
+    """HMAC with a key that the settings have validated.
 
-    PyJWT asks at each token whether the key is a certificate, which takes as long as all the rest.
+    PyJWT would check for each token that the key is not a certificate, a fourth of the whole cost.
     """
 
     def prepare_key(self, key: str | bytes) -> bytes:
@@ -133,7 +140,7 @@ class CheckedHmac(HMACAlgorithm):
 
 
 class SharedSecret:
-    """One secret, with which the team's backend signs."""
+    """A secret that your backend signs with."""
 
     algorithms = (SYMMETRIC,)
 
@@ -146,12 +153,12 @@ class SharedSecret:
         """Return: a secret does not change."""
 
     async def find(self, token: str) -> jwt.PyJWK:
-        """Return the secret, which is the key to every token."""
+        """Return the secret, which verifies every token."""
         return self._key
 
 
 class JwtAuthenticator(Authenticator):
-    """Verifies tokens: one list of algorithms, ``exp`` and ``sub`` required."""
+    """Verifies tokens: a fixed list of algorithms; ``exp`` and ``sub`` are required."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings
@@ -175,7 +182,7 @@ class JwtAuthenticator(Authenticator):
 
         Raises:
             Unauthorized: there is no valid token.
-            AuthenticatorDown: the token's key is not known yet.
+            AuthenticatorDown: the keys cannot be fetched now.
 
         """
         token = self._token(handshake)
@@ -185,11 +192,11 @@ class JwtAuthenticator(Authenticator):
         return await self.verify(token)
 
     async def verify(self, token: str) -> Identity:
-        """Return the identity that the token proves.
+        """Verify a token and return its identity.
 
         Raises:
-            Unauthorized: the token is malformed, forged, expired, or meant for somebody else.
-            AuthenticatorDown: its key is not known yet.
+            Unauthorized: the token is malformed, forged, expired, or for another audience.
+            AuthenticatorDown: the keys cannot be fetched now.
 
         """
         settings = self._settings
@@ -211,7 +218,7 @@ class JwtAuthenticator(Authenticator):
         return Identity(user, expires_at=expires_at, claims=claims)
 
     def _explain(self, failure: Exception) -> str:
-        """Return why a token is refused, in words that repeat nothing of it."""
+        """Return why a token is refused, without any part of it."""
         if isinstance(failure, jwt.MissingRequiredClaimError):
             return f"the token has no {failure.claim}"
         if isinstance(failure, jwt.InvalidAudienceError) and self._settings.jwt_audience is None:

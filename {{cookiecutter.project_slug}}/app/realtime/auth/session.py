@@ -1,14 +1,15 @@
 """Authentication by session cookie, as Starlette's SessionMiddleware of the same site writes it.
 
-Cookies travel with every request a browser makes, other sites' scripts included: this style
-depends on the origin allow-list, so a handshake without an Origin is refused (OWASP WebSocket
-Security Cheat Sheet, cross-site hijacking).
+Browsers send cookies with every request, also from scripts of other sites. So this style depends on
+the origin allow-list, and a handshake without an Origin is refused (OWASP WebSocket Security Cheat
+Sheet, cross-site hijacking).
 """
 
 import json
 from base64 import b64decode, b64encode
 from typing import Any
 
+from fastapi.security import APIKeyCookie
 from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
 from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
@@ -22,9 +23,12 @@ FOURTEEN_DAYS_S = 14 * 24 * 60 * 60
 
 _user_name: TypeAdapter[str] = TypeAdapter(UserName)
 
+CREDENTIALS = APIKeyCookie(name="session", auto_error=False)
+"""How OpenAPI describes the credentials."""
+
 
 class AuthSettings(SettingsPart):
-    """The same values as the SessionMiddleware's, and the secrets that it had before."""
+    """The values of the SessionMiddleware, and its former secrets."""
 
     session_secret: Secret
     session_secret_fallbacks: CommaSeparated[Secret] = ()
@@ -39,7 +43,7 @@ class SessionAuthenticator(Authenticator):
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings
-        # From the oldest to the newest; any of them may have signed.
+        # From the oldest to the newest; any of them may have signed a cookie.
         secrets = (*settings.session_secret_fallbacks, settings.session_secret)
         self._signer = TimestampSigner([secret.get_secret_value() for secret in secrets])
 
@@ -47,7 +51,7 @@ class SessionAuthenticator(Authenticator):
         """Return the identity in the handshake's session.
 
         Raises:
-            Unauthorized: there is no session, it was tampered with, is too old, or names no user.
+            Unauthorized: the session is missing, forged, too old, or without a user.
 
         """
         cookie = handshake.cookies.get(self._settings.session_cookie, "")
@@ -75,5 +79,5 @@ class SessionAuthenticator(Authenticator):
         return Identity(user, expires_at=expires_at, claims=session)
 
     def sign(self, session: dict[str, Any]) -> str:
-        """Return the cookie's value for a session, as the site's middleware makes it."""
+        """Return the value of the cookie for a session, as the middleware makes it."""
         return self._signer.sign(b64encode(json.dumps(session).encode())).decode()

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from time import monotonic, time
 from typing import Protocol
 
+from fastapi.security import APIKeyQuery
 from pydantic import PositiveInt
 from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
 from ..fields import Secret, SettingsPart
 from .identity import Authenticator, Identity
+
+CREDENTIALS = APIKeyQuery(name="ticket", auto_error=False)
+"""How OpenAPI describes the credentials."""
 
 
 class AuthSettings(SettingsPart):
@@ -50,6 +54,7 @@ class TicketStore(Protocol):
             AuthenticatorDown: the store does not answer.
 
         """
+        ...
 
 
 class MemoryTickets:

@@ -136,7 +136,7 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
             msg = "you may not publish to this room"
             raise Forbidden(msg)
         exclude = None if command.echo else connection.id
-        passed_on = service.rooms.publish(
+        passed_on = await service.rooms.pass_on(
             command.room, command.data, sender=connection.user, exclude=exclude
         )
         return Later(passed_on, lambda offset: PublishOk(offset=offset))

@@ -1,15 +1,15 @@
-"""``POST /login``: a stand-in for the site's own login, in development only."""
+"""``POST /login``: replaces the login of your site during development."""
 
 from fastapi import APIRouter, Request, Response, status
 from pydantic import BaseModel
 
 from ..auth.session import AuthSettings, SessionAuthenticator
 from ..protocol import STRICT, UserName
-from .routes import parse
+from .body import described, parse
 
 
 class Login(BaseModel):
-    """Who somebody claims to be."""
+    """The user to log in."""
 
     model_config = STRICT
 
@@ -17,10 +17,10 @@ class Login(BaseModel):
 
 
 def login_router(settings: AuthSettings, authenticator: SessionAuthenticator) -> APIRouter:
-    """Return the router that believes everybody."""
+    """Return a router that logs anybody in."""
     router = APIRouter()
 
-    @router.post("/login", status_code=status.HTTP_204_NO_CONTENT)
+    @router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(Login))
     async def log_in(request: Request, response: Response) -> None:
         """Set the cookie of a session with this user."""
         login = await parse(Login, request)

@@ -1,4 +1,4 @@
-"""``POST /tickets``: the team's backend buys a ticket for a user that it knows."""
+"""``POST /tickets``: your backend gets a ticket for one of its users."""
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
 from pydantic import BaseModel
@@ -6,11 +6,13 @@ from pydantic import BaseModel
 from ..auth.ticket import Ticket, TicketAuthenticator
 from ..errors import AuthenticatorDown
 from ..protocol import STRICT, UserName
-from .routes import RETRY_SOON, parse, require_backend_key
+from .body import described, parse
+from .dependencies import KEY_REFUSALS, require_backend_key
+from .errors import RETRY_SOON
 
 
 class TicketRequest(BaseModel):
-    """Whom the ticket is for."""
+    """The user whom the ticket is for."""
 
     model_config = STRICT
 
@@ -18,10 +20,12 @@ class TicketRequest(BaseModel):
 
 
 def tickets_router(authenticator: TicketAuthenticator) -> APIRouter:
-    """Return the router that sells this authenticator's tickets."""
-    router = APIRouter(dependencies=[Depends(require_backend_key)])
+    """Return a router that issues tickets."""
+    router = APIRouter(dependencies=[Depends(require_backend_key)], responses=KEY_REFUSALS)
 
-    @router.post("/tickets", status_code=status.HTTP_201_CREATED)
+    @router.post(
+        "/tickets", status_code=status.HTTP_201_CREATED, openapi_extra=described(TicketRequest)
+    )
     async def buy(request: Request, response: Response) -> Ticket:
         """Return a ticket for one connection: ``/ws?ticket=…``."""
         response.headers["Cache-Control"] = "no-store"
@@ -29,7 +33,7 @@ def tickets_router(authenticator: TicketAuthenticator) -> APIRouter:
         try:
             return await authenticator.issue(wanted.user)
         except AuthenticatorDown as failure:
-            msg = "tickets cannot be stored just now"
+            msg = "tickets cannot be stored now"
             raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, msg, RETRY_SOON) from failure
 
     return router

@@ -30,6 +30,7 @@ class Publish(Protocol):
 
     def results(self, reply: Any, count: int) -> Sequence[int | None]:
         """Return what each of so many publishers is told, out of Redis' reply."""
+        ...
 
 
 class PlainPublish:

@@ -92,9 +92,11 @@ class Feed(Protocol):
     @property
     def position(self) -> Position:
         """Position of the last message delivered, `NOWHERE` before the first reading."""
+        ...
 
     def is_whole_since(self, position: Position) -> bool:
         """Return whether all after the position was delivered, up to the feed's own."""
+        ...
 
     async def past(self, since: Position | None) -> Past:
         """Return what was said before now; on return nothing that is said escapes the feed.
@@ -103,6 +105,7 @@ class Feed(Protocol):
             Unavailable: that cannot be told just now.
 
         """
+        ...
 
     def close(self) -> None:
         """Deliver no more."""
@@ -116,9 +119,11 @@ class History(Protocol):
 
         The future yields its offset, or fails with `Unavailable`.
         """
+        ...
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> Feed:
         """Feed a room's messages to ``deliver``, and what members must know to ``announce``."""
+        ...
 
 
 def room_channel(room: str) -> Channel:

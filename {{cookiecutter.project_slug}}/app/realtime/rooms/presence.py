@@ -39,6 +39,7 @@ class Roster(Protocol):
             Unavailable: that cannot be told just now.
 
         """
+        ...
 
 
 class Presence(Protocol):
@@ -46,6 +47,7 @@ class Presence(Protocol):
 
     def open(self, room: str, deliver: Deliver) -> Roster:
         """Keep a room's roster; its events come by ``deliver``, or by the room's channel."""
+        ...
 
 
 class LocalPresence:

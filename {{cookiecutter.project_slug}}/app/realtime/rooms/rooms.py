@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from inspect import iscoroutinefunction
+from typing import Annotated, Literal, Self, cast
 
 import structlog
 from pydantic import AfterValidator, JsonValue, model_validator
@@ -19,6 +21,9 @@ from .history import History, Past, Position, RoomEnvelope
 from .presence import Attendance, Presence
 
 log = structlog.stdlib.get_logger(__name__)
+
+BeforePublish = Callable[[str, str | None, JsonValue], JsonValue | Awaitable[JsonValue]]
+"""Takes room, sender (null for the server) and data; returns the data to publish."""
 
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -122,6 +127,8 @@ class Rooms:
         self._flusher = flusher
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, dict[str, Position]] = {}
+        self._waiting: set[asyncio.Future[int]] = set()
+        self.set_policy(lambda room, sender, data: data)
 
     def __len__(self) -> int:
         """Return the number of rooms with members."""
@@ -193,11 +200,36 @@ class Rooms:
     ) -> asyncio.Future[int]:
         """Send to every member, on every node, but the excluded connection.
 
-        The future yields the message's offset, or fails with `Unavailable` if the message cannot
-        be passed on.
+        The future yields the message's offset. It fails with `Unavailable` if the message cannot
+        be passed on, and with `Forbidden` if a policy that waits refuses it.
+
+        Raises:
+            Forbidden: a policy that does not wait refuses the message.
+
         """
         self._flusher.check_thread()
-        return self._history.publish(room, Envelope(sender, data, exclude))
+        if not self._policy_waits:
+            data = cast(JsonValue, self._before_publish(room, sender, data))
+            return self._history.publish(room, Envelope(sender, data, exclude))
+        passing = self.pass_on(room, data, sender=sender, exclude=exclude)
+        task = asyncio.ensure_future(_both(passing))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+        return task
+
+    async def pass_on(
+        self, room: str, data: JsonValue, *, sender: str | None, exclude: str | None
+    ) -> asyncio.Future[int]:
+        """Do the same, but return as soon as the policy has agreed, so that order is kept."""
+        answer = self._before_publish(room, sender, data)
+        if self._policy_waits:
+            answer = await cast(Awaitable[JsonValue], answer)
+        return self._history.publish(room, Envelope(sender, cast(JsonValue, answer), exclude))
+
+    def set_policy(self, before_publish: BeforePublish) -> None:
+        """Have every message pass this function, ``def`` or ``async def``, before it is sent."""
+        self._before_publish = before_publish
+        self._policy_waits = iscoroutinefunction(before_publish)
 
     async def attendance(self, connection: Connection, name: str) -> Attendance:
         """Return who is in the room, on every node.
@@ -231,3 +263,7 @@ class Rooms:
         self._joined.setdefault(connection.id, {})[room.name] = position
         room.members.add(connection)
         room.roster.enter(connection)
+
+
+async def _both(passing: Awaitable[asyncio.Future[int]]) -> int:
+    return await (await passing)

@@ -30,6 +30,7 @@ class Wire(Protocol):
     @property
     def heard_at(self) -> float:
         """When the peer was last heard, on the event loop's clock."""
+        ...
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call back, once, when the peer has gone or the closing handshake has begun."""
@@ -39,12 +40,14 @@ class Wire(Protocol):
 
         Returns whether everybody else has certainly had a turn meanwhile.
         """
+        ...
 
     def take(self) -> Sequence[Event]:
         """Return the ASGI events that have come since.
 
         Each is a ``websocket.receive``, or a ``websocket.disconnect`` as the last.
         """
+        ...
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
         """Hand over frames in order; none once the connection is closing.
@@ -52,9 +55,11 @@ class Wire(Protocol):
         Returns false, and does nothing, if the peer would then owe more than it may. One that has
         taken everything may get frames of any size.
         """
+        ...
 
     def unsent_bytes(self) -> int:
         """Return how much of what was written the peer has not taken yet."""
+        ...
 
     def close(self, close: Close) -> None:
         """Send a close frame, which ends in a disconnect; cut a peer off that stays silent."""

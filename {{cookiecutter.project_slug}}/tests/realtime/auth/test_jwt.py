@@ -265,5 +265,5 @@ def test_a_secret_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_keys_of_other_kinds_are_no_secrets(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     assert complaint(monkeypatch, JWT_SECRET=key) == (
-        "error: JWT_SECRET: is a key or a certificate, which others may know; set a random text"
+        "error: JWT_SECRET: is a public key or a certificate; set a random secret"
     )

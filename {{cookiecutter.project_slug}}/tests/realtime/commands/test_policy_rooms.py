@@ -1,10 +1,15 @@
 """The team's policy for rooms is asked each time, and refuses without any other effect."""
 
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+from pydantic import JsonValue
 
-from app.realtime import Connection, Policy, Service
+from app.realtime import Connection, Forbidden, Policy, Service
 
-from ..live import Live
+from ..live import Live, make_settings, run_service
 
 
 @pytest.mark.hostile(49)
@@ -54,3 +59,65 @@ async def test_who_may_not_publish_is_told_so_each_time_and_stays_a_member(
     ok = await sender.ask(type="publish", room="lobby", data="again")
     assert ok["offset"] == stands["offset"] + 1
     assert (await member.receive("message"))["data"] == "again"
+
+
+async def shout(
+    policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue
+) -> JsonValue:
+    """Store nothing, refuse silence, and say the rest louder."""
+    await asyncio.sleep(0)
+    if not data:
+        msg = "silence"
+        raise Forbidden(msg)
+    return str(data).upper()
+
+
+def shout_at_once(
+    policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue
+) -> JsonValue:
+    """Do the same, and wait for nothing."""
+    if not data:
+        msg = "silence"
+        raise Forbidden(msg)
+    return str(data).upper()
+
+
+@pytest.mark.parametrize("before_publish", [shout, shout_at_once])
+async def test_every_message_to_a_room_passes_the_policy(
+    monkeypatch: pytest.MonkeyPatch, before_publish: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(Policy, "before_publish", before_publish)
+    async with run_service() as live:
+        client, member = await live.connect("alice"), await live.connect("bob")
+        for each in (client, member):
+            assert (await each.ask(type="join", room="lobby"))["type"] == "ok"
+        # From a client
+        for number in range(5):
+            await client.send(type="publish", room="lobby", data=f"a{number}", id=str(number))
+        heard = [(await member.receive("message"))["data"] for _ in range(5)]
+        assert heard == ["A0", "A1", "A2", "A3", "A4"]
+        assert [(await client.receive("ok"))["id"] for _ in range(5)] == list("01234")
+        assert (await client.ask(type="publish", room="lobby", data=""))["code"] == "forbidden"
+        # From the team's backend
+        assert (await live.post("/publish", {"room": "lobby", "data": "b"})).status_code == 202
+        assert (await member.receive("message"))["data"] == "B"
+        refused = await live.post("/publish", {"room": "lobby", "data": ""})
+        assert (refused.status_code, refused.json()) == (403, {"detail": "silence"})
+        # From the team's own code
+        offset = await live.service.rooms.publish("lobby", "c")
+        message = await member.receive("message")
+        assert (message["data"], message["offset"]) == ("C", offset)
+        with pytest.raises(Forbidden):
+            await live.service.rooms.publish("lobby", "")
+
+
+async def test_a_policy_that_hangs_does_not_hold_up_the_backend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang(*_: object) -> JsonValue:
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(Policy, "before_publish", hang)
+    async with run_service(make_settings(handler_timeout_s=0.05)) as live:
+        answer = await live.post("/publish", {"room": "lobby", "data": 1})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

@@ -1,0 +1,23 @@
+"""Who is typing is told to the others, with the user's title, and not stored."""
+
+import pytest
+
+from app.handlers import Typing, typing
+from app.realtime import CommandError
+from app.resources import Connection, Service
+
+from .chat import fill, join_ship
+from .realtime.live import Live
+
+
+async def test_typing_is_told_and_not_stored(live: Live, service: Service) -> None:
+    database = await fill(service)
+    alice, bob = await join_ship(live, "alice"), await join_ship(live, "bob")
+    assert (await alice.ask(type="typing", room="ship"))["type"] == "ok"
+    assert (await bob.receive("message"))["data"] == {"typing": "alice", "title": "Captain"}
+    assert await database.execute("SELECT id FROM messages") == []
+
+
+async def test_typing_is_for_members(service: Service, connection: Connection) -> None:
+    with pytest.raises(CommandError):
+        await typing(service, connection, Typing(type="typing", room="ship"))

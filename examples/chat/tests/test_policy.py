@@ -1,0 +1,28 @@
+"""Members alone get into a room, and what they say is stored."""
+
+from app.resources import Service
+
+from .chat import fill, join_ship
+from .realtime.live import Live
+
+
+async def test_only_members_get_in(live: Live, service: Service) -> None:
+    await fill(service)
+    carol = await live.connect("carol")
+    assert (await carol.ask(type="join", room="ship"))["code"] == "forbidden"
+
+
+async def test_what_is_said_is_stored(live: Live, service: Service) -> None:
+    database = await fill(service)
+    alice, bob = await join_ship(live, "alice"), await join_ship(live, "bob")
+    assert (await alice.ask(type="publish", room="ship", data={"text": "ahoy"}))["type"] == "ok"
+    heard = (await bob.receive("message"))["data"]
+    assert heard["text"] == "ahoy"
+    assert await database.execute("SELECT id, text FROM messages") == [(heard["id"], "ahoy")]
+
+
+async def test_a_long_text_is_refused(live: Live, service: Service) -> None:
+    await fill(service)
+    alice = await join_ship(live, "alice")
+    answer = await alice.ask(type="publish", room="ship", data={"text": "x" * 2_001})
+    assert answer["code"] == "forbidden"

@@ -1,0 +1,112 @@
+"""Exchanges of frames in a document take place with the running service as they are written.
+
+``> {…}`` is what a client sends, ``< {…}`` what it gets; a name before it tells which client.
+``(bob reconnects)`` ends a connection and begins another. Values that differ each time are compared
+with each other alone: an epoch that a client gets is the one that it sends later.
+"""
+
+import json
+import re
+from contextlib import ExitStack
+from typing import Any
+
+from websockets.sync.client import ClientConnection
+
+from tests.documents import Block
+
+from .service import Service
+
+LINE = re.compile(r"(?:(\w+) +)?([<>]) (\{.*\})")
+RECONNECTS = re.compile(r"\((\w+) reconnects\)")
+ALICE = "alice"
+
+VARYING = {"connection", "epoch", "expires_at"}
+"""Fields whose values differ each time."""
+
+
+def is_exchange(block: Block) -> bool:
+    """Return whether the block shows frames with their directions."""
+    return LINE.fullmatch(block.text.partition("\n")[0]) is not None
+
+
+class Exchange:
+    """The clients of one exchange, and what stands in the document for their values."""
+
+    def __init__(self, service: Service, block: Block) -> None:
+        self._service = service
+        self._block = block
+        self._stack = ExitStack()
+        self._clients: dict[str, ClientConnection] = {}
+        self._real: dict[str, Any] = {}
+        self._shown: dict[str, str] = {}
+
+    def play(self) -> None:
+        """Let it take place."""
+        with self._stack:
+            for name in self._names():
+                self._connect(name)
+            for line in self._block.text.splitlines():
+                self._play_line(line)
+
+    def _names(self) -> list[str]:
+        matches = map(LINE.fullmatch, self._block.text.splitlines())
+        return sorted({match[1] or ALICE for match in matches if match})
+
+    def _play_line(self, line: str) -> None:
+        if again := RECONNECTS.fullmatch(line):
+            self._clients[again[1]].close()
+            self._connect(again[1])
+            return
+        match = LINE.fullmatch(line)
+        assert match, f"{self._block.place}: cannot be read: {line}"
+        name, direction, frame = match[1] or ALICE, match[2], json.loads(match[3])
+        if direction == ">":
+            self._clients[name].send(json.dumps(self._translate(frame, name)))
+        elif frame["type"] != "welcome":
+            self._expect(frame, self._receive(name), name)
+
+    def _connect(self, name: str) -> None:
+        self._clients[name] = self._stack.enter_context(self._service.connection(name))
+        welcome = self._receive(name)
+        self._real[name] = welcome["user"]
+        self._shown[welcome["user"]] = name
+        shown = [line for line in self._block.text.splitlines() if '"type": "welcome"' in line]
+        if shown:
+            self._expect(json.loads(shown[0].partition("< ")[2]), welcome, name)
+
+    def _receive(self, name: str) -> dict[str, Any]:
+        frame: dict[str, Any] = json.loads(self._clients[name].recv(timeout=5))
+        return frame
+
+    def _translate(self, value: Any, name: str) -> Any:
+        """Return what to send for a value in the document."""
+        if isinstance(value, dict):
+            return {
+                key: self._token(name) if key == "token" else self._translate(each, name)
+                for key, each in value.items()
+            }
+        return self._real.get(value, value) if isinstance(value, str) else value
+
+    def _token(self, name: str) -> str:
+        headers: dict[str, str] = self._service.connect_options(name)["headers"]
+        return headers["Authorization"].removeprefix("Bearer ")
+
+    def _expect(self, shown: Any, real: Any, name: str) -> None:
+        simple = self._simplified(shown, real)
+        msg = f"{self._block.place}: {name} gets {json.dumps(simple)}, not {json.dumps(shown)}"
+        assert simple == shown, msg
+
+    def _simplified(self, shown: Any, real: Any) -> Any:
+        """Return what came as the document shows it, as far as it is the same."""
+        if isinstance(real, list) and isinstance(shown, list) and len(real) == len(shown):
+            return [self._simplified(*each) for each in zip(shown, real, strict=True)]
+        if not (isinstance(real, dict) and isinstance(shown, dict)):
+            return self._shown.get(real, real) if isinstance(real, str) else real
+        same = {}
+        for key, value in real.items():
+            if key in VARYING and value is not None and key in shown:
+                known = self._real.setdefault(shown[key], value) if key == "epoch" else value
+                same[key] = shown[key] if known == value else value
+            else:
+                same[key] = self._simplified(shown.get(key), value)
+        return same

@@ -1,0 +1,167 @@
+"""The examples of docs/extending.md do what the page says.
+
+The template's check `docs` pastes them into a copy of a project, and runs this as one of its tests.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+
+import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+
+from app.handlers import router
+from app.realtime import Unavailable
+from app.resources import Service, is_ready, remove_old_messages
+from app.settings import Settings
+
+from .realtime.live import Live, wait_until, wait_until_async
+
+HAS_ROOMS = "max_rooms_per_connection" in Settings.model_fields
+
+
+@pytest.fixture(autouse=True)
+async def empty_database(service: Service) -> AsyncIterator[None]:
+    """Remove what a test has left in the database."""
+    yield
+    await service.resources.database.query("DELETE FROM users")
+    await service.resources.database.query("DELETE FROM messages")
+
+
+async def query(live: Live, statement: str, *values: object) -> list[tuple[object, ...]]:
+    """Ask the database of the running service."""
+    rows: list[tuple[object, ...]] = await live.service.resources.database.query(statement, *values)
+    return rows
+
+
+async def test_a_command_replies_and_refuses(live: Live) -> None:
+    alice, bob = await live.connect("alice"), await live.connect("bob")
+    reply = await alice.ask(type="announce", text="hi", id="1")
+    assert reply == {"type": "ok", "id": "1", "length": 2}
+    assert (await bob.receive("message"))["data"] == "HI"
+    refusal = await alice.ask(type="announce", text="")
+    assert (refusal["code"], refusal["message"]) == ("forbidden", "the text is empty")
+
+
+async def test_a_new_connection_is_greeted_and_its_visit_noted(live: Live) -> None:
+    alice = await live.connect("alice")
+    assert await alice.receive("notice") == {"type": "notice", "text": "hello, member"}
+    await alice.close()
+
+    async def is_noted() -> bool:
+        return (alice.user,) in await query(live, "SELECT name FROM users")
+
+    await wait_until_async(is_noted)
+
+
+async def test_a_blocked_user_is_refused(live: Live) -> None:
+    alice = await live.connect("alice")
+    await query(live, "INSERT OR REPLACE INTO users VALUES (?, 'member', 1)", alice.user)
+    if alice.user == "alice":  # and no guest, of whom the next is another
+        options = await live.options("alice")
+        refused = await live.connect_with(options, welcomed=False)
+        assert (await refused.closed())[0] == 4500
+
+
+async def test_a_failure_of_the_database_is_unavailable() -> None:
+    assert isinstance(router.failures[sqlite3.Error], Unavailable)
+
+
+@pytest.mark.skipif("not HAS_ROOMS")
+async def test_the_policy_of_rooms_asks_the_database(live: Live) -> None:
+    alice = await live.connect("alice")
+    assert (await alice.ask(type="join", room="lobby"))["type"] == "ok"
+    assert (await alice.ask(type="join", room="news"))["code"] == "forbidden"
+    await query(live, "INSERT INTO members VALUES ('news', ?)", alice.user)
+    assert (await alice.ask(type="join", room="news"))["type"] == "ok"
+    refusal = await alice.ask(type="publish", room="news", data={"text": "hi"})
+    assert refusal["code"] == "forbidden"
+
+
+@pytest.mark.skipif("HAS_ROOMS")
+async def test_the_policy_asks_for_the_title(live: Live) -> None:
+    alice = await live.connect("alice")
+    assert (await alice.ask(type="broadcast", data=1))["code"] == "forbidden"
+
+
+@pytest.mark.skipif("not HAS_ROOMS")
+async def test_each_message_to_a_room_is_refused_cut_or_stored(live: Live) -> None:
+    alice = await live.connect("alice")
+    await alice.ask(type="join", room="lobby")
+    assert (await alice.ask(type="publish", room="lobby", data=1))["code"] == "forbidden"
+    message = {"text": "x" * 2000}
+    assert (await alice.ask(type="publish", room="lobby", data=message, echo=True))["type"] == "ok"
+    assert (await alice.receive("message"))["data"] == {"text": "x" * 1000}
+    taken = await live.post("/publish", {"room": "lobby", "data": {"text": "backend"}})
+    refused = await live.post("/publish", {"room": "lobby", "data": 1})
+    assert (taken.status_code, refused.status_code) == (202, 403)
+    stored = await query(live, "SELECT sender, body FROM messages")
+    assert [(sender, len(json.loads(str(body))["text"])) for sender, body in stored] == [
+        (alice.user, 1000),
+        (None, 7),
+    ]
+
+
+async def test_the_job_removes_old_messages(service: Service) -> None:
+    database = service.resources.database
+    await database.query("INSERT INTO messages VALUES ('lobby', 'alice', '1', 0)")
+    job = asyncio.create_task(remove_old_messages(service))
+
+    async def is_removed() -> bool:
+        return not await database.query("SELECT 1 FROM messages")
+
+    await wait_until_async(is_removed)
+    job.cancel()
+
+
+async def test_the_service_is_ready_while_the_database_answers(
+    live: Live, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(statement: str) -> None:
+        raise sqlite3.OperationalError
+
+    assert await is_ready(service)
+    with monkeypatch.context() as patch:
+        patch.setattr(service.resources.database, "query", fail)
+        assert (await live.get("/readyz")).status_code == 503
+    assert (await live.get("/readyz")).status_code == 200
+
+
+async def test_the_metric_is_exported(live: Live) -> None:
+    alice = await live.connect("alice")
+    await alice.ask(type="ping")
+    assert b'visits_total{title="member"}' in live.service.metrics.text()
+
+
+async def test_log_lines_have_the_fields(live: Live) -> None:
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        alice = await live.connect("alice")
+        mine = alice.welcome["connection"]
+        await alice.close()
+        closed = {"event": "connection closed", "connection": mine}
+        await wait_until(lambda: any(closed.items() <= line.items() for line in lines))
+    events = {line["event"]: line for line in lines if line.get("connection") == mine}
+    assert "title known" in events
+    assert events["connection closed"]["title"] == "member"
+    assert len(events["connection closed"]["request"]) == 16
+
+
+async def test_the_replaced_send_stores_the_message(live: Live) -> None:
+    alice, bob = await live.connect("alice"), await live.connect("bob")
+    assert (await alice.ask(type="send", to=bob.user, data=1))["type"] == "ok"
+    assert (await bob.receive("message"))["data"] == 1
+    assert await query(live, "SELECT sender, body FROM messages") == [(alice.user, "1")]
+
+
+async def test_the_route_is_for_users(live: Live) -> None:
+    options = await live.options("alice")
+    await query(live, "INSERT INTO messages VALUES ('alice', 'bob', '1', unixepoch())")
+    async with live.http() as http:
+        query_string = options.uri.partition("?")[2]
+        response = await http.get(f"/messages?{query_string}", headers=options.headers)
+        assert response.status_code == 200
+        assert response.json() in (["1"], [])  # a guest is not alice
+        if options.headers or query_string:
+            assert (await http.get("/messages")).status_code == 401

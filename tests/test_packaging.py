@@ -1,0 +1,85 @@
+"""A project can be installed, built, and used with pip and uv; the lock files hold."""
+
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from .combination import DEFAULT
+from .conftest import Baker
+from .process import check_output, environment, run
+from .project import Project
+from .venv import package_bin, venv_bin
+
+BUILD = ("build==1.6.1", "setuptools==84.2.1")
+PRINT_PREFIX = """\
+import app.main
+from app.settings import Settings
+print(Settings.load().redis_prefix)
+"""
+UV = "uv==0.13.9"
+
+
+@pytest.fixture
+def project(baked: Baker, tmp_path: Path) -> Project:
+    """Return a project to build in."""
+    return baked(DEFAULT).copy(tmp_path / "project")
+
+
+def test_a_distribution_has_only_the_package_app(project: Project, tmp_path: Path) -> None:
+    check_output(
+        [package_bin(*BUILD) / "python", "-m", "build", "--no-isolation", "--outdir", tmp_path],
+        project.root,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    (_,) = tmp_path.glob("*.tar.gz")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"app"}
+    modules = {path.relative_to(project.root) for path in (project.root / "app").rglob("*.py")}
+    assert {path.relative_to(installed) for path in installed.rglob("*.py")} == modules
+
+    # The package works without the project around it.
+    env = environment(PYTHONPATH=str(installed), REDIS_URL="redis://localhost", JWT_SECRET="x" * 32)
+    printed = check_output(
+        [venv_bin(project) / "python", "-c", PRINT_PREFIX],
+        tmp_path,
+        env=env,
+    )
+    assert printed == f"{project.context['project_slug']}:\n"
+
+
+def test_pip_installs_a_project(project: Project, tmp_path: Path) -> None:
+    pip: list[str | Path] = [package_bin(*BUILD) / "python", "-m", "pip", "install", "--no-deps"]
+    for options in (["."], ["--editable", ".[dev]"]):
+        target = tmp_path / options[0]
+        command = [*pip, "--no-build-isolation", "--target", target, *options]
+        check_output(command, project.root)
+        assert list(target.glob("*.dist-info"))
+
+
+def test_uv_installs_the_locks_and_nothing_else(project: Project) -> None:
+    uv = package_bin(UV) / "uv"
+    done = run([uv, "sync"], project.root)
+    assert done.returncode != 0
+    assert "unmanaged" in done.stderr
+    assert not (project.root / "uv.lock").exists()
+    # As the README has it; the packages are those that make has installed already.
+    (own,) = venv_bin(project).parent.parent.glob(".venv")
+    shutil.copytree(own, project.root / ".venv", symlinks=True)
+    printed = check_output(
+        [uv, "run", "python", "-c", "import sys; print(sys.prefix)"], project.root
+    )
+    assert Path(printed.strip()) == project.root / ".venv"
+
+
+def test_locks_have_hashes_and_no_index(project: Project) -> None:
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        lock = project.read(name)
+        assert "://" not in lock
+        assert "index" not in lock
+        packages = re.findall(r"^[a-z0-9].*\n(?: .*\n)*", lock, re.MULTILINE)
+        assert all("--hash=sha256:" in package for package in packages)

@@ -1,0 +1,59 @@
+"""What the template's own README shows can be done."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from .combination import TEMPLATE
+from .documents import blocks_of
+from .process import check_output, environment
+from .project import PROJECT_DIRECTORY
+
+README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+SECURITY = (TEMPLATE / "SECURITY.md").read_text(encoding="utf-8")
+
+LINES = [
+    line.partition(" #")[0].strip()
+    for block in blocks_of("README.md", README, "sh")
+    for line in block.text.splitlines()
+]
+TARGETS = [
+    *(line for line in LINES if line.startswith("make ")),
+    *re.findall(r"`(make [a-z][^`]*)`", README),
+]
+
+
+@pytest.mark.parametrize("line", sorted(set(TARGETS)))
+def test_make_knows_the_targets(line: str) -> None:
+    (target,) = (word for word in shlex.split(line)[1:] if "=" not in word)
+    makefiles = [TEMPLATE / "Makefile", TEMPLATE / PROJECT_DIRECTORY / "Makefile"]
+    assert any(f"\n{target}:" in path.read_text(encoding="utf-8") for path in makefiles)
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "cookiecutter " in line])
+def test_cookiecutter_takes_the_command(template: Path, tmp_path: Path, line: str) -> None:
+    words = shlex.split(line.removeprefix("pipx run "))[1:]
+    words[0] = str(template)
+    words += ["--output-dir", str(tmp_path)] + ["--no-input"] * ("--no-input" not in words)
+    check_output(
+        [sys.executable, "-m", "cookiecutter", *words],
+        tmp_path,
+        env=environment(HOME=str(tmp_path)),
+    )
+    assert (tmp_path / "realtime-service" / "Makefile").is_file()
+
+
+@pytest.mark.parametrize(
+    "link", re.findall(r"\]\((?!https?:|#)([^)#]+)|src(?:set)?=\"([^\"]+)", README + SECURITY)
+)
+def test_links_lead_somewhere(link: tuple[str, str]) -> None:
+    assert (TEMPLATE / unquote("".join(link))).exists()
+
+
+def test_every_line_of_the_shell_is_tested() -> None:
+    programs = {line.split()[0] for line in LINES}
+    assert programs == {"cd", "cookiecutter", "make", "pipx"}

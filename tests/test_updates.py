@@ -1,0 +1,159 @@
+"""A project knows what it was made with, and takes a newer engine without conflicts."""
+
+import json
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hooks.post_gen_project import repository_url
+
+from .combination import DEFAULT, QUESTIONS, TEMPLATE
+from .conftest import Baker
+from .process import check_output, environment, run
+from .project import PROJECT_DIRECTORY
+
+DESCRIPTION = "What we do."
+OWN_HANDLERS = "\n# A command of the team's own.\n"
+OWN_POLICY = "# A rule of the team's own.\n"
+NEW_ENGINE = "\n# Version 2 of the engine.\n"
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """Run git without the user's configuration."""
+    settings = ["-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false"]
+    return check_output(
+        ["git", *settings, *arguments], directory, env=environment(GIT_CONFIG_GLOBAL="/dev/null")
+    )
+
+
+def commit_all(directory: Path) -> str:
+    """Commit what is there, and return the commit."""
+    if not (directory / ".git").exists():
+        git(directory, "init", "--quiet")
+    git(directory, "add", "--all", "--force")
+    git(directory, "commit", "--quiet", "--message", "x")
+    return git(directory, "rev-parse", "HEAD").strip()
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file."""
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+@pytest.fixture
+def repository(template: Path, tmp_path: Path) -> Path:
+    """Return a git repository with the template."""
+    repository = tmp_path / "ws-template"
+    shutil.copytree(template, repository)
+    commit_all(repository)
+    return repository
+
+
+def make(tool: str, repository: Path, directory: Path) -> Path:
+    """Make a project with Cookiecutter or cruft, and return its directory."""
+    commands: dict[str, list[str | Path]] = {
+        "cookiecutter": [repository, "--no-input", f"description={DESCRIPTION}"],
+        "cruft": [
+            "create",
+            repository,
+            "-y",
+            "--extra-context",
+            f'{{"description":"{DESCRIPTION}"}}',
+        ],
+    }
+    home, output = directory / "home", directory / "output"
+    home.mkdir()
+    output.mkdir()
+    check_output(
+        [sys.executable, "-m", tool, *commands[tool]],
+        output,
+        env=environment(HOME=str(home), TMPDIR=str(home)),
+    )
+    (project,) = output.iterdir()
+    return project
+
+
+def test_a_project_records_the_version_and_the_options(baked: Baker) -> None:
+    record = tomllib.loads(baked(DEFAULT).read("pyproject.toml"))["tool"]["ws-template"]
+    assert record == {"version": QUESTIONS["_version"], "options": [*DEFAULT.options]}
+
+
+def test_the_newest_version_in_the_changelog_is_the_template_s() -> None:
+    changelog = (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[?(\d+\.\d+\.\d+)", changelog, re.MULTILINE)
+    assert released[:1] in ([], [QUESTIONS["_version"]])
+
+
+def test_cookiecutter_records_the_template_as_cruft_does(repository: Path, tmp_path: Path) -> None:
+    states = []
+    for tool in ("cookiecutter", "cruft"):
+        (tmp_path / tool).mkdir()
+        file = make(tool, repository, tmp_path / tool) / ".cruft.json"
+        state = json.loads(file.read_text(encoding="utf-8"))
+        answers = state["context"]["cookiecutter"].items()
+        state["context"] = {name: answer for name, answer in answers if not name.startswith("_")}
+        states.append(state)
+    assert states[0] == states[1]
+    assert states[0]["context"]["description"] == DESCRIPTION
+
+
+def test_passwords_are_not_recorded(repository: Path, tmp_path: Path) -> None:
+    git(repository, "remote", "add", "origin", "https://me:secret@example.com/x.git")
+    assert repository_url(repository) == "https://me@example.com/x.git"
+
+
+def test_a_template_without_git_is_no_problem(template: Path, tmp_path: Path) -> None:
+    project = make("cookiecutter", template, tmp_path)
+    assert not (project / ".cruft.json").exists()
+
+
+def release(repository: Path) -> None:
+    """Commit a version that changes the engine, its tests, and files that teams edit."""
+    project = repository / PROJECT_DIRECTORY
+    questions = QUESTIONS | {"_version": "9.0.0"}
+    (repository / "cookiecutter.json").write_text(json.dumps(questions), encoding="utf-8")
+    for path in ("app/realtime/jobs.py", "tests/realtime/test_jobs.py", "app/handlers.py"):
+        append(project / path, NEW_ENGINE)
+    (project / "app/realtime/added.py").write_text('"""A new module."""\n', encoding="utf-8")
+    (project / "tests/realtime/test_leaks.py").unlink(missing_ok=True)
+    commit_all(repository)
+
+
+def documented_command() -> list[str]:
+    """Return the arguments of cruft, as the README has them."""
+    readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    pipx run cruft(.*)$", readme, re.MULTILINE)
+    return [sys.executable, "-m", "cruft", *str(command).split()]
+
+
+@pytest.mark.parametrize("tool", ["cookiecutter", "cruft"])
+def test_a_new_engine_comes_without_conflicts(repository: Path, tmp_path: Path, tool: str) -> None:
+    project = make(tool, repository, tmp_path)
+    commit_all(project)
+    append(project / "app/handlers.py", OWN_HANDLERS)
+    append(project / "app/policy.py", OWN_POLICY)
+    own = commit_all(project)
+    release(repository)
+
+    done = run(documented_command(), project, env=environment(HOME=str(tmp_path / "home")))
+    assert done.returncode == 0, done.stderr
+    conflicts = git(project, "diff", "--name-only", "--diff-filter=U", own)
+    assert conflicts == "", f"{conflicts}{done.stdout}{done.stderr}"
+    commit_all(project)
+    changed = git(project, "diff", "--name-only", "--no-renames", own).splitlines()
+    assert {
+        "app/realtime/jobs.py",
+        "app/realtime/added.py",
+        "tests/realtime/test_jobs.py",
+    } <= set(changed)
+    assert not [path for path in changed if path.startswith("app/") and path.count("/") == 1]
+    assert not list(project.rglob("*.rej"))
+    record = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    assert record["tool"]["ws-template"]["version"] == "9.0.0"
+    assert NEW_ENGINE in (project / "app/realtime/jobs.py").read_text(encoding="utf-8")
+    # It is up to date now.
+    check_output([sys.executable, "-m", "cruft", "check"], project)

@@ -1,0 +1,33 @@
+"""Bodies of requests: read by the rules of the wire, described in OpenAPI."""
+
+from typing import Any, TypeVar
+
+from fastapi import HTTPException, Request, status
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def parse(model: type[M], request: Request) -> M:
+    """Return the body: strict JSON without NaN, excessive depth or unknown fields.
+
+    Raises:
+        RequestValidationError: the body is something else; FastAPI answers 422.
+        HTTPException: 400 if the client disconnected before the body was complete.
+
+    """
+    try:
+        return model.model_validate_json(await request.body())
+    except ClientDisconnect as failure:
+        raise HTTPException(status.HTTP_400_BAD_REQUEST) from failure
+    except ValidationError as failure:
+        errors = failure.errors(include_input=False, include_context=False)
+        raise RequestValidationError(errors) from failure
+
+
+def described(model: type[BaseModel]) -> dict[str, Any]:
+    """Return what OpenAPI says of a body that `parse` reads."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,34 @@
+"""The project's name, version and description."""
+
+import tomllib
+from importlib.metadata import metadata, packages_distributions
+from pathlib import Path
+from typing import NamedTuple
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+
+class Project(NamedTuple):
+    """The project's name, version and description."""
+
+    name: str
+    version: str
+    description: str
+
+
+def read_project() -> Project:
+    """Read ``pyproject.toml``, or what an installed package knows of it.
+
+    Raises:
+        ValueError: neither names the project.
+
+    """
+    try:
+        if PYPROJECT.exists():
+            fields = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+            return Project(*(fields[name] for name in Project._fields))
+        installed = metadata(packages_distributions()[__name__.partition(".")[0]][0])
+        return Project(installed["Name"], installed["Version"], installed["Summary"])
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        msg = f"{PYPROJECT} does not name the project"
+        raise ValueError(msg) from None

@@ -1,0 +1,272 @@
+"""A FastAPI app as its users know it, and the places for a team's own parts."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import prometheus_client
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from app.realtime import (
+    Application,
+    Command,
+    CommandRouter,
+    Connection,
+    CurrentUser,
+    Identity,
+    Job,
+    Ok,
+    Policy,
+    Service,
+    Unauthorized,
+)
+from app.realtime.auth import Authenticator
+from app.realtime.protocol import UNAUTHORIZED
+
+from .client import DEADLINE_S
+from .live import make_settings, run_app, run_service, wait_until
+
+
+class Trusting(Authenticator):
+    """Believes the ``user`` in the query."""
+
+    async def authenticate(self, handshake: HTTPConnection) -> Identity:
+        """Return that user."""
+        user = handshake.query_params.get("user")
+        if user is None:
+            msg = "no user"
+            raise Unauthorized(msg)
+        return Identity(user)
+
+
+def make_trusting(**parts: Any) -> Application:
+    """Return an application that believes its clients."""
+    return Application(
+        make_settings(environment="development"),
+        authenticator=Trusting(),
+        policy=Policy(),
+        **parts,
+    )
+
+
+@asynccontextmanager
+async def served(app: ASGIApp, **options: Any) -> AsyncIterator[str]:
+    """Serve an app by plain uvicorn, as ``uvicorn app.main:app`` does; yield its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, **options))
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    serving = asyncio.create_task(server._serve())
+    await wait_until(lambda: server.started or serving.done())
+    try:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(DEADLINE_S):
+            await serving
+
+
+async def welcome(address: str, path: str = "/ws") -> dict[str, Any]:
+    """Connect as alice and return the first frame."""
+    async with connect(f"ws://{address}{path}?user=alice", proxy=None) as client:
+        async with asyncio.timeout(DEADLINE_S):
+            frame: dict[str, Any] = json.loads(await client.recv())
+    return frame
+
+
+async def test_any_server_serves_it() -> None:
+    async with served(make_trusting()) as address:
+        assert (await welcome(address))["user"] == "alice"
+
+
+async def test_below_a_root_path() -> None:
+    async with served(make_trusting(), root_path="/api") as address:
+        assert (await welcome(address))["user"] == "alice"
+
+
+async def test_mounted_in_an_app_that_runs_its_lifespan() -> None:
+    child = make_trusting()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with child.router.lifespan_context(child):
+            yield
+
+    parent = FastAPI(lifespan=lifespan)
+    parent.mount("/realtime", child)
+    async with served(parent) as address:
+        assert (await welcome(address, "/realtime/ws"))["user"] == "alice"
+
+
+async def test_mounted_in_an_app_that_does_not_run_its_lifespan() -> None:
+    parent = FastAPI()
+    parent.mount("/realtime", make_trusting())
+    async with served(parent) as address:
+        with pytest.raises(InvalidStatus) as refused:
+            await welcome(address, "/realtime/ws")
+    assert refused.value.response.status_code == 503
+
+
+async def test_middleware_sees_connections() -> None:
+    seen: list[str] = []
+
+    class Middleware:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append(scope["type"])
+            await self.app(scope, receive, send)
+
+    app = make_trusting()
+    app.add_middleware(Middleware)
+    async with run_app(app) as live:
+        assert (await welcome(f"127.0.0.1:{live.port}"))["user"] == "alice"
+    assert "websocket" in seen
+
+
+def test_the_test_client_connects() -> None:
+    with TestClient(make_trusting()) as client, client.websocket_connect("/ws?user=bob") as socket:
+        assert socket.receive_json()["user"] == "bob"
+        socket.send_json({"type": "ping", "id": "1"})
+        assert socket.receive_json() == {"type": "pong", "id": "1"}
+
+
+async def test_openapi_describes_the_routes_of_the_backend() -> None:
+    async with run_app(make_trusting()) as live:
+        described = (await live.get("/openapi.json")).json()
+    assert described["info"]["title"] != "FastAPI"
+    publish = described["paths"]["/publish"]["post"]
+    body = publish["requestBody"]["content"]["application/json"]["schema"]
+    assert {"data", "user"} <= body["properties"].keys()
+    assert {"202", "401", "404", "409", "422", "503"} <= publish["responses"].keys()
+    assert {"BACKEND_KEY": []} in publish["security"]
+
+
+async def test_probes_may_use_head(anyio_backend: object) -> None:
+    async with run_service() as live, live.http() as http:
+        for path in ("/livez", "/readyz"):
+            assert (await http.head(path)).status_code == 200
+
+
+async def test_a_route_may_ask_for_the_user() -> None:
+    app = make_trusting()
+
+    @app.get("/me")
+    async def me(user: CurrentUser) -> str:
+        return user.user
+
+    async with run_app(app) as live:
+        assert (await live.get("/me?user=carol")).json() == "carol"
+        refused = await live.get("/me")
+        assert (refused.status_code, refused.json()) == (401, {"detail": "unauthorized"})
+
+
+async def test_resources_are_open_while_jobs_and_handlers_run() -> None:
+    happened: list[str] = []
+
+    @asynccontextmanager
+    async def open_resources(service: Service) -> AsyncIterator[list[str]]:
+        happened.append("opened")
+        yield happened
+        happened.append("closed")
+
+    async def work(service: Service) -> None:
+        service.resources.append("worked")
+
+    async def is_ready(service: Service) -> bool:
+        return "worked" in service.resources
+
+    app = make_trusting(resources=open_resources, jobs=[Job(work)], ready=is_ready)
+    async with run_app(app) as live:
+        await wait_until(lambda: "worked" in happened)
+        assert (await live.get("/readyz")).status_code == 200
+        happened.remove("worked")
+        unready = await live.get("/readyz")
+        assert (unready.status_code, unready.json()) == (503, {"status": "resources not ready"})
+    assert happened == ["opened", "closed"]
+
+
+async def test_a_readiness_check_that_fails_or_hangs_means_not_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.realtime.http.health.READY_TIMEOUT_S", 0.01)
+
+    async def hang(service: Service) -> bool:
+        return await asyncio.Event().wait()
+
+    async def fail(service: Service) -> bool:
+        raise OSError
+
+    for ready in (hang, fail):
+        async with run_app(make_trusting(ready=ready)) as live:
+            assert (await live.get("/readyz")).status_code == 503
+
+
+class Whoami(Command):
+    """Ask what the connection remembers."""
+
+    type: Literal["ping"]
+
+
+async def test_a_connection_has_state_from_its_beginning() -> None:
+    router = CommandRouter()
+    seen: list[object] = []
+
+    @router.connecting
+    async def begin(service: Service, connection: Connection) -> str:
+        return f"state of {connection.user}"
+
+    @router.connected
+    async def note(service: Service, connection: Connection) -> None:
+        seen.append(connection.state)
+
+    async with run_app(make_trusting(commands=router)) as live:
+        await welcome(f"127.0.0.1:{live.port}")
+        await wait_until(lambda: seen == ["state of alice"])
+
+
+async def test_a_connection_may_be_refused_at_its_beginning() -> None:
+    router = CommandRouter()
+
+    @router.connecting
+    async def begin(service: Service, connection: Connection) -> None:
+        raise Unauthorized
+
+    async with run_service(commands=router) as live:
+        client = await live.connect_with(await live.options(), welcomed=False)
+        assert await client.closed() == UNAUTHORIZED
+        assert len(live.service.manager) == 0
+
+
+async def test_a_command_replaces_the_built_in_one_of_its_type() -> None:
+    router = CommandRouter()
+
+    @router.command(Whoami)
+    async def whoami(service: Service, connection: Connection, command: Whoami) -> Ok:
+        return Ok()
+
+    async with run_service(commands=router) as live:
+        client = await live.connect()
+        assert (await client.ask(type="ping"))["type"] == "ok"
+
+
+async def test_metrics_of_the_library_are_exported() -> None:
+    counter = prometheus_client.Counter("team_orders", "Orders of the team.", ["kind"])
+    try:
+        counter.labels("new").inc()
+        key = "a-key-for-the-monitoring-" * 2
+        async with run_service(make_settings(metrics_key=key)) as live, live.http() as http:
+            answer = await http.get("/metrics", headers={"Authorization": f"Bearer {key}"})
+        assert 'team_orders_total{kind="new"} 1.0' in answer.text
+        assert "process_cpu_seconds_total" in answer.text
+    finally:
+        prometheus_client.REGISTRY.unregister(counter)

@@ -15,14 +15,12 @@ from typing import NoReturn
 from tests.combination import TEMPLATE
 from tests.process import environment
 
-from .overlay import TARGET, lay_over
+from .overlay import PLUGIN, TARGET, lay_over
 from .project import Unavailable, answers_of, bake_default, copy_project, options_of, python_of
 
 CACHE = TEMPLATE / ".cache" / "proof"
 
 LONG = {"FUZZ_EXAMPLES": "10000", "LEAK_CYCLES": "10000"}
-
-PLUGIN = "tests.realtime.hostile"
 
 
 class Arguments(argparse.ArgumentParser):

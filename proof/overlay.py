@@ -1,6 +1,7 @@
 """Lays the proof over a copy of a project: what fits its options, rendered for them."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,16 @@ from .project import Answers, answers_of, options_of
 
 OVERLAY = Path(__file__).parent / "realtime"
 TARGET = Path("tests", "realtime")
+
+PLUGIN = "tests.realtime.hostile"
+"""Ends a run of pytest with what became of each hostile case."""
+
+JINJA = Environment(
+    **json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["_jinja2_env_vars"],
+    keep_trailing_newline=True,
+    undefined=StrictUndefined,
+    autoescape=False,  # noqa: S701 - no HTML here
+)
 
 # Each file, and each directory with all that is in it, needs all the options before it.
 NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -46,31 +57,26 @@ def needed(path: Path) -> set[str]:
     return {option for options, paths in NEEDS.items() if names & set(paths) for option in options}
 
 
-def render(text: str, answers: Answers) -> str:
+def render(path: Path, answers: Answers) -> str:
     """Return what these answers make of a file's text, as Cookiecutter would."""
-    questions = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
-    jinja = Environment(
-        **questions["_jinja2_env_vars"],
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701 - no HTML here
-    )
-    return jinja.from_string(text).render(cookiecutter=answers)
+    text = (OVERLAY / path).read_text(encoding="utf-8")
+    return JINJA.from_string(text).render(cookiecutter=answers)
 
 
 def lay_over(project: Path) -> list[Path]:
-    """Put the proof into a project, a copy; return its files, relative to the project.
+    """Put the proof into a copy of a project, without the team's fixtures; return its new files.
 
     Raises:
         Unavailable: it was not made from the template.
 
     """
     answers = answers_of(project)
+    shutil.copy(Path(__file__).with_name("conftest.py"), project / TARGET.parent)
     laid = []
     for relative in files(options_of(answers)):
         target = TARGET / relative
         (project / target).parent.mkdir(parents=True, exist_ok=True)
-        text = (OVERLAY / relative).read_text(encoding="utf-8")
-        (project / target).write_text(render(text, answers), encoding="utf-8", newline="\n")
+        text = render(relative, answers)
+        (project / target).write_text(text, encoding="utf-8", newline="\n")
         laid.append(target)
     return laid

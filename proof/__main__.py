@@ -5,6 +5,7 @@ by itself, with its default policy: what the team has built on it needs no datab
 """
 
 import argparse
+import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,16 +32,17 @@ class Arguments(argparse.ArgumentParser):
         sys.exit(f"error: {message}")
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return what the command line asks for."""
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return what the command line asks for; what follows ``--`` is for pytest, or for chaos."""
+    own = list(itertools.takewhile(lambda argument: argument != "--", arguments))
     parser = Arguments(prog="make", description="Prove the engine of a project.")
     parser.add_argument("command", choices=["prove", "chaos"])
     parser.add_argument(
         "--project", default="", metavar="PATH", help="in place of a fresh one with the defaults"
     )
     parser.add_argument("--long", action="store_true", help="prove: fuzz and look for leaks longer")
-    parser.add_argument("arguments", nargs="*", help="after --: for pytest, or for chaos")
-    return parser.parse_args(arguments)
+    parser.set_defaults(arguments=arguments[len(own) + 1 :])
+    return parser.parse_args(own)
 
 
 def prove(root: Path, python: Path, options: argparse.Namespace) -> int:
@@ -85,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 def main() -> None:
     """Run; complain in one line."""
     try:
-        sys.exit(run(parse()))
+        sys.exit(run(parse(sys.argv[1:])))
     except Unavailable as failure:
         sys.exit(f"error: {failure}")
     except KeyboardInterrupt:

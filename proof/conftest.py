@@ -1,4 +1,4 @@
-"""Takes the place of a team's `tests/conftest.py` in the copy: it does not know the team's files."""
+"""Takes the place of a team's `tests/conftest.py` in the copy, and needs none of its files."""
 
 import os
 

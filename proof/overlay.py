@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
@@ -43,12 +42,11 @@ NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
-def files(options: set[str]) -> Iterator[Path]:
-    """Yield the files that fit these options, relative to the overlay."""
-    for path in sorted(OVERLAY.rglob("*")):
-        relative = path.relative_to(OVERLAY)
-        if path.is_file() and "__pycache__" not in path.parts and needed(relative) <= options:
-            yield relative
+def files(options: set[str]) -> list[Path]:
+    """Return the files that fit these options, relative to the overlay."""
+    paths = (path for path in OVERLAY.rglob("*.*") if path.suffix in {".md", ".py"})
+    relative = sorted(path.relative_to(OVERLAY) for path in paths)
+    return [path for path in relative if needed(path) <= options]
 
 
 def needed(path: Path) -> set[str]:

@@ -14,6 +14,7 @@ from proof.project import AUTH_MODULES, Answers, Unavailable, answers_of, option
 
 from .checks.code import check_format, check_imports, check_lint, check_types
 from .checks.files import needed_options, template_files
+from .checks.proof import PROVED, WHOLE, proving_tests
 from .combination import COMBINATIONS, DEFAULT, OPTIONS, QUESTIONS, TEMPLATE, Combination, find
 from .conftest import Baker
 from .process import environment, run
@@ -38,6 +39,12 @@ def test_every_file_is_looked_at() -> None:
     everything = {path.relative_to(OVERLAY) for path in OVERLAY.rglob("*.py")}
     laid = {path for name in DIFFERENT for path in files(set(find(name).options))}
     assert everything <= laid
+
+
+def test_every_module_runs_in_the_matrix() -> None:
+    runs = {path for combination in PROVED for path in proving_tests(combination)}
+    assert runs == {TARGET / path for path in files(set(OPTIONS)) if path.match("test_*.py")}
+    assert {module for module in WHOLE if TARGET / module in runs} == set(WHOLE)
 
 
 def test_it_adds_to_the_project_and_replaces_nothing() -> None:

@@ -1,24 +1,38 @@
 """The engine of the project is proved.
 
-Nearly all of the proof is about what lies below authentication. It runs with every combination of
-the other options, but with one kind of authentication; what needs another kind runs with that.
+Nearly all of the proof is about what lies below authentication, so it runs with one kind of
+authentication; what needs another kind runs with that. A module runs with every option, and with no
+more than it needs. Those about the engine as a whole run with every combination of the options.
 """
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from proof.overlay import PLUGIN, TARGET, files, lay_over, needed
-from tests.combination import COMBINATIONS, Combination
+from tests.combination import COMBINATIONS, QUESTIONS, Combination
 from tests.project import Project
 
 from .suite import FULL, run_tests
 
+WHOLE = ("test_fuzz.py", "test_hostile.py", "test_leaks.py", "test_team_code.py")
+"""The modules that are about the engine as a whole."""
+
+AUTH = frozenset(QUESTIONS["auth"])
+EXTRAS = frozenset(name for name, question in QUESTIONS.items() if question is True)
+
 
 def proving_tests(combination: Combination) -> list[Path]:
     """Return the modules of the proof that run with this combination."""
-    auth = str(dict(combination.answers)["auth"])
-    modules = [path for path in files(set(combination.options)) if path.match("test_*.py")]
-    return [TARGET / path for path in modules if auth == FULL or auth in needed(path)]
+    options = set(combination.options)
+    modules = [path for path in files(options) if path.match("test_*.py")]
+    return [TARGET / path for path in modules if _runs(path, options)]
+
+
+def _runs(module: Path, options: set[str]) -> bool:
+    needs = needed(module)
+    if options & AUTH != (needs & AUTH or {FULL}):
+        return False
+    return module.name in WHOLE or options & EXTRAS in (needs & EXTRAS, EXTRAS)
 
 
 PROVED = [combination for combination in COMBINATIONS if proving_tests(combination)]

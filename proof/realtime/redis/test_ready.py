@@ -181,9 +181,9 @@ async def check_end(valkey: Valkey, directory: Path, reason: str) -> None:
 
 @pytest.fixture
 async def restricted(valkey: Valkey, redis: Redis) -> AsyncIterator[Live]:
-    """Run a service as the user that the README recommends, who must meet no refusal."""
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^    (ACL SETUSER .*)$", readme, re.MULTILINE)
+    """Run a service as the user that the documents recommend, who must meet no refusal."""
+    page = (PROJECT / "docs" / "operating.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^    (ACL SETUSER .*)$", page, re.MULTILINE)
     assert line.count("@dangerous") == line.count("-@dangerous") == 1
     await do(valkey, redis, line)
     (user,), (password,), (prefix,) = (
@@ -205,7 +205,7 @@ async def publish(live: Live, data: object, key: str) -> int:
         return (await http.post("/publish", json={"data": data}, headers=headers)).status_code
 
 
-async def test_the_user_in_the_readme_may_do_all_that_is_needed(restricted: Live) -> None:
+async def test_the_user_in_the_documents_may_do_all_that_is_needed(restricted: Live) -> None:
     client = await restricted.connect("alice")
     assert (await client.ask(type="broadcast", data=1))["type"] == "ok"
     assert (await client.ask(type="send", to=client.user, data=1))["type"] == "ok"

@@ -37,7 +37,7 @@ async def test_a_permission_that_a_script_lacks_ends_a_service_that_starts(
     await check_end(valkey, tmp_path, "the user lacks a permission")
 
 
-async def test_the_user_in_the_readme_may_do_all_that_rooms_need(restricted: Live) -> None:
+async def test_the_user_in_the_documents_may_do_all_that_rooms_need(restricted: Live) -> None:
     client = await restricted.connect("alice")
     for command in (
         {"type": "join", "room": "lobby"},

@@ -1,8 +1,8 @@
 """The engine of the project is proved.
 
-Nearly all of the proof is about what lies below authentication, so it runs with one kind of
-authentication; what needs another kind runs with that. A module runs with every option, and with no
-more than it needs. Those about the engine as a whole run with every combination of the options.
+A module of the proof runs with every option, and with no more than it needs. Those about the engine
+as a whole run with every combination of the options. Nearly all are about what lies below
+authentication, so they run with one kind of it; those about another kind, or all, run with that.
 """
 
 from pathlib import Path
@@ -17,6 +17,9 @@ from .suite import FULL, run_tests
 WHOLE = ("test_fuzz.py", "test_hostile.py", "test_leaks.py", "test_team_code.py")
 """The modules that are about the engine as a whole."""
 
+CREDENTIALS = ("test_privacy.py",)
+"""The modules that are about credentials of any kind."""
+
 AUTH = frozenset(QUESTIONS["auth"])
 EXTRAS = frozenset(name for name, question in QUESTIONS.items() if question is True)
 
@@ -30,7 +33,7 @@ def proving_tests(combination: Combination) -> list[Path]:
 
 def _runs(module: Path, options: set[str]) -> bool:
     needs = needed(module)
-    if options & AUTH != (needs & AUTH or {FULL}):
+    if module.name not in CREDENTIALS and options & AUTH != (needs & AUTH or {FULL}):
         return False
     return module.name in WHOLE or options & EXTRAS in (needs & EXTRAS, EXTRAS)
 

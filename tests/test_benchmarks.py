@@ -575,7 +575,7 @@ def test_a_project_is_asked_what_it_can_answer(
     assert environment.project == project
     assert "redis" in asked
     assert not asked & {"room", "fairness", "redis-room", "redis-busy-1000"}
-    answers = {"auth": "jwt", "rooms": True, "redis": False}
+    answers: dict[str, str | bool] = {"auth": "jwt", "rooms": True, "redis": False}
     left_out = {each.name for each in SCENARIOS if not fits(each, answers)}
     assert left_out == {each.name for each in SCENARIOS if each.redis}
 

@@ -19,6 +19,7 @@ Check = Callable[[Project], None]
 # The longest come first, so that at the end no worker waits for another.
 CHECKS: dict[str, Check] = {
     "suite": check_suite,
+    "docs": check_docs,
     "types": check_types,
     "service": check_service,
     "imports": check_imports,
@@ -27,7 +28,6 @@ CHECKS: dict[str, Check] = {
     "traces": check_traces,
     "text": check_text,
     "data": check_data,
-    "docs": check_docs,
     "jinja": check_jinja,
     "files": check_files,
     "context": check_context,

@@ -155,6 +155,11 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         changing("docs/operating.md", r"`ws_connections`", "`connections`"),
         r"docs/operating.md: no table has the metrics \['ws_connections'\]",
     ),
+    "an event that nothing logs": (
+        "docs",
+        changing("docs/operating.md", "`slow consumer`", "`slow reader`"),
+        "docs/operating.md: no line of the log says slow reader",
+    ),
     "a link to nothing": (
         "docs",
         adding("README.md", "[x](docs/x.md)\n"),

@@ -60,6 +60,7 @@ def check_docs(project: Project) -> None:
     check_complete(project)
     check_links(project)
     check_lengths(project)
+    check_log(project)
     check_frames(project)
     check_exchanges(project)
     if project.combination == representative(project.combination):
@@ -191,6 +192,14 @@ def check_exchanges(project: Project) -> None:
                 Exchange(service, block).play()
         check_shell(project, service)
         check_metrics(project, service)
+
+
+def check_log(project: Project) -> None:
+    """Find each event of the table of log lines in the code: words between quotes."""
+    code = "".join(project.read(path) for path in project.files() if path.match("*.py"))
+    for cells in tables(project, OPERATING):
+        for event in re.findall(r"`([a-z]+(?: [a-z]+)+)`", cells[0]):
+            assert f'"{event}"' in code, f"{OPERATING}: no line of the log says {event}"
 
 
 def check_metrics(project: Project, service: Service) -> None:

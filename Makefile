@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+PROJECT ?=
 
 VENV_PYTHON := .venv/bin/python
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -14,7 +15,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV
 # uv does not read pip's setting.
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 
-.PHONY: help demo test bench lint lock clean
+.PHONY: help demo test prove chaos bench lint lock clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -27,12 +28,18 @@ demo: .venv/ready ## make a project with the default answers in demo/, and serve
 test: .venv/ready ## run the tests; ARGS='-k "jwt and not redis"' picks some
 	$(VENV_PYTHON) -m pytest --numprocesses auto --maxschedchunk 1 $(ARGS)
 
-bench: .venv/ready ## measure the service beside others; ARGS=--full more of them, --only=echo less
-	$(VENV_PYTHON) -m benchmarks $(ARGS)
+prove: .venv/ready ## prove the engine of PROJECT=path; ARGS="-k fuzz" picks, LONG=1 takes hours
+	@$(VENV_PYTHON) -m proof prove --project "$(PROJECT)" $(if $(LONG),--long) -- $(ARGS)
+
+chaos: .venv/ready ## break Redis, nodes and connections of PROJECT=path; ARGS="--seconds 9 --seed 7"
+	@$(VENV_PYTHON) -m proof chaos --project "$(PROJECT)" -- $(ARGS)
+
+bench: .venv/ready ## measure PROJECT=path beside other servers; ARGS=--full more, --only=echo less
+	@$(VENV_PYTHON) -m benchmarks --project "$(PROJECT)" $(ARGS)
 
 lint: .venv/ready ## check format, style and types of the template's own code
-	$(VENV_PYTHON) -m ruff format --check benchmarks hooks scripts tests
-	$(VENV_PYTHON) -m ruff check benchmarks hooks scripts tests
+	$(VENV_PYTHON) -m ruff format --check benchmarks hooks proof scripts tests
+	$(VENV_PYTHON) -m ruff check benchmarks hooks proof scripts tests
 	$(VENV_PYTHON) -m mypy
 
 lock: .venv/ready ## pin what both pyproject.toml ask for; ARGS=--upgrade takes the newest; needs uv

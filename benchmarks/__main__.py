@@ -1,7 +1,8 @@
 """Measure the service beside other servers: ``python -m benchmarks``.
 
 Prints a table for each scenario and writes ``.bench/benchmarks.md`` with its plots, or
-``docs/benchmarks.md`` if a full run is told to publish. A run of some scenarios only prints.
+``docs/benchmarks.md`` if a full run is told to publish. A run of some scenarios, or of a team's
+project, only prints. The service is the engine by itself, with its default policy.
 """
 
 import argparse
@@ -14,18 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from proof.project import Unavailable, answers_of
 from tests.combination import TEMPLATE
 
-from . import plot, report
+from . import environment, plot, report
 from .compiler import LIBRARY, compiled
-from .environment import Unavailable
 from .load import SOURCE
 from .machine import machine, pinning, versions
 from .measurements import FULL, QUICK
 from .processes import Failed, choose_cores
 from .results import Outcome
 from .rounds import Bench
-from .scenarios import SCENARIOS, Scenario
+from .scenarios import SCENARIOS, Scenario, fits
 
 DOCS = TEMPLATE / "docs"
 UNPUBLISHED = TEMPLATE / ".bench"
@@ -68,9 +69,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--publish", action="store_true", help="with --full: write docs/, which is in the README"
     )
+    parser.add_argument(
+        "--project", default="", metavar="PATH", help="in place of a fresh one with the defaults"
+    )
     options = parser.parse_args(arguments)
     if options.publish and not (options.full and options.only == list(SCENARIOS)):
         parser.error("--publish needs --full and every scenario")
+    if options.publish and options.project:
+        parser.error("--publish is for a fresh project with the defaults")
     return options
 
 
@@ -85,7 +91,10 @@ def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        bench = Bench(options.only, FULL if options.full else QUICK, choose_cores())
+        scenarios = options.only
+        if options.project:
+            scenarios = chosen_project(Path(options.project).absolute(), scenarios)
+        bench = Bench(scenarios, FULL if options.full else QUICK, choose_cores())
         run(bench, DOCS if options.publish else UNPUBLISHED)
     except Failed as failure:
         sys.exit(f"error: the service {failure}")
@@ -93,6 +102,21 @@ def main() -> None:
         sys.exit(f"error: {failure}")
     except KeyboardInterrupt:
         sys.exit("error: stopped")
+
+
+def chosen_project(project: Path, scenarios: list[Scenario]) -> list[Scenario]:
+    """Measure this project, and return the scenarios that it can be asked.
+
+    Raises:
+        Unavailable: its clients need credentials that the benchmark does not have.
+
+    """
+    answers = answers_of(project)
+    if answers["auth"] != "jwt":
+        message = f"the benchmark signs tokens, and {project} takes {answers['auth']}, not jwt"
+        raise Unavailable(message)
+    environment.project = project
+    return [scenario for scenario in scenarios if fits(scenario, answers)]
 
 
 def run(bench: Bench, directory: Path) -> None:
@@ -113,7 +137,7 @@ def run(bench: Bench, directory: Path) -> None:
         outcomes.append(bench.run(scenario))
         bench.progress.clear()
         print(report.text(outcomes[-1]), end="\n\n", flush=True)
-    if len(bench.scenarios) == len(SCENARIOS):
+    if len(bench.scenarios) == len(SCENARIOS) and environment.project is None:
         write(bench, outcomes, time.monotonic() - begin, directory)
 
 

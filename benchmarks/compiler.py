@@ -7,9 +7,10 @@ import shlex
 import shutil
 from pathlib import Path
 
+from proof.project import Unavailable
 from tests.process import environment, run
 
-from .environment import CACHE, COMPILER_LOCK, Unavailable, lock_python
+from .environment import CACHE, COMPILER_LOCK, lock_python
 
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra")
 LIBRARY = ("-shared", "-fPIC")

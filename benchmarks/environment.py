@@ -3,12 +3,12 @@
 import functools
 import hashlib
 import shutil
-import sys
 from pathlib import Path
 
+from proof.project import Unavailable, bake_default, copy_project, python_of
 from tests.combination import TEMPLATE
-from tests.process import environment, run
-from tests.venv import LOCK, lock_bin
+from tests.process import run
+from tests.venv import lock_bin
 
 CACHE = TEMPLATE / ".cache" / "bench"
 PEERS = Path(__file__).parent / "peers"
@@ -16,32 +16,24 @@ PEERS = Path(__file__).parent / "peers"
 COMPILER_LOCK = TEMPLATE / "requirements-bench.lock"
 PEERS_LOCK = TEMPLATE / "requirements-bench-full.lock"
 
-
-class Unavailable(Exception):
-    """Something cannot be had on this machine; the message says what is missing."""
+project: Path | None = None
+"""The project that is measured; None for a fresh one with the default answers."""
 
 
 @functools.cache
 def service() -> Path:
-    """Return the project that is measured: baked with the default answers, every option on.
+    """Return a copy of the project that is measured.
 
     Raises:
         Unavailable: it cannot be baked.
 
     """
     directory = CACHE / "service"
+    if project is None:
+        return bake_default(directory)
     shutil.rmtree(directory, ignore_errors=True)
-    (directory / "tmp").mkdir(parents=True)
-    output = directory / "output"
-    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config"]
-    # Cookiecutter leaves each rendered hook behind.
-    env = environment(TMPDIR=str(directory / "tmp"))
-    done = run([*command, "--output-dir", output, TEMPLATE], directory, env=env)
-    if done.returncode != 0:
-        message = f"the template cannot be rendered:\n{done.stderr}"
-        raise Unavailable(message)
-    [project] = output.iterdir()
-    return project
+    copy_project(project, directory / "output")
+    return directory / "output"
 
 
 def service_python() -> Path:
@@ -51,7 +43,7 @@ def service_python() -> Path:
         Unavailable: it cannot be installed.
 
     """
-    return _python(service() / "Makefile", service() / LOCK)
+    return python_of(service())
 
 
 def lock_python(lock: Path) -> Path:
@@ -61,13 +53,8 @@ def lock_python(lock: Path) -> Path:
         Unavailable: it cannot be installed.
 
     """
-    return _python(TEMPLATE / "Makefile", lock)
-
-
-@functools.cache
-def _python(makefile: Path, lock: Path) -> Path:
     try:
-        return lock_bin(makefile, lock) / "python"
+        return lock_bin(TEMPLATE / "Makefile", lock) / "python"
     except AssertionError as failure:
         raise Unavailable(str(failure)) from failure
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from proof.project import Unavailable
 from tests.process import run
 
 from .compiler import compiler
-from .environment import CACHE, Unavailable, valkey_server
+from .environment import CACHE, valkey_server
 from .processes import Cores
 from .servers import Server
 

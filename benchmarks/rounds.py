@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 
-from .environment import Unavailable
+from proof.project import Unavailable
+
 from .measurements import Effort, Subject, Trial
 from .processes import Cores, Failed
 from .progress import Progress

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from proof.project import Answers
+
 from .measurements import (
     BUSY,
     CONNECTS,
@@ -65,6 +67,12 @@ class Scenario:
     """Whether each measurement needs new processes."""
     redis: bool = False
     plotted: bool = True
+
+
+def fits(scenario: Scenario, answers: Answers) -> bool:
+    """Return whether a project with these answers can be asked."""
+    rooms = {SERVICE_ROOM, SERVICE_FLOOD}.intersection(each.dialect for each in scenario.subjects)
+    return bool((answers["rooms"] or not rooms) and (answers["redis"] or not scenario.redis))
 
 
 def _subjects(*servers: Server) -> tuple[Subject, ...]:

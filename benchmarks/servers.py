@@ -103,7 +103,7 @@ def _base64(data: bytes) -> bytes:
 
 def _service() -> Program:
     return Program(
-        (str(service_python()), "-m", "app"),
+        (str(service_python()), "-m", "tests.realtime.engine"),
         service(),
         environment(
             PORT="0",

@@ -13,7 +13,7 @@ from pytest_cookies.plugin import Cookies
 from .combination import TEMPLATE, Combination
 
 PROJECT_DIRECTORY = "{{cookiecutter.project_slug}}"
-WORKING_FILES = ("__pycache__", ".venv", ".env", ".bench.json", ".*_cache", ".hypothesis")
+WORKING_FILES = ("__pycache__", ".venv", ".env", ".*_cache", ".hypothesis")
 
 
 @dataclass(frozen=True)

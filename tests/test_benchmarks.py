@@ -19,7 +19,6 @@ from markdown_it import MarkdownIt
 
 from benchmarks import __main__, compiler, environment, processes
 from benchmarks.__main__ import parse
-from benchmarks.environment import Unavailable
 from benchmarks.measurements import FULL, QUICK, Subject, Trial
 from benchmarks.plot import DARK, LIGHT, plots, rounded, shortened, svg
 from benchmarks.processes import (
@@ -35,10 +34,12 @@ from benchmarks.progress import Progress
 from benchmarks.report import Report, markdown, text, times
 from benchmarks.results import Metric, Outcome, Row, Sample, Target
 from benchmarks.rounds import Bench
-from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.scenarios import SCENARIOS, Scenario, fits
 from benchmarks.servers import Server, authorization
+from proof.project import Unavailable
 
-from .combination import TEMPLATE
+from .combination import TEMPLATE, find
+from .conftest import Baker
 from .process import environment as clean_environment
 from .process import run
 
@@ -563,3 +564,43 @@ def test_what_proc_does_not_tell_is_missing(
     assert memory_bytes([os.getpid()]) is None
     spent = Meter([os.getpid()], core=0).read()
     assert (spent.cpu_s, spent.foreign) == (None, None)
+
+
+def test_a_project_is_asked_what_it_can_answer(
+    baked: Baker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "project", None)
+    project = baked(find("jwt-redis")).root
+    asked = {each.name for each in __main__.chosen_project(project, list(SCENARIOS))}
+    assert environment.project == project
+    assert "redis" in asked
+    assert not asked & {"room", "fairness", "redis-room", "redis-busy-1000"}
+    answers: dict[str, str | bool] = {"auth": "jwt", "rooms": True, "redis": False}
+    left_out = {each.name for each in SCENARIOS if not fits(each, answers)}
+    assert left_out == {each.name for each in SCENARIOS if each.redis}
+
+
+def test_a_project_with_other_credentials_is_refused(baked: Baker) -> None:
+    with pytest.raises(Unavailable, match="takes ticket, not jwt"):
+        __main__.chosen_project(baked(find("ticket")).root, list(SCENARIOS))
+
+
+def test_a_given_project_is_not_published() -> None:
+    with pytest.raises(SystemExit, match="--publish is for a fresh project"):
+        parse(["--full", "--publish", "--project", "../my-service"])
+
+
+def test_a_given_project_is_copied(
+    baked: Baker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    project = baked(find("jwt")).copy(tmp_path / "my-service")
+    project.write(".env", "PORT=1\n")
+    monkeypatch.setattr(environment, "CACHE", tmp_path)
+    monkeypatch.setattr(environment, "project", project.root)
+    environment.service.cache_clear()
+    try:
+        copy = environment.service()
+        assert (copy / "app" / "realtime").is_dir()
+        assert not (copy / ".env").exists()
+    finally:
+        environment.service.cache_clear()

@@ -13,8 +13,8 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from benchmarks.compiler import LIBRARY, compiled
-from benchmarks.environment import Unavailable
 from benchmarks.load import SOURCE, Dialect, Expect, Load, Send, payload, quantile_ms
+from proof.project import Unavailable
 
 from .faulty_server import Handler, echo, room, running
 

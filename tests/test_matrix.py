@@ -12,10 +12,20 @@ import pytest
 import yaml
 
 from .checks import CHECKS
+from .checks.proof import PROVED, check_proof
 from .combination import CHOICES, COMBINATIONS, DEFAULT, OPTIONS, QUESTIONS, TEMPLATE, Combination
 from .conftest import Baker
 from .process import check_output, environment
 from .venv import package_bin, venv_bin
+
+
+# The longest come first, so that at the end no worker waits for another.
+@pytest.mark.parametrize("combination", PROVED, ids=lambda combination: combination.id)
+def test_proof(
+    combination: Combination, baked: Baker, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("check", "proof")
+    check_proof(baked(combination))
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: combination.id)

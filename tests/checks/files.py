@@ -18,23 +18,14 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/realtime/redis/presence.py": {"rooms", "redis"},
     "app/realtime/redis/roster.py": {"rooms", "redis"},
     "app/realtime/redis/tickets.py": {"ticket", "redis"},
-    "tests/realtime/auth/issuer.py": {"jwt"},
     "tests/realtime/auth/test_guest.py": {"none"},
-    "tests/realtime/auth/test_jwks.py": {"jwt"},
     "tests/realtime/http/test_login.py": {"session"},
-    "tests/realtime/redis/test_feed.py": {"rooms", "redis"},
-    "tests/realtime/redis/test_history.py": {"rooms", "redis"},
-    "tests/realtime/redis/test_presence.py": {"rooms", "redis"},
-    "tests/realtime/redis/test_presence_model.py": {"rooms", "redis"},
     "tests/realtime/redis/test_tickets.py": {"ticket", "redis"},
-    "tests/realtime/test_chaos.py": {"rooms", "redis"},
 }
 
 
 def needed_options(path: Path) -> set[str]:
     """Return the options that a file of the template belongs to."""
-    if "chaos" in path.parts:
-        return {"rooms", "redis"}
     words = "_".join(["", *path.with_suffix("").parts, ""])
     return EXCEPTIONS.get(path.as_posix()) or {
         option for option in OPTIONS if f"_{option}_" in words

@@ -1,11 +1,12 @@
 """The project's own tests pass, all of them.
 
-Some are about what lies below authentication: the process, HTTP, frames, Redis and what may happen
-to it. These run with every combination of the other options, but with one kind of authentication.
+Some are about what lies below authentication: the process, frames, Redis and what may happen to it.
+These run with every combination of the other options, but with one kind of authentication.
 """
 
 import subprocess
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,16 +17,9 @@ from tests.venv import venv_bin
 FULL = "jwt"
 
 BELOW_AUTHENTICATION = (
-    "test_autobahn.py",
-    "test_bench.py",
-    "test_chaos.py",
-    "test_frame.py",
-    "test_fuzz.py",
-    "test_http_uvicorn.py",
-    "test_leaks.py",
-    "test_server.py",
-    "test_wire*.py",
-    "test_[!a]*_redis.py",
+    "tests/realtime/redis/test_[!t]*.py",
+    "tests/realtime/server/*",
+    "tests/realtime/wire/*",
 )
 
 TIMEOUT_S = 600
@@ -33,16 +27,22 @@ TIMEOUT_S = 600
 
 def check_suite(project: Project) -> None:
     """Run the tests in a copy; none may fail or be skipped."""
+    full = FULL in project.combination.options
     with TemporaryDirectory() as directory:
         copy = project.copy(Path(directory, "project"))
+        run_tests(copy, [] if full else [f"--ignore-glob={name}" for name in BELOW_AUTHENTICATION])
+
+
+def run_tests(project: Project, arguments: Sequence[str | Path]) -> None:
+    """Run tests of a project that may be changed; none may fail or be skipped."""
+    with TemporaryDirectory() as directory:
         report = Path(directory, "report.xml")
         command: list[str | Path] = [
             *(venv_bin(project) / "python", "-m", "pytest", "--quiet", f"--junitxml={report}"),
+            *arguments,
         ]
-        if FULL not in project.combination.options:
-            command += [f"--ignore-glob=tests/{name}" for name in BELOW_AUTHENTICATION]
         try:
-            done = run(command, copy.root, timeout_s=TIMEOUT_S)
+            done = run(command, project.root, timeout_s=TIMEOUT_S)
         except subprocess.TimeoutExpired as late:
             printed = (late.stdout or b"") + (late.stderr or b"")
             msg = f"its tests do not end:\n{printed.decode(errors='replace')}"

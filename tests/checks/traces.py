@@ -9,9 +9,9 @@ from tests.project import Project
 
 # Words of each option in code, configuration, lock files and prose; case does not matter.
 WORDS: dict[str, str] = {
-    "rooms": r"room|presence|not_joined|chaos",
+    "rooms": r"room|presence|not_joined",
     "heartbeat": r"heartbeat|no_pong|\b4012\b",
-    "redis": r"redis|valkey|caddy|chaos|sentinel|cluster",
+    "redis": r"redis|valkey|caddy|sentinel|cluster",
     "jwt": r"jwt|jwks|jws|\bbearer\.",
     "ticket": r"ticket",
     "session": r"session_|_session|sessionmiddleware|itsdangerous|(signed|session) cookie",

@@ -15,6 +15,9 @@ from dev.connect import ConnectOptions
 DEADLINE_S = 5.0
 """No longer than the service waits for clients by default: a limit that a test sets must hold."""
 
+START_S = 20.0
+"""How long a process may take to start."""
+
 Frame = dict[str, Any]
 
 

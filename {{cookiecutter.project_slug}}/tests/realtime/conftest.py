@@ -1,14 +1,12 @@
 """What the engine's tests share: a service with default settings, and a check for leftovers."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
 
 from app.realtime import RealtimeSettings
 
-from .hostile import MARK, numbers, results
 from .live import Live, leftovers, run_service, wait_until
 
 
@@ -51,27 +49,3 @@ async def nothing_is_left(anyio_backend: object) -> AsyncIterator[None]:
         task.uncancel()
     await wait_until(lambda: leftovers() <= before)
     assert not spoiled
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Have the report tell which hostile cases the test is about."""
-    item.user_properties += [(MARK, number) for number in numbers(item)]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what became of each hostile case."""
-    reports = [
-        report
-        for category in ("passed", "failed", "skipped", "error")
-        for report in terminalreporter.getreports(category)
-        if isinstance(report, pytest.TestReport)
-    ]
-    words = Counter[str]()
-    for word, case in results(reports):
-        if not words:
-            terminalreporter.section("hostile cases, see tests/hostile.md")
-        words[word] += 1
-        if terminalreporter.verbosity >= 0 or word == "failed":
-            terminalreporter.line(f"{case.number:2} {word:7} {case.comes}: {case.done}")
-    if words:
-        terminalreporter.line(", ".join(f"{number} {word}" for word, number in words.items()))

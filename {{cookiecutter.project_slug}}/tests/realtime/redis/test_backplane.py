@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import structlog
@@ -24,7 +25,6 @@ from ..client import DEADLINE_S
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
 from ..server.test_process import next_line, run_process
 from ..test_settings import complaint
-from .proxy import Proxy
 from .valkey import Valkey, run_valkey
 
 CHANNEL = Channel("channel-a")
@@ -43,7 +43,15 @@ async def valkey() -> AsyncIterator[Valkey]:
         yield valkey
 
 
-def settings_for(server: Valkey | Proxy | str, **overrides: object) -> RealtimeSettings:
+class Reachable(Protocol):
+    """A server, or a way to one."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+
+
+def settings_for(server: Reachable | str, **overrides: object) -> RealtimeSettings:
     """Return settings under which failures are noticed soon."""
     url = server if isinstance(server, str) else server.url
     values = {
@@ -282,7 +290,7 @@ async def test_clients_hear_of_an_outage_and_of_its_end(valkey: Valkey) -> None:
 
 @contextlib.asynccontextmanager
 async def two_nodes(
-    valkey: Valkey, proxy: Proxy | None = None, **overrides: object
+    valkey: Valkey, proxy: Reachable | None = None, **overrides: object
 ) -> AsyncIterator[tuple[Live, Live]]:
     """Run two nodes, of which the first may reach the server through a proxy only."""
     settings = settings_for(valkey, **overrides)

@@ -1,7 +1,6 @@
 """A ticket bought from one node admits to any other, once."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -9,7 +8,6 @@ from redis.asyncio import Redis
 from ..auth.test_ticket import buy, is_refused, presenting, try_ticket
 from ..live import run_service, wait_until
 from .test_backplane import settings_for
-from .test_ready import check_end, do
 from .valkey import run_valkey
 
 
@@ -49,9 +47,3 @@ async def test_without_the_server_clients_are_told_to_try_again() -> None:
             client = await live.connect_with(presenting(live, ticket), welcomed=False)
             assert (await client.closed())[0] == 1013
             assert (await live.post("/tickets", {"user": "alice"})).status_code == 503
-
-
-async def test_without_the_permission_to_take_tickets_a_service_ends(tmp_path: Path) -> None:
-    async with run_valkey() as valkey, Redis.from_url(valkey.url) as redis:
-        await do(valkey, redis, "ACL SETUSER default -getdel")
-        await check_end(valkey, tmp_path, "the user lacks a permission")

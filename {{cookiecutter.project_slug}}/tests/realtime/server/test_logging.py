@@ -15,10 +15,9 @@ import structlog
 from app.realtime.server import log_limit
 from app.realtime.server.log_limit import MAX_EVENTS, MAX_TEXT
 from app.realtime.server.logging import configure_logging
-from bench.processes import START_S
 from dev import fresh_secrets
 
-from ..client import DEADLINE_S
+from ..client import DEADLINE_S, START_S
 from ..limits.test_conduct import Clock
 from ..live import make_settings
 from ..raw_client import raw_connection

@@ -1,0 +1,98 @@
+"""Prove the engine of a project: ``python -m proof prove`` or ``chaos``, with ``--help``.
+
+Both work on a copy of the project, with the packages that its lock file pins. They run the engine
+by itself, with its default policy: what the team has built on it needs no database here.
+"""
+
+import argparse
+import itertools
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NoReturn
+
+from tests.combination import TEMPLATE
+from tests.process import environment
+
+from .overlay import PLUGIN, TARGET, lay_over
+from .project import Unavailable, answers_of, bake_default, copy_project, options_of, python_of
+
+CACHE = TEMPLATE / ".cache" / "proof"
+
+LONG = {"FUZZ_EXAMPLES": "10000", "LEAK_CYCLES": "10000"}
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was wrong."""
+        sys.exit(f"error: {message}")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return what the command line asks for; what follows ``--`` is for pytest, or for chaos."""
+    own = list(itertools.takewhile(lambda argument: argument != "--", arguments))
+    parser = Arguments(prog="make", description="Prove the engine of a project.")
+    parser.add_argument("command", choices=["prove", "chaos"])
+    parser.add_argument(
+        "--project", default="", metavar="PATH", help="in place of a fresh one with the defaults"
+    )
+    parser.add_argument("--long", action="store_true", help="prove: fuzz and look for leaks longer")
+    parser.set_defaults(arguments=arguments[len(own) + 1 :])
+    return parser.parse_args(own)
+
+
+def prove(root: Path, python: Path, options: argparse.Namespace) -> int:
+    """Run the engine's tests and the proof; return the exit status."""
+    command = [str(python), "-m", "pytest", "-p", PLUGIN, "--numprocesses", "auto"]
+    if options.long:
+        command += ["--override-ini", "faulthandler_timeout=0"]
+    env = environment(**LONG if options.long else {})
+    return subprocess.call([*command, *options.arguments, str(TARGET)], cwd=root, env=env)
+
+
+def chaos(root: Path, python: Path, options: argparse.Namespace) -> int:
+    """Kill, freeze and restart Redis and nodes; return the exit status."""
+    command = [python, "-m", ".".join([*TARGET.parts, "chaos"]), *options.arguments]
+    return subprocess.call(command, cwd=root, env=environment())
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prove a copy of the project; return the exit status.
+
+    Raises:
+        Unavailable: there is none, or not one that has what the command needs.
+
+    """
+    project = Path(options.project).absolute() if options.project else bake_default(CACHE)
+    chosen = options_of(answers_of(project))
+    if options.command == "chaos" and not chosen >= {"rooms", "redis"}:
+        message = f"{project} has no rooms or no Redis, and chaos counts what rooms deliver"
+        raise Unavailable(message)
+    python = python_of(project)
+    with TemporaryDirectory() as directory:
+        root = Path(directory, "project")
+        copy_project(project, root)
+        lay_over(root)
+        status = (prove if options.command == "prove" else chaos)(root, python, options)
+    if options.command == "prove":
+        words = "is proved" if status == 0 else "IS NOT PROVED: see above"
+        print(f"The engine of {project.name} ({', '.join(sorted(chosen))}) {words}.")
+    return status
+
+
+def main() -> None:
+    """Run; complain in one line."""
+    try:
+        sys.exit(run(parse(sys.argv[1:])))
+    except Unavailable as failure:
+        sys.exit(f"error: {failure}")
+    except KeyboardInterrupt:
+        sys.exit("error: stopped")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Lays the proof over a copy of a project: what fits its options, rendered for them."""
+
+import json
+import shutil
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from tests.combination import TEMPLATE
+
+from .project import Answers, answers_of, options_of
+
+OVERLAY = Path(__file__).parent / "realtime"
+TARGET = Path("tests", "realtime")
+
+PLUGIN = "tests.realtime.hostile"
+"""Ends a run of pytest with what became of each hostile case."""
+
+JINJA = Environment(
+    **json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["_jinja2_env_vars"],
+    keep_trailing_newline=True,
+    undefined=StrictUndefined,
+    autoescape=False,  # noqa: S701 - no HTML here
+)
+
+# Each file, and each directory with all that is in it, needs all the options before it.
+NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("redis",): ("redis",),
+    ("rooms", "redis"): (
+        "chaos",
+        "redis/test_cluster_rooms.py",
+        "redis/test_faults_rooms.py",
+        "redis/test_feed.py",
+        "redis/test_history.py",
+        "redis/test_presence.py",
+        "redis/test_presence_model.py",
+        "redis/test_ready_rooms.py",
+        "test_chaos.py",
+    ),
+    ("jwt",): ("auth",),
+    ("ticket", "redis"): ("redis/test_ready_tickets.py",),
+}
+
+
+def files(options: set[str]) -> list[Path]:
+    """Return the files that fit these options, relative to the overlay."""
+    paths = (path for path in OVERLAY.rglob("*.*") if path.suffix in {".md", ".py"})
+    relative = sorted(path.relative_to(OVERLAY) for path in paths)
+    return [path for path in relative if needed(path) <= options]
+
+
+def needed(path: Path) -> set[str]:
+    """Return the options without which a file of the overlay is of no use."""
+    names = {path.as_posix(), *(parent.as_posix() for parent in path.parents)}
+    return {option for options, paths in NEEDS.items() if names & set(paths) for option in options}
+
+
+def render(path: Path, answers: Answers) -> str:
+    """Return what these answers make of a file's text, as Cookiecutter would."""
+    text = (OVERLAY / path).read_text(encoding="utf-8")
+    return JINJA.from_string(text).render(cookiecutter=answers)
+
+
+def lay_over(project: Path) -> list[Path]:
+    """Put the proof into a copy of a project, without the team's fixtures; return its new files.
+
+    Raises:
+        Unavailable: it was not made from the template.
+
+    """
+    answers = answers_of(project)
+    shutil.copy(Path(__file__).with_name("conftest.py"), project / TARGET.parent)
+    laid = []
+    for relative in files(options_of(answers)):
+        target = TARGET / relative
+        (project / target).parent.mkdir(parents=True, exist_ok=True)
+        text = render(relative, answers)
+        (project / target).write_text(text, encoding="utf-8", newline="\n")
+        laid.append(target)
+    return laid

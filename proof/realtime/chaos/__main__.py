@@ -1,0 +1,120 @@
+"""Do the faults and count what came of them: ``--help``."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from shutil import get_terminal_size
+from tempfile import TemporaryDirectory
+
+from app.realtime import RealtimeSettings
+
+from ..processes import Failure
+from .ledger import Totals
+from .trial import Trial
+
+
+def integer(least: int, most: int) -> Callable[[str], int]:
+    """Return what reads a number in these limits."""
+
+    def read(text: str) -> int:
+        if text.isdecimal() and least <= int(text) <= most:
+            return int(text)
+        msg = f"{text!r} is no whole number from {least} to {most}"
+        raise ArgumentTypeError(msg)
+
+    return read
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Return what to do; exit with one line if that cannot be told."""
+    parser = ArgumentParser(prog="chaos", usage=SUPPRESS)
+    parser.add_argument(
+        "--seconds", type=integer(1, 600), default=60, metavar="S", help="how long, 1 to 600"
+    )
+    parser.add_argument(
+        "--clients", type=integer(2, 200), default=20, metavar="N", help="how many, 2 to 200"
+    )
+    parser.add_argument(
+        "--seed",
+        type=integer(0, 999_999),
+        default=random.randrange(1_000_000),
+        metavar="N",
+        help="what decides which faults there are, as an earlier run has printed it",
+    )
+    return parser.parse_args(arguments)
+
+
+def show(progress: str) -> None:
+    """Replace the last line on a terminal."""
+    if sys.stderr.isatty():
+        width = get_terminal_size().columns - 1
+        print(f"\r\033[K{progress[:width]}", end="", file=sys.stderr, flush=True)
+
+
+def table(totals: Totals, faults: Mapping[str, int]) -> Iterator[str]:
+    """Yield the lines that tell what was done, and what came of it."""
+    for fault, count in sorted(faults.items()):
+        yield f"{fault:37}{count:10,}"
+    yield ""
+    for label, count, meaning in (
+        ("sent", totals.sent, "messages, each acknowledged with its offset"),
+        ("not acknowledged", totals.unsure, "messages, which may arrive or not, but once"),
+        ("received live", totals.live, "of the sent, counted for each member"),
+        ("recovered through history", totals.recovered, "replayed to a member that came back"),
+        ("announced as gaps", totals.announced, "missing, and the member was told so"),
+        ("misplaced", totals.misplaced, "out of order, or at two offsets; must be 0"),
+        ("duplicated", totals.doubled, "must be 0"),
+        ("silently lost", totals.lost, "must be 0"),
+    ):
+        yield f"{label:37}{count:10,}  {meaning}"
+
+
+async def run(options: Namespace) -> Totals:
+    """Run a trial and print its table.
+
+    Raises:
+        Failure: there was no trial, for one reason or another.
+
+    """
+    print(f"{options.clients} clients, {options.seconds} seconds, seed {options.seed}", flush=True)
+    with TemporaryDirectory() as directory:
+        trial = Trial(
+            Path(directory),
+            clients=options.clients,
+            seconds=options.seconds,
+            seed=options.seed,
+        )
+        running = asyncio.create_task(trial.run(show))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+        await running
+    show("")
+    totals = trial.ledger.totals()
+    print("\n".join(table(totals, trial.faults)))
+    return totals
+
+
+def main() -> None:
+    """Prepare this process and run; complain in one line."""
+    options = parse(sys.argv[1:])
+    for name in RealtimeSettings.model_fields:
+        os.environ.pop(name.upper(), None)  # which may be set for another service
+    try:
+        totals = asyncio.run(run(options))
+    except Failure as failure:
+        show("")
+        sys.exit(f"error: {failure}")
+    except asyncio.CancelledError:
+        show("")
+        sys.exit("interrupted")
+    if not totals.is_right:
+        sys.exit("error: the service has broken its promise")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""A real cluster: messages cross nodes in each shard, and survive what happens to a primary."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+import pytest
+
+from app.realtime.backplane import Backplane, Channel, Subscription
+from app.realtime.delivery import Flusher
+from app.realtime.errors import Misconfigured, Unavailable
+from app.realtime.idempotency import Claims
+from app.realtime.metrics import Metrics
+from app.realtime.redis.backplane import RedisBackplane
+from app.realtime.redis.claims import RedisClaims
+from app.realtime.redis.client import make_client
+from app.realtime.redis_settings import server_urls
+
+from ..backplane_contract import BackplaneContract, Inbox, numbered
+from ..client import DEADLINE_S
+from ..idempotency_contract import ClaimsContract
+from ..live import make_settings, wait_until, wait_until_async
+from .proxy import run_proxy
+from .test_backplane import run_node as run_any_node
+from .valkey import run_valkey
+from .valkey_cluster import Cluster, Server, run_cluster
+
+pytestmark = pytest.mark.slow
+
+CHANNELS = [Channel(f"channel-{number}") for number in range(20)]
+
+
+@pytest.fixture(scope="module")
+async def cluster() -> AsyncIterator[Cluster]:
+    async with run_cluster() as cluster:
+        yield cluster
+
+
+def run_node(
+    cluster: Cluster, **overrides: object
+) -> AbstractAsyncContextManager[tuple[RedisBackplane, list[str]]]:
+    """Run a backplane; also yield a list that grows by one for each gap it tells of."""
+    return run_any_node(cluster.url, redis_cluster=True, **overrides)
+
+
+class TestClusterBackplane(BackplaneContract):
+    """Two nodes that know each other through a cluster alone."""
+
+    @pytest.fixture
+    async def backplane(self, cluster: Cluster) -> AsyncIterator[Backplane]:
+        """Run one node."""
+        async with run_node(cluster) as (node, _):
+            yield node
+
+    @pytest.fixture
+    async def other(self, cluster: Cluster) -> AsyncIterator[Backplane]:
+        """Run another."""
+        async with run_node(cluster) as (node, _):
+            yield node
+
+
+async def test_every_shard_carries_messages(cluster: Cluster) -> None:
+    async with run_node(cluster) as (here, _), run_node(cluster) as (there, _):
+        inboxes = {channel: Inbox() for channel in CHANNELS}
+        for channel, inbox in inboxes.items():
+            await there.confirm(there.subscribe(Subscription(channel, inbox.deliver)))
+        shards = {(await cluster.primary_of(here.name(channel))).port for channel in CHANNELS}
+        assert len(shards) == 3
+        await asyncio.gather(
+            *(here.publish(channel, numbered(n)) for n in range(5) for channel in CHANNELS)
+        )
+        for inbox in inboxes.values():
+            assert [await inbox.next() for _ in range(5)] == [numbered(n) for n in range(5)]
+            assert inbox.is_empty()
+
+
+async def test_a_node_listens_only_to_what_it_hosts(cluster: Cluster) -> None:
+    async with run_node(cluster) as (node, _):
+        name = node.name(CHANNELS[0])
+        server = await cluster.primary_of(name)
+        subscription = node.subscribe(Subscription(CHANNELS[0], Inbox().deliver))
+        await node.confirm(subscription)
+        assert await listeners(server, name) == 1
+        node.unsubscribe(subscription)
+
+        async def is_left() -> bool:
+            return await listeners(server, name) == 0
+
+        await wait_until_async(is_left)
+        await node.confirm(node.subscribe(Subscription(CHANNELS[0], Inbox().deliver)))
+        assert await listeners(server, name) == 1
+
+
+async def listeners(server: Server, name: str) -> int:
+    """Return how many connections hear a channel."""
+    ((_, count),) = await server.redis.pubsub_shardnumsub(name)
+    return int(count)
+
+
+async def reaches(sender: RedisBackplane, channel: Channel, inbox: Inbox) -> bool:
+    """Publish, and return whether something arrives soon."""
+    try:
+        await sender.publish(channel, numbered(0))
+        async with asyncio.timeout(0.2):
+            await inbox.next()
+    except (Unavailable, TimeoutError):
+        return False
+    return True
+
+
+async def fail_over(cluster: Cluster, primary: Server) -> None:
+    """Have the replica take over in good order."""
+    replica = await cluster.replica_of(primary)
+    await replica.ask("CLUSTER FAILOVER")
+    await wait_until_async(replica.is_primary)
+
+
+async def kill(cluster: Cluster, primary: Server) -> None:
+    """End the primary as a crash would; its replica takes over by itself."""
+    replica = await cluster.replica_of(primary)
+    await primary.stop()
+    await wait_until_async(replica.is_primary)
+
+
+Failure = Callable[[Cluster, Server], Awaitable[None]]
+
+
+async def test_a_replica_takes_over(cluster: Cluster) -> None:
+    await check_failure(cluster, fail_over)
+
+
+async def test_a_replica_takes_over_from_a_dead_primary() -> None:
+    async with run_cluster() as cluster:
+        await check_failure(cluster, kill)
+
+
+async def check_failure(cluster: Cluster, fail: Failure) -> None:
+    """Lose a primary, which is a gap, and see that every channel carries messages afterwards."""
+    async with run_node(cluster) as (here, gaps), run_node(cluster) as (there, _):
+        inboxes = {channel: Inbox() for channel in CHANNELS}
+        for channel, inbox in inboxes.items():
+            await there.confirm(there.subscribe(Subscription(channel, inbox.deliver)))
+        old = await cluster.primary_of(here.name(CHANNELS[0]))
+        await fail(cluster, old)
+        for channel, inbox in inboxes.items():
+            await wait_until_async(partial(reaches, here, channel, inbox))
+        assert await cluster.primary_of(here.name(CHANNELS[0])) is not old
+        await wait_until(lambda: here.healthy and there.healthy)
+        assert gaps == ["gap"]
+
+
+async def test_a_slot_that_moves_takes_its_channels_with_it(cluster: Cluster) -> None:
+    async with run_node(cluster) as (here, gaps), run_node(cluster) as (there, _):
+        inbox = Inbox()
+        await here.confirm(here.subscribe(Subscription(CHANNELS[0], inbox.deliver)))
+        name = here.name(CHANNELS[0])
+        old = await cluster.primary_of(name)
+        new = next(each for each in await cluster.primaries() if each is not old)
+        await cluster.move_slot(name, old, new)
+        await wait_until(lambda: gaps == ["gap"] and here.healthy)
+        await wait_until_async(partial(reaches, there, CHANNELS[0], inbox))
+        assert await listeners(new, name) == 1
+
+
+async def test_the_wrong_kind_of_server_ends_the_service(cluster: Cluster) -> None:
+    async with run_valkey() as valkey, run_proxy(valkey) as proxy:
+        for url, is_cluster, reason in [
+            (cluster.url, False, "REDIS_URL: the server belongs to a cluster"),
+            (proxy.url, True, "REDIS_CLUSTER: the server belongs to no cluster"),
+        ]:
+            settings = make_settings(redis_url=url, redis_cluster=is_cluster)
+            client = make_client(settings)
+            assert client is not None
+            node = RedisBackplane(client, settings, Metrics(), Flusher())
+            async with asyncio.timeout(DEADLINE_S):
+                with pytest.raises(ExceptionGroup) as caught:
+                    await asyncio.create_task(node.run())
+            assert caught.group_contains(Misconfigured, match=reason, depth=None)
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "reason"),
+    [
+        ("unix:///tmp/redis.sock", {"redis_cluster": True}, "have TCP ports"),
+        ("unix:///tmp/redis.sock", {"redis_sentinel": "main"}, "have TCP ports"),
+        ("redis://localhost:6379/1", {"redis_cluster": True}, "database 0 only"),
+        ("redis://a:6379,b:6379", {}, "several servers need"),
+        ("redis://a", {"redis_cluster": True, "redis_sentinel": "main"}, "exclude each other"),
+        ("redis://a,b:port", {"redis_cluster": True}, "not the address of a server"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    url: str, settings: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        make_settings(redis_url=url, **settings)
+
+
+def test_a_url_may_name_several_servers() -> None:
+    url = "rediss://user:p%40ss@a:1,b:2,[::1]:3/0"
+    assert server_urls(url) == [f"rediss://user:p%40ss@{at}/0" for at in ("a:1", "b:2", "[::1]:3")]
+    assert server_urls("redis://a,b?db=1") == ["redis://a?db=1", "redis://b?db=1"]
+    assert server_urls("unix:///a,b.sock") == ["unix:///a,b.sock"]
+
+
+class TestClusterClaims(ClaimsContract):
+    """Claims anywhere in a cluster."""
+
+    @pytest.fixture
+    async def claims(self, cluster: Cluster) -> AsyncIterator[Claims]:
+        """Return new ones."""
+        async with run_node(cluster, redis_prefix=secrets.token_hex()) as (node, _):
+            yield RedisClaims(node.client)

@@ -1,0 +1,375 @@
+"""The history in a real Valkey: what nodes make of outages, of a new server, of false messages."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import cast
+
+import pytest
+from redis.asyncio import Redis
+
+from app.realtime.backplane import Envelope
+from app.realtime.errors import Unavailable
+from app.realtime.redis.backplane import Resync
+from app.realtime.redis.history import POSITION_S, UNUSED_S, RedisFeed, RedisHistory
+from app.realtime.rooms.history import Position
+
+from ..live import make_settings, run_service, wait_until, wait_until_async
+from ..rooms.history_contract import ROOM, Member, say, standing
+from .test_backplane import run_node, settings_for, two_nodes
+from .test_rooms import run_history
+from .valkey import Valkey, run_valkey
+
+CHANNEL = "ws:0:{room:lobby}"
+POSITION = "ws:{room:lobby}:position"
+
+
+@pytest.fixture(scope="module")
+async def shared_valkey() -> AsyncIterator[Valkey]:
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+@pytest.fixture
+async def valkey() -> AsyncIterator[Valkey]:
+    """Run a server that the test may break."""
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+async def test_what_a_node_missed_it_reads_and_delivers_in_order(valkey: Valkey) -> None:
+    async with (
+        run_history(valkey) as history,
+        run_history(valkey) as other,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        member = Member(history)
+        await member.feed.past(None)
+        await say(other, 1)
+        await wait_until(lambda: member.data == [1])
+        await redis.client_kill_filter(_type="pubsub")
+        await say(other, 2, 3)
+        await wait_until(lambda: member.data == [1, 2, 3])
+        await wait_until(lambda: history.backplane.healthy)
+        await say(other, 4)
+        await wait_until(lambda: member.data == [1, 2, 3, 4])
+        assert member.news == []
+
+
+async def test_what_is_not_kept_any_more_is_announced(valkey: Valkey) -> None:
+    async with (
+        run_history(valkey, history_messages=2) as history,
+        run_history(valkey, history_messages=2) as other,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        member = Member(history)
+        since = (await member.feed.past(None)).position
+        await redis.client_kill_filter(_type="pubsub")
+        await say(other, 1, 2, 3)
+        await wait_until(lambda: member.news == [Resync(room=ROOM)])
+        await say(other, 4)
+        await wait_until(lambda: 4 in member.data)
+        assert member.data == [4]
+        assert not member.feed.is_whole_since(since)
+        assert member.feed.is_whole_since(Position(since.epoch, since.offset + 3))
+
+
+async def test_an_emptied_server_begins_a_new_epoch(valkey: Valkey) -> None:
+    async with run_history(valkey) as history, Redis.from_url(valkey.url) as redis:
+        member = Member(history)
+        await member.feed.past(None)
+        await say(history, 1, 2)
+        await wait_until(lambda: member.data == [1, 2])
+        old = member.feed.position
+        await redis.flushall()
+        assert await say(history, 3) == [1]
+        await wait_until(lambda: member.news == [Resync(room=ROOM)])
+        assert await say(history, 4) == [2]
+        await wait_until(lambda: member.data == [1, 2, 4])
+        past = await Member(history).feed.past(old)
+        assert (past.messages, past.recovered) == ((), False)
+        assert past.position.epoch != old.epoch
+
+
+async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
+    valkey: Valkey,
+) -> None:
+    async with run_history(valkey) as history, Redis.from_url(valkey.url) as redis:
+        member = Member(history)
+        await member.feed.past(None)
+        await say(history, 1)
+        await redis.save()
+        await say(history, 2)
+        await wait_until(lambda: member.data == [1, 2])
+        old = member.feed.position
+        valkey.kill()
+        await wait_until(lambda: not history.backplane.healthy)
+        with pytest.raises(Unavailable):
+            await say(history, 0)
+        await valkey.start()
+        assert await redis.exists(POSITION)
+        await wait_until(lambda: member.news == [Resync(room=ROOM)])
+        assert await say(history, 3) == [1]
+        await wait_until(lambda: member.data == [1, 2, 3])
+        assert member.feed.position.epoch != old.epoch
+        assert (await member.feed.past(old)).recovered is False
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\x80\x04\x95",
+        b'{"sender": null, "data": 1, "epoch": 7, "offset": 1}',
+        b'{"sender": null, "data": "false"}',
+        b'{"sender": null, "data": "false", "epoch": "e", "offset": 1}',
+        b'{"sender": null, "data": "false", "epoch": "EPOCH", "offset": 1000}',
+        b'{"sender": null, "data": "false", "epoch": "EPOCH", "offset": 0}',
+        b'{"sender": null, "data": "false", "epoch": "EPOCH", "offset": -1}',
+    ],
+)
+async def test_false_messages_are_not_believed(shared_valkey: Valkey, payload: bytes) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        member = Member(history)
+        position = (await member.feed.past(None)).position
+        await redis.publish(CHANNEL, payload.replace(b"EPOCH", position.epoch.encode()))
+        await say(history, 1)
+        await wait_until(lambda: member.data == [1])
+        assert member.news == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{}",
+        "\x80",
+        '{"sender": null, "data": 1}',
+        '{"sender": null, "data": 1, "epoch": "e", "offset": 1}',
+    ],
+)
+async def test_false_history_is_not_believed(shared_valkey: Valkey, entry: str) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        since = await standing(history)
+        await say(history, 1)
+        await redis.lset("ws:{room:lobby}:messages", -1, "99999999999999 " + entry)
+        past = await Member(history).feed.past(since)
+        assert (past.messages, past.recovered) == ((), False)
+
+
+async def test_what_has_expired_takes_no_space(shared_valkey: Valkey) -> None:
+    async with (
+        run_node(shared_valkey) as (backplane, _),
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        await redis.flushall()
+        history = RedisHistory(backplane, make_settings(history_bytes=3_000))
+        large = Envelope(sender=None, data="x" * 1_000)
+        for _ in range(2):
+            await history.publish(ROOM, large)
+        await redis.delete("ws:{room:lobby}:messages")  # as its expiry does
+        since = await standing(history)
+        for _ in range(2):
+            await history.publish(ROOM, large)
+        assert len((await Member(history).feed.past(since)).messages) == 2
+
+
+@pytest.mark.parametrize("keeps", [0, 100])
+async def test_a_node_that_keeps_nothing_hides_no_loss_on_another(
+    shared_valkey: Valkey, keeps: int
+) -> None:
+    """Two nodes by accident have different settings; the client returns to either."""
+    async with (
+        run_history(shared_valkey, history_messages=100) as history,
+        run_history(shared_valkey, history_messages=0) as other,
+    ):
+        member = Member(history)
+        since = (await member.feed.past(None)).position
+        await say(history, 1)
+        await say(other, 2)
+        await wait_until(lambda: member.data == [1, 2])
+        returning = Member(history if keeps else other)
+        past = await returning.feed.past(since)
+        assert (past.position.offset, past.recovered) == (since.offset + 2, False)
+        past = await returning.feed.past(past.position)
+        assert past.recovered is True
+
+
+async def test_a_closed_feed_is_forgotten(shared_valkey: Valkey) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        member = Member(history)
+        await member.feed.past(None)
+        feed = cast(RedisFeed, member.feed)
+        feed.fall_behind()
+        feed.close()
+        assert not history._behind
+        assert await feed.heal()
+
+        async def is_unsubscribed() -> bool:
+            return CHANNEL.encode() not in await redis.pubsub_channels()
+
+        await wait_until_async(is_unsubscribed)
+
+
+async def test_a_member_can_be_sure_in_a_new_epoch(valkey: Valkey) -> None:
+    async with run_service(settings_for(valkey)) as live, Redis.from_url(valkey.url) as redis:
+        await wait_until(lambda: live.service.backplane.healthy)
+        for number in range(3):
+            await live.post("/publish", {"data": number, "room": ROOM})
+        member = await live.connect()
+        assert (await member.ask(type="join", room=ROOM))["offset"] == 3
+        await redis.flushall()
+        await live.post("/publish", {"data": 3, "room": ROOM})
+        assert await member.receive("resync") == {"type": "resync", "room": ROOM}
+        epoch = (await member.ask(type="join", room=ROOM))["epoch"]
+        ok = await member.ask(type="join", room=ROOM, since={"epoch": epoch, "offset": 1})
+        assert (ok["recovered"], ok["offset"]) == (True, 1)
+
+
+async def test_a_closed_room_leaves_nothing_for_good(shared_valkey: Valkey) -> None:
+    async with (
+        run_history(shared_valkey, history_s=0.1) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        await redis.flushall()
+        await say(history, 1)
+        assert await redis.ttl(POSITION) > 0
+
+        async def is_expired() -> bool:
+            return not await redis.exists("ws:{room:lobby}:messages")
+
+        await wait_until_async(is_expired)
+
+
+@pytest.mark.hostile(51)
+async def test_the_position_of_an_unused_room_is_kept_for_a_short_time(
+    shared_valkey: Valkey,
+) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        run_history(shared_valkey) as other,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        await redis.flushall()
+        await standing(history)
+        assert 0 < await redis.ttl(POSITION) <= UNUSED_S
+        await say(history, 1)
+        assert await redis.ttl(POSITION) > POSITION_S
+        await standing(other)
+        assert await redis.ttl(POSITION) > POSITION_S
+
+
+@pytest.mark.parametrize(("messages", "kept_s"), [(0, UNUSED_S), (1, POSITION_S)])
+async def test_the_position_of_a_room_with_members_does_not_expire(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, messages: int, kept_s: int
+) -> None:
+    monkeypatch.setattr("app.realtime.redis.history.RENEWALS", 100_000)
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        await redis.flushall()
+        member = Member(history)
+        await member.feed.past(None)
+        await say(history, *range(messages))
+        await redis.expire(POSITION, kept_s // 2)
+
+        async def is_renewed() -> bool:
+            return int(await redis.ttl(POSITION)) > kept_s // 2
+
+        await wait_until_async(is_renewed)
+        assert member.news == []
+
+
+async def test_a_renewal_does_not_shorten_what_a_message_has_made_long(
+    shared_valkey: Valkey,
+) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        await redis.flushall()
+        feed = cast(RedisFeed, Member(history).feed)
+        begin = (await feed.past(None)).position
+        await say(history, 1)
+        feed.position = begin  # as long as the message is under way
+        await history._renew_some([feed])
+        assert await redis.ttl(POSITION) > POSITION_S
+
+
+async def test_renewals_share_round_trips(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.realtime.redis.history.RENEWALS", 100_000)
+    monkeypatch.setattr("app.realtime.redis.history.RENEWED_AT_ONCE", 4)
+    slices: list[int] = []
+    async with run_history(shared_valkey) as history:
+        renew_some = history._renew_some
+
+        async def renew_and_count(feeds: Sequence[RedisFeed]) -> None:
+            slices.extend([len(feeds)] if feeds else [])
+            await renew_some(feeds)
+
+        monkeypatch.setattr(history, "_renew_some", renew_and_count)
+        feeds = [history.open(f"room-{n}", lambda _: None, lambda _: None) for n in range(10)]
+        await asyncio.gather(*(feed.past(None) for feed in feeds))
+        await wait_until(lambda: sum(slices) >= 2 * len(feeds))
+        assert max(slices) == 4
+
+
+async def test_a_position_that_is_lost_is_announced(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.realtime.redis.history.RENEWALS", 100_000)
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        member = Member(history)
+        await member.feed.past(None)
+        await redis.delete(POSITION)
+        await wait_until(lambda: member.news == [Resync(room=ROOM)])
+        assert await redis.exists(POSITION)
+
+
+async def test_a_member_of_a_room_hears_of_no_outage_that_it_missed_nothing_in(
+    valkey: Valkey,
+) -> None:
+    async with two_nodes(valkey) as (first, second):
+        here, there = await first.connect("alice"), await second.connect("bob")
+        for client in (here, there):
+            assert (await client.ask(type="join", room=ROOM))["offset"] == 0
+        async with Redis.from_url(valkey.url) as redis:
+            await redis.client_kill_filter(_type="pubsub")
+        answer = await here.ask(type="publish", room=ROOM, data=1)
+        assert answer["offset"] == 1
+        assert (await there.receive("message"))["data"] == 1
+        assert await there.receive("resync") == {"type": "resync", "room": None}
+        epoch = (await there.ask(type="join", room=ROOM))["epoch"]
+        again = await there.ask(type="join", room=ROOM, since={"epoch": epoch, "offset": 0})
+        assert (again["recovered"], again["replayed"], again["offset"]) == (True, 0, 1)
+
+
+async def test_a_client_gets_on_another_node_what_it_missed(valkey: Valkey) -> None:
+    async with two_nodes(valkey) as (first, second):
+        visitor = await first.connect("alice")
+        ok = await visitor.ask(type="join", room=ROOM)
+        await visitor.close()
+        talker = await first.connect("bob")
+        await talker.ask(type="join", room=ROOM)
+        for number in (1, 2, 3):
+            await talker.ask(type="publish", room=ROOM, data=number)
+        visitor = await second.connect("alice")
+        since = {"epoch": ok["epoch"], "offset": ok["offset"]}
+        ok = await visitor.ask(type="join", room=ROOM, since=since)
+        assert (ok["recovered"], ok["replayed"], ok["offset"]) == (True, 3, 3)
+        for number in (1, 2, 3):
+            message = await visitor.receive("message")
+            assert (message["data"], message["offset"]) == (number, number)

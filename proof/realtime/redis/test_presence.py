@@ -1,0 +1,349 @@
+"""Presence in a real Valkey: nodes that die, freeze or stop, a server that forgets or is gone."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from app.realtime.errors import Unavailable
+from app.realtime.rooms.history import (
+    room_channel,
+)
+from dev import fresh_secrets
+from dev.connect import connect_options
+
+from ..client import Client
+from ..live import make_settings, wait_until, wait_until_async
+from ..rooms.presence_contract import ROOM, Visitor
+from ..server.test_process import next_line, run_process
+from .test_backplane import two_nodes
+from .test_rooms import run_presence
+from .valkey import Valkey, run_valkey
+
+LEASE_S = 1.0
+TIMEOUT_S = 0.3
+"""How long tests wait in which no answer comes."""
+
+
+@pytest.fixture(scope="module")
+async def shared_valkey() -> AsyncIterator[Valkey]:
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+@pytest.fixture
+async def valkey() -> AsyncIterator[Valkey]:
+    """Run a server that the test may break."""
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+async def keys(redis: Redis) -> list[bytes | str]:
+    """Return the keys of all rooms."""
+    return list(await redis.keys("ws:{room:*"))
+
+
+async def wait_until_seen(visitor: Visitor, expected: dict[str, int]) -> None:
+    """Wait until presence says so."""
+
+    async def is_seen() -> bool:
+        try:
+            return await visitor.seen() == expected
+        except Unavailable:
+            return False
+
+    await wait_until_async(is_seen)
+
+
+async def test_empty_rooms_leave_nothing_behind(valkey: Valkey) -> None:
+    async with (
+        run_presence(valkey) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        visitors = [
+            await node.visitor(user, room)
+            for node in (here, there)
+            for user in ("alice", "bob")
+            for room in ("a", "b")
+        ]
+        await visitors[-1].seen()
+        await visitors[0].seen()
+        assert await keys(redis)
+        for visitor in visitors:
+            await visitor.leave()
+        await wait_until(lambda: len(here.presence) == len(there.presence) == 0)
+        assert await keys(redis) == []
+
+
+async def test_a_node_that_stops_takes_its_users_with_it(valkey: Valkey) -> None:
+    async with Redis.from_url(valkey.url) as redis:
+        async with run_presence(valkey) as here:
+            alice = await here.visitor("alice")
+            async with run_presence(valkey) as there:
+                bob, carol = [await there.visitor(user) for user in ("bob", "carol")]
+                assert await alice.seen() == {"alice": 1, "bob": 1, "carol": 1}
+                bob.leave_now()
+                while not there.is_writing():
+                    await asyncio.sleep(0)
+                carol.leave_now()  # too late for the writing that is under way
+            assert await alice.seen() == {"alice": 1}
+            alice.leave_now()
+        assert await keys(redis) == []
+
+
+async def test_a_dead_node_is_noticed_and_its_users_have_left(valkey: Valkey) -> None:
+    async with (
+        run_presence(valkey, lease_s=LEASE_S) as here,
+        run_presence(valkey, lease_s=LEASE_S) as there,
+    ):
+        alice = await here.visitor("alice")
+        for user in ("alice", "alice", "bob", "bob"):
+            await there.visitor(user)
+        assert await alice.heard() == ["bob joined"]
+        await there.kill()
+        await wait_until_async(lambda: has_heard(alice, "bob left"))
+        assert await alice.heard() == ["bob joined", "bob left"]
+        assert await alice.seen() == {"alice": 1}
+
+
+async def has_heard(visitor: Visitor, event: str) -> bool:
+    return event in await visitor.heard()
+
+
+async def test_whoever_asks_is_not_told_of_the_dead(valkey: Valkey) -> None:
+    """A lease that has ended counts at once, not when somebody renews the next one."""
+    async with (
+        run_presence(valkey) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await here.visitor("alice")
+        await there.visitor("bob")
+        await wait_until_seen(alice, {"alice": 1, "bob": 1})
+        await there.kill()
+        node = there.presence._node
+        await redis.zadd("ws:{room:lobby}:nodes", {node: 1})
+        assert await alice.seen() == {"alice": 1}
+        assert await alice.heard() == ["bob joined", "bob left"]
+
+
+async def test_when_all_nodes_die_redis_forgets(valkey: Valkey) -> None:
+    async with (
+        run_presence(valkey, lease_s=1.0) as node,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await node.visitor("alice")
+        await alice.seen()
+        assert await keys(redis)
+        await node.kill()
+
+        async def is_empty() -> bool:
+            return await keys(redis) == []
+
+        await wait_until_async(is_empty)
+
+
+async def test_a_node_that_was_given_up_comes_back(valkey: Valkey) -> None:
+    async with (
+        run_presence(valkey, lease_s=LEASE_S) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await here.visitor("alice")
+        bob = await there.visitor("bob")
+        await bob.seen()
+        await redis.zadd("ws:{room:lobby}:nodes", {there.presence._node: 1})
+        assert await alice.seen() == {"alice": 1}
+        assert await bob.seen() == {"alice": 1, "bob": 1}
+        assert await alice.seen() == {"alice": 1, "bob": 1}
+        assert await alice.heard() == ["bob joined", "bob left", "bob joined"]
+        await bob.leave()
+        assert await alice.heard() == ["bob joined", "bob left", "bob joined", "bob left"]
+
+
+async def test_after_an_outage_nobody_is_given_up_who_is_only_later(valkey: Valkey) -> None:
+    async with (
+        run_presence(valkey) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await here.visitor("alice")
+        bob = await there.visitor("bob")
+        assert await bob.seen() == {"alice": 1, "bob": 1}
+        for node in (here, there):  # an outage has outlasted the leases
+            await redis.zadd("ws:{room:lobby}:nodes", {node.presence._node: 1})
+        for visitor in (alice, bob, alice, bob):
+            assert await visitor.seen() == {"alice": 1, "bob": 1}
+        assert await alice.heard() == ["bob joined"]
+
+
+async def test_what_is_no_node_is_buried(valkey: Valkey) -> None:
+    async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
+        alice = await node.visitor("alice")
+        for strange in (b"\xff", b"-"):
+            await redis.zadd("ws:{room:lobby}:nodes", {strange: 1})
+        assert await alice.seen() == {"alice": 1}
+        assert len(await redis.zrange("ws:{room:lobby}:nodes", 0, -1)) == 1
+
+
+@pytest.mark.parametrize("lost", ["*", "*:users", "*:nodes", "*:node:*"])
+async def test_a_server_that_forgets_is_told_again(valkey: Valkey, lost: str) -> None:
+    async with (
+        run_presence(valkey, lease_s=LEASE_S) as here,
+        run_presence(valkey, lease_s=LEASE_S) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await here.visitor("alice")
+        bob = await there.visitor("bob")
+        for user in range(5):
+            await there.visitor(f"user-{user}")
+        expected = {"alice": 1, "bob": 1} | {f"user-{user}": 1 for user in range(5)}
+        await wait_until_seen(alice, expected)
+        events = await alice.heard()
+        await redis.delete(*await redis.keys(lost))
+        for visitor in (alice, bob):
+            await wait_until_seen(visitor, expected)
+        assert await alice.heard() == events
+
+
+async def test_changes_in_an_outage_are_told_afterwards(valkey: Valkey) -> None:
+    async with (
+        run_presence(valkey, timeout_s=TIMEOUT_S) as here,
+        run_presence(valkey, timeout_s=TIMEOUT_S) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await here.visitor("alice")
+        bob = await there.visitor("bob")
+        assert await alice.heard() == ["bob joined"]
+        valkey.freeze()
+        with pytest.raises(Unavailable):
+            await alice.seen()
+        bob.leave_now()
+        valkey.thaw()
+        await wait_until_seen(alice, {"alice": 1})
+        await wait_until_async(lambda: has_heard(alice, "bob left"))
+        assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"1"}
+
+
+async def test_a_new_server_is_told_everything(valkey: Valkey) -> None:
+    async with (
+        run_presence(valkey, timeout_s=TIMEOUT_S) as here,
+        run_presence(valkey, timeout_s=TIMEOUT_S) as there,
+    ):
+        alice = await here.visitor("alice")
+        bob = await there.visitor("bob")
+        await wait_until_seen(alice, {"alice": 1, "bob": 1})
+        valkey.kill()
+        with pytest.raises(Unavailable):
+            await alice.seen()
+        await valkey.start()
+        for visitor in (alice, bob):
+            await wait_until_seen(visitor, {"alice": 1, "bob": 1})
+
+
+async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
+    """What a frozen server still had to do when its client had given up and repeated it."""
+    async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
+        alice = await node.visitor("alice")
+        assert await alice.seen() == {"alice": 1}
+        late = node.presence._pipeline()
+        roster = node.presence._rosters[ROOM]
+        roster._unwritten["alice"] = ""
+        node.presence._add(late, room_channel(ROOM), roster.report())
+        await node.visitor("alice")
+        assert await alice.seen() == {"alice": 2}
+        assert await late.execute() == [None]
+        assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"2"}
+
+
+@pytest.mark.parametrize("key", ["users", "nodes", "node"])
+async def test_what_others_write_there_does_not_stop_the_rest(valkey: Valkey, key: str) -> None:
+    async with (
+        run_presence(valkey, timeout_s=TIMEOUT_S, lease_s=LEASE_S) as node,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await node.visitor("alice")
+        await alice.seen()
+        name = f"node:{node.presence._node}" if key == "node" else key
+        await redis.set("ws:{room:lobby}:" + name, "garbage")
+        with pytest.raises(Unavailable):
+            await alice.seen()
+        bob = await node.visitor("bob", room="elsewhere")
+        assert await bob.seen() == {"bob": 1}
+        await redis.delete("ws:{room:lobby}:" + name)
+        await wait_until_seen(alice, {"alice": 1})
+
+
+@pytest.mark.parametrize("fields", [{b"\xff": 1}, {"": 1}, {"eve": -3}, {"eve": "x"}])
+async def test_false_users_are_not_believed(valkey: Valkey, fields: dict[Any, Any]) -> None:
+    async with (
+        run_presence(valkey, timeout_s=TIMEOUT_S) as node,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await node.visitor("alice")
+        await alice.seen()
+        await redis.hset("ws:{room:lobby}:users", mapping=fields)
+        with pytest.raises(Unavailable):
+            await alice.seen()
+        await redis.hdel("ws:{room:lobby}:users", *fields)
+        assert await alice.seen() == {"alice": 1}
+
+
+async def test_many_users_are_written_in_parts(valkey: Valkey) -> None:
+    async with run_presence(valkey, max_members_listed=5_000) as node:
+        first = await node.visitor("first")
+        await node.crowd(1_200)
+        assert len(await first.seen()) == 1_201
+        async with Redis.from_url(valkey.url) as redis:
+            await redis.flushall()
+        assert len(await first.seen()) == 1_201
+
+
+async def test_clients_of_two_services_see_each_other(shared_valkey: Valkey) -> None:
+    async with two_nodes(shared_valkey) as (first, second):
+        here = await first.connect("alice")
+        await here.ask(type="join", room=ROOM)
+        there = await second.connect("bob")
+        await there.ask(type="join", room=ROOM)
+        assert await here.receive("joined") == {"type": "joined", "room": ROOM, "user": there.user}
+        answer = await there.ask(type="presence", room=ROOM)
+        assert sorted(member["user"] for member in answer["members"]) == sorted(
+            [here.user, there.user]
+        )
+        assert answer["total"] == 2
+        await there.close()
+        assert await here.receive() == {"type": "left", "room": ROOM, "user": there.user}
+
+
+async def test_users_of_a_killed_process_have_left(valkey: Valkey, tmp_path: Path) -> None:
+    secrets = fresh_secrets()
+    settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
+    environment = secrets | {"PORT": "0", "REDIS_URL": valkey.url, "PRESENCE_LEASE_S": "1"}
+    async with (
+        run_process(tmp_path, **environment) as first,
+        run_process(tmp_path, **environment) as second,
+    ):
+        clients = []
+        for process, user in ((first, "alice"), (second, "bob")):
+            port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
+            client = await Client.open(await connect_options(settings, user, port=port))
+            await wait_until_async(partial(is_joined, client))
+            clients.append(client)
+        here, there = clients
+        assert await here.receive() == {"type": "joined", "room": ROOM, "user": there.user}
+        second.send_signal(signal.SIGKILL)
+        assert await here.receive() == {"type": "left", "room": ROOM, "user": there.user}
+        members = (await here.ask(type="presence", room=ROOM))["members"]
+        assert members == [{"user": here.user, "connections": 1}]
+        await here.close()
+
+
+async def is_joined(client: Client) -> bool:
+    """Try to join: just after its start, a node may still be on its way to Redis."""
+    return bool((await client.ask(type="join", room=ROOM))["type"] == "ok")

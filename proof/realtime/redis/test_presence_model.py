@@ -1,0 +1,158 @@
+"""Presence against a simple model: any order of comings, goings, deaths and losses ends right.
+
+Hypothesis draws what happens, the same every time, and shortens what it finds to be wrong.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable
+from functools import partial
+from typing import TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
+from redis.asyncio import Redis
+
+from ..client import DEADLINE_S
+from ..rooms.presence_contract import ROOM, Visitor
+from .test_rooms import RedisNode, run_presence
+from .valkey import Valkey, run_valkey
+
+pytestmark = pytest.mark.slow
+
+USERS = st.sampled_from(["alice", "bob", "carol"])
+KEYS = "ws:{room:lobby}:"
+KINDS = st.sampled_from(["*", "users", "nodes", "node:*"])
+
+Result = TypeVar("Result")
+
+
+async def within_deadline(work: Awaitable[Result]) -> Result:
+    """Wait, but not for ever."""
+    async with asyncio.timeout(DEADLINE_S):
+        return await work
+
+
+class PresenceMachine(RuleBasedStateMachine):
+    """Three nodes, of which the first has a watcher in the room, who never leaves."""
+
+    visitors = Bundle("visitors")
+
+    def __init__(self, runner: asyncio.Runner, valkey: Valkey) -> None:
+        super().__init__()
+        self.runner = runner
+        self.valkey = valkey
+        self.stack = contextlib.AsyncExitStack()
+        self.nodes: list[RedisNode] = []
+        self.present: dict[Visitor, RedisNode] = {}
+
+    def do(self, work: Awaitable[Result]) -> Result:
+        """Let the nodes work until this is done."""
+        return self.runner.run(within_deadline(work))
+
+    @initialize()
+    def begin(self) -> None:
+        self.do(self._begin())
+
+    async def _begin(self) -> None:
+        self.redis = await self.stack.enter_async_context(Redis.from_url(self.valkey.url))
+        await self.redis.flushall()
+        for _ in range(3):
+            await self._start_node()
+        self.watcher = await self.nodes[0].visitor("watcher")
+
+    async def _start_node(self) -> None:
+        node = await self.stack.enter_async_context(run_presence(self.valkey))
+        self.nodes.append(node)
+
+    @rule(target=visitors, number=st.integers(0, 2), user=USERS)
+    def enter(self, number: int, user: str) -> Visitor:
+        return self.do(self._enter(self.nodes[number], user))
+
+    async def _enter(self, node: RedisNode, user: str) -> Visitor:
+        visitor = Visitor(node, user, ROOM)
+        await node.rooms.join(visitor.connection, ROOM)
+        self.present[visitor] = node
+        return visitor
+
+    @rule(visitor=consumes(visitors))
+    def leave(self, visitor: Visitor) -> None:
+        if self.present.pop(visitor, None):
+            self.do(self._leave(visitor))
+
+    async def _leave(self, visitor: Visitor) -> None:
+        visitor.leave_now()
+
+    @rule(number=st.integers(1, 2))
+    def die(self, number: int) -> None:
+        """Have a node die, its lease end, and another one take its place."""
+        self.do(self._die(self.nodes.pop(number)))
+
+    async def _die(self, node: RedisNode) -> None:
+        await node.kill()
+        await self.redis.zadd(KEYS + "nodes", {node.presence._node: 1}, xx=True)
+        self.present = {each: at for each, at in self.present.items() if at is not node}
+        await self._start_node()
+
+    @rule(kind=KINDS)
+    def forget(self, kind: str) -> None:
+        """Have Redis lose some of what was written; nobody leaves for that."""
+        self.do(self._forget(kind))
+
+    async def _forget(self, kind: str) -> None:
+        await self._settle()
+        if keys := await self.redis.keys(KEYS + kind):
+            await self.redis.delete(*keys)
+        for node in self.nodes:
+            node.presence._write_all_later()
+        await self._settle()
+
+    @rule()
+    def check(self) -> None:
+        """Compare what is known, and what was heard, with who is there."""
+        self.do(self._check())
+
+    async def _settle(self) -> None:
+        for _ in range(2):  # what one node finds lost, others have to write again
+            for node in self.nodes:
+                await node.settle()
+            await self.watcher.seen()
+
+    async def _check(self) -> None:
+        await self._settle()
+        there = Counter(visitor.connection.user for visitor in self.present)
+        assert await self.watcher.seen() == dict(there) | {"watcher": 1}
+        heard: set[str] = set()
+        for event in await self.watcher.heard():
+            user, what = event.split()
+            assert (user in heard) == (what == "left"), "told twice"
+            heard ^= {user}
+        assert heard == set(there)
+
+    def teardown(self) -> None:
+        self.runner.run(self.stack.aclose())
+
+
+def test_presence_agrees_with_a_simple_model() -> None:
+    with asyncio.Runner() as runner:
+        run = run_valkey()
+        valkey = runner.run(run.__aenter__())
+        try:
+            run_state_machine_as_test(
+                partial(PresenceMachine, runner, valkey),  # type: ignore[arg-type]
+                settings=settings(
+                    max_examples=20, stateful_step_count=25, deadline=None, derandomize=True
+                ),
+            )
+        finally:
+            runner.run(run.__aexit__(None, None, None))

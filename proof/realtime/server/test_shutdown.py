@@ -1,0 +1,346 @@
+"""How the process ends: in time, in good order, whatever clients, tasks and pipes do."""
+
+import asyncio
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+
+from app.realtime.commands.router import Dispatcher
+from app.realtime.connection import Connection
+from app.realtime.protocol import SERVICE_RESTART, Close
+from app.realtime.server import process as server
+from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S
+from dev import fresh_secrets
+from dev.connect import connect_options
+
+from ..client import DEADLINE_S, START_S, Client
+from ..live import Live, make_settings, run_service, wait_until
+from ..raw_client import raw_client
+from .test_process import next_line, run_process
+
+
+async def status(process: Process) -> int:
+    """Wait for the end of a process, and return with which status it comes."""
+    async with asyncio.timeout(DEADLINE_S):
+        await process.communicate()
+    assert process.returncode is not None
+    return process.returncode
+
+
+GENEROUS = {
+    "CLIENTS_MAY_BROADCAST": "true",
+    "MAX_UNSENT_BYTES": "100000000",
+    "MAX_BYTES_PER_S": "100000000",
+    "MAX_MESSAGES_PER_S": "100000",
+}
+PATIENT = {"SHUTDOWN_GRACE_S": "60", "CLOSE_TIMEOUT_S": "60", "TCP_USER_TIMEOUT_S": "60"}
+
+
+@asynccontextmanager
+async def run_stuck(cwd: Path, **environment: str) -> AsyncIterator[tuple[Process, Client]]:
+    """Run a process with a client, and one more that is owed much and does not read."""
+    secrets = fresh_secrets()
+    settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
+    async with run_process(cwd, PORT="0", **GENEROUS, **secrets, **environment) as process:
+        port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
+        client = await Client.open(await connect_options(settings, "alice", port=port))
+        async with raw_client(await connect_options(settings, "bob", port=port)) as stuck:
+            await stuck.upgraded()
+            assert (await stuck.text())["type"] == "welcome"
+            for _ in range(100):
+                assert (await client.ask(type="broadcast", data="x" * 60_000))["type"] == "ok"
+            yield process, client
+
+
+@pytest.mark.hostile(75, 76)
+async def test_it_stops_in_time_under_load_with_a_client_that_does_not_read(tmp_path: Path) -> None:
+    patient = PATIENT | {"SHUTDOWN_GRACE_S": "2"}
+    async with run_stuck(tmp_path, **patient) as (process, client):
+        for number in range(1_000):
+            await client.send(type="ping", id=str(number))
+        process.send_signal(signal.SIGTERM)
+        assert await client.closed() == SERVICE_RESTART
+        assert await status(process) == 0
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    async with run_stuck(tmp_path, **PATIENT) as (process, client):
+        process.send_signal(signal.SIGTERM)
+        assert await client.closed() == SERVICE_RESTART
+        process.send_signal(signal.SIGTERM)
+        assert await status(process) == -signal.SIGTERM
+
+
+async def test_somebody_at_the_keyboard_need_not_wait(tmp_path: Path) -> None:
+    async with run_stuck(tmp_path, **PATIENT) as (process, client):
+        process.send_signal(signal.SIGINT)
+        assert await client.closed() == SERVICE_RESTART
+        assert await status(process) == 0
+
+
+STUBBORN = """
+import asyncio
+import sys
+from app.realtime import RealtimeSettings, serve
+from app.realtime.server.process import Server
+from tests.realtime.engine import make_app
+
+async def refuse_to_end():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+async def main_loop(server):
+    server.server_state.tasks.add(asyncio.create_task(refuse_to_end()))
+    print("busy", file=sys.stderr, flush=True)
+    await super(Server, server).main_loop()
+
+Server.main_loop = main_loop
+serve(make_app(RealtimeSettings.load()))
+"""
+
+
+async def test_what_refuses_to_end_does_not_keep_the_process(tmp_path: Path) -> None:
+    program = ("-c", STUBBORN)
+    environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "3"}
+    async with run_process(tmp_path, program, **environment) as process:
+        await next_line(process, "busy")
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE_S):  # sooner than by default
+            await next_line(process, "the service did not stop in time")
+        assert await status(process) == 1
+
+
+UNREAD = """
+import logging
+import os
+import sys
+import threading
+from app.realtime import RealtimeSettings, serve
+from app.realtime.server.process import Server, log
+from tests.realtime.engine import make_app
+
+async def main_loop(server):
+    reading, writing = os.pipe()  # and nobody reads
+    os.dup2(writing, 2)
+    os.set_blocking(2, False)
+    try:
+        while True:
+            os.write(2, b"x" * 65536)
+    except BlockingIOError:
+        os.set_blocking(2, True)
+    if "thread" in sys.argv:
+        threading.Thread(target=log.info, args=["which waits, with the lock"], daemon=True).start()
+        lock = logging.root.handlers[0].lock
+        while lock.acquire(blocking=False):
+            lock.release()
+        print("full", flush=True)
+        await super(Server, server).main_loop()
+    else:
+        print("full", flush=True)
+        log.info("which blocks the event loop")
+
+Server.main_loop = main_loop
+serve(make_app(RealtimeSettings.load()))
+"""
+
+
+@pytest.mark.parametrize("writer", ["event loop", "thread"])
+async def test_a_log_that_nobody_reads_does_not_keep_the_process(
+    tmp_path: Path, writer: str
+) -> None:
+    environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "2"}
+    async with run_process(tmp_path, ("-c", UNREAD, writer), **environment) as process:
+        assert process.stdout is not None
+        async with asyncio.timeout(START_S):
+            assert await process.stdout.readline() == b"full\n"
+        process.send_signal(signal.SIGTERM)
+        assert await status(process) == 1  # sooner than by default
+
+
+FAILING = """
+from app.realtime import RealtimeSettings, serve
+from app.realtime.server.process import Server
+from tests.realtime.engine import make_app
+
+async def main_loop(server):
+    server.app.stop()
+    await super(Server, server).main_loop()
+
+Server.main_loop = main_loop
+serve(make_app(RealtimeSettings.load()))
+"""
+
+
+async def test_a_failure_is_told_from_an_orderly_stop(tmp_path: Path) -> None:
+    async with run_process(tmp_path, ("-c", FAILING), **fresh_secrets(), PORT="0") as process:
+        await next_line(process, "draining")
+        assert await status(process) == 1
+
+
+@pytest.mark.hostile(75)
+async def test_at_shutdown_not_everybody_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[list[str]] = [[]]
+    pauses: list[float] = []
+    close, sleep = Connection.close, asyncio.sleep
+
+    def note(connection: Connection, reason: Close) -> None:
+        if connection.closed is None:
+            batches[-1].append(connection.id)
+        close(connection, reason)
+
+    async def pause(seconds: float) -> None:
+        if len(pauses) < 2:
+            pauses.append(seconds)
+            batches.append([])
+        await sleep(seconds)
+
+    crowd = 3 * DRAIN_BATCH
+    async with run_service(make_settings(max_connections_per_user=crowd)) as live:
+        clients = [await live.connect() for _ in range(crowd)]
+        monkeypatch.setattr(Connection, "close", note)
+        monkeypatch.setattr(server, "sleep", pause)
+        live.server.stop.set()
+        for client in clients:
+            assert await client.closed() == SERVICE_RESTART
+    assert [len(batch) for batch in batches] == [DRAIN_BATCH, DRAIN_BATCH, DRAIN_BATCH]
+    assert len(set(pauses)) == 2
+    told = [name for batch in batches for name in batch]
+    ids = [client.welcome["connection"] for client in clients]
+    assert told != ids
+    assert sorted(told) == sorted(ids)
+
+
+class Clock:
+    """A clock, and a ``sleep`` that sets it forward; `closings` is when connections were closed."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+        self.closings: list[float] = []
+
+    def time(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+
+    def close(self, reason: Close) -> None:
+        """Note when a connection is closed."""
+        assert reason == SERVICE_RESTART
+        self.closings.append(self.now_s)
+
+
+@pytest.mark.hostile(75)
+@pytest.mark.parametrize(
+    ("connections", "shortest_s", "longest_s"),
+    [(0, 0.0, 0.0), (DRAIN_BATCH, 0.0, 0.0), (300, 1.5, 4.5), (772, 4.0, 5.5), (20_000, 4.0, 5.5)],
+)
+async def test_a_drain_uses_its_time_if_there_are_many(
+    monkeypatch: pytest.MonkeyPatch, connections: int, shortest_s: float, longest_s: float
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(server, "get_running_loop", lambda: clock)
+    monkeypatch.setattr(server, "sleep", clock.sleep)
+    draining: Any = SimpleNamespace(service=SimpleNamespace(manager=[clock] * connections))
+    began_at = clock.now_s
+    await server.Server._drain(draining, until=began_at + 5)
+    assert len(clock.closings) == connections
+    assert shortest_s <= clock.now_s - began_at <= longest_s
+
+
+@pytest.mark.hostile(75)
+async def test_while_it_drains_it_is_not_ready_and_refuses_newcomers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = asyncio.Event()
+    drain = server.Server._drain
+
+    async def wait(*arguments: Any) -> None:
+        await told.wait()
+        await drain(*arguments)
+
+    monkeypatch.setattr(server.Server, "_drain", wait)
+    async with run_service() as live:
+        client = await live.connect()
+        live.server.stop.set()
+        await wait_until(lambda: live.service.manager.draining)
+        ready = await live.get("/readyz")
+        async with raw_client(await live.options()) as newcomer:
+            head = await newcomer.head()
+        is_quiet = await client.is_quiet()
+        told.set()
+        assert await client.closed() == SERVICE_RESTART
+    assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+    assert head.startswith("HTTP/1.1 503 ")
+    assert "retry-after: " in head
+    assert is_quiet
+
+
+@pytest.mark.hostile(75)
+async def test_what_is_under_way_at_shutdown_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    dispatch, wait = Dispatcher.dispatch, uvicorn.Server._wait_tasks_to_complete
+    waiting = asyncio.Event()
+
+    async def work(*arguments: Any) -> Any:
+        steps.append("begun")
+        await waiting.wait()
+        answer = await dispatch(*arguments)
+        steps.append("finished")
+        return answer
+
+    async def note_and_wait(server: uvicorn.Server) -> None:
+        waiting.set()
+        await wait(server)
+
+    monkeypatch.setattr(Dispatcher, "dispatch", work)
+    monkeypatch.setattr(uvicorn.Server, "_wait_tasks_to_complete", note_and_wait)
+    async with run_service() as live:
+        client = await live.connect()
+        await client.send(type="broadcast", data=1)
+        await wait_until(lambda: steps == ["begun"])
+        live.server.stop.set()
+        assert await client.closed() == SERVICE_RESTART
+    assert steps == ["begun", "finished"]
+
+
+def option(live: Live, level: int, name: int) -> int:
+    """Return an option of the one socket that was accepted."""
+    (protocol,) = live.server.server_state.connections
+    return int(protocol.transport.get_extra_info("socket").getsockopt(level, name))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let it be chosen")
+@pytest.mark.parametrize(("setting", "milliseconds"), [(1.5, 1500), (0, 0)])
+async def test_the_system_knows_when_to_give_a_peer_up(setting: float, milliseconds: int) -> None:
+    if sys.platform == "linux":
+        async with run_service(make_settings(tcp_user_timeout_s=setting)) as live:
+            await live.connect()
+            assert option(live, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
+            assert option(live, socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert option(live, socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_S
+
+
+@pytest.mark.hostile(58)
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let it be chosen")
+async def test_a_peer_that_takes_nothing_is_given_up_by_the_system() -> None:
+    settings = make_settings(tcp_user_timeout_s=0.3, close_timeout_s=60)
+    async with run_service(settings) as live, raw_client(await live.options()) as client:
+        await client.upgraded()
+        (connection,) = live.service.manager
+        connection.write(b"x" * 8_000_000)
+        await wait_until(lambda: not live.server.server_state.connections)
+        await wait_until(lambda: len(live.service.manager) == 0)

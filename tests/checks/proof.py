@@ -1,0 +1,49 @@
+"""The engine of the project is proved.
+
+A module of the proof runs with every option, and with no more than it needs. Those about the engine
+as a whole run with every combination of the options. Nearly all are about what lies below
+authentication, so they run with one kind of it; those about another kind, or all, run with that.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from proof.overlay import PLUGIN, TARGET, files, lay_over, needed
+from tests.combination import COMBINATIONS, QUESTIONS, Combination
+from tests.project import Project
+
+from .suite import FULL, run_tests
+
+WHOLE = ("test_fuzz.py", "test_hostile.py", "test_leaks.py", "test_team_code.py")
+"""The modules that are about the engine as a whole."""
+
+CREDENTIALS = ("test_privacy.py",)
+"""The modules that are about credentials of any kind."""
+
+AUTH = frozenset(QUESTIONS["auth"])
+EXTRAS = frozenset(name for name, question in QUESTIONS.items() if question is True)
+
+
+def proving_tests(combination: Combination) -> list[Path]:
+    """Return the modules of the proof that run with this combination."""
+    options = set(combination.options)
+    modules = [path for path in files(options) if path.match("test_*.py")]
+    return [TARGET / path for path in modules if _runs(path, options)]
+
+
+def _runs(module: Path, options: set[str]) -> bool:
+    needs = needed(module)
+    if module.name not in CREDENTIALS and options & AUTH != (needs & AUTH or {FULL}):
+        return False
+    return module.name in WHOLE or options & EXTRAS in (needs & EXTRAS, EXTRAS)
+
+
+PROVED = [combination for combination in COMBINATIONS if proving_tests(combination)]
+
+
+def check_proof(project: Project) -> None:
+    """Run the proof in a copy; no test may fail or be skipped."""
+    with TemporaryDirectory() as directory:
+        copy = project.copy(Path(directory, "project"))
+        lay_over(copy.root)
+        run_tests(copy, ["-p", PLUGIN, *proving_tests(project.combination)])

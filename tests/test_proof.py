@@ -1,0 +1,170 @@
+"""The proof fits every project, counts every hostile case, and tells of a broken promise."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proof import __main__ as command
+from proof.overlay import NEEDS, OVERLAY, TARGET, files, lay_over, needed, render
+from proof.project import AUTH_MODULES, Answers, Unavailable, answers_of, options_of
+
+from .checks.code import check_format, check_imports, check_lint, check_types
+from .checks.files import needed_options, template_files
+from .checks.proof import PROVED, WHOLE, proving_tests
+from .combination import COMBINATIONS, DEFAULT, OPTIONS, QUESTIONS, TEMPLATE, Combination, find
+from .conftest import Baker
+from .process import environment, run
+from .project import PROJECT_DIRECTORY, Project
+
+# Each file of the proof is with one of these, and each without each option that it does not need.
+DIFFERENT = ["jwt-rooms-heartbeat-redis", "jwt-redis", "jwt-rooms", "jwt", "ticket-redis"]
+
+CASE = re.compile(r"^\| (\d+) \| .+ \| (.+) \| .*\|$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_its_code_keeps_to_the_projects_own_rules(baked: Baker, tmp_path: Path, name: str) -> None:
+    project = baked(find(name)).copy(tmp_path / "project")
+    laid = lay_over(project.root)
+    assert not [path for path in laid if "# {%" in project.read(path)]
+    for check in (check_format, check_lint, check_types, check_imports):
+        check(project)
+
+
+def test_every_file_is_looked_at() -> None:
+    everything = {path.relative_to(OVERLAY) for path in OVERLAY.rglob("*.py")}
+    laid = {path for name in DIFFERENT for path in files(set(find(name).options))}
+    assert everything <= laid
+
+
+def test_every_module_runs_in_the_matrix() -> None:
+    runs = {path for combination in PROVED for path in proving_tests(combination)}
+    assert runs == {TARGET / path for path in files(set(OPTIONS)) if path.match("test_*.py")}
+    assert {module for module in WHOLE if TARGET / module in runs} == set(WHOLE)
+
+
+def test_it_adds_to_the_project_and_replaces_nothing() -> None:
+    own = set(template_files())
+    assert not [path for path in files(set(OPTIONS)) if TARGET / path in own]
+
+
+def test_the_table_names_what_there_is() -> None:
+    assert set(AUTH_MODULES) == set(QUESTIONS["auth"]), "AUTH_MODULES in proof/project.py"
+    for options, paths in NEEDS.items():
+        assert set(options) <= OPTIONS
+        for path in paths:
+            assert (OVERLAY / path).exists(), f"NEEDS in proof/overlay.py: {path}"
+
+
+@pytest.mark.parametrize("path", files(set(OPTIONS)), ids=Path.as_posix)
+def test_a_name_that_tells_of_options_is_in_the_table(path: Path) -> None:
+    assert needed_options(path) <= needed(path), "NEEDS in proof/overlay.py"
+
+
+@pytest.mark.parametrize("combination", [*map(find, DIFFERENT), find("none"), find("session")])
+def test_a_project_shows_the_answers_that_made_it(baked: Baker, combination: Combination) -> None:
+    answers = answers_of(baked(combination).root)
+    assert answers == dict(combination.answers)
+    assert options_of(answers) == set(combination.options)
+
+
+def marked(answers: Answers) -> Iterator[int]:
+    """Yield the hostile cases that tests of the project, and of its proof, are marked with."""
+    options = options_of(answers)
+    project = TEMPLATE / PROJECT_DIRECTORY
+    own = [path for path in template_files() if needed_options(path) <= options]
+    tests = [project / path for path in own if path.parts[0] == "tests"]
+    tests += [OVERLAY / path for path in files(options)]
+    for path in (path for path in tests if path.match("test_*.py")):
+        for node in ast.walk(ast.parse(render(path, answers))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr="hostile")):
+                    yield from (ast.literal_eval(number) for number in node.args)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: combination.id)
+def test_each_hostile_case_that_applies_has_a_test(combination: Combination) -> None:
+    answers = dict(combination.answers)
+    cases = {
+        int(number)
+        for number, done in CASE.findall(render(Path("hostile.md"), answers))
+        if not done.startswith("does not apply: ")
+    }
+    assert cases
+    assert set(marked(answers)) == cases
+
+
+def proving(project: Project, *arguments: str, what: str = "prove") -> tuple[int, str]:
+    """Run a command of the proof; return its status, and what it prints."""
+    done = run(
+        [sys.executable, "-m", "proof", what, "--project", project.root, "--", *arguments],
+        TEMPLATE,
+        env=environment(),
+        timeout_s=300,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+CHEAP = ("-k", "illegal_frame or one_way_in", "-n", "0")
+
+
+def test_a_project_that_a_team_has_changed_is_proved(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT).copy(tmp_path / "my-service")
+    project.write("app/main.py", "raise SystemExit('needs a database')\n")
+    project.write("tests/conftest.py", "import a_package_of_the_team\n")
+    status, printed = proving(project, *CHEAP)
+    assert status == 0, printed
+    assert re.search(r"^26 passed +an unknown path", printed, re.MULTILINE)
+    last = printed.splitlines()[-1]
+    assert last == "The engine of my-service (heartbeat, jwt, redis, rooms) is proved."
+
+
+def test_a_broken_promise_is_told(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT).copy(tmp_path / "my-service")
+    path = "app/realtime/server/process.py"
+    text = project.read(path)
+    assert "ws_max_size=" in text
+    project.write(path, re.sub(r"ws_max_size=[^,]+", "ws_max_size=2**40", text))
+    status, printed = proving(project, *CHEAP)
+    assert status == 1
+    assert "test_an_illegal_frame_ends_the_connection[too large]" in printed
+    assert re.search(r"^12 failed +a message beyond the limit", printed, re.MULTILINE)
+    assert printed.splitlines()[-1].endswith("IS NOT PROVED: see above.")
+
+
+def test_chaos_counts(baked: Baker) -> None:
+    status, printed = proving(baked(DEFAULT), "--seconds", "1", "--clients", "2", what="chaos")
+    assert status == 0, printed
+    assert re.search(r"^silently lost +0 ", printed, re.MULTILINE)
+
+
+def test_chaos_needs_rooms_and_redis(baked: Baker) -> None:
+    project = baked(find("jwt"))
+    status, printed = proving(project, what="chaos")
+    assert (status, printed) == (
+        1,
+        f"error: {project.root} has no rooms or no Redis, and chaos counts what rooms deliver\n",
+    )
+
+
+def test_a_directory_that_is_no_project(tmp_path: Path, baked: Baker) -> None:
+    options = command.parse(["prove", "--project", str(tmp_path)])
+    with pytest.raises(Unavailable, match="was not made from this template"):
+        command.run(options)
+    project = baked(DEFAULT).copy(tmp_path / "project")
+    (project.root / "requirements-dev.lock").unlink()
+    options = command.parse(["prove", "--project", str(project.root)])
+    with pytest.raises(Unavailable, match="has no requirements-dev"):
+        command.run(options)
+    (project.root / "app/realtime/auth/guest.py").touch()
+    with pytest.raises(Unavailable, match="no single kind of authentication"):
+        command.run(options)
+
+
+def test_bad_arguments_get_one_line() -> None:
+    with pytest.raises(SystemExit, match="error: argument command: invalid choice: 'test'"):
+        command.parse(["test"])

@@ -1,0 +1,211 @@
+"""History and presence in a real Valkey keep their contracts."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from app.realtime.backplane import Envelope, Subscription
+from app.realtime.redis.backplane import RedisBackplane
+from app.realtime.redis.history import RedisHistory
+from app.realtime.redis.presence import RedisPresence
+from app.realtime.rooms.history import (
+    NOWHERE,
+    Announce,
+    Deliver,
+    History,
+    Past,
+    Position,
+    RoomEnvelope,
+    room_channel,
+)
+from app.realtime.rooms.rooms import Rooms
+
+from ..client import DEADLINE_S
+from ..live import make_settings, wait_until
+from ..rooms.history_contract import HistoryContract
+from ..rooms.presence_contract import Node, PresenceContract
+from .test_backplane import run_node
+from .valkey import Valkey, run_valkey
+
+
+@pytest.fixture(scope="module")
+async def running_valkey() -> AsyncIterator[Valkey]:
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+@pytest.fixture
+async def shared_valkey(running_valkey: Valkey) -> Valkey:
+    """Return a server that holds nothing."""
+    async with Redis.from_url(running_valkey.url) as redis:
+        await redis.flushall()
+    return running_valkey
+
+
+@contextlib.asynccontextmanager
+async def run_history(valkey: Valkey, **overrides: object) -> AsyncIterator[RedisHistory]:
+    """Run a node with a history."""
+    async with run_node(valkey) as (backplane, _), running(backplane, **overrides) as history:
+        yield history
+
+
+@contextlib.asynccontextmanager
+async def running(backplane: RedisBackplane, **overrides: object) -> AsyncIterator[RedisHistory]:
+    """Run the history of a node."""
+    history = RedisHistory(backplane, make_settings(**overrides))
+    healing = asyncio.create_task(history.run())
+    try:
+        yield history
+    finally:
+        healing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await healing
+
+
+class TestRedisHistory(HistoryContract):
+    """Two nodes that know each other through Redis alone."""
+
+    @pytest.fixture
+    async def history(self, shared_valkey: Valkey) -> AsyncIterator[History]:
+        """Run one node."""
+        async with run_history(shared_valkey, history_messages=1_000) as history:
+            yield history
+
+    @pytest.fixture
+    async def other(self, shared_valkey: Valkey) -> AsyncIterator[History]:
+        """Run another."""
+        async with run_history(shared_valkey, history_messages=1_000) as history:
+            yield history
+
+    @pytest.fixture
+    async def make(self, shared_valkey: Valkey) -> AsyncIterator[Callable[..., History]]:
+        """Return what makes the history of one more node."""
+        async with (
+            run_node(shared_valkey) as (backplane, _),
+            Redis.from_url(shared_valkey.url) as redis,
+        ):
+            await redis.flushall()
+            yield lambda **overrides: RedisHistory(backplane, make_settings(**overrides))
+
+
+class EventFeed:
+    """What comes on the channel of a room, as it comes."""
+
+    position = NOWHERE
+
+    def __init__(self, backplane: RedisBackplane, room: str, deliver: Deliver) -> None:
+        subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
+        self._backplane = backplane
+        self._subscription = backplane.subscribe(subscription)
+
+    def is_whole_since(self, position: Position) -> bool:
+        """Return false: nobody asks."""
+        return False
+
+    async def past(self, since: Position | None) -> Past:
+        """Wait for the subscription."""
+        await self._backplane.confirm(self._subscription)
+        return Past(NOWHERE)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._backplane.unsubscribe(self._subscription)
+
+
+class Events:
+    """Stands for the history, so that Redis holds nothing but presence."""
+
+    def __init__(self, backplane: RedisBackplane) -> None:
+        self._backplane = backplane
+
+    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
+        """Pass a message on without a number."""
+        numbered = RoomEnvelope.of(envelope, NOWHERE)
+        return self._backplane.publish(room_channel(room), numbered)
+
+    def open(self, room: str, deliver: Deliver, announce: Announce) -> EventFeed:
+        """Subscribe to the room's channel."""
+        return EventFeed(self._backplane, room, deliver)
+
+
+class RedisNode(Node):
+    """A node whose rooms Redis knows."""
+
+    def __init__(
+        self, backplane: RedisBackplane, *, lease_s: float = 60.0, **overrides: object
+    ) -> None:
+        settings = make_settings(presence_lease_s=lease_s, **overrides)
+        self.presence = RedisPresence(backplane, settings)
+        super().__init__(lambda flusher: Rooms(settings, Events(backplane), self.presence, flusher))
+        self._running = asyncio.create_task(self.presence.run())
+
+    async def settle(self) -> None:
+        """Wait until all is written."""
+        rosters = self.presence._rosters
+        await wait_until(
+            lambda: not any(each._unwritten | each._writing for each in rosters.values())
+        )
+
+    def is_writing(self) -> bool:
+        """Return whether something is on its way to Redis."""
+        return any(roster._writing for roster in self.presence._rosters.values())
+
+    async def stop(self) -> None:
+        """Stop in good order."""
+        self._running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._running
+
+    async def kill(self) -> None:
+        """Stop without a last word."""
+        self.presence._rosters.clear()
+        self.presence._unwritten.clear()
+        await self.stop()
+
+
+@contextlib.asynccontextmanager
+async def run_presence(
+    valkey: Valkey, *, timeout_s: float = DEADLINE_S, **overrides: Any
+) -> AsyncIterator[RedisNode]:
+    """Run a node with presence."""
+    async with run_node(valkey, redis_timeout_s=timeout_s) as (backplane, _):
+        node = RedisNode(backplane, **overrides)
+        try:
+            yield node
+        finally:
+            await node.stop()
+
+
+class TestRedisPresence(PresenceContract):
+    """Two nodes that know each other through Redis alone."""
+
+    @pytest.fixture
+    async def here(self, shared_valkey: Valkey) -> AsyncIterator[Node]:
+        """Run one node."""
+        async with run_presence(shared_valkey) as node:
+            yield node
+
+    @pytest.fixture
+    async def there(self, shared_valkey: Valkey) -> AsyncIterator[Node]:
+        """Run another."""
+        async with run_presence(shared_valkey) as node:
+            yield node
+
+    @pytest.fixture
+    async def make(self, shared_valkey: Valkey) -> AsyncIterator[Callable[..., Node]]:
+        """Return what makes one more."""
+        async with (
+            run_node(shared_valkey, redis_timeout_s=DEADLINE_S) as (backplane, _),
+            contextlib.AsyncExitStack() as stack,
+        ):
+
+            def make(**overrides: Any) -> Node:
+                node = RedisNode(backplane, **overrides)
+                stack.push_async_callback(node.stop)
+                return node
+
+            yield make

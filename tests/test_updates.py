@@ -107,7 +107,7 @@ def test_cookiecutter_records_the_template_as_cruft_does(repository: Path, tmp_p
 
 
 def test_a_cloned_template_is_recorded_by_its_address(repository: Path, tmp_path: Path) -> None:
-    project = make("cookiecutter", repository.as_uri(), tmp_path)
+    project = make("cookiecutter", f"git+{repository.as_uri()}", tmp_path)
     state = json.loads((project / ".cruft.json").read_text(encoding="utf-8"))
     assert state["template"] == repository.as_uri()
     assert state["commit"] == git(repository, "rev-parse", "HEAD").strip()

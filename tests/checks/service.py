@@ -79,7 +79,7 @@ class Service:
 
     @contextlib.contextmanager
     def client(self, name: str) -> Iterator["Client"]:
-        """Connect, and take the ``welcome``."""
+        """Connect, and receive ``welcome``."""
         with self.connection(name) as connection:
             yield Client(connection)
 
@@ -117,19 +117,19 @@ class Service:
         return self._env["PORT"]
 
     def stop(self) -> None:
-        """Ask it to end, which it must do by itself and without complaint."""
+        """Ask it to stop; it must end by itself without an error."""
         self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(STOP_S)
         assert code == 0, f"the service ends with {code}"
         assert "Traceback" not in self.log(), "the service logs an error"
 
     def log(self) -> str:
-        """Return what the service has printed."""
+        """Return the output of the service."""
         self._log.flush()
         return (self._root / "service.log").read_text(encoding="utf-8")
 
     def end(self) -> None:
-        """End it in any case."""
+        """Kill it if it still runs."""
         self._process.kill()
         self._process.wait()
         self._log.close()
@@ -161,7 +161,7 @@ class Client:
 
 @contextlib.contextmanager
 def running(project: Project) -> Iterator[Service]:
-    """Yield the service of a copy of the project, which must end without complaint."""
+    """Yield the service of a copy of the project; it must end without an error."""
     with TemporaryDirectory() as directory:
         service = Service(project.copy(Path(directory, "project")))
         try:

@@ -49,6 +49,7 @@ class Reachable(Protocol):
     @property
     def url(self) -> str:
         """Where it listens."""
+        ...
 
 
 def settings_for(server: Reachable | str, **overrides: object) -> RealtimeSettings:

@@ -1,6 +1,7 @@
 """The project's documents: their blocks of code, and how the Python among them is pasted."""
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,12 @@ def blocks_of(document: str, text: str, *languages: str) -> Iterator[Block]:
     for token in MARKDOWN.parse(text):
         if token.type == "fence" and token.info in languages and token.map:
             yield Block(document, token.map[0] + 1, token.info, token.content)
+
+
+def anchors(text: str) -> set[str]:
+    """Return what links to the headings of a document end with, as GitHub has it."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def tables(project: Project, document: str) -> Iterator[list[str]]:

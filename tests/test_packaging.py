@@ -67,13 +67,21 @@ def test_uv_installs_the_locks_and_nothing_else(project: Project) -> None:
     assert done.returncode != 0
     assert "unmanaged" in done.stderr
     assert not (project.root / "uv.lock").exists()
-    # As the README has it; the packages are those that make has installed already.
+    # As docs/operating.md has it; the packages are those that make has installed already.
     (own,) = venv_bin(project).parent.parent.glob(".venv")
     shutil.copytree(own, project.root / ".venv", symlinks=True)
     printed = check_output(
         [uv, "run", "python", "-c", "import sys; print(sys.prefix)"], project.root
     )
     assert Path(printed.strip()) == project.root / ".venv"
+
+
+def test_make_tells_uv_the_index_of_pip(project: Project) -> None:
+    env = environment(PIP_INDEX_URL="http://127.0.0.1:9/simple", UV_HTTP_RETRIES="0")
+    env |= {"PATH": f"{package_bin(UV)}:{env['PATH']}", "UV_CACHE_DIR": str(project.root / "cache")}
+    done = run(["make", ".venv/ready"], project.root, env=env)
+    assert done.returncode != 0
+    assert "http://127.0.0.1:9/simple" in done.stderr
 
 
 def test_locks_have_hashes_and_no_index(project: Project) -> None:

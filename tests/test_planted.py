@@ -150,8 +150,18 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         adding("app/realtime/protocol.py", 'X = Close(4999, "x")\n'),
         "docs/protocol.md: no table has the close code 4999$",
     ),
-    "a link to nothing": ("docs", adding("README.md", "[x](docs/x.md)\n"), "README.md: .* x.md"),
-    "a path to nothing": ("docs", adding("AGENTS.md", "`app/x.py`\n"), "AGENTS.md: .* x.py"),
+    "an untold metric": (
+        "docs",
+        changing("docs/operating.md", r"`ws_connections`", "`connections`"),
+        r"docs/operating.md: no table has the metrics \['ws_connections'\]",
+    ),
+    "a link to nothing": (
+        "docs",
+        adding("README.md", "[x](docs/x.md)\n"),
+        "README.md: there is no docs/x.md",
+    ),
+    "a link to no heading": ("docs", adding("README.md", "[x](#no)\n"), "no heading for #no"),
+    "a path to nothing": ("docs", adding("AGENTS.md", "`app/x.py`\n"), "AGENTS.md: no app/x.py"),
     "a long page": ("docs", adding("README.md", "x\n" * 150), "README.md has .* lines"),
     "a frame of no kind": (
         "docs",

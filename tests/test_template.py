@@ -1,9 +1,7 @@
 """The template is a living program: its Python is valid as it stands."""
 
 import ast
-import json
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 from .checks.files import template_files
 from .combination import QUESTIONS, TEMPLATE
 from .process import environment, run
-from .project import PROJECT_DIRECTORY, WORKING_FILES
+from .project import PROJECT_DIRECTORY
 
 MODULES = [path for path in template_files() if path.suffix == ".py"]
 
@@ -80,63 +78,6 @@ def test_every_question_has_a_prompt_without_markup() -> None:
         for line in [prompt] if isinstance(prompt, str) else prompt.values():
             # Cookiecutter would take [text] for markup and drop it.
             assert "[" not in line
-
-
-AUDIT_FILE = "app/realtime/audit.py"
-AUDIT = """\
-from typing import Literal
-
-from .fields import SettingsPart
-from .protocol import Command
-
-
-class Audit(Command):
-    type: Literal["audit"]
-
-
-class AuditSettings(SettingsPart):
-    audit_events: int = 10
-"""
-
-
-def test_a_new_option_and_name_need_no_other_tests_and_failures_name_the_place(
-    tmp_path: Path,
-) -> None:
-    fork = tmp_path / "fork"
-    ignored = shutil.ignore_patterns(*WORKING_FILES, ".git", ".cache", ".bench", "demo")
-    shutil.copytree(TEMPLATE, fork, ignore=ignored)
-    questions = QUESTIONS | {"project_name": "Support Chat", "audit": True}
-    (fork / "cookiecutter.json").write_text(json.dumps(questions), encoding="utf-8")
-    (fork / PROJECT_DIRECTORY / AUDIT_FILE).write_text(AUDIT, encoding="utf-8")
-    picked = (
-        "every_question or has_an_id or trace_words or table or defaults"
-        " or typed_text and emoji"
-        " or test_project and docs and none and not (rooms or heartbeat or redis)"
-    )
-    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-k", picked]
-    printed = run([*command, "tests"], fork, timeout_s=600).stdout
-    failed = set(re.findall(r"^FAILED tests/(\w+)\.py::(\w+)", printed, re.MULTILINE))
-    assert failed == {
-        ("test_pre_gen_project", "test_the_hook_knows_every_question"),
-        ("test_template", "test_every_question_has_a_prompt_without_markup"),
-        ("test_planted", "test_each_option_has_trace_words"),
-        ("test_post_gen_project", "test_every_option_in_the_table_can_be_chosen"),
-        (
-            "test_post_gen_project",
-            "test_the_table_agrees_with_the_names_of_the_template_s_files",
-        ),
-        ("test_matrix", "test_project"),
-    }, printed
-    for place in (
-        "CHOICES in hooks/pre_gen_project.py",
-        "__prompts__ in cookiecutter.json",
-        "WORDS in tests/checks/traces.py lacks {'audit'}",
-        f"{AUDIT_FILE}: PATHS in hooks/post_gen_project.py",
-        "PATHS in hooks/post_gen_project.py: no files of ['audit']",
-        "the command audit",
-        "the setting AUDIT_EVENTS",
-    ):
-        assert place in printed, place
 
 
 def test_defaults_make_a_project(template: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from jinja2 import Environment, StrictUndefined
 
 from tests.combination import COMBINATIONS, QUESTIONS, TEMPLATE, Combination
-from tests.documents import Block, blocks, documents, paste, tables
+from tests.documents import Block, anchors, blocks, documents, paste, tables
 from tests.process import check_output
 from tests.project import PROJECT_DIRECTORY, Project
 from tests.venv import venv_bin
@@ -22,6 +22,7 @@ from .service import Service, running
 
 PROTOCOL = "docs/protocol.md"
 EXTENDING = "docs/extending.md"
+OPERATING = "docs/operating.md"
 SETTINGS_FILE = ".env.example"
 
 EXAMPLES = TEMPLATE / "tests" / "examples" / "extending.py"
@@ -132,16 +133,18 @@ def _fields(project: Project, *bases: str) -> Iterator[ast.stmt]:
 
 
 def check_links(project: Project) -> None:
-    """Find the file of each relative link, and each path in code that looks like the project's."""
+    """Find what each relative link leads to, and each path that looks like the project's."""
+    pasted = {block.target for block in blocks(project, "python")}
     for document in documents(project):
         text = project.read(document)
-        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
-        targets = [(project.root / document).parent / link for link in links]
-        named = re.findall(r"`((?:app|docs|tests|dev)/[\w./-]*)`", text)
-        own = {block.target for block in blocks(project, "python")}
-        targets += [project.root / name for name in named if name not in own]
-        for target in targets:
-            assert target.exists(), f"{document}: there is no {target.name}"
+        for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+            target = (project.root / document).parent / link if link else project.root / document
+            assert target.exists(), f"{document}: there is no {link}"
+            if anchor:
+                found = anchors(target.read_text(encoding="utf-8"))
+                assert anchor in found, f"{document}: {target.name} has no heading for #{anchor}"
+        for name in re.findall(r"`((?:app|docs|tests|dev)/[\w./-]*)`", text):
+            assert name in pasted or (project.root / name).exists(), f"{document}: no {name}"
 
 
 def check_lengths(project: Project) -> None:
@@ -174,6 +177,8 @@ def _harmless(line: str, port: str) -> str:
     if program == "curl":
         url = line.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         return ". ./.env; " + url.replace("curl", "curl --silent --show-error --fail-with-body", 1)
+    if program in {"pipx", "uv"}:
+        return "true"  # tests/test_updates.py and tests/test_packaging.py run it
     assert program in {".", "python3"}, f"nobody knows how to test this: {line}"
     return line
 
@@ -185,11 +190,25 @@ def check_exchanges(project: Project) -> None:
             if is_exchange(block):
                 Exchange(service, block).play()
         check_shell(project, service)
+        check_metrics(project, service)
+
+
+def check_metrics(project: Project, service: Service) -> None:
+    """Look for each metric of the engine in a table."""
+    url = f"http://127.0.0.1:{service.port}/metrics"
+    text = service.shell(f'curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}')
+    told = {
+        word for cells in tables(project, OPERATING) for word in re.findall(r"ws_\w+", cells[0])
+    }
+    missing = set(re.findall(r"^# HELP (ws_\w+)", text, re.MULTILINE)) - told
+    assert not missing, f"{OPERATING}: no table has the metrics {sorted(missing)}"
 
 
 def check_frames(project: Project) -> None:
     """Compare the fields of each frame that is shown alone with those of its class."""
-    fields = json.loads(check_output([venv_bin(project) / "python", "-c", FRAMES], project.root))
+    # Without -B, Python would leave files in a project that other checks use, too.
+    printed = check_output([venv_bin(project) / "python", "-B", "-c", FRAMES], project.root)
+    fields = json.loads(printed)
     for block in blocks(project, "json"):
         frame = json.loads(block.text)
         assert sorted(frame) in map(sorted, fields.get(frame["type"], [])), (

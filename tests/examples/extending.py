@@ -7,19 +7,21 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from app.handlers import router
-from app.realtime import Unavailable
 from app.resources import Service, is_ready, remove_old_messages
 from app.settings import Settings
+from app.site import site
 
 from .realtime.live import Live, wait_until, wait_until_async
 
 HAS_ROOMS = "max_rooms_per_connection" in Settings.model_fields
+HAS_TOKENS = "jwt_secret" in Settings.model_fields
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +67,19 @@ async def test_a_blocked_user_is_refused(live: Live) -> None:
         assert (await refused.closed())[0] == 4500
 
 
-async def test_a_failure_of_the_database_is_unavailable() -> None:
-    assert isinstance(router.failures[sqlite3.Error], Unavailable)
+async def test_a_failure_of_the_database_is_unavailable(
+    live: Live, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise sqlite3.OperationalError
+
+    alice = await live.connect("alice")
+    with monkeypatch.context() as patch, capture_logs() as lines:
+        patch.setattr(service.resources.database, "query", fail)
+        refusal = await alice.ask(type="send", to=alice.user, data=1)
+    assert (refusal["code"], refusal["retry"]) == ("unavailable", True)
+    assert refusal["message"] == "the database does not answer"
+    assert "handler failed" in [line["event"] for line in lines]
 
 
 @pytest.mark.skipif("not HAS_ROOMS")
@@ -155,6 +168,11 @@ async def test_the_replaced_send_stores_the_message(live: Live) -> None:
     assert await query(live, "SELECT sender, body FROM messages") == [(alice.user, "1")]
 
 
+async def test_a_site_has_the_service_below_a_path() -> None:
+    with TestClient(site) as client:
+        assert client.get("/realtime/readyz").json() == {"status": "ready"}
+
+
 async def test_the_route_is_for_users(live: Live) -> None:
     options = await live.options("alice")
     await query(live, "INSERT INTO messages VALUES ('alice', 'bob', '1', unixepoch())")
@@ -165,3 +183,23 @@ async def test_the_route_is_for_users(live: Live) -> None:
         assert response.json() in (["1"], [])  # a guest is not alice
         if options.headers or query_string:
             assert (await http.get("/messages")).status_code == 401
+
+
+@pytest.mark.skipif("HAS_TOKENS")
+async def test_crawlers_are_refused(live: Live) -> None:
+    options = await live.options("alice")
+    path = f"/messages?{options.uri.partition('?')[2]}"
+    async with live.http() as http:
+        headers = options.headers | {"User-Agent": "a crawler"}
+        assert (await http.get(path, headers=headers)).status_code == 401
+
+
+@pytest.mark.skipif("not HAS_TOKENS")
+async def test_machines_are_refused(live: Live) -> None:
+    settings: Any = live.settings
+    claims = {"sub": "printer", "exp": 2**32, "kind": "machine"}
+    jwt = pytest.importorskip("jwt")
+    token = jwt.encode(claims, settings.jwt_secret.get_secret_value(), "HS256")
+    async with live.http() as http:
+        response = await http.get("/messages", headers={"Authorization": f"Bearer {token}"})
+    assert response.status_code == 401

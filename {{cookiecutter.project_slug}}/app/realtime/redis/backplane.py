@@ -51,7 +51,7 @@ HOPELESS = {
     r"DB index|SELECT": "the server refuses the database",
     r"read only replica": "the server is a replica, which takes no writes; name the primary",
     r"(?i)unknown (redis )?command": "the server lacks a command; it is older than Redis 6.2",
-    r"permissions|can't (run|access)": "the user lacks a permission; the README has a list",
+    r"permissions|can't (run|access)": "the user lacks a permission; docs/operating.md lists them",
 }
 """What a server answers that does not suit, and what the log then says."""
 

@@ -28,7 +28,7 @@ demo: .venv/ready ## make a project with the default answers in demo/, and serve
 test: .venv/ready ## run the tests; ARGS='-k "jwt and not redis"' picks some
 	$(VENV_PYTHON) -m pytest --numprocesses auto --maxschedchunk 1 $(ARGS)
 
-prove: .venv/ready ## prove the engine of PROJECT=path; ARGS="-k fuzz" picks, LONG=1 takes hours
+prove: .venv/ready ## prove the engine of PROJECT=path; ARGS="-k fuzz" picks, LONG=1 fuzzes more
 	@$(VENV_PYTHON) -m proof prove --project "$(PROJECT)" $(if $(LONG),--long) -- $(ARGS)
 
 chaos: .venv/ready ## break Redis, nodes and connections of PROJECT=path; ARGS="--seconds 9 --seed 7"

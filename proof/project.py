@@ -4,20 +4,23 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.combination import TEMPLATE
+from tests.combination import QUESTIONS, TEMPLATE
 from tests.process import environment, run
 from tests.venv import LOCK, lock_bin
 
 ENGINE = Path("app", "realtime")
 
-AUTH_MODULES = {
-    "jwt": "jwt.py",
-    "ticket": "ticket.py",
-    "session": "session.py",
-    "api_key": "api_key.py",
-    "none": "guest.py",
+MODULES: dict[str, str] = {
+    "jwt": "auth/jwt.py",
+    "ticket": "auth/ticket.py",
+    "session": "auth/session.py",
+    "api_key": "auth/api_key.py",
+    "none": "auth/guest.py",
+    "rooms": "rooms",
+    "heartbeat": "heartbeat.py",
+    "redis": "redis",
 }
-"""The module that only the projects with this answer have."""
+"""What only the projects with an option have in their engine."""
 
 NOT_COPIED = (".git", ".venv", ".env", ".*_cache", ".hypothesis", "__pycache__", "node_modules")
 
@@ -39,16 +42,13 @@ def answers_of(project: Path) -> Answers:
     if not engine.is_dir():
         message = f"{project} has no {ENGINE}, so it was not made from this template"
         raise Unavailable(message)
-    kinds = [kind for kind, module in AUTH_MODULES.items() if (engine / "auth" / module).exists()]
+    present = {option for option, module in MODULES.items() if (engine / module).exists()}
+    kinds = [kind for kind in QUESTIONS["auth"] if kind in present]
     if len(kinds) != 1:
         message = f"{project}: {ENGINE}/auth has no single kind of authentication: {kinds}"
         raise Unavailable(message)
-    return {
-        "auth": kinds[0],
-        "rooms": (engine / "rooms").is_dir(),
-        "heartbeat": (engine / "heartbeat.py").is_file(),
-        "redis": (engine / "redis").is_dir(),
-    }
+    extras = (name for name, question in QUESTIONS.items() if isinstance(question, bool))
+    return {"auth": kinds[0], **{name: name in present for name in extras}}
 
 
 def options_of(answers: Answers) -> set[str]:

@@ -36,7 +36,7 @@ from benchmarks.results import Metric, Outcome, Row, Sample, Target
 from benchmarks.rounds import Bench
 from benchmarks.scenarios import SCENARIOS, Scenario, fits
 from benchmarks.servers import Server, authorization
-from proof.project import Unavailable
+from proof.project import Answers, Unavailable
 
 from .combination import TEMPLATE, find
 from .conftest import Baker
@@ -575,7 +575,7 @@ def test_a_project_is_asked_what_it_can_answer(
     assert environment.project == project
     assert "redis" in asked
     assert not asked & {"room", "fairness", "redis-room", "redis-busy-1000"}
-    answers: dict[str, str | bool] = {"auth": "jwt", "rooms": True, "redis": False}
+    answers: Answers = {"auth": "jwt", "rooms": True, "redis": False}
     left_out = {each.name for each in SCENARIOS if not fits(each, answers)}
     assert left_out == {each.name for each in SCENARIOS if each.redis}
 

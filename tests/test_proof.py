@@ -10,12 +10,12 @@ import pytest
 
 from proof import __main__ as command
 from proof.overlay import NEEDS, OVERLAY, TARGET, files, lay_over, needed, render
-from proof.project import AUTH_MODULES, Answers, Unavailable, answers_of, options_of
+from proof.project import MODULES, Answers, Unavailable, answers_of, options_of
 
 from .checks.code import check_format, check_imports, check_lint, check_types
 from .checks.files import needed_options, template_files
 from .checks.proof import PROVED, WHOLE, proving_tests
-from .combination import COMBINATIONS, DEFAULT, OPTIONS, QUESTIONS, TEMPLATE, Combination, find
+from .combination import COMBINATIONS, DEFAULT, OPTIONS, TEMPLATE, Combination, find
 from .conftest import Baker
 from .process import environment, run
 from .project import PROJECT_DIRECTORY, Project
@@ -52,8 +52,13 @@ def test_it_adds_to_the_project_and_replaces_nothing() -> None:
     assert not [path for path in files(set(OPTIONS)) if TARGET / path in own]
 
 
+def test_every_option_shows_in_a_module() -> None:
+    missing = OPTIONS - MODULES.keys()
+    assert not missing, f"MODULES in proof/project.py lacks {missing}"
+    assert not MODULES.keys() - OPTIONS
+
+
 def test_the_table_names_what_there_is() -> None:
-    assert set(AUTH_MODULES) == set(QUESTIONS["auth"]), "AUTH_MODULES in proof/project.py"
     for options, paths in NEEDS.items():
         assert set(options) <= OPTIONS
         for path in paths:

@@ -7,11 +7,12 @@ a message to oneself; what breaks the rules is sent as it is. Otherwise than the
 - 6.4, bad UTF-8 told before the message is whole: it is told at the end, which the suite calls
   non-strict (`test_bad_text_is_told_at_the_end_of_the_message_at_the_latest`).
 - 7.1.1 and 7.1.6, a message and right behind it a close: the message is handled, but the close is
-  answered first (`test_a_text_before_an_illegal_frame_is_still_handled` in `test_wire_uvicorn.py`).
+  answered first (`test_a_text_before_an_illegal_frame_is_still_handled` in
+  `server/test_websocket.py`).
 - 7.1.5, a close within a message: it breaks the rules, since the rest of the message cannot come.
 - 7.13, codes that say nothing of themselves: anything may happen.
 - 9, time and size: `make bench` measures, `MAX_MESSAGE_BYTES` limits.
-- 12 and 13, compression: it is never agreed on (`test_wire_uvicorn.py`).
+- 12 and 13, compression: it is never agreed on (`server/test_websocket.py`).
 """
 
 import json

@@ -1,6 +1,6 @@
 """Anything at all, sent to a running service: only documented answers come back, and it stays up.
 
-Hypothesis draws what is sent, here the same every time; `make fuzz` draws more, and anew.
+Hypothesis draws what is sent, here the same every time; `make prove LONG=1` draws more, and anew.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Do the faults and count what came of them: ``--help``."""
+"""Do the faults and count what came of them: ``python -m tests.realtime.chaos --help``."""
 
 import asyncio
 import os

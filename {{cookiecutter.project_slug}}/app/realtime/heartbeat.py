@@ -1,4 +1,4 @@
-"""The heartbeat: one sweep over all connections pings the quiet and closes the silent."""
+"""The heartbeat: pings connections that are quiet, and closes those that stay silent."""
 
 import asyncio
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class PingFrame(ServerFrame):
 
 
 class Heartbeat:
-    """The sweeper. Any bytes from a client count as life, on a clock that cannot jump."""
+    """One loop over all connections. Any bytes from a client count, by the monotonic clock."""
 
     def __init__(self, settings: RealtimeSettings, manager: ConnectionManager) -> None:
         self._interval_s = settings.heartbeat_interval_s
@@ -29,12 +29,12 @@ class Heartbeat:
         self._pinged_at: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Sweep until cancelled, often enough to be late by a fraction of the timeout only."""
+        """Check all connections, four times per interval or timeout, until cancelled."""
         while True:
             await asyncio.sleep(min(self._interval_s, self._timeout_s) / 4)
-            self.sweep(asyncio.get_running_loop().time())
+            self.check(asyncio.get_running_loop().time())
 
-    def sweep(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Ping each connection that was quiet for the interval; close it after the timeout."""
         pinged_at, self._pinged_at = self._pinged_at, {}
         for connection in self._manager:
@@ -48,5 +48,5 @@ class Heartbeat:
 
     def _ping_if_quiet(self, connection: Connection, now: float) -> None:
         if now - connection.heard_at >= self._interval_s:
-            connection.write(self._ping)
+            connection.send_encoded(self._ping)
             self._pinged_at[connection.id] = now

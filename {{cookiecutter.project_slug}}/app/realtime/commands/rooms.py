@@ -1,5 +1,7 @@
 """What clients can ask of rooms."""
 
+from asyncio import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -8,11 +10,11 @@ from pydantic import BaseModel, Field, StringConstraints
 from ..connection import Connection
 from ..errors import Forbidden
 from ..policy import Policy
-from ..protocol import STRICT, Command, Data, Ok
+from ..protocol import STRICT, Command, Data, Ok, Reply, ServerFrame
 from ..rooms.history import Position
 from ..rooms.rooms import RoomName, room_frame
 from ..service import Service
-from .router import CommandRouter, Followed, Later
+from .router import CommandRouter, reply_when_done
 
 
 class Since(BaseModel):
@@ -72,6 +74,12 @@ class JoinOk(Ok):
     offset: int
     recovered: bool | None
     replayed: int
+    messages: Annotated[Sequence[ServerFrame], Field(exclude=True)]
+
+    @property
+    def followed_by(self) -> Sequence[ServerFrame]:
+        """The replayed messages."""
+        return self.messages
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,7 +113,7 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
     router = CommandRouter()
 
     @router.command(Join)
-    async def join(service: Service, connection: Connection, command: Join) -> Followed:
+    async def join(service: Service, connection: Connection, command: Join) -> JoinOk:
         """Enter the room, if the team's policy lets the user in; missed messages follow."""
         answer = policy.can_join(service, connection, command.room)
         if not (answer if isinstance(answer, bool) else await answer):
@@ -113,14 +121,14 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
             raise Forbidden(msg)
         since = None if command.since is None else command.since.position
         past = await service.rooms.join(connection, command.room, since)
-        reply = JoinOk(
+        return JoinOk(
             room=command.room,
             epoch=past.position.epoch,
             offset=past.position.offset,
             recovered=past.recovered,
             replayed=len(past.messages),
+            messages=[room_frame(command.room, missed) for missed in past.messages],
         )
-        return Followed(reply, [room_frame(command.room, missed) for missed in past.messages])
 
     @router.command(Leave)
     async def leave(service: Service, connection: Connection, command: Leave) -> None:
@@ -128,7 +136,9 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
         service.rooms.leave(connection, command.room)
 
     @router.command(Publish)
-    async def publish(service: Service, connection: Connection, command: Publish) -> Later:
+    async def publish(
+        service: Service, connection: Connection, command: Publish
+    ) -> Reply | Future[Reply]:
         """Send to the room's members, of which the sender must be one, if policy allows it."""
         service.rooms.check_joined(connection, command.room)
         answer = policy.can_publish(service, connection, command.room)
@@ -139,7 +149,7 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
         passed_on = await service.rooms.pass_on(
             command.room, command.data, sender=connection.user, exclude=exclude
         )
-        return Later(passed_on, lambda offset: PublishOk(offset=offset))
+        return reply_when_done(passed_on, lambda offset: PublishOk(offset=offset))
 
     @router.command(Presence)
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:

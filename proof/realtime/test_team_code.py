@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anyio.from_thread
 import pytest
@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from app.realtime import delivery
 from app.realtime.auth.identity import Identity
-from app.realtime.commands.router import CommandRouter, reply_when_done
+from app.realtime.commands.router import CommandRouter
 from app.realtime.connection import Connection
 from app.realtime.delivery import Delivery
 from app.realtime.errors import (
@@ -147,22 +147,15 @@ async def return_what_is_no_json(*_: object) -> Ok:
     return WorkOk(result=object())
 
 
-def later(
-    end: Callable[[asyncio.Future[Any]], object],
-    make_reply: Callable[[Any], Reply] = lambda _: Ok(),
-) -> Handle:
+def later(end: Callable[[asyncio.Future[Reply]], object]) -> Handle:
     """Return a handler whose reply is due when ``end`` has ended a future."""
 
-    async def handle(*_: object) -> Reply | asyncio.Future[Reply]:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    async def handle(*_: object) -> asyncio.Future[Reply]:
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_soon(end, future)
-        return reply_when_done(future, make_reply)
+        return future
 
     return handle
-
-
-def refuse_to_reply(result: object) -> Ok:
-    raise RuntimeError("secret")
 
 
 FAILURES: list[Handle] = [
@@ -175,8 +168,8 @@ FAILURES: list[Handle] = [
     return_what_is_no_json,
     later(lambda future: future.set_exception(RuntimeError("secret"))),
     later(lambda future: future.cancel()),
-    later(lambda future: future.set_result(1), make_reply=refuse_to_reply),
-    later(lambda future: future.set_result(1), make_reply=lambda _: WorkOk(result=object())),
+    later(lambda future: future.set_result(cast(Reply, object()))),
+    later(lambda future: future.set_result(WorkOk(result=object()))),
 ]
 
 

@@ -11,11 +11,10 @@ from typing_extensions import TypeVar
 from .auth.identity import Identity
 from .delivery import Delivery, Recipient
 from .guard import Guard
-from .limits.connection import ConnectionLimits
+from .limits.rate import ConnectionLimits
 from .protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
 from .settings import RealtimeSettings
 from .wire.asgi import Wire
-from .wire.frame import text_frame
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -82,16 +81,11 @@ class Connection(Recipient, Generic[StateT]):
 
     def send(self, *frames: ServerFrame) -> None:
         """Send frames to this connection alone: all of them, or none if one cannot be encoded."""
-        self._delivery.check_thread()
-        if len(frames) == 1:
-            self._delivery.enqueue(self, text_frame(frames[0].encode()))
-            return
-        for encoded in [text_frame(frame.encode()) for frame in frames]:
-            self._delivery.enqueue(self, encoded)
+        self._delivery.send(self, *frames)
 
     def send_encoded(self, frame: bytes) -> None:
-        """Send a frame that `text_frame` has made."""
-        self._delivery.enqueue(self, frame)
+        """Send an encoded WebSocket frame."""
+        self._delivery.enqueue(self, [frame])
 
     def flush(self) -> None:
         """Write what is in the outbox; close the connection if it leaves too much unread."""

@@ -6,14 +6,14 @@ sockets hold by then is handled first, and shares the write. A large flush is do
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import structlog
 
 from .errors import WrongThread
 from .protocol import ServerFrame
-from .wire.frame import text_frame
+from .wire.frame import encode
 
 SLICE = 256
 """Connections flushed in a row, which takes about a millisecond."""
@@ -74,8 +74,8 @@ class Delivery:
         """Belong to the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
-    def check_thread(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop, if this is its thread.
+    def check_thread(self) -> None:
+        """Check that this is the event loop's thread.
 
         Raises:
             WrongThread: this is another thread.
@@ -93,32 +93,34 @@ class Delivery:
                 " or call it by `anyio.from_thread.run`"
             )
             raise WrongThread(msg)
-        return running
 
-    def enqueue(self, recipient: Recipient, frame: bytes) -> None:
-        """Add an encoded frame to one outbox.
+    def send(self, recipient: Recipient, *frames: ServerFrame) -> None:
+        """Send frames to one recipient: all of them, or none if one cannot be encoded.
 
         Raises:
             WrongThread: this is not the event loop's thread.
 
         """
+        self.check_thread()
+        self.enqueue(recipient, list(map(encode, frames)))
+
+    def enqueue(self, recipient: Recipient, encoded: Sequence[bytes]) -> None:
+        """Add encoded frames to one outbox."""
         if not self._is_due:
             self._schedule()
-        self.enqueued += 1
+        self.enqueued += len(encoded)
         if not recipient.outbox:
             self._waiting[None].append(recipient)
-        recipient.outbox.append(frame)
+        recipient.outbox += encoded
 
-    def enqueue_all(
+    def send_all(
         self, recipients: Mapping[str, Recipient], frame: ServerFrame, exclude: str | None = None
     ) -> None:
-        """Add a frame, encoded once, to all outboxes but that of the excluded id.
+        """Send a frame, encoded once, to all recipients but the one with the excluded id.
 
-        Raises:
-            WrongThread: this is not the event loop's thread.
-
+        The caller has checked the thread.
         """
-        encoded = text_frame(frame.encode())
+        encoded = encode(frame)
         if not self._is_due:
             self._schedule()
         self.enqueued += len(recipients)
@@ -152,7 +154,7 @@ class Delivery:
         return False
 
     def _schedule(self) -> None:
-        loop = self.check_thread()
+        loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, self._flush)
         self._is_due = True
 

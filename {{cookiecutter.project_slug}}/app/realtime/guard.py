@@ -5,10 +5,13 @@ Such code may wait for ever, be cancelled by something else, or call `sys.exit`.
 
 import asyncio
 from types import TracebackType
+from typing import Any, cast
 
 from .errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
 
-FAILURES = (Exception, asyncio.CancelledError, SystemExit)
+ENDINGS = (asyncio.CancelledError, SystemExit)
+
+FAILURES = (Exception, *ENDINGS)
 """What the team's code may raise without ending the process."""
 
 
@@ -39,7 +42,7 @@ class Guard:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._cancellations = 0
         self._deadline = 0.0
         self._is_running = False
@@ -49,7 +52,7 @@ class Guard:
     def __enter__(self) -> None:
         """Note the deadline of a call that begins."""
         self._is_running = True
-        self._cancellations = self._task.cancelling() if self._task else 0
+        self._cancellations = self._task.cancelling()
         self._deadline = self._loop.time() + self._timeout_s
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._check_deadline)
@@ -62,11 +65,12 @@ class Guard:
     ) -> None:
         """Turn the end of a call into an `Exception`, unless the server cancels the task."""
         self._is_running = False
-        interruption, self._interruption = self._interruption, None
-        if interruption is not None and self._task:
+        interruption = self._interruption
+        if interruption is not None:
+            self._interruption = None
             self._task.uncancel()
-        if isinstance(failure, asyncio.CancelledError | SystemExit):
-            if self._task and self._task.cancelling() > self._cancellations:
+        if isinstance(failure, ENDINGS):
+            if self._task.cancelling() > self._cancellations:
                 return  # the server has cancelled the task
             raise (interruption or TeamCodeFailed()) from failure
 
@@ -96,6 +100,6 @@ class Guard:
             self._interrupt(TimedOut())
 
     def _interrupt(self, interruption: ServiceError) -> None:
-        if self._is_running and self._interruption is None and self._task:
+        if self._is_running and self._interruption is None:
             self._interruption = interruption
             self._task.cancel()

@@ -8,7 +8,7 @@ from .connection import Connection
 from .manager import ConnectionManager
 from .protocol import NO_PONG, ServerFrame
 from .settings import RealtimeSettings
-from .wire.frame import text_frame
+from .wire.frame import encode
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Heartbeat:
         self._interval_s = settings.heartbeat_interval_s
         self._timeout_s = settings.heartbeat_timeout_s
         self._manager = manager
-        self._ping = text_frame(PingFrame().encode())
+        self._ping = encode(PingFrame())
         self._pinged_at: dict[str, float] = {}
 
     async def run(self) -> None:

@@ -40,7 +40,7 @@ class LocalUser:
                 connection.close(REVOKED)
         else:
             message = DirectMessage(envelope.sender, envelope.data, "user")
-            self._delivery.enqueue_all(self.connections, message, envelope.exclude)
+            self._delivery.send_all(self.connections, message, envelope.exclude)
 
 
 class ConnectionManager:
@@ -111,7 +111,7 @@ class ConnectionManager:
     def send_to_all(self, frame: ServerFrame) -> None:
         """Send a frame of the server's own to every connection of this node."""
         self._delivery.check_thread()
-        self._delivery.enqueue_all(self._connections, frame)
+        self._delivery.send_all(self._connections, frame)
 
     def send_to_connection(self, connection_id: str, data: JsonValue) -> bool:
         """Send server data to one connection of this node; return whether it exists."""
@@ -154,4 +154,4 @@ class ConnectionManager:
 
     def _deliver(self, envelope: Envelope) -> None:
         message = DirectMessage(envelope.sender, envelope.data, "all")
-        self._delivery.enqueue_all(self._connections, message, envelope.exclude)
+        self._delivery.send_all(self._connections, message, envelope.exclude)

@@ -5,9 +5,9 @@ A frame is one JSON object with a ``type``. A command with an ``id`` gets exactl
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +16,6 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
-    TypeAdapter,
 )
 from pydantic_core import PydanticCustomError
 
@@ -135,9 +134,6 @@ class CommandHead(BaseModel):
     id: CommandId | None = None
 
 
-_encoders: dict[type[Any], Callable[[Any], bytes]] = {}
-
-
 @dataclass(slots=True, kw_only=True)
 class ServerFrame:
     """A frame of the server. A dataclass, since only the frames of clients need validation."""
@@ -145,13 +141,6 @@ class ServerFrame:
     __pydantic_config__ = ConfigDict(serialize_by_alias=True)
 
     type: str
-
-    def encode(self) -> bytes:
-        """Return the frame's JSON as UTF-8."""
-        kind = type(self)
-        if kind not in _encoders:
-            _encoders[kind] = TypeAdapter(kind).serializer.to_json
-        return _encoders[kind](self)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,11 +150,8 @@ class Reply(ServerFrame):
     only_with_id: ClassVar[bool] = True
 
     id: str | None = None
-
-    @property
-    def followed_by(self) -> Sequence[ServerFrame]:
-        """Frames to send right after the reply, before any other frame."""
-        return ()
+    followed_by: Annotated[Sequence[ServerFrame], Field(exclude=True)] = ()
+    """Frames to send right after the reply, before any other frame."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,10 +2,11 @@
 
 import pytest
 
+from app.realtime import delivery as delivery_module
 from app.realtime.connection import Connection
 from app.realtime.delivery import Delivery
 from app.realtime.protocol import REPLACED, DirectMessage
-from app.realtime.wire.frame import text_frame
+from app.realtime.wire.frame import encode
 
 from .recording_wire import RecordingWire, open_connection
 
@@ -21,7 +22,7 @@ class Group:
 
     def write(self, frame: DirectMessage, *, exclude: str | None = None) -> None:
         """Send a message to all but one."""
-        self.delivery.enqueue_all(self.members, frame, exclude)
+        self.delivery.send_all(self.members, frame, exclude)
 
 
 def make_group(count: int) -> tuple[Group, Delivery, list[RecordingWire]]:
@@ -35,13 +36,12 @@ def message(number: int) -> DirectMessage:
 
 async def test_a_message_is_encoded_once_and_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
-    encode = DirectMessage.encode
 
     def count(frame: DirectMessage) -> bytes:
         encoded.append(frame)
         return encode(frame)
 
-    monkeypatch.setattr(DirectMessage, "encode", count)
+    monkeypatch.setattr(delivery_module, "encode", count)
     group, delivery, wires = make_group(100)
     group.write(message(1))
     await delivery.catch_up()
@@ -55,7 +55,7 @@ async def test_many_messages_are_one_write_for_each_member() -> None:
     for number in range(16):
         group.write(message(number))
     await delivery.catch_up()
-    frames = [text_frame(message(number).encode()) for number in range(16)]
+    frames = [encode(message(number)) for number in range(16)]
     assert all(wire.writes == [frames] for wire in wires)
 
 
@@ -66,8 +66,8 @@ async def test_messages_and_replies_keep_their_order() -> None:
     first.send(message(2))
     group.write(message(3))
     await delivery.catch_up()
-    assert wires[0].writes == [[text_frame(message(number).encode()) for number in (1, 2, 3)]]
-    assert wires[1].writes == [[text_frame(message(number).encode()) for number in (1, 3)]]
+    assert wires[0].writes == [[encode(message(number)) for number in (1, 2, 3)]]
+    assert wires[1].writes == [[encode(message(number)) for number in (1, 3)]]
 
 
 @pytest.mark.hostile(61)
@@ -80,7 +80,7 @@ async def test_whoever_leaves_gets_what_was_sent_before_and_no_more() -> None:
     await delivery.catch_up()
     leaving.send(message(3))
     await delivery.catch_up()
-    assert wires[0].writes == [[text_frame(message(number).encode())] for number in (1, 3)]
+    assert wires[0].writes == [[encode(message(number))] for number in (1, 3)]
 
 
 async def test_the_excluded_connection_gets_nothing() -> None:

@@ -7,7 +7,7 @@ from app.realtime.connection import Connection
 from app.realtime.delivery import Delivery
 from app.realtime.guard import Guard
 from app.realtime.protocol import EXPIRED, REPLACED, SLOW_CONSUMER, TRY_AGAIN_LATER, Ok
-from app.realtime.wire.frame import text_frame
+from app.realtime.wire.frame import encode, text_frame
 
 from .live import make_settings
 from .recording_wire import RecordingWire, open_connection
@@ -29,7 +29,7 @@ async def test_nothing_comes_before_the_welcome() -> None:
     connection.open(Ok(id="welcome"))
     connection.send_encoded(FRAME)
     await delivery.catch_up()
-    assert wire.writes == [[text_frame(Ok(id="welcome").encode()), FRAME]]
+    assert wire.writes == [[encode(Ok(id="welcome")), FRAME]]
 
 
 async def test_a_connection_that_is_closed_does_not_open() -> None:

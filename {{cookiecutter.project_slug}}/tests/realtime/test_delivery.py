@@ -29,7 +29,7 @@ class Note(Recipient):
 
 def enqueue_all(delivery: Delivery, recipients: Sequence[Recipient]) -> None:
     """Send a frame to a group."""
-    delivery.enqueue_all({str(number): each for number, each in enumerate(recipients)}, Ok())
+    delivery.send_all({str(number): each for number, each in enumerate(recipients)}, Ok())
 
 
 async def catch_up(delivery: Delivery) -> None:
@@ -39,10 +39,10 @@ async def catch_up(delivery: Delivery) -> None:
 
 async def test_what_came_in_the_next_turn_is_flushed_together_with_what_was_there() -> None:
     delivery, flushed = Delivery(), list[str]()
-    delivery.enqueue(Note("first", flushed), b"")
+    delivery.enqueue(Note("first", flushed), [b""])
     await asyncio.sleep(0)
     assert flushed == []
-    delivery.enqueue(Note("second", flushed), b"")
+    delivery.enqueue(Note("second", flushed), [b""])
     await asyncio.sleep(0)
     assert flushed == ["first", "second"]
 
@@ -75,7 +75,7 @@ async def test_catching_up_takes_until_all_is_flushed() -> None:
     enqueue_all(delivery, [Note("large", flushed) for _ in range(3 * SLICE)])
     await catch_up(delivery)
     assert len(flushed) == 3 * SLICE
-    delivery.enqueue(Note("late", flushed), b"")
+    delivery.enqueue(Note("late", flushed), [b""])
     await catch_up(delivery)
     assert flushed[-1] == "late"
 
@@ -101,9 +101,9 @@ async def test_catching_up_does_not_wait_for_what_others_add_meanwhile() -> None
         def flush(self) -> None:
             self.outbox.clear()
             if flooding:
-                delivery.enqueue(self, b"")
+                delivery.enqueue(self, [b""])
 
-    delivery.enqueue(Flood(), b"")
+    delivery.enqueue(Flood(), [b""])
     enqueue_all(delivery, [Note("mine", flushed), Note("mine", flushed)])
     await catch_up(delivery)
     assert flushed == ["mine", "mine"]
@@ -116,8 +116,8 @@ async def test_all_are_flushed_once(count: int) -> None:
     delivery, flushed = Delivery(), list[str]()
     for number in range(count):
         note = Note(str(number), flushed)
-        delivery.enqueue(note, b"first")
-        delivery.enqueue(note, b"second")
+        delivery.enqueue(note, [b"first"])
+        delivery.enqueue(note, [b"second"])
     await catch_up(delivery)
     assert flushed == [str(number) for number in range(count)]
 
@@ -127,7 +127,7 @@ async def test_it_is_full_until_the_next_flush(monkeypatch: pytest.MonkeyPatch) 
     delivery, flushed = Delivery(), list[str]()
     enqueue_all(delivery, [Note("first", flushed), Note("second", flushed)])
     assert not delivery.is_full
-    delivery.enqueue(Note("third", flushed), b"")
+    delivery.enqueue(Note("third", flushed), [b""])
     assert delivery.is_full
     await catch_up(delivery)
     assert not delivery.is_full

@@ -96,6 +96,7 @@ class Dispatcher:
 
         def give_up() -> None:
             future.remove_done_callback(answer)
+            future.cancel()
             self._fail(connection, command, TimedOut())
 
         deadline = asyncio.get_running_loop().call_later(self._timeout_s, give_up)
@@ -145,11 +146,11 @@ def _answer(connection: Connection, command: Command, reply: Reply | None) -> No
         if command.id is None:
             return
         reply = Ok()
-    following = reply.followed_by
     if command.id is not None or not reply.only_with_id:
         reply.id = command.id
-        following = (reply, *following)
-    connection.send(*following)
+        connection.send(reply, *reply.followed_by)
+    elif reply.followed_by:
+        connection.send(*reply.followed_by)
 
 
 def _error_of(failure: ValidationError) -> CommandError:

@@ -1,7 +1,6 @@
 """What clients can ask of rooms."""
 
-from asyncio import Future
-from collections.abc import Sequence
+from asyncio import CancelledError, Future
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -10,11 +9,11 @@ from pydantic import BaseModel, Field, StringConstraints
 from ..connection import Connection
 from ..errors import Forbidden
 from ..policy import Policy
-from ..protocol import STRICT, Command, Data, Ok, Reply, ServerFrame
+from ..protocol import STRICT, Command, Data, Ok, Reply
 from ..rooms.history import Position
 from ..rooms.rooms import RoomName, room_frame
 from ..service import Service
-from .router import CommandRouter, reply_when_done
+from .router import CommandRouter
 
 
 class Since(BaseModel):
@@ -74,12 +73,6 @@ class JoinOk(Ok):
     offset: int
     recovered: bool | None
     replayed: int
-    messages: Annotated[Sequence[ServerFrame], Field(exclude=True)]
-
-    @property
-    def followed_by(self) -> Sequence[ServerFrame]:
-        """The replayed messages."""
-        return self.messages
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,6 +101,25 @@ class PresenceOk(Ok):
     total: int
 
 
+def reply_when_published(published: Future[int]) -> Reply | Future[Reply]:
+    """Return the reply to a publication, at once or later. It takes no task."""
+    if published.done():
+        return PublishOk(offset=published.result())
+    reply: Future[Reply] = published.get_loop().create_future()
+
+    def finish(published: Future[int]) -> None:
+        failure = CancelledError() if published.cancelled() else published.exception()
+        if reply.done():
+            return
+        if failure is not None:
+            reply.set_exception(failure)
+        else:
+            reply.set_result(PublishOk(offset=published.result()))
+
+    published.add_done_callback(finish)
+    return reply
+
+
 def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
     """Return the commands of rooms, which ask this policy."""
     router = CommandRouter()
@@ -127,7 +139,7 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
             offset=past.position.offset,
             recovered=past.recovered,
             replayed=len(past.messages),
-            messages=[room_frame(command.room, missed) for missed in past.messages],
+            followed_by=[room_frame(command.room, missed) for missed in past.messages],
         )
 
     @router.command(Leave)
@@ -146,10 +158,10 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
             msg = "you may not publish to this room"
             raise Forbidden(msg)
         exclude = None if command.echo else connection.id
-        passed_on = await service.rooms.pass_on(
+        published = await service.rooms.pass_on(
             command.room, command.data, sender=connection.user, exclude=exclude
         )
-        return reply_when_done(passed_on, lambda offset: PublishOk(offset=offset))
+        return reply_when_published(published)
 
     @router.command(Presence)
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:

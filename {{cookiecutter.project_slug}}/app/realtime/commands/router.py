@@ -10,7 +10,6 @@ from ..protocol import Command, Reply
 
 C = TypeVar("C", bound=Command)
 F = TypeVar("F", bound=Callable[..., Any])
-R = TypeVar("R")
 
 Answer = Reply | asyncio.Future[Reply] | asyncio.Future[None] | None
 Handler = Callable[[Any, Any, C], Coroutine[Any, Any, Answer]]
@@ -86,28 +85,6 @@ class CommandRouter:
             msg = f"{model.__name__} has a handler already"
             raise ValueError(msg)
         self.handlers[model] = _check_async(handler)
-
-
-def reply_when_done(
-    future: asyncio.Future[R], make_reply: Callable[[R], Reply]
-) -> Reply | asyncio.Future[Reply]:
-    """Return the reply that is made of a future's result, at once or later. It takes no task."""
-    if future.done():
-        return make_reply(future.result())
-    reply: asyncio.Future[Reply] = future.get_loop().create_future()
-
-    def finish(future: asyncio.Future[R]) -> None:
-        if reply.done():
-            return
-        try:
-            reply.set_result(make_reply(future.result()))
-        except asyncio.CancelledError:
-            reply.cancel()
-        except Exception as failure:
-            reply.set_exception(failure)
-
-    future.add_done_callback(finish)
-    return reply
 
 
 def _type_of(model: type[Command]) -> object:

@@ -43,7 +43,7 @@ class Admission:
         self._settings = settings
         self._connections = 0
         self._connections_from: dict[str, int] = {}
-        self._handshakes = RateLimit()
+        self._handshakes = RateLimit(settings.max_handshakes_per_s)
         # By network, in the order of the last handshake. An OrderedDict, since a dict is slow to
         # find its first item after many before it were removed.
         self._handshakes_from: OrderedDict[str, RateLimit] = OrderedDict()
@@ -72,10 +72,11 @@ class Admission:
         self._forget_idle(now)
         rate = self._handshakes_from.get(network)
         if rate is None:
-            rate = self._handshakes_from[network] = RateLimit()
+            rate = RateLimit(self._settings.max_handshakes_per_s_per_address)
+            self._handshakes_from[network] = rate
         elif rate.lead_s(now) >= BURST_S:
             raise TooManyHandshakesFromAddress
-        rate.count(now, 1 / self._settings.max_handshakes_per_s_per_address)
+        rate.count(now)
         self._handshakes_from.move_to_end(network)
 
     def enter(self, network: str | None) -> None:
@@ -91,7 +92,7 @@ class Admission:
         now = monotonic()
         if self._handshakes.lead_s(now) >= BURST_S:
             raise TooManyHandshakes
-        self._handshakes.count(now, 1 / self._settings.max_handshakes_per_s)
+        self._handshakes.count(now)
         self._connections += 1
         if network is not None:
             self._connections_from[network] = self._connections_from.get(network, 0) + 1

@@ -108,10 +108,10 @@ class Room:
         self.roster = presence.open(name, self._deliver)
 
     def _deliver(self, envelope: RoomEnvelope) -> None:
-        self._delivery.enqueue_all(self.members, room_frame(self.name, envelope), envelope.exclude)
+        self._delivery.send_all(self.members, room_frame(self.name, envelope), envelope.exclude)
 
     def _announce(self, frame: ServerFrame) -> None:
-        self._delivery.enqueue_all(self.members, frame)
+        self._delivery.send_all(self.members, frame)
 
 
 class Rooms:

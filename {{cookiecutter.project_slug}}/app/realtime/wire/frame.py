@@ -1,11 +1,17 @@
 """WebSocket frames (RFC 6455 §5): whole text messages, written and read without the library."""
 
+from collections.abc import Callable
 from struct import Struct
+from typing import Any
+
+from pydantic import TypeAdapter
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # the library was built without its C code
     from websockets.utils import apply_mask
+
+from ..protocol import ServerFrame
 
 WHOLE_TEXT = 0x81
 """FIN and opcode 1: a text message in a single frame."""
@@ -23,6 +29,17 @@ EXTENDED_LENGTH_BYTES = {126: 2, 127: 8}
 SMALL_HEADER = Struct("!BB")
 MEDIUM_HEADER = Struct("!BBH")
 LARGE_HEADER = Struct("!BBQ")
+
+
+_serializers: dict[type[ServerFrame], Callable[[Any], bytes]] = {}
+
+
+def encode(frame: ServerFrame) -> bytes:
+    """Return the WebSocket frame with a server frame's JSON."""
+    kind = type(frame)
+    if kind not in _serializers:
+        _serializers[kind] = TypeAdapter(kind).serializer.to_json
+    return text_frame(_serializers[kind](frame))
 
 
 def text_frame(payload: bytes) -> bytes:

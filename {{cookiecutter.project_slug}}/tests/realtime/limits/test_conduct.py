@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from app.realtime.limits import connection
-from app.realtime.limits.connection import MAX_REFUSALS_LOGGED, ConnectionLimits
+from app.realtime.limits import rate
+from app.realtime.limits.rate import MAX_REFUSALS_LOGGED, ConnectionLimits
 from app.realtime.policy import Policy
 from app.realtime.protocol import FLOOD, TOO_MANY_ERRORS, Close
 
@@ -27,7 +27,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock that rates are measured by."""
     clock = Clock()
-    monkeypatch.setattr(connection, "monotonic", clock)
+    monkeypatch.setattr(rate, "monotonic", clock)
     return clock
 
 

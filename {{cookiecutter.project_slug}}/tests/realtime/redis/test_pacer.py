@@ -12,8 +12,8 @@ async def test_a_pacer_waits_for_what_it_has_handed_out_itself() -> None:
     delivery, flushed = Delivery(), list[str]()
     pacer = Pacer(delivery)
     for _ in range(FULL):
-        delivery.enqueue(Recipient(), b"")
-    await pacer.deliver(lambda: delivery.enqueue(Note("first", flushed), b""))
+        delivery.enqueue(Recipient(), [b""])
+    await pacer.deliver(lambda: delivery.enqueue(Note("first", flushed), [b""]))
     assert flushed == []
     mine = [Note("second", flushed) for _ in range(FULL - 1)]
     await pacer.deliver(enqueue_all, delivery, mine)

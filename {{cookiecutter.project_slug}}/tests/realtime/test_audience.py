@@ -41,8 +41,8 @@ async def test_a_message_is_encoded_once_and_shared(monkeypatch: pytest.MonkeyPa
         encoded.append(frame)
         return encode(frame)
 
-    monkeypatch.setattr(delivery_module, "encode", count)
     group, delivery, wires = make_group(100)
+    monkeypatch.setattr(delivery_module, "encode", count)
     group.write(message(1))
     await delivery.catch_up()
     assert len(encoded) == 1

@@ -51,66 +51,18 @@ class TeamCodeFailed(ServiceError):
 
 
 class Refused(ServiceError):
-    """The handshake is answered by an HTTP status. The ``reason`` is for the log."""
+    """The handshake is answered by an HTTP status (RFC 6455 §10.2, RFC 6585 §4).
 
-    status: ClassVar[int]
-    reason: ClassVar[str]
-    retry_after_s: ClassVar[int | None] = None
+    ``reason`` is for the log. Clients may try again after ``retry_after_s``, if it is not null.
+    """
 
+    STATUSES = (403, 429, 503)
 
-class OriginRefused(Refused):
-    """The web page's origin is not on the allow-list (RFC 6455 §10.2)."""
-
-    status = 403
-    reason = "origin not allowed"
-
-
-class TooManyFromAddress(Refused):
-    """The address is at its limit of connections (RFC 6585 §4)."""
-
-    status = 429
-    reason = "too many connections from this address"
-    retry_after_s = 5
-
-
-class TooManyHandshakesFromAddress(Refused):
-    """The address connects too fast (RFC 6585 §4)."""
-
-    status = 429
-    reason = "too many handshakes from this address"
-    retry_after_s = 1
-
-
-class TooManyHandshakes(Refused):
-    """All clients together connect too fast."""
-
-    status = 503
-    reason = "too many handshakes"
-    retry_after_s = 1
-
-
-class AtCapacity(Refused):
-    """The service is at its limit of connections."""
-
-    status = 503
-    reason = "at capacity"
-    retry_after_s = 5
-
-
-class NotStarted(Refused):
-    """The application's lifespan does not run. The application around it must run it."""
-
-    status = 503
-    reason = "the application around this one does not run its lifespan"
-    retry_after_s = 5
-
-
-class Stopping(Refused):
-    """The service is stopping."""
-
-    status = 503
-    reason = "the service is stopping"
-    retry_after_s = 5
+    def __init__(self, status: int, reason: str, retry_after_s: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class Rejected(ServiceError):

@@ -11,10 +11,8 @@ from .errors import (
     AuthenticatorDown,
     AuthenticatorFailed,
     ConnectionEnded,
-    NotStarted,
     Refused,
     Rejected,
-    Stopping,
     TimedOut,
     declared,
 )
@@ -43,7 +41,7 @@ class Handshakes:
             "handshakes_refused",
             "Handshakes answered with an HTTP status.",
             labels=("status",),
-            known=((status,) for status in declared(Refused, "status", int)),
+            known=((status,) for status in Refused.STATUSES),
         )
         self._rejected = service.metrics.counter(
             "connections_rejected",
@@ -63,9 +61,10 @@ class Handshakes:
         """
         service = self._service
         if not service.started:
-            raise NotStarted
+            reason = "the application around this one does not run its lifespan"
+            raise Refused(503, reason, retry_after_s=5)
         if service.manager.draining:
-            raise Stopping
+            raise Refused(503, "the service is stopping", retry_after_s=5)
         service.admission.check_network(network)
         service.origins.check(websocket)
         service.admission.enter(network)

@@ -4,12 +4,7 @@ from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
-from ..errors import (
-    AtCapacity,
-    TooManyFromAddress,
-    TooManyHandshakes,
-    TooManyHandshakesFromAddress,
-)
+from ..errors import Refused
 from ..settings import RealtimeSettings
 from .rate import RateLimit
 
@@ -60,14 +55,13 @@ class Admission:
         up. Refused handshakes do not count: clients that retry must not keep everybody out.
 
         Raises:
-            TooManyFromAddress: the network is at its limit of connections.
-            TooManyHandshakesFromAddress: it connects too fast.
+            Refused: 429; the network is at its limit of connections, or connects too fast.
 
         """
         if network is None:
             return
         if self._connections_from.get(network, 0) >= self._settings.max_connections_per_address:
-            raise TooManyFromAddress
+            raise Refused(429, "too many connections from this address", retry_after_s=5)
         now = monotonic()
         self._forget_idle(now)
         rate = self._handshakes_from.get(network)
@@ -75,7 +69,7 @@ class Admission:
             rate = RateLimit(self._settings.max_handshakes_per_s_per_address)
             self._handshakes_from[network] = rate
         elif rate.lead_s(now) >= BURST_S:
-            raise TooManyHandshakesFromAddress
+            raise Refused(429, "too many handshakes from this address", retry_after_s=1)
         rate.count(now)
         self._handshakes_from.move_to_end(network)
 
@@ -83,15 +77,14 @@ class Admission:
         """Count a connection in.
 
         Raises:
-            AtCapacity: the service is at its limit of connections.
-            TooManyHandshakes: clients connect too fast. Refused handshakes do not count.
+            Refused: 503; the service is at capacity, or all clients together connect too fast.
 
         """
         if self._connections >= self._settings.max_connections:
-            raise AtCapacity
+            raise Refused(503, "at capacity", retry_after_s=5)
         now = monotonic()
         if self._handshakes.lead_s(now) >= BURST_S:
-            raise TooManyHandshakes
+            raise Refused(503, "too many handshakes", retry_after_s=1)
         self._handshakes.count(now)
         self._connections += 1
         if network is not None:

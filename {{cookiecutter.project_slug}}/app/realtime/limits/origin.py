@@ -2,7 +2,7 @@
 
 from starlette.requests import HTTPConnection
 
-from ..errors import OriginRefused
+from ..errors import Refused
 
 
 class Origins:
@@ -16,11 +16,11 @@ class Origins:
         """Check that the origin is on the list, or missing and not required.
 
         Raises:
-            OriginRefused: it is missing, ``null``, given twice or not on the list.
+            Refused: 403; it is missing, ``null``, given twice or not on the list.
 
         """
         origins = handshake.headers.getlist("origin")
         if not origins and not self._required:
             return
         if len(origins) != 1 or origins[0].lower() not in self._allowed:
-            raise OriginRefused
+            raise Refused(403, "origin not allowed")

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.realtime.delivery import BURST, FULL, Delivery, Recipient
+from app.realtime.delivery import BURST, FULL, Delivery
 from app.realtime.redis.pacer import Pacer
 
 from ..test_delivery import Note, enqueue_all
@@ -12,7 +12,7 @@ async def test_a_pacer_waits_for_what_it_has_handed_out_itself() -> None:
     delivery, flushed = Delivery(), list[str]()
     pacer = Pacer(delivery)
     for _ in range(FULL):
-        delivery.enqueue(Recipient(), [b""])
+        delivery.enqueue(Note("others", []), [b""])
     await pacer.deliver(lambda: delivery.enqueue(Note("first", flushed), [b""]))
     assert flushed == []
     mine = [Note("second", flushed) for _ in range(FULL - 1)]

@@ -82,13 +82,13 @@ class ConnectionManager:
             user = LocalUser(connection.user, self._delivery, self._backplane)
             self._users[connection.user] = user
         else:
-            self._make_room(user)
+            self._replace_oldest(user)
         user.connections[connection.id] = connection
         self._connections[connection.id] = connection
         with suppress(Unavailable):  # during an outage, the connection waits for its end
             await self._backplane.confirm(user.subscription)
 
-    def _make_room(self, user: LocalUser) -> None:
+    def _replace_oldest(self, user: LocalUser) -> None:
         # Connections that are closing do not count.
         present = [each for each in user.connections.values() if each.closed is None]
         excess = len(present) + 1 - self._settings.max_connections_per_user

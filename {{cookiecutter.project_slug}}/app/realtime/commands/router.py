@@ -60,7 +60,7 @@ class CommandRouter:
         return observer
 
     def disconnected(self, observer: Observer) -> Observer:
-        """Register a function to run when a connection has ended and has left all rooms."""
+        """Register a function to run when a connection has ended and has left everything."""
         self.on_disconnect.append(_check_async(observer))
         return observer
 

@@ -34,7 +34,9 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/realtime/redis",
     ),
     ("rooms", "redis"): (
+        "app/realtime/redis/feed.py",
         "app/realtime/redis/history.py",
+        "app/realtime/redis/lua",
         "app/realtime/redis/presence.py",
         "app/realtime/redis/roster.py",
         "dev/chaos",

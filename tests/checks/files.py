@@ -14,6 +14,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/realtime/commands/refresh.py": {"jwt"},
     "app/realtime/http/login.py": {"session"},
     "app/realtime/http/tickets.py": {"ticket"},
+    "app/realtime/redis/feed.py": {"rooms", "redis"},
     "app/realtime/redis/history.py": {"rooms", "redis"},
     "app/realtime/redis/presence.py": {"rooms", "redis"},
     "app/realtime/redis/roster.py": {"rooms", "redis"},
@@ -33,7 +34,7 @@ EXCEPTIONS: dict[str, set[str]] = {
 
 def needed_options(path: Path) -> set[str]:
     """Return the options without which a file of the template is of no use."""
-    if "chaos" in path.parts:
+    if path.suffix == ".lua" or "chaos" in path.parts:
         return {"rooms", "redis"}
     words = "_".join(["", *path.with_suffix("").parts, ""])
     return EXCEPTIONS.get(path.as_posix()) or {

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 import structlog
 from pydantic import AfterValidator, JsonValue, model_validator
@@ -86,10 +86,10 @@ class RoomPublication(Publication):
 
 def room_frame(room: str, envelope: RoomEnvelope) -> RoomMessage | Joined | Left:
     """Return what members get of an envelope."""
-    if envelope.event is None or envelope.sender is None:
+    if envelope.event is None:
         return RoomMessage(envelope.sender, envelope.data, room=room, offset=envelope.offset)
-    event = Joined if envelope.event == "joined" else Left
-    return event(room=room, user=envelope.sender)
+    frame = Joined if envelope.event == "joined" else Left
+    return frame(room=room, user=cast(str, envelope.sender))
 
 
 class Room:
@@ -100,7 +100,7 @@ class Room:
         self.members = Audience(flusher)
         self.joining = 0
         self.feed = history.open(name, self._deliver, self.members.write)
-        self.roster = presence.open(name, self._deliver)
+        self.roster = presence.open(name)
 
     def _deliver(self, envelope: RoomEnvelope) -> None:
         self.members.write(room_frame(self.name, envelope), exclude=envelope.exclude)

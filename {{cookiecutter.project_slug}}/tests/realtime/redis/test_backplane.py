@@ -10,13 +10,13 @@ import structlog
 from redis.asyncio import Redis
 
 from app.realtime import RealtimeSettings
-from app.realtime.backplane import ALL, Backplane, Channel, LocalBackplane, Subscription
+from app.realtime.backplane import ALL, Backplane, Channel, Subscription
 from app.realtime.delivery import Flusher
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.protocol import REVOKED
 from app.realtime.redis.backplane import RedisBackplane
-from app.realtime.redis.client import make_client
+from app.realtime.redis.topologies import make_client
 from dev import fresh_secrets
 
 from ..backplane_contract import BackplaneContract, Inbox, numbered
@@ -335,4 +335,4 @@ def test_without_a_url_the_service_is_a_single_node() -> None:
 
 async def test_and_runs_on_the_local_backplane() -> None:
     async with run_service() as live:
-        assert isinstance(live.service.backplane, LocalBackplane)
+        assert type(live.service.backplane) is Backplane

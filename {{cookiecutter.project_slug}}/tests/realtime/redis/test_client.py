@@ -1,7 +1,7 @@
 """How Redis is asked: few connections, each alive, everybody in turn; and what a URL may say."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -12,16 +12,13 @@ import structlog
 from redis.asyncio import Redis
 
 from app.realtime import redis_settings
-from app.realtime.backplane import ALL, Envelope, Subscription
+from app.realtime.backplane import ALL, Channel, Envelope, Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
-from app.realtime.redis.client import (
-    RedisClient,
-    SentinelClient,
-    answered_within,
-    make_client,
-)
-from app.realtime.redis.publisher import PlainPublish, RedisPublisher
+from app.realtime.redis.client import Command, RedisClient
+from app.realtime.redis.connections import answered_within
+from app.realtime.redis.publisher import RedisPublisher
+from app.realtime.redis.topologies import SentinelClient, make_client
 from app.realtime.redis_settings import project_name
 
 from ..backplane_contract import Inbox, numbered
@@ -155,11 +152,14 @@ async def test_a_publishing_connection_that_was_forgotten_loses_nothing(proxy: P
         failures = Metrics().count("failures", "Messages that Redis did not take.")
         publisher = RedisPublisher(client, max_waiting_bytes=1_000_000, failures=failures)
         running = asyncio.create_task(publisher.run())
-        publish = PlainPublish(client)
+
+        def plain(channel: Channel, payloads: Sequence[bytes]) -> Command:
+            return client.publish_command, client.name(channel), payloads[0]
+
         try:
-            await publisher.publish(publish, ALL, numbered(0))
+            await publisher.publish(plain, ALL, numbered(0))
             proxy.forget()
-            await publisher.publish(publish, ALL, numbered(1))
+            await publisher.publish(plain, ALL, numbered(1))
             assert failures.total == 0
         finally:
             running.cancel()

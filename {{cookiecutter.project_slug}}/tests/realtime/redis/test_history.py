@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import cast
 
 import pytest
@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import RedisBackplane, Resync
-from app.realtime.redis.history import POSITION_S, UNUSED_S, RedisFeed, RedisHistory
+from app.realtime.redis.feed import RedisFeed
+from app.realtime.redis.history import POSITION_S, UNUSED_S, RedisHistory
 from app.realtime.rooms.history import History, Position
 
 from ..live import make_settings, run_service, wait_until, wait_until_async
@@ -346,7 +347,7 @@ async def test_a_renewal_does_not_shorten_what_a_message_has_made_long(
         begin = (await feed.past(None)).position
         await say(history, 1)
         feed.position = begin  # as long as the message is under way
-        await history._renew_some([feed])
+        await history._renew([feed])
         assert await redis.ttl(POSITION) > POSITION_S
 
 
@@ -356,14 +357,16 @@ async def test_renewals_share_round_trips(
     monkeypatch.setattr("app.realtime.redis.history.RENEWALS", 100_000)
     monkeypatch.setattr("app.realtime.redis.history.RENEWED_AT_ONCE", 4)
     slices: list[int] = []
+    renew = RedisHistory._renew
+
+    async def renew_and_count(
+        history: RedisHistory, feeds: list[RedisFeed]
+    ) -> Collection[RedisFeed]:
+        slices.append(len(feeds))
+        return await renew(history, feeds)
+
+    monkeypatch.setattr(RedisHistory, "_renew", renew_and_count)
     async with run_history(shared_valkey) as history:
-        renew_some = history._renew_some
-
-        async def renew_and_count(feeds: Sequence[RedisFeed]) -> None:
-            slices.extend([len(feeds)] if feeds else [])
-            await renew_some(feeds)
-
-        monkeypatch.setattr(history, "_renew_some", renew_and_count)
         feeds = [history.open(f"room-{n}", lambda _: None, lambda _: None) for n in range(10)]
         await asyncio.gather(*(feed.past(None) for feed in feeds))
         await wait_until(lambda: sum(slices) >= 2 * len(feeds))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.realtime.backplane import Envelope, Subscription
+from app.realtime.backplane import Backplane, Envelope, Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.presence import RedisPresence
@@ -19,6 +19,8 @@ from app.realtime.rooms.history import (
     NOWHERE,
     Announce,
     Deliver,
+    Feed,
+    History,
     Past,
     Position,
     RoomEnvelope,
@@ -61,12 +63,12 @@ async def valkey() -> AsyncIterator[Valkey]:
         yield valkey
 
 
-class EventFeed:
+class EventFeed(Feed):
     """What comes on the channel of a room, as it comes."""
 
     position = NOWHERE
 
-    def __init__(self, backplane: RedisBackplane, room: str, deliver: Deliver) -> None:
+    def __init__(self, backplane: Backplane, room: str, deliver: Deliver) -> None:
         subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
         self._backplane = backplane
         self._subscription = backplane.subscribe(subscription)
@@ -85,20 +87,17 @@ class EventFeed:
         self._backplane.unsubscribe(self._subscription)
 
 
-class Events:
+class Events(History):
     """Stands for the history, so that Redis holds nothing but presence."""
-
-    def __init__(self, backplane: RedisBackplane) -> None:
-        self._backplane = backplane
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
         """Pass a message on without a number."""
         numbered = RoomEnvelope.of(envelope, NOWHERE)
-        return self._backplane.publish(room_channel(room), numbered)
+        return self.backplane.publish(room_channel(room), numbered)
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> EventFeed:
         """Subscribe to the room's channel."""
-        return EventFeed(self._backplane, room, deliver)
+        return EventFeed(self.backplane, room, deliver)
 
 
 class RedisNode(Node):
@@ -109,7 +108,9 @@ class RedisNode(Node):
     ) -> None:
         settings = make_settings(presence_lease_s=lease_s, **overrides)
         self.presence = RedisPresence(backplane, settings)
-        super().__init__(lambda flusher: Rooms(settings, Events(backplane), self.presence, flusher))
+        super().__init__(
+            lambda flusher: Rooms(settings, Events(backplane, settings), self.presence, flusher)
+        )
         self._running = asyncio.create_task(self.presence.run())
 
     async def settle(self) -> None:
@@ -132,7 +133,8 @@ class RedisNode(Node):
     async def kill(self) -> None:
         """Stop without a last word."""
         self.presence._rosters.clear()
-        self.presence._unwritten.clear()
+        while self.presence._unwritten:
+            self.presence._unwritten.take_batch()
         await self.stop()
 
 
@@ -389,13 +391,12 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
         alice = await node.visitor("alice")
         assert await alice.seen() == {"alice": 1}
-        late = node.presence._pipeline()
         roster = node.presence._rosters[ROOM]
         roster._unwritten["alice"] = ""
-        node.presence._add(late, room_channel(ROOM), roster.report())
+        late = node.presence.writing(room_channel(ROOM), roster.report())
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}
-        assert await late.execute() == [None]
+        assert await node.presence._client.send([late]) == [None]
         assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"2"}
 
 

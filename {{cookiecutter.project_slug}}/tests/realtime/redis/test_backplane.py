@@ -25,22 +25,9 @@ from ..live import Live, make_settings, run_service, wait_until, wait_until_asyn
 from ..server.test_process import next_line, run_process
 from ..test_settings import complaint
 from .proxy import Proxy
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
 
 CHANNEL = Channel("channel-a")
-
-
-@pytest.fixture(scope="module")
-async def shared_valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    """Run a server that the test may break."""
-    async with run_valkey() as valkey:
-        yield valkey
 
 
 def settings_for(server: Valkey | Proxy | str, **overrides: object) -> RealtimeSettings:

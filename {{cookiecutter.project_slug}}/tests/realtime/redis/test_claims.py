@@ -14,13 +14,7 @@ from app.realtime.redis.topologies import make_client
 from ..idempotency_contract import ClaimsContract
 from ..test_idempotency import publish
 from .test_backplane import settings_for, two_nodes
-from .valkey import Valkey, run_valkey
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
+from .valkey import Valkey
 
 
 @pytest.fixture

@@ -24,27 +24,15 @@ from app.realtime.redis_settings import project_name
 from ..backplane_contract import Inbox, numbered
 from ..live import make_settings
 from ..test_settings import complaint
-from .proxy import Proxy, run_proxy
+from .proxy import Proxy
 from .test_backplane import CHANNEL, run_node, settings_for
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
 
 MAX_CONNECTIONS = 6
 BURST = 1_000
 
 AT_ONCE_S = 1e-6
 """So soon a connection counts as idle."""
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
-    async with run_proxy(valkey) as proxy:
-        yield proxy
 
 
 @asynccontextmanager

@@ -13,28 +13,15 @@ from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import RedisBackplane, Resync
 from app.realtime.redis.feed import RedisFeed
 from app.realtime.redis.history import POSITION_S, UNUSED_S, RedisHistory
-from app.realtime.rooms.history import History, Position
+from app.realtime.rooms.history import History, Past, Position
 
 from ..live import make_settings, run_service, wait_until, wait_until_async
 from ..rooms.history_contract import ROOM, HistoryContract, Member, say, standing
 from .test_backplane import run_node, settings_for, two_nodes
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
 
 CHANNEL = "ws:0:{room:lobby}"
 POSITION = "ws:{room:lobby}:position"
-
-
-@pytest.fixture(scope="module")
-async def shared_valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    """Run a server that the test may break."""
-    async with run_valkey() as valkey:
-        yield valkey
 
 
 @contextlib.asynccontextmanager
@@ -81,6 +68,58 @@ class TestRedisHistory(HistoryContract):
         ):
             await redis.flushall()
             yield lambda **overrides: RedisHistory(backplane, make_settings(**overrides))
+
+
+async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
+    shared_valkey: Valkey,
+) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        member = Member(history)
+        begin = (await member.feed.past(None)).position
+        for number in range(3):
+            await redis.script_flush()
+            futures = [
+                history.publish(room, Envelope("alice", number)) for room in (ROOM, "b", "c")
+            ]
+            assert await futures[0] == begin.offset + number + 1
+            await asyncio.gather(*futures)
+        await redis.script_flush()
+        assert len((await Member(history).feed.past(begin)).messages) == 3
+
+
+async def test_whoever_has_missed_nothing_needs_no_reading(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_history(shared_valkey) as history:
+        feed = cast(RedisFeed, Member(history).feed)
+        position = (await feed.past(None)).position
+
+        async def read(room: str, since: Position) -> Past:
+            raise AssertionError
+
+        monkeypatch.setattr(history, "read", read)
+        assert await feed.past(None) == Past(position)
+        assert await feed.past(position) == Past(position, recovered=True)
+
+
+async def test_a_client_that_knows_more_than_the_node_is_caught_up_with(
+    shared_valkey: Valkey,
+) -> None:
+    """Its messages have reached the node that it comes from, but not this one yet."""
+    async with run_history(shared_valkey) as history, run_history(shared_valkey) as other:
+        member = Member(history)
+        feed = cast(RedisFeed, member.feed)
+        begin = (await feed.past(None)).position
+        feed._subscription.deliver = lambda envelope: None  # these are late
+        await say(other, 1, 2, 3)
+        past = await feed.past(Position(begin.epoch, begin.offset + 2))
+        assert past.recovered is True
+        assert past.position.offset == begin.offset + 3
+        assert [envelope.data for envelope in past.messages] == [3]
+        assert member.data == [1, 2, 3]
 
 
 async def test_what_a_node_missed_it_reads_and_delivers_in_order(valkey: Valkey) -> None:
@@ -168,6 +207,8 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
         b"\x80\x04\x95",
         b'{"sender": null, "data": 1, "epoch": 7, "offset": 1}',
         b'{"sender": null, "data": "false"}',
+        b'{"sender": null, "data": null, "event": "joined"}',
+        b'{"sender": null, "data": "false", "event": "left"}',
         b'{"sender": null, "data": "false", "epoch": "e", "offset": 1}',
         b'{"sender": null, "data": "false", "epoch": "EPOCH", "offset": 1000}',
         b'{"sender": null, "data": "false", "epoch": "EPOCH", "offset": 0}',

@@ -35,32 +35,19 @@ from ..live import make_settings, wait_until, wait_until_async
 from ..rooms.presence_contract import ROOM, Node, PresenceContract, Visitor
 from ..server.test_process import next_line, run_process
 from .test_backplane import run_node, two_nodes
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
 
 LEASE_S = 1.0
 TIMEOUT_S = 0.3
 """How long tests wait in which no answer comes."""
 
 
-@pytest.fixture(scope="module")
-async def running_valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
 @pytest.fixture
-async def shared_valkey(running_valkey: Valkey) -> Valkey:
+async def empty_valkey(shared_valkey: Valkey) -> Valkey:
     """Return a server where nobody is in any room."""
-    async with Redis.from_url(running_valkey.url) as redis:
+    async with Redis.from_url(shared_valkey.url) as redis:
         await redis.flushall()
-    return running_valkey
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    """Run a server that the test may break."""
-    async with run_valkey() as valkey:
-        yield valkey
+    return shared_valkey
 
 
 class EventFeed(Feed):
@@ -172,22 +159,22 @@ class TestRedisPresence(PresenceContract):
     """Two nodes that know each other through Redis alone."""
 
     @pytest.fixture
-    async def here(self, shared_valkey: Valkey) -> AsyncIterator[Node]:
+    async def here(self, empty_valkey: Valkey) -> AsyncIterator[Node]:
         """Run one node."""
-        async with run_presence(shared_valkey) as node:
+        async with run_presence(empty_valkey) as node:
             yield node
 
     @pytest.fixture
-    async def there(self, shared_valkey: Valkey) -> AsyncIterator[Node]:
+    async def there(self, empty_valkey: Valkey) -> AsyncIterator[Node]:
         """Run another."""
-        async with run_presence(shared_valkey) as node:
+        async with run_presence(empty_valkey) as node:
             yield node
 
     @pytest.fixture
-    async def make(self, shared_valkey: Valkey) -> AsyncIterator[Callable[..., Node]]:
+    async def make(self, empty_valkey: Valkey) -> AsyncIterator[Callable[..., Node]]:
         """Return what makes one more."""
         async with (
-            run_node(shared_valkey, redis_timeout_s=DEADLINE_S) as (backplane, _),
+            run_node(empty_valkey, redis_timeout_s=DEADLINE_S) as (backplane, _),
             contextlib.AsyncExitStack() as stack,
         ):
 
@@ -443,8 +430,8 @@ async def test_many_users_are_written_in_parts(valkey: Valkey) -> None:
         assert len(await first.seen()) == 1_201
 
 
-async def test_clients_of_two_services_see_each_other(shared_valkey: Valkey) -> None:
-    async with two_nodes(shared_valkey) as (first, second):
+async def test_clients_of_two_services_see_each_other(empty_valkey: Valkey) -> None:
+    async with two_nodes(empty_valkey) as (first, second):
         here = await first.connect("alice")
         await here.ask(type="join", room=ROOM)
         there = await second.connect("bob")

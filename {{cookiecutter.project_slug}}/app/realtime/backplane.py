@@ -99,7 +99,7 @@ class Backplane:
     """
 
     def __init__(self) -> None:
-        self._hosted: dict[Channel, Subscription] = {}
+        self.hosted: dict[Channel, Subscription] = {}
 
     @property
     def healthy(self) -> bool:
@@ -112,7 +112,7 @@ class Backplane:
         The future is done when the message is on its way, or fails with `Unavailable`. Messages
         keep the order of the calls, so nobody has to wait for one before publishing the next.
         """
-        if subscription := self._hosted.get(channel):
+        if subscription := self.hosted.get(channel):
             subscription.deliver(envelope)
         return self._done
 
@@ -124,7 +124,7 @@ class Backplane:
 
     def subscribe(self, subscription: Subscription) -> Subscription:
         """Host a channel; return the subscription, which holds once `confirm` has returned."""
-        self._hosted[subscription.channel] = subscription
+        self.hosted[subscription.channel] = subscription
         return subscription
 
     async def confirm(self, subscription: Subscription) -> None:
@@ -137,7 +137,7 @@ class Backplane:
 
     def unsubscribe(self, subscription: Subscription) -> bool:
         """Host the channel no more; return whether the subscription still had it."""
-        if self._hosted.get(subscription.channel) is not subscription:
+        if self.hosted.get(subscription.channel) is not subscription:
             return False
-        del self._hosted[subscription.channel]
+        del self.hosted[subscription.channel]
         return True

@@ -1,7 +1,7 @@
 """Redis or Valkey between the nodes: a node subscribes only to what it hosts.
 
-What a node hosts is a plain dict. A session with Redis makes the subscriptions equal to it, so it
-does not matter how many joins and leaves come together, or in which order. When the session is
+What a node hosts is a plain dict. A subscriber makes the subscriptions in Redis equal to it, so it
+does not matter how many joins and leaves come together, or in which order. When its connection is
 lost, the next one subscribes to everything afresh, and whoever has to know is told: what was
 published in between is lost.
 """
@@ -11,6 +11,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import structlog
@@ -26,7 +27,7 @@ from .client import Command, RedisClient
 from .connections import FAILURES, answered_within, explain
 from .publisher import RedisPublisher
 from .refusals import misconfigured
-from .session import Session
+from .subscriber import Subscriber
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -64,14 +65,14 @@ class RedisBackplane(Backplane):
             failures=metrics.count("redis_publish_failures", "Messages Redis did not take."),
         )
         self.name, self.key = client.name, client.key
-        self._settings = settings
-        self._flusher = flusher
+        self._retry_max_s = settings.redis_retry_max_s
         self._gap_listeners: list[OnGap] = []
         self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
         self._confirmations = 0
         self._gap = False
         self._was_healthy = False
-        self._session = self._new_session()
+        self._new_subscriber = partial(Subscriber, self, settings, flusher)
+        self._subscriber = self._new_subscriber()
         client.probe_with(lambda channel: [self.plain(channel, [b""])])
         self._gaps = metrics.count("redis_gaps", "Times that messages may have been lost.")
         self._malformed = metrics.count("redis_malformed", "Messages that were none, dropped.")
@@ -80,7 +81,7 @@ class RedisBackplane(Backplane):
     @property
     def healthy(self) -> bool:
         """Whether messages flow just now."""
-        return self._session.healthy
+        return self._subscriber.healthy
 
     async def run(self) -> None:
         """Publish and listen until cancelled.
@@ -94,7 +95,7 @@ class RedisBackplane(Backplane):
                 tasks.create_task(self.publisher.run())
                 tasks.create_task(self._supervise())
         finally:
-            self._session = self._new_session()
+            self._subscriber = self._new_subscriber()
             await self.client.aclose()
 
     def after_gap(self, listener: OnGap) -> None:
@@ -112,7 +113,7 @@ class RedisBackplane(Backplane):
     def subscribe(self, subscription: Subscription) -> Subscription:
         """Host a channel."""
         super().subscribe(subscription)
-        self._session.note_change(subscription.channel)
+        self._subscriber.note_change(subscription.channel)
         return subscription
 
     async def confirm(self, subscription: Subscription) -> None:
@@ -137,19 +138,8 @@ class RedisBackplane(Backplane):
         if not super().unsubscribe(subscription):
             return False
         self._awaited.pop(subscription.channel, None)
-        self._session.note_change(subscription.channel)
+        self._subscriber.note_change(subscription.channel)
         return True
-
-    def _new_session(self) -> Session:
-        return Session(
-            self.client,
-            self._settings,
-            self._flusher,
-            self._hosted,
-            confirm=self._confirm,
-            deliver=self._deliver,
-            on_healthy=self._tell_of_gap,
-        )
 
     async def _supervise(self) -> None:
         pause_s = FIRST_PAUSE_S
@@ -157,7 +147,7 @@ class RedisBackplane(Backplane):
             try:
                 # A task of its own: before Python 3.11.3, timeouts misbehave in one whose group has
                 # failed (python/cpython#102815).
-                run = self._session.run(worked_before=self._was_healthy)
+                run = self._subscriber.run(worked_before=self._was_healthy)
                 await asyncio.create_task(run)
             except* (*FAILURES, Misconfigured) as group:
                 failure = group.exceptions[0]
@@ -165,44 +155,42 @@ class RedisBackplane(Backplane):
                     raise reason from failure
                 log.warning("redis lost", error=explain(failure))
             except* Exception:
-                log.exception("redis session failed")
-            pause_s = (
-                FIRST_PAUSE_S
-                if self.healthy
-                else min(2 * pause_s, self._settings.redis_retry_max_s)
-            )
+                log.exception("redis subscriber failed")
+            pause_s = FIRST_PAUSE_S if self.healthy else min(2 * pause_s, self._retry_max_s)
             self._lose()
             await self.client.reconnect()
             # Jittered, so that the nodes do not return all at once.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))
 
     def _lose(self) -> None:
-        self._session = self._new_session()
+        self._subscriber = self._new_subscriber()
         self._gap = True
-        for subscription in self._hosted.values():
+        for subscription in self.hosted.values():
             subscription.confirmed = False
 
-    def _confirm(self, channel: Channel) -> None:
+    def note_confirmed(self, channel: Channel) -> None:
+        """Let those go on who wait; after a gap, have looked for what was missed."""
         self._confirmations += 1
-        if subscription := self._hosted.get(channel):
+        if subscription := self.hosted.get(channel):
             subscription.confirmed = True
             if self._gap and subscription.on_gap is not None:
                 subscription.on_gap()
         if awaited := self._awaited.pop(channel, None):
             awaited.set()
 
-    def _tell_of_gap(self) -> None:
+    def note_healthy(self) -> None:
         """Tell whoever has to know, now that messages flow again."""
         self._was_healthy = True
-        log.info("redis connected", channels=len(self._hosted))
+        log.info("redis connected", channels=len(self.hosted))
         if self._gap:
             self._gap = False
             self._gaps.add()
             for listener in self._gap_listeners:
                 listener()
 
-    def _deliver(self, channel: Channel, publication: bytes) -> None:
-        subscription = self._hosted.get(channel)
+    def deliver(self, channel: Channel, publication: bytes) -> None:
+        """Deliver the envelopes of one publication."""
+        subscription = self.hosted.get(channel)
         if subscription is None:
             return
         for payload in publication.split(SEPARATOR):

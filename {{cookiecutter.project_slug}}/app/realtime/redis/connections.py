@@ -105,31 +105,17 @@ class CheckedConnection(AbstractConnection):
         return True
 
 
-class CheckedTcp(CheckedConnection, Connection):
-    """A connection over TCP."""
-
-
-class CheckedTls(CheckedConnection, SSLConnection):
-    """A connection over TLS."""
-
-
-class CheckedUnix(CheckedConnection, UnixDomainSocketConnection):
-    """A connection to a socket of this machine."""
-
-
-class CheckedPrimary(CheckedConnection, SentinelManagedConnection):
-    """A connection to the server that sentinels name."""
-
-
-class CheckedTlsPrimary(CheckedConnection, SentinelManagedSSLConnection):
-    """A connection over TLS to the server that sentinels name."""
-
-
 CHECKED: dict[type[AbstractConnection], type[CheckedConnection]] = {
-    Connection: CheckedTcp,
-    SSLConnection: CheckedTls,
-    UnixDomainSocketConnection: CheckedUnix,
+    kind: type(f"Checked{kind.__name__}", (CheckedConnection, kind), {})
+    for kind in (
+        Connection,
+        SSLConnection,
+        UnixDomainSocketConnection,
+        SentinelManagedConnection,
+        SentinelManagedSSLConnection,
+    )
 }
+"""A checked connection of each kind that redis-py has."""
 
 
 class Listener:

@@ -9,6 +9,10 @@ from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException
 from redis.maint_notifications import MaintNotificationsConfig
@@ -17,17 +21,7 @@ from ..errors import Misconfigured
 from ..redis_settings import server_urls
 from ..settings import RealtimeSettings
 from .client import RedisClient
-from .connections import (
-    CHECKED,
-    FAILURES,
-    CheckedConnection,
-    CheckedPrimary,
-    CheckedTcp,
-    CheckedTls,
-    CheckedTlsPrimary,
-    Listener,
-    ShardListener,
-)
+from .connections import CHECKED, FAILURES, CheckedConnection, Listener, ShardListener
 
 
 class ServerClient(RedisClient):
@@ -80,9 +74,10 @@ class SentinelClient(ServerClient):
             **{key: value for key, value in primary.items() if key.startswith("ssl_")},
         }
         sentinel: Any = Sentinel(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
+        kind = SentinelManagedSSLConnection if has_tls else SentinelManagedConnection
         redis = sentinel.master_for(
             name,
-            connection_class=CheckedTlsPrimary if has_tls else CheckedPrimary,
+            connection_class=CHECKED[kind],
             **(primary | options | _pool_options(settings)),
         )
         self.sentinels: list[Redis] = sentinel.sentinels
@@ -105,11 +100,11 @@ class ClusterClient(RedisClient):
         self._url = urlsplit(urls[0])
         self._options = options
         targets = [parse_url(url) for url in urls]
-        has_tls = targets[0].get("connection_class") is SSLConnection
+        kind = targets[0].get("connection_class", Connection)
         nodes = [ClusterNode(at.get("host", "localhost"), at.get("port", 6_379)) for at in targets]
         self._cluster = RedisCluster.from_url(urls[0], startup_nodes=nodes, **options)
         self._cluster.connection_kwargs.update(
-            connection_class=CheckedTls if has_tls else CheckedTcp, **_pool_options(settings)
+            connection_class=CHECKED[kind], **_pool_options(settings)
         )
         # One connection to each server listens, see `_listen`.
         self._cluster.connection_kwargs["max_connections"] -= 1
@@ -182,6 +177,6 @@ def make_client(settings: RealtimeSettings) -> RedisClient | None:
     if settings.redis_sentinel is not None:
         return SentinelClient(settings.redis_sentinel, settings, options)
     target: dict[str, Any] = dict(parse_url(_urls(settings)[0]))
-    connection_class = CHECKED[target.pop("connection_class", Connection)]
-    pool = ConnectionPool(connection_class, **(target | options | _pool_options(settings)))
+    kind = target.pop("connection_class", Connection)
+    pool = ConnectionPool(CHECKED[kind], **(target | options | _pool_options(settings)))
     return ServerClient(Redis.from_pool(pool), settings)

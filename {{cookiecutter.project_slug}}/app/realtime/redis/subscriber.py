@@ -1,12 +1,12 @@
-"""One time of being connected to Redis, from its begin until it is lost."""
+"""What this node hears from the others, for as long as one connection to Redis lasts."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from redis.exceptions import ResponseError
@@ -14,11 +14,13 @@ from redis.exceptions import ResponseError
 from ..backplane import Channel, Subscription
 from ..delivery import Flusher
 from ..settings import RealtimeSettings
-from .client import RedisClient
 from .connections import Listener, answered_within, explain
 from .pacer import Pacer
 from .refusals import is_temporary, misconfigured
 from .worker import Worker
+
+if TYPE_CHECKING:
+    from .backplane import RedisBackplane
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -26,41 +28,26 @@ CHANNELS_AT_ONCE = 1_000
 """How many channels are subscribed to before others have their turn."""
 
 
-class Session:
-    """Has Redis send what the node hosts, hands on what comes, and probes what Redis does.
-
-    ``confirm`` is called for each channel from which nothing can be missed any more, ``deliver``
-    for each publication, and ``on_healthy`` when messages begin to flow.
-    """
+class Subscriber:
+    """Has Redis send what the node hosts, delivers what comes, and probes what Redis does."""
 
     def __init__(
-        self,
-        client: RedisClient,
-        settings: RealtimeSettings,
-        flusher: Flusher,
-        hosted: Mapping[Channel, Subscription],
-        *,
-        confirm: Callable[[Channel], None],
-        deliver: Callable[[Channel, bytes], None],
-        on_healthy: Callable[[], None],
+        self, backplane: "RedisBackplane", settings: RealtimeSettings, flusher: Flusher
     ) -> None:
-        self._client = client
+        self._backplane = backplane
+        self._client = backplane.client
         self._settings = settings
         self._flusher = flusher
-        self._hosted = hosted
-        self._confirm = confirm
-        self._deliver = deliver
-        self._on_healthy = on_healthy
-        self._subscribers: list[tuple[Listener, Worker[Channel]]] = []
+        self._listeners: list[tuple[Listener, Worker[Channel]]] = []
         self._unconfirmed: Counter[Channel] = Counter()
         self._is_subscribed = self._works = self._is_refused = False
         self.healthy = False
 
     def note_change(self, channel: Channel) -> None:
         """Have a channel subscribed to that is hosted, or left that is no more."""
-        for listener, subscriber in self._subscribers:
+        for listener, changed in self._listeners:
             if listener.takes(self._client.name(channel)):
-                subscriber.add(channel)
+                changed.add(channel)
 
     async def run(self, *, worked_before: bool) -> None:
         """Connect, and work until the connection is lost.
@@ -75,14 +62,14 @@ class Session:
                 listeners = await stack.enter_async_context(self._client.listeners())
             for listener in listeners:
                 subscribe = partial(self._subscribe, listener, {})
-                subscriber = Worker(subscribe, batch_weight=CHANNELS_AT_ONCE)
-                self._subscribers.append((listener, subscriber))
-            for channel in self._hosted:
+                changed = Worker(subscribe, batch_weight=CHANNELS_AT_ONCE)
+                self._listeners.append((listener, changed))
+            for channel in self._backplane.hosted:
                 self.note_change(channel)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             tasks.create_task(self._probe(listeners, worked_before=worked_before))
-            for listener, subscriber in self._subscribers:
-                tasks.create_task(subscriber.run())
+            for listener, changed in self._listeners:
+                tasks.create_task(changed.run())
                 tasks.create_task(self._read(listener))
 
     async def _subscribe(
@@ -92,7 +79,7 @@ class Session:
         new: list[Channel] = []
         gone: list[Channel] = []
         for channel in changed:
-            subscription = self._hosted.get(channel)
+            subscription = self._backplane.hosted.get(channel)
             if subscription is None:
                 if held.pop(channel, None) is not None:
                     gone.append(channel)
@@ -118,7 +105,9 @@ class Session:
             if message["type"] in {"subscribe", "ssubscribe"}:
                 self._take_confirmation(self._channel(message))
             elif message["type"] in {"message", "smessage"}:
-                await pacer.deliver(self._deliver, self._channel(message), message["data"])
+                await pacer.deliver(
+                    self._backplane.deliver, self._channel(message), message["data"]
+                )
 
     def _channel(self, message: dict[str, Any]) -> Channel:
         return self._client.channel(message["channel"].decode())
@@ -127,8 +116,8 @@ class Session:
         self._unconfirmed[channel] -= 1
         if self._unconfirmed[channel] <= 0:
             del self._unconfirmed[channel]
-            self._confirm(channel)
-        if not (self._unconfirmed or any(subscriber for _, subscriber in self._subscribers)):
+            self._backplane.note_confirmed(channel)
+        if not (self._unconfirmed or any(changed for _, changed in self._listeners)):
             self._is_subscribed = True
             self._look()
 
@@ -165,4 +154,4 @@ class Session:
         """Note whether messages flow."""
         was_healthy, self.healthy = self.healthy, self._works and self._is_subscribed
         if self.healthy and not was_healthy:
-            self._on_healthy()
+            self._backplane.note_healthy()

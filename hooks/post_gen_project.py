@@ -39,6 +39,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "app/realtime/redis/lua",
         "app/realtime/redis/presence.py",
         "app/realtime/redis/roster.py",
+        "app/realtime/redis/scripts.py",
         "dev/chaos",
         "tests/realtime/redis/test_cluster_rooms.py",
         "tests/realtime/redis/test_faults_rooms.py",

@@ -23,8 +23,8 @@ from ..errors import Misconfigured, Unavailable
 from ..metrics import Metrics
 from ..protocol import ServerFrame
 from ..settings import RealtimeSettings
-from .client import Command, RedisClient
-from .connections import FAILURES, answered_within, explain
+from .client import RedisClient
+from .connections import FAILURES, Command, answered_within, explain
 from .publisher import RedisPublisher
 from .refusals import misconfigured
 from .subscriber import Subscriber

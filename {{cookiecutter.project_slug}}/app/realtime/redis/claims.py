@@ -6,7 +6,8 @@ from contextlib import suppress
 from ..backplane import Channel
 from ..errors import Unavailable
 from ..idempotency import CLAIMED_S, REMEMBERED_S, Claim, Claims
-from .client import Command, RedisClient
+from .client import RedisClient
+from .connections import Command
 
 DONE = "done:"
 CLAIMED = "claimed:"

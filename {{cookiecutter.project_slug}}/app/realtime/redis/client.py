@@ -4,23 +4,21 @@ from abc import ABC, abstractmethod
 from asyncio import Semaphore
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from hashlib import sha1
-from pathlib import Path
 from typing import Any, ClassVar
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
 from ..backplane import Channel
 from ..errors import Unavailable
 from ..settings import RealtimeSettings
-from .connections import FAILURES, Listener, answered_within, explain
+from .connections import FAILURES, Command, Listener, answered_within, explain
+# {% if cookiecutter.rooms %}
+from .scripts import execute_scripts
+# {% endif %}
 
 log = structlog.stdlib.get_logger(__name__)
-
-Command = Sequence[Any]
-"""The name of a command, and its arguments."""
 
 Attempt = Callable[[Channel], Sequence[Command]]
 """Returns the commands that a part needs, for the keys of a channel not in use."""
@@ -29,29 +27,6 @@ RESERVED = 4
 """Connections of one use each: to listen, to publish, to probe, to write in the background."""
 
 NOT_ANSWERING = "Redis does not answer just now"
-
-LUA = Path(__file__).parent / "lua"
-
-
-class Script:
-    """A script of one or more files, one behind the other. Redis knows it by its SHA-1."""
-
-    _texts: ClassVar[dict[str, str]] = {}
-
-    def __init__(self, *names: str) -> None:
-        text = "\n".join((LUA / f"{name}.lua").read_text(encoding="utf-8") for name in names)
-        self._sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
-        self._texts[self._sha] = text
-
-    def command(self, keys: Sequence[str], *arguments: Any) -> Command:
-        """Return the command that runs the script."""
-        return "EVALSHA", self._sha, len(keys), *keys, *arguments
-
-    @classmethod
-    def with_text(cls, command: Command) -> Command:
-        """Return such a command for a server that does not know the script."""
-        _, sha, *rest = command
-        return "EVAL", cls._texts[sha], *rest
 
 
 class RedisClient(ABC):
@@ -85,20 +60,16 @@ class RedisClient(ABC):
     async def send(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one round trip; return the replies, exceptions where Redis refuses.
 
-        A script that the server does not know, as after a restart, is sent as text.
-
         Raises:
             RedisError, OSError: Redis does not answer in time.
 
         """
         async with answered_within(self.timeout_s):
-            replies = await self._execute(commands)
-            unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:
-                again = await self._execute([Script.with_text(commands[n]) for n in unknown])
-                for number, reply in zip(unknown, again, strict=True):
-                    replies[number] = reply
-            return replies
+            # {% if cookiecutter.rooms %}
+            return await execute_scripts(self._execute, commands)
+            # {% else %}
+            return await self._execute(commands)
+            # {% endif %}
 
     async def _execute(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self.commands.pipeline(transaction=False)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
@@ -22,6 +22,9 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 FAILURES = (RedisError, RedisClusterException, OSError)
 """What Redis and the way to it can raise; a timeout is an `OSError`."""
+
+Command = Sequence[Any]
+"""The name of a command, and its arguments."""
 
 TICKS = 10
 

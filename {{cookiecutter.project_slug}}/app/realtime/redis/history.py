@@ -29,9 +29,9 @@ from ..rooms.history import (
 )
 from ..settings import RealtimeSettings
 from .backplane import RedisBackplane
-from .client import Command, Script
-from .connections import FAILURES, explain
+from .connections import FAILURES, Command, explain
 from .feed import RedisFeed
+from .scripts import Script
 from .worker import Worker, in_turns
 
 log = structlog.stdlib.get_logger(__name__)

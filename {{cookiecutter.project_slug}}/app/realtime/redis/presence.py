@@ -20,9 +20,9 @@ from ..rooms.history import room_channel
 from ..rooms.presence import Presence
 from ..settings import RealtimeSettings
 from .backplane import RedisBackplane
-from .client import Command, Script
-from .connections import FAILURES, explain
+from .connections import FAILURES, Command, explain
 from .roster import RedisRoster
+from .scripts import Script
 from .worker import Worker, in_turns
 
 log = structlog.stdlib.get_logger(__name__)

@@ -11,8 +11,8 @@ import structlog
 from ..backplane import Channel, Envelope
 from ..errors import Unavailable
 from ..metrics import Count
-from .client import Command, RedisClient
-from .connections import explain
+from .client import RedisClient
+from .connections import Command, explain
 from .worker import Worker
 
 log = structlog.stdlib.get_logger(__name__)

@@ -6,7 +6,8 @@ from typing import Any
 from ..auth.ticket import Tickets
 from ..backplane import Channel
 from ..errors import AuthenticatorDown, Unavailable
-from .client import Command, RedisClient
+from .client import RedisClient
+from .connections import Command
 
 
 class RedisTickets(Tickets):

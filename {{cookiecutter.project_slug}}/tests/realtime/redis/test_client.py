@@ -15,8 +15,8 @@ from app.realtime import redis_settings
 from app.realtime.backplane import ALL, Channel, Envelope, Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
-from app.realtime.redis.client import Command, RedisClient
-from app.realtime.redis.connections import answered_within
+from app.realtime.redis.client import RedisClient
+from app.realtime.redis.connections import Command, answered_within
 from app.realtime.redis.publisher import RedisPublisher
 from app.realtime.redis.topologies import SentinelClient, make_client
 from app.realtime.redis_settings import project_name

@@ -34,9 +34,12 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/realtime/redis",
     ),
     ("rooms", "redis"): (
+        "app/realtime/redis/feed.py",
         "app/realtime/redis/history.py",
+        "app/realtime/redis/lua",
         "app/realtime/redis/presence.py",
         "app/realtime/redis/roster.py",
+        "app/realtime/redis/scripts.py",
         "tests/realtime/redis/test_rooms.py",
     ),
     ("jwt",): (

@@ -1,7 +1,7 @@
 """How Redis is asked: few connections, each alive, everybody in turn; and what a URL may say."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -12,42 +12,27 @@ import structlog
 from redis.asyncio import Redis
 
 from app.realtime import project
-from app.realtime.backplane import ALL, Envelope, Subscription
+from app.realtime.backplane import ALL, Channel, Envelope, Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.project import read_project
-from app.realtime.redis.client import (
-    RedisClient,
-    SentinelClient,
-    answered_within,
-    make_client,
-)
-from app.realtime.redis.publisher import PlainPublish, RedisPublisher
+from app.realtime.redis.client import RedisClient
+from app.realtime.redis.connections import Command, answered_within
+from app.realtime.redis.publisher import RedisPublisher
+from app.realtime.redis.topologies import SentinelClient, make_client
 
 from ..backplane_contract import Inbox, numbered
 from ..live import make_settings
 from ..test_settings import complaint
-from .proxy import Proxy, run_proxy
+from .proxy import Proxy
 from .test_backplane import CHANNEL, run_node, settings_for
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
 
 MAX_CONNECTIONS = 6
 BURST = 1_000
 
 AT_ONCE_S = 1e-6
 """So soon a connection counts as idle."""
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
-    async with run_proxy(valkey) as proxy:
-        yield proxy
 
 
 @asynccontextmanager
@@ -156,11 +141,14 @@ async def test_a_publishing_connection_that_was_forgotten_loses_nothing(proxy: P
         failures = metrics.counter("failures", "Messages that Redis did not take.")
         publisher = RedisPublisher(client, max_waiting_bytes=1_000_000, failures=failures)
         running = asyncio.create_task(publisher.run())
-        publish = PlainPublish(client)
+
+        def plain(channel: Channel, payloads: Sequence[bytes]) -> Command:
+            return client.publish_command, client.name(channel), payloads[0]
+
         try:
-            await publisher.publish(publish, ALL, numbered(0))
+            await publisher.publish(plain, ALL, numbered(0))
             proxy.forget()
-            await publisher.publish(publish, ALL, numbered(1))
+            await publisher.publish(plain, ALL, numbered(1))
             assert b"ws_failures_total 0.0" in metrics.text()
         finally:
             running.cancel()

@@ -15,7 +15,7 @@ from app.realtime.idempotency import Claims
 from app.realtime.metrics import Metrics
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.claims import RedisClaims
-from app.realtime.redis.client import make_client
+from app.realtime.redis.topologies import make_client
 from app.realtime.redis_settings import server_urls
 
 from ..backplane_contract import BackplaneContract, Inbox, numbered

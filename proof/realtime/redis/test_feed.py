@@ -18,7 +18,8 @@ from app.realtime.backplane import Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.protocol import ServerFrame
 from app.realtime.redis.backplane import Resync
-from app.realtime.redis.history import Reading, RedisFeed, RedisHistory
+from app.realtime.redis.feed import RedisFeed
+from app.realtime.redis.history import RedisHistory
 from app.realtime.rooms.history import Past, Position, RoomEnvelope
 
 STEPS = 120
@@ -56,12 +57,13 @@ class Server:
         self.position = Position(f"epoch-{self.emptied}", 0)
         self.kept = []
 
-    def read(self, since: Position) -> Reading:
+    def read(self, since: Position) -> Past:
         """Return what was said since then."""
         missed = self.position.offset - since.offset
         if since.epoch != self.position.epoch or not 0 <= missed <= len(self.kept):
-            return Reading(self.position, None)
-        return Reading(self.position, tuple(self.kept[len(self.kept) - missed :]))
+            return Past(self.position, recovered=False)
+        messages = tuple(self.kept[len(self.kept) - missed :])
+        return Past(self.position, messages, recovered=True)
 
 
 class Node:
@@ -86,7 +88,7 @@ class Node:
         """Confirm it, some time."""
         await self._wait()
 
-    async def read(self, room: str, since: Position) -> Reading:
+    async def read(self, room: str, since: Position) -> Past:
         """Read at some moment, and bring the answer at a later one."""
         await self._wait()
         reading = self.server.read(since)

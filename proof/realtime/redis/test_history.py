@@ -1,7 +1,7 @@
 """The history in a real Valkey: what nodes make of outages, of a new server, of false messages."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -10,30 +10,70 @@ from redis.asyncio import Redis
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import Resync
-from app.realtime.redis.history import POSITION_S, UNUSED_S, RedisFeed, RedisHistory
-from app.realtime.rooms.history import Position
+from app.realtime.redis.feed import RedisFeed
+from app.realtime.redis.history import POSITION_S, UNUSED_S
+from app.realtime.rooms.history import Past, Position
 
 from ..live import make_settings, run_service, wait_until, wait_until_async
 from ..rooms.history_contract import ROOM, Member, say, standing
 from .test_backplane import run_node, settings_for, two_nodes
 from .test_rooms import run_history
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
 
 CHANNEL = "ws:0:{room:lobby}"
 POSITION = "ws:{room:lobby}:position"
 
 
-@pytest.fixture(scope="module")
-async def shared_valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
+async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
+    shared_valkey: Valkey,
+) -> None:
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        member = Member(history)
+        begin = (await member.feed.past(None)).position
+        for number in range(3):
+            await redis.script_flush()
+            futures = [
+                history.publish(room, Envelope("alice", number)) for room in (ROOM, "b", "c")
+            ]
+            assert await futures[0] == begin.offset + number + 1
+            await asyncio.gather(*futures)
+        await redis.script_flush()
+        assert len((await Member(history).feed.past(begin)).messages) == 3
 
 
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    """Run a server that the test may break."""
-    async with run_valkey() as valkey:
-        yield valkey
+async def test_whoever_has_missed_nothing_needs_no_reading(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_history(shared_valkey) as history:
+        feed = cast(RedisFeed, Member(history).feed)
+        position = (await feed.past(None)).position
+
+        async def read(room: str, since: Position) -> Past:
+            raise AssertionError
+
+        monkeypatch.setattr(history, "read", read)
+        assert await feed.past(None) == Past(position)
+        assert await feed.past(position) == Past(position, recovered=True)
+
+
+async def test_a_client_that_knows_more_than_the_node_is_caught_up_with(
+    shared_valkey: Valkey,
+) -> None:
+    """Its messages have reached the node that it comes from, but not this one yet."""
+    async with run_history(shared_valkey) as history, run_history(shared_valkey) as other:
+        member = Member(history)
+        feed = cast(RedisFeed, member.feed)
+        begin = (await feed.past(None)).position
+        feed._subscription.deliver = lambda envelope: None  # these are late
+        await say(other, 1, 2, 3)
+        past = await feed.past(Position(begin.epoch, begin.offset + 2))
+        assert past.recovered is True
+        assert past.position.offset == begin.offset + 3
+        assert [envelope.data for envelope in past.messages] == [3]
+        assert member.data == [1, 2, 3]
 
 
 async def test_what_a_node_missed_it_reads_and_delivers_in_order(valkey: Valkey) -> None:
@@ -121,6 +161,8 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
         b"\x80\x04\x95",
         b'{"sender": null, "data": 1, "epoch": 7, "offset": 1}',
         b'{"sender": null, "data": "false"}',
+        b'{"sender": null, "data": null, "event": "joined"}',
+        b'{"sender": null, "data": "false", "event": "left"}',
         b'{"sender": null, "data": "false", "epoch": "e", "offset": 1}',
         b'{"sender": null, "data": "false", "epoch": "EPOCH", "offset": 1000}',
         b'{"sender": null, "data": "false", "epoch": "EPOCH", "offset": 0}',
@@ -300,7 +342,7 @@ async def test_a_renewal_does_not_shorten_what_a_message_has_made_long(
         begin = (await feed.past(None)).position
         await say(history, 1)
         feed.position = begin  # as long as the message is under way
-        await history._renew_some([feed])
+        await history._renew([feed])
         assert await redis.ttl(POSITION) > POSITION_S
 
 
@@ -310,14 +352,16 @@ async def test_renewals_share_round_trips(
     monkeypatch.setattr("app.realtime.redis.history.RENEWALS", 100_000)
     monkeypatch.setattr("app.realtime.redis.history.RENEWED_AT_ONCE", 4)
     slices: list[int] = []
+    renew = RedisHistory._renew
+
+    async def renew_and_count(
+        history: RedisHistory, feeds: list[RedisFeed]
+    ) -> Collection[RedisFeed]:
+        slices.append(len(feeds))
+        return await renew(history, feeds)
+
+    monkeypatch.setattr(RedisHistory, "_renew", renew_and_count)
     async with run_history(shared_valkey) as history:
-        renew_some = history._renew_some
-
-        async def renew_and_count(feeds: Sequence[RedisFeed]) -> None:
-            slices.extend([len(feeds)] if feeds else [])
-            await renew_some(feeds)
-
-        monkeypatch.setattr(history, "_renew_some", renew_and_count)
         feeds = [history.open(f"room-{n}", lambda _: None, lambda _: None) for n in range(10)]
         await asyncio.gather(*(feed.past(None) for feed in feeds))
         await wait_until(lambda: sum(slices) >= 2 * len(feeds))

@@ -23,24 +23,13 @@ from ..rooms.presence_contract import ROOM, Visitor
 from ..server.test_process import next_line, run_process
 from .test_backplane import two_nodes
 from .test_rooms import run_presence
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
 
 LEASE_S = 1.0
 TIMEOUT_S = 0.3
 """How long tests wait in which no answer comes."""
 
 
-@pytest.fixture(scope="module")
-async def shared_valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    """Run a server that the test may break."""
-    async with run_valkey() as valkey:
-        yield valkey
 
 
 async def keys(redis: Redis) -> list[bytes | str]:
@@ -252,13 +241,12 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
         alice = await node.visitor("alice")
         assert await alice.seen() == {"alice": 1}
-        late = node.presence._pipeline()
         roster = node.presence._rosters[ROOM]
         roster._unwritten["alice"] = ""
-        node.presence._add(late, room_channel(ROOM), roster.report())
+        late = node.presence.writing(room_channel(ROOM), roster.report())
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}
-        assert await late.execute() == [None]
+        assert await node.presence._client.send([late]) == [None]
         assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"2"}
 
 
@@ -305,8 +293,8 @@ async def test_many_users_are_written_in_parts(valkey: Valkey) -> None:
         assert len(await first.seen()) == 1_201
 
 
-async def test_clients_of_two_services_see_each_other(shared_valkey: Valkey) -> None:
-    async with two_nodes(shared_valkey) as (first, second):
+async def test_clients_of_two_services_see_each_other(empty_valkey: Valkey) -> None:
+    async with two_nodes(empty_valkey) as (first, second):
         here = await first.connect("alice")
         await here.ask(type="join", room=ROOM)
         there = await second.connect("bob")

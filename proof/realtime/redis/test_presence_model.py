@@ -114,7 +114,7 @@ class PresenceMachine(RuleBasedStateMachine):
         if keys := await self.redis.keys(KEYS + kind):
             await self.redis.delete(*keys)
         for node in self.nodes:
-            node.presence._write_all_later()
+            node.presence.write_all_later()
         await self._settle()
 
     @rule()

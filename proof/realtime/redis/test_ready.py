@@ -305,7 +305,7 @@ async def work_per_connection(valkey: Valkey, hosted: int) -> float:
             node.subscribe(subscription)
         for subscription in own:
             await node.confirm(subscription)
-        counting = node._hosted = Counting(node._hosted)
+        counting = node.hosted = Counting(node.hosted)
         for number in range(100):
             newcomer = node.subscribe(Subscription(user_channel(f"newcomer-{number}"), ignore))
             await node.confirm(newcomer)

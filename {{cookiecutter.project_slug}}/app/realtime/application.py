@@ -50,11 +50,11 @@ from .policy import Policy
 from .project import read_project
 # {% if cookiecutter.redis %}
 from .redis.backplane import Resync
-from .redis.client import make_client
 from .redis.shared import in_redis
 # {% if cookiecutter.auth == "ticket" %}
 from .redis.tickets import RedisTickets
 # {% endif %}
+from .redis.topologies import make_client
 # {% endif %}
 # {% if cookiecutter.rooms %}
 from .rooms.rooms import Rooms

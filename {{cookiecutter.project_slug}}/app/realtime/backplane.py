@@ -1,4 +1,4 @@
-"""How a message reaches every node: the interface, and the one for a single node.
+"""How a message reaches every node.
 
 A node subscribes to the channels of what it hosts: `ALL`, and one for each user that is connected
 to it. Whoever subscribes gets each envelope once and delivers it to its own connections.
@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NewType, Protocol, Self
+from typing import Any, NewType, Self
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -78,71 +78,41 @@ Deliver = Callable[[Any], None]
 OnGap = Callable[[], None]
 
 
+@dataclass(slots=True, eq=False)
 class Subscription:
     """What one channel's envelopes, all of a kind, are delivered to.
 
     When some may have been missed, ``on_gap`` is called, if there is one.
     """
 
-    __slots__ = ("channel", "confirmed", "deliver", "kind", "on_gap")
-
-    def __init__(
-        self,
-        channel: Channel,
-        deliver: Deliver,
-        kind: type[Envelope] = Envelope,
-        on_gap: OnGap | None = None,
-    ) -> None:
-        self.channel = channel
-        self.deliver = deliver
-        self.kind = kind
-        self.on_gap = on_gap
-        self.confirmed = False
+    channel: Channel
+    deliver: Deliver
+    kind: type[Envelope] = Envelope
+    on_gap: OnGap | None = None
+    confirmed: bool = False
 
 
-class Backplane(Protocol):
-    """Carries envelopes between nodes, at most once, in order per publisher and channel."""
+class Backplane:
+    """Carries envelopes to whoever hosts a channel: at most once, in order per publisher.
+
+    This one is for a single node, where what is published is delivered at once.
+    """
+
+    def __init__(self) -> None:
+        self.hosted: dict[Channel, Subscription] = {}
 
     @property
     def healthy(self) -> bool:
         """Whether messages flow just now."""
-        ...
+        return True
 
-    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
+    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[Any]:
         """Deliver to every node that hosts the channel, this one included.
 
         The future is done when the message is on its way, or fails with `Unavailable`. Messages
         keep the order of the calls, so nobody has to wait for one before publishing the next.
         """
-        ...
-
-    def subscribe(self, subscription: Subscription) -> Subscription:
-        """Host a channel; return the subscription, which holds once `confirm` has returned."""
-        ...
-
-    async def confirm(self, subscription: Subscription) -> None:
-        """Wait until nothing that is published from now on can be missed.
-
-        Raises:
-            Unavailable: the confirmation does not come in time.
-
-        """
-
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """Host the channel no more."""
-
-
-class LocalBackplane:
-    """A single node: what is published is delivered at once."""
-
-    healthy = True
-
-    def __init__(self) -> None:
-        self._hosted: dict[Channel, Subscription] = {}
-
-    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[None]:
-        """Deliver to the channel's host, if there is one."""
-        if subscription := self._hosted.get(channel):
+        if subscription := self.hosted.get(channel):
             subscription.deliver(envelope)
         return self._done
 
@@ -153,14 +123,21 @@ class LocalBackplane:
         return done
 
     def subscribe(self, subscription: Subscription) -> Subscription:
-        """Host a channel."""
-        self._hosted[subscription.channel] = subscription
+        """Host a channel; return the subscription, which holds once `confirm` has returned."""
+        self.hosted[subscription.channel] = subscription
         return subscription
 
     async def confirm(self, subscription: Subscription) -> None:
-        """Return: a local subscription holds at once."""
+        """Wait until nothing that is published from now on can be missed.
 
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """Host the channel no more."""
-        if self._hosted.get(subscription.channel) is subscription:
-            del self._hosted[subscription.channel]
+        Raises:
+            Unavailable: the confirmation does not come in time.
+
+        """
+
+    def unsubscribe(self, subscription: Subscription) -> bool:
+        """Host the channel no more; return whether the subscription still had it."""
+        if self.hosted.get(subscription.channel) is not subscription:
+            return False
+        del self.hosted[subscription.channel]
+        return True

@@ -4,14 +4,12 @@ A backend that got no answer cannot know whether its message went out. It repeat
 the same key, and the service remembers what it has done (IETF draft, httpapi-idempotency-key).
 """
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from time import monotonic
-from typing import Protocol
 
 from .errors import ServiceError
+from .expiring import ExpiringMap
 
 REMEMBERED_S = 300
 """How long a request that was carried out is remembered."""
@@ -19,7 +17,7 @@ REMEMBERED_S = 300
 CLAIMED_S = 10
 """How long one may take: should its node die meanwhile, a repetition may then have another try."""
 
-MOST_KEYS = 100_000
+MAX_KEYS = 100_000
 
 
 class UnderWay(ServiceError):
@@ -38,8 +36,11 @@ class Claim:
     done: bool
 
 
-class Claims(Protocol):
-    """Remembers which keys were used."""
+class Claims:
+    """Remembers which keys were used. At the limit of a single node's, the oldest are forgotten."""
+
+    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+        self._claims: ExpiringMap[Claim] = ExpiringMap(max_keys)
 
     async def claim(self, key: str, fingerprint: str) -> Claim | None:
         """Take a key that is free, for `CLAIMED_S`; otherwise return what it is used for.
@@ -48,13 +49,18 @@ class Claims(Protocol):
             Unavailable: that cannot be told just now.
 
         """
-        ...
+        claim = self._claims.get(key)
+        if claim is None:
+            self._claims.put(key, Claim(fingerprint, done=False), CLAIMED_S)
+        return claim
 
     async def keep(self, key: str, fingerprint: str) -> None:
         """Remember for `REMEMBERED_S` that the key's request was carried out."""
+        self._claims.put(key, Claim(fingerprint, done=True), REMEMBERED_S)
 
     async def release(self, key: str) -> None:
         """Make a key free whose request failed."""
+        self._claims.pop(key)
 
 
 @asynccontextmanager
@@ -84,36 +90,3 @@ async def once(claims: Claims, key: str | None, fingerprint: str) -> AsyncIterat
         raise UnderWay
     else:
         yield False
-
-
-class MemoryClaims:
-    """The claims of a single node; at the limit, the oldest are forgotten."""
-
-    def __init__(self) -> None:
-        # Unlike a dict, it finds its first item at once after many before that were removed.
-        self._claims: OrderedDict[str, tuple[Claim, float]] = OrderedDict()
-
-    async def claim(self, key: str, fingerprint: str) -> Claim | None:
-        """Take a key that is free."""
-        claim, lapses_at = self._claims.get(key, (None, 0.0))
-        if claim is not None and monotonic() < lapses_at:
-            return claim
-        self._put(key, Claim(fingerprint, done=False), CLAIMED_S)
-        return None
-
-    async def keep(self, key: str, fingerprint: str) -> None:
-        """Remember what was carried out."""
-        self._put(key, Claim(fingerprint, done=True), REMEMBERED_S)
-
-    async def release(self, key: str) -> None:
-        """Make a key free."""
-        self._claims.pop(key, None)
-
-    def _put(self, key: str, claim: Claim, lifetime_s: float) -> None:
-        self._claims.pop(key, None)
-        while self._claims and (len(self._claims) >= MOST_KEYS or self._oldest_has_lapsed()):
-            self._claims.popitem(last=False)
-        self._claims[key] = (claim, monotonic() + lifetime_s)
-
-    def _oldest_has_lapsed(self) -> bool:
-        return next(iter(self._claims.values()))[1] <= monotonic()

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .backplane import Backplane, LocalBackplane
-from .idempotency import Claims, MemoryClaims
+from .backplane import Backplane
+from .idempotency import Claims
 from .jobs import Job
 # {% if cookiecutter.rooms %}
-from .rooms.history import History, MemoryHistory
-from .rooms.presence import LocalPresence, Presence
+from .rooms.history import History
+from .rooms.presence import Presence
 # {% endif %}
 from .settings import RealtimeSettings
 
@@ -28,11 +28,12 @@ class Shared:
 
 def in_memory(settings: RealtimeSettings) -> Shared:
     """Return what a single node needs."""
+    backplane = Backplane()
     return Shared(
-        backplane=LocalBackplane(),
-        claims=MemoryClaims(),
+        backplane=backplane,
+        claims=Claims(),
         # {% if cookiecutter.rooms %}
-        history=MemoryHistory(settings),
-        presence=LocalPresence(settings),
+        history=History(backplane, settings),
+        presence=Presence(backplane, settings),
         # {% endif %}
     )

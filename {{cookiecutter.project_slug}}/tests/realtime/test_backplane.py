@@ -2,18 +2,18 @@
 
 import pytest
 
-from app.realtime.backplane import Backplane, LocalBackplane
+from app.realtime.backplane import Backplane
 
 from .backplane_contract import BackplaneContract
 
 
-class TestLocalBackplane(BackplaneContract):
+class TestBackplane(BackplaneContract):
     """One node: both views are the same."""
 
     @pytest.fixture
     def backplane(self) -> Backplane:
         """Return the node."""
-        return LocalBackplane()
+        return Backplane()
 
     @pytest.fixture
     def other(self, backplane: Backplane) -> Backplane:

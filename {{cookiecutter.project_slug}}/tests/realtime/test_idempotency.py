@@ -5,24 +5,24 @@ import asyncio
 import pytest
 
 from app.realtime import idempotency
-from app.realtime.idempotency import Claim, Claims, MemoryClaims
+from app.realtime.idempotency import Claim, Claims
 
 from .idempotency_contract import ClaimsContract
 from .live import Live, wait_until_async
 
 
-class TestMemoryClaims(ClaimsContract):
+class TestClaims(ClaimsContract):
     """A single node."""
 
     @pytest.fixture
     def claims(self) -> Claims:
         """Return new ones."""
-        return MemoryClaims()
+        return Claims()
 
 
 async def test_a_claim_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency, "CLAIMED_S", 0.02)
-    claims = MemoryClaims()
+    claims = Claims()
     assert await claims.claim("key", "request") is None
     assert await claims.claim("key", "request") == Claim("request", done=False)
 
@@ -32,13 +32,13 @@ async def test_a_claim_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
     await wait_until_async(is_free)
 
 
-async def test_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "MOST_KEYS", 3)
-    claims = MemoryClaims()
+async def test_only_so_many_are_remembered() -> None:
+    claims = Claims(max_keys=3)
     for number in range(5):
         await claims.claim(f"key-{number}", "request")
         await claims.keep(f"key-{number}", "request")
-    assert list(claims._claims) == ["key-2", "key-3", "key-4"]
+    remembered = [number for number in range(5) if claims._claims.get(f"key-{number}")]
+    assert remembered == [2, 3, 4]
 
 
 async def test_a_repeated_publication_goes_out_once(live: Live) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.realtime.backplane import LocalBackplane, Subscription
+from app.realtime.backplane import Backplane, Subscription
 from app.realtime.delivery import Delivery
 from app.realtime.errors import TooManyConnections
 from app.realtime.manager import ConnectionManager
@@ -87,7 +87,7 @@ async def test_one_sender_stays_in_order(live: Live) -> None:
 
 
 def make_manager(**settings: object) -> ConnectionManager:
-    return ConnectionManager(make_settings(**settings), LocalBackplane(), Delivery())
+    return ConnectionManager(make_settings(**settings), Backplane(), Delivery())
 
 
 @pytest.mark.hostile(53)
@@ -114,7 +114,7 @@ async def test_connections_that_are_closing_do_not_count() -> None:
 async def test_a_connection_is_added_once_its_users_messages_cannot_be_missed() -> None:
     confirmed = asyncio.Event()
 
-    class SlowBackplane(LocalBackplane):
+    class SlowBackplane(Backplane):
         async def confirm(self, subscription: Subscription) -> None:
             await confirmed.wait()
 

@@ -4,21 +4,23 @@ A ticket works once, so it may stand in a URL, the one place where every browser
 """
 
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass
-from time import monotonic, time
-from typing import Protocol
+from time import time
 
 from fastapi.security import APIKeyQuery
 from pydantic import PositiveInt
 from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
+from ..expiring import ExpiringMap
 from ..fields import Secret, SettingsPart
 from .identity import Authenticator, Identity
 
 CREDENTIALS = APIKeyQuery(name="ticket", auto_error=False)
 """How OpenAPI describes the credentials."""
+
+MAX_TICKETS = 1_000_000
+"""Unspent tickets that a single node remembers; at the limit, the oldest are forgotten."""
 
 
 class AuthSettings(SettingsPart):
@@ -36,45 +38,29 @@ class Ticket:
     expires_at: float
 
 
-class TicketStore(Protocol):
-    """Remembers which user each unspent ticket is for."""
+class Tickets:
+    """Remembers which user each unspent ticket is for. These are a single node's."""
+
+    def __init__(self) -> None:
+        self._users: ExpiringMap[str] = ExpiringMap(MAX_TICKETS)
 
     async def put(self, ticket: str, user: str, lifetime_s: int) -> None:
         """Remember a ticket for so long.
 
         Raises:
-            AuthenticatorDown: the store does not answer.
+            AuthenticatorDown: that is not possible just now.
 
         """
+        self._users.put(ticket, user, lifetime_s)
 
     async def take(self, ticket: str) -> str | None:
         """Return the ticket's user and forget the ticket, in one step.
 
         Raises:
-            AuthenticatorDown: the store does not answer.
+            AuthenticatorDown: that cannot be told just now.
 
         """
-        ...
-
-
-class MemoryTickets:
-    """Tickets of a single node."""
-
-    def __init__(self) -> None:
-        # Unlike a dict, it finds its first item at once after many before that were removed.
-        self._unspent: OrderedDict[str, tuple[str, float]] = OrderedDict()
-
-    async def put(self, ticket: str, user: str, lifetime_s: int) -> None:
-        """Remember a ticket, and forget those that have lapsed: the oldest stand first."""
-        now = monotonic()
-        while self._unspent and next(iter(self._unspent.values()))[1] <= now:
-            self._unspent.popitem(last=False)
-        self._unspent[ticket] = (user, now + lifetime_s)
-
-    async def take(self, ticket: str) -> str | None:
-        """Return the user of a ticket that has not lapsed, once."""
-        user, lapses_at = self._unspent.pop(ticket, (None, 0.0))
-        return user if monotonic() < lapses_at else None
+        return self._users.pop(ticket)
 
 
 class TicketAuthenticator(Authenticator):
@@ -82,7 +68,7 @@ class TicketAuthenticator(Authenticator):
 
     def __init__(self, settings: AuthSettings) -> None:
         self._lifetime_s = settings.ticket_lifetime_s
-        self.store: TicketStore = MemoryTickets()
+        self.store = Tickets()
 
     async def issue(self, user: str) -> Ticket:
         """Return a new ticket for the user.

@@ -1,17 +1,19 @@
 """Claims that hold on every node, whichever of them a request comes to."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from ..backplane import Channel
 from ..errors import Unavailable
-from ..idempotency import CLAIMED_S, REMEMBERED_S, Claim
-from .client import Batch, RedisClient
+from ..idempotency import CLAIMED_S, REMEMBERED_S, Claim, Claims
+from .client import RedisClient
+from .connections import Command
 
 DONE = "done:"
 CLAIMED = "claimed:"
 
 
-class RedisClaims:
+class RedisClaims(Claims):
     """Claims in Redis, which forgets them by itself."""
 
     def __init__(self, client: RedisClient) -> None:
@@ -50,8 +52,6 @@ class RedisClaims:
         with suppress(Unavailable):
             await self._client.ask("DEL", self._prefix + key, repeatable=True)
 
-    def _attempt(self, pipeline: Batch, channel: Channel) -> None:
+    def _attempt(self, channel: Channel) -> Sequence[Command]:
         name = self._client.key(channel, "claim")
-        pipeline.execute_command("SET", name, CLAIMED, "NX", "EX", CLAIMED_S)
-        pipeline.execute_command("GET", name)
-        pipeline.execute_command("DEL", name)
+        return ("SET", name, CLAIMED, "NX", "EX", CLAIMED_S), ("GET", name), ("DEL", name)

@@ -9,73 +9,76 @@ after an outage, and a Redis that has forgotten everything is simply told again.
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from itertools import count, islice
+from itertools import count
 
 import structlog
 
 from ..backplane import Channel
-from ..rooms.history import Deliver, room_channel
+from ..rooms.history import room_channel
+from ..rooms.presence import Presence
 from ..settings import RealtimeSettings
 from .backplane import RedisBackplane
-from .client import FAILURES, Batch, answered_within, explain
-from .roster import BURY, WRITE, RedisRoster
+from .connections import FAILURES, Command, explain
+from .roster import RedisRoster
+from .scripts import Script
+from .worker import Worker, in_turns
 
 log = structlog.stdlib.get_logger(__name__)
 
 RENEWALS = 4
-"""How often a lease is renewed in its time; if the node is dead, others notice at the last one."""
+"""Renewals per lease; a dead node is detected after RENEWALS - 1 of them."""
 
 ROOMS_AT_ONCE = 100
 """How many rooms are written in one round trip."""
 
+WRITE = Script("members", "write")
+BURY = Script("members", "bury")
 
-class RedisPresence:
+
+class RedisPresence(Presence):
     """Writes rosters down, one round trip at a time, and keeps them alive."""
 
     def __init__(self, backplane: RedisBackplane, settings: RealtimeSettings) -> None:
-        self._backplane = backplane
-        self._most_told = settings.max_members_for_presence_events
-        self._most_listed = settings.max_members_listed
+        super().__init__(backplane, settings)
+        self._backplane: RedisBackplane = backplane
+        self._client = backplane.client
         self._lease_ms = round(settings.presence_lease_s * 1000)
         self._node = secrets.token_urlsafe(9)
         self._turns = count(1)
         self._rosters: dict[str, RedisRoster] = {}
-        self._unwritten: dict[RedisRoster, None] = {}
-        self._has_unwritten = asyncio.Event()
+        self._unwritten = Worker(
+            self._write, batch_weight=ROOMS_AT_ONCE, pause_s=self._client.timeout_s
+        )
         self._failing = False
         self._is_due = asyncio.Event()
         backplane.after_gap(self._is_due.set)
-        backplane.client.probe_with(self._attempt)
+        self._client.probe_with(self._attempt)
 
     def __len__(self) -> int:
         """Return the number of rosters that are kept."""
         return len(self._rosters)
 
-    def open(self, room: str, deliver: Deliver) -> RedisRoster:
+    def open(self, room: str) -> RedisRoster:
         """Begin a room's roster, or go on with one; its events come on the room's channel."""
         return self._rosters.get(room) or RedisRoster(
-            room,
-            self._write_later,
-            timeout_s=self._backplane.timeout_s,
-            most_listed=self._most_listed,
+            room, self._backplane, self._settings, self._write_later
         )
 
     def _write_later(self, roster: RedisRoster) -> None:
         self._rosters[roster.room] = roster
-        self._unwritten[roster] = None
-        self._has_unwritten.set()
+        self._unwritten.add(roster)
 
     async def run(self) -> None:
         """Write and renew until cancelled, and at last write who has left."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._write())
+                tasks.create_task(self._unwritten.run())
                 tasks.create_task(self._renew())
         finally:
-            self._write_all_later()
-            while self._unwritten and await self._write_some():
+            self.write_all_later()
+            while self._unwritten and await self._unwritten.work_once():
                 pass
 
     async def _renew(self) -> None:
@@ -84,38 +87,24 @@ class RedisPresence:
                 async with asyncio.timeout(self._lease_ms / 1000 / RENEWALS):
                     await self._is_due.wait()
             self._is_due.clear()
-            for number, roster in enumerate(list(self._rosters.values())):
-                if number % ROOMS_AT_ONCE == 0:  # others have their turn
-                    await asyncio.sleep(0)
+            async for roster in in_turns(self._rosters.values(), ROOMS_AT_ONCE):
                 if self._rosters.get(roster.room) is roster:
-                    self._write_later(roster)
+                    self._unwritten.add(roster)
 
-    def _write_all_later(self) -> None:
-        for roster in list(self._rosters.values()):
-            self._write_later(roster)
+    def write_all_later(self) -> None:
+        """Have every roster written again."""
+        for roster in self._rosters.values():
+            self._unwritten.add(roster)
 
-    async def _write(self) -> None:
-        while True:
-            await self._has_unwritten.wait()
-            if not await self._write_some():
-                await asyncio.sleep(self._backplane.timeout_s)
-
-    async def _write_some(self) -> bool:
-        """Write the rosters that have waited longest; return whether Redis has answered."""
-        rosters = list(islice(self._unwritten, ROOMS_AT_ONCE))
-        for roster in rosters:  # which may change again meanwhile
-            del self._unwritten[roster]
-        if not self._unwritten:
-            self._has_unwritten.clear()
+    async def _write(self, rosters: list[RedisRoster]) -> Collection[RedisRoster]:
+        """Write rosters; return all of them if Redis does not answer."""
         try:
-            async with answered_within(self._backplane.timeout_s):
-                self._note(await self._write_together(rosters))
+            refusals = await self._write_together(rosters)
         except FAILURES as failure:
             self._note([failure])
-            for roster in rosters:
-                self._write_later(roster)
-            return False
-        return True
+            return rosters
+        self._note(refusals)
+        return ()
 
     def _note(self, failures: Sequence[BaseException]) -> None:
         if failures and not self._failing:
@@ -124,12 +113,11 @@ class RedisPresence:
 
     async def _write_together(self, rosters: Sequence[RedisRoster]) -> list[Exception]:
         """Write rosters, and return what Redis refuses, which the next renewal tries again."""
-        pipeline = self._pipeline()
-        for roster in rosters:
-            self._add(pipeline, room_channel(roster.room), roster.report())
         refusals: list[Exception] = []
         dead: list[tuple[RedisRoster, bytes]] = []
-        replies = await pipeline.execute(raise_on_error=False)
+        replies = await self._client.send(
+            [self.writing(room_channel(roster.room), roster.report()) for roster in rosters]
+        )
         for roster, reply in zip(rosters, replies, strict=True):
             if isinstance(reply, Exception):
                 refusals.append(reply)
@@ -142,51 +130,44 @@ class RedisPresence:
                 roster.confirm(total, listed)
                 if roster.is_over:
                     del self._rosters[roster.room]
-        return refusals + await self._bury(dead)
-
-    def _attempt(self, pipeline: Batch, channel: Channel) -> None:
-        for connections in (1, 0):  # somebody comes and goes
-            self._add(pipeline, channel, [1, 1, self._node, connections, self._node])
-
-    def _add(self, pipeline: Batch, channel: Channel, report: Sequence[str | int]) -> None:
-        pipeline.eval(
-            WRITE,
-            4,
-            *self._keys(channel, self._node),
-            *self._common(self._node),
-            self._lease_ms * (RENEWALS - 1) // RENEWALS,
-            next(self._turns),
-            *report,
-        )
+        return refusals + (await self._bury(dead) if dead else [])
 
     async def _bury(self, dead: Sequence[tuple[RedisRoster, bytes]]) -> list[Exception]:
         """Take dead nodes out of rooms, and have these written now; return what Redis refuses."""
-        pipeline = self._pipeline()
-        for roster, node in dead:
-            keys = self._keys(room_channel(roster.room), _name(node))
-            pipeline.eval(BURY, 4, *keys, *self._common(node))
-        replies = await pipeline.execute(raise_on_error=False)
+        replies = await self._client.send(
+            [self._script(BURY, room_channel(roster.room), node) for roster, node in dead]
+        )
         refusals = [reply for reply in replies if isinstance(reply, Exception)]
-        if dead and not refusals:
+        if not refusals:
             log.warning("nodes lost", nodes=sorted({_name(node) for _, node in dead}))
             for roster, _ in dead:
-                self._write_later(roster)
+                self._unwritten.add(roster)
         return refusals
 
-    def _common(self, node: str | bytes) -> tuple[str | bytes, str, int, int]:
-        command = self._backplane.client.publish_command
-        return node, command, self._most_told, self._lease_ms * RENEWALS
+    def writing(self, channel: Channel, report: Sequence[str | int]) -> Command:
+        """Return the command that writes a report of this node."""
+        lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
+        return self._script(WRITE, channel, self._node, lease_ms, next(self._turns), *report)
 
-    def _pipeline(self) -> Batch:
-        return self._backplane.client.commands.pipeline(transaction=False)
+    def _attempt(self, channel: Channel) -> Sequence[Command]:
+        # Somebody comes and goes.
+        reports = [[1, 1, self._node, connections, self._node] for connections in (1, 0)]
+        return [self.writing(channel, report) for report in reports]
 
-    def _keys(self, channel: Channel, node: str) -> tuple[str, str, str, str]:
+    def _script(
+        self, script: Script, channel: Channel, node: str | bytes, *more: str | int
+    ) -> Command:
+        client = self._client
         users, nodes, node_users = (
-            self._backplane.key(channel, name) for name in ("users", "nodes", f"node:{node}")
+            client.key(channel, name) for name in ("users", "nodes", f"node:{_name(node)}")
         )
-        return users, nodes, self._backplane.name(channel), node_users
+        return script.command(
+            [users, nodes, client.name(channel), node_users],
+            *(node, client.publish_command, self._settings.max_members_for_presence_events),
+            *(self._lease_ms * RENEWALS, *more),
+        )
 
 
-def _name(node: bytes) -> str:
+def _name(node: str | bytes) -> str:
     # Whoever can reach Redis can write there; what is no node's name is to be buried all the same.
-    return node.decode(errors="replace")
+    return node.decode(errors="replace") if isinstance(node, bytes) else node

@@ -1,11 +1,16 @@
 """Tickets that any node may take, whichever node sold them."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from ..auth.ticket import Tickets
 from ..backplane import Channel
 from ..errors import AuthenticatorDown, Unavailable
-from .client import Batch, RedisClient
+from .client import RedisClient
+from .connections import Command
 
 
-class RedisTickets:
+class RedisTickets(Tickets):
     """Tickets in Redis, which forgets them by itself."""
 
     def __init__(self, client: RedisClient) -> None:
@@ -14,33 +19,21 @@ class RedisTickets:
         client.probe_with(self._attempt)
 
     async def put(self, ticket: str, user: str, lifetime_s: int) -> None:
-        """Remember a ticket for so long.
-
-        Raises:
-            AuthenticatorDown: Redis does not answer.
-
-        """
-        command = ("SET", self._prefix + ticket, user, "EX", lifetime_s)
-        try:
-            await self._client.ask(*command, repeatable=True)
-        except Unavailable as failure:
-            raise AuthenticatorDown from failure
+        """Remember a ticket for so long."""
+        await self._ask("SET", self._prefix + ticket, user, "EX", lifetime_s, repeatable=True)
 
     async def take(self, ticket: str) -> str | None:
-        """Return the ticket's user and forget the ticket, in one step (GETDEL, Redis 6.2).
-
-        Raises:
-            AuthenticatorDown: Redis does not answer.
-
-        """
-        try:
-            # Not to be repeated: the ticket would be gone.
-            user = await self._client.ask("GETDEL", self._prefix + ticket, repeatable=False)
-        except Unavailable as failure:
-            raise AuthenticatorDown from failure
+        """Return the ticket's user and forget the ticket, in one step (GETDEL, Redis 6.2)."""
+        # Not to be repeated: the ticket would be gone.
+        user = await self._ask("GETDEL", self._prefix + ticket, repeatable=False)
         return user.decode() if isinstance(user, bytes) else None
 
-    def _attempt(self, pipeline: Batch, channel: Channel) -> None:
+    async def _ask(self, *command: Any, repeatable: bool) -> Any:
+        try:
+            return await self._client.ask(*command, repeatable=repeatable)
+        except Unavailable as failure:
+            raise AuthenticatorDown from failure
+
+    def _attempt(self, channel: Channel) -> Sequence[Command]:
         name = self._client.key(channel, "ticket")
-        pipeline.execute_command("SET", name, "", "EX", 1)
-        pipeline.execute_command("GETDEL", name)
+        return ("SET", name, "", "EX", 1), ("GETDEL", name)

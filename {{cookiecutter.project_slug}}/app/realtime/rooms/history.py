@@ -4,6 +4,9 @@ A room's messages are numbered without holes: ``offset`` counts within an ``epoc
 begins whenever the count cannot be trusted any more. A client that returns with its position gets
 what came since, or is told that something may be missing. It is never left to believe that it has
 everything when it has not.
+
+Messages travel by the backplane, as all others do: once they are numbered and kept, they are
+published to the room's channel.
 """
 
 import asyncio
@@ -12,10 +15,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Literal, Protocol, Self
+from typing import Annotated, Literal, Self
 
-from ..backplane import Channel, Envelope
-from ..protocol import ServerFrame
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo
+
+from ..backplane import Backplane, Channel, Envelope, Subscription
+from ..protocol import STRICT, ServerFrame
 from ..settings import RealtimeSettings
 
 LOG_BYTES = 1_024
@@ -29,8 +34,10 @@ SWEPT_AT_ONCE = 100
 class Position:
     """A place in a room's history: that of its ``offset``-th message in this ``epoch``."""
 
-    epoch: str
-    offset: int
+    __pydantic_config__ = STRICT
+
+    epoch: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    offset: Annotated[int, Field(ge=0, lt=2**53)]
 
     @property
     def next(self) -> "Position":
@@ -45,6 +52,15 @@ class Position:
 NOWHERE = Position("", 0)
 """Position of a feed that has not read anything, and of events; never a real epoch."""
 
+Event = Literal["joined", "left"]
+
+
+def _check_sender(event: Event | None, info: ValidationInfo) -> Event | None:
+    if event is not None and info.data.get("sender") is None:
+        msg = "nobody has joined or left"
+        raise ValueError(msg)
+    return event
+
 
 @dataclass(slots=True, kw_only=True)
 class RoomEnvelope(Envelope):
@@ -55,7 +71,7 @@ class RoomEnvelope(Envelope):
 
     epoch: str = NOWHERE.epoch
     offset: int = NOWHERE.offset
-    event: Literal["joined", "left"] | None = None
+    event: Annotated[Event | None, AfterValidator(_check_sender)] = None
 
     @classmethod
     def of(cls, envelope: Envelope, position: Position) -> Self:
@@ -86,60 +102,20 @@ Deliver = Callable[[RoomEnvelope], None]
 Announce = Callable[[ServerFrame], None]
 
 
-class Feed(Protocol):
-    """A room's messages, as long as this node has members of it."""
-
-    @property
-    def position(self) -> Position:
-        """Position of the last message delivered, `NOWHERE` before the first reading."""
-        ...
-
-    def is_whole_since(self, position: Position) -> bool:
-        """Return whether all after the position was delivered, up to the feed's own."""
-        ...
-
-    async def past(self, since: Position | None) -> Past:
-        """Return what was said before now; on return nothing that is said escapes the feed.
-
-        Raises:
-            Unavailable: that cannot be told just now.
-
-        """
-        ...
-
-    def close(self) -> None:
-        """Deliver no more."""
-
-
-class History(Protocol):
-    """Keeps what is published to rooms, and feeds it to their members on every node."""
-
-    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
-        """Give a message its number, keep it and pass it on, in the order of the calls.
-
-        The future yields its offset, or fails with `Unavailable`.
-        """
-        ...
-
-    def open(self, room: str, deliver: Deliver, announce: Announce) -> Feed:
-        """Feed a room's messages to ``deliver``, and what members must know to ``announce``."""
-        ...
-
-
 def room_channel(room: str) -> Channel:
-    """Return the channel of one room's messages."""
+    """Return the channel of one room's messages and events."""
     return Channel(f"room:{room}")
 
 
-class MemoryLog:
+class Log:
     """One room's last messages, as JSON, each with the time at which it came."""
 
-    __slots__ = ("_kept", "_settings", "deliver", "epoch", "offset", "size_bytes", "used_at")
+    __slots__ = ("_kept", "_settings", "epoch", "has_members", "offset", "size_bytes", "used_at")
 
     def __init__(self, settings: RealtimeSettings) -> None:
         self._settings = settings
         self._kept: deque[tuple[float, bytes]] = deque()
-        self.deliver: Deliver | None = None
+        self.has_members = False
         self.epoch = secrets.token_urlsafe(9)
         self.offset = 0
         self.size_bytes = LOG_BYTES
@@ -198,8 +174,8 @@ class MemoryLog:
         return monotonic() - self._settings.history_s
 
 
-class MemoryHistory:
-    """The history of a single node, in its memory.
+class History:
+    """Numbers and keeps what is published to rooms. This one is a single node's, in its memory.
 
     ``HISTORY_TOTAL_BYTES`` bounds the logs that can be given up: those with messages, and those of
     rooms without members. They are in an order by last use, from whose front they are given up,
@@ -208,11 +184,12 @@ class MemoryHistory:
     exist as there are rooms with members. So no step looks at a log that has nothing to give.
     """
 
-    def __init__(self, settings: RealtimeSettings) -> None:
+    def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
+        self.backplane = backplane
         self._settings = settings
-        self._logs: dict[str, MemoryLog] = {}
+        self._logs: dict[str, Log] = {}
         # Unlike a dict, it finds its first item at once after many before that were removed.
-        self._by_use: OrderedDict[str, MemoryLog] = OrderedDict()
+        self._by_use: OrderedDict[str, Log] = OrderedDict()
         self._size_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -221,40 +198,42 @@ class MemoryHistory:
         return len(self._logs)
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
-        """Give a message its number, keep it, and deliver it at once."""
+        """Give a message its number, keep it and pass it on, in the order of the calls.
+
+        The future yields its offset, or fails with `Unavailable`.
+        """
         log = self._take_out(room)
         numbered = log.append(envelope)
         self._put_back(room, log)
-        if log.deliver is not None:
-            log.deliver(numbered)
+        self.backplane.publish(room_channel(room), numbered)
         taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        taken.set_result(log.offset)
+        taken.set_result(numbered.offset)
         return taken
 
-    def open(self, room: str, deliver: Deliver, announce: Announce) -> "MemoryFeed":
-        """Deliver a room's messages from now on."""
+    def open(self, room: str, deliver: Deliver, announce: Announce) -> "Feed":
+        """Feed a room's messages to ``deliver``, and what members must know to ``announce``."""
         log = self._take_out(room)
-        log.deliver = deliver
+        log.has_members = True
         self._put_back(room, log)
-        return MemoryFeed(self, room, log)
+        return Feed(self, room, log, deliver)
 
     def close(self, room: str) -> None:
-        """Deliver no more; what is kept stays for a while."""
+        """Keep a room's messages for a while, though nobody is there any more."""
         log = self._take_out(room)
-        log.deliver = None
+        log.has_members = False
         log.trim()
         self._put_back(room, log)
 
-    def _take_out(self, room: str) -> MemoryLog:
+    def _take_out(self, room: str) -> Log:
         if self._by_use.pop(room, None) is not None:
             self._size_bytes -= self._logs[room].size_bytes
         if room not in self._logs:
-            self._logs[room] = MemoryLog(self._settings)
+            self._logs[room] = Log(self._settings)
         return self._logs[room]
 
-    def _put_back(self, room: str, log: MemoryLog) -> None:
+    def _put_back(self, room: str, log: Log) -> None:
         log.used_at = monotonic()
-        if log or log.deliver is None:
+        if log or not log.has_members:
             self._by_use[room] = log
             self._size_bytes += log.size_bytes
             while self._size_bytes > self._settings.history_total_bytes:
@@ -264,10 +243,10 @@ class MemoryHistory:
     def _give_up_first(self) -> None:
         room, log = self._by_use.popitem(last=False)
         self._size_bytes -= log.size_bytes
-        if log.deliver is None:
-            del self._logs[room]
-        else:
+        if log.has_members:
             log.clear()
+        else:
+            del self._logs[room]
 
     def _sweep_later(self) -> None:
         if self._timer is None and self._by_use:
@@ -287,27 +266,35 @@ class MemoryHistory:
         return first.used_at + self._settings.history_s - monotonic()
 
 
-class MemoryFeed:
-    """A room's messages on a single node, which has them all."""
+class Feed:
+    """A room's messages, as long as this node has members of it. A single node has them all."""
 
-    def __init__(self, history: MemoryHistory, room: str, log: MemoryLog) -> None:
+    def __init__(self, history: History, room: str, log: Log, deliver: Deliver) -> None:
         self._history = history
         self._room = room
         self._log = log
+        subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
+        self._subscription = history.backplane.subscribe(subscription)
 
     @property
     def position(self) -> Position:
-        """Position of the last message."""
+        """Position of the last message delivered, `NOWHERE` before the first reading."""
         return self._log.position
 
     def is_whole_since(self, position: Position) -> bool:
-        """Return whether the position is one of this log's: nothing is ever missing."""
+        """Return whether all after the position was delivered, up to the feed's own."""
         return position.epoch == self._log.epoch and position.offset <= self._log.offset
 
     async def past(self, since: Position | None) -> Past:
-        """Return what is kept since the position."""
+        """Return what was said before now; on return nothing that is said escapes the feed.
+
+        Raises:
+            Unavailable: that cannot be told just now.
+
+        """
         return self._log.past(since)
 
     def close(self) -> None:
         """Deliver no more."""
-        self._history.close(self._room)
+        if self._history.backplane.unsubscribe(self._subscription):
+            self._history.close(self._room)

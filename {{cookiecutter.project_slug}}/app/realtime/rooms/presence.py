@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, Protocol
 
+from ..backplane import Backplane
 from ..connection import Connection
 from ..settings import RealtimeSettings
-from .history import Deliver, RoomEnvelope
+from .history import Event, RoomEnvelope, room_channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,44 @@ class Attendance:
     total: int
 
 
-class Roster(Protocol):
+class Presence:
+    """Knows who is in each room. This one is for a single node."""
+
+    def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
+        self._backplane = backplane
+        self._settings = settings
+
+    def open(self, room: str) -> "Roster":
+        """Keep a room's roster; its events come on the room's channel."""
+        return Roster(room, self._backplane, self._settings)
+
+
+class Roster:
     """Who is in one room, as long as this node has members of it."""
+
+    def __init__(self, room: str, backplane: Backplane, settings: RealtimeSettings) -> None:
+        self.room = room
+        self._backplane = backplane
+        self._settings = settings
+        self._users: Counter[str] = Counter()
 
     def enter(self, connection: Connection) -> None:
         """Count a connection in."""
+        self._users[connection.user] += 1
+        self._note(connection, "joined" if self._users[connection.user] == 1 else None)
 
     def leave(self, connection: Connection) -> None:
         """Count a connection out that was counted in."""
+        self._users[connection.user] -= 1
+        self._note(connection, None if self._users[connection.user] else "left")
+        if not self._users[connection.user]:
+            del self._users[connection.user]
+
+    def _note(self, cause: Connection, event: Event | None) -> None:
+        """Take note of a change, and tell the room of a user's first or last connection."""
+        if event and len(self._users) <= self._settings.max_members_for_presence_events:
+            envelope = RoomEnvelope(cause.user, None, exclude=cause.id, event=event)
+            self._backplane.publish(room_channel(self.room), envelope)
 
     async def attendance(self) -> Attendance:
         """Return who is in the room, with all that were counted before.
@@ -39,54 +69,5 @@ class Roster(Protocol):
             Unavailable: that cannot be told just now.
 
         """
-        ...
-
-
-class Presence(Protocol):
-    """Knows who is in each room, on every node."""
-
-    def open(self, room: str, deliver: Deliver) -> Roster:
-        """Keep a room's roster; its events come by ``deliver``, or by the room's channel."""
-        ...
-
-
-class LocalPresence:
-    """The presence of a single node."""
-
-    def __init__(self, settings: RealtimeSettings) -> None:
-        self._settings = settings
-
-    def open(self, room: str, deliver: Deliver) -> "LocalRoster":
-        """Begin a roster."""
-        return LocalRoster(deliver, self._settings)
-
-
-class LocalRoster:
-    """Who is in a room of a single node."""
-
-    def __init__(self, deliver: Deliver, settings: RealtimeSettings) -> None:
-        self._deliver = deliver
-        self._settings = settings
-        self._users: Counter[str] = Counter()
-
-    def enter(self, connection: Connection) -> None:
-        """Count a connection in, and tell of a user's first."""
-        self._users[connection.user] += 1
-        if self._users[connection.user] == 1:
-            self._tell("joined", connection)
-
-    def leave(self, connection: Connection) -> None:
-        """Count a connection out, and tell of a user's last."""
-        self._users[connection.user] -= 1
-        if self._users[connection.user] == 0:
-            self._tell("left", connection)
-            del self._users[connection.user]
-
-    async def attendance(self) -> Attendance:
-        """Return who is in the room."""
         listed = islice(self._users.items(), self._settings.max_members_listed)
         return Attendance(dict(listed), len(self._users))
-
-    def _tell(self, event: Literal["joined", "left"], cause: Connection) -> None:
-        if len(self._users) <= self._settings.max_members_for_presence_events:
-            self._deliver(RoomEnvelope(cause.user, None, exclude=cause.id, event=event))

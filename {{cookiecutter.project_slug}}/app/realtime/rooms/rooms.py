@@ -90,10 +90,10 @@ class RoomPublication(Publication):
 
 def room_frame(room: str, envelope: RoomEnvelope) -> RoomMessage | Joined | Left:
     """Return what members get of an envelope."""
-    if envelope.event is None or envelope.sender is None:
+    if envelope.event is None:
         return RoomMessage(envelope.sender, envelope.data, room=room, offset=envelope.offset)
-    event = Joined if envelope.event == "joined" else Left
-    return event(room=room, user=envelope.sender)
+    frame = Joined if envelope.event == "joined" else Left
+    return frame(room=room, user=cast(str, envelope.sender))
 
 
 class Room:
@@ -105,7 +105,7 @@ class Room:
         self._delivery = delivery
         self.joining = 0
         self.feed = history.open(name, self._deliver, self._announce)
-        self.roster = presence.open(name, self._deliver)
+        self.roster = presence.open(name)
 
     def _deliver(self, envelope: RoomEnvelope) -> None:
         self._delivery.send_all(self.members, room_frame(self.name, envelope), envelope.exclude)

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
-from app.realtime.auth.ticket import MemoryTickets
+from app.realtime.auth.ticket import Tickets
 from dev.connect import ConnectOptions
 
 from ..live import Live, make_settings, run_service
@@ -63,8 +63,8 @@ async def test_other_tickets_are_refused(live: Live, ticket: str) -> None:
 @pytest.mark.hostile(29)
 async def test_a_ticket_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
-    monkeypatch.setattr("app.realtime.auth.ticket.monotonic", lambda: now)
-    tickets = MemoryTickets()
+    monkeypatch.setattr("app.realtime.expiring.monotonic", lambda: now)
+    tickets = Tickets()
     await tickets.put("early", "alice", 30)
     now += 20
     await tickets.put("late", "bob", 30)
@@ -75,13 +75,13 @@ async def test_a_ticket_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_lapsed_tickets_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
-    monkeypatch.setattr("app.realtime.auth.ticket.monotonic", lambda: now)
-    tickets = MemoryTickets()
+    monkeypatch.setattr("app.realtime.expiring.monotonic", lambda: now)
+    tickets = Tickets()
     for number in range(100):
         await tickets.put(str(number), "alice", 30)
     now += 30
     await tickets.put("new", "alice", 30)
-    assert len(tickets._unspent) == 1
+    assert len(tickets._users) == 1
 
 
 @pytest.mark.parametrize("body", [{}, {"user": ""}, {"user": 7}, {"user": "a", "surplus": 1}, []])

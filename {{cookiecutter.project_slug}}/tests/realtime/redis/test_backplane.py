@@ -11,13 +11,13 @@ import structlog
 from redis.asyncio import Redis
 
 from app.realtime import RealtimeSettings
-from app.realtime.backplane import ALL, Backplane, Channel, LocalBackplane, Subscription
+from app.realtime.backplane import ALL, Backplane, Channel, Subscription
 from app.realtime.delivery import Delivery
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.protocol import REVOKED
 from app.realtime.redis.backplane import RedisBackplane
-from app.realtime.redis.client import make_client
+from app.realtime.redis.topologies import make_client
 from dev import fresh_secrets
 
 from ..backplane_contract import BackplaneContract, Inbox, numbered
@@ -25,22 +25,9 @@ from ..client import DEADLINE_S
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
 from ..server.test_process import next_line, run_process
 from ..test_settings import complaint
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
 
 CHANNEL = Channel("channel-a")
-
-
-@pytest.fixture(scope="module")
-async def shared_valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    """Run a server that the test may break."""
-    async with run_valkey() as valkey:
-        yield valkey
 
 
 class Reachable(Protocol):
@@ -344,4 +331,4 @@ def test_without_a_url_the_service_is_a_single_node() -> None:
 
 async def test_and_runs_on_the_local_backplane() -> None:
     async with run_service() as live:
-        assert isinstance(live.service.backplane, LocalBackplane)
+        assert type(live.service.backplane) is Backplane

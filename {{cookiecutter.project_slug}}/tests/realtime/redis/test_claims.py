@@ -8,18 +8,13 @@ from redis.asyncio import Redis
 from app.realtime.errors import Unavailable
 from app.realtime.idempotency import CLAIMED_S, REMEMBERED_S, Claims
 from app.realtime.redis.claims import RedisClaims
-from app.realtime.redis.client import RedisClient, make_client
+from app.realtime.redis.client import RedisClient
+from app.realtime.redis.topologies import make_client
 
 from ..idempotency_contract import ClaimsContract
 from ..test_idempotency import publish
 from .test_backplane import settings_for, two_nodes
-from .valkey import Valkey, run_valkey
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
+from .valkey import Valkey
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.realtime.backplane import Envelope, Subscription
+from app.realtime.backplane import Backplane, Envelope, Subscription
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.history import RedisHistory
 from app.realtime.redis.presence import RedisPresence
@@ -16,6 +16,7 @@ from app.realtime.rooms.history import (
     NOWHERE,
     Announce,
     Deliver,
+    Feed,
     History,
     Past,
     Position,
@@ -29,21 +30,15 @@ from ..live import make_settings, wait_until
 from ..rooms.history_contract import HistoryContract
 from ..rooms.presence_contract import Node, PresenceContract
 from .test_backplane import run_node
-from .valkey import Valkey, run_valkey
-
-
-@pytest.fixture(scope="module")
-async def running_valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
+from .valkey import Valkey
 
 
 @pytest.fixture
-async def shared_valkey(running_valkey: Valkey) -> Valkey:
+async def empty_valkey(shared_valkey: Valkey) -> Valkey:
     """Return a server that holds nothing."""
-    async with Redis.from_url(running_valkey.url) as redis:
+    async with Redis.from_url(shared_valkey.url) as redis:
         await redis.flushall()
-    return running_valkey
+    return shared_valkey
 
 
 @contextlib.asynccontextmanager
@@ -70,34 +65,34 @@ class TestRedisHistory(HistoryContract):
     """Two nodes that know each other through Redis alone."""
 
     @pytest.fixture
-    async def history(self, shared_valkey: Valkey) -> AsyncIterator[History]:
+    async def history(self, empty_valkey: Valkey) -> AsyncIterator[History]:
         """Run one node."""
-        async with run_history(shared_valkey, history_messages=1_000) as history:
+        async with run_history(empty_valkey, history_messages=1_000) as history:
             yield history
 
     @pytest.fixture
-    async def other(self, shared_valkey: Valkey) -> AsyncIterator[History]:
+    async def other(self, empty_valkey: Valkey) -> AsyncIterator[History]:
         """Run another."""
-        async with run_history(shared_valkey, history_messages=1_000) as history:
+        async with run_history(empty_valkey, history_messages=1_000) as history:
             yield history
 
     @pytest.fixture
-    async def make(self, shared_valkey: Valkey) -> AsyncIterator[Callable[..., History]]:
+    async def make(self, empty_valkey: Valkey) -> AsyncIterator[Callable[..., History]]:
         """Return what makes the history of one more node."""
         async with (
-            run_node(shared_valkey) as (backplane, _),
-            Redis.from_url(shared_valkey.url) as redis,
+            run_node(empty_valkey) as (backplane, _),
+            Redis.from_url(empty_valkey.url) as redis,
         ):
             await redis.flushall()
             yield lambda **overrides: RedisHistory(backplane, make_settings(**overrides))
 
 
-class EventFeed:
+class EventFeed(Feed):
     """What comes on the channel of a room, as it comes."""
 
     position = NOWHERE
 
-    def __init__(self, backplane: RedisBackplane, room: str, deliver: Deliver) -> None:
+    def __init__(self, backplane: Backplane, room: str, deliver: Deliver) -> None:
         subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
         self._backplane = backplane
         self._subscription = backplane.subscribe(subscription)
@@ -116,20 +111,17 @@ class EventFeed:
         self._backplane.unsubscribe(self._subscription)
 
 
-class Events:
+class Events(History):
     """Stands for the history, so that Redis holds nothing but presence."""
-
-    def __init__(self, backplane: RedisBackplane) -> None:
-        self._backplane = backplane
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
         """Pass a message on without a number."""
         numbered = RoomEnvelope.of(envelope, NOWHERE)
-        return self._backplane.publish(room_channel(room), numbered)
+        return self.backplane.publish(room_channel(room), numbered)
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> EventFeed:
         """Subscribe to the room's channel."""
-        return EventFeed(self._backplane, room, deliver)
+        return EventFeed(self.backplane, room, deliver)
 
 
 class RedisNode(Node):
@@ -141,7 +133,7 @@ class RedisNode(Node):
         settings = make_settings(presence_lease_s=lease_s, **overrides)
         self.presence = RedisPresence(backplane, settings)
         super().__init__(
-            lambda delivery: Rooms(settings, Events(backplane), self.presence, delivery)
+            lambda delivery: Rooms(settings, Events(backplane, settings), self.presence, delivery)
         )
         self._running = asyncio.create_task(self.presence.run())
 
@@ -165,7 +157,8 @@ class RedisNode(Node):
     async def kill(self) -> None:
         """Stop without a last word."""
         self.presence._rosters.clear()
-        self.presence._unwritten.clear()
+        while self.presence._unwritten:
+            self.presence._unwritten.take_batch()
         await self.stop()
 
 
@@ -186,22 +179,22 @@ class TestRedisPresence(PresenceContract):
     """Two nodes that know each other through Redis alone."""
 
     @pytest.fixture
-    async def here(self, shared_valkey: Valkey) -> AsyncIterator[Node]:
+    async def here(self, empty_valkey: Valkey) -> AsyncIterator[Node]:
         """Run one node."""
-        async with run_presence(shared_valkey) as node:
+        async with run_presence(empty_valkey) as node:
             yield node
 
     @pytest.fixture
-    async def there(self, shared_valkey: Valkey) -> AsyncIterator[Node]:
+    async def there(self, empty_valkey: Valkey) -> AsyncIterator[Node]:
         """Run another."""
-        async with run_presence(shared_valkey) as node:
+        async with run_presence(empty_valkey) as node:
             yield node
 
     @pytest.fixture
-    async def make(self, shared_valkey: Valkey) -> AsyncIterator[Callable[..., Node]]:
+    async def make(self, empty_valkey: Valkey) -> AsyncIterator[Callable[..., Node]]:
         """Return what makes one more."""
         async with (
-            run_node(shared_valkey, redis_timeout_s=DEADLINE_S) as (backplane, _),
+            run_node(empty_valkey, redis_timeout_s=DEADLINE_S) as (backplane, _),
             contextlib.AsyncExitStack() as stack,
         ):
 

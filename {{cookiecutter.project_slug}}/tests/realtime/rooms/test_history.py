@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from app.realtime.backplane import Envelope
-from app.realtime.rooms.history import SWEPT_AT_ONCE, History, MemoryHistory
+from app.realtime.backplane import Backplane, Envelope
+from app.realtime.rooms.history import SWEPT_AT_ONCE, History
 
 from ..live import make_settings, wait_until
 from .history_contract import ROOM, HistoryContract, Member, say, standing
 
 
-class TestMemoryHistory(HistoryContract):
+class TestHistory(HistoryContract):
     """One node: both views are the same."""
 
     @pytest.fixture
     def make(self) -> Callable[..., History]:
         """Return what makes a node's history."""
-        return lambda **overrides: MemoryHistory(make_settings(**overrides))
+        return lambda **overrides: History(Backplane(), make_settings(**overrides))
 
     @pytest.fixture
     def history(self, make: Callable[..., History]) -> History:
@@ -48,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def test_nothing_is_left_of_a_room_that_was_left_and_is_old() -> None:
-    history = MemoryHistory(make_settings(history_s=0.05))
+    history = History(Backplane(), make_settings(history_s=0.05))
     member = Member(history)
     await say(history, 1)
     member.feed.close()
@@ -58,7 +58,7 @@ async def test_nothing_is_left_of_a_room_that_was_left_and_is_old() -> None:
 
 
 async def test_a_room_with_members_loses_old_messages_but_not_its_count() -> None:
-    history = MemoryHistory(make_settings(history_s=0.05))
+    history = History(Backplane(), make_settings(history_s=0.05))
     member = Member(history)
     begin = member.feed.position
     await say(history, 1)
@@ -69,7 +69,7 @@ async def test_a_room_with_members_loses_old_messages_but_not_its_count() -> Non
 
 
 async def test_a_room_with_members_loses_its_messages_to_other_rooms_but_not_its_count() -> None:
-    history = MemoryHistory(make_settings(history_total_bytes=3_000))
+    history = History(Backplane(), make_settings(history_total_bytes=3_000))
     member = Member(history)
     begin = member.feed.position
     await say(history, 1)
@@ -80,7 +80,7 @@ async def test_a_room_with_members_loses_its_messages_to_other_rooms_but_not_its
 
 
 async def test_who_returns_to_a_room_that_is_empty_for_a_moment_is_sure(clock: Clock) -> None:
-    history = MemoryHistory(make_settings(history_messages=0, history_s=60))
+    history = History(Backplane(), make_settings(history_messages=0, history_s=60))
     member = Member(history)
     await say(history, 1)
     clock.now_s += 59
@@ -90,14 +90,14 @@ async def test_who_returns_to_a_room_that_is_empty_for_a_moment_is_sure(clock: C
     assert (await Member(history).feed.past(member.feed.position)).recovered is True
 
 
-def in_order(history: MemoryHistory) -> int:
+def in_order(history: History) -> int:
     """Return the size of all logs that can be given up."""
     return sum(log.size_bytes for log in history._by_use.values())
 
 
 async def test_all_rooms_together_are_bounded() -> None:
     limit = 100_000
-    history = MemoryHistory(make_settings(history_total_bytes=limit))
+    history = History(Backplane(), make_settings(history_total_bytes=limit))
     for number in range(500):
         await history.publish(f"room-{number}", Envelope(sender=None, data="x" * 500))
     assert 0.9 * limit < in_order(history) <= limit
@@ -107,14 +107,14 @@ async def test_all_rooms_together_are_bounded() -> None:
 
 
 async def test_those_go_first_that_were_silent_longest() -> None:
-    history = MemoryHistory(make_settings(history_total_bytes=5_000))
+    history = History(Backplane(), make_settings(history_total_bytes=5_000))
     for room in ("old", "used", "old", "new"):
         await history.publish(room, Envelope(sender=None, data="x" * 500))
     assert list(history._by_use) == ["old", "new"]
 
 
 async def test_rooms_with_members_leave_space_for_messages() -> None:
-    history = MemoryHistory(make_settings(history_total_bytes=100_000))
+    history = History(Backplane(), make_settings(history_total_bytes=100_000))
     begins = {}
     for number in range(1_000):
         feed = history.open(f"room-{number}", lambda _: None, lambda _: None)
@@ -133,7 +133,7 @@ def lines_run(action: Callable[[], object]) -> int:
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal count
-        if frame.f_code.co_filename != getfile(MemoryHistory):
+        if frame.f_code.co_filename != getfile(History):
             return None
         count += event == "line"
         return trace
@@ -149,7 +149,7 @@ def lines_run(action: Callable[[], object]) -> int:
 
 def work(rooms: int) -> dict[str, int]:
     """Return the most lines that each operation runs among so many rooms with members."""
-    history = MemoryHistory(make_settings(history_total_bytes=20_000))
+    history = History(Backplane(), make_settings(history_total_bytes=20_000))
     feeds = {}
 
     def join(room: str) -> None:
@@ -177,7 +177,7 @@ async def test_work_does_not_grow_with_the_number_of_rooms() -> None:
 
 
 async def test_old_logs_go_some_at_a_time(clock: Clock) -> None:
-    history = MemoryHistory(make_settings(history_s=60))
+    history = History(Backplane(), make_settings(history_s=60))
     for number in range(2 * SWEPT_AT_ONCE + 1):
         history.publish(f"room-{number}", Envelope(sender=None, data=1))
     clock.now_s += 30
@@ -192,7 +192,7 @@ async def test_old_logs_go_some_at_a_time(clock: Clock) -> None:
 
 
 async def test_what_is_too_old_is_not_given_away_before_the_sweep(clock: Clock) -> None:
-    history = MemoryHistory(make_settings(history_s=60))
+    history = History(Backplane(), make_settings(history_s=60))
     member = Member(history)
     since = member.feed.position
     await say(history, 1)
@@ -203,5 +203,7 @@ async def test_what_is_too_old_is_not_given_away_before_the_sweep(clock: Clock) 
 
 async def test_a_new_log_has_a_new_epoch() -> None:
     settings = make_settings()
-    assert await standing(MemoryHistory(settings)) != await standing(MemoryHistory(settings))
-    assert (await standing(MemoryHistory(settings))).offset == 0
+    assert await standing(History(Backplane(), settings)) != await standing(
+        History(Backplane(), settings)
+    )
+    assert (await standing(History(Backplane(), settings))).offset == 0

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from app.realtime.rooms.history import MemoryHistory
-from app.realtime.rooms.presence import LocalPresence
+from app.realtime.backplane import Backplane
+from app.realtime.rooms.history import History
+from app.realtime.rooms.presence import Presence
 from app.realtime.rooms.rooms import Rooms
 
 from ..live import make_settings
@@ -14,13 +15,12 @@ from .presence_contract import Node, PresenceContract
 
 def make_node(**overrides: object) -> Node:
     """Return a node of its own."""
-    settings = make_settings(**overrides)
-    return Node(
-        lambda delivery: Rooms(settings, MemoryHistory(settings), LocalPresence(settings), delivery)
-    )
+    settings, backplane = make_settings(**overrides), Backplane()
+    history, presence = History(backplane, settings), Presence(backplane, settings)
+    return Node(lambda delivery: Rooms(settings, history, presence, delivery))
 
 
-class TestLocalPresence(PresenceContract):
+class TestPresence(PresenceContract):
     """One node is both."""
 
     @pytest.fixture

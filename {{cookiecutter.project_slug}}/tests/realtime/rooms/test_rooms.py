@@ -4,19 +4,19 @@ import asyncio
 
 import pytest
 
+from app.realtime.backplane import Backplane
 from app.realtime.delivery import Delivery
 from app.realtime.errors import Unavailable
 from app.realtime.protocol import TRY_AGAIN_LATER
 from app.realtime.rooms.history import (
     Announce,
     Deliver,
+    Feed,
     History,
-    MemoryFeed,
-    MemoryHistory,
     Past,
     Position,
 )
-from app.realtime.rooms.presence import LocalPresence
+from app.realtime.rooms.presence import Presence
 from app.realtime.rooms.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms
 
 from ..live import Live, make_settings, run_service, wait_until
@@ -31,7 +31,6 @@ def test_good_names(name: str) -> None:
 @pytest.mark.hostile(51)
 async def test_empty_rooms_are_freed(live: Live) -> None:
     history = live.service.rooms._history
-    assert isinstance(history, MemoryHistory)
     first = await live.connect("alice")
     second = await live.connect("alice")
     for number in range(10):
@@ -45,7 +44,7 @@ async def test_empty_rooms_are_freed(live: Live) -> None:
     await wait_until(lambda: len(live.service.rooms) == 5)
     await first.close()
     await wait_until(lambda: len(live.service.rooms) == 0)
-    assert all(log.deliver is None for log in history._logs.values())
+    assert all(not log.has_members for log in history._logs.values())
     assert not live.service.rooms._joined
 
 
@@ -65,10 +64,10 @@ async def test_rooms_per_connection_are_limited() -> None:
 def make_rooms(history: History, delivery: Delivery | None = None) -> Rooms:
     """Return the rooms of a single node."""
     settings = make_settings()
-    return Rooms(settings, history, LocalPresence(settings), delivery or Delivery())
+    return Rooms(settings, history, Presence(history.backplane, settings), delivery or Delivery())
 
 
-class PatchyHistory(MemoryHistory):
+class PatchyHistory(History):
     """A history that can be read late, and not in an outage."""
 
     hold: asyncio.Event | None = None
@@ -77,10 +76,10 @@ class PatchyHistory(MemoryHistory):
     def open(self, room: str, deliver: Deliver, announce: Announce) -> "PatchyFeed":
         """Deliver a room's messages from now on."""
         super().open(room, deliver, announce)
-        return PatchyFeed(self, room, self._logs[room])
+        return PatchyFeed(self, room, self._logs[room], deliver)
 
 
-class PatchyFeed(MemoryFeed):
+class PatchyFeed(Feed):
     """A room's messages in such a history."""
 
     _history: PatchyHistory
@@ -96,7 +95,7 @@ class PatchyFeed(MemoryFeed):
 
 async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
     delivery = Delivery()
-    rooms = make_rooms(history := PatchyHistory(make_settings()), delivery)
+    rooms = make_rooms(history := PatchyHistory(Backplane(), make_settings()), delivery)
     history.hold = asyncio.Event()
     wire = RecordingWire()
     connection = open_connection(wire, delivery)
@@ -113,7 +112,7 @@ async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
 
 
 async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
-    rooms = make_rooms(history := PatchyHistory(make_settings()))
+    rooms = make_rooms(history := PatchyHistory(Backplane(), make_settings()))
     history.hold = asyncio.Event()
     connection = open_connection()
     joining = asyncio.create_task(rooms.join(connection, "a"))
@@ -126,7 +125,7 @@ async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
 
 
 async def test_a_connection_may_join_many_rooms_at_once() -> None:
-    rooms = make_rooms(MemoryHistory(make_settings()))
+    rooms = make_rooms(History(Backplane(), make_settings()))
     connection = open_connection()
     await asyncio.gather(*(rooms.join(connection, name) for name in "abcab"))
     assert len(rooms) == 3
@@ -135,7 +134,7 @@ async def test_a_connection_may_join_many_rooms_at_once() -> None:
 
 
 async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
-    history = PatchyHistory(make_settings())
+    history = PatchyHistory(Backplane(), make_settings())
     rooms = make_rooms(history)
     member, newcomer = open_connection(), open_connection(user="bob")
     await rooms.join(member, "a")

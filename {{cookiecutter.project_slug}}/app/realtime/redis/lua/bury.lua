@@ -1,0 +1,19 @@
+-- Takes a dead node's users away. If nobody knows who they were, the other nodes begin again. ARGV
+-- also: for how many milliseconds it is remembered that they left. Should the node come back, its
+-- users have joined again.
+local keep_ms = ARGV[4]
+local lease_ends_ms = redis.call('ZSCORE', nodes, node)
+if not lease_ends_ms or tonumber(lease_ends_ms) > now_ms then return end
+if redis.call('EXISTS', node_users) == 0 then
+  redis.call('DEL', users, nodes)
+  return
+end
+local fields = redis.call('HGETALL', node_users)
+for number = 1, #fields, 2 do
+  if fields[number] ~= '' then change(fields[number], -fields[number + 1], 'left') end
+end
+tell()
+redis.call('DEL', node_users)
+redis.call('ZREM', nodes, node)
+redis.call('HSET', node_users, '', 'buried')
+redis.call('PEXPIRE', node_users, keep_ms)

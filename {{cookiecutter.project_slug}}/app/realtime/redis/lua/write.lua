@@ -1,0 +1,66 @@
+-- Writes a node's users down and renews its lease. Returns the nodes whose lease has ended, the number
+-- of users, and some of them with their connections; or nil if the node has to begin again. ARGV also:
+-- for how many milliseconds the keys are kept, the lease in milliseconds, the turn of this writing,
+-- whether the node begins, how many users are to be listed, and then for each user that has changed
+-- its name, its connections, and the connection that is the cause.
+--
+-- A node that comes too late itself calls no other dead: after an outage, they may only be later.
+--
+-- A node's hash has the turn of its last writing, under an empty name. So a writing that a frozen
+-- server has delayed, and that has been repeated since, does nothing.
+local keep_ms, lease_ms, turn = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local begins, most_listed = ARGV[7] == '1', tonumber(ARGV[8])
+
+local lease_ends_ms = redis.call('ZSCORE', nodes, node)
+if lease_ends_ms and redis.call('EXISTS', users, node_users) < 2 then
+  redis.call('DEL', users, nodes)
+  lease_ends_ms = false
+end
+local was_buried = false
+if lease_ends_ms then
+  if tonumber(redis.call('HGET', node_users, '')) > turn then return false end
+else
+  if not begins then return false end
+  was_buried = redis.call('HGET', node_users, '') == 'buried'
+  redis.call('DEL', node_users)
+  if redis.call('EXISTS', nodes) == 0 then redis.call('DEL', users) end
+end
+
+for number = 9, #ARGV, 3 do
+  local user, count, cause = ARGV[number], tonumber(ARGV[number + 1]), ARGV[number + 2]
+  local difference = count - tonumber(redis.call('HGET', node_users, user) or 0)
+  if count > 0 then
+    redis.call('HSET', node_users, user, count)
+  else
+    redis.call('HDEL', node_users, user)
+  end
+  if difference ~= 0 then
+    local is_news = was_buried or cause ~= ''
+    change(user, difference, is_news and (difference > 0 and 'joined' or 'left'), cause)
+  end
+end
+tell()
+
+redis.call('HSET', node_users, '', turn)
+if redis.call('HLEN', node_users) > 1 then
+  redis.call('ZADD', nodes, now_ms + lease_ms, node)
+  redis.call('PEXPIRE', users, keep_ms)
+  redis.call('PEXPIRE', nodes, keep_ms)
+  redis.call('PEXPIRE', node_users, keep_ms)
+else
+  redis.call('DEL', node_users)
+  redis.call('ZREM', nodes, node)
+end
+
+local listed, cursor = {}, '0'
+while #listed < 2 * most_listed do
+  local found = redis.call('HSCAN', users, cursor, 'COUNT', most_listed)
+  for _, field in ipairs(found[2]) do listed[#listed + 1] = field end
+  cursor = found[1]
+  if cursor == '0' then break end
+end
+local dead = {}
+if lease_ends_ms and tonumber(lease_ends_ms) > now_ms then
+  dead = redis.call('ZRANGEBYSCORE', nodes, '-inf', now_ms)
+end
+return {dead, redis.call('HLEN', users), listed}

@@ -1,0 +1,49 @@
+"""The Lua scripts, each known to Redis by its SHA-1."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, ClassVar
+
+from redis.exceptions import NoScriptError
+
+from .connections import Command
+
+LUA = Path(__file__).parent / "lua"
+
+
+class Script:
+    """A script of one or more files, one behind the other. Redis knows it by its SHA-1."""
+
+    _texts: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, *names: str) -> None:
+        text = "\n".join((LUA / f"{name}.lua").read_text(encoding="utf-8") for name in names)
+        self._sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self._texts[self._sha] = text
+
+    def command(self, keys: Sequence[str], *arguments: Any) -> Command:
+        """Return the command that runs the script."""
+        return "EVALSHA", self._sha, len(keys), *keys, *arguments
+
+    @classmethod
+    def with_text(cls, command: Command) -> Command:
+        """Return such a command with the script's text in place of its SHA-1."""
+        _, sha, *rest = command
+        return "EVAL", cls._texts[sha], *rest
+
+
+async def execute_scripts(
+    execute: Callable[[Sequence[Command]], Awaitable[list[Any]]], commands: Sequence[Command]
+) -> list[Any]:
+    """Execute commands, scripts among them, and return the replies.
+
+    A server that does not know a script, as after a restart, has not run it, and is sent its text.
+    """
+    replies = await execute(commands)
+    unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:
+        again = await execute([Script.with_text(commands[n]) for n in unknown])
+        for number, reply in zip(unknown, again, strict=True):
+            replies[number] = reply
+    return replies

@@ -1,0 +1,182 @@
+"""The kinds of Redis: one server, one that sentinels name, or a cluster."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException
+from redis.maint_notifications import MaintNotificationsConfig
+
+from ..errors import Misconfigured
+from ..redis_settings import server_urls
+from ..settings import RealtimeSettings
+from .client import RedisClient
+from .connections import CHECKED, FAILURES, CheckedConnection, Listener, ShardListener
+
+
+class ServerClient(RedisClient):
+    """One server, or one at a time."""
+
+    publish_command = "PUBLISH"
+
+    def __init__(self, redis: Redis, settings: RealtimeSettings) -> None:
+        self._redis = redis
+        super().__init__(redis, settings)
+
+    @asynccontextmanager
+    async def listeners(self) -> AsyncIterator[list[Listener]]:
+        """Connect."""
+        async with self._redis.pubsub() as pubsub:
+            await pubsub.connect()
+            if isinstance(pubsub.connection, CheckedConnection):
+                pubsub.connection.listens = True  # so another task reads from it
+            if (await self._redis.info("cluster")).get("cluster_enabled"):
+                msg = "REDIS_URL: the server belongs to a cluster; set REDIS_CLUSTER=true"
+                raise Misconfigured(msg)
+            yield [Listener(pubsub, lambda name: True)]
+
+    async def reconnect(self) -> None:
+        """Have no connection used any more that there is."""
+        pool = self._redis.connection_pool
+        await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
+        with suppress(*FAILURES):
+            await pool.disconnect(inuse_connections=False)
+
+
+class SentinelClient(ServerClient):
+    """The server that sentinels have made the primary of that name.
+
+    User and password in the URLs are for this one; TLS is for the sentinels as well.
+    """
+
+    def __init__(self, name: str, settings: RealtimeSettings, options: dict[str, Any]) -> None:
+        targets: list[dict[str, Any]] = [dict(parse_url(url)) for url in _urls(settings)]
+        addresses = [(at.get("host", "localhost"), at.get("port", 26_379)) for at in targets]
+        primary = targets[0]
+        for key in ("host", "port"):
+            primary.pop(key, None)
+        has_tls = primary.pop("connection_class", None) is SSLConnection
+        password = settings.redis_sentinel_password
+        for_sentinels = options | {
+            "ssl": has_tls,
+            "username": settings.redis_sentinel_username,
+            "password": password and password.get_secret_value(),
+            **{key: value for key, value in primary.items() if key.startswith("ssl_")},
+        }
+        sentinel: Any = Sentinel(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
+        kind = SentinelManagedSSLConnection if has_tls else SentinelManagedConnection
+        redis = sentinel.master_for(
+            name,
+            connection_class=CHECKED[kind],
+            **(primary | options | _pool_options(settings)),
+        )
+        self.sentinels: list[Redis] = sentinel.sentinels
+        super().__init__(redis, settings)
+
+    async def aclose(self) -> None:
+        """Disconnect, from the sentinels as well."""
+        await super().aclose()
+        for sentinel in self.sentinels:
+            await sentinel.aclose()
+
+
+class ClusterClient(RedisClient):
+    """A cluster. What is published to a channel stays in the shard that has its slot."""
+
+    publish_command = "SPUBLISH"
+
+    def __init__(self, settings: RealtimeSettings, options: dict[str, Any]) -> None:
+        urls = _urls(settings)
+        self._url = urlsplit(urls[0])
+        self._options = options
+        targets = [parse_url(url) for url in urls]
+        kind = targets[0].get("connection_class", Connection)
+        nodes = [ClusterNode(at.get("host", "localhost"), at.get("port", 6_379)) for at in targets]
+        self._cluster = RedisCluster.from_url(urls[0], startup_nodes=nodes, **options)
+        self._cluster.connection_kwargs.update(
+            connection_class=CHECKED[kind], **_pool_options(settings)
+        )
+        # One connection to each server listens, see `_listen`.
+        self._cluster.connection_kwargs["max_connections"] -= 1
+        super().__init__(self._cluster, settings)
+
+    @asynccontextmanager
+    async def listeners(self) -> AsyncIterator[list[Listener]]:
+        """Look where the slots are now, and connect to each primary."""
+        try:
+            await self._cluster.initialize()
+            await self._cluster.nodes_manager.initialize()
+        except RedisClusterException as failure:
+            if "not enabled" in str(failure):
+                msg = "REDIS_CLUSTER: the server belongs to no cluster"
+                raise Misconfigured(msg) from failure
+            raise
+        async with AsyncExitStack() as stack:
+            yield [await self._listen(node, stack) for node in self._cluster.get_primaries()]
+
+    async def _listen(self, node: ClusterNode, stack: AsyncExitStack) -> Listener:
+        server = Redis.from_url(self._url_of(node), **self._options)
+        await stack.enter_async_context(server)
+        pubsub = await stack.enter_async_context(server.pubsub())
+        await pubsub.connect()
+        nodes = self._cluster.nodes_manager
+        slots = {slot for slot, holders in nodes.slots_cache.items() if holders[0] is node}
+        return ShardListener(pubsub, lambda name: self._cluster.keyslot(name) in slots)
+
+    async def reconnect(self) -> None:
+        """Have no connection used any more that there is."""
+        for node in self._cluster.get_nodes():
+            node.update_active_connections_for_reconnect()
+            await node.disconnect_free_connections()
+
+    def _url_of(self, node: ClusterNode) -> str:
+        user, at, _ = self._url.netloc.rpartition("@")
+        host = f"[{node.host}]" if ":" in node.host else node.host
+        return self._url._replace(netloc=f"{user}{at}{host}:{node.port}").geturl()
+
+
+def _urls(settings: RealtimeSettings) -> Sequence[str]:
+    return server_urls(settings.redis_url.get_secret_value()) if settings.redis_url else ()
+
+
+def _pool_options(settings: RealtimeSettings) -> dict[str, Any]:
+    return {
+        "max_connections": settings.redis_max_connections,
+        "idle_s": settings.redis_ping_interval_s,
+        # So that there is time left for a new connection
+        "ping_timeout_s": settings.redis_timeout_s / 2,
+    }
+
+
+def make_client(settings: RealtimeSettings) -> RedisClient | None:
+    """Return a client for ``REDIS_URL``, which connects when it is first used, null without one."""
+    if settings.redis_url is None:
+        return None
+    options: dict[str, Any] = {
+        # The client would bound writes with `asyncio.wait_for`, which swallows a cancellation now
+        # and then in Python 3.11 (python/cpython#86296).
+        "socket_timeout": None,
+        "socket_connect_timeout": settings.redis_timeout_s,
+        # By default, the client would try a frozen server for a minute; see `RedisClient.ask`.
+        "retry": Retry(NoBackoff(), 0),
+        # With these, redis-py takes connections for good that have ended.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    if settings.redis_cluster:
+        return ClusterClient(settings, options)
+    if settings.redis_sentinel is not None:
+        return SentinelClient(settings.redis_sentinel, settings, options)
+    target: dict[str, Any] = dict(parse_url(_urls(settings)[0]))
+    kind = target.pop("connection_class", Connection)
+    pool = ConnectionPool(CHECKED[kind], **(target | options | _pool_options(settings)))
+    return ServerClient(Redis.from_pool(pool), settings)

@@ -1,0 +1,21 @@
+"""Servers for the tests of Redis."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from .valkey import Valkey, run_valkey
+
+
+@pytest.fixture(scope="module")
+async def shared_valkey() -> AsyncIterator[Valkey]:
+    """Run a server for all tests of a module."""
+    async with run_valkey() as valkey:
+        yield valkey
+
+
+@pytest.fixture
+async def valkey() -> AsyncIterator[Valkey]:
+    """Run a server that the test may break."""
+    async with run_valkey() as valkey:
+        yield valkey

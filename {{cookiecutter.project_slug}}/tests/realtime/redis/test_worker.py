@@ -1,0 +1,96 @@
+"""Batches, what has to be done again, and turns for others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+
+import pytest
+
+from app.realtime.redis.worker import Worker, in_turns
+
+from ..live import wait_until
+
+Work = Callable[[list[str]], Collection[str]]
+
+
+@asynccontextmanager
+async def run_worker(work: Work, batch_weight: int = 2) -> AsyncIterator[Worker[str]]:
+    """Run a worker."""
+
+    async def do(batch: list[str]) -> Collection[str]:
+        return work(batch)
+
+    worker = Worker(do, batch_weight=batch_weight)
+    running = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_items_are_done_once_in_batches_the_oldest_first() -> None:
+    done: list[list[str]] = []
+
+    def work(batch: list[str]) -> Collection[str]:
+        done.append(batch)
+        return ()
+
+    async with run_worker(work) as worker:
+        for item in "abcadeb":
+            worker.add(item)
+        worker.discard("d")
+        worker.discard("strange")
+        assert (len(worker), worker.weight) == (4, 4)
+        await wait_until(lambda: not worker)
+        assert done == [["a", "b"], ["c", "e"]]
+        worker.add("a")
+        await wait_until(lambda: done[2:] == [["a"]])
+
+
+async def test_a_batch_ends_where_its_weight_is_reached() -> None:
+    done: list[list[str]] = []
+
+    def work(batch: list[str]) -> Collection[str]:
+        done.append(batch)
+        return ()
+
+    async with run_worker(work, batch_weight=10) as worker:
+        for item, weight in {"a": 4, "b": 5, "c": 100, "d": 1}.items():
+            worker.add(item, weight)
+        assert worker.weight == 110
+        await wait_until(lambda: not worker)
+    assert done == [["a", "b", "c"], ["d"]]
+    assert worker.weight == 0
+
+
+async def test_what_failed_is_done_again_behind_the_others() -> None:
+    done: list[str] = []
+
+    def work(batch: list[str]) -> Collection[str]:
+        failed = [item for item in batch if item == "b" and "b" not in done]
+        done.extend(batch)
+        return failed
+
+    async with run_worker(work) as worker:
+        for item in "abc":
+            worker.add(item)
+        await wait_until(lambda: not worker and len(done) == 4)
+    assert done == ["a", "b", "c", "b"]
+
+
+async def test_what_its_work_raises_ends_it() -> None:
+    async def fail(batch: list[str]) -> Collection[str]:
+        raise ConnectionError
+
+    worker = Worker(fail, batch_weight=1)
+    worker.add("a")
+    with pytest.raises(ConnectionError):
+        await worker.run()
+
+
+async def test_others_have_their_turn() -> None:
+    turns: list[int] = []
+    async for number in in_turns(range(10), 4):
+        asyncio.get_running_loop().call_soon(turns.append, number)
+        assert len(turns) == number // 4 * 4

@@ -1,4 +1,4 @@
-"""One client: its identity, what is sent to it, and how its connection is closed."""
+"""A connection: the identity of a client, its outbox, its limits and its end."""
 
 import asyncio
 import secrets
@@ -88,7 +88,7 @@ class Connection(Recipient, Generic[StateT]):
         self._delivery.enqueue(self, [frame])
 
     def flush(self) -> None:
-        """Write what is in the outbox; close the connection if it leaves too much unread."""
+        """Write the outbox; close the connection if too many bytes are unsent."""
         outbox, self.outbox = self.outbox, []
         if not self._open or not outbox:
             return
@@ -106,7 +106,7 @@ class Connection(Recipient, Generic[StateT]):
             self.close(SLOW_CONSUMER)
 
     def close(self, close: Close) -> None:
-        """Write what is in the outbox, then close. Idempotent: the first reason counts."""
+        """Write the outbox, then close. Idempotent: the first reason counts."""
         self._delivery.check_thread()
         if self.closed is not None:
             return

@@ -134,9 +134,9 @@ class Delivery:
                 outbox.append(encoded)
 
     async def catch_up(self) -> None:
-        """Wait for one turn of the loop, and until all that was enqueued by then is written.
+        """Wait for one turn of the loop, and until all frames enqueued by then are written.
 
-        What others enqueue meanwhile is not waited for.
+        It does not wait for frames enqueued later.
         """
         await asyncio.sleep(0)
         if self._is_due:
@@ -145,7 +145,7 @@ class Delivery:
             await written
 
     async def is_stalled(self) -> bool:
-        """Return whether what is enqueued now is still not written after `STALLED_S`."""
+        """Return whether frames enqueued by now are still unwritten after `STALLED_S`."""
         try:
             async with asyncio.timeout(STALLED_S):
                 await self.catch_up()

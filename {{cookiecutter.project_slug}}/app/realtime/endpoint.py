@@ -32,7 +32,7 @@ from .welcome import welcome
 from .wire.asgi import Event, Wire, connect_wire
 
 LEAVE_GRACE_S = 0.5
-"""How long messages of a client that has gone may still be handled."""
+"""How long the messages of a client may be handled after it has disconnected."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -74,8 +74,8 @@ class Endpoint:
 class Session:
     """An admitted client: its handshake, then its connection.
 
-    When the peer has gone, its last messages are handled for `LEAVE_GRACE_S` at most. Then the
-    connection leaves everything, and the team's code that runs for it is cancelled.
+    After the client has disconnected, its messages are handled for `LEAVE_GRACE_S` at most. Then
+    the connection is removed everywhere, and the team's code that runs for it is cancelled.
     """
 
     __slots__ = (

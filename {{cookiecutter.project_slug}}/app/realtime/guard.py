@@ -12,7 +12,7 @@ from .errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
 ENDINGS = (asyncio.CancelledError, SystemExit)
 
 FAILURES = (Exception, *ENDINGS)
-"""What the team's code may raise without ending the process."""
+"""Exceptions of the team's code that must not end the process."""
 
 
 class Guard:

@@ -1,4 +1,4 @@
-"""Handshakes: who is let in. Refusals are HTTP statuses, rejections are close codes."""
+"""Handshakes: admission and authentication, with an HTTP status or a close code for refusals."""
 
 from http import HTTPStatus
 
@@ -53,7 +53,8 @@ class Handshakes:
     def admit(self, websocket: WebSocket, network: str | None) -> None:
         """Count a client in, whose network must leave once.
 
-        What tells strangers apart is checked first, so that none can use up what others share.
+        The limits of one network come before those that all share, so that no client can use up
+        the shared ones.
 
         Raises:
             Refused: the service does not take this client now.

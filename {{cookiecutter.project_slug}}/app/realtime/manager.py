@@ -1,4 +1,4 @@
-"""The connection manager: who is connected to this node, and sending to users and to everybody."""
+"""The connection manager: this node's connections, by user, and messages to users and to all."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The welcome: the first frame of each connection, which tells the client the terms."""
+"""The welcome: the first frame of each connection, with its limits."""
 
 from .connection import Connection
 from .protocol import HeartbeatTerms, Welcome

@@ -55,6 +55,11 @@ def _word(case: Case, outcomes: set[str]) -> str:
     return next((each for each in ("failed", "skipped", "passed") if each in outcomes), "not run")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark that only the proof has."""
+    config.addinivalue_line("markers", "slow: takes seconds, with servers or processes of its own")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Have the report tell which hostile cases the test is about."""
     item.user_properties += [(MARK, number) for number in numbers(item)]

@@ -1,8 +1,8 @@
-"""Take away the files of options that were not chosen, record the template, say what to do next.
+"""Remove the files of options that were not chosen, and record the template.
 
-Cookiecutter renders this script and runs it in the new project, with a Python of its own: only the
-standard library is there, and it may be Python 3.8. The answers come as JSON, so none is ever run
-as code.
+Cookiecutter renders this script and runs it in the new project. The Python is Cookiecutter's own:
+only the standard library is there, and it may be Python 3.8. The answers come as JSON, so none is
+ever run as code.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Iterator
 from urllib.parse import urlsplit
 
-# Each file, and each directory with all that is in it, is kept only if all the options before it
-# were chosen.
+# A file or directory is kept only if all options in its key were chosen.
 PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("rooms",): (
         "app/realtime/commands/rooms.py",
@@ -77,7 +76,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
-# hooks/pre_gen_project.py writes it if there are any.
+# Written by hooks/pre_gen_project.py if the directory had files.
 FILES_BEFORE = ".files-before.json"
 
 # It stops every `make` in a project without this hook (`cookiecutter --accept-hooks no`).
@@ -88,12 +87,12 @@ CRUFT_FILE = ".cruft.json"
 
 
 def extras(answers: dict[str, Any]) -> list[str]:
-    """Return the names of the yes-or-no options that were chosen."""
+    """Return the yes-or-no options that were chosen."""
     return [name for name, answer in answers.items() if answer is True]
 
 
 def take_files_before(project: Path) -> dict[str, int]:
-    """Return which files were there before this run, with the times of their changes in ns."""
+    """Return the files that existed before this run, with their modification times in ns."""
     notes = project / FILES_BEFORE
     if not notes.is_file():
         return {}
@@ -103,15 +102,15 @@ def take_files_before(project: Path) -> dict[str, int]:
 
 
 def remove_unchosen(project: Path, chosen: set[str], before: dict[str, int]) -> list[str]:
-    """Remove every file that needs an option which was not chosen, and directories left empty.
+    """Remove the files of options that were not chosen, and directories that become empty.
 
-    A file that was there before stays, unless Cookiecutter has overwritten it.
+    A file that existed before stays, unless Cookiecutter has overwritten it.
 
     Returns:
-        The files that stay.
+        The files of such options that stay.
 
     Raises:
-        SystemExit: the table names a file that the template does not have.
+        SystemExit: `PATHS` names a path that the template does not have.
 
     """
     missing = [path for paths in PATHS.values() for path in paths if not (project / path).exists()]
@@ -187,7 +186,7 @@ def git(repository: Path, *arguments: str) -> str:
 
 
 def summary(answers: dict[str, Any]) -> str:
-    """Return what was made and the next commands."""
+    """Return a summary and the next commands."""
     slug, chosen = answers["project_slug"], extras(answers)
     return "\n".join(
         [

@@ -1,8 +1,8 @@
-"""Refuse answers that would make a broken project, before any file is written.
+"""Check the answers before any file is written.
 
-Cookiecutter renders this script and runs it in the project's directory, which is still empty or has
-what was there before, with a Python of its own: only the standard library is there, and it may be
-Python 3.8. The answers come as JSON, so none is ever run as code.
+Cookiecutter renders this script and runs it in the project's directory, before it writes files. The
+Python is Cookiecutter's own: only the standard library is there, and it may be Python 3.8. The
+answers come as JSON, so none is ever run as code.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ CHOICES: dict[str, tuple[str | bool, ...]] = {
     "redis": (True, False),
 }
 
-# Older versions take `rooms=no` on the command line for a text, and any text for a yes.
+# Older versions read `rooms=no` on the command line as text, and any text as yes.
 MIN_COOKIECUTTER = (2, 7)
 
-# For hooks/post_gen_project.py: the files that were there before, and when each was last changed.
+# For hooks/post_gen_project.py: files that existed before, with their modification times.
 FILES_BEFORE = ".files-before.json"
 
-# Controls (newlines among them), line and paragraph separators, halves of surrogate pairs.
+# Control characters (newlines too), line and paragraph separators, lone surrogates.
 FORBIDDEN_CATEGORIES = {"Cc", "Zl", "Zp", "Cs"}
-# They make text look like another text: https://trojansource.codes
+# They make text look different from what it is: https://trojansource.codes
 BIDI_OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 SHOWN_LENGTH = 40
 
 
 def problem_of_slug(slug: str) -> str | None:
-    """Return what is wrong with a directory and package name."""
+    """Return the problem of a directory and package name, if any."""
     strange = next((character for character in slug if not character.isascii()), None)
     rules = {
         "is empty": not slug,
@@ -72,7 +72,7 @@ def problem_of_slug(slug: str) -> str | None:
 
 
 def problem_of_text(text: str, length: int) -> str | None:
-    """Return what is wrong with one line of free text."""
+    """Return the problem of one line of free text, if any."""
     if not text.strip():
         return "is blank"
     for position, character in enumerate(text, start=1):
@@ -87,7 +87,7 @@ def problem_of_text(text: str, length: int) -> str | None:
 
 
 def problem_of_answer(name: str, answer: object) -> str | None:
-    """Return what is wrong with the answer to a question that has no choices."""
+    """Return the problem of an answer to a question without choices, if any."""
     if not isinstance(answer, str):
         return f"is {shown(answer)}, but must be text"
     if name == "project_slug":
@@ -96,7 +96,7 @@ def problem_of_answer(name: str, answer: object) -> str | None:
 
 
 def problem_of_choice(name: str, answer: object) -> str | None:
-    """Return what is wrong with the answer to a question that has choices."""
+    """Return the problem of an answer to a question with choices, if any."""
     choices = CHOICES[name]
     # 0 equals False, but is rendered as another word.
     if any(type(answer) is type(choice) and answer == choice for choice in choices):
@@ -107,29 +107,26 @@ def problem_of_choice(name: str, answer: object) -> str | None:
 
 
 def shown(answer: object) -> str:
-    """Return an answer in JSON, or the begin of it."""
+    """Return an answer as JSON, shortened."""
     text = json.dumps(answer)
     return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
 
 
 def first_problem(answers: dict[str, Any]) -> str | None:
-    """Return one line on the first bad answer: the question, what is wrong, the way out."""
+    """Return one line about the first bad answer: the question, the problem, the fix."""
     for name, example in EXAMPLES.items():
         problem = problem_of_answer(name, answers[name]) if name in answers else "is missing"
         if problem is not None:
-            return f"{name}: {problem}; right is, for example: {example}"
+            return f"{name}: {problem}; for example: {example}"
     for name in CHOICES:
         problem = problem_of_choice(name, answers[name]) if name in answers else "is missing"
         if problem is not None:
-            return f"{name}: {problem}{way_out()}"
+            return f"{name}: {problem}{version_hint()}"
     return None
 
 
-def way_out() -> str:
-    """Return what to do about a bad choice, if an old Cookiecutter may have made it of a good one.
-
-    This script runs with Cookiecutter's own Python.
-    """
+def version_hint() -> str:
+    """Return a hint if this Cookiecutter is too old: it misreads such answers."""
     try:
         version = importlib.metadata.version("cookiecutter")
         numbers = tuple(map(int, version.split(".")[:2]))
@@ -142,23 +139,23 @@ def way_out() -> str:
 
 
 def remove_directories(output: Path, slug: str) -> None:
-    """Remove the directories that Cookiecutter made for a slug that is a path.
+    """Remove the empty directories that Cookiecutter made for a slug that is a path.
 
-    Cookiecutter removes the last one only. Those that hold anything were there before.
+    Cookiecutter itself removes only the last one.
     """
     parts = Path(slug).parts
     paths = [Path(os.path.normpath(output.joinpath(*parts[:end]))) for end in range(1, len(parts))]
     made = [path for path in paths if path != output and path not in output.parents]
     if not made:
         return
-    os.chdir(output)  # out of what is removed next
+    os.chdir(output)  # leave the directory before it is removed
     for directory in (Path(os.path.normpath(output / slug)), *reversed(made)):
         with contextlib.suppress(OSError):
             directory.rmdir()
 
 
 def note_files(project: Path) -> None:
-    """Write down which files are there already, if any: those are not this run's to remove."""
+    """Record the files that exist already; the last hook must not remove them."""
     before = {
         path.relative_to(project).as_posix(): path.lstat().st_mtime_ns
         for path in project.rglob("*")
@@ -169,7 +166,7 @@ def note_files(project: Path) -> None:
 
 
 def main(answers: dict[str, Any]) -> None:
-    """Exit with one line on stderr if an answer is bad."""
+    """Exit with one line on stderr if an answer is invalid."""
     problem = first_problem(answers)
     if problem is not None:
         slug = answers.get("project_slug")

@@ -1,9 +1,9 @@
 """Write the template's lock files: ``python scripts/lock.py``, with ``--upgrade`` for the newest.
 
-What any answer can ask for is resolved once, so that all projects agree on versions. Then each
-distinct project runs its own ``make lock``, which shows what only some of them need; that goes into
-blocks. At last every rendering must equal that project's own lock file: ``make lock`` has nothing
-to change in a fresh project.
+First the dependencies of all options are resolved together, so that all projects have the same
+versions. Then each distinct project runs its own ``make lock``: what only some projects need goes
+into blocks. Finally every rendering must equal that project's own lock file, so that ``make lock``
+changes nothing in a fresh project.
 
 Needs make and uv on PATH, and Jinja2.
 """
@@ -38,7 +38,7 @@ Locks = dict[str, str]
 
 
 def combinations() -> Iterator[Answers]:
-    """Yield every combination of answers, with a filler for free text."""
+    """Yield every combination of answers, with `x` for free text."""
     choices = {
         name: (True, False) if question is True or question is False else question
         for name, question in QUESTIONS.items()
@@ -55,12 +55,12 @@ def read(name: str) -> str:
 
 
 def render(text: str, answers: Answers) -> str:
-    """Return what these answers make of a file's text."""
+    """Render a file's text with these answers."""
     return JINJA.from_string(text).render(cookiecutter=answers)
 
 
 def make_lock(pyproject: str, locks: Locks, *options: str) -> Locks:
-    """Return what ``make lock`` makes of a project and the lock files that it has."""
+    """Run ``make lock`` in a project with these lock files, and return the new ones."""
     files = {"Makefile": read("Makefile"), "pyproject.toml": pyproject} | locks
     with tempfile.TemporaryDirectory() as directory:
         for name, text in files.items():
@@ -71,10 +71,10 @@ def make_lock(pyproject: str, locks: Locks, *options: str) -> Locks:
 
 
 def condition(needed: list[Answers]) -> str:
-    """Return the expression that is true for exactly these answers, empty for all.
+    """Return a Jinja expression that is true for exactly these answers; empty if for all.
 
     Raises:
-        ValueError: no "this answer or that one" describes them.
+        ValueError: they are not the union of single answers.
 
     """
     everyone = list(combinations())
@@ -93,10 +93,10 @@ def condition(needed: list[Answers]) -> str:
 
 
 def merge(everything: str, projects: list[tuple[Answers, str]]) -> str:
-    """Return the lock file for everything, with what only some projects need in blocks.
+    """Return the lock file of all options, with blocks around what only some projects need.
 
     Raises:
-        ValueError: a project's lock file has what the one for everything has not.
+        ValueError: a project's lock file has a package that the one of all options lacks.
 
     """
     packages = PACKAGE.findall(everything)

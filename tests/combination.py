@@ -19,7 +19,7 @@ class Combination:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Return the words for what was chosen: the choices, and the names of each yes."""
+        """Return the chosen options: the answers that are words, and the names of each yes."""
         return tuple(
             answer if isinstance(answer, str) else name
             for name, answer in self.answers
@@ -28,7 +28,7 @@ class Combination:
 
     @property
     def id(self) -> str:
-        """Return the options as one word; others are not in it, so ``-k "not redis"`` works."""
+        """Return the options joined by hyphens, so that ``-k "jwt and not redis"`` works."""
         return "-".join(self.options)
 
 

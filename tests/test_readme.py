@@ -1,4 +1,4 @@
-"""What the template's own README shows can be done."""
+"""What the template's own pages show can be done."""
 
 import re
 import shlex
@@ -13,17 +13,24 @@ from .documents import blocks_of
 from .process import check_output, environment
 from .project import PROJECT_DIRECTORY
 
-README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
-SECURITY = (TEMPLATE / "SECURITY.md").read_text(encoding="utf-8")
-
+PAGES = {
+    name: (TEMPLATE / name).read_text(encoding="utf-8")
+    for name in ("README.md", "SECURITY.md", "docs/proof.md")
+}
 LINES = [
     line.partition(" #")[0].strip()
-    for block in blocks_of("README.md", README, "sh")
+    for name, text in PAGES.items()
+    for block in blocks_of(name, text, "sh")
     for line in block.text.splitlines()
 ]
 TARGETS = [
     *(line for line in LINES if line.startswith("make ")),
-    *re.findall(r"`(make [a-z][^`]*)`", README),
+    *(line for text in PAGES.values() for line in re.findall(r"`(make [a-z][^`]*)`", text)),
+]
+LINKS = [
+    (name, "".join(link))
+    for name, text in PAGES.items()
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)|src(?:set)?=\"([^\"]+)", text)
 ]
 
 
@@ -47,11 +54,9 @@ def test_cookiecutter_takes_the_command(template: Path, tmp_path: Path, line: st
     assert (tmp_path / "realtime-service" / "Makefile").is_file()
 
 
-@pytest.mark.parametrize(
-    "link", re.findall(r"\]\((?!https?:|#)([^)#]+)|src(?:set)?=\"([^\"]+)", README + SECURITY)
-)
-def test_links_lead_somewhere(link: tuple[str, str]) -> None:
-    assert (TEMPLATE / unquote("".join(link))).exists()
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_links_lead_somewhere(page: str, link: str) -> None:
+    assert ((TEMPLATE / page).parent / unquote(link)).exists()
 
 
 def test_every_line_of_the_shell_is_tested() -> None:

@@ -1,4 +1,4 @@
-"""Whatever people write in free text, the project stays valid and says just that."""
+"""Any free text gives a valid project that shows exactly this text."""
 
 import sys
 import tomllib
@@ -15,7 +15,7 @@ from .conftest import Baker
 from .process import environment, run
 from .project import Project, bake
 
-# Only these repeat what people write.
+# Only these contain free text.
 TEXT_FILES = {"README.md", "pyproject.toml"}
 
 TEXTS = {
@@ -48,7 +48,7 @@ TYPED_TEXTS = TEXTS | {
 
 
 def check_says(project: Project, plain: Project, text: str) -> None:
-    """Compare a project with one whose texts are plain."""
+    """Compare a project with one that has plain texts."""
     for check in ("files", "data", "text", "format"):
         CHECKS[check](project)
     metadata = tomllib.loads(project.read("pyproject.toml"))["project"]
@@ -66,12 +66,12 @@ MARKDOWN = MarkdownIt().enable(["strikethrough", "table"])
 
 
 def outline(markdown: str) -> list[str]:
-    """Return the blocks of a Markdown text: headings, paragraphs, code, but not their words."""
+    """Return the types of the blocks of a Markdown text."""
     return [token.type for token in MARKDOWN.parse(markdown)]
 
 
 def words(markdown: str) -> list[str]:
-    """Return what a Markdown text lets people read: title, paragraphs."""
+    """Return the visible text of headings and paragraphs."""
     lines = [token.children or [] for token in MARKDOWN.parse(markdown) if token.type == "inline"]
     return ["".join(part.content for part in line) for line in lines]
 
@@ -87,7 +87,7 @@ def test_given_text(cookies: Cookies, template: Path, baked: Baker, text: str) -
 
 
 def typed(name: str, text: str, slug: str) -> str:
-    """Return the line that answers a question: with the text, or as `DEFAULT` does."""
+    """Return the line that answers a question."""
     if name == "project_slug":
         return slug
     if isinstance(QUESTIONS[name], list):

@@ -58,7 +58,7 @@ def repository(template: Path, tmp_path: Path) -> Path:
     return repository
 
 
-def make(tool: str, repository: Path, directory: Path) -> Path:
+def make(tool: str, repository: Path | str, directory: Path) -> Path:
     """Make a project with Cookiecutter or cruft, and return its directory."""
     commands: dict[str, list[str | Path]] = {
         "cookiecutter": [repository, "--no-input", f"description={DESCRIPTION}"],
@@ -104,6 +104,13 @@ def test_cookiecutter_records_the_template_as_cruft_does(repository: Path, tmp_p
         states.append(state)
     assert states[0] == states[1]
     assert states[0]["context"]["description"] == DESCRIPTION
+
+
+def test_a_cloned_template_is_recorded_by_its_address(repository: Path, tmp_path: Path) -> None:
+    project = make("cookiecutter", f"git+{repository.as_uri()}", tmp_path)
+    state = json.loads((project / ".cruft.json").read_text(encoding="utf-8"))
+    assert state["template"] == repository.as_uri()
+    assert state["commit"] == git(repository, "rev-parse", "HEAD").strip()
 
 
 def test_passwords_are_not_recorded(repository: Path, tmp_path: Path) -> None:

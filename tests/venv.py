@@ -1,7 +1,6 @@
-"""One virtual environment for each distinct lock file, kept between runs.
+"""Virtual environments, cached between runs: one for each distinct lock file.
 
-It is made as the project's users make theirs: by its own Makefile. Packages of
-no lock file have environments of their own, too.
+A project's own Makefile makes it, as for its users. Other packages have environments too.
 """
 
 import fcntl
@@ -19,12 +18,12 @@ from .project import Project
 CACHE = TEMPLATE / ".cache"
 LOCK = "requirements-dev.lock"
 
-# What `make test` tells to every make below it.
+# Variables of an outer `make test`.
 FROM_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 
 
 def venv_key(project: Project) -> str:
-    """Return what tells apart environments: the pinned packages and the Python."""
+    """Return a key for the pinned packages and the Python."""
     return _key(project.root / LOCK)
 
 
@@ -34,17 +33,17 @@ def _key(lock: Path) -> str:
 
 
 def venv_bin(project: Project) -> Path:
-    """Return the programs of the project's environment, which is made if it is not there."""
+    """Return the `bin` directory of the project's environment; make it if necessary."""
     return lock_bin(project.root / "Makefile", project.root / LOCK)
 
 
 def lock_bin(makefile: Path, lock: Path) -> Path:
-    """Return the programs of the environment that a Makefile makes of a lock file."""
+    """Return the `bin` directory of the environment that a Makefile makes from a lock file."""
     return _made_once(_key(lock), lambda directory: _make(directory, makefile, lock))
 
 
 def package_bin(*requirements: str) -> Path:
-    """Return the programs of an environment with packages, as pip installs them for anybody."""
+    """Return the `bin` directory of an environment with packages that pip installed."""
     name = "-".join(requirements)
     return _made_once(name, lambda directory: _install(directory, requirements))
 
@@ -52,7 +51,7 @@ def package_bin(*requirements: str) -> Path:
 def _made_once(name: str, make: Callable[[Path], None]) -> Path:
     directory = CACHE / "venvs" / name
     directory.parent.mkdir(parents=True, exist_ok=True)
-    # Workers wait for the one that makes it.
+    # One worker makes it, the others wait.
     with directory.with_name(f"{name}.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if not (directory / ".venv" / "ready").exists():

@@ -144,7 +144,7 @@ async def test_no_handshake_leaves_credentials_behind(tmp_path: Path, environmen
         ):
             await service.send(data)
 
-        # Refused, because the house is full.
+        # Refused: the service is at capacity.
         clients = []
         with suppress(InvalidStatus):
             while True:

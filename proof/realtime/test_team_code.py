@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anyio.from_thread
 import pytest
@@ -17,11 +17,11 @@ from fastapi import Request
 from pydantic import JsonValue, field_validator
 from structlog.testing import capture_logs
 
-from app.realtime import delivery as flusher
+from app.realtime import delivery
 from app.realtime.auth.identity import Identity
-from app.realtime.commands.router import CommandRouter, Later
+from app.realtime.commands.router import CommandRouter
 from app.realtime.connection import Connection
-from app.realtime.delivery import Flusher
+from app.realtime.delivery import Delivery
 from app.realtime.errors import (
     CommandError,
     Flood,
@@ -32,7 +32,15 @@ from app.realtime.errors import (
     WrongThread,
 )
 from app.realtime.guard import Guard
-from app.realtime.protocol import FLOOD, INTERNAL_ERROR, TRY_AGAIN_LATER, UNAUTHORIZED, Command, Ok
+from app.realtime.protocol import (
+    FLOOD,
+    INTERNAL_ERROR,
+    TRY_AGAIN_LATER,
+    UNAUTHORIZED,
+    Command,
+    Ok,
+    Reply,
+)
 from app.realtime.service import Service
 from app.realtime.wire.asgi import READ_AHEAD_BYTES
 
@@ -139,19 +147,15 @@ async def return_what_is_no_json(*_: object) -> Ok:
     return WorkOk(result=object())
 
 
-def later(end: Callable[[asyncio.Future[Any]], object], **options: Any) -> Handle:
+def later(end: Callable[[asyncio.Future[Reply]], object]) -> Handle:
     """Return a handler whose reply is due when ``end`` has ended a future."""
 
-    async def handle(*_: object) -> Later:
-        passed_on: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(end, passed_on)
-        return Later(passed_on, **options)
+    async def handle(*_: object) -> asyncio.Future[Reply]:
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(end, future)
+        return future
 
     return handle
-
-
-def refuse_to_reply(result: object) -> Ok:
-    raise RuntimeError("secret")
 
 
 FAILURES: list[Handle] = [
@@ -162,10 +166,10 @@ FAILURES: list[Handle] = [
     fail_later,
     return_what_is_no_reply,
     return_what_is_no_json,
-    later(lambda passed_on: passed_on.set_exception(RuntimeError("secret"))),
-    later(lambda passed_on: passed_on.cancel()),
-    later(lambda passed_on: passed_on.set_result(1), make_reply=refuse_to_reply),
-    later(lambda passed_on: passed_on.set_result(1), make_reply=lambda _: WorkOk(result=object())),
+    later(lambda future: future.set_exception(RuntimeError("secret"))),
+    later(lambda future: future.cancel()),
+    later(lambda future: future.set_result(cast(Reply, object()))),
+    later(lambda future: future.set_result(WorkOk(result=object()))),
 ]
 
 
@@ -497,10 +501,10 @@ async def test_readiness_sees_that_nothing_is_sent_any_more(
         assert (await live.get("/readyz")).status_code == 200
         client = await live.connect()
         with monkeypatch.context() as patch:
-            patch.setattr(flusher, "STALLED_S", 0.05)
-            patch.setattr(Flusher, "_flush", lambda flusher: None)
+            patch.setattr(delivery, "STALLED_S", 0.05)
+            patch.setattr(Delivery, "_flush", lambda delivery: None)
             await client.send(type="ping")
-            await wait_until(lambda: live.service.flusher._is_due)
+            await wait_until(lambda: live.service.delivery._is_due)
             answer = await live.get("/readyz")
         assert (answer.status_code, answer.json()["status"]) == (503, "send path stalled")
 
@@ -510,7 +514,7 @@ async def test_a_wire_that_fails_closes_its_connection_alone() -> None:
         def write(self, frames: object, max_unsent_bytes: int) -> bool:
             raise OSError
 
-    shared, wire = Flusher(), RecordingWire()
+    shared, wire = Delivery(), RecordingWire()
     failing = open_connection(FailingWire(), shared)
     assert failing.closed == INTERNAL_ERROR
     open_connection(wire, shared).send(Ok())
@@ -518,8 +522,18 @@ async def test_a_wire_that_fails_closes_its_connection_alone() -> None:
     assert len(wire.writes) == 1
 
 
+async def run(timeout_s: float, call: Coroutine[Any, Any, Any], guard: Guard | None = None) -> Any:
+    """Return what a guarded call returns."""
+    guard = guard or Guard(timeout_s)
+    try:
+        with guard:
+            return await call
+    finally:
+        guard.close()
+
+
 async def test_a_guard_leaves_cancellations_of_the_server_alone() -> None:
-    waiting = asyncio.create_task(Guard(DEADLINE_S).run(hang()))
+    waiting = asyncio.create_task(run(DEADLINE_S, hang()))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -532,9 +546,9 @@ async def test_a_time_out_of_the_calls_own_is_not_the_guards() -> None:
             await hang()
 
     with pytest.raises(TimeoutError):
-        await Guard(DEADLINE_S).run(time_out())
+        await run(DEADLINE_S, time_out())
     with pytest.raises(TimedOut):
-        await Guard(0.01).run(hang())
+        await run(0.01, hang())
 
 
 async def test_a_timer_of_an_earlier_call_waits_for_the_deadline_of_a_later_one() -> None:
@@ -542,12 +556,11 @@ async def test_a_timer_of_an_earlier_call_waits_for_the_deadline_of_a_later_one(
 
     async def have_the_timer_fire() -> bool:
         guard.close()
-        guard._look()
+        guard._check_deadline()
         await asyncio.sleep(0)
         return guard._timer is not None
 
-    assert await guard.run(have_the_timer_fire())
-    guard.close()
+    assert await run(DEADLINE_S, have_the_timer_fire(), guard)
 
 
 async def test_code_in_a_task_that_the_server_has_cancelled_still_has_a_deadline() -> None:
@@ -558,12 +571,10 @@ async def test_code_in_a_task_that_the_server_has_cancelled_still_has_a_deadline
             await hang()
         finally:
             for call in (hang, raise_cancelled):
-                guard = Guard(0.01)
                 try:
-                    await guard.run(call())
+                    await run(0.01, call())
                 except Exception as failure:
                     raised.append(failure)
-                guard.close()
 
     stopping = asyncio.create_task(stop())
     await asyncio.sleep(0)
@@ -579,8 +590,8 @@ async def test_a_call_that_is_interrupted_leaves_no_cancellation_behind() -> Non
         return "late"
 
     guard, task = Guard(0.01), asyncio.current_task()
-    assert await guard.run(ignore()) == "late"
+    assert await run(0.01, ignore(), guard) == "late"
     with pytest.raises(TimedOut):
-        await guard.run(hang())
+        await run(0.01, hang(), guard)
     assert task is not None
     assert task.cancelling() == 0

@@ -1,4 +1,4 @@
-"""What must hold for every project: one function for each check, which raises AssertionError."""
+"""The checks of every project: functions that raise AssertionError."""
 
 from collections.abc import Callable
 
@@ -16,9 +16,10 @@ from .traces import check_traces
 
 Check = Callable[[Project], None]
 
-# The longest come first, so that at the end no worker waits for another.
+# The longest come first, so that no worker is idle at the end.
 CHECKS: dict[str, Check] = {
     "suite": check_suite,
+    "docs": check_docs,
     "types": check_types,
     "service": check_service,
     "imports": check_imports,
@@ -27,7 +28,6 @@ CHECKS: dict[str, Check] = {
     "traces": check_traces,
     "text": check_text,
     "data": check_data,
-    "docs": check_docs,
     "jinja": check_jinja,
     "files": check_files,
     "context": check_context,

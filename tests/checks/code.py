@@ -1,4 +1,4 @@
-"""The project's own tools have nothing to say, with its own configuration."""
+"""The project's own tools accept it, with its own configuration."""
 
 import os
 
@@ -8,25 +8,25 @@ from tests.venv import CACHE, venv_bin, venv_key
 
 
 def check_format(project: Project) -> None:
-    """Find nothing that ruff would format differently."""
+    """Run `ruff format --check`."""
     check_output(
         [venv_bin(project) / "ruff", "format", "--check", "--diff", "--no-cache"], project.root
     )
 
 
 def check_lint(project: Project) -> None:
-    """Find nothing that ruff complains of."""
+    """Run `ruff check`."""
     check_output([venv_bin(project) / "ruff", "check", "--no-cache"], project.root)
 
 
 def check_types(project: Project) -> None:
-    """Find nothing that mypy, which the project sets to strict, complains of."""
-    # Mypy's cache is not made for several at a time.
+    """Run mypy, which the project sets to strict."""
+    # Several mypy processes cannot share a cache.
     worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
     cache = CACHE / "mypy" / f"{venv_key(project)}-{worker}"
     check_output([venv_bin(project) / "python", "-m", "mypy", "--cache-dir", cache], project.root)
 
 
 def check_imports(project: Project) -> None:
-    """Find no import against the project's contracts."""
+    """Run `lint-imports`."""
     check_output([venv_bin(project) / "lint-imports", "--no-cache"], project.root)

@@ -1,4 +1,4 @@
-"""What Cookiecutter understood is what was asked for: it ignores names that it does not know."""
+"""Cookiecutter understood the answers: it ignores names that it does not know."""
 
 from tests.project import Project
 

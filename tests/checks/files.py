@@ -1,4 +1,4 @@
-"""The project has exactly the files of what was chosen."""
+"""The project has exactly the files of the chosen options."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ from hooks.post_gen_project import UNFINISHED
 from tests.combination import OPTIONS, TEMPLATE
 from tests.project import PROJECT_DIRECTORY, WORKING_FILES, Project
 
-# A file is of the options that the names of its directories and its own tell
-# (`redis/test_tickets.py`). These tell it otherwise.
+# A file belongs to the options in its path (`redis/test_tickets.py`), except these.
 EXCEPTIONS: dict[str, set[str]] = {
     "Caddyfile": {"redis"},
     "app/realtime/auth/guest.py": {"none"},
@@ -26,7 +25,7 @@ EXCEPTIONS: dict[str, set[str]] = {
 
 
 def needed_options(path: Path) -> set[str]:
-    """Return the options without which a file of the template is of no use."""
+    """Return the options that a file of the template belongs to."""
     words = "_".join(["", *path.with_suffix("").parts, ""])
     return EXCEPTIONS.get(path.as_posix()) or {
         option for option in OPTIONS if f"_{option}_" in words
@@ -46,7 +45,7 @@ def template_files(template: Path = TEMPLATE) -> list[Path]:
 
 
 def check_files(project: Project) -> None:
-    """Compare with the template's files and what their names tell."""
+    """Compare with the template's files and the options in their names."""
     chosen = set(project.combination.options)
     everything = template_files(project.template)
     expected = {path for path in everything if needed_options(path) <= chosen}

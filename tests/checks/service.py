@@ -79,23 +79,33 @@ class Service:
 
     @contextlib.contextmanager
     def client(self, name: str) -> Iterator["Client"]:
-        """Connect, and take the ``welcome``."""
+        """Connect, and receive ``welcome``."""
         with self.connection(name) as connection:
             yield Client(connection)
 
     def connection(self, name: str) -> ClientConnection:
-        """Connect; a ticket is good for one connection, everything else for many."""
+        """Connect, as often as wanted with what the project's own tool has said once."""
         options = self._options.get(name)
-        if options is None or "?ticket=" in options["uri"]:
+        if options is None:
             options = self._options[name] = self.connect_options(name)
+        uri, separator, _ = options["uri"].partition("?ticket=")
         return connect(
-            options["uri"],
+            uri + (separator and separator + self._buy_ticket(name)),
             additional_headers=options["headers"],
             subprotocols=[Subprotocol(each) for each in options["subprotocols"]] or None,
             proxy=None,
             open_timeout=ANSWER_S,
             close_timeout=ANSWER_S,
         )
+
+    def _buy_ticket(self, name: str) -> str:
+        body = json.dumps({"user": name})
+        printed = self.shell(
+            f". ./.env; curl --silent --fail http://127.0.0.1:{self.port}/tickets"
+            f""" -H "Authorization: Bearer $BACKEND_KEY" -d '{body}'"""
+        )
+        ticket: str = json.loads(printed)["ticket"]
+        return ticket
 
     def shell(self, line: str) -> str:
         """Return what a line for the shell prints, in the project's directory."""
@@ -107,19 +117,19 @@ class Service:
         return self._env["PORT"]
 
     def stop(self) -> None:
-        """Ask it to end, which it must do by itself and without complaint."""
+        """Ask it to stop; it must end by itself without an error."""
         self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(STOP_S)
         assert code == 0, f"the service ends with {code}"
         assert "Traceback" not in self.log(), "the service logs an error"
 
     def log(self) -> str:
-        """Return what the service has printed."""
+        """Return the output of the service."""
         self._log.flush()
         return (self._root / "service.log").read_text(encoding="utf-8")
 
     def end(self) -> None:
-        """End it in any case."""
+        """Kill it if it still runs."""
         self._process.kill()
         self._process.wait()
         self._log.close()
@@ -151,7 +161,7 @@ class Client:
 
 @contextlib.contextmanager
 def running(project: Project) -> Iterator[Service]:
-    """Yield the service of a copy of the project, which must end without complaint."""
+    """Yield the service of a copy of the project; it must end without an error."""
     with TemporaryDirectory() as directory:
         service = Service(project.copy(Path(directory, "project")))
         try:

@@ -9,13 +9,13 @@ from tests.project import Project
 JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#|\bcookiecutter\.")
 FENCED = re.compile(r"^( *)(```+|~~~+).*?^\1\2", re.MULTILINE | re.DOTALL)
 
-# Where two blank lines in a row are good style, and other tools watch them.
+# Two blank lines in a row are good style here; other tools check them.
 SPACIOUS = {".py"}
 SPACIOUS_NAMES = {"Dockerfile"}
 
 
 def check_jinja(project: Project) -> None:
-    """Look for what opens a Jinja expression, tag or comment."""
+    """Look for the start of a Jinja expression, tag or comment."""
     for path in project.files():
         for number, line in enumerate(project.read(path).splitlines(), start=1):
             assert not JINJA.search(line), f"{path}:{number}: Jinja is left: {line}"
@@ -29,7 +29,7 @@ def check_text(project: Project) -> None:
 
 
 def text_problems(path: Path, text: str) -> list[str]:
-    """Return what is untidy about a file's text."""
+    """Return the problems of a file's text."""
     rules = {
         "is empty": not text,
         "has a carriage return": "\r" in text,
@@ -44,7 +44,7 @@ def text_problems(path: Path, text: str) -> list[str]:
 
 
 def has_stray_blank_line(path: Path, text: str) -> bool:
-    """Return whether two blank lines follow each other where one would do."""
+    """Return whether there are two blank lines in a row where one is enough."""
     if path.suffix in SPACIOUS or path.name in SPACIOUS_NAMES:
         return False
     # A fenced block may show Python.

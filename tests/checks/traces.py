@@ -1,4 +1,4 @@
-"""No word in the project tells of an option that was not chosen."""
+"""The project does not mention options that were not chosen."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.combination import OPTIONS
 from tests.project import Project
 
-# What each option brings into code, configuration, lock files and prose; case does not matter.
+# Words of each option in code, configuration, lock files and prose; case does not matter.
 WORDS: dict[str, str] = {
     "rooms": r"room|presence|not_joined",
     "heartbeat": r"heartbeat|no_pong|\b4012\b",
@@ -19,7 +19,7 @@ WORDS: dict[str, str] = {
     "none": r"guest|auth_none|credentials_none",
 }
 
-# One of its words for each option, with which the check is checked.
+# An example for each option, to test the check.
 EXAMPLES: dict[str, str] = {
     "rooms": "MAX_ROOMS",
     "heartbeat": "HeartbeatSettings",
@@ -34,7 +34,7 @@ EXAMPLES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Allowed:
-    """Lines that may tell of an option, and why."""
+    """Lines that may mention an option, and why."""
 
     option: str
     path: str
@@ -55,7 +55,7 @@ PROXIES = "every service may stand behind a proxy of the team's own"
 RESYNC = "`resync` always has the field `room`, null for everywhere"
 
 ALLOWED = [
-    Allowed("heartbeat", "app/realtime/endpoint.py", r"heartbeat(_of)?\b|HeartbeatTerms", WELCOME),
+    Allowed("heartbeat", "app/realtime/welcome.py", r"heartbeat(_of)?\b|HeartbeatTerms", WELCOME),
     Allowed("heartbeat", "app/realtime/protocol.py", r"HeartbeatTerms", WELCOME),
     Allowed("heartbeat", "tests/realtime/test_endpoint.py", r"heartbeat_of|welcome\[", WELCOME),
     Allowed("heartbeat", "docs/protocol.md", r'[`"]heartbeat[`"]', WELCOME),
@@ -69,16 +69,16 @@ ALLOWED = [
 
 
 def traces(project: Project) -> list[str]:
-    """Return the lines that tell of options which were not chosen."""
+    """Return the lines that mention options which were not chosen."""
     found = []
-    # An option that has no words yet is a failure of a test of its own.
+    # Another test fails for an option without words.
     for option in sorted(WORDS.keys() & OPTIONS.difference(project.combination.options)):
         words = re.compile(WORDS[option], re.IGNORECASE)
         for path in project.files():
             if words.search(path.as_posix()):
-                found.append(f"{path}: its name tells of {option}")
+                found.append(f"{path}: its name mentions {option}")
             found += [
-                f"{path}:{number}: tells of {option}: {line.strip()}"
+                f"{path}:{number}: mentions {option}: {line.strip()}"
                 for number, line in enumerate(project.read(path).splitlines(), start=1)
                 if words.search(line)
                 and not any(allowed.covers(option, path, line) for allowed in ALLOWED)
@@ -89,5 +89,5 @@ def traces(project: Project) -> list[str]:
 def check_traces(project: Project) -> None:
     """Search every line of every file."""
     found = traces(project)
-    way_out = "WORDS and ALLOWED in tests/checks/traces.py decide what tells of an option"
+    way_out = "WORDS and ALLOWED in tests/checks/traces.py decide which words mention an option"
     assert not found, "\n".join([*found, way_out])

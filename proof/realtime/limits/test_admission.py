@@ -181,7 +181,7 @@ def test_networks_whose_rate_has_passed_are_forgotten(monkeypatch: pytest.Monkey
         admitting.check_network(f"network {number}")
         admitting.check_network("the same")
         now_s += 0.1
-        largest = max(largest, len(admitting._handshakes_from_until))
+        largest = max(largest, len(admitting._handshakes_from))
     assert largest <= 3
 
 
@@ -192,11 +192,11 @@ async def test_the_log_says_why_and_nothing_stays_behind() -> None:
             client = await connect_from(live, "192.0.2.1")
             await assert_refused(live, "192.0.2.2", 503)
             await client.close()
-            await wait_until(lambda: not live.service.admission._taken_from)
+            await wait_until(lambda: not live.service.admission._connections_from)
             live.service.manager.draining = True
             await assert_refused(live, "192.0.2.3", 503)
     refusals = [entry for entry in entries if entry["event"] == "handshake refused"]
     assert [(entry["client"], entry["reason"]) for entry in refusals] == [
-        ("192.0.2.2", "the house is full"),
-        ("192.0.2.3", "the service stops"),
+        ("192.0.2.2", "at capacity"),
+        ("192.0.2.3", "the service is stopping"),
     ]

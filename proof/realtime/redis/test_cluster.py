@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from app.realtime.backplane import Backplane, Channel, Subscription
-from app.realtime.delivery import Flusher
+from app.realtime.delivery import Delivery
 from app.realtime.errors import Misconfigured, Unavailable
 from app.realtime.idempotency import Claims
 from app.realtime.metrics import Metrics
@@ -173,7 +173,7 @@ async def test_the_wrong_kind_of_server_ends_the_service(cluster: Cluster) -> No
             settings = make_settings(redis_url=url, redis_cluster=is_cluster)
             client = make_client(settings)
             assert client is not None
-            node = RedisBackplane(client, settings, Metrics(), Flusher())
+            node = RedisBackplane(client, settings, Metrics(), Delivery())
             async with asyncio.timeout(DEADLINE_S):
                 with pytest.raises(ExceptionGroup) as caught:
                     await asyncio.create_task(node.run())

@@ -130,7 +130,7 @@ NO_REQUESTS = {
 @pytest.mark.parametrize("name", NO_REQUESTS)
 async def test_what_is_no_request_is_answered_and_ended(service: Live, name: str) -> None:
     async with refused(service, NO_REQUESTS[name], 400) as client:
-        assert await client.rest() == b"This is no HTTP/1.1 request."
+        assert await client.rest() == b"This is not a valid HTTP/1.1 request."
 
 
 @pytest.mark.hostile(25)
@@ -156,7 +156,7 @@ async def test_a_refused_origin_does_not_keep_its_socket(service: Live) -> None:
         await client.rest()
 
 
-async def test_who_found_the_house_full_does_not_keep_its_socket() -> None:
+async def test_a_client_refused_at_capacity_does_not_keep_its_socket() -> None:
     async with run_service(make_settings(max_connections=1)) as live:
         await live.connect()
         async with raw_connection("127.0.0.1", live.port) as client:
@@ -203,7 +203,7 @@ async def test_half_a_request_is_answered_in_time_and_ended(
     hasty_service: Live, half: bytes
 ) -> None:
     async with refused(hasty_service, half, 408) as client:
-        assert await client.rest() == b"The request did not come in time."
+        assert await client.rest() == b"The request did not arrive in time."
 
 
 @pytest.mark.hostile(24)

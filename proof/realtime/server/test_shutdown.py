@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from app.realtime.commands.router import Dispatcher
+from app.realtime.commands.dispatcher import Dispatcher
 from app.realtime.connection import Connection
 from app.realtime.protocol import SERVICE_RESTART, Close
 from app.realtime.server import process as server
@@ -341,6 +341,6 @@ async def test_a_peer_that_takes_nothing_is_given_up_by_the_system() -> None:
     async with run_service(settings) as live, raw_client(await live.options()) as client:
         await client.upgraded()
         (connection,) = live.service.manager
-        connection.write(b"x" * 8_000_000)
+        connection.send_encoded(b"x" * 8_000_000)
         await wait_until(lambda: not live.server.server_state.connections)
         await wait_until(lambda: len(live.service.manager) == 0)

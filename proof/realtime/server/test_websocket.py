@@ -16,13 +16,13 @@ from starlette.websockets import WebSocket
 from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
-from app.realtime.commands.router import Dispatcher
+from app.realtime.commands.dispatcher import Dispatcher
 from app.realtime.connection import Connection
 from app.realtime.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
 from app.realtime.server.websocket import (
     ENDED_EARLY,
+    NO_ANSWER,
     RESET,
-    SILENT,
     TIMED_OUT,
     UNKNOWN,
     FrameProtocol,
@@ -604,12 +604,12 @@ async def test_who_sent_more_than_was_read_still_gets_the_close_code(
 async def test_after_the_close_nothing_grows_whatever_comes(peer: Peer) -> None:
     peer.connection.close(TRY_AGAIN_LATER)
     owed = peer.protocol.unsent_bytes()
-    waiting = len(peer.protocol._inbox._events)
+    waiting = len(peer.protocol._inbox.messages)
     unfinished = masked(b"x" * MAX_BYTES, fin=False)
     for frames in (masked(b"x" * 125, PING) * 500, masked(ping(1)) * 500, unfinished * 10):
         await peer.send_pieces(frames)
     assert peer.protocol.unsent_bytes() == owed
-    assert len(peer.protocol._inbox._events) <= waiting
+    assert len(peer.protocol._inbox.messages) <= waiting
     assert not peer.protocol.conn.reader.buffer
     assert not peer.protocol.frames
     assert await peer.client.close_code() == TRY_AGAIN_LATER.code
@@ -696,7 +696,7 @@ async def test_a_peer_that_answers_no_ping_and_takes_no_close_is_cut_off() -> No
     async with run_service(settings, ws=CountingProtocol) as live, welcomed_peer(live) as peer:
         peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
         await wait_until(lambda: is_empty(live))
-        assert peer.connection.closed == Close(1006, SILENT)
+        assert peer.connection.closed == Close(1006, NO_ANSWER)
 
 
 async def test_the_servers_shutdown_waits_for_a_closing_handshake(

@@ -28,7 +28,7 @@ from .commands.refresh import refresh_commands
 from .commands.rooms import room_commands
 # {% endif %}
 from .commands.router import CommandRouter
-from .delivery import Flusher
+from .delivery import Delivery
 from .endpoint import Endpoint
 from .errors import Forbidden, Rejected, Unavailable
 # {% if cookiecutter.heartbeat %}
@@ -130,13 +130,13 @@ class Application(FastAPI):
         # {% endif %}
 
     def _make_service(self, settings: RealtimeSettings, authenticator: Authenticator) -> Service:
-        metrics, flusher = Metrics(), Flusher()
+        metrics, delivery = Metrics(), Delivery()
         shared = in_memory(settings)
         # {% if cookiecutter.redis %}
         redis = make_client(settings)
         if redis is not None:
             shared = in_redis(
-                redis, settings, metrics, flusher, lambda: manager.send_to_all(Resync())
+                redis, settings, metrics, delivery, lambda: manager.send_to_all(Resync())
             )
             # {% if cookiecutter.auth == "ticket" %}
             if isinstance(authenticator, TicketAuthenticator):
@@ -144,13 +144,13 @@ class Application(FastAPI):
             # {% endif %}
         # {% endif %}
         self._jobs += shared.jobs
-        manager = ConnectionManager(settings, shared.backplane, flusher)
+        manager = ConnectionManager(settings, shared.backplane, delivery)
         metrics.watch("connections", "Connections now.", lambda: len(manager))
         # {% if cookiecutter.heartbeat %}
         self._jobs.append(Job(Heartbeat(settings, manager).run, essential=True))
         # {% endif %}
         # {% if cookiecutter.rooms %}
-        rooms = Rooms(settings, shared.history, shared.presence, flusher)
+        rooms = Rooms(settings, shared.history, shared.presence, delivery)
         metrics.watch("rooms", "Rooms with members on this node.", lambda: len(rooms))
         # {% endif %}
         return Service(
@@ -159,7 +159,7 @@ class Application(FastAPI):
             origins=Origins(settings.allowed_origins, required=authenticator.needs_origin),
             authenticator=authenticator,
             backplane=shared.backplane,
-            flusher=flusher,
+            delivery=delivery,
             manager=manager,
             claims=shared.claims,
             metrics=metrics,
@@ -203,7 +203,7 @@ class Application(FastAPI):
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
-        self.service.flusher.attach()
+        self.service.delivery.attach()
         resources = self._resources(self.service)
         async with resources as self.service.resources, asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(keep_running(job, self.stop)) for job in self._jobs]

@@ -1,4 +1,4 @@
-"""One client: who it is, what waits to be written to it, how it is closed."""
+"""One client: its identity, what is sent to it, and how its connection is closed."""
 
 import asyncio
 import secrets
@@ -9,13 +9,12 @@ import structlog
 from typing_extensions import TypeVar
 
 from .auth.identity import Identity
-from .delivery import Flusher
+from .delivery import Delivery, Recipient
 from .guard import Guard
-from .limits.conduct import Conduct
+from .limits.rate import ConnectionLimits
 from .protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
 from .settings import RealtimeSettings
 from .wire.asgi import Wire
-from .wire.frame import text_frame
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -23,75 +22,73 @@ log = structlog.stdlib.get_logger(__name__)
 StateT = TypeVar("StateT", default=Any)
 
 
-class Connection(Generic[StateT]):
-    """An accepted connection. Nothing here waits, so a fan-out is a plain loop.
+class Connection(Recipient, Generic[StateT]):
+    """An accepted connection. None of its methods waits.
 
-    Its methods work in the event loop's thread only; from another one they raise `WrongThread`.
-    ``guard`` runs the team's code for it. ``outbox`` holds the frames of this turn of the event
-    loop. Whoever puts the first one in has the connection flushed, see `Flusher`; only `write` and
-    `Audience.write` do. ``state`` is what your `connecting` function has returned.
+    They work in the event loop's thread only; in another one they raise `WrongThread`. ``state`` is
+    what your `connecting` function has returned. ``closed`` says why the connection has ended.
     """
 
     __slots__ = (
+        "_delivery",
         "_expiry",
-        "_flusher",
         "_max_unsent_bytes",
         "_open",
         "_wire",
         "closed",
-        "conduct",
         "guard",
         "id",
         "identity",
-        "outbox",
+        "limits",
         "state",
         "user",
     )
 
     def __init__(
-        self, identity: Identity, wire: Wire, flusher: Flusher, settings: RealtimeSettings
+        self,
+        identity: Identity,
+        wire: Wire,
+        delivery: Delivery,
+        settings: RealtimeSettings,
+        guard: Guard,
     ) -> None:
+        super().__init__()
         self.id = secrets.token_urlsafe(12)
         self.identity = identity
         self.user = identity.user
-        self.outbox: list[bytes] = []
         self.closed: Close | None = None
         self.state: StateT
-        self.conduct = Conduct(settings)
-        self.guard = Guard(settings.handler_timeout_s)
+        self.limits = ConnectionLimits(settings)
+        self.guard = guard
         self._wire = wire
-        self._flusher = flusher
+        self._delivery = delivery
         self._max_unsent_bytes = settings.max_unsent_bytes
         self._open = False
         self._expiry: asyncio.TimerHandle | None = None
-        self.renew(identity)
+        self._schedule_expiry()
 
     @property
     def heard_at(self) -> float:
-        """When the client was last heard of, on the event loop's clock."""
+        """When the client last sent anything, on the event loop's clock."""
         return self._wire.heard_at
 
     def open(self, welcome: ServerFrame) -> None:
-        """Send the first frame. What others send before that, the client does not get."""
+        """Send the first frame. Frames enqueued before it are dropped."""
         if self.closed is None:
             self.outbox.clear()
             self._open = True
             self.send(welcome)
 
     def send(self, *frames: ServerFrame) -> None:
-        """Send frames that only this connection gets: all of them, or none if one has no JSON."""
-        self._flusher.check_thread()
-        for ready in [text_frame(frame.encode()) for frame in frames]:
-            self.write(ready)
+        """Send frames to this connection alone: all of them, or none if one cannot be encoded."""
+        self._delivery.send(self, *frames)
 
-    def write(self, frame: bytes) -> None:
-        """Queue a ready WebSocket frame, to be written in one go with the others of this moment."""
-        if not self.outbox:
-            self._flusher.waiting(None).append(self)
-        self.outbox.append(frame)
+    def send_encoded(self, frame: bytes) -> None:
+        """Send an encoded WebSocket frame."""
+        self._delivery.enqueue(self, [frame])
 
     def flush(self) -> None:
-        """Write all that is queued, or close a client that does not read what it was sent."""
+        """Write what is in the outbox; close the connection if it leaves too much unread."""
         outbox, self.outbox = self.outbox, []
         if not self._open or not outbox:
             return
@@ -102,22 +99,24 @@ class Connection(Generic[StateT]):
             self.close(INTERNAL_ERROR)
             return
         if not is_written:
-            owed = self._wire.unsent_bytes()
-            log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=owed)
+            unsent_bytes = self._wire.unsent_bytes()
+            log.warning(
+                "slow consumer", connection=self.id, user=self.user, unsent_bytes=unsent_bytes
+            )
             self.close(SLOW_CONSUMER)
 
     def close(self, close: Close) -> None:
-        """Say goodbye, after what is queued. Idempotent: the first reason stands."""
-        self._flusher.check_thread()
+        """Write what is in the outbox, then close. Idempotent: the first reason counts."""
+        self._delivery.check_thread()
         if self.closed is not None:
             return
         if self._open and self.outbox:
             self._wire.write(self.outbox, self._max_unsent_bytes)
         self._wire.close(close)
-        self.lost(close)
+        self.mark_closed(close)
 
-    def lost(self, close: Close) -> None:
-        """Note that the connection has ended. Idempotent: the first reason stands."""
+    def mark_closed(self, close: Close) -> None:
+        """Note that the connection has ended. Idempotent: the first reason counts."""
         if self.closed is not None:
             return
         self.closed = close
@@ -126,12 +125,15 @@ class Connection(Generic[StateT]):
         self._cancel_expiry()
 
     def renew(self, identity: Identity) -> None:
-        """Take the same user's newer credentials, and live as long as these."""
-        self._flusher.check_thread()
+        """Replace the credentials by newer ones of the same user."""
+        self._delivery.check_thread()
         self.identity = identity
         self._cancel_expiry()
-        if identity.expires_at is not None:
-            delay_s = max(0.0, identity.expires_at - time.time())
+        self._schedule_expiry()
+
+    def _schedule_expiry(self) -> None:
+        if self.identity.expires_at is not None:
+            delay_s = max(0.0, self.identity.expires_at - time.time())
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(delay_s, self.close, EXPIRED)
 

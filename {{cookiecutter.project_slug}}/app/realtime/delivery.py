@@ -1,85 +1,84 @@
-"""When frames are written: many together, and in slices, so that nobody waits for long.
+"""Delivery: when frames are written. Each connection is written to once per turn of the event loop.
 
-A flush waits one more turn of the loop than it has to. What the sockets hold by then is read and
-handled first and shares the write, and a write costs much more than a frame in it.
+A write costs much more than a frame in it. So a flush comes one turn later than it could: what the
+sockets hold by then is handled first, and shares the write. A large flush is done in slices.
 """
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Protocol
 
 import structlog
 
 from .errors import WrongThread
+from .protocol import ServerFrame
+from .wire.frame import encode
 
 SLICE = 256
-"""How many connections are flushed in a row, which takes about a millisecond."""
+"""Connections flushed in a row, which takes about a millisecond."""
 
 FULL = 50_000
-"""How many frames may be handed to connections in one turn before their senders had better wait."""
+"""Frames enqueued in one turn of the loop from which on senders wait for the next flush."""
 
 FEW = 500
-"""So many frames are no reason to wait, whatever others hand out."""
+"""A sender that enqueues no more frames than this for one command does not wait."""
 
 BURST = 32
-"""How many messages of one origin are handled in a row, before everybody else has a turn."""
+"""Messages of one origin that are handled in a row before others have a turn."""
 
 STALLED_S = 2.0
-"""What is not written in this time will not be written any more."""
+"""A flush that takes longer counts as stalled."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Flushable(Protocol):
-    """What can write all that waits in it."""
+class Recipient:
+    """Something that frames are written to. Only `Delivery` adds to its ``outbox``."""
+
+    __slots__ = ("outbox",)
+
+    def __init__(self) -> None:
+        self.outbox: list[bytes] = []
 
     def flush(self) -> None:
-        """Write it."""
+        """Write the frames in the outbox and empty it."""
+        raise NotImplementedError
 
 
-class Flusher:
-    """Flushes each connection that has something to say.
+class Delivery:
+    """Fills the outboxes of connections and flushes them.
 
-    Connections wait by the source of their frames, and the sources take turns: a flood to ten
-    thousand does not hold up a message to two. It belongs to one event loop and its thread.
+    Recipients wait in a list per source, and the sources take turns: a flood to ten thousand
+    connections does not hold up a message to two. Frames for single connections have one source in
+    common. It belongs to one event loop and its thread.
     """
 
     def __init__(self) -> None:
-        self.handed_out = 0
-        """Frames that were handed to connections, ever."""
-        self._waiting: defaultdict[object, list[Flushable]] = defaultdict(list)
-        self._slices: deque[tuple[int, Iterator[Flushable]]] = deque()
+        self.enqueued = 0
+        """Frames enqueued since the start, counted once per recipient."""
+        self._waiting: defaultdict[int | None, list[Recipient]] = defaultdict(list)
+        self._slices: deque[tuple[int, Iterator[Recipient]]] = deque()
         self._turn = 0
-        self._taken_up = 0
+        self._enqueued_before = 0
         self._is_due = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
-    def full(self) -> bool:
-        """Whether enough was handed out in this turn of the loop."""
-        return self.handed_out - self._taken_up >= FULL
-
-    async def is_stalled(self) -> bool:
-        """Return whether nobody gets anything any more, which takes some time to find out."""
-        try:
-            async with asyncio.timeout(STALLED_S):
-                await self.catch_up()
-        except TimeoutError:
-            return True
-        return False
+    def is_full(self) -> bool:
+        """Whether enough frames were enqueued in this turn of the loop."""
+        return self.enqueued - self._enqueued_before >= FULL
 
     def attach(self) -> None:
         """Belong to the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
-    def check_thread(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop, to its own thread only.
+    def check_thread(self) -> None:
+        """Check that this is the event loop's thread.
 
         Raises:
-            WrongThread: this is another one.
+            WrongThread: this is another thread.
 
         """
         try:
@@ -94,29 +93,50 @@ class Flusher:
                 " or call it by `anyio.from_thread.run`"
             )
             raise WrongThread(msg)
-        return running
 
-    def waiting(self, source: object, frames: int = 1) -> list[Flushable]:
-        """Return the list to which a source adds each connection whose outbox was empty.
-
-        What goes to a single connection has one source in common, null. ``frames`` is how many
-        the source is about to hand to connections.
+    def send(self, recipient: Recipient, *frames: ServerFrame) -> None:
+        """Send frames to one recipient: all of them, or none if one cannot be encoded.
 
         Raises:
             WrongThread: this is not the event loop's thread.
 
         """
+        self.check_thread()
+        self.enqueue(recipient, list(map(encode, frames)))
+
+    def enqueue(self, recipient: Recipient, encoded: Sequence[bytes]) -> None:
+        """Add encoded frames to one outbox."""
         if not self._is_due:
-            loop = self.check_thread()
-            loop.call_soon(loop.call_soon, self._flush)
-            self._is_due = True
-        self.handed_out += frames
-        return self._waiting[source]
+            self._schedule()
+        self.enqueued += len(encoded)
+        if not recipient.outbox:
+            self._waiting[None].append(recipient)
+        recipient.outbox += encoded
+
+    def send_all(
+        self, recipients: Mapping[str, Recipient], frame: ServerFrame, exclude: str | None = None
+    ) -> None:
+        """Send a frame, encoded once, to all recipients but the one with the excluded id.
+
+        The caller has checked the thread.
+        """
+        encoded = encode(frame)
+        if not self._is_due:
+            self._schedule()
+        self.enqueued += len(recipients)
+        waiting = self._waiting[id(recipients) if len(recipients) > 1 else None]
+        excluded = None if exclude is None else recipients.get(exclude)
+        for recipient in recipients.values():
+            if recipient is not excluded:
+                outbox = recipient.outbox
+                if not outbox:
+                    waiting.append(recipient)
+                outbox.append(encoded)
 
     async def catch_up(self) -> None:
-        """Give way: for one turn of the loop, and until all that waits then has been written.
+        """Wait for one turn of the loop, and until all that was enqueued by then is written.
 
-        What others add meanwhile is not waited for.
+        What others enqueue meanwhile is not waited for.
         """
         await asyncio.sleep(0)
         if self._is_due:
@@ -124,26 +144,41 @@ class Flusher:
             self._waiters.append((self._turn + bool(self._waiting), written))
             await written
 
+    async def is_stalled(self) -> bool:
+        """Return whether what is enqueued now is still not written after `STALLED_S`."""
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await self.catch_up()
+        except TimeoutError:
+            return True
+        return False
+
+    def _schedule(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._flush)
+        self._is_due = True
+
     def _flush(self) -> None:
         self._turn += 1
-        self._slices.extend((self._turn, iter(each)) for each in self._waiting.values())
+        for recipients in self._waiting.values():
+            self._slices.append((self._turn, iter(recipients)))
         self._waiting.clear()
-        self._taken_up = self.handed_out
+        self._enqueued_before = self.enqueued
         self._flush_slice()
         self._is_due = bool(self._slices or self._waiting)
         if self._is_due:
             asyncio.get_running_loop().call_soon(self._flush)
         if self._waiters:
-            self._wake()
+            self._wake_waiters()
 
     def _flush_slice(self) -> None:
         left = SLICE
         while self._slices and left:
-            _, connections = self._slices[0]
-            for connection in islice(connections, left):
+            _, recipients = self._slices[0]
+            for recipient in islice(recipients, left):
                 left -= 1
                 try:
-                    connection.flush()
+                    recipient.flush()
                 except Exception:
                     log.exception("flush failed")
             if left:
@@ -151,7 +186,7 @@ class Flusher:
             else:
                 self._slices.rotate(-1)
 
-    def _wake(self) -> None:
+    def _wake_waiters(self) -> None:
         unfinished = min((turn for turn, _ in self._slices), default=self._turn + 1)
         waiters, self._waiters = self._waiters, []
         for turn, written in waiters:

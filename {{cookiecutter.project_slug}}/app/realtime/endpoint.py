@@ -1,52 +1,38 @@
-"""One connection's life: admit, authenticate, welcome, receive and dispatch, clean up."""
+"""The WebSocket endpoint: the life of a connection from the handshake to the clean-up."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from http import HTTPStatus
 from time import monotonic
 
 import structlog
-from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
 from . import protocol
 from .auth.identity import Identity
-from .commands.router import CommandRouter, Dispatcher, Observer
+from .commands.dispatcher import Dispatcher
+from .commands.router import CommandRouter, Observer
 from .connection import Connection
 from .delivery import BURST, FEW
-from .errors import (
-    AuthenticatorDown,
-    AuthenticatorFailed,
-    ConnectionEnded,
-    NotStarted,
-    Refused,
-    Rejected,
-    Stopping,
-    TimedOut,
-    declared,
-)
+from .errors import ConnectionEnded, Refused, Rejected, TimedOut, declared
 from .guard import Guard
-from .limits.admission import Place, network_of
+from .handshake import Handshakes, network_behind
 from .metrics import OTHER
 from .protocol import (
     CLIENT_CODES,
     INTERNAL_ERROR,
     NO_STATUS,
     SERVICE_RESTART,
-    SUBPROTOCOL,
     UNSUPPORTED_DATA,
     ClientClose,
     Close,
-    HeartbeatTerms,
-    Welcome,
 )
 from .service import Service
-from .settings import RealtimeSettings
+from .welcome import welcome
 from .wire.asgi import Event, Wire, connect_wire
 
 LEAVE_GRACE_S = 0.5
-"""How long what a peer has sent may still be handled after it has gone."""
+"""How long messages of a client that has gone may still be handled."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,188 +43,86 @@ class Endpoint:
     def __init__(self, service: Service, router: CommandRouter) -> None:
         self.service = service
         self.router = router
-        self.limits = limits_of(service.settings)
-        self.heartbeat = heartbeat_of(service.settings)
         metrics = service.metrics
         self.dispatcher = Dispatcher(router, metrics, service.settings.handler_timeout_s)
-        self._refused = metrics.count_by(
-            ("status",),
-            "handshakes_refused",
-            "Handshakes answered with an HTTP status.",
-            known=((status,) for status in declared(Refused, "status", int)),
-        )
-        self.rejected = metrics.count_by(
-            ("code",),
-            "connections_rejected",
-            "Connections closed in place of a welcome.",
-            known=((close.code,) for close in declared(Rejected, "close_as", Close)),
-        )
-        self.opened = metrics.count("connections_opened", "Connections that began.")
-        self.closed = metrics.count_by(
-            ("by", "code"),
+        self.handshakes = Handshakes(service)
+        self.opened = metrics.counter("connections_opened", "Connections opened.")
+        self.closed = metrics.counter(
             "connections_closed",
-            "Connections that ended, closed by the server, or by the client: it has left, is lost, "
-            "or broke the protocol.",
-            known=known_ends(),
+            "Connections closed, by the server or by the client. A lost connection and a protocol "
+            "error of the client count as closed by the client.",
+            labels=("by", "code"),
+            known=_known_ends(),
         )
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
-        service = self.service
-        # The address of the proxy's client, if uvicorn trusts the proxy.
-        host = None if websocket.client is None else websocket.client.host
-        network = None if host is None else network_of(host)
+        network = network_behind(websocket)
         try:
-            if not service.started:
-                raise NotStarted
-            if service.manager.draining:
-                raise Stopping
-            # First what tells strangers apart, so that none can use up what the others share.
-            service.admission.check_network(network)
-            service.origins.check(websocket)
-            place = service.admission.enter(network)
+            self.handshakes.admit(websocket, network)
         except Refused as refusal:
-            await self.deny(websocket, refusal)
+            await self.handshakes.refuse(websocket, refusal)
             return
+        session = Session(self, websocket, network)
         try:
-            async with connect_wire(websocket, service.settings.close_timeout_s) as wire:
-                await Session(self, websocket, wire, place).run()
+            async with connect_wire(websocket, self.service.settings.close_timeout_s) as wire:
+                await session.run(wire)
         finally:
-            place.leave()
-
-    async def deny(self, websocket: WebSocket, refusal: Refused) -> None:
-        """Answer a handshake with an HTTP status."""
-        host = websocket.client and websocket.client.host
-        log.info("handshake refused", status=refusal.status, reason=refusal.reason, client=host)
-        self._refused.add(refusal.status)
-        if "websocket.http.response" not in websocket.scope.get("extensions", {}):
-            await websocket.close()  # which such a server turns into a plain 403
-            return
-        headers = {}
-        if refusal.retry_after_s is not None:
-            headers["Retry-After"] = str(refusal.retry_after_s)
-        phrase = HTTPStatus(refusal.status).phrase
-        await websocket.send_denial_response(PlainTextResponse(phrase, refusal.status, headers))
+            session.close()
 
 
 class Session:
-    """A handshake that has been admitted, and the connection that it becomes.
+    """An admitted client: its handshake, then its connection.
 
-    When the peer has gone, what it sent last is still handled, but only for `LEAVE_GRACE_S`: then
-    the connection is taken out of everything, whatever the team's code is doing for it, and that
-    code is cancelled.
+    When the peer has gone, its last messages are handled for `LEAVE_GRACE_S` at most. Then the
+    connection leaves everything, and the team's code that runs for it is cancelled.
     """
 
     __slots__ = (
         "_connection",
         "_endpoint",
         "_guard",
-        "_leave_by",
-        "_place",
+        "_is_admitted",
+        "_leave_timer",
+        "_network",
+        "_service",
+        "_was_welcomed",
         "_websocket",
         "_wire",
     )
 
-    def __init__(self, endpoint: Endpoint, websocket: WebSocket, wire: Wire, place: Place) -> None:
+    def __init__(self, endpoint: Endpoint, websocket: WebSocket, network: str | None) -> None:
         self._endpoint = endpoint
+        self._service = endpoint.service
         self._websocket = websocket
-        self._wire = wire
-        self._place = place
-        self._guard = Guard(endpoint.service.settings.handshake_timeout_s)
+        self._network = network
+        self._wire: Wire
+        self._guard = Guard(self._service.settings.handshake_timeout_s)
         self._connection: Connection | None = None
-        self._leave_by: asyncio.TimerHandle | None = None
+        self._is_admitted = True
+        self._was_welcomed = False
+        self._leave_timer: asyncio.TimerHandle | None = None
+
+    async def run(self, wire: Wire) -> None:
+        """Complete the handshake and serve the connection."""
+        self._wire = wire
         wire.when_gone(self._leave_soon)
-
-    async def run(self) -> None:
-        """Serve it to its end."""
-        try:
-            identity = await self._admit()
-            if identity is not None:
-                await self._live(identity)
-        finally:
-            self._leave()
-            self._guard.close()
-
-    def _leave_soon(self) -> None:
-        if self._place.is_taken:
-            loop = asyncio.get_running_loop()
-            self._leave_by = loop.call_later(LEAVE_GRACE_S, self._interrupt)
-
-    def _interrupt(self) -> None:
-        if self._connection is not None:
-            for event in self._wire.take():
-                if event["type"] == "websocket.disconnect":
-                    self._connection.lost(_end_of(event))
-        self._leave()
-        self._guard.end()
-
-    def _leave(self) -> None:
-        """Take the connection out of everything. Idempotent, and nothing here waits."""
-        if self._leave_by is not None:
-            self._leave_by.cancel()
-        try:
-            if self._connection is not None:
-                self._endpoint.service.forget(self._connection)
-        finally:
-            self._place.leave()
-
-    async def _admit(self) -> Identity | None:
-        websocket = self._websocket
-        offered = websocket.scope["subprotocols"]
-        subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
-        try:
-            identity = await self._authenticate()
-        except Refused as refusal:
-            await self._endpoint.deny(websocket, refusal)
-            return None
-        except ConnectionEnded:
-            return None
-        except Rejected as rejection:
-            # A browser learns nothing from a refused handshake, but it can read a close code.
-            reason = rejection.close_as.reason
-            log.info("connection rejected", reason=reason, cause=rejection.cause)
-            self._endpoint.rejected.add(rejection.close_as.code)
-            await websocket.accept(subprotocol)
-            await websocket.close(*rejection.close_as)
-            return None
-        await websocket.accept(subprotocol)
-        # Credentials, for the greater part, which need not lie in memory as long as this lasts.
-        websocket.scope.update(headers=[], query_string=b"", subprotocols=[])
-        return identity
-
-    async def _authenticate(self) -> Identity:
-        service = self._endpoint.service
-        try:
-            call = service.authenticator.authenticate(self._websocket)
-            return await self._guard.run(call)
-        except (Refused, Rejected, ConnectionEnded):
-            raise
-        except (TimedOut, OSError) as failure:
-            log.warning("authenticator down", error=type(failure).__name__)
-            raise AuthenticatorDown from failure
-        except Exception as failure:
-            log.exception("authenticator failed")
-            raise AuthenticatorFailed from failure
+        identity = await self._endpoint.handshakes.complete(self._websocket, self._guard)
+        if identity is not None:
+            await self._live(identity)
 
     async def _live(self, identity: Identity) -> None:
-        endpoint, service = self._endpoint, self._endpoint.service
-        connection = Connection(identity, self._wire, service.flusher, service.settings)
-        self._guard.close()
-        self._connection, self._guard = connection, connection.guard
+        service, settings = self._service, self._service.settings
+        self._guard.set_timeout(settings.handler_timeout_s)
+        connection = Connection(identity, self._wire, service.delivery, settings, self._guard)
+        self._connection = connection
         # For every line logged in this connection's task, which ends with it.
         structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)
         log.info("connection opened", client=self._websocket.client and self._websocket.client.host)
-        endpoint.opened.add()
+        self._endpoint.opened.inc()
         opened_at = monotonic()
-        welcomed = False
         try:
-            if endpoint.router.begin is not None:
-                connection.state = await self._guard.run(endpoint.router.begin(service, connection))
-            await service.manager.add(connection)
-            connection.open(self._welcome(connection))
-            welcomed = True
-            for observer in endpoint.router.on_connect:
-                await self._tell(observer, connection)
+            await self._begin(connection)
             await self._receive(connection)
         except ConnectionEnded:
             pass
@@ -248,126 +132,120 @@ class Session:
             log.exception("connection failed")
             connection.close(INTERNAL_ERROR)
         finally:
-            # Still open only if this task was cancelled, at the end of the server's patience.
+            # Still open only if this task was cancelled, because the server stops.
             connection.close(SERVICE_RESTART)
             self._leave()
-            if welcomed:
-                await self._say_goodbye(connection)
-            end = connection.closed or SERVICE_RESTART
-            by, counted_code = end_labels(end)
-            endpoint.closed.add(by, counted_code)
-            log.info(
-                "connection closed",
-                by=by,
-                code=end.code,
-                reason=end.reason,
-                seconds=round(monotonic() - opened_at, 3),
-            )
+            if self._was_welcomed:
+                await self._observe_end(connection)
+            self._note_end(connection.closed or SERVICE_RESTART, monotonic() - opened_at)
+
+    async def _begin(self, connection: Connection) -> None:
+        router, service = self._endpoint.router, self._service
+        if router.begin is not None:
+            with self._guard:
+                connection.state = await router.begin(service, connection)
+        await service.manager.add(connection)
+        connection.open(welcome(connection, service.settings))
+        self._was_welcomed = True
+        for observer in router.on_connect:
+            await self._observe(observer, connection)
 
     async def _receive(self, connection: Connection) -> None:
-        service, dispatcher = self._endpoint.service, self._endpoint.dispatcher
-        wire, flusher = self._wire, service.flusher
+        service, dispatcher = self._service, self._endpoint.dispatcher
+        wire, delivery = self._wire, service.delivery
         unanswered: asyncio.Future[object] | None = None
         handled = 0
         while connection.closed is None:
             if await wire.arrival():
                 handled = 0
-            for event in wire.take():
-                handed_out = flusher.handed_out
-                text = event.get("text")
-                if text is not None:
+            for message in wire.take():
+                enqueued = delivery.enqueued
+                if isinstance(message, str):
                     if connection.closed is None:
-                        unanswered = await dispatcher.dispatch(service, connection, text)
-                elif event["type"] == "websocket.disconnect":
-                    connection.lost(_end_of(event))
+                        unanswered = await dispatcher.dispatch(service, connection, message)
+                elif message["type"] == "websocket.disconnect":
+                    connection.mark_closed(_end_of(message))
                 else:
                     connection.close(UNSUPPORTED_DATA)
                 handled += 1
-                gave_many = flusher.handed_out - handed_out > FEW
-                if handled % BURST == 0 or (gave_many and flusher.full):
+                sent_many = delivery.enqueued - enqueued > FEW
+                if handled % BURST == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)
 
     async def _give_way(self, unanswered: asyncio.Future[object] | None) -> None:
         if unanswered is not None:
-            with suppress(TimedOut):
-                await self._guard.run(_settled(unanswered))
-        await self._endpoint.service.flusher.catch_up()
+            with suppress(TimedOut), self._guard:
+                await asyncio.wait([unanswered])
+        await self._service.delivery.catch_up()
 
-    async def _tell(self, observer: Observer, connection: Connection) -> None:
+    async def _observe(self, observer: Observer, connection: Connection) -> None:
         try:
-            await self._guard.run(observer(self._endpoint.service, connection))
+            with self._guard:
+                await observer(self._service, connection)
         except (Rejected, ConnectionEnded):
             raise
         except Exception:
             log.exception("observer failed")
 
-    async def _say_goodbye(self, connection: Connection) -> None:
+    async def _observe_end(self, connection: Connection) -> None:
         for observer in self._endpoint.router.on_disconnect:
             try:
-                await self._tell(observer, connection)
+                await self._observe(observer, connection)
             except Rejected:
                 log.exception("observer failed")
 
-    def _welcome(self, connection: Connection) -> Welcome:
-        return Welcome(
-            connection=connection.id,
-            user=connection.user,
-            heartbeat=self._endpoint.heartbeat,
-            limits=self._endpoint.limits,
-            expires_at=connection.identity.expires_at,
+    def _leave_soon(self) -> None:
+        if self._is_admitted:
+            loop = asyncio.get_running_loop()
+            self._leave_timer = loop.call_later(LEAVE_GRACE_S, self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._connection is not None:
+            for message in self._wire.take():
+                if not isinstance(message, str) and message["type"] == "websocket.disconnect":
+                    self._connection.mark_closed(_end_of(message))
+        self._leave()
+        self._guard.end()
+
+    def _leave(self) -> None:
+        """Take the connection out of everything. Idempotent; never waits."""
+        if self._leave_timer is not None:
+            self._leave_timer.cancel()
+        try:
+            if self._connection is not None:
+                self._service.forget(self._connection)
+        finally:
+            if self._is_admitted:
+                self._is_admitted = False
+                self._service.admission.leave(self._network)
+
+    def close(self) -> None:
+        """Leave nothing behind. Idempotent."""
+        self._leave()
+        self._guard.close()
+
+    def _note_end(self, end: Close, open_s: float) -> None:
+        by, counted_code = _labels_of(end)
+        self._endpoint.closed.labels(by, counted_code).inc()
+        log.info(
+            "connection closed", by=by, code=end.code, reason=end.reason, seconds=round(open_s, 3)
         )
 
 
-def limits_of(settings: RealtimeSettings) -> dict[str, int]:
-    """Return the limits that ``welcome`` tells to clients."""
-    return {
-        "message_bytes": settings.max_message_bytes,
-        "messages_per_s": settings.max_messages_per_s,
-        "bytes_per_s": settings.max_bytes_per_s,
-        "burst_s": settings.max_burst_s,
-        # {% if cookiecutter.rooms %}
-        "rooms": settings.max_rooms_per_connection,
-        # {% endif %}
-    }
-
-
-# {% if cookiecutter.heartbeat %}
-def heartbeat_of(settings: RealtimeSettings) -> HeartbeatTerms | None:
-    """Return when the server pings, so that clients can detect a dead server."""
-    return HeartbeatTerms(
-        interval_s=settings.heartbeat_interval_s, timeout_s=settings.heartbeat_timeout_s
-    )
-
-
-# {% else %}
-def heartbeat_of(settings: RealtimeSettings) -> HeartbeatTerms | None:
-    """Return null: the server sends no pings of its own."""
-    return None
-
-
-# {% endif %}
 def _end_of(event: Event) -> ClientClose:
-    # Not the event's reason, which may be the client's text. The library's codes are of an enum.
+    # Not the event's reason, which may be the client's text. The library's codes are an enum's.
     code = int(event.get("code") or NO_STATUS)
     return ClientClose(code, event.get("cause", "closed by the client"))
 
 
-async def _settled(future: asyncio.Future[object]) -> None:
-    await asyncio.wait([future])
+def _labels_of(end: Close) -> tuple[str, object]:
+    # Clients can send nearly any code, also 1011, which would look like an internal error.
+    if not isinstance(end, ClientClose):
+        return "server", end.code
+    return "client", end.code if end.code in CLIENT_CODES else OTHER
 
 
-def end_labels(close: Close) -> tuple[str, object]:
-    """Return what a connection's end counts as: ``server`` or ``client``, and the code.
-
-    Clients can send nearly any code, 1011 among them, which would look like an internal error.
-    """
-    if not isinstance(close, ClientClose):
-        return "server", close.code
-    return "client", close.code if close.code in CLIENT_CODES else OTHER
-
-
-def known_ends() -> Iterator[tuple[str, object]]:
-    """Yield the labels of all ends that can be told before one happens."""
+def _known_ends() -> Iterator[tuple[str, object]]:
     for code in (*CLIENT_CODES, OTHER):
         yield "client", code
     constants = (value for value in vars(protocol).values() if isinstance(value, Close))

@@ -1,38 +1,7 @@
-"""What can go wrong. Each class is one failure and says what the client is told.
+"""Failures, and how clients learn of them.
 
-::
-
-    ServiceError
-    ├── Misconfigured           the process stops, and says why
-    ├── WrongThread             called from outside of the event loop
-    ├── ConnectionEnded         the team's code was cancelled with its connection
-    ├── TeamCodeFailed          the team's code raised what is no `Exception`
-    ├── Refused                 before the upgrade: an HTTP status
-    │   ├── OriginRefused       403
-    │   ├── TooManyFromAddress  429
-    │   ├── TooManyHandshakesFromAddress  429
-    │   ├── TooManyHandshakes   503
-    │   ├── HouseFull           503
-    │   ├── NotStarted          503
-    │   └── Stopping            503
-    ├── Rejected                after the upgrade: a close code
-    │   ├── Unauthorized        4500
-    │   ├── AuthenticatorDown   1013
-    │   ├── AuthenticatorFailed 1011
-    │   ├── TooManyConnections  1013
-    │   ├── Flood               4013
-    │   └── TooManyErrors       4509
-    └── CommandError            an `error` frame; the connection stays
-        ├── BadRequest          bad_request
-        ├── UnknownType         unknown_type
-        ├── RateLimited         rate_limited, worth a retry
-        ├── Forbidden           forbidden
-        ├── LimitExceeded       limit_exceeded
-        ├── Unavailable         unavailable, worth a retry
-        │   └── TimedOut        unavailable, worth a retry
-        └── InternalError       internal
-
-Messages are for the other side to read: they never repeat its input.
+`Refused` handshakes get an HTTP status, `Rejected` connections a close code, and failed commands an
+``error`` frame, see `CommandError`. Messages never repeat the client's input.
 """
 
 from typing import ClassVar, TypeVar
@@ -51,11 +20,11 @@ V = TypeVar("V")
 
 
 class ServiceError(Exception):
-    """Everything the service refuses on purpose."""
+    """Any failure that the service knows about."""
 
 
 def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
-    """Return the values that a class attribute has in all subclasses, a team's own among them."""
+    """Return the values that a class attribute has in all subclasses, your own included."""
     values = set()
     for subclass in base.__subclasses__():
         value = getattr(subclass, attribute, None)
@@ -66,11 +35,11 @@ def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
 
 
 class Misconfigured(ServiceError):
-    """The service cannot work as it is set up, and no waiting will help."""
+    """The settings do not work. The process stops, since waiting does not help."""
 
 
 class WrongThread(ServiceError, RuntimeError):
-    """The event loop's objects were used from another thread. Nothing has changed."""
+    """A method was called outside of the event loop's thread. It has changed nothing."""
 
 
 class ConnectionEnded(ServiceError):
@@ -78,78 +47,28 @@ class ConnectionEnded(ServiceError):
 
 
 class TeamCodeFailed(ServiceError):
-    """The team's code raised a `CancelledError` or `SystemExit` of its own; see the cause."""
+    """The team's code raised a `CancelledError` or `SystemExit` of its own, which is the cause."""
 
 
 class Refused(ServiceError):
-    """The handshake is answered with an HTTP status instead of an upgrade."""
+    """The handshake is answered by an HTTP status (RFC 6455 §10.2, RFC 6585 §4).
 
-    status: ClassVar[int]
-    reason: ClassVar[str]
-    """What the log says; the client has to make do with the status."""
-    retry_after_s: ClassVar[int | None] = None
+    ``reason`` is for the log. Clients may try again after ``retry_after_s``, if it is not null.
+    """
 
+    STATUSES = (403, 429, 503)
 
-class OriginRefused(Refused):
-    """A browser came from a site that is not on the allow-list (RFC 6455 §10.2)."""
-
-    status = 403
-    reason = "the origin is not allowed"
-
-
-class TooManyFromAddress(Refused):
-    """One address has as many connections as one may have (RFC 6585 §4)."""
-
-    status = 429
-    reason = "too many connections from this address"
-    retry_after_s = 5
-
-
-class TooManyHandshakesFromAddress(Refused):
-    """One address connects faster than one may (RFC 6585 §4)."""
-
-    status = 429
-    reason = "too many handshakes at a time from this address"
-    retry_after_s = 1
-
-
-class TooManyHandshakes(Refused):
-    """Newcomers come faster than the service lets them in."""
-
-    status = 503
-    reason = "too many handshakes at a time"
-    retry_after_s = 1
-
-
-class HouseFull(Refused):
-    """The service holds as many connections as it may."""
-
-    status = 503
-    reason = "the house is full"
-    retry_after_s = 5
-
-
-class NotStarted(Refused):
-    """The application's lifespan does not run: whatever it is mounted in must run it."""
-
-    status = 503
-    reason = "the lifespan of the application does not run; the application around it must run it"
-    retry_after_s = 5
-
-
-class Stopping(Refused):
-    """The service is about to stop."""
-
-    status = 503
-    reason = "the service stops"
-    retry_after_s = 5
+    def __init__(self, status: int, reason: str, retry_after_s: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class Rejected(ServiceError):
-    """The connection is accepted, told why, and closed: a browser sees no HTTP status.
+    """The connection is accepted and closed with a code, which browsers can read.
 
-    ``status`` is for HTTP routes, which can send one. A message is for the log, and must not repeat
-    anything of the credentials.
+    ``status`` is for HTTP routes. The message is for the log; it must not repeat credentials.
     """
 
     close_as: ClassVar[Close]
@@ -157,9 +76,9 @@ class Rejected(ServiceError):
 
     @property
     def cause(self) -> str:
-        """Why, for the log: the message, or the class of the exception behind this one.
+        """The message, or the class of the exception behind this one, for the log.
 
-        That one's own text is never shown, since it may repeat what the client has sent.
+        Not the text of that exception, since it may repeat what the client has sent.
         """
         return str(self) or type(self.__cause__ or self).__name__
 
@@ -172,44 +91,44 @@ class Unauthorized(Rejected):
 
 
 class AuthenticatorDown(Rejected):
-    """Whether the credentials are good cannot be told just now."""
+    """The credentials cannot be checked now."""
 
     close_as = TRY_AGAIN_LATER
 
 
 class AuthenticatorFailed(Rejected):
-    """The authenticator has raised an unexpected exception."""
+    """The authenticator raised an unexpected exception."""
 
     close_as = INTERNAL_ERROR
     status = 500
 
 
 class TooManyConnections(Rejected):
-    """The user has as many connections as one user may have."""
+    """The user is at the limit of connections per user."""
 
     close_as = TRY_AGAIN_LATER
 
 
 class Flood(Rejected):
-    """The client goes on too fast, although it was told."""
+    """The client keeps sending too fast, in spite of refusals."""
 
     close_as = FLOOD
 
 
 class TooManyErrors(Rejected):
-    """The client sends nothing but what is no valid command."""
+    """The client sends invalid commands only."""
 
     close_as = TOO_MANY_ERRORS
 
 
 class CommandError(ServiceError):
-    """One command failed; the connection goes on."""
+    """One command failed. The connection stays open."""
 
     code: ClassVar[str]
     retry: ClassVar[bool] = False
 
     def reply(self, command_id: str | None) -> ErrorReply:
-        """Return the frame that tells the client."""
+        """Return the frame for the client."""
         return ErrorReply(id=command_id, code=self.code, message=str(self), retry=self.retry)
 
 
@@ -226,39 +145,39 @@ class UnknownType(CommandError):
 
 
 class RateLimited(CommandError):
-    """The client sends faster than it may."""
+    """The client sends too fast."""
 
     code = "rate_limited"
     retry = True
 
 
 class Forbidden(CommandError):
-    """The user may not do that."""
+    """The user is not allowed to do this."""
 
     code = "forbidden"
 
 
 class LimitExceeded(CommandError):
-    """The connection already has as much as it may have."""
+    """The connection is at a limit."""
 
     code = "limit_exceeded"
 
 
 class Unavailable(CommandError):
-    """Something behind the service does not answer just now."""
+    """Something that the command needs does not work now."""
 
     code = "unavailable"
     retry = True
 
 
 class TimedOut(Unavailable):
-    """The command took longer than `HANDLER_TIMEOUT_S` and was cancelled."""
+    """The command took longer than ``HANDLER_TIMEOUT_S`` and was cancelled."""
 
     def __init__(self) -> None:
         super().__init__("the command took too long")
 
 
 class InternalError(CommandError):
-    """A handler failed; the log says why, the client does not learn it."""
+    """A handler failed. The log says why; the client is not told."""
 
     code = "internal"

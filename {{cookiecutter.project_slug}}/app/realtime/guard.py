@@ -1,87 +1,105 @@
-"""Calls into the team's code: handlers, observers, policies, the authenticator.
+"""Limits for the team's code: handlers, observers, policies, the authenticator.
 
-Such code may wait for ever, be cancelled by something else, or call `sys.exit`. Here it gets a
-deadline, ends with its connection, and fails with an `Exception` or not at all.
+Such code may wait for ever, be cancelled by something else, or call `sys.exit`.
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, cast
 
 from .errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
 
-T = TypeVar("T")
+ENDINGS = (asyncio.CancelledError, SystemExit)
 
-FAILURES = (Exception, asyncio.CancelledError, SystemExit)
+FAILURES = (Exception, *ENDINGS)
 """What the team's code may raise without ending the process."""
 
 
 class Guard:
-    """Runs the team's code for one connection, one call at a time.
+    """A context in which one connection's task runs the team's code, one call at a time.
 
-    Most calls return at once. So a call only notes its deadline, and one timer serves many calls:
-    it looks at the deadline of the call that runs when it is due.
+    The code is cancelled at its deadline, and when its connection ends. It leaves the context by
+    its result or an `Exception`:
+
+    - `TimedOut`: it did not return in time;
+    - `ConnectionEnded`: the connection ended meanwhile;
+    - `TeamCodeFailed`: it raised a `CancelledError` or `SystemExit` of its own.
+
+    Most calls return at once. So a call only notes its deadline, and one timer serves many calls.
     """
 
-    __slots__ = ("_deadline", "_interruption", "_loop", "_task", "_timeout_s", "_timer")
+    __slots__ = (
+        "_cancellations",
+        "_deadline",
+        "_interruption",
+        "_is_running",
+        "_loop",
+        "_task",
+        "_timeout_s",
+        "_timer",
+    )
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[Any] | None = None
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._cancellations = 0
         self._deadline = 0.0
+        self._is_running = False
         self._timer: asyncio.TimerHandle | None = None
         self._interruption: ServiceError | None = None
 
-    async def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """Return the result of a call.
-
-        Raises:
-            TimedOut: it did not return in time and was cancelled.
-            ConnectionEnded: the connection ended meanwhile, so the call was cancelled.
-            TeamCodeFailed: it raised something that is no `Exception`.
-            Exception: whatever else it raised.
-
-        """
-        task = self._task = asyncio.current_task(self._loop)
-        cancellations = task.cancelling() if task else 0
+    def __enter__(self) -> None:
+        """Note the deadline of a call that begins."""
+        self._is_running = True
+        self._cancellations = self._task.cancelling()
         self._deadline = self._loop.time() + self._timeout_s
         if self._timer is None:
-            self._timer = self._loop.call_at(self._deadline, self._look)
-        try:
-            return await call
-        except (asyncio.CancelledError, SystemExit) as failure:
-            interruption = self._interruption
-            if task and task.cancelling() > cancellations + (interruption is not None):
-                raise  # the server wants the task to end
+            self._timer = self._loop.call_at(self._deadline, self._check_deadline)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        failure: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Turn the end of a call into an `Exception`, unless the server cancels the task."""
+        self._is_running = False
+        interruption = self._interruption
+        if interruption is not None:
+            self._interruption = None
+            self._task.uncancel()
+        if isinstance(failure, ENDINGS):
+            if self._task.cancelling() > self._cancellations:
+                return  # the server has cancelled the task
             raise (interruption or TeamCodeFailed()) from failure
-        finally:
-            self._task = None
-            if self._interruption is not None:
-                self._interruption = None
-                if task:
-                    task.uncancel()
+
+    def set_timeout(self, timeout_s: float) -> None:
+        """Change the timeout of the next calls."""
+        if timeout_s < self._timeout_s:
+            self.close()  # the timer would be late
+        self._timeout_s = timeout_s
 
     def end(self) -> None:
-        """Cancel the call that waits just now, since its connection has ended."""
+        """Cancel the call that is running: its connection has ended."""
         self._interrupt(ConnectionEnded())
 
     def close(self) -> None:
-        """Stop the timer; there will be no more calls."""
+        """Stop the timer, which a next call would start again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check_deadline(self) -> None:
         self._timer = None
-        if self._task is None:
-            return  # a next call sets the timer again
+        if not self._is_running:
+            return  # the next call sets the timer again
         if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._look)
+            self._timer = self._loop.call_at(self._deadline, self._check_deadline)
         else:
             self._interrupt(TimedOut())
 
     def _interrupt(self, interruption: ServiceError) -> None:
-        if self._task is not None and self._interruption is None:
+        if self._is_running and self._interruption is None:
             self._interruption = interruption
             self._task.cancel()

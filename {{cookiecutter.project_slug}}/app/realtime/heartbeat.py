@@ -1,4 +1,4 @@
-"""The heartbeat: one sweep over all connections pings the quiet and closes the silent."""
+"""The heartbeat: pings connections that are quiet, and closes those that stay silent."""
 
 import asyncio
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from .connection import Connection
 from .manager import ConnectionManager
 from .protocol import NO_PONG, ServerFrame
 from .settings import RealtimeSettings
-from .wire.frame import text_frame
+from .wire.frame import encode
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,22 +19,22 @@ class PingFrame(ServerFrame):
 
 
 class Heartbeat:
-    """The sweeper. Any bytes from a client count as life, on a clock that cannot jump."""
+    """One loop over all connections. Any bytes from a client count, by the monotonic clock."""
 
     def __init__(self, settings: RealtimeSettings, manager: ConnectionManager) -> None:
         self._interval_s = settings.heartbeat_interval_s
         self._timeout_s = settings.heartbeat_timeout_s
         self._manager = manager
-        self._ping = text_frame(PingFrame().encode())
+        self._ping = encode(PingFrame())
         self._pinged_at: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Sweep until cancelled, often enough to be late by a fraction of the timeout only."""
+        """Check all connections, four times per interval or timeout, until cancelled."""
         while True:
             await asyncio.sleep(min(self._interval_s, self._timeout_s) / 4)
-            self.sweep(asyncio.get_running_loop().time())
+            self.check(asyncio.get_running_loop().time())
 
-    def sweep(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Ping each connection that was quiet for the interval; close it after the timeout."""
         pinged_at, self._pinged_at = self._pinged_at, {}
         for connection in self._manager:
@@ -48,5 +48,5 @@ class Heartbeat:
 
     def _ping_if_quiet(self, connection: Connection, now: float) -> None:
         if now - connection.heard_at >= self._interval_s:
-            connection.write(self._ping)
+            connection.send_encoded(self._ping)
             self._pinged_at[connection.id] = now

@@ -1,7 +1,7 @@
-"""Background jobs: coroutines that run beside the connections for as long as the service does.
+"""Background jobs: coroutines that run for as long as the service.
 
-A job that fails is started again, after a pause that doubles with each failure in a row. A job that
-the service cannot do without is marked essential: when it fails, the process stops with status 1.
+A job that fails is restarted after a pause, which doubles with each failure in a row. If an
+essential job fails, the process stops with status 1.
 """
 
 import asyncio
@@ -22,22 +22,22 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A function to run in the background. It may return when there is nothing left to do."""
+    """A function to run in the background. If it returns, it is not run again."""
 
     run: Callable[..., Coroutine[None, None, None]]
     essential: bool = False
 
     @property
     def name(self) -> str:
-        """What the log calls it."""
+        """The name in the log."""
         function = self.run.func if isinstance(self.run, partial) else self.run
         return getattr(function, "__qualname__", repr(function))
 
 
 async def keep_running(job: Job, stop_service: Callable[[], None]) -> None:
-    """Run a job, and again when it fails; call ``stop_service`` if an essential one does.
+    """Run a job, and restart it when it fails; call ``stop_service`` if it is essential.
 
-    A job that raises `Misconfigured` stops the service in any case: no waiting will mend that.
+    A job that raises `Misconfigured` stops the service in any case, since waiting does not help.
     """
     pause_s = FIRST_PAUSE_S
     while True:
@@ -62,8 +62,8 @@ async def keep_running(job: Job, stop_service: Callable[[], None]) -> None:
 
 async def _run(job: Job) -> BaseException | None:
     """Run a job once and return how it failed."""
-    # In a task of its own: one that cancels itself does not cancel this one. And before Python
-    # 3.11.3, timeouts misbehave in a task whose group has failed (python/cpython#102815).
+    # A task of its own, so that a job that cancels itself does not cancel this task. Also, before
+    # Python 3.11.3, timeouts fail in a task whose group has failed (python/cpython#102815).
     task = asyncio.create_task(_without_exit(job))
     try:
         await asyncio.wait([task])
@@ -82,7 +82,7 @@ async def _without_exit(job: Job) -> None:
 
 
 def _find_misconfigured(failure: BaseException) -> Misconfigured | None:
-    """Return the `Misconfigured` that is the failure, or that a task group has wrapped in one."""
+    """Return the failure if it is a `Misconfigured`, or the first one in an exception group."""
     if isinstance(failure, BaseExceptionGroup):
         found = (_find_misconfigured(each) for each in failure.exceptions)
         return next(filter(None, found), None)

@@ -1,4 +1,4 @@
-"""Who is connected to this node, and how to reach one connection, one user or everybody."""
+"""The connection manager: who is connected to this node, and sending to users and to everybody."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from .audience import Audience
 from .backplane import ALL, Backplane, Envelope, Subscription, user_channel
 from .connection import Connection
-from .delivery import Flusher
+from .delivery import Delivery
 from .errors import TooManyConnections, Unavailable
 from .protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from .settings import RealtimeSettings
@@ -18,94 +17,80 @@ from .settings import RealtimeSettings
 
 @dataclass(slots=True, kw_only=True)
 class UserEnvelope(Envelope):
-    """A message to a user's connections, or the end of them all."""
+    """A message to a user's connections; with ``disconnect``, the order to close them."""
 
     disconnect: bool = False
 
 
-class Everybody(Audience):
-    """All connections of this node."""
+class LocalUser:
+    """The connections that one user has to this node, by id, oldest first."""
 
-    __slots__ = ()
+    __slots__ = ("_delivery", "connections", "subscription")
 
-    def deliver(self, envelope: Envelope) -> None:
-        """Write a message to all."""
-        message = DirectMessage(envelope.sender, envelope.data, "all")
-        self.write(message, exclude=envelope.exclude)
+    def __init__(self, user: str, delivery: Delivery, backplane: Backplane) -> None:
+        self.connections: dict[str, Connection] = {}
+        self._delivery = delivery
+        self.subscription = backplane.subscribe(
+            Subscription(user_channel(user), self._deliver, UserEnvelope)
+        )
 
-
-class UserAudience(Audience):
-    """The connections that one user has to this node."""
-
-    __slots__ = ()
-
-    def deliver(self, envelope: UserEnvelope) -> None:
-        """Write a message to the user's connections, or close them."""
+    def _deliver(self, envelope: UserEnvelope) -> None:
         if envelope.disconnect:
-            for connection in self:
+            for connection in list(self.connections.values()):
                 connection.close(REVOKED)
         else:
             message = DirectMessage(envelope.sender, envelope.data, "user")
-            self.write(message, exclude=envelope.exclude)
-
-
-@dataclass(frozen=True, slots=True)
-class HostedUser:
-    """A user's audience, and the subscription that its messages come from."""
-
-    audience: UserAudience
-    subscription: Subscription
+            self._delivery.send_all(self.connections, message, envelope.exclude)
 
 
 class ConnectionManager:
     """The registry of this node's connections.
 
-    It belongs to the event loop's thread. From another thread, as that of a route declared with
-    plain ``def``, whatever sends or changes raises `WrongThread` and does nothing.
+    It belongs to the event loop's thread. In another thread, as in a route declared with plain
+    ``def``, methods that send or change something raise `WrongThread` and do nothing.
     """
 
-    def __init__(self, settings: RealtimeSettings, backplane: Backplane, flusher: Flusher) -> None:
+    def __init__(
+        self, settings: RealtimeSettings, backplane: Backplane, delivery: Delivery
+    ) -> None:
         self._settings = settings
         self._backplane = backplane
-        self._flusher = flusher
-        self._everybody = Everybody(flusher)
-        self._users: dict[str, HostedUser] = {}
+        self._delivery = delivery
+        self._connections: dict[str, Connection] = {}
+        self._users: dict[str, LocalUser] = {}
         self.draining = False
-        backplane.subscribe(Subscription(ALL, self._everybody.deliver))
+        backplane.subscribe(Subscription(ALL, self._deliver))
 
     def __len__(self) -> int:
         """Return the number of registered connections."""
-        return len(self._everybody)
+        return len(self._connections)
 
     def __iter__(self) -> Iterator[Connection]:
-        """Iterate over the connections of this moment; they may come and go meanwhile."""
-        return iter(self._everybody)
+        """Iterate over a copy: connections may come and go meanwhile."""
+        return iter(list(self._connections.values()))
 
     async def add(self, connection: Connection) -> None:
-        """Register a connection; on return nothing sent to its user or to all escapes it.
+        """Register a connection. From the return on, it misses no message to its user or to all.
 
         Raises:
-            TooManyConnections: the user has as many as allowed, and newcomers are refused.
+            TooManyConnections: the user is at the limit, and settings say to refuse the newest.
 
         """
-        self._flusher.check_thread()
+        self._delivery.check_thread()
         user = self._users.get(connection.user)
         if user is None:
-            user = self._users[connection.user] = self._host(connection.user)
-        self._make_way(user)
-        user.audience.add(connection)
-        self._everybody.add(connection)
-        with suppress(Unavailable):  # who connects in an outage waits for its end with the others
+            user = LocalUser(connection.user, self._delivery, self._backplane)
+            self._users[connection.user] = user
+        else:
+            self._replace_oldest(user)
+        user.connections[connection.id] = connection
+        self._connections[connection.id] = connection
+        with suppress(Unavailable):  # during an outage, the connection waits for its end
             await self._backplane.confirm(user.subscription)
 
-    def _host(self, user: str) -> HostedUser:
-        audience = UserAudience(self._flusher)
-        subscription = Subscription(user_channel(user), audience.deliver, UserEnvelope)
-        return HostedUser(audience, self._backplane.subscribe(subscription))
-
-    def _make_way(self, user: HostedUser) -> None:
-        # Those that are closing already are not in the way.
-        present = [connection for connection in user.audience if connection.closed is None]
+    def _replace_oldest(self, user: LocalUser) -> None:
+        # Connections that are closing do not count.
+        present = [each for each in user.connections.values() if each.closed is None]
         excess = len(present) + 1 - self._settings.max_connections_per_user
         if excess > 0 and self._settings.user_limit_policy == "refuse_newest":
             raise TooManyConnections
@@ -113,23 +98,24 @@ class ConnectionManager:
             oldest.close(REPLACED)
 
     def remove(self, connection: Connection) -> None:
-        """Forget exactly this connection. Idempotent."""
-        self._flusher.check_thread()
-        if not self._everybody.remove(connection):
+        """Remove a connection. Idempotent."""
+        self._delivery.check_thread()
+        if self._connections.pop(connection.id, None) is None:
             return
         user = self._users[connection.user]
-        user.audience.remove(connection)
-        if not user.audience:
+        del user.connections[connection.id]
+        if not user.connections:
             del self._users[connection.user]
             self._backplane.unsubscribe(user.subscription)
 
     def send_to_all(self, frame: ServerFrame) -> None:
         """Send a frame of the server's own to every connection of this node."""
-        self._everybody.write(frame)
+        self._delivery.check_thread()
+        self._delivery.send_all(self._connections, frame)
 
     def send_to_connection(self, connection_id: str, data: JsonValue) -> bool:
-        """Send server data to one connection of this node; return whether it is here."""
-        connection = self._everybody.get(connection_id)
+        """Send server data to one connection of this node; return whether it exists."""
+        connection = self._connections.get(connection_id)
         if connection is None:
             return False
         connection.send(DirectMessage(sender=None, data=data, to="user"))
@@ -142,16 +128,17 @@ class ConnectionManager:
 
         The future fails with `Unavailable` if the message cannot be passed on.
         """
-        self._flusher.check_thread()
+        self._delivery.check_thread()
         envelope = UserEnvelope(sender, data, exclude)
         return self._backplane.publish(user_channel(user), envelope)
 
     def disconnect(self, user: str) -> asyncio.Future[None]:
-        """Close every connection of a user, on every node; keeping them out is for others to do.
+        """Close every connection of a user, on every node.
 
-        The future fails with `Unavailable` if the other nodes cannot be told.
+        This does not ban the user: stop issuing credentials too. The future fails with
+        `Unavailable` if the other nodes cannot be told.
         """
-        self._flusher.check_thread()
+        self._delivery.check_thread()
         envelope = UserEnvelope(sender=None, data=None, disconnect=True)
         return self._backplane.publish(user_channel(user), envelope)
 
@@ -162,6 +149,9 @@ class ConnectionManager:
 
         The future fails with `Unavailable` if the message cannot be passed on.
         """
-        self._flusher.check_thread()
-        envelope = Envelope(sender, data, exclude)
-        return self._backplane.publish(ALL, envelope)
+        self._delivery.check_thread()
+        return self._backplane.publish(ALL, Envelope(sender, data, exclude))
+
+    def _deliver(self, envelope: Envelope) -> None:
+        message = DirectMessage(envelope.sender, envelope.data, "all")
+        self._delivery.send_all(self._connections, message, envelope.exclude)

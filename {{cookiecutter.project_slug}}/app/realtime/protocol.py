@@ -1,15 +1,13 @@
-"""The wire protocol: every frame both sides send, and why connections close.
+"""The wire protocol: the frames of both sides, and the close codes.
 
-A frame is one JSON object with a ``type``. A client may add an ``id`` to any command and then gets
-exactly one ``ok`` or ``error`` with that ``id``; without an ``id`` it hears of errors only.
-
-Pure: nothing here knows asyncio or FastAPI.
+A frame is one JSON object with a ``type``. A command with an ``id`` gets exactly one ``ok`` or
+``error`` with that ``id``; a command without one is only answered if it fails.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -18,20 +16,19 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
-    TypeAdapter,
 )
 from pydantic_core import PydanticCustomError
 
 PROTOCOL_VERSION = 1
 
 SUBPROTOCOL = "ws.v1"
-"""The one value of ``Sec-WebSocket-Protocol`` that the server ever echoes (RFC 6455 §4.2.2)."""
+"""The only ``Sec-WebSocket-Protocol`` that the server echoes (RFC 6455 §4.2.2)."""
 
 
 class Close(NamedTuple):
     """Why a connection ends: a close code and a reason of at most 123 bytes (RFC 6455 §5.5.1).
 
-    Codes 4000-4499 invite the client to reconnect, 4500-4999 tell it not to.
+    After codes 4000-4499 a client should reconnect, after 4500-4999 it should not.
     """
 
     code: int
@@ -39,21 +36,20 @@ class Close(NamedTuple):
 
 
 class ClientClose(Close):
-    """A close that was the client's: its own close frame, its breach of the protocol, its loss."""
+    """A close by the client: its close frame, a protocol error of it, or a lost connection."""
 
     __slots__ = ()
 
 
 NO_STATUS = 1005
-"""Stands for a close frame without a code; it is never sent (RFC 6455 §7.4.1)."""
+"""A close frame without a code; never sent (RFC 6455 §7.4.1)."""
 ABNORMAL_CLOSURE = 1006
-"""Stands for an end without a close frame; it is never sent (RFC 6455 §7.4.1)."""
+"""An end without a close frame; never sent (RFC 6455 §7.4.1)."""
 
-CLIENT_CODES = (1000, 1001, 1002, NO_STATUS, 1006, 1007, 1009)
-"""Codes of a `ClientClose` that mean something here (RFC 6455 §7.4.1).
+CLIENT_CODES = (1000, 1001, 1002, NO_STATUS, ABNORMAL_CLOSURE, 1007, 1009)
+"""Codes of a `ClientClose` that are counted separately (RFC 6455 §7.4.1).
 
-1000 and 1001 are a client's own; 1002, 1007 and 1009 the answer to its breach of the protocol; 1006
-is a connection that was lost.
+The client sends 1000 and 1001; 1002, 1007 and 1009 answer its protocol errors.
 """
 
 UNSUPPORTED_DATA = Close(1003, "binary frames are not supported")
@@ -73,10 +69,10 @@ TOO_MANY_ERRORS = Close(4509, "too_many_errors")
 
 
 def _refuse_non_finite(value: JsonValue) -> JsonValue:
-    # JSON has no NaN and no Infinity (RFC 8259 §6), yet the parser takes both, and 1e400.
+    # JSON has no NaN and no Infinity (RFC 8259 §6), but the parser accepts both, and 1e400.
     if isinstance(value, dict):
         for item in value.values():
-            if not isinstance(item, str):  # as most are
+            if not isinstance(item, str):  # saves a call for most values
                 _refuse_non_finite(item)
     elif isinstance(value, list):
         for item in value:
@@ -87,7 +83,7 @@ def _refuse_non_finite(value: JsonValue) -> JsonValue:
 
 
 Data = Annotated[JsonValue, AfterValidator(_refuse_non_finite)]
-"""Any JSON value that a client or the team's backend wants to have delivered."""
+"""Any JSON value within the size limit."""
 
 UserName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 CommandId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -96,7 +92,7 @@ STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class Command(BaseModel):
-    """What a client sends. Subclasses add a ``type`` and their fields."""
+    """A client's frame. Subclasses add a ``type`` and their fields."""
 
     model_config = STRICT
 
@@ -125,7 +121,7 @@ class Send(Command):
 
 
 class Broadcast(Command):
-    """Send ``data`` to every connection; to this one only with ``echo``."""
+    """Send ``data`` to every connection, including this one if ``echo`` is set."""
 
     type: Literal["broadcast"]
     data: Data
@@ -133,54 +129,41 @@ class Broadcast(Command):
 
 
 class CommandHead(BaseModel):
-    """What can be saved of a frame that is no valid command: the ``id`` to answer to."""
+    """The ``id`` of a frame that is otherwise not a valid command."""
 
     id: CommandId | None = None
 
 
-class _Encoders(dict[type[Any], Callable[[Any], bytes]]):
-    """What makes JSON of each kind of frame, made when it is first needed."""
-
-    def __missing__(self, kind: type[Any]) -> Callable[[Any], bytes]:
-        encoder = self[kind] = TypeAdapter(kind).serializer.to_json
-        return encoder
-
-
-_encoders = _Encoders()
-
-
 @dataclass(slots=True, kw_only=True)
 class ServerFrame:
-    """What the server sends: plain data, since only what strangers send needs to be validated."""
+    """A frame of the server. A dataclass, since only the frames of clients need validation."""
 
     __pydantic_config__ = ConfigDict(serialize_by_alias=True)
 
     type: str
 
-    def encode(self) -> bytes:
-        """Return the frame's JSON as UTF-8."""
-        return _encoders[type(self)](self)
-
 
 @dataclass(slots=True, kw_only=True)
 class Reply(ServerFrame):
-    """The answer to one command."""
+    """The answer to one command. Most kinds are sent only if the command has an ``id``."""
 
     only_with_id: ClassVar[bool] = True
 
     id: str | None = None
+    followed_by: Annotated[Sequence[ServerFrame], Field(exclude=True)] = ()
+    """Frames to send right after the reply, before any other frame."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Ok(Reply):
-    """The command was accepted. Subclasses add what it yielded."""
+    """The command was accepted. Subclasses add its results."""
 
     type: Literal["ok"] = "ok"
 
 
 @dataclass(slots=True, kw_only=True)
 class PongReply(Reply):
-    """The answer to ``ping``, which comes whether or not the client gave an ``id``."""
+    """The answer to ``ping``, with or without an ``id``."""
 
     only_with_id: ClassVar[bool] = False
 
@@ -190,7 +173,7 @@ class PongReply(Reply):
 
 @dataclass(slots=True, kw_only=True)
 class ErrorReply(Reply):
-    """The command was refused; ``retry`` says whether the same command may succeed later."""
+    """The command failed. ``retry`` says whether the same command may succeed later."""
 
     only_with_id: ClassVar[bool] = False
 
@@ -202,7 +185,7 @@ class ErrorReply(Reply):
 
 @dataclass(slots=True, kw_only=True)
 class HeartbeatTerms:
-    """How often the server pings, and how long it then waits for any frame."""
+    """The server pings after ``interval_s`` of silence and waits ``timeout_s`` for any frame."""
 
     interval_s: float
     timeout_s: float

@@ -9,7 +9,7 @@ from typing_extensions import TypeVar
 from .auth.identity import Authenticator
 from .backplane import Backplane
 from .connection import Connection
-from .delivery import Flusher
+from .delivery import Delivery
 from .idempotency import Claims
 from .limits.admission import Admission
 from .limits.origin import Origins
@@ -37,7 +37,7 @@ class Service(Generic[SettingsT, ResourcesT]):
     origins: Origins
     authenticator: Authenticator
     backplane: Backplane
-    flusher: Flusher
+    delivery: Delivery
     manager: ConnectionManager
     claims: Claims
     metrics: Metrics

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 from app.realtime.auth.identity import Identity
 from app.realtime.connection import Connection
-from app.realtime.delivery import Flusher
+from app.realtime.delivery import Delivery
+from app.realtime.guard import Guard
 from app.realtime.protocol import Close, Ok
-from app.realtime.wire.asgi import Event
+from app.realtime.wire.asgi import Message
 
 from .live import make_settings
 
@@ -31,7 +32,7 @@ class RecordingWire:
         """Wait for nothing."""
         return True
 
-    def take(self) -> Sequence[Event]:
+    def take(self) -> Sequence[Message]:
         """Return nothing that matters here."""
         return ()
 
@@ -53,16 +54,17 @@ class RecordingWire:
 
 def open_connection(
     wire: RecordingWire | None = None,
-    flusher: Flusher | None = None,
+    delivery: Delivery | None = None,
     *,
     user: str = "alice",
     **overrides: object,
 ) -> Connection:
     """Return a connection on a wire to which nothing has been written yet."""
     wire = wire or RecordingWire()
-    flusher = flusher or Flusher()
+    delivery = delivery or Delivery()
     settings = make_settings(**overrides) if overrides else SETTINGS
-    connection = Connection(Identity(user), wire, flusher, settings)
+    guard = Guard(settings.handler_timeout_s)
+    connection: Connection = Connection(Identity(user), wire, delivery, settings, guard)
     connection.open(Ok())
     connection.flush()
     wire.writes.clear()

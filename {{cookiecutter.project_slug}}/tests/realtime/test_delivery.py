@@ -1,45 +1,55 @@
 """When connections are flushed: together, in slices, and each source in its turn."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime.delivery import FULL, SLICE, Flusher
+from app.realtime import delivery as module
+from app.realtime.delivery import SLICE, Delivery, Recipient
+from app.realtime.protocol import Ok
 
 from .client import DEADLINE_S
 
 
-class Note:
+class Note(Recipient):
     """Notes in a list that it was flushed."""
 
     def __init__(self, name: str, flushed: list[str]) -> None:
+        super().__init__()
         self._name = name
         self._flushed = flushed
 
     def flush(self) -> None:
         """Note it."""
+        self.outbox.clear()
         self._flushed.append(self._name)
 
 
-async def catch_up(flusher: Flusher) -> None:
+def enqueue_all(delivery: Delivery, recipients: Sequence[Recipient]) -> None:
+    """Send a frame to a group."""
+    delivery.send_all({str(number): each for number, each in enumerate(recipients)}, Ok())
+
+
+async def catch_up(delivery: Delivery) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        await flusher.catch_up()
+        await delivery.catch_up()
 
 
 async def test_what_came_in_the_next_turn_is_flushed_together_with_what_was_there() -> None:
-    flusher, flushed = Flusher(), list[str]()
-    flusher.waiting(None).append(Note("first", flushed))
+    delivery, flushed = Delivery(), list[str]()
+    delivery.enqueue(Note("first", flushed), [b""])
     await asyncio.sleep(0)
     assert flushed == []
-    flusher.waiting(None).append(Note("second", flushed))
+    delivery.enqueue(Note("second", flushed), [b""])
     await asyncio.sleep(0)
     assert flushed == ["first", "second"]
 
 
 async def test_a_large_flush_lets_the_loop_turn_between_its_slices() -> None:
-    flusher, flushed = Flusher(), list[str]()
-    flusher.waiting("large").extend(Note("large", flushed) for _ in range(10 * SLICE))
+    delivery, flushed = Delivery(), list[str]()
+    enqueue_all(delivery, [Note("large", flushed) for _ in range(10 * SLICE)])
     between = [0]
     while len(flushed) < 10 * SLICE:
         await asyncio.sleep(0)
@@ -49,71 +59,76 @@ async def test_a_large_flush_lets_the_loop_turn_between_its_slices() -> None:
 
 
 async def test_few_do_not_wait_for_many() -> None:
-    flusher, flushed = Flusher(), list[str]()
-    flusher.waiting("large").extend(Note("large", flushed) for _ in range(10 * SLICE))
+    delivery, flushed = Delivery(), list[str]()
+    enqueue_all(delivery, [Note("large", flushed) for _ in range(10 * SLICE)])
     while not flushed:
         await asyncio.sleep(0)
-    flusher.waiting("small").append(Note("small", flushed))
-    await catch_up(flusher)
+    enqueue_all(delivery, [Note("small", flushed)])
+    await catch_up(delivery)
     assert flushed.index("small") <= 2 * SLICE
     assert flushed.count("large") == 10 * SLICE
 
 
 async def test_catching_up_takes_until_all_is_flushed() -> None:
-    flusher, flushed = Flusher(), list[str]()
-    await catch_up(flusher)
-    flusher.waiting("large").extend(Note("large", flushed) for _ in range(3 * SLICE))
-    await catch_up(flusher)
+    delivery, flushed = Delivery(), list[str]()
+    await catch_up(delivery)
+    enqueue_all(delivery, [Note("large", flushed) for _ in range(3 * SLICE)])
+    await catch_up(delivery)
     assert len(flushed) == 3 * SLICE
-    flusher.waiting(None).append(Note("late", flushed))
-    await catch_up(flusher)
+    delivery.enqueue(Note("late", flushed), [b""])
+    await catch_up(delivery)
     assert flushed[-1] == "late"
 
 
 async def test_one_that_fails_does_not_stop_the_others() -> None:
-    class Failing:
+    class Failing(Recipient):
         def flush(self) -> None:
             raise OSError
 
-    flusher, flushed = Flusher(), list[str]()
+    delivery, flushed = Delivery(), list[str]()
     with capture_logs() as lines:
-        flusher.waiting(None).extend([Failing(), Note("next", flushed)])
-        await catch_up(flusher)
+        enqueue_all(delivery, [Failing(), Note("next", flushed)])
+        await catch_up(delivery)
     assert flushed == ["next"]
     assert [line["event"] for line in lines] == ["flush failed"]
 
 
 async def test_catching_up_does_not_wait_for_what_others_add_meanwhile() -> None:
-    flusher, flushed = Flusher(), list[str]()
+    delivery, flushed = Delivery(), list[str]()
     flooding = True
 
-    class Flood:
+    class Flood(Recipient):
         def flush(self) -> None:
+            self.outbox.clear()
             if flooding:
-                flusher.waiting("flood").append(self)
+                delivery.enqueue(self, [b""])
 
-    flusher.waiting("flood").append(Flood())
-    flusher.waiting("mine").append(Note("mine", flushed))
-    await catch_up(flusher)
-    assert flushed == ["mine"]
+    delivery.enqueue(Flood(), [b""])
+    enqueue_all(delivery, [Note("mine", flushed), Note("mine", flushed)])
+    await catch_up(delivery)
+    assert flushed == ["mine", "mine"]
     flooding = False
-    await catch_up(flusher)
+    await catch_up(delivery)
 
 
 @pytest.mark.parametrize("count", [1, SLICE - 1, SLICE, SLICE + 1])
 async def test_all_are_flushed_once(count: int) -> None:
-    flusher, flushed = Flusher(), list[str]()
-    flusher.waiting(None).extend(Note(str(number), flushed) for number in range(count))
-    await catch_up(flusher)
+    delivery, flushed = Delivery(), list[str]()
+    for number in range(count):
+        note = Note(str(number), flushed)
+        delivery.enqueue(note, [b"first"])
+        delivery.enqueue(note, [b"second"])
+    await catch_up(delivery)
     assert flushed == [str(number) for number in range(count)]
 
 
-async def test_it_is_full_until_the_next_flush() -> None:
-    flusher = Flusher()
-    flusher.waiting("many", FULL - 1)
-    assert not flusher.full
-    flusher.waiting("one more")
-    assert flusher.full
-    await catch_up(flusher)
-    assert not flusher.full
-    assert flusher.handed_out == FULL
+async def test_it_is_full_until_the_next_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FULL", 3)
+    delivery, flushed = Delivery(), list[str]()
+    enqueue_all(delivery, [Note("first", flushed), Note("second", flushed)])
+    assert not delivery.is_full
+    delivery.enqueue(Note("third", flushed), [b""])
+    assert delivery.is_full
+    await catch_up(delivery)
+    assert not delivery.is_full
+    assert delivery.enqueued == 3

@@ -9,11 +9,10 @@ import pytest
 from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
-from app.realtime import delivery as flusher
-from app.realtime import endpoint
+from app.realtime import delivery, endpoint, welcome
 from app.realtime.commands.router import CommandRouter
 from app.realtime.connection import Connection
-from app.realtime.delivery import BURST, Flusher
+from app.realtime.delivery import BURST, Delivery
 from app.realtime.errors import TooManyConnections
 from app.realtime.manager import ConnectionManager
 from app.realtime.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER
@@ -35,7 +34,7 @@ async def test_welcome_comes_first_and_tells_the_terms(live: Live) -> None:
     assert client.welcome["protocol"] == 1
     assert client.welcome["connection"]
     assert client.welcome["limits"]["message_bytes"] == live.settings.max_message_bytes
-    terms = endpoint.heartbeat_of(live.settings)
+    terms = welcome.heartbeat_of(live.settings)
     assert client.welcome["heartbeat"] == (terms and asdict(terms))
 
 
@@ -92,7 +91,7 @@ async def test_other_origins_get_403_before_the_upgrade(live: Live, origin: str)
 
 
 @pytest.mark.hostile(52)
-async def test_a_full_house_gets_503_before_the_upgrade() -> None:
+async def test_a_service_at_capacity_answers_503_before_the_upgrade() -> None:
     async with run_service(make_settings(max_connections=2)) as live:
         await live.connect("alice")
         last = await live.connect("bob")
@@ -201,14 +200,14 @@ async def test_a_burst_of_one_client_leaves_turns_to_others(
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Return a list that grows when somebody has to wait for all that others were handed."""
     waits: list[None] = []
-    catch_up = Flusher.catch_up
+    catch_up = Delivery.catch_up
 
-    async def note(waiting: Flusher) -> None:
+    async def note(waiting: Delivery) -> None:
         waits.append(None)
         await catch_up(waiting)
 
-    monkeypatch.setattr(Flusher, "catch_up", note)
-    monkeypatch.setattr(flusher, "FULL", 0)
+    monkeypatch.setattr(Delivery, "catch_up", note)
+    monkeypatch.setattr(delivery, "FULL", 0)
     return waits
 
 

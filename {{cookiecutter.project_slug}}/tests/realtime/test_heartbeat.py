@@ -6,7 +6,7 @@ import pytest
 
 from app.realtime.backplane import LocalBackplane
 from app.realtime.commands.router import CommandRouter
-from app.realtime.delivery import Flusher
+from app.realtime.delivery import Delivery
 from app.realtime.heartbeat import Heartbeat
 from app.realtime.manager import ConnectionManager
 from app.realtime.protocol import NO_PONG, Broadcast
@@ -49,7 +49,7 @@ async def test_any_frame_is_an_answer_even_one_the_app_never_sees() -> None:
 
 async def test_only_the_quiet_are_pinged_and_only_the_silent_closed() -> None:
     settings = make_settings(heartbeat_interval_s=25, heartbeat_timeout_s=10)
-    manager = ConnectionManager(settings, LocalBackplane(), Flusher())
+    manager = ConnectionManager(settings, LocalBackplane(), Delivery())
     heartbeat = Heartbeat(settings, manager)
     wire = RecordingWire()
     connection = open_connection(wire)
@@ -57,7 +57,7 @@ async def test_only_the_quiet_are_pinged_and_only_the_silent_closed() -> None:
 
     def sweep(now: float) -> int:
         """Sweep at this time; return the number of pings."""
-        heartbeat.sweep(now)
+        heartbeat.check(now)
         connection.flush()
         return len(wire.writes)
 

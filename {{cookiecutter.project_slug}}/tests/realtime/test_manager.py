@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.realtime.backplane import LocalBackplane, Subscription
-from app.realtime.delivery import Flusher
+from app.realtime.delivery import Delivery
 from app.realtime.errors import TooManyConnections
 from app.realtime.manager import ConnectionManager
 from app.realtime.protocol import REPLACED, TRY_AGAIN_LATER
@@ -87,7 +87,7 @@ async def test_one_sender_stays_in_order(live: Live) -> None:
 
 
 def make_manager(**settings: object) -> ConnectionManager:
-    return ConnectionManager(make_settings(**settings), LocalBackplane(), Flusher())
+    return ConnectionManager(make_settings(**settings), LocalBackplane(), Delivery())
 
 
 @pytest.mark.hostile(53)
@@ -119,7 +119,7 @@ async def test_a_connection_is_added_once_its_users_messages_cannot_be_missed() 
             await confirmed.wait()
 
     adding = asyncio.create_task(
-        ConnectionManager(make_settings(), SlowBackplane(), Flusher()).add(open_connection())
+        ConnectionManager(make_settings(), SlowBackplane(), Delivery()).add(open_connection())
     )
     await asyncio.sleep(0.01)
     assert not adding.done()

@@ -1,5 +1,6 @@
 """What Prometheus gets to read, and who may read it."""
 
+import secrets
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,7 +8,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from app.realtime.errors import CommandError
-from app.realtime.metrics import MAX_SERIES, Metrics
 from app.realtime.protocol import INTERNAL_ERROR
 
 from .live import Live, make_settings, run_service, wait_until
@@ -147,14 +147,15 @@ async def test_what_the_server_closes_counts_as_such(live: Live) -> None:
     }
 
 
-def test_the_series_of_a_count_are_bounded() -> None:
-    metrics = Metrics()
-    count = metrics.count_by(("kind", "size"), "things", "Things.", known=[("known", 1)])
-    for number in range(2 * MAX_SERIES):
-        count.add("made up", number)
-    count.add("known", 1)
-    (family,) = (family for family in metrics.collect() if family.name == "ws_things")
-    values = {tuple(sample.labels.values()): sample.value for sample in family.samples}
-    assert len(values) == MAX_SERIES + 1
-    assert values["known", "1"] == 1
-    assert values["other", "other"] == MAX_SERIES + 1
+async def test_codes_that_are_made_up_while_the_service_runs_count_as_one(live: Live) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise type("MadeUp", (CommandError,), {"code": secrets.token_hex(4)})
+
+    before = live.counts()
+    client = await live.connect()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live.service.manager, "broadcast", refuse)
+        for _ in range(3):
+            assert (await client.ask(type="broadcast", data=1))["type"] == "error"
+    errors = {name for name in live.counts() - before if "errors" in name}
+    assert errors == {"ws_command_errors_total other"}

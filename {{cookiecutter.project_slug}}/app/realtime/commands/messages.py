@@ -1,5 +1,6 @@
 """The commands of every service: ping, pong, and messages to a user or to everybody."""
 
+from asyncio import Future
 from typing import Any
 
 from ..connection import Connection
@@ -7,7 +8,7 @@ from ..errors import Forbidden
 from ..policy import Policy
 from ..protocol import Broadcast, Ping, Pong, PongReply, Send
 from ..service import Service
-from .router import CommandRouter, Later
+from .router import CommandRouter
 
 
 def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
@@ -16,32 +17,32 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
 
     @router.command(Ping)
     async def ping(service: Service, connection: Connection, command: Ping) -> PongReply:
-        """Answer, to show that the service is there."""
+        """Answer with a pong."""
         return PongReply()
 
     @router.command(Pong)
     async def pong(service: Service, connection: Connection, command: Pong) -> None:
-        """Do nothing: any frame proves that the client is alive."""
+        """Do nothing: any frame shows that the client is alive."""
 
     @router.command(Send)
-    async def send(service: Service, connection: Connection, command: Send) -> Later:
+    async def send(service: Service, connection: Connection, command: Send) -> Future[None]:
         """Send to every connection of one user."""
         answer = policy.can_send(service, connection, command.to)
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not send to this user"
             raise Forbidden(msg)
-        return Later(service.manager.send_to_user(command.to, command.data, sender=connection.user))
+        return service.manager.send_to_user(command.to, command.data, sender=connection.user)
 
     @router.command(Broadcast)
-    async def broadcast(service: Service, connection: Connection, command: Broadcast) -> Later:
+    async def broadcast(
+        service: Service, connection: Connection, command: Broadcast
+    ) -> Future[None]:
         """Send to everybody; to the sender's own connection only on request."""
         answer = policy.can_broadcast(service, connection)
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not send to everybody"
             raise Forbidden(msg)
         exclude = None if command.echo else connection.id
-        return Later(
-            service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)
-        )
+        return service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)
 
     return router

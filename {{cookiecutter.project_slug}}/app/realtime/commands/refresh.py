@@ -40,7 +40,7 @@ def refresh_commands(authenticator: JwtAuthenticator) -> CommandRouter:
         try:
             identity = await authenticator.verify(command.token)
         except Unauthorized as failure:
-            if connection.conduct.is_first_refusal(f"refresh: {failure.cause}"):
+            if connection.limits.is_first_refusal(f"refresh: {failure.cause}"):
                 log.info("token refused", cause=failure.cause)
             msg = "the token is not valid"
             raise Forbidden(msg) from failure

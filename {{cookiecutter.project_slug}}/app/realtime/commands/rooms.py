@@ -1,5 +1,6 @@
 """What clients can ask of rooms."""
 
+from asyncio import CancelledError, Future
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -8,11 +9,11 @@ from pydantic import BaseModel, Field, StringConstraints
 from ..connection import Connection
 from ..errors import Forbidden
 from ..policy import Policy
-from ..protocol import STRICT, Command, Data, Ok
+from ..protocol import STRICT, Command, Data, Ok, Reply
 from ..rooms.history import Position
 from ..rooms.rooms import RoomName, room_frame
 from ..service import Service
-from .router import CommandRouter, Followed, Later
+from .router import CommandRouter
 
 
 class Since(BaseModel):
@@ -100,12 +101,31 @@ class PresenceOk(Ok):
     total: int
 
 
+def reply_when_published(published: Future[int]) -> Reply | Future[Reply]:
+    """Return the reply to a publication, at once or later. It takes no task."""
+    if published.done():
+        return PublishOk(offset=published.result())
+    reply: Future[Reply] = published.get_loop().create_future()
+
+    def finish(published: Future[int]) -> None:
+        failure = CancelledError() if published.cancelled() else published.exception()
+        if reply.done():
+            return
+        if failure is not None:
+            reply.set_exception(failure)
+        else:
+            reply.set_result(PublishOk(offset=published.result()))
+
+    published.add_done_callback(finish)
+    return reply
+
+
 def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
     """Return the commands of rooms, which ask this policy."""
     router = CommandRouter()
 
     @router.command(Join)
-    async def join(service: Service, connection: Connection, command: Join) -> Followed:
+    async def join(service: Service, connection: Connection, command: Join) -> JoinOk:
         """Enter the room, if the team's policy lets the user in; missed messages follow."""
         answer = policy.can_join(service, connection, command.room)
         if not (answer if isinstance(answer, bool) else await answer):
@@ -113,14 +133,14 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
             raise Forbidden(msg)
         since = None if command.since is None else command.since.position
         past = await service.rooms.join(connection, command.room, since)
-        reply = JoinOk(
+        return JoinOk(
             room=command.room,
             epoch=past.position.epoch,
             offset=past.position.offset,
             recovered=past.recovered,
             replayed=len(past.messages),
+            followed_by=[room_frame(command.room, missed) for missed in past.messages],
         )
-        return Followed(reply, [room_frame(command.room, missed) for missed in past.messages])
 
     @router.command(Leave)
     async def leave(service: Service, connection: Connection, command: Leave) -> None:
@@ -128,7 +148,9 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
         service.rooms.leave(connection, command.room)
 
     @router.command(Publish)
-    async def publish(service: Service, connection: Connection, command: Publish) -> Later:
+    async def publish(
+        service: Service, connection: Connection, command: Publish
+    ) -> Reply | Future[Reply]:
         """Send to the room's members, of which the sender must be one, if policy allows it."""
         service.rooms.check_joined(connection, command.room)
         answer = policy.can_publish(service, connection, command.room)
@@ -136,10 +158,10 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
             msg = "you may not publish to this room"
             raise Forbidden(msg)
         exclude = None if command.echo else connection.id
-        passed_on = await service.rooms.pass_on(
+        published = await service.rooms.pass_on(
             command.room, command.data, sender=connection.user, exclude=exclude
         )
-        return Later(passed_on, lambda offset: PublishOk(offset=offset))
+        return reply_when_published(published)
 
     @router.command(Presence)
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:

@@ -36,7 +36,7 @@ async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
 async def _problem(service: Service) -> str | None:
     if service.manager.draining:
         return "draining"
-    if await service.flusher.is_stalled():
+    if await service.delivery.is_stalled():
         return "send path stalled"
     if not service.backplane.healthy:
         return "backplane lost"

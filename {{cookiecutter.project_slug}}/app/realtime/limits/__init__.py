@@ -1,1 +1,1 @@
-"""Limits: who may connect from where, how many, and how fast each may send."""
+"""Limits: who may connect, how many, and how fast each may send."""

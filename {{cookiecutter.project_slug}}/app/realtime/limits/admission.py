@@ -1,25 +1,21 @@
-"""Who may come in, before anything is known of them: how many, from where, and how fast."""
+"""Admission: how many clients may connect, in all and per network, and how fast."""
 
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
-from ..errors import (
-    HouseFull,
-    TooManyFromAddress,
-    TooManyHandshakes,
-    TooManyHandshakesFromAddress,
-)
+from ..errors import Refused
 from ..settings import RealtimeSettings
+from .rate import RateLimit
 
 BURST_S = 1.0
-"""So many seconds' handshakes may come at once."""
+"""Handshakes of this time at the full rate may come at once."""
 
 
 def network_of(host: str) -> str:
-    """Return what one customer has: an IPv4 address, or the /64 around an IPv6 one (RFC 6177).
+    """Return the network of one customer: an IPv4 address, or an IPv6 /64 prefix (RFC 6177).
 
-    A host that is no address, as only a trusted proxy may tell, stands for itself.
+    A host that is not an IP address, as a trusted proxy may report, is its own network.
     """
     try:
         address = ip_address(host)
@@ -33,98 +29,79 @@ def network_of(host: str) -> str:
 
 
 class Admission:
-    """The places of this process, held from before the handshake until the very end.
+    """Counts connections and handshakes, in all and per network, from before the handshake on.
 
-    Each rate is one number, the theoretical arrival time (GCRA, see `conduct`).
+    A network is null if the server cannot tell it.
     """
 
     def __init__(self, settings: RealtimeSettings) -> None:
         self._settings = settings
-        self._taken = 0
-        self._taken_from: dict[str, int] = {}
-        self._handshakes_until = 0.0
-        # By network, the one that changed last at the end; those that have passed are forgotten.
-        # Unlike a dict, it finds its first item at once after many before that were removed.
-        self._handshakes_from_until: OrderedDict[str, float] = OrderedDict()
+        self._connections = 0
+        self._connections_from: dict[str, int] = {}
+        self._handshakes = RateLimit(settings.max_handshakes_per_s)
+        # By network, in the order of the last handshake. An OrderedDict, since a dict is slow to
+        # find its first item after many before it were removed.
+        self._handshakes_from: OrderedDict[str, RateLimit] = OrderedDict()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is connected or connecting."""
+        return self._connections == 0
 
     def check_network(self, network: str | None) -> None:
-        """Count a handshake from this network, null if the server cannot tell.
+        """Count a handshake against the limits of its network.
 
-        It comes before all that clients share, so that no network can use that up by itself.
-        Refused handshakes do not count: otherwise clients that retry would keep everybody out.
+        This comes before the limits that all clients share, so that one network cannot use those
+        up. Refused handshakes do not count: clients that retry must not keep everybody out.
 
         Raises:
-            TooManyFromAddress: the network has as many connections as one may have.
-            TooManyHandshakesFromAddress: it connects too fast.
+            Refused: 429; the network is at its limit of connections, or connects too fast.
 
         """
         if network is None:
             return
-        if self._taken_from.get(network, 0) >= self._settings.max_connections_per_address:
-            raise TooManyFromAddress
+        if self._connections_from.get(network, 0) >= self._settings.max_connections_per_address:
+            raise Refused(429, "too many connections from this address", retry_after_s=5)
         now = monotonic()
-        self._forget_until(now)
-        until = max(self._handshakes_from_until.get(network, now), now)
-        if until - now >= BURST_S:
-            raise TooManyHandshakesFromAddress
-        interval_s = 1 / self._settings.max_handshakes_per_s_per_address
-        self._handshakes_from_until[network] = until + interval_s
-        self._handshakes_from_until.move_to_end(network)
+        self._forget_idle(now)
+        rate = self._handshakes_from.get(network)
+        if rate is None:
+            rate = RateLimit(self._settings.max_handshakes_per_s_per_address)
+            self._handshakes_from[network] = rate
+        elif rate.lead_s(now) >= BURST_S:
+            raise Refused(429, "too many handshakes from this address", retry_after_s=1)
+        rate.count(now)
+        self._handshakes_from.move_to_end(network)
 
-    def _forget_until(self, now: float) -> None:
-        # Each call adds at most one, so what is forgotten costs no more in the long run.
-        while self._handshakes_from_until:
-            oldest = next(iter(self._handshakes_from_until))
-            if self._handshakes_from_until[oldest] > now:
-                break
-            del self._handshakes_from_until[oldest]
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether all places are free."""
-        return self._taken == 0
-
-    def enter(self, network: str | None) -> "Place":
-        """Take a place, for a client from this network.
+    def enter(self, network: str | None) -> None:
+        """Count a connection in.
 
         Raises:
-            HouseFull: there is none.
-            TooManyHandshakes: newcomers come too fast. The refused do not count.
+            Refused: 503; the service is at capacity, or all clients together connect too fast.
 
         """
-        if self._taken >= self._settings.max_connections:
-            raise HouseFull
+        if self._connections >= self._settings.max_connections:
+            raise Refused(503, "at capacity", retry_after_s=5)
         now = monotonic()
-        until = max(self._handshakes_until, now)
-        if until - now >= BURST_S:
-            raise TooManyHandshakes
-        self._handshakes_until = until + 1 / self._settings.max_handshakes_per_s
-        self._taken += 1
+        if self._handshakes.lead_s(now) >= BURST_S:
+            raise Refused(503, "too many handshakes", retry_after_s=1)
+        self._handshakes.count(now)
+        self._connections += 1
         if network is not None:
-            self._taken_from[network] = self._taken_from.get(network, 0) + 1
-        return Place(self, network)
+            self._connections_from[network] = self._connections_from.get(network, 0) + 1
 
-    def give_back(self, network: str | None) -> None:
-        """Take a place back, which `Place.leave` does once."""
-        self._taken -= 1
+    def leave(self, network: str | None) -> None:
+        """Count a connection out that has entered, once."""
+        self._connections -= 1
         if network is not None:
-            self._taken_from[network] -= 1
-            if not self._taken_from[network]:
-                del self._taken_from[network]
+            self._connections_from[network] -= 1
+            if not self._connections_from[network]:
+                del self._connections_from[network]
 
-
-class Place:
-    """What one client takes of the places, until it leaves."""
-
-    __slots__ = ("_admission", "_network", "is_taken")
-
-    def __init__(self, admission: Admission, network: str | None) -> None:
-        self._admission = admission
-        self._network = network
-        self.is_taken = True
-
-    def leave(self) -> None:
-        """Give the place back. Idempotent."""
-        if self.is_taken:
-            self.is_taken = False
-            self._admission.give_back(self._network)
+    def _forget_idle(self, now: float) -> None:
+        # Each handshake adds at most one network, so this loop costs no more in the long run.
+        while self._handshakes_from:
+            oldest = next(iter(self._handshakes_from))
+            if self._handshakes_from[oldest].lead_s(now) > 0:
+                break
+            del self._handshakes_from[oldest]

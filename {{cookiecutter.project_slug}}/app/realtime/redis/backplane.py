@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
 from ..backplane import Channel, Envelope, OnGap, Subscription
-from ..delivery import Flusher
+from ..delivery import Delivery
 from ..errors import Misconfigured, Unavailable
 from ..metrics import Metrics
 from ..protocol import ServerFrame
@@ -81,17 +81,17 @@ class RedisBackplane:
         client: RedisClient,
         settings: RealtimeSettings,
         metrics: Metrics,
-        flusher: Flusher,
+        delivery: Delivery,
     ) -> None:
         self.client = client
         self.timeout_s = settings.redis_timeout_s
         self.publisher = RedisPublisher(
             client,
             max_waiting_bytes=settings.redis_max_waiting_bytes,
-            failures=metrics.count("redis_publish_failures", "Messages Redis did not take."),
+            failures=metrics.counter("redis_publish_failures", "Messages Redis did not take."),
         )
         self.name, self.key = client.name, client.key
-        self._flusher = flusher
+        self._delivery = delivery
         self._ping_interval_s = settings.redis_ping_interval_s
         self._probe_interval_s = settings.redis_probe_interval_s
         self._retry_max_s = settings.redis_retry_max_s
@@ -108,8 +108,9 @@ class RedisBackplane:
         self._was_healthy = False
         self.healthy = False
         client.probe_with(self._attempt)
-        self._gaps = metrics.count("redis_gaps", "Times that messages may have been lost.")
-        self._malformed = metrics.count("redis_malformed", "Messages that were none, dropped.")
+        self._gaps = metrics.counter("redis_gaps", "Times that messages may have been lost.")
+        self._warned_of_malformed = False
+        self._malformed = metrics.counter("redis_malformed", "Messages that were none, dropped.")
         metrics.watch("redis_up", "Whether messages flow through Redis.", lambda: self.healthy)
 
     async def run(self) -> None:
@@ -267,7 +268,7 @@ class RedisBackplane:
             await listener.has_changed.wait()
 
     async def _read(self, listener: Listener) -> None:
-        pacer = Pacer(self._flusher)
+        pacer = Pacer(self._delivery)
         while True:
             message = await listener.receive(self._ping_interval_s)
             if message is None:  # nobody speaks, or nobody is there
@@ -308,7 +309,7 @@ class RedisBackplane:
             await self._tell_of_gap()
 
     async def _tell_of_gap(self) -> None:
-        self._gaps.add()
+        self._gaps.inc()
         for listener in self._gap_listeners:
             listener()
         for number, subscription in enumerate(list(self._hosted.values())):
@@ -327,9 +328,10 @@ class RedisBackplane:
                 subscription.deliver(subscription.kind.decode(payload))
             except ValidationError:
                 # Whoever can reach Redis can write there; nothing is believed unchecked.
-                if not self._malformed.total:  # the rest is only counted
+                if not self._warned_of_malformed:  # the rest is only counted
+                    self._warned_of_malformed = True
                     log.warning("malformed envelope dropped", channel=channel, size=len(payload))
-                self._malformed.add()
+                self._malformed.inc()
 
 
 def _probe_channels(client: RedisClient, listeners: list[Listener]) -> list[Channel]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
+from prometheus_client import Counter
 
 from ..backplane import Channel, Envelope
 from ..errors import Unavailable
-from ..metrics import Count
 from .client import Batch, RedisClient, answered_within, explain
 
 log = structlog.stdlib.get_logger(__name__)
@@ -71,7 +71,7 @@ class Outgoing:
 class RedisPublisher:
     """Publishes in order, one round trip at a time; what comes meanwhile shares the next one."""
 
-    def __init__(self, client: RedisClient, *, max_waiting_bytes: int, failures: Count) -> None:
+    def __init__(self, client: RedisClient, *, max_waiting_bytes: int, failures: Counter) -> None:
         self._client = client
         self._failures = failures
         self._max_waiting_bytes = max_waiting_bytes
@@ -112,7 +112,7 @@ class RedisPublisher:
     def _fail(self, batch: list[Outgoing]) -> None:
         for message in batch:
             if not message.taken.done():
-                self._failures.add()
+                self._failures.inc()
                 message.fail()
 
     def _next_batch(self) -> list[Outgoing]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..delivery import Flusher
+from ..delivery import Delivery
 from ..jobs import Job
 from ..metrics import Metrics
 from ..settings import RealtimeSettings
@@ -20,11 +20,11 @@ def in_redis(
     client: RedisClient,
     settings: RealtimeSettings,
     metrics: Metrics,
-    flusher: Flusher,
+    delivery: Delivery,
     after_gap: Callable[[], None],
 ) -> Shared:
     """Return what the nodes need. ``after_gap`` is called when messages may have been lost."""
-    backplane = RedisBackplane(client, settings, metrics, flusher)
+    backplane = RedisBackplane(client, settings, metrics, delivery)
     backplane.after_gap(after_gap)
     # {% if cookiecutter.rooms %}
     history = RedisHistory(backplane, settings)

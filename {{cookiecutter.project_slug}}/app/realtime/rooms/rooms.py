@@ -10,10 +10,9 @@ from typing import Annotated, Literal, Self, cast
 import structlog
 from pydantic import AfterValidator, JsonValue, model_validator
 
-from ..audience import Audience
 from ..backplane import Envelope, Publication
 from ..connection import Connection
-from ..delivery import Flusher
+from ..delivery import Delivery
 from ..errors import CommandError, LimitExceeded
 from ..protocol import Message, ServerFrame
 from ..settings import RealtimeSettings
@@ -100,15 +99,19 @@ def room_frame(room: str, envelope: RoomEnvelope) -> RoomMessage | Joined | Left
 class Room:
     """The part of a room that is connected to this node."""
 
-    def __init__(self, name: str, history: History, presence: Presence, flusher: Flusher) -> None:
+    def __init__(self, name: str, history: History, presence: Presence, delivery: Delivery) -> None:
         self.name = name
-        self.members = Audience(flusher)
+        self.members: dict[str, Connection] = {}
+        self._delivery = delivery
         self.joining = 0
-        self.feed = history.open(name, self._deliver, self.members.write)
+        self.feed = history.open(name, self._deliver, self._announce)
         self.roster = presence.open(name, self._deliver)
 
     def _deliver(self, envelope: RoomEnvelope) -> None:
-        self.members.write(room_frame(self.name, envelope), exclude=envelope.exclude)
+        self._delivery.send_all(self.members, room_frame(self.name, envelope), envelope.exclude)
+
+    def _announce(self, frame: ServerFrame) -> None:
+        self._delivery.send_all(self.members, frame)
 
 
 class Rooms:
@@ -119,12 +122,12 @@ class Rooms:
     """
 
     def __init__(
-        self, settings: RealtimeSettings, history: History, presence: Presence, flusher: Flusher
+        self, settings: RealtimeSettings, history: History, presence: Presence, delivery: Delivery
     ) -> None:
         self._settings = settings
         self._history = history
         self._presence = presence
-        self._flusher = flusher
+        self._delivery = delivery
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, dict[str, Position]] = {}
         self._waiting: set[asyncio.Future[int]] = set()
@@ -145,14 +148,14 @@ class Rooms:
             Unavailable: the backplane does not confirm the room's channel, or has no history.
 
         """
-        self._flusher.check_thread()
+        self._delivery.check_thread()
         joined = self._joined.get(connection.id, {})
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
             msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
             raise LimitExceeded(msg)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(name, self._history, self._presence, self._flusher)
+            room = self._rooms[name] = Room(name, self._history, self._presence, self._delivery)
         room.joining += 1
         try:
             past = await room.feed.past(since)
@@ -175,7 +178,7 @@ class Rooms:
 
     def leave(self, connection: Connection, name: str) -> None:
         """End a membership. Idempotent."""
-        self._flusher.check_thread()
+        self._delivery.check_thread()
         joined = self._joined.get(connection.id, {})
         if name not in joined:
             return
@@ -183,7 +186,7 @@ class Rooms:
         if not joined:
             del self._joined[connection.id]
         room = self._rooms[name]
-        room.members.remove(connection)
+        del room.members[connection.id]
         room.roster.leave(connection)
         self._free_if_empty(room)
 
@@ -207,7 +210,7 @@ class Rooms:
             Forbidden: a policy that does not wait refuses the message.
 
         """
-        self._flusher.check_thread()
+        self._delivery.check_thread()
         if not self._policy_waits:
             data = cast(JsonValue, self._before_publish(room, sender, data))
             return self._history.publish(room, Envelope(sender, data, exclude))
@@ -239,7 +242,7 @@ class Rooms:
             Unavailable: that cannot be told just now.
 
         """
-        self._flusher.check_thread()
+        self._delivery.check_thread()
         self.check_joined(connection, name)
         return await self._rooms[name].roster.attendance()
 
@@ -261,7 +264,7 @@ class Rooms:
 
     def _enter(self, room: Room, connection: Connection, position: Position) -> None:
         self._joined.setdefault(connection.id, {})[room.name] = position
-        room.members.add(connection)
+        room.members[connection.id] = connection
         room.roster.enter(connection)
 
 

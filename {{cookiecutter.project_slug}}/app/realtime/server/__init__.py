@@ -1,1 +1,1 @@
-"""The process: uvicorn with a WebSocket protocol of our own, logs, and an orderly shutdown."""
+"""The process: uvicorn with its own WebSocket protocol, logs, and a graceful shutdown."""

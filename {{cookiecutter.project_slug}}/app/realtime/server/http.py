@@ -1,7 +1,7 @@
-"""HTTP on uvicorn, handshakes among it: requests that keep to a size, and come in time.
+"""uvicorn's HTTP protocol with limits on the size of a request and on the time it takes to arrive.
 
-uvicorn keeps as much as a client sends, and waits for the rest for ever. Here each connection has
-one timer, which runs while its client owes a request or the rest of one, from the very beginning.
+By itself, uvicorn buffers a request of any size and waits for it without end. Here, each connection
+has one timer, which runs while a request is expected or incomplete.
 """
 
 from asyncio import TimerHandle, Transport
@@ -10,25 +10,24 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
+from prometheus_client import Counter
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
-from ..metrics import CountBy
-
 MAX_HEAD_BYTES = 32_768
-"""For all of a request but its body; the other limits are those of the WebSocket library."""
+"""The limit for the request line and all headers. The other limits are the WebSocket library's."""
 
 LINGER_S = 2.0
-"""How long a client may take to read why it is refused, and to leave."""
+"""How long a refused client may take to read the answer and to disconnect."""
 
-ADDRESS_TOO_LONG = HTTPStatus.REQUEST_URI_TOO_LONG
+URL_TOO_LONG = HTTPStatus.REQUEST_URI_TOO_LONG
 HEAD_TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 BODY_TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 REASONS = {
-    HTTPStatus.BAD_REQUEST: "This is no HTTP/1.1 request.",
-    HTTPStatus.REQUEST_TIMEOUT: "The request did not come in time.",
-    ADDRESS_TOO_LONG: f"The address has more than {MAX_LINE_LENGTH} bytes.",
+    HTTPStatus.BAD_REQUEST: "This is not a valid HTTP/1.1 request.",
+    HTTPStatus.REQUEST_TIMEOUT: "The request did not arrive in time.",
+    URL_TOO_LONG: f"The URL has more than {MAX_LINE_LENGTH} bytes.",
     BODY_TOO_LARGE: "The body is too large.",
     HEAD_TOO_LARGE: (
         f"There are more than {MAX_NUM_HEADERS} header fields, more than {MAX_LINE_LENGTH} bytes "
@@ -40,9 +39,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which refuses what is too large, and what comes too late."""
+    """One HTTP connection. Requests that are too large or too slow are refused."""
 
-    def __init__(self, *args: Any, timeout_s: float, refusals: CountBy, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, timeout_s: float, refusals: Counter, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.url = b""
         self.headers = []
@@ -54,24 +53,24 @@ class HttpProtocol(HttpToolsProtocol):
         self._refused = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Wait for the first request."""
+        """Start the timer for the first request."""
         super().connection_made(transport)
-        self._wait_for(self._timeout_s, self._time_out)
+        self._start_timer(self._timeout_s, self._time_out)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no longer."""
+        """Stop the timer."""
         super().connection_lost(exc)
-        self._wait_no_longer()
+        self._stop_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless that becomes too much for one request."""
+        """Read, unless the request gets too large."""
         if self._refused:
             return
         if self._timer is None:
-            self._wait_for(self._timeout_s, self._time_out)
+            self._start_timer(self._timeout_s, self._time_out)
         self._unfinished_bytes += len(data)
         super().data_received(data)
-        if self._in_body:  # whose chunks bring some bytes of their own
+        if self._in_body:  # chunks have bytes of their own, hence twice the limit
             limit, excess = MAX_HEAD_BYTES + 2 * self.config.ws_max_size, BODY_TOO_LARGE
         else:
             limit, excess = MAX_HEAD_BYTES, HEAD_TOO_LARGE
@@ -79,10 +78,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(self._excess_of_head() or excess)
 
     def on_headers_complete(self) -> None:
-        """Begin with a request, if its head is not too large.
+        """Check the size of the head.
 
         Raises:
-            ValueError: it is; the parser stops, and uvicorn calls `send_400_response`.
+            ValueError: it is too large; uvicorn then calls `send_400_response`.
 
         """
         if self._excess_of_head() is not None:
@@ -91,25 +90,25 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Owed is nothing more, until a next request begins."""
+        """Stop the request timer."""
         super().on_message_complete()
-        self._wait_no_longer()
+        self._stop_timer()
         self._unfinished_bytes = 0
         self._in_body = False
 
     def handle_websocket_upgrade(self) -> None:
-        """Leave the connection to `FrameProtocol`, and nothing to the garbage collector."""
+        """Hand the connection to `FrameProtocol`, without a reference cycle left behind."""
         super().handle_websocket_upgrade()
         self.parser = None  # type: ignore[assignment]  # as uvicorn does at the end
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser cannot read, or was stopped at."""
+        """Refuse a request that the parser cannot read, or whose head is too large."""
         self._refuse(self._excess_of_head() or HTTPStatus.BAD_REQUEST)
 
     def _excess_of_head(self) -> HTTPStatus | None:
         sizes = [len(name) + len(value) for name, value in self.headers]
         if len(self.url) > MAX_LINE_LENGTH:
-            return ADDRESS_TOO_LONG
+            return URL_TOO_LONG
         if len(sizes) > MAX_NUM_HEADERS or max(sizes, default=0) > MAX_LINE_LENGTH:
             return HEAD_TOO_LARGE
         return HEAD_TOO_LARGE if sum(sizes) > MAX_HEAD_BYTES else None
@@ -121,15 +120,15 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Answer, and close in stages: a reset might overtake the answer (RFC 9112 §9.6)."""
+        """Answer, and close in stages, since a reset could overtake the answer (RFC 9112 §9.6)."""
         if self._refused:
             return
         self._refused = True
         log.info("request refused", status=int(status), client=self.client and self.client[0])
-        self._refusals.add(int(status))
+        self._refusals.labels(int(status)).inc()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
-            if cycle.response_started or not cycle.more_body:  # another answer is on its way
+            if cycle.response_started or not cycle.more_body:  # it is answered already
                 self.transport.abort()
                 return
             cycle.disconnected = True
@@ -144,13 +143,13 @@ class HttpProtocol(HttpToolsProtocol):
         head = [STATUS_LINE[status], *(b"%s: %s\r\n" % field for field in fields), b"\r\n"]
         self.transport.write(b"".join([*head, body]))
         self.transport.write_eof()
-        self._wait_for(LINGER_S, self.transport.abort)
+        self._start_timer(LINGER_S, self.transport.abort)
 
-    def _wait_for(self, timeout_s: float, then: Callable[[], None]) -> None:
-        self._wait_no_longer()
+    def _start_timer(self, timeout_s: float, then: Callable[[], None]) -> None:
+        self._stop_timer()
         self._timer = self.loop.call_later(timeout_s, then)
 
-    def _wait_no_longer(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

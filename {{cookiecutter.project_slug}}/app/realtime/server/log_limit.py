@@ -1,7 +1,7 @@
-"""A rate limit for log lines: so many of one event in a second, whoever causes them.
+"""A rate limit for log lines, per event and second.
 
-Strangers can cause a line with each handshake, and team code may log each message. What is dropped
-is counted, and the count is logged.
+Clients can cause a line with each handshake, and team code may log each message. Dropped lines are
+counted, and the count is logged.
 """
 
 import logging
@@ -14,16 +14,16 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 Event = tuple[str, str]
-"""The name of a logger, and the text before its arguments are put in."""
+"""The name of a logger, and the text without its arguments."""
 
 MAX_TEXT = 100
-"""Characters of its text by which an event is known."""
+"""Characters of the text that identify an event."""
 
 MAX_EVENTS = 1_000
-"""Events counted separately in one second: other libraries' records may have any text."""
+"""Events counted separately in one second, since other libraries may log any text."""
 
 OTHER_EVENTS: Event = ("", "other events")
-"""All events beyond that, which share one limit."""
+"""All further events, which share one limit."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,10 +32,10 @@ logging.getLogger(__name__).setLevel(logging.WARNING)
 
 
 class LogLimiter(logging.Filter):
-    """Drops the lines of an event beyond a number in each second of the clock.
+    """Drops the lines of an event beyond a number per second.
 
-    How many were dropped is logged before the first line of any event in a later second. It is a
-    processor for structlog's events, and a filter of a handler for all other records.
+    The number of dropped lines is logged before the first line of a later second. It is a processor
+    for structlog's events, and a handler's filter for all other records.
     """
 
     def __init__(self, max_lines_per_s: int) -> None:
@@ -43,14 +43,14 @@ class LogLimiter(logging.Filter):
         self._max_lines = max_lines_per_s
         self._second = 0
         self._lines: Counter[Event] = Counter()
-        # Reentrant, since signal handlers and finalizers log, too.
+        # Reentrant, since signal handlers and finalizers may log.
         self._lock = RLock()
 
     def __call__(self, logger: WrappedLogger, name: str, event_dict: EventDict) -> EventDict:
-        """Return an event that may be logged.
+        """Return the event.
 
         Raises:
-            DropEvent: it is one too many.
+            DropEvent: it is over the limit.
 
         """
         if not self._may_pass(logger.name, event_dict.get("event")):
@@ -58,16 +58,16 @@ class LogLimiter(logging.Filter):
         return event_dict
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a record may be logged; structlog's have been counted already."""
+        """Return whether to log a record. Those of structlog have been counted already."""
         return hasattr(record, "_logger") or self._may_pass(record.name, record.msg)
 
     def report(self) -> None:
-        """Log how many lines have been dropped since the last report."""
+        """Log the number of lines dropped since the last report."""
         with self._lock:
             lines, self._lines = self._lines, Counter()
         for (logger, text), number in lines.items():
             if number > self._max_lines:
-                # An empty context: this is not about the connection that happens to log now.
+                # An empty context, since this has nothing to do with the current connection.
                 Context().run(
                     log.warning,
                     "log lines suppressed",

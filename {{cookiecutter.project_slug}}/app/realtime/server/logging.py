@@ -1,7 +1,7 @@
-"""Logs: one line for each event, JSON in production, for human eyes in development.
+"""Logs: one line per event, as JSON in production, as readable text in development.
 
-uvicorn's own lines take the same way. No line holds credentials, a query string or a payload.
-Their number is limited, see `log_limit`.
+uvicorn's lines have the same format. No line contains credentials, a query string or a payload. The
+number of lines is limited, see `log_limit`.
 """
 
 import atexit
@@ -15,31 +15,31 @@ from ..settings import RealtimeSettings
 from .log_limit import LogLimiter
 
 UVICORN_NOISE = (
-    # The service has lines of its own for these, with the connection's id and user; uvicorn's show
-    # the query, which may hold credentials.
+    # The service logs these itself, with the connection's id and user. uvicorn's lines have the
+    # query string, which may contain credentials.
     '"WebSocket %s"',
     "connection open",
     "connection closed",
     "connection rejected",
     "HTTP response sent",
-    # This has one, too, with the status.
+    # The service logs this itself, with the status.
     "Invalid HTTP request received",
-    # These would blame the service for what it refused, or what a client sent.
+    # Errors of the client, which these would report as errors of the service.
     "ASGI callable returned without completing handshake",
     "Invalid UTF-8 sequence received from client",
 )
 
 
 class NoiseFilter(logging.Filter):
-    """Drops lines of uvicorn's that say too much or nothing."""
+    """Drops the lines of uvicorn that are listed in `UVICORN_NOISE`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record may pass."""
+        """Return whether to log the record."""
         return not any(noise in str(record.msg) for noise in UVICORN_NOISE)
 
 
 def configure_logging(settings: RealtimeSettings) -> None:
-    """Send structlog's and the standard library's records to standard error, in one format."""
+    """Write the records of structlog and of the standard library to standard error."""
     limiter = LogLimiter(settings.max_log_lines_per_s)
     atexit.register(limiter.report)
     shared: list[Processor] = [
@@ -76,12 +76,12 @@ def configure_logging(settings: RealtimeSettings) -> None:
     root.setLevel(settings.log_level)
     uvicorn_logger = logging.getLogger("uvicorn.error")
     uvicorn_logger.addFilter(NoiseFilter())
-    # Below INFO it prints every request and every frame.
+    # Below INFO, uvicorn logs every request and every frame.
     uvicorn_logger.setLevel(max(logging.INFO, root.level))
 
 
 def _renderers(settings: RealtimeSettings) -> list[Processor]:
-    # Tracebacks stay plain in both: the pretty ones print local variables, and so payloads.
+    # Plain tracebacks in both: the pretty ones print local variables, which may be payloads.
     if settings.environment == "production":
         return [
             structlog.processors.format_exc_info,

@@ -1,1 +1,1 @@
-"""The wire: how a connection reads and writes, whichever server is below it."""
+"""The wire: how connections read and write, on uvicorn and on any other ASGI server."""

@@ -1,8 +1,8 @@
-"""What a connection needs of the server beneath it, and how any ASGI server provides it.
+"""The interface between a connection and the server, and its implementation over plain ASGI.
 
-A message that goes to a thousand connections becomes one frame once. ASGI has no way to send a
-ready frame, so `wire_uvicorn` offers uvicorn's own connection to the app as an ASGI extension. On
-any other server `AsgiWire` does the same job behind a queue. `Connection` sees only `Wire`.
+A message to many connections is encoded to one frame. ASGI cannot send encoded frames, so our
+uvicorn protocol (`FrameProtocol`) offers itself to the app as an ASGI extension. On other servers,
+`AsgiWire` does the same work behind a queue.
 """
 
 import asyncio
@@ -18,18 +18,23 @@ from .frame import frame_payload
 EXTENSION = "app.realtime.wire.asgi"
 
 READ_AHEAD_BYTES = 65_536
-"""How much a client may have sent that waits to be handled, before the rest waits in the system's
-buffers. It is read so that the end of a connection is noticed while a handler waits."""
+"""Unhandled bytes of a client up to which its connection is read.
+
+Reading ahead detects the end of a connection while a handler waits.
+"""
 
 Event = Mapping[str, Any]
 
+Message = str | Event
+"""A text message; or a ``websocket.receive`` with bytes, or a ``websocket.disconnect``."""
+
 
 class Wire(Protocol):
-    """One accepted connection. Nothing but `arrival` ever waits."""
+    """One accepted connection. Only `arrival` waits."""
 
     @property
     def heard_at(self) -> float:
-        """When the peer was last heard, on the event loop's clock."""
+        """When the peer last sent anything, on the event loop's clock."""
         ...
 
     def when_gone(self, callback: Callable[[], None]) -> None:
@@ -38,35 +43,32 @@ class Wire(Protocol):
     def arrival(self) -> Awaitable[bool]:
         """Wait until the peer has sent something, or has gone.
 
-        Returns whether everybody else has certainly had a turn meanwhile.
+        Returns true if all others have certainly had a turn of the event loop meanwhile.
         """
         ...
 
-    def take(self) -> Sequence[Event]:
-        """Return the ASGI events that have come since.
-
-        Each is a ``websocket.receive``, or a ``websocket.disconnect`` as the last.
-        """
+    def take(self) -> Sequence[Message]:
+        """Return the messages that have arrived. A ``websocket.disconnect`` is the last one."""
         ...
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
-        """Hand over frames in order; none once the connection is closing.
+        """Write frames in order; drop them if the connection is closing.
 
-        Returns false, and does nothing, if the peer would then owe more than it may. One that has
-        taken everything may get frames of any size.
+        Returns false, and does nothing, if too many bytes would be unsent. If no bytes are unsent,
+        frames of any size are written.
         """
         ...
 
     def unsent_bytes(self) -> int:
-        """Return how much of what was written the peer has not taken yet."""
+        """Return how many written bytes are still in this process."""
         ...
 
     def close(self, close: Close) -> None:
-        """Send a close frame, which ends in a disconnect; cut a peer off that stays silent."""
+        """Send a close frame, which leads to a disconnect, at the latest after a timeout."""
 
 
 class AsgiWire:
-    """A `Wire` over nothing but ASGI: a task that reads, and a queue with a task that sends."""
+    """A `Wire` over plain ASGI: a task that reads, and a queue with a task that sends."""
 
     def __init__(self, websocket: WebSocket, close_timeout_s: float) -> None:
         self._websocket = websocket
@@ -77,7 +79,7 @@ class AsgiWire:
         self._leave_by: float | None = None
         self._deadline: asyncio.Timeout | None = None
         self._finished = asyncio.Event()
-        self._events: list[Event] = []
+        self._messages: list[Message] = []
         self._unread_bytes = 0
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
@@ -86,32 +88,32 @@ class AsgiWire:
 
     @property
     def heard_at(self) -> float:
-        """When an event came last; now, while the app is busy and nobody listens."""
+        """When the last event arrived; now, while reading is paused because the app is busy."""
         if self._unread_bytes >= READ_AHEAD_BYTES:
             return asyncio.get_running_loop().time()
         return self._received_at
 
     def when_gone(self, callback: Callable[[], None]) -> None:
-        """Call back when the server tells of the end, or this side closes."""
+        """Call back when the server reports the end, or this side closes."""
         self._gone = callback
 
     async def arrival(self) -> bool:
-        """Wait for the next ASGI event; whether it was there already, ASGI does not tell."""
+        """Wait for the next ASGI event. ASGI does not tell whether others had a turn."""
         await self._arrived.wait()
         return False
 
-    def take(self) -> Sequence[Event]:
-        """Return the events that have come."""
-        events, self._events = self._events, []
+    def take(self) -> Sequence[Message]:
+        """Return the messages that have arrived."""
+        messages, self._messages = self._messages, []
         self._unread_bytes = 0
         self._arrived.clear()
         self._taken.set()
-        return events
+        return messages
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
-        """Queue all frames, unless that is too much."""
-        owed = self._unsent_bytes
-        if owed and owed + sum(map(len, frames)) > max_unsent_bytes:
+        """Queue the frames, unless too many bytes would be unsent."""
+        unsent_bytes = self._unsent_bytes
+        if unsent_bytes and unsent_bytes + sum(map(len, frames)) > max_unsent_bytes:
             return False
         if not self._closing:
             for frame in frames:
@@ -120,11 +122,11 @@ class AsgiWire:
         return True
 
     def unsent_bytes(self) -> int:
-        """Return the size of the queue's frames."""
+        """Return the size of the queued frames."""
         return self._unsent_bytes
 
     def close(self, close: Close) -> None:
-        """Queue the close frame and give the peer some time to take it, and to leave."""
+        """Queue the close frame; the peer has some time to read it and to disconnect."""
         if not self._closing:
             self._closing = True
             self._queue.put_nowait(close)
@@ -134,12 +136,13 @@ class AsgiWire:
             self._tell_gone()
 
     async def read(self) -> None:
-        """Read ahead until the end."""
+        """Read until the end."""
         while True:
             event = await self._websocket.receive()
             self._received_at = asyncio.get_running_loop().time()
-            self._events.append(event)
-            self._unread_bytes += len(event.get("text") or "")
+            text = event.get("text")
+            self._messages.append(event if text is None else text)
+            self._unread_bytes += len(text or "")
             self._arrived.set()
             if event["type"] == "websocket.disconnect":
                 self._tell_gone()
@@ -157,7 +160,7 @@ class AsgiWire:
         """Send what is queued, the close frame last, and wait to be cancelled.
 
         Raises:
-            TimeoutError: the peer is still there some time after it was to leave.
+            TimeoutError: the peer did not disconnect in time.
 
         """
         async with asyncio.timeout_at(self._leave_by) as self._deadline:
@@ -166,30 +169,30 @@ class AsgiWire:
                     await self._websocket.send_text(frame_payload(item).decode())
                     self._unsent_bytes -= len(item)
                 await self._websocket.close(*item)
-            except (WebSocketDisconnect, RuntimeError):  # two ways to say that the peer is gone
+            except (WebSocketDisconnect, RuntimeError):  # both mean that the peer has gone
                 self._closing = True
             self._finished.set()
             await asyncio.Event().wait()
 
     async def finish(self) -> None:
-        """Wait until the close frame is sent, if there is one to be sent."""
+        """Wait until the close frame is sent, if there is one."""
         if self._closing:
             await self._finished.wait()
 
 
 @asynccontextmanager
 async def connect_wire(websocket: WebSocket, close_timeout_s: float) -> AsyncIterator[Wire]:
-    """Yield the server's own wire, if it has one, or one over plain ASGI.
+    """Yield the server's wire, if it has one, or one over plain ASGI.
 
-    A peer that does not leave in time is cut off.
+    A peer that does not disconnect in time is cut off.
     """
     extension = websocket.scope.get("extensions", {}).get(EXTENSION)
     if extension is not None:
         yield extension["wire"]
         return
-    await websocket.receive()  # the event that asks to connect
+    await websocket.receive()  # the connect event
     try:
-        # When one task fails, the group cancels the others, which would wait for ever.
+        # If one task fails, the group cancels the other one, which would wait for ever.
         async with asyncio.TaskGroup() as tasks:
             wire = AsgiWire(websocket, close_timeout_s)
             running = [tasks.create_task(wire.read()), tasks.create_task(wire.send())]

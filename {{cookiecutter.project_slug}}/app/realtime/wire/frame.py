@@ -1,14 +1,17 @@
-"""WebSocket frames (RFC 6455 §5): the one kind that is sent, and the one that mostly arrives.
+"""WebSocket frames (RFC 6455 §5): whole text messages, written and read without the library."""
 
-Pure: bytes in, bytes or text out.
-"""
-
+from collections.abc import Callable
 from struct import Struct
+from typing import Any
+
+from pydantic import TypeAdapter
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # where the library comes without its C code
+except ImportError:  # the library was built without its C code
     from websockets.utils import apply_mask
+
+from ..protocol import ServerFrame
 
 WHOLE_TEXT = 0x81
 """FIN and opcode 1: a text message in a single frame."""
@@ -21,11 +24,22 @@ MASK_BYTES = 4
 
 HEADER_BYTES = 2
 EXTENDED_LENGTH_BYTES = {126: 2, 127: 8}
-"""Length of the extended payload length, by the value that announces it."""
+"""Bytes of the extended payload length, by the value of the short one."""
 
 SMALL_HEADER = Struct("!BB")
 MEDIUM_HEADER = Struct("!BBH")
 LARGE_HEADER = Struct("!BBQ")
+
+
+_serializers: dict[type[ServerFrame], Callable[[Any], bytes]] = {}
+
+
+def encode(frame: ServerFrame) -> bytes:
+    """Return the WebSocket frame with a server frame's JSON."""
+    kind = type(frame)
+    if kind not in _serializers:
+        _serializers[kind] = TypeAdapter(kind).serializer.to_json
+    return text_frame(_serializers[kind](frame))
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -39,16 +53,16 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def frame_payload(frame: bytes) -> bytes:
-    """Return the text that `text_frame` wrapped."""
+    """Return the payload of a frame that `text_frame` has made."""
     header = {126: MEDIUM_HEADER, 127: LARGE_HEADER}.get(frame[1], SMALL_HEADER)
     return frame[header.size :]
 
 
 def read_texts(received: bytes, max_bytes: int) -> tuple[list[str], int]:
-    """Return the whole text messages that ``received`` begins with, and the size of their frames.
+    """Return the whole text messages at the start of ``received``, and the size of their frames.
 
-    Stops before the first frame that is anything else: a control frame, a fragment, a frame that
-    is unfinished, unmasked or larger than ``max_bytes``, or whose payload is not UTF-8.
+    Stops before any other frame: a control frame, a fragment, an incomplete or unmasked frame, one
+    larger than ``max_bytes``, or one whose payload is not UTF-8.
     """
     texts = []
     start = 0
@@ -75,23 +89,20 @@ def read_texts(received: bytes, max_bytes: int) -> tuple[list[str], int]:
 
 
 class FrameScanner:
-    """Follows a client's stream from frame to frame, legal or not, and stores no payload.
-
-    It knows whether a frame is unfinished, and whether the close frame has come.
-    """
+    """Follows a client's stream from frame to frame, valid or not, without storing payloads."""
 
     __slots__ = ("_header", "_left", "between_frames", "closed")
 
     def __init__(self) -> None:
         self.closed = False
-        """Whether a close frame has come, to its last byte. What follows it is not looked at."""
+        """Whether a complete close frame has arrived. Bytes after it are ignored."""
         self.between_frames = True
-        """Whether no frame is unfinished."""
-        self._header = b""  # as far as it has come, until its frame is complete
-        self._left: int | None = None  # of mask and payload; null within the header
+        """Whether no frame is incomplete."""
+        self._header = b""  # of the current frame, as far as it has arrived
+        self._left: int | None = None  # bytes of mask and payload; null within the header
 
     def scan(self, received: bytes) -> None:
-        """Follow the stream by these bytes."""
+        """Read the next bytes of the stream."""
         at = 0
         while at < len(received) and not self.closed:
             if self._left is None:
@@ -109,7 +120,7 @@ class FrameScanner:
 
 
 def _size_after(header: bytes) -> int | None:
-    # Of mask and payload (RFC 6455 §5.2); null while the header is unfinished.
+    # Bytes of mask and payload (RFC 6455 §5.2); null while the header is incomplete.
     if len(header) < HEADER_BYTES:
         return None
     size = header[1] & ~MASK_FLAG

@@ -6,7 +6,8 @@ from typing import Literal
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime.commands.router import CommandRouter, Dispatcher
+from app.realtime.commands.dispatcher import Dispatcher
+from app.realtime.commands.router import CommandRouter
 from app.realtime.metrics import Metrics
 from app.realtime.policy import Policy
 from app.realtime.protocol import Command

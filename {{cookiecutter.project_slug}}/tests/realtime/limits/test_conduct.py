@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from app.realtime.limits import conduct
-from app.realtime.limits.conduct import MAX_REFUSALS_LOGGED, Conduct
+from app.realtime.limits import rate
+from app.realtime.limits.rate import MAX_REFUSALS_LOGGED, ConnectionLimits
 from app.realtime.policy import Policy
 from app.realtime.protocol import FLOOD, TOO_MANY_ERRORS, Close
 
@@ -27,7 +27,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock that rates are measured by."""
     clock = Clock()
-    monkeypatch.setattr(conduct, "monotonic", clock)
+    monkeypatch.setattr(rate, "monotonic", clock)
     return clock
 
 
@@ -181,7 +181,7 @@ async def test_refusals_are_no_nonsense(live: Live, monkeypatch: pytest.MonkeyPa
 
 
 def test_kinds_of_refusal_without_end_are_not_remembered() -> None:
-    alice = Conduct(SLOW)
+    alice = ConnectionLimits(SLOW)
     kinds = [f"kind {number}" for number in range(2 * MAX_REFUSALS_LOGGED)]
     first = [alice.is_first_refusal(kind) for kind in kinds + kinds]
     assert first == [True] * MAX_REFUSALS_LOGGED + [False] * 3 * MAX_REFUSALS_LOGGED

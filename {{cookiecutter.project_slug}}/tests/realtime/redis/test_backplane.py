@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from app.realtime import RealtimeSettings
 from app.realtime.backplane import ALL, Backplane, Channel, LocalBackplane, Subscription
-from app.realtime.delivery import Flusher
+from app.realtime.delivery import Delivery
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.protocol import REVOKED
@@ -49,6 +49,7 @@ class Reachable(Protocol):
     @property
     def url(self) -> str:
         """Where it listens."""
+        ...
 
 
 def settings_for(server: Reachable | str, **overrides: object) -> RealtimeSettings:
@@ -72,7 +73,7 @@ async def run_node(
     client = make_client(settings)
     assert client is not None
     gaps: list[str] = []
-    node = RedisBackplane(client, settings, Metrics(), Flusher())
+    node = RedisBackplane(client, settings, Metrics(), Delivery())
     node.after_gap(lambda: gaps.append("gap"))
     node.subscribe(Subscription(ALL, lambda envelope: None))
     running = asyncio.create_task(node.run())

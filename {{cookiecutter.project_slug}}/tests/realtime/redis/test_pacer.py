@@ -2,24 +2,26 @@
 
 import asyncio
 
-from app.realtime.delivery import BURST, FULL, Flusher
+from app.realtime.delivery import BURST, FULL, Delivery
 from app.realtime.redis.pacer import Pacer
 
-from ..test_delivery import Note
+from ..test_delivery import Note, enqueue_all
 
 
 async def test_a_pacer_waits_for_what_it_has_handed_out_itself() -> None:
-    flusher, flushed = Flusher(), list[str]()
-    pacer = Pacer(flusher)
-    flusher.waiting("others", 10 * FULL).append(Note("others", flushed))
-    await pacer.deliver(lambda: flusher.waiting("mine", FULL - 1).append(Note("first", flushed)))
+    delivery, flushed = Delivery(), list[str]()
+    pacer = Pacer(delivery)
+    for _ in range(FULL):
+        delivery.enqueue(Note("others", []), [b""])
+    await pacer.deliver(lambda: delivery.enqueue(Note("first", flushed), [b""]))
     assert flushed == []
-    await pacer.deliver(lambda: flusher.waiting("mine").append(Note("second", flushed)))
-    assert flushed == ["others", "first", "second"]
+    mine = [Note("second", flushed) for _ in range(FULL - 1)]
+    await pacer.deliver(enqueue_all, delivery, mine)
+    assert flushed.count("second") == FULL - 1
 
 
 async def test_a_pacer_gives_everybody_a_turn_after_a_burst() -> None:
-    pacer = Pacer(Flusher())
+    pacer = Pacer(Delivery())
     turns: list[int] = []
     for number in range(2 * BURST):
         asyncio.get_running_loop().call_soon(turns.append, number)

@@ -140,7 +140,9 @@ class RedisNode(Node):
     ) -> None:
         settings = make_settings(presence_lease_s=lease_s, **overrides)
         self.presence = RedisPresence(backplane, settings)
-        super().__init__(lambda flusher: Rooms(settings, Events(backplane), self.presence, flusher))
+        super().__init__(
+            lambda delivery: Rooms(settings, Events(backplane), self.presence, delivery)
+        )
         self._running = asyncio.create_task(self.presence.run())
 
     async def settle(self) -> None:

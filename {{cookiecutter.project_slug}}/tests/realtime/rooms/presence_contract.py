@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from app.realtime.delivery import Flusher
+from app.realtime.delivery import Delivery
 from app.realtime.rooms.rooms import Rooms
 
 from ..live import wait_until_async
@@ -16,9 +16,9 @@ ROOM = "lobby"
 class Node:
     """A node, with rooms alone."""
 
-    def __init__(self, make_rooms: Callable[[Flusher], Rooms]) -> None:
-        self.flusher = Flusher()
-        self.rooms = make_rooms(self.flusher)
+    def __init__(self, make_rooms: Callable[[Delivery], Rooms]) -> None:
+        self.delivery = Delivery()
+        self.rooms = make_rooms(self.delivery)
 
     async def visitor(self, user: str, room: str = ROOM) -> "Visitor":
         """Let a user enter the room with one more connection."""
@@ -45,7 +45,7 @@ class Visitor:
         self._node = node
         self._room = room
         self._wire = RecordingWire()
-        self.connection = open_connection(self._wire, node.flusher, user=user)
+        self.connection = open_connection(self._wire, node.delivery, user=user)
 
     def leave_now(self) -> None:
         """Leave the room."""
@@ -66,7 +66,7 @@ class Visitor:
         await self._node.rooms.publish(self._room, marker)
 
         async def is_heard() -> bool:
-            await self._node.flusher.catch_up()
+            await self._node.delivery.catch_up()
             return any(frame.get("data") == marker for frame in self.frames)
 
         await wait_until_async(is_heard)

@@ -16,7 +16,7 @@ def make_node(**overrides: object) -> Node:
     """Return a node of its own."""
     settings = make_settings(**overrides)
     return Node(
-        lambda flusher: Rooms(settings, MemoryHistory(settings), LocalPresence(settings), flusher)
+        lambda delivery: Rooms(settings, MemoryHistory(settings), LocalPresence(settings), delivery)
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.realtime.delivery import Flusher
+from app.realtime.delivery import Delivery
 from app.realtime.errors import Unavailable
 from app.realtime.protocol import TRY_AGAIN_LATER
 from app.realtime.rooms.history import (
@@ -62,10 +62,10 @@ async def test_rooms_per_connection_are_limited() -> None:
         assert (await client.ask(type="join", room="c"))["type"] == "ok"
 
 
-def make_rooms(history: History, flusher: Flusher | None = None) -> Rooms:
+def make_rooms(history: History, delivery: Delivery | None = None) -> Rooms:
     """Return the rooms of a single node."""
     settings = make_settings()
-    return Rooms(settings, history, LocalPresence(settings), flusher or Flusher())
+    return Rooms(settings, history, LocalPresence(settings), delivery or Delivery())
 
 
 class PatchyHistory(MemoryHistory):
@@ -95,20 +95,20 @@ class PatchyFeed(MemoryFeed):
 
 
 async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
-    flusher = Flusher()
-    rooms = make_rooms(history := PatchyHistory(make_settings()), flusher)
+    delivery = Delivery()
+    rooms = make_rooms(history := PatchyHistory(make_settings()), delivery)
     history.hold = asyncio.Event()
     wire = RecordingWire()
-    connection = open_connection(wire, flusher)
+    connection = open_connection(wire, delivery)
     joining = asyncio.create_task(rooms.join(connection, "a"))
     await asyncio.sleep(0)
     await rooms.publish("a", "early")
     history.hold.set()
     await joining
-    await flusher.catch_up()
+    await delivery.catch_up()
     assert wire.writes == []
     await rooms.publish("a", "in time")
-    await flusher.catch_up()
+    await delivery.catch_up()
     assert len(wire.writes) == 1
 
 

@@ -1,0 +1,174 @@
+"""The dispatcher: validates a client's frame, calls the command's handler and sends the answer."""
+
+import asyncio
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
+
+import structlog
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ..connection import Connection
+from ..errors import (
+    BadRequest,
+    CommandError,
+    ConnectionEnded,
+    InternalError,
+    Rejected,
+    TimedOut,
+    Unavailable,
+    UnknownType,
+    declared,
+)
+from ..guard import FAILURES
+from ..metrics import OTHER, Metrics
+from ..protocol import Command, CommandHead, Ok, Reply
+from ..service import Service
+from .router import CommandRouter
+
+log = structlog.stdlib.get_logger(__name__)
+
+FAILED = InternalError("the command failed inside the service")
+
+EXPECTED: dict[type[Exception], CommandError] = {
+    OSError: Unavailable("something that the service needs does not work now"),
+}
+"""Errors for failures that any handler may have: no connection, a time-out."""
+
+
+class Dispatcher:
+    """Handles the commands of all connections."""
+
+    def __init__(self, router: CommandRouter, metrics: Metrics, timeout_s: float) -> None:
+        models: Any = reduce(or_, router.handlers)
+        commands: TypeAdapter[Any] = TypeAdapter(Annotated[models, Field(discriminator="type")])
+        self._validator = commands.validator
+        self._handlers = router.handlers
+        self._failures = EXPECTED | router.failures
+        self._timeout_s = timeout_s
+        self._handled = 0
+        metrics.watch_count("commands", "Commands received.", lambda: self._handled)
+        self._error_codes = declared(CommandError, "code", str)
+        self._errors = metrics.counter(
+            "command_errors",
+            "Commands answered with an error.",
+            labels=("code",),
+            known=((code,) for code in (*sorted(self._error_codes), OTHER)),
+        )
+
+    async def dispatch(
+        self, service: Service, connection: Connection, frame: str
+    ) -> asyncio.Future[Any] | None:
+        """Handle one frame and answer it. No input makes this raise.
+
+        Returns the future that the answer waits for, if it comes later.
+        """
+        self._handled += 1
+        try:
+            connection.limits.check_rate(frame)
+            command = self._validator.validate_json(frame)
+        except Exception as fault:
+            self._refuse_frame(connection, frame, fault)
+            return None
+        connection.limits.errors_in_a_row = 0
+        try:
+            with connection.guard:
+                answer = await self._handlers[type(command)](service, connection, command)
+                if isinstance(answer, asyncio.Future):
+                    if not answer.done():
+                        self._answer_later(connection, command, answer)
+                        return answer
+                    answer = answer.result()
+            _answer(connection, command, answer)
+        except Exception as failure:
+            self._fail(connection, command, failure)
+        return None
+
+    def _answer_later(
+        self, connection: Connection, command: Command, future: asyncio.Future[Any]
+    ) -> None:
+        def answer(future: asyncio.Future[Any]) -> None:
+            deadline.cancel()
+            try:
+                _answer(connection, command, future.result())
+            except FAILURES as failure:
+                self._fail(connection, command, failure)
+
+        def give_up() -> None:
+            future.remove_done_callback(answer)
+            future.cancel()
+            self._fail(connection, command, TimedOut())
+
+        deadline = asyncio.get_running_loop().call_later(self._timeout_s, give_up)
+        future.add_done_callback(answer)
+
+    def _refuse_frame(self, connection: Connection, frame: str, fault: Exception) -> None:
+        if isinstance(fault, Rejected):
+            connection.close(fault.close_as)
+        elif isinstance(fault, CommandError):
+            self._refuse(connection, fault, _id_of(frame))
+        elif isinstance(fault, ValidationError):
+            self._refuse(connection, _error_of(fault), _id_of(frame))
+            try:
+                connection.limits.count_error()
+            except Rejected as rejection:
+                connection.close(rejection.close_as)
+        else:
+            log.error("validator failed", exc_info=fault)
+            self._refuse(connection, FAILED, _id_of(frame))
+
+    def _fail(self, connection: Connection, command: Command, failure: BaseException) -> None:
+        if isinstance(failure, ConnectionEnded):
+            return
+        if isinstance(failure, Rejected):
+            connection.close(failure.close_as)
+            return
+        if isinstance(failure, CommandError):
+            refusal = failure
+        else:
+            kinds = (kind for kind in type(failure).__mro__ if kind in self._failures)
+            refusal = next((self._failures[kind] for kind in kinds), FAILED)
+            log.error("handler failed", type=command.type, code=refusal.code, exc_info=failure)
+        self._refuse(connection, refusal, command.id)
+
+    def _refuse(
+        self, connection: Connection, refusal: CommandError, command_id: str | None
+    ) -> None:
+        code = refusal.code
+        self._errors.labels(code if code in self._error_codes else OTHER).inc()
+        if connection.limits.is_first_refusal(code):
+            log.info("commands refused", code=code)
+        connection.send(refusal.reply(command_id))
+
+
+def _answer(connection: Connection, command: Command, reply: Reply | None) -> None:
+    if reply is None:
+        if command.id is None:
+            return
+        reply = Ok()
+    if command.id is not None or not reply.only_with_id:
+        reply.id = command.id
+        connection.send(reply, *reply.followed_by)
+    elif reply.followed_by:
+        connection.send(*reply.followed_by)
+
+
+def _error_of(failure: ValidationError) -> CommandError:
+    error = failure.errors(include_url=False, include_input=False)[0]
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, CommandError):
+        return cause
+    if error["type"] == "union_tag_invalid":
+        return UnknownType("no command has this type")
+    # The location starts with the type, which the client knows. For an unknown field it ends with
+    # the field's name, which is the client's own text.
+    end = -1 if error["type"] == "extra_forbidden" else None
+    field = ".".join(str(part) for part in error["loc"][1:end])
+    return BadRequest(f"{field}: {error['msg']}" if field else error["msg"])
+
+
+def _id_of(frame: str) -> str | None:
+    try:
+        return CommandHead.model_validate_json(frame).id
+    except ValidationError:
+        return None

@@ -1,0 +1,121 @@
+"""Handshakes: who is let in. Refusals are HTTP statuses, rejections are close codes."""
+
+from http import HTTPStatus
+
+import structlog
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket
+
+from .auth.identity import Identity
+from .errors import (
+    AuthenticatorDown,
+    AuthenticatorFailed,
+    ConnectionEnded,
+    Refused,
+    Rejected,
+    TimedOut,
+    declared,
+)
+from .guard import Guard
+from .limits.admission import network_of
+from .protocol import SUBPROTOCOL, Close
+from .service import Service
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def network_behind(websocket: WebSocket) -> str | None:
+    """Return the client's network, null if the server cannot tell.
+
+    The client is the one that a proxy reports, if uvicorn trusts the proxy.
+    """
+    return None if websocket.client is None else network_of(websocket.client.host)
+
+
+class Handshakes:
+    """Admits and authenticates clients, for all connections of a service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._refused = service.metrics.counter(
+            "handshakes_refused",
+            "Handshakes answered with an HTTP status.",
+            labels=("status",),
+            known=((status,) for status in Refused.STATUSES),
+        )
+        self._rejected = service.metrics.counter(
+            "connections_rejected",
+            "Connections accepted and closed before the welcome.",
+            labels=("code",),
+            known=((close.code,) for close in declared(Rejected, "close_as", Close)),
+        )
+
+    def admit(self, websocket: WebSocket, network: str | None) -> None:
+        """Count a client in, whose network must leave once.
+
+        What tells strangers apart is checked first, so that none can use up what others share.
+
+        Raises:
+            Refused: the service does not take this client now.
+
+        """
+        service = self._service
+        if not service.started:
+            reason = "the application around this one does not run its lifespan"
+            raise Refused(503, reason, retry_after_s=5)
+        if service.manager.draining:
+            raise Refused(503, "the service is stopping", retry_after_s=5)
+        service.admission.check_network(network)
+        service.origins.check(websocket)
+        service.admission.enter(network)
+
+    async def complete(self, websocket: WebSocket, guard: Guard) -> Identity | None:
+        """Answer the handshake by the client's credentials; return null if it failed."""
+        offered = websocket.scope["subprotocols"]
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
+        try:
+            identity = await self._authenticate(websocket, guard)
+        except Refused as refusal:
+            await self.refuse(websocket, refusal)
+            return None
+        except ConnectionEnded:
+            return None
+        except Rejected as rejection:
+            # Browsers cannot read the status of a refused handshake, but a close code.
+            reason = rejection.close_as.reason
+            log.info("connection rejected", reason=reason, cause=rejection.cause)
+            self._rejected.labels(rejection.close_as.code).inc()
+            await websocket.accept(subprotocol)
+            await websocket.close(*rejection.close_as)
+            return None
+        await websocket.accept(subprotocol)
+        # Mostly credentials, which would stay in memory as long as the connection.
+        websocket.scope.update(headers=[], query_string=b"", subprotocols=[])
+        return identity
+
+    async def _authenticate(self, websocket: WebSocket, guard: Guard) -> Identity:
+        try:
+            with guard:
+                return await self._service.authenticator.authenticate(websocket)
+        except (Refused, Rejected, ConnectionEnded):
+            raise
+        except (TimedOut, OSError) as failure:
+            log.warning("authenticator down", error=type(failure).__name__)
+            raise AuthenticatorDown from failure
+        except Exception as failure:
+            log.exception("authenticator failed")
+            raise AuthenticatorFailed from failure
+
+    async def refuse(self, websocket: WebSocket, refusal: Refused) -> None:
+        """Answer a handshake with an HTTP status."""
+        host = websocket.client and websocket.client.host
+        log.info("handshake refused", status=refusal.status, reason=refusal.reason, client=host)
+        self._refused.labels(refusal.status).inc()
+        if "websocket.http.response" not in websocket.scope.get("extensions", {}):
+            await websocket.close()  # such a server answers 403
+            return
+        headers = {}
+        if refusal.retry_after_s is not None:
+            headers["Retry-After"] = str(refusal.retry_after_s)
+        phrase = HTTPStatus(refusal.status).phrase
+        await websocket.send_denial_response(PlainTextResponse(phrase, refusal.status, headers))

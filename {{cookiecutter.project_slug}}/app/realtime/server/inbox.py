@@ -1,0 +1,75 @@
+"""The inbox: messages of one connection between the protocol, which reads them, and the app."""
+
+import asyncio
+from collections.abc import Callable
+
+from ..wire.asgi import Event, Message
+
+
+class Inbox:
+    """Messages that wait for their one reader: an `asyncio.Queue` of a tenth of the size."""
+
+    __slots__ = ("_gone", "_loop", "_reader", "has_end", "messages", "size")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._reader: asyncio.Future[bool] | None = None
+        self._gone: Callable[[], None] | None = None
+        self.messages: list[Message] = []
+        self.has_end = False
+        self.size = 0
+        """Characters of text that wait."""
+
+    def when_gone(self, callback: Callable[[], None] | None) -> None:
+        """Call back once, in a later turn of the loop, when the end has come."""
+        self._gone = callback
+        if self.has_end and callback is not None:
+            self._loop.call_soon(callback)
+            self._gone = None
+
+    def empty(self) -> bool:
+        """Return whether nothing waits."""
+        return not self.messages
+
+    def put_texts(self, texts: list[str]) -> None:
+        """Add text messages."""
+        self.messages += texts
+        for text in texts:
+            self.size += len(text)
+        if self._reader is not None and texts and not self._reader.done():
+            self._reader.set_result(True)
+
+    def put_nowait(self, event: Event) -> None:
+        """Add an event, as uvicorn does."""
+        text = event.get("text")
+        if text is not None:
+            self.put_texts([text])
+            return
+        self.messages.append(event)
+        if event["type"] == "websocket.disconnect":
+            self.has_end = True
+            self.when_gone(self._gone)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(True)
+
+    async def get(self) -> Event:
+        """Wait for the next event, as uvicorn does for other routes."""
+        await self.arrival()
+        message = self.messages.pop(0)
+        if not isinstance(message, str):
+            return message
+        self.size -= len(message)
+        return {"type": "websocket.receive", "text": message}
+
+    def take(self) -> list[Message]:
+        """Return and remove all messages."""
+        messages, self.messages = self.messages, []
+        self.size = 0
+        return messages
+
+    def arrival(self) -> asyncio.Future[bool]:
+        """Return a future that is done when there is a message: true if that took time."""
+        self._reader = self._loop.create_future()
+        if self.messages:
+            self._reader.set_result(False)
+        return self._reader

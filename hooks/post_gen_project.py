@@ -24,22 +24,17 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/realtime/rooms",
     ),
     ("heartbeat",): (
-        "app/realtime/heartbeat.py",
-        "tests/realtime/test_heartbeat.py",
+        "app/realtime/connections/heartbeat.py",
+        "tests/realtime/connections/test_heartbeat.py",
     ),
     ("redis",): (
         "Caddyfile",
         "app/realtime/redis",
-        "app/realtime/redis_settings.py",
+        "app/realtime/settings/redis.py",
         "tests/realtime/redis",
     ),
     ("rooms", "redis"): (
-        "app/realtime/redis/feed.py",
-        "app/realtime/redis/history.py",
-        "app/realtime/redis/lua",
-        "app/realtime/redis/presence.py",
-        "app/realtime/redis/roster.py",
-        "app/realtime/redis/scripts.py",
+        "app/realtime/redis/rooms",
         "tests/realtime/redis/test_rooms.py",
     ),
     ("jwt",): (

@@ -14,11 +14,6 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/realtime/commands/refresh.py": {"jwt"},
     "app/realtime/http/login.py": {"session"},
     "app/realtime/http/tickets.py": {"ticket"},
-    "app/realtime/redis/feed.py": {"rooms", "redis"},
-    "app/realtime/redis/history.py": {"rooms", "redis"},
-    "app/realtime/redis/presence.py": {"rooms", "redis"},
-    "app/realtime/redis/roster.py": {"rooms", "redis"},
-    "app/realtime/redis/scripts.py": {"rooms", "redis"},
     "app/realtime/redis/tickets.py": {"ticket", "redis"},
     "tests/realtime/auth/test_guest.py": {"none"},
     "tests/realtime/http/test_login.py": {"session"},
@@ -28,8 +23,6 @@ EXCEPTIONS: dict[str, set[str]] = {
 
 def needed_options(path: Path) -> set[str]:
     """Return the options that a file of the template belongs to."""
-    if path.suffix == ".lua":
-        return {"rooms", "redis"}
     words = "_".join(["", *path.with_suffix("").parts, ""])
     return EXCEPTIONS.get(path.as_posix()) or {
         option for option in OPTIONS if f"_{option}_" in words

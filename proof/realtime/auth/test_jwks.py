@@ -27,7 +27,7 @@ from ..certificate import server_context
 from ..client import Client
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
 from ..test_privacy import PRIVATE, eavesdrop
-from ..test_settings import complaint
+from ..settings.test_settings import complaint
 from .issuer import Issuer, jwk, new_key, rsa_key, run_issuer
 from .test_jwt import token as secret_token
 

@@ -9,14 +9,14 @@ from functools import partial
 import pytest
 
 from app.realtime.backplane import Backplane, Channel, Subscription
-from app.realtime.delivery import Delivery
+from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Misconfigured, Unavailable
 from app.realtime.idempotency import Claims
 from app.realtime.metrics import Metrics
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.claims import RedisClaims
 from app.realtime.redis.topologies import make_client
-from app.realtime.redis_settings import server_urls
+from app.realtime.settings.redis import server_urls
 
 from ..backplane_contract import BackplaneContract, Inbox, numbered
 from ..client import DEADLINE_S

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.realtime.redis.history import UNUSED_S, RedisHistory
+from app.realtime.redis.rooms.history import UNUSED_S, RedisHistory
 from app.realtime.rooms.history import History, room_channel
 
 from ..client import Client
@@ -67,7 +67,7 @@ class TestClusterHistory(HistoryContract):
 async def test_positions_in_all_shards_are_renewed(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.realtime.redis.history.RENEWALS", 100_000)
+    monkeypatch.setattr("app.realtime.redis.rooms.history.RENEWALS", 100_000)
     async with run_node(cluster) as (backplane, _), running(backplane) as history:
         redis = backplane.client.commands
         keys = [backplane.key(room_channel(room), "position") for room in ROOMS]

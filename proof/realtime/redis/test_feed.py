@@ -18,8 +18,8 @@ from app.realtime.backplane import Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.protocol import ServerFrame
 from app.realtime.redis.backplane import Resync
-from app.realtime.redis.feed import RedisFeed
-from app.realtime.redis.history import RedisHistory
+from app.realtime.redis.rooms.feed import RedisFeed
+from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.rooms.history import Past, Position, RoomEnvelope
 
 STEPS = 120

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import Resync
-from app.realtime.redis.feed import RedisFeed
-from app.realtime.redis.history import POSITION_S, UNUSED_S
+from app.realtime.redis.rooms.feed import RedisFeed
+from app.realtime.redis.rooms.history import POSITION_S, UNUSED_S
 from app.realtime.rooms.history import Past, Position
 
 from ..live import make_settings, run_service, wait_until, wait_until_async
@@ -312,7 +312,7 @@ async def test_the_position_of_an_unused_room_is_kept_for_a_short_time(
 async def test_the_position_of_a_room_with_members_does_not_expire(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, messages: int, kept_s: int
 ) -> None:
-    monkeypatch.setattr("app.realtime.redis.history.RENEWALS", 100_000)
+    monkeypatch.setattr("app.realtime.redis.rooms.history.RENEWALS", 100_000)
     async with (
         run_history(shared_valkey) as history,
         Redis.from_url(shared_valkey.url) as redis,
@@ -349,8 +349,8 @@ async def test_a_renewal_does_not_shorten_what_a_message_has_made_long(
 async def test_renewals_share_round_trips(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.realtime.redis.history.RENEWALS", 100_000)
-    monkeypatch.setattr("app.realtime.redis.history.RENEWED_AT_ONCE", 4)
+    monkeypatch.setattr("app.realtime.redis.rooms.history.RENEWALS", 100_000)
+    monkeypatch.setattr("app.realtime.redis.rooms.history.RENEWED_AT_ONCE", 4)
     slices: list[int] = []
     renew = RedisHistory._renew
 
@@ -371,7 +371,7 @@ async def test_renewals_share_round_trips(
 async def test_a_position_that_is_lost_is_announced(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.realtime.redis.history.RENEWALS", 100_000)
+    monkeypatch.setattr("app.realtime.redis.rooms.history.RENEWALS", 100_000)
     async with (
         run_history(shared_valkey) as history,
         Redis.from_url(shared_valkey.url) as redis,

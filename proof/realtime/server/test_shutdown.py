@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from app.realtime.commands.dispatcher import Dispatcher
-from app.realtime.connection import Connection
+from app.realtime.connections.connection import Connection
 from app.realtime.protocol import SERVICE_RESTART, Close
 from app.realtime.server import process as server
 from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
 from app.realtime.commands.dispatcher import Dispatcher
-from app.realtime.connection import Connection
+from app.realtime.connections.connection import Connection
 from app.realtime.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
 from app.realtime.server.websocket import (
     ENDED_EARLY,

@@ -2,21 +2,24 @@
 
 ================  ====================================================================
 `application`     joins the parts to a FastAPI app
-`endpoint`        the life of a connection, from the handshake to its end
+`endpoint/`       the life of a connection, from the handshake to its end
 `commands/`       from a client's frame to its handler, and the built-in commands
 `policy`          the questions that the engine asks your `policy.py`
-`manager`         who is connected to this node, and how to reach them
-`delivery`        when frames are written
 # {% if cookiecutter.rooms %}
 `rooms/`          members, history and presence of rooms
 # {% endif %}
+`connections/`    `ConnectionManager`, connections, and when frames are written
+`backplane`       how a message reaches every node
 # {% if cookiecutter.redis %}
 `redis/`          messages between nodes, and what all of them know
 # {% endif %}
 `auth/`           the chosen way to authenticate
-`limits/`         what a client may do, and how fast
+`limits/`         who may connect, and how fast each client may send
 `http/`           health, metrics, and the routes of your backend
 `server/`         the process, and uvicorn
+`wire/`           WebSocket frames, and what a connection needs of its server
+`settings/`       every setting of the engine
+`protocol`        every frame and close code; `errors` has every failure
 ================  ====================================================================
 
 Your files import from here, and from `app.realtime.auth`.
@@ -25,7 +28,8 @@ Your files import from here, and from `app.realtime.auth`.
 from .application import Application
 from .auth import AuthSettings, Identity
 from .commands.router import CommandRouter
-from .connection import Connection
+from .connections.connection import Connection
+from .connections.manager import ConnectionManager
 from .errors import (
     BadRequest,
     CommandError,
@@ -37,17 +41,17 @@ from .errors import (
 )
 from .http.dependencies import CurrentUser, get_service
 from .jobs import Job
-from .manager import ConnectionManager
 from .policy import Policy
-from .protocol import Command, Ok, Reply, ServerFrame
+from .protocol import Close, Command, Ok, Reply, ServerFrame
 from .server.process import serve
 from .service import Service
-from .settings import RealtimeSettings
+from .settings.settings import RealtimeSettings
 
 __all__ = [
     "Application",
     "AuthSettings",
     "BadRequest",
+    "Close",
     "Command",
     "CommandError",
     "CommandRouter",

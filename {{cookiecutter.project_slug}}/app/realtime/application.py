@@ -28,12 +28,13 @@ from .commands.refresh import refresh_commands
 from .commands.rooms import room_commands
 # {% endif %}
 from .commands.router import CommandRouter
-from .delivery import Delivery
-from .endpoint import Endpoint
-from .errors import Forbidden, Rejected, Unavailable
+from .connections.delivery import Delivery
 # {% if cookiecutter.heartbeat %}
-from .heartbeat import Heartbeat
+from .connections.heartbeat import Heartbeat
 # {% endif %}
+from .connections.manager import ConnectionManager
+from .endpoint.endpoint import Endpoint
+from .errors import Forbidden, Rejected, Unavailable
 from .http import backend, health
 from .http.errors import answer_forbidden, answer_rejected, answer_unavailable
 # {% if cookiecutter.auth == "session" %}
@@ -44,10 +45,8 @@ from .http.tickets import tickets_router
 from .jobs import Job, keep_running
 from .limits.admission import Admission
 from .limits.origin import Origins
-from .manager import ConnectionManager
 from .metrics import Metrics
 from .policy import Policy
-from .project import read_project
 # {% if cookiecutter.redis %}
 from .redis.backplane import Resync
 from .redis.shared import in_redis
@@ -60,7 +59,8 @@ from .redis.topologies import make_client
 from .rooms.rooms import Rooms
 # {% endif %}
 from .service import Service
-from .settings import RealtimeSettings
+from .settings.project import read_project
+from .settings.settings import RealtimeSettings
 from .shared import in_memory
 
 PATH = "/ws"

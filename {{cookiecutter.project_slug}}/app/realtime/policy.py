@@ -8,7 +8,7 @@ from pydantic import JsonValue
 # {% endif %}
 from typing_extensions import TypeVar
 
-from .connection import Connection
+from .connections.connection import Connection
 from .service import Service
 
 ServiceT = TypeVar("ServiceT", bound=Service[Any, Any], default=Service)

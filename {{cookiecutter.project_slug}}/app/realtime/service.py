@@ -8,17 +8,17 @@ from typing_extensions import TypeVar
 
 from .auth.identity import Authenticator
 from .backplane import Backplane
-from .connection import Connection
-from .delivery import Delivery
+from .connections.connection import Connection
+from .connections.delivery import Delivery
+from .connections.manager import ConnectionManager
 from .idempotency import Claims
 from .limits.admission import Admission
 from .limits.origin import Origins
-from .manager import ConnectionManager
 from .metrics import Metrics
 # {% if cookiecutter.rooms %}
 from .rooms.rooms import Rooms
 # {% endif %}
-from .settings import RealtimeSettings
+from .settings.settings import RealtimeSettings
 
 SettingsT = TypeVar("SettingsT", bound=RealtimeSettings, default=RealtimeSettings, covariant=True)
 ResourcesT = TypeVar("ResourcesT", default=Any, covariant=True)

@@ -10,7 +10,7 @@ from .jobs import Job
 from .rooms.history import History
 from .rooms.presence import Presence
 # {% endif %}
-from .settings import RealtimeSettings
+from .settings.settings import RealtimeSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from app.realtime.auth.identity import Identity
-from app.realtime.connection import Connection
-from app.realtime.delivery import Delivery
-from app.realtime.guard import Guard
+from app.realtime.connections.connection import Connection
+from app.realtime.connections.delivery import Delivery
+from app.realtime.connections.guard import Guard
 from app.realtime.protocol import Close, Ok
 from app.realtime.wire.asgi import Message
 

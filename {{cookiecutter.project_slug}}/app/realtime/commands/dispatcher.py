@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ..connection import Connection
+from ..connections.connection import Connection
+from ..connections.guard import FAILURES
 from ..errors import (
     BadRequest,
     CommandError,
@@ -20,7 +21,6 @@ from ..errors import (
     UnknownType,
     declared,
 )
-from ..guard import FAILURES
 from ..metrics import OTHER, Metrics
 from ..protocol import Command, CommandHead, Ok, Reply
 from ..service import Service

@@ -3,7 +3,7 @@
 from asyncio import Future
 from typing import Any
 
-from ..connection import Connection
+from ..connections.connection import Connection
 from ..errors import Forbidden
 from ..policy import Policy
 from ..protocol import Broadcast, Ping, Pong, PongReply, Send

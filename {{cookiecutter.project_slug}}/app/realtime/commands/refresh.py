@@ -7,7 +7,7 @@ import structlog
 from pydantic import Field
 
 from ..auth.jwt import JwtAuthenticator
-from ..connection import Connection
+from ..connections.connection import Connection
 from ..errors import AuthenticatorDown, Forbidden, Unauthorized, Unavailable
 from ..protocol import Command, Ok
 from ..service import Service

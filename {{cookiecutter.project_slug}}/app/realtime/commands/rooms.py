@@ -4,7 +4,7 @@ from asyncio import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..connection import Connection
+from ..connections.connection import Connection
 from ..errors import Forbidden
 from ..policy import Policy
 from ..protocol import Command, Data, Ok, Reply

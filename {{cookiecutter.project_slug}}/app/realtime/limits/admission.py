@@ -5,7 +5,7 @@ from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
 from ..errors import Refused
-from ..settings import RealtimeSettings
+from ..settings.settings import RealtimeSettings
 from .rate import RateLimit
 
 BURST_S = 1.0

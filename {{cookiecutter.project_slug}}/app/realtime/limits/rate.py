@@ -6,7 +6,7 @@ The generic cell rate algorithm (GCRA, ITU-T I.371) needs no timers.
 from time import monotonic
 
 from ..errors import Flood, RateLimited, TooManyErrors
-from ..settings import RealtimeSettings
+from ..settings.settings import RealtimeSettings
 
 MAX_REFUSALS_LOGGED = 50
 """Kinds of refusal logged for one connection; a bound for kinds that are made up at run time."""

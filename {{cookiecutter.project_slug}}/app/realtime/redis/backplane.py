@@ -18,11 +18,11 @@ import structlog
 from pydantic import ValidationError
 
 from ..backplane import Backplane, Channel, Envelope, OnGap, Subscription
-from ..delivery import Delivery
+from ..connections.delivery import Delivery
 from ..errors import Misconfigured, Unavailable
 from ..metrics import Metrics
 from ..protocol import ServerFrame
-from ..settings import RealtimeSettings
+from ..settings.settings import RealtimeSettings
 from .client import RedisClient
 from .connections import FAILURES, Command, answered_within, explain
 from .publisher import RedisPublisher

@@ -12,10 +12,10 @@ from redis.exceptions import ResponseError
 
 from ..backplane import Channel
 from ..errors import Unavailable
-from ..settings import RealtimeSettings
+from ..settings.settings import RealtimeSettings
 from .connections import FAILURES, Command, Listener, answered_within, explain
 # {% if cookiecutter.rooms %}
-from .scripts import execute_scripts
+from .rooms.scripts import execute_scripts
 # {% endif %}
 
 log = structlog.stdlib.get_logger(__name__)

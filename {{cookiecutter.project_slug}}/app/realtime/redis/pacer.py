@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import ParamSpec
 
-from ..delivery import BURST, FULL, Delivery
+from ..connections.delivery import BURST, FULL, Delivery
 
 P = ParamSpec("P")
 

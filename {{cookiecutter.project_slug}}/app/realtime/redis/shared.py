@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 
-from ..delivery import Delivery
+from ..connections.delivery import Delivery
 from ..jobs import Job
 from ..metrics import Metrics
-from ..settings import RealtimeSettings
+from ..settings.settings import RealtimeSettings
 from ..shared import Shared
 from .backplane import RedisBackplane
 from .claims import RedisClaims
 from .client import RedisClient
 # {% if cookiecutter.rooms %}
-from .history import RedisHistory
-from .presence import RedisPresence
+from .rooms.history import RedisHistory
+from .rooms.presence import RedisPresence
 # {% endif %}
 
 

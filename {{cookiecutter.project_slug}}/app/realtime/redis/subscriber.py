@@ -12,8 +12,8 @@ import structlog
 from redis.exceptions import ResponseError
 
 from ..backplane import Channel, Subscription
-from ..delivery import Delivery
-from ..settings import RealtimeSettings
+from ..connections.delivery import Delivery
+from ..settings.settings import RealtimeSettings
 from .connections import Listener, answered_within, explain
 from .pacer import Pacer
 from .refusals import is_temporary, misconfigured

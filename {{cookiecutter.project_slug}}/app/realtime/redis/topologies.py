@@ -18,8 +18,8 @@ from redis.exceptions import RedisClusterException
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ..errors import Misconfigured
-from ..redis_settings import server_urls
-from ..settings import RealtimeSettings
+from ..settings.redis import server_urls
+from ..settings.settings import RealtimeSettings
 from .client import RedisClient
 from .connections import CHECKED, FAILURES, CheckedConnection, Listener, ShardListener
 

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo
 
 from ..backplane import Backplane, Channel, Envelope, Subscription
 from ..protocol import STRICT, ServerFrame
-from ..settings import RealtimeSettings
+from ..settings.settings import RealtimeSettings
 
 LOG_BYTES = 1_024
 """Estimated size of a log without messages."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ..backplane import Backplane
-from ..connection import Connection
-from ..settings import RealtimeSettings
+from ..connections.connection import Connection
+from ..settings.settings import RealtimeSettings
 from .history import Event, RoomEnvelope, room_channel
 
 

@@ -11,11 +11,11 @@ import structlog
 from pydantic import AfterValidator, JsonValue, model_validator
 
 from ..backplane import Envelope, Publication
-from ..connection import Connection
-from ..delivery import Delivery
+from ..connections.connection import Connection
+from ..connections.delivery import Delivery
 from ..errors import CommandError, LimitExceeded
 from ..protocol import Message, ServerFrame
-from ..settings import RealtimeSettings
+from ..settings.settings import RealtimeSettings
 from .history import History, Past, Position, RoomEnvelope
 from .presence import Attendance, Presence
 

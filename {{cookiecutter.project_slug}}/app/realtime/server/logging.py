@@ -11,7 +11,7 @@ import sys
 import structlog
 from structlog.typing import Processor
 
-from ..settings import RealtimeSettings
+from ..settings.settings import RealtimeSettings
 from .log_limit import LogLimiter
 
 UVICORN_NOISE = (

@@ -7,7 +7,7 @@ from app.realtime.auth.api_key import digest
 from dev.connect import ConnectOptions
 
 from ..live import Live, make_settings, run_service
-from ..test_settings import complaint
+from ..settings.test_settings import complaint
 
 KEYS = f"alice:{digest('key of alice')},ci-bot:{digest('key of bot')}"
 

@@ -15,7 +15,7 @@ from app.realtime.errors import Unauthorized
 from dev.connect import ConnectOptions
 
 from ..live import Live, make_settings, run_service
-from ..test_settings import complaint
+from ..settings.test_settings import complaint
 
 SECRET = "the secret of this service, which is long enough for SHA-384"
 OTHER_SECRET = "another secret, which is long enough"
@@ -202,7 +202,9 @@ async def test_a_connection_ends_with_its_token(
     options.headers["Authorization"] = f"Bearer {token(live.settings, exp=end)}"
     # Nearly there, by the connection's clock; by that of the check, the token is fresh.
     nearly = end + live.settings.jwt_leeway_s - 0.05
-    monkeypatch.setattr("app.realtime.connection.time", SimpleNamespace(time=lambda: nearly))
+    monkeypatch.setattr(
+        "app.realtime.connections.connection.time", SimpleNamespace(time=lambda: nearly)
+    )
     client = await live.connect_with(options)
     assert client.welcome["expires_at"] == end + live.settings.jwt_leeway_s
     assert await client.closed() == (4005, "expired")

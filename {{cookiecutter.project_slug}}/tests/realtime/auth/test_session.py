@@ -19,7 +19,7 @@ from dev.connect import ConnectOptions
 
 from ..client import Client
 from ..live import ORIGIN, Live, make_settings, run_service
-from ..test_settings import complaint
+from ..settings.test_settings import complaint
 
 
 def with_cookie(live: Live, cookie: str) -> ConnectOptions:

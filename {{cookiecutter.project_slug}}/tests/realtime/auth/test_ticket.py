@@ -10,7 +10,7 @@ from app.realtime.auth.ticket import Tickets
 from dev.connect import ConnectOptions
 
 from ..live import Live, make_settings, run_service
-from ..test_settings import complaint
+from ..settings.test_settings import complaint
 
 
 def presenting(live: Live, ticket: str) -> ConnectOptions:

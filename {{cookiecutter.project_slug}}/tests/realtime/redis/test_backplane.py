@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from app.realtime import RealtimeSettings
 from app.realtime.backplane import ALL, Backplane, Channel, Subscription
-from app.realtime.delivery import Delivery
+from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.protocol import REVOKED
@@ -24,7 +24,7 @@ from ..backplane_contract import BackplaneContract, Inbox, numbered
 from ..client import DEADLINE_S
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
 from ..server.test_process import next_line, run_process
-from ..test_settings import complaint
+from ..settings.test_settings import complaint
 from .valkey import Valkey
 
 CHANNEL = Channel("channel-a")

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from app.realtime.backplane import Backplane, Envelope, Subscription
 from app.realtime.redis.backplane import RedisBackplane
-from app.realtime.redis.history import RedisHistory
-from app.realtime.redis.presence import RedisPresence
+from app.realtime.redis.rooms.history import RedisHistory
+from app.realtime.redis.rooms.presence import RedisPresence
 from app.realtime.rooms.history import (
     NOWHERE,
     Announce,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from app.realtime.delivery import Delivery
+from app.realtime.connections.delivery import Delivery
 from app.realtime.rooms.rooms import Rooms
 
 from ..live import wait_until_async

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.realtime.backplane import Backplane
-from app.realtime.delivery import Delivery
+from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Unavailable
 from app.realtime.protocol import TRY_AGAIN_LATER
 from app.realtime.rooms.history import (

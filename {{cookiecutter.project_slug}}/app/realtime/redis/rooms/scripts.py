@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from redis.exceptions import NoScriptError
 
-from .connections import Command
+from ..connections import Command
 
 LUA = Path(__file__).parent / "lua"
 

@@ -15,15 +15,15 @@ from itertools import count
 
 import structlog
 
-from ..backplane import Channel
-from ..rooms.history import room_channel
-from ..rooms.presence import Presence
-from ..settings import RealtimeSettings
-from .backplane import RedisBackplane
-from .connections import FAILURES, Command, explain
+from ...backplane import Channel
+from ...rooms.history import room_channel
+from ...rooms.presence import Presence
+from ...settings.settings import RealtimeSettings
+from ..backplane import RedisBackplane
+from ..connections import FAILURES, Command, explain
+from ..worker import Worker, in_turns
 from .roster import RedisRoster
 from .scripts import Script
-from .worker import Worker, in_turns
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from app.realtime import delivery as delivery_module
-from app.realtime.connection import Connection
-from app.realtime.delivery import Delivery
+from app.realtime.connections import delivery as delivery_module
+from app.realtime.connections.connection import Connection
+from app.realtime.connections.delivery import Delivery
 from app.realtime.protocol import REPLACED, DirectMessage
 from app.realtime.wire.frame import encode
 
-from .recording_wire import RecordingWire, open_connection
+from ..recording_wire import RecordingWire, open_connection
 
 
 class Group:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from redis.asyncio.connection import parse_url
 
-from .fields import SettingsPart
+from ..fields import SettingsPart
 from .project import read_project
 
 URL = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime import delivery as module
-from app.realtime.delivery import SLICE, Delivery, Recipient
+from app.realtime.connections import delivery as module
+from app.realtime.connections.delivery import SLICE, Delivery, Recipient
 from app.realtime.protocol import Ok
 
-from .client import DEADLINE_S
+from ..client import DEADLINE_S
 
 
 class Note(Recipient):

@@ -1,8 +1,8 @@
 """The welcome: the first frame of each connection, with its limits."""
 
-from .connection import Connection
-from .protocol import HeartbeatTerms, Welcome
-from .settings import RealtimeSettings
+from ..connections.connection import Connection
+from ..protocol import HeartbeatTerms, Welcome
+from ..settings.settings import RealtimeSettings
 
 
 def limits_of(settings: RealtimeSettings) -> dict[str, int]:

@@ -4,7 +4,7 @@ import pytest
 
 from app.realtime import RealtimeSettings
 
-from .live import make_settings
+from ..live import make_settings
 
 
 def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:

@@ -8,10 +8,10 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .auth import AuthSettings
-from .fields import CommaSeparated, Origin, Proxies, Secret
+from ..auth import AuthSettings
+from ..fields import CommaSeparated, Origin, Proxies, Secret
 # {% if cookiecutter.redis %}
-from .redis_settings import RedisSettings
+from .redis import RedisSettings
 # {% endif %}
 
 

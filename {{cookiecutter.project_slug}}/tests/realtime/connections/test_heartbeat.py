@@ -6,14 +6,14 @@ import pytest
 
 from app.realtime.backplane import Backplane
 from app.realtime.commands.router import CommandRouter
-from app.realtime.delivery import Delivery
-from app.realtime.heartbeat import Heartbeat
-from app.realtime.manager import ConnectionManager
+from app.realtime.connections.delivery import Delivery
+from app.realtime.connections.heartbeat import Heartbeat
+from app.realtime.connections.manager import ConnectionManager
 from app.realtime.protocol import NO_PONG, Broadcast
 
-from .client import DEADLINE_S
-from .live import make_settings, run_service, wait_until
-from .recording_wire import RecordingWire, open_connection
+from ..client import DEADLINE_S
+from ..live import make_settings, run_service, wait_until
+from ..recording_wire import RecordingWire, open_connection
 
 IMPATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 0.1}
 PATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 2.0}

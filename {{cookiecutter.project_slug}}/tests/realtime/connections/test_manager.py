@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from app.realtime.backplane import Backplane, Subscription
-from app.realtime.delivery import Delivery
+from app.realtime.connections.delivery import Delivery
+from app.realtime.connections.manager import ConnectionManager
 from app.realtime.errors import TooManyConnections
-from app.realtime.manager import ConnectionManager
 from app.realtime.protocol import REPLACED, TRY_AGAIN_LATER
 
-from .live import Live, make_settings
-from .recording_wire import open_connection
+from ..live import Live, make_settings
+from ..recording_wire import open_connection
 
 
 async def test_send_reaches_every_connection_of_one_user(live: Live) -> None:

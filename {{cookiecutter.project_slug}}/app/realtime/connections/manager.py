@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from .backplane import ALL, Backplane, Envelope, Subscription, user_channel
+from ..backplane import ALL, Backplane, Envelope, Subscription, user_channel
+from ..errors import TooManyConnections, Unavailable
+from ..protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
+from ..settings.settings import RealtimeSettings
 from .connection import Connection
 from .delivery import Delivery
-from .errors import TooManyConnections, Unavailable
-from .protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
-from .settings import RealtimeSettings
 
 
 @dataclass(slots=True, kw_only=True)

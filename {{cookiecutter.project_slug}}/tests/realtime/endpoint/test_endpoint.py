@@ -9,19 +9,20 @@ import pytest
 from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
-from app.realtime import delivery, endpoint, welcome
 from app.realtime.commands.router import CommandRouter
-from app.realtime.connection import Connection
-from app.realtime.delivery import BURST, Delivery
+from app.realtime.connections import delivery
+from app.realtime.connections.connection import Connection
+from app.realtime.connections.delivery import BURST, Delivery
+from app.realtime.connections.manager import ConnectionManager
+from app.realtime.endpoint import endpoint, welcome
 from app.realtime.errors import TooManyConnections
-from app.realtime.manager import ConnectionManager
 from app.realtime.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER
 from app.realtime.server.websocket import FrameProtocol
 from app.realtime.service import Service
 from dev.connect import ConnectOptions
 
-from .client import Client
-from .live import Live, make_settings, run_service, wait_until
+from ..client import Client
+from ..live import Live, make_settings, run_service, wait_until
 
 
 def with_headers(options: ConnectOptions, **headers: str) -> ConnectOptions:

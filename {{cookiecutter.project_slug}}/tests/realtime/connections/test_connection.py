@@ -3,14 +3,14 @@
 import asyncio
 
 from app.realtime.auth.identity import Identity
-from app.realtime.connection import Connection
-from app.realtime.delivery import Delivery
-from app.realtime.guard import Guard
+from app.realtime.connections.connection import Connection
+from app.realtime.connections.delivery import Delivery
+from app.realtime.connections.guard import Guard
 from app.realtime.protocol import EXPIRED, REPLACED, SLOW_CONSUMER, TRY_AGAIN_LATER, Ok
 from app.realtime.wire.frame import encode, text_frame
 
-from .live import make_settings
-from .recording_wire import RecordingWire, open_connection
+from ..live import make_settings
+from ..recording_wire import RecordingWire, open_connection
 
 FRAME = text_frame(b"{}")
 

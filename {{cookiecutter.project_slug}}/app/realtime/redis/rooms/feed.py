@@ -4,9 +4,9 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ..backplane import Subscription
-from ..errors import Unavailable
-from ..rooms.history import (
+from ...backplane import Subscription
+from ...errors import Unavailable
+from ...rooms.history import (
     NOWHERE,
     Announce,
     Deliver,
@@ -16,7 +16,7 @@ from ..rooms.history import (
     RoomEnvelope,
     room_channel,
 )
-from .backplane import Resync
+from ..backplane import Resync
 
 if TYPE_CHECKING:
     from .history import RedisHistory

@@ -8,13 +8,13 @@ from typing import Any, Generic
 import structlog
 from typing_extensions import TypeVar
 
-from .auth.identity import Identity
+from ..auth.identity import Identity
+from ..limits.rate import ConnectionLimits
+from ..protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
+from ..settings.settings import RealtimeSettings
+from ..wire.asgi import Wire
 from .delivery import Delivery, Recipient
 from .guard import Guard
-from .limits.rate import ConnectionLimits
-from .protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
-from .settings import RealtimeSettings
-from .wire.asgi import Wire
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -16,8 +16,8 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from ..backplane import Channel, Envelope
-from ..rooms.history import (
+from ...backplane import Channel, Envelope
+from ...rooms.history import (
     NOWHERE,
     Announce,
     Deliver,
@@ -27,12 +27,12 @@ from ..rooms.history import (
     RoomEnvelope,
     room_channel,
 )
-from ..settings import RealtimeSettings
-from .backplane import RedisBackplane
-from .connections import FAILURES, Command, explain
+from ...settings.settings import RealtimeSettings
+from ..backplane import RedisBackplane
+from ..connections import FAILURES, Command, explain
+from ..worker import Worker, in_turns
 from .feed import RedisFeed
 from .scripts import Script
-from .worker import Worker, in_turns
 
 log = structlog.stdlib.get_logger(__name__)
 

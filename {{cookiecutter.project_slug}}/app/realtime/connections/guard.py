@@ -7,7 +7,7 @@ import asyncio
 from types import TracebackType
 from typing import Any, cast
 
-from .errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
+from ..errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
 
 ENDINGS = (asyncio.CancelledError, SystemExit)
 

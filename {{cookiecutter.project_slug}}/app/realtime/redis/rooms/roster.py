@@ -12,14 +12,14 @@ from itertools import islice
 import structlog
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 
-from ..connection import Connection
-from ..errors import Unavailable
-from ..protocol import UserName
-from ..rooms.history import Event
-from ..rooms.presence import Attendance, Roster
-from ..settings import RealtimeSettings
-from .backplane import RedisBackplane
-from .connections import answered_within
+from ...connections.connection import Connection
+from ...errors import Unavailable
+from ...protocol import UserName
+from ...rooms.history import Event
+from ...rooms.presence import Attendance, Roster
+from ...settings.settings import RealtimeSettings
+from ..backplane import RedisBackplane
+from ..connections import answered_within
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -11,9 +11,9 @@ from itertools import islice
 
 import structlog
 
-from .errors import WrongThread
-from .protocol import ServerFrame
-from .wire.frame import encode
+from ..errors import WrongThread
+from ..protocol import ServerFrame
+from ..wire.frame import encode
 
 SLICE = 256
 """Connections flushed in a row, which takes about a millisecond."""

@@ -6,8 +6,9 @@ import structlog
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
-from .auth.identity import Identity
-from .errors import (
+from ..auth.identity import Identity
+from ..connections.guard import Guard
+from ..errors import (
     AuthenticatorDown,
     AuthenticatorFailed,
     ConnectionEnded,
@@ -16,10 +17,9 @@ from .errors import (
     TimedOut,
     declared,
 )
-from .guard import Guard
-from .limits.admission import network_of
-from .protocol import SUBPROTOCOL, Close
-from .service import Service
+from ..limits.admission import network_of
+from ..protocol import SUBPROTOCOL, Close
+from ..service import Service
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -5,7 +5,7 @@ from importlib.metadata import metadata, packages_distributions
 from pathlib import Path
 from typing import NamedTuple
 
-PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 class Project(NamedTuple):

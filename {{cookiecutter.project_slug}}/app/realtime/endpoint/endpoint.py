@@ -8,17 +8,16 @@ from time import monotonic
 import structlog
 from starlette.websockets import WebSocket
 
-from . import protocol
-from .auth.identity import Identity
-from .commands.dispatcher import Dispatcher
-from .commands.router import CommandRouter, Observer
-from .connection import Connection
-from .delivery import BURST, FEW
-from .errors import ConnectionEnded, Refused, Rejected, TimedOut, declared
-from .guard import Guard
-from .handshake import Handshakes, network_behind
-from .metrics import OTHER
-from .protocol import (
+from .. import protocol
+from ..auth.identity import Identity
+from ..commands.dispatcher import Dispatcher
+from ..commands.router import CommandRouter, Observer
+from ..connections.connection import Connection
+from ..connections.delivery import BURST, FEW
+from ..connections.guard import Guard
+from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, declared
+from ..metrics import OTHER
+from ..protocol import (
     CLIENT_CODES,
     INTERNAL_ERROR,
     NO_STATUS,
@@ -27,9 +26,10 @@ from .protocol import (
     ClientClose,
     Close,
 )
-from .service import Service
+from ..service import Service
+from ..wire.asgi import Event, Wire, connect_wire
+from .handshake import Handshakes, network_behind
 from .welcome import welcome
-from .wire.asgi import Event, Wire, connect_wire
 
 LEAVE_GRACE_S = 0.5
 """How long the messages of a client may be handled after it has disconnected."""

@@ -4,11 +4,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Literal
 
+from ..protocol import NO_PONG, ServerFrame
+from ..settings.settings import RealtimeSettings
+from ..wire.frame import encode
 from .connection import Connection
 from .manager import ConnectionManager
-from .protocol import NO_PONG, ServerFrame
-from .settings import RealtimeSettings
-from .wire.frame import encode
 
 
 @dataclass(slots=True, kw_only=True)

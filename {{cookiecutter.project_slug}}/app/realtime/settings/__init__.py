@@ -1,0 +1,1 @@
+"""Settings of the engine, and the types and checks of their values."""

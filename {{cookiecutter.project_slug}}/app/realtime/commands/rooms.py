@@ -2,16 +2,32 @@
 
 from asyncio import CancelledError, Future
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, StringConstraints
 
 from ..connections.connection import Connection
 from ..errors import Forbidden
 from ..policy import Policy
-from ..protocol import Command, Data, Ok, Reply
+from ..protocol import STRICT, Command, Data, Ok, Reply
 from ..rooms.history import Position
 from ..rooms.rooms import RoomName, room_frame
 from ..service import Service
 from .router import CommandRouter
+
+
+class Since(BaseModel):
+    """The position up to which the client has everything."""
+
+    model_config = STRICT
+
+    epoch: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    offset: Annotated[int, Field(ge=0, lt=2**53)]
+
+    @property
+    def position(self) -> Position:
+        """The same for `Rooms`."""
+        return Position(self.epoch, self.offset)
 
 
 class Join(Command):
@@ -19,7 +35,7 @@ class Join(Command):
 
     type: Literal["join"]
     room: RoomName
-    since: Position | None = None
+    since: Since | None = None
 
 
 class Leave(Command):
@@ -115,7 +131,8 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not join this room"
             raise Forbidden(msg)
-        past = await service.rooms.join(connection, command.room, command.since)
+        since = None if command.since is None else command.since.position
+        past = await service.rooms.join(connection, command.room, since)
         return JoinOk(
             room=command.room,
             epoch=past.position.epoch,

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo
+from pydantic import AfterValidator, ValidationInfo
 
 from ..backplane import Backplane, Channel, Envelope, Subscription
-from ..protocol import STRICT, ServerFrame
+from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
 
 LOG_BYTES = 1_024
@@ -34,10 +34,8 @@ SWEPT_AT_ONCE = 100
 class Position:
     """A place in a room's history: that of its ``offset``-th message in this ``epoch``."""
 
-    __pydantic_config__ = STRICT
-
-    epoch: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    offset: Annotated[int, Field(ge=0, lt=2**53)]
+    epoch: str
+    offset: int
 
     @property
     def next(self) -> "Position":

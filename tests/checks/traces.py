@@ -55,9 +55,16 @@ PROXIES = "every service may stand behind a proxy of the team's own"
 RESYNC = "`resync` always has the field `room`, null for everywhere"
 
 ALLOWED = [
-    Allowed("heartbeat", "app/realtime/endpoint/welcome.py", r"heartbeat(_of)?\b|HeartbeatTerms", WELCOME),
+    Allowed(
+        "heartbeat",
+        "app/realtime/endpoint/welcome.py",
+        r"heartbeat(_of)?\b|HeartbeatTerms",
+        WELCOME,
+    ),
     Allowed("heartbeat", "app/realtime/protocol.py", r"HeartbeatTerms", WELCOME),
-    Allowed("heartbeat", "tests/realtime/endpoint/test_endpoint.py", r"heartbeat_of|welcome\[", WELCOME),
+    Allowed(
+        "heartbeat", "tests/realtime/endpoint/test_endpoint.py", r"heartbeat_of|welcome\[", WELCOME
+    ),
     Allowed("heartbeat", "docs/protocol.md", r'[`"]heartbeat[`"]', WELCOME),
     Allowed("redis", "docs/operating.md", r"Caddy|caddy", PROXIES),
     Allowed(

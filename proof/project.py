@@ -17,7 +17,7 @@ MODULES: dict[str, str] = {
     "api_key": "auth/api_key.py",
     "none": "auth/guest.py",
     "rooms": "rooms",
-    "heartbeat": "heartbeat.py",
+    "heartbeat": "connections/heartbeat.py",
     "redis": "redis",
 }
 """What only the projects with an option have in their engine."""

@@ -26,8 +26,8 @@ from dev.connect import ConnectOptions
 from ..certificate import server_context
 from ..client import Client
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
-from ..test_privacy import PRIVATE, eavesdrop
 from ..settings.test_settings import complaint
+from ..test_privacy import PRIVATE, eavesdrop
 from .issuer import Issuer, jwk, new_key, rsa_key, run_issuer
 from .test_jwt import token as secret_token
 

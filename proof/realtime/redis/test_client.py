@@ -11,22 +11,29 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from app.realtime.settings import project
 from app.realtime.backplane import ALL, Channel, Envelope, Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
-from app.realtime.settings.project import read_project
 from app.realtime.redis.client import RedisClient
 from app.realtime.redis.connections import Command, answered_within
 from app.realtime.redis.publisher import RedisPublisher
 from app.realtime.redis.topologies import SentinelClient, make_client
+from app.realtime.settings import project
+from app.realtime.settings.project import read_project
 
 from ..backplane_contract import Inbox, numbered
 from ..live import make_settings
 from ..settings.test_settings import complaint
-from .proxy import Proxy
+from .proxy import Proxy, run_proxy
 from .test_backplane import CHANNEL, run_node, settings_for
 from .valkey import Valkey
+
+
+@pytest.fixture
+async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
+    async with run_proxy(valkey) as proxy:
+        yield proxy
+
 
 MAX_CONNECTIONS = 6
 BURST = 1_000

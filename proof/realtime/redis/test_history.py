@@ -1,7 +1,7 @@
 """The history in a real Valkey: what nodes make of outages, of a new server, of false messages."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import cast
 
 import pytest
@@ -11,7 +11,7 @@ from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import Resync
 from app.realtime.redis.rooms.feed import RedisFeed
-from app.realtime.redis.rooms.history import POSITION_S, UNUSED_S
+from app.realtime.redis.rooms.history import POSITION_S, UNUSED_S, RedisHistory
 from app.realtime.rooms.history import Past, Position
 
 from ..live import make_settings, run_service, wait_until, wait_until_async

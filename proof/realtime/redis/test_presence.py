@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,6 @@ from .valkey import Valkey
 LEASE_S = 1.0
 TIMEOUT_S = 0.3
 """How long tests wait in which no answer comes."""
-
-
 
 
 async def keys(redis: Redis) -> list[bytes | str]:

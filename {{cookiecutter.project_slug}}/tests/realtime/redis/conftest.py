@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import Redis
 
 from .valkey import Valkey, run_valkey
 
@@ -12,6 +13,14 @@ async def shared_valkey() -> AsyncIterator[Valkey]:
     """Run a server for all tests of a module."""
     async with run_valkey() as valkey:
         yield valkey
+
+
+@pytest.fixture
+async def empty_valkey(shared_valkey: Valkey) -> Valkey:
+    """Return a server that holds nothing."""
+    async with Redis.from_url(shared_valkey.url) as redis:
+        await redis.flushall()
+    return shared_valkey
 
 
 @pytest.fixture

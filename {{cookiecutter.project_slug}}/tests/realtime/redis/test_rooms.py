@@ -33,14 +33,6 @@ from .test_backplane import run_node
 from .valkey import Valkey
 
 
-@pytest.fixture
-async def empty_valkey(shared_valkey: Valkey) -> Valkey:
-    """Return a server that holds nothing."""
-    async with Redis.from_url(shared_valkey.url) as redis:
-        await redis.flushall()
-    return shared_valkey
-
-
 @contextlib.asynccontextmanager
 async def run_history(valkey: Valkey, **overrides: object) -> AsyncIterator[RedisHistory]:
     """Run a node with a history."""

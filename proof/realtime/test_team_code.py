@@ -17,11 +17,12 @@ from fastapi import Request
 from pydantic import JsonValue, field_validator
 from structlog.testing import capture_logs
 
-from app.realtime.connections import delivery
 from app.realtime.auth.identity import Identity
 from app.realtime.commands.router import CommandRouter
+from app.realtime.connections import delivery
 from app.realtime.connections.connection import Connection
 from app.realtime.connections.delivery import Delivery
+from app.realtime.connections.guard import Guard
 from app.realtime.errors import (
     CommandError,
     Flood,
@@ -31,7 +32,6 @@ from app.realtime.errors import (
     Unavailable,
     WrongThread,
 )
-from app.realtime.connections.guard import Guard
 from app.realtime.protocol import (
     FLOOD,
     INTERNAL_ERROR,

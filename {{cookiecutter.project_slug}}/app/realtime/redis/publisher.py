@@ -21,10 +21,7 @@ BATCH_BYTES = 262_144
 """How much travels in one go, so that one failure takes no more with it."""
 
 Publish = Callable[[Channel, Sequence[bytes]], Command]
-"""Returns the one command that publishes a channel's payloads, in order.
-
-Where it numbers them, its reply is the number of the last one.
-"""
+"""Returns the one command that publishes a channel's payloads, in order."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +31,7 @@ class Outgoing:
     publish: Publish
     channel: Channel
     payload: bytes
+    is_numbered: bool
     taken: asyncio.Future[Any]
 
 
@@ -48,14 +46,15 @@ class RedisPublisher:
         self.run = self._waiting.run
 
     def publish(
-        self, publish: Publish, channel: Channel, envelope: Envelope
+        self, publish: Publish, channel: Channel, envelope: Envelope, *, is_numbered: bool = False
     ) -> asyncio.Future[Any]:
         """Queue an envelope, or fail at once when too much waits already.
 
-        The future yields the message's number, if messages are numbered.
+        If the command numbers messages, its reply is the number of the last one, and the future
+        yields the message's own.
         """
         taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        message = Outgoing(publish, channel, envelope.encode(), taken)
+        message = Outgoing(publish, channel, envelope.encode(), is_numbered, taken)
         size_bytes = len(message.payload)
         if self._waiting.weight + size_bytes > self._max_waiting_bytes:
             self._fail([message])
@@ -98,4 +97,4 @@ class RedisPublisher:
                 continue
             for number, message in enumerate(messages, int(reply) - len(messages) + 1):
                 if not message.taken.done():
-                    message.taken.set_result(number)
+                    message.taken.set_result(number if message.is_numbered else None)

@@ -39,7 +39,7 @@ async def test_other_keys_are_refused(key: str) -> None:
     ("value", "hint"),
     [
         ("", "is not set"),
-        (",", "names no key"),
+        (",", "has no key"),
         ("alice", "name:digest"),
         ("alice:plaintext", "SHA-256"),
         (f"a:{'0' * 64},a:{'1' * 64}", "same name"),

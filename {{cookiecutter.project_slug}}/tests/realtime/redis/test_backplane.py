@@ -295,9 +295,10 @@ async def test_messages_cross_nodes_both_ways_and_arrive_once(shared_valkey: Val
         here = await first.connect("alice")
         there = await second.connect("bob")
         for sender, receiver in ((here, there), (there, here)):
-            await sender.ask(type="send", to=receiver.user, data="direct")
+            direct = await sender.ask(type="send", to=receiver.user, data="direct")
+            assert direct == {"type": "ok", "id": "ask"}
             assert (await receiver.receive("message"))["data"] == "direct"
-            await sender.ask(type="broadcast", data="all")
+            assert (await sender.ask(type="broadcast", data="all"))["type"] == "ok"
             assert (await receiver.receive("message"))["data"] == "all"
         assert (await second.post("/publish", {"data": 3})).status_code == 202
         for client in (here, there):

@@ -74,7 +74,10 @@ class RedisHistory(History):
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
         """Hand a message to Redis, to be kept and published."""
-        return self.backplane.publisher.publish(self._publication, room_channel(room), envelope)
+        channel = room_channel(room)
+        return self.backplane.publisher.publish(
+            self._publication, channel, envelope, is_numbered=True
+        )
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> RedisFeed:
         """Subscribe to the room's channel, and check what comes."""

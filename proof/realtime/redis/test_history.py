@@ -44,7 +44,7 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
         assert len((await Member(history).feed.past(begin)).messages) == 3
 
 
-async def test_whoever_has_missed_nothing_needs_no_reading(
+async def test_a_client_without_a_position_needs_no_reading(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with run_history(shared_valkey) as history:
@@ -56,7 +56,21 @@ async def test_whoever_has_missed_nothing_needs_no_reading(
 
         monkeypatch.setattr(history, "read", read)
         assert await feed.past(None) == Past(position)
-        assert await feed.past(position) == Past(position, recovered=True)
+
+
+async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(
+    shared_valkey: Valkey,
+) -> None:
+    async with run_history(shared_valkey) as history, run_history(shared_valkey) as other:
+        member = Member(history)
+        feed = cast(RedisFeed, member.feed)
+        begin = (await feed.past(None)).position
+        feed._subscription.deliver = lambda envelope: None  # it never comes
+        await say(other, 1)
+        past = await feed.past(begin)
+        assert past.recovered is True
+        assert [envelope.data for envelope in past.messages] == [1]
+        assert member.data == [1]
 
 
 async def test_a_client_that_knows_more_than_the_node_is_caught_up_with(

@@ -62,24 +62,23 @@ class RedisFeed(Feed):
     async def past(self, since: Position | None) -> Past:
         """Return what was said before now; on return nothing that is said escapes the feed.
 
-        Whoever has missed nothing, or does not ask, needs no reading.
+        A client without a position needs no reading. One with a position does: the last message
+        may have been lost on its way to this node, and nothing but the history tells.
 
         Raises:
             Unavailable: the subscription is not confirmed, or the history not read, in time.
 
         """
         await self._history.backplane.confirm(self._subscription)
-        if self._held is None and since in {None, self.position}:
-            return Past(self.position, recovered=None if since is None else True)
+        if self._held is None and since is None:
+            return Past(self.position)
         self._reading += 1
         try:
-            begin = since or NOWHERE
-            past = await self._history.read(self.room, begin)
+            past = await self._history.read(self.room, since or NOWHERE)
             if self.position is NOWHERE:
                 self._begin(past.position)
                 self._release()
-            offset = min(begin.offset, past.position.offset)
-            await self._reach(Position(past.position.epoch, offset))
+            await self._reach(past.position)
             return Past(self.position) if since is None else self._up_to_here(past)
         finally:
             self._reading -= 1
@@ -87,16 +86,14 @@ class RedisFeed(Feed):
                 self._recent.clear()
 
     def _up_to_here(self, past: Past) -> Past:
-        """Return what was read, less what is still to be delivered, and what was since."""
+        """Return what was read, and what was delivered since."""
         begin = self._whole_since
         if not past.recovered or begin.epoch != past.position.epoch:
             return Past(self.position, recovered=False)
         if begin.offset > past.position.offset:
             return Past(self.position, recovered=False)
         later = (each for each in self._recent if each.position.is_after(past.position))
-        messages = (*past.messages, *later)
-        delivered = tuple(each for each in messages if each.offset <= self.position.offset)
-        return Past(self.position, delivered, recovered=True)
+        return Past(self.position, (*past.messages, *later), recovered=True)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -122,11 +119,7 @@ class RedisFeed(Feed):
         return True
 
     async def _reach(self, position: Position) -> None:
-        """Come as far as a position that the room has.
-
-        A client that was connected to another node may know of messages that are still on their
-        way to this one.
-        """
+        """Deliver all up to a position that the room has: what is late, or lost, is read."""
         if not self._has_reached(position):
             try:
                 await self._catch_up(position)

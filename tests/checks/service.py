@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -32,10 +32,10 @@ Frame = dict[str, Any]
 class Service:
     """A project's service in a process of its own, in a copy of the project."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, **settings: str) -> None:
         self._root = project.root
         self._python = venv_bin(project) / "python"
-        self._env = environment(HOST="127.0.0.1", PORT="0", METRICS_KEY="m" * 32)
+        self._env = environment(HOST="127.0.0.1", PORT="0", METRICS_KEY="m" * 32) | settings
         self._options: dict[str, dict[str, Any]] = {}
         check_output([self._python, "-m", "dev.env"], self._root)
         self._log = (self._root / "service.log").open("w+", encoding="utf-8")
@@ -78,25 +78,29 @@ class Service:
         return options
 
     @contextlib.contextmanager
-    def client(self, name: str) -> Iterator["Client"]:
+    def client(self, name: str, port: str | None = None, **options: Any) -> Iterator["Client"]:
         """Connect, and receive ``welcome``."""
-        with self.connection(name) as connection:
+        with self.connection(name, port, **options) as connection:
             yield Client(connection)
 
-    def connection(self, name: str) -> ClientConnection:
-        """Connect, as often as wanted with what the project's own tool has said once."""
-        options = self._options.get(name)
-        if options is None:
-            options = self._options[name] = self.connect_options(name)
-        uri, separator, _ = options["uri"].partition("?ticket=")
-        return connect(
+    def connection(self, name: str, port: str | None = None, **options: Any) -> ClientConnection:
+        """Connect to the service, or to another port, with credentials of this service."""
+        how = self._options.get(name)
+        if how is None:
+            how = self._options[name] = self.connect_options(name)
+        uri, separator, _ = how["uri"].partition("?ticket=")
+        if port is not None:
+            uri = uri.replace(f":{self.port}/", f":{port}/")
+        connection: ClientConnection = connect(
             uri + (separator and separator + self._buy_ticket(name)),
-            additional_headers=options["headers"],
-            subprotocols=[Subprotocol(each) for each in options["subprotocols"]] or None,
+            additional_headers=how["headers"] | options.pop("headers", {}),
+            subprotocols=[Subprotocol(each) for each in how["subprotocols"]] or None,
             proxy=None,
             open_timeout=ANSWER_S,
             close_timeout=ANSWER_S,
+            **options,
         )
+        return connection
 
     def _buy_ticket(self, name: str) -> str:
         body = json.dumps({"user": name})
@@ -152,18 +156,31 @@ class Client:
             if frame["type"] in types:
                 return frame
 
-    def ask(self, **command: object) -> None:
-        """Send a command, which must be accepted."""
-        self._connection.send(json.dumps(command | {"id": "1"}))
+    def send(self, **command: object) -> None:
+        """Send a command."""
+        self._connection.send(json.dumps(command))
+
+    def ask(self, **command: object) -> Frame:
+        """Send a command, which must be accepted; return the answer."""
+        self.send(**command, id="1")
         answer = self.receive("ok", "error")
         assert answer["type"] == "ok", f"{command} is answered by {answer}"
+        return answer
+
+    def close_code(self) -> int | None:
+        """Wait for the end of the connection, and return its close code."""
+        deadline = time.monotonic() + ANSWER_S
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                self._connection.recv(timeout=max(0.0, deadline - time.monotonic()))
+        return self._connection.close_code
 
 
 @contextlib.contextmanager
-def running(project: Project) -> Iterator[Service]:
+def running(project: Project, **settings: str) -> Iterator[Service]:
     """Yield the service of a copy of the project; it must end without an error."""
     with TemporaryDirectory() as directory:
-        service = Service(project.copy(Path(directory, "project")))
+        service = Service(project.copy(Path(directory, "project")), **settings)
         try:
             service.wait_until_ready()
             yield service

@@ -1,0 +1,308 @@
+"""The proxies that the documents and ``compose.yaml`` set up work, before a real service."""
+
+import contextlib
+import http.client
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import yaml
+from websockets.exceptions import WebSocketException
+
+from .checks.service import Service, running
+from .combination import DEFAULT, find
+from .conftest import Baker
+from .documents import blocks
+from .process import environment
+from .project import Project
+
+CLIENT = "127.0.0.2"
+"""Address of the clients; the proxy reaches the service from 127.0.0.1."""
+
+DEADLINE_S = 10.0
+
+NGINX = """\
+daemon off;
+pid {directory}/nginx.pid;
+events {{ }}
+http {{
+    access_log off;
+    {temporary}
+    {site}
+}}
+"""
+TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+CADDY = "{{\n    admin off\n}}\n{site}"
+
+
+@contextlib.contextmanager
+def reserved_port() -> Iterator[str]:
+    """Reserve a port, on which a proxy may listen with ``SO_REUSEPORT``."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield str(reserved.getsockname()[1])
+
+
+@contextlib.contextmanager
+def run_proxy(program: str, text: str, port: str, directory: Path) -> Iterator[None]:
+    """Run nginx or Caddy with a configuration until it listens, or skip the test without it."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"needs a proxy: apt-get install {program}")
+    file = directory / f"{program}.conf"
+    file.write_text(text, encoding="utf-8")
+    arguments = {
+        "nginx": ["-p", directory, "-e", "stderr", "-c", file],
+        "caddy": ["run", "--config", file, "--adapter", "caddyfile"],
+    }[program]
+    with (directory / "proxy.log").open("w+") as log:
+        process = subprocess.Popen(
+            [path, *map(str, arguments)],
+            cwd=directory,
+            env=environment(HOME=str(directory)),
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            deadline = time.monotonic() + DEADLINE_S
+            while not listens(port):
+                printed = (directory / "proxy.log").read_text(encoding="utf-8")
+                assert process.poll() is None, printed
+                assert time.monotonic() < deadline, printed
+                time.sleep(0.02)
+            yield
+        finally:
+            process.terminate()
+            process.wait(DEADLINE_S)
+
+
+def listens(port: str) -> bool:
+    """Return whether a server takes connections on the port."""
+    try:
+        socket.create_connection(("127.0.0.1", int(port)), DEADLINE_S).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def replaced(text: str, replacements: dict[str, str]) -> str:
+    """Return the text with each replacement; every one must apply."""
+    for old, new in replacements.items():
+        assert old in text, f"{old!r} is missing in the configuration"
+        text = text.replace(old, new)
+    return text
+
+
+def nginx_text(project: Project, port: str, upstream: str, directory: Path) -> str:
+    """Return the documented configuration of nginx, on this port and without TLS."""
+    (block,) = blocks(project, "nginx")
+    site = replaced(
+        block.text,
+        {"443 ssl": f"127.0.0.1:{port} reuseport", "127.0.0.1:8000": f"127.0.0.1:{upstream}"},
+    )
+    temporary = "".join(f"{name}_temp_path {directory}/{name};" for name in TEMPORARY)
+    return NGINX.format(directory=directory, temporary=temporary, site=site)
+
+
+def caddy_text(project: Project, port: str, upstream: str, _: Path) -> str:
+    """Return the documented configuration of Caddy, on this port and without TLS."""
+    (block,) = blocks(project, "caddyfile")
+    changes = {"example.com": f"http://127.0.0.1:{port}", ":8000": f":{upstream}"}
+    return CADDY.format(site=replaced(block.text, changes))
+
+
+TEXTS = {"nginx": nginx_text, "caddy": caddy_text}
+
+
+@contextlib.contextmanager
+def run_documented(
+    program: str,
+    project: Project,
+    service: Service,
+    directory: Path,
+    changes: dict[str, str] | None = None,
+) -> Iterator[str]:
+    """Run a documented proxy before the service, and yield its port."""
+    with reserved_port() as port:
+        text = TEXTS[program](project, port, service.port, directory)
+        with run_proxy(program, replaced(text, changes or {}), port, directory):
+            yield port
+
+
+def assert_client_address(service: Service, port: str) -> None:
+    """Connect with a forged address; the service must log the client's own."""
+    forged = {"X-Forwarded-For": "203.0.113.9"}
+    with service.client("alice", port, headers=forged, source_address=(CLIENT, 0)) as alice:
+        alice.send(type="broadcast", data="hello", echo=True)
+        assert alice.receive("message")["data"] == "hello"
+    lines = [json.loads(line) for line in service.log().splitlines() if line.startswith("{")]
+    assert {line["client"] for line in lines if line["event"] == "connection opened"} == {CLIENT}
+
+
+@pytest.mark.parametrize("program", TEXTS)
+def test_clients_and_their_addresses_reach_the_service(
+    baked: Baker, tmp_path: Path, program: str
+) -> None:
+    project = baked(DEFAULT)
+    with (
+        running(project, ENVIRONMENT="production") as service,
+        run_documented(program, project, service, tmp_path) as port,
+    ):
+        assert_client_address(service, port)
+
+
+@pytest.mark.parametrize("program", TEXTS)
+def test_only_the_route_of_clients_is_public(baked: Baker, tmp_path: Path, program: str) -> None:
+    project = baked(find("ticket"))
+    routes = [("POST", "/publish"), ("POST", "/disconnect"), ("POST", "/tickets")]
+    routes += [("GET", "/metrics"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/docs")]
+    with (
+        running(project) as service,
+        run_documented(program, project, service, tmp_path) as port,
+    ):
+        for method, path in routes:
+            assert status(service.port, method, path) != http.HTTPStatus.NOT_FOUND
+            assert status(port, method, path) == http.HTTPStatus.NOT_FOUND
+
+
+def status(port: str, method: str, path: str) -> int:
+    """Return the status of the answer to a request without a body."""
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=DEADLINE_S)
+    try:
+        connection.request(method, path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def seconds(pattern: str, text: str) -> float:
+    """Return the one number of seconds that a pattern finds."""
+    (found,) = re.findall(pattern, text, re.MULTILINE)
+    return float(found)
+
+
+@pytest.mark.parametrize("name", ["jwt-heartbeat", "jwt"])
+def test_the_documented_time_out_is_longer_than_two_pings(baked: Baker, name: str) -> None:
+    project = baked(find(name))
+    kind = "HEARTBEAT" if "heartbeat" in name else "WS_PING"
+    example = project.read(".env.example")
+    interval_s = seconds(rf"^#{kind}_INTERVAL_S=(\S+)", example)
+    (block,) = blocks(project, "nginx")
+    for setting in ("proxy_read_timeout", "proxy_send_timeout"):
+        assert seconds(rf"{setting} (\d+)s;", block.text) > 2 * interval_s
+
+
+# In the proportion of the documented time-out to the default interval.
+SHORT_TIMEOUT = {"90s": "1800ms"}
+SHORT_INTERVAL_S = "0.5"
+SILENCE_S = 4.0
+
+
+def test_pings_keep_a_silent_connection_open(baked: Baker, tmp_path: Path) -> None:
+    project = baked(find("jwt-heartbeat"))
+    with (
+        running(project, HEARTBEAT_INTERVAL_S=SHORT_INTERVAL_S) as service,
+        run_documented("nginx", project, service, tmp_path, SHORT_TIMEOUT) as port,
+        service.client("alice", port) as alice,
+    ):
+        end = time.monotonic() + SILENCE_S
+        while time.monotonic() < end:
+            alice.receive("ping")
+            alice.send(type="pong")
+        alice.ask(type="broadcast", data="still here")
+
+
+def test_without_pings_nginx_closes_a_silent_connection(baked: Baker, tmp_path: Path) -> None:
+    project = baked(find("jwt-heartbeat"))
+    with (
+        running(project) as service,
+        run_documented("nginx", project, service, tmp_path, SHORT_TIMEOUT) as port,
+        service.client("alice", port) as alice,
+    ):
+        assert alice.close_code() == 1006
+
+
+class NotReady(BaseHTTPRequestHandler):
+    """A node that is not ready, and refuses clients."""
+
+    def do_GET(self) -> None:
+        """Refuse."""
+        self.send_error(http.HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@contextlib.contextmanager
+def node_not_ready() -> Iterator[str]:
+    """Run a node that is not ready, and yield its port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), NotReady) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield str(server.server_address[1])
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
+def run_composed(project: Project, service: Service, other: str, directory: Path) -> Iterator[str]:
+    """Run the proxy of ``compose.yaml`` before the service and another node; yield its port."""
+    with reserved_port() as port:
+        changes = {
+            "\tpersist_config off\n": "",  # unknown to Caddy before 2.7
+            "\n:8000 {": f"\nhttp://127.0.0.1:{port} {{",
+            "node-a:8000": f"127.0.0.1:{other}",
+            "node-b:8000": f"127.0.0.1:{service.port}",
+            "health_interval 2s": "health_interval 100ms",
+        }
+        with run_proxy("caddy", replaced(project.read("Caddyfile"), changes), port, directory):
+            yield port
+
+
+def composed_settings(project: Project) -> dict[str, str]:
+    """Return a node's settings in ``compose.yaml``, but for where it and Redis listen."""
+    services = yaml.safe_load(project.read("compose.yaml"))["services"]
+    settings: dict[str, str] = services["node-a"]["environment"]
+    own = {"HOST", "PORT", "REDIS_URL"}
+    return {name: value for name, value in settings.items() if name not in own}
+
+
+def test_composed_nodes_get_clients_with_their_addresses(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT)
+    settings = composed_settings(project) | {"CLIENTS_MAY_BROADCAST": "true"}
+    with (
+        running(project, **settings) as service,
+        reserved_port() as unreachable,
+        run_composed(project, service, unreachable, tmp_path) as port,
+    ):
+        for _ in range(4):
+            assert_client_address(service, port)
+
+
+def test_a_composed_node_that_is_not_ready_gets_no_clients(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT)
+    with (
+        running(project, **composed_settings(project)) as service,
+        node_not_ready() as other,
+        run_composed(project, service, other, tmp_path) as port,
+    ):
+        deadline = time.monotonic() + DEADLINE_S
+        accepted = 0
+        while accepted < 4:
+            assert time.monotonic() < deadline
+            try:
+                with service.client("alice", port):
+                    accepted += 1
+            except WebSocketException:  # the proxy does not know yet
+                accepted = 0

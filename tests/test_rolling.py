@@ -1,0 +1,168 @@
+"""Nodes of this version work together with nodes of the next one, on one Redis.
+
+The next version is this one with a field more wherever a node sends fields to other nodes, or keeps
+some in Redis.
+"""
+
+import contextlib
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from .checks.service import Client, Frame, Service, running
+from .combination import find
+from .conftest import Baker
+from .process import check_output
+from .project import Project
+from .venv import venv_bin
+
+# File, what is there, and what takes its place.
+NEXT_VERSION = [
+    (  # every message from one node to others, and every message that Redis keeps
+        "app/realtime/backplane.py",
+        "    exclude: str | None = None\n",
+        '    exclude: str | None = None\n    next: str = "new"\n',
+    ),
+    (  # a user joined or left
+        "app/realtime/redis/rooms/lua/members.lua",
+        "event = event}",
+        "event = event, next = 'new'}",
+    ),
+    (  # a message to a room, with its position
+        "app/realtime/redis/rooms/lua/publish.lua",
+        '{"epoch":"%s",',
+        '{"position":"new","epoch":"%s",',
+    ),
+    (  # the position of a room
+        "app/realtime/redis/rooms/lua/position.lua",
+        "'run', run)",
+        "'run', run, 'next', 'new')",
+    ),
+]
+
+SERVER_PATH = "from tests.realtime.redis.valkey import server_path; print(server_path())"
+
+
+@contextlib.contextmanager
+def run_valkey(project: Project) -> Iterator[str]:
+    """Run the Valkey that the project's tests use, and yield its URL."""
+    python = venv_bin(project) / "python"
+    program = check_output([python, "-B", "-c", SERVER_PATH], project.root).strip()
+    with TemporaryDirectory() as directory:
+        path = f"{directory}/valkey.sock"
+        command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            try:
+                yield f"unix://{path}"
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def nodes(baked: Baker, tmp_path: Path) -> Iterator[tuple[Service, Service]]:
+    """Run a node of this version and one of the next."""
+    project = baked(find("ticket-rooms-heartbeat-redis"))
+    following = project.copy(tmp_path / "next")
+    for path, old, new in NEXT_VERSION:
+        text = following.read(path)
+        assert text.count(old) == 1, f"{path}: {old!r} is not there once"
+        following.write(path, text.replace(old, new))
+    with (
+        run_valkey(project) as url,
+        running(project, REDIS_URL=url) as this,
+        running(following, REDIS_URL=url) as other,
+    ):
+        yield this, other
+        for node in (this, other):
+            counts = metrics(node)
+            assert counts["ws_redis_malformed_total"] == 0
+            assert counts["ws_redis_gaps_total"] == 0
+            assert counts["ws_redis_publish_failures_total"] == 0
+
+
+def metrics(node: Service) -> dict[str, float]:
+    """Return the node's metrics that have no labels."""
+    url = f"http://127.0.0.1:{node.port}/metrics"
+    text = node.shell(f'curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}')
+    return {
+        name: float(value) for name, value in re.findall(r"^(ws_\w+) (\S+)$", text, re.MULTILINE)
+    }
+
+
+def post(node: Service, path: str, *headers: str, **body: object) -> None:
+    """Call a route as the backend does; it must succeed."""
+    options = "".join(f" -H '{header}'" for header in headers)
+    node.shell(
+        f". ./.env; curl --silent --fail http://127.0.0.1:{node.port}{path}"
+        f""" -H "Authorization: Bearer $BACKEND_KEY"{options} -d '{json.dumps(body)}'"""
+    )
+
+
+@pytest.fixture(params=["to the next version", "from the next version"])
+def pair(request: pytest.FixtureRequest, nodes: tuple[Service, Service]) -> tuple[Service, Service]:
+    """Return the two nodes, the one that sends first."""
+    return nodes if request.param == "to the next version" else nodes[::-1]
+
+
+def data_of(client: Client) -> object:
+    """Return the data of the next message."""
+    return client.receive("message")["data"]
+
+
+def join(client: Client, **position: object) -> Frame:
+    """Join the lobby, and return the answer."""
+    return client.ask(type="join", room="lobby", **position)
+
+
+def test_nothing_is_lost_between_a_version_and_the_next(pair: tuple[Service, Service]) -> None:
+    here, there = pair
+    with here.client("alice") as alice, there.client("bob") as bob:
+        # To a user and to everybody; from the backend once, however often it asks.
+        alice.ask(type="send", to="bob", data="to bob")
+        assert data_of(bob) == "to bob"
+        alice.ask(type="broadcast", data="to all")
+        assert data_of(bob) == "to all"
+        for node in pair:
+            post(node, "/publish", "Idempotency-Key: 1", user="bob", data="from the backend")
+        assert data_of(bob) == "from the backend"
+
+        # Who is in a room.
+        join(bob)
+        join(alice)
+        assert bob.receive("message", "joined") == joined("joined", "alice")
+        expected = [{"user": name, "connections": 1} for name in ("alice", "bob")]
+        for client in (alice, bob):
+            members = client.ask(type="presence", room="lobby")["members"]
+            assert sorted(members, key=lambda member: str(member["user"])) == expected
+
+        # Messages to a room, and their numbers.
+        for number in (1, 2):
+            assert alice.ask(type="publish", room="lobby", data=number)["offset"] == number
+            message = bob.receive("message", "resync")
+            assert (message["data"], message["offset"]) == (number, number)
+        alice.ask(type="leave", room="lobby")
+        assert bob.receive("message", "left") == joined("left", "alice")
+
+        # What the other node's messages left in Redis.
+        epoch = join(alice)["epoch"]
+        with there.client("carol") as carol:
+            answer = join(carol, since={"epoch": epoch, "offset": 0})
+            assert (answer["recovered"], answer["replayed"]) == (True, 2)
+            assert [data_of(carol) for _ in range(2)] == [1, 2]
+            carol.ask(type="publish", room="lobby", data=3)
+        assert data_of(alice) == data_of(bob) == 3
+
+        # A ticket that one node has sold, and a user that is disconnected.
+        with here.client("bob", there.port) as second:
+            post(here, "/disconnect", user="bob")
+            assert second.close_code() == bob.close_code() == 4503
+
+
+def joined(kind: str, user: str) -> Frame:
+    """Return the event that a user has joined or left the lobby."""
+    return {"type": kind, "room": "lobby", "user": user}

@@ -1,9 +1,9 @@
-"""What your tests share: your service on a real socket, and a connection without one.
+"""Fixtures of your tests: your service on a real socket, and a connection without one.
 
 ======================  =====================================================================
 ``live``                your service: ``await live.connect("alice")``, ``await live.get("/path")``
-``service``             the same, as handlers see it
-``connection``          a connection that needs no socket, to call a handler with
+``service``             the same, as handlers get it
+``connection``          a connection without a socket, to call a handler with
 ======================  =====================================================================
 """
 
@@ -28,7 +28,7 @@ from .realtime.live import Live, run_app, settings_with, wait_until  # noqa: E40
 from .realtime.recording_wire import open_connection  # noqa: E402
 
 FAILURES = {"handler failed", "observer failed", "background job failed"}
-"""What the log says when your code has raised something unexpected."""
+"""Log events for exceptions in your code."""
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ async def running_service() -> AsyncIterator[Live]:
 
 @pytest.fixture
 async def live(running_service: Live) -> AsyncIterator[Live]:
-    """Return your service. The test fails if your code has failed, whatever the client got."""
+    """Return your service. The test fails if your code raised an unexpected exception."""
     with capture_logs() as lines:
         yield running_service
         await running_service.close_clients()
@@ -57,7 +57,7 @@ async def live(running_service: Live) -> AsyncIterator[Live]:
 
 @pytest.fixture
 def service(live: Live) -> Service:
-    """Return your service as handlers, policies and jobs see it."""
+    """Return your service as handlers, policies and jobs get it."""
     return live.service
 
 
@@ -70,5 +70,5 @@ async def connection(service: Service) -> Connection:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return twice the number of cores: tests wait more than they compute."""
+    """Return twice the number of cores: tests mostly wait."""
     return 2 * (os.cpu_count() or 1)

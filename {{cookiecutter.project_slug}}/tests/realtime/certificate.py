@@ -1,4 +1,4 @@
-"""A certificate for tests with TLS, made by the program ``openssl``."""
+"""A certificate for tests with TLS, made with ``openssl``."""
 
 import shutil
 import ssl
@@ -9,7 +9,7 @@ import pytest
 
 
 def server_context(certificate: Path) -> ssl.SSLContext:
-    """Return TLS for a server on 127.0.0.1, and write the certificate that its clients trust.
+    """Return the TLS context of a server on 127.0.0.1; write the certificate for its clients.
 
     Skips the test where ``openssl`` is not installed.
     """

@@ -1,4 +1,4 @@
-"""A client for tests: the `websockets` package's, with a deadline for every wait."""
+"""A client for tests, on the `websockets` package. Every wait has a deadline."""
 
 import asyncio
 import json
@@ -13,16 +13,16 @@ from websockets.typing import Subprotocol
 from dev.connect import ConnectOptions
 
 DEADLINE_S = 5.0
-"""No longer than the service waits for clients by default: a limit that a test sets must hold."""
+"""At most the service's own default time-outs, so that a limit set by a test shows."""
 
 START_S = 20.0
-"""How long a process may take to start."""
+"""Deadline for the start of a process."""
 
 Frame = dict[str, Any]
 
 
 class Client:
-    """One connection, which has been welcomed unless it was opened with ``welcomed=False``."""
+    """One connection. It has received ``welcome`` unless it was opened with ``welcomed=False``."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -33,7 +33,7 @@ class Client:
     async def open(
         cls, options: ConnectOptions, *, welcomed: bool = True, tls: ssl.SSLContext | None = None
     ) -> Self:
-        """Connect, and take the ``welcome``."""
+        """Connect, and receive ``welcome``."""
         connection = await connect(
             options.uri,
             additional_headers=options.headers,
@@ -52,7 +52,7 @@ class Client:
 
     @property
     def user(self) -> str:
-        """Return who the service says this is."""
+        """Return the user in ``welcome``."""
         return str(self.welcome["user"])
 
     async def send(self, **frame: object) -> None:
@@ -64,7 +64,7 @@ class Client:
         await self.connection.send(text)
 
     async def receive(self, *types: str) -> Frame:
-        """Return the next frame, or the next of these types; others wait for their turn."""
+        """Return the next frame of these types, or of any; keep the others for later calls."""
         for position, unread in enumerate(self._unread):
             if not types or unread["type"] in types:
                 del self._unread[position]
@@ -77,7 +77,7 @@ class Client:
                 self._unread.append(frame)
 
     async def ask(self, **command: object) -> Frame:
-        """Send a command and return the one answer to it."""
+        """Send a command and return its answer."""
         command.setdefault("id", "ask")
         await self.send(**command)
         answer = await self.receive("ok", "error", "pong")
@@ -85,12 +85,12 @@ class Client:
         return answer
 
     async def is_quiet(self) -> bool:
-        """Return whether nothing has come that was not read: all is here before a pong is."""
+        """Return whether every frame has been read. Frames sent earlier arrive before the pong."""
         assert (await self.ask(type="ping", id="quiet"))["type"] == "pong"
         return not self._unread
 
     async def closed(self) -> tuple[int | None, str | None]:
-        """Wait for the end; return its code and reason."""
+        """Wait for the close; return its code and reason."""
         async with asyncio.timeout(DEADLINE_S):
             try:
                 while True:
@@ -99,5 +99,5 @@ class Client:
                 return self.connection.close_code, self.connection.close_reason
 
     async def close(self) -> None:
-        """Leave properly."""
+        """Close with a closing handshake."""
         await self.connection.close()

@@ -1,4 +1,4 @@
-"""What the engine's tests share: a service with default settings, and a check for leftovers."""
+"""Fixtures of the engine's tests: a service with default settings, and a check for leftovers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ async def shared_service() -> AsyncIterator[Live]:
 
 @pytest.fixture
 async def live(shared_service: Live) -> AsyncIterator[Live]:
-    """Return the shared service, without connections before and after the test."""
+    """Return the shared service. It has no connections before and after the test."""
     assert len(shared_service.service.manager) == 0
     yield shared_service
     await shared_service.close_clients()
@@ -27,25 +27,25 @@ async def live(shared_service: Live) -> AsyncIterator[Live]:
 
 
 @pytest.fixture(autouse=True)
-def no_settings_but_the_test_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the environment in which your own tests run."""
+def without_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove settings from the environment."""
     for name in RealtimeSettings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(autouse=True)
 async def nothing_is_left(anyio_backend: object) -> AsyncIterator[None]:
-    """Wait until all that came with the test is gone, sockets and tasks of the service among it.
+    """Wait until the sockets and tasks that the test has opened are gone.
 
-    All tests run in one task. A `TaskGroup` that fails in it would have every later timeout there
-    misbehave before Python 3.11.3, so such a test needs a task of its own.
+    All tests run in one task. Before Python 3.11.3, a `TaskGroup` that fails leaves its task
+    cancelled (python/cpython#102815), so a test with such a group needs a task of its own.
     """
     before = leftovers()
     yield
     task = asyncio.current_task()
     assert task is not None
     spoiled = task.cancelling()
-    for _ in range(spoiled):  # or the tests behind this one would fail as well
+    for _ in range(spoiled):  # or later tests would fail as well
         task.uncancel()
     await wait_until(lambda: leftovers() <= before)
     assert not spoiled

@@ -1,4 +1,4 @@
-"""The engine by itself: with its default policy, and without the files that you edit.
+"""The engine alone: with its default policy, and without the files that you edit.
 
 ``python -m tests.realtime.engine`` serves it, as ``python -m app`` serves yours.
 """
@@ -26,7 +26,7 @@ def make_app(
     commands: CommandRouter | None = None,
     **options: Any,
 ) -> Application:
-    """Return an application with nothing of the team's."""
+    """Return an application without any of your files."""
     return Application(
         settings,
         authenticator=Authenticator(settings),

@@ -1,4 +1,4 @@
-"""The service under test, on a real socket in this process, so that tests can look inside."""
+"""The service under test, on a real socket in this process, with access to its internals."""
 
 import asyncio
 import contextlib
@@ -34,26 +34,26 @@ HASTE = {
     "max_messages_per_s": 100_000,
     "max_bytes_per_s": 1_000_000_000,
 }
-"""Tests come one after the other, and send as fast as they can."""
+"""Limits out of the way of tests, which connect and send as fast as they can."""
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Spares each HTTP client the loading of certificates that it has no use for."""
+"""Saves HTTP clients the time to load certificates, which they do not need."""
 
 
 def settings_with(**overrides: object) -> dict[str, Any]:
-    """Return values for settings, with fresh secrets, for tests that are in a hurry."""
+    """Return settings with fresh secrets and without limits on rates."""
     values: dict[str, Any] = {name.lower(): value for name, value in fresh_secrets().items()}
     values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2, "clients_may_broadcast": True}
     return values | HASTE | overrides
 
 
 def make_settings(**overrides: object) -> RealtimeSettings:
-    """Return settings of the engine, from nothing but these arguments."""
+    """Return settings of the engine from these arguments alone."""
     return RealtimeSettings(_env_file=None, **settings_with(**overrides))
 
 
 class InProcessServer(Server):
-    """A server that leaves the signals to pytest, and stops when asked, not at the next tick."""
+    """A server that leaves signals to pytest and stops at once when asked."""
 
     def __init__(self, app: Application) -> None:
         super().__init__(app)
@@ -61,16 +61,16 @@ class InProcessServer(Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Leave the signals to pytest."""
         yield
 
     async def main_loop(self) -> None:
-        """Wait to be stopped."""
+        """Wait for the event `stop`."""
         await self.stop.wait()
 
 
 class Live:
-    """A running service: connect to it, call it, look into it."""
+    """A running service, with methods to connect to it and to call its routes."""
 
     def __init__(self, server: InProcessServer, settings: RealtimeSettings, port: int) -> None:
         self.server = server
@@ -83,7 +83,7 @@ class Live:
 
     @property
     def http_url(self) -> str:
-        """Return where the HTTP routes are."""
+        """Return the base URL of the HTTP routes."""
         return f"http://127.0.0.1:{self.port}"
 
     async def options(self, user: str = "alice") -> ConnectOptions:
@@ -95,11 +95,11 @@ class Live:
         return replace(options, uri=options.uri.replace(plain, secure))
 
     async def connect(self, user: str = "alice") -> Client:
-        """Connect as the user; the connection is closed with the service at the latest."""
+        """Connect as the user. The connection is closed with the service at the latest."""
         return await self.connect_with(await self.options(user))
 
     async def connect_with(self, options: ConnectOptions, *, welcomed: bool = True) -> Client:
-        """Connect with other options."""
+        """Connect with these options."""
         client = await Client.open(options, welcomed=welcomed, tls=self.tls)
         self._clients.append(client)
         return client
@@ -109,19 +109,19 @@ class Live:
         return httpx.AsyncClient(base_url=self.http_url, trust_env=False, verify=NO_TLS)
 
     async def post(self, path: str, body: object, key: str | None = None) -> httpx.Response:
-        """Call a route as the team's backend does, with its key or another."""
+        """Call a route as a backend, with the backend's key or another."""
         if key is None and self.settings.backend_key is not None:
             key = self.settings.backend_key.get_secret_value()
         async with self.http() as http:
             return await http.post(path, json=body, headers={"Authorization": f"Bearer {key}"})
 
     async def get(self, path: str) -> httpx.Response:
-        """Read a route."""
+        """Send a GET request."""
         async with self.http() as http:
             return await http.get(path)
 
     def counts(self) -> Counter[str]:
-        """Return what has been counted until now, by name and label."""
+        """Return the values of all counters, by name and labels."""
         return Counter(
             {
                 " ".join((sample.name, *sample.labels.values())): int(sample.value)
@@ -132,7 +132,7 @@ class Live:
         )
 
     async def listen_for_tls(self) -> None:
-        """Serve on one more port, where from now on clients connect; HTTP stays in the clear."""
+        """Serve TLS on another port, to which clients connect from now on; HTTP stays plain."""
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         with TemporaryDirectory() as directory:
             certificate = Path(directory, "certificate.pem")
@@ -152,7 +152,7 @@ class Live:
         self.server.servers.append(listener)
 
     async def close_clients(self) -> None:
-        """Close what `connect` has opened."""
+        """Close the connections that `connect` has opened."""
         await asyncio.gather(*(client.close() for client in self._clients))
         self._clients.clear()
 
@@ -168,7 +168,7 @@ async def run_service(
 
 @asynccontextmanager
 async def run_app(app: Application, *, ws: Any = None) -> AsyncIterator[Live]:
-    """Run an application on a port of the system's choice; ``ws`` is another protocol."""
+    """Run an application on a free port; ``ws`` replaces the protocol class for WebSockets."""
     server = InProcessServer(app)
     config: Any = server.config
     if isinstance(ws, type):
@@ -191,24 +191,24 @@ async def run_app(app: Application, *, ws: Any = None) -> AsyncIterator[Live]:
 
 
 def leftovers() -> Counter[str]:
-    """Count the tasks of this event loop, and the open sockets where the system tells."""
+    """Count the tasks of this event loop and, on Linux, the open sockets."""
     kinds = Counter({"task": len(asyncio.all_tasks())})
     descriptors = Path("/proc/self/fd")
     for descriptor in descriptors.iterdir() if descriptors.exists() else ():
-        with contextlib.suppress(OSError):  # the one that lists them
+        with contextlib.suppress(OSError):  # the descriptor of this listing
             kinds["socket"] += os.readlink(descriptor).startswith("socket:")
     return kinds
 
 
 async def wait_until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
-    """Wait for a condition of this process."""
+    """Wait until a condition holds."""
     async with asyncio.timeout(deadline_s):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 async def wait_until_async(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for a condition that has to be asked for."""
+    """Wait until an awaitable condition holds."""
     async with asyncio.timeout(DEADLINE_S):
         while not await condition():
             await asyncio.sleep(0.01)

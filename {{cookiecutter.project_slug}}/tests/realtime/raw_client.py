@@ -1,4 +1,4 @@
-"""A client without a library: it sends any bytes at all, and reads only when it is asked to."""
+"""A client without a library: it sends any bytes, and reads only on request."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ MASK = b"\x3d\x00\xff\x81"
 def masked(
     payload: bytes, opcode: int = TEXT, *, fin: bool = True, reserved: int = 0, mask: bytes = MASK
 ) -> bytes:
-    """Return a client's frame, legal or not; ``reserved`` is RSV1 to RSV3, as three bits."""
+    """Return a masked frame, legal or not; ``reserved`` has the bits RSV1 to RSV3."""
     first = (FIN if fin else 0) | reserved << 4 | opcode
     size = len(payload)
     if size < 126:
@@ -37,7 +37,7 @@ def masked(
 
 
 def masked_close(code: int, reason: str = "") -> bytes:
-    """Return a close frame."""
+    """Return a masked close frame."""
     return masked(code.to_bytes(2) + reason.encode(), CLOSE)
 
 
@@ -49,31 +49,31 @@ class RawClient:
         self._writer = writer
 
     def send(self, data: bytes) -> None:
-        """Send any bytes, in one piece if the system takes them so."""
+        """Send any bytes, in one TCP segment if possible."""
         self._writer.write(data)
 
     def send_eof(self) -> None:
-        """Say that no more will be sent, and stay."""
+        """Shut down the sending side, and keep the connection."""
         self._writer.write_eof()
 
     async def upgraded(self) -> None:
-        """Take the answer to the handshake."""
+        """Read the answer to the handshake; it must be 101."""
         assert (await self.head()).startswith("HTTP/1.1 101 ")
 
     async def head(self) -> str:
-        """Return the head of the answer to a request."""
+        """Return the head of a response."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += await self.read(1)
         return head.decode()
 
     async def rest(self) -> bytes:
-        """Return all that comes before the end."""
+        """Return all bytes up to the end of the connection."""
         async with asyncio.timeout(DEADLINE_S):
             return await self._reader.read()
 
     async def frame(self) -> tuple[int, bytes]:
-        """Return the opcode and the payload of the next frame."""
+        """Return opcode and payload of the next frame."""
         first, size = await self.read(2)
         assert first & FIN
         if size == 126:
@@ -83,23 +83,23 @@ class RawClient:
         return first ^ FIN, await self.read(size)
 
     async def text(self) -> dict[str, Any]:
-        """Return the next frame, which is a text with a JSON object."""
+        """Return the JSON object in the next frame, which must be a text."""
         opcode, payload = await self.frame()
         assert opcode == TEXT
         content: dict[str, Any] = json.loads(payload)
         return content
 
     async def close_code(self) -> int:
-        """Skip what comes before the close frame, and return its code."""
+        """Read up to the close frame, and return its code."""
         while True:
             opcode, payload = await self.frame()
             if opcode == CLOSE:
                 return int.from_bytes(payload[:2])
 
     async def ended(self) -> None:
-        """Wait for the end of the connection, before which nothing may come."""
+        """Wait for the end of the connection; no byte may come before it."""
         async with asyncio.timeout(DEADLINE_S):
-            with suppress(ConnectionError):  # which is the end, too, if more was sent after it
+            with suppress(ConnectionError):  # a reset, if more was sent
                 assert await self._reader.read(1) == b""
 
     def vanish(self) -> None:
@@ -110,7 +110,7 @@ class RawClient:
         self._writer.transport.abort()
 
     async def read(self, size: int) -> bytes:
-        """Return so many bytes."""
+        """Return the next ``size`` bytes."""
         async with asyncio.timeout(DEADLINE_S):
             return await self._reader.readexactly(size)
 
@@ -119,7 +119,7 @@ class RawClient:
 async def raw_connection(
     host: str, port: int, *, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[RawClient]:
-    """Connect, and send nothing yet."""
+    """Connect, and send nothing."""
     peer = socket.socket()
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer.setblocking(False)
@@ -135,7 +135,7 @@ async def raw_connection(
 
 
 def handshake(options: ConnectOptions, *, path: str | None = None, **headers: str) -> bytes:
-    """Return the request for the service's route or another."""
+    """Return the request that opens a WebSocket on ``path``, by default the service's own."""
     uri = urlsplit(options.uri)
     headers = {
         "Host": uri.netloc,
@@ -159,7 +159,7 @@ def handshake(options: ConnectOptions, *, path: str | None = None, **headers: st
 async def raw_client(
     options: ConnectOptions, *, path: str | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[RawClient]:
-    """Connect and send the handshake, for the service's route or another."""
+    """Connect and send a `handshake`."""
     uri = urlsplit(options.uri)
     assert uri.hostname is not None
     assert uri.port is not None

@@ -1,10 +1,10 @@
-"""A wire that goes nowhere, for tests of what a connection does with it."""
+"""Wires and recipients without a socket, for tests of connections and delivery."""
 
 from collections.abc import Callable, Sequence
 
 from app.realtime.auth.identity import Identity
 from app.realtime.connections.connection import Connection
-from app.realtime.connections.delivery import Delivery
+from app.realtime.connections.delivery import Delivery, Recipient
 from app.realtime.connections.guard import Guard
 from app.realtime.protocol import Close, Ok
 from app.realtime.wire.asgi import Message
@@ -12,11 +12,11 @@ from app.realtime.wire.asgi import Message
 from .live import make_settings
 
 SETTINGS = make_settings()
-"""Made once, since some tests open a thousand connections."""
+"""Shared, since some tests open a thousand connections."""
 
 
 class RecordingWire:
-    """A wire that keeps what it is given."""
+    """A wire that records writes and closes."""
 
     heard_at = 0.0
 
@@ -26,29 +26,29 @@ class RecordingWire:
         self.unsent = 0
 
     def when_gone(self, callback: Callable[[], None]) -> None:
-        """Never call back: this peer stays."""
+        """Do nothing: the peer never leaves."""
 
     async def arrival(self) -> bool:
-        """Wait for nothing."""
+        """Return at once."""
         return True
 
     def take(self) -> Sequence[Message]:
-        """Return nothing that matters here."""
+        """Return no messages."""
         return ()
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
-        """Note one write, unless the test has the client owe too much."""
+        """Record one write, unless `unsent` has reached the limit."""
         if self.unsent >= max_unsent_bytes:
             return False
         self.writes.append(list(frames))
         return True
 
     def unsent_bytes(self) -> int:
-        """Return what the test has set."""
+        """Return `unsent`, which a test sets."""
         return self.unsent
 
     def close(self, close: Close) -> None:
-        """Note the close."""
+        """Record the close."""
         self.closes.append(close)
 
 
@@ -59,7 +59,7 @@ def open_connection(
     user: str = "alice",
     **overrides: object,
 ) -> Connection:
-    """Return a connection on a wire to which nothing has been written yet."""
+    """Return an open connection, on a wire without writes."""
     wire = wire or RecordingWire()
     delivery = delivery or Delivery()
     settings = make_settings(**overrides) if overrides else SETTINGS
@@ -69,3 +69,22 @@ def open_connection(
     connection.flush()
     wire.writes.clear()
     return connection
+
+
+class Note(Recipient):
+    """A recipient that adds its name to a list when it is flushed."""
+
+    def __init__(self, name: str, flushed: list[str]) -> None:
+        super().__init__()
+        self._name = name
+        self._flushed = flushed
+
+    def flush(self) -> None:
+        """Add the name."""
+        self.outbox.clear()
+        self._flushed.append(self._name)
+
+
+def enqueue_all(delivery: Delivery, recipients: Sequence[Recipient]) -> None:
+    """Send a frame to several recipients."""
+    delivery.send_all({str(number): each for number, each in enumerate(recipients)}, Ok())

@@ -1,4 +1,4 @@
-"""Every frame a client can send gets its documented answer, and the connection goes on."""
+"""Each frame of a client gets its documented answer, and the connection stays open."""
 
 import json
 from typing import Literal
@@ -16,7 +16,7 @@ from ..live import Live
 
 
 def broadcast_of(data: str) -> str:
-    """Return the text of a broadcast with this JSON, or something like it, as its data."""
+    """Return a broadcast as text, with this text as its ``data``."""
     return '{"type": "broadcast", "data": ' + data + "}"
 
 
@@ -49,7 +49,7 @@ def broadcast_of(data: str) -> str:
         ('{"type": "send", "data": 1, "to": "' + "x" * 129 + '"}', "bad_request"),
     ],
 )
-async def test_nonsense_is_answered_and_survived(live: Live, frame: str, code: str) -> None:
+async def test_an_invalid_frame_gets_an_error(live: Live, frame: str, code: str) -> None:
     client = await live.connect()
     counts = live.counts()
     with capture_logs() as lines:
@@ -64,7 +64,7 @@ async def test_nonsense_is_answered_and_survived(live: Live, frame: str, code: s
     assert await client.is_quiet()
 
 
-async def test_many_refusals_of_a_kind_are_one_line(live: Live) -> None:
+async def test_refusals_with_the_same_code_are_one_log_line(live: Live) -> None:
     client = await live.connect()
     with capture_logs() as lines:
         for kind in ("nothing", "nothing", "ping", "nothing", 5):
@@ -73,7 +73,7 @@ async def test_many_refusals_of_a_kind_are_one_line(live: Live) -> None:
     assert [line["code"] for line in lines] == ["unknown_type", "bad_request"]
 
 
-async def test_refusals_of_two_kinds_in_turns_are_two_lines(
+async def test_alternating_refusals_with_two_codes_are_two_log_lines(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Policy, "can_send", lambda *_: False)
@@ -97,7 +97,7 @@ async def test_an_error_carries_the_id_of_the_command(live: Live) -> None:
 
 
 @pytest.mark.hostile(3)
-async def test_an_error_does_not_repeat_what_the_client_made_up(live: Live) -> None:
+async def test_an_error_does_not_repeat_names_of_the_client(live: Live) -> None:
     client = await live.connect()
     error = await client.ask(**{"type": "ping", "x" * 1_000: 1})
     assert error["code"] == "bad_request"
@@ -124,14 +124,14 @@ async def test_ping_gets_a_pong_with_and_without_id(live: Live) -> None:
 
 
 @pytest.mark.hostile(5)
-async def test_duplicate_keys_the_last_wins(live: Live) -> None:
+async def test_the_last_of_duplicate_keys_wins(live: Live) -> None:
     client = await live.connect()
     await client.send_text('{"type": "ping", "id": "first", "id": "last"}')
     assert (await client.receive("pong"))["id"] == "last"
 
 
 @pytest.mark.hostile(63)
-async def test_a_failing_handler_is_reported_without_detail(
+async def test_a_failing_handler_is_an_internal_error_without_detail(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -146,7 +146,7 @@ async def test_a_failing_handler_is_reported_without_detail(
 
 
 class Wave(Command):
-    """A command of the team's own."""
+    """A custom command."""
 
     type: Literal["wave"]
 

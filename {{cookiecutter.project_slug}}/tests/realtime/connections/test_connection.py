@@ -1,4 +1,4 @@
-"""The outbox: one write for each turn of the loop, a limit to what a client may owe."""
+"""A connection's outbox: one write per turn of the loop, bounded; and when it closes."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ def connect(wire: RecordingWire, delivery: Delivery, expires_at: float | None = 
     return Connection(identity, wire, delivery, settings, Guard(settings.handler_timeout_s))
 
 
-async def test_nothing_comes_before_the_welcome() -> None:
+async def test_the_welcome_is_written_first() -> None:
     wire, delivery = RecordingWire(), Delivery()
     connection = connect(wire, delivery)
     connection.send_encoded(FRAME)
@@ -41,7 +41,7 @@ async def test_a_connection_that_is_closed_does_not_open() -> None:
     assert wire.writes == []
 
 
-async def test_frames_of_one_moment_are_one_write_in_order() -> None:
+async def test_frames_of_one_turn_are_one_write_in_order() -> None:
     wire, delivery = RecordingWire(), Delivery()
     connection = open_connection(wire, delivery)
     frames = [text_frame(b"%d" % number) for number in range(5)]
@@ -52,7 +52,7 @@ async def test_frames_of_one_moment_are_one_write_in_order() -> None:
     assert wire.writes == [frames]
 
 
-async def test_a_client_that_owes_too_much_is_closed_and_gets_no_more() -> None:
+async def test_a_slow_consumer_is_closed_and_gets_no_more() -> None:
     wire, delivery = RecordingWire(), Delivery()
     connection = open_connection(wire, delivery, max_unsent_bytes=100)
     wire.unsent = 100
@@ -65,7 +65,7 @@ async def test_a_client_that_owes_too_much_is_closed_and_gets_no_more() -> None:
     assert wire.writes == []
 
 
-async def test_the_first_close_stands_and_comes_after_what_was_queued() -> None:
+async def test_the_first_close_wins_and_follows_queued_frames() -> None:
     wire = RecordingWire()
     connection = open_connection(wire)
     connection.send_encoded(FRAME)
@@ -76,14 +76,14 @@ async def test_the_first_close_stands_and_comes_after_what_was_queued() -> None:
     assert connection.closed == REPLACED
 
 
-async def test_credentials_that_ran_out_close_the_connection() -> None:
+async def test_expired_credentials_close_the_connection() -> None:
     wire = RecordingWire()
     connect(wire, Delivery(), expires_at=1.0)
     await asyncio.sleep(0.01)
     assert wire.closes == [EXPIRED]
 
 
-async def test_renewed_credentials_replace_the_old_end() -> None:
+async def test_renewed_credentials_replace_the_expiry() -> None:
     wire = RecordingWire()
     connection = connect(wire, Delivery(), expires_at=1.0)
     connection.renew(Identity("alice", expires_at=None))
@@ -91,7 +91,7 @@ async def test_renewed_credentials_replace_the_old_end() -> None:
     assert wire.closes == []
 
 
-async def test_distant_ends_are_no_trouble() -> None:
+async def test_a_distant_expiry_is_accepted() -> None:
     wire = RecordingWire()
     connect(wire, Delivery(), expires_at=1e15)
     await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A message to many is one frame, and all frames of a moment are one write for each."""
+"""A message to many is encoded once; the frames of one turn are one write per connection."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from ..recording_wire import RecordingWire, open_connection
 
 
 class Group:
-    """Connections that are sent the same messages."""
+    """Connections that get the same messages."""
 
     def __init__(self, count: int) -> None:
         self.delivery = Delivery()
@@ -50,7 +50,7 @@ async def test_a_message_is_encoded_once_and_shared(monkeypatch: pytest.MonkeyPa
     assert all(wire.writes[0][0] is first for wire in wires)
 
 
-async def test_many_messages_are_one_write_for_each_member() -> None:
+async def test_many_messages_are_one_write_per_member() -> None:
     group, delivery, wires = make_group(100)
     for number in range(16):
         group.write(message(number))
@@ -71,7 +71,7 @@ async def test_messages_and_replies_keep_their_order() -> None:
 
 
 @pytest.mark.hostile(61)
-async def test_whoever_leaves_gets_what_was_sent_before_and_no_more() -> None:
+async def test_a_member_that_leaves_gets_earlier_messages_only() -> None:
     group, delivery, wires = make_group(1)
     (leaving,) = group.members.values()
     group.write(message(1))
@@ -87,13 +87,13 @@ async def test_the_excluded_connection_gets_nothing() -> None:
     group, delivery, wires = make_group(3)
     _, excluded, _ = group.members.values()
     group.write(message(1), exclude=excluded.id)
-    group.write(message(2), exclude="of another node")
+    group.write(message(2), exclude="a connection of another node")
     await delivery.catch_up()
     assert [len(wire.writes[0]) for wire in wires] == [2, 1, 2]
 
 
 @pytest.mark.hostile(60)
-async def test_a_closed_connection_is_passed_over() -> None:
+async def test_a_closed_connection_is_skipped() -> None:
     group, delivery, wires = make_group(2)
     closed, _ = group.members.values()
     closed.close(REPLACED)

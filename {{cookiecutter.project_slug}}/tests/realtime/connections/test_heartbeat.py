@@ -1,4 +1,4 @@
-"""The quiet are pinged, the silent are closed, the living are left alone."""
+"""Silent clients are pinged; those that do not answer are closed."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ PATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 2.0}
 
 
 @pytest.mark.hostile(57)
-async def test_a_silent_client_is_pinged_and_then_closed() -> None:
+async def test_a_client_that_does_not_answer_is_closed() -> None:
     async with run_service(make_settings(**IMPATIENT)) as live:
         client = await live.connect()
         assert client.welcome["heartbeat"] == {"interval_s": 0.1, "timeout_s": 0.1}
@@ -29,7 +29,7 @@ async def test_a_silent_client_is_pinged_and_then_closed() -> None:
         await wait_until(lambda: len(live.service.manager) == 0)
 
 
-async def test_whoever_answers_stays() -> None:
+async def test_a_client_that_answers_stays() -> None:
     async with run_service(make_settings(**PATIENT)) as live:
         client = await live.connect()
         for _ in range(3):
@@ -38,7 +38,7 @@ async def test_whoever_answers_stays() -> None:
         assert len(live.service.manager) == 1
 
 
-async def test_any_frame_is_an_answer_even_one_the_app_never_sees() -> None:
+async def test_any_frame_is_an_answer_even_a_control_frame() -> None:
     async with run_service(make_settings(**PATIENT)) as live:
         client = await live.connect()
         for _ in range(3):
@@ -47,7 +47,7 @@ async def test_any_frame_is_an_answer_even_one_the_app_never_sees() -> None:
         assert len(live.service.manager) == 1
 
 
-async def test_only_the_quiet_are_pinged_and_only_the_silent_closed() -> None:
+async def test_intervals_of_pings_and_the_time_out() -> None:
     settings = make_settings(heartbeat_interval_s=25, heartbeat_timeout_s=10)
     manager = ConnectionManager(settings, Backplane(), Delivery())
     heartbeat = Heartbeat(settings, manager)
@@ -56,7 +56,7 @@ async def test_only_the_quiet_are_pinged_and_only_the_silent_closed() -> None:
     await manager.add(connection)
 
     def sweep(now: float) -> int:
-        """Sweep at this time; return the number of pings."""
+        """Check at this time; return the number of pings so far."""
         heartbeat.check(now)
         connection.flush()
         return len(wire.writes)
@@ -74,7 +74,7 @@ async def test_only_the_quiet_are_pinged_and_only_the_silent_closed() -> None:
     assert connection.closed == NO_PONG
 
 
-async def test_a_client_is_not_closed_while_its_own_command_keeps_the_service_busy() -> None:
+async def test_a_client_is_not_closed_while_its_command_runs() -> None:
     async def be_slow(*_: object) -> None:
         await asyncio.sleep(1.0)
 
@@ -90,9 +90,9 @@ async def test_a_client_is_not_closed_while_its_own_command_keeps_the_service_bu
         assert frame["id"] == "slow"
 
 
-async def test_one_sweeper_serves_all_connections() -> None:
+async def test_one_task_checks_all_connections() -> None:
     async with run_service() as live:
-        await live.connect()  # by then, what only starts with the service has ended
+        await live.connect()  # tasks of the start have ended now
         before = len(asyncio.all_tasks())
         await live.connect()
         one = len(asyncio.all_tasks()) - before

@@ -1,4 +1,4 @@
-"""Reaching one connection, one user, everybody; and how many connections a user may have."""
+"""Messages to a connection, a user and everybody; connections per user."""
 
 import asyncio
 
@@ -29,13 +29,13 @@ async def test_send_reaches_every_connection_of_one_user(live: Live) -> None:
     assert await sender.is_quiet()
 
 
-async def test_send_to_oneself_comes_back(live: Live) -> None:
+async def test_send_to_oneself_is_delivered(live: Live) -> None:
     client = await live.connect("alice")
     await client.send(type="send", to=client.user, data=1)
     assert (await client.receive("message"))["from"] == client.user
 
 
-async def test_send_to_nobody_is_accepted(live: Live) -> None:
+async def test_send_to_an_absent_user_is_accepted(live: Live) -> None:
     client = await live.connect("alice")
     assert (await client.ask(type="send", to="nobody", data=1))["type"] == "ok"
 
@@ -69,7 +69,7 @@ async def test_the_server_itself_can_send(live: Live) -> None:
     assert await bob.is_quiet()
 
 
-async def test_any_json_travels_unchanged(live: Live) -> None:
+async def test_any_json_is_delivered_unchanged(live: Live) -> None:
     data: list[object] = [None, True, -1, 1.5, "🎈 ünï \u0000 </script>", {"a": [], "": {}}]
     client = await live.connect("alice")
     await client.send(type="send", to=client.user, data=data)
@@ -77,7 +77,7 @@ async def test_any_json_travels_unchanged(live: Live) -> None:
 
 
 @pytest.mark.hostile(62)
-async def test_one_sender_stays_in_order(live: Live) -> None:
+async def test_messages_of_one_sender_stay_in_order(live: Live) -> None:
     sender = await live.connect("alice")
     receiver = await live.connect("bob")
     for number in range(200):
@@ -111,7 +111,7 @@ async def test_connections_that_are_closing_do_not_count() -> None:
     assert staying.closed is None
 
 
-async def test_a_connection_is_added_once_its_users_messages_cannot_be_missed() -> None:
+async def test_a_connection_is_added_after_its_subscription_is_confirmed() -> None:
     confirmed = asyncio.Event()
 
     class SlowBackplane(Backplane):
@@ -128,7 +128,7 @@ async def test_a_connection_is_added_once_its_users_messages_cannot_be_missed() 
 
 
 @pytest.mark.hostile(53)
-async def test_or_the_newest_is_refused_when_settings_say_so() -> None:
+async def test_the_newest_connection_is_refused_if_set_so() -> None:
     manager = make_manager(max_connections_per_user=1, user_limit_policy="refuse_newest")
     first = open_connection()
     await manager.add(first)
@@ -140,7 +140,7 @@ async def test_or_the_newest_is_refused_when_settings_say_so() -> None:
     await manager.add(open_connection())
 
 
-async def test_removing_one_leaves_the_others_and_the_last_ends_the_subscription() -> None:
+async def test_removing_the_last_connection_ends_the_subscription() -> None:
     manager = make_manager()
     first, second = open_connection(), open_connection()
     await manager.add(first)

@@ -1,4 +1,4 @@
-"""One connection's life, from the handshake to the last trace of it."""
+"""The life of a connection, from the handshake to the clean-up."""
 
 import asyncio
 import struct
@@ -26,11 +26,11 @@ from ..live import Live, make_settings, run_service, wait_until
 
 
 def with_headers(options: ConnectOptions, **headers: str) -> ConnectOptions:
-    """Return the options with more headers, which replace those of the same name."""
+    """Return the options with headers added or replaced."""
     return ConnectOptions(options.uri, options.headers | headers, options.subprotocols)
 
 
-async def test_welcome_comes_first_and_tells_the_terms(live: Live) -> None:
+async def test_welcome_comes_first_and_has_the_limits(live: Live) -> None:
     client = await live.connect("alice")
     assert client.welcome["protocol"] == 1
     assert client.welcome["connection"]
@@ -39,7 +39,7 @@ async def test_welcome_comes_first_and_tells_the_terms(live: Live) -> None:
     assert client.welcome["heartbeat"] == (terms and asdict(terms))
 
 
-async def test_a_connection_leaves_nothing_behind(live: Live) -> None:
+async def test_closed_connections_leave_no_task(live: Live) -> None:
     before = len(asyncio.all_tasks())
     clients = [await live.connect("alice") for _ in range(3)]
     assert len(live.service.manager) == 3
@@ -50,7 +50,7 @@ async def test_a_connection_leaves_nothing_behind(live: Live) -> None:
 
 
 @pytest.mark.hostile(59)
-async def test_a_vanished_client_is_forgotten(live: Live) -> None:
+async def test_a_vanished_client_is_removed(live: Live) -> None:
     client = await live.connect("alice")
     client.connection.transport.abort()
     await wait_until(lambda: len(live.service.manager) == 0)
@@ -65,7 +65,7 @@ async def test_clean_up_removes_exactly_the_ended_connection(live: Live) -> None
     assert (await second.ask(type="ping"))["type"] == "pong"
 
 
-async def test_a_listed_origin_is_let_in(live: Live) -> None:
+async def test_a_listed_origin_is_accepted(live: Live) -> None:
     options = with_headers(await live.options(), Origin=live.settings.allowed_origins[0])
     client = await live.connect_with(options)
     assert client.welcome["type"] == "welcome"
@@ -105,7 +105,7 @@ async def test_a_service_at_capacity_answers_503_before_the_upgrade() -> None:
         assert await live.connect("alice")
 
 
-async def test_a_handshake_that_fails_gives_its_place_back(
+async def test_a_failed_handshake_frees_its_capacity(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(websocket: WebSocket, close_timeout_s: float) -> None:
@@ -131,7 +131,7 @@ async def test_the_marker_subprotocol_is_echoed_and_no_other(live: Live) -> None
 
 
 async def fresh(live: Live, options: ConnectOptions) -> ConnectOptions:
-    """Return the options with new credentials, since some work only once."""
+    """Return the options with new credentials, since a ticket works only once."""
     renewed = await live.options()
     return ConnectOptions(renewed.uri, renewed.headers, options.subprotocols)
 
@@ -150,7 +150,7 @@ async def test_text_that_is_not_utf8_closes_with_1007(live: Live) -> None:
     assert (await client.closed())[0] == 1007
 
 
-async def test_a_connection_whose_task_is_cancelled_says_goodbye() -> None:
+async def test_a_cancelled_connection_is_closed_with_1012() -> None:
     async with run_service() as live:
         client = await live.connect()
         (task,) = live.server.server_state.tasks
@@ -160,7 +160,7 @@ async def test_a_connection_whose_task_is_cancelled_says_goodbye() -> None:
 
 
 @pytest.mark.hostile(75)
-async def test_a_draining_service_refuses_newcomers() -> None:
+async def test_a_draining_service_refuses_new_clients() -> None:
     async with run_service() as live:
         options = await live.options()
         live.service.manager.draining = True
@@ -177,7 +177,7 @@ async def test_a_message_beyond_the_limit_closes_with_1009(live: Live) -> None:
 
 
 @pytest.mark.hostile(54)
-async def test_a_burst_of_one_client_leaves_turns_to_others(
+async def test_a_burst_of_one_client_yields_to_others(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
@@ -199,7 +199,7 @@ async def test_a_burst_of_one_client_leaves_turns_to_others(
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Return a list that grows when somebody has to wait for all that others were handed."""
+    """Return a list with an item for each wait for `Delivery.catch_up`."""
     waits: list[None] = []
     catch_up = Delivery.catch_up
 
@@ -212,7 +212,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     return waits
 
 
-async def test_who_says_little_at_a_time_does_not_wait_for_a_flood(
+async def test_a_client_with_few_commands_does_not_wait_for_a_flood(
     live: Live, waits: list[None]
 ) -> None:
     client = await live.connect()
@@ -221,7 +221,7 @@ async def test_who_says_little_at_a_time_does_not_wait_for_a_flood(
     assert waits == []
 
 
-async def test_who_hands_much_out_waits_while_there_is_too_much(
+async def test_a_client_with_many_recipients_waits_while_delivery_is_full(
     live: Live, waits: list[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint, "FEW", 0)
@@ -236,7 +236,7 @@ def masked_text(payload: bytes) -> bytes:
     return struct.pack("!BB4x", 0x81, 0x80 | len(payload)) + payload
 
 
-async def test_observers_hear_of_connections_that_were_welcomed(
+async def test_observers_are_called_for_welcomed_connections_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heard = []
@@ -263,7 +263,7 @@ async def test_observers_hear_of_connections_that_were_welcomed(
     assert heard == ["connected", "disconnected, 0 left"]
 
 
-async def test_a_failing_observer_does_not_keep_others_from_cleaning_up() -> None:
+async def test_other_observers_run_after_one_has_failed() -> None:
     ended = []
 
     async def fail(service: Service, connection: Connection) -> None:

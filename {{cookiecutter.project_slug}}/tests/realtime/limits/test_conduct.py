@@ -1,4 +1,4 @@
-"""Clients that send too fast, or nothing but errors: refused at first, then closed."""
+"""Limits on rates and on errors in a row: commands are refused, then the connection closes."""
 
 import json
 
@@ -14,7 +14,7 @@ from ..live import Live, make_settings, run_service, wait_until
 
 
 class Clock:
-    """Stands still unless it is told to go on."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -25,24 +25,24 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Return the clock that rates are measured by."""
+    """Replace the clock of the rate limits."""
     clock = Clock()
     monkeypatch.setattr(rate, "monotonic", clock)
     return clock
 
 
 SLOW = make_settings(max_messages_per_s=2, max_burst_s=2, max_errors_in_a_row=3)
-"""Four messages at once. What is refused for coming too early is no error that counts."""
+"""A burst of four messages. ``rate_limited`` does not count as an error in a row."""
 
 
 async def codes(client: Client, count: int, **command: object) -> list[str]:
-    """Send a command so many times; return the codes of the errors, or the types of the answers."""
+    """Send a command ``count`` times; return the code of each error, or the type of the answer."""
     answers: list[Frame] = [await client.ask(**command) for _ in range(count)]
     return [str(answer.get("code", answer["type"])) for answer in answers]
 
 
 async def closed_as(client: Client) -> Close:
-    """Wait for the end."""
+    """Wait for the close."""
     code, reason = await client.closed()
     assert code is not None
     assert reason is not None
@@ -50,7 +50,7 @@ async def closed_as(client: Client) -> Close:
 
 
 @pytest.mark.hostile(54)
-async def test_a_burst_passes_and_what_is_too_much_is_refused(clock: Clock) -> None:
+async def test_a_burst_passes_and_further_commands_are_refused(clock: Clock) -> None:
     async with run_service(SLOW) as live:
         client = await live.connect()
         assert await codes(client, 4, type="ping") == ["pong"] * 4
@@ -58,12 +58,12 @@ async def test_a_burst_passes_and_what_is_too_much_is_refused(clock: Clock) -> N
         assert (error["type"], error["code"], error["id"]) == ("error", "rate_limited", "5")
         assert error["retry"] is True
         clock.now_s += 2
-        assert await client.is_quiet()  # what was refused has not been done
+        assert await client.is_quiet()  # the refused command had no effect
         other = await live.connect("bob")
         assert await codes(other, 4, type="ping") == ["pong"] * 4
 
 
-async def test_who_waits_after_a_refusal_goes_on(clock: Clock) -> None:
+async def test_a_client_that_waits_after_a_refusal_goes_on(clock: Clock) -> None:
     async with run_service(SLOW) as live:
         client = await live.connect()
         assert await codes(client, 6, type="ping") == ["pong"] * 4 + ["rate_limited"] * 2
@@ -73,7 +73,7 @@ async def test_who_waits_after_a_refusal_goes_on(clock: Clock) -> None:
         assert await codes(client, 5, type="ping") == ["pong"] * 4 + ["rate_limited"]
 
 
-async def test_who_keeps_to_the_rate_is_never_refused(clock: Clock) -> None:
+async def test_a_client_within_the_rate_is_never_refused(clock: Clock) -> None:
     async with run_service(SLOW) as live:
         client = await live.connect()
         for _ in range(50):
@@ -82,7 +82,7 @@ async def test_who_keeps_to_the_rate_is_never_refused(clock: Clock) -> None:
 
 
 @pytest.mark.hostile(54)
-async def test_who_goes_on_regardless_is_closed_with_4013(clock: Clock) -> None:
+async def test_a_client_that_ignores_refusals_is_closed_with_4013(clock: Clock) -> None:
     async with run_service(SLOW) as live:
         client = await live.connect()
         other = await live.connect("bob")
@@ -94,7 +94,7 @@ async def test_who_goes_on_regardless_is_closed_with_4013(clock: Clock) -> None:
 
 
 @pytest.mark.hostile(54)
-async def test_a_flood_in_one_piece_ends_the_same_way(clock: Clock) -> None:
+async def test_a_flood_in_one_write_is_closed_with_4013(clock: Clock) -> None:
     async with run_service(SLOW) as live:
         client = await live.connect()
         for number in range(1_000):
@@ -106,7 +106,7 @@ async def test_a_flood_in_one_piece_ends_the_same_way(clock: Clock) -> None:
 
 
 @pytest.mark.hostile(54)
-async def test_bytes_have_a_rate_of_their_own(clock: Clock) -> None:
+async def test_bytes_have_their_own_rate(clock: Clock) -> None:
     limits = {"max_bytes_per_s": 1_000, "max_burst_s": 2}
     async with run_service(make_settings(**limits)) as live:
         client = await live.connect()
@@ -115,7 +115,7 @@ async def test_bytes_have_a_rate_of_their_own(clock: Clock) -> None:
         assert await codes(client, 1, type="ping") == ["rate_limited"]
         clock.now_s += 2
         assert await codes(client, 1, type="ping") == ["pong"]
-        # What counts is bytes, not characters.
+        # Bytes count, not characters.
         clock.now_s += 60
         command = {"type": "send", "to": "nobody", "data": "€" * 700, "id": "ask"}
         await client.send_text(json.dumps(command, ensure_ascii=False))
@@ -123,7 +123,7 @@ async def test_bytes_have_a_rate_of_their_own(clock: Clock) -> None:
         assert await codes(client, 1, type="ping") == ["rate_limited"]
 
 
-async def test_who_is_a_little_too_fast_for_long_is_closed_as_well(clock: Clock) -> None:
+async def test_a_client_slightly_above_the_rate_is_closed_in_the_end(clock: Clock) -> None:
     async with run_service(SLOW) as live:
         client = await live.connect()
         answers = []
@@ -148,14 +148,14 @@ NONSENSE = ["nonsense", '{"type": "nothing"}', '{"type": "ping", "surplus": 1}',
 
 
 async def send_nonsense(client: Client, count: int) -> None:
-    """Send so many bad messages of all kinds, each of which is answered."""
+    """Send ``count`` invalid frames of all kinds, each of which gets an error."""
     for number in range(count):
         await client.send_text(NONSENSE[number % len(NONSENSE)])
         assert (await client.receive("error"))["code"] in {"bad_request", "unknown_type"}
 
 
 @pytest.mark.hostile(1)
-async def test_nothing_but_nonsense_closes_with_4509() -> None:
+async def test_errors_in_a_row_close_with_4509() -> None:
     async with run_service(make_settings(max_errors_in_a_row=5)) as live:
         client = await live.connect()
         other = await live.connect("bob")
@@ -165,7 +165,7 @@ async def test_nothing_but_nonsense_closes_with_4509() -> None:
         await wait_until(lambda: len(live.service.manager) == 1)
 
 
-async def test_a_good_message_makes_up_for_the_errors_before() -> None:
+async def test_a_valid_command_resets_the_errors_in_a_row() -> None:
     async with run_service(make_settings(max_errors_in_a_row=5)) as live:
         client = await live.connect()
         for _ in range(3):
@@ -173,14 +173,16 @@ async def test_a_good_message_makes_up_for_the_errors_before() -> None:
             assert (await client.ask(type="ping"))["type"] == "pong"
 
 
-async def test_refusals_are_no_nonsense(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refusals_are_not_errors_in_a_row(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = await live.connect()
     monkeypatch.setattr(Policy, "can_send", lambda *_: False)
     count = 2 * live.settings.max_errors_in_a_row
     assert await codes(client, count, type="send", to="bob", data=1) == ["forbidden"] * count
 
 
-def test_kinds_of_refusal_without_end_are_not_remembered() -> None:
+def test_remembered_kinds_of_refusal_are_bounded() -> None:
     alice = ConnectionLimits(SLOW)
     kinds = [f"kind {number}" for number in range(2 * MAX_REFUSALS_LOGGED)]
     first = [alice.is_first_refusal(kind) for kind in kinds + kinds]

@@ -1,4 +1,4 @@
-"""The allow-list takes exactly one origin, and exactly as listed."""
+"""The allow-list accepts one `Origin`, exactly as listed."""
 
 import pytest
 from starlette.requests import HTTPConnection
@@ -23,7 +23,7 @@ def test_a_listed_origin_passes(origin: str) -> None:
 @pytest.mark.parametrize(
     "origins", [("https://other.example",), (LISTED, LISTED), ("null",), ("",), (f"{LISTED}/",)]
 )
-def test_others_do_not(origins: tuple[str, ...]) -> None:
+def test_other_origins_are_refused(origins: tuple[str, ...]) -> None:
     with pytest.raises(Refused, match="origin"):
         Origins((LISTED,)).check(handshake(*origins))
 

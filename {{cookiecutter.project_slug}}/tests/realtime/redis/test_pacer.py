@@ -5,7 +5,7 @@ import asyncio
 from app.realtime.connections.delivery import BURST, FULL, Delivery
 from app.realtime.redis.pacer import Pacer
 
-from ..connections.test_delivery import Note, enqueue_all
+from ..recording_wire import Note, enqueue_all
 
 
 async def test_a_pacer_waits_for_what_it_has_handed_out_itself() -> None:

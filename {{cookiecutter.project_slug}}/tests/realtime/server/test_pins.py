@@ -1,7 +1,7 @@
-"""The private parts of uvicorn and websockets that the engine uses are still there.
+"""The private parts of uvicorn and websockets that the engine uses exist.
 
-If one is missing after an upgrade, keep the old upper bound in `pyproject.toml` until the engine
-has been adapted, and proved with the template's ``make prove``.
+If one is missing after an upgrade, restore the old upper bound in `pyproject.toml` until the engine
+has been adapted and ``make prove`` of the template passes.
 """
 
 import inspect
@@ -29,7 +29,7 @@ METHODS = {
     uvicorn.Server: ("startup", "shutdown", "main_loop", "capture_signals"),
     ServerProtocol: ("data_to_send", "reject", "send_close"),
 }
-"""What the engine overrides, or calls."""
+"""Methods that the engine overrides or calls."""
 
 ATTRIBUTES = {
     WebSocketsSansIOProtocol: (
@@ -41,7 +41,7 @@ ATTRIBUTES = {
     uvicorn.Server: ("config", "server_state", "should_exit", "started"),
     ServerProtocol: ("close_rcvd", "close_sent", "current_size", "parser", "parser_exc", "state"),
 }
-"""What the engine reads or sets of an object."""
+"""Attributes that the engine reads or sets."""
 
 MISSING = "has changed; see the top of this file"
 

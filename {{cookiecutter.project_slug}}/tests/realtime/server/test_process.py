@@ -1,4 +1,4 @@
-"""The process itself: ``python -m app``, as it runs in production."""
+"""The process ``python -m app``, as in production."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ PROJECT = Path(__file__).parents[3]
 async def run_process(
     cwd: Path, program: Sequence[str] = ("-m", "tests.realtime.engine"), **environment: str
 ) -> AsyncIterator[Process]:
-    """Run the engine by itself with nothing but these variables."""
+    """Run the engine alone, with these environment variables and no others."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *program,
@@ -53,6 +53,20 @@ async def run_process(
         await process.communicate()
 
 
+@asynccontextmanager
+async def run_server(
+    cwd: Path, **environment: str
+) -> AsyncIterator[tuple[Process, ConnectOptions]]:
+    """Run the engine with a fresh `.env`; yield the process, and options to connect as alice."""
+    secrets = fresh_secrets()
+    lines = [f"{name}={value}" for name, value in secrets.items()]
+    (cwd / ".env").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    async with run_process(cwd, PORT="0", **environment) as process:
+        port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
+        settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
+        yield process, await connect_options(settings, "alice", port=port)
+
+
 async def next_line(process: Process, pattern: str) -> re.Match[str]:
     """Return the match of the first line on standard error that matches."""
     assert process.stderr is not None
@@ -64,14 +78,8 @@ async def next_line(process: Process, pattern: str) -> re.Match[str]:
 
 
 @pytest.mark.hostile(75)
-async def test_it_serves_logs_nothing_private_and_drains_on_sigterm(tmp_path: Path) -> None:
-    secrets = fresh_secrets()
-    lines = [f"{name}={value}" for name, value in secrets.items()]
-    (tmp_path / ".env").write_text("\n".join([*lines, ""]), encoding="utf-8")
-    async with run_process(tmp_path, PORT="0", LOG_LEVEL="DEBUG") as process:
-        port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
-        settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
-        options = await connect_options(settings, "alice", port=port)
+async def test_it_serves_and_drains_on_sigterm_without_secrets_in_its_log(tmp_path: Path) -> None:
+    async with run_server(tmp_path, LOG_LEVEL="DEBUG") as (process, options):
         client = await Client.open(options)
         assert (await client.ask(type="broadcast", data="a private payload"))["type"] == "ok"
         process.send_signal(signal.SIGTERM)
@@ -87,7 +95,7 @@ async def test_it_serves_logs_nothing_private_and_drains_on_sigterm(tmp_path: Pa
         assert "connection closed" in {entry["event"] for entry in entries}
 
 
-async def test_a_port_of_the_system_s_choice_is_told_at_every_level(tmp_path: Path) -> None:
+async def test_a_free_port_is_logged_at_every_level(tmp_path: Path) -> None:
     async with run_process(tmp_path, PORT="0", LOG_LEVEL="WARNING", **fresh_secrets()) as process:
         port = int((await next_line(process, r"listening on port (\d+)"))[1])
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -95,11 +103,7 @@ async def test_a_port_of_the_system_s_choice_is_told_at_every_level(tmp_path: Pa
 
 
 async def test_a_refused_handshake_is_one_line_of_the_log(tmp_path: Path) -> None:
-    secrets = fresh_secrets()
-    async with run_process(tmp_path, PORT="0", LOG_LEVEL="DEBUG", **secrets) as process:
-        port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
-        settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
-        options = await connect_options(settings, "alice", port=port)
+    async with run_server(tmp_path, LOG_LEVEL="DEBUG") as (process, options):
         evil = replace(options, headers=options.headers | {"Origin": "https://evil.test"})
         async with raw_client(evil) as client:
             assert (await client.head()).startswith("HTTP/1.1 403 ")
@@ -115,8 +119,10 @@ async def test_a_refused_handshake_is_one_line_of_the_log(tmp_path: Path) -> Non
     assert not [event for event in events if "rejected" in event or "response sent" in event]
 
 
-async def test_it_says_in_one_line_what_is_wrong_and_stops(tmp_path: Path) -> None:
-    async with run_process(tmp_path, BACKEND_KEY="short", **sane_but_backend_key()) as process:
+async def test_a_wrong_setting_is_one_line_and_status_1(tmp_path: Path) -> None:
+    async with run_process(
+        tmp_path, BACKEND_KEY="short", **secrets_without_backend_key()
+    ) as process:
         async with asyncio.timeout(START_S):
             output, errors = await process.communicate()
         assert process.returncode == 1
@@ -129,11 +135,11 @@ def private_headers(options: ConnectOptions) -> list[str]:
     return [value for name, value in options.headers.items() if name != "Origin"]
 
 
-def sane_but_backend_key() -> dict[str, str]:
+def secrets_without_backend_key() -> dict[str, str]:
     return {name: value for name, value in fresh_secrets().items() if name != "BACKEND_KEY"}
 
 
-async def test_at_shutdown_everybody_is_told() -> None:
+async def test_shutdown_closes_every_connection_with_1012() -> None:
     async with run_service() as live:
         clients = [await live.connect("alice") for _ in range(5)]
         live.server.stop.set()

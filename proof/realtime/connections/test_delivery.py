@@ -1,7 +1,6 @@
-"""When connections are flushed: together, in slices, and each source in its turn."""
+"""When connections are flushed: together, in slices, and fairly between sources."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,25 +10,7 @@ from app.realtime.connections.delivery import SLICE, Delivery, Recipient
 from app.realtime.protocol import Ok
 
 from ..client import DEADLINE_S
-
-
-class Note(Recipient):
-    """Notes in a list that it was flushed."""
-
-    def __init__(self, name: str, flushed: list[str]) -> None:
-        super().__init__()
-        self._name = name
-        self._flushed = flushed
-
-    def flush(self) -> None:
-        """Note it."""
-        self.outbox.clear()
-        self._flushed.append(self._name)
-
-
-def enqueue_all(delivery: Delivery, recipients: Sequence[Recipient]) -> None:
-    """Send a frame to a group."""
-    delivery.send_all({str(number): each for number, each in enumerate(recipients)}, Ok())
+from ..recording_wire import Note, enqueue_all
 
 
 async def catch_up(delivery: Delivery) -> None:
@@ -37,7 +18,7 @@ async def catch_up(delivery: Delivery) -> None:
         await delivery.catch_up()
 
 
-async def test_what_came_in_the_next_turn_is_flushed_together_with_what_was_there() -> None:
+async def test_frames_of_two_turns_are_flushed_together() -> None:
     delivery, flushed = Delivery(), list[str]()
     delivery.enqueue(Note("first", flushed), [b""])
     await asyncio.sleep(0)
@@ -47,7 +28,7 @@ async def test_what_came_in_the_next_turn_is_flushed_together_with_what_was_ther
     assert flushed == ["first", "second"]
 
 
-async def test_a_large_flush_lets_the_loop_turn_between_its_slices() -> None:
+async def test_a_large_flush_yields_between_slices() -> None:
     delivery, flushed = Delivery(), list[str]()
     enqueue_all(delivery, [Note("large", flushed) for _ in range(10 * SLICE)])
     between = [0]
@@ -58,7 +39,7 @@ async def test_a_large_flush_lets_the_loop_turn_between_its_slices() -> None:
     assert between == [number * SLICE for number in range(11)]
 
 
-async def test_few_do_not_wait_for_many() -> None:
+async def test_a_small_group_does_not_wait_for_a_large_one() -> None:
     delivery, flushed = Delivery(), list[str]()
     enqueue_all(delivery, [Note("large", flushed) for _ in range(10 * SLICE)])
     while not flushed:
@@ -69,7 +50,7 @@ async def test_few_do_not_wait_for_many() -> None:
     assert flushed.count("large") == 10 * SLICE
 
 
-async def test_catching_up_takes_until_all_is_flushed() -> None:
+async def test_catching_up_waits_until_all_is_flushed() -> None:
     delivery, flushed = Delivery(), list[str]()
     await catch_up(delivery)
     enqueue_all(delivery, [Note("large", flushed) for _ in range(3 * SLICE)])
@@ -80,7 +61,7 @@ async def test_catching_up_takes_until_all_is_flushed() -> None:
     assert flushed[-1] == "late"
 
 
-async def test_one_that_fails_does_not_stop_the_others() -> None:
+async def test_a_failing_flush_does_not_stop_the_others() -> None:
     class Failing(Recipient):
         def flush(self) -> None:
             raise OSError
@@ -93,7 +74,7 @@ async def test_one_that_fails_does_not_stop_the_others() -> None:
     assert [line["event"] for line in lines] == ["flush failed"]
 
 
-async def test_catching_up_does_not_wait_for_what_others_add_meanwhile() -> None:
+async def test_catching_up_does_not_wait_for_later_frames() -> None:
     delivery, flushed = Delivery(), list[str]()
     flooding = True
 
@@ -112,7 +93,7 @@ async def test_catching_up_does_not_wait_for_what_others_add_meanwhile() -> None
 
 
 @pytest.mark.parametrize("count", [1, SLICE - 1, SLICE, SLICE + 1])
-async def test_all_are_flushed_once(count: int) -> None:
+async def test_each_recipient_is_flushed_once(count: int) -> None:
     delivery, flushed = Delivery(), list[str]()
     for number in range(count):
         note = Note(str(number), flushed)
@@ -122,7 +103,7 @@ async def test_all_are_flushed_once(count: int) -> None:
     assert flushed == [str(number) for number in range(count)]
 
 
-async def test_it_is_full_until_the_next_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_delivery_is_full_until_the_next_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FULL", 3)
     delivery, flushed = Delivery(), list[str]()
     enqueue_all(delivery, [Note("first", flushed), Note("second", flushed)])

@@ -7,7 +7,6 @@ from structlog.testing import capture_logs
 
 from app.realtime.connections import delivery as module
 from app.realtime.connections.delivery import SLICE, Delivery, Recipient
-from app.realtime.protocol import Ok
 
 from ..client import DEADLINE_S
 from ..recording_wire import Note, enqueue_all

@@ -102,7 +102,9 @@ def test_lines_below_the_level_do_not_count(
     assert [entry.get("suppressed") for entry in entries(capsys)] == [None, 2, None]
 
 
-def test_a_report_has_no_fields_of_a_connection(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
+def test_a_report_has_no_fields_of_a_connection(
+    capsys: pytest.CaptureFixture[str], clock: Clock
+) -> None:
     configure_logging(make_settings(environment="production", max_log_lines_per_s=1))
     with structlog.contextvars.bound_contextvars(connection="c1", user="alice"):
         for _ in range(2):

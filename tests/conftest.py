@@ -19,7 +19,7 @@ MATRIX = "test_matrix.py"
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the template that does not change during the run."""
+    """Return a copy of the template, fixed for the whole run."""
     return copy_template(tmp_path_factory.mktemp("template"))
 
 

@@ -1,4 +1,4 @@
-"""WebSocket servers with known faults, for the load generator to find."""
+"""WebSocket servers with known faults, which the load generator must report."""
 
 import asyncio
 import queue
@@ -22,7 +22,7 @@ PIECE_BYTES = 3
 def running(handler: Handler, *, refuse: bool = False, trickle: bool = False) -> Iterator[int]:
     """Serve in a thread, and yield the port.
 
-    It may refuse handshakes, or send everything in pieces of a few bytes.
+    ``refuse`` refuses handshakes, ``trickle`` sends in pieces of a few bytes.
     """
     ports: queue.Queue[int] = queue.Queue()
     stops: queue.Queue[Callable[[], object]] = queue.Queue()
@@ -92,13 +92,13 @@ async def _pass_on(
 
 
 async def echo(connection: ServerConnection) -> None:
-    """Send what comes back."""
+    """Send each message back."""
     async for message in connection:
         await connection.send(message)
 
 
 def room(fault: Fault = lambda number, text: [text], *, delay_s: float = 0) -> Handler:
-    """Return a handler that sends what the fault makes of each message to everybody."""
+    """Return a handler that applies a fault to each message and broadcasts the result."""
     members: set[ServerConnection] = set()
     count = 0
 

@@ -1,6 +1,6 @@
 """A product on the template: a chat with storage, permissions, typing, a route and a job.
 
-It changes what is the team's, and no file of the engine.
+It changes files of the team alone.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Close codes arrive at other people's clients, also if these send on: a reset would lose them."""
+"""Close codes reach other clients even if these go on sending: a TCP reset would lose them."""
 
 import json
 import queue
@@ -28,7 +28,7 @@ PING = json.dumps({"type": "ping"})
 FLOOD = 1_200
 """More pings than two bursts allow."""
 MORE = 16
-"""How many messages of `MORE_BYTES` follow what is refused."""
+"""Number of messages of `MORE_BYTES` after the offence."""
 MORE_BYTES = 60_000
 
 PAGE = """<!DOCTYPE html>
@@ -74,7 +74,7 @@ FLAGS = (
 
 
 class Page(ThreadingHTTPServer):
-    """Serves `PAGE`, which posts what it has seen."""
+    """Serves `PAGE`, which posts the close codes that it got."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), PageRequest)
@@ -83,7 +83,7 @@ class Page(ThreadingHTTPServer):
 
     @property
     def origin(self) -> str:
-        """Return where the page comes from."""
+        """Return the origin of the page."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -110,7 +110,7 @@ class PageRequest(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +136,13 @@ def uri(baked: Baker, page: Page) -> Iterator[str]:
 
 
 def send_flood(client: websocket.WebSocket) -> None:
-    """Send faster than is allowed, and go on."""
+    """Send faster than the limit."""
     for _ in range(FLOOD):
         client.send(PING)
 
 
 def send_reserved_opcode(client: websocket.WebSocket) -> None:
-    """Send an empty frame of opcode 3, which the package itself would not."""
+    """Send an empty frame with opcode 3, which the package refuses to send."""
     assert client.sock is not None
     client.sock.sendall(b"\x83\x80" + bytes(4))
 
@@ -206,6 +206,6 @@ def test_close_codes_reach_a_page_in_chromium(uri: str, page: Page, tmp_path: Pa
 
 
 def assert_expected(codes: list[tuple[int, int]]) -> None:
-    """Assert that each try has ended with the code that was expected."""
+    """Assert that each connection was closed with the expected code."""
     assert len(codes) == TRIES
     assert Counter(codes) == Counter((expected, expected) for expected, _ in codes)

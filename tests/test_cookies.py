@@ -46,9 +46,9 @@ def test_a_refused_answer_is_an_exception(cookies: Cookies, template: Path) -> N
         bake(cookies, template, DEFAULT, {"project_slug": "UPPER"})
 
 
-def test_the_readme_s_test_for_a_fork_passes(tmp_path: Path) -> None:
-    readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"^```python\n(.*?cookies\.bake.*?)^```", readme, re.M | re.S)
+def test_the_documented_test_of_a_fork_passes(tmp_path: Path) -> None:
+    page = (TEMPLATE / "docs" / "forking.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?cookies\.bake.*?)^```", page, re.M | re.S)
     (tmp_path / "test_fork.py").write_text(example, encoding="utf-8")
     command: list[str | Path] = [
         sys.executable,

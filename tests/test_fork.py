@@ -35,7 +35,7 @@ class TranscriptSettings(SettingsPart):
     transcript_lines: int = 10
 '''
 
-# What the README's guide tells to write: file, the text before it or nothing for the end, lines.
+# What the guide in docs/forking.md adds: file, the text before it or nothing for the end, lines.
 GUIDE = [
     ("cookiecutter.json", '"__prompts__": {', '"transcript": "Transcript: yes or no",\n'),
     ("hooks/pre_gen_project.py", "CHOICES: ", '    "transcript": (True, False),\n'),
@@ -131,9 +131,11 @@ def test_each_failure_names_the_place_to_edit(fork: Path) -> None:
         assert place in printed, place
 
 
-def test_the_readme_s_guide_leaves_nothing_to_do(fork: Path) -> None:
+def test_the_guide_is_complete(fork: Path) -> None:
     guide = (
-        (TEMPLATE / "README.md").read_text(encoding="utf-8").partition("### Adding an option")[2]
+        (TEMPLATE / "docs/forking.md")
+        .read_text(encoding="utf-8")
+        .partition("## Adding an option")[2]
     )
     for file, before, text in GUIDE:
         assert f"`{file.removeprefix(f'{PROJECT_DIRECTORY}/')}`" in guide, file

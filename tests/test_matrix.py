@@ -19,7 +19,7 @@ from .process import check_output, environment
 from .venv import package_bin, venv_bin
 
 
-# The longest come first, so that at the end no worker waits for another.
+# The longest come first, so that no worker is idle at the end.
 @pytest.mark.parametrize("combination", PROVED, ids=lambda combination: combination.id)
 def test_proof(
     combination: Combination, baked: Baker, record_property: Callable[[str, object], None]
@@ -48,7 +48,7 @@ def test_projects_tolerate_other_plugins_of_pytest(baked: Baker, tmp_path: Path)
     check_output(
         [venv_bin(project) / "python", "-m", "pytest", "--quiet", "tests/realtime/limits"],
         project.root,
-        # The plugins come last, so that all else is the project's own.
+        # The plugins come last, so that other packages are the project's own.
         env=environment(PYTHONPATH=os.pathsep.join(map(str, [own, packages]))),
     )
 

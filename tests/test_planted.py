@@ -65,7 +65,7 @@ def with_tests(text: str) -> Plant:
 
 
 def serving(body: str) -> Plant:
-    """Replace the service by one that sends `welcome` and runs these lines for each frame."""
+    """Replace the service with one that sends `welcome` and runs these lines for each frame."""
     program = f"""\
 import json
 import os
@@ -130,27 +130,27 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "CRLF": ("text", adding(".env.example", "# x\r\n"), "has a carriage return"),
     "a stray blank line": ("text", adding("compose.yaml", "\n\n# x\n"), "has a stray blank line"),
     "an empty file": ("text", adding("app/x.py", ""), "is empty"),
-    "an untold command": (
+    "an undocumented command": (
         "docs",
         adding("app/handlers.py", '\n\nclass X(Command):\n    type: Literal["x"]\n'),
         "docs/protocol.md: no table has the command x$",
     ),
-    "an untold setting": (
+    "an undocumented setting": (
         "docs",
         adding("app/policy.py", "\n\nclass X(SettingsPart):\n    max_x: int = 1\n"),
         r"\.env\.example: the setting MAX_X is missing$",
     ),
-    "an untold error code": (
+    "an undocumented error code": (
         "docs",
         adding("app/handlers.py", '\n\nclass X(CommandError):\n    code = "x"\n'),
         "docs/protocol.md: no table has the error code x$",
     ),
-    "an untold close code": (
+    "an undocumented close code": (
         "docs",
         adding("app/realtime/protocol.py", 'X = Close(4999, "x")\n'),
         "docs/protocol.md: no table has the close code 4999$",
     ),
-    "an untold metric": (
+    "an undocumented metric": (
         "docs",
         changing("docs/operating.md", r"`ws_connections`", "`connections`"),
         r"docs/operating.md: no table has the metrics \['ws_connections'\]",
@@ -158,7 +158,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "an event that nothing logs": (
         "docs",
         changing("docs/operating.md", "`slow consumer`", "`slow reader`"),
-        "docs/operating.md: no line of the log says slow reader",
+        "docs/operating.md: nothing logs the event slow reader",
     ),
     "a link to nothing": (
         "docs",
@@ -168,12 +168,12 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "a link to no heading": ("docs", adding("README.md", "[x](#no)\n"), "no heading for #no"),
     "a path to nothing": ("docs", adding("AGENTS.md", "`app/x.py`\n"), "AGENTS.md: no app/x.py"),
     "a long page": ("docs", adding("README.md", "x\n" * 150), "README.md has .* lines"),
-    "a frame of no kind": (
+    "an unknown frame": (
         "docs",
         adding("docs/protocol.md", '\n```json\n{"type": "x"}\n```\n'),
         r"docs/protocol.md:\d+: no such frame",
     ),
-    "an exchange that goes otherwise": (
+    "an exchange with another answer": (
         "docs",
         changing("docs/protocol.md", r'"recovered": true, "replayed": 1', '"recovered": null'),
         r"docs/protocol.md:\d+: alice gets .*true",
@@ -193,10 +193,10 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         changing("docs/protocol.md", r"^(  -d '.\"user\")", r"\1: 1, \"x\""),
         "error: 422",
     ),
-    "a line that nobody can test": (
+    "a program without a test": (
         "docs",
         adding("AGENTS.md", "\n```sh\nnothing\n```\n"),
-        "nobody knows how to test this: nothing",
+        "has no test for this program: nothing",
     ),
     "an example with a wrong type": (
         "docs",
@@ -216,7 +216,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "broken TOML": ("data", adding("pyproject.toml", "x = \n"), "pyproject.toml: "),
     "broken YAML": ("data", adding("compose.yaml", "a: b: c\n"), "compose.yaml: "),
     "broken JSON": ("data", adding("x.json", "{,}\n"), "x.json: "),
-    "YAML that says nothing": ("data", adding("x.yml", "# x\n"), "x.yml says nothing"),
+    "YAML without content": ("data", adding("x.yml", "# x\n"), "x.yml has no content"),
     "unformatted code": ("format", adding("app/policy.py", "x = {'a':1}\n"), "app/policy.py"),
     "an unused import": ("lint", adding("app/x.py", '"""X."""\n\nimport os\n'), "F401"),
     "a missing docstring": ("lint", adding("app/x.py", "X = 1\n"), "D100"),
@@ -287,7 +287,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         ),
         "timed out after",
     ),
-    "a service that fails at last": (
+    "a service that ends with an error": (
         "service",
         changing(
             "app/__main__.py", r"^    serve\(app\)", "    serve(app)\n    raise SystemExit(3)"
@@ -302,7 +302,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
 }
 
 
-# Deadlines to shorten where the awaited thing never comes.
+# Deadlines to shorten for defects that make a check wait in vain.
 PATIENCE = {
     "does not get ready": "START_S",
     NO_ANSWER: "ANSWER_S",
@@ -331,7 +331,7 @@ def test_defect(
         CHECKS[check](spoiled)
 
 
-def test_a_service_that_does_all_this_is_enough(project: Project) -> None:
+def test_a_minimal_service_passes(project: Project) -> None:
     serving(ACCEPT + DELIVER + PUBLISH)(project)
     CHECKS["service"](project)
 
@@ -340,7 +340,7 @@ def test_each_check_has_a_defect() -> None:
     assert {check for check, _, _ in DEFECTS.values()} | {"traces"} == set(CHECKS)
 
 
-def test_a_passing_test_is_enough(project: Project) -> None:
+def test_a_passing_test_passes(project: Project) -> None:
     with_tests("def test_one(): assert 1 == 1\n")(project)
     CHECKS["suite"](project)
 

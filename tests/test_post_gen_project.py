@@ -1,4 +1,4 @@
-"""The table of files is complete, other files stay, and the summary names the next commands."""
+"""The hook removes the files of options that were not chosen, and prints a summary."""
 
 import shutil
 import sys
@@ -35,7 +35,7 @@ def test_the_table_agrees_with_the_names_of_the_template_s_files(path: Path) -> 
     )
 
 
-def test_exceptions_to_the_names_are_files_of_the_template() -> None:
+def test_exceptions_to_the_names_exist() -> None:
     assert set(EXCEPTIONS) <= {path.as_posix() for path in template_files()}
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_was_overwritten_by_this_run_goes(template: Path, tmp_path: 
     assert f"Kept files of options that were not chosen: {OWN_FILE}\n" in printed
 
 
-def test_without_hooks_every_make_says_so(template: Path, tmp_path: Path) -> None:
+def test_without_hooks_every_target_of_make_fails(template: Path, tmp_path: Path) -> None:
     env = environment(HOME=str(tmp_path), TMPDIR=str(tmp_path))
     options: list[str | Path] = [
         "--no-input",

@@ -34,7 +34,7 @@ Run = Callable[..., Refusal]
 
 @pytest.fixture
 def cookiecutter(template: Path, tmp_path: Path) -> Run:
-    """Return what runs the command and gives its exit code and the hook's errors."""
+    """Return a function that runs Cookiecutter and returns its status and the hook's errors."""
     home = tmp_path / "home"
     home.mkdir()
 
@@ -64,7 +64,7 @@ def tree(root: Path) -> list[str]:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """Return an output directory, some levels deep in a place that nothing else uses."""
+    """Return an output directory three levels below one that nothing else uses."""
     output = tmp_path / "place" / "a" / "b"
     output.mkdir(parents=True)
     return output
@@ -109,7 +109,7 @@ def test_an_absolute_path_is_refused(cookiecutter: Run, output: Path, tmp_path: 
     assert output.exists()
 
 
-def test_what_was_there_before_stays(cookiecutter: Run, output: Path) -> None:
+def test_existing_files_stay(cookiecutter: Run, output: Path) -> None:
     (output / "notes").mkdir()
     (output / "notes" / "todo.txt").touch()
     code, _ = cookiecutter(output, project_slug="notes/evil")
@@ -121,7 +121,7 @@ def test_what_was_there_before_stays(cookiecutter: Run, output: Path) -> None:
 def test_a_slug_that_is_the_output_directory_is_refused(
     cookiecutter: Run, output: Path, slug: str
 ) -> None:
-    # Cookiecutter refuses to write into what exists, before the hook can say a better word.
+    # Cookiecutter refuses an existing directory before the hook runs.
     code, errors = cookiecutter(output, project_slug=slug)
     assert (code, errors) == (1, [])
     assert tree(output) == []

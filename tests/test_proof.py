@@ -1,4 +1,4 @@
-"""The proof fits every project, counts every hostile case, and tells of a broken promise."""
+"""The proof fits every project, covers every hostile case, and fails for a broken promise."""
 
 import ast
 import re
@@ -20,14 +20,14 @@ from .conftest import Baker
 from .process import environment, run
 from .project import PROJECT_DIRECTORY, Project
 
-# Each file of the proof is with one of these, and each without each option that it does not need.
+# Each file of the proof is laid over one of these, without each option that it does not need.
 DIFFERENT = ["jwt-rooms-heartbeat-redis", "jwt-redis", "jwt-rooms", "jwt", "ticket-redis"]
 
 CASE = re.compile(r"^\| (\d+) \| .+ \| (.+) \| .*\|$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_its_code_keeps_to_the_projects_own_rules(baked: Baker, tmp_path: Path, name: str) -> None:
+def test_its_code_passes_the_checks_of_the_project(baked: Baker, tmp_path: Path, name: str) -> None:
     project = baked(find(name)).copy(tmp_path / "project")
     laid = lay_over(project.root)
     assert not [path for path in laid if "# {%" in project.read(path)]
@@ -35,7 +35,7 @@ def test_its_code_keeps_to_the_projects_own_rules(baked: Baker, tmp_path: Path, 
         check(project)
 
 
-def test_every_file_is_looked_at() -> None:
+def test_every_file_is_checked() -> None:
     everything = {path.relative_to(OVERLAY) for path in OVERLAY.rglob("*.py")}
     laid = {path for name in DIFFERENT for path in files(set(find(name).options))}
     assert everything <= laid
@@ -47,7 +47,7 @@ def test_every_module_runs_in_the_matrix() -> None:
     assert {module for module in WHOLE if TARGET / module in runs} == set(WHOLE)
 
 
-def test_it_adds_to_the_project_and_replaces_nothing() -> None:
+def test_it_replaces_no_file_of_the_project() -> None:
     own = set(template_files())
     assert not [path for path in files(set(OPTIONS)) if TARGET / path in own]
 
@@ -58,7 +58,7 @@ def test_every_option_shows_in_a_module() -> None:
     assert not MODULES.keys() - OPTIONS
 
 
-def test_the_table_names_what_there_is() -> None:
+def test_the_table_names_options_and_files_that_exist() -> None:
     for options, paths in NEEDS.items():
         assert set(options) <= OPTIONS
         for path in paths:
@@ -66,19 +66,19 @@ def test_the_table_names_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("path", files(set(OPTIONS)), ids=Path.as_posix)
-def test_a_name_that_tells_of_options_is_in_the_table(path: Path) -> None:
+def test_a_file_named_after_options_is_in_the_table(path: Path) -> None:
     assert needed_options(path) <= needed(path), "NEEDS in proof/overlay.py"
 
 
 @pytest.mark.parametrize("combination", [*map(find, DIFFERENT), find("none"), find("session")])
-def test_a_project_shows_the_answers_that_made_it(baked: Baker, combination: Combination) -> None:
+def test_the_answers_are_read_from_the_project(baked: Baker, combination: Combination) -> None:
     answers = answers_of(baked(combination).root)
     assert answers == dict(combination.answers)
     assert options_of(answers) == set(combination.options)
 
 
 def marked(answers: Answers) -> Iterator[int]:
-    """Yield the hostile cases that tests of the project, and of its proof, are marked with."""
+    """Yield the hostile cases in the marks of the project's tests and of the proof."""
     options = options_of(answers)
     project = TEMPLATE / PROJECT_DIRECTORY
     own = [path for path in template_files() if needed_options(path) <= options]
@@ -104,7 +104,7 @@ def test_each_hostile_case_that_applies_has_a_test(combination: Combination) -> 
 
 
 def proving(project: Project, *arguments: str, what: str = "prove") -> tuple[int, str]:
-    """Run a command of the proof; return its status, and what it prints."""
+    """Run a command of the proof; return its status and output."""
     done = run(
         [sys.executable, "-m", "proof", what, "--project", project.root, "--", *arguments],
         TEMPLATE,
@@ -128,7 +128,7 @@ def test_a_project_that_a_team_has_changed_is_proved(baked: Baker, tmp_path: Pat
     assert last == "The engine of my-service (heartbeat, jwt, redis, rooms) is proved."
 
 
-def test_a_broken_promise_is_told(baked: Baker, tmp_path: Path) -> None:
+def test_a_broken_promise_fails_the_proof(baked: Baker, tmp_path: Path) -> None:
     project = baked(DEFAULT).copy(tmp_path / "my-service")
     path = "app/realtime/server/process.py"
     text = project.read(path)

@@ -1,4 +1,4 @@
-"""What the template's own pages show can be done."""
+"""The commands and links of the template's own pages work."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ from .project import PROJECT_DIRECTORY
 
 PAGES = {
     name: (TEMPLATE / name).read_text(encoding="utf-8")
-    for name in ("README.md", "SECURITY.md", "docs/proof.md")
+    for name in ("README.md", "SECURITY.md", "docs/forking.md", "docs/proof.md")
 }
 LINES = [
     line.partition(" #")[0].strip()

@@ -87,7 +87,7 @@ def test_a_project_records_the_version_and_the_options(baked: Baker) -> None:
     assert record == {"version": QUESTIONS["_version"], "options": [*DEFAULT.options]}
 
 
-def test_the_newest_version_in_the_changelog_is_the_template_s() -> None:
+def test_the_changelog_begins_with_the_version_of_the_template() -> None:
     changelog = (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
     released = re.findall(r"^## \[?(\d+\.\d+\.\d+)", changelog, re.MULTILINE)
     assert released[:1] in ([], [QUESTIONS["_version"]])

@@ -17,7 +17,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
 
 
 def check_data(project: Project) -> None:
-    """Parse every such file, and find something in it."""
+    """Parse every such file; none may be without content."""
     for path in project.files():
         parse = PARSERS.get(path.suffix)
         if parse is None:
@@ -27,4 +27,4 @@ def check_data(project: Project) -> None:
         except (ValueError, yaml.YAMLError) as failure:
             msg = f"{path}: {failure}"
             raise AssertionError(msg) from failure
-        assert content, f"{path} says nothing"
+        assert content, f"{path} has no content"

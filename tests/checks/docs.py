@@ -1,4 +1,4 @@
-"""The project's documents tell what is there, and their examples work."""
+"""The project's documents are complete, and their commands and examples work."""
 
 import ast
 import json
@@ -27,7 +27,7 @@ SETTINGS_FILE = ".env.example"
 
 EXAMPLES = TEMPLATE / "tests" / "examples" / "extending.py"
 TESTS_OF_EXAMPLES = "tests/test_extending.py"
-"""Tests of what the examples do, and where they are in a project."""
+"""Tests of the examples: in the template, and in a project."""
 
 JINJA = Environment(
     **QUESTIONS["_jinja2_env_vars"],
@@ -68,7 +68,7 @@ def check_docs(project: Project) -> None:
 
 
 def check_complete(project: Project) -> None:
-    """Look for each command, error code and close code in a table; for each setting."""
+    """Each command, error code and close code is in a table; each setting is in `.env.example`."""
     listed = {
         line.lstrip("#").partition("=")[0] for line in project.read(SETTINGS_FILE).splitlines()
     }
@@ -134,7 +134,7 @@ def _fields(project: Project, *bases: str) -> Iterator[ast.stmt]:
 
 
 def check_links(project: Project) -> None:
-    """Find what each relative link leads to, and each path that looks like the project's."""
+    """Each relative link and each path of the project leads to a file."""
     pasted = {block.target for block in blocks(project, "python")}
     for document in documents(project):
         text = project.read(document)
@@ -149,14 +149,14 @@ def check_links(project: Project) -> None:
 
 
 def check_lengths(project: Project) -> None:
-    """Keep what is read first short."""
+    """The pages for the first hour are short."""
     for document, longest in {"README.md": 150, "AGENTS.md": 100}.items():
         lines = len(project.read(document).splitlines())
-        assert lines <= longest, f"{document} has {lines} lines, at most {longest} are good"
+        assert lines <= longest, f"{document} has {lines} lines, at most {longest} are allowed"
 
 
 def check_shell(project: Project, service: Service) -> None:
-    """Run each line for a shell, or have make and Docker look at it."""
+    """Run each line for a shell; `make` as a dry run, Docker not at all."""
     for block in blocks(project, "sh"):
         if block.text.startswith("# .env.example"):
             continue
@@ -169,7 +169,7 @@ def check_shell(project: Project, service: Service) -> None:
 
 
 def _harmless(line: str, port: str) -> str:
-    """Return a line that shows whether another one works, without all that this one does."""
+    """Return a line that tests another one without its effects."""
     program = line.split()[0]
     if program == "make":
         return line.replace("make", "make --dry-run", 1)
@@ -180,12 +180,14 @@ def _harmless(line: str, port: str) -> str:
         return ". ./.env; " + url.replace("curl", "curl --silent --show-error --fail-with-body", 1)
     if program in {"pipx", "uv"}:
         return "true"  # tests/test_updates.py and tests/test_packaging.py run it
-    assert program in {".", "python3"}, f"nobody knows how to test this: {line}"
+    assert program in {".", "python3"}, (
+        f"_harmless in tests/checks/docs.py has no test for this program: {line}"
+    )
     return line
 
 
 def check_exchanges(project: Project) -> None:
-    """Start the service, and let the exchanges take place; then run what is for the shell."""
+    """Start the service; play the exchanges, then run the lines for a shell."""
     with running(project) as service:
         for block in blocks(project, "text"):
             if is_exchange(block):
@@ -195,15 +197,15 @@ def check_exchanges(project: Project) -> None:
 
 
 def check_log(project: Project) -> None:
-    """Find each event of the table of log lines in the code: words between quotes."""
+    """Each event in the table of log lines is a string in the code."""
     code = "".join(project.read(path) for path in project.files() if path.match("*.py"))
     for cells in tables(project, OPERATING):
         for event in re.findall(r"`([a-z]+(?: [a-z]+)+)`", cells[0]):
-            assert f'"{event}"' in code, f"{OPERATING}: no line of the log says {event}"
+            assert f'"{event}"' in code, f"{OPERATING}: nothing logs the event {event}"
 
 
 def check_metrics(project: Project, service: Service) -> None:
-    """Look for each metric of the engine in a table."""
+    """Each metric of the engine is in a table."""
     url = f"http://127.0.0.1:{service.port}/metrics"
     text = service.shell(f'curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}')
     told = {
@@ -215,8 +217,8 @@ def check_metrics(project: Project, service: Service) -> None:
 
 
 def check_frames(project: Project) -> None:
-    """Compare the fields of each frame that is shown alone with those of its class."""
-    # Without -B, Python would leave files in a project that other checks use, too.
+    """Compare the fields of each frame in a block `json` with those of its class."""
+    # Without -B, Python would write files into a project that other checks share.
     printed = check_output([venv_bin(project) / "python", "-B", "-c", FRAMES], project.root)
     fields = json.loads(printed)
     for block in blocks(project, "json"):
@@ -227,7 +229,7 @@ def check_frames(project: Project) -> None:
 
 
 def check_examples(project: Project) -> None:
-    """Paste the examples into a copy, which its own tools and the tests of the examples accept."""
+    """Paste the examples into a copy; its tools and the tests of the examples must accept it."""
     ruff = venv_bin(project) / "ruff"
     examples = [block for block in blocks(project, "python", "sh") if block.document == EXTENDING]
     with TemporaryDirectory() as directory:
@@ -241,7 +243,7 @@ def check_examples(project: Project) -> None:
                 copy.write("example.py", block.body)
                 check_output([ruff, "format", "--check", "--diff", "example.py"], copy.root)
         (copy.root / "example.py").unlink()
-        # What editors do with imports, and with blank lines.
+        # An editor sorts imports and blank lines in the same way.
         check_output([ruff, "check", "--fix", "--select", "I", *pasted], copy.root)
         check_output([ruff, "format", *pasted], copy.root)
         check_output([ruff, "check", *pasted], copy.root)
@@ -262,7 +264,7 @@ def _paste(project: Project, block: Block) -> None:
 
 @cache
 def representative(combination: Combination) -> Combination:
-    """Return the first combination with the same examples, which stands for all of these."""
+    """Return the first combination with the same examples, which is tested for all of them."""
     return next(each for each in COMBINATIONS if _extending(each) == _extending(combination))
 
 

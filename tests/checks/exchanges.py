@@ -1,8 +1,8 @@
-"""Exchanges of frames in a document take place with the running service as they are written.
+"""Plays the exchanges of frames in a document with a running service.
 
-``> {…}`` is what a client sends, ``< {…}`` what it gets; a name before it tells which client.
-``(bob reconnects)`` ends a connection and begins another. Values that differ each time are compared
-with each other alone: an epoch that a client gets is the one that it sends later.
+``> {…}`` is a frame that a client sends, ``< {…}`` one that it gets; the client's name may precede it.
+``(bob reconnects)`` ends a connection and opens another. Values that differ each time need only be
+consistent: an epoch that a client gets is the one that it sends later.
 """
 
 import json
@@ -30,7 +30,7 @@ def is_exchange(block: Block) -> bool:
 
 
 class Exchange:
-    """The clients of one exchange, and what stands in the document for their values."""
+    """The clients of one exchange, and the values that the document shows for theirs."""
 
     def __init__(self, service: Service, block: Block) -> None:
         self._service = service
@@ -41,7 +41,7 @@ class Exchange:
         self._shown: dict[str, str] = {}
 
     def play(self) -> None:
-        """Let it take place."""
+        """Play it."""
         with self._stack:
             for name in self._names():
                 self._connect(name)
@@ -58,7 +58,7 @@ class Exchange:
             self._connect(again[1])
             return
         match = LINE.fullmatch(line)
-        assert match, f"{self._block.place}: cannot be read: {line}"
+        assert match, f"{self._block.place}: not an exchange: {line}"
         name, direction, frame = match[1] or ALICE, match[2], json.loads(match[3])
         if direction == ">":
             self._clients[name].send(json.dumps(self._translate(frame, name)))

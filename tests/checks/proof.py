@@ -1,8 +1,8 @@
-"""The engine of the project is proved.
+"""The proof passes for the project's engine.
 
-A module of the proof runs with every option, and with no more than it needs. Those about the engine
-as a whole run with every combination of the options. Nearly all are about what lies below
-authentication, so they run with one kind of it; those about another kind, or all, run with that.
+A module of the proof runs twice: with every option, and with only those that it needs. Modules in
+`WHOLE` run with every combination of the options. All run with one kind of authentication, except
+those that need another, and those in `CREDENTIALS`, which run with every kind.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ from tests.project import Project
 from .suite import FULL, run_tests
 
 WHOLE = ("test_fuzz.py", "test_hostile.py", "test_leaks.py", "test_team_code.py")
-"""The modules that are about the engine as a whole."""
+"""Modules that test the engine as a whole."""
 
 CREDENTIALS = ("test_privacy.py",)
-"""The modules that are about credentials of any kind."""
+"""Modules that test credentials of every kind."""
 
 AUTH = frozenset(QUESTIONS["auth"])
 EXTRAS = frozenset(name for name, question in QUESTIONS.items() if question is True)

@@ -1,4 +1,4 @@
-"""The service starts from the project, and its clients can talk to each other."""
+"""The service starts, and its clients exchange messages."""
 
 import contextlib
 import http.client
@@ -49,7 +49,7 @@ class Service:
         )
 
     def wait_until_ready(self) -> None:
-        """Wait until the service's log tells its port, and `/readyz` there answers."""
+        """Wait until the service has logged its port and `/readyz` answers with 200."""
         deadline = time.monotonic() + START_S
         while not self._is_ready():
             assert self._process.poll() is None, "the service does not start"
@@ -57,11 +57,11 @@ class Service:
             time.sleep(0.05)
 
     def _is_ready(self) -> bool:
-        told = LISTENING.search(self.log())
-        if told is None:
+        listening = LISTENING.search(self.log())
+        if listening is None:
             return False
-        self._env["PORT"] = told[1]
-        connection = http.client.HTTPConnection("127.0.0.1", int(told[1]), timeout=ANSWER_S)
+        self._env["PORT"] = listening[1]
+        connection = http.client.HTTPConnection("127.0.0.1", int(listening[1]), timeout=ANSWER_S)
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == http.HTTPStatus.OK
@@ -71,7 +71,7 @@ class Service:
             connection.close()
 
     def connect_options(self, name: str) -> dict[str, Any]:
-        """Return how to connect, as the project's own tool says: uri, headers, subprotocols."""
+        """Return uri, headers and subprotocols of the project's own `dev.connect`."""
         options: dict[str, Any] = json.loads(
             check_output([self._python, "-m", "dev.connect", name], self._root, env=self._env)
         )
@@ -112,16 +112,16 @@ class Service:
         return ticket
 
     def shell(self, line: str) -> str:
-        """Return what a line for the shell prints, in the project's directory."""
+        """Run a line in a shell, in the project's directory; return its output."""
         return check_output(["sh", "-c", line], self._root, env=self._env)
 
     @property
     def port(self) -> str:
-        """Where the service listens."""
+        """The port on which the service listens."""
         return self._env["PORT"]
 
     def stop(self) -> None:
-        """Ask it to stop; it must end by itself without an error."""
+        """Send SIGTERM; the service must end without an error."""
         self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(STOP_S)
         assert code == 0, f"the service ends with {code}"
@@ -140,7 +140,7 @@ class Service:
 
 
 class Client:
-    """One connection, and what the service sends to it."""
+    """One connection to the service."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection

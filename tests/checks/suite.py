@@ -1,7 +1,7 @@
 """The project's own tests pass, all of them.
 
-Some are about what lies below authentication: the process, frames, Redis and what may happen to it.
-These run with every combination of the other options, but with one kind of authentication.
+Tests of layers below authentication (process, frames, Redis) run with every combination of the
+other options, but with one kind of authentication.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""Every file is tidy text in which no Jinja is left."""
+"""Every file is tidy text without Jinja."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.project import Project
 JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#|\bcookiecutter\.")
 FENCED = re.compile(r"^( *)(```+|~~~+).*?^\1\2", re.MULTILINE | re.DOTALL)
 
-# Two blank lines in a row are good style here; other tools check them.
+# Two blank lines in a row are right here; other tools check them.
 SPACIOUS = {".py"}
 SPACIOUS_NAMES = {"Dockerfile"}
 
@@ -22,7 +22,7 @@ def check_jinja(project: Project) -> None:
 
 
 def check_text(project: Project) -> None:
-    """Look for stray blanks and line ends."""
+    """Look for trailing blanks, stray blank lines and wrong line ends."""
     for path in project.files():
         problems = text_problems(path, project.read(path))
         assert not problems, f"{path}: {', '.join(problems)}"

@@ -1,4 +1,4 @@
-"""The commands of the chat: who is typing, and what a connection knows of its user."""
+"""The chat's command ``typing``, and the state of a connection."""
 
 import sqlite3
 from typing import Literal
@@ -7,7 +7,7 @@ from .realtime import Command, CommandRouter, Unavailable
 from .resources import Connection, Service, State
 
 router = CommandRouter()
-router.failures[sqlite3.Error] = Unavailable("the database does not answer now")
+router.failures[sqlite3.Error] = Unavailable("the database is not available")
 
 
 @router.connecting
@@ -28,7 +28,7 @@ class Typing(Command):
 
 @router.command(Typing)
 async def typing(service: Service, connection: Connection, command: Typing) -> None:
-    """Tell them, with the user's title."""
+    """Publish it to the room, with the user's title."""
     service.rooms.check_joined(connection, command.room)
     await service.rooms.publish(
         command.room,

@@ -1,4 +1,4 @@
-"""Members of a room, as the database knows them, may join it and publish; messages are stored."""
+"""Members of a room in the database may join it and publish; messages are stored."""
 
 from pydantic import JsonValue
 
@@ -22,7 +22,7 @@ class Policy(realtime.Policy[Service, Connection]):
     async def before_publish(
         self, service: Service, room: str, sender: str | None, data: JsonValue
     ) -> JsonValue:
-        """Store what somebody says, and give it an id; what is not said passes as it is."""
+        """Store a message with a text, and add its id; leave other messages unchanged."""
         if not isinstance(data, dict) or not isinstance(data.get("text"), str):
             return data
         if len(str(data["text"])) > MAX_TEXT:

@@ -41,14 +41,14 @@ class Database:
 
 @dataclass(slots=True)
 class Resources:
-    """What handlers, policies, routes and jobs find as ``service.resources``."""
+    """The type of ``service.resources`` in handlers, policies, routes and jobs."""
 
     database: Database
 
 
 @dataclass(slots=True)
 class State:
-    """What a connection remembers: the title of its user."""
+    """The state of a connection: the title of its user."""
 
     title: str
 
@@ -59,7 +59,7 @@ Connection = realtime.Connection[State]
 
 @asynccontextmanager
 async def open_resources(service: Service) -> AsyncIterator[Resources]:
-    """Open the database, and close it when the service has ended."""
+    """Open the database, and close it when the service ends."""
     database = Database(":memory:")
     try:
         yield Resources(database)
@@ -73,14 +73,14 @@ async def is_ready(service: Service) -> bool:
 
 
 async def tidy(service: Service) -> None:
-    """Delete old messages, every now and then."""
+    """Delete old messages once an hour."""
     while True:
         await delete_old_messages(service)
         await asyncio.sleep(TIDY_INTERVAL_S)
 
 
 async def delete_old_messages(service: Service) -> None:
-    """Delete the messages that are older than a day."""
+    """Delete messages older than a day."""
     await service.resources.database.execute(
         "DELETE FROM messages WHERE stored_at < unixepoch('now') - ?", KEPT_S
     )

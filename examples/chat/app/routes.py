@@ -14,7 +14,7 @@ router = APIRouter()
 
 
 class StoredMessage(BaseModel):
-    """A message as it is stored."""
+    """A stored message."""
 
     id: int
     sender: str
@@ -28,7 +28,7 @@ async def read_messages(room: str, user: CurrentUser, service: ServiceDep) -> li
     if not await database.execute(
         "SELECT 1 FROM members WHERE room = ? AND user = ?", room, user.user
     ):
-        raise HTTPException(403, "you are no member of this room")
+        raise HTTPException(403, "you are not a member of this room")
     rows = await database.execute(
         "SELECT id, sender, text FROM messages WHERE room = ? ORDER BY id", room
     )

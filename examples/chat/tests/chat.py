@@ -1,4 +1,4 @@
-"""What the tests of the chat share: a database with one room and its two members."""
+"""Helpers of the chat's tests: a database with one room and two members."""
 
 from app.resources import Database, Service
 

@@ -1,4 +1,4 @@
-"""Who is typing is told to the others, with the user's title, and not stored."""
+"""``typing`` reaches the other members, with the user's title, and is not stored."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from .chat import fill, join_ship
 from .realtime.live import Live
 
 
-async def test_typing_is_told_and_not_stored(live: Live, service: Service) -> None:
+async def test_typing_is_published_and_not_stored(live: Live, service: Service) -> None:
     database = await fill(service)
     alice, bob = await join_ship(live, "alice"), await join_ship(live, "bob")
     assert (await alice.ask(type="typing", room="ship"))["type"] == "ok"

@@ -1,4 +1,4 @@
-"""Members alone get into a room, and what they say is stored."""
+"""Only members can join a room; their messages are stored."""
 
 from app.resources import Service
 
@@ -6,13 +6,13 @@ from .chat import fill, join_ship
 from .realtime.live import Live
 
 
-async def test_only_members_get_in(live: Live, service: Service) -> None:
+async def test_only_members_can_join(live: Live, service: Service) -> None:
     await fill(service)
     carol = await live.connect("carol")
     assert (await carol.ask(type="join", room="ship"))["code"] == "forbidden"
 
 
-async def test_what_is_said_is_stored(live: Live, service: Service) -> None:
+async def test_a_message_is_stored(live: Live, service: Service) -> None:
     database = await fill(service)
     alice, bob = await join_ship(live, "alice"), await join_ship(live, "bob")
     assert (await alice.ask(type="publish", room="ship", data={"text": "ahoy"}))["type"] == "ok"

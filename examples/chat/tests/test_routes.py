@@ -1,4 +1,4 @@
-"""Members read what was said in a room."""
+"""Members can read the stored messages of a room."""
 
 from app.resources import Service
 

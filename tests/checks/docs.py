@@ -68,7 +68,7 @@ def check_docs(project: Project) -> None:
 
 
 def check_complete(project: Project) -> None:
-    """Each command, error code and close code is in a table; each setting is in `.env.example`."""
+    """Look up each command, error code and close code in a table, each setting in its file."""
     listed = {
         line.lstrip("#").partition("=")[0] for line in project.read(SETTINGS_FILE).splitlines()
     }
@@ -134,7 +134,7 @@ def _fields(project: Project, *bases: str) -> Iterator[ast.stmt]:
 
 
 def check_links(project: Project) -> None:
-    """Each relative link and each path of the project leads to a file."""
+    """Look up the target of each relative link and each path of the project."""
     pasted = {block.target for block in blocks(project, "python")}
     for document in documents(project):
         text = project.read(document)
@@ -149,7 +149,7 @@ def check_links(project: Project) -> None:
 
 
 def check_lengths(project: Project) -> None:
-    """The pages for the first hour are short."""
+    """Limit the length of the pages for the first hour."""
     for document, longest in {"README.md": 150, "AGENTS.md": 100}.items():
         lines = len(project.read(document).splitlines())
         assert lines <= longest, f"{document} has {lines} lines, at most {longest} are allowed"
@@ -197,7 +197,7 @@ def check_exchanges(project: Project) -> None:
 
 
 def check_log(project: Project) -> None:
-    """Each event in the table of log lines is a string in the code."""
+    """Look up each event of the table of log lines in the code."""
     code = "".join(project.read(path) for path in project.files() if path.match("*.py"))
     for cells in tables(project, OPERATING):
         for event in re.findall(r"`([a-z]+(?: [a-z]+)+)`", cells[0]):
@@ -205,7 +205,7 @@ def check_log(project: Project) -> None:
 
 
 def check_metrics(project: Project, service: Service) -> None:
-    """Each metric of the engine is in a table."""
+    """Look up each metric of the engine in a table."""
     url = f"http://127.0.0.1:{service.port}/metrics"
     text = service.shell(f'curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}')
     told = {

@@ -1,6 +1,6 @@
 """Plays the exchanges of frames in a document with a running service.
 
-``> {…}`` is a frame that a client sends, ``< {…}`` one that it gets; the client's name may precede it.
+``> {…}`` is a frame of the client, ``< {…}`` one of the server; a name before it tells the client.
 ``(bob reconnects)`` ends a connection and opens another. Values that differ each time need only be
 consistent: an epoch that a client gets is the one that it sends later.
 """

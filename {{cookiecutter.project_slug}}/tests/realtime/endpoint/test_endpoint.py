@@ -131,7 +131,7 @@ async def test_the_marker_subprotocol_is_echoed_and_no_other(live: Live) -> None
 
 
 async def fresh(live: Live, options: ConnectOptions) -> ConnectOptions:
-    """Return the options with new credentials, since a ticket works only once."""
+    """Return the options with new credentials, since some work only once."""
     renewed = await live.options()
     return ConnectOptions(renewed.uri, renewed.headers, options.subprotocols)
 

@@ -133,7 +133,7 @@ def _sample(result: Result, spent: Spent, values: dict[Metric, float | None]) ->
 def _pace(warm_up: Result, connections: int) -> float:
     """Return how often per second each connection gets something."""
     if not warm_up.received:
-        message = f"delivers nothing: {warm_up.error or 'nobody says why'}"
+        message = f"delivers nothing: {warm_up.error or 'no error was reported'}"
         raise Failed(message)
     return warm_up.per_second / connections
 
@@ -246,7 +246,7 @@ def slow_consumer(members: int) -> Measure:
             load.stall(stalled, stalled=False)
             load.settle(0.5, timeout_s=5)
             if not all(calm_rate for _, calm_rate in rates):
-                message = "stops delivering where nobody is slow"
+                message = "stops delivering without a slow member"
                 raise Failed(message)
             kept = median(rate / calm_rate for rate, calm_rate in rates)
             growth = None if before is None or peak is None else (peak - before) / 1e6

@@ -161,7 +161,7 @@ class Process:
 
     def _last_words(self) -> str:
         text = self._log.read_text(encoding="utf-8", errors="replace")
-        # Where things are on this machine is nobody's business.
+        # Paths of this machine must not be published.
         lines = text.replace(f"{TEMPLATE}/", "").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
 

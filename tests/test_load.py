@@ -286,7 +286,7 @@ def test_a_server_that_does_not_speak_websocket() -> None:
     assert (opened.received, opened.error) == (0, "refused: HTTP/1.1 101 Switching Protocols")
 
 
-def test_nobody_listens() -> None:
+def test_no_server_listens() -> None:
     with running(echo) as port:
         pass
     with Load(install=False) as load:

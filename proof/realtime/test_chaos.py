@@ -408,7 +408,7 @@ async def test_a_node_has_a_port_only_while_it_listens(tmp_path: Path) -> None:
         assert node.port > 0
         await node.stop()
         assert node.port == 0
-        # What the log says of the last time does not count any more, or else nobody would answer.
+        # Log lines of the previous run do not count.
         await node.start()
         assert node.port > 0
     finally:

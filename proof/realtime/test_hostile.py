@@ -89,7 +89,7 @@ async def test_there_is_one_way_in(live: Live, path: str) -> None:
 
 @pytest.mark.hostile(60, 61, 62)
 async def test_members_that_come_and_go_do_not_disturb_the_others(live: Live) -> None:
-    """Each sender's messages arrive in order and in full, whoever dies meanwhile."""
+    """Each sender's messages arrive in order and in full while other clients vanish."""
     reader, *writers = [await live.connect(user) for user in ("alice", "bob", "bob")]
     count = 200
 

@@ -1,4 +1,4 @@
-"""What the team's code does wrong hurts nobody but the command, or the connection, that it was for.
+"""Faults of the team's code affect only the command, or the connection, that called it.
 
 The handlers and observers here are a team's: they hang, are cancelled, exit, and come from threads.
 """

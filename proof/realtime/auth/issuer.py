@@ -75,8 +75,8 @@ class Issuer:
         return json.dumps({"keys": [jwk(self.key, self.algorithm, kid=self.key_id)]}).encode()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request, which whoever asks may give up at any time."""
-        # The last is uvloop's way to say that nobody is there any more.
+        """Answer one request; the client may disconnect at any time."""
+        # uvloop raises the last one if the client has disconnected.
         with suppress(OSError, asyncio.IncompleteReadError, RuntimeError):
             with closing(writer):
                 await reader.readuntil(b"\r\n\r\n")

@@ -118,7 +118,7 @@ async def test_keys_survive_their_issuers_outage() -> None:
         assert await is_admitted(live, issuer.token())
 
 
-async def test_an_outage_at_the_very_first_is_nobodys_fault_and_passes() -> None:
+async def test_the_service_recovers_from_an_outage_at_the_start() -> None:
     async with run_issuer() as issuer:
         issuer.status = "503 Service Unavailable"
         async with run_service(trusting(issuer, jwt_jwks_cooldown_s=0.05)) as live:
@@ -147,7 +147,7 @@ async def test_while_the_issuer_is_slow_only_those_wait_who_need_it() -> None:
 
 
 @pytest.mark.hostile(81)
-async def test_nobody_waits_for_long() -> None:
+async def test_no_client_waits_for_long() -> None:
     async with run_both(jwt_jwks_timeout_s=0.2, jwt_jwks_cooldown_s=0.05) as (issuer, live):
         issuer.answers.clear()
         assert await outcome(live, issuer.token("unknown")) == TRY_AGAIN_LATER

@@ -200,7 +200,7 @@ class Client:
 
 
 async def come_to_rest(clients: Sequence[Client], ledger: Ledger) -> None:
-    """Have nobody talk any more, and everybody get what is missing or hear that it is.
+    """Stop publishing; let every client recover missing messages or learn of a gap.
 
     Raises:
         Failure: that takes too long.

@@ -1,4 +1,4 @@
-"""Who may come in: so many from one address, so many in a second, and whose address it is."""
+"""Limits on handshakes and connections, and the address of a client behind proxies."""
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,14 +16,14 @@ from ..live import Live, make_settings, run_service, wait_until
 
 
 async def connect_from(live: Live, address: str) -> Client:
-    """Connect through a proxy on this machine, which says whom it speaks for."""
+    """Connect as a proxy on this machine does for a client at this address."""
     options = await live.options()
     headers = options.headers | {"X-Forwarded-For": address}
     return await live.connect_with(ConnectOptions(options.uri, headers, options.subprotocols))
 
 
 async def assert_refused(live: Live, address: str, status: int) -> None:
-    """Connect from there in vain."""
+    """Connect from this address; the handshake must get this status."""
     with pytest.raises(InvalidStatus) as refusal:
         await connect_from(live, address)
     assert refusal.value.response.status_code == status
@@ -88,7 +88,7 @@ async def test_what_a_client_says_itself_does_not_get_past_its_proxy() -> None:
     assert {entry["client"] for entry in entries if "client" in entry} == {"192.0.2.1"}
 
 
-async def test_with_a_star_whoever_connects_is_believed() -> None:
+async def test_with_a_star_every_proxy_is_trusted() -> None:
     settings = make_settings(forwarded_allow_ips="*", max_connections_per_address=1)
     async with run_service(settings) as live:
         await connect_from(live, "192.0.2.1, 192.0.2.9")

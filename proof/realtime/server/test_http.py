@@ -1,4 +1,4 @@
-"""Requests, handshakes among them, that are too large, come too late, or are none at all."""
+"""Malformed, oversized and late HTTP requests, including handshakes."""
 
 import asyncio
 import gc
@@ -23,21 +23,21 @@ GET = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
 
 @pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Live]:
-    """Run a service with more patience for requests than any test may take."""
+    """Run a service whose time-out for requests is longer than any test."""
     async with run_service(make_settings(handshake_timeout_s=60)) as live:
         yield live
 
 
 @pytest.fixture(scope="module")
 async def hasty_service() -> AsyncIterator[Live]:
-    """Run a service with hardly any patience."""
+    """Run a service with a short time-out for requests."""
     async with run_service(make_settings(handshake_timeout_s=0.3)) as live:
         yield live
 
 
 @asynccontextmanager
 async def connected(live: Live, data: bytes = b"") -> AsyncIterator[RawClient]:
-    """Connect, send some bytes, and see to it that the service ends the connection."""
+    """Connect and send some bytes; the service must end the connection."""
     async with raw_connection("127.0.0.1", live.port) as client:
         client.send(data)
         yield client
@@ -47,7 +47,7 @@ async def connected(live: Live, data: bytes = b"") -> AsyncIterator[RawClient]:
 
 @asynccontextmanager
 async def refused(live: Live, data: bytes, status: int) -> AsyncIterator[RawClient]:
-    """Do that with what is answered by this status, logged in one line and counted once."""
+    """The same for a request that gets this status, one log line and one count."""
     before = live.counts()
     with capture_logs() as lines:
         async with connected(live, data) as client:

@@ -132,7 +132,7 @@ from app.realtime.server.process import Server, log
 from tests.realtime.engine import make_app
 
 async def main_loop(server):
-    reading, writing = os.pipe()  # and nobody reads
+    reading, writing = os.pipe()  # never read
     os.dup2(writing, 2)
     os.set_blocking(2, False)
     try:
@@ -157,9 +157,7 @@ serve(make_app(RealtimeSettings.load()))
 
 
 @pytest.mark.parametrize("writer", ["event loop", "thread"])
-async def test_a_log_that_nobody_reads_does_not_keep_the_process(
-    tmp_path: Path, writer: str
-) -> None:
+async def test_an_unread_log_does_not_delay_the_end(tmp_path: Path, writer: str) -> None:
     environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "2"}
     async with run_process(tmp_path, ("-c", UNREAD, writer), **environment) as process:
         assert process.stdout is not None

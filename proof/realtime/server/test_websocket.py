@@ -1,4 +1,4 @@
-"""The wire on uvicorn, byte by byte: what it reads itself, and what it leaves to the library."""
+"""The wire on uvicorn, byte by byte: its own reading of frames, and the library's."""
 
 import asyncio
 import errno
@@ -331,7 +331,7 @@ def handled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 async def loop_errors() -> AsyncIterator[list[dict[str, Any]]]:
-    """Return a list of what the loop has to say of exceptions that nobody caught."""
+    """Return a list of the loop's reports of unhandled exceptions."""
     errors: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(context))
@@ -680,7 +680,7 @@ async def test_a_slow_peers_close_is_echoed_even_if_a_ping_comes_with_it(peer: P
 
 
 @pytest.mark.hostile(56)
-async def test_pongs_that_nobody_reads_do_not_pile_up(strict_peer: Peer) -> None:
+async def test_unread_pongs_do_not_accumulate(strict_peer: Peer) -> None:
     pings = masked(b"x" * 125, PING) * 500
     limit = 1_000_000
     sent = 0

@@ -47,7 +47,7 @@ async def connected(live: Live, data: bytes = b"") -> AsyncIterator[RawClient]:
 
 @asynccontextmanager
 async def refused(live: Live, data: bytes, status: int) -> AsyncIterator[RawClient]:
-    """The same for a request that gets this status, one log line and one count."""
+    """Connect likewise; the request must get this status, one log line and one count."""
     before = live.counts()
     with capture_logs() as lines:
         async with connected(live, data) as client:

@@ -237,7 +237,7 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
         alice = await node.visitor("alice")
         assert await alice.seen() == {"alice": 1}
         roster = node.presence._rosters[ROOM]
-        roster._unwritten["alice"] = ""
+        roster.unwritten["alice"] = ""
         late = node.presence.writing(room_channel(ROOM), roster.report())
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from ..backplane import Backplane, Channel, Envelope, Subscription
 from ..protocol import STRICT, ServerFrame
@@ -117,11 +117,11 @@ class Log:
         """Position of the last message."""
         return Position(self.epoch, self.offset)
 
-    def append(self, payload: bytes) -> None:
+    def append(self, entry: bytes) -> None:
         """Count a message and keep it, within the limits."""
         self.offset += 1
-        self.kept.append((monotonic(), payload))
-        self.size_bytes += len(payload)
+        self.kept.append((monotonic(), entry))
+        self.size_bytes += len(entry)
         self.trim()
 
     def trim(self) -> None:
@@ -146,8 +146,8 @@ class Log:
         if entries and entries[0][0] < monotonic() - self._settings.history_s:
             return Past(self.position, recovered=False)
         messages = tuple(
-            RoomEnvelope(**from_json(payload), epoch=self.epoch, offset=offset)
-            for offset, (_, payload) in enumerate(entries, since.offset + 1)
+            RoomEnvelope(*from_json(entry), epoch=self.epoch, offset=offset)
+            for offset, (_, entry) in enumerate(entries, since.offset + 1)
         )
         return Past(self.position, messages, recovered=True)
 
@@ -176,13 +176,12 @@ class History:
 
         The future yields its offset, or fails with `Unavailable`.
         """
-        payload = envelope.encode()  # raises for data that is not JSON: before it has a number
+        fields = envelope.sender, envelope.data, envelope.exclude
+        entry = to_json(fields)  # data that is not JSON raises, and gets no number
         log = self._take_out(room)
-        log.append(payload)
+        log.append(entry)
         self._put_back(room, log)
-        numbered = RoomEnvelope(
-            envelope.sender, envelope.data, envelope.exclude, epoch=log.epoch, offset=log.offset
-        )
+        numbered = RoomEnvelope(*fields, epoch=log.epoch, offset=log.offset)
         self.backplane.publish(room_channel(room), numbered)
         taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         taken.set_result(numbered.offset)
@@ -196,12 +195,7 @@ class History:
         self._put_back(room, log)
 
     async def past(self, room: str, since: Position | None) -> Past:
-        """Return the messages of an open room since a position; later ones are delivered.
-
-        Raises:
-            Unavailable: the history cannot be read now.
-
-        """
+        """Return the messages of an open room since a position; later ones are delivered."""
         return self._logs[room].past(since)
 
     def close(self, room: str) -> None:

@@ -33,21 +33,23 @@ class Presence:
 
     def enter(self, room: str, connection: Connection) -> None:
         """Count a connection in."""
-        users = self._users.setdefault(room, Counter())
-        users[connection.user] += 1
-        if users[connection.user] == 1:
-            self._tell(room, "joined", connection, len(users))
+        self._count(room, connection, 1)
 
     def leave(self, room: str, connection: Connection) -> None:
         """Count a connection out."""
-        users = self._users[room]
-        size = len(users)
-        users[connection.user] -= 1
-        if not users[connection.user]:
+        self._count(room, connection, -1)
+
+    def _count(self, room: str, connection: Connection, difference: int) -> None:
+        users = self._users.setdefault(room, Counter())
+        users[connection.user] += difference
+        size, connections = len(users), users[connection.user]
+        if not connections:
             del users[connection.user]
             if not users:
                 del self._users[room]
             self._tell(room, "left", connection, size)
+        elif connections == 1 and difference == 1:
+            self._tell(room, "joined", connection, size)
 
     def _tell(self, room: str, event: Event, cause: Connection, size: int) -> None:
         if size <= self._settings.max_members_for_presence_events:
@@ -55,12 +57,7 @@ class Presence:
             self._backplane.publish(room_channel(room), envelope)
 
     async def attendance(self, room: str) -> Attendance:
-        """Return who is in the room, including all that were counted before.
-
-        Raises:
-            Unavailable: that is not known now.
-
-        """
+        """Return who is in the room, including all that were counted before."""
         users = self._users[room]
         listed = islice(users.items(), self._settings.max_members_listed)
         return Attendance(dict(listed), len(users))

@@ -248,12 +248,7 @@ class Rooms:
         return await self._presence.attendance(name)
 
     def check_joined(self, connection: Connection, name: str) -> None:
-        """Check that the connection is a member.
-
-        Raises:
-            NotJoined: it is not.
-
-        """
+        """Raise `NotJoined` unless the connection is a member."""
         if name not in self._joined.get(connection.id, ()):
             msg = "join the room first"
             raise NotJoined(msg)

@@ -106,7 +106,7 @@ class RedisNode(Node):
     async def settle(self) -> None:
         """Wait until all is written."""
         rosters = self.presence._rosters
-        await wait_until(lambda: not any(each._unwritten for each in rosters.values()))
+        await wait_until(lambda: not any(each.unwritten for each in rosters.values()))
 
     def is_writing(self) -> bool:
         """Return whether something is on its way to Redis."""

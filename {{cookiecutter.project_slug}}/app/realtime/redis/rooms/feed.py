@@ -117,7 +117,7 @@ class RedisFeed:
                 self.position = missed.position
                 self._announce(Resync(room=self.room), missed.position)
             for envelope in missed.messages:
-                self._emit(envelope)
+                self._emit(envelope, envelope.position)
             self._release()
 
     def _has_reached(self, position: Position) -> bool:
@@ -139,12 +139,12 @@ class RedisFeed:
         elif self._held is not None:
             self._held.append(envelope)
         elif position == self.position.next:
-            self._emit(envelope)
+            self._emit(envelope, position)
         elif not self._has_reached(position):
             self.fall_behind()  # this message is read together with those before it
 
-    def _emit(self, envelope: RoomEnvelope) -> None:
-        self.position = envelope.position
+    def _emit(self, envelope: RoomEnvelope, position: Position) -> None:
+        self.position = position
         self._deliver(envelope)
         if self._readers:
             self._recent.append(envelope)

@@ -10,7 +10,7 @@ belongs to one server process, identified by its ``run_id``, and never outlives 
 
 import asyncio
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -74,14 +74,9 @@ class RedisHistory(History):
         """Subscribe to the room's channel, and check the messages on it."""
         self._feeds[room] = RedisFeed(room, self, deliver, announce)
 
-    async def past(self, room: str, since: Position | None) -> Past:
-        """Return the messages of an open room since a position; later ones are delivered.
-
-        Raises:
-            Unavailable: Redis does not confirm the subscription, or does not answer.
-
-        """
-        return await self._feeds[room].past(since)
+    def past(self, room: str, since: Position | None) -> Coroutine[Any, Any, Past]:
+        """Return the messages of an open room since a position; later ones are delivered."""
+        return self._feeds[room].past(since)
 
     def close(self, room: str) -> None:
         """Unsubscribe."""

@@ -52,18 +52,11 @@ class RedisPresence(Presence):
         backplane.after_gap(self.write_all_later)
         self._client.probe_with(self._attempt)
 
-    def enter(self, room: str, connection: Connection) -> None:
-        """Count a connection in, and write that later."""
+    def _count(self, room: str, connection: Connection, difference: int) -> None:
         roster = self._rosters.get(room)
         if roster is None:
             roster = self._rosters[room] = Roster(room, self._settings.max_members_listed)
-        roster.count(connection, 1)
-        self._unwritten.add(roster)
-
-    def leave(self, room: str, connection: Connection) -> None:
-        """Count a connection out, and write that later."""
-        roster = self._rosters[room]
-        roster.count(connection, -1)
+        roster.count(connection, difference)
         self._unwritten.add(roster)
 
     async def attendance(self, room: str) -> Attendance:
@@ -139,9 +132,9 @@ class RedisPresence(Presence):
                 dead += [(roster, node) for node in reply[0]]
             else:
                 roster.confirm(*reply[1:])
-                if not roster.is_written:
+                if roster.unwritten or roster.asking:
                     self._unwritten.add(roster)
-                elif roster.is_empty:
+                elif not roster.users:
                     self._rosters.pop(roster.room, None)
                     self._unwritten.discard(roster)
         return refusals + (await self._bury(dead) if dead else [])

@@ -29,61 +29,46 @@ class Roster:
 
     def __init__(self, room: str, max_listed: int) -> None:
         self.room = room
+        self.users: Counter[str] = Counter()
+        # By user, the connection that caused the change; empty if other nodes know of it already.
+        self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Attendance]] = []
-        """Those who want to know who is in the room, in order."""
         self._max_listed = max_listed
         self._is_new = True
-        self._users: Counter[str] = Counter()
-        # By user, the connection that caused the change; empty if other nodes know of it already.
-        self._unwritten: dict[str, str] = {}
         self._reported: dict[str, int] = {}
         self._answered = 0
-
-    @property
-    def is_written(self) -> bool:
-        """Whether there is nothing to report."""
-        return not (self._unwritten or self.asking)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no user is in the room."""
-        return not self._users
 
     def count(self, connection: Connection, difference: int) -> None:
         """Count a connection in or out."""
         user = connection.user
-        self._users[user] += difference
-        if not self._users[user]:
-            del self._users[user]
-        self._unwritten[user] = connection.id
+        self.users[user] += difference
+        if not self.users[user]:
+            del self.users[user]
+        self.unwritten[user] = connection.id
 
     def report(self) -> list[str | int]:
         """Return the last arguments of the next ``write.lua``."""
-        self._reported = {n: self._users[n] for n in islice(self._unwritten, USERS_AT_ONCE)}
+        self._reported = {n: self.users[n] for n in islice(self.unwritten, USERS_AT_ONCE)}
         self.asking = [answer for answer in self.asking if not answer.done()]
         # Until all changes are written, some who ask would not find themselves.
-        is_complete = len(self._reported) == len(self._unwritten)
+        is_complete = len(self._reported) == len(self.unwritten)
         self._answered = len(self.asking) if is_complete else 0
         arguments: list[str | int] = [int(self._is_new), self._max_listed if self._answered else 0]
         for user, connections in self._reported.items():
-            arguments += [user, connections, self._unwritten[user]]
+            arguments += [user, connections, self.unwritten[user]]
         return arguments
 
     def confirm(self, total: int, listed: Sequence[bytes]) -> None:
         """Note that the last report is written, and answer those who asked before it."""
         self._is_new = False
         for user, connections in self._reported.items():
-            cause = self._unwritten.pop(user)
-            if self._users[user] != connections:  # changed meanwhile
-                self._unwritten[user] = cause
+            cause = self.unwritten.pop(user)
+            if self.users[user] != connections:  # changed meanwhile
+                self.unwritten[user] = cause
         self._reported = {}
         answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]
-        if answered:
-            self._answer(answered, total, listed)
-
-    def _answer(
-        self, answered: Sequence[asyncio.Future[Attendance]], total: int, listed: Sequence[bytes]
-    ) -> None:
+        if not answered:
+            return
         fields = iter(listed)
         users = dict(islice(zip(fields, fields, strict=True), self._max_listed))
         try:
@@ -98,4 +83,4 @@ class Roster:
     def restart(self) -> None:
         """Report all users again: Redis has nothing of this node."""
         self._is_new = True
-        self._unwritten = dict.fromkeys(self._users, "") | self._unwritten
+        self.unwritten = dict.fromkeys(self.users, "") | self.unwritten

@@ -134,7 +134,7 @@ class Rooms:
         self._delivery = delivery
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, set[str]] = {}
-        self._waiting: set[asyncio.Future[int]] = set()
+        self._waiting: set[asyncio.Task[int]] = set()
         self.set_policy(lambda room, sender, data: data)
 
     def __len__(self) -> int:
@@ -215,8 +215,11 @@ class Rooms:
         if not self._policy_waits:
             data = cast(JsonValue, self._before_publish(room, sender, data))
             return self._history.publish(room, Envelope(sender, data, exclude))
-        passing = self.pass_on(room, data, sender=sender, exclude=exclude)
-        task = asyncio.ensure_future(_both(passing))
+
+        async def pass_on() -> int:
+            return await (await self.pass_on(room, data, sender=sender, exclude=exclude))
+
+        task = asyncio.create_task(pass_on())
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
         return task
@@ -265,7 +268,3 @@ def _past_of_member(position: Position, since: Position | None, complete_since: 
     is_same_epoch = since.epoch == position.epoch
     recovered = is_same_epoch and complete_since.offset <= since.offset <= position.offset
     return Past(position, recovered=recovered)
-
-
-async def _both(passing: Awaitable[asyncio.Future[int]]) -> int:
-    return await (await passing)

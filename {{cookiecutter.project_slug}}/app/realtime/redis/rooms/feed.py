@@ -40,11 +40,6 @@ class RedisFeed:
             Subscription(room_channel(room), self._take, RoomEnvelope, self.fall_behind)
         )
 
-    @property
-    def is_unused(self) -> bool:
-        """Whether nothing was published in the epoch, as far as the feed knows."""
-        return self.position.offset == 0
-
     async def past(self, since: Position | None) -> Past:
         """Return the messages since a position; later ones are delivered.
 

@@ -88,20 +88,21 @@ class RedisHistory(History):
         """Heal feeds that miss messages, and renew the positions of rooms, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._behind.run())
-            tasks.create_task(self._renew_often(UNUSED_S, unused=True))
-            tasks.create_task(self._renew_often(POSITION_S, unused=False))
+            tasks.create_task(self._renew_often(UNUSED_S, is_used=False))
+            tasks.create_task(self._renew_often(POSITION_S, is_used=True))
 
     async def _heal(self, feeds: list[RedisFeed]) -> Collection[RedisFeed]:
         healed = await asyncio.gather(*(feed.heal() for feed in feeds))
         return [feed for feed, is_healed in zip(feeds, healed, strict=True) if not is_healed]
 
-    async def _renew_often(self, kept_s: float, *, unused: bool) -> None:
+    async def _renew_often(self, kept_s: float, *, is_used: bool) -> None:
+        """Renew the positions of rooms with, or without, messages in their epoch."""
         while True:
             await asyncio.sleep(kept_s / RENEWALS)
             feeds = list(self._feeds.values())
             for start in range(0, len(feeds), RENEWED_AT_ONCE):
                 batch = feeds[start : start + RENEWED_AT_ONCE]
-                await self._renew([feed for feed in batch if feed.is_unused == unused])
+                await self._renew([each for each in batch if (each.position.offset > 0) == is_used])
 
     async def _renew(self, feeds: Sequence[RedisFeed]) -> None:
         """Renew positions in one round trip; a feed whose position is lost reads it again."""
@@ -116,7 +117,7 @@ class RedisHistory(History):
             log.warning("renewing positions of rooms failed", error=explain(failure))
             return
         for feed, reply in zip(feeds, replies, strict=True):
-            if reply == 0 and feed.position is not NOWHERE and not feed.is_closed:
+            if reply == 0 and feed.position is not NOWHERE:
                 feed.fall_behind()
 
     async def read(self, room: str, since: Position) -> Past:

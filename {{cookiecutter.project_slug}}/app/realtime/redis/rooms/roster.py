@@ -1,8 +1,8 @@
 """One room's users on this node, and the changes that are not yet written to Redis.
 
-In Redis a room has three kinds of keys. The hash ``users`` has each user's number of connections,
-the sorted set ``nodes`` the end of each node's lease (Unix milliseconds), and the hash ``node:<id>``
-each user's number of connections to that node. They expire if no node renews them.
+In Redis a room has three kinds of keys: ``users`` is a hash of each user's number of connections,
+``nodes`` a sorted set of the end of each node's lease (Unix milliseconds), and ``node:<id>`` a hash
+of each user's number of connections to that node. They expire if no node renews them.
 """
 
 import asyncio

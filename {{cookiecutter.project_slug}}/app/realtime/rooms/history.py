@@ -172,7 +172,7 @@ class History:
         self._timer: asyncio.TimerHandle | None = None
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
-        """Number a message, keep and publish it, in the order of the calls.
+        """Publish a message, numbered and kept, in the order of the calls.
 
         The future yields its offset, or fails with `Unavailable`.
         """

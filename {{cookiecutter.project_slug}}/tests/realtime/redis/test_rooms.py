@@ -12,6 +12,7 @@ from app.realtime.backplane import Envelope
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.redis.rooms.presence import RedisPresence
+from app.realtime.redis.rooms.roster import Roster
 from app.realtime.rooms.history import (
     NOWHERE,
     History,
@@ -24,6 +25,7 @@ from app.realtime.rooms.rooms import Rooms
 
 from ..client import DEADLINE_S
 from ..live import make_settings, wait_until
+from ..recording_wire import open_connection
 from ..rooms.history_contract import HistoryContract
 from ..rooms.presence_contract import Node, PresenceContract
 from .test_backplane import run_node
@@ -137,6 +139,23 @@ async def run_presence(
             yield node
         finally:
             await node.stop()
+
+
+async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
+    roster = Roster("lobby", 10)
+    first, second = open_connection(), open_connection()
+    roster.count(first, 1)
+    assert roster.report() == [1, 0, "alice", 1, first.id]
+    roster.count(first, -1)
+    roster.confirm(1, [])
+    assert roster.report() == [0, 0, "alice", 0, first.id]
+    roster.count(second, 1)
+    roster.confirm(0, [])
+    assert roster.report() == [0, 0, "alice", 1, second.id]
+    roster.count(first, 1)
+    roster.count(first, -1)
+    roster.confirm(1, [])
+    assert not roster.unwritten
 
 
 class TestRedisPresence(PresenceContract):

@@ -48,7 +48,8 @@ class Roster:
 
     def report(self) -> list[str | int]:
         """Return the last arguments of the next ``write.lua``."""
-        self._reported = {n: self.users[n] for n in islice(self.unwritten, USERS_AT_ONCE)}
+        changed = islice(self.unwritten, USERS_AT_ONCE)
+        self._reported = {user: self.users[user] for user in changed}
         self.asking = [answer for answer in self.asking if not answer.done()]
         # Until all changes are written, some who ask would not find themselves.
         is_complete = len(self._reported) == len(self.unwritten)

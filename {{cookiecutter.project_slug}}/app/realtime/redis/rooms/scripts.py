@@ -37,7 +37,7 @@ async def execute_scripts(
     replies = await execute(commands)
     unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if unknown:
-        scripts = [("EVAL", _texts[sha], *rest) for _, sha, *rest in (commands[n] for n in unknown)]
+        scripts = [("EVAL", _texts[commands[n][1]], *commands[n][2:]) for n in unknown]
         for number, reply in zip(unknown, await execute(scripts), strict=True):
             replies[number] = reply
     return replies

@@ -72,7 +72,8 @@ async def test_positions_in_all_shards_are_renewed(
         redis = backplane.client.commands
         keys = [backplane.key(room_channel(room), "position") for room in ROOMS]
         for room, key in zip(ROOMS, keys, strict=True):
-            await history.open(room, lambda _: None, lambda _: None).past(None)
+            history.open(room, lambda _: None, lambda *_: None)
+            await history.past(room, None)
             await redis.expire(key, UNUSED_S // 2)
 
         async def are_renewed() -> bool:

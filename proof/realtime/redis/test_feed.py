@@ -121,10 +121,10 @@ class Node:
             if envelope.exclude != member.connection:
                 member.hear(envelope)
 
-    def _announce(self, frame: ServerFrame) -> None:
+    def _announce(self, frame: ServerFrame, position: Position) -> None:
         assert frame == Resync(room="room")
         for member in self.members:
-            member.accept_hole(self.feed.position)
+            member.accept_hole(position)
 
 
 @dataclass(eq=False)

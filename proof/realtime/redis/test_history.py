@@ -1,8 +1,7 @@
 """The history in a real Valkey: what nodes make of outages, of a new server, of false messages."""
 
 import asyncio
-from collections.abc import Collection
-from typing import cast
+from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
@@ -32,7 +31,7 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
         Redis.from_url(shared_valkey.url) as redis,
     ):
         member = Member(history)
-        begin = (await member.feed.past(None)).position
+        begin = (await member.past(None)).position
         for number in range(3):
             await redis.script_flush()
             futures = [
@@ -41,14 +40,15 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
             assert await futures[0] == begin.offset + number + 1
             await asyncio.gather(*futures)
         await redis.script_flush()
-        assert len((await Member(history).feed.past(begin)).messages) == 3
+        assert len((await Member(history).past(begin)).messages) == 3
 
 
 async def test_a_client_without_a_position_needs_no_reading(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with run_history(shared_valkey) as history:
-        feed = cast(RedisFeed, Member(history).feed)
+        Member(history)
+        feed = history._feeds[ROOM]
         position = (await feed.past(None)).position
 
         async def read(room: str, since: Position) -> Past:
@@ -63,7 +63,7 @@ async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(
 ) -> None:
     async with run_history(shared_valkey) as history, run_history(shared_valkey) as other:
         member = Member(history)
-        feed = cast(RedisFeed, member.feed)
+        feed = history._feeds[ROOM]
         begin = (await feed.past(None)).position
         feed._subscription.deliver = lambda envelope: None  # it never comes
         await say(other, 1)
@@ -79,7 +79,7 @@ async def test_a_client_that_knows_more_than_the_node_is_caught_up_with(
     """Its messages have reached the node that it comes from, but not this one yet."""
     async with run_history(shared_valkey) as history, run_history(shared_valkey) as other:
         member = Member(history)
-        feed = cast(RedisFeed, member.feed)
+        feed = history._feeds[ROOM]
         begin = (await feed.past(None)).position
         feed._subscription.deliver = lambda envelope: None  # these are late
         await say(other, 1, 2, 3)
@@ -97,7 +97,7 @@ async def test_what_a_node_missed_it_reads_and_delivers_in_order(valkey: Valkey)
         Redis.from_url(valkey.url) as redis,
     ):
         member = Member(history)
-        await member.feed.past(None)
+        await member.past(None)
         await say(other, 1)
         await wait_until(lambda: member.data == [1])
         await redis.client_kill_filter(_type="pubsub")
@@ -116,30 +116,29 @@ async def test_what_is_not_kept_any_more_is_announced(valkey: Valkey) -> None:
         Redis.from_url(valkey.url) as redis,
     ):
         member = Member(history)
-        since = (await member.feed.past(None)).position
+        since = (await member.past(None)).position
         await redis.client_kill_filter(_type="pubsub")
         await say(other, 1, 2, 3)
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
         await say(other, 4)
         await wait_until(lambda: 4 in member.data)
         assert member.data == [4]
-        assert not member.feed.is_whole_since(since)
-        assert member.feed.is_whole_since(Position(since.epoch, since.offset + 3))
+        assert member.lost_before == [Position(since.epoch, since.offset + 3)]
 
 
 async def test_an_emptied_server_begins_a_new_epoch(valkey: Valkey) -> None:
     async with run_history(valkey) as history, Redis.from_url(valkey.url) as redis:
         member = Member(history)
-        await member.feed.past(None)
+        await member.past(None)
         await say(history, 1, 2)
         await wait_until(lambda: member.data == [1, 2])
-        old = member.feed.position
+        old = history._feeds[ROOM].position
         await redis.flushall()
         assert await say(history, 3) == [1]
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
         assert await say(history, 4) == [2]
         await wait_until(lambda: member.data == [1, 2, 4])
-        past = await Member(history).feed.past(old)
+        past = await Member(history).past(old)
         assert (past.messages, past.recovered) == ((), False)
         assert past.position.epoch != old.epoch
 
@@ -149,12 +148,12 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
 ) -> None:
     async with run_history(valkey) as history, Redis.from_url(valkey.url) as redis:
         member = Member(history)
-        await member.feed.past(None)
+        await member.past(None)
         await say(history, 1)
         await redis.save()
         await say(history, 2)
         await wait_until(lambda: member.data == [1, 2])
-        old = member.feed.position
+        old = history._feeds[ROOM].position
         valkey.kill()
         await wait_until(lambda: not history.backplane.healthy)
         with pytest.raises(Unavailable):
@@ -164,8 +163,8 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
         assert await say(history, 3) == [1]
         await wait_until(lambda: member.data == [1, 2, 3])
-        assert member.feed.position.epoch != old.epoch
-        assert (await member.feed.past(old)).recovered is False
+        assert history._feeds[ROOM].position.epoch != old.epoch
+        assert (await member.past(old)).recovered is False
 
 
 @pytest.mark.parametrize(
@@ -189,7 +188,7 @@ async def test_false_messages_are_not_believed(shared_valkey: Valkey, payload: b
         Redis.from_url(shared_valkey.url) as redis,
     ):
         member = Member(history)
-        position = (await member.feed.past(None)).position
+        position = (await member.past(None)).position
         await redis.publish(CHANNEL, payload.replace(b"EPOCH", position.epoch.encode()))
         await say(history, 1)
         await wait_until(lambda: member.data == [1])
@@ -213,7 +212,7 @@ async def test_false_history_is_not_believed(shared_valkey: Valkey, entry: str) 
         since = await standing(history)
         await say(history, 1)
         await redis.lset("ws:{room:lobby}:messages", -1, "99999999999999 " + entry)
-        past = await Member(history).feed.past(since)
+        past = await Member(history).past(since)
         assert (past.messages, past.recovered) == ((), False)
 
 
@@ -231,7 +230,7 @@ async def test_what_has_expired_takes_no_space(shared_valkey: Valkey) -> None:
         since = await standing(history)
         for _ in range(2):
             await history.publish(ROOM, large)
-        assert len((await Member(history).feed.past(since)).messages) == 2
+        assert len((await Member(history).past(since)).messages) == 2
 
 
 @pytest.mark.parametrize("keeps", [0, 100])
@@ -244,14 +243,14 @@ async def test_a_node_that_keeps_nothing_hides_no_loss_on_another(
         run_history(shared_valkey, history_messages=0) as other,
     ):
         member = Member(history)
-        since = (await member.feed.past(None)).position
+        since = (await member.past(None)).position
         await say(history, 1)
         await say(other, 2)
         await wait_until(lambda: member.data == [1, 2])
         returning = Member(history if keeps else other)
-        past = await returning.feed.past(since)
+        past = await returning.past(since)
         assert (past.position.offset, past.recovered) == (since.offset + 2, False)
-        past = await returning.feed.past(past.position)
+        past = await returning.past(past.position)
         assert past.recovered is True
 
 
@@ -261,10 +260,10 @@ async def test_a_closed_feed_is_forgotten(shared_valkey: Valkey) -> None:
         Redis.from_url(shared_valkey.url) as redis,
     ):
         member = Member(history)
-        await member.feed.past(None)
-        feed = cast(RedisFeed, member.feed)
+        await member.past(None)
+        feed = history._feeds[ROOM]
         feed.fall_behind()
-        feed.close()
+        member.close()
         assert not history._behind
         assert await feed.heal()
 
@@ -333,7 +332,7 @@ async def test_the_position_of_a_room_with_members_does_not_expire(
     ):
         await redis.flushall()
         member = Member(history)
-        await member.feed.past(None)
+        await member.past(None)
         await say(history, *range(messages))
         await redis.expire(POSITION, kept_s // 2)
 
@@ -352,7 +351,8 @@ async def test_a_renewal_does_not_shorten_what_a_message_has_made_long(
         Redis.from_url(shared_valkey.url) as redis,
     ):
         await redis.flushall()
-        feed = cast(RedisFeed, Member(history).feed)
+        Member(history)
+        feed = history._feeds[ROOM]
         begin = (await feed.past(None)).position
         await say(history, 1)
         feed.position = begin  # as long as the message is under way
@@ -368,17 +368,17 @@ async def test_renewals_share_round_trips(
     slices: list[int] = []
     renew = RedisHistory._renew
 
-    async def renew_and_count(
-        history: RedisHistory, feeds: list[RedisFeed]
-    ) -> Collection[RedisFeed]:
+    async def renew_and_count(history: RedisHistory, feeds: Sequence[RedisFeed]) -> None:
         slices.append(len(feeds))
-        return await renew(history, feeds)
+        await renew(history, feeds)
 
     monkeypatch.setattr(RedisHistory, "_renew", renew_and_count)
     async with run_history(shared_valkey) as history:
-        feeds = [history.open(f"room-{n}", lambda _: None, lambda _: None) for n in range(10)]
-        await asyncio.gather(*(feed.past(None) for feed in feeds))
-        await wait_until(lambda: sum(slices) >= 2 * len(feeds))
+        rooms = [f"room-{number}" for number in range(10)]
+        for room in rooms:
+            history.open(room, lambda _: None, lambda *_: None)
+        await asyncio.gather(*(history.past(room, None) for room in rooms))
+        await wait_until(lambda: sum(slices) >= 2 * len(rooms))
         assert max(slices) == 4
 
 
@@ -391,7 +391,7 @@ async def test_a_position_that_is_lost_is_announced(
         Redis.from_url(shared_valkey.url) as redis,
     ):
         member = Member(history)
-        await member.feed.past(None)
+        await member.past(None)
         await redis.delete(POSITION)
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
         assert await redis.exists(POSITION)

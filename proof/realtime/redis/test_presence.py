@@ -10,9 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.realtime.errors import Unavailable
-from app.realtime.rooms.history import (
-    room_channel,
-)
+from app.realtime.rooms.history import room_channel
 from dev import fresh_secrets
 from dev.connect import connect_options
 
@@ -63,7 +61,7 @@ async def test_empty_rooms_leave_nothing_behind(valkey: Valkey) -> None:
         assert await keys(redis)
         for visitor in visitors:
             await visitor.leave()
-        await wait_until(lambda: len(here.presence) == len(there.presence) == 0)
+        await wait_until(lambda: not (here.presence._rosters or there.presence._rosters))
         assert await keys(redis) == []
 
 
@@ -239,7 +237,7 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
         alice = await node.visitor("alice")
         assert await alice.seen() == {"alice": 1}
         roster = node.presence._rosters[ROOM]
-        roster._unwritten["alice"] = ""
+        roster.unwritten["alice"] = ""
         late = node.presence.writing(room_channel(ROOM), roster.report())
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}

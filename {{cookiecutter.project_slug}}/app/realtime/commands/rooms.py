@@ -1,41 +1,25 @@
-"""What clients can ask of rooms."""
+"""The commands of rooms: join, leave, publish, presence."""
 
 from asyncio import CancelledError, Future
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, Field, StringConstraints
+from typing import Any, Literal
 
 from ..connections.connection import Connection
 from ..errors import Forbidden
 from ..policy import Policy
-from ..protocol import STRICT, Command, Data, Ok, Reply
+from ..protocol import Command, Data, Ok, Reply
 from ..rooms.history import Position
 from ..rooms.rooms import RoomName, room_frame
 from ..service import Service
 from .router import CommandRouter
 
 
-class Since(BaseModel):
-    """The position up to which the client has everything."""
-
-    model_config = STRICT
-
-    epoch: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    offset: Annotated[int, Field(ge=0, lt=2**53)]
-
-    @property
-    def position(self) -> Position:
-        """The same for `Rooms`."""
-        return Position(self.epoch, self.offset)
-
-
 class Join(Command):
-    """Enter a room; with ``since``, go on from where an earlier visit ended."""
+    """Enter a room; with ``since``, get the messages after that position."""
 
     type: Literal["join"]
     room: RoomName
-    since: Since | None = None
+    since: Position | None = None
 
 
 class Leave(Command):
@@ -46,7 +30,7 @@ class Leave(Command):
 
 
 class Publish(Command):
-    """Send ``data`` to everybody in a room; to this connection only with ``echo``."""
+    """Send ``data`` to all members of a room; to this connection only with ``echo``."""
 
     type: Literal["publish"]
     room: RoomName
@@ -79,7 +63,7 @@ class JoinOk(Ok):
 class PublishOk(Ok):
     """The message was accepted; ``offset`` is its number in the room's epoch.
 
-    It says nothing about older messages, which may still be under way to the publisher.
+    Older messages may still be on their way to the publisher.
     """
 
     offset: int
@@ -95,16 +79,14 @@ class Member:
 
 @dataclass(slots=True, kw_only=True)
 class PresenceOk(Ok):
-    """Who is in the room: ``total`` users, of which a large room lists some."""
+    """The users in the room: ``total``, of which large rooms list only some."""
 
     members: list[Member]
     total: int
 
 
-def reply_when_published(published: Future[int]) -> Reply | Future[Reply]:
-    """Return the reply to a publication, at once or later. It takes no task."""
-    if published.done():
-        return PublishOk(offset=published.result())
+def _reply_later(published: Future[int]) -> Future[Reply]:
+    """Return a future of the reply to a publication. It takes no task."""
     reply: Future[Reply] = published.get_loop().create_future()
 
     def finish(published: Future[int]) -> None:
@@ -121,18 +103,17 @@ def reply_when_published(published: Future[int]) -> Reply | Future[Reply]:
 
 
 def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
-    """Return the commands of rooms, which ask this policy."""
+    """Return the commands of rooms, which follow this policy."""
     router = CommandRouter()
 
     @router.command(Join)
     async def join(service: Service, connection: Connection, command: Join) -> JoinOk:
-        """Enter the room, if the team's policy lets the user in; missed messages follow."""
+        """Enter the room, if the policy allows it; missed messages follow the reply."""
         answer = policy.can_join(service, connection, command.room)
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not join this room"
             raise Forbidden(msg)
-        since = None if command.since is None else command.since.position
-        past = await service.rooms.join(connection, command.room, since)
+        past = await service.rooms.join(connection, command.room, command.since)
         return JoinOk(
             room=command.room,
             epoch=past.position.epoch,
@@ -144,14 +125,14 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
 
     @router.command(Leave)
     async def leave(service: Service, connection: Connection, command: Leave) -> None:
-        """Leave the room; nothing happens to who is not in it."""
+        """Leave the room. Idempotent."""
         service.rooms.leave(connection, command.room)
 
     @router.command(Publish)
     async def publish(
         service: Service, connection: Connection, command: Publish
     ) -> Reply | Future[Reply]:
-        """Send to the room's members, of which the sender must be one, if policy allows it."""
+        """Send to the room's members, if the sender is one and the policy allows it."""
         service.rooms.check_joined(connection, command.room)
         answer = policy.can_publish(service, connection, command.room)
         if not (answer if isinstance(answer, bool) else await answer):
@@ -161,7 +142,9 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
         published = await service.rooms.pass_on(
             command.room, command.data, sender=connection.user, exclude=exclude
         )
-        return reply_when_published(published)
+        if published.done():
+            return PublishOk(offset=published.result())
+        return _reply_later(published)
 
     @router.command(Presence)
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:

@@ -1,12 +1,11 @@
 """The history of rooms: it numbers messages, keeps the last ones, and replays them on a return.
 
-A room's messages are numbered without holes: ``offset`` counts within an ``epoch``, and a new epoch
-begins whenever the count cannot be trusted any more. A client that returns with its position gets
-what came since, or is told that something may be missing. It is never left to believe that it has
-everything when it has not.
+A room's messages are numbered without gaps: ``offset`` counts within an ``epoch``, and a new epoch
+begins when the count cannot be trusted any more. A client that returns with its position gets the
+messages since then, or is told that some may be missing.
 
-Messages travel by the backplane, as all others do: once they are numbered and kept, they are
-published to the room's channel.
+The backplane carries messages of rooms as it carries all others: the history numbers and keeps a
+message, and publishes it to the room's channel.
 """
 
 import asyncio
@@ -15,49 +14,42 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ValidationInfo
+from pydantic import Field, StringConstraints
+from pydantic_core import from_json, to_json
 
 from ..backplane import Backplane, Channel, Envelope, Subscription
-from ..protocol import ServerFrame
+from ..protocol import STRICT, ServerFrame
 from ..settings.settings import RealtimeSettings
 
-LOG_BYTES = 1_024
-"""Estimated size of a log without messages."""
-
-SWEPT_AT_ONCE = 100
-"""Logs that one turn of the loop removes at most because of their age."""
+LOG_BYTES = 1_024  # estimated size of a log without messages
+SWEPT_AT_ONCE = 100  # expired logs that one turn of the loop removes at most
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a room's history: that of its ``offset``-th message in this ``epoch``."""
+    """A position in a room's history: after message number ``offset`` of this ``epoch``."""
 
-    epoch: str
-    offset: int
+    __pydantic_config__ = STRICT
+
+    epoch: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    offset: Annotated[int, Field(ge=0, lt=2**53)]
 
     @property
     def next(self) -> "Position":
-        """The place of the next message."""
+        """The position after the next message."""
         return Position(self.epoch, self.offset + 1)
 
     def is_after(self, other: "Position") -> bool:
-        """Return whether this place comes later in the same epoch."""
+        """Return whether this position comes later in the same epoch."""
         return self.epoch == other.epoch and self.offset > other.offset
 
 
 NOWHERE = Position("", 0)
-"""Position of a feed that has not read anything, and of events; never a real epoch."""
+"""Position of events, and of a feed that has not read anything; never a real epoch."""
 
 Event = Literal["joined", "left"]
-
-
-def _check_sender(event: Event | None, info: ValidationInfo) -> Event | None:
-    if event is not None and info.data.get("sender") is None:
-        msg = "nobody has joined or left"
-        raise ValueError(msg)
-    return event
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,13 +61,13 @@ class RoomEnvelope(Envelope):
 
     epoch: str = NOWHERE.epoch
     offset: int = NOWHERE.offset
-    event: Annotated[Event | None, AfterValidator(_check_sender)] = None
+    event: Event | None = None
 
-    @classmethod
-    def of(cls, envelope: Envelope, position: Position) -> Self:
-        """Return the envelope with its position."""
-        sender, data, exclude = envelope.sender, envelope.data, envelope.exclude
-        return cls(sender, data, exclude, epoch=position.epoch, offset=position.offset)
+    def __post_init__(self) -> None:
+        """Refuse an event without a user, which only a stranger can have written to Redis."""
+        if self.event is not None and self.sender is None:
+            msg = "an event needs a sender"
+            raise ValueError(msg)
 
     @property
     def position(self) -> Position:
@@ -87,8 +79,8 @@ class RoomEnvelope(Envelope):
 class Past:
     """The current position of a room, and its messages since an earlier one, oldest first.
 
-    ``recovered`` is true if nothing can be missing, false if something may be, and null if nobody
-    asked. What comes after ``position`` is delivered as it happens.
+    ``recovered`` is true if nothing is missing, false if something may be, and null without an
+    earlier position.
     """
 
     position: Position
@@ -97,7 +89,8 @@ class Past:
 
 
 Deliver = Callable[[RoomEnvelope], None]
-Announce = Callable[[ServerFrame], None]
+Announce = Callable[[ServerFrame, Position], None]
+"""Takes a frame for the members, and the position before which they may have missed messages."""
 
 
 def room_channel(room: str) -> Channel:
@@ -106,80 +99,67 @@ def room_channel(room: str) -> Channel:
 
 
 class Log:
-    """One room's last messages, as JSON, each with the time at which it came."""
+    """One room's position and its last messages, as JSON, each with the time of its arrival."""
 
-    __slots__ = ("_kept", "_settings", "epoch", "has_members", "offset", "size_bytes", "used_at")
+    __slots__ = ("_settings", "epoch", "kept", "offset", "size_bytes", "subscription", "used_at")
 
     def __init__(self, settings: RealtimeSettings) -> None:
         self._settings = settings
-        self._kept: deque[tuple[float, bytes]] = deque()
-        self.has_members = False
         self.epoch = secrets.token_urlsafe(9)
         self.offset = 0
+        self.kept: deque[tuple[float, bytes]] = deque()
         self.size_bytes = LOG_BYTES
+        self.subscription: Subscription | None = None
         self.used_at = monotonic()
-
-    def __len__(self) -> int:
-        """Return the number of messages kept."""
-        return len(self._kept)
 
     @property
     def position(self) -> Position:
         """Position of the last message."""
         return Position(self.epoch, self.offset)
 
-    def append(self, envelope: Envelope) -> RoomEnvelope:
-        """Give a message its number and keep it."""
+    def append(self, entry: bytes) -> None:
+        """Count a message and keep it, within the limits."""
         self.offset += 1
-        numbered = RoomEnvelope.of(envelope, self.position)
-        if self._settings.history_messages:
-            payload = numbered.encode()
-            self._kept.append((monotonic(), payload))
-            self.size_bytes += len(payload)
-            self.trim()
-        return numbered
+        self.kept.append((monotonic(), entry))
+        self.size_bytes += len(entry)
+        self.trim()
 
     def trim(self) -> None:
-        """Forget the messages that are too old or too many."""
-        settings, kept = self._settings, self._kept
+        """Drop messages over the limits of number, bytes and age."""
+        settings, kept = self._settings, self.kept
+        expired_at = monotonic() - settings.history_s
         while kept and (
             len(kept) > settings.history_messages
             or self.size_bytes - LOG_BYTES > settings.history_bytes
-            or kept[0][0] < self._oldest_allowed
+            or kept[0][0] < expired_at
         ):
             self.size_bytes -= len(kept.popleft()[1])
 
-    def clear(self) -> None:
-        """Forget all messages, but not how many there were."""
-        self._kept.clear()
-        self.size_bytes = LOG_BYTES
-
     def past(self, since: Position | None) -> Past:
-        """Return what is kept since a position."""
+        """Return the messages since a position."""
         if since is None:
             return Past(self.position)
         missed = self.offset - since.offset
-        if since.epoch != self.epoch or not 0 <= missed <= len(self._kept):
+        if since.epoch != self.epoch or not 0 <= missed <= len(self.kept):
             return Past(self.position, recovered=False)
-        messages = list(self._kept)[len(self._kept) - missed :]
-        if messages and messages[0][0] < self._oldest_allowed:
+        entries = list(self.kept)[len(self.kept) - missed :]
+        if entries and entries[0][0] < monotonic() - self._settings.history_s:
             return Past(self.position, recovered=False)
-        envelopes = tuple(RoomEnvelope.decode(payload) for _, payload in messages)
-        return Past(self.position, envelopes, recovered=True)
-
-    @property
-    def _oldest_allowed(self) -> float:
-        return monotonic() - self._settings.history_s
+        messages = tuple(
+            RoomEnvelope(*from_json(entry), epoch=self.epoch, offset=offset)
+            for offset, (_, entry) in enumerate(entries, since.offset + 1)
+        )
+        return Past(self.position, messages, recovered=True)
 
 
 class History:
-    """Numbers and keeps what is published to rooms. This one is a single node's, in its memory.
+    """Numbers, keeps and publishes the messages of rooms. This one is for a single node.
 
-    ``HISTORY_TOTAL_BYTES`` bounds the logs that can be given up: those with messages, and those of
-    rooms without members. They are in an order by last use, from whose front they are given up,
-    when they are too many or ``HISTORY_S`` old. A log of a room with members only loses its
-    messages, since the members rely on its count; once empty it is not in the order, and as many
-    exist as there are rooms with members. So no step looks at a log that has nothing to give.
+    ``HISTORY_TOTAL_BYTES`` bounds the logs that can be evicted: those with messages, and those of
+    rooms without members. They are in order of last use, and are evicted from the front when they
+    are too many or ``HISTORY_S`` old. A room with members keeps its position, on which the members
+    rely, and loses only its messages; without messages it is not in the order. So no operation
+    visits a log that has nothing to evict.
     """
 
     def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
@@ -191,60 +171,68 @@ class History:
         self._size_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def __len__(self) -> int:
-        """Return the number of logs."""
-        return len(self._logs)
-
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
-        """Give a message its number, keep it and pass it on, in the order of the calls.
+        """Publish a message, numbered and kept, in the order of the calls.
 
         The future yields its offset, or fails with `Unavailable`.
         """
+        fields = envelope.sender, envelope.data, envelope.exclude
+        entry = to_json(fields)  # data that is not JSON raises, and gets no number
         log = self._take_out(room)
-        numbered = log.append(envelope)
+        log.append(entry)
         self._put_back(room, log)
+        numbered = RoomEnvelope(*fields, epoch=log.epoch, offset=log.offset)
         self.backplane.publish(room_channel(room), numbered)
         taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         taken.set_result(numbered.offset)
         return taken
 
-    def open(self, room: str, deliver: Deliver, announce: Announce) -> "Feed":
-        """Feed a room's messages to ``deliver``, and what members must know to ``announce``."""
+    def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
+        """Deliver a room's messages from now on; announce that some were lost."""
         log = self._take_out(room)
-        log.has_members = True
+        subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
+        log.subscription = self.backplane.subscribe(subscription)
         self._put_back(room, log)
-        return Feed(self, room, log, deliver)
+
+    async def past(self, room: str, since: Position | None) -> Past:
+        """Return the messages of an open room since a position; later ones are delivered."""
+        return self._logs[room].past(since)
 
     def close(self, room: str) -> None:
-        """Keep a room's messages for a while, though nobody is there any more."""
+        """Deliver no more, but keep the messages for a while."""
         log = self._take_out(room)
-        log.has_members = False
+        if log.subscription is not None:
+            self.backplane.unsubscribe(log.subscription)
+        log.subscription = None
         log.trim()
         self._put_back(room, log)
 
     def _take_out(self, room: str) -> Log:
-        if self._by_use.pop(room, None) is not None:
-            self._size_bytes -= self._logs[room].size_bytes
-        if room not in self._logs:
-            self._logs[room] = Log(self._settings)
-        return self._logs[room]
+        """Return a room's log, and take it out of the order while its size changes."""
+        log = self._logs.get(room)
+        if log is None:
+            log = self._logs[room] = Log(self._settings)
+        elif self._by_use.pop(room, None) is not None:
+            self._size_bytes -= log.size_bytes
+        return log
 
     def _put_back(self, room: str, log: Log) -> None:
         log.used_at = monotonic()
-        if log or not log.has_members:
+        if log.kept or log.subscription is None:
             self._by_use[room] = log
             self._size_bytes += log.size_bytes
             while self._size_bytes > self._settings.history_total_bytes:
-                self._give_up_first()
+                self._evict_first()
             self._sweep_later()
 
-    def _give_up_first(self) -> None:
+    def _evict_first(self) -> None:
         room, log = self._by_use.popitem(last=False)
         self._size_bytes -= log.size_bytes
-        if log.has_members:
-            log.clear()
-        else:
+        if log.subscription is None:
             del self._logs[room]
+        else:
+            log.kept.clear()
+            log.size_bytes = LOG_BYTES
 
     def _sweep_later(self) -> None:
         if self._timer is None and self._by_use:
@@ -256,43 +244,9 @@ class History:
         for _ in range(SWEPT_AT_ONCE):
             if not self._by_use or self._first_expires_in_s() > 0:
                 break
-            self._give_up_first()
+            self._evict_first()
         self._sweep_later()
 
     def _first_expires_in_s(self) -> float:
         first = next(iter(self._by_use.values()))
         return first.used_at + self._settings.history_s - monotonic()
-
-
-class Feed:
-    """A room's messages, as long as this node has members of it. A single node has them all."""
-
-    def __init__(self, history: History, room: str, log: Log, deliver: Deliver) -> None:
-        self._history = history
-        self._room = room
-        self._log = log
-        subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
-        self._subscription = history.backplane.subscribe(subscription)
-
-    @property
-    def position(self) -> Position:
-        """Position of the last message delivered, `NOWHERE` before the first reading."""
-        return self._log.position
-
-    def is_whole_since(self, position: Position) -> bool:
-        """Return whether all after the position was delivered, up to the feed's own."""
-        return position.epoch == self._log.epoch and position.offset <= self._log.offset
-
-    async def past(self, since: Position | None) -> Past:
-        """Return what was said before now; on return nothing that is said escapes the feed.
-
-        Raises:
-            Unavailable: that cannot be told just now.
-
-        """
-        return self._log.past(since)
-
-    def close(self) -> None:
-        """Deliver no more."""
-        if self._history.backplane.unsubscribe(self._subscription):
-            self._history.close(self._room)

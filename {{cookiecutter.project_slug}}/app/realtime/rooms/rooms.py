@@ -1,4 +1,4 @@
-"""Rooms: which connection is in which, and what everybody in one of them gets to hear."""
+"""Rooms: their members on this node, and the messages that the members get."""
 
 import asyncio
 import re
@@ -28,7 +28,7 @@ ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
 
 class BadRoom(CommandError, ValueError):
-    """No room can have this name. A `ValueError`, so that a validator may raise it."""
+    """The name is not valid. A `ValueError`, so that a validator may raise it."""
 
     code = "bad_room"
 
@@ -51,7 +51,7 @@ RoomName = Annotated[str, AfterValidator(_check_room_name)]
 
 @dataclass(slots=True, kw_only=True)
 class RoomMessage(Message):
-    """Data for everybody in a room. ``offset`` is its number in the room's epoch."""
+    """Data for all members of a room. ``offset`` is its number in the room's epoch."""
 
     room: str
     offset: int
@@ -76,7 +76,7 @@ class Left(ServerFrame):
 
 
 class RoomPublication(Publication):
-    """What the team's backend publishes: to one room, to one user, or to everybody."""
+    """What the team's backend publishes: to a room, to a user, or to everybody."""
 
     room: RoomName | None = None
 
@@ -89,7 +89,7 @@ class RoomPublication(Publication):
 
 
 def room_frame(room: str, envelope: RoomEnvelope) -> RoomMessage | Joined | Left:
-    """Return what members get of an envelope."""
+    """Return the frame that members get."""
     if envelope.event is None:
         return RoomMessage(envelope.sender, envelope.data, room=room, offset=envelope.offset)
     frame = Joined if envelope.event == "joined" else Left
@@ -97,28 +97,32 @@ def room_frame(room: str, envelope: RoomEnvelope) -> RoomMessage | Joined | Left
 
 
 class Room:
-    """The part of a room that is connected to this node."""
+    """The members of a room on this node.
 
-    def __init__(self, name: str, history: History, presence: Presence, delivery: Delivery) -> None:
+    ``complete_since`` has, by connection id, the position since which a member missed nothing.
+    """
+
+    def __init__(self, name: str, history: History, delivery: Delivery) -> None:
         self.name = name
         self.members: dict[str, Connection] = {}
-        self._delivery = delivery
+        self.complete_since: dict[str, Position] = {}
         self.joining = 0
-        self.feed = history.open(name, self._deliver, self._announce)
-        self.roster = presence.open(name)
+        self._delivery = delivery
+        history.open(name, self._deliver, self._announce)
 
     def _deliver(self, envelope: RoomEnvelope) -> None:
         self._delivery.send_all(self.members, room_frame(self.name, envelope), envelope.exclude)
 
-    def _announce(self, frame: ServerFrame) -> None:
+    def _announce(self, frame: ServerFrame, position: Position) -> None:
+        self.complete_since = dict.fromkeys(self.members, position)
         self._delivery.send_all(self.members, frame)
 
 
 class Rooms:
-    """All rooms with members on this node. A room exists as long as somebody is in it.
+    """All rooms with members on this node. A room exists as long as it has members.
 
-    They belong to the event loop's thread. From another thread, whatever sends or changes raises
-    `WrongThread` and does nothing.
+    They belong to the event loop's thread. In another thread, methods that send or change something
+    raise `WrongThread` and do nothing.
     """
 
     def __init__(
@@ -129,8 +133,8 @@ class Rooms:
         self._presence = presence
         self._delivery = delivery
         self._rooms: dict[str, Room] = {}
-        self._joined: dict[str, dict[str, Position]] = {}
-        self._waiting: set[asyncio.Future[int]] = set()
+        self._joined: dict[str, set[str]] = {}
+        self._waiting: set[asyncio.Task[int]] = set()
         self.set_policy(lambda room, sender, data: data)
 
     def __len__(self) -> int:
@@ -138,10 +142,10 @@ class Rooms:
         return len(self._rooms)
 
     async def join(self, connection: Connection, name: str, since: Position | None = None) -> Past:
-        """Make the connection a member; from its return on nothing escapes it.
+        """Make the connection a member; from the return on, it misses no message.
 
-        Returns what was said since a position, for the caller to send before anything waits. A
-        member that joins again has had all that was said since it joined, so it gets nothing twice.
+        Returns the messages since a position, to send before anything waits. A member that joins
+        again gets no message twice: it is only told whether it missed any.
 
         Raises:
             LimitExceeded: the connection is in as many rooms as allowed.
@@ -149,49 +153,46 @@ class Rooms:
 
         """
         self._delivery.check_thread()
-        joined = self._joined.get(connection.id, {})
+        joined = self._joined.get(connection.id, ())
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
             msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
             raise LimitExceeded(msg)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(name, self._history, self._presence, self._delivery)
+            room = self._rooms[name] = Room(name, self._history, self._delivery)
         room.joining += 1
         try:
-            past = await room.feed.past(since)
-            if name in self._joined.get(connection.id, {}):
-                return self._past_of_member(room, connection, since)
+            past = await self._history.past(name, since)
+            if connection.id in room.members:
+                return _past_of_member(past.position, since, room.complete_since[connection.id])
             if connection.closed is None:
-                self._enter(room, connection, past.position)
+                self._joined.setdefault(connection.id, set()).add(name)
+                room.members[connection.id] = connection
+                room.complete_since[connection.id] = past.position
+                self._presence.enter(name, connection)
             return past
         finally:
             room.joining -= 1
             self._free_if_empty(room)
 
-    def _past_of_member(self, room: Room, connection: Connection, since: Position | None) -> Past:
-        position = room.feed.position
-        if since is None:
-            return Past(position)
-        entered_at = self._joined[connection.id][room.name]
-        has_seen_since = entered_at.epoch != position.epoch or entered_at.offset <= since.offset
-        return Past(position, recovered=has_seen_since and room.feed.is_whole_since(since))
-
     def leave(self, connection: Connection, name: str) -> None:
         """End a membership. Idempotent."""
         self._delivery.check_thread()
-        joined = self._joined.get(connection.id, {})
+        joined = self._joined.get(connection.id, set())
         if name not in joined:
             return
-        del joined[name]
+        joined.remove(name)
         if not joined:
             del self._joined[connection.id]
         room = self._rooms[name]
-        del room.members[connection.id]
-        room.roster.leave(connection)
-        self._free_if_empty(room)
+        del room.members[connection.id], room.complete_since[connection.id]
+        try:
+            self._presence.leave(name, connection)
+        finally:
+            self._free_if_empty(room)
 
     def leave_all(self, connection: Connection) -> None:
-        """End all memberships of a connection, whatever happens to one of them."""
+        """End all memberships of a connection; if one fails, the others end all the same."""
         for name in list(self._joined.get(connection.id, ())):
             try:
                 self.leave(connection, name)
@@ -201,21 +202,24 @@ class Rooms:
     def publish(
         self, room: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
     ) -> asyncio.Future[int]:
-        """Send to every member, on every node, but the excluded connection.
+        """Send to all members, on every node, except the excluded connection.
 
         The future yields the message's offset. It fails with `Unavailable` if the message cannot
-        be passed on, and with `Forbidden` if a policy that waits refuses it.
+        be passed on, and with `Forbidden` if an ``async def`` policy refuses it.
 
         Raises:
-            Forbidden: a policy that does not wait refuses the message.
+            Forbidden: a ``def`` policy refuses the message.
 
         """
         self._delivery.check_thread()
         if not self._policy_waits:
             data = cast(JsonValue, self._before_publish(room, sender, data))
             return self._history.publish(room, Envelope(sender, data, exclude))
-        passing = self.pass_on(room, data, sender=sender, exclude=exclude)
-        task = asyncio.ensure_future(_both(passing))
+
+        async def pass_on() -> int:
+            return await (await self.pass_on(room, data, sender=sender, exclude=exclude))
+
+        task = asyncio.create_task(pass_on())
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
         return task
@@ -223,14 +227,14 @@ class Rooms:
     async def pass_on(
         self, room: str, data: JsonValue, *, sender: str | None, exclude: str | None
     ) -> asyncio.Future[int]:
-        """Do the same, but return as soon as the policy has agreed, so that order is kept."""
+        """Publish, but return when the policy has agreed: messages of one caller keep order."""
         answer = self._before_publish(room, sender, data)
         if self._policy_waits:
             answer = await cast(Awaitable[JsonValue], answer)
         return self._history.publish(room, Envelope(sender, cast(JsonValue, answer), exclude))
 
     def set_policy(self, before_publish: BeforePublish) -> None:
-        """Have every message pass this function, ``def`` or ``async def``, before it is sent."""
+        """Call this function, ``def`` or ``async def``, before every message is sent."""
         self._before_publish = before_publish
         self._policy_waits = iscoroutinefunction(before_publish)
 
@@ -239,20 +243,15 @@ class Rooms:
 
         Raises:
             NotJoined: the connection is not in the room.
-            Unavailable: that cannot be told just now.
+            Unavailable: that is not known now.
 
         """
         self._delivery.check_thread()
         self.check_joined(connection, name)
-        return await self._rooms[name].roster.attendance()
+        return await self._presence.attendance(name)
 
     def check_joined(self, connection: Connection, name: str) -> None:
-        """Let only members pass.
-
-        Raises:
-            NotJoined: the connection is not in the room.
-
-        """
+        """Raise `NotJoined` unless the connection is a member."""
         if name not in self._joined.get(connection.id, ()):
             msg = "join the room first"
             raise NotJoined(msg)
@@ -260,13 +259,12 @@ class Rooms:
     def _free_if_empty(self, room: Room) -> None:
         if not room.members and not room.joining:
             del self._rooms[room.name]
-            room.feed.close()
-
-    def _enter(self, room: Room, connection: Connection, position: Position) -> None:
-        self._joined.setdefault(connection.id, {})[room.name] = position
-        room.members[connection.id] = connection
-        room.roster.enter(connection)
+            self._history.close(room.name)
 
 
-async def _both(passing: Awaitable[asyncio.Future[int]]) -> int:
-    return await (await passing)
+def _past_of_member(position: Position, since: Position | None, complete_since: Position) -> Past:
+    if since is None:
+        return Past(position)
+    is_same_epoch = since.epoch == position.epoch
+    recovered = is_same_epoch and complete_since.offset <= since.offset <= position.offset
+    return Past(position, recovered=recovered)

@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.realtime.backplane import Backplane, Envelope, Subscription
+from app.realtime.backplane import Envelope
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.redis.rooms.presence import RedisPresence
+from app.realtime.redis.rooms.roster import Roster
 from app.realtime.rooms.history import (
     NOWHERE,
-    Announce,
-    Deliver,
-    Feed,
     History,
     Past,
     Position,
@@ -27,6 +25,7 @@ from app.realtime.rooms.rooms import Rooms
 
 from ..client import DEADLINE_S
 from ..live import make_settings, wait_until
+from ..recording_wire import open_connection
 from ..rooms.history_contract import HistoryContract
 from ..rooms.presence_contract import Node, PresenceContract
 from .test_backplane import run_node
@@ -79,41 +78,18 @@ class TestRedisHistory(HistoryContract):
             yield lambda **overrides: RedisHistory(backplane, make_settings(**overrides))
 
 
-class EventFeed(Feed):
-    """What comes on the channel of a room, as it comes."""
-
-    position = NOWHERE
-
-    def __init__(self, backplane: Backplane, room: str, deliver: Deliver) -> None:
-        subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
-        self._backplane = backplane
-        self._subscription = backplane.subscribe(subscription)
-
-    def is_whole_since(self, position: Position) -> bool:
-        """Return false: nobody asks."""
-        return False
-
-    async def past(self, since: Position | None) -> Past:
-        """Wait for the subscription."""
-        await self._backplane.confirm(self._subscription)
-        return Past(NOWHERE)
-
-    def close(self) -> None:
-        """Unsubscribe."""
-        self._backplane.unsubscribe(self._subscription)
-
-
 class Events(History):
     """Stands for the history, so that Redis holds nothing but presence."""
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
         """Pass a message on without a number."""
-        numbered = RoomEnvelope.of(envelope, NOWHERE)
-        return self.backplane.publish(room_channel(room), numbered)
+        plain = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
+        return self.backplane.publish(room_channel(room), plain)
 
-    def open(self, room: str, deliver: Deliver, announce: Announce) -> EventFeed:
-        """Subscribe to the room's channel."""
-        return EventFeed(self.backplane, room, deliver)
+    async def past(self, room: str, since: Position | None) -> Past:
+        """Wait for the subscription."""
+        await self.backplane.confirm(self.backplane.hosted[room_channel(room)])
+        return Past(NOWHERE)
 
 
 class RedisNode(Node):
@@ -132,13 +108,11 @@ class RedisNode(Node):
     async def settle(self) -> None:
         """Wait until all is written."""
         rosters = self.presence._rosters
-        await wait_until(
-            lambda: not any(each._unwritten | each._writing for each in rosters.values())
-        )
+        await wait_until(lambda: not any(each.unwritten for each in rosters.values()))
 
     def is_writing(self) -> bool:
         """Return whether something is on its way to Redis."""
-        return any(roster._writing for roster in self.presence._rosters.values())
+        return any(roster._reported for roster in self.presence._rosters.values())
 
     async def stop(self) -> None:
         """Stop in good order."""
@@ -165,6 +139,23 @@ async def run_presence(
             yield node
         finally:
             await node.stop()
+
+
+async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
+    roster = Roster("lobby", 10)
+    first, second = open_connection(), open_connection()
+    roster.count(first, 1)
+    assert roster.report() == [1, 0, "alice", 1, first.id]
+    roster.count(first, -1)
+    roster.confirm(1, [])
+    assert roster.report() == [0, 0, "alice", 0, first.id]
+    roster.count(second, 1)
+    roster.confirm(0, [])
+    assert roster.report() == [0, 0, "alice", 1, second.id]
+    roster.count(first, 1)
+    roster.count(first, -1)
+    roster.confirm(1, [])
+    assert not roster.unwritten
 
 
 class TestRedisPresence(PresenceContract):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from app.realtime.backplane import Envelope
 from app.realtime.protocol import ServerFrame
-from app.realtime.rooms.history import Feed, History, Position, RoomEnvelope
+from app.realtime.rooms.history import History, Past, Position, RoomEnvelope
 
 from ..client import DEADLINE_S
 from ..live import wait_until, wait_until_async
@@ -17,15 +17,27 @@ ROOM = "lobby"
 
 @dataclass
 class Member:
-    """Somebody in a room, who notes what comes, and with what the room stood before that."""
+    """A member of the room, with the messages and announcements that it got."""
 
     history: History
     got: list[RoomEnvelope] = field(default_factory=list)
     news: list[ServerFrame] = field(default_factory=list)
-    feed: Feed = field(init=False)
+    lost_before: list[Position] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.feed = self.history.open(ROOM, self.got.append, self.news.append)
+        self.history.open(ROOM, self.got.append, self._announce)
+
+    def _announce(self, frame: ServerFrame, position: Position) -> None:
+        self.news.append(frame)
+        self.lost_before.append(position)
+
+    async def past(self, since: Position | None) -> Past:
+        """Return the messages since a position."""
+        return await self.history.past(ROOM, since)
+
+    def close(self) -> None:
+        """Leave the room, as its only member."""
+        self.history.close(ROOM)
 
     @property
     def data(self) -> list[object]:
@@ -43,8 +55,8 @@ async def say(history: History, *data: int) -> list[int]:
 async def standing(history: History) -> Position:
     """Return where the room stands."""
     member = Member(history)
-    past = await member.feed.past(None)
-    member.feed.close()
+    past = await member.past(None)
+    member.close()
     return past.position
 
 
@@ -58,14 +70,14 @@ class HistoryContract:
         self, history: History, other: History
     ) -> None:
         member = Member(history)
-        begin = (await member.feed.past(None)).position
+        begin = (await member.past(None)).position
         assert await say(other, 1, 2, 3) == [begin.offset + number for number in (1, 2, 3)]
         assert await say(history, 4) == [begin.offset + 4]
         await wait_until(lambda: len(member.got) == 4)
         assert member.data == [1, 2, 3, 4]
         positions = [Position(begin.epoch, begin.offset + number) for number in (1, 2, 3, 4)]
         assert [envelope.position for envelope in member.got] == positions
-        assert member.feed.position == positions[-1]
+        assert (await member.past(None)).position == positions[-1]
 
     async def test_who_returns_gets_what_was_missed_and_no_more(
         self, history: History, other: History
@@ -73,7 +85,7 @@ class HistoryContract:
         since = await standing(history)
         await say(other, 1, 2, 3)
         member = Member(history)
-        past = await member.feed.past(since)
+        past = await member.past(since)
         assert [envelope.data for envelope in past.messages] == [1, 2, 3]
         assert past.recovered is True
         assert past.position == Position(since.epoch, since.offset + 3)
@@ -84,26 +96,26 @@ class HistoryContract:
     async def test_who_missed_nothing_gets_nothing(self, history: History) -> None:
         await say(history, 1)
         since = await standing(history)
-        past = await Member(history).feed.past(since)
+        past = await Member(history).past(since)
         assert (past.position, past.messages, past.recovered) == (since, (), True)
 
     async def test_who_does_not_ask_is_told_where_the_room_stands(self, history: History) -> None:
         await say(history, 1)
-        past = await Member(history).feed.past(None)
+        past = await Member(history).past(None)
         assert past.position == await standing(history)
         assert (past.messages, past.recovered) == ((), None)
 
     async def test_a_position_that_never_was_proves_nothing(self, history: History) -> None:
         await say(history, 1)
         position = await standing(history)
-        feed = Member(history).feed
+        member = Member(history)
         for since in (
             Position("another-epoch", position.offset),
             Position("another-epoch", 0),
             Position(position.epoch, position.offset + 1),
             Position(position.epoch, 2**53 - 1),
         ):
-            past = await feed.past(since)
+            past = await member.past(since)
             assert (past.messages, past.recovered) == ((), False)
             assert past.position == position
 
@@ -111,11 +123,11 @@ class HistoryContract:
         history = make(history_messages=3)
         since = await standing(history)
         await say(history, 1, 2, 3)
-        assert (await Member(history).feed.past(since)).recovered is True
+        assert (await Member(history).past(since)).recovered is True
         await say(history, 4)
-        past = await Member(history).feed.past(since)
+        past = await Member(history).past(since)
         assert (past.messages, past.recovered) == ((), False)
-        past = await Member(history).feed.past(Position(since.epoch, since.offset + 1))
+        past = await Member(history).past(Position(since.epoch, since.offset + 1))
         assert [envelope.data for envelope in past.messages] == [2, 3, 4]
 
     async def test_without_messages_kept_nothing_is_missed_in_silence(
@@ -123,14 +135,14 @@ class HistoryContract:
     ) -> None:
         history = make(history_messages=0)
         member = Member(history)
-        begin = (await member.feed.past(None)).position
+        begin = (await member.past(None)).position
         first, second = begin.next, begin.next.next
         assert await say(history, 1, 2) == [first.offset, second.offset]
         await wait_until(lambda: len(member.got) == 2)
         assert [envelope.position for envelope in member.got] == [first, second]
-        past = await member.feed.past(second)
+        past = await member.past(second)
         assert (past.messages, past.recovered) == ((), True)
-        past = await member.feed.past(first)
+        past = await member.past(first)
         assert (past.position, past.messages, past.recovered) == (second, (), False)
 
     async def test_only_so_many_bytes_are_kept(self, make: Callable[..., History]) -> None:
@@ -138,45 +150,45 @@ class HistoryContract:
         since = await standing(history)
         for _ in range(4):
             await history.publish(ROOM, Envelope(sender="alice", data="x" * 1_000))
-        assert (await Member(history).feed.past(since)).recovered is False
-        past = await Member(history).feed.past(Position(since.epoch, since.offset + 2))
+        assert (await Member(history).past(since)).recovered is False
+        past = await Member(history).past(Position(since.epoch, since.offset + 2))
         assert (len(past.messages), past.recovered) == (2, True)
         await history.publish(ROOM, Envelope(sender="alice", data="x" * 10_000))
-        past = await Member(history).feed.past(Position(since.epoch, since.offset + 4))
+        past = await Member(history).past(Position(since.epoch, since.offset + 4))
         assert past.recovered is False
 
     async def test_messages_are_kept_for_a_time(self, make: Callable[..., History]) -> None:
         history = make(history_s=0.05)
         member = Member(history)
-        since = (await member.feed.past(None)).position
+        since = (await member.past(None)).position
         await say(history, 1)
 
         async def is_forgotten() -> bool:
-            return (await member.feed.past(since)).recovered is False
+            return (await member.past(since)).recovered is False
 
         await wait_until_async(is_forgotten)
         current = Position(since.epoch, since.offset + 1)
-        assert (await member.feed.past(current)).recovered is True
+        assert (await member.past(current)).recovered is True
 
     async def test_old_messages_go_though_newer_ones_come(
         self, make: Callable[..., History]
     ) -> None:
         history = make(history_s=0.1, history_messages=100_000)
         member = Member(history)
-        since = (await member.feed.past(None)).position
+        since = (await member.past(None)).position
 
         async def is_forgotten() -> bool:
             await say(history, 1)
-            return (await member.feed.past(since)).recovered is False
+            return (await member.past(since)).recovered is False
 
         await wait_until_async(is_forgotten)
 
     async def test_nothing_comes_after_the_feed_is_closed(self, history: History) -> None:
         member, other_member = Member(history), None
-        await member.feed.past(None)
-        member.feed.close()
+        await member.past(None)
+        member.close()
         other_member = Member(history)
-        await other_member.feed.past(None)
+        await other_member.past(None)
         await say(history, 1)
         await wait_until(lambda: other_member.data == [1])
         assert member.got == []
@@ -199,13 +211,13 @@ class HistoryContract:
         publishing = asyncio.create_task(publish())
         while not publishing.done() or len(got) < count:
             member = Member(history)
-            past = await member.feed.past(since)
+            past = await member.past(since)
             assert past.recovered is True
             got += [envelope.data for envelope in past.messages]
             member.got.clear()  # only now it enters
             for _ in range(rng.randrange(20)):
                 await asyncio.sleep(0)
-            member.feed.close()
+            member.close()
             got += member.data
             since = member.got[-1].position if member.got else past.position
         await publishing

@@ -4,9 +4,11 @@ import sys
 from collections.abc import Callable
 from inspect import getfile
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from pydantic import JsonValue
+from pydantic_core import PydanticSerializationError
 
 from app.realtime.backplane import Backplane, Envelope
 from app.realtime.rooms.history import SWEPT_AT_ONCE, History
@@ -51,8 +53,8 @@ async def test_nothing_is_left_of_a_room_that_was_left_and_is_old() -> None:
     history = History(Backplane(), make_settings(history_s=0.05))
     member = Member(history)
     await say(history, 1)
-    member.feed.close()
-    await wait_until(lambda: len(history) == 0)
+    member.close()
+    await wait_until(lambda: len(history._logs) == 0)
     assert history._size_bytes == 0
     assert history._timer is None
 
@@ -60,34 +62,35 @@ async def test_nothing_is_left_of_a_room_that_was_left_and_is_old() -> None:
 async def test_a_room_with_members_loses_old_messages_but_not_its_count() -> None:
     history = History(Backplane(), make_settings(history_s=0.05))
     member = Member(history)
-    begin = member.feed.position
+    begin = (await member.past(None)).position
     await say(history, 1)
     await wait_until(lambda: not history._by_use)
-    assert len(history._logs[ROOM]) == 0
+    assert not history._logs[ROOM].kept
     await say(history, 2)
-    assert member.feed.position == begin.next.next
+    assert (await member.past(None)).position == begin.next.next
 
 
 async def test_a_room_with_members_loses_its_messages_to_other_rooms_but_not_its_count() -> None:
     history = History(Backplane(), make_settings(history_total_bytes=3_000))
     member = Member(history)
-    begin = member.feed.position
+    begin = (await member.past(None)).position
     await say(history, 1)
     await history.publish("another", Envelope(sender=None, data="x" * 1_500))
-    assert len(history._logs[ROOM]) == 0
+    assert not history._logs[ROOM].kept
     await say(history, 2)
-    assert member.feed.position == begin.next.next
+    assert (await member.past(None)).position == begin.next.next
 
 
 async def test_who_returns_to_a_room_that_is_empty_for_a_moment_is_sure(clock: Clock) -> None:
     history = History(Backplane(), make_settings(history_messages=0, history_s=60))
     member = Member(history)
     await say(history, 1)
+    position = (await member.past(None)).position
     clock.now_s += 59
-    member.feed.close()
+    member.close()
     clock.now_s += 59
     history._sweep()
-    assert (await Member(history).feed.past(member.feed.position)).recovered is True
+    assert (await Member(history).past(position)).recovered is True
 
 
 def in_order(history: History) -> int:
@@ -113,18 +116,23 @@ async def test_those_go_first_that_were_silent_longest() -> None:
     assert list(history._by_use) == ["old", "new"]
 
 
+def ignore(*_: object) -> None:
+    """Take messages and announcements."""
+
+
 async def test_rooms_with_members_leave_space_for_messages() -> None:
     history = History(Backplane(), make_settings(history_total_bytes=100_000))
     begins = {}
     for number in range(1_000):
-        feed = history.open(f"room-{number}", lambda _: None, lambda _: None)
-        begins[f"room-{number}"] = feed.position
+        room = f"room-{number}"
+        history.open(room, ignore, ignore)
+        begins[room] = (await history.past(room, None)).position
     for room, begin in begins.items():
         await history.publish(room, Envelope(sender=None, data=1))
-        feed = history.open(room, lambda _: None, lambda _: None)
-        assert (await feed.past(begin)).recovered is True
+        history.open(room, ignore, ignore)
+        assert (await history.past(room, begin)).recovered is True
     assert in_order(history) == history._size_bytes <= 100_000
-    assert len(history) == 1_000
+    assert len(history._logs) == 1_000
 
 
 def lines_run(action: Callable[[], object]) -> int:
@@ -150,22 +158,17 @@ def lines_run(action: Callable[[], object]) -> int:
 def work(rooms: int) -> dict[str, int]:
     """Return the most lines that each operation runs among so many rooms with members."""
     history = History(Backplane(), make_settings(history_total_bytes=20_000))
-    feeds = {}
-
-    def join(room: str) -> None:
-        feeds[room] = history.open(room, lambda _: None, lambda _: None)
-
     for number in range(rooms):
-        join(f"room-{number}")
+        history.open(f"room-{number}", ignore, ignore)
     most = {"publish": 0, "join": 0, "leave": 0, "rejoin": 0}
     envelope = Envelope(sender=None, data="x" * 500)
     for number in range(200):
         room = f"room-{number}"
         operations: dict[str, Callable[[], object]] = {
             "publish": lambda: history.publish(room, envelope),  # noqa: B023
-            "leave": lambda: feeds[room].close(),  # noqa: B023
-            "rejoin": lambda: join(room),  # noqa: B023
-            "join": lambda: join(f"new-{room}"),  # noqa: B023
+            "leave": lambda: history.close(room),  # noqa: B023
+            "rejoin": lambda: history.open(room, ignore, ignore),  # noqa: B023
+            "join": lambda: history.open(f"new-{room}", ignore, ignore),  # noqa: B023
         }
         for name, operation in operations.items():
             most[name] = max(most[name], lines_run(operation))
@@ -183,22 +186,33 @@ async def test_old_logs_go_some_at_a_time(clock: Clock) -> None:
     clock.now_s += 30
     history.publish("young", Envelope(sender=None, data=1))
     history._sweep()
-    assert len(history) == 2 * SWEPT_AT_ONCE + 2
+    assert len(history._logs) == 2 * SWEPT_AT_ONCE + 2
     clock.now_s += 31
     history._sweep()
-    assert len(history) == SWEPT_AT_ONCE + 2
-    await wait_until(lambda: len(history) == 1)
+    assert len(history._logs) == SWEPT_AT_ONCE + 2
+    await wait_until(lambda: len(history._logs) == 1)
     assert list(history._logs) == ["young"]
 
 
 async def test_what_is_too_old_is_not_given_away_before_the_sweep(clock: Clock) -> None:
     history = History(Backplane(), make_settings(history_s=60))
     member = Member(history)
-    since = member.feed.position
+    since = (await member.past(None)).position
     await say(history, 1)
     clock.now_s += 61
-    assert len(history._logs[ROOM]) == 1
-    assert (await member.feed.past(since)).recovered is False
+    assert len(history._logs[ROOM].kept) == 1
+    assert (await member.past(since)).recovered is False
+
+
+@pytest.mark.parametrize("keeps", [0, 100])
+async def test_data_that_is_not_json_takes_no_number(keeps: int) -> None:
+    history = History(Backplane(), make_settings(history_messages=keeps))
+    since = await standing(history)
+    for data in (object(), "\ud800"):
+        with pytest.raises(PydanticSerializationError):
+            history.publish(ROOM, Envelope(sender=None, data=cast(JsonValue, data)))
+    assert await say(history, 1) == [since.offset + 1]
+    assert in_order(history) == history._size_bytes
 
 
 async def test_a_new_log_has_a_new_epoch() -> None:

@@ -1,23 +1,17 @@
 """Membership: limits, the news of it, and that empty rooms leave nothing behind."""
 
 import asyncio
+from typing import NoReturn
 
 import pytest
 
-from app.realtime.backplane import Backplane
+from app.realtime.backplane import Backplane, Channel, Envelope
 from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Unavailable
 from app.realtime.protocol import TRY_AGAIN_LATER
-from app.realtime.rooms.history import (
-    Announce,
-    Deliver,
-    Feed,
-    History,
-    Past,
-    Position,
-)
+from app.realtime.rooms.history import Announce, Deliver, History, Past, Position
 from app.realtime.rooms.presence import Presence
-from app.realtime.rooms.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms
+from app.realtime.rooms.rooms import ROOM_NAME, Left, NotJoined, RoomPublication, Rooms
 
 from ..live import Live, make_settings, run_service, wait_until
 from ..recording_wire import RecordingWire, open_connection
@@ -44,7 +38,7 @@ async def test_empty_rooms_are_freed(live: Live) -> None:
     await wait_until(lambda: len(live.service.rooms) == 5)
     await first.close()
     await wait_until(lambda: len(live.service.rooms) == 0)
-    assert all(not log.has_members for log in history._logs.values())
+    assert all(log.subscription is None for log in history._logs.values())
     assert not live.service.rooms._joined
 
 
@@ -73,24 +67,13 @@ class PatchyHistory(History):
     hold: asyncio.Event | None = None
     outage = False
 
-    def open(self, room: str, deliver: Deliver, announce: Announce) -> "PatchyFeed":
-        """Deliver a room's messages from now on."""
-        super().open(room, deliver, announce)
-        return PatchyFeed(self, room, self._logs[room], deliver)
-
-
-class PatchyFeed(Feed):
-    """A room's messages in such a history."""
-
-    _history: PatchyHistory
-
-    async def past(self, since: Position | None) -> Past:
+    async def past(self, room: str, since: Position | None) -> Past:
         """Wait while held; fail in an outage."""
-        if self._history.hold is not None:
-            await self._history.hold.wait()
-        if self._history.outage:
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.outage:
             raise Unavailable
-        return await super().past(since)
+        return await super().past(room, since)
 
 
 async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
@@ -148,6 +131,50 @@ async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
     with pytest.raises(Unavailable):
         await rooms.join(newcomer, "b")
     assert len(rooms) == 1
+
+
+class GapHistory(History):
+    """A history that loses messages on their way to the members when it is told to."""
+
+    announce: Announce
+
+    def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
+        """Keep the way to announce a loss."""
+        super().open(room, deliver, announce)
+        self.announce = announce
+
+
+async def test_a_member_that_joins_again_is_not_sure_of_what_was_lost_before() -> None:
+    delivery = Delivery()
+    rooms = make_rooms(history := GapHistory(Backplane(), make_settings()), delivery)
+    member = open_connection(delivery=delivery)
+    begin = (await rooms.join(member, "a")).position
+    for number in range(3):
+        await rooms.publish("a", number)
+    assert (await rooms.join(member, "a", begin)).recovered is True
+    position = begin.next.next
+    history.announce(Left(room="a", user="any frame"), position)
+    for since, recovered in ((begin, False), (begin.next, False), (position, True)):
+        past = await rooms.join(member, "a", since)
+        assert (past.messages, past.recovered) == ((), recovered)
+
+
+@pytest.mark.hostile(51)
+async def test_a_room_is_left_even_if_nobody_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = History(Backplane(), make_settings())
+    rooms = make_rooms(history)
+    connection = open_connection()
+    await rooms.join(connection, "a")
+
+    def fail(channel: Channel, envelope: Envelope) -> NoReturn:
+        raise RuntimeError
+
+    monkeypatch.setattr(history.backplane, "publish", fail)
+    rooms.leave_all(connection)
+    assert len(rooms) == 0
+    assert not rooms._joined
+    assert not rooms._presence._users
+    assert history._logs["a"].subscription is None
 
 
 def test_a_publication_goes_to_one_place() -> None:

@@ -1,77 +1,84 @@
-"""The presence of all nodes together, which Redis knows.
+"""The presence of all nodes, kept in Redis.
 
-Each node writes down the users that a room has there, and renews its lease on what it wrote. A node
-that dies cannot take its users away, so another one that finds the lease at an end does.
+Each node writes the users that a room has there, and renews its lease on them. A dead node cannot
+remove its users, so another node removes them when the lease has expired.
 
-What is written is how many connections a user has, not one more or one less. So it may be repeated
-after an outage, and a Redis that has forgotten everything is simply told again.
+A node writes how many connections a user has, not one more or one less. So it can repeat a write
+after an outage, and write everything again to a Redis that has lost it.
 """
 
 import asyncio
 import secrets
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from itertools import count
 
 import structlog
 
 from ...backplane import Channel
+from ...connections.connection import Connection
+from ...errors import Unavailable
 from ...rooms.history import room_channel
-from ...rooms.presence import Presence
+from ...rooms.presence import Attendance, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
-from ..connections import FAILURES, Command, explain
+from ..connections import FAILURES, Command, answered_within, explain
 from ..worker import Worker, in_turns
-from .roster import RedisRoster
+from .roster import Roster
 from .scripts import Script
 
 log = structlog.stdlib.get_logger(__name__)
 
-RENEWALS = 4
-"""Renewals per lease; a dead node is detected after RENEWALS - 1 of them."""
-
-ROOMS_AT_ONCE = 100
-"""How many rooms are written in one round trip."""
+RENEWALS = 4  # renewals per lease; a dead node is detected after RENEWALS - 1 of them
+ROOMS_AT_ONCE = 100  # rooms in one round trip
 
 WRITE = Script("members", "write")
 BURY = Script("members", "bury")
 
 
 class RedisPresence(Presence):
-    """Writes rosters down, one round trip at a time, and keeps them alive."""
+    """Writes rosters to Redis, one round trip at a time, and renews their leases."""
 
     def __init__(self, backplane: RedisBackplane, settings: RealtimeSettings) -> None:
         super().__init__(backplane, settings)
-        self._backplane: RedisBackplane = backplane
         self._client = backplane.client
         self._lease_ms = round(settings.presence_lease_s * 1000)
         self._node = secrets.token_urlsafe(9)
-        self._turns = count(1)
-        self._rosters: dict[str, RedisRoster] = {}
+        self._writes = count(1)
+        self._rosters: dict[str, Roster] = {}
         self._unwritten = Worker(
             self._write, batch_weight=ROOMS_AT_ONCE, pause_s=self._client.timeout_s
         )
-        self._failing = False
-        self._is_due = asyncio.Event()
-        backplane.after_gap(self._is_due.set)
+        self._is_failing = False
+        backplane.after_gap(self.write_all_later)
         self._client.probe_with(self._attempt)
 
-    def __len__(self) -> int:
-        """Return the number of rosters that are kept."""
-        return len(self._rosters)
-
-    def open(self, room: str) -> RedisRoster:
-        """Begin a room's roster, or go on with one; its events come on the room's channel."""
-        return self._rosters.get(room) or RedisRoster(
-            room, self._backplane, self._settings, self._write_later
-        )
-
-    def _write_later(self, roster: RedisRoster) -> None:
-        self._rosters[roster.room] = roster
+    def _count(self, room: str, connection: Connection, difference: int) -> None:
+        roster = self._rosters.get(room)
+        if roster is None:
+            roster = self._rosters[room] = Roster(room, self._settings.max_members_listed)
+        roster.count(connection, difference)
         self._unwritten.add(roster)
 
+    async def attendance(self, room: str) -> Attendance:
+        """Return who is in the room, as Redis answers to the next write.
+
+        Raises:
+            Unavailable: Redis does not answer in time.
+
+        """
+        answer: asyncio.Future[Attendance] = asyncio.get_running_loop().create_future()
+        roster = self._rosters[room]
+        roster.asking.append(answer)
+        self._unwritten.add(roster)
+        try:
+            async with answered_within(self._client.timeout_s):
+                return await answer
+        except TimeoutError:
+            msg = "it is not known now who is in the room"
+            raise Unavailable(msg) from None
+
     async def run(self) -> None:
-        """Write and renew until cancelled, and at last write who has left."""
+        """Write and renew until cancelled; then write who has left."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._unwritten.run())
@@ -83,38 +90,35 @@ class RedisPresence(Presence):
 
     async def _renew(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._lease_ms / 1000 / RENEWALS):
-                    await self._is_due.wait()
-            self._is_due.clear()
+            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS)
             async for roster in in_turns(self._rosters.values(), ROOMS_AT_ONCE):
                 if self._rosters.get(roster.room) is roster:
                     self._unwritten.add(roster)
 
     def write_all_later(self) -> None:
-        """Have every roster written again."""
+        """Write every roster again."""
         for roster in self._rosters.values():
             self._unwritten.add(roster)
 
-    async def _write(self, rosters: list[RedisRoster]) -> Collection[RedisRoster]:
-        """Write rosters; return all of them if Redis does not answer."""
+    async def _write(self, rosters: list[Roster]) -> Collection[Roster]:
+        """Write rosters; return all of them if Redis does not answer.
+
+        What Redis refuses is written again at the next renewal.
+        """
+        again: Collection[Roster] = ()
         try:
-            refusals = await self._write_together(rosters)
+            failures = await self._write_together(rosters)
         except FAILURES as failure:
-            self._note([failure])
-            return rosters
-        self._note(refusals)
-        return ()
-
-    def _note(self, failures: Sequence[BaseException]) -> None:
-        if failures and not self._failing:
+            failures, again = [failure], rosters
+        if failures and not self._is_failing:  # the rest of an outage says nothing new
             log.warning("writing presence failed", error=explain(failures[0]))
-        self._failing = bool(failures)
+        self._is_failing = bool(failures)
+        return again
 
-    async def _write_together(self, rosters: Sequence[RedisRoster]) -> list[Exception]:
-        """Write rosters, and return what Redis refuses, which the next renewal tries again."""
-        refusals: list[Exception] = []
-        dead: list[tuple[RedisRoster, bytes]] = []
+    async def _write_together(self, rosters: Sequence[Roster]) -> list[BaseException]:
+        """Write rosters in one round trip, remove dead nodes, and return the refusals."""
+        dead: list[tuple[Roster, bytes]] = []
+        refusals: list[BaseException] = []
         replies = await self._client.send(
             [self.writing(room_channel(roster.room), roster.report()) for roster in rosters]
         )
@@ -122,22 +126,25 @@ class RedisPresence(Presence):
             if isinstance(reply, Exception):
                 refusals.append(reply)
             elif reply is None:
-                roster.begin()
+                roster.restart()
+                self._unwritten.add(roster)
             elif reply[0]:
                 dead += [(roster, node) for node in reply[0]]
             else:
-                _, total, listed = reply
-                roster.confirm(total, listed)
-                if roster.is_over:
-                    del self._rosters[roster.room]
+                roster.confirm(*reply[1:])
+                if roster.unwritten or roster.asking:
+                    self._unwritten.add(roster)
+                elif not roster.users:
+                    self._rosters.pop(roster.room, None)
+                    self._unwritten.discard(roster)
         return refusals + (await self._bury(dead) if dead else [])
 
-    async def _bury(self, dead: Sequence[tuple[RedisRoster, bytes]]) -> list[Exception]:
-        """Take dead nodes out of rooms, and have these written now; return what Redis refuses."""
+    async def _bury(self, dead: Sequence[tuple[Roster, bytes]]) -> list[BaseException]:
+        """Remove dead nodes, and write their rooms again; return the refusals."""
         replies = await self._client.send(
             [self._script(BURY, room_channel(roster.room), node) for roster, node in dead]
         )
-        refusals = [reply for reply in replies if isinstance(reply, Exception)]
+        refusals: list[BaseException] = [each for each in replies if isinstance(each, Exception)]
         if not refusals:
             log.warning("nodes lost", nodes=sorted({_name(node) for _, node in dead}))
             for roster, _ in dead:
@@ -147,10 +154,10 @@ class RedisPresence(Presence):
     def writing(self, channel: Channel, report: Sequence[str | int]) -> Command:
         """Return the command that writes a report of this node."""
         lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
-        return self._script(WRITE, channel, self._node, lease_ms, next(self._turns), *report)
+        return self._script(WRITE, channel, self._node, lease_ms, next(self._writes), *report)
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
-        # Somebody comes and goes.
+        # A user enters and leaves.
         reports = [[1, 1, self._node, connections, self._node] for connections in (1, 0)]
         return [self.writing(channel, report) for report in reports]
 
@@ -169,5 +176,5 @@ class RedisPresence(Presence):
 
 
 def _name(node: str | bytes) -> str:
-    # Whoever can reach Redis can write there; what is no node's name is to be buried all the same.
+    # Strangers may write to Redis: a name that is not valid is removed all the same.
     return node.decode(errors="replace") if isinstance(node, bytes) else node

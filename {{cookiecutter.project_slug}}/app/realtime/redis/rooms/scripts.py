@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from redis.exceptions import NoScriptError
 
@@ -11,26 +11,20 @@ from ..connections import Command
 
 LUA = Path(__file__).parent / "lua"
 
+_texts: dict[str, str] = {}
+
 
 class Script:
-    """A script of one or more files, one behind the other. Redis knows it by its SHA-1."""
-
-    _texts: ClassVar[dict[str, str]] = {}
+    """A script made of one or more files."""
 
     def __init__(self, *names: str) -> None:
         text = "\n".join((LUA / f"{name}.lua").read_text(encoding="utf-8") for name in names)
         self._sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
-        self._texts[self._sha] = text
+        _texts[self._sha] = text
 
     def command(self, keys: Sequence[str], *arguments: Any) -> Command:
         """Return the command that runs the script."""
         return "EVALSHA", self._sha, len(keys), *keys, *arguments
-
-    @classmethod
-    def with_text(cls, command: Command) -> Command:
-        """Return such a command with the script's text in place of its SHA-1."""
-        _, sha, *rest = command
-        return "EVAL", cls._texts[sha], *rest
 
 
 async def execute_scripts(
@@ -38,12 +32,12 @@ async def execute_scripts(
 ) -> list[Any]:
     """Execute commands, scripts among them, and return the replies.
 
-    A server that does not know a script, as after a restart, has not run it, and is sent its text.
+    A server that does not know a script, as after a restart, gets its text.
     """
     replies = await execute(commands)
     unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if unknown:
-        again = await execute([Script.with_text(commands[n]) for n in unknown])
-        for number, reply in zip(unknown, again, strict=True):
+        scripts = [("EVAL", _texts[commands[n][1]], *commands[n][2:]) for n in unknown]
+        for number, reply in zip(unknown, await execute(scripts), strict=True):
             replies[number] = reply
     return replies

@@ -1,6 +1,5 @@
--- Takes a dead node's users away. If nobody knows who they were, the other nodes begin again. ARGV
--- also: for how many milliseconds it is remembered that they left. Should the node come back, its
--- users have joined again.
+-- Removes a dead node's users. If they are lost, all nodes begin again. ARGV also: for how many
+-- milliseconds the node is marked as buried. If it comes back, its users join again.
 local keep_ms = ARGV[4]
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
 if not lease_ends_ms or tonumber(lease_ends_ms) > now_ms then return end

@@ -1,7 +1,7 @@
--- What all scripts of presence begin with. KEYS: users, nodes, the channel, the users of one node.
--- ARGV: that node, the command that publishes, and how large a room may be that is told of changes.
+-- The beginning of all scripts of presence. KEYS: users, nodes, the channel, the users of one node.
+-- ARGV: that node, the command that publishes, and the size of the largest room that gets events.
 local users, nodes, channel, node_users = unpack(KEYS)
-local node, command, most_told = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local node, command, max_told = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local size = redis.call('HLEN', users)
@@ -18,7 +18,7 @@ end
 
 local function tell()
   size = math.max(size, redis.call('HLEN', users))
-  if #events > 0 and size <= most_told then
+  if #events > 0 and size <= max_told then
     redis.call(command, channel, table.concat(events, '\n'))
   end
 end

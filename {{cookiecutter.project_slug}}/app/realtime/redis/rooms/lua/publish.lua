@@ -1,21 +1,20 @@
 -- Numbers, keeps and publishes messages, and returns the number of the last one. ARGV also: the
--- command that publishes, the channel, for how many seconds the position is kept, how many messages
--- and bytes are kept, and the envelopes.
-local command, channel, position_s = ARGV[3], ARGV[4], ARGV[5]
-local most, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
+-- command that publishes, the channel, how many messages and bytes are kept, and the envelopes.
+local command, channel = ARGV[4], ARGV[5]
+local max_count, max_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
 local lines = {}
 for number = 8, #ARGV do
   offset = offset + 1
   local line = string.format('{"epoch":"%s","offset":%.0f,', epoch, offset)
     .. string.sub(ARGV[number], 2)
-  if most > 0 then
+  if max_count > 0 then
     local entry = string.format('%.0f ', now_ms) .. line
     count = redis.call('RPUSH', messages, entry)
     bytes = bytes + #entry
   end
   lines[#lines + 1] = line
 end
-trim(most, most_bytes)
+trim(max_count, max_bytes)
 redis.call('PEXPIRE', messages, keep_ms)
 save(position_s)
 redis.call(command, channel, table.concat(lines, '\n'))

@@ -1,15 +1,16 @@
--- Writes a node's users down and renews its lease. Returns the nodes whose lease has ended, the number
--- of users, and some of them with their connections; or nil if the node has to begin again. ARGV also:
--- for how many milliseconds the keys are kept, the lease in milliseconds, the turn of this writing,
--- whether the node begins, how many users are to be listed, and then for each user that has changed
--- its name, its connections, and the connection that is the cause.
+-- Writes a node's users and renews its lease. Returns the nodes whose lease has expired, the number
+-- of users, and some of them with their connections; or nil if the node has to begin again. ARGV
+-- also: for how many milliseconds the keys are kept, the lease in milliseconds, the number of this
+-- write, whether the node begins, how many users are listed, and for each changed user the name,
+-- the connections, and the connection that caused the change.
 --
--- A node that comes too late itself calls no other dead: after an outage, they may only be later.
+-- A node whose own lease has expired must not declare others dead: after an outage, they may only
+-- be later.
 --
--- A node's hash has the turn of its last writing, under an empty name. So a writing that a frozen
+-- A node's hash has the number of its last write, under an empty name. So a write that a frozen
 -- server has delayed, and that has been repeated since, does nothing.
-local keep_ms, lease_ms, turn = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local begins, most_listed = ARGV[7] == '1', tonumber(ARGV[8])
+local keep_ms, lease_ms, write = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local begins, max_listed = ARGV[7] == '1', tonumber(ARGV[8])
 
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
 if lease_ends_ms and redis.call('EXISTS', users, node_users) < 2 then
@@ -18,7 +19,7 @@ if lease_ends_ms and redis.call('EXISTS', users, node_users) < 2 then
 end
 local was_buried = false
 if lease_ends_ms then
-  if tonumber(redis.call('HGET', node_users, '')) > turn then return false end
+  if tonumber(redis.call('HGET', node_users, '')) > write then return false end
 else
   if not begins then return false end
   was_buried = redis.call('HGET', node_users, '') == 'buried'
@@ -41,7 +42,7 @@ for number = 9, #ARGV, 3 do
 end
 tell()
 
-redis.call('HSET', node_users, '', turn)
+redis.call('HSET', node_users, '', write)
 if redis.call('HLEN', node_users) > 1 then
   redis.call('ZADD', nodes, now_ms + lease_ms, node)
   redis.call('PEXPIRE', users, keep_ms)
@@ -53,8 +54,8 @@ else
 end
 
 local listed, cursor = {}, '0'
-while #listed < 2 * most_listed do
-  local found = redis.call('HSCAN', users, cursor, 'COUNT', most_listed)
+while #listed < 2 * max_listed do
+  local found = redis.call('HSCAN', users, cursor, 'COUNT', max_listed)
   for _, field in ipairs(found[2]) do listed[#listed + 1] = field end
   cursor = found[1]
   if cursor == '0' then break end

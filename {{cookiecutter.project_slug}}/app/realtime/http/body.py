@@ -28,6 +28,6 @@ async def parse(model: type[M], request: Request) -> M:
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
-    """Return what OpenAPI says of a body that `parse` reads."""
+    """Return the OpenAPI description of a body that `parse` reads."""
     content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}

@@ -1,6 +1,7 @@
 """Tickets: bought with the backend's key, good once and for seconds."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from structlog.testing import capture_logs
@@ -112,3 +113,21 @@ async def test_the_log_says_why_a_ticket_is_refused(live: Live, ticket: str, cau
         assert await is_refused(live, ticket)
     assert [line["cause"] for line in lines] == [cause]
     assert "made-up" not in str(lines)
+
+
+async def hang(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def fail(*_: object) -> None:
+    raise OSError
+
+
+@pytest.mark.parametrize("put", [hang, fail])
+async def test_a_store_that_fails_answers_503(
+    monkeypatch: pytest.MonkeyPatch, put: Callable[..., Awaitable[None]]
+) -> None:
+    async with run_service(make_settings(handshake_timeout_s=0.1)) as live:
+        monkeypatch.setattr(live.service.authenticator.store, "put", put)
+        answer = await live.post("/tickets", {"user": "alice"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

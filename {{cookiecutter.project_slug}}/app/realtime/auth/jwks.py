@@ -9,6 +9,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from http import HTTPStatus
+from ipaddress import ip_address
 from time import monotonic
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,9 +17,18 @@ import httpx
 import jwt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    HttpUrl,
+    PositiveFloat,
+    ValidationError,
+    ValidationInfo,
+)
 
 from ..errors import AuthenticatorDown, Unauthorized
+from ..fields import SettingsPart
 
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
 
@@ -33,6 +43,29 @@ log = structlog.stdlib.get_logger(__name__)
 # Both log the address or the headers of each request.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+
+def _check_url(value: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:
+    is_safe = value is None or value.scheme == "https" or _is_loopback(value.host or "")
+    if not is_safe and info.data.get("environment") != "development":
+        raise ValueError("must start with https://, so that nobody changes the keys in transit")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class JwksSettings(SettingsPart):
+    """The URL of the keys, and how often it may get a request."""
+
+    jwt_jwks_url: Annotated[HttpUrl | None, AfterValidator(_check_url)] = None
+    jwt_jwks_max_age_s: PositiveFloat = 300.0
+    jwt_jwks_cooldown_s: PositiveFloat = 10.0
+    jwt_jwks_timeout_s: PositiveFloat = 5.0
 
 
 class Jwk(BaseModel):
@@ -86,11 +119,11 @@ def read_keys(body: bytes) -> dict[str, jwt.PyJWK]:
 class JwkSet:
     """The keys of the last successful fetch. They stay valid while the issuer is down."""
 
-    def __init__(self, url: str, *, max_age_s: float, cooldown_s: float, timeout_s: float) -> None:
-        self._url = url
-        self._max_age_s = max_age_s
-        self._cooldown_s = cooldown_s
-        self._timeout_s = timeout_s
+    def __init__(self, settings: JwksSettings) -> None:
+        self._url = str(settings.jwt_jwks_url)
+        self._max_age_s = settings.jwt_jwks_max_age_s
+        self._cooldown_s = settings.jwt_jwks_cooldown_s
+        self._timeout_s = settings.jwt_jwks_timeout_s
         self._tls = httpx.create_ssl_context()
         self._keys: dict[str, jwt.PyJWK] = {}
         self._lock = asyncio.Lock()

@@ -8,7 +8,6 @@ It is signed with a shared secret, or with a key that its issuer publishes, see 
 accepts one kind only (RFC 8725 §3.1): otherwise a public key could be used as a secret.
 """
 
-from ipaddress import ip_address
 from typing import Annotated, Any
 
 import jwt
@@ -18,9 +17,7 @@ from jwt.utils import base64url_encode
 from pydantic import (
     AfterValidator,
     Field,
-    HttpUrl,
     NonNegativeFloat,
-    PositiveFloat,
     SecretStr,
     TypeAdapter,
     ValidationError,
@@ -29,10 +26,10 @@ from pydantic import (
 from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
-from ..fields import Secret, SettingsPart
+from ..fields import Secret
 from ..protocol import UserName
 from .identity import BaseAuthenticator, Identity
-from .jwks import JwkSet
+from .jwks import JwkSet, JwksSettings
 
 SYMMETRIC = "HS256"
 
@@ -42,29 +39,13 @@ UNREADABLE = (jwt.PyJWTError, ValidationError, ValueError, OverflowError, Recurs
 _user_name: TypeAdapter[str] = TypeAdapter(UserName)
 
 
-def _check_url(value: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:
-    if value is None or value.scheme == "https" or info.data.get("environment") == "development":
-        return value
-    if not _is_loopback(value.host or ""):
-        raise ValueError("must start with https://, so that nobody changes the keys in transit")
-    return value
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _check_secret(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-    # A wrong URL is not in the data, and is reported by itself.
-    url = info.data.get("jwt_jwks_url", ...)
     if value is None:
-        if url is None:
+        # A wrong URL is not in the data, and is reported by itself.
+        if info.data.get("jwt_jwks_url", ...) is None:
             raise ValueError("is not set, nor is JWT_JWKS_URL; set one of them")
         return value
-    if url is not None:
+    if info.data.get("jwt_jwks_url") is not None:
         raise ValueError("is set, and so is JWT_JWKS_URL; set only one of them")
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(value.get_secret_value())
@@ -77,13 +58,9 @@ CREDENTIALS = HTTPBearer(scheme_name="Token", auto_error=False)
 """How OpenAPI describes the credentials."""
 
 
-class AuthSettings(SettingsPart):
+class AuthSettings(JwksSettings):
     """How tokens are verified: with a secret, or with published keys."""
 
-    jwt_jwks_url: Annotated[HttpUrl | None, AfterValidator(_check_url)] = None
-    jwt_jwks_max_age_s: PositiveFloat = 300.0
-    jwt_jwks_cooldown_s: PositiveFloat = 10.0
-    jwt_jwks_timeout_s: PositiveFloat = 5.0
     jwt_secret: Annotated[
         Secret | None, AfterValidator(_check_secret), Field(validate_default=True)
     ] = None
@@ -103,12 +80,7 @@ class Authenticator(BaseAuthenticator):
             secret = base64url_encode(settings.jwt_secret.get_secret_value().encode()).decode()
             self._keys = jwt.PyJWK({"kty": "oct", "k": secret}, SYMMETRIC)
         else:
-            self._keys = JwkSet(
-                str(settings.jwt_jwks_url),
-                max_age_s=settings.jwt_jwks_max_age_s,
-                cooldown_s=settings.jwt_jwks_cooldown_s,
-                timeout_s=settings.jwt_jwks_timeout_s,
-            )
+            self._keys = JwkSet(settings)
 
     async def run(self) -> None:
         """Keep published keys up to date."""

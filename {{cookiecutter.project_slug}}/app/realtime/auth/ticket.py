@@ -87,5 +87,5 @@ class Authenticator(BaseAuthenticator):
             raise Unauthorized("no ticket")
         user = await self.store.take(ticket)
         if user is None:
-            raise Unauthorized("unknown, spent or expired ticket")
+            raise Unauthorized("unknown, used or expired ticket")
         return Identity(user)

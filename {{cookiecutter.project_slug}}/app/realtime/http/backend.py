@@ -4,20 +4,18 @@ from collections.abc import Awaitable
 from hashlib import sha256
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Request, status
-from pydantic import BaseModel
+from fastapi import APIRouter, Header, HTTPException, Request, status
 
 # {% if not cookiecutter.rooms %}
 from ..backplane import Publication
 # {% endif %}
 from ..idempotency import KeyReused, UnderWay, once
-from ..protocol import STRICT, UserName
 # {% if cookiecutter.rooms %}
 from ..rooms.rooms import RoomPublication as Publication
 # {% endif %}
 from ..service import Service
-from .body import described, parse
-from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_backend_key
+from .body import UserBody, described, parse
+from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
 from .errors import RETRY_SOON
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=128, pattern="^[!-~]+$")]
@@ -28,7 +26,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     503: {"description": "Messages cannot be sent now; repeat the request after `Retry-After`"},
 }
 
-router = APIRouter(dependencies=[Depends(require_backend_key)], responses=FAILURES)
+router = APIRouter(dependencies=[require_key("backend_key")], responses=FAILURES)
 
 
 @router.post(
@@ -67,19 +65,9 @@ def _send(service: Service, publication: Publication) -> Awaitable[object]:
     return service.manager.broadcast(publication.data)
 
 
-class Disconnection(BaseModel):
-    """The user whose connections are to be closed."""
-
-    model_config = STRICT
-
-    user: UserName
-
-
-@router.post(
-    "/disconnect", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Disconnection)
-)
+@router.post("/disconnect", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(UserBody))
 async def disconnect(request: Request, service: ServiceDep) -> dict[str, str]:
     """Close every connection of a user, on every node."""
-    disconnection = await parse(Disconnection, request)
-    await service.manager.disconnect(disconnection.user)
+    body = await parse(UserBody, request)
+    await service.manager.disconnect(body.user)
     return {"status": "accepted"}

@@ -7,7 +7,17 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from ..protocol import STRICT, UserName
+
 M = TypeVar("M", bound=BaseModel)
+
+
+class UserBody(BaseModel):
+    """A user."""
+
+    model_config = STRICT
+
+    user: UserName
 
 
 async def parse(model: type[M], request: Request) -> M:

@@ -6,17 +6,13 @@ from hmac import compare_digest
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Security, status
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
 from ..auth import CREDENTIALS, Identity
 from ..auth.identity import authenticating
 from ..connections.guard import Guard
 from ..service import Service
-
-BackendKey = Annotated[object, Security(HTTPBearer(scheme_name="BACKEND_KEY", auto_error=False))]
-MetricsKey = Annotated[object, Security(HTTPBearer(scheme_name="METRICS_KEY", auto_error=False))]
-"""The fields for the keys in `/docs`; `_require` checks them."""
 
 KEY_REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"description": "The key is missing or wrong"},
@@ -64,30 +60,24 @@ CurrentUser = Annotated[Identity, Depends(current_user)]
 """The type of a route's parameter for the user who sends the request."""
 
 
-def require_backend_key(request: Request, service: ServiceDep, key: BackendKey) -> None:
-    """Accept requests with the key of your backend only.
+def require_key(setting: str) -> Any:
+    """Return a dependency that accepts only requests with the key in this setting.
 
-    Raises:
-        HTTPException: 404 if no ``BACKEND_KEY`` is set, 401 if the request has not got it.
-
+    It answers 401 to other requests, and 404 to all while the key is not set.
     """
-    _require(service.settings.backend_key, request)
+    scheme = HTTPBearer(scheme_name=setting.upper(), auto_error=False)
 
+    def check_key(
+        service: ServiceDep,
+        presented: Annotated[HTTPAuthorizationCredentials | None, Security(scheme)],
+    ) -> None:
+        key: SecretStr | None = getattr(service.settings, setting)
+        if key is None:
+            raise HTTPException(status.HTTP_404_NOT_FOUND)
+        credentials = presented.credentials if presented else ""
+        if not compare_digest(credentials.encode(), key.get_secret_value().encode()):
+            raise HTTPException(
+                status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"}
+            )
 
-def require_metrics_key(request: Request, service: ServiceDep, key: MetricsKey) -> None:
-    """Accept requests with the key of your monitoring only.
-
-    Raises:
-        HTTPException: 404 if no ``METRICS_KEY`` is set, 401 if the request has not got it.
-
-    """
-    _require(service.settings.metrics_key, request)
-
-
-def _require(key: SecretStr | None, request: Request) -> None:
-    if key is None:
-        raise HTTPException(status.HTTP_404_NOT_FOUND)
-    expected = f"Bearer {key.get_secret_value()}"
-    presented = request.headers.get("authorization", "")
-    if not compare_digest(presented.encode(), expected.encode()):
-        raise HTTPException(status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
+    return Depends(check_key)

@@ -3,10 +3,10 @@
 import asyncio
 
 import structlog
-from fastapi import APIRouter, Depends, Response, status
+from fastapi import APIRouter, Response, status
 
 from ..service import Service
-from .dependencies import KEY_REFUSALS, ServiceDep, require_metrics_key
+from .dependencies import KEY_REFUSALS, ServiceDep, require_key
 
 READY_TIMEOUT_S = 2.0
 """Time limit of your own readiness check."""
@@ -49,7 +49,7 @@ async def _find_problem(service: Service) -> str | None:
     return None if is_ready else "resources not ready"
 
 
-@router.get("/metrics", dependencies=[Depends(require_metrics_key)], responses=KEY_REFUSALS)
+@router.get("/metrics", dependencies=[require_key("metrics_key")], responses=KEY_REFUSALS)
 async def metrics(service: ServiceDep) -> Response:
     """Return the metrics of this node, and of your own code, for Prometheus."""
     return Response(service.metrics.text(), media_type=service.metrics.content_type)

@@ -1,4 +1,4 @@
-"""Tickets: bought with the backend's key, good once and for seconds."""
+"""Tickets: issued for the backend's key, valid once and for seconds."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ def presenting(live: Live, ticket: str) -> ConnectOptions:
     return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws?ticket={ticket}", {}, [])
 
 
-async def buy(live: Live, user: str = "alice") -> str:
+async def issue(live: Live, user: str = "alice") -> str:
     answer = await live.post("/tickets", {"user": user})
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
@@ -33,15 +33,15 @@ async def is_refused(live: Live, ticket: str) -> bool:
 
 @pytest.mark.hostile(44)
 async def test_a_ticket_admits_its_user_once(live: Live) -> None:
-    ticket = await buy(live)
+    ticket = await issue(live)
     client = await live.connect_with(presenting(live, ticket))
     assert client.user == "alice"
     assert await is_refused(live, ticket)
 
 
 @pytest.mark.hostile(44)
-async def test_of_many_at_once_one_gets_in(live: Live) -> None:
-    ticket = await buy(live)
+async def test_of_many_connections_with_one_ticket_one_is_accepted(live: Live) -> None:
+    ticket = await issue(live)
     refused = await asyncio.gather(*(try_ticket(live, ticket) for _ in range(10)))
     assert sorted(refused) == [False] + [True] * 9
 
@@ -62,7 +62,7 @@ async def test_other_tickets_are_refused(live: Live, ticket: str) -> None:
 
 
 @pytest.mark.hostile(29)
-async def test_a_ticket_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ticket_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
     monkeypatch.setattr("app.realtime.expiring.monotonic", lambda: now)
     tickets = Tickets()
@@ -74,7 +74,7 @@ async def test_a_ticket_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await tickets.take("late") == "bob"
 
 
-async def test_lapsed_tickets_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_expired_tickets_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
     monkeypatch.setattr("app.realtime.expiring.monotonic", lambda: now)
     tickets = Tickets()
@@ -90,7 +90,7 @@ async def test_bad_requests_are_refused(live: Live, body: object) -> None:
     assert (await live.post("/tickets", body)).status_code == 422
 
 
-async def test_buying_needs_the_key(live: Live) -> None:
+async def test_a_request_for_a_ticket_needs_the_key(live: Live) -> None:
     assert (await live.post("/tickets", {"user": "alice"}, key="wrong")).status_code == 401
 
 
@@ -100,13 +100,13 @@ def test_the_key_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_the_lifetime_is_a_setting() -> None:
     async with run_service(make_settings(ticket_lifetime_s=1)) as live:
-        ticket = await buy(live)
+        ticket = await issue(live)
         await asyncio.sleep(1.1)
         assert await is_refused(live, ticket)
 
 
 @pytest.mark.parametrize(
-    ("ticket", "cause"), [("", "no ticket"), ("made-up", "unknown, spent or expired ticket")]
+    ("ticket", "cause"), [("", "no ticket"), ("made-up", "unknown, used or expired ticket")]
 )
 async def test_the_log_says_why_a_ticket_is_refused(live: Live, ticket: str, cause: str) -> None:
     with capture_logs() as lines:

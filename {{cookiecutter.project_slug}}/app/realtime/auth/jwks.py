@@ -91,12 +91,7 @@ class BadKeys(Exception):
 
 
 def read_keys(body: bytes) -> dict[str, jwt.PyJWK]:
-    """Return the usable keys of a set by their ids.
-
-    Raises:
-        BadKeys: this is not a JWK Set, or it has no usable key.
-
-    """
+    """Return the usable keys of a set by their ids, or raise `BadKeys`."""
     try:
         published = Jwks.model_validate_json(body).keys
     except ValidationError:
@@ -161,10 +156,6 @@ class JwkSet:
         """Fetch the keys, unless another call has done so meanwhile.
 
         After a failure, or with ``then_rest``, the issuer gets no request for some time.
-
-        Raises:
-            AuthenticatorDown: the keys cannot be fetched, or were fetched a moment ago.
-
         """
         wanted_at = monotonic()
         async with self._lock:

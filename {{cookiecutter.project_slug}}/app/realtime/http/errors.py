@@ -43,6 +43,6 @@ async def _answer_refused(request: Request, refusal: Refused) -> Response:
 def _answer_failures(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
     @app.exception_handler(kind)
     async def answer(request: Request, failure: Exception) -> Response:
-        route = request.scope["route"].path
+        route = getattr(request.scope.get("route"), "path", None)
         log.error("handler failed", route=route, code=error.code, exc_info=failure)
         return await _answer_command_error(request, error)

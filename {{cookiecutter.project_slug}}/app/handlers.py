@@ -1,4 +1,4 @@
-"""Your commands, and what happens when a connection begins and ends."""
+"""Your commands, and your code for the begin and the end of connections."""
 
 from .realtime import CommandRouter
 from .resources import Connection, Service, State
@@ -8,5 +8,5 @@ router = CommandRouter()
 
 @router.connecting
 async def begin(service: Service, connection: Connection) -> State:
-    """Return what the connection remembers. Raise `Rejected` to refuse it."""
+    """Return the state of a new connection. Raise `Rejected` to refuse it."""
     return State()

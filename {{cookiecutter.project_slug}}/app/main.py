@@ -1,4 +1,4 @@
-"""What this service consists of. ``python -m app`` serves it, and so does any ASGI server."""
+"""The parts of this service. ``python -m app`` serves it, and so does any ASGI server."""
 
 from .auth import Authenticator
 from .handlers import router as commands

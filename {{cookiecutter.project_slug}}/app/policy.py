@@ -1,6 +1,6 @@
-"""Who may do what. The engine asks before it acts for a client; a refusal is ``forbidden``.
+"""Authorization: the engine calls a rule before it acts for a client; a refusal is ``forbidden``.
 
-Write a rule with ``def``, or with ``async def`` if it has to wait, for a database say.
+Write a rule with ``def``, or with ``async def`` if it has to wait, for example for a database.
 """
 
 from . import realtime
@@ -12,18 +12,18 @@ class Policy(realtime.Policy[Service, Connection]):
 
     # {% if cookiecutter.rooms %}
     def can_join(self, service: Service, connection: Connection, room: str) -> bool:
-        """Return whether the user may enter the room and read its messages: everybody may."""
+        """Return whether the user may join the room and get its messages."""
         return True
 
     def can_publish(self, service: Service, connection: Connection, room: str) -> bool:
-        """Return whether the user, a member of the room, may send to it: every member may."""
+        """Return whether the user, a member of the room, may send to it."""
         return True
 
     # {% endif %}
     def can_send(self, service: Service, connection: Connection, to: str) -> bool:
-        """Return whether the user may send to all connections of the user ``to``: anybody may."""
+        """Return whether the user may send to all connections of the user ``to``."""
         return True
 
     def can_broadcast(self, service: Service, connection: Connection) -> bool:
-        """Return whether the user may send to everybody: only with ``CLIENTS_MAY_BROADCAST``."""
+        """Return whether the user may send to everybody."""
         return service.settings.clients_may_broadcast

@@ -1,4 +1,4 @@
-"""What the service opens at start and closes at the end, and what runs beside the connections."""
+"""Resources that the service opens at start and closes at its end, and background jobs."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,12 +11,12 @@ from .settings import Settings
 
 @dataclass(slots=True)
 class Resources:
-    """What handlers, policies, routes and jobs find as ``service.resources``: a database, say."""
+    """The value of ``service.resources``, for handlers, policies, routes and jobs: a database."""
 
 
 @dataclass(slots=True)
 class State:
-    """What a connection remembers as ``connection.state``; `handlers.begin` makes it."""
+    """The value of ``connection.state``, which `handlers.begin` makes."""
 
 
 Service = realtime.Service[Settings, Resources]
@@ -30,7 +30,7 @@ async def open_resources(service: Service) -> AsyncIterator[Resources]:
 
 
 async def is_ready(service: Service) -> bool:
-    """Return whether the resources work: ``/readyz`` asks this."""
+    """Return whether the resources work: part of the answer of ``/readyz``."""
     return True
 
 

@@ -13,7 +13,7 @@ from .connect import connect_options
 
 
 async def print_frames(connection: ClientConnection) -> None:
-    """Print what comes, and answer pings, as every client should."""
+    """Print each frame, and answer pings, as every client should."""
     async for frame in connection:
         print(f"< {frame!s}", flush=True)
         if json.loads(frame)["type"] == "ping":

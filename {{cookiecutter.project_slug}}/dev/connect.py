@@ -6,7 +6,7 @@ Prints one JSON object: ``uri``, ``headers`` and ``subprotocols`` for a WebSocke
 import asyncio
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from urllib.parse import urlencode
 
 from app.realtime import RealtimeSettings
@@ -17,7 +17,7 @@ from . import credentials
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """What a WebSocket client needs to connect as somebody."""
+    """The parameters of a WebSocket client that connects as some user."""
 
     uri: str
     headers: dict[str, str]
@@ -28,7 +28,7 @@ async def connect_options(
     settings: RealtimeSettings, user: str, *, port: int | None = None
 ) -> ConnectOptions:
     """Return options to connect as the user, to the settings' own port or another."""
-    # A wildcard address is where the service listens; nobody can connect to it everywhere.
+    # Not every system can connect to a wildcard address.
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
     address = f"[{host}]" if ":" in host else host
     address = f"{address}:{settings.port if port is None else port}"
@@ -39,16 +39,7 @@ async def connect_options(
 
 async def main(user: str) -> None:
     """Print the options for a user."""
-    options = await connect_options(Settings.load(), user)
-    print(
-        json.dumps(
-            {
-                "uri": options.uri,
-                "headers": options.headers,
-                "subprotocols": options.subprotocols,
-            }
-        )
-    )
+    print(json.dumps(asdict(await connect_options(Settings.load(), user))))
 
 
 if __name__ == "__main__":

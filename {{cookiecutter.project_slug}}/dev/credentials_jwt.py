@@ -26,7 +26,7 @@ async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> H
     """Return a handshake that the service at this URL accepts as the user's.
 
     Raises:
-        SystemExit: the service has no secret, so only the issuer of its tokens can make one.
+        SystemExit: the service has no secret, so only its issuer can make tokens.
 
     """
     if settings.jwt_secret is None:

@@ -1,4 +1,4 @@
-"""Credentials for development: there are none, everybody is a guest."""
+"""Credentials for development: none, since every client is a guest."""
 
 import secrets
 

@@ -2,8 +2,7 @@
 
 import secrets
 
-from app.realtime import RealtimeSettings
-from app.realtime.auth.session import SessionAuthenticator
+from app.realtime import Authenticator, RealtimeSettings
 
 from .handshake import Handshake
 
@@ -18,7 +17,7 @@ def fresh_secrets() -> dict[str, str]:
 
 async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
     """Return a handshake that the service at this URL accepts as the user's."""
-    cookie = SessionAuthenticator(settings).sign({"user": user})
+    cookie = Authenticator(settings).sign({"user": user})
     headers = {"Cookie": f"{settings.session_cookie}={cookie}"}
     if settings.allowed_origins:
         headers["Origin"] = settings.allowed_origins[0]

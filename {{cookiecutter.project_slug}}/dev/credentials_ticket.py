@@ -1,4 +1,4 @@
-"""Credentials for development: tickets, bought from the running service with its backend key."""
+"""Credentials for development: tickets of the running service, requested with its backend key."""
 
 import secrets
 import ssl
@@ -10,7 +10,7 @@ from app.realtime import RealtimeSettings
 from .handshake import Handshake
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Spares the client the loading of certificates that a local service has no use for."""
+"""A local service has no certificate, so loading those of the system would only take time."""
 
 
 def fresh_secrets() -> dict[str, str]:

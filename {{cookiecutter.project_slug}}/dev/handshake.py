@@ -1,11 +1,11 @@
-"""What a client adds to its handshake to be let in."""
+"""Credentials in the handshake of a client."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """The parts of a WebSocket handshake in which credentials can stand."""
+    """The parts of a WebSocket handshake that can have credentials."""
 
     query: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)

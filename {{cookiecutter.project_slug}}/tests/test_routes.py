@@ -1,13 +1,22 @@
-"""Your HTTP routes, and what the service tells about itself."""
+"""Your HTTP routes, and your service on another server."""
 
-from app.main import app
+from app.main import create_app
+from app.settings import Settings
+from dev.connect import connect_options
 
-from .realtime.live import Live
+from .realtime.client import Client
+from .realtime.live import Live, settings_with
+from .realtime.test_application import served
 
 
 async def test_the_service_is_ready(live: Live) -> None:
     assert (await live.get("/readyz")).json() == {"status": "ready"}
 
 
-def test_the_service_can_be_served_by_any_server() -> None:
-    assert app.service.settings.environment == "production"
+async def test_any_server_can_serve_the_service() -> None:
+    settings = Settings(_env_file=None, **settings_with())
+    async with served(create_app(settings)) as address:
+        options = await connect_options(settings, "alice", port=int(address.rpartition(":")[2]))
+        client = await Client.open(options)
+        assert (await client.ask(type="ping"))["type"] == "pong"
+        await client.close()

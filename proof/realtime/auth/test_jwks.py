@@ -16,9 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
-from app.realtime import RealtimeSettings
+from app.realtime import Authenticator, RealtimeSettings
 from app.realtime.auth.jwks import MAX_KEYS, MAX_SET_BYTES, BadKeys, read_keys
-from app.realtime.auth.jwt import JwtAuthenticator
 from app.realtime.errors import Unauthorized
 from app.realtime.protocol import TRY_AGAIN_LATER, UNAUTHORIZED
 from dev.connect import ConnectOptions
@@ -311,7 +310,7 @@ async def test_neither_tokens_nor_the_issuers_address_are_printed(tmp_path: Path
 async def test_a_service_with_a_secret_takes_no_other_tokens() -> None:
     settings = make_settings()
     assert settings.jwt_secret is not None
-    authenticator = JwtAuthenticator(settings)
+    authenticator = Authenticator(settings)
     assert (await authenticator.verify(secret_token(settings))).user == "alice"
     claims = jwt.decode(secret_token(settings), options={"verify_signature": False})
     for algorithm in ("RS256", "ES256", "EdDSA"):

@@ -22,11 +22,11 @@
 `protocol`        every frame and close code; `errors` has every failure
 ================  ====================================================================
 
-Your files import from here, and from `app.realtime.auth`.
+Your files import from here alone.
 """
 
 from .application import Application
-from .auth import AuthSettings, Identity
+from .auth import Authenticator, AuthSettings, Identity
 from .commands.router import CommandRouter
 from .connections.connection import Connection
 from .connections.manager import ConnectionManager
@@ -50,6 +50,7 @@ from .settings.settings import RealtimeSettings
 __all__ = [
     "Application",
     "AuthSettings",
+    "Authenticator",
     "BadRequest",
     "Close",
     "Command",

@@ -5,25 +5,19 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-# {% if cookiecutter.auth == "jwt" %}
-from .auth import Authenticator, JwtAuthenticator
-# {% elif cookiecutter.auth == "session" %}
-from .auth import Authenticator, SessionAuthenticator
-# {% elif cookiecutter.auth == "ticket" %}
-from .auth import Authenticator, TicketAuthenticator
-# {% else %}
 from .auth import Authenticator
+# {% if cookiecutter.auth == "jwt" %}
+from .commands import refresh
 # {% endif %}
 from .commands.messages import message_commands
-# {% if cookiecutter.auth == "jwt" %}
-from .commands.refresh import refresh_commands
-# {% endif %}
 # {% if cookiecutter.rooms %}
 from .commands.rooms import room_commands
 # {% endif %}
@@ -34,14 +28,14 @@ from .connections.heartbeat import Heartbeat
 # {% endif %}
 from .connections.manager import ConnectionManager
 from .endpoint.endpoint import Endpoint
-from .errors import Forbidden, Rejected, Unavailable
-from .http import backend, health
-from .http.errors import answer_forbidden, answer_rejected, answer_unavailable
 # {% if cookiecutter.auth == "session" %}
-from .http.login import login_router
+from .http import backend, health, login
 # {% elif cookiecutter.auth == "ticket" %}
-from .http.tickets import tickets_router
+from .http import backend, health, tickets
+# {% else %}
+from .http import backend, health
 # {% endif %}
+from .http.errors import add_error_answers
 from .jobs import Job, keep_running
 from .limits.admission import Admission
 from .limits.origin import Origins
@@ -65,8 +59,10 @@ from .shared import in_memory
 
 PATH = "/ws"
 
+DOCS = Path(__file__).parent / "http" / "docs"
+
 OpenResources = Callable[[Any], AbstractAsyncContextManager[Any]]
-"""Takes the service, and yields what is to be its ``resources``."""
+"""Takes the service, and yields its ``resources``."""
 
 
 class Application(FastAPI):
@@ -100,14 +96,14 @@ class Application(FastAPI):
             "version": project.version,
             "description": project.description,
             "lifespan": Application._run,
-            "docs_url": "/docs" if in_development else None,
+            "docs_url": None,
             "redoc_url": None,
             "openapi_url": "/openapi.json" if in_development else None,
             "max_body_size": settings.max_message_bytes,
         }
         super().__init__(**(defaults | options))
         self.failed = False
-        """Whether the service has stopped because a job failed that it cannot do without."""
+        """Whether the service has stopped because an essential job failed."""
         self._resources = resources
         self._jobs: list[Job] = [Job(authenticator.run, essential=True)]
         self.service = self.state.service = self._make_service(settings, authenticator)
@@ -116,18 +112,19 @@ class Application(FastAPI):
         self._jobs += [Job(partial(job.run, self.service), job.essential) for job in jobs]
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands))
         self.add_api_websocket_route(PATH, self._endpoint.serve)
-        self.exception_handler(Rejected)(answer_rejected)
-        self.exception_handler(Unavailable)(answer_unavailable)
-        self.exception_handler(Forbidden)(answer_forbidden)
+        add_error_answers(self, self._endpoint.dispatcher.failures)
         self.include_router(health.router)
         self.include_router(backend.router)
-        # {% if cookiecutter.auth == "session" %}
-        if in_development and isinstance(authenticator, SessionAuthenticator):
-            self.include_router(login_router(settings, authenticator))
-        # {% elif cookiecutter.auth == "ticket" %}
-        if isinstance(authenticator, TicketAuthenticator):
-            self.include_router(tickets_router(authenticator))
+        # {% if cookiecutter.auth == "ticket" %}
+        self.include_router(tickets.router)
         # {% endif %}
+        # {% if cookiecutter.auth == "session" %}
+        if in_development:
+            self.include_router(login.router)
+        # {% endif %}
+        if in_development and "docs_url" not in options:
+            files = StaticFiles(directory=DOCS, packages=[("fastapi_offline", "static")], html=True)
+            self.mount("/docs", files)
 
     def _make_service(self, settings: RealtimeSettings, authenticator: Authenticator) -> Service:
         metrics, delivery = Metrics(), Delivery()
@@ -139,8 +136,7 @@ class Application(FastAPI):
                 redis, settings, metrics, delivery, lambda: manager.send_to_all(Resync())
             )
             # {% if cookiecutter.auth == "ticket" %}
-            if isinstance(authenticator, TicketAuthenticator):
-                authenticator.store = RedisTickets(redis)
+            authenticator.store = RedisTickets(redis)
             # {% endif %}
         # {% endif %}
         self._jobs += shared.jobs
@@ -176,9 +172,7 @@ class Application(FastAPI):
         commands.include(room_commands(policy))
         # {% endif %}
         # {% if cookiecutter.auth == "jwt" %}
-        authenticator = self.service.authenticator
-        if isinstance(authenticator, JwtAuthenticator):
-            commands.include(refresh_commands(authenticator))
+        commands.include(refresh.router)
         # {% endif %}
         if own is not None:
             commands.include(own, replace=True)
@@ -197,7 +191,7 @@ class Application(FastAPI):
         return bool(scope["path"].removeprefix(scope.get("root_path", "")) == PATH)
 
     def stop(self) -> None:
-        """Stop the process: a service without one of its parts is worse than none."""
+        """Stop the process with a failure."""
         self.failed = True
         signal.raise_signal(signal.SIGTERM)
 

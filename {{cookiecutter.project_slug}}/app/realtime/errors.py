@@ -1,7 +1,8 @@
-"""Failures, and how clients learn of them.
+"""Failures, and how clients are told about them.
 
 `Refused` handshakes get an HTTP status, `Rejected` connections a close code, and failed commands an
-``error`` frame, see `CommandError`. Messages never repeat the client's input.
+``error`` frame, see `CommandError`. HTTP requests get the ``status`` of each. Messages never repeat
+the client's input.
 """
 
 from typing import ClassVar, TypeVar
@@ -20,11 +21,11 @@ V = TypeVar("V")
 
 
 class ServiceError(Exception):
-    """Any failure that the service knows about."""
+    """Base of all failures here."""
 
 
 def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
-    """Return the values that a class attribute has in all subclasses, your own included."""
+    """Return the values of a class attribute in all subclasses, your own included."""
     values = set()
     for subclass in base.__subclasses__():
         value = getattr(subclass, attribute, None)
@@ -35,11 +36,11 @@ def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
 
 
 class Misconfigured(ServiceError):
-    """The settings do not work. The process stops, since waiting does not help."""
+    """The settings do not work. The process stops, since a retry cannot succeed."""
 
 
 class WrongThread(ServiceError, RuntimeError):
-    """A method was called outside of the event loop's thread. It has changed nothing."""
+    """A method was called from another thread than the event loop's. It changed nothing."""
 
 
 class ConnectionEnded(ServiceError):
@@ -51,7 +52,7 @@ class TeamCodeFailed(ServiceError):
 
 
 class Refused(ServiceError):
-    """The handshake is answered by an HTTP status (RFC 6455 §10.2, RFC 6585 §4).
+    """The handshake is answered with an HTTP status (RFC 6455 §10.2, RFC 6585 §4).
 
     ``reason`` is for the log. Clients may try again after ``retry_after_s``, if it is not null.
     """
@@ -68,7 +69,7 @@ class Refused(ServiceError):
 class Rejected(ServiceError):
     """The connection is accepted and closed with a code, which browsers can read.
 
-    ``status`` is for HTTP routes. The message is for the log; it must not repeat credentials.
+    The message is for the log; it must not repeat credentials.
     """
 
     close_as: ClassVar[Close]
@@ -76,9 +77,9 @@ class Rejected(ServiceError):
 
     @property
     def cause(self) -> str:
-        """The message, or the class of the exception behind this one, for the log.
+        """The message, or the class of the exception that caused this one, for the log.
 
-        Not the text of that exception, since it may repeat what the client has sent.
+        Not the text of that exception, which may repeat the client's input.
         """
         return str(self) or type(self.__cause__ or self).__name__
 
@@ -110,13 +111,13 @@ class TooManyConnections(Rejected):
 
 
 class Flood(Rejected):
-    """The client keeps sending too fast, in spite of refusals."""
+    """The client continues to send too fast after refusals."""
 
     close_as = FLOOD
 
 
 class TooManyErrors(Rejected):
-    """The client sends invalid commands only."""
+    """The client has sent too many invalid commands in a row."""
 
     close_as = TOO_MANY_ERRORS
 
@@ -126,6 +127,7 @@ class CommandError(ServiceError):
 
     code: ClassVar[str]
     retry: ClassVar[bool] = False
+    status: ClassVar[int] = 400
 
     def reply(self, command_id: str | None) -> ErrorReply:
         """Return the frame for the client."""
@@ -149,18 +151,21 @@ class RateLimited(CommandError):
 
     code = "rate_limited"
     retry = True
+    status = 429
 
 
 class Forbidden(CommandError):
     """The user is not allowed to do this."""
 
     code = "forbidden"
+    status = 403
 
 
 class LimitExceeded(CommandError):
     """The connection is at a limit."""
 
     code = "limit_exceeded"
+    status = 429
 
 
 class Unavailable(CommandError):
@@ -168,6 +173,7 @@ class Unavailable(CommandError):
 
     code = "unavailable"
     retry = True
+    status = 503
 
 
 class TimedOut(Unavailable):
@@ -178,6 +184,7 @@ class TimedOut(Unavailable):
 
 
 class InternalError(CommandError):
-    """A handler failed. The log says why; the client is not told."""
+    """A handler failed. The reason is in the log only."""
 
     code = "internal"
+    status = 500

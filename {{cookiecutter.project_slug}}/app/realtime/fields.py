@@ -30,29 +30,23 @@ def _check_secret(value: SecretStr) -> SecretStr:
 def _check_origin(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or value != f"{parts.scheme}://{parts.netloc}":
-        msg = f"{value!r} is not an origin; write the scheme and the host only, like https://example.com"
-        raise ValueError(msg)
-    if not parts.hostname or "*" in value or "@" in value:
-        msg = f"{value!r} must name exactly one host, like https://example.com"
-        raise ValueError(msg)
-    if parts.netloc.endswith({"http": ":80", "https": ":443"}[parts.scheme]):
-        msg = f"{value!r} never matches: leave the default port out, like https://example.com"
-        raise ValueError(msg)
-    return value.lower()
+        problem = "is not an origin: write the scheme and the host only"
+    elif not parts.hostname or "*" in value or "@" in value:
+        problem = "must name exactly one host"
+    elif parts.netloc.endswith({"http": ":80", "https": ":443"}[parts.scheme]):
+        problem = "never matches: leave the default port out"
+    else:
+        return value.lower()
+    raise ValueError(f"{value!r} {problem}, like https://example.com")
 
 
 def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
-    if value == ("*",):
-        return value
-    for item in value:
+    for item in value if value != ("*",) else ():
         try:
             ip_network(item)
         except ValueError:
-            msg = (
-                f"{item!r} is neither an address nor a network; write 10.0.0.5 or 10.0.0.0/8, "
-                "or * alone to believe everybody"
-            )
-            raise ValueError(msg) from None
+            problem = "is neither an address nor a network; write 10.0.0.5 or 10.0.0.0/8"
+            raise ValueError(f"{item!r} {problem}, or * alone to trust all") from None
     return value
 
 
@@ -65,6 +59,6 @@ Proxies = Annotated[CommaSeparated[str], AfterValidator(_check_proxies)]
 
 
 class SettingsPart(BaseModel):
-    """Settings of one part of the engine, with those that the checks of every part may use."""
+    """Settings of one part of the engine, and the environment, which all parts may check."""
 
     environment: Literal["development", "production"] = "production"

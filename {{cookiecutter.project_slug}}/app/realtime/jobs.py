@@ -1,4 +1,4 @@
-"""Background jobs: coroutines that run for as long as the service.
+"""Background jobs: coroutines that run as long as the service.
 
 A job that fails is restarted after a pause, which doubles with each failure in a row. If an
 essential job fails, the process stops with status 1.
@@ -22,7 +22,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A function to run in the background. If it returns, it is not run again."""
+    """A coroutine function to run in the background. If it returns, it is not run again."""
 
     run: Callable[..., Coroutine[None, None, None]]
     essential: bool = False
@@ -37,7 +37,7 @@ class Job:
 async def keep_running(job: Job, stop_service: Callable[[], None]) -> None:
     """Run a job, and restart it when it fails; call ``stop_service`` if it is essential.
 
-    A job that raises `Misconfigured` stops the service in any case, since waiting does not help.
+    A job that raises `Misconfigured` always stops the service, since a retry cannot succeed.
     """
     pause_s = FIRST_PAUSE_S
     while True:
@@ -84,6 +84,5 @@ async def _without_exit(job: Job) -> None:
 def _find_misconfigured(failure: BaseException) -> Misconfigured | None:
     """Return the failure if it is a `Misconfigured`, or the first one in an exception group."""
     if isinstance(failure, BaseExceptionGroup):
-        found = (_find_misconfigured(each) for each in failure.exceptions)
-        return next(filter(None, found), None)
+        return next(filter(None, map(_find_misconfigured, failure.exceptions)), None)
     return failure if isinstance(failure, Misconfigured) else None

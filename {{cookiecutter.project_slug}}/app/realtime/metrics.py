@@ -3,28 +3,27 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 PREFIX = "ws_"
 
 OTHER = "other"
-"""Stands for all label values that are not known at start; Prometheus pays for each series."""
+"""Replaces label values that are not known at start, since each series costs memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading(Collector):
-    """A metric whose value is read when Prometheus asks."""
+class Count(Collector):
+    """A counter whose value is read when Prometheus asks."""
 
-    family: type[CounterMetricFamily | GaugeMetricFamily]
     name: str
     description: str
     read: Callable[[], float]
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metric with its value."""
-        yield self.family(self.name, self.description, value=self.read())
+        yield CounterMetricFamily(self.name, self.description, value=self.read())
 
 
 class Metrics:
@@ -54,19 +53,16 @@ class Metrics:
 
     def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
         """Add a gauge that is read when Prometheus asks."""
-        self._registry.register(Reading(GaugeMetricFamily, PREFIX + name, description, read))
+        Gauge(PREFIX + name, description, registry=self._registry).set_function(read)
 
     def watch_count(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """Add a counter that is read when Prometheus asks, since a plain number is faster."""
-        self._registry.register(Reading(CounterMetricFamily, PREFIX + name, description, read))
+        """Add a counter that is read when Prometheus asks: a plain number is faster to increase."""
+        self._registry.register(Count(PREFIX + name, description, read))
 
     def collect(self) -> Iterable[Metric]:
         """Return all metrics of the service."""
         return self._registry.collect()
 
     def text(self) -> bytes:
-        """Return all metrics in the text format, with those of the library's own registry.
-
-        That has the process, and the team's own metrics.
-        """
+        """Return the metrics of the service, the process and the team's code in text format."""
         return generate_latest(self._registry) + generate_latest(REGISTRY)

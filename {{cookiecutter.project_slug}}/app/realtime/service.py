@@ -6,7 +6,7 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from .auth.identity import Authenticator
+from .auth import Authenticator
 from .backplane import Backplane
 from .connections.connection import Connection
 from .connections.delivery import Delivery

@@ -5,18 +5,14 @@
 
 from typing import Any
 
-from app.realtime import Application, CommandRouter, Policy, RealtimeSettings, serve
-# {% if cookiecutter.auth == "api_key" %}
-from app.realtime.auth import ApiKeyAuthenticator as Authenticator
-# {% elif cookiecutter.auth == "jwt" %}
-from app.realtime.auth import JwtAuthenticator as Authenticator
-# {% elif cookiecutter.auth == "none" %}
-from app.realtime.auth import GuestAuthenticator as Authenticator
-# {% elif cookiecutter.auth == "session" %}
-from app.realtime.auth import SessionAuthenticator as Authenticator
-# {% elif cookiecutter.auth == "ticket" %}
-from app.realtime.auth import TicketAuthenticator as Authenticator
-# {% endif %}
+from app.realtime import (
+    Application,
+    Authenticator,
+    CommandRouter,
+    Policy,
+    RealtimeSettings,
+    serve,
+)
 
 
 def make_app(

@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 
 from app.realtime import (
     Application,
+    Authenticator,
     Command,
     CommandRouter,
     Connection,
@@ -29,7 +30,6 @@ from app.realtime import (
     Service,
     Unauthorized,
 )
-from app.realtime.auth import Authenticator
 from app.realtime.protocol import UNAUTHORIZED
 
 from .client import DEADLINE_S
@@ -38,6 +38,8 @@ from .live import make_settings, run_app, run_service, wait_until
 
 class Trusting(Authenticator):
     """Believes the ``user`` in the query."""
+
+    needs_origin = False
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
         """Return that user."""
@@ -50,12 +52,8 @@ class Trusting(Authenticator):
 
 def make_trusting(**parts: Any) -> Application:
     """Return an application that believes its clients."""
-    return Application(
-        make_settings(environment="development"),
-        authenticator=Trusting(),
-        policy=Policy(),
-        **parts,
-    )
+    settings = make_settings(environment="development")
+    return Application(settings, authenticator=Trusting(settings), policy=Policy(), **parts)
 
 
 @asynccontextmanager

@@ -1,35 +1,17 @@
 """Authentication: the chosen style, its settings, and the identity that it yields."""
 
 # {% if cookiecutter.auth == "api_key" %}
-from .api_key import CREDENTIALS, ApiKeyAuthenticator, AuthSettings
+from .api_key import CREDENTIALS, Authenticator, AuthSettings
 # {% elif cookiecutter.auth == "none" %}
-from .guest import CREDENTIALS, AuthSettings, GuestAuthenticator
+from .guest import CREDENTIALS, Authenticator, AuthSettings
 # {% endif %}
-from .identity import Authenticator, Identity
+from .identity import Identity
 # {% if cookiecutter.auth == "jwt" %}
-from .jwt import CREDENTIALS, AuthSettings, JwtAuthenticator
+from .jwt import CREDENTIALS, Authenticator, AuthSettings
 # {% elif cookiecutter.auth == "session" %}
-from .session import CREDENTIALS, AuthSettings, SessionAuthenticator
+from .session import CREDENTIALS, Authenticator, AuthSettings
 # {% elif cookiecutter.auth == "ticket" %}
-from .ticket import CREDENTIALS, AuthSettings, TicketAuthenticator
+from .ticket import CREDENTIALS, Authenticator, AuthSettings
 # {% endif %}
 
-__all__ = [
-    "CREDENTIALS",
-    # {% if cookiecutter.auth == "api_key" %}
-    "ApiKeyAuthenticator",
-    # {% endif %}
-    "AuthSettings",
-    "Authenticator",
-    # {% if cookiecutter.auth == "none" %}
-    "GuestAuthenticator",
-    # {% endif %}
-    "Identity",
-    # {% if cookiecutter.auth == "jwt" %}
-    "JwtAuthenticator",
-    # {% elif cookiecutter.auth == "session" %}
-    "SessionAuthenticator",
-    # {% elif cookiecutter.auth == "ticket" %}
-    "TicketAuthenticator",
-    # {% endif %}
-]
+__all__ = ["CREDENTIALS", "AuthSettings", "Authenticator", "Identity"]

@@ -9,35 +9,28 @@ from hmac import compare_digest
 from typing import Annotated
 
 from fastapi.security import APIKeyHeader
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
 from ..fields import SettingsPart
-from .identity import Authenticator, Identity
+from .identity import BaseAuthenticator, Identity
 
-KEY_ENTRY = re.compile(r"[A-Za-z0-9_.-]{1,128}:[0-9a-f]{64}")
+KEY_ENTRY = re.compile(r"([A-Za-z0-9_.-]{1,128}):([0-9a-f]{64})")
 
 
 def _parse_keys(value: object) -> object:
     if not isinstance(value, str):
         return value
-    entries = [entry.strip() for entry in value.split(",") if entry.strip()]
-    if any(KEY_ENTRY.fullmatch(entry) is None for entry in entries):
-        msg = "each entry is name:digest, the digest being the key's SHA-256 in 64 hex digits"
-        raise ValueError(msg)
-    names = [entry.partition(":")[0] for entry in entries]
-    if len(set(names)) < len(names):
-        msg = "two keys have the same name"
-        raise ValueError(msg)
-    return dict(entry.split(":") for entry in entries)
-
-
-def _check_any(keys: dict[str, str]) -> dict[str, str]:
+    entries = [KEY_ENTRY.fullmatch(entry.strip()) for entry in value.split(",") if entry.strip()]
+    keys = {entry[1]: entry[2] for entry in entries if entry is not None}
+    if None in entries:
+        raise ValueError("each entry is name:digest, the key's SHA-256 in 64 hex digits")
+    if len(keys) < len(entries):
+        raise ValueError("two keys have the same name")
     if not keys:
-        msg = "has no key; write name:digest, comma-separated"
-        raise ValueError(msg)
+        raise ValueError("has no key; write name:digest, comma-separated")
     return keys
 
 
@@ -46,23 +39,19 @@ CREDENTIALS = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
 class AuthSettings(SettingsPart):
-    """The keys: name and SHA-256 of each."""
+    """The name of each key, and its SHA-256 digest."""
 
     api_keys: Annotated[
-        dict[str, str],
-        NoDecode,
-        BeforeValidator(_parse_keys),
-        AfterValidator(_check_any),
-        Field(repr=False),
+        dict[str, str], NoDecode, BeforeValidator(_parse_keys), Field(repr=False, min_length=1)
     ]
 
 
 def digest(key: str) -> str:
-    """Return the digest of a key, as the settings have it."""
+    """Return the digest of a key, as in the settings."""
     return sha256(key.encode()).hexdigest()
 
 
-class ApiKeyAuthenticator(Authenticator):
+class Authenticator(BaseAuthenticator):
     """Finds the name that belongs to the key of a client."""
 
     def __init__(self, settings: AuthSettings) -> None:
@@ -75,20 +64,14 @@ class ApiKeyAuthenticator(Authenticator):
             Unauthorized: there is no key, or it is unknown.
 
         """
-        key = self._key(handshake)
-        if not key:
-            msg = "no key"
-            raise Unauthorized(msg)
-        presented = digest(key)
+        scheme, _, key = handshake.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            key = handshake.headers.get("x-api-key", "")
+        if not key.strip():
+            raise Unauthorized("no key")
+        presented = digest(key.strip())
         # Compare with all digests, so that the time does not depend on which one matches.
         names = [name for name, known in self._digests.items() if compare_digest(known, presented)]
         if not names:
-            msg = "unknown key"
-            raise Unauthorized(msg)
+            raise Unauthorized("unknown key")
         return Identity(names[0])
-
-    def _key(self, handshake: HTTPConnection) -> str:
-        scheme, _, key = handshake.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return key.strip()
-        return handshake.headers.get("x-api-key", "")

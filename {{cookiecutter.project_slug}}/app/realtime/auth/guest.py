@@ -6,7 +6,7 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from ..fields import SettingsPart
-from .identity import Authenticator, Identity
+from .identity import BaseAuthenticator, Identity
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -20,11 +20,11 @@ CREDENTIALS = no_credentials
 
 
 class AuthSettings(SettingsPart):
-    """Guests have no credentials: there is nothing to set."""
+    """Guests have no credentials, so there are no settings."""
 
 
-class GuestAuthenticator(Authenticator):
-    """Lets everybody in."""
+class Authenticator(BaseAuthenticator):
+    """Accepts everybody."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings

@@ -1,18 +1,31 @@
-"""Identity of a user, and the interface of everything that authenticates one."""
+"""Identity of a user, the interface of authenticators, and what their failures mean."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import structlog
 from starlette.requests import HTTPConnection
+
+from ..errors import (
+    AuthenticatorDown,
+    AuthenticatorFailed,
+    ConnectionEnded,
+    Refused,
+    Rejected,
+    TimedOut,
+)
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user, until when their credentials hold, and what else these say.
+    """A user, the time at which their credentials expire, and the other claims in them.
 
-    ``expires_at`` is in Unix seconds, null for good.
+    ``expires_at`` is in Unix seconds; null means never.
     """
 
     user: str
@@ -20,7 +33,7 @@ class Identity:
     claims: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Authenticator(ABC):
+class BaseAuthenticator(ABC):
     """Turns a handshake, or an HTTP request, into an identity."""
 
     needs_origin: ClassVar[bool] = False
@@ -38,3 +51,24 @@ class Authenticator(ABC):
             Unauthorized: they are missing or invalid.
 
         """
+
+
+@contextmanager
+def authenticating() -> Iterator[None]:
+    """Call the authenticator in this context: each of its failures becomes a `Rejected`.
+
+    Raises:
+        AuthenticatorDown: it took too long, or something that it needs does not work.
+        AuthenticatorFailed: it raised an unexpected exception.
+
+    """
+    try:
+        yield
+    except (Refused, Rejected, ConnectionEnded):
+        raise
+    except (TimedOut, OSError) as failure:
+        log.warning("authenticator down", error=type(failure).__name__)
+        raise AuthenticatorDown from failure
+    except Exception as failure:
+        log.exception("authenticator failed")
+        raise AuthenticatorFailed from failure

@@ -1,27 +1,36 @@
-"""The public keys of the issuer of tokens: its JWK Set (RFC 7517), fetched and kept.
+"""The public keys of the issuer of tokens: its JWK Set (RFC 7517), fetched and cached.
 
-PyJWT's own client forgets old keys while the issuer is down, asks a failing issuer again for every
-unknown key, and reads without limit. Here the keys are fetched under a lock, with a pause between
-attempts. Only a handshake that needs an unknown key waits.
+PyJWT's own client drops old keys while the issuer is down, sends a request to a failing issuer for
+every unknown key, and reads without limit. Here the keys are fetched under a lock, with a pause
+between attempts. Only a handshake that needs an unknown key waits.
 """
 
 import asyncio
 import logging
 from contextlib import suppress
 from http import HTTPStatus
+from ipaddress import ip_address
 from time import monotonic
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import httpx
 import jwt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    HttpUrl,
+    PositiveFloat,
+    ValidationError,
+    ValidationInfo,
+)
 
 from ..errors import AuthenticatorDown, Unauthorized
+from ..fields import SettingsPart
 
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
-ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 
 MAX_SET_BYTES = 262_144
 MAX_KEYS = 100
@@ -36,29 +45,45 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 
-def _check_verifies(operations: list[str]) -> list[str]:
-    if "verify" not in operations:
-        msg = "the key is not for verifying"
-        raise ValueError(msg)
-    return operations
+def _check_url(value: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:
+    is_safe = value is None or value.scheme == "https" or _is_loopback(value.host or "")
+    if not is_safe and info.data.get("environment") != "development":
+        raise ValueError("must start with https://, so that nobody changes the keys in transit")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class JwksSettings(SettingsPart):
+    """The URL of the keys, and how often it may get a request."""
+
+    jwt_jwks_url: Annotated[HttpUrl | None, AfterValidator(_check_url)] = None
+    jwt_jwks_max_age_s: PositiveFloat = 300.0
+    jwt_jwks_cooldown_s: PositiveFloat = 10.0
+    jwt_jwks_timeout_s: PositiveFloat = 5.0
 
 
 class Jwk(BaseModel):
-    """A key that can be used (RFC 7517 §4): it has an id, and verifies signatures."""
+    """The fields of a usable key (RFC 7517 §4): it has an id, and verifies signatures."""
 
     kid: str
     kty: Literal["RSA", "EC", "OKP"]
     use: Literal["sig"] = "sig"
-    key_ops: Annotated[list[str], AfterValidator(_check_verifies)] = ["verify"]
+    key_ops: list[str] = ["verify"]
     alg: Algorithm | None = None
-    # The private part must not be there: everybody could sign with it.
+    # With the private part, anybody could sign.
     d: None = None
 
 
 class Jwks(BaseModel):
     """A JWK Set. It may have keys for other uses, so each is validated by itself."""
 
-    keys: Annotated[list[dict[str, JsonValue]], Field(max_length=MAX_KEYS)]
+    keys: Annotated[list[dict[str, Any]], Field(max_length=MAX_KEYS)]
 
 
 class BadKeys(Exception):
@@ -66,48 +91,34 @@ class BadKeys(Exception):
 
 
 def read_keys(body: bytes) -> dict[str, jwt.PyJWK]:
-    """Return the usable keys of a set by their ids.
-
-    Raises:
-        BadKeys: this is not a JWK Set, or it has no usable key.
-
-    """
+    """Return the usable keys of a set by their ids, or raise `BadKeys`."""
     try:
         published = Jwks.model_validate_json(body).keys
     except ValidationError:
-        msg = "the answer is not a JWK Set"
-        raise BadKeys(msg) from None
+        raise BadKeys("the answer is not a JWK Set") from None
     keys = {}
     for fields in published:
         with suppress(ValidationError, jwt.PyJWTError):
-            key_id = Jwk.model_validate(fields).kid
-            keys[key_id] = _read_key(fields)
+            checked = Jwk.model_validate(fields)
+            key = jwt.PyJWK(fields)
+            key.Algorithm.prepare_key(key.key)  # checks the curve
+            if isinstance(key.key, RSAPublicKey) and key.key.key_size not in RSA_BITS:
+                continue
+            if "verify" in checked.key_ops and key.algorithm_name in get_args(Algorithm):
+                keys[checked.kid] = key
     if not keys:
-        msg = "the JWK Set has no usable key"
-        raise BadKeys(msg)
+        raise BadKeys("the JWK Set has no usable key")
     return keys
 
 
-def _read_key(fields: dict[str, JsonValue]) -> jwt.PyJWK:
-    key = jwt.PyJWK(fields)
-    key.Algorithm.prepare_key(key.key)  # checks the curve
-    if key.algorithm_name not in ALGORITHMS:
-        raise jwt.InvalidKeyError
-    if isinstance(key.key, RSAPublicKey) and key.key.key_size not in RSA_BITS:
-        raise jwt.InvalidKeyError
-    return key
-
-
 class JwkSet:
-    """The keys as they were fetched last. They stay valid if they cannot be fetched again."""
+    """The keys of the last successful fetch. They stay valid while the issuer is down."""
 
-    algorithms = ALGORITHMS
-
-    def __init__(self, url: str, *, max_age_s: float, cooldown_s: float, timeout_s: float) -> None:
-        self._url = url
-        self._max_age_s = max_age_s
-        self._cooldown_s = cooldown_s
-        self._timeout_s = timeout_s
+    def __init__(self, settings: JwksSettings) -> None:
+        self._url = str(settings.jwt_jwks_url)
+        self._max_age_s = settings.jwt_jwks_max_age_s
+        self._cooldown_s = settings.jwt_jwks_cooldown_s
+        self._timeout_s = settings.jwt_jwks_timeout_s
         self._tls = httpx.create_ssl_context()
         self._keys: dict[str, jwt.PyJWK] = {}
         self._lock = asyncio.Lock()
@@ -128,38 +139,30 @@ class JwkSet:
 
         Raises:
             Unauthorized: the issuer has no such key, or the token names none.
-            AuthenticatorDown: the issuer does not answer, or was asked a moment ago.
+            AuthenticatorDown: the keys cannot be fetched, or were fetched a moment ago.
             InvalidTokenError: the header cannot be read.
 
         """
         key_id = jwt.get_unverified_header(token).get("kid")
         if key_id is None:
-            msg = "the token names no key"
-            raise Unauthorized(msg)
+            raise Unauthorized("the token names no key")
         if key_id not in self._keys:
             await self._fetch(then_rest=True)
-        try:
-            return self._keys[key_id]
-        except KeyError:
-            msg = "unknown key"
-            raise Unauthorized(msg) from None
+        if key_id not in self._keys:
+            raise Unauthorized("unknown key")
+        return self._keys[key_id]
 
     async def _fetch(self, *, then_rest: bool = False) -> None:
         """Fetch the keys, unless another call has done so meanwhile.
 
-        After a failure, or with ``then_rest``, the issuer is not asked for some time.
-
-        Raises:
-            AuthenticatorDown: the issuer does not answer, or was asked a moment ago.
-
+        After a failure, or with ``then_rest``, the issuer gets no request for some time.
         """
         wanted_at = monotonic()
         async with self._lock:
             if self._fetched_at >= wanted_at:
                 return
             if monotonic() < self._rest_until:
-                msg = "the issuer was asked for keys a moment ago"
-                raise AuthenticatorDown(msg)
+                raise AuthenticatorDown("the issuer was asked for keys a moment ago")
             try:
                 async with asyncio.timeout(self._timeout_s):
                     self._keys = read_keys(await self._download())
@@ -167,8 +170,7 @@ class JwkSet:
                 # Whatever the issuer answers, the keys stay as they are.
                 log.warning("keys cannot be fetched", error=f"{type(failure).__name__}: {failure}")
                 self._rest_until = monotonic() + self._cooldown_s
-                msg = "the keys cannot be fetched"
-                raise AuthenticatorDown(msg) from failure
+                raise AuthenticatorDown("the keys cannot be fetched") from failure
             self._fetched_at = monotonic()
             if then_rest:
                 self._rest_until = self._fetched_at + self._cooldown_s
@@ -183,12 +185,10 @@ class JwkSet:
             http.stream("GET", self._url, headers=headers) as response,
         ):
             if response.status_code != HTTPStatus.OK:
-                msg = f"the answer has status {response.status_code}"
-                raise BadKeys(msg)
+                raise BadKeys(f"the answer has status {response.status_code}")
             body = b""
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_SET_BYTES:
-                    msg = f"the answer has more than {MAX_SET_BYTES} bytes"
-                    raise BadKeys(msg)
+                    raise BadKeys(f"the answer has more than {MAX_SET_BYTES} bytes")
             return body

@@ -8,9 +8,7 @@ It is signed with a shared secret, or with a key that its issuer publishes, see 
 accepts one kind only (RFC 8725 §3.1): otherwise a public key could be used as a secret.
 """
 
-from collections.abc import Sequence
-from ipaddress import ip_address
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import jwt
 from fastapi.security import HTTPBearer
@@ -19,9 +17,7 @@ from jwt.utils import base64url_encode
 from pydantic import (
     AfterValidator,
     Field,
-    HttpUrl,
     NonNegativeFloat,
-    PositiveFloat,
     SecretStr,
     TypeAdapter,
     ValidationError,
@@ -30,55 +26,31 @@ from pydantic import (
 from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
-from ..fields import Secret, SettingsPart
+from ..fields import Secret
 from ..protocol import UserName
-from .identity import Authenticator, Identity
-from .jwks import JwkSet
+from .identity import BaseAuthenticator, Identity
+from .jwks import JwkSet, JwksSettings
 
 SYMMETRIC = "HS256"
 
 UNREADABLE = (jwt.PyJWTError, ValidationError, ValueError, OverflowError, RecursionError)
 """What reading a token can raise. Its header is parsed before the signature is verified."""
 
-REQUIRED = ["exp", "sub"]
-
 _user_name: TypeAdapter[str] = TypeAdapter(UserName)
 
 
-def _check_url(value: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:
-    if value is None or value.scheme == "https" or info.data.get("environment") == "development":
+def _check_secret(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    if value is None:
+        # A wrong URL is not in the data, and is reported by itself.
+        if info.data.get("jwt_jwks_url", ...) is None:
+            raise ValueError("is not set, nor is JWT_JWKS_URL; set one of them")
         return value
-    if not _is_loopback(value.host or ""):
-        msg = "must start with https://: whoever can change the keys in transit can forge tokens"
-        raise ValueError(msg)
-    return value
-
-
-def _is_loopback(host: str) -> bool:
+    if info.data.get("jwt_jwks_url") is not None:
+        raise ValueError("is set, and so is JWT_JWKS_URL; set only one of them")
     try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _check_one_source(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-    if value is not None and info.data.get("jwt_jwks_url") is not None:
-        msg = "is set, and so is JWT_JWKS_URL; set only one of them"
-        raise ValueError(msg)
-    # A wrong URL is not in the data, and is reported by itself.
-    if value is None and info.data.get("jwt_jwks_url", ...) is None:
-        msg = "is not set, nor is JWT_JWKS_URL; set one of them"
-        raise ValueError(msg)
-    return value
-
-
-def _check_kind(value: SecretStr | None) -> SecretStr | None:
-    try:
-        if value is not None:
-            HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(value.get_secret_value())
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(value.get_secret_value())
     except jwt.InvalidKeyError:
-        msg = "is a public key or a certificate; set a random secret"
-        raise ValueError(msg) from None
+        raise ValueError("is a public key or a certificate; set a random secret") from None
     return value
 
 
@@ -86,18 +58,11 @@ CREDENTIALS = HTTPBearer(scheme_name="Token", auto_error=False)
 """How OpenAPI describes the credentials."""
 
 
-class AuthSettings(SettingsPart):
+class AuthSettings(JwksSettings):
     """How tokens are verified: with a secret, or with published keys."""
 
-    jwt_jwks_url: Annotated[HttpUrl | None, AfterValidator(_check_url)] = None
-    jwt_jwks_max_age_s: PositiveFloat = 300.0
-    jwt_jwks_cooldown_s: PositiveFloat = 10.0
-    jwt_jwks_timeout_s: PositiveFloat = 5.0
     jwt_secret: Annotated[
-        Secret | None,
-        AfterValidator(_check_one_source),
-        AfterValidator(_check_kind),
-        Field(validate_default=True),
+        Secret | None, AfterValidator(_check_secret), Field(validate_default=True)
     ] = None
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
@@ -105,77 +70,31 @@ class AuthSettings(SettingsPart):
     jwt_allow_query: bool = False
 
 
-class Keys(Protocol):
-    """The keys that verify tokens, and their algorithms."""
-
-    @property
-    def algorithms(self) -> Sequence[str]:
-        """The algorithms that are accepted, whatever a token says."""
-        ...
-
-    async def run(self) -> None:
-        """Keep the keys up to date."""
-
-    async def find(self, token: str) -> jwt.PyJWK:
-        """Return the key that the token names.
-
-        Raises:
-            Unauthorized: there is no such key.
-            AuthenticatorDown: the keys cannot be fetched now.
-            InvalidTokenError: the token cannot be read.
-
-        """
-        ...
-
-
 class CheckedHmac(HMACAlgorithm):
-    """HMAC with a key that the settings have validated.
-
-    PyJWT would check for each token that the key is not a certificate, a fourth of the whole cost.
-    """
+    """HMAC with a key that `_check_secret` has checked, which is slow to repeat for each token."""
 
     def prepare_key(self, key: str | bytes) -> bytes:
         """Return the key."""
         return key.encode() if isinstance(key, str) else key
 
 
-class SharedSecret:
-    """A secret that your backend signs with."""
-
-    algorithms = (SYMMETRIC,)
-
-    def __init__(self, secret: SecretStr) -> None:
-        key = secret.get_secret_value().encode()
-        self._key = jwt.PyJWK({"kty": "oct", "k": base64url_encode(key).decode()}, SYMMETRIC)
-        self._key.Algorithm = CheckedHmac(CheckedHmac.SHA256)
-
-    async def run(self) -> None:
-        """Return: a secret does not change."""
-
-    async def find(self, token: str) -> jwt.PyJWK:
-        """Return the secret, which verifies every token."""
-        return self._key
-
-
-class JwtAuthenticator(Authenticator):
-    """Verifies tokens: a fixed list of algorithms; ``exp`` and ``sub`` are required."""
+class Authenticator(BaseAuthenticator):
+    """Verifies tokens; ``exp`` and ``sub`` are required."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings
-        self._keys: Keys
+        self._keys: jwt.PyJWK | JwkSet
         if settings.jwt_secret is not None:
-            self._keys = SharedSecret(settings.jwt_secret)
+            secret = base64url_encode(settings.jwt_secret.get_secret_value().encode()).decode()
+            self._keys = jwt.PyJWK({"kty": "oct", "k": secret}, SYMMETRIC)
+            self._keys.Algorithm = CheckedHmac(CheckedHmac.SHA256)
         else:
-            self._keys = JwkSet(
-                str(settings.jwt_jwks_url),
-                max_age_s=settings.jwt_jwks_max_age_s,
-                cooldown_s=settings.jwt_jwks_cooldown_s,
-                timeout_s=settings.jwt_jwks_timeout_s,
-            )
+            self._keys = JwkSet(settings)
 
     async def run(self) -> None:
-        """Keep the keys up to date."""
-        await self._keys.run()
+        """Keep published keys up to date."""
+        if isinstance(self._keys, JwkSet):
+            await self._keys.run()
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
         """Return the identity in the handshake's token.
@@ -187,8 +106,7 @@ class JwtAuthenticator(Authenticator):
         """
         token = self._token(handshake)
         if not token:
-            msg = "no token"
-            raise Unauthorized(msg)
+            raise Unauthorized("no token")
         return await self.verify(token)
 
     async def verify(self, token: str) -> Identity:
@@ -199,17 +117,18 @@ class JwtAuthenticator(Authenticator):
             AuthenticatorDown: the keys cannot be fetched now.
 
         """
-        settings = self._settings
+        settings, keys = self._settings, self._keys
         try:
+            key = await keys.find(token) if isinstance(keys, JwkSet) else keys
             claims: dict[str, Any] = jwt.decode(
                 token,
-                await self._keys.find(token),
-                algorithms=self._keys.algorithms,
+                key,
+                algorithms=[key.algorithm_name],  # whatever the token says
                 audience=settings.jwt_audience,
                 issuer=settings.jwt_issuer,
                 leeway=settings.jwt_leeway_s,
                 # PyJWT demands neither claim by itself.
-                options={"require": REQUIRED},
+                options={"require": ["exp", "sub"]},
             )
             user = _user_name.validate_python(claims["sub"])
             expires_at = float(claims["exp"]) + settings.jwt_leeway_s

@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from ..errors import Unauthorized
 from ..fields import CommaSeparated, Secret, SettingsPart
 from ..protocol import UserName
-from .identity import Authenticator, Identity
+from .identity import BaseAuthenticator, Identity
 
 FOURTEEN_DAYS_S = 14 * 24 * 60 * 60
 
@@ -36,7 +36,7 @@ class AuthSettings(SettingsPart):
     session_max_age_s: PositiveInt = FOURTEEN_DAYS_S
 
 
-class SessionAuthenticator(Authenticator):
+class Authenticator(BaseAuthenticator):
     """Reads ``user`` from the signed cookie."""
 
     needs_origin = True
@@ -56,27 +56,21 @@ class SessionAuthenticator(Authenticator):
         """
         cookie = handshake.cookies.get(self._settings.session_cookie, "")
         if not cookie:
-            msg = "no cookie"
-            raise Unauthorized(msg)
+            raise Unauthorized("no cookie")
         max_age_s = self._settings.session_max_age_s
         try:
             payload, signed_at = self._signer.unsign(cookie, max_age_s, return_timestamp=True)
             session: dict[str, Any] = json.loads(b64decode(payload))
+            user = _user_name.validate_python(session["user"])
         except SignatureExpired as failure:
-            msg = "the session is too old"
-            raise Unauthorized(msg) from failure
+            raise Unauthorized("the session is too old") from failure
         except BadSignature as failure:
-            msg = "bad signature"
-            raise Unauthorized(msg) from failure
+            raise Unauthorized("bad signature") from failure
+        except (ValidationError, KeyError, TypeError) as failure:
+            raise Unauthorized("the session names no user") from failure
         except ValueError as failure:
             raise Unauthorized from failure
-        try:
-            user = _user_name.validate_python(session["user"])
-        except (ValidationError, KeyError, TypeError) as failure:
-            msg = "the session names no user"
-            raise Unauthorized(msg) from failure
-        expires_at = signed_at.timestamp() + max_age_s
-        return Identity(user, expires_at=expires_at, claims=session)
+        return Identity(user, expires_at=signed_at.timestamp() + max_age_s, claims=session)
 
     def sign(self, session: dict[str, Any]) -> str:
         """Return the value of the cookie for a session, as the middleware makes it."""

@@ -1,6 +1,6 @@
-"""Authentication by ticket: the team's backend asks for one, a browser spends it within seconds.
+"""Authentication by ticket: your backend requests one, and a browser uses it within seconds.
 
-A ticket works once, so it may stand in a URL, the one place where every browser can put it.
+A ticket is valid for one connection, so it may be in a URL. Every browser can put it there.
 """
 
 import secrets
@@ -14,17 +14,17 @@ from starlette.requests import HTTPConnection
 from ..errors import Unauthorized
 from ..expiring import ExpiringMap
 from ..fields import Secret, SettingsPart
-from .identity import Authenticator, Identity
+from .identity import BaseAuthenticator, Identity
 
 CREDENTIALS = APIKeyQuery(name="ticket", auto_error=False)
 """How OpenAPI describes the credentials."""
 
 MAX_TICKETS = 1_000_000
-"""Unspent tickets that a single node remembers; at the limit, the oldest are forgotten."""
+"""Unused tickets that a single node stores; at the limit, the oldest are dropped."""
 
 
 class AuthSettings(SettingsPart):
-    """Tickets are sold to the team's backend only, so its key must be set."""
+    """The key of your backend, which alone can request tickets, and their lifetime."""
 
     backend_key: Secret
     ticket_lifetime_s: PositiveInt = 30
@@ -32,39 +32,32 @@ class AuthSettings(SettingsPart):
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A ticket and when it lapses (Unix seconds)."""
+    """A ticket and the time at which it expires (Unix seconds)."""
 
     ticket: str
     expires_at: float
 
 
 class Tickets:
-    """Remembers which user each unspent ticket is for. These are a single node's."""
+    """Stores the user of each unused ticket, in the memory of a single node.
+
+    Both methods raise `AuthenticatorDown` while the store does not work.
+    """
 
     def __init__(self) -> None:
         self._users: ExpiringMap[str] = ExpiringMap(MAX_TICKETS)
 
     async def put(self, ticket: str, user: str, lifetime_s: int) -> None:
-        """Remember a ticket for so long.
-
-        Raises:
-            AuthenticatorDown: that is not possible just now.
-
-        """
+        """Store a ticket for its lifetime."""
         self._users.put(ticket, user, lifetime_s)
 
     async def take(self, ticket: str) -> str | None:
-        """Return the ticket's user and forget the ticket, in one step.
-
-        Raises:
-            AuthenticatorDown: that cannot be told just now.
-
-        """
+        """Remove the ticket and return its user, in one atomic step; null if it is not there."""
         return self._users.pop(ticket)
 
 
-class TicketAuthenticator(Authenticator):
-    """Issues tickets and accepts each once. Nodes that share a ``store`` share their tickets."""
+class Authenticator(BaseAuthenticator):
+    """Issues tickets and accepts each once. Nodes with the same ``store`` share their tickets."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._lifetime_s = settings.ticket_lifetime_s
@@ -74,7 +67,7 @@ class TicketAuthenticator(Authenticator):
         """Return a new ticket for the user.
 
         Raises:
-            AuthenticatorDown: the ticket could not be stored.
+            AuthenticatorDown: the ticket cannot be stored now.
 
         """
         ticket = secrets.token_urlsafe(32)
@@ -85,16 +78,14 @@ class TicketAuthenticator(Authenticator):
         """Return the identity that the handshake's ticket was issued for.
 
         Raises:
-            Unauthorized: there is no ticket, it was spent, or it has lapsed.
-            AuthenticatorDown: it could not be looked up.
+            Unauthorized: there is no ticket, or it was used before or has expired.
+            AuthenticatorDown: the ticket cannot be looked up now.
 
         """
         ticket = handshake.query_params.get("ticket", "")
         if not ticket:
-            msg = "no ticket"
-            raise Unauthorized(msg)
+            raise Unauthorized("no ticket")
         user = await self.store.take(ticket)
         if user is None:
-            msg = "unknown, spent or expired ticket"
-            raise Unauthorized(msg)
+            raise Unauthorized("unknown, used or expired ticket")
         return Identity(user)

@@ -44,7 +44,7 @@ class Dispatcher:
         commands: TypeAdapter[Any] = TypeAdapter(Annotated[models, Field(discriminator="type")])
         self._validator = commands.validator
         self._handlers = router.handlers
-        self._failures = EXPECTED | router.failures
+        self.failures = EXPECTED | router.failures
         self._timeout_s = timeout_s
         self._handled = 0
         metrics.watch_count("commands", "Commands received.", lambda: self._handled)
@@ -126,8 +126,8 @@ class Dispatcher:
         if isinstance(failure, CommandError):
             refusal = failure
         else:
-            kinds = (kind for kind in type(failure).__mro__ if kind in self._failures)
-            refusal = next((self._failures[kind] for kind in kinds), FAILED)
+            kinds = (kind for kind in type(failure).__mro__ if kind in self.failures)
+            refusal = next((self.failures[kind] for kind in kinds), FAILED)
             log.error("handler failed", type=command.type, code=refusal.code, exc_info=failure)
         self._refuse(connection, refusal, command.id)
 

@@ -6,17 +6,9 @@ import structlog
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
-from ..auth.identity import Identity
+from ..auth.identity import Identity, authenticating
 from ..connections.guard import Guard
-from ..errors import (
-    AuthenticatorDown,
-    AuthenticatorFailed,
-    ConnectionEnded,
-    Refused,
-    Rejected,
-    TimedOut,
-    declared,
-)
+from ..errors import ConnectionEnded, Refused, Rejected, declared
 from ..limits.admission import network_of
 from ..protocol import SUBPROTOCOL, Close
 from ..service import Service
@@ -75,7 +67,8 @@ class Handshakes:
         offered = websocket.scope["subprotocols"]
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         try:
-            identity = await self._authenticate(websocket, guard)
+            with authenticating(), guard:
+                identity = await self._service.authenticator.authenticate(websocket)
         except Refused as refusal:
             await self.refuse(websocket, refusal)
             return None
@@ -93,19 +86,6 @@ class Handshakes:
         # Mostly credentials, which would stay in memory as long as the connection.
         websocket.scope.update(headers=[], query_string=b"", subprotocols=[])
         return identity
-
-    async def _authenticate(self, websocket: WebSocket, guard: Guard) -> Identity:
-        try:
-            with guard:
-                return await self._service.authenticator.authenticate(websocket)
-        except (Refused, Rejected, ConnectionEnded):
-            raise
-        except (TimedOut, OSError) as failure:
-            log.warning("authenticator down", error=type(failure).__name__)
-            raise AuthenticatorDown from failure
-        except Exception as failure:
-            log.exception("authenticator failed")
-            raise AuthenticatorFailed from failure
 
     async def refuse(self, websocket: WebSocket, refusal: Refused) -> None:
         """Answer a handshake with an HTTP status."""

@@ -1,1 +1,1 @@
-"""HTTP beside the WebSocket: health, metrics, and the routes of your backend."""
+"""HTTP beside the WebSocket: health, metrics, the routes of your backend, and `/docs`."""

@@ -7,7 +7,17 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from ..protocol import STRICT, UserName
+
 M = TypeVar("M", bound=BaseModel)
+
+
+class UserBody(BaseModel):
+    """A user."""
+
+    model_config = STRICT
+
+    user: UserName
 
 
 async def parse(model: type[M], request: Request) -> M:
@@ -28,6 +38,6 @@ async def parse(model: type[M], request: Request) -> M:
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
-    """Return what OpenAPI says of a body that `parse` reads."""
+    """Return the OpenAPI description of a body that `parse` reads."""
     content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}

@@ -1,21 +1,21 @@
-"""What routes can ask for: the service, the user, and that a key was presented."""
+"""Dependencies of routes: the service, the user, and the keys of backend and monitoring."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from hmac import compare_digest
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Security, status
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
 from ..auth import CREDENTIALS, Identity
+from ..auth.identity import authenticating
+from ..connections.guard import Guard
 from ..service import Service
 
-BackendKey = Annotated[object, Security(HTTPBearer(scheme_name="BACKEND_KEY", auto_error=False))]
-MetricsKey = Annotated[object, Security(HTTPBearer(scheme_name="METRICS_KEY", auto_error=False))]
-"""The buttons in `/docs` to enter the keys; `_require` checks them."""
-
 KEY_REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"description": "No key was presented, or a wrong one"},
+    401: {"description": "The key is missing or wrong"},
     404: {"description": "The key is not set, so the route is off"},
 }
 
@@ -29,46 +29,55 @@ def get_service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(get_service)]
 
 
+@contextmanager
+def guarded(timeout_s: float) -> Iterator[None]:
+    """Run the team's code in this context, as connections do.
+
+    Raises:
+        TimedOut: it did not return in time.
+        TeamCodeFailed: it raised a `CancelledError` or `SystemExit` of its own.
+
+    """
+    with closing(Guard(timeout_s)) as guard, guard:
+        yield
+
+
 async def current_user(
     request: Request, service: ServiceDep, credentials: Annotated[object, Security(CREDENTIALS)]
 ) -> Identity:
-    """Return who sends a request, by the same credentials as a connection's.
+    """Return the user who sends the request, by the same credentials as a connection's.
 
     Raises:
-        Unauthorized: they are missing or invalid; answered by 401.
+        Unauthorized: the credentials are missing or invalid; answered with 401.
+        AuthenticatorDown: they cannot be checked now; answered with 503.
 
     """
-    return await service.authenticator.authenticate(request)
+    with authenticating(), guarded(service.settings.handshake_timeout_s):
+        return await service.authenticator.authenticate(request)
 
 
 CurrentUser = Annotated[Identity, Depends(current_user)]
-"""The type of a parameter of a route: the user who sends the request."""
+"""The type of a route's parameter for the user who sends the request."""
 
 
-def require_backend_key(request: Request, service: ServiceDep, key: BackendKey) -> None:
-    """Let your own backend pass.
+def require_key(setting: str) -> Any:
+    """Return a dependency that accepts only requests with the key in this setting.
 
-    Raises:
-        HTTPException: 404 while no ``BACKEND_KEY`` is set, 401 when another key is presented.
-
+    It answers 401 to other requests, and 404 to all while the key is not set.
     """
-    _require(service.settings.backend_key, request)
+    scheme = HTTPBearer(scheme_name=setting.upper(), auto_error=False)
 
+    def check_key(
+        service: ServiceDep,
+        presented: Annotated[HTTPAuthorizationCredentials | None, Security(scheme)],
+    ) -> None:
+        key: SecretStr | None = getattr(service.settings, setting)
+        if key is None:
+            raise HTTPException(status.HTTP_404_NOT_FOUND)
+        credentials = presented.credentials if presented else ""
+        if not compare_digest(credentials.encode(), key.get_secret_value().encode()):
+            raise HTTPException(
+                status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"}
+            )
 
-def require_metrics_key(request: Request, service: ServiceDep, key: MetricsKey) -> None:
-    """Let your monitoring pass.
-
-    Raises:
-        HTTPException: 404 while no ``METRICS_KEY`` is set, 401 when another key is presented.
-
-    """
-    _require(service.settings.metrics_key, request)
-
-
-def _require(key: SecretStr | None, request: Request) -> None:
-    if key is None:
-        raise HTTPException(status.HTTP_404_NOT_FOUND)
-    expected = f"Bearer {key.get_secret_value()}"
-    presented = request.headers.get("authorization", "")
-    if not compare_digest(presented.encode(), expected.encode()):
-        raise HTTPException(status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
+    return Depends(check_key)

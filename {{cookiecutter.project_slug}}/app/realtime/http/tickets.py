@@ -1,39 +1,19 @@
-"""``POST /tickets``: your backend gets a ticket for one of its users."""
+"""``POST /tickets``: your backend requests a ticket for one of its users."""
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
-from pydantic import BaseModel
+from fastapi import APIRouter, Request, Response, status
 
-from ..auth.ticket import Ticket, TicketAuthenticator
-from ..errors import AuthenticatorDown
-from ..protocol import STRICT, UserName
-from .body import described, parse
-from .dependencies import KEY_REFUSALS, require_backend_key
-from .errors import RETRY_SOON
+from ..auth.identity import authenticating
+from ..auth.ticket import Ticket
+from .body import UserBody, described, parse
+from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
 
-
-class TicketRequest(BaseModel):
-    """The user whom the ticket is for."""
-
-    model_config = STRICT
-
-    user: UserName
+router = APIRouter(dependencies=[require_key("backend_key")], responses=KEY_REFUSALS)
 
 
-def tickets_router(authenticator: TicketAuthenticator) -> APIRouter:
-    """Return a router that issues tickets."""
-    router = APIRouter(dependencies=[Depends(require_backend_key)], responses=KEY_REFUSALS)
-
-    @router.post(
-        "/tickets", status_code=status.HTTP_201_CREATED, openapi_extra=described(TicketRequest)
-    )
-    async def buy(request: Request, response: Response) -> Ticket:
-        """Return a ticket for one connection: ``/ws?ticket=…``."""
-        response.headers["Cache-Control"] = "no-store"
-        wanted = await parse(TicketRequest, request)
-        try:
-            return await authenticator.issue(wanted.user)
-        except AuthenticatorDown as failure:
-            msg = "tickets cannot be stored now"
-            raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, msg, RETRY_SOON) from failure
-
-    return router
+@router.post("/tickets", status_code=status.HTTP_201_CREATED, openapi_extra=described(UserBody))
+async def issue_ticket(request: Request, service: ServiceDep, response: Response) -> Ticket:
+    """Return a ticket for one connection: ``/ws?ticket=…``."""
+    response.headers["Cache-Control"] = "no-store"
+    body = await parse(UserBody, request)
+    with authenticating(), guarded(service.settings.handshake_timeout_s):
+        return await service.authenticator.issue(body.user)

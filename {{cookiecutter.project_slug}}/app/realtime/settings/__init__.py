@@ -1,1 +1,1 @@
-"""Settings of the engine, and the types and checks of their values."""
+"""Settings of the engine. The types of their values are in `fields`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from app.realtime.auth.guest import GuestAuthenticator
+from app.realtime import Authenticator
 
 from ..live import Live, make_settings
 from ..server.test_process import next_line, run_process
@@ -29,5 +29,5 @@ async def test_the_log_has_a_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("environment", "warnings"), [("production", 1), ("development", 0)])
 async def test_production_is_warned(environment: str, warnings: int) -> None:
     with structlog.testing.capture_logs() as lines:
-        await GuestAuthenticator(make_settings(environment=environment)).run()
+        await Authenticator(make_settings(environment=environment)).run()
     assert len(lines) == warnings

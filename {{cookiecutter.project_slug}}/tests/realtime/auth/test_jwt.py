@@ -9,8 +9,7 @@ import jwt
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime import RealtimeSettings
-from app.realtime.auth.jwt import JwtAuthenticator
+from app.realtime import Authenticator, RealtimeSettings
 from app.realtime.errors import Unauthorized
 from dev.connect import ConnectOptions
 
@@ -29,9 +28,9 @@ def token(settings: RealtimeSettings, **claims: Any) -> str:
     return jwt.encode(present, settings.jwt_secret.get_secret_value(), "HS256")
 
 
-def authenticator(settings: RealtimeSettings) -> JwtAuthenticator:
+def authenticator(settings: RealtimeSettings) -> Authenticator:
     assert settings.jwt_secret is not None
-    return JwtAuthenticator(settings)
+    return Authenticator(settings)
 
 
 def anonymous(live: Live, query: str = "") -> ConnectOptions:
@@ -247,3 +246,22 @@ def test_keys_of_other_kinds_are_no_secrets(monkeypatch: pytest.MonkeyPatch, key
     assert complaint(monkeypatch, JWT_SECRET=key) == (
         "error: JWT_SECRET: is a public key or a certificate; set a random secret"
     )
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "retry"),
+    [(OSError(), "unavailable", True), (KeyError(), "internal", False)],
+)
+async def test_a_refresh_survives_an_authenticator_that_fails(
+    live: Live, monkeypatch: pytest.MonkeyPatch, failure: Exception, code: str, retry: bool
+) -> None:
+    async def fail(token: str) -> None:
+        raise failure
+
+    client = await live.connect()
+    monkeypatch.setattr(live.service.authenticator, "verify", fail)
+    with capture_logs() as lines:
+        error = await client.ask(type="refresh", token="any")
+    assert (error["code"], error["retry"]) == (code, retry)
+    assert {"authenticator down", "authenticator failed"} & {line["event"] for line in lines}
+    assert (await client.ask(type="ping"))["type"] == "pong"

@@ -1,6 +1,7 @@
-"""Tickets: bought with the backend's key, good once and for seconds."""
+"""Tickets: issued for the backend's key, valid once and for seconds."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from structlog.testing import capture_logs
@@ -39,7 +40,7 @@ async def test_a_ticket_admits_its_user_once(live: Live) -> None:
 
 
 @pytest.mark.hostile(44)
-async def test_of_many_at_once_one_gets_in(live: Live) -> None:
+async def test_of_many_connections_with_one_ticket_one_is_accepted(live: Live) -> None:
     ticket = await buy(live)
     refused = await asyncio.gather(*(try_ticket(live, ticket) for _ in range(10)))
     assert sorted(refused) == [False] + [True] * 9
@@ -61,7 +62,7 @@ async def test_other_tickets_are_refused(live: Live, ticket: str) -> None:
 
 
 @pytest.mark.hostile(29)
-async def test_a_ticket_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ticket_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
     monkeypatch.setattr("app.realtime.expiring.monotonic", lambda: now)
     tickets = Tickets()
@@ -73,7 +74,7 @@ async def test_a_ticket_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await tickets.take("late") == "bob"
 
 
-async def test_lapsed_tickets_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_expired_tickets_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
     monkeypatch.setattr("app.realtime.expiring.monotonic", lambda: now)
     tickets = Tickets()
@@ -89,7 +90,7 @@ async def test_bad_requests_are_refused(live: Live, body: object) -> None:
     assert (await live.post("/tickets", body)).status_code == 422
 
 
-async def test_buying_needs_the_key(live: Live) -> None:
+async def test_a_request_for_a_ticket_needs_the_key(live: Live) -> None:
     assert (await live.post("/tickets", {"user": "alice"}, key="wrong")).status_code == 401
 
 
@@ -105,10 +106,28 @@ async def test_the_lifetime_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ticket", "cause"), [("", "no ticket"), ("made-up", "unknown, spent or expired ticket")]
+    ("ticket", "cause"), [("", "no ticket"), ("made-up", "unknown, used or expired ticket")]
 )
 async def test_the_log_says_why_a_ticket_is_refused(live: Live, ticket: str, cause: str) -> None:
     with capture_logs() as lines:
         assert await is_refused(live, ticket)
     assert [line["cause"] for line in lines] == [cause]
     assert "made-up" not in str(lines)
+
+
+async def hang(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def fail(*_: object) -> None:
+    raise OSError
+
+
+@pytest.mark.parametrize("put", [hang, fail])
+async def test_a_store_that_fails_answers_503(
+    monkeypatch: pytest.MonkeyPatch, put: Callable[..., Awaitable[None]]
+) -> None:
+    async with run_service(make_settings(handshake_timeout_s=0.1)) as live:
+        monkeypatch.setattr(live.service.authenticator.store, "put", put)
+        answer = await live.post("/tickets", {"user": "alice"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

@@ -1,6 +1,7 @@
 """Health, and what a backend publishes."""
 
 import dataclasses
+import re
 from typing import Any
 
 import httpx
@@ -105,7 +106,24 @@ async def test_disconnect_needs_the_key_and_a_user(live: Live) -> None:
         assert (await live.post("/disconnect", body)).status_code == 422
 
 
-async def test_the_interactive_docs_are_for_development_only() -> None:
-    for environment, status in (("development", 200), ("production", 404)):
-        async with run_service(make_settings(environment=environment)) as live:
-            assert (await live.get("/openapi.json")).status_code == status
+@pytest.mark.parametrize(("environment", "status"), [("development", 200), ("production", 404)])
+async def test_the_interactive_docs_are_for_development_only(environment: str, status: int) -> None:
+    async with run_service(make_settings(environment=environment)) as live:
+        for path in ("/openapi.json", "/docs/", "/docs/swagger-ui-bundle.js"):
+            assert (await live.get(path)).status_code == status
+
+
+async def test_the_interactive_docs_need_no_other_host() -> None:
+    async with run_service(make_settings(environment="development")) as live, live.http() as http:
+        page = await http.get("/docs", follow_redirects=True)
+        assert "text/html" in page.headers["content-type"]
+        links = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+        assert {link.rpartition(".")[2] for link in links} == {"css", "js", "png"}
+        for link in links:
+            assert (await http.get(page.url.join(link))).status_code == 200
+        start = (await http.get(page.url.join("start.js"))).text
+        (description,) = re.findall(r'url: "([^"]+)"', start)
+        assert (await http.get(page.url.join(description))).json()["openapi"]
+        assert "//" not in page.text + start
+        # A strict Content-Security-Policy refuses scripts and styles within the page.
+        assert not re.search(r"<style|<script>|\bon\w+=|style=", page.text)

@@ -1,0 +1,173 @@
+"""HTTP answers to errors of the engine, of a policy and of the authenticator."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from app.realtime import (
+    BadRequest,
+    CommandError,
+    CommandRouter,
+    CurrentUser,
+    Forbidden,
+    LimitExceeded,
+    # {% if cookiecutter.rooms %}
+    Policy,
+    # {% endif %}
+    Unauthorized,
+    Unavailable,
+)
+from app.realtime.errors import Flood, RateLimited, Refused, TimedOut
+
+from ..engine import make_app
+from ..live import make_settings, run_app
+
+
+class OutOfStock(CommandError):
+    """An error of the team's own."""
+
+    code = "out_of_stock"
+    status = 409
+
+
+class Stale(ValueError):
+    """An exception that the team maps to an error."""
+
+
+class VeryStale(Stale):
+    """The same by inheritance."""
+
+
+ANSWERS: dict[Exception, tuple[int, str]] = {
+    BadRequest("no text"): (400, "no text"),
+    Forbidden("not you"): (403, "not you"),
+    LimitExceeded("too many"): (429, "too many"),
+    RateLimited("too fast"): (429, "too fast"),
+    Unavailable("no database"): (503, "no database"),
+    TimedOut(): (503, "the command took too long"),
+    OutOfStock("sold out"): (409, "sold out"),
+    Stale(): (400, "stale"),
+    VeryStale(): (400, "stale"),
+    OSError(): (503, "something that the service needs does not work now"),
+    TimeoutError(): (503, "something that the service needs does not work now"),
+    Unauthorized(): (401, "unauthorized"),
+    Flood(): (503, "flood"),
+    Refused(429, "a secret of the log", 7): (429, "Too Many Requests"),
+}
+
+
+def mapping() -> CommandRouter:
+    """Return a router that maps an exception of the team's."""
+    router = CommandRouter()
+    router.failures[Stale] = BadRequest("stale")
+    return router
+
+
+def described(answer: httpx.Response) -> tuple[int, str]:
+    """Return the status and the detail of an answer."""
+    return answer.status_code, answer.json()["detail"]
+
+
+async def test_errors_of_a_route_have_their_status() -> None:
+    app = make_app(make_settings(), commands=mapping())
+    failures = iter(ANSWERS)
+
+    @app.get("/own/{name}")
+    async def own(name: str) -> None:
+        raise next(failures)
+
+    with capture_logs() as lines:
+        async with run_app(app) as live:
+            answers = [await live.get("/own/alice") for _ in ANSWERS]
+    assert [described(answer) for answer in answers] == list(ANSWERS.values())
+    for failure, answer in zip(ANSWERS, answers, strict=True):
+        pause = "7" if isinstance(failure, Refused) else "1" if may_succeed(failure) else None
+        assert answer.headers.get("Retry-After") == pause
+    logged = [(line["route"], line["code"]) for line in lines if line["event"] == "handler failed"]
+    assert logged == [("/own/{name}", code) for code in ["bad_request"] * 2 + ["unavailable"] * 2]
+
+
+def may_succeed(failure: Exception) -> bool:
+    """Return whether a repetition of the request may succeed."""
+    return isinstance(failure, OSError | Unavailable | RateLimited | Flood)
+# {% if cookiecutter.rooms %}
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_policy_that_refuses_a_publication(waits: bool) -> None:
+    failures = iter(ANSWERS)
+
+    class Refusing(Policy):
+        def before_publish(self, *_: object) -> None:
+            raise next(failures)
+
+    class RefusingLater(Policy):
+        async def before_publish(self, *_: object) -> None:
+            raise next(failures)
+
+    policy = RefusingLater() if waits else Refusing()
+    async with run_app(make_app(make_settings(), policy=policy, commands=mapping())) as live:
+        with capture_logs():
+            body = {"room": "lobby", "data": 1}
+            answers = [await live.post("/publish", body) for _ in ANSWERS]
+    assert [described(answer) for answer in answers] == list(ANSWERS.values())
+
+
+async def test_a_policy_that_hangs_ends_with_the_timeout_of_handlers() -> None:
+    class Hanging(Policy):
+        async def before_publish(self, *_: object) -> None:
+            await asyncio.Event().wait()
+
+    app = make_app(make_settings(handler_timeout_s=0.05), policy=Hanging())
+    async with run_app(app) as live:
+        answer = await live.post("/publish", {"room": "lobby", "data": 1})
+    assert described(answer) == (503, "the command took too long")
+# {% endif %}
+
+
+async def hang(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+def failing(failure: BaseException) -> Callable[..., Awaitable[None]]:
+    async def fail(*_: object) -> None:
+        raise failure
+
+    return fail
+
+
+AUTHENTICATORS: list[tuple[Callable[..., Awaitable[None]], int]] = [
+    (hang, 503),
+    (failing(OSError()), 503),
+    (failing(TimeoutError()), 503),
+    (failing(RuntimeError()), 500),
+    (failing(asyncio.CancelledError()), 500),
+    (failing(SystemExit()), 500),
+    (failing(Unauthorized()), 401),
+    (failing(Refused(403, "not from there")), 403),
+]
+
+
+async def test_an_authenticator_that_fails_has_the_same_outcome_as_for_a_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = make_app(make_settings(handshake_timeout_s=0.1))
+
+    @app.get("/me")
+    async def me(user: CurrentUser) -> str:
+        return user.user
+
+    async with run_app(app) as live:
+        for authenticate, status in AUTHENTICATORS:
+            monkeypatch.setattr(app.service.authenticator, "authenticate", authenticate)
+            with capture_logs() as lines:
+                answer = await live.get("/me")
+            assert answer.status_code == status, authenticate
+            assert answer.json()["detail"]
+            events = [line["event"] for line in lines if "authenticator" in line["event"]]
+            assert events == {503: ["authenticator down"], 500: ["authenticator failed"]}.get(
+                status, []
+            )

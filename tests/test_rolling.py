@@ -131,7 +131,7 @@ def test_nothing_is_lost_between_a_version_and_the_next(pair: tuple[Service, Ser
             post(node, "/publish", "Idempotency-Key: 1", user="bob", data="from the backend")
         assert data_of(bob) == "from the backend"
 
-        # Who is in a room.
+        # Presence in a room.
         join(bob)
         join(alice)
         assert bob.receive("message", "joined") == joined("joined", "alice")
@@ -157,7 +157,7 @@ def test_nothing_is_lost_between_a_version_and_the_next(pair: tuple[Service, Ser
             carol.ask(type="publish", room="lobby", data=3)
         assert data_of(alice) == data_of(bob) == 3
 
-        # A ticket that one node has sold, and a user that is disconnected.
+        # A ticket of one node used on the other, and a user that is disconnected.
         with here.client("bob", there.port) as second:
             post(here, "/disconnect", user="bob")
             assert second.close_code() == bob.close_code() == 4503

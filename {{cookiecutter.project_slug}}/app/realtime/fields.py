@@ -41,7 +41,9 @@ def _check_origin(value: str) -> str:
 
 
 def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
-    for item in value if value != ("*",) else ():
+    if value == ("*",):
+        return value
+    for item in value:
         try:
             ip_network(item)
         except ValueError:

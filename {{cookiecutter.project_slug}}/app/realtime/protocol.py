@@ -7,6 +7,7 @@ A frame is one JSON object with a ``type``. A command with an ``id`` gets exactl
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import not_
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import (
@@ -168,7 +169,7 @@ class PongReply(Reply):
     only_with_id: ClassVar[bool] = False
 
     type: Literal["pong"] = "pong"
-    id: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
+    id: Annotated[str | None, Field(exclude_if=not_)] = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -48,7 +48,7 @@ logging.getLogger("httpcore").setLevel(logging.WARNING)
 def _check_url(value: HttpUrl | None, info: ValidationInfo) -> HttpUrl | None:
     is_safe = value is None or value.scheme == "https" or _is_loopback(value.host or "")
     if not is_safe and info.data.get("environment") != "development":
-        raise ValueError("must start with https://, so that nobody changes the keys in transit")
+        raise ValueError("must start with https://: an attacker could change the keys in transit")
     return value
 
 

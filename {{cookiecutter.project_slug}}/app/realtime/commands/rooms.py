@@ -39,7 +39,7 @@ class Publish(Command):
 
 
 class Presence(Command):
-    """Ask who is in a room."""
+    """Ask for the users in a room."""
 
     type: Literal["presence"]
     room: RoomName

@@ -1,4 +1,4 @@
-"""Tickets that any node may take, whichever node sold them."""
+"""Tickets in Redis, which every node accepts."""
 
 from collections.abc import Sequence
 from typing import Any

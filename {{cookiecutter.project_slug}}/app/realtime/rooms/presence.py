@@ -57,7 +57,7 @@ class Presence:
             self._backplane.publish(room_channel(room), envelope)
 
     async def attendance(self, room: str) -> Attendance:
-        """Return who is in the room, including all that were counted before."""
+        """Return the users in the room, including all that were counted before."""
         users = self._users[room]
         listed = islice(users.items(), self._settings.max_members_listed)
         return Attendance(dict(listed), len(users))

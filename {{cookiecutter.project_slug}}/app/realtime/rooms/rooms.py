@@ -239,7 +239,7 @@ class Rooms:
         self._policy_waits = iscoroutinefunction(before_publish)
 
     async def attendance(self, connection: Connection, name: str) -> Attendance:
-        """Return who is in the room, on every node.
+        """Return the users in the room, on every node.
 
         Raises:
             NotJoined: the connection is not in the room.

@@ -18,7 +18,7 @@ def presenting(live: Live, ticket: str) -> ConnectOptions:
     return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws?ticket={ticket}", {}, [])
 
 
-async def buy(live: Live, user: str = "alice") -> str:
+async def issue(live: Live, user: str = "alice") -> str:
     answer = await live.post("/tickets", {"user": user})
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
@@ -33,7 +33,7 @@ async def is_refused(live: Live, ticket: str) -> bool:
 
 @pytest.mark.hostile(44)
 async def test_a_ticket_admits_its_user_once(live: Live) -> None:
-    ticket = await buy(live)
+    ticket = await issue(live)
     client = await live.connect_with(presenting(live, ticket))
     assert client.user == "alice"
     assert await is_refused(live, ticket)
@@ -41,7 +41,7 @@ async def test_a_ticket_admits_its_user_once(live: Live) -> None:
 
 @pytest.mark.hostile(44)
 async def test_of_many_connections_with_one_ticket_one_is_accepted(live: Live) -> None:
-    ticket = await buy(live)
+    ticket = await issue(live)
     refused = await asyncio.gather(*(try_ticket(live, ticket) for _ in range(10)))
     assert sorted(refused) == [False] + [True] * 9
 
@@ -100,7 +100,7 @@ def test_the_key_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_the_lifetime_is_a_setting() -> None:
     async with run_service(make_settings(ticket_lifetime_s=1)) as live:
-        ticket = await buy(live)
+        ticket = await issue(live)
         await asyncio.sleep(1.1)
         assert await is_refused(live, ticket)
 

@@ -108,11 +108,11 @@ class RedisNode(Node):
     async def settle(self) -> None:
         """Wait until all is written."""
         rosters = self.presence._rosters
-        await wait_until(lambda: not any(each.unwritten for each in rosters.values()))
+        await wait_until(lambda: all(each.is_written for each in rosters.values()))
 
     def is_writing(self) -> bool:
         """Return whether something is on its way to Redis."""
-        return any(roster._reported for roster in self.presence._rosters.values())
+        return any(roster._unconfirmed for roster in self.presence._rosters.values())
 
     async def stop(self) -> None:
         """Stop in good order."""
@@ -152,10 +152,25 @@ async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
     roster.count(second, 1)
     roster.confirm(0, [])
     assert roster.report() == [0, 0, "alice", 1, second.id]
-    roster.count(first, 1)
-    roster.count(first, -1)
     roster.confirm(1, [])
-    assert not roster.unwritten
+    assert roster.is_written
+
+
+@pytest.mark.parametrize("is_confirmed", [True, False])
+async def test_the_first_of_several_connections_gets_no_event_of_its_own_user(
+    is_confirmed: bool,
+) -> None:
+    roster = Roster("lobby", 10)
+    first, second = open_connection(), open_connection()
+    roster.count(first, 1)
+    roster.count(second, 1)
+    assert roster.report() == [1, 0, "alice", 2, first.id]
+    roster.count(second, -1)
+    roster.count(first, -1)
+    if is_confirmed:
+        roster.confirm(1, [])
+    cause = second if is_confirmed else first
+    assert roster.report() == [int(not is_confirmed), 0, "alice", 0, cause.id]
 
 
 class TestRedisPresence(PresenceContract):

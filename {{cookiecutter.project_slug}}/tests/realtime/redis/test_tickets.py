@@ -1,11 +1,11 @@
-"""A ticket bought from one node admits to any other, once."""
+"""A ticket of one node is valid on any other, once."""
 
 import asyncio
 
 import pytest
 from redis.asyncio import Redis
 
-from ..auth.test_ticket import buy, is_refused, presenting, try_ticket
+from ..auth.test_ticket import issue, is_refused, presenting, try_ticket
 from ..live import run_service, wait_until
 from .test_backplane import settings_for
 from .valkey import run_valkey
@@ -17,12 +17,12 @@ async def test_tickets_are_good_on_every_node_and_once() -> None:
         settings = settings_for(valkey)
         async with run_service(settings) as first, run_service(settings) as second:
             await wait_until(lambda: second.service.backplane.healthy)
-            ticket = await buy(first)
+            ticket = await issue(first)
             client = await second.connect_with(presenting(second, ticket))
             assert client.user == "alice"
             assert await is_refused(first, ticket)
             async with Redis.from_url(valkey.url) as redis:
-                await buy(first)
+                await issue(first)
                 (key,) = await redis.keys("ws:ticket:*")
                 assert 0 < await redis.ttl(key) <= settings.ticket_lifetime_s
 
@@ -32,7 +32,7 @@ async def test_of_many_at_once_on_all_nodes_one_gets_in() -> None:
     async with run_valkey() as valkey:
         settings = settings_for(valkey)
         async with run_service(settings) as first, run_service(settings) as second:
-            ticket = await buy(first)
+            ticket = await issue(first)
             attempts = (try_ticket(node, ticket) for node in (first, second) * 5)
             refused = await asyncio.gather(*attempts)
             assert sorted(refused) == [False] + [True] * 9
@@ -42,7 +42,7 @@ async def test_without_the_server_clients_are_told_to_try_again() -> None:
     async with run_valkey() as valkey:
         settings = settings_for(valkey, redis_timeout_s=0.3)
         async with run_service(settings) as live:
-            ticket = await buy(live)
+            ticket = await issue(live)
             valkey.kill()
             client = await live.connect_with(presenting(live, ticket), welcomed=False)
             assert (await client.closed())[0] == 1013

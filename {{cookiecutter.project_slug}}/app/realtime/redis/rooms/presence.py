@@ -60,7 +60,7 @@ class RedisPresence(Presence):
         self._unwritten.add(roster)
 
     async def attendance(self, room: str) -> Attendance:
-        """Return who is in the room, as Redis answers to the next write.
+        """Return the users in the room, as Redis answers to the next write.
 
         Raises:
             Unavailable: Redis does not answer in time.
@@ -74,11 +74,11 @@ class RedisPresence(Presence):
             async with answered_within(self._client.timeout_s):
                 return await answer
         except TimeoutError:
-            msg = "it is not known now who is in the room"
+            msg = "the users of the room are not known now"
             raise Unavailable(msg) from None
 
     async def run(self) -> None:
-        """Write and renew until cancelled; then write who has left."""
+        """Write and renew until cancelled; then write that all users have left."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._unwritten.run())

@@ -30,13 +30,19 @@ class Roster:
     def __init__(self, room: str, max_listed: int) -> None:
         self.room = room
         self.users: Counter[str] = Counter()
-        # By user, the connection that caused the change; empty if other nodes know of it already.
+        # Changed users, with the connection that began the change and gets no event of it; an empty
+        # id if other nodes know of the change already.
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Attendance]] = []
         self._max_listed = max_listed
         self._is_new = True
-        self._reported: dict[str, int] = {}
+        self._unconfirmed: dict[str, str] = {}
         self._answered = 0
+
+    @property
+    def is_written(self) -> bool:
+        """Whether Redis has all changes."""
+        return not self.unwritten and not self._unconfirmed
 
     def count(self, connection: Connection, difference: int) -> None:
         """Count a connection in or out."""
@@ -44,29 +50,27 @@ class Roster:
         self.users[user] += difference
         if not self.users[user]:
             del self.users[user]
-        self.unwritten[user] = connection.id
+        self.unwritten[user] = self.unwritten.get(user) or connection.id
 
     def report(self) -> list[str | int]:
         """Return the last arguments of the next ``write.lua``."""
-        changed = islice(self.unwritten, USERS_AT_ONCE)
-        self._reported = {user: self.users[user] for user in changed}
+        for user, cause in self._unconfirmed.items():
+            self.unwritten[user] = cause or self.unwritten.get(user, "")
+        self._unconfirmed = dict(islice(self.unwritten.items(), USERS_AT_ONCE))
+        for user in self._unconfirmed:
+            del self.unwritten[user]
         self.asking = [answer for answer in self.asking if not answer.done()]
         # Until all changes are written, some who ask would not find themselves.
-        is_complete = len(self._reported) == len(self.unwritten)
-        self._answered = len(self.asking) if is_complete else 0
+        self._answered = 0 if self.unwritten else len(self.asking)
         arguments: list[str | int] = [int(self._is_new), self._max_listed if self._answered else 0]
-        for user, connections in self._reported.items():
-            arguments += [user, connections, self.unwritten[user]]
+        for user, cause in self._unconfirmed.items():
+            arguments += [user, self.users[user], cause]
         return arguments
 
     def confirm(self, total: int, listed: Sequence[bytes]) -> None:
         """Note that the last report is written, and answer those who asked before it."""
         self._is_new = False
-        for user, connections in self._reported.items():
-            cause = self.unwritten.pop(user)
-            if self.users[user] != connections:  # changed meanwhile
-                self.unwritten[user] = cause
-        self._reported = {}
+        self._unconfirmed = {}
         answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]
         if not answered:
             return

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -124,16 +124,18 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
         return st.one_of([values(each) for each in arguments if each is not NoneType])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return instances(annotation)
+    if is_dataclass(annotation):
+        return st.fixed_dictionaries({each.name: values(each.type) for each in fields(annotation)})
     return SCALARS.get(annotation, JSON)
 
 
 def instances(model: type[BaseModel]) -> st.SearchStrategy[Frame]:
     """Return what a model allows."""
-    fields = {name: values(field.annotation) for name, field in model.model_fields.items()}
+    allowed = {name: values(field.annotation) for name, field in model.model_fields.items()}
     required = {name for name, field in model.model_fields.items() if field.is_required()}
     return st.fixed_dictionaries(
-        {name: fields[name] for name in fields if name in required},
-        optional={name: fields[name] for name in fields if name not in required},
+        {name: allowed[name] for name in allowed if name in required},
+        optional={name: allowed[name] for name in allowed if name not in required},
     )
 
 

@@ -64,7 +64,7 @@ class RoomEnvelope(Envelope):
     event: Event | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an event without a user, which only a stranger can have written to Redis."""
+        """Refuse an event without a sender."""
         if self.event is not None and self.sender is None:
             msg = "an event needs a sender"
             raise ValueError(msg)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from ..auth.test_ticket import issue, is_refused, presenting, try_ticket
+from ..auth.test_ticket import is_refused, issue, presenting, try_ticket
 from ..live import run_service, wait_until
 from .test_backplane import settings_for
 from .valkey import run_valkey

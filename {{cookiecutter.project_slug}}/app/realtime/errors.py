@@ -42,6 +42,12 @@ class Misconfigured(ServiceError):
 class WrongThread(ServiceError, RuntimeError):
     """A method was called from another thread than the event loop's. It changed nothing."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "this works only in the event loop's thread: make the route or the job `async def`,"
+            " or call it by `anyio.from_thread.run`"
+        )
+
 
 class ConnectionEnded(ServiceError):
     """The connection ended while the team's code was running for it."""

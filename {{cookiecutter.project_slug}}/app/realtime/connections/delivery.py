@@ -5,9 +5,9 @@ sockets hold by then is handled first, and shares the write. A large flush is do
 """
 
 import asyncio
+from asyncio import get_running_loop
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -58,7 +58,7 @@ class Delivery:
         self.enqueued = 0
         """Frames enqueued since the start, counted once per recipient."""
         self._waiting: defaultdict[int | None, list[Recipient]] = defaultdict(list)
-        self._slices: deque[tuple[int, Iterator[Recipient]]] = deque()
+        self._slices: deque[tuple[int, int, list[Recipient]]] = deque()
         self._turn = 0
         self._enqueued_before = 0
         self._is_due = False
@@ -72,7 +72,7 @@ class Delivery:
 
     def attach(self) -> None:
         """Belong to the running event loop from now on."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = get_running_loop()
 
     def check_thread(self) -> None:
         """Check that this is the event loop's thread.
@@ -82,17 +82,13 @@ class Delivery:
 
         """
         try:
-            running = asyncio.get_running_loop()
+            running = get_running_loop()
         except RuntimeError:
-            running = None
-        if self._loop is None:
+            raise WrongThread from None
+        if running is not self._loop:
+            if self._loop is not None:
+                raise WrongThread
             self._loop = running
-        if running is None or running is not self._loop:
-            msg = (
-                "this works only in the event loop's thread: make the route or the job `async def`,"
-                " or call it by `anyio.from_thread.run`"
-            )
-            raise WrongThread(msg)
 
     def send(self, recipient: Recipient, *frames: ServerFrame) -> None:
         """Send frames to one recipient: all of them, or none if one cannot be encoded.
@@ -140,7 +136,7 @@ class Delivery:
         """
         await asyncio.sleep(0)
         if self._is_due:
-            written = asyncio.get_running_loop().create_future()
+            written = get_running_loop().create_future()
             self._waiters.append((self._turn + bool(self._waiting), written))
             await written
 
@@ -154,40 +150,38 @@ class Delivery:
         return False
 
     def _schedule(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         loop.call_soon(loop.call_soon, self._flush)
         self._is_due = True
 
     def _flush(self) -> None:
         self._turn += 1
-        for recipients in self._waiting.values():
-            self._slices.append((self._turn, iter(recipients)))
-        self._waiting.clear()
         self._enqueued_before = self.enqueued
-        self._flush_slice()
-        self._is_due = bool(self._slices or self._waiting)
-        if self._is_due:
-            asyncio.get_running_loop().call_soon(self._flush)
-        if self._waiters:
-            self._wake_waiters()
-
-    def _flush_slice(self) -> None:
+        slices = self._slices
+        for recipients in self._waiting.values():
+            slices.append((self._turn, 0, recipients))
+        self._waiting.clear()
         left = SLICE
-        while self._slices and left:
-            _, recipients = self._slices[0]
-            for recipient in islice(recipients, left):
-                left -= 1
+        while slices and left > 0:
+            turn, start, recipients = slices.popleft()
+            end = start + left
+            for recipient in recipients[start:end]:
                 try:
                     recipient.flush()
                 except Exception:
                     log.exception("flush failed")
-            if left:
-                self._slices.popleft()
-            else:
-                self._slices.rotate(-1)
+            left = end - len(recipients)
+            if left < 0:
+                slices.append((turn, end, recipients))
+        if slices or self._waiting:
+            get_running_loop().call_soon(self._flush)
+        else:
+            self._is_due = False
+        if self._waiters:
+            self._wake_waiters()
 
     def _wake_waiters(self) -> None:
-        unfinished = min((turn for turn, _ in self._slices), default=self._turn + 1)
+        unfinished = min((turn for turn, _, _ in self._slices), default=self._turn + 1)
         waiters, self._waiters = self._waiters, []
         for turn, written in waiters:
             if turn >= unfinished:

@@ -9,7 +9,7 @@ from ..wire.asgi import Event, Message
 class Inbox:
     """Messages that wait for their one reader: an `asyncio.Queue` of a tenth of the size."""
 
-    __slots__ = ("_gone", "_loop", "_reader", "has_end", "messages", "size")
+    __slots__ = ("_gone", "_loop", "_reader", "has_end", "messages", "unread_bytes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -17,8 +17,8 @@ class Inbox:
         self._gone: Callable[[], None] | None = None
         self.messages: list[Message] = []
         self.has_end = False
-        self.size = 0
-        """Characters of text that wait."""
+        self.unread_bytes = 0
+        """How much the client has sent since nothing was waiting."""
 
     def when_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back once, in a later turn of the loop, when the end has come."""
@@ -31,19 +31,19 @@ class Inbox:
         """Return whether nothing waits."""
         return not self.messages
 
-    def put_texts(self, texts: list[str]) -> None:
-        """Add text messages."""
+    def put_texts(self, texts: list[str], size_bytes: int) -> None:
+        """Add text messages, of so many bytes together."""
         self.messages += texts
-        for text in texts:
-            self.size += len(text)
-        if self._reader is not None and texts and not self._reader.done():
-            self._reader.set_result(True)
+        self.unread_bytes += size_bytes
+        reader = self._reader
+        if texts and reader is not None and not reader.done():
+            reader.set_result(True)
 
     def put_nowait(self, event: Event) -> None:
         """Add an event, as uvicorn does."""
         text = event.get("text")
         if text is not None:
-            self.put_texts([text])
+            self.put_texts([text], len(text))
             return
         self.messages.append(event)
         if event["type"] == "websocket.disconnect":
@@ -56,15 +56,16 @@ class Inbox:
         """Wait for the next event, as uvicorn does for other routes."""
         await self.arrival()
         message = self.messages.pop(0)
+        if not self.messages:
+            self.unread_bytes = 0
         if not isinstance(message, str):
             return message
-        self.size -= len(message)
         return {"type": "websocket.receive", "text": message}
 
     def take(self) -> list[Message]:
         """Return and remove all messages."""
         messages, self.messages = self.messages, []
-        self.size = 0
+        self.unread_bytes = 0
         return messages
 
     def arrival(self) -> asyncio.Future[bool]:

@@ -154,8 +154,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if conn.state is OPEN and self._scanner.between_frames and conn.current_size is None:
             texts, size = read_texts(data, self.config.ws_max_size)
             inbox = self._inbox
-            inbox.put_texts(texts)
-            if inbox.size >= READ_AHEAD_BYTES:
+            inbox.put_texts(texts, size)
+            if inbox.unread_bytes >= READ_AHEAD_BYTES:
                 self._pause_reading()
             if size == len(data):
                 return
@@ -182,7 +182,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
         if not was_paused and self.read_paused:
             self.read_paused = False
-            if self._inbox.size >= READ_AHEAD_BYTES:
+            if self._inbox.unread_bytes >= READ_AHEAD_BYTES:
                 self._pause_reading()
             else:
                 self.transport.resume_reading()

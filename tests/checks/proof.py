@@ -12,7 +12,7 @@ from proof.overlay import PLUGIN, TARGET, files, lay_over, needed
 from tests.combination import COMBINATIONS, QUESTIONS, Combination
 from tests.project import Project
 
-from .suite import FULL, run_tests
+from .suite import EXTRAS, FULL, run_tests
 
 WHOLE = ("test_fuzz.py", "test_hostile.py", "test_leaks.py", "test_team_code.py")
 """Modules that test the engine as a whole."""
@@ -21,7 +21,6 @@ CREDENTIALS = ("test_privacy.py",)
 """Modules that test credentials of every kind."""
 
 AUTH = frozenset(QUESTIONS["auth"])
-EXTRAS = frozenset(name for name, question in QUESTIONS.items() if question is True)
 
 
 def proving_tests(combination: Combination) -> list[Path]:

@@ -1,20 +1,27 @@
-"""The project's own tests pass, all of them.
+"""The project's own tests pass.
 
-Tests of layers below authentication (process, frames, Redis) run with every combination of the
-other options, but with one kind of authentication.
+With one kind of authentication, all run with every combination of rooms, heartbeat and redis. With
+the other kinds, tests of parts that know only the user's name run with all of these and with none.
+Tests of the layers below authentication (process, frames, Redis) run with one kind, and with the
+`ENOUGH_EXTRAS`.
 """
 
 import subprocess
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.combination import QUESTIONS, Combination
 from tests.process import run
 from tests.project import Project
 from tests.venv import venv_bin
 
 FULL = "jwt"
+
+EXTRAS = frozenset(name for name, question in QUESTIONS.items() if question is True)
+
+ENOUGH_EXTRAS = [set(), {"redis"}, {"rooms", "redis"}, EXTRAS]
 
 BELOW_AUTHENTICATION = (
     "tests/realtime/redis/test_[!t]*.py",
@@ -22,15 +29,31 @@ BELOW_AUTHENTICATION = (
     "tests/realtime/wire/*",
 )
 
+ABOVE_AUTHENTICATION = (
+    "tests/realtime/commands/*",
+    "tests/realtime/connections/*",
+    "tests/realtime/limits/*",
+    "tests/realtime/rooms/*",
+    "tests/realtime/test_[!a]*.py",
+)
+
 TIMEOUT_S = 600
 
 
 def check_suite(project: Project) -> None:
     """Run the tests in a copy; none may fail or be skipped."""
-    full = FULL in project.combination.options
     with TemporaryDirectory() as directory:
         copy = project.copy(Path(directory, "project"))
-        run_tests(copy, [] if full else [f"--ignore-glob={name}" for name in BELOW_AUTHENTICATION])
+        run_tests(copy, [f"--ignore-glob={name}" for name in _left_out(project.combination)])
+
+
+def _left_out(combination: Combination) -> Iterator[str]:
+    options = set(combination.options)
+    extras = options & EXTRAS
+    if FULL not in options or extras not in ENOUGH_EXTRAS:
+        yield from BELOW_AUTHENTICATION
+    if FULL not in options and extras not in (set(), EXTRAS):
+        yield from ABOVE_AUTHENTICATION
 
 
 def run_tests(project: Project, arguments: Sequence[str | Path]) -> None:

@@ -51,7 +51,6 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/realtime/auth/test_ticket.py",
     ),
     ("ticket", "redis"): (
-        "app/realtime/redis/tickets.py",
         "tests/realtime/redis/test_tickets.py",
     ),
     ("session",): (

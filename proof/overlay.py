@@ -38,7 +38,6 @@ NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "test_chaos.py",
     ),
     ("jwt",): ("auth",),
-    ("ticket", "redis"): ("redis/test_ready_tickets.py",),
 }
 
 

@@ -1,11 +1,12 @@
-"""The history of all nodes, kept in Redis.
+"""The history of rooms in Redis, for all nodes.
 
-One script numbers, keeps and publishes a message, so the numbers agree with the order on the room's
-channel. Each node checks the numbers of the messages that it receives. It reads missing ones from
-the history, delivers them late but in order, and announces only those that are no longer kept.
+One script numbers, stores and publishes a message, so the offsets agree with the order on the
+room's channel. Each node checks the offsets of the messages that it receives. It reads missing
+messages from the history and delivers them late but in order. It announces only those that are no
+longer stored.
 
-A Redis that was restarted or replaced may have lost the last numbers that it gave out. So an epoch
-belongs to one server process, identified by its ``run_id``, and never outlives it.
+After a restart or a failover, Redis may have lost the latest offsets. So an epoch belongs to one
+server process, identified by its ``run_id``, and ends with it.
 """
 
 import asyncio
@@ -36,11 +37,11 @@ from .scripts import Script
 
 log = structlog.stdlib.get_logger(__name__)
 
-POSITION_S = 3600  # how much longer than its messages a room's position is kept
-UNUSED_S = 60  # how long the position of a room without messages in its epoch is kept
-RENEWALS = 3  # renewals of a position in that time, while this node has members of the room
+POSITION_S = 3600  # how long a room's position outlives its messages
+UNUSED_S = 60  # how long a position is stored if its epoch has no messages
+RENEWALS = 3  # renewals of a position in that time, while the room has members
 RENEWED_AT_ONCE = 500  # positions in one round trip
-HEALED_AT_ONCE = 50  # rooms that read missing messages at the same time
+HEALED_AT_ONCE = 50  # rooms whose missing messages are read at the same time
 
 PUBLISH = Script("position", "publish")
 READ = Script("position", "read")
@@ -48,7 +49,7 @@ RENEW = Script("renew")
 
 
 class RedisHistory(History):
-    """Keeps the messages of rooms in Redis, and heals the feeds of this node."""
+    """Stores the messages of rooms in Redis, and heals the feeds of this node."""
 
     def __init__(self, backplane: RedisBackplane, settings: RealtimeSettings) -> None:
         super().__init__(backplane, settings)
@@ -64,14 +65,14 @@ class RedisHistory(History):
         self._client.probe_with(self._attempt)
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
-        """Queue a message for the script that numbers, keeps and publishes it."""
+        """Queue a message for the script that numbers, stores and publishes it."""
         channel = room_channel(room)
         return self.backplane.publisher.publish(
             self._publication, channel, envelope, is_numbered=True
         )
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
-        """Subscribe to the room's channel, and check the messages on it."""
+        """Subscribe to the room's channel."""
         self._feeds[room] = RedisFeed(room, self, deliver, announce)
 
     def past(self, room: str, since: Position | None) -> Coroutine[Any, Any, Past]:
@@ -85,7 +86,7 @@ class RedisHistory(History):
         self._behind.discard(feed)
 
     async def run(self) -> None:
-        """Heal feeds that miss messages, and renew the positions of rooms, until cancelled."""
+        """Heal feeds with gaps, and renew the positions of rooms, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._behind.run())
             tasks.create_task(self._renew_often(UNUSED_S, is_used=False))
@@ -96,7 +97,7 @@ class RedisHistory(History):
         return [feed for feed, is_healed in zip(feeds, healed, strict=True) if not is_healed]
 
     async def _renew_often(self, kept_s: float, *, is_used: bool) -> None:
-        """Renew the positions of rooms with, or without, messages in their epoch."""
+        """Renew again and again the positions of epochs with messages, or of those without."""
         while True:
             await asyncio.sleep(kept_s / RENEWALS)
             feeds = list(self._feeds.values())
@@ -105,7 +106,7 @@ class RedisHistory(History):
                 await self._renew([each for each in batch if (each.position.offset > 0) == is_used])
 
     async def _renew(self, feeds: Sequence[RedisFeed]) -> None:
-        """Renew positions in one round trip; a feed whose position is lost reads it again."""
+        """Renew positions in one round trip; a feed whose position is lost reads a new one."""
         if not feeds:
             return
         positions = [self._client.key(room_channel(feed.room), "position") for feed in feeds]
@@ -113,7 +114,7 @@ class RedisHistory(History):
             replies = await self._client.send(
                 [RENEW.command([position], UNUSED_S, self._position_s) for position in positions]
             )
-        except FAILURES as failure:  # the next renewals come in time
+        except FAILURES as failure:  # the next renewal comes early enough
             log.warning("renewing positions of rooms failed", error=explain(failure))
             return
         for feed, reply in zip(feeds, replies, strict=True):
@@ -139,7 +140,7 @@ class RedisHistory(History):
         return self._script(READ, channel, UNUSED_S, since.epoch, since.offset)
 
     def _script(self, script: Script, channel: Channel, *more: Any) -> Command:
-        keys = [self._client.key(channel, what) for what in ("messages", "position")]
+        keys = self._client.key(channel, "messages"), self._client.key(channel, "position")
         new_epoch = secrets.token_urlsafe(9)
         return script.command(keys, self._keep_ms, self._position_s, new_epoch, *more)
 
@@ -149,7 +150,7 @@ class RedisHistory(History):
 
 
 def _past(reply: Any, since: Position) -> Past:
-    """Return the script's reply; entries that are not what the script keeps are refused."""
+    """Parse the script's reply. A history that the script cannot have stored counts as lost."""
     epoch, offset, is_whole, entries = reply
     position = Position(epoch.decode(), int(offset))
     lost = Past(position, recovered=False)

@@ -1,10 +1,10 @@
-"""The presence of all nodes, kept in Redis.
+"""Presence in Redis, for all nodes.
 
-Each node writes the users that a room has there, and renews its lease on them. A dead node cannot
-remove its users, so another node removes them when the lease has expired.
+Each node writes which users it has in a room, and renews its lease on them. When the lease of a
+dead node has expired, another node removes its users.
 
-A node writes how many connections a user has, not one more or one less. So it can repeat a write
-after an outage, and write everything again to a Redis that has lost it.
+A node writes how many connections a user has, not the difference. So it can repeat a write after an
+outage, and write everything again if Redis has lost it.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class RedisPresence(Presence):
         self._unwritten.add(roster)
 
     async def attendance(self, room: str) -> Attendance:
-        """Return the users in the room, as Redis answers to the next write.
+        """Return the users in the room, which Redis tells with its answer to the next write.
 
         Raises:
             Unavailable: Redis does not answer in time.
@@ -78,14 +78,14 @@ class RedisPresence(Presence):
             raise Unavailable(msg) from None
 
     async def run(self) -> None:
-        """Write and renew until cancelled; then write that all users have left."""
+        """Write and renew until cancelled; at the end, write that the users have left."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._unwritten.run())
                 tasks.create_task(self._renew())
         finally:
             self.write_all_later()
-            while self._unwritten and await self._unwritten.work_once():
+            while self._unwritten and not await self._write(self._unwritten.take_batch()):
                 pass
 
     async def _renew(self) -> None:
@@ -103,20 +103,20 @@ class RedisPresence(Presence):
     async def _write(self, rosters: list[Roster]) -> Collection[Roster]:
         """Write rosters; return all of them if Redis does not answer.
 
-        What Redis refuses is written again at the next renewal.
+        Rosters that Redis refuses are written at the next renewal.
         """
         again: Collection[Roster] = ()
         try:
             failures = await self._write_together(rosters)
         except FAILURES as failure:
             failures, again = [failure], rosters
-        if failures and not self._is_failing:  # the rest of an outage says nothing new
+        if failures and not self._is_failing:  # one line per outage
             log.warning("writing presence failed", error=explain(failures[0]))
         self._is_failing = bool(failures)
         return again
 
     async def _write_together(self, rosters: Sequence[Roster]) -> list[BaseException]:
-        """Write rosters in one round trip, remove dead nodes, and return the refusals."""
+        """Write rosters in one round trip, remove dead nodes, and return the errors of Redis."""
         dead: list[tuple[Roster, bytes]] = []
         refusals: list[BaseException] = []
         replies = await self._client.send(
@@ -140,7 +140,7 @@ class RedisPresence(Presence):
         return refusals + (await self._bury(dead) if dead else [])
 
     async def _bury(self, dead: Sequence[tuple[Roster, bytes]]) -> list[BaseException]:
-        """Remove dead nodes, and write their rooms again; return the refusals."""
+        """Remove dead nodes, and write their rooms again; return the errors of Redis."""
         replies = await self._client.send(
             [self._script(BURY, room_channel(roster.room), node) for roster, node in dead]
         )
@@ -152,7 +152,7 @@ class RedisPresence(Presence):
         return refusals
 
     def writing(self, channel: Channel, report: Sequence[str | int]) -> Command:
-        """Return the command that writes a report of this node."""
+        """Return the command that writes the report of a roster."""
         lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
         return self._script(WRITE, channel, self._node, lease_ms, next(self._writes), *report)
 
@@ -176,5 +176,5 @@ class RedisPresence(Presence):
 
 
 def _name(node: str | bytes) -> str:
-    # Strangers may write to Redis: a name that is not valid is removed all the same.
+    # Anybody with access to Redis can write invalid names; they are removed, too.
     return node.decode(errors="replace") if isinstance(node, bytes) else node

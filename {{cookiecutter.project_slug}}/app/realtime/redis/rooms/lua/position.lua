@@ -1,6 +1,6 @@
--- Reads a room's position, or begins an epoch. KEYS: messages, position. ARGV: for how many
--- milliseconds messages are kept, for how many seconds the position is kept, and the name of a new
--- epoch.
+-- The first part of the scripts of history: reads a room's position, or begins an epoch. KEYS:
+-- messages, position. ARGV: how long messages are stored in milliseconds, how long the position is
+-- stored in seconds, the name of a new epoch.
 --
 -- The messages are a list of "<Unix milliseconds> <envelope>", the newest last.
 local messages, position = KEYS[1], KEYS[2]

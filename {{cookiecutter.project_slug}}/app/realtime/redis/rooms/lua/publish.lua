@@ -1,5 +1,5 @@
--- Numbers, keeps and publishes messages, and returns the number of the last one. ARGV also: the
--- command that publishes, the channel, how many messages and bytes are kept, and the envelopes.
+-- Numbers, stores and publishes messages, and returns the offset of the last one. Further ARGV: the
+-- command that publishes, the channel, the limits of messages and bytes per room, the envelopes.
 local command, channel = ARGV[4], ARGV[5]
 local max_count, max_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
 local lines = {}

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from time import time
 
 from fastapi.security import APIKeyQuery
-from pydantic import PositiveInt
+from pydantic import PositiveInt, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
 from ..expiring import ExpiringMap
 from ..fields import Secret, SettingsPart
+from ..protocol import UserName
 from .identity import BaseAuthenticator, Identity
 
 CREDENTIALS = APIKeyQuery(name="ticket", auto_error=False)
 """How OpenAPI describes the credentials."""
+
+_user_name: TypeAdapter[str] = TypeAdapter(UserName)
 
 
 class AuthSettings(SettingsPart):
@@ -67,4 +70,7 @@ class Authenticator(BaseAuthenticator):
         user = await self.tickets.pop(ticket)
         if user is None:
             raise Unauthorized("unknown, used or expired ticket")
-        return Identity(user)
+        try:  # nodes may share their tickets where others can write
+            return Identity(_user_name.validate_python(user))
+        except ValidationError:
+            raise Unauthorized("malformed ticket") from None

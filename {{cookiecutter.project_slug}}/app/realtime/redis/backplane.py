@@ -70,6 +70,8 @@ class RedisBackplane(Backplane):
         self._gap_listeners: list[OnGap] = []
         self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
         self._confirmations = 0
+        self.refusal: ResponseError | None = None
+        """The error of Redis while it refuses to work, though it answers."""
         self._is_subscribed = self._works = False
         self._was_healthy = self._has_gap = self._has_warned = False
         client.probe_with(lambda channel: [self.plain(channel, [b""])])
@@ -198,7 +200,6 @@ class RedisBackplane(Backplane):
             RedisError, OSError: it does not, and waiting does not help.
 
         """
-        is_refused = False
         while True:
             try:
                 for listener in self._listeners:
@@ -207,11 +208,11 @@ class RedisBackplane(Backplane):
                 may_wait = self._was_healthy or self._works or not misconfigured(refusal)
                 if not (may_wait and is_temporary(refusal)):
                     raise
-                if not is_refused:
+                if self.refusal is None:
                     log.warning("redis refuses to work", error=explain(refusal))
-                self._works, is_refused = False, True
+                self._works, self.refusal = False, refusal
             else:
-                is_refused = False
+                self.refusal = None
                 if not self._works:
                     self._works = True
                     self._note_healthy()

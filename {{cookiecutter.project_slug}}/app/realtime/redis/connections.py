@@ -52,7 +52,7 @@ def explain(failure: BaseException) -> str:
     return f"{type(failure).__name__}: {failure}"
 
 
-def is_temporary(refusal: ResponseError) -> bool:
+def is_temporary(refusal: Exception) -> bool:
     """Return whether the server may accept the same command later."""
     return TEMPORARY.search(str(refusal)) is not None
 

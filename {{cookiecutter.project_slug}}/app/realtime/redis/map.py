@@ -1,9 +1,9 @@
 """A map in Redis whose items expire."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..backplane import Channel
+from ..errors import Unavailable
 from ..expiring import ExpiringMap
 from .client import RedisClient
 from .connections import Command
@@ -22,7 +22,7 @@ class RedisMap(ExpiringMap):
 
     async def get(self, key: str) -> str | None:
         """Return a value that has not expired."""
-        return _text(await self._client.ask("GET", self._name(key), repeatable=True))
+        return await self._read("GET", key, repeatable=True)
 
     async def add(self, key: str, value: str, ttl_s: float) -> str | None:
         """Keep a value if the key has none; otherwise return the one that it has."""
@@ -41,7 +41,18 @@ class RedisMap(ExpiringMap):
     async def pop(self, key: str) -> str | None:
         """Remove a value and return it, in one atomic step."""
         # Not repeatable: the repetition would find nothing.
-        return _text(await self._client.ask("GETDEL", self._name(key), repeatable=False))
+        return await self._read("GETDEL", key, repeatable=False)
+
+    async def _read(self, command: str, key: str, *, repeatable: bool) -> str | None:
+        try:
+            value = await self._client.ask(command, self._name(key), repeatable=repeatable)
+        except Unavailable as failure:
+            if "WRONGTYPE" not in str(failure.__cause__):
+                raise
+            await self._client.ask("DEL", self._name(key), repeatable=True)
+            return None
+        # Anybody with access to Redis can write bytes that are not UTF-8.
+        return value.decode(errors="replace") if isinstance(value, bytes) else None
 
     def _name(self, key: str) -> str:
         return f"{self._client.prefix}{self._kind}:{key}"
@@ -53,8 +64,3 @@ class RedisMap(ExpiringMap):
 
 def _set(name: str, value: str, ttl_s: float) -> Command:
     return "SET", name, value, "PX", max(1, round(ttl_s * 1000))
-
-
-def _text(value: Any) -> str | None:
-    # Anybody with access to Redis can write bytes that are not UTF-8.
-    return value.decode(errors="replace") if isinstance(value, bytes) else None

@@ -23,6 +23,9 @@ BATCH_BYTES = 262_144
 Publish = Callable[[Channel, Sequence[bytes]], Command]
 """Returns the command that publishes payloads to a channel, in this order."""
 
+ReadReply = Callable[[Any], int]
+"""Takes the reply to such a command; returns the number of the last message."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outgoing:
@@ -31,7 +34,7 @@ class Outgoing:
     publish: Publish
     channel: Channel
     payload: bytes
-    is_numbered: bool
+    read_reply: ReadReply | None
     taken: asyncio.Future[Any]
 
 
@@ -46,15 +49,18 @@ class RedisPublisher:
         self.run = self._waiting.run
 
     def publish(
-        self, publish: Publish, channel: Channel, envelope: Envelope, *, is_numbered: bool = False
+        self,
+        publish: Publish,
+        channel: Channel,
+        envelope: Envelope,
+        read_reply: ReadReply | None = None,
     ) -> asyncio.Future[Any]:
         """Queue an envelope; the future fails at once if too many bytes wait.
 
-        If the command numbers messages, it replies with the number of the last one, and the future
-        yields the number of this one.
+        If the command numbers messages, ``read_reply`` is given, and the future yields the number.
         """
         taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        message = Outgoing(publish, channel, envelope.encode(), is_numbered, taken)
+        message = Outgoing(publish, channel, envelope.encode(), read_reply, taken)
         size_bytes = len(message.payload)
         if self._waiting.weight + size_bytes > self._max_waiting_bytes:
             self._fail([message])
@@ -71,13 +77,12 @@ class RedisPublisher:
             for (publish, channel), group in groups.items():
                 commands.append(publish(channel, [message.payload for message in group]))
             replies = await self._client.send(commands)
+            for group, reply in zip(groups.values(), replies, strict=True):
+                self._finish(group, reply)
         except Exception as failure:
             log.warning("publishing failed", error=explain(failure))
             while self._waiting:  # they would only wait as long again
                 self._fail(self._waiting.take_batch())
-        else:
-            for group, reply in zip(groups.values(), replies, strict=True):
-                self._finish(group, reply)
         finally:
             self._fail(batch)
         return ()
@@ -87,9 +92,11 @@ class RedisPublisher:
         if isinstance(reply, Exception):
             log.warning("publishing failed", error=explain(reply))
             return
-        for number, message in enumerate(group, int(reply) - len(group) + 1):
+        read_reply = group[0].read_reply
+        last = read_reply(reply) if read_reply else 0
+        for number, message in enumerate(group, last - len(group) + 1):
             if not message.taken.done():
-                message.taken.set_result(number if message.is_numbered else None)
+                message.taken.set_result(number if read_reply else None)
 
     def _fail(self, messages: Sequence[Outgoing]) -> None:
         """Fail the futures of messages that were not published, or may not have been."""

@@ -21,7 +21,7 @@ from ...rooms.history import room_channel
 from ...rooms.presence import Attendance, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
-from ..connections import FAILURES, Command, answered_within, explain
+from ..connections import FAILURES, Command, answered_within, explain, is_temporary
 from ..worker import Worker, in_turns
 from .roster import Roster
 from .scripts import Script
@@ -118,6 +118,7 @@ class RedisPresence(Presence):
     async def _write_together(self, rosters: Sequence[Roster]) -> list[BaseException]:
         """Write rosters in one round trip, remove dead nodes, and return the errors of Redis."""
         dead: list[tuple[Roster, bytes]] = []
+        forged: list[Roster] = []
         refusals: list[BaseException] = []
         replies = await self._client.send(
             [self.writing(room_channel(roster.room), roster.report()) for roster in rosters]
@@ -125,19 +126,36 @@ class RedisPresence(Presence):
         for roster, reply in zip(rosters, replies, strict=True):
             if isinstance(reply, Exception):
                 refusals.append(reply)
+                if not is_temporary(reply):
+                    forged.append(roster)
             elif reply is None:
                 roster.restart()
                 self._unwritten.add(roster)
             elif reply[0]:
                 dead += [(roster, node) for node in reply[0]]
+            elif roster.confirm(*reply[1:]):
+                self._finish(roster)
             else:
-                roster.confirm(*reply[1:])
-                if roster.unwritten or roster.asking:
-                    self._unwritten.add(roster)
-                elif not roster.users:
-                    self._rosters.pop(roster.room, None)
-                    self._unwritten.discard(roster)
+                forged.append(roster)
+        if forged:
+            await self._forget(forged)
         return refusals + (await self._bury(dead) if dead else [])
+
+    def _finish(self, roster: Roster) -> None:
+        if roster.unwritten or roster.asking:
+            self._unwritten.add(roster)
+        elif not roster.users:
+            self._rosters.pop(roster.room, None)
+            self._unwritten.discard(roster)
+
+    async def _forget(self, rosters: Sequence[Roster]) -> None:
+        """Remove presence that no node has written; the next renewals write it anew."""
+        log.warning("malformed presence removed", rooms=len(rosters))
+        await self._client.send(
+            [("DEL", *self._keys(room_channel(each.room), self._node)) for each in rosters]
+        )
+        for roster in rosters:
+            roster.restart()
 
     async def _bury(self, dead: Sequence[tuple[Roster, bytes]]) -> list[BaseException]:
         """Remove dead nodes, and write their rooms again; return the errors of Redis."""
@@ -161,13 +179,15 @@ class RedisPresence(Presence):
         reports = [[1, 1, self._node, connections, self._node] for connections in (1, 0)]
         return [self.writing(channel, report) for report in reports]
 
+    def _keys(self, channel: Channel, node: str | bytes) -> Sequence[str]:
+        names = "users", "nodes", f"node:{_name(node)}"
+        return [self._client.key(channel, name) for name in names]
+
     def _script(
         self, script: Script, channel: Channel, node: str | bytes, *more: str | int
     ) -> Command:
         client = self._client
-        users, nodes, node_users = (
-            client.key(channel, name) for name in ("users", "nodes", f"node:{_name(node)}")
-        )
+        users, nodes, node_users = self._keys(channel, node)
         return script.command(
             [users, nodes, client.name(channel), node_users],
             *(node, client.publish_command, self._settings.max_members_for_presence_events),

@@ -10,14 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
-import structlog
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from ...connections.connection import Connection
 from ...protocol import UserName
 from ...rooms.presence import Attendance
-
-log = structlog.stdlib.get_logger(__name__)
 
 USERS_AT_ONCE = 500  # users that one script writes; Redis executes nothing else meanwhile
 
@@ -67,23 +64,24 @@ class Roster:
             arguments += [user, self.users[user], cause]
         return arguments
 
-    def confirm(self, total: int, listed: Sequence[bytes]) -> None:
-        """Note that the last report is written, and answer the requests from before it."""
-        self._is_new = False
-        self._unconfirmed = {}
-        answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]
-        if not answered:
-            return
+    def confirm(self, total: int, listed: Sequence[bytes]) -> bool:
+        """Note that the last report is written, and answer the requests from before it.
+
+        Returns whether the listed users can be true.
+        """
         fields = iter(listed)
         users = dict(islice(zip(fields, fields, strict=True), self._max_listed))
         try:
             attendance = Attendance(_users.validate_python(users), total)
-        except ValidationError:  # the requests time out
-            log.warning("malformed presence refused", room=self.room)
-            return
+        except ValidationError:
+            return False
+        self._is_new = False
+        self._unconfirmed = {}
+        answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]
         for answer in answered:
             if not answer.done():
                 answer.set_result(attendance)
+        return True
 
     def restart(self) -> None:
         """Report all users again: Redis has lost this node's entries."""

@@ -1,4 +1,4 @@
--- Writes a node's users and renews its lease. Returns the nodes whose lease has expired, the number
+-- Writes a node's users and renews its lease. Returns some nodes whose lease has expired, the number
 -- of users, and some of the users with their connections; or nil if the node must begin again.
 -- Further ARGV: how long the keys are stored in milliseconds, the lease in milliseconds, the number
 -- of this write, whether the node begins, how many users to list, and for each changed user the
@@ -62,6 +62,6 @@ while #listed < 2 * max_listed do
 end
 local dead = {}
 if lease_ends_ms and tonumber(lease_ends_ms) > now_ms then
-  dead = redis.call('ZRANGEBYSCORE', nodes, '-inf', now_ms)
+  dead = redis.call('ZRANGEBYSCORE', nodes, '-inf', now_ms, 'LIMIT', 0, 100)
 end
 return {dead, redis.call('HLEN', users), listed}

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from itertools import count, islice
+from contextlib import suppress
 
 import pytest
 from redis.asyncio import Redis
@@ -89,24 +89,36 @@ async def test_members_of_a_room_without_history_keep_their_position(
 
 
 async def test_a_full_redis_gets_rid_of_history_first(valkey: Valkey, redis: Redis) -> None:
-    used = (await redis.info("memory"))["used_memory"]
-    await redis.config_set("maxmemory", used + 3 * MEGABYTE)
     async with run_history(valkey, redis_probe_interval_s=0.1) as history:
         small = RedisMap(history.backplane.client, "ticket")
+        rooms = named("room", 1_000)
+        await asyncio.gather(
+            *(history.publish(room, Envelope(None, "x" * SIZE_BYTES)) for room in rooms)
+        )
+        used = (await redis.info("memory"))["used_memory"]
+        await redis.config_set("maxmemory", used - 100 * SIZE_BYTES)
 
-        rooms = (f"room-{number}" for number in count())
+        async def works() -> bool:
+            with suppress(Unavailable):
+                await small.put("ticket", "alice", 30)
+                return await small.pop("ticket") == "alice"
+            return False
 
-        async def is_full() -> bool:
-            large = Envelope(None, "x" * 10 * SIZE_BYTES)
-            published = [history.publish(room, large) for room in islice(rooms, 500)]
-            replies = await asyncio.gather(*published, return_exceptions=True)
-            return any(isinstance(reply, Unavailable) for reply in replies)
-
-        await wait_until_async(is_full)
+        await wait_until_async(works)
         await wait_until(lambda: history.backplane.healthy)
-        await small.put("ticket", "alice", 30)
-        assert await small.pop("ticket") == "alice"
         await fill(history, ["after"])
+        left = await rooms_with(redis, "messages")
+        assert {"room-999", "after"} <= left
+        assert "room-0" not in left
+
+
+async def test_a_new_room_does_not_exceed_the_memory_of_redis(
+    valkey: Valkey, redis: Redis
+) -> None:
+    async with run_history(valkey) as history:
+        await redis.config_set("maxmemory", 1)
+        with pytest.raises(Unavailable):
+            await fill(history, ["new"])
 
 
 def test_a_ledger_keeps_nothing_of_removed_rooms() -> None:

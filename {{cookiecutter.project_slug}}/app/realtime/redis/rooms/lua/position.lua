@@ -6,24 +6,20 @@
 local messages, position = KEYS[1], KEYS[2]
 local keep_ms, position_s, new_epoch = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-
--- Anybody with access to Redis can write these keys. What this script cannot have written is lost.
-local function read(...)
-  local reply = redis.pcall(...)
-  if type(reply) ~= 'table' or not reply.err then return reply end
-  if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err) end
-  return {}
-end
-
-local function is_count(number) return number and number >= 0 and number < 2^53 and number % 1 == 0 end
-
-local epoch, offset, bytes, owner =
-  unpack(read('HMGET', position, 'epoch', 'offset', 'bytes', 'run'))
-local count = read('LLEN', messages)
+local stored = redis.pcall('HMGET', position, 'epoch', 'offset', 'bytes', 'run')
+local count = redis.pcall('LLEN', messages)
+local epoch, offset, bytes, owner = unpack(stored)
 offset, bytes = tonumber(offset), tonumber(bytes)
-if owner ~= run or type(count) ~= 'number' or not is_count(offset) or not is_count(bytes)
-  or not string.match(epoch or '', '^[%w_-]+$') or #epoch > 64 then
-  redis.call('DEL', messages, position)
+-- Anybody with access to Redis can write these keys. What no script can have written is lost.
+if owner ~= run or type(count) ~= 'number' or not string.find(epoch or '', '^[%w_-]+$')
+  or #epoch > 64 or not offset or offset < 0 or offset >= 2^53 or offset % 1 ~= 0
+  or not bytes or bytes < 0 or bytes >= 2^53 then
+  for _, reply in ipairs({stored, count}) do
+    local failure = type(reply) == 'table' and reply.err
+    if failure and not string.find(failure, 'WRONGTYPE') then return {err = failure} end
+  end
+  -- Redis refuses a script for lack of memory only before its first write.
+  if owner ~= false or count ~= 0 then redis.call('DEL', messages, position) end
   epoch, offset, bytes, count = new_epoch, 0, 0, 0
 end
 if count == 0 then bytes = 0 end

@@ -46,13 +46,15 @@ class RedisMap(ExpiringMap):
     async def _read(self, command: str, key: str, *, repeatable: bool) -> str | None:
         try:
             value = await self._client.ask(command, self._name(key), repeatable=repeatable)
+            return None if value is None else str(value, "utf-8")
+        except UnicodeDecodeError:
+            pass
         except Unavailable as failure:
             if "WRONGTYPE" not in str(failure.__cause__):
                 raise
-            await self._client.ask("DEL", self._name(key), repeatable=True)
-            return None
-        # Anybody with access to Redis can write bytes that are not UTF-8.
-        return value.decode(errors="replace") if isinstance(value, bytes) else None
+        # Anybody with access to Redis can write such a value.
+        await self._client.ask("DEL", self._name(key), repeatable=True)
+        return None
 
     def _name(self, key: str) -> str:
         return f"{self._client.prefix}{self._kind}:{key}"

@@ -2,14 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Hashable,
-    Iterable,
-)
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item", bound=Hashable)
@@ -74,11 +67,3 @@ class Worker(Generic[Item]):
         if not self._weights:
             self._has_items.clear()
         return batch
-
-
-async def in_turns(items: Iterable[Item], at_once: int) -> AsyncIterator[Item]:
-    """Yield the present items, and let other tasks run after so many."""
-    for number, item in enumerate(list(items), start=1):
-        yield item
-        if number % at_once == 0:
-            await asyncio.sleep(0)

@@ -73,13 +73,8 @@ class RealtimeSettings(
     # {% if cookiecutter.redis %}
     presence_lease_s: float = Field(default=20.0, ge=1.0, le=3600.0)
     # {% endif %}
-    # {% if cookiecutter.redis %}
-    # The history of each room; with 0 messages they are only numbered. The total is for what this
-    # process stores, in its memory or in Redis, and there one user's rooms have a share of it
-    # {% else %}
-    # The history of each room; with 0 messages they are only numbered. The total is for the memory
-    # of this process
-    # {% endif %}
+    # The history of each room; with 0 messages they are only numbered. The total is for all rooms
+    # in which this process stores messages
     history_messages: int = Field(default=100, ge=0)
     history_s: PositiveFloat = 300.0
     history_bytes: PositiveInt = 262_144

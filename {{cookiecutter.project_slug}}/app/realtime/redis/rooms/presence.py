@@ -22,7 +22,7 @@ from ...rooms.presence import Attendance, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, answered_within, explain, is_temporary
-from ..worker import Worker, in_turns
+from ..worker import Worker
 from .roster import Roster
 from .scripts import Script
 
@@ -91,9 +91,11 @@ class RedisPresence(Presence):
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._lease_ms / 1000 / RENEWALS)
-            async for roster in in_turns(self._rosters.values(), ROOMS_AT_ONCE):
+            for number, roster in enumerate(list(self._rosters.values()), start=1):
                 if self._rosters.get(roster.room) is roster:
                     self._unwritten.add(roster)
+                if number % ROOMS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     def write_all_later(self) -> None:
         """Write every roster again."""

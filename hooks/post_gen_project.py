@@ -50,10 +50,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "dev/credentials_ticket.py",
         "tests/realtime/auth/test_ticket.py",
     ),
-    ("ticket", "redis"): (
-        "app/realtime/redis/tickets.py",
-        "tests/realtime/redis/test_tickets.py",
-    ),
+    ("ticket", "redis"): ("tests/realtime/redis/test_tickets.py",),
     ("session",): (
         "app/realtime/auth/session.py",
         "app/realtime/http/login.py",

@@ -31,14 +31,15 @@ NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "redis/test_cluster_rooms.py",
         "redis/test_faults_rooms.py",
         "redis/test_feed.py",
+        "redis/test_forged.py",
         "redis/test_history.py",
+        "redis/test_memory.py",
         "redis/test_presence.py",
         "redis/test_presence_model.py",
         "redis/test_ready_rooms.py",
         "test_chaos.py",
     ),
     ("jwt",): ("auth",),
-    ("ticket", "redis"): ("redis/test_ready_tickets.py",),
 }
 
 

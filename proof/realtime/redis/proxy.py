@@ -5,6 +5,8 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+import pytest
+
 from ..live import wait_until
 from .valkey import Valkey
 
@@ -168,3 +170,10 @@ async def run_proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
         finally:
             proxy.close()
             await wait_until(lambda: proxy.idle)
+
+
+@pytest.fixture
+async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
+    """Return a proxy in front of a server that the test may break."""
+    async with run_proxy(valkey) as proxy:
+        yield proxy

@@ -17,22 +17,18 @@ from app.realtime.metrics import Metrics
 from app.realtime.redis.client import RedisClient
 from app.realtime.redis.connections import Command, answered_within
 from app.realtime.redis.publisher import RedisPublisher
-from app.realtime.redis.topologies import SentinelClient, make_client
+from app.realtime.redis.topologies import ServerClient, make_client
 from app.realtime.settings import project
 from app.realtime.settings.project import read_project
 
 from ..backplane_contract import Inbox, numbered
 from ..live import make_settings
 from ..settings.test_settings import complaint
-from .proxy import Proxy, run_proxy
+from .proxy import Proxy, proxy
 from .test_backplane import CHANNEL, run_node, settings_for
 from .valkey import Valkey
 
-
-@pytest.fixture
-async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
-    async with run_proxy(valkey) as proxy:
-        yield proxy
+__all__ = ["proxy"]
 
 
 MAX_CONNECTIONS = 6
@@ -231,7 +227,7 @@ def test_names_begin_with_the_project_and_channels_have_the_database() -> None:
     assert client is not None
     assert client.name(ALL) == read_project().name + ":3:{all}"
     assert client.key(ALL, "what") == read_project().name + ":{all}:what"
-    assert client.channel(client.name(ALL)) == ALL
+    assert client.channel(client.name(ALL).encode()) == ALL
 
 
 def test_without_a_project_file_the_prefix_has_to_be_set(
@@ -265,7 +261,7 @@ def test_sentinels_have_tls_and_a_user_of_their_own(tmp_path: Path) -> None:
         redis_sentinel_password="watchword",
     )
     client = make_client(settings)
-    assert isinstance(client, SentinelClient)
+    assert isinstance(client, ServerClient)
     for sentinel, address in zip(client.sentinels, [("a", 1), ("b", 2)], strict=True):
         pool = sentinel.connection_pool
         options = pool.connection_kwargs
@@ -284,5 +280,5 @@ async def test_an_envelope_of_the_next_version_is_delivered(valkey: Valkey) -> N
     async with run_node(valkey) as (node, _), Redis.from_url(valkey.url) as redis:
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
         newer = b'{"sender":"alice","data":1,"exclude":null,"priority":"high"}'
-        await redis.publish(node.name(CHANNEL), newer)
+        await redis.publish(node.client.name(CHANNEL), newer)
         assert await inbox.next() == Envelope("alice", 1)

@@ -11,17 +11,16 @@ import pytest
 from app.realtime.backplane import Backplane, Channel, Subscription
 from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Misconfigured, Unavailable
-from app.realtime.idempotency import Claims
 from app.realtime.metrics import Metrics
 from app.realtime.redis.backplane import RedisBackplane
-from app.realtime.redis.claims import RedisClaims
+from app.realtime.redis.map import RedisMap
 from app.realtime.redis.topologies import make_client
 from app.realtime.settings.redis import server_urls
 
 from ..backplane_contract import BackplaneContract, Inbox, numbered
 from ..client import DEADLINE_S
-from ..idempotency_contract import ClaimsContract
 from ..live import make_settings, wait_until, wait_until_async
+from ..map_contract import MapContract
 from .proxy import run_proxy
 from .test_backplane import run_node as run_any_node
 from .valkey import run_valkey
@@ -66,7 +65,9 @@ async def test_every_shard_carries_messages(cluster: Cluster) -> None:
         inboxes = {channel: Inbox() for channel in CHANNELS}
         for channel, inbox in inboxes.items():
             await there.confirm(there.subscribe(Subscription(channel, inbox.deliver)))
-        shards = {(await cluster.primary_of(here.name(channel))).port for channel in CHANNELS}
+        shards = {
+            (await cluster.primary_of(here.client.name(channel))).port for channel in CHANNELS
+        }
         assert len(shards) == 3
         await asyncio.gather(
             *(here.publish(channel, numbered(n)) for n in range(5) for channel in CHANNELS)
@@ -78,7 +79,7 @@ async def test_every_shard_carries_messages(cluster: Cluster) -> None:
 
 async def test_a_node_listens_only_to_what_it_hosts(cluster: Cluster) -> None:
     async with run_node(cluster) as (node, _):
-        name = node.name(CHANNELS[0])
+        name = node.client.name(CHANNELS[0])
         server = await cluster.primary_of(name)
         subscription = node.subscribe(Subscription(CHANNELS[0], Inbox().deliver))
         await node.confirm(subscription)
@@ -142,11 +143,11 @@ async def check_failure(cluster: Cluster, fail: Failure) -> None:
         inboxes = {channel: Inbox() for channel in CHANNELS}
         for channel, inbox in inboxes.items():
             await there.confirm(there.subscribe(Subscription(channel, inbox.deliver)))
-        old = await cluster.primary_of(here.name(CHANNELS[0]))
+        old = await cluster.primary_of(here.client.name(CHANNELS[0]))
         await fail(cluster, old)
         for channel, inbox in inboxes.items():
             await wait_until_async(partial(reaches, here, channel, inbox))
-        assert await cluster.primary_of(here.name(CHANNELS[0])) is not old
+        assert await cluster.primary_of(here.client.name(CHANNELS[0])) is not old
         await wait_until(lambda: here.healthy and there.healthy)
         assert gaps == ["gap"]
 
@@ -155,7 +156,7 @@ async def test_a_slot_that_moves_takes_its_channels_with_it(cluster: Cluster) ->
     async with run_node(cluster) as (here, gaps), run_node(cluster) as (there, _):
         inbox = Inbox()
         await here.confirm(here.subscribe(Subscription(CHANNELS[0], inbox.deliver)))
-        name = here.name(CHANNELS[0])
+        name = here.client.name(CHANNELS[0])
         old = await cluster.primary_of(name)
         new = next(each for each in await cluster.primaries() if each is not old)
         await cluster.move_slot(name, old, new)
@@ -205,11 +206,11 @@ def test_a_url_may_name_several_servers() -> None:
     assert server_urls("unix:///a,b.sock") == ["unix:///a,b.sock"]
 
 
-class TestClusterClaims(ClaimsContract):
-    """Claims anywhere in a cluster."""
+class TestClusterMap(MapContract):
+    """Keys anywhere in a cluster."""
 
     @pytest.fixture
-    async def claims(self, cluster: Cluster) -> AsyncIterator[Claims]:
-        """Return new ones."""
-        async with run_node(cluster, redis_prefix=secrets.token_hex()) as (node, _):
-            yield RedisClaims(node.client)
+    async def values(self, cluster: Cluster) -> AsyncIterator[RedisMap]:
+        """Return an empty map."""
+        async with run_node(cluster) as (node, _):
+            yield RedisMap(node.client, secrets.token_hex())

@@ -1,6 +1,6 @@
 """What the way to Redis can do to a service: tear an answer, fall silent, break, be slow."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -8,25 +8,15 @@ from redis.asyncio import Redis
 
 from ..client import Client, Frame
 from ..live import Live, wait_until, wait_until_async
-from .proxy import Proxy, run_proxy
+from .proxy import Proxy, proxy
 from .test_backplane import two_nodes
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
+
+__all__ = ["proxy"]
 
 Outage = Callable[[Proxy], AbstractAsyncContextManager[None]]
 
 OUTAGES = pytest.mark.parametrize("outage", [Proxy.frozen, Proxy.down], ids=["silent", "refused"])
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
-    async with run_proxy(valkey) as proxy:
-        yield proxy
 
 
 async def broadcast(client: Client, data: object) -> Frame:

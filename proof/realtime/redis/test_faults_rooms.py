@@ -1,6 +1,5 @@
 """What the way to Redis can do to rooms: their members miss nothing, or are told so."""
 
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
@@ -9,26 +8,16 @@ from redis.asyncio import Redis
 
 from ..client import Client, Frame
 from ..live import Live, wait_until, wait_until_async
-from .proxy import Proxy, run_proxy
+from .proxy import Proxy, proxy
 from .test_backplane import two_nodes
 from .test_faults import OUTAGES, Outage, is_worth_a_retry, received_until
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
+
+__all__ = ["proxy"]
 
 ROOM = "lobby"
 LENGTH = 120
 """How long a message is that is torn."""
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
-    async with run_proxy(valkey) as proxy:
-        yield proxy
 
 
 def quiet_nodes(

@@ -255,11 +255,8 @@ async def test_what_others_write_there_does_not_stop_the_rest(valkey: Valkey, ke
         await alice.seen()
         name = f"node:{node.presence._node}" if key == "node" else key
         await redis.set("ws:{room:lobby}:" + name, "garbage")
-        with pytest.raises(Unavailable):
-            await alice.seen()
         bob = await node.visitor("bob", room="elsewhere")
         assert await bob.seen() == {"bob": 1}
-        await redis.delete("ws:{room:lobby}:" + name)
         await wait_until_seen(alice, {"alice": 1})
 
 

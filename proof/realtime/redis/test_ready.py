@@ -20,7 +20,7 @@ from ..live import Live, run_service, wait_until, wait_until_async
 from ..server.test_process import PROJECT, next_line, run_process
 from .test_backplane import run_node, settings_for
 from .test_faults import is_ready
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
 
 REPLICA = "REPLICAOF 127.0.0.1 1"
 PRIMARY = "REPLICAOF NO ONE"
@@ -34,18 +34,6 @@ PREVENTED = pytest.mark.parametrize(
     ],
     ids=["full", "no replicas", "cannot save"],
 )
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
-    async with Redis.from_url(valkey.url) as redis:
-        yield redis
 
 
 async def do(valkey: Valkey, redis: Redis, command: str) -> None:
@@ -155,6 +143,7 @@ async def test_while_a_server_loads_its_data_the_service_waits_and_tells_once(
         (REPLICA, "the server is a replica"),
         ("ACL SETUSER default -publish", "the user lacks a permission"),
         ("ACL SETUSER default -set", "the user lacks a permission"),
+        ("ACL SETUSER default -getdel", "the user lacks a permission"),
         ("ACL SETUSER default -subscribe", "the user lacks a permission"),
         ("ACL SETUSER default resetchannels &other:*", "the user lacks a permission"),
         ("ACL SETUSER default resetkeys ~other:*", "the user lacks a permission"),

@@ -1,6 +1,5 @@
 """Rooms are ready only while Redis does what they need, and a burst of joins waits its turn."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,11 @@ from redis.asyncio import Redis
 from ..live import Live, run_service, wait_until
 from .test_backplane import settings_for
 from .test_ready import SHARING, Place, check_end, do, healthy, restricted, two_services
-from .valkey import Valkey, run_valkey
+from .valkey import Valkey
 
 __all__ = ["restricted"]
 
 BURST = 1_000
-
-
-@pytest.fixture
-async def valkey() -> AsyncIterator[Valkey]:
-    async with run_valkey() as valkey:
-        yield valkey
-
-
-@pytest.fixture
-async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
-    async with Redis.from_url(valkey.url) as redis:
-        yield redis
 
 
 @pytest.mark.parametrize("command", ["eval", "rpush", "hincrby", "info", "zadd"])

@@ -85,8 +85,8 @@ async def test_the_service_follows_the_sentinels(
         await wait_until_async(partial(is_primary, replica))
         await wait_until_async(partial(reaches, node, CHANNEL, inbox))
         assert gaps == ["gap"]
-        assert await replica.redis.pubsub_numsub(node.name(CHANNEL)) == [
-            (node.name(CHANNEL).encode(), 1)
+        assert await replica.redis.pubsub_numsub(node.client.name(CHANNEL)) == [
+            (node.client.name(CHANNEL).encode(), 1)
         ]
 
 

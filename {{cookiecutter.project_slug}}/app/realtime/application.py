@@ -44,9 +44,6 @@ from .policy import Policy
 # {% if cookiecutter.redis %}
 from .redis.backplane import Resync
 from .redis.shared import in_redis
-# {% if cookiecutter.auth == "ticket" %}
-from .redis.tickets import RedisTickets
-# {% endif %}
 from .redis.topologies import make_client
 # {% endif %}
 # {% if cookiecutter.rooms %}
@@ -135,9 +132,9 @@ class Application(FastAPI):
             shared = in_redis(
                 redis, settings, metrics, delivery, lambda: manager.send_to_all(Resync())
             )
-            # {% if cookiecutter.auth == "ticket" %}
-            authenticator.store = RedisTickets(redis)
-            # {% endif %}
+        # {% endif %}
+        # {% if cookiecutter.auth == "ticket" %}
+        authenticator.tickets = shared.make_map("ticket")
         # {% endif %}
         self._jobs += shared.jobs
         manager = ConnectionManager(settings, shared.backplane, delivery)
@@ -157,7 +154,7 @@ class Application(FastAPI):
             backplane=shared.backplane,
             delivery=delivery,
             manager=manager,
-            claims=shared.claims,
+            claims=shared.make_map("idempotency"),
             metrics=metrics,
             # {% if cookiecutter.rooms %}
             rooms=rooms,

@@ -2,40 +2,47 @@
 
 from collections import OrderedDict
 from time import monotonic
-from typing import Generic, TypeVar
 
-V = TypeVar("V")
+MAX_ITEMS = 100_000
 
 
-class ExpiringMap(Generic[V]):
-    """Values by key, each for a time. At the limit, the oldest give way.
+class ExpiringMap:
+    """Values by key, each for a time. This one is in the memory of a single node.
 
-    Those that have expired are forgotten once they are the oldest.
+    At ``max_items``, the oldest are removed. Those that have expired are removed once they are the
+    oldest.
     """
 
-    def __init__(self, max_items: int) -> None:
+    def __init__(self, max_items: int = MAX_ITEMS) -> None:
         self._max_items = max_items
         # Unlike a dict, it finds its first item at once after many before that were removed.
-        self._items: OrderedDict[str, tuple[V, float]] = OrderedDict()
+        self._items: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of items, some of which may have expired."""
         return len(self._items)
 
-    def get(self, key: str) -> V | None:
+    async def get(self, key: str) -> str | None:
         """Return a value that has not expired."""
         value, expires_at = self._items.get(key, (None, 0.0))
         return value if monotonic() < expires_at else None
 
-    def put(self, key: str, value: V, lifetime_s: float) -> None:
-        """Keep a value for so long, in place of another one."""
+    async def add(self, key: str, value: str, ttl_s: float) -> str | None:
+        """Keep a value if the key has none; otherwise return the one that it has."""
+        existing = await self.get(key)
+        if existing is None:
+            await self.put(key, value, ttl_s)
+        return existing
+
+    async def put(self, key: str, value: str, ttl_s: float) -> None:
+        """Keep a value for this time; it replaces any other."""
         self._items.pop(key, None)
         while self._items and (len(self._items) >= self._max_items or self._oldest_has_expired()):
             self._items.popitem(last=False)
-        self._items[key] = (value, monotonic() + lifetime_s)
+        self._items[key] = (value, monotonic() + ttl_s)
 
-    def pop(self, key: str) -> V | None:
-        """Remove a value; return it if it has not expired."""
+    async def pop(self, key: str) -> str | None:
+        """Remove a value and return it, in one atomic step."""
         value, expires_at = self._items.pop(key, (None, 0.0))
         return value if monotonic() < expires_at else None
 

@@ -11,7 +11,7 @@ from .backplane import Backplane
 from .connections.connection import Connection
 from .connections.delivery import Delivery
 from .connections.manager import ConnectionManager
-from .idempotency import Claims
+from .expiring import ExpiringMap
 from .limits.admission import Admission
 from .limits.origin import Origins
 from .metrics import Metrics
@@ -39,7 +39,7 @@ class Service(Generic[SettingsT, ResourcesT]):
     backplane: Backplane
     delivery: Delivery
     manager: ConnectionManager
-    claims: Claims
+    claims: ExpiringMap
     metrics: Metrics
     # {% if cookiecutter.rooms %}
     rooms: Rooms

@@ -1,10 +1,10 @@
-"""What the nodes of a service share. A node that is alone keeps it in its memory."""
+"""The parts that the nodes of a service share. A single node keeps them in its memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .backplane import Backplane
-from .idempotency import Claims
+from .expiring import ExpiringMap
 from .jobs import Job
 # {% if cookiecutter.rooms %}
 from .rooms.history import History
@@ -15,10 +15,13 @@ from .settings.settings import RealtimeSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """How messages reach other nodes, and what all nodes know. ``jobs`` keep it working."""
+    """The parts that all nodes share. ``jobs`` keep them working.
+
+    ``make_map`` takes the kind of the values, and returns the map of all nodes for this kind.
+    """
 
     backplane: Backplane
-    claims: Claims
+    make_map: Callable[[str], ExpiringMap]
     # {% if cookiecutter.rooms %}
     history: History
     presence: Presence
@@ -27,11 +30,11 @@ class Shared:
 
 
 def in_memory(settings: RealtimeSettings) -> Shared:
-    """Return what a single node needs."""
+    """Return the parts of a single node."""
     backplane = Backplane()
     return Shared(
         backplane=backplane,
-        claims=Claims(),
+        make_map=lambda kind: ExpiringMap(),
         # {% if cookiecutter.rooms %}
         history=History(backplane, settings),
         presence=Presence(backplane, settings),

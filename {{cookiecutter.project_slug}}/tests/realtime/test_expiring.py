@@ -1,22 +1,37 @@
-"""Values that expire, and give way to newer ones."""
+"""The expiring map of a single node."""
 
 import pytest
 
 from app.realtime.expiring import ExpiringMap
 
+from .map_contract import MapContract
 
-async def test_values_expire_and_the_oldest_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+
+class TestExpiringMap(MapContract):
+    """A single node."""
+
+    @pytest.fixture
+    def values(self) -> ExpiringMap:
+        """Return an empty map."""
+        return ExpiringMap()
+
+
+async def test_at_the_limit_the_oldest_are_removed() -> None:
+    values = ExpiringMap(max_items=3)
+    for key in "abcd":
+        await values.put(key, key, 60)
+    assert [await values.get(key) for key in "abcd"] == [None, "b", "c", "d"]
+    await values.put("b", "b", 60)  # is the newest now
+    await values.put("e", "e", 60)
+    assert [await values.get(key) for key in "bcd"] == ["b", None, "d"]
+
+
+async def test_expired_values_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
     monkeypatch.setattr("app.realtime.expiring.monotonic", lambda: now)
-    values = ExpiringMap[int](max_items=3)
-    for number, key in enumerate("abcd"):
-        values.put(key, number, 10)
-    assert [values.get(key) for key in "abcd"] == [None, 1, 2, 3]
-    assert values.pop("c") == 2
-    assert values.get("c") is None
-    values.put("b", 4, 20)  # is the newest now
-    now += 10
-    assert [values.get(key) for key in "bd"] == [4, None]
-    assert values.pop("d") is None
-    values.put("e", 5, 10)
-    assert len(values) == 2
+    values = ExpiringMap()
+    for number in range(100):
+        await values.put(str(number), "value", 30)
+    now += 30
+    await values.put("new", "value", 30)
+    assert len(values) == 1

@@ -1,44 +1,69 @@
-"""Requests of the team's backend that come twice."""
+"""Requests of the backend that are repeated."""
 
 import asyncio
 
 import pytest
 
 from app.realtime import idempotency
-from app.realtime.idempotency import Claim, Claims
+from app.realtime.errors import Unavailable
+from app.realtime.expiring import ExpiringMap
+from app.realtime.idempotency import InProgress, KeyReused, once
 
-from .idempotency_contract import ClaimsContract
-from .live import Live, wait_until_async
-
-
-class TestClaims(ClaimsContract):
-    """A single node."""
-
-    @pytest.fixture
-    def claims(self) -> Claims:
-        """Return new ones."""
-        return Claims()
+from .live import Live
 
 
-async def test_a_claim_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "CLAIMED_S", 0.02)
-    claims = Claims()
-    assert await claims.claim("key", "request") is None
-    assert await claims.claim("key", "request") == Claim("request", done=False)
-
-    async def is_free() -> bool:
-        return await claims.claim("key", "request") is None
-
-    await wait_until_async(is_free)
+@pytest.fixture
+def claims() -> ExpiringMap:
+    """Return an empty map."""
+    return ExpiringMap()
 
 
-async def test_only_so_many_are_remembered() -> None:
-    claims = Claims(max_keys=3)
-    for number in range(5):
-        await claims.claim(f"key-{number}", "request")
-        await claims.keep(f"key-{number}", "request")
-    remembered = [number for number in range(5) if claims._claims.get(f"key-{number}")]
-    assert remembered == [2, 3, 4]
+async def is_first(claims: ExpiringMap, key: str | None = "key", request: str = "request") -> bool:
+    """Carry out a request; return whether it was the first."""
+    async with once(claims, key, request) as is_first:
+        return is_first
+
+
+async def test_a_request_is_carried_out_once(claims: ExpiringMap) -> None:
+    assert [await is_first(claims) for _ in range(3)] == [True, False, False]
+
+
+async def test_requests_with_different_keys_or_none_are_independent(claims: ExpiringMap) -> None:
+    for key in ("a", "b", None, None):
+        assert await is_first(claims, key)
+
+
+@pytest.mark.parametrize("failure", [Unavailable, asyncio.CancelledError])
+async def test_a_failed_request_may_be_repeated(
+    claims: ExpiringMap, failure: type[BaseException]
+) -> None:
+    with pytest.raises(failure):
+        async with once(claims, "key", "request"):
+            raise failure
+    assert await is_first(claims)
+
+
+async def test_a_request_in_progress_is_not_carried_out_again(claims: ExpiringMap) -> None:
+    async with once(claims, "key", "request"):
+        with pytest.raises(InProgress):
+            await is_first(claims)
+    assert not await is_first(claims)
+
+
+@pytest.mark.parametrize("lifetime", ["CLAIMED_S", "REMEMBERED_S"])
+async def test_a_request_is_remembered_for_a_time(
+    claims: ExpiringMap, monkeypatch: pytest.MonkeyPatch, lifetime: str
+) -> None:
+    monkeypatch.setattr(idempotency, lifetime, 0)
+    async with once(claims, "key", "request"):
+        assert (lifetime == "CLAIMED_S") == (await claims.get("key") is None)
+    assert (lifetime == "REMEMBERED_S") == await is_first(claims)
+
+
+async def test_a_key_is_for_one_request(claims: ExpiringMap) -> None:
+    assert await is_first(claims)
+    with pytest.raises(KeyReused):
+        await is_first(claims, request="another")
 
 
 async def test_a_repeated_publication_goes_out_once(live: Live) -> None:

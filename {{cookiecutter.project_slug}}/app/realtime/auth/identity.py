@@ -15,7 +15,7 @@ from ..errors import (
     ConnectionEnded,
     Refused,
     Rejected,
-    TimedOut,
+    Unavailable,
 )
 
 log = structlog.stdlib.get_logger(__name__)
@@ -66,7 +66,7 @@ def authenticating() -> Iterator[None]:
         yield
     except (Refused, Rejected, ConnectionEnded):
         raise
-    except (TimedOut, OSError) as failure:
+    except (Unavailable, OSError) as failure:
         log.warning("authenticator down", error=type(failure).__name__)
         raise AuthenticatorDown from failure
     except Exception as failure:

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from time import time
 
 from fastapi.security import APIKeyQuery
-from pydantic import PositiveInt
+from pydantic import PositiveInt, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
 from ..expiring import ExpiringMap
 from ..fields import Secret, SettingsPart
+from ..protocol import UserName
 from .identity import BaseAuthenticator, Identity
 
 CREDENTIALS = APIKeyQuery(name="ticket", auto_error=False)
 """How OpenAPI describes the credentials."""
 
-MAX_TICKETS = 1_000_000
-"""Unused tickets that a single node stores; at the limit, the oldest are dropped."""
+_user_name: TypeAdapter[str] = TypeAdapter(UserName)
 
 
 class AuthSettings(SettingsPart):
@@ -38,40 +38,22 @@ class Ticket:
     expires_at: float
 
 
-class Tickets:
-    """Stores the user of each unused ticket, in the memory of a single node.
-
-    Both methods raise `AuthenticatorDown` while the store does not work.
-    """
-
-    def __init__(self) -> None:
-        self._users: ExpiringMap[str] = ExpiringMap(MAX_TICKETS)
-
-    async def put(self, ticket: str, user: str, lifetime_s: int) -> None:
-        """Store a ticket for its lifetime."""
-        self._users.put(ticket, user, lifetime_s)
-
-    async def take(self, ticket: str) -> str | None:
-        """Remove the ticket and return its user, in one atomic step; null if it is not there."""
-        return self._users.pop(ticket)
-
-
 class Authenticator(BaseAuthenticator):
-    """Issues tickets and accepts each once. Nodes with the same ``store`` share their tickets."""
+    """Issues tickets and accepts each once. ``tickets`` has the user of each unused ticket."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._lifetime_s = settings.ticket_lifetime_s
-        self.store = Tickets()
+        self.tickets = ExpiringMap()
 
     async def issue(self, user: str) -> Ticket:
         """Return a new ticket for the user.
 
         Raises:
-            AuthenticatorDown: the ticket cannot be stored now.
+            Unavailable: the ticket cannot be stored now.
 
         """
         ticket = secrets.token_urlsafe(32)
-        await self.store.put(ticket, user, self._lifetime_s)
+        await self.tickets.put(ticket, user, self._lifetime_s)
         return Ticket(ticket, expires_at=time() + self._lifetime_s)
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
@@ -79,13 +61,16 @@ class Authenticator(BaseAuthenticator):
 
         Raises:
             Unauthorized: there is no ticket, or it was used before or has expired.
-            AuthenticatorDown: the ticket cannot be looked up now.
+            Unavailable: the ticket cannot be looked up now.
 
         """
         ticket = handshake.query_params.get("ticket", "")
         if not ticket:
             raise Unauthorized("no ticket")
-        user = await self.store.take(ticket)
+        user = await self.tickets.pop(ticket)
         if user is None:
             raise Unauthorized("unknown, used or expired ticket")
-        return Identity(user)
+        try:  # nodes may share their tickets where others can write
+            return Identity(_user_name.validate_python(user))
+        except ValidationError:
+            raise Unauthorized("malformed ticket") from None

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, HTTPException, Request, status
 # {% if not cookiecutter.rooms %}
 from ..backplane import Publication
 # {% endif %}
-from ..idempotency import KeyReused, UnderWay, once
+from ..idempotency import InProgress, KeyReused, once
 # {% if cookiecutter.rooms %}
 from ..rooms.rooms import RoomPublication as Publication
 # {% endif %}
@@ -46,7 +46,7 @@ async def publish(
             if is_first:
                 with guarded(service.settings.handler_timeout_s):
                     await _send(service, publication)
-    except UnderWay as failure:
+    except InProgress as failure:
         detail = "the same request is in progress; repeat it in a moment"
         raise HTTPException(status.HTTP_409_CONFLICT, detail, RETRY_SOON) from failure
     except KeyReused as failure:

@@ -1,1 +1,1 @@
-"""Redis or Valkey between the nodes: messages, and what all nodes must know."""
+"""Redis or Valkey between the nodes: messages, and the state that all nodes share."""

@@ -1,21 +1,23 @@
-"""Redis or Valkey between the nodes: a node subscribes only to what it hosts.
+"""The backplane in Redis or Valkey: a node subscribes only to the channels that it hosts.
 
-What a node hosts is a plain dict. A subscriber makes the subscriptions in Redis equal to it, so it
-does not matter how many joins and leaves come together, or in which order. When its connection is
-lost, the next one subscribes to everything afresh, and whoever has to know is told: what was
-published in between is lost.
+The hosted channels are a plain dict. Listeners make the subscriptions in Redis equal to it, so
+neither the number nor the order of joins and leaves matters. After a lost connection, the next one
+subscribes to all channels again, and listeners of gaps are called: messages that were published in
+between are lost.
 """
 
 import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
+from itertools import count
 from typing import Any, Literal
 
 import structlog
 from pydantic import ValidationError
+from redis.exceptions import ResponseError
 
 from ..backplane import Backplane, Channel, Envelope, OnGap, Subscription
 from ..connections.delivery import Delivery
@@ -24,10 +26,9 @@ from ..metrics import Metrics
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
 from .client import RedisClient
-from .connections import FAILURES, Command, answered_within, explain
+from .connections import FAILURES, Command, answered_within, explain, is_temporary, misconfigured
+from .listener import Listener
 from .publisher import RedisPublisher
-from .refusals import misconfigured
-from .subscriber import Subscriber
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,7 +36,7 @@ FIRST_PAUSE_S = 0.2
 NOT_CONFIRMED = "the subscription is not confirmed just now"
 
 SEPARATOR = b"\n"
-"""Stands between the envelopes of one publication; JSON has none inside."""
+"""Separates the envelopes of one publication; JSON without spaces does not contain it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Resync(ServerFrame):
 
 
 class RedisBackplane(Backplane):
-    """Delivers by way of Redis, to this node as to the others."""
+    """Delivers through Redis to all nodes, this one included."""
 
     def __init__(
         self,
@@ -58,31 +59,30 @@ class RedisBackplane(Backplane):
     ) -> None:
         super().__init__()
         self.client = client
-        self.timeout_s = settings.redis_timeout_s
         self.publisher = RedisPublisher(
             client,
             max_waiting_bytes=settings.redis_max_waiting_bytes,
             failures=metrics.counter("redis_publish_failures", "Messages Redis did not take."),
         )
-        self.name, self.key = client.name, client.key
-        self._retry_max_s = settings.redis_retry_max_s
+        self._settings = settings
+        self._delivery = delivery
+        self._listeners: list[Listener] = []
         self._gap_listeners: list[OnGap] = []
         self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
         self._confirmations = 0
-        self._gap = False
-        self._was_healthy = False
-        self._new_subscriber = partial(Subscriber, self, settings, delivery)
-        self._subscriber = self._new_subscriber()
+        self.refusal: ResponseError | None = None
+        """The error of Redis while it refuses to work, though it answers."""
+        self._is_subscribed = self._works = False
+        self._was_healthy = self._has_gap = self._has_warned = False
         client.probe_with(lambda channel: [self.plain(channel, [b""])])
         self._gaps = metrics.counter("redis_gaps", "Times that messages may have been lost.")
-        self._warned_of_malformed = False
         self._malformed = metrics.counter("redis_malformed", "Messages that were none, dropped.")
         metrics.watch("redis_up", "Whether messages flow through Redis.", lambda: self.healthy)
 
     @property
     def healthy(self) -> bool:
         """Whether messages flow just now."""
-        return self._subscriber.healthy
+        return self._is_subscribed and self._works
 
     async def run(self) -> None:
         """Publish and listen until cancelled.
@@ -96,101 +96,159 @@ class RedisBackplane(Backplane):
                 tasks.create_task(self.publisher.run())
                 tasks.create_task(self._supervise())
         finally:
-            self._subscriber = self._new_subscriber()
+            self._is_subscribed = self._works = False
             await self.client.aclose()
 
     def after_gap(self, listener: OnGap) -> None:
-        """Have a listener called whenever Redis is back and messages may have been lost."""
+        """Call a listener when Redis works again after messages may have been lost."""
         self._gap_listeners.append(listener)
 
     def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[Any]:
-        """Hand the envelope to Redis."""
+        """Queue the envelope for Redis."""
         return self.publisher.publish(self.plain, channel, envelope)
 
     def plain(self, channel: Channel, payloads: Sequence[bytes]) -> Command:
-        """Return the command that publishes and keeps nothing."""
-        return self.client.publish_command, self.name(channel), SEPARATOR.join(payloads)
+        """Return the command that publishes payloads and stores nothing."""
+        return self.client.publish_command, self.client.name(channel), SEPARATOR.join(payloads)
 
     def subscribe(self, subscription: Subscription) -> Subscription:
         """Host a channel."""
         super().subscribe(subscription)
-        self._subscriber.note_change(subscription.channel)
+        self._adjust_later(subscription.channel)
         return subscription
 
     async def confirm(self, subscription: Subscription) -> None:
         """Wait until Redis has confirmed the subscription.
 
         Raises:
-            Unavailable: Redis has confirmed nothing for too long.
+            Unavailable: Redis has confirmed no subscription for too long.
 
         """
         while not subscription.confirmed:
             confirmations = self._confirmations
             try:
-                async with answered_within(self.timeout_s):
+                async with answered_within(self.client.timeout_s):
                     await self._awaited[subscription.channel].wait()
             except TimeoutError:
-                # Those of many others may come first.
+                # Many others may come first.
                 if self._confirmations == confirmations:
                     raise Unavailable(NOT_CONFIRMED) from None
 
     def unsubscribe(self, subscription: Subscription) -> bool:
-        """Host the channel no more."""
+        """Stop hosting the channel."""
         if not super().unsubscribe(subscription):
             return False
         self._awaited.pop(subscription.channel, None)
-        self._subscriber.note_change(subscription.channel)
+        self._adjust_later(subscription.channel)
         return True
 
+    def _adjust_later(self, channel: Channel) -> None:
+        for listener in self._listeners:
+            if listener.takes(self.client.name(channel)):
+                listener.adjust_later(channel)
+
     async def _supervise(self) -> None:
+        """Listen, and reconnect whenever the connection is lost."""
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                # A task of its own: before Python 3.11.3, timeouts misbehave in one whose group has
+                # A task of its own: before Python 3.11.3, timeouts fail in a task whose group has
                 # failed (python/cpython#102815).
-                run = self._subscriber.run(worked_before=self._was_healthy)
-                await asyncio.create_task(run)
+                await asyncio.create_task(self._listen())
             except* (*FAILURES, Misconfigured) as group:
                 failure = group.exceptions[0]
                 if not self._was_healthy and (reason := misconfigured(failure)):
                     raise reason from failure
                 log.warning("redis lost", error=explain(failure))
             except* Exception:
-                log.exception("redis subscriber failed")
-            pause_s = FIRST_PAUSE_S if self.healthy else min(2 * pause_s, self._retry_max_s)
-            self._lose()
+                log.exception("redis listener failed")
+            longest_s = self._settings.redis_retry_max_s
+            pause_s = FIRST_PAUSE_S if self.healthy else min(2 * pause_s, longest_s)
+            self._is_subscribed = self._works = False
+            self._listeners = []
+            self._has_gap = True
+            for subscription in self.hosted.values():
+                subscription.confirmed = False
             await self.client.reconnect()
-            # Jittered, so that the nodes do not return all at once.
+            # With jitter, so that the nodes do not reconnect all at once.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))
 
-    def _lose(self) -> None:
-        self._subscriber = self._new_subscriber()
-        self._gap = True
-        for subscription in self.hosted.values():
-            subscription.confirmed = False
+    async def _listen(self) -> None:
+        """Connect and listen until the connection is lost.
+
+        Raises:
+            RedisError, OSError: it is lost, or the server does not suit any more.
+            Misconfigured: the settings name another kind of server.
+
+        """
+        async with AsyncExitStack() as stack:
+            async with answered_within(self.client.timeout_s):
+                pubsubs = await stack.enter_async_context(self.client.open_pubsubs())
+            self._listeners = [Listener(self, self._delivery, *each) for each in pubsubs]
+            for channel in self.hosted:
+                self._adjust_later(channel)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            tasks.create_task(self._probe())
+            for listener in self._listeners:
+                tasks.create_task(listener.subscribe())
+                tasks.create_task(listener.read(self._settings.redis_ping_interval_s))
+
+    async def _probe(self) -> None:
+        """Try again and again whether Redis executes all commands of the service.
+
+        Raises:
+            RedisError, OSError: it does not, and waiting does not help.
+
+        """
+        while True:
+            try:
+                for listener in self._listeners:
+                    await self.client.probe(self._unused_channel(listener))
+            except ResponseError as refusal:
+                may_wait = self._was_healthy or self._works or not misconfigured(refusal)
+                if not (may_wait and is_temporary(refusal)):
+                    raise
+                if self.refusal is None:
+                    log.warning("redis refuses to work", error=explain(refusal))
+                self._works, self.refusal = False, refusal
+            else:
+                self.refusal = None
+                if not self._works:
+                    self._works = True
+                    self._note_healthy()
+            await asyncio.sleep(self._settings.redis_probe_interval_s)
+
+    def _unused_channel(self, listener: Listener) -> Channel:
+        """Return a channel that belongs to a listener, and so to its server."""
+        channels = (Channel(f"probe-{number}") for number in count())
+        return next(each for each in channels if listener.takes(self.client.name(each)))
 
     def note_confirmed(self, channel: Channel) -> None:
-        """Let those go on who wait; after a gap, have looked for what was missed."""
+        """Note that Redis has confirmed a subscription."""
         self._confirmations += 1
         if subscription := self.hosted.get(channel):
             subscription.confirmed = True
-            if self._gap and subscription.on_gap is not None:
+            if self._has_gap and subscription.on_gap is not None:
                 subscription.on_gap()
         if awaited := self._awaited.pop(channel, None):
             awaited.set()
+        if not self._is_subscribed and all(each.is_subscribed for each in self._listeners):
+            self._is_subscribed = True
+            self._note_healthy()
 
-    def note_healthy(self) -> None:
-        """Tell whoever has to know, now that messages flow again."""
+    def _note_healthy(self) -> None:
+        if not self.healthy:
+            return
         self._was_healthy = True
         log.info("redis connected", channels=len(self.hosted))
-        if self._gap:
-            self._gap = False
+        if self._has_gap:
+            self._has_gap = False
             self._gaps.inc()
             for listener in self._gap_listeners:
                 listener()
 
     def deliver(self, channel: Channel, publication: bytes) -> None:
-        """Deliver the envelopes of one publication."""
+        """Deliver the envelopes of one publication, and drop those that are not valid."""
         subscription = self.hosted.get(channel)
         if subscription is None:
             return
@@ -198,8 +256,7 @@ class RedisBackplane(Backplane):
             try:
                 subscription.deliver(subscription.kind.decode(payload))
             except ValidationError:
-                # Whoever can reach Redis can write there; nothing is believed unchecked.
-                if not self._warned_of_malformed:  # the rest is only counted
-                    self._warned_of_malformed = True
+                if not self._has_warned:  # one line; the metric counts the others
+                    self._has_warned = True
                     log.warning("malformed envelope dropped", channel=channel, size=len(payload))
                 self._malformed.inc()

@@ -1,4 +1,4 @@
-"""What the service asks Redis or Valkey with."""
+"""The client of the service: how it sends commands to Redis, and names channels and keys."""
 
 from abc import ABC, abstractmethod
 from asyncio import Semaphore
@@ -8,37 +8,47 @@ from typing import Any, ClassVar
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.client import PubSub
+# {% if cookiecutter.rooms %}
+from redis.exceptions import NoScriptError, ResponseError
+# {% else %}
 from redis.exceptions import ResponseError
+# {% endif %}
 
 from ..backplane import Channel
 from ..errors import Unavailable
 from ..settings.settings import RealtimeSettings
-from .connections import FAILURES, Command, Listener, answered_within, explain
+from .connections import FAILURES, Command, answered_within, explain
 # {% if cookiecutter.rooms %}
-from .rooms.scripts import execute_scripts
+from .rooms.scripts import with_text
 # {% endif %}
 
 log = structlog.stdlib.get_logger(__name__)
 
 Attempt = Callable[[Channel], Sequence[Command]]
-"""Returns the commands that a part needs, for the keys of a channel not in use."""
+"""Returns the commands that a part uses, with the keys of a channel that nobody uses."""
+
+Takes = Callable[[str], bool]
+"""Returns whether a connection takes the channel with this name."""
 
 RESERVED = 4
-"""Connections of one use each: to listen, to publish, to probe, to write in the background."""
+"""Connections for one purpose each: listening, publishing, probing, writing in the background."""
 
 NOT_ANSWERING = "Redis does not answer just now"
 
 
 class RedisClient(ABC):
-    """What the service asks Redis with, how it listens, and how it calls its channels and keys."""
+    """Sends commands to Redis over few connections, and names the service's channels and keys."""
 
-    publish_command: ClassVar[str]
+    is_sharded: ClassVar[bool] = False
+    """Whether each channel belongs to one shard of a cluster (SPUBLISH, Redis 7.0)."""
 
     def __init__(self, commands: Redis | RedisCluster, settings: RealtimeSettings) -> None:
         self.commands = commands
         self.prefix = settings.redis_prefix
         self.timeout_s = settings.redis_timeout_s
-        # Databases have keys of their own, but all channels in common.
+        self.publish_command = "SPUBLISH" if self.is_sharded else "PUBLISH"
+        # Each database has its own keys, but they share all channels.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
         self._turns = Semaphore(settings.redis_max_connections - RESERVED)
         self._silences = 0
@@ -46,15 +56,15 @@ class RedisClient(ABC):
         self._attempts: list[Attempt] = []
 
     def name(self, channel: Channel) -> str:
-        """Return what Redis knows a channel by."""
+        """Return the name of a channel in Redis."""
         return self._channel_prefix + "{" + channel + "}"
 
-    def channel(self, name: str) -> Channel:
-        """Return the channel that Redis knows by a name."""
-        return Channel(name.removeprefix(self._channel_prefix)[1:-1])
+    def channel(self, name: bytes) -> Channel:
+        """Return the channel with this name in Redis."""
+        return Channel(name.decode().removeprefix(self._channel_prefix)[1:-1])
 
     def key(self, channel: Channel, what: str) -> str:
-        """Return the key of what a channel has; a cluster keeps it in the channel's slot."""
+        """Return a key of a channel; in a cluster, it is in the channel's slot."""
         return self.prefix + "{" + channel + "}:" + what
 
     async def send(self, commands: Sequence[Command]) -> list[Any]:
@@ -65,27 +75,33 @@ class RedisClient(ABC):
 
         """
         async with answered_within(self.timeout_s):
+            replies: list[Any] = await self._pipeline(commands).execute(raise_on_error=False)
             # {% if cookiecutter.rooms %}
-            return await execute_scripts(self._execute, commands)
-            # {% else %}
-            return await self._execute(commands)
+            # After a restart, the server does not know the scripts.
+            if NoScriptError in map(type, replies):
+                unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                scripts = self._pipeline([with_text(commands[n]) for n in unknown])
+                again = await scripts.execute(raise_on_error=False)
+                for number, reply in zip(unknown, again, strict=True):
+                    replies[number] = reply
             # {% endif %}
+            return replies
 
-    async def _execute(self, commands: Sequence[Command]) -> list[Any]:
+    def _pipeline(self, commands: Sequence[Command]) -> Any:
         pipeline = self.commands.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        return await pipeline.execute(raise_on_error=False)
+        return pipeline
 
     async def ask(self, *command: Any, repeatable: bool) -> Any:
-        """Return the reply to one command, which first waits for its turn.
+        """Send one command and return the reply. It waits for a free connection first.
 
-        While Redis answers, the wait for a turn has no limit. When it stops answering, all commands
-        that wait fail at once. A repeatable command is sent again, once, if its connection fails;
-        any other command might then be carried out twice.
+        While Redis answers, this wait has no limit. When Redis stops answering, all waiting
+        commands fail at once. If the connection fails, a repeatable command is sent once more; any
+        other might then be executed twice.
 
         Raises:
-            Unavailable: Redis does not answer in time, or refuses.
+            Unavailable: Redis does not answer in time, or refuses the command.
 
         """
         silences = self._silences
@@ -95,10 +111,10 @@ class RedisClient(ABC):
             try:
                 (reply,) = await self._insist([command], repeatable=repeatable)
             except FAILURES as failure:
-                # A single connection that breaks tells nothing of the others.
+                # One broken connection says nothing about the others.
                 if isinstance(failure, TimeoutError) or repeatable:
                     self._silences += not isinstance(failure, ResponseError)
-                if not self._is_failing:  # the rest of an outage says nothing new
+                if not self._is_failing:  # one line per outage
                     log.warning("redis command failed", error=explain(failure))
                 self._is_failing = True
                 raise Unavailable(NOT_ANSWERING) from failure
@@ -106,7 +122,7 @@ class RedisClient(ABC):
             return reply
 
     async def _insist(self, commands: Sequence[Command], *, repeatable: bool) -> list[Any]:
-        """Send commands that must succeed.
+        """Send commands and return the replies.
 
         Raises:
             RedisError, OSError: the first failure.
@@ -124,11 +140,11 @@ class RedisClient(ABC):
         return replies
 
     def probe_with(self, attempt: Attempt) -> None:
-        """Have a part's commands tried, see `probe`."""
+        """Add the commands of a part to those that `probe` tries."""
         self._attempts.append(attempt)
 
     async def probe(self, channel: Channel) -> None:
-        """Try what the service needs of the server that has a channel.
+        """Try all commands of the service on the server that has a channel.
 
         Raises:
             RedisError, OSError: the first failure.
@@ -138,11 +154,11 @@ class RedisClient(ABC):
         await self._insist(commands, repeatable=True)
 
     @abstractmethod
-    def listeners(self) -> AbstractAsyncContextManager[list[Listener]]:
-        """Connect anew, and yield listeners; each channel belongs to exactly one of them.
+    def open_pubsubs(self) -> AbstractAsyncContextManager[list[tuple[PubSub, Takes]]]:
+        """Open connections to listen on. Each channel belongs to exactly one of them.
 
         Raises:
-            Misconfigured: the server is not of the kind that the settings tell.
+            Misconfigured: the settings name another kind of server.
 
         """
 

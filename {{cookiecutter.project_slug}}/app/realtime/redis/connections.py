@@ -1,13 +1,12 @@
-"""Connections to Redis: checked ones for commands, and ones on which a node listens."""
+"""Connections to Redis that are checked before use, and what their failures mean."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
-from redis.asyncio.client import PubSub
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -18,10 +17,29 @@ from redis.asyncio.sentinel import (
     SentinelManagedConnection,
     SentinelManagedSSLConnection,
 )
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
+
+from ..errors import Misconfigured
 
 FAILURES = (RedisError, RedisClusterException, OSError)
-"""What Redis and the way to it can raise; a timeout is an `OSError`."""
+"""Exceptions of Redis and of connections to it; a timeout is an `OSError`."""
+
+HOPELESS = {
+    r"DB index|SELECT": "the server refuses the database",
+    r"read only replica": "the server is a replica and takes no writes; name the primary",
+    r"(?i)unknown (redis )?command": "the server lacks a command; it is older than Redis 6.2",
+    r"permissions|can't (run|access)": "the user lacks a permission; docs/operating.md lists them",
+}
+"""Patterns of errors that a retry cannot help, and what the log says."""
+
+TEMPORARY = re.compile(r"permissions|can't (run|access)|used memory|MISCONF|NOREPLICAS")
+"""Pattern of the errors of a server that may work again later."""
 
 Command = Sequence[Any]
 """The name of a command, and its arguments."""
@@ -30,19 +48,38 @@ TICKS = 10
 
 
 def explain(failure: BaseException) -> str:
-    """Return a line for the log; redis-py's own ``repr`` leaves out what was wrong."""
+    """Return a line for the log; redis-py's own ``repr`` leaves out the message."""
     return f"{type(failure).__name__}: {failure}"
+
+
+def is_temporary(refusal: Exception) -> bool:
+    """Return whether the server may accept the same command later."""
+    return TEMPORARY.search(str(refusal)) is not None
+
+
+def misconfigured(failure: BaseException) -> Misconfigured | None:
+    """Return why a retry cannot help, null if it may."""
+    if isinstance(failure, Misconfigured):
+        return failure
+    # redis-py wraps the errors of a new connection.
+    for each in (failure, failure.__cause__):
+        if isinstance(each, AuthenticationError | AuthorizationError):
+            return Misconfigured(f"REDIS_URL: the server refuses the user or password: {each}")
+        for pattern, reason in HOPELESS.items():
+            if isinstance(each, ResponseError) and re.search(pattern, str(each)):
+                return Misconfigured(f"REDIS_URL: {reason}: {each}")
+    return None
 
 
 @asynccontextmanager
 async def answered_within(timeout_s: float) -> AsyncIterator[None]:
     """Limit how long Redis may take to answer.
 
-    Time passes in ticks. While this process is too busy to read an answer, however long, only one
-    tick passes.
+    The time is counted in ticks. However long this process is too busy to read the answer, only
+    one tick passes meanwhile.
 
     Raises:
-        TimeoutError: the time is over.
+        TimeoutError: there was no answer in time.
 
     """
     loop = asyncio.get_running_loop()
@@ -65,10 +102,10 @@ async def answered_within(timeout_s: float) -> AsyncIterator[None]:
 
 
 class CheckedConnection(AbstractConnection):
-    """A connection that is replaced if it is dead, before a command goes out on it.
+    """A connection that reconnects before it sends a command, if it is dead.
 
-    Redis closes connections that are idle (its ``timeout``), which is seen. A firewall forgets them
-    without a word, so after a silence a ping comes first.
+    If Redis has closed an idle connection (its setting ``timeout``), the socket tells. If a
+    firewall has dropped it, nothing does, so the first command after an idle time follows a ping.
     """
 
     def __init__(self, *, idle_s: float, ping_timeout_s: float, **options: Any) -> None:
@@ -79,14 +116,14 @@ class CheckedConnection(AbstractConnection):
         super().__init__(**options)
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
-        """Introduce the service to the server."""
+        """Set up a new connection."""
         self.listens = False
         await super().on_connect_check_health(check_health=False)
 
     async def send_packed_command(
         self, command: bytes | str | Iterable[bytes], check_health: bool = True
     ) -> None:
-        """Send a command, on a connection that is alive."""
+        """Send a command; reconnect first if the connection is dead."""
         is_checked = check_health and self.is_connected and not self.listens
         if is_checked and not await self._is_alive():
             await self.disconnect(nowait=True)
@@ -95,13 +132,13 @@ class CheckedConnection(AbstractConnection):
 
     async def _is_alive(self) -> bool:
         try:
-            if await self.can_read():  # the end, or an unsolicited reply
+            if await self.can_read():  # closed, or a reply that nobody waits for
                 return False
             if monotonic() - self._used_at_s > self._idle_s:
                 async with answered_within(self._ping_timeout_s):
                     await self.send_command("PING", check_health=False)
                     await self.read_response()
-        except ResponseError:  # which is an answer as well
+        except ResponseError:  # a refusal is an answer, too
             return True
         except FAILURES:
             return False
@@ -119,75 +156,3 @@ CHECKED: dict[type[AbstractConnection], type[CheckedConnection]] = {
     )
 }
 """A checked connection of each kind that redis-py has."""
-
-
-class Listener:
-    """One connection on which a node hears channels.
-
-    ``takes`` tells the channels that belong to it, by the names that they have in Redis.
-    """
-
-    def __init__(self, pubsub: PubSub, takes: Callable[[str], bool]) -> None:
-        self.takes = takes
-        self._pubsub = pubsub
-
-    async def subscribe(self, names: Collection[str]) -> None:
-        """Ask for channels."""
-        await self._pubsub.subscribe(*names)
-
-    async def unsubscribe(self, names: Collection[str]) -> None:
-        """Leave channels."""
-        await self._pubsub.unsubscribe(*names)
-
-    async def receive(self, timeout_s: float | None) -> dict[str, Any] | None:
-        """Return what comes next, null if nothing comes in time.
-
-        Raises:
-            ConnectionError: the connection, or one of its channels, is lost.
-
-        """
-        message: dict[str, Any] | None = await self._pubsub.get_message(timeout=timeout_s)
-        return message
-
-    async def ping(self) -> dict[str, Any] | None:
-        """Wait for an answer, and return what comes next, null if it is a refusal."""
-        await self._pubsub.ping()
-        try:
-            return await self.receive(None)
-        except ResponseError:  # a server that cannot save refuses even this
-            return None
-
-
-class ShardListener(Listener):
-    """A connection to one primary of a cluster, for the channels in its slots."""
-
-    def __init__(self, pubsub: PubSub, takes: Callable[[str], bool]) -> None:
-        super().__init__(pubsub, takes)
-        self._leaving: Counter[str] = Counter()
-
-    async def subscribe(self, names: Collection[str]) -> None:
-        """Ask for channels, each by itself: one command must not span slots."""
-        for name in names:
-            await self._pubsub.ssubscribe(name)
-
-    async def unsubscribe(self, names: Collection[str]) -> None:
-        """Leave channels."""
-        self._leaving.update(names)
-        for name in names:
-            await self._pubsub.sunsubscribe(name)
-
-    async def receive(self, timeout_s: float | None) -> dict[str, Any] | None:
-        """Return what comes next, null if nothing comes in time.
-
-        Raises:
-            ConnectionError: the connection is lost, or one of its slots, which has moved.
-
-        """
-        message = await super().receive(timeout_s)
-        if message is not None and message["type"] == "sunsubscribe":
-            name = message["channel"].decode()
-            if self._leaving[name] == 0:
-                msg = "a slot has moved to another server"
-                raise ConnectionError(msg)
-            self._leaving[name] -= 1
-        return message

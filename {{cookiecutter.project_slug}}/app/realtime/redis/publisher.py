@@ -1,4 +1,4 @@
-"""What this node sends to the others: all that waits at one moment travels to Redis together."""
+"""The publisher: sends the messages of this node to Redis, many in one round trip."""
 
 import asyncio
 from collections import defaultdict
@@ -18,25 +18,28 @@ from .worker import Worker
 log = structlog.stdlib.get_logger(__name__)
 
 BATCH_BYTES = 262_144
-"""How much travels in one go, so that one failure takes no more with it."""
+"""Size of a batch; one failure loses no more than this."""
 
 Publish = Callable[[Channel, Sequence[bytes]], Command]
-"""Returns the one command that publishes a channel's payloads, in order."""
+"""Returns the command that publishes payloads to a channel, in this order."""
+
+ReadReply = Callable[[Any], int]
+"""Takes the reply to such a command; returns the number of the last message."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outgoing:
-    """A message that waits to be published, and the future of whoever waits for that."""
+    """A message that waits to be published, and the future of its publication."""
 
     publish: Publish
     channel: Channel
     payload: bytes
-    is_numbered: bool
+    read_reply: ReadReply | None
     taken: asyncio.Future[Any]
 
 
 class RedisPublisher:
-    """Publishes in order, one round trip at a time; what comes meanwhile shares the next one."""
+    """Publishes in order, one round trip at a time. Messages that wait share the next one."""
 
     def __init__(self, client: RedisClient, *, max_waiting_bytes: int, failures: Counter) -> None:
         self._client = client
@@ -46,15 +49,18 @@ class RedisPublisher:
         self.run = self._waiting.run
 
     def publish(
-        self, publish: Publish, channel: Channel, envelope: Envelope, *, is_numbered: bool = False
+        self,
+        publish: Publish,
+        channel: Channel,
+        envelope: Envelope,
+        read_reply: ReadReply | None = None,
     ) -> asyncio.Future[Any]:
-        """Queue an envelope, or fail at once when too much waits already.
+        """Queue an envelope; the future fails at once if too many bytes wait.
 
-        If the command numbers messages, its reply is the number of the last one, and the future
-        yields the message's own.
+        If the command numbers messages, ``read_reply`` is given, and the future yields the number.
         """
         taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        message = Outgoing(publish, channel, envelope.encode(), is_numbered, taken)
+        message = Outgoing(publish, channel, envelope.encode(), read_reply, taken)
         size_bytes = len(message.payload)
         if self._waiting.weight + size_bytes > self._max_waiting_bytes:
             self._fail([message])
@@ -63,38 +69,38 @@ class RedisPublisher:
         return taken
 
     async def _publish(self, batch: list[Outgoing]) -> Collection[Outgoing]:
+        groups: defaultdict[tuple[Publish, Channel], list[Outgoing]] = defaultdict(list)
+        for message in batch:
+            groups[message.publish, message.channel].append(message)
         try:
-            await self._send(batch)
+            commands = []
+            for (publish, channel), group in groups.items():
+                commands.append(publish(channel, [message.payload for message in group]))
+            replies = await self._client.send(commands)
+            for group, reply in zip(groups.values(), replies, strict=True):
+                self._finish(group, reply)
         except Exception as failure:
             log.warning("publishing failed", error=explain(failure))
-            while self._waiting:  # which would only wait as long again
+            while self._waiting:  # they would only wait as long again
                 self._fail(self._waiting.take_batch())
         finally:
             self._fail(batch)
         return ()
 
+    def _finish(self, group: Sequence[Outgoing], reply: Any) -> None:
+        """Set the futures of messages that one command has published."""
+        if isinstance(reply, Exception):
+            log.warning("publishing failed", error=explain(reply))
+            return
+        read_reply = group[0].read_reply
+        last = read_reply(reply) if read_reply else 0
+        for number, message in enumerate(group, last - len(group) + 1):
+            if not message.taken.done():
+                message.taken.set_result(number if read_reply else None)
+
     def _fail(self, messages: Sequence[Outgoing]) -> None:
-        """Fail those that are not published, or not known to be."""
+        """Fail the futures of messages that were not published, or may not have been."""
         for message in messages:
             if not message.taken.done():
                 self._failures.inc()
                 message.taken.set_exception(Unavailable("messages cannot be passed on just now"))
-
-    async def _send(self, batch: Sequence[Outgoing]) -> None:
-        together: defaultdict[tuple[Publish, Channel], list[Outgoing]] = defaultdict(list)
-        for message in batch:
-            together[message.publish, message.channel].append(message)
-        replies = await self._client.send(
-            [
-                publish(channel, [message.payload for message in messages])
-                for (publish, channel), messages in together.items()
-            ]
-        )
-        for messages, reply in zip(together.values(), replies, strict=True):
-            if isinstance(reply, Exception):
-                log.warning("publishing failed", error=explain(reply))
-                self._fail(messages)
-                continue
-            for number, message in enumerate(messages, int(reply) - len(messages) + 1):
-                if not message.taken.done():
-                    message.taken.set_result(number if message.is_numbered else None)

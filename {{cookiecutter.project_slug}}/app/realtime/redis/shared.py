@@ -1,6 +1,7 @@
 """What the nodes of a service share through Redis."""
 
 from collections.abc import Callable
+from functools import partial
 
 from ..connections.delivery import Delivery
 from ..jobs import Job
@@ -8,8 +9,8 @@ from ..metrics import Metrics
 from ..settings.settings import RealtimeSettings
 from ..shared import Shared
 from .backplane import RedisBackplane
-from .claims import RedisClaims
 from .client import RedisClient
+from .map import RedisMap
 # {% if cookiecutter.rooms %}
 from .rooms.history import RedisHistory
 from .rooms.presence import RedisPresence
@@ -23,7 +24,7 @@ def in_redis(
     delivery: Delivery,
     after_gap: Callable[[], None],
 ) -> Shared:
-    """Return what the nodes need. ``after_gap`` is called when messages may have been lost."""
+    """Return the shared parts; call ``after_gap`` when messages may have been lost."""
     backplane = RedisBackplane(client, settings, metrics, delivery)
     backplane.after_gap(after_gap)
     # {% if cookiecutter.rooms %}
@@ -35,7 +36,7 @@ def in_redis(
     # {% endif %}
     return Shared(
         backplane=backplane,
-        claims=RedisClaims(client),
+        make_map=partial(RedisMap, client),
         # {% if cookiecutter.rooms %}
         history=history,
         presence=presence,

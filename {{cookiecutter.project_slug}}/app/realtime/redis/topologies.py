@@ -1,4 +1,4 @@
-"""The kinds of Redis: one server, one that sentinels name, or a cluster."""
+"""Kinds of Redis: one server, perhaps found through sentinels, or a cluster."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
@@ -20,22 +21,23 @@ from redis.maint_notifications import MaintNotificationsConfig
 from ..errors import Misconfigured
 from ..settings.redis import server_urls
 from ..settings.settings import RealtimeSettings
-from .client import RedisClient
-from .connections import CHECKED, FAILURES, CheckedConnection, Listener, ShardListener
+from .client import RedisClient, Takes
+from .connections import CHECKED, FAILURES, CheckedConnection
 
 
 class ServerClient(RedisClient):
-    """One server, or one at a time."""
+    """One server. Sentinels, if there are any, may replace it by another."""
 
-    publish_command = "PUBLISH"
-
-    def __init__(self, redis: Redis, settings: RealtimeSettings) -> None:
+    def __init__(
+        self, redis: Redis, settings: RealtimeSettings, sentinels: Sequence[Redis] = ()
+    ) -> None:
         self._redis = redis
+        self.sentinels = sentinels
         super().__init__(redis, settings)
 
     @asynccontextmanager
-    async def listeners(self) -> AsyncIterator[list[Listener]]:
-        """Connect."""
+    async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, Takes]]]:
+        """Open one connection, which takes all channels."""
         async with self._redis.pubsub() as pubsub:
             await pubsub.connect()
             if isinstance(pubsub.connection, CheckedConnection):
@@ -43,57 +45,25 @@ class ServerClient(RedisClient):
             if (await self._redis.info("cluster")).get("cluster_enabled"):
                 msg = "REDIS_URL: the server belongs to a cluster; set REDIS_CLUSTER=true"
                 raise Misconfigured(msg)
-            yield [Listener(pubsub, lambda name: True)]
+            yield [(pubsub, lambda name: True)]
 
     async def reconnect(self) -> None:
-        """Have no connection used any more that there is."""
+        """Replace every connection before its next use."""
         pool = self._redis.connection_pool
         await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
         with suppress(*FAILURES):
             await pool.disconnect(inuse_connections=False)
 
-
-class SentinelClient(ServerClient):
-    """The server that sentinels have made the primary of that name.
-
-    User and password in the URLs are for this one; TLS is for the sentinels as well.
-    """
-
-    def __init__(self, name: str, settings: RealtimeSettings, options: dict[str, Any]) -> None:
-        targets: list[dict[str, Any]] = [dict(parse_url(url)) for url in _urls(settings)]
-        addresses = [(at.get("host", "localhost"), at.get("port", 26_379)) for at in targets]
-        primary = targets[0]
-        for key in ("host", "port"):
-            primary.pop(key, None)
-        has_tls = primary.pop("connection_class", None) is SSLConnection
-        password = settings.redis_sentinel_password
-        for_sentinels = options | {
-            "ssl": has_tls,
-            "username": settings.redis_sentinel_username,
-            "password": password and password.get_secret_value(),
-            **{key: value for key, value in primary.items() if key.startswith("ssl_")},
-        }
-        sentinel: Any = Sentinel(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
-        kind = SentinelManagedSSLConnection if has_tls else SentinelManagedConnection
-        redis = sentinel.master_for(
-            name,
-            connection_class=CHECKED[kind],
-            **(primary | options | _pool_options(settings)),
-        )
-        self.sentinels: list[Redis] = sentinel.sentinels
-        super().__init__(redis, settings)
-
     async def aclose(self) -> None:
-        """Disconnect, from the sentinels as well."""
-        await super().aclose()
-        for sentinel in self.sentinels:
-            await sentinel.aclose()
+        """Disconnect, also from the sentinels."""
+        for redis in (self._redis, *self.sentinels):
+            await redis.aclose()
 
 
 class ClusterClient(RedisClient):
-    """A cluster. What is published to a channel stays in the shard that has its slot."""
+    """A cluster. Messages to a channel stay in the shard that has its slot."""
 
-    publish_command = "SPUBLISH"
+    is_sharded = True
 
     def __init__(self, settings: RealtimeSettings, options: dict[str, Any]) -> None:
         urls = _urls(settings)
@@ -106,13 +76,13 @@ class ClusterClient(RedisClient):
         self._cluster.connection_kwargs.update(
             connection_class=CHECKED[kind], **_pool_options(settings)
         )
-        # One connection to each server listens, see `_listen`.
+        # One more connection to each server listens, see `_open`.
         self._cluster.connection_kwargs["max_connections"] -= 1
         super().__init__(self._cluster, settings)
 
     @asynccontextmanager
-    async def listeners(self) -> AsyncIterator[list[Listener]]:
-        """Look where the slots are now, and connect to each primary."""
+    async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, Takes]]]:
+        """Ask which primary has which slots now, and open a connection to each."""
         try:
             await self._cluster.initialize()
             await self._cluster.nodes_manager.initialize()
@@ -122,19 +92,19 @@ class ClusterClient(RedisClient):
                 raise Misconfigured(msg) from failure
             raise
         async with AsyncExitStack() as stack:
-            yield [await self._listen(node, stack) for node in self._cluster.get_primaries()]
+            yield [await self._open(node, stack) for node in self._cluster.get_primaries()]
 
-    async def _listen(self, node: ClusterNode, stack: AsyncExitStack) -> Listener:
+    async def _open(self, node: ClusterNode, stack: AsyncExitStack) -> tuple[PubSub, Takes]:
         server = Redis.from_url(self._url_of(node), **self._options)
         await stack.enter_async_context(server)
         pubsub = await stack.enter_async_context(server.pubsub())
         await pubsub.connect()
         nodes = self._cluster.nodes_manager
         slots = {slot for slot, holders in nodes.slots_cache.items() if holders[0] is node}
-        return ShardListener(pubsub, lambda name: self._cluster.keyslot(name) in slots)
+        return pubsub, lambda name: self._cluster.keyslot(name) in slots
 
     async def reconnect(self) -> None:
-        """Have no connection used any more that there is."""
+        """Replace every connection before its next use."""
         for node in self._cluster.get_nodes():
             node.update_active_connections_for_reconnect()
             await node.disconnect_free_connections()
@@ -153,30 +123,58 @@ def _pool_options(settings: RealtimeSettings) -> dict[str, Any]:
     return {
         "max_connections": settings.redis_max_connections,
         "idle_s": settings.redis_ping_interval_s,
-        # So that there is time left for a new connection
+        # Leaves time for a new connection
         "ping_timeout_s": settings.redis_timeout_s / 2,
     }
 
 
 def make_client(settings: RealtimeSettings) -> RedisClient | None:
-    """Return a client for ``REDIS_URL``, which connects when it is first used, null without one."""
+    """Return a client for ``REDIS_URL``, null without one. It connects when it is first used."""
     if settings.redis_url is None:
         return None
     options: dict[str, Any] = {
-        # The client would bound writes with `asyncio.wait_for`, which swallows a cancellation now
-        # and then in Python 3.11 (python/cpython#86296).
+        # redis-py would limit writes by `asyncio.wait_for`, which in Python 3.11 sometimes loses a
+        # cancellation (python/cpython#86296).
         "socket_timeout": None,
         "socket_connect_timeout": settings.redis_timeout_s,
-        # By default, the client would try a frozen server for a minute; see `RedisClient.ask`.
+        # By default, redis-py retries a frozen server for a minute; see `RedisClient.ask`.
         "retry": Retry(NoBackoff(), 0),
-        # With these, redis-py takes connections for good that have ended.
+        # With these, redis-py keeps some connections that were closed.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if settings.redis_cluster:
         return ClusterClient(settings, options)
     if settings.redis_sentinel is not None:
-        return SentinelClient(settings.redis_sentinel, settings, options)
+        return _behind_sentinels(settings.redis_sentinel, settings, options)
     target: dict[str, Any] = dict(parse_url(_urls(settings)[0]))
     kind = target.pop("connection_class", Connection)
     pool = ConnectionPool(CHECKED[kind], **(target | options | _pool_options(settings)))
     return ServerClient(Redis.from_pool(pool), settings)
+
+
+def _behind_sentinels(
+    name: str, settings: RealtimeSettings, options: dict[str, Any]
+) -> ServerClient:
+    """Return a client of the server that sentinels currently name as the primary.
+
+    User and password in the URL are for this server; the options for TLS are for sentinels, too.
+    """
+    targets: list[dict[str, Any]] = [dict(parse_url(url)) for url in _urls(settings)]
+    addresses = [(at.get("host", "localhost"), at.get("port", 26_379)) for at in targets]
+    primary = targets[0]
+    for key in ("host", "port"):
+        primary.pop(key, None)
+    has_tls = primary.pop("connection_class", None) is SSLConnection
+    password = settings.redis_sentinel_password
+    for_sentinels = options | {
+        "ssl": has_tls,
+        "username": settings.redis_sentinel_username,
+        "password": password and password.get_secret_value(),
+        **{key: value for key, value in primary.items() if key.startswith("ssl_")},
+    }
+    sentinel: Any = Sentinel(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
+    kind = SentinelManagedSSLConnection if has_tls else SentinelManagedConnection
+    redis = sentinel.master_for(
+        name, connection_class=CHECKED[kind], **(primary | options | _pool_options(settings))
+    )
+    return ServerClient(redis, settings, sentinel.sentinels)

@@ -1,25 +1,18 @@
-"""A set of things to do, and the loop that does them."""
+"""A set of items to process, and the loop that processes them in batches."""
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Hashable,
-    Iterable,
-)
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item", bound=Hashable)
 
 
 class Worker(Generic[Item]):
-    """Does what is to be done soon, many items in one batch, the oldest first.
+    """Processes items soon, many in one batch, the oldest first.
 
-    ``work`` does a batch and returns the items that have to be done again, after a pause. An item
-    that is added while its batch is being done is done once more. What ``work`` raises ends `run`.
+    ``work`` processes a batch, and returns the items to process again after a pause. An item that
+    is added while its batch is in progress is processed once more. If ``work`` raises, `run` ends.
     """
 
     def __init__(
@@ -36,39 +29,34 @@ class Worker(Generic[Item]):
         self._weights: OrderedDict[Item, int] = OrderedDict()
         self._has_items = asyncio.Event()
         self.weight = 0
-        """What all items weigh that have to be done."""
+        """Total weight of the items."""
 
     def __len__(self) -> int:
-        """Return the number of items that have to be done."""
+        """Return the number of items."""
         return len(self._weights)
 
     def add(self, item: Item, weight: int = 1) -> None:
-        """Have an item done. Idempotent."""
+        """Add an item. Idempotent."""
         if item not in self._weights:
             self._weights[item] = weight
             self.weight += weight
             self._has_items.set()
 
     def discard(self, item: Item) -> None:
-        """Have an item not done any more. Idempotent."""
+        """Remove an item. Idempotent."""
         self.weight -= self._weights.pop(item, 0)
 
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
             await self._has_items.wait()
-            if not await self.work_once():
+            if again := await self._work(self.take_batch()):
+                for item in again:
+                    self.add(item)
                 await asyncio.sleep(self._pause_s)
 
-    async def work_once(self) -> bool:
-        """Do one batch; return whether that is done for good."""
-        again = await self._work(self.take_batch())
-        for item in again:
-            self.add(item)
-        return not again
-
     def take_batch(self) -> list[Item]:
-        """Return the oldest items, which now are somebody else's to do."""
+        """Remove the oldest items, up to the weight of a batch, and return them."""
         batch = []
         left = self._batch_weight
         while self._weights and left > 0:
@@ -79,11 +67,3 @@ class Worker(Generic[Item]):
         if not self._weights:
             self._has_items.clear()
         return batch
-
-
-async def in_turns(items: Iterable[Item], at_once: int) -> AsyncIterator[Item]:
-    """Yield the items of this moment. After so many, others have their turn."""
-    for number, item in enumerate(list(items), start=1):
-        yield item
-        if number % at_once == 0:
-            await asyncio.sleep(0)

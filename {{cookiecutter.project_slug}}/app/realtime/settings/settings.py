@@ -73,12 +73,15 @@ class RealtimeSettings(
     # {% if cookiecutter.redis %}
     presence_lease_s: float = Field(default=20.0, ge=1.0, le=3600.0)
     # {% endif %}
-    # The history of each room; with 0 messages they are only numbered. The total is for the memory
-    # of this process
+    # The history of each room; with 0 messages they are only numbered. The total is for all rooms
+    # in which this process stores messages
     history_messages: int = Field(default=100, ge=0)
     history_s: PositiveFloat = 300.0
     history_bytes: PositiveInt = 262_144
     history_total_bytes: PositiveInt = 67_108_864
+    # {% if cookiecutter.redis %}
+    history_user_bytes: PositiveInt = 8_388_608
+    # {% endif %}
 
     # {% endif %}
     # {% if cookiecutter.heartbeat %}

@@ -7,7 +7,6 @@ import pytest
 from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
-from app.realtime.auth.ticket import Tickets
 from dev.connect import ConnectOptions
 
 from ..live import Live, make_settings, run_service
@@ -61,30 +60,6 @@ async def test_other_tickets_are_refused(live: Live, ticket: str) -> None:
     assert await is_refused(live, ticket)
 
 
-@pytest.mark.hostile(29)
-async def test_a_ticket_expires(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1_000.0
-    monkeypatch.setattr("app.realtime.expiring.monotonic", lambda: now)
-    tickets = Tickets()
-    await tickets.put("early", "alice", 30)
-    now += 20
-    await tickets.put("late", "bob", 30)
-    now += 10
-    assert await tickets.take("early") is None
-    assert await tickets.take("late") == "bob"
-
-
-async def test_expired_tickets_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1_000.0
-    monkeypatch.setattr("app.realtime.expiring.monotonic", lambda: now)
-    tickets = Tickets()
-    for number in range(100):
-        await tickets.put(str(number), "alice", 30)
-    now += 30
-    await tickets.put("new", "alice", 30)
-    assert len(tickets._users) == 1
-
-
 @pytest.mark.parametrize("body", [{}, {"user": ""}, {"user": 7}, {"user": "a", "surplus": 1}, []])
 async def test_bad_requests_are_refused(live: Live, body: object) -> None:
     assert (await live.post("/tickets", body)).status_code == 422
@@ -128,6 +103,6 @@ async def test_a_store_that_fails_answers_503(
     monkeypatch: pytest.MonkeyPatch, put: Callable[..., Awaitable[None]]
 ) -> None:
     async with run_service(make_settings(handshake_timeout_s=0.1)) as live:
-        monkeypatch.setattr(live.service.authenticator.store, "put", put)
+        monkeypatch.setattr(live.service.authenticator.tickets, "put", put)
         answer = await live.post("/tickets", {"user": "alice"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

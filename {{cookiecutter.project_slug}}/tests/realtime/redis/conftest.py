@@ -17,7 +17,7 @@ async def shared_valkey() -> AsyncIterator[Valkey]:
 
 @pytest.fixture
 async def empty_valkey(shared_valkey: Valkey) -> Valkey:
-    """Return a server that holds nothing."""
+    """Return the server of the module, without any keys."""
     async with Redis.from_url(shared_valkey.url) as redis:
         await redis.flushall()
     return shared_valkey
@@ -28,3 +28,10 @@ async def valkey() -> AsyncIterator[Valkey]:
     """Run a server that the test may break."""
     async with run_valkey() as valkey:
         yield valkey
+
+
+@pytest.fixture
+async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
+    """Return a client of that server, for an operator's commands."""
+    async with Redis.from_url(valkey.url) as redis:
+        yield redis

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from ..auth.test_ticket import is_refused, issue, presenting, try_ticket
 from ..live import run_service, wait_until
 from .test_backplane import settings_for
-from .valkey import run_valkey
+from .valkey import Valkey, run_valkey
 
 
 @pytest.mark.hostile(44)
@@ -36,6 +36,20 @@ async def test_of_many_at_once_on_all_nodes_one_gets_in() -> None:
             attempts = (try_ticket(node, ticket) for node in (first, second) * 5)
             refused = await asyncio.gather(*attempts)
             assert sorted(refused) == [False] + [True] * 9
+
+
+@pytest.mark.hostile(44)
+@pytest.mark.parametrize("user", [b"", b"\xff", b"x" * 5_000, ["alice"]])
+async def test_forged_tickets_are_refused(
+    valkey: Valkey, redis: Redis, user: bytes | list[str]
+) -> None:
+    async with run_service(settings_for(valkey)) as live:
+        if isinstance(user, list):
+            await redis.rpush("ws:ticket:forged", *user)
+        else:
+            await redis.set("ws:ticket:forged", user)
+        assert await is_refused(live, "forged")
+        assert await is_refused(live, "forged")
 
 
 async def test_without_the_server_clients_are_told_to_try_again() -> None:

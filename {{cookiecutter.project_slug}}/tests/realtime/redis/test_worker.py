@@ -1,4 +1,4 @@
-"""Batches, what has to be done again, and turns for others."""
+"""Batches, and items that are processed again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app.realtime.redis.worker import Worker, in_turns
+from app.realtime.redis.worker import Worker
 
 from ..live import wait_until
 
@@ -87,10 +87,3 @@ async def test_what_its_work_raises_ends_it() -> None:
     worker.add("a")
     with pytest.raises(ConnectionError):
         await worker.run()
-
-
-async def test_others_have_their_turn() -> None:
-    turns: list[int] = []
-    async for number in in_turns(range(10), 4):
-        asyncio.get_running_loop().call_soon(turns.append, number)
-        assert len(turns) == number // 4 * 4

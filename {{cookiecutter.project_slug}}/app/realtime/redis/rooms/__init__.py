@@ -1,1 +1,1 @@
-"""Rooms on all nodes: their history and presence, which Redis keeps by Lua scripts."""
+"""Rooms on all nodes: history and presence, which Lua scripts keep in Redis."""

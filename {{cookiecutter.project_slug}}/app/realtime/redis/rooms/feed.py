@@ -1,4 +1,4 @@
-"""A room's messages from Redis: in order, each once, and no gap that is not announced."""
+"""A room's messages on this node: in order, each once. Every gap is filled or announced."""
 
 import asyncio
 from collections import deque
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from .history import RedisHistory
 
 MAX_HELD = 1_000
-"""Messages held until older ones are read; of more, the oldest are read again."""
+"""Messages held until older ones are read; beyond it, the oldest are dropped and read again."""
 
 
 class RedisFeed:
-    """Checks the numbers of a room's messages, and reads missing ones from the history.
+    """Checks the offsets of a room's messages, and reads missing messages from the history.
 
-    ``position`` is that of the last message delivered. Newer messages are held while older ones are
-    missing, and before the first reading.
+    ``position`` is that of the last delivered message. Newer messages are held while older ones are
+    missing, and until the history is read for the first time.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RedisFeed:
         self._held: deque[RoomEnvelope] | None = deque(maxlen=MAX_HELD)
         self._healing = asyncio.Lock()
         self._readers = 0
-        self._recent: list[RoomEnvelope] = []  # delivered since the first of the readers began
+        self._recent: list[RoomEnvelope] = []  # delivered while anybody reads the history
         self._subscription = history.backplane.subscribe(
             Subscription(room_channel(room), self._take, RoomEnvelope, self.fall_behind)
         )
@@ -43,11 +43,11 @@ class RedisFeed:
     async def past(self, since: Position | None) -> Past:
         """Return the messages since a position; later ones are delivered.
 
-        A client with a position needs a reading: the last message may have been lost on its way to
-        this node, and only the history tells.
+        For a client with a position, the history must be read: the last message may have been lost
+        on its way to this node.
 
         Raises:
-            Unavailable: the subscription is not confirmed, or the history not read, in time.
+            Unavailable: Redis does not confirm the subscription, or does not answer, in time.
 
         """
         await self._history.backplane.confirm(self._subscription)
@@ -68,7 +68,7 @@ class RedisFeed:
                 self._recent.clear()
 
     def _extend(self, past: Past) -> Past:
-        """Add the messages that were delivered after the reading, if there is no gap."""
+        """Add the messages that were delivered after the history was read, if there is no gap."""
         later = [each for each in self._recent if each.position.is_after(past.position)]
         end = Position(past.position.epoch, past.position.offset + len(later))
         if not past.recovered or end != self.position:
@@ -81,15 +81,15 @@ class RedisFeed:
         self._history.backplane.unsubscribe(self._subscription)
 
     def fall_behind(self) -> None:
-        """Hold newer messages until the missing ones are read."""
+        """Hold newer messages until the missing messages are read."""
         self._hold()
         self._history.heal_later(self)
 
     async def heal(self) -> bool:
-        """Deliver the missing messages, or announce them; return whether that is done."""
+        """Deliver the missing messages, or announce the gap; return whether this has succeeded."""
         if self.is_closed:
             return True
-        if self.position is NOWHERE:  # the first reading is still to come
+        if self.position is NOWHERE:  # nothing was read yet
             return False
         try:
             await self._catch_up()
@@ -98,7 +98,7 @@ class RedisFeed:
         return True
 
     async def _catch_up(self, position: Position | None = None) -> None:
-        """Read and deliver the missing messages, if the position is not reached meanwhile."""
+        """Read and deliver the missing messages, unless the position is already reached."""
         async with self._healing:
             if position is not None and self._has_reached(position):
                 return
@@ -136,7 +136,7 @@ class RedisFeed:
         elif position == self.position.next:
             self._emit(envelope, position)
         elif not self._has_reached(position):
-            self.fall_behind()  # this message is read together with those before it
+            self.fall_behind()  # the history has this message, too
 
     def _emit(self, envelope: RoomEnvelope, position: Position) -> None:
         self.position = position

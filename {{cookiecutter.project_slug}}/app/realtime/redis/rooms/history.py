@@ -1,16 +1,18 @@
-"""The history of all nodes, kept in Redis.
+"""The history of rooms in Redis, for all nodes.
 
-One script numbers, keeps and publishes a message, so the numbers agree with the order on the room's
-channel. Each node checks the numbers of the messages that it receives. It reads missing ones from
-the history, delivers them late but in order, and announces only those that are no longer kept.
+One script numbers, stores and publishes a message, so the offsets agree with the order on the
+room's channel. Each node checks the offsets of the messages that it receives. It reads missing
+messages from the history and delivers them late but in order. It announces only those that are no
+longer stored.
 
-A Redis that was restarted or replaced may have lost the last numbers that it gave out. So an epoch
-belongs to one server process, identified by its ``run_id``, and never outlives it.
+After a restart or a failover, Redis may have lost the latest offsets. So an epoch belongs to one
+server process, identified by its ``run_id``, and ends with it.
 """
 
 import asyncio
 import secrets
 from collections.abc import Collection, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -32,23 +34,26 @@ from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, explain
 from ..worker import Worker
 from .feed import RedisFeed
+from .ledger import Ledger
 from .scripts import Script
 
 log = structlog.stdlib.get_logger(__name__)
 
-POSITION_S = 3600  # how much longer than its messages a room's position is kept
-UNUSED_S = 60  # how long the position of a room without messages in its epoch is kept
-RENEWALS = 3  # renewals of a position in that time, while this node has members of the room
+POSITION_S = 3600  # how long a room's position outlives its messages
+UNUSED_S = 60  # how long a position is stored if its epoch has no messages
+RENEWALS = 3  # renewals of a position in that time, while the room has members
 RENEWED_AT_ONCE = 500  # positions in one round trip
-HEALED_AT_ONCE = 50  # rooms that read missing messages at the same time
+EVICTED_AT_ONCE = 100  # rooms in one round trip
+HEALED_AT_ONCE = 50  # rooms whose missing messages are read at the same time
 
+EVICT = Script("evict")
 PUBLISH = Script("position", "publish")
 READ = Script("position", "read")
 RENEW = Script("renew")
 
 
 class RedisHistory(History):
-    """Keeps the messages of rooms in Redis, and heals the feeds of this node."""
+    """Stores the messages of rooms in Redis, and heals the feeds of this node."""
 
     def __init__(self, backplane: RedisBackplane, settings: RealtimeSettings) -> None:
         super().__init__(backplane, settings)
@@ -61,17 +66,45 @@ class RedisHistory(History):
             self._heal, batch_weight=HEALED_AT_ONCE, pause_s=self._client.timeout_s
         )
         self.heal_later = self._behind.add
+        self._ledger = Ledger(settings.history_total_bytes, settings.history_user_bytes)
+        self._unwanted = Worker(
+            self._evict, batch_weight=EVICTED_AT_ONCE, pause_s=self._client.timeout_s
+        )
         self._client.probe_with(self._attempt)
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
-        """Queue a message for the script that numbers, keeps and publishes it."""
-        channel = room_channel(room)
+        """Queue a message for the script that numbers, stores and publishes it."""
+        read_reply = partial(self._read_offset, room, envelope.sender)
         return self.backplane.publisher.publish(
-            self._publication, channel, envelope, is_numbered=True
+            self._publication, room_channel(room), envelope, read_reply
         )
 
+    def _read_offset(self, room: str, sender: str | None, reply: Any) -> int:
+        """Return the offset of a published message; have others removed if it was too much."""
+        offset, size_bytes = reply
+        for unwanted in self._ledger.note(room, sender, size_bytes):
+            self._unwanted.add(unwanted)
+        return int(offset)
+
+    async def _free_memory(self) -> None:
+        """Remove history as long as Redis refuses to write since its memory is full."""
+        while True:
+            await asyncio.sleep(self._settings.redis_probe_interval_s)
+            if "used memory" in str(self.backplane.refusal):
+                for unwanted in self._ledger.remove_quarter():
+                    self._unwanted.add(unwanted)
+
+    async def _evict(self, rooms: list[str]) -> Collection[str]:
+        """Remove the histories of rooms; return the rooms again if Redis does not answer."""
+        command = "SHARDNUMSUB" if self._client.is_sharded else "NUMSUB"
+        channels = [room_channel(room) for room in rooms]
+        replies = await self._send(
+            [EVICT.command(self._keys(each), command, self._client.name(each)) for each in channels]
+        )
+        return () if replies else rooms
+
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
-        """Subscribe to the room's channel, and check the messages on it."""
+        """Subscribe to the room's channel."""
         self._feeds[room] = RedisFeed(room, self, deliver, announce)
 
     def past(self, room: str, since: Position | None) -> Coroutine[Any, Any, Past]:
@@ -85,8 +118,10 @@ class RedisHistory(History):
         self._behind.discard(feed)
 
     async def run(self) -> None:
-        """Heal feeds that miss messages, and renew the positions of rooms, until cancelled."""
+        """Heal feeds with gaps, remove and renew what is stored, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._unwanted.run())
+            tasks.create_task(self._free_memory())
             tasks.create_task(self._behind.run())
             tasks.create_task(self._renew_often(UNUSED_S, is_used=False))
             tasks.create_task(self._renew_often(POSITION_S, is_used=True))
@@ -96,7 +131,7 @@ class RedisHistory(History):
         return [feed for feed, is_healed in zip(feeds, healed, strict=True) if not is_healed]
 
     async def _renew_often(self, kept_s: float, *, is_used: bool) -> None:
-        """Renew the positions of rooms with, or without, messages in their epoch."""
+        """Renew again and again the positions of epochs with messages, or of those without."""
         while True:
             await asyncio.sleep(kept_s / RENEWALS)
             feeds = list(self._feeds.values())
@@ -105,20 +140,25 @@ class RedisHistory(History):
                 await self._renew([each for each in batch if (each.position.offset > 0) == is_used])
 
     async def _renew(self, feeds: Sequence[RedisFeed]) -> None:
-        """Renew positions in one round trip; a feed whose position is lost reads it again."""
+        """Renew positions in one round trip; a feed whose position is lost reads a new one."""
         if not feeds:
             return
         positions = [self._client.key(room_channel(feed.room), "position") for feed in feeds]
-        try:
-            replies = await self._client.send(
-                [RENEW.command([position], UNUSED_S, self._position_s) for position in positions]
-            )
-        except FAILURES as failure:  # the next renewals come in time
-            log.warning("renewing positions of rooms failed", error=explain(failure))
-            return
-        for feed, reply in zip(feeds, replies, strict=True):
-            if reply == 0 and feed.position is not NOWHERE:
+        replies = await self._send(
+            [RENEW.command([position], UNUSED_S, self._position_s) for position in positions]
+        )
+        for feed, reply in zip(feeds, replies, strict=False):
+            is_lost = reply == 0 or "WRONGTYPE" in str(reply)
+            if is_lost and feed.position is not NOWHERE:
                 feed.fall_behind()
+
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands; return no replies if Redis does not answer."""
+        try:
+            return await self._client.send(commands)
+        except FAILURES as failure:
+            log.warning("maintaining history failed", error=explain(failure))
+            return []
 
     async def read(self, room: str, since: Position) -> Past:
         """Return the current position of a room, and its messages since an earlier one.
@@ -139,9 +179,13 @@ class RedisHistory(History):
         return self._script(READ, channel, UNUSED_S, since.epoch, since.offset)
 
     def _script(self, script: Script, channel: Channel, *more: Any) -> Command:
-        keys = [self._client.key(channel, what) for what in ("messages", "position")]
         new_epoch = secrets.token_urlsafe(9)
-        return script.command(keys, self._keep_ms, self._position_s, new_epoch, *more)
+        return script.command(
+            self._keys(channel), self._keep_ms, self._position_s, new_epoch, *more
+        )
+
+    def _keys(self, channel: Channel) -> Sequence[str]:
+        return self._client.key(channel, "messages"), self._client.key(channel, "position")
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
         message = Envelope(None, None).encode()
@@ -149,7 +193,7 @@ class RedisHistory(History):
 
 
 def _past(reply: Any, since: Position) -> Past:
-    """Return the script's reply; entries that are not what the script keeps are refused."""
+    """Parse the script's reply. A history that the script cannot have stored counts as lost."""
     epoch, offset, is_whole, entries = reply
     position = Position(epoch.decode(), int(offset))
     lost = Past(position, recovered=False)

@@ -1,10 +1,10 @@
-"""The presence of all nodes, kept in Redis.
+"""Presence in Redis, for all nodes.
 
-Each node writes the users that a room has there, and renews its lease on them. A dead node cannot
-remove its users, so another node removes them when the lease has expired.
+Each node writes which users it has in a room, and renews its lease on them. When the lease of a
+dead node has expired, another node removes its users.
 
-A node writes how many connections a user has, not one more or one less. So it can repeat a write
-after an outage, and write everything again to a Redis that has lost it.
+A node writes how many connections a user has, not the difference. So it can repeat a write after an
+outage, and write everything again if Redis has lost it.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from ...rooms.history import room_channel
 from ...rooms.presence import Attendance, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
-from ..connections import FAILURES, Command, answered_within, explain
-from ..worker import Worker, in_turns
+from ..connections import FAILURES, Command, answered_within, explain, is_temporary
+from ..worker import Worker
 from .roster import Roster
 from .scripts import Script
 
@@ -60,7 +60,7 @@ class RedisPresence(Presence):
         self._unwritten.add(roster)
 
     async def attendance(self, room: str) -> Attendance:
-        """Return the users in the room, as Redis answers to the next write.
+        """Return the users in the room, which Redis tells with its answer to the next write.
 
         Raises:
             Unavailable: Redis does not answer in time.
@@ -78,22 +78,24 @@ class RedisPresence(Presence):
             raise Unavailable(msg) from None
 
     async def run(self) -> None:
-        """Write and renew until cancelled; then write that all users have left."""
+        """Write and renew until cancelled; at the end, write that the users have left."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._unwritten.run())
                 tasks.create_task(self._renew())
         finally:
             self.write_all_later()
-            while self._unwritten and await self._unwritten.work_once():
+            while self._unwritten and not await self._write(self._unwritten.take_batch()):
                 pass
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._lease_ms / 1000 / RENEWALS)
-            async for roster in in_turns(self._rosters.values(), ROOMS_AT_ONCE):
+            for number, roster in enumerate(list(self._rosters.values()), start=1):
                 if self._rosters.get(roster.room) is roster:
                     self._unwritten.add(roster)
+                if number % ROOMS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     def write_all_later(self) -> None:
         """Write every roster again."""
@@ -103,21 +105,22 @@ class RedisPresence(Presence):
     async def _write(self, rosters: list[Roster]) -> Collection[Roster]:
         """Write rosters; return all of them if Redis does not answer.
 
-        What Redis refuses is written again at the next renewal.
+        Rosters that Redis refuses are written at the next renewal.
         """
         again: Collection[Roster] = ()
         try:
             failures = await self._write_together(rosters)
         except FAILURES as failure:
             failures, again = [failure], rosters
-        if failures and not self._is_failing:  # the rest of an outage says nothing new
+        if failures and not self._is_failing:  # one line per outage
             log.warning("writing presence failed", error=explain(failures[0]))
         self._is_failing = bool(failures)
         return again
 
     async def _write_together(self, rosters: Sequence[Roster]) -> list[BaseException]:
-        """Write rosters in one round trip, remove dead nodes, and return the refusals."""
+        """Write rosters in one round trip, remove dead nodes, and return the errors of Redis."""
         dead: list[tuple[Roster, bytes]] = []
+        forged: list[Roster] = []
         refusals: list[BaseException] = []
         replies = await self._client.send(
             [self.writing(room_channel(roster.room), roster.report()) for roster in rosters]
@@ -125,22 +128,39 @@ class RedisPresence(Presence):
         for roster, reply in zip(rosters, replies, strict=True):
             if isinstance(reply, Exception):
                 refusals.append(reply)
+                if not is_temporary(reply):
+                    forged.append(roster)
             elif reply is None:
                 roster.restart()
                 self._unwritten.add(roster)
             elif reply[0]:
                 dead += [(roster, node) for node in reply[0]]
+            elif roster.confirm(*reply[1:]):
+                self._finish(roster)
             else:
-                roster.confirm(*reply[1:])
-                if roster.unwritten or roster.asking:
-                    self._unwritten.add(roster)
-                elif not roster.users:
-                    self._rosters.pop(roster.room, None)
-                    self._unwritten.discard(roster)
+                forged.append(roster)
+        if forged:
+            await self._forget(forged)
         return refusals + (await self._bury(dead) if dead else [])
 
+    def _finish(self, roster: Roster) -> None:
+        if roster.unwritten or roster.asking:
+            self._unwritten.add(roster)
+        elif not roster.users:
+            self._rosters.pop(roster.room, None)
+            self._unwritten.discard(roster)
+
+    async def _forget(self, rosters: Sequence[Roster]) -> None:
+        """Remove presence that no node has written; the next renewals write it anew."""
+        log.warning("malformed presence removed", rooms=len(rosters))
+        await self._client.send(
+            [("DEL", *self._keys(room_channel(each.room), self._node)) for each in rosters]
+        )
+        for roster in rosters:
+            roster.restart()
+
     async def _bury(self, dead: Sequence[tuple[Roster, bytes]]) -> list[BaseException]:
-        """Remove dead nodes, and write their rooms again; return the refusals."""
+        """Remove dead nodes, and write their rooms again; return the errors of Redis."""
         replies = await self._client.send(
             [self._script(BURY, room_channel(roster.room), node) for roster, node in dead]
         )
@@ -152,7 +172,7 @@ class RedisPresence(Presence):
         return refusals
 
     def writing(self, channel: Channel, report: Sequence[str | int]) -> Command:
-        """Return the command that writes a report of this node."""
+        """Return the command that writes the report of a roster."""
         lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
         return self._script(WRITE, channel, self._node, lease_ms, next(self._writes), *report)
 
@@ -161,13 +181,15 @@ class RedisPresence(Presence):
         reports = [[1, 1, self._node, connections, self._node] for connections in (1, 0)]
         return [self.writing(channel, report) for report in reports]
 
+    def _keys(self, channel: Channel, node: str | bytes) -> Sequence[str]:
+        names = "users", "nodes", f"node:{_name(node)}"
+        return [self._client.key(channel, name) for name in names]
+
     def _script(
         self, script: Script, channel: Channel, node: str | bytes, *more: str | int
     ) -> Command:
         client = self._client
-        users, nodes, node_users = (
-            client.key(channel, name) for name in ("users", "nodes", f"node:{_name(node)}")
-        )
+        users, nodes, node_users = self._keys(channel, node)
         return script.command(
             [users, nodes, client.name(channel), node_users],
             *(node, client.publish_command, self._settings.max_members_for_presence_events),
@@ -176,5 +198,5 @@ class RedisPresence(Presence):
 
 
 def _name(node: str | bytes) -> str:
-    # Strangers may write to Redis: a name that is not valid is removed all the same.
+    # Anybody with access to Redis can write invalid names; they are removed, too.
     return node.decode(errors="replace") if isinstance(node, bytes) else node

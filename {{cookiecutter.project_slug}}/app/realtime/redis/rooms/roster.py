@@ -1,8 +1,8 @@
-"""One room's users on this node, and the changes that are not yet written to Redis.
+"""The users of one room on this node, and the changes that Redis does not have yet.
 
-In Redis a room has three kinds of keys: ``users`` is a hash of each user's number of connections,
-``nodes`` a sorted set of the end of each node's lease (Unix milliseconds), and ``node:<id>`` a hash
-of each user's number of connections to that node. They expire if no node renews them.
+In Redis, a room has three kinds of keys. ``users`` is a hash: each user's number of connections.
+``nodes`` is a sorted set: the end of each node's lease (Unix milliseconds). ``node:<id>`` is a hash
+per node: each user's number of connections to it. They expire if no node renews them.
 """
 
 import asyncio
@@ -10,16 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
-import structlog
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from ...connections.connection import Connection
 from ...protocol import UserName
 from ...rooms.presence import Attendance
 
-log = structlog.stdlib.get_logger(__name__)
-
-USERS_AT_ONCE = 500  # users that one script writes, while Redis serves no other command
+USERS_AT_ONCE = 500  # users that one script writes; Redis executes nothing else meanwhile
 
 _users = TypeAdapter(dict[UserName, PositiveInt])
 
@@ -30,8 +27,8 @@ class Roster:
     def __init__(self, room: str, max_listed: int) -> None:
         self.room = room
         self.users: Counter[str] = Counter()
-        # Changed users, with the connection that began the change and gets no event of it; an empty
-        # id if other nodes know of the change already.
+        # For each changed user, the connection that caused the change and gets no event of it; an
+        # empty id if there is no event.
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Attendance]] = []
         self._max_listed = max_listed
@@ -53,39 +50,40 @@ class Roster:
         self.unwritten[user] = self.unwritten.get(user) or connection.id
 
     def report(self) -> list[str | int]:
-        """Return the last arguments of the next ``write.lua``."""
+        """Return the last arguments of ``write.lua`` for the next write."""
         for user, cause in self._unconfirmed.items():
             self.unwritten[user] = cause or self.unwritten.get(user, "")
         self._unconfirmed = dict(islice(self.unwritten.items(), USERS_AT_ONCE))
         for user in self._unconfirmed:
             del self.unwritten[user]
         self.asking = [answer for answer in self.asking if not answer.done()]
-        # Until all changes are written, some who ask would not find themselves.
+        # Before all changes are written, a user who asks might not be listed.
         self._answered = 0 if self.unwritten else len(self.asking)
         arguments: list[str | int] = [int(self._is_new), self._max_listed if self._answered else 0]
         for user, cause in self._unconfirmed.items():
             arguments += [user, self.users[user], cause]
         return arguments
 
-    def confirm(self, total: int, listed: Sequence[bytes]) -> None:
-        """Note that the last report is written, and answer those who asked before it."""
-        self._is_new = False
-        self._unconfirmed = {}
-        answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]
-        if not answered:
-            return
+    def confirm(self, total: int, listed: Sequence[bytes]) -> bool:
+        """Note that the last report is written, and answer the requests from before it.
+
+        Returns whether the listed users can be true.
+        """
         fields = iter(listed)
         users = dict(islice(zip(fields, fields, strict=True), self._max_listed))
         try:
             attendance = Attendance(_users.validate_python(users), total)
-        except ValidationError:  # there is no answer in time
-            log.warning("malformed presence refused", room=self.room)
-            return
+        except ValidationError:
+            return False
+        self._is_new = False
+        self._unconfirmed = {}
+        answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]
         for answer in answered:
             if not answer.done():
                 answer.set_result(attendance)
+        return True
 
     def restart(self) -> None:
-        """Report all users again: Redis has nothing of this node."""
+        """Report all users again: Redis has lost this node's entries."""
         self._is_new = True
         self.unwritten = dict.fromkeys(self.users, "") | self.unwritten

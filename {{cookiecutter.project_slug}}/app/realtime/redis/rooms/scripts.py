@@ -1,11 +1,9 @@
-"""The Lua scripts, each known to Redis by its SHA-1."""
+"""The Lua scripts, which Redis identifies by their SHA-1."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
-
-from redis.exceptions import NoScriptError
 
 from ..connections import Command
 
@@ -27,17 +25,6 @@ class Script:
         return "EVALSHA", self._sha, len(keys), *keys, *arguments
 
 
-async def execute_scripts(
-    execute: Callable[[Sequence[Command]], Awaitable[list[Any]]], commands: Sequence[Command]
-) -> list[Any]:
-    """Execute commands, scripts among them, and return the replies.
-
-    A server that does not know a script, as after a restart, gets its text.
-    """
-    replies = await execute(commands)
-    unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-    if unknown:
-        scripts = [("EVAL", _texts[commands[n][1]], *commands[n][2:]) for n in unknown]
-        for number, reply in zip(unknown, await execute(scripts), strict=True):
-            replies[number] = reply
-    return replies
+def with_text(command: Command) -> Command:
+    """Return the command with the script's text, for a server that does not know the script."""
+    return "EVAL", _texts[command[1]], *command[2:]

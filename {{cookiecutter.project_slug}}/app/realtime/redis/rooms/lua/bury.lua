@@ -1,5 +1,5 @@
--- Removes a dead node's users. If they are lost, all nodes begin again. ARGV also: for how many
--- milliseconds the node is marked as buried. If it comes back, its users join again.
+-- Removes a dead node's users. If the list of them is lost, all nodes begin again. Further ARGV:
+-- how long the node is marked as buried, in milliseconds. If it returns, its users join again.
 local keep_ms = ARGV[4]
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
 if not lease_ends_ms or tonumber(lease_ends_ms) > now_ms then return end

@@ -1,5 +1,5 @@
--- The beginning of all scripts of presence. KEYS: users, nodes, the channel, the users of one node.
--- ARGV: that node, the command that publishes, and the size of the largest room that gets events.
+-- The first part of all scripts of presence. KEYS: users, nodes, the channel, one node's users.
+-- ARGV: this node, the command that publishes, the size of the largest room with events.
 local users, nodes, channel, node_users = unpack(KEYS)
 local node, command, max_told = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')

@@ -1,5 +1,5 @@
--- Returns a room's position, whether all messages since another position are kept, and the entries.
--- ARGV also: for how many seconds the position of a room without messages in its epoch is kept, and
+-- Returns a room's position, whether all messages since another position are stored, and the
+-- entries. Further ARGV: how long a position is stored if its epoch has no messages, in seconds, and
 -- the epoch and offset of the other position.
 local unused_s, since_epoch, since_offset = ARGV[4], ARGV[5], tonumber(ARGV[6])
 trim(count, bytes)

@@ -1,14 +1,14 @@
--- Writes a node's users and renews its lease. Returns the nodes whose lease has expired, the number
--- of users, and some of them with their connections; or nil if the node has to begin again. ARGV
--- also: for how many milliseconds the keys are kept, the lease in milliseconds, the number of this
--- write, whether the node begins, how many users are listed, and for each changed user the name,
--- the connections, and the connection that caused the change.
+-- Writes a node's users and renews its lease. Returns some nodes whose lease has expired, the number
+-- of users, and some of the users with their connections; or nil if the node must begin again.
+-- Further ARGV: how long the keys are stored in milliseconds, the lease in milliseconds, the number
+-- of this write, whether the node begins, how many users to list, and for each changed user the
+-- name, the connections, and the connection that caused the change.
 --
 -- A node whose own lease has expired must not declare others dead: after an outage, they may only
--- be later.
+-- be later than this one.
 --
--- A node's hash has the number of its last write, under an empty name. So a write that a frozen
--- server has delayed, and that has been repeated since, does nothing.
+-- A node's hash has the number of its last write, under an empty name. So a late write that was
+-- repeated since, as after a freeze of the server, does nothing.
 local keep_ms, lease_ms, write = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local begins, max_listed = ARGV[7] == '1', tonumber(ARGV[8])
 
@@ -62,6 +62,6 @@ while #listed < 2 * max_listed do
 end
 local dead = {}
 if lease_ends_ms and tonumber(lease_ends_ms) > now_ms then
-  dead = redis.call('ZRANGEBYSCORE', nodes, '-inf', now_ms)
+  dead = redis.call('ZRANGEBYSCORE', nodes, '-inf', now_ms, 'LIMIT', 0, 100)
 end
 return {dead, redis.call('HLEN', users), listed}

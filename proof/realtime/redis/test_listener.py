@@ -1,0 +1,67 @@
+"""A listener reads at a pace: it gives way, and waits only for the frames of its own messages."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from app.realtime.backplane import Envelope, Subscription
+from app.realtime.connections.delivery import BURST, FULL
+from app.realtime.redis.backplane import RedisBackplane
+
+from ..live import wait_until
+from ..recording_wire import Note, enqueue_all
+from .test_backplane import CHANNEL, run_node
+from .valkey import Valkey
+
+
+@pytest.fixture
+async def node(valkey: Valkey) -> AsyncIterator[RedisBackplane]:
+    """Run a node that can be told what to do with each message."""
+    async with run_node(valkey) as (node, _):
+        yield node
+
+
+async def publish_at_once(redis: Redis, node: RedisBackplane, count: int) -> None:
+    """Have Redis send many messages in one piece."""
+    async with redis.pipeline() as pipeline:
+        for number in range(count):
+            pipeline.publish(node.client.name(CHANNEL), Envelope(None, number).encode())
+        await pipeline.execute()
+
+
+async def test_others_have_a_turn_after_a_burst(node: RedisBackplane, redis: Redis) -> None:
+    turns: list[int] = []
+    in_a_row: list[int] = []
+
+    def deliver(envelope: Envelope) -> None:
+        in_a_row.append(len(turns))
+        asyncio.get_running_loop().call_soon(turns.append, 1)
+
+    await node.confirm(node.subscribe(Subscription(CHANNEL, deliver)))
+    await publish_at_once(redis, node, 10 * BURST)
+    await wait_until(lambda: len(in_a_row) == 10 * BURST)
+    assert max(map(in_a_row.count, in_a_row)) == BURST
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+async def test_it_waits_for_many_frames_of_its_own_messages_alone(
+    node: RedisBackplane, redis: Redis, *, is_own: bool
+) -> None:
+    delivery, flushed, seen = node._delivery, list[str](), list[int]()
+
+    def enqueue_many() -> None:
+        enqueue_all(delivery, [Note("frame", flushed) for _ in range(FULL)])
+
+    def deliver(envelope: Envelope) -> None:
+        seen.append(len(flushed))
+        if envelope.data == 0 and is_own:
+            enqueue_many()
+        elif envelope.data == 0:
+            asyncio.get_running_loop().call_soon(enqueue_many)
+
+    await node.confirm(node.subscribe(Subscription(CHANNEL, deliver)))
+    await publish_at_once(redis, node, BURST + 2)
+    await wait_until(lambda: len(seen) == BURST + 2 and len(flushed) == FULL)
+    assert (seen[-1] == FULL) == is_own

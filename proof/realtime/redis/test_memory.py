@@ -1,0 +1,129 @@
+"""The history of rooms in Redis has a limit in all and per user, and gives way to all else."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+
+import pytest
+from redis.asyncio import Redis
+
+from app.realtime.backplane import Envelope
+from app.realtime.errors import Unavailable
+from app.realtime.redis.map import RedisMap
+from app.realtime.redis.rooms.history import RedisHistory
+from app.realtime.redis.rooms.ledger import ROOM_BYTES, Ledger
+
+from ..live import wait_until, wait_until_async
+from ..rooms.history_contract import Member
+from .test_rooms import run_history
+from .valkey import Valkey
+
+SIZE_BYTES = 1_000
+ROOM = SIZE_BYTES + ROOM_BYTES
+MEGABYTE = 1_048_576
+
+
+async def fill(history: RedisHistory, rooms: Iterable[str], sender: str | None = None) -> None:
+    """Publish a message to each room."""
+    for room in rooms:
+        await history.publish(room, Envelope(sender, "x" * SIZE_BYTES))
+
+
+async def rooms_with(redis: Redis, what: str) -> set[str]:
+    """Return the rooms that have such a key."""
+    keys = await redis.keys("ws:{room:*}:" + what)
+    return {key.decode().split(":")[2].rstrip("}") for key in keys}
+
+
+def named(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}-{number}" for number in range(count)]
+
+
+@pytest.mark.hostile(51)
+async def test_the_least_recently_used_rooms_lose_their_history(
+    valkey: Valkey, redis: Redis
+) -> None:
+    async with run_history(valkey, history_total_bytes=10 * ROOM + ROOM // 2) as history:
+        await fill(history, named("room", 10))
+        await fill(history, ["room-0"])  # is the newest now
+        await fill(history, named("other", 3))
+        expected = {"room-0", *named("room", 10)[5:], *named("other", 3)}
+
+        async def is_bounded() -> bool:
+            return await rooms_with(redis, "messages") == expected
+
+        await wait_until_async(is_bounded)
+        assert await rooms_with(redis, "position") == expected
+
+
+@pytest.mark.hostile(51)
+async def test_a_user_displaces_only_rooms_of_the_same_user(valkey: Valkey, redis: Redis) -> None:
+    async with run_history(valkey, history_user_bytes=3 * ROOM) as history:
+        await fill(history, ["quiet"], "alice")
+        await fill(history, named("flood", 20), "mallory")
+        await fill(history, named("backend", 20))
+        kept = {"quiet", *named("flood", 20)[-2:], *named("backend", 20)}
+
+        async def is_bounded() -> bool:
+            return await rooms_with(redis, "messages") == kept
+
+        await wait_until_async(is_bounded)
+
+
+async def test_members_of_a_room_without_history_keep_their_position(
+    valkey: Valkey, redis: Redis
+) -> None:
+    async with run_history(valkey, history_total_bytes=2 * ROOM) as history:
+        member = Member(history)
+        await member.past(None)
+        await fill(history, ["lobby", *named("other", 5)])
+
+        async def is_removed() -> bool:
+            return "lobby" not in await rooms_with(redis, "messages")
+
+        await wait_until_async(is_removed)
+        assert "lobby" in await rooms_with(redis, "position")
+        await fill(history, ["lobby"])
+        await wait_until(lambda: len(member.data) == 2)
+        assert member.news == []
+
+
+async def test_a_full_redis_gets_rid_of_history_first(valkey: Valkey, redis: Redis) -> None:
+    async with run_history(valkey, redis_probe_interval_s=0.1) as history:
+        small = RedisMap(history.backplane.client, "ticket")
+        rooms = named("room", 1_000)
+        await asyncio.gather(
+            *(history.publish(room, Envelope(None, "x" * SIZE_BYTES)) for room in rooms)
+        )
+        used = (await redis.info("memory"))["used_memory"]
+        await redis.config_set("maxmemory", used - 100 * SIZE_BYTES)
+
+        async def works() -> bool:
+            with suppress(Unavailable):
+                await small.put("ticket", "alice", 30)
+                return await small.pop("ticket") == "alice"
+            return False
+
+        await wait_until_async(works)
+        await wait_until(lambda: history.backplane.healthy)
+        await fill(history, ["after"])
+        left = await rooms_with(redis, "messages")
+        assert {"room-999", "after"} <= left
+        assert "room-0" not in left
+
+
+async def test_a_new_room_does_not_exceed_the_memory_of_redis(
+    valkey: Valkey, redis: Redis
+) -> None:
+    async with run_history(valkey) as history:
+        await redis.config_set("maxmemory", 1)
+        with pytest.raises(Unavailable):
+            await fill(history, ["new"])
+
+
+def test_a_ledger_keeps_nothing_of_removed_rooms() -> None:
+    ledger = Ledger(10 * ROOM_BYTES, 3 * ROOM_BYTES)
+    for number in range(1_000):
+        ledger.note(f"room-{number}", f"user-{number % 100}", 0)
+    assert len(ledger._owners) == 10
+    assert len(ledger._sizes) == len(ledger._sums) == 11

@@ -1,0 +1,72 @@
+"""Expiring maps in Redis, and requests that are repeated at another node."""
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from app.realtime.errors import Unavailable
+from app.realtime.redis.client import RedisClient
+from app.realtime.redis.map import RedisMap
+from app.realtime.redis.topologies import make_client
+
+from ..map_contract import MapContract
+from ..test_idempotency import publish
+from .test_backplane import settings_for, two_nodes
+from .valkey import Valkey
+
+
+@pytest.fixture
+async def client(valkey: Valkey) -> AsyncIterator[RedisClient]:
+    """Return the client of a service."""
+    client = make_client(settings_for(valkey))
+    assert client is not None
+    yield client
+    await client.aclose()
+
+
+class TestRedisMap(MapContract):
+    """All nodes."""
+
+    @pytest.fixture
+    def values(self, client: RedisClient) -> RedisMap:
+        """Return an empty map."""
+        return RedisMap(client, "kind")
+
+
+async def test_redis_forgets_values_by_itself(redis: Redis, client: RedisClient) -> None:
+    values = RedisMap(client, "kind")
+    await values.add("key", "value", 10)
+    assert 0 < await redis.ttl("ws:kind:key") <= 10
+    await values.put("key", "value", 300)
+    assert 10 < await redis.ttl("ws:kind:key") <= 300
+
+
+async def test_kinds_are_independent(client: RedisClient) -> None:
+    await RedisMap(client, "one").put("key", "value", 60)
+    assert await RedisMap(client, "other").get("key") is None
+
+
+@pytest.mark.parametrize("disable", [Valkey.kill, Valkey.freeze])
+async def test_without_redis_every_method_fails(
+    valkey: Valkey, client: RedisClient, disable: Callable[[Valkey], None]
+) -> None:
+    values = RedisMap(client, "kind")
+    disable(valkey)
+    for call in (
+        values.get("key"),
+        values.pop("key"),
+        values.add("key", "value", 60),
+        values.put("key", "value", 60),
+    ):
+        with pytest.raises(Unavailable):
+            await call
+
+
+async def test_a_repeated_publication_is_sent_once_by_all_nodes(valkey: Valkey) -> None:
+    async with two_nodes(valkey) as (first, second):
+        client = await second.connect()
+        for live in (first, second, first):
+            assert await publish(live, "once", "key") == 202
+        assert (await client.receive("message"))["data"] == "once"
+        assert await client.is_quiet()

@@ -1,4 +1,4 @@
-"""The proof fits every project, covers every hostile case, and fails for a broken promise."""
+"""The proof fits every project, covers every hostile case, and fails for a broken engine."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ from .conftest import Baker
 from .process import environment, run
 from .project import PROJECT_DIRECTORY, Project
 
-# Each file of the proof is laid over one of these, without each option that it does not need.
+# Every file of the proof is checked with one of these, without the options that it does not need.
 DIFFERENT = ["jwt-rooms-heartbeat-redis", "jwt-redis", "jwt-rooms", "jwt", "ticket-redis"]
 
 CASE = re.compile(r"^\| (\d+) \| .+ \| (.+) \| .*\|$", re.MULTILINE)
@@ -114,7 +114,7 @@ def proving(project: Project, *arguments: str, what: str = "prove") -> tuple[int
     return done.returncode, done.stdout + done.stderr
 
 
-CHEAP = ("-k", "illegal_frame or one_way_in", "-n", "0")
+CHEAP = ("-k", "illegal_frame or only_one_path", "-n", "0")
 
 
 def test_a_project_that_a_team_has_changed_is_proved(baked: Baker, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_project_that_a_team_has_changed_is_proved(baked: Baker, tmp_path: Pat
     assert status == 0, printed
     assert re.search(r"^26 passed +an unknown path", printed, re.MULTILINE)
     last = printed.splitlines()[-1]
-    assert last == "The engine of my-service (heartbeat, jwt, redis, rooms) is proved."
+    assert last == "proof of my-service (heartbeat, jwt, redis, rooms): passed"
 
 
 def test_a_broken_promise_fails_the_proof(baked: Baker, tmp_path: Path) -> None:
@@ -137,8 +137,8 @@ def test_a_broken_promise_fails_the_proof(baked: Baker, tmp_path: Path) -> None:
     status, printed = proving(project, *CHEAP)
     assert status == 1
     assert "test_an_illegal_frame_ends_the_connection[too large]" in printed
-    assert re.search(r"^12 failed +a message beyond the limit", printed, re.MULTILINE)
-    assert printed.splitlines()[-1].endswith("IS NOT PROVED: see above.")
+    assert re.search(r"^12 failed +a message over the size limit", printed, re.MULTILINE)
+    assert printed.splitlines()[-1].endswith(": FAILED, see above")
 
 
 def test_chaos_counts(baked: Baker) -> None:
@@ -150,10 +150,8 @@ def test_chaos_counts(baked: Baker) -> None:
 def test_chaos_needs_rooms_and_redis(baked: Baker) -> None:
     project = baked(find("jwt"))
     status, printed = proving(project, what="chaos")
-    assert (status, printed) == (
-        1,
-        f"error: {project.root} has no rooms or no Redis, and chaos counts what rooms deliver\n",
-    )
+    message = f"error: {project.root}: chaos needs a project with rooms and Redis\n"
+    assert (status, printed) == (1, message)
 
 
 def test_a_directory_that_is_no_project(tmp_path: Path, baked: Baker) -> None:

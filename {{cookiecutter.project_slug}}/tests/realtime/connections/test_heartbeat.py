@@ -16,7 +16,7 @@ from ..live import make_settings, run_service, wait_until
 from ..recording_wire import RecordingWire, open_connection
 
 IMPATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 0.1}
-PATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 2.0}
+LONG_TIMEOUTS = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 2.0}
 
 
 @pytest.mark.hostile(57)
@@ -30,7 +30,7 @@ async def test_a_client_that_does_not_answer_is_closed() -> None:
 
 
 async def test_a_client_that_answers_stays() -> None:
-    async with run_service(make_settings(**PATIENT)) as live:
+    async with run_service(make_settings(**LONG_TIMEOUTS)) as live:
         client = await live.connect()
         for _ in range(3):
             await client.receive("ping")
@@ -39,7 +39,7 @@ async def test_a_client_that_answers_stays() -> None:
 
 
 async def test_any_frame_is_an_answer_even_a_control_frame() -> None:
-    async with run_service(make_settings(**PATIENT)) as live:
+    async with run_service(make_settings(**LONG_TIMEOUTS)) as live:
         client = await live.connect()
         for _ in range(3):
             await client.receive("ping")

@@ -1,4 +1,4 @@
-"""What all claims promise. `test_idempotency` and its sibling run it, each on their own."""
+"""The contract of claims; each implementation's test module inherits it."""
 
 import asyncio
 
@@ -9,28 +9,28 @@ from app.realtime.idempotency import Claims, KeyReused, UnderWay, once
 
 
 class ClaimsContract:
-    """A fixture, ``claims``, remembers nothing yet."""
+    """The fixture ``claims`` is empty."""
 
-    async def test_a_request_is_carried_out_once(self, claims: Claims) -> None:
+    async def test_a_repeated_request_is_executed_once(self, claims: Claims) -> None:
         done = []
         for _ in range(3):
             async with once(claims, "key", "request") as is_first:
                 done.append(is_first)
         assert done == [True, False, False]
 
-    async def test_other_keys_and_none_are_others(self, claims: Claims) -> None:
+    async def test_requests_with_other_keys_or_none_are_executed(self, claims: Claims) -> None:
         for key in ("a", "b", "a:b", None, None):
             async with once(claims, key, "request") as is_first:
                 assert is_first
 
-    async def test_what_failed_may_be_repeated(self, claims: Claims) -> None:
+    async def test_a_failed_request_may_be_repeated(self, claims: Claims) -> None:
         for failure in (Unavailable, asyncio.CancelledError):
             with pytest.raises(failure):
                 await fail(claims, failure)
         async with once(claims, "key", "request") as is_first:
             assert is_first
 
-    async def test_what_is_under_way_is_not_begun_again(self, claims: Claims) -> None:
+    async def test_a_request_in_progress_is_not_executed_again(self, claims: Claims) -> None:
         async with once(claims, "key", "request"):
             with pytest.raises(UnderWay):
                 async with once(claims, "key", "request"):
@@ -38,7 +38,7 @@ class ClaimsContract:
         async with once(claims, "key", "request") as is_first:
             assert not is_first
 
-    async def test_a_key_is_for_one_request(self, claims: Claims) -> None:
+    async def test_a_key_cannot_be_reused_for_another_request(self, claims: Claims) -> None:
         async with once(claims, "key", "request"):
             pass
         with pytest.raises(KeyReused):
@@ -47,7 +47,7 @@ class ClaimsContract:
 
 
 async def fail(claims: Claims, failure: type[BaseException]) -> None:
-    """Carry out a request that fails."""
+    """Execute a request that fails."""
     async with once(claims, "key", "request") as is_first:
         assert is_first
         raise failure

@@ -1,4 +1,4 @@
-"""Requests of the team's backend that come twice."""
+"""Repeated requests of the backend."""
 
 import asyncio
 
@@ -16,11 +16,11 @@ class TestClaims(ClaimsContract):
 
     @pytest.fixture
     def claims(self) -> Claims:
-        """Return new ones."""
+        """Return empty claims."""
         return Claims()
 
 
-async def test_a_claim_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency, "CLAIMED_S", 0.02)
     claims = Claims()
     assert await claims.claim("key", "request") is None
@@ -32,7 +32,7 @@ async def test_a_claim_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
     await wait_until_async(is_free)
 
 
-async def test_only_so_many_are_remembered() -> None:
+async def test_the_number_of_keys_is_limited() -> None:
     claims = Claims(max_keys=3)
     for number in range(5):
         await claims.claim(f"key-{number}", "request")
@@ -41,7 +41,7 @@ async def test_only_so_many_are_remembered() -> None:
     assert remembered == [2, 3, 4]
 
 
-async def test_a_repeated_publication_goes_out_once(live: Live) -> None:
+async def test_a_repeated_publication_is_sent_once(live: Live) -> None:
     client = await live.connect()
     for _ in range(3):
         assert (await publish(live, "one", "key-1")) == 202
@@ -50,7 +50,7 @@ async def test_a_repeated_publication_goes_out_once(live: Live) -> None:
     assert await client.is_quiet()
 
 
-async def test_publications_at_the_same_time_go_out_once(live: Live) -> None:
+async def test_concurrent_publications_with_one_key_are_sent_once(live: Live) -> None:
     client = await live.connect()
     statuses = await asyncio.gather(*(publish(live, "same", "key-3") for _ in range(5)))
     assert 202 in statuses
@@ -59,7 +59,7 @@ async def test_publications_at_the_same_time_go_out_once(live: Live) -> None:
     assert await client.is_quiet()
 
 
-async def test_a_key_that_was_used_for_something_else_is_refused(live: Live) -> None:
+async def test_a_key_reused_for_another_request_is_refused(live: Live) -> None:
     assert await publish(live, 1, "key-4") == 202
     assert await publish(live, 2, "key-4") == 422
 
@@ -72,7 +72,7 @@ async def test_a_bad_key_is_refused(live: Live, key: str) -> None:
 
 
 async def publish(live: Live, data: object, idempotency_key: str) -> int:
-    """Publish to everybody; return the status."""
+    """Publish to all users; return the status."""
     key = live.settings.backend_key
     assert key is not None
     headers = {

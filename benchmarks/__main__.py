@@ -84,7 +84,9 @@ def main() -> None:
     """Run the benchmark; report a failure in one line."""
     options = parse()
     if sys.platform != "linux":
-        sys.exit("error: the load generator needs Linux (epoll), in a container or a VM if necessary")
+        sys.exit(
+            "error: the load generator needs Linux (epoll), in a container or a VM if necessary"
+        )
     # Exit normally, so that the servers are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
     # Each connection uses a file descriptor at both ends.
@@ -143,7 +145,7 @@ def run(bench: Bench, directory: Path) -> None:
 
 def write(bench: Bench, outcomes: list[Outcome], seconds: float, directory: Path) -> None:
     """Write the page and its plots into a directory; make it if necessary."""
-    present = [server for server in bench.servers if server.title not in bench.left_out]
+    present = [server for server in bench.servers if server.title not in bench.skipped]
     page = report.Report(
         date=datetime.datetime.now(tz=datetime.UTC).strftime("%d %B %Y"),
         run=f"{'full' if bench.effort is FULL else 'quick'} run, {seconds / 60:.0f} min",
@@ -151,7 +153,7 @@ def write(bench: Bench, outcomes: list[Outcome], seconds: float, directory: Path
         machine=tuple(machine()),
         versions=tuple(versions(present).items()),
         servers=tuple((server.title, server.what) for server in present),
-        left_out=tuple(f"{title}: {reason}" for title, reason in bench.left_out.items()),
+        skipped=tuple(f"{title}: {reason}" for title, reason in bench.skipped.items()),
         outcomes=tuple(outcomes),
     )
     directory.mkdir(exist_ok=True)

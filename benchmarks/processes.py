@@ -70,7 +70,7 @@ def pinned(core: int | None) -> Iterator[None]:
 
 
 def answers(port: int, path: str | None) -> bool:
-    """Return whether a server accepts connections, and answers a GET of the path, if any, with 200."""
+    """Return whether a server accepts connections, and a GET of the path, if any, gets 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
         connection.connect()

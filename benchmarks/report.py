@@ -66,7 +66,7 @@ class Report:
     versions: tuple[tuple[str, str], ...]
     servers: tuple[tuple[str, str], ...]
     """Titles and descriptions."""
-    left_out: tuple[str, ...]
+    skipped: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
 
 
@@ -92,7 +92,7 @@ def markdown(report: Report) -> str:
         f"`make bench` wrote this page on {report.date} ({report.run}). *Factor* is how many times"
         " better the service's median is: higher for rates, lower for latency and memory. Below 1"
         " the other server is better.",
-        *(f"Not measured: {line}." for line in report.left_out),
+        *(f"Not measured: {line}." for line in report.skipped),
     ]
     for outcome in report.outcomes:
         parts += [f"## {outcome.title}", outcome.description, _markdown(results(outcome))]

@@ -49,7 +49,7 @@ class Bench:
 
     def __init__(self, scenarios: Sequence[Scenario], effort: Effort, cores: Cores) -> None:
         self.scenarios, self.effort, self.cores = scenarios, effort, cores
-        self.left_out: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
         """Titles of the servers that cannot be installed, with the reason."""
         self.progress = Progress(
             sum(len(self._subjects(each)) * self._rounds(each) for each in scenarios)
@@ -83,7 +83,7 @@ class Bench:
             try:
                 server.prepare()
             except Unavailable as failure:
-                self.left_out[server.title] = str(failure)
+                self.skipped[server.title] = str(failure)
                 self.progress.say(f"{server.title} is skipped: {failure}")
 
     def run(self, scenario: Scenario) -> Outcome:
@@ -91,9 +91,9 @@ class Bench:
         subjects = self._subjects(scenario)
         samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
         missing = {
-            subject.name: self.left_out[subject.server.title]
+            subject.name: self.skipped[subject.server.title]
             for subject in subjects
-            if subject.server.title in self.left_out
+            if subject.server.title in self.skipped
         }
         try:
             with stage(scenario, self.cores) as server:

@@ -255,8 +255,8 @@ SCENARIOS = (
     Scenario(
         "slow",
         "Beside a slow consumer",
-        "1 of 20 members stops reading messages of 4 KiB. The rate of the other members is compared "
-        "with that on a second process whose members all read.",
+        "1 of 20 members stops reading messages of 4 KiB. The rate of the other members is "
+        "compared with that on a second process whose members all read.",
         (KEPT, GROWTH),
         slow_consumer(20),
         _subjects(THIS, MANAGER),

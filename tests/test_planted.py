@@ -302,7 +302,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
 }
 
 
-# Deadlines to shorten for defects that make a check wait in vain.
+# Deadlines to shorten, for defects that make a check time out.
 PATIENCE = {
     "does not get ready": "START_S",
     NO_ANSWER: "ANSWER_S",
@@ -326,9 +326,9 @@ def test_defect(
 ) -> None:
     if complaint in PATIENCE:
         monkeypatch.setattr(service, PATIENCE[complaint], 1.0)
-    spoiled = plant(project) or project
+    defective = plant(project) or project
     with pytest.raises(AssertionError, match=complaint):
-        CHECKS[check](spoiled)
+        CHECKS[check](defective)
 
 
 def test_a_minimal_service_passes(project: Project) -> None:

@@ -27,7 +27,9 @@ CASE = re.compile(r"^\| (\d+) \| .+ \| (.+) \| .*\|$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_its_code_passes_the_checks_of_the_project(baked: Baker, tmp_path: Path, name: str) -> None:
+def test_the_proof_passes_the_checks_of_the_project(
+    baked: Baker, tmp_path: Path, name: str
+) -> None:
     project = baked(find(name)).copy(tmp_path / "project")
     laid = lay_over(project.root)
     assert not [path for path in laid if "# {%" in project.read(path)]
@@ -47,12 +49,12 @@ def test_every_module_runs_in_the_matrix() -> None:
     assert {module for module in WHOLE if TARGET / module in runs} == set(WHOLE)
 
 
-def test_it_replaces_no_file_of_the_project() -> None:
+def test_the_proof_replaces_no_file_of_the_project() -> None:
     own = set(template_files())
     assert not [path for path in files(set(OPTIONS)) if TARGET / path in own]
 
 
-def test_every_option_shows_in_a_module() -> None:
+def test_every_option_has_a_module() -> None:
     missing = OPTIONS - MODULES.keys()
     assert not missing, f"MODULES in proof/project.py lacks {missing}"
     assert not MODULES.keys() - OPTIONS
@@ -117,7 +119,7 @@ def proving(project: Project, *arguments: str, what: str = "prove") -> tuple[int
 CHEAP = ("-k", "illegal_frame or only_one_path", "-n", "0")
 
 
-def test_a_project_that_a_team_has_changed_is_proved(baked: Baker, tmp_path: Path) -> None:
+def test_a_project_changed_by_a_team_is_proved(baked: Baker, tmp_path: Path) -> None:
     project = baked(DEFAULT).copy(tmp_path / "my-service")
     project.write("app/main.py", "raise SystemExit('needs a database')\n")
     project.write("tests/conftest.py", "import a_package_of_the_team\n")
@@ -128,7 +130,7 @@ def test_a_project_that_a_team_has_changed_is_proved(baked: Baker, tmp_path: Pat
     assert last == "proof of my-service (heartbeat, jwt, redis, rooms): passed"
 
 
-def test_a_broken_promise_fails_the_proof(baked: Baker, tmp_path: Path) -> None:
+def test_a_broken_engine_fails_the_proof(baked: Baker, tmp_path: Path) -> None:
     project = baked(DEFAULT).copy(tmp_path / "my-service")
     path = "app/realtime/server/process.py"
     text = project.read(path)
@@ -154,7 +156,7 @@ def test_chaos_needs_rooms_and_redis(baked: Baker) -> None:
     assert (status, printed) == (1, message)
 
 
-def test_a_directory_that_is_no_project(tmp_path: Path, baked: Baker) -> None:
+def test_a_directory_without_a_project_is_refused(tmp_path: Path, baked: Baker) -> None:
     options = command.parse(["prove", "--project", str(tmp_path)])
     with pytest.raises(Unavailable, match="was not made from this template"):
         command.run(options)
@@ -168,6 +170,6 @@ def test_a_directory_that_is_no_project(tmp_path: Path, baked: Baker) -> None:
         command.run(options)
 
 
-def test_bad_arguments_get_one_line() -> None:
+def test_bad_arguments_are_reported_in_one_line() -> None:
     with pytest.raises(SystemExit, match="error: argument command: invalid choice: 'test'"):
         command.parse(["test"])

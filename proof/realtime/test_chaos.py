@@ -511,7 +511,7 @@ def test_a_broken_promise_sets_the_exit_status(monkeypatch: pytest.MonkeyPatch, 
         (["--fast"], "unrecognized arguments: --fast"),
     ],
 )
-def test_bad_arguments_get_one_line(
+def test_bad_arguments_are_reported_in_one_line(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):

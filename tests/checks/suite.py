@@ -1,4 +1,4 @@
-"""The project's own tests pass, all of them.
+"""All of the project's own tests pass.
 
 Tests of layers below authentication (process, frames, Redis) run with every combination of the
 other options, but with one kind of authentication.
@@ -34,7 +34,7 @@ def check_suite(project: Project) -> None:
 
 
 def run_tests(project: Project, arguments: Sequence[str | Path]) -> None:
-    """Run tests of a project that may be changed; none may fail or be skipped."""
+    """Run tests in a copy of a project; none may fail or be skipped."""
     with TemporaryDirectory() as directory:
         report = Path(directory, "report.xml")
         command: list[str | Path] = [

@@ -174,9 +174,7 @@ FAILURES: list[Handle] = [
 
 
 @pytest.mark.parametrize("handle", FAILURES)
-async def test_a_failing_handler_gets_one_error_reply(
-    team: Team, handle: Handle
-) -> None:
+async def test_a_failing_handler_gets_one_error_reply(team: Team, handle: Handle) -> None:
     client = await team.live.connect()
     team.handle = handle
     with capture_logs() as lines:
@@ -191,9 +189,7 @@ async def test_a_failing_handler_gets_one_error_reply(
 @pytest.mark.parametrize(
     "handle", [hang, later(lambda _: None)], ids=["a handler", "a deferred reply"]
 )
-async def test_a_handler_that_times_out_gets_unavailable(
-    hasty_team: Team, handle: Handle
-) -> None:
+async def test_a_handler_that_times_out_gets_unavailable(hasty_team: Team, handle: Handle) -> None:
     client = await hasty_team.live.connect()
     hasty_team.handle = handle
     error = await client.ask(type="work", id="1")
@@ -295,9 +291,7 @@ async def test_a_connection_ends_while_its_handler_hangs(team: Team, stuck: Hand
 
 
 @pytest.mark.parametrize("ended_by", ["EOF", "a reset"])
-async def test_a_connection_ends_with_its_read_ahead_buffer_full(
-    team: Team, ended_by: str
-) -> None:
+async def test_a_connection_ends_with_its_read_ahead_buffer_full(team: Team, ended_by: str) -> None:
     client = await team.live.connect()
     team.handle = hang
     await client.send(type="work")
@@ -440,9 +434,7 @@ def only(service: Service) -> Connection:
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-async def test_a_call_from_a_thread_raises(
-    live: Live, call: Callable[[Service], object]
-) -> None:
+async def test_a_call_from_a_thread_raises(live: Live, call: Callable[[Service], object]) -> None:
     client = await live.connect()
     # {% if cookiecutter.rooms %}
     await client.ask(type="join", room="lobby")

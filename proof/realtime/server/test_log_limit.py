@@ -18,7 +18,7 @@ from dev import fresh_secrets
 from dev.connect import ConnectOptions
 
 from ..client import DEADLINE_S
-from ..limits.test_conduct import Clock
+from ..limits.test_rate import Clock
 from ..live import make_settings
 from ..raw_client import raw_client
 from .test_logging import lines

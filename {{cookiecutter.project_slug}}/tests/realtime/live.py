@@ -28,7 +28,7 @@ from .engine import make_app
 
 ORIGIN = "https://example.com"
 
-HASTE = {
+HIGH_LIMITS = {
     "max_handshakes_per_s": 10_000,
     "max_handshakes_per_s_per_address": 10_000,
     "max_messages_per_s": 100_000,
@@ -44,7 +44,7 @@ def settings_with(**overrides: object) -> dict[str, Any]:
     """Return settings with fresh secrets and without limits on rates."""
     values: dict[str, Any] = {name.lower(): value for name, value in fresh_secrets().items()}
     values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2, "clients_may_broadcast": True}
-    return values | HASTE | overrides
+    return values | HIGH_LIMITS | overrides
 
 
 def make_settings(**overrides: object) -> RealtimeSettings:

@@ -154,7 +154,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # Ctrl-C interrupts only this program, which then ends its processes
+                process_group=0,  # Ctrl-C interrupts only this program, which ends its processes
             )
         return process
 

@@ -1,8 +1,8 @@
-"""Measure the service beside other servers: ``python -m benchmarks``.
+"""Compare the service with other servers: ``python -m benchmarks``.
 
 Prints a table for each scenario and writes ``.bench/benchmarks.md`` with its plots, or
-``docs/benchmarks.md`` if a full run is told to publish. A run of some scenarios, or of a team's
-project, only prints. The service is the engine by itself, with its default policy.
+``docs/benchmarks.md`` with ``--full --publish``. A run of some scenarios, or of a team's project,
+only prints. The service is the engine with its default policy.
 """
 
 import argparse
@@ -33,10 +33,10 @@ UNPUBLISHED = TEMPLATE / ".bench"
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser that complains in one line."""
+    """An argument parser that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what was wrong."""
+        """Exit with the message."""
         sys.exit(f"error: {message}")
 
 
@@ -44,50 +44,52 @@ def chosen(names: str) -> list[Scenario]:
     """Return the scenarios of a comma-separated list.
 
     Raises:
-        argparse.ArgumentTypeError: there is none of such a name.
+        argparse.ArgumentTypeError: a name is unknown.
 
     """
     known = {scenario.name: scenario for scenario in SCENARIOS}
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in known:
-            message = f"no scenario is called {name!r}; there are {', '.join(known)}"
+            message = f"unknown scenario {name!r}; choose from {', '.join(known)}"
             raise argparse.ArgumentTypeError(message)
     return [scenario for scenario in SCENARIOS if scenario.name in wanted]
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     names = ", ".join(scenario.name for scenario in SCENARIOS)
-    parser = Arguments(prog="make bench ARGS=...", description="Measure the service beside others.")
+    parser = Arguments(prog="make bench ARGS=...", description="Compare the service.")
     parser.add_argument(
-        "--full", action="store_true", help="measure longer and more servers: some 20 minutes"
+        "--full", action="store_true", help="more servers and longer runs: about 20 minutes"
     )
     parser.add_argument(
-        "--only", type=chosen, default=list(SCENARIOS), metavar="NAMES", help=f"some of: {names}"
+        "--only", type=chosen, default=list(SCENARIOS), metavar="NAMES", help=f"a list of: {names}"
     )
     parser.add_argument(
-        "--publish", action="store_true", help="with --full: write docs/, which is in the README"
+        "--publish", action="store_true", help="with --full: write to docs/, for the README"
     )
     parser.add_argument(
-        "--project", default="", metavar="PATH", help="in place of a fresh one with the defaults"
+        "--project", default="", metavar="PATH", help="default: a new one with the default answers"
     )
     options = parser.parse_args(arguments)
     if options.publish and not (options.full and options.only == list(SCENARIOS)):
         parser.error("--publish needs --full and every scenario")
     if options.publish and options.project:
-        parser.error("--publish is for a fresh project with the defaults")
+        parser.error("--publish cannot be combined with --project")
     return options
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Run the benchmark; report a failure in one line."""
     options = parse()
     if sys.platform != "linux":
-        sys.exit("error: the load generator needs Linux, for epoll; a container or a VM will do")
-    # Servers are stopped on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: stopped"))
-    # Each connection is a file on both sides.
+        sys.exit(
+            "error: the load generator needs Linux (epoll), in a container or a VM if necessary"
+        )
+    # Exit normally, so that the servers are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
+    # Each connection uses a file descriptor at both ends.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
@@ -101,30 +103,30 @@ def main() -> None:
     except Unavailable as failure:
         sys.exit(f"error: {failure}")
     except KeyboardInterrupt:
-        sys.exit("error: stopped")
+        sys.exit("error: interrupted")
 
 
 def chosen_project(project: Path, scenarios: list[Scenario]) -> list[Scenario]:
-    """Measure this project, and return the scenarios that it can be asked.
+    """Select the project to measure, and return the scenarios that it supports.
 
     Raises:
-        Unavailable: its clients need credentials that the benchmark does not have.
+        Unavailable: the benchmark has no credentials for it.
 
     """
     answers = answers_of(project)
     if answers["auth"] != "jwt":
-        message = f"the benchmark signs tokens, and {project} takes {answers['auth']}, not jwt"
+        message = f"the benchmark needs a project with auth jwt; {project} has {answers['auth']}"
         raise Unavailable(message)
     environment.project = project
     return [scenario for scenario in scenarios if fits(scenario, answers)]
 
 
 def run(bench: Bench, directory: Path) -> None:
-    """Measure everything, print each scenario, and write the page if it is whole.
+    """Measure and print each scenario, and write the page if it has all of them.
 
     Raises:
         Failed: the service does not start.
-        Unavailable: the service or the generator cannot be had.
+        Unavailable: the service or the load generator cannot be installed.
 
     """
     compiled(SOURCE, *LIBRARY)
@@ -142,8 +144,8 @@ def run(bench: Bench, directory: Path) -> None:
 
 
 def write(bench: Bench, outcomes: list[Outcome], seconds: float, directory: Path) -> None:
-    """Write the page and its plots into a directory, which is made if it is not there."""
-    present = [server for server in bench.servers if server.title not in bench.left_out]
+    """Write the page and its plots into a directory; make it if necessary."""
+    present = [server for server in bench.servers if server.title not in bench.skipped]
     page = report.Report(
         date=datetime.datetime.now(tz=datetime.UTC).strftime("%d %B %Y"),
         run=f"{'full' if bench.effort is FULL else 'quick'} run, {seconds / 60:.0f} min",
@@ -151,7 +153,7 @@ def write(bench: Bench, outcomes: list[Outcome], seconds: float, directory: Path
         machine=tuple(machine()),
         versions=tuple(versions(present).items()),
         servers=tuple((server.title, server.what) for server in present),
-        left_out=tuple(f"{title}: {reason}" for title, reason in bench.left_out.items()),
+        skipped=tuple(f"{title}: {reason}" for title, reason in bench.skipped.items()),
         outcomes=tuple(outcomes),
     )
     directory.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Compiles C files into the cache: with ``$CC`` or ``cc``, else with the one in ``ziglang``."""
+"""Compiles C files into the cache, with ``$CC``, ``cc`` or the compiler in ``ziglang``."""
 
 import functools
 import hashlib
@@ -18,10 +18,10 @@ LIBRARY = ("-shared", "-fPIC")
 
 @functools.cache
 def compiler(*, install: bool = True) -> tuple[str, ...]:
-    """Return the command of a C compiler, which is installed if there is none and it may be.
+    """Return the command of a C compiler; install one if necessary and allowed.
 
     Raises:
-        Unavailable: there is none.
+        Unavailable: there is no compiler.
 
     """
     command = shlex.split(os.environ.get("CC", "cc"))
@@ -34,10 +34,10 @@ def compiler(*, install: bool = True) -> tuple[str, ...]:
 
 
 def compiled(source: Path, *flags: str, install: bool = True) -> Path:
-    """Return what a C file makes: a program, or a library with the flags for one.
+    """Compile a C file to a program, or with the flags of a library to a library.
 
     Raises:
-        Unavailable: there is no compiler, or it refuses the file.
+        Unavailable: there is no compiler, or the compilation fails.
 
     """
     command = (*compiler(install=install), *FLAGS, *flags)
@@ -46,7 +46,7 @@ def compiled(source: Path, *flags: str, install: bool = True) -> Path:
     if target.exists():
         return target
     CACHE.mkdir(parents=True, exist_ok=True)
-    # Others may be compiling the same.
+    # Another process may compile the same file.
     partial = target.with_name(f"{target.name}.{os.getpid()}")
     env = environment(ZIG_GLOBAL_CACHE_DIR=str(CACHE / "zig"))
     done = run([*command, "-o", partial, source], CACHE, env=env)

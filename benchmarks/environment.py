@@ -1,4 +1,4 @@
-"""What has to be there before anything can be measured, made once and kept in the cache."""
+"""Set-up of projects, environments and programs for the benchmark, kept in the cache."""
 
 import functools
 import hashlib
@@ -17,12 +17,12 @@ COMPILER_LOCK = TEMPLATE / "requirements-bench.lock"
 PEERS_LOCK = TEMPLATE / "requirements-bench-full.lock"
 
 project: Path | None = None
-"""The project that is measured; None for a fresh one with the default answers."""
+"""The project to measure; None for a new one with the default answers."""
 
 
 @functools.cache
 def service() -> Path:
-    """Return a copy of the project that is measured.
+    """Return a copy of the project to measure.
 
     Raises:
         Unavailable: it cannot be baked.
@@ -37,7 +37,7 @@ def service() -> Path:
 
 
 def service_python() -> Path:
-    """Return the Python that has what the service needs, from its own lock file.
+    """Return the Python of the service's environment, made from its lock file.
 
     Raises:
         Unavailable: it cannot be installed.
@@ -47,7 +47,7 @@ def service_python() -> Path:
 
 
 def lock_python(lock: Path) -> Path:
-    """Return a Python that has what one of the template's lock files pins.
+    """Return the Python of an environment made from one of the template's lock files.
 
     Raises:
         Unavailable: it cannot be installed.
@@ -61,7 +61,7 @@ def lock_python(lock: Path) -> Path:
 
 @functools.cache
 def node_package(name: str) -> Path:
-    """Return the directory of a peer for Node, with the packages that it asks for.
+    """Return the directory of a Node peer with its packages installed.
 
     Raises:
         Unavailable: there is no Node or npm, or the packages cannot be installed.
@@ -87,7 +87,7 @@ def node_package(name: str) -> Path:
 
 @functools.cache
 def valkey_server() -> str:
-    """Return the program of a Valkey or Redis server: the one in the service's environment first.
+    """Return a Valkey or Redis server, preferably the one in the service's environment.
 
     Raises:
         Unavailable: there is none.

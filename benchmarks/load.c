@@ -2,11 +2,11 @@
  * The hot path of the load generator: many WebSocket connections in one thread and one epoll loop.
  * `load.py` drives it through ctypes.
  *
- * While it measures it never sleeps, unless it is told to leave its core to others: were it asleep,
- * waking it would be work for the server's core.
+ * It does not sleep during a measurement, unless told to leave its core to others: waking it would
+ * cost the server's core time.
  *
  * A message carries a mark, "@T<19 digits>S<10 digits>@": when it was sent (CLOCK_MONOTONIC, in
- * nanoseconds) and its number. No character of it is escaped in JSON, so it survives nesting.
+ * nanoseconds) and its number. JSON escapes none of its characters, so it survives nesting.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,7 +32,7 @@
 #define MARK_SEQUENCE 22
 
 /* These two are repeated in load.py. */
-#define SUB_BUCKETS 64 /* in each power of two, so a latency is off by 1.6 % at most */
+#define SUB_BUCKETS 64 /* per power of two: latencies are accurate to 1.6 % */
 #define BUCKETS (64 * SUB_BUCKETS)
 
 enum { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
@@ -45,7 +45,7 @@ typedef struct {
     uint64_t received;   /* deliveries, each counted once */
     uint64_t duplicates;
     uint64_t late;       /* deliveries that came after one with a higher number */
-    uint64_t other;      /* messages that are no delivery of this run */
+    uint64_t other;      /* other messages than deliveries of this run */
     uint64_t closed;     /* connections that the server closed */
     uint64_t max_ns;
     uint64_t latency[BUCKETS];
@@ -59,7 +59,7 @@ typedef struct {
 
 typedef struct step {
     struct step *next;
-    int sends; /* or else it waits for a message that contains the text */
+    int sends; /* send the text, or else wait for a message that contains it */
     uint32_t size;
     uint8_t text[];
 } step;
@@ -69,12 +69,12 @@ typedef struct {
     int fd, port;
     int stalled;
     int close_code;  /* of the server's close frame, 1006 without one, -errno after an error */
-    step *steps;     /* still to be done before it is ready */
+    step *steps;     /* pending, until the connection is ready */
     buffer request;  /* the handshake */
     buffer unparsed; /* the beginning of a frame */
-    buffer unsent;   /* what the socket would not take yet */
-    buffer message;  /* what it publishes */
-    uint8_t *mark;   /* in there */
+    buffer unsent;   /* not accepted by the socket yet */
+    buffer message;  /* the message to publish */
+    uint8_t *mark;   /* inside the message */
     int64_t newest;  /* the highest number received */
     uint64_t seen;   /* bit n: number newest - n was received */
     uint64_t rounds_left;
@@ -88,13 +88,13 @@ typedef struct {
     buffer burst;
     uint8_t accept[64];
     uint32_t accept_size;
-    buffer asked, answer; /* a message that begins so is answered so */
+    buffer asked, answer; /* prefix of messages to answer, and the answer */
     uint32_t mask;
-    int patience_ms; /* how long it may sleep when nothing happens */
+    int patience_ms; /* maximum sleep when idle */
     uint32_t mark_at; /* where the last delivery had its mark */
     enum { QUIET, FANOUT, ECHO } mode;
     int handshakes, ready, failed, closed, reading;
-    int waiting; /* connections that wait for an echo */
+    int waiting; /* connections waiting for an echo */
     uint64_t first; /* the number of this run's first message */
     uint64_t now, start, last_delivery, busy_ns;
     result *result;
@@ -187,7 +187,7 @@ static void write_unsent(load *l, int i) {
     if (!c->unsent.size) watch(l, i, EPOLL_CTL_MOD, c->stalled ? 0 : EPOLLIN);
 }
 
-/* Clients must mask what they send (RFC 6455 section 5.3). */
+/* Clients must mask their frames (RFC 6455 section 5.3). */
 static void append_frame(load *l, buffer *out, int opcode, const uint8_t *data, uint32_t size) {
     uint8_t head[14], *h = head;
     *h++ = (uint8_t)(0x80 | opcode);
@@ -259,7 +259,7 @@ static void record_latency(result *r, uint64_t ns) {
     if (ns > r->max_ns) r->max_ns = ns;
 }
 
-/* Whether a number comes for the first time; of very late ones nobody knows. */
+/* Whether a number is received for the first time; unknown for very late ones. */
 static int is_new(connection *c, int64_t number, result *r) {
     if (number > c->newest) {
         int64_t step = number - c->newest;
@@ -360,7 +360,7 @@ static void on_frame(load *l, int i, uint8_t head, const uint8_t *data, uint32_t
         write_message(l, i, CLOSE, data, size < 2 ? 0 : 2);
         end(l, c, code);
     } else if (opcode != PONG) {
-        /* No measured server sends these; were they ignored, deliveries would seem to be missing. */
+        /* No measured server sends these; ignoring them would count deliveries as missing. */
         if (head != (0x80 | TEXT) && head != (0x80 | 2))
             fail(l, "cannot read a compressed message, or one in several frames");
         on_text(l, i, data, size);
@@ -466,7 +466,7 @@ static int turn(load *l, int timeout_ms) {
     return count;
 }
 
-/* ---- What load.py calls -------------------------------------------------------------------- */
+/* ---- Interface of load.py ------------------------------------------------------------------ */
 
 load *load_new(const char *accept) {
     load *l = calloc(1, sizeof *l);
@@ -487,7 +487,7 @@ int load_add(load *l, int port, const uint8_t *request, uint32_t size) {
     return l->count++;
 }
 
-/* After the upgrade, and after earlier steps: send the text, or wait for one that contains it. */
+/* Add a step after the upgrade: send the text, or wait for a message that contains it. */
 void load_step(load *l, int i, int sends, const uint8_t *text, uint32_t size) {
     step *new = malloc(sizeof *new + size), **last = &l->connections[i].steps;
     if (!new) abort();
@@ -497,7 +497,7 @@ void load_step(load *l, int i, int sends, const uint8_t *text, uint32_t size) {
     *last = new;
 }
 
-/* What connection `i` publishes; returns -1 if there is no mark in it. */
+/* Set the message of connection `i`; returns -1 if it has no mark. */
 int load_message(load *l, int i, const uint8_t *text, uint32_t size) {
     connection *c = &l->connections[i];
     c->message.size = 0;
@@ -558,7 +558,7 @@ static void start_connecting(load *l, int i) {
     watch(l, i, EPOLL_CTL_ADD, EPOLLOUT);
 }
 
-/* Open all connections, with at most `handshakes` under way; `received` counts those ready. */
+/* Open all connections, with at most `handshakes` in flight; `received` counts ready ones. */
 void load_connect(load *l, int handshakes, double timeout_s, result *r) {
     begin(l, QUIET, r);
     int next = 0;
@@ -572,7 +572,7 @@ void load_connect(load *l, int handshakes, double timeout_s, result *r) {
     finish(l, l->now);
 }
 
-/* Whether any of the first connections is gone. */
+/* Whether any of the first connections is closed. */
 static int lost(load *l, int publishers) {
     for (int i = 0; i < publishers; i++)
         if (l->connections[i].state != READY) return 1;
@@ -582,10 +582,10 @@ static int lost(load *l, int publishers) {
 /*
  * Publish `count` messages, in turn on the first connections.
  *
- * With a rate of 0 at most `window` messages are under way: sent, and not yet received by the mean
- * connection. With a rate, a message is due every 1/rate seconds, whatever became of those before,
- * and stamped with the time it was due: a server that falls behind cannot hide how long people
- * waited ("coordinated omission").
+ * With a rate of 0, at most `window` messages are in flight: sent, and not yet received by the mean
+ * connection. With a rate, a message is due every 1/rate seconds regardless of earlier ones, and
+ * stamped with its due time: a server that falls behind cannot hide the delay ("coordinated
+ * omission").
  *
  * Ends when everything has arrived, when nothing has for `quiet_s` (0: never), or after timeout_s.
  */
@@ -622,7 +622,7 @@ void load_fanout(load *l, int publishers, uint64_t first, uint64_t count, int wi
     finish(l, l->last_delivery);
 }
 
-/* Every connection sends, waits for its own message, and sends again. */
+/* Send on every connection, wait for its own message, and repeat. */
 void load_echo(load *l, uint64_t rounds, double timeout_s, result *r) {
     begin(l, ECHO, r);
     l->waiting = l->ready;
@@ -637,7 +637,7 @@ void load_echo(load *l, uint64_t rounds, double timeout_s, result *r) {
     finish(l, l->last_delivery);
 }
 
-/* Read and answer pings without a load; returns how much happened. */
+/* Read, and answer pings, without a load; returns the number of events. */
 int load_idle(load *l, double seconds) {
     int events = 0, count;
     l->start = l->now = clock_ns();
@@ -648,7 +648,7 @@ int load_idle(load *l, double seconds) {
     return events;
 }
 
-/* Stop reading from a connection, or start again. */
+/* Stop reading from a connection, or resume. */
 void load_patience(load *l, int patience_ms) { l->patience_ms = patience_ms; }
 
 void load_stall(load *l, int i, int stalled) {
@@ -659,7 +659,7 @@ void load_stall(load *l, int i, int stalled) {
     watch(l, i, EPOLL_CTL_MOD, (stalled ? 0 : EPOLLIN) | (c->unsent.size ? EPOLLOUT : 0));
 }
 
-/* How a connection ended: see `close_code`; 0 while it is open. */
+/* The end of a connection: see `close_code`; 0 while it is open. */
 int load_close_code(load *l, int i) { return l->connections[i].close_code; }
 
 void load_free(load *l) {

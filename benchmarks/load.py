@@ -1,4 +1,4 @@
-"""The load generator: connections to servers, what they say, and what came of it.
+"""The load generator: connections, their messages, and the results.
 
 ``load.c`` does the work; it needs Linux for epoll.
 """
@@ -23,7 +23,7 @@ KEY = base64.b64encode(b"a load generator").decode()
 ACCEPT = base64.b64encode(
     hashlib.sha1((KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()  # noqa: S324
 ).decode()
-"""The server's proof that it speaks WebSocket (RFC 6455 §4.2.2), which is always SHA-1."""
+"""The server's `Sec-WebSocket-Accept` for this key (RFC 6455 §4.2.2)."""
 
 MARK = f"@T{'0' * 19}S{'0' * 10}@"
 
@@ -97,21 +97,21 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What a server's clients say: ``{i}`` stands for the number of the connection."""
+    """The messages of a server's protocol; ``{i}`` stands for the number of the connection."""
 
     greeting: tuple[Expect | Send, ...] = ()
-    """What is said and heard after the upgrade, before the connection counts as ready."""
+    """Steps after the upgrade, until the connection is ready."""
     envelope: str = "{data}"
     """The message that publishes ``{data}``."""
     asked: str = ""
-    """A message that begins so, such as a heartbeat's ping, ..."""
+    """Prefix of messages to answer, such as a heartbeat's ping."""
     answer: str = ""
-    """... is answered so."""
+    """The answer to them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a run: of messages and their deliveries, or of connections to be opened."""
+    """The result of a run: deliveries of messages, or opened connections."""
 
     sent: int
     expected: int
@@ -119,30 +119,30 @@ class Result:
     """Deliveries, each counted once."""
     duplicates: int
     late: int
-    """Deliveries that came after one of a later message."""
+    """Deliveries out of order: after one of a later message."""
     closed: int
     """Connections that the server closed."""
     seconds: float
     """From the first message sent to the last one received."""
     busy: float
-    """The share of its core that the generator was busy with events."""
+    """The share of the time that the generator spent on events."""
     p50_ms: float
     p99_ms: float
     error: str
 
     @property
     def missing(self) -> int:
-        """Return how many deliveries never came."""
+        """The number of missing deliveries."""
         return self.expected - self.received
 
     @property
     def per_second(self) -> float:
-        """Return deliveries per second."""
+        """Deliveries per second."""
         return self.received / self.seconds
 
     @property
     def complaint(self) -> str:
-        """Return what was not as it should be, if anything, in a few words."""
+        """The errors of the run, empty without any."""
         counts = {
             "missing": self.missing,
             "twice": self.duplicates,
@@ -154,13 +154,13 @@ class Result:
 
 
 def payload(size: int) -> str:
-    """Return a JSON object of this many bytes, 50 at least, that holds a mark."""
+    """Return a JSON object of this size, at least 50 bytes, that contains a mark."""
     empty = json.dumps({"m": MARK, "p": ""}, separators=(",", ":"))
     return json.dumps({"m": MARK, "p": "x" * (size - len(empty))}, separators=(",", ":"))
 
 
 def quantile_ms(buckets: Sequence[int], share: float) -> float:
-    """Return the latency that this share of deliveries did not exceed, give or take 1.6 %."""
+    """Return the quantile of the latency, within 1.6 %."""
     wanted = share * sum(buckets)
     seen = itertools.accumulate(buckets)
     bucket = next(number for number, count in enumerate(seen) if count >= wanted)
@@ -171,7 +171,7 @@ def quantile_ms(buckets: Sequence[int], share: float) -> float:
 
 
 class Load:
-    """WebSocket connections, all driven by the thread that calls."""
+    """WebSocket connections, driven by the calling thread."""
 
     def __init__(self, dialect: Dialect | None = None, *, install: bool = True) -> None:
         self._dialect = dialect or Dialect()
@@ -192,7 +192,7 @@ class Load:
     def add(
         self, port: int, path: str = "/", headers: Callable[[int], dict[str, str]] | None = None
     ) -> None:
-        """Prepare one more connection to a port of this machine."""
+        """Add a connection to a port of this machine, without opening it."""
         number = self._count
         self._count += 1
         lines = {
@@ -213,16 +213,16 @@ class Load:
             self._library.load_step(self._load, number, isinstance(step, Send), *text)
 
     def connect(self, *, handshakes: int = 32, timeout_s: float = 30) -> Result:
-        """Open all connections, with so many handshakes under way at a time."""
+        """Open all connections, with at most ``handshakes`` handshakes in flight."""
         result = _Result()
         self._library.load_connect(self._load, handshakes, timeout_s, result)
         return _result(result)
 
     def publish(self, data: str) -> None:
-        """Say what every connection is going to publish: JSON that holds a mark.
+        """Set the data that every connection publishes: JSON with a mark.
 
         Raises:
-            ValueError: there is no mark in it.
+            ValueError: it has no mark.
 
         """
         for number in range(self._count):
@@ -241,11 +241,11 @@ class Load:
         quiet_s: float = 2,
         timeout_s: float = 30,
     ) -> Result:
-        """Have the first connections publish in turn; everybody is to get everything.
+        """Publish in turn on the first connections; every connection must get each message.
 
-        At most ``window`` messages are under way, or else ``rate`` of them are due per second. It
-        ends when all have arrived, or none has for ``quiet_s`` (0: however long), or at the
-        timeout.
+        At most ``window`` messages are in flight, or else ``rate`` messages are due per second. The
+        run ends when all have arrived, when none has arrived for ``quiet_s`` (0: no limit), or at
+        the timeout.
         """
         result = _Result()
         self._library.load_fanout(
@@ -255,37 +255,37 @@ class Load:
         return _result(result, one_order=publishers == 1)
 
     def echo(self, rounds: int, *, timeout_s: float = 30) -> Result:
-        """Have each connection send, wait for its own message, and send again."""
+        """Send on each connection, wait for its own message, and repeat."""
         result = _Result()
         self._library.load_echo(self._load, rounds, timeout_s, result)
         return _result(result)
 
     def idle(self, seconds: float) -> int:
-        """Read and answer pings; return how much happened."""
+        """Read, and answer pings; return the number of events."""
         return int(self._library.load_idle(self._load, seconds))
 
     def sleep(self) -> None:
-        """Leave the core to others when nothing happens, from now on: latencies grow by 1 ms."""
+        """Sleep when idle from now on, to leave the core to others: adds up to 1 ms of latency."""
         self._library.load_patience(self._load, 1)
 
     def settle(self, quiet_s: float = 0.1, timeout_s: float = 15) -> None:
-        """Read until nothing comes any more."""
+        """Read until no message arrives for ``quiet_s``."""
         deadline = time.monotonic() + timeout_s
         while self.idle(quiet_s) and time.monotonic() < deadline:
             pass
 
     def stall(self, number: int, *, stalled: bool = True) -> None:
-        """Stop reading from a connection, or start again."""
+        """Stop reading from a connection, or resume."""
         self._library.load_stall(self._load, number, stalled)
 
     def ending(self, number: int) -> str:
-        """Return how a connection ended, in a few words."""
+        """Describe how a connection ended."""
         code = self._library.load_close_code(self._load, number)
         if code == 0:
             return "not closed"
         if code == NO_CLOSE_FRAME:
             return "closed without a close frame"
-        return f"closed with {code}" if code > 0 else f"cut off ({errno.errorcode[-code]})"
+        return f"closed with {code}" if code > 0 else f"reset ({errno.errorcode[-code]})"
 
 
 def _fill(text: str, number: int) -> str:

@@ -1,4 +1,4 @@
-"""What was measured on: the machine's class, and the versions of everything that took part."""
+"""The class of the machine, and the versions of all software in the benchmark."""
 
 import json
 import os
@@ -20,14 +20,14 @@ VERSIONS = "import sys; from importlib.metadata import version; print(*map(versi
 
 
 def pinning(cores: Cores) -> str:
-    """Return where servers and generator run."""
+    """Return a sentence on the cores of servers and generator."""
     if cores.server is None:
         return f"Nothing is pinned to a core: {cores.reason}"
     return "Each server runs on one core, the load generator on another"
 
 
 def machine() -> Iterator[tuple[str, str]]:
-    """Yield what kind of machine it is, without anything that tells which."""
+    """Yield the class of the machine, without anything that identifies it."""
     info = _cpu_info()
     virtual = " (virtual)" if "hypervisor" in info.get("flags", "").split() else ""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -37,7 +37,7 @@ def machine() -> Iterator[tuple[str, str]]:
 
 
 def versions(servers: Iterable[Server]) -> dict[str, str]:
-    """Return the versions of the software that took part, by name.
+    """Return the versions of the software by name.
 
     Raises:
         Unavailable: one of the servers is not installed.

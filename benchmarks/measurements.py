@@ -1,4 +1,4 @@
-"""How things are measured: one function for each kind of question."""
+"""The measurements: one function for each kind."""
 
 import json
 import time
@@ -25,7 +25,7 @@ CPU = Metric("CPU s per million", more_is_better=False, digits=2)
 ROUND_TRIPS = Metric("round trips/s")
 CONNECTS = Metric("connects/s")
 MEMORY = Metric("KiB per connection", more_is_better=False, digits=1)
-KEPT = Metric("% kept by the others", digits=1)
+KEPT = Metric("% of the others' rate", digits=1)
 GROWTH = Metric("MB grown", more_is_better=False, digits=1)
 FLOOD = Metric("flood, deliveries/s")
 BUSY = Metric("pongs/s of the others")
@@ -33,7 +33,7 @@ BUSY = Metric("pongs/s of the others")
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long things are measured."""
+    """Durations and sizes of the measurements."""
 
     seconds: float
     warm_up_s: float
@@ -41,7 +41,7 @@ class Effort:
     slow_s: float
     connections: int
     repeats_s: float
-    """How much time repetitions may take in all."""
+    """Total time for repetitions."""
     every_server: bool
 
 
@@ -51,7 +51,7 @@ FULL = Effort(1.2, 0.5, 4.0, 8.0, connections=5_000, repeats_s=240.0, every_serv
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One row of a scenario: a server, and what is special about it there."""
+    """One row of a scenario: a server, and its variations in this scenario."""
 
     server: Server
     name: str
@@ -59,12 +59,12 @@ class Subject:
     dialect: Dialect | None = None
     publishers: int = 1
     flood: Dialect | None = None
-    """Where others are very busy meanwhile."""
+    """The room that other clients flood meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One subject's turn."""
+    """One measurement of a subject."""
 
     running: Running
     subject: Subject
@@ -80,7 +80,7 @@ class Trial:
         dialect: Dialect | None = None,
         process: int | None = None,
     ) -> Iterator[Load]:
-        """Yield connections that are yet to be opened, to one process or spread over all."""
+        """Yield connections that are not open yet, to one process or spread over all."""
         server, ports = self.subject.server, self.running.ports
         if process is not None:
             ports = [ports[process]]
@@ -101,10 +101,10 @@ class Trial:
         process: int | None = None,
         message_bytes: int = MESSAGE_BYTES,
     ) -> Iterator[Load]:
-        """Yield open connections that have something to publish.
+        """Yield open connections with a message to publish.
 
         Raises:
-            Failed: not all of them can be opened.
+            Failed: a connection cannot be opened.
 
         """
         with self.load(count, echo=echo, dialect=dialect, process=process) as load:
@@ -117,7 +117,7 @@ class Trial:
             yield load
 
     def meter(self) -> Meter:
-        """Return a meter of what the server spends from now on."""
+        """Return a meter of the server's CPU time from now on."""
         return Meter(self.running.pids, self.running.core)
 
 
@@ -131,15 +131,15 @@ def _sample(result: Result, spent: Spent, values: dict[Metric, float | None]) ->
 
 
 def _pace(warm_up: Result, connections: int) -> float:
-    """Return how often per second each connection gets something."""
+    """Return the deliveries per second and connection."""
     if not warm_up.received:
-        message = f"delivers nothing: {warm_up.error or 'no error was reported'}"
+        message = f"delivers nothing: {warm_up.error or 'no error reported'}"
         raise Failed(message)
     return warm_up.per_second / connections
 
 
 def fanout(members: int, window: int) -> Measure:
-    """Return what measures deliveries with at most a window of messages under way."""
+    """Measure deliveries with at most ``window`` messages in flight."""
 
     def measure(trial: Trial) -> Sample:
         effort, publishers = trial.effort, trial.subject.publishers
@@ -159,7 +159,7 @@ def fanout(members: int, window: int) -> Measure:
 
 
 def latency(members: int, rate: float) -> Measure:
-    """Return what measures how long deliveries take at a fixed rate of messages per second."""
+    """Measure the latency of deliveries at a fixed rate of messages per second."""
 
     def measure(trial: Trial) -> Sample:
         seconds = trial.effort.latency_s
@@ -174,7 +174,7 @@ def latency(members: int, rate: float) -> Measure:
 
 
 def echo(connections: int) -> Measure:
-    """Return what measures round trips of connections that hear from themselves."""
+    """Measure round trips of messages that connections send to themselves."""
 
     def measure(trial: Trial) -> Sample:
         with trial.connected(connections, echo=True) as load:
@@ -188,7 +188,7 @@ def echo(connections: int) -> Measure:
 
 
 def connect(trial: Trial) -> Sample:
-    """Measure how fast connections open, with 32 handshakes under way."""
+    """Measure how fast connections open, with 32 handshakes in flight."""
     with trial.connected(200):
         pass
     with trial.load(trial.effort.connections) as load:
@@ -198,8 +198,8 @@ def connect(trial: Trial) -> Sample:
 
 
 def memory(trial: Trial) -> Sample:
-    """Measure what an idle connection keeps resident."""
-    # A few only: what they leave behind is used again, and would be missing later.
+    """Measure the resident memory of an idle connection."""
+    # Only a few: the memory that they free is reused, and would be missing in the difference.
     with trial.connected(10):
         pass
     time.sleep(0.3)
@@ -208,16 +208,16 @@ def memory(trial: Trial) -> Sample:
         load.idle(1.0)
         after = memory_bytes(trial.running.pids)
     if before is None or after is None:
-        message = "/proc does not tell here"
+        message = "/proc does not report memory on this system"
         raise Failed(message)
     return Sample({MEMORY: (after - before) / trial.effort.connections / 1024})
 
 
 def slow_consumer(members: int) -> Measure:
-    """Return what measures what one member that stops reading does to the others.
+    """Measure the effect on the others of one member that stops reading.
 
-    A second process serves as many, of whom none stops. The two take turns, since the processor's
-    own pace changes more within seconds than what is to be measured.
+    A second process serves as many members that all read. The two are measured in turn, since the
+    speed of the processor changes more within seconds than the measured effect.
     """
 
     def measure(trial: Trial) -> Sample:
@@ -235,7 +235,7 @@ def slow_consumer(members: int) -> Measure:
             load.stall(stalled)
             forget_peak(pids)
             before = memory_bytes(pids)
-            # What the system's own buffers hold comes first, and hides what the server does.
+            # Fill the socket buffers first: until then, the server does not notice the slow member.
             result = load.fanout(ENDLESS, quiet_s=0, timeout_s=half_s)
             slice_s = half_s / SLICES
             rates = [
@@ -246,11 +246,11 @@ def slow_consumer(members: int) -> Measure:
             load.stall(stalled, stalled=False)
             load.settle(0.5, timeout_s=5)
             if not all(calm_rate for _, calm_rate in rates):
-                message = "stops delivering without a slow member"
+                message = "delivers nothing even without a slow member"
                 raise Failed(message)
             kept = median(rate / calm_rate for rate, calm_rate in rates)
             growth = None if before is None or peak is None else (peak - before) / 1e6
-            remark = f"the slow one: {load.ending(stalled)}"
+            remark = f"slow member: {load.ending(stalled)}"
             remarks = "; ".join(filter(None, [remark, result.error]))
             return Sample({KEPT: 100 * kept, GROWTH: growth}, remarks, result.busy)
 
@@ -258,16 +258,16 @@ def slow_consumer(members: int) -> Measure:
 
 
 def _rate(load: Load, readers: int, seconds: float) -> float:
-    """Return how often per second each reader gets something, for a moment."""
+    """Return the deliveries per second and reader during some seconds."""
     received = load.fanout(ENDLESS, quiet_s=0, timeout_s=seconds).received
     load.settle(0.05)
     return received / readers / seconds
 
 
 def bystanders(members: int, rate: float, *, flooded: int) -> Measure:
-    """Return what measures latency beside a flood to so many others, if the subject has one.
+    """Measure latency during a flood to other members, if the subject has one.
 
-    Both loads share the generator's core, so the delays are the server's and their own.
+    Both loads share the generator's core, so the delays include their own.
     """
 
     def measure(trial: Trial) -> Sample:
@@ -289,9 +289,9 @@ def bystanders(members: int, rate: float, *, flooded: int) -> Measure:
 
 
 def among_busy_clients(members: int, rate: float, *, others: int, pings: float) -> Measure:
-    """Return what measures latency in a room while others ping so often per second, each.
+    """Measure latency in a room while each of the others sends ``pings`` pings per second.
 
-    Both loads share the generator's core, so the delays are the server's and their own.
+    Both loads share the generator's core, so the delays include their own.
     """
 
     def measure(trial: Trial) -> Sample:

@@ -10,7 +10,7 @@ from .results import Metric, Outcome, Row
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours."""
+    """The colours of a plot."""
 
     background: str
     text: str
@@ -39,7 +39,7 @@ LETTER = 6.4
 
 
 def svg(outcomes: Sequence[Outcome], theme: Theme) -> str:
-    """Return a picture of the outcomes that are to be plotted."""
+    """Return a picture of all outcomes with ``plotted``."""
     panels, height = [], [0.0, 0.0]
     for outcome in outcomes:
         if not outcome.plotted:
@@ -55,11 +55,11 @@ def svg(outcomes: Sequence[Outcome], theme: Theme) -> str:
         'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif">',
         "<title>How the service compares with other servers</title>",
         f'<rect width="{WIDTH}" height="{total:.0f}" rx="8" fill="{theme.background}"/>',
-        _text(MARGIN, 32, "Beside other servers", theme.text, size=18, bold=True),
+        _text(MARGIN, 32, "Comparison with other servers", theme.text, size=18, bold=True),
         _text(
             MARGIN,
             53,
-            "Medians on one core each. × says how many times better this service is.",
+            "Medians, one core per server. × is how many times better this service is.",
             theme.quiet,
         ),
         *panels,
@@ -120,13 +120,13 @@ def _text(
 
 
 def shortened(text: str, width: float) -> str:
-    """Return as much of a text as fits into so many pixels."""
+    """Truncate a text to a width in pixels."""
     letters = int(width / LETTER)
     return text if len(text) <= letters else f"{text[: letters - 1].rstrip()}…"
 
 
 def rounded(value: float, metric: Metric) -> str:
-    """Return a value in few digits."""
+    """Format a value in at most four digits."""
     for limit, unit in ((1e6, "M"), (1e4, "k")):
         if value >= limit:
             scaled = value / (1e3 if unit == "k" else limit)
@@ -135,6 +135,6 @@ def rounded(value: float, metric: Metric) -> str:
 
 
 def plots(outcomes: Sequence[Outcome]) -> Iterable[tuple[str, str]]:
-    """Yield the name of each picture, and the picture."""
+    """Yield the file name and the content of each picture."""
     yield "benchmarks-light.svg", svg(outcomes, LIGHT)
     yield "benchmarks-dark.svg", svg(outcomes, DARK)

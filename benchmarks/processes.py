@@ -1,4 +1,4 @@
-"""Server processes: on a core of their own, with what they use read from ``/proc``."""
+"""Server processes: pinned to a core, with their resource usage from ``/proc``."""
 
 import http.client
 import os
@@ -23,21 +23,21 @@ LISTEN = "0A"
 
 
 class Failed(Exception):
-    """A server did not do what it was to do; the message says what happened."""
+    """A server failed; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Where the servers and the generator run; None is wherever the system likes."""
+    """The cores of the servers and of the generator; None without pinning."""
 
     server: int | None = None
     generator: int | None = None
     reason: str = ""
-    """Why nothing is pinned."""
+    """Why processes are not pinned."""
 
 
 def choose_cores() -> Cores:
-    """Return two cores of this machine, if possible not two halves of a physical one."""
+    """Return two cores, on different physical cores if possible."""
     if not hasattr(os, "sched_setaffinity"):
         return Cores(reason="this system cannot pin processes to cores")
     server, *others = sorted(os.sched_getaffinity(0))
@@ -57,7 +57,7 @@ def _siblings(core: int) -> set[int]:
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """Keep this thread, and what it starts, on a core."""
+    """Pin this thread, and the processes that it starts, to a core."""
     if core is None:
         yield
         return
@@ -70,7 +70,7 @@ def pinned(core: int | None) -> Iterator[None]:
 
 
 def answers(port: int, path: str | None) -> bool:
-    """Return whether a server accepts connections, and a GET of the path, if any, with 200."""
+    """Return whether a server accepts connections, and a GET of the path, if any, gets 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
         connection.connect()
@@ -86,14 +86,14 @@ def answers(port: int, path: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How a server is started, so that it listens on a port of the system's choice."""
+    """The command of a server, which must listen on a port picked by the system."""
 
     command: tuple[str, ...]
     cwd: Path
     env: Mapping[str, str]
 
     def with_environment(self, env: Mapping[str, str]) -> "Program":
-        """Return the program with some more environment."""
+        """Return the program with additional environment variables."""
         return replace(self, env={**self.env, **env})
 
 
@@ -111,15 +111,15 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl+C is for the benchmark, which then stops it
+                start_new_session=True,  # Ctrl+C interrupts only the benchmark, which then stops it
             )
         self.pid = self._process.pid
 
     def wait_for_port(self, path: str | None) -> int:
-        """Return where it listens, once it accepts connections, and a GET of the path, if any.
+        """Wait until it answers; return its port.
 
         Raises:
-            Failed: it does not in time.
+            Failed: it exits, or does not answer in time.
 
         """
         port: int | None = None
@@ -134,10 +134,10 @@ class Process:
         return port
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Wait until it is what it is to be.
+        """Wait for a condition.
 
         Raises:
-            Failed: it is not in time.
+            Failed: the process exits, or the condition does not hold in time.
 
         """
         deadline = time.monotonic() + START_S
@@ -151,7 +151,7 @@ class Process:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End it, in any case."""
+        """Terminate it, or kill it if it does not exit in time."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(STOP_S)
@@ -163,11 +163,11 @@ class Process:
         text = self._log.read_text(encoding="utf-8", errors="replace")
         # Paths of this machine must not be published.
         lines = text.replace(f"{TEMPLATE}/", "").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
 def listening_port(pid: int) -> int | None:
-    """Return the TCP port on which a process listens; None while there is none."""
+    """Return the TCP port on which a process listens, None without one."""
     process = PROC / str(pid)
     with suppress(OSError):  # the process has ended
         sockets = set(_open_files(process))
@@ -185,7 +185,7 @@ def _open_files(process: Path) -> Iterator[str]:
 
 
 def memory_bytes(pids: Sequence[int], *, peak: bool = False) -> int | None:
-    """Return what processes keep resident, or kept at most; None where ``/proc`` does not tell."""
+    """Return the resident memory of processes, or its peak; None without ``/proc``."""
     total, name = 0, "VmHWM:" if peak else "VmRSS:"
     for pid in pids:
         try:
@@ -197,7 +197,7 @@ def memory_bytes(pids: Sequence[int], *, peak: bool = False) -> int | None:
 
 
 def forget_peak(pids: Sequence[int]) -> None:
-    """Have the peak of memory begin anew, if the system can do that."""
+    """Reset the peak of resident memory, if the system supports it."""
     for pid in pids:
         with suppress(OSError):
             (PROC / str(pid) / "clear_refs").write_text("5", "ascii")
@@ -205,15 +205,15 @@ def forget_peak(pids: Sequence[int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a measurement cost. None is what ``/proc`` does not tell."""
+    """The CPU time of a measurement; None without ``/proc``."""
 
     cpu_s: float | None
     foreign: float | None
-    """The share of the servers' core that something else had while they wanted it."""
+    """Share of the servers' core that other processes used while the servers waited for it."""
 
 
 class Meter:
-    """Reads what servers spend from its creation on."""
+    """Measures the CPU time that servers use after its creation."""
 
     def __init__(self, pids: Sequence[int], core: int | None) -> None:
         self._pids, self._core = pids, core
@@ -222,7 +222,7 @@ class Meter:
         self._stolen_s = _stolen_s(core)
 
     def read(self) -> Spent:
-        """Return what was spent so far."""
+        """Return the CPU time up to now."""
         seconds = time.monotonic() - self._at
         ran, waited = {}, {}
         for thread, (run_s, wait_s) in _threads(self._pids).items():
@@ -233,13 +233,13 @@ class Meter:
         cpu_s = sum(ran.values())
         if self._core is None:
             return Spent(cpu_s, None)
-        # While one thread waited for the core, the servers' others may have had it.
+        # While one thread waited for the core, other threads of the servers may have used it.
         foreign_s = max(0.0, *(waited[thread] - (cpu_s - ran[thread]) for thread in ran))
         return Spent(cpu_s, (foreign_s + _stolen_s(self._core) - self._stolen_s) / seconds)
 
 
 def _threads(pids: Sequence[int]) -> dict[str, tuple[float, float]]:
-    """Return each thread's seconds on a core, and waiting for one."""
+    """Return for each thread the seconds that it ran, and waited for a core."""
     times = {}
     for path in (path for pid in pids for path in PROC.glob(f"{pid}/task/*/schedstat")):
         with suppress(OSError):  # the thread has ended
@@ -249,7 +249,7 @@ def _threads(pids: Sequence[int]) -> dict[str, tuple[float, float]]:
 
 
 def _stolen_s(core: int | None) -> float:
-    """Return the seconds in which a virtual machine's host gave the core to somebody else."""
+    """Return the steal time of a core: the host of this virtual machine used it."""
     with suppress(OSError):
         for line in (PROC / "stat").read_text("ascii").splitlines():
             name, *ticks = line.split()

@@ -1,4 +1,4 @@
-"""How far it is: one line that changes on a terminal, a line for each measurement elsewhere."""
+"""Progress: one changing line on a terminal, otherwise a line for each measurement."""
 
 import shutil
 import sys
@@ -7,7 +7,7 @@ from typing import TextIO
 
 
 class Progress:
-    """Tells what is being done, of how much."""
+    """Reports the current measurement and the total."""
 
     def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
         self._total = total
@@ -16,12 +16,12 @@ class Progress:
         self._start = time.monotonic()
 
     def begin(self, what: str) -> None:
-        """Tell what is done next."""
+        """Report the next measurement."""
         if self._stream.isatty():
             self._change(self._line(self._done + 1, what))
 
     def end(self, what: str) -> None:
-        """Tell what came of it."""
+        """Report its result."""
         self._done += 1
         line = self._line(self._done, what)
         if self._stream.isatty():
@@ -30,12 +30,12 @@ class Progress:
             print(line, file=self._stream, flush=True)
 
     def say(self, line: str) -> None:
-        """Tell something that is to stay."""
+        """Print a permanent line."""
         self.clear()
         print(line, file=self._stream, flush=True)
 
     def clear(self) -> None:
-        """Take the changing line away."""
+        """Remove the changing line."""
         if self._stream.isatty():
             self._change("")
 

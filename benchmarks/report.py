@@ -8,65 +8,65 @@ from .results import MAX_BUSY, MAX_FOREIGN, Metric, Outcome, Row, Target
 Table = list[list[str]]
 
 WORDS = {"server", "remarks", "scenario", "target", "verdict", "what", "what it is", "version"}
-"""The columns that hold words; the others hold figures."""
+"""The columns with text; the others have figures."""
 
 METHOD = """\
 - {pinning}.
-- The generator is one epoll loop in C, {busy:.0%} busy at most in this run. It never sleeps while
-  it measures, so that waking it costs the servers nothing.
-- Servers of a scenario run at the same time, idle but for the one that is measured. They are
-  measured in rounds, in reverse order every other round, so that whatever drifts hits all alike.
-  Each scenario has new processes; for memory and the slow consumer each measurement has.
+- The load generator is one epoll loop in C, at most {busy:.0%} busy in this run. It does not sleep
+  during a measurement, since waking it would cost the servers' core time.
+- The servers of a scenario run at the same time; only one is measured, the others are idle. Rounds
+  are interleaved, in reverse order every other round, so that drift affects all servers alike.
+  Each scenario starts new processes; memory and slow consumer start them for each measurement.
 - Figures are medians of {rounds} rounds; the range is from the lowest to the highest. Each
   measurement warms up first. Messages have 128 bytes; the publisher is a member and gets its own.
-- Every delivery is checked by its number: what is missing, doubled or out of order is told in the
-  table.
-- Latency is taken from the time at which a message was *due*, so that a server that falls behind
-  cannot hide how long people waited (no coordinated omission).
-- A measurement in which something else had more than 4 % of the servers' core is repeated, twice at
-  most; when it stays so, the table tells.
-- All Python servers use the same Python and the same versions of what they share; all log warnings
-  only. The service is in production mode, with every option on and a token for each connection. It
-  counts what its limits are about, but they are set so high that nothing is refused.
+- Every delivery is checked by its number: the table reports missing, duplicate and out-of-order
+  deliveries.
+- Latency is measured from the time at which a message was *due*, so that a server that falls behind
+  cannot hide the delay (coordinated omission).
+- A measurement in which other processes used more than 4 % of the servers' core is repeated, at
+  most twice; if the last one was disturbed too, the table reports it.
+- All Python servers use the same Python and the same versions of shared packages; all log only
+  warnings. The service runs in production mode, with every option and a token for each connection.
+  Its limits are checked, but set so high that nothing is refused.
 """
 
 CAVEATS = """\
-- The network is loopback: the core of the sender does the receiver's half of TCP, too. A network
-  card costs less of it, and the advantage of fewer writes may be another.
-- The service writes once to each connection per turn of its event loop. That pays when messages
-  overlap; one message at a time shows what is left without it.
-- The C loop writes each message by itself. It is a bound for servers that do so, not for those that
-  join messages.
-- At 100 messages per second nothing can be joined: everybody writes once for each member there, and
-  the service checks and counts besides. Between two messages the processor sleeps, and then fetches
-  anew what each connection has in memory, which is little in C and much in Python and JavaScript:
-  the columns of CPU tell, beside those of one message at a time.
-- Echo is mostly what no server in Python can do without: the kernel's part, which the C loop shows,
-  and the event loop's. With what is left, in the column of CPU, the service parses and checks each
-  message, looks up a user and counts what is owed; the manager's echo returns the text unread.
-- The same writes may take a processor that is shared with others half as much time again for
-  seconds on end. So figures of one scenario compare, and those of two scenarios do less.
-- Memory is what the processes keep resident; buffers in the kernel come on top.
+- The network is loopback: the sender's core also does the receiver's half of TCP. A network card
+  takes over some of that work, so the advantage of fewer writes may differ.
+- The service writes once to each connection per turn of its event loop. That saves time when
+  messages overlap; the scenario with one message at a time shows the rate without this advantage.
+- The C loop makes one write for each message and member. It is a bound for servers that do the
+  same, not for servers that batch messages.
+- At 100 messages per second there is nothing to batch: every server writes once for each member and
+  message, and the service also validates and counts. Between two messages the processor sleeps, and
+  then has to reload the memory of each connection, which is small in C and large in Python and
+  JavaScript: compare the CPU columns with those of one message at a time.
+- Echo consists mostly of costs that every Python server has: the kernel's, as in the C loop, and
+  the event loop's. In the rest of its CPU time the service parses and validates each message, looks
+  up a user and checks the limit of unsent bytes; the manager's echo returns the text unread.
+- On a shared processor the same writes may take 50 % longer for several seconds. Compare figures
+  within a scenario rather than between scenarios.
+- Memory is the resident memory of the processes; kernel buffers are not included.
 - The Redis server shares the generator's core, and the two processes share the servers' core.
-- These servers do not do the same. The service checks tokens, validates every frame, bounds what a
-  client may owe; most others do none of that.
-- Other machines have other figures. Compare ratios, and those with care.
+- The servers differ in what they do. The service verifies tokens, validates every frame and limits
+  the unsent bytes per client; most others do none of that.
+- Other machines have other figures. Compare ratios, with care.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A run, and what it ran on."""
+    """A run: its outcomes, machine and versions."""
 
     date: str
     run: str
-    """What kind of run, such as "quick run", and how long it took."""
+    """Kind and duration, such as "quick run, 3 min"."""
     pinning: str
     machine: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
     servers: tuple[tuple[str, str], ...]
-    """Titles, and what they stand for."""
-    left_out: tuple[str, ...]
+    """Titles and descriptions."""
+    skipped: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
 
 
@@ -89,16 +89,16 @@ def markdown(report: Report) -> str:
     parts = [
         "# Benchmarks",
         PICTURE,
-        f"`make bench` wrote this page on {report.date} ({report.run}). *Factor* says how many"
-        " times better the service's median is, be it more or less that is better; below 1 the"
-        " other server is better.",
-        *(f"Left out: {line}." for line in report.left_out),
+        f"`make bench` wrote this page on {report.date} ({report.run}). *Factor* is how many times"
+        " better the service's median is: higher for rates, lower for latency and memory. Below 1"
+        " the other server is better.",
+        *(f"Not measured: {line}." for line in report.skipped),
     ]
     for outcome in report.outcomes:
         parts += [f"## {outcome.title}", outcome.description, _markdown(results(outcome))]
     parts += [
         "## Targets",
-        "What the service is meant to reach, in the versions and on the machine below.",
+        "Targets of the service, with the versions and the machine below.",
         _markdown(targets(report.outcomes)),
         "## Method",
         method,
@@ -115,13 +115,13 @@ def markdown(report: Report) -> str:
 PICTURE = """\
 <picture>
   <source media="(prefers-color-scheme: dark)" srcset="benchmarks-dark.svg">
-  <img alt="Bars that compare the service with other servers; the tables below have the figures."
+  <img alt="Bar charts that compare the service with other servers; the tables have the figures."
     src="benchmarks-light.svg">
 </picture>"""
 
 
 def results(outcome: Outcome) -> Table:
-    """Return a scenario's table, its head first."""
+    """Return a scenario's table, starting with the header."""
     units = [metric.unit for metric in outcome.metrics]
     table = [["server", units[0], "range", "factor", *units[1:], "remarks"]]
     for row in outcome.rows:
@@ -143,7 +143,7 @@ def _range(row: Row, metric: Metric) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """Return a ratio as people read it."""
+    """Format a ratio."""
     return "–" if ratio is None else f"{ratio:.{1 if ratio >= 10 else 2}f}×"
 
 
@@ -154,15 +154,15 @@ def _remarks(row: Row) -> Iterator[str]:
     foreign = [sample.foreign or 0 for sample in row.samples]
     if disturbed := [share for share in foreign if share > MAX_FOREIGN]:
         yield (
-            f"something else had up to {max(disturbed):.0%} of the core in "
+            f"other processes used up to {max(disturbed):.0%} of the core in "
             f"{len(disturbed)} of {len(foreign)} rounds"
         )
     if row.busy > MAX_BUSY:
-        yield f"the generator was {row.busy:.0%} busy and may have been the limit"
+        yield f"the load generator was {row.busy:.0%} busy and may have been the bottleneck"
 
 
 def _verdict(outcome: Outcome, target: Target) -> tuple[str, str, str]:
-    """Return a target, what was reached, and whether that is enough, all in words."""
+    """Return the cells of a target: the limit, the result and the verdict."""
     limits = {"at least": target.at_least, "at most": target.at_most}
     limit = " and ".join(f"{word} {at:g}" for word, at in limits.items() if at is not None)
     value = outcome.reached(target)
@@ -173,7 +173,7 @@ def _verdict(outcome: Outcome, target: Target) -> tuple[str, str, str]:
 
 
 def targets(outcomes: Iterable[Outcome]) -> Table:
-    """Return the table of what was to be reached."""
+    """Return the table of targets."""
     return [["scenario", "target", "reached", "verdict"]] + [
         [outcome.title, *_verdict(outcome, target)]
         for outcome in outcomes

@@ -1,4 +1,4 @@
-"""Measures scenarios in interleaved rounds, so that whatever drifts hits all servers alike."""
+"""Measures scenarios in interleaved rounds, so that drift affects all servers alike."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +19,11 @@ MAX_REPEATS = 2
 
 @contextmanager
 def stage(scenario: Scenario, cores: Cores) -> Iterator[Callable[[Subject], Running]]:
-    """Yield what returns a subject's server, which is started when it is first asked for.
+    """Yield a function that returns a subject's running server, starting it on first use.
 
     Raises:
-        Failed: a Redis server is needed and does not start.
-        Unavailable: there is none.
+        Failed: the scenario needs a Redis server, which does not start.
+        Unavailable: it needs one, and none is installed.
 
     """
     with ExitStack() as shared, ExitStack() as started:
@@ -45,12 +45,12 @@ def stage(scenario: Scenario, cores: Cores) -> Iterator[Callable[[Subject], Runn
 
 
 class Bench:
-    """Runs scenarios with an effort on two cores, and tells how it goes."""
+    """Runs scenarios on two cores, and reports the progress."""
 
     def __init__(self, scenarios: Sequence[Scenario], effort: Effort, cores: Cores) -> None:
         self.scenarios, self.effort, self.cores = scenarios, effort, cores
-        self.left_out: dict[str, str] = {}
-        """Servers, by their titles, that cannot be had, and why."""
+        self.skipped: dict[str, str] = {}
+        """Titles of the servers that cannot be installed, with the reason."""
         self.progress = Progress(
             sum(len(self._subjects(each)) * self._rounds(each) for each in scenarios)
         )
@@ -58,7 +58,7 @@ class Bench:
 
     @property
     def servers(self) -> list[Server]:
-        """Return all that take part."""
+        """All servers in the scenarios."""
         subjects = chain.from_iterable(map(self._subjects, self.scenarios))
         return list(dict.fromkeys(subject.server for subject in subjects))
 
@@ -69,31 +69,31 @@ class Bench:
         return scenario.rounds[self.effort.every_server]
 
     def prepare(self) -> None:
-        """Install what is missing, and tell what cannot be had.
+        """Install the servers, and report those that cannot be installed.
 
         Raises:
             Failed: the service does not start.
-            Unavailable: it cannot be had.
+            Unavailable: the service cannot be installed.
 
         """
-        self.progress.say("preparing the servers; what is missing is installed first")
+        self.progress.say("preparing the servers; missing ones are installed")
         with running(THIS, self.cores.server):
             pass
         for server in self.servers:
             try:
                 server.prepare()
             except Unavailable as failure:
-                self.left_out[server.title] = str(failure)
-                self.progress.say(f"{server.title} is left out: {failure}")
+                self.skipped[server.title] = str(failure)
+                self.progress.say(f"{server.title} is skipped: {failure}")
 
     def run(self, scenario: Scenario) -> Outcome:
         """Measure all subjects of a scenario."""
         subjects = self._subjects(scenario)
         samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
         missing = {
-            subject.name: self.left_out[subject.server.title]
+            subject.name: self.skipped[subject.server.title]
             for subject in subjects
-            if subject.server.title in self.left_out
+            if subject.server.title in self.skipped
         }
         try:
             with stage(scenario, self.cores) as server:
@@ -101,7 +101,7 @@ class Bench:
                     self._turn(scenario, subject, server, samples[subject.name], missing)
         except (Failed, Unavailable) as failure:
             missing = dict.fromkeys(samples, f"no Redis server: {failure}")
-            self.progress.say(f"{scenario.title} is left out: no Redis server: {failure}")
+            self.progress.say(f"{scenario.title} is skipped: no Redis server: {failure}")
         rows = (
             Row(each.name, each.title, tuple(samples[each.name]), missing.get(each.name, ""))
             for each in subjects
@@ -144,7 +144,7 @@ class Bench:
         self.progress.end(f"{what}: {result}")
 
     def _undisturbed(self, measure: Callable[[], Sample]) -> Sample:
-        """Measure, and again if something else had too much of the servers' core."""
+        """Measure, and repeat it if other processes used too much of the servers' core."""
         best = measure()
         for _ in range(MAX_REPEATS):
             if (best.foreign or 0) <= MAX_FOREIGN or self._repeats_s <= 0:

@@ -1,4 +1,4 @@
-"""What is measured, on which servers, and what the service is meant to reach."""
+"""The scenarios: measurement, servers, and targets of the service."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ from .servers import (
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A question, and who is asked. The first subject is the service."""
+    """A measurement on several subjects. The first subject is the service."""
 
     name: str
     title: str
@@ -61,7 +61,7 @@ class Scenario:
     targets: tuple[Target, ...]
     only_full: tuple[Subject, ...] = ()
     rounds: tuple[int, int] = (3, 5)
-    """How often everybody is measured in a quick run, and in a full one."""
+    """Rounds in a quick run, and in a full run."""
     processes: int = 1
     fresh: bool = False
     """Whether each measurement needs new processes."""
@@ -70,7 +70,7 @@ class Scenario:
 
 
 def fits(scenario: Scenario, answers: Answers) -> bool:
-    """Return whether a project with these answers can be asked."""
+    """Return whether a project with these answers supports the scenario."""
     rooms = {SERVICE_ROOM, SERVICE_FLOOD}.intersection(each.dialect for each in scenario.subjects)
     return bool((answers["rooms"] or not rooms) and (answers["redis"] or not scenario.redis))
 
@@ -85,7 +85,7 @@ SCENARIOS = (
     Scenario(
         "fanout",
         "Fan-out to 100",
-        "One of 100 members publishes; 16 messages are under way at a time.",
+        "One of 100 members publishes, with 16 messages in flight.",
         (DELIVERIES, CPU),
         fanout(100, window=16),
         _subjects(THIS, MANAGER, NODE_WS, C_LOOP),
@@ -98,14 +98,13 @@ SCENARIOS = (
     ),
     Scenario(
         "room",
-        "The same in a room",
-        "As above, with `publish` to a room, which keeps a history, instead of `broadcast` to "
-        "everybody.",
+        "Fan-out to 100 in a room",
+        "As above, with `publish` to a room with history instead of `broadcast`.",
         (DELIVERIES, CPU),
         fanout(100, window=16),
         (
             Subject(THIS, "room", "in a room", SERVICE_ROOM),
-            Subject(THIS, "everybody", "to everybody"),
+            Subject(THIS, "everybody", "broadcast"),
         ),
         (Target(DELIVERIES, at_least=0.8, beside="everybody"),),
         plotted=False,
@@ -113,7 +112,7 @@ SCENARIOS = (
     Scenario(
         "one-by-one",
         "Fan-out to 100, one message at a time",
-        "The next message is published when the last one has arrived everywhere.",
+        "Each message is published after every member has received the one before.",
         (DELIVERIES, CPU),
         fanout(100, window=1),
         _subjects(THIS, MANAGER, NODE_WS, C_LOOP),
@@ -125,7 +124,7 @@ SCENARIOS = (
     Scenario(
         "fanout-1000",
         "Fan-out to 1,000",
-        "One of 1,000 members publishes; 16 messages are under way at a time.",
+        "One of 1,000 members publishes, with 16 messages in flight.",
         (DELIVERIES, CPU),
         fanout(1000, window=16),
         _subjects(THIS, MANAGER),
@@ -136,7 +135,7 @@ SCENARIOS = (
     Scenario(
         "publishers",
         "20 publishers",
-        "20 of 100 members publish in turn, 16 messages under way, instead of one member.",
+        "20 of 100 members publish in turn, with 16 messages in flight.",
         (DELIVERIES, CPU),
         fanout(100, window=16),
         (
@@ -149,7 +148,7 @@ SCENARIOS = (
     Scenario(
         "latency",
         "Latency, 99th percentile",
-        "100 messages per second to 100 members, each stamped with the time it was due.",
+        "100 messages per second to 100 members, each with its due time.",
         (P99, P50, CPU),
         latency(100, rate=100),
         _subjects(THIS, MANAGER, NODE_WS, C_LOOP),
@@ -162,15 +161,15 @@ SCENARIOS = (
     ),
     Scenario(
         "fairness",
-        "Beside a flood",
+        "Latency during a flood",
         "100 messages per second to a room with 10 members, while 20 of 1,000 members of another "
-        "room publish as fast as 16 messages under way allow. Both loads share the generator's "
-        "core, and wait for it.",
+        "room publish with 16 messages in flight. Both loads share the generator's core, and wait "
+        "for it.",
         (P99, P50, FLOOD),
         bystanders(10, rate=100, flooded=1_000),
         (
-            Subject(THIS, "flooded", "beside a flood", SERVICE_ROOM, flood=SERVICE_FLOOD),
-            Subject(THIS, "alone", "alone", SERVICE_ROOM),
+            Subject(THIS, "flooded", "during a flood", SERVICE_ROOM, flood=SERVICE_FLOOD),
+            Subject(THIS, "alone", "without a flood", SERVICE_ROOM),
         ),
         (Target(P99, at_most=30),),
         rounds=(1, 3),
@@ -179,8 +178,8 @@ SCENARIOS = (
     Scenario(
         "echo",
         "Echo",
-        "Each of 100 connections sends to itself and waits for it. The service checks each "
-        "message, and delivers it to a user by name; the others return it.",
+        "Each of 100 connections sends a message to itself and waits for it. The service validates "
+        "the message and delivers it to the user by name; the others return it.",
         (ROUND_TRIPS, CPU),
         echo(100),
         _subjects(THIS, MANAGER, C_LOOP),
@@ -191,8 +190,8 @@ SCENARIOS = (
     Scenario(
         "connect",
         "Connecting",
-        "32 handshakes are under way at a time. The service verifies a token, and counts once its "
-        "`welcome` has come; the others let everybody in.",
+        "32 handshakes are in flight. The service verifies a token and must send `welcome`; the "
+        "others accept every client.",
         (CONNECTS,),
         connect,
         _subjects(THIS, MANAGER),
@@ -203,7 +202,7 @@ SCENARIOS = (
     Scenario(
         "memory",
         "Memory of an idle connection",
-        "Resident memory that came with all these connections, shared by their number.",
+        "The growth of resident memory, divided by the number of connections.",
         (MEMORY,),
         memory,
         _subjects(THIS, MANAGER, WEBSOCKETS),
@@ -215,7 +214,7 @@ SCENARIOS = (
     Scenario(
         "redis",
         "Two processes through Redis",
-        "50 and 50 members; the two processes share the servers' core.",
+        "50 members on each process; the two processes share the servers' core.",
         (DELIVERIES, CPU),
         fanout(100, window=16),
         _subjects(THIS, MANAGER_REDIS),
@@ -227,7 +226,7 @@ SCENARIOS = (
     Scenario(
         "redis-room",
         "Two processes through Redis, in a room",
-        "As above, with `publish` to a room, whose history Redis keeps.",
+        "As above, with `publish` to a room, whose history is in Redis.",
         (DELIVERIES, CPU),
         fanout(100, window=16),
         (Subject(THIS, THIS.name, THIS.title, SERVICE_ROOM), *_subjects(MANAGER_REDIS)),
@@ -240,9 +239,9 @@ SCENARIOS = (
     *(
         Scenario(
             f"redis-busy-{others}",
-            f"A room beside {others:,} busy clients, with Redis",
-            f"20 messages per second to a room with 2 members, while {others:,} clients ping 30 "
-            "times a second each. Both loads share the generator's core, and wait for it.",
+            f"Latency in a room with {others:,} busy clients elsewhere, with Redis",
+            f"20 messages per second to a room with 2 members, while {others:,} other clients send "
+            "30 pings per second each. Both loads share the generator's core, and wait for it.",
             (P50, P99, BUSY),
             among_busy_clients(2, rate=20, others=others, pings=30),
             (Subject(THIS, THIS.name, THIS.title, SERVICE_ROOM),),
@@ -256,8 +255,8 @@ SCENARIOS = (
     Scenario(
         "slow",
         "Beside a slow consumer",
-        "1 of 20 members stops reading messages of 4 KiB; what the others get, after a while, "
-        "beside what the members of a second process get, where nobody stops.",
+        "1 of 20 members stops reading messages of 4 KiB. The rate of the other members is "
+        "compared with that on a second process whose members all read.",
         (KEPT, GROWTH),
         slow_consumer(20),
         _subjects(THIS, MANAGER),

@@ -1,4 +1,4 @@
-"""The servers that are compared, and how each is started."""
+"""The servers in the comparison, and their start."""
 
 import base64
 import hmac
@@ -31,7 +31,7 @@ from .processes import Process, Program
 ONE_DAY_S = 86_400
 MAX_CONNECTIONS = 20_000
 NO_LIMIT = 1_000_000_000
-"""More than anybody sends, so that clients are measured, and counted, but never refused."""
+"""A limit that no client reaches: it is checked, but never refuses."""
 JWT_SECRET = secrets.token_urlsafe(32)
 
 JSON = Dialect()
@@ -71,13 +71,13 @@ SOCKET_IO_PATH = "/socket.io/?EIO=4&transport=websocket"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server: what it is, how it is started and spoken to. ``{i}`` is a connection's number."""
+    """A server: its description, start and protocol. ``{i}`` is a connection's number."""
 
     name: str
     title: str
     what: str
     prepare: Callable[[], Program]
-    """Install what is missing."""
+    """Install the server, and return its command."""
     dialect: Dialect = JSON
     path: str = "/ws/{i}"
     echo: Dialect = JSON
@@ -85,11 +85,11 @@ class Server:
     ready_path: str | None = None
     headers: Callable[[int], dict[str, str]] | None = None
     packages: tuple[str, ...] = ()
-    """What of its Python packages has a version worth telling."""
+    """The Python packages whose versions are reported."""
 
 
 def authorization(number: int) -> dict[str, str]:
-    """Return the header that makes a connection a user of its own, good for a day (RFC 7515)."""
+    """Return a header with a token for a user of this number, valid for a day (RFC 7515)."""
     claims = {"sub": f"user-{number}", "exp": int(time.time()) + ONE_DAY_S}
     parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims)]
     signed = b".".join(parts)
@@ -122,7 +122,7 @@ def _service() -> Program:
 
 
 def _uvicorn(python: Callable[[], Path], app: str, **env: str) -> Callable[[], Program]:
-    """Return a preparation of an ASGI app, with the same flag for logs as the service has."""
+    """Return a `prepare` for an ASGI app on uvicorn, with the log level of the service."""
 
     def prepare() -> Program:
         address = ("--host", "127.0.0.1", "--port", "0")
@@ -171,13 +171,13 @@ MANAGER = Server(
 MANAGER_ONCE = Server(
     "manager-once",
     "FastAPI, encoding once",
-    "that `ConnectionManager`, encoding each message once",
+    "the same `ConnectionManager`, encoding each message once",
     _uvicorn(service_python, "fastapi_manager", ENCODE="once"),
 )
 MANAGER_REDIS = Server(
     "manager-redis",
     "FastAPI manager, Redis",
-    "that `ConnectionManager`, one `PUBLISH` for each message, one task that subscribes",
+    "the same `ConnectionManager`, with one `PUBLISH` per message and one subscriber task",
     _uvicorn(service_python, "fastapi_redis"),
 )
 WEBSOCKETS = Server(
@@ -187,13 +187,13 @@ NODE_WS = Server("node-ws", "Node ws", "the broadcast in the README of `ws`", _n
 C_LOOP = Server(
     "c-loop",
     "C loop",
-    "one epoll loop in C, one write for each message and member: what the kernel takes",
+    "one epoll loop in C, one write for each message and member: the cost of the kernel",
     _epoll_loop,
 )
 LITESTAR = Server(
     "litestar",
     "Litestar channels",
-    "its channels plugin, in memory",
+    "its channels plugin, with the backend in memory",
     _uvicorn(_peers_python, "litestar_channels"),
     packages=("litestar",),
 )
@@ -232,7 +232,7 @@ NODE_SOCKETIO = Server(
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server's processes, all on the same core."""
+    """The processes of a server, all on the same core."""
 
     core: int | None
     ports: list[int]
@@ -246,7 +246,7 @@ def running(
     """Run a server.
 
     Raises:
-        Failed: it does not get ready.
+        Failed: it does not become ready.
         Unavailable: it cannot be installed.
 
     """
@@ -263,14 +263,14 @@ def running(
 
 @contextmanager
 def running_valkey(core: int | None) -> Iterator[str]:
-    """Run a Redis server that keeps nothing, and yield its address.
+    """Run a Redis server without persistence, and yield its URL.
 
     Raises:
         Failed: it does not start.
-        Unavailable: there is none to be had.
+        Unavailable: none is installed.
 
     """
-    # A socket's path may have some 100 characters only, so it is not in the cache.
+    # The path of a socket is limited to about 100 characters, so it is not in the cache.
     with TemporaryDirectory() as directory, ExitStack() as stack:
         path = Path(directory, "valkey.sock")
         command = (valkey_server(), "--port", "0", "--unixsocket", str(path), "--save", "")

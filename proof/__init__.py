@@ -1,5 +1,5 @@
-"""The proof of the engine: tests too deep for a project, chaos, and what runs them against one.
+"""The engine's proof: tests that are too deep for a project's own suite, chaos, and their runner.
 
-`realtime/` is laid over `tests/realtime/` of a copy of a project, so that a proof's modules use the
-project's own test harness. The template's tests and ``make prove`` run them.
+`realtime/` is laid over `tests/realtime/` of a copy of a project, so its modules use the project's
+test harness. ``make prove`` and the template's tests run it.
 """

@@ -1,7 +1,7 @@
-"""Prove the engine of a project: ``python -m proof prove`` or ``chaos``, with ``--help``.
+"""Prove the engine of a project: ``python -m proof prove`` or ``chaos``; see ``--help``.
 
-Both work on a copy of the project, with the packages that its lock file pins. They run the engine
-by itself, with its default policy: what the team has built on it needs no database here.
+Both commands copy the project and install the packages that its lock file pins. They run the engine
+with its default policy, so the team's code and database are not needed.
 """
 
 import argparse
@@ -25,22 +25,22 @@ LONG = {"FUZZ_EXAMPLES": "10000", "LEAK_CYCLES": "10000"}
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser that complains in one line."""
+    """An argument parser that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what was wrong."""
+        """Exit with the message."""
         sys.exit(f"error: {message}")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return what the command line asks for; what follows ``--`` is for pytest, or for chaos."""
+    """Parse the command line; the arguments after ``--`` are for pytest or chaos."""
     own = list(itertools.takewhile(lambda argument: argument != "--", arguments))
     parser = Arguments(prog="make", description="Prove the engine of a project.")
     parser.add_argument("command", choices=["prove", "chaos"])
     parser.add_argument(
-        "--project", default="", metavar="PATH", help="in place of a fresh one with the defaults"
+        "--project", default="", metavar="PATH", help="default: a new one with the default answers"
     )
-    parser.add_argument("--long", action="store_true", help="prove: fuzz and look for leaks longer")
+    parser.add_argument("--long", action="store_true", help="prove: more examples and leak cycles")
     parser.set_defaults(arguments=arguments[len(own) + 1 :])
     return parser.parse_args(own)
 
@@ -55,22 +55,22 @@ def prove(root: Path, python: Path, options: argparse.Namespace) -> int:
 
 
 def chaos(root: Path, python: Path, options: argparse.Namespace) -> int:
-    """Kill, freeze and restart Redis and nodes; return the exit status."""
+    """Run the chaos trial; return the exit status."""
     command = [python, "-m", ".".join([*TARGET.parts, "chaos"]), *options.arguments]
     return subprocess.call(command, cwd=root, env=environment())
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prove a copy of the project; return the exit status.
+    """Run the command on a copy of the project; return the exit status.
 
     Raises:
-        Unavailable: there is none, or not one that has what the command needs.
+        Unavailable: there is no project, or it lacks what the command needs.
 
     """
     project = Path(options.project).absolute() if options.project else bake_default(CACHE)
     chosen = options_of(answers_of(project))
     if options.command == "chaos" and not chosen >= {"rooms", "redis"}:
-        message = f"{project} has no rooms or no Redis, and chaos counts what rooms deliver"
+        message = f"{project}: chaos needs a project with rooms and Redis"
         raise Unavailable(message)
     python = python_of(project)
     with TemporaryDirectory() as directory:
@@ -79,19 +79,19 @@ def run(options: argparse.Namespace) -> int:
         lay_over(root)
         status = (prove if options.command == "prove" else chaos)(root, python, options)
     if options.command == "prove":
-        words = "is proved" if status == 0 else "IS NOT PROVED: see above"
-        print(f"The engine of {project.name} ({', '.join(sorted(chosen))}) {words}.")
+        result = "passed" if status == 0 else "FAILED, see above"
+        print(f"proof of {project.name} ({', '.join(sorted(chosen))}): {result}")
     return status
 
 
 def main() -> None:
-    """Run; complain in one line."""
+    """Run the command; report a failure in one line."""
     try:
         sys.exit(run(parse(sys.argv[1:])))
     except Unavailable as failure:
         sys.exit(f"error: {failure}")
     except KeyboardInterrupt:
-        sys.exit("error: stopped")
+        sys.exit("error: interrupted")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Lays the proof over a copy of a project: what fits its options, rendered for them."""
+"""Lays the proof over a copy of a project: the files for its options, rendered for its answers."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ OVERLAY = Path(__file__).parent / "realtime"
 TARGET = Path("tests", "realtime")
 
 PLUGIN = "tests.realtime.hostile"
-"""Ends a run of pytest with what became of each hostile case."""
+"""The pytest plugin that reports the result of each hostile case."""
 
 JINJA = Environment(
     **json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["_jinja2_env_vars"],
@@ -23,7 +23,7 @@ JINJA = Environment(
     autoescape=False,  # noqa: S701 - no HTML here
 )
 
-# Each file, and each directory with all that is in it, needs all the options before it.
+# Options, and the files and directories that need all of them.
 NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("redis",): ("redis",),
     ("rooms", "redis"): (
@@ -44,29 +44,29 @@ NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
 
 
 def files(options: set[str]) -> list[Path]:
-    """Return the files that fit these options, relative to the overlay."""
+    """Return the files for these options, relative to the overlay."""
     paths = (path for path in OVERLAY.rglob("*.*") if path.suffix in {".md", ".py"})
     relative = sorted(path.relative_to(OVERLAY) for path in paths)
     return [path for path in relative if needed(path) <= options]
 
 
 def needed(path: Path) -> set[str]:
-    """Return the options without which a file of the overlay is of no use."""
+    """Return the options that a file of the overlay needs."""
     names = {path.as_posix(), *(parent.as_posix() for parent in path.parents)}
     return {option for options, paths in NEEDS.items() if names & set(paths) for option in options}
 
 
 def render(path: Path, answers: Answers) -> str:
-    """Return what these answers make of a file's text, as Cookiecutter would."""
+    """Render a file for these answers, as Cookiecutter would."""
     text = (OVERLAY / path).read_text(encoding="utf-8")
     return JINJA.from_string(text).render(cookiecutter=answers)
 
 
 def lay_over(project: Path) -> list[Path]:
-    """Put the proof into a copy of a project, without the team's fixtures; return its new files.
+    """Copy the proof into a project and replace the team's fixtures; return the new files.
 
     Raises:
-        Unavailable: it was not made from the template.
+        Unavailable: the project was not made from the template.
 
     """
     answers = answers_of(project)

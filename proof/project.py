@@ -1,4 +1,4 @@
-"""A project whose engine is to be proved: the options it has, and its environment."""
+"""The project to prove: its options and its environment."""
 
 import shutil
 import sys
@@ -20,7 +20,7 @@ MODULES: dict[str, str] = {
     "heartbeat": "connections/heartbeat.py",
     "redis": "redis",
 }
-"""What only the projects with an option have in their engine."""
+"""For each option, a file or folder of the engine that only projects with it have."""
 
 NOT_COPIED = (".git", ".venv", ".env", ".*_cache", ".hypothesis", "__pycache__", "node_modules")
 
@@ -28,14 +28,14 @@ Answers = dict[str, str | bool]
 
 
 class Unavailable(Exception):
-    """Something that is needed cannot be had; the message says what is missing."""
+    """Something required is missing; the message says what."""
 
 
 def answers_of(project: Path) -> Answers:
-    """Return the answers that made a project, as its files show.
+    """Return the answers that a project was made with, read from its files.
 
     Raises:
-        Unavailable: it was not made from the template.
+        Unavailable: the project was not made from the template.
 
     """
     engine = project / ENGINE
@@ -52,17 +52,17 @@ def answers_of(project: Path) -> Answers:
 
 
 def options_of(answers: Answers) -> set[str]:
-    """Return the options that were chosen: the kind of authentication, and each yes."""
+    """Return the chosen options: the kind of authentication, and the name of each yes."""
     return {str(answers["auth"]), *(name for name, answer in answers.items() if answer is True)}
 
 
 def copy_project(project: Path, to: Path) -> None:
-    """Copy a project without its history, its settings and what its tools have made."""
+    """Copy a project without its git history, settings, environment and caches."""
     shutil.copytree(project, to, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
 
 
 def bake_default(directory: Path) -> Path:
-    """Make a project with the default answers, and return where it is.
+    """Make a project with the default answers; return its directory.
 
     Raises:
         Unavailable: the template cannot be rendered.
@@ -72,7 +72,7 @@ def bake_default(directory: Path) -> Path:
     (directory / "tmp").mkdir(parents=True)
     output = directory / "output"
     command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config"]
-    # Cookiecutter leaves each rendered hook behind.
+    # Cookiecutter does not delete its rendered hooks.
     env = environment(TMPDIR=str(directory / "tmp"))
     done = run([*command, "--output-dir", output, TEMPLATE], directory, env=env)
     if done.returncode != 0:
@@ -83,16 +83,16 @@ def bake_default(directory: Path) -> Path:
 
 
 def python_of(project: Path) -> Path:
-    """Return the Python of the environment that the project's Makefile makes of its lock file.
+    """Return the Python of the environment that the project's Makefile makes from its lock file.
 
     Raises:
-        Unavailable: the project has no such file, or its packages cannot be installed.
+        Unavailable: one of these files is missing, or a package cannot be installed.
 
     """
     makefile, lock = project / "Makefile", project / LOCK
     for needed in (makefile, lock):
         if not needed.is_file():
-            message = f"{project} has no {needed.name}, which makes its environment"
+            message = f"{project} has no {needed.name}, so its environment cannot be made"
             raise Unavailable(message)
     try:
         return lock_bin(makefile, lock) / "python"

@@ -1,9 +1,9 @@
 """Write the template's lock files: ``python scripts/lock.py``, with ``--upgrade`` for the newest.
 
 First the dependencies of all options are resolved together, so that all projects have the same
-versions. Then each distinct project runs its own ``make lock``: what only some projects need goes
-into blocks. Finally every rendering must equal that project's own lock file, so that ``make lock``
-changes nothing in a fresh project.
+versions. Then each distinct project runs its own ``make lock``: packages that only some projects
+need go into blocks. Finally every rendering must equal that project's own lock file, so that
+``make lock`` changes nothing in a new project.
 
 Needs make and uv on PATH, and Jinja2.
 """
@@ -74,7 +74,7 @@ def condition(needed: list[Answers]) -> str:
     """Return a Jinja expression that is true for exactly these answers; empty if for all.
 
     Raises:
-        ValueError: they are not the union of single answers.
+        ValueError: no union of single answers describes them.
 
     """
     everyone = list(combinations())
@@ -93,10 +93,10 @@ def condition(needed: list[Answers]) -> str:
 
 
 def merge(everything: str, projects: list[tuple[Answers, str]]) -> str:
-    """Return the lock file of all options, with blocks around what only some projects need.
+    """Return the lock file of all options, with blocks around packages that only some need.
 
     Raises:
-        ValueError: a project's lock file has a package that the one of all options lacks.
+        ValueError: a project's lock file has a package that the lock file of all options lacks.
 
     """
     packages = PACKAGE.findall(everything)
@@ -118,7 +118,7 @@ def merge(everything: str, projects: list[tuple[Answers, str]]) -> str:
 
 
 def main() -> None:
-    """Resolve, merge, compare, write."""
+    """Write the lock files."""
     names = ("requirements.lock", "requirements-dev.lock")
     present = {name: read(name) if (PROJECT / name).exists() else "" for name in names}
     options = [f"ARGS={argument}" for argument in sys.argv[1:]]

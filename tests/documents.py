@@ -1,4 +1,4 @@
-"""The project's documents: their blocks of code, and how the Python among them is pasted."""
+"""The project's documents: their code blocks, and pasting of Python blocks."""
 
 import ast
 import re
@@ -24,12 +24,12 @@ class Block:
 
     @property
     def place(self) -> str:
-        """Where it stands, for messages."""
+        """Its position, for messages."""
         return f"{self.document}:{self.line}"
 
     @property
     def target(self) -> str:
-        """The file that it belongs to, which its first line names: ``# app/handlers.py``."""
+        """The file that its first line names: ``# app/handlers.py``."""
         first = self.text.partition("\n")[0]
         assert first.startswith("# "), f"{self.place}: the first line names no file"
         return first.removeprefix("# ")
@@ -60,7 +60,7 @@ def blocks_of(document: str, text: str, *languages: str) -> Iterator[Block]:
 
 
 def anchors(text: str) -> set[str]:
-    """Return what links to the headings of a document end with, as GitHub has it."""
+    """Return the anchors of a document's headings, as on GitHub."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
@@ -92,11 +92,11 @@ class Segment:
 
 
 def paste(module: str, block: str) -> str:
-    """Return a module with a block pasted into it, as its reader would.
+    """Return a module with a block pasted into it, as a reader would do it.
 
-    Imports join those at the top. A definition replaces the one of its name, a class gets the new
-    members, and what is new comes before the definition that stands below it in the block, or last.
-    The result still needs to be formatted.
+    Imports go to the top. A definition replaces the one with its name; classes are merged. A new
+    definition goes before the next known one in the block, or to the end. The result is not
+    formatted.
     """
     if not module:
         return block

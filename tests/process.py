@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Others could change the tests: settings of a project are environment variables too.
+# Other variables could change the tests: a project's settings are environment variables too.
 INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
 
 

@@ -46,7 +46,7 @@ class Project:
 
 
 def copy_template(to: Path) -> Path:
-    """Copy what Cookiecutter needs, without caches and other working files."""
+    """Copy the files that Cookiecutter needs, without caches and other working files."""
     ignore = shutil.ignore_patterns(*WORKING_FILES)
     shutil.copy(TEMPLATE / "cookiecutter.json", to)
     for name in ("hooks", PROJECT_DIRECTORY):

@@ -1,4 +1,4 @@
-"""What the benchmark makes of its measurements, and how it takes what goes wrong."""
+"""The benchmark: evaluation, report, progress, rounds and error handling."""
 
 import io
 import os
@@ -49,7 +49,7 @@ RATE = Metric("deliveries/s")
 DELAY = Metric("p99, ms", more_is_better=False, digits=2)
 
 needs_compiler = pytest.mark.skipif(
-    shutil.which("cc") is None, reason="there is no C compiler: install gcc or clang"
+    shutil.which("cc") is None, reason="needs a C compiler: install gcc or clang"
 )
 
 
@@ -61,13 +61,13 @@ def row(name: str, *values: float | None, metric: Metric = RATE, title: str = ""
 
 def outcome(*rows: Row, metric: Metric = RATE, targets: Sequence[Target] = ()) -> Outcome:
     """Return an outcome of these rows."""
-    return Outcome("Fan-out", "One publishes.", (metric,), rows, tuple(targets))
+    return Outcome("Fan-out", "One member publishes.", (metric,), rows, tuple(targets))
 
 
-def page(*outcomes: Outcome, left_out: Sequence[str] = ()) -> str:
-    """Return a page about outcomes."""
-    about = (("processor", "P"),), (("Python", "3.11"),), (("this service", "what it is"),)
-    return markdown(Report("1 May 2026", "quick run", "Pinned", *about, tuple(left_out), outcomes))
+def page(*outcomes: Outcome, skipped: Sequence[str] = ()) -> str:
+    """Return the page for some outcomes."""
+    about = (("processor", "P"),), (("Python", "3.11"),), (("this service", "a description"),)
+    return markdown(Report("1 May 2026", "quick run", "Pinned", *about, tuple(skipped), outcomes))
 
 
 def test_median() -> None:
@@ -120,7 +120,7 @@ def test_text() -> None:
     ]
 
 
-def test_what_went_wrong_is_told() -> None:
+def test_errors_are_reported() -> None:
     samples = (
         Sample({RATE: 1}, "3 missing", busy=0.9, foreign=0.3),
         Sample({RATE: 1}, "3 missing", busy=0.2, foreign=0.01),
@@ -128,8 +128,8 @@ def test_what_went_wrong_is_told() -> None:
     told = text(outcome(row("service"), Row("peer", "peer", samples), Row("x", "x", (), "no Node")))
     assert "service             –       –          not measured" in told
     assert (
-        "3 missing; something else had up to 30% of the core in 1 of 2 rounds; "
-        "the generator was 90% busy and may have been the limit"
+        "3 missing; other processes used up to 30% of the core in 1 of 2 rounds; "
+        "the load generator was 90% busy and may have been the bottleneck"
     ) in told
     assert told.endswith("no Node")
 
@@ -137,7 +137,7 @@ def test_what_went_wrong_is_told() -> None:
 def test_markdown() -> None:
     rows = row("service", 10), row("peer", 5, 2, 3, title="a | b <c>")
     target = Target(RATE, at_least=2, beside="peer")
-    markup = page(outcome(*rows, targets=[target]), left_out=["Node ws: no Node"])
+    markup = page(outcome(*rows, targets=[target]), skipped=["Node ws: no Node"])
     tokens = MarkdownIt().enable("table").parse(markup)
     cells = [
         tokens[at + 1].content
@@ -150,7 +150,7 @@ def test_markdown() -> None:
         *("scenario", "target", "reached", "verdict"),
         *("Fan-out", "at least 2 × a | b &lt;c>", "3.33×", "met"),
     ]
-    assert "Left out: Node ws: no Node." in markup
+    assert "Not measured: Node ws: no Node." in markup
     assert "- Pinned.\n" in markup
     assert "medians of 1 to 3 rounds" in markup
     assert "(prefers-color-scheme: dark)" in markup
@@ -159,7 +159,7 @@ def test_markdown() -> None:
 
 
 def texts(picture: str) -> list[str]:
-    """Return what a picture lets people read."""
+    """Return the texts in a picture."""
     root = ElementTree.fromstring(picture)  # noqa: S314 - our own
     return [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
 
@@ -207,7 +207,7 @@ def test_both_colour_schemes() -> None:
     assert DARK.background in dark
 
 
-def test_numbers_in_few_digits() -> None:
+def test_numbers_are_rounded() -> None:
     assert rounded(1_234_567, RATE) == "1.23 M"
     assert rounded(999_400, RATE) == "999 k"
     assert rounded(9_999, RATE) == "9,999"
@@ -235,15 +235,15 @@ def test_arguments() -> None:
     [
         (
             ["--only", "fanout,tea"],
-            "error: argument --only: no scenario is called 'tea'; there are",
+            "error: argument --only: unknown scenario 'tea'; choose from",
         ),
-        (["--only", ""], "error: argument --only: no scenario is called ''; there are fanout,"),
+        (["--only", ""], "error: argument --only: unknown scenario ''; choose from fanout,"),
         (["--only"], "error: argument --only: expected one argument"),
         (["--fast"], "error: unrecognized arguments: --fast"),
         (["echo"], "error: unrecognized arguments: echo"),
     ],
 )
-def test_a_wrong_argument_gets_one_line(arguments: list[str], complaint: str) -> None:
+def test_a_bad_argument_is_reported_in_one_line(arguments: list[str], complaint: str) -> None:
     done = run([sys.executable, "-m", "benchmarks", *arguments], TEMPLATE)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -275,7 +275,7 @@ def test_a_program_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @needs_compiler
-def test_what_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compilation_error_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "CACHE", tmp_path / "cache")
     source = tmp_path / "broken.c"
     source.write_text("int main(void) {\n", encoding="utf-8")
@@ -303,7 +303,7 @@ def test_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
         environment.node_package("node_ws")
 
 
-def test_a_token_is_what_the_service_takes() -> None:
+def test_a_token_is_well_formed() -> None:
     scheme, _, token = authorization(7)["Authorization"].partition(" ")
     assert scheme == "Bearer"
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]{43}", token)
@@ -311,10 +311,10 @@ def test_a_token_is_what_the_service_takes() -> None:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Say so."""
+        """Return True."""
         return True
 
 
@@ -328,7 +328,7 @@ def test_progress_on_a_terminal_is_one_line() -> None:
     assert shown == ["", "[ 1/12, 0:00] echo", "[ 1/12, 0:00] echo: 5 round trips/s", ""]
 
 
-def test_progress_elsewhere_is_a_line_for_each() -> None:
+def test_progress_elsewhere_is_one_line_per_measurement() -> None:
     stream = io.StringIO()
     progress = Progress(2, stream)
     for name in ("a", "b"):
@@ -369,7 +369,7 @@ def scenario(
 
 
 def bench(scenario: Scenario) -> Bench:
-    """Return what runs a scenario, without a word."""
+    """Return a bench for a scenario, without progress output."""
     bench = Bench([scenario], QUICK, Cores())
     bench.progress = Progress(0, io.StringIO())
     return bench
@@ -403,7 +403,7 @@ def test_an_undisturbed_measurement_is_not_repeated() -> None:
     assert list(foreign) == [0.5]
 
 
-def test_servers_that_fail_are_told_and_left_alone() -> None:
+def test_failing_servers_are_reported_and_skipped() -> None:
     measured = []
 
     def measure(trial: Trial) -> Sample:
@@ -435,14 +435,14 @@ def test_servers_that_fail_are_told_and_left_alone() -> None:
     assert measured == ["works", "fails", "works"]
 
 
-def test_no_verdict_beside_a_server_that_does_not_take_part() -> None:
+def test_targets_of_absent_servers_are_dropped() -> None:
     targets = Target(RATE, at_least=1, beside="only in the full run"), Target(RATE, at_least=2)
     alone = scenario(lambda trial: Sample({RATE: 1}), server("a", LISTEN), targets=targets)
     assert bench(alone).run(alone).targets == targets[1:]
 
 
 @pytest.mark.parametrize(("fresh", "processes"), [(True, 2), (False, 1)])
-def test_new_processes_where_they_matter(fresh: bool, processes: int) -> None:
+def test_fresh_scenarios_start_new_processes(fresh: bool, processes: int) -> None:
     pids = []
 
     def measure(trial: Trial) -> Sample:
@@ -465,7 +465,7 @@ def test_only_a_full_run_can_be_published(arguments: list[str]) -> None:
     [([], ".bench"), (["--full"], ".bench"), (["--full", "--publish"], "docs")],
     ids=str,
 )
-def test_a_run_writes_the_committed_page_only_when_told_to(
+def test_only_publish_writes_the_committed_page(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -516,7 +516,7 @@ def test_one_core_is_not_enough_for_pinning(monkeypatch: pytest.MonkeyPatch) -> 
     assert processes.choose_cores() == Cores(reason="this system cannot pin processes to cores")
 
 
-def test_the_halves_of_a_physical_core_are_avoided(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_on_different_physical_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 4, 5}, raising=False)
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: None, raising=False)
     monkeypatch.setattr(processes, "_siblings", lambda core: {2, 3})
@@ -525,7 +525,7 @@ def test_the_halves_of_a_physical_core_are_avoided(monkeypatch: pytest.MonkeyPat
     assert processes.choose_cores() == Cores(2, 3)
 
 
-def test_the_port_is_the_process_s_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_port_belongs_to_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         assert listening_port(os.getpid()) is None
@@ -536,7 +536,7 @@ def test_the_port_is_the_process_s_own(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert listening_port(os.getpid()) is None
 
 
-def test_memory_is_seen() -> None:
+def test_memory_is_measured() -> None:
     me = [os.getpid()]
     before = memory_bytes(me) or 0
     block = bytearray(b"x" * 50_000_000)
@@ -547,7 +547,7 @@ def test_memory_is_seen() -> None:
     assert (memory_bytes(me, peak=True) or 0) - before < 40_000_000
 
 
-def test_work_is_charged() -> None:
+def test_cpu_time_is_measured() -> None:
     meter = Meter([os.getpid()], core=None)
     end = time.process_time() + 0.2
     while time.process_time() < end:
@@ -557,16 +557,14 @@ def test_work_is_charged() -> None:
     assert spent.foreign is None
 
 
-def test_what_proc_does_not_tell_is_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_proc_values_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(processes, "PROC", tmp_path)
     assert memory_bytes([os.getpid()]) is None
     spent = Meter([os.getpid()], core=0).read()
     assert (spent.cpu_s, spent.foreign) == (None, None)
 
 
-def test_a_project_is_asked_what_it_can_answer(
+def test_scenarios_match_the_options_of_the_project(
     baked: Baker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "project", None)
@@ -576,17 +574,17 @@ def test_a_project_is_asked_what_it_can_answer(
     assert "redis" in asked
     assert not asked & {"room", "fairness", "redis-room", "redis-busy-1000"}
     answers: Answers = {"auth": "jwt", "rooms": True, "redis": False}
-    left_out = {each.name for each in SCENARIOS if not fits(each, answers)}
-    assert left_out == {each.name for each in SCENARIOS if each.redis}
+    skipped = {each.name for each in SCENARIOS if not fits(each, answers)}
+    assert skipped == {each.name for each in SCENARIOS if each.redis}
 
 
 def test_a_project_with_other_credentials_is_refused(baked: Baker) -> None:
-    with pytest.raises(Unavailable, match="takes ticket, not jwt"):
+    with pytest.raises(Unavailable, match=r"has ticket$"):
         __main__.chosen_project(baked(find("ticket")).root, list(SCENARIOS))
 
 
 def test_a_given_project_is_not_published() -> None:
-    with pytest.raises(SystemExit, match="--publish is for a fresh project"):
+    with pytest.raises(SystemExit, match="--publish cannot be combined with --project"):
         parse(["--full", "--publish", "--project", "../my-service"])
 
 

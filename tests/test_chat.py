@@ -1,6 +1,6 @@
-"""A product on the template: a chat with storage, permissions, typing, a route and a job.
+"""A product built on the template: a chat with storage, permissions, typing, a route and a job.
 
-It changes files of the team alone.
+It changes only the team's files.
 """
 
 from pathlib import Path

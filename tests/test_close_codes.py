@@ -1,4 +1,4 @@
-"""Close codes reach other clients even if these go on sending: a TCP reset would lose them."""
+"""Close codes reach clients that continue to send: a TCP reset would lose them."""
 
 import json
 import queue

@@ -1,4 +1,4 @@
-"""Projects are baked with pytest-cookies, by the meta-tests and by a fork's own."""
+"""Baking with pytest-cookies, for the meta-tests and for a fork."""
 
 import json
 import re

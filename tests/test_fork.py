@@ -1,4 +1,4 @@
-"""A fork with another name and a further option needs no other tests than these."""
+"""A fork with another name and one more option passes the same tests."""
 
 import json
 import re
@@ -35,7 +35,7 @@ class TranscriptSettings(SettingsPart):
     transcript_lines: int = 10
 '''
 
-# What the guide in docs/forking.md adds: file, the text before it or nothing for the end, lines.
+# The edits in the guide of docs/forking.md: file, the line before (empty: the end), new lines.
 GUIDE = [
     ("cookiecutter.json", '"__prompts__": {', '"transcript": "Transcript: yes or no",\n'),
     ("hooks/pre_gen_project.py", "CHOICES: ", '    "transcript": (True, False),\n'),
@@ -53,11 +53,11 @@ TESTS = [
     "tests/test_template.py::test_every_question_has_a_prompt_without_markup",
     "tests/test_template.py::test_defaults_make_a_project",
     "tests/test_planted.py::test_each_option_has_trace_words",
-    "tests/test_proof.py::test_every_option_shows_in_a_module",
+    "tests/test_proof.py::test_every_option_has_a_module",
     "tests/test_post_gen_project.py::test_every_option_in_the_table_can_be_chosen",
     "tests/test_post_gen_project.py::test_the_table_agrees_with_the_names_of_the_template_s_files"
     f"[{OPTION_FILE}]",
-    "tests/test_matrix.py::test_every_combination_has_an_id_of_its_own",
+    "tests/test_matrix.py::test_every_combination_has_a_unique_id",
     "tests/test_matrix.py::test_no_option_is_part_of_another_word_in_an_id",
     "tests/test_texts.py::test_typed_text[emoji]",
     *(
@@ -81,7 +81,7 @@ TESTS = [
 
 @pytest.fixture
 def fork(tmp_path: Path) -> Path:
-    """Return a copy of the template that asks one more question, for a module that it has."""
+    """Return a copy of the template with one more module and a question for it."""
     fork = tmp_path / "fork"
     ignored = shutil.ignore_patterns(*WORKING_FILES, ".git", ".cache", ".bench", "demo")
     shutil.copytree(TEMPLATE, fork, ignore=ignored)
@@ -95,7 +95,7 @@ def fork(tmp_path: Path) -> Path:
 
 
 def failures(fork: Path) -> tuple[set[str], str]:
-    """Run the fork's tests; return which fail, and what they print."""
+    """Run the fork's tests; return the failed ones and the output."""
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", *TESTS]
     done = run(command, fork, timeout_s=600)
     printed = done.stdout + done.stderr
@@ -110,7 +110,7 @@ def test_each_failure_names_the_place_to_edit(fork: Path) -> None:
         "test_the_hook_knows_every_question",
         "test_every_question_has_a_prompt_without_markup",
         "test_each_option_has_trace_words",
-        "test_every_option_shows_in_a_module",
+        "test_every_option_has_a_module",
         "test_every_option_in_the_table_can_be_chosen",
         f"test_the_table_agrees_with_the_names_of_the_template_s_files[{OPTION_FILE}]",
         "test_project[docs-none-transcript]",

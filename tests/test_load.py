@@ -1,4 +1,4 @@
-"""The load generator finds what servers do, and nothing else."""
+"""The load generator reports exactly the faults of a server."""
 
 import asyncio
 import socket
@@ -41,7 +41,7 @@ def connected(
     size: int = 128,
     trickle: bool = False,
 ) -> Iterator[Load]:
-    """Yield connections to a server, all open."""
+    """Yield open connections to a server."""
     with running(handler, trickle=trickle) as port, Load(dialect, install=False) as load:
         for _ in range(members):
             load.add(port, "/{i}")
@@ -52,7 +52,7 @@ def connected(
 
 
 def wait_until(condition: Callable[[], bool], load: Load) -> None:
-    """Let the connections read until something is so."""
+    """Let the connections read until a condition holds."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < deadline
@@ -73,7 +73,7 @@ def test_several_publishers() -> None:
     assert (delivered.received, delivered.duplicates, delivered.missing) == (3000, 0, 0)
 
 
-def test_a_load_that_sleeps_counts_as_well() -> None:
+def test_a_sleeping_load_counts_too() -> None:
     with connected(room()) as load:
         load.sleep()
         delivered = load.fanout(50, rate=1000)
@@ -108,7 +108,7 @@ def test_duplicates() -> None:
         delivered = load.fanout(100, rate=2000)
         load.settle()
         again = load.fanout(1, quiet_s=QUIET_S)
-    # The last message's second copies may come after the end.
+    # Duplicates of the last message may arrive after the end of the run.
     assert delivered.received == 500
     assert 495 <= delivered.duplicates <= 500
     assert f"{delivered.duplicates} twice" in delivered.complaint
@@ -124,11 +124,11 @@ def test_duplicates_do_not_hide_losses() -> None:
 def test_duplicates_of_earlier_messages() -> None:
     earlier: list[str] = []
 
-    def with_the_one_before(_: int, text: str) -> list[str]:
+    def with_the_previous_one(_: int, text: str) -> list[str]:
         earlier.append(text)
         return [text, *earlier[-2:-1]]
 
-    with connected(room(with_the_one_before), 3) as load:
+    with connected(room(with_the_previous_one), 3) as load:
         delivered = load.fanout(100, rate=2000)
         load.settle()
     assert (delivered.received, delivered.late, delivered.missing) == (300, 0, 0)
@@ -147,7 +147,7 @@ def test_reordering() -> None:
     assert (delivered.received, delivered.late, delivered.missing) == (500, 250, 0)
 
 
-def test_what_is_left_of_an_earlier_run_does_not_count() -> None:
+def test_deliveries_of_an_earlier_run_do_not_count() -> None:
     with connected(room(delay_s=0.05), 1) as load:
         early = load.fanout(10, window=10, timeout_s=0.01)
         assert early.received < 10
@@ -162,7 +162,7 @@ def test_a_delay_is_latency() -> None:
     assert delivered.p99_ms >= 19
 
 
-def test_overload_is_latency_and_not_less_load() -> None:
+def test_overload_shows_as_latency() -> None:
     with connected(room(delay_s=0.02)) as load:
         delivered = load.fanout(50, rate=100)
     assert delivered.received == 500
@@ -170,7 +170,7 @@ def test_overload_is_latency_and_not_less_load() -> None:
     assert delivered.p99_ms >= 400
 
 
-def test_messages_tell_when_they_were_due() -> None:
+def test_messages_carry_their_due_time() -> None:
     marks: list[tuple[int, int]] = []
 
     def note(_: int, text: str) -> list[str]:
@@ -197,7 +197,7 @@ def test_echo() -> None:
     assert (delivered.sent, delivered.received, delivered.complaint) == (500, 500, "")
 
 
-def test_an_echo_of_something_else_does_not_count() -> None:
+def test_messages_of_others_are_not_echoes() -> None:
     with connected(room(), 2) as load:
         delivered = load.echo(20)
     assert delivered.received == 40
@@ -294,7 +294,7 @@ def test_no_server_listens() -> None:
         assert load.connect().error == "cannot connect: Connection refused"
 
 
-def test_a_greeting_that_does_not_come() -> None:
+def test_a_missing_greeting_times_out() -> None:
     dialect = Dialect(greeting=(Expect("welcome"),))
     with running(echo) as port, Load(dialect, install=False) as load:
         load.add(port)
@@ -311,8 +311,8 @@ def test_a_connection_closed_instead_of_a_greeting() -> None:
         assert load.connect().error == "closed with 4500 before it was ready"
 
 
-def doing(what: Callable[[ServerConnection], object], path: str, after: int) -> Handler:
-    """Return a room that does something to one connection after so many messages."""
+def acting_on(what: Callable[[ServerConnection], object], path: str, after: int) -> Handler:
+    """Return a room that calls a function with one connection after some messages."""
     connections: dict[str, ServerConnection] = {}
 
     def fault(number: int, text: str) -> list[str]:
@@ -333,13 +333,13 @@ def doing(what: Callable[[ServerConnection], object], path: str, after: int) -> 
 def closing(path: str, after: int) -> Handler:
     """Return a room that closes one connection with 4008."""
     tasks: list[asyncio.Task[None]] = []
-    return doing(
+    return acting_on(
         lambda connection: tasks.append(asyncio.create_task(connection.close(4008))), path, after
     )
 
 
 def reset(connection: ServerConnection) -> None:
-    """End a connection as a crash would: whatever is unsent or unread is lost."""
+    """Reset a connection; unsent and unread data is lost."""
     tcp = connection.transport.get_extra_info("socket")
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.transport.abort()
@@ -363,7 +363,7 @@ def test_a_member_closed_meanwhile() -> None:
     assert delivered.complaint == f"{delivered.missing} missing; 1 closed"
 
 
-def test_a_stalled_member_counts_only_when_it_reads_again() -> None:
+def test_a_stalled_member_counts_after_it_resumes() -> None:
     with connected(room(), 5) as load:
         load.stall(4)
         assert load.fanout(100, window=8).received == 400
@@ -373,16 +373,16 @@ def test_a_stalled_member_counts_only_when_it_reads_again() -> None:
     assert (delivered.received, delivered.duplicates, delivered.late) == (50, 0, 0)
 
 
-def test_a_stalled_member_cut_off() -> None:
-    with connected(doing(reset, "/4", after=50), 5) as load:
+def test_a_stalled_member_is_reset() -> None:
+    with connected(acting_on(reset, "/4", after=50), 5) as load:
         load.stall(4)
         delivered = load.fanout(100, window=8)
         wait_until(lambda: load.ending(4) != "not closed", load)
-        assert load.ending(4) == "cut off (ECONNRESET)"
+        assert load.ending(4) == "reset (ECONNRESET)"
     assert (delivered.received, delivered.expected) == (400, 400)
 
 
-def test_a_fragmented_message_is_told() -> None:
+def test_a_fragmented_message_is_an_error() -> None:
     async def handler(connection: ServerConnection) -> None:
         async for message in connection:
             await connection.send([str(message)[:9], str(message)[9:]])

@@ -19,7 +19,7 @@ from .process import check_output, environment
 from .venv import package_bin, venv_bin
 
 
-# The longest come first, so that no worker is idle at the end.
+# Longest tests first, so that no worker is idle at the end.
 @pytest.mark.parametrize("combination", PROVED, ids=lambda combination: combination.id)
 def test_proof(
     combination: Combination, baked: Baker, record_property: Callable[[str, object], None]
@@ -40,7 +40,7 @@ def test_project(
     CHECKS[check](baked(combination))
 
 
-def test_projects_tolerate_other_plugins_of_pytest(baked: Baker, tmp_path: Path) -> None:
+def test_projects_tolerate_other_pytest_plugins(baked: Baker, tmp_path: Path) -> None:
     project = baked(DEFAULT).copy(tmp_path / "project")
     plugins = package_bin("pytest-asyncio==1.5.0", "pytest-aiohttp==1.1.1")
     (packages,) = plugins.parent.glob("lib/python*/site-packages")
@@ -53,7 +53,7 @@ def test_projects_tolerate_other_plugins_of_pytest(baked: Baker, tmp_path: Path)
     )
 
 
-def test_every_combination_has_an_id_of_its_own() -> None:
+def test_every_combination_has_a_unique_id() -> None:
     assert len({combination.id for combination in COMBINATIONS}) == len(COMBINATIONS)
     assert len(COMBINATIONS) == math.prod(len(choices) for choices in CHOICES.values())
     assert DEFAULT in COMBINATIONS
@@ -69,12 +69,12 @@ def test_no_option_is_part_of_another_word_in_an_id() -> None:
 
 @cache
 def collected(expression: str) -> frozenset[str]:
-    """Return the ids of the tests that ``pytest -k`` picks."""
+    """Return the ids of the tests that ``pytest -k`` selects."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-k", expression]
     return frozenset(re.findall(r"^tests/\S+::.*", check_output(command, TEMPLATE), re.MULTILINE))
 
 
-def test_expressions_pick_variants() -> None:
+def test_expressions_select_variants() -> None:
     picked = {test for test in collected("jwt and not redis") if "test_project[" in test}
     assert picked == {
         f"tests/test_matrix.py::test_project[{check}-{combination.id}]"
@@ -84,7 +84,7 @@ def test_expressions_pick_variants() -> None:
     }
 
 
-def test_the_shards_of_the_workflow_are_all_tests() -> None:
+def test_the_shards_of_the_workflow_cover_all_tests() -> None:
     workflow = yaml.safe_load((TEMPLATE / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     shards = workflow["jobs"]["test"]["strategy"]["matrix"]["shard"]
     missing = set(QUESTIONS["auth"]) - set(shards)

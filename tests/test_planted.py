@@ -256,10 +256,10 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         adding("app/settings.py", "\nraise SystemExit('broken')\n"),
         "broken",
     ),
-    "a service that does not get ready": (
+    "a service that does not become ready": (
         "service",
         lambda project: project.write("app/__main__.py", "import time; time.sleep(60)\n"),
-        "does not get ready",
+        "does not become ready",
     ),
     "a service that does not answer": ("service", serving("pass"), NO_ANSWER),
     "a service that refuses": (
@@ -302,9 +302,9 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
 }
 
 
-# Deadlines to shorten for defects that make a check wait in vain.
+# Deadlines to shorten, for defects that make a check time out.
 PATIENCE = {
-    "does not get ready": "START_S",
+    "does not become ready": "START_S",
     NO_ANSWER: "ANSWER_S",
     "timed out after": "STOP_S",
 }
@@ -326,9 +326,9 @@ def test_defect(
 ) -> None:
     if complaint in PATIENCE:
         monkeypatch.setattr(service, PATIENCE[complaint], 1.0)
-    spoiled = plant(project) or project
+    defective = plant(project) or project
     with pytest.raises(AssertionError, match=complaint):
-        CHECKS[check](spoiled)
+        CHECKS[check](defective)
 
 
 def test_a_minimal_service_passes(project: Project) -> None:

@@ -68,7 +68,7 @@ OVERWRITTEN = ["app/realtime/redis/client.py", "app/realtime/rooms/rooms.py"]
 
 
 def bake_over_own_files(template: Path, tmp_path: Path, *flags: str) -> tuple[Path, str]:
-    """Bake a project without options over files at paths that belong to options."""
+    """Bake a project without options over existing files at paths of options."""
     project = tmp_path / "output" / "support-chat"
     home = tmp_path / "home"
     home.mkdir()
@@ -90,7 +90,7 @@ def bake_over_own_files(template: Path, tmp_path: Path, *flags: str) -> tuple[Pa
     return project, done.stdout
 
 
-def test_a_file_that_was_not_written_by_this_run_stays(template: Path, tmp_path: Path) -> None:
+def test_a_file_not_written_by_this_run_is_kept(template: Path, tmp_path: Path) -> None:
     project, printed = bake_over_own_files(
         template, tmp_path, "--overwrite-if-exists", "--skip-if-file-exists"
     )
@@ -100,7 +100,7 @@ def test_a_file_that_was_not_written_by_this_run_stays(template: Path, tmp_path:
     assert f"Kept files of options that were not chosen: {kept}\n" in printed
 
 
-def test_a_file_that_was_overwritten_by_this_run_goes(template: Path, tmp_path: Path) -> None:
+def test_a_file_overwritten_by_this_run_is_removed(template: Path, tmp_path: Path) -> None:
     project, printed = bake_over_own_files(template, tmp_path, "--overwrite-if-exists")
     for path in OVERWRITTEN:
         assert not (project / path).exists()

@@ -1,4 +1,4 @@
-"""Invalid answers are refused in one line, and no file is left."""
+"""Invalid answers are refused in one line, without leaving a file."""
 
 import ast
 import json
@@ -64,7 +64,7 @@ def tree(root: Path) -> list[str]:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """Return an output directory three levels below one that nothing else uses."""
+    """Return an output directory three levels below an unused one."""
     output = tmp_path / "place" / "a" / "b"
     output.mkdir(parents=True)
     return output
@@ -89,7 +89,7 @@ def output(tmp_path: Path) -> Path:
         ({"author_name": "\u202eadA"}, "author_name: has U+202E at position 1, but must be"),
     ],
 )
-def test_a_bad_answer_leaves_one_line_and_no_file(
+def test_a_bad_answer_prints_one_line_and_leaves_no_file(
     cookiecutter: Run, output: Path, answers: dict[str, str], message: str
 ) -> None:
     place = output.parent.parent
@@ -109,7 +109,7 @@ def test_an_absolute_path_is_refused(cookiecutter: Run, output: Path, tmp_path: 
     assert output.exists()
 
 
-def test_existing_files_stay(cookiecutter: Run, output: Path) -> None:
+def test_existing_files_are_kept(cookiecutter: Run, output: Path) -> None:
     (output / "notes").mkdir()
     (output / "notes" / "todo.txt").touch()
     code, _ = cookiecutter(output, project_slug="notes/evil")
@@ -185,7 +185,7 @@ def test_a_missing_answer_is_refused(name: str) -> None:
     assert problem.startswith(f"{name}: is missing")
 
 
-def test_answers_without_any_of_cookiecutter_s_own_are_refused_in_one_line() -> None:
+def test_answers_without_cookiecutter_s_own_are_refused_in_one_line() -> None:
     with pytest.raises(SystemExit, match=r"^error: project_name: is missing; for example"):
         main({})
 
@@ -304,7 +304,7 @@ def test_a_replay_file_is_checked_too(
     assert tree(output / "second") == []
 
 
-def test_a_replay_file_needs_the_answers_alone_and_may_be_edited(
+def test_a_replay_file_needs_only_the_answers(
     cookiecutter: Run, output: Path, tmp_path: Path
 ) -> None:
     assert cookiecutter(output / "first") == (0, [])
@@ -320,7 +320,7 @@ def test_a_replay_file_needs_the_answers_alone_and_may_be_edited(
 
 
 @pytest.mark.parametrize("version", ["2.1.1", "2.6.0"])
-def test_an_old_cookiecutter_is_told_so(cookiecutter: Run, output: Path, version: str) -> None:
+def test_an_old_cookiecutter_is_refused(cookiecutter: Run, output: Path, version: str) -> None:
     python = package_bin(f"cookiecutter=={version}") / "python"
     code, errors = cookiecutter(output, python=python, rooms="no")
     assert code == 1
@@ -340,16 +340,16 @@ def test_the_readme_names_the_oldest_cookiecutter() -> None:
 def test_hooks_are_python_3_8(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     ast.parse(source, feature_version=(3, 8))
-    # Annotations are in newer words, which older versions must not look at.
+    # Annotations use newer syntax, which older versions must not evaluate.
     assert "\nfrom __future__ import annotations\n" in source
 
 
 def old_pythons() -> list[str]:
-    """Return the oldest Pythons of this machine that hooks may meet, or else this one."""
+    """Return the oldest Pythons on this machine that may run hooks, or else this one."""
     found = []
     for name in ("python3.8", "python3.9"):
         path = shutil.which(name)
-        # It may be a stand-in for a version that is not installed.
+        # It may be a shim for a version that is not installed.
         if path and run([path, "-c", ""], TEMPLATE).returncode == 0:
             found.append(path)
     return found or [sys.executable]

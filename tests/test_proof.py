@@ -1,4 +1,4 @@
-"""The proof fits every project, covers every hostile case, and fails for a broken promise."""
+"""The proof fits every project, covers every hostile case, and fails for a broken engine."""
 
 import ast
 import re
@@ -20,14 +20,16 @@ from .conftest import Baker
 from .process import environment, run
 from .project import PROJECT_DIRECTORY, Project
 
-# Each file of the proof is laid over one of these, without each option that it does not need.
+# Every file of the proof is checked with one of these, without the options that it does not need.
 DIFFERENT = ["jwt-rooms-heartbeat-redis", "jwt-redis", "jwt-rooms", "jwt", "ticket-redis"]
 
 CASE = re.compile(r"^\| (\d+) \| .+ \| (.+) \| .*\|$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_its_code_passes_the_checks_of_the_project(baked: Baker, tmp_path: Path, name: str) -> None:
+def test_the_proof_passes_the_checks_of_the_project(
+    baked: Baker, tmp_path: Path, name: str
+) -> None:
     project = baked(find(name)).copy(tmp_path / "project")
     laid = lay_over(project.root)
     assert not [path for path in laid if "# {%" in project.read(path)]
@@ -47,12 +49,12 @@ def test_every_module_runs_in_the_matrix() -> None:
     assert {module for module in WHOLE if TARGET / module in runs} == set(WHOLE)
 
 
-def test_it_replaces_no_file_of_the_project() -> None:
+def test_the_proof_replaces_no_file_of_the_project() -> None:
     own = set(template_files())
     assert not [path for path in files(set(OPTIONS)) if TARGET / path in own]
 
 
-def test_every_option_shows_in_a_module() -> None:
+def test_every_option_has_a_module() -> None:
     missing = OPTIONS - MODULES.keys()
     assert not missing, f"MODULES in proof/project.py lacks {missing}"
     assert not MODULES.keys() - OPTIONS
@@ -114,10 +116,10 @@ def proving(project: Project, *arguments: str, what: str = "prove") -> tuple[int
     return done.returncode, done.stdout + done.stderr
 
 
-CHEAP = ("-k", "illegal_frame or one_way_in", "-n", "0")
+CHEAP = ("-k", "illegal_frame or only_one_path", "-n", "0")
 
 
-def test_a_project_that_a_team_has_changed_is_proved(baked: Baker, tmp_path: Path) -> None:
+def test_a_project_changed_by_a_team_is_proved(baked: Baker, tmp_path: Path) -> None:
     project = baked(DEFAULT).copy(tmp_path / "my-service")
     project.write("app/main.py", "raise SystemExit('needs a database')\n")
     project.write("tests/conftest.py", "import a_package_of_the_team\n")
@@ -125,10 +127,10 @@ def test_a_project_that_a_team_has_changed_is_proved(baked: Baker, tmp_path: Pat
     assert status == 0, printed
     assert re.search(r"^26 passed +an unknown path", printed, re.MULTILINE)
     last = printed.splitlines()[-1]
-    assert last == "The engine of my-service (heartbeat, jwt, redis, rooms) is proved."
+    assert last == "proof of my-service (heartbeat, jwt, redis, rooms): passed"
 
 
-def test_a_broken_promise_fails_the_proof(baked: Baker, tmp_path: Path) -> None:
+def test_a_broken_engine_fails_the_proof(baked: Baker, tmp_path: Path) -> None:
     project = baked(DEFAULT).copy(tmp_path / "my-service")
     path = "app/realtime/server/process.py"
     text = project.read(path)
@@ -137,8 +139,8 @@ def test_a_broken_promise_fails_the_proof(baked: Baker, tmp_path: Path) -> None:
     status, printed = proving(project, *CHEAP)
     assert status == 1
     assert "test_an_illegal_frame_ends_the_connection[too large]" in printed
-    assert re.search(r"^12 failed +a message beyond the limit", printed, re.MULTILINE)
-    assert printed.splitlines()[-1].endswith("IS NOT PROVED: see above.")
+    assert re.search(r"^12 failed +a message over the size limit", printed, re.MULTILINE)
+    assert printed.splitlines()[-1].endswith(": FAILED, see above")
 
 
 def test_chaos_counts(baked: Baker) -> None:
@@ -150,13 +152,11 @@ def test_chaos_counts(baked: Baker) -> None:
 def test_chaos_needs_rooms_and_redis(baked: Baker) -> None:
     project = baked(find("jwt"))
     status, printed = proving(project, what="chaos")
-    assert (status, printed) == (
-        1,
-        f"error: {project.root} has no rooms or no Redis, and chaos counts what rooms deliver\n",
-    )
+    message = f"error: {project.root}: chaos needs a project with rooms and Redis\n"
+    assert (status, printed) == (1, message)
 
 
-def test_a_directory_that_is_no_project(tmp_path: Path, baked: Baker) -> None:
+def test_a_directory_without_a_project_is_refused(tmp_path: Path, baked: Baker) -> None:
     options = command.parse(["prove", "--project", str(tmp_path)])
     with pytest.raises(Unavailable, match="was not made from this template"):
         command.run(options)
@@ -170,6 +170,6 @@ def test_a_directory_that_is_no_project(tmp_path: Path, baked: Baker) -> None:
         command.run(options)
 
 
-def test_bad_arguments_get_one_line() -> None:
+def test_bad_arguments_are_reported_in_one_line() -> None:
     with pytest.raises(SystemExit, match="error: argument command: invalid choice: 'test'"):
         command.parse(["test"])

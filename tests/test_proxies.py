@@ -1,4 +1,4 @@
-"""The proxies that the documents and ``compose.yaml`` set up work, before a real service."""
+"""The proxies in the documents and in ``compose.yaml`` work, with a real service behind them."""
 
 import contextlib
 import http.client
@@ -149,9 +149,7 @@ def assert_client_address(service: Service, port: str) -> None:
 
 
 @pytest.mark.parametrize("program", TEXTS)
-def test_clients_and_their_addresses_reach_the_service(
-    baked: Baker, tmp_path: Path, program: str
-) -> None:
+def test_the_proxy_passes_on_client_addresses(baked: Baker, tmp_path: Path, program: str) -> None:
     project = baked(DEFAULT)
     with (
         running(project, ENVIRONMENT="production") as service,
@@ -161,7 +159,7 @@ def test_clients_and_their_addresses_reach_the_service(
 
 
 @pytest.mark.parametrize("program", TEXTS)
-def test_only_the_route_of_clients_is_public(baked: Baker, tmp_path: Path, program: str) -> None:
+def test_only_the_websocket_route_is_public(baked: Baker, tmp_path: Path, program: str) -> None:
     project = baked(find("ticket"))
     routes = [("POST", "/publish"), ("POST", "/disconnect"), ("POST", "/tickets")]
     routes += [("GET", "/metrics"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/docs")]
@@ -191,7 +189,7 @@ def seconds(pattern: str, text: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["jwt-heartbeat", "jwt"])
-def test_the_documented_time_out_is_longer_than_two_pings(baked: Baker, name: str) -> None:
+def test_the_documented_timeout_is_longer_than_two_pings(baked: Baker, name: str) -> None:
     project = baked(find(name))
     kind = "HEARTBEAT" if "heartbeat" in name else "WS_PING"
     example = project.read(".env.example")
@@ -201,11 +199,11 @@ def test_the_documented_time_out_is_longer_than_two_pings(baked: Baker, name: st
         assert seconds(rf"{setting} (\d+)s;", block.text) > 2 * interval_s
 
 
-# In the proportion of the documented time-out to the default interval.
+# In the proportion of the documented timeout to the default interval.
 SHORT_TIMEOUT = {"90s": "1800ms"}
 SHORT_INTERVAL_S = "0.5"
 PINGS = 8
-"""Together they take twice the time-out."""
+"""Together they take twice the timeout."""
 
 
 def test_pings_keep_a_silent_connection_open(baked: Baker, tmp_path: Path) -> None:
@@ -278,7 +276,7 @@ def composed_settings(project: Project) -> dict[str, str]:
     return {name: value for name, value in settings.items() if name not in own}
 
 
-def test_composed_nodes_get_clients_with_their_addresses(baked: Baker, tmp_path: Path) -> None:
+def test_composed_nodes_get_client_addresses(baked: Baker, tmp_path: Path) -> None:
     project = baked(DEFAULT)
     settings = composed_settings(project) | {"CLIENTS_MAY_BROADCAST": "true"}
     with (

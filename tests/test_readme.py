@@ -35,14 +35,14 @@ LINKS = [
 
 
 @pytest.mark.parametrize("line", sorted(set(TARGETS)))
-def test_make_knows_the_targets(line: str) -> None:
+def test_the_targets_of_make_exist(line: str) -> None:
     (target,) = (word for word in shlex.split(line)[1:] if "=" not in word)
     makefiles = [TEMPLATE / "Makefile", TEMPLATE / PROJECT_DIRECTORY / "Makefile"]
     assert any(f"\n{target}:" in path.read_text(encoding="utf-8") for path in makefiles)
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if "cookiecutter " in line])
-def test_cookiecutter_takes_the_command(template: Path, tmp_path: Path, line: str) -> None:
+def test_cookiecutter_accepts_the_command(template: Path, tmp_path: Path, line: str) -> None:
     words = shlex.split(line.removeprefix("pipx run "))[1:]
     words[0] = str(template)
     words += ["--output-dir", str(tmp_path)] + ["--no-input"] * ("--no-input" not in words)
@@ -55,10 +55,10 @@ def test_cookiecutter_takes_the_command(template: Path, tmp_path: Path, line: st
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS)
-def test_links_lead_somewhere(page: str, link: str) -> None:
+def test_links_have_a_target(page: str, link: str) -> None:
     assert ((TEMPLATE / page).parent / unquote(link)).exists()
 
 
-def test_every_line_of_the_shell_is_tested() -> None:
+def test_every_shell_line_is_tested() -> None:
     programs = {line.split()[0] for line in LINES}
     assert programs == {"cd", "cookiecutter", "make", "pipx"}

@@ -1,7 +1,7 @@
 """Nodes of this version work together with nodes of the next one, on one Redis.
 
-The next version is this one with a field more wherever a node sends fields to other nodes, or keeps
-some in Redis.
+The next version is this one with an additional field in everything that a node sends to other nodes
+or stores in Redis.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from .process import check_output
 from .project import Project
 from .venv import venv_bin
 
-# File, what is there, and what takes its place.
+# File, old text, new text.
 NEXT_VERSION = [
     (  # every message from one node to others, and every message that Redis keeps
         "app/realtime/backplane.py",
@@ -70,7 +70,7 @@ def nodes(baked: Baker, tmp_path: Path) -> Iterator[tuple[Service, Service]]:
     following = project.copy(tmp_path / "next")
     for path, old, new in NEXT_VERSION:
         text = following.read(path)
-        assert text.count(old) == 1, f"{path}: {old!r} is not there once"
+        assert text.count(old) == 1, f"{path} does not have {old!r} once"
         following.write(path, text.replace(old, new))
     with (
         run_valkey(project) as url,
@@ -119,10 +119,10 @@ def join(client: Client, **position: object) -> Frame:
     return client.ask(type="join", room="lobby", **position)
 
 
-def test_nothing_is_lost_between_a_version_and_the_next(pair: tuple[Service, Service]) -> None:
+def test_two_versions_work_together_without_losses(pair: tuple[Service, Service]) -> None:
     here, there = pair
     with here.client("alice") as alice, there.client("bob") as bob:
-        # To a user and to everybody; from the backend once, however often it asks.
+        # To a user and to all; from the backend once, with an idempotency key.
         alice.ask(type="send", to="bob", data="to bob")
         assert data_of(bob) == "to bob"
         alice.ask(type="broadcast", data="to all")
@@ -140,7 +140,7 @@ def test_nothing_is_lost_between_a_version_and_the_next(pair: tuple[Service, Ser
             members = client.ask(type="presence", room="lobby")["members"]
             assert sorted(members, key=lambda member: str(member["user"])) == expected
 
-        # Messages to a room, and their numbers.
+        # Messages to a room, and their offsets.
         for number in (1, 2):
             assert alice.ask(type="publish", room="lobby", data=number)["offset"] == number
             message = bob.receive("message", "resync")
@@ -148,7 +148,7 @@ def test_nothing_is_lost_between_a_version_and_the_next(pair: tuple[Service, Ser
         alice.ask(type="leave", room="lobby")
         assert bob.receive("message", "left") == joined("left", "alice")
 
-        # What the other node's messages left in Redis.
+        # The history of the other node's messages in Redis.
         epoch = join(alice)["epoch"]
         with there.client("carol") as carol:
             answer = join(carol, since={"epoch": epoch, "offset": 0})
@@ -157,7 +157,7 @@ def test_nothing_is_lost_between_a_version_and_the_next(pair: tuple[Service, Ser
             carol.ask(type="publish", room="lobby", data=3)
         assert data_of(alice) == data_of(bob) == 3
 
-        # A ticket of one node used on the other, and a user that is disconnected.
+        # A ticket of one node used on the other, and a disconnected user.
         with here.client("bob", there.port) as second:
             post(here, "/disconnect", user="bob")
             assert second.close_code() == bob.close_code() == 4503

@@ -1,4 +1,4 @@
-"""The template is a living program: its Python is valid as it stands."""
+"""The template is a living program: its Python is valid without rendering."""
 
 import ast
 import re
@@ -30,8 +30,8 @@ def test_python_needs_no_rendering(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=Path.as_posix)
-def test_protocol_methods_that_return_something_have_an_ellipsis(path: Path) -> None:
-    """Pyright takes a method for abstract only then."""
+def test_protocol_methods_with_a_result_have_an_ellipsis(path: Path) -> None:
+    """Pyright treats only such methods as abstract."""
     for node in ast.walk(ast.parse(source(path))):
         if isinstance(node, ast.ClassDef) and "Protocol" in map(base_name, node.bases):
             for method in node.body:
@@ -47,7 +47,7 @@ def base_name(base: ast.expr) -> str:
 
 
 @pytest.mark.parametrize("root", [TEMPLATE, TEMPLATE / PROJECT_DIRECTORY], ids=["own", "project"])
-def test_actions_are_pinned_by_hash_and_updated_after_a_while(root: Path) -> None:
+def test_actions_are_pinned_by_hash_and_updated_with_a_cooldown(root: Path) -> None:
     workflow = (root / ".github/workflows/ci.yml").read_text(encoding="utf-8")
     for action in re.findall(r"uses: (.*)", workflow):
         assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action), action

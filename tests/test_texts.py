@@ -39,7 +39,7 @@ TEXTS = {
     "shell": "$(touch x) `id` ${HOME} ;",
     "braces": "{a} }} %}",
 }
-# Cookiecutter itself renders what comes from the command line, but not what is typed.
+# Cookiecutter renders answers on the command line, but not typed ones.
 TYPED_TEXTS = TEXTS | {
     "jinja": "{{ cookiecutter.auth }} {% raw %}",
     "jinja comment": "{# a #} {#",
@@ -47,7 +47,7 @@ TYPED_TEXTS = TEXTS | {
 }
 
 
-def check_says(project: Project, plain: Project, text: str) -> None:
+def check_texts(project: Project, plain: Project, text: str) -> None:
     """Compare a project with one that has plain texts."""
     for check in ("files", "data", "text", "format"):
         CHECKS[check](project)
@@ -83,7 +83,7 @@ def test_given_text(cookies: Cookies, template: Path, baked: Baker, text: str) -
     answers["project_slug"] = plain.context["project_slug"]
     project = bake(cookies, template, DEFAULT, answers)
     assert project.context["project_name"] == text
-    check_says(project, plain, text)
+    check_texts(project, plain, text)
 
 
 def typed(name: str, text: str, slug: str) -> str:
@@ -111,4 +111,4 @@ def test_typed_text(template: Path, tmp_path: Path, baked: Baker, text: str) -> 
         stdin="\n".join([*lines, ""]),
     )
     assert done.returncode == 0, done.stderr
-    check_says(replace(plain, root=output / slug), plain, text)
+    check_texts(replace(plain, root=output / slug), plain, text)

@@ -1,4 +1,4 @@
-"""A project knows what it was made with, and takes a newer engine without conflicts."""
+"""A project records its version and answers, and takes a new engine without conflicts."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def git(directory: Path, *arguments: str) -> str:
 
 
 def commit_all(directory: Path) -> str:
-    """Commit what is there, and return the commit."""
+    """Commit all files, and return the commit."""
     if not (directory / ".git").exists():
         git(directory, "init", "--quiet")
     git(directory, "add", "--all", "--force")
@@ -118,7 +118,7 @@ def test_passwords_are_not_recorded(repository: Path, tmp_path: Path) -> None:
     assert repository_url(repository) == "https://me@example.com/x.git"
 
 
-def test_a_template_without_git_is_no_problem(template: Path, tmp_path: Path) -> None:
+def test_a_template_without_git_is_accepted(template: Path, tmp_path: Path) -> None:
     project = make("cookiecutter", template, tmp_path)
     assert not (project / ".cruft.json").exists()
 
@@ -136,7 +136,7 @@ def release(repository: Path) -> None:
 
 
 def documented_command(project: Path) -> list[str]:
-    """Return how the project's documents call cruft, with the one that is installed here."""
+    """Return the command in the project's documents, with the cruft that is installed here."""
     page = (project / "docs" / "operating.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^pipx run cruft(.*)$", page, re.MULTILINE)
     return [sys.executable, "-m", "cruft", *str(command).split()]

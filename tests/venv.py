@@ -1,6 +1,6 @@
 """Virtual environments, cached between runs: one for each distinct lock file.
 
-A project's own Makefile makes it, as for its users. Other packages have environments too.
+The project's Makefile makes them, as for its users. Some packages have environments too.
 """
 
 import fcntl
@@ -43,7 +43,7 @@ def lock_bin(makefile: Path, lock: Path) -> Path:
 
 
 def package_bin(*requirements: str) -> Path:
-    """Return the `bin` directory of an environment with packages that pip installed."""
+    """Return the `bin` directory of an environment with packages installed by pip."""
     name = "-".join(requirements)
     return _made_once(name, lambda directory: _install(directory, requirements))
 
@@ -51,7 +51,7 @@ def package_bin(*requirements: str) -> Path:
 def _made_once(name: str, make: Callable[[Path], None]) -> Path:
     directory = CACHE / "venvs" / name
     directory.parent.mkdir(parents=True, exist_ok=True)
-    # One worker makes it, the others wait.
+    # One worker makes it; the others wait.
     with directory.with_name(f"{name}.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if not (directory / ".venv" / "ready").exists():

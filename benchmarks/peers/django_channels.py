@@ -24,15 +24,15 @@ urlpatterns: list[object] = []
 
 
 class Room(AsyncJsonWebsocketConsumer):
-    """Sends what comes to everybody."""
+    """Broadcasts each message."""
 
     async def connect(self) -> None:
-        """Let somebody in."""
+        """Accept a connection."""
         await self.channel_layer.group_add(GROUP, self.channel_name)
         await self.accept()
 
     async def disconnect(self, code: int) -> None:
-        """Forget somebody who has left."""
+        """Remove a closed connection."""
         await self.channel_layer.group_discard(GROUP, self.channel_name)
 
     async def receive_json(self, content: object) -> None:
@@ -40,15 +40,15 @@ class Room(AsyncJsonWebsocketConsumer):
         await self.channel_layer.group_send(GROUP, {"type": "room.message", "message": content})
 
     async def room_message(self, event: dict[str, object]) -> None:
-        """Send what the group is sent."""
+        """Send a message of the group to the client."""
         await self.send_json(event["message"])
 
 
 class Echo(AsyncWebsocketConsumer):
-    """Sends what comes back."""
+    """Echoes each message."""
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Send it back."""
+        """Echo the message."""
         await self.send(text_data=text_data)
 
 

@@ -1,9 +1,9 @@
 /*
- * A broadcast with no framework at all: one epoll loop, and one write for each message and member.
- * Argument: the port. What comes at /echo goes back to its sender.
+ * A broadcast without a framework: one epoll loop, and one write for each message and member.
+ * Argument: the port. /echo returns messages to their sender.
  *
- * It shows what the kernel takes for so many writes. It checks little and is no server for anybody:
- * a member whose socket does not take a whole message is cut off.
+ * It shows the cost of the writes in the kernel. It validates little and is not for production: a
+ * member whose socket does not accept a whole message is disconnected.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -110,7 +110,7 @@ static void put(int fd, const void *data, size_t size) {
     if (send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)size) shutdown(fd, SHUT_RDWR);
 }
 
-/* Answer the handshake; returns whether it was one. */
+/* Answer a handshake; returns whether it is valid. */
 static int upgrade(int fd, char *request) {
     client *c = &clients[fd];
     char *key = strcasestr(request, "sec-websocket-key: ");
@@ -150,7 +150,7 @@ static void pass_on(int fd, const uint8_t *payload, uint32_t size) {
     for (int k = 0; k < member_count; k++) put(members[k], output, head + size);
 }
 
-/* Pass on the complete frames; returns how many bytes they had, -1 at the end. */
+/* Forward the complete frames; returns their size in bytes, -1 at the end. */
 static int64_t parse(int fd, uint8_t *data, uint32_t size) {
     uint32_t at = 0;
     while (size - at >= 6) {

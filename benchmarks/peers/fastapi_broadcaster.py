@@ -17,7 +17,7 @@ broadcast = Broadcast("memory://")
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Have the backend while the app runs."""
+    """Connect the backend while the app runs."""
     await broadcast.connect()
     yield
     await broadcast.disconnect()
@@ -27,7 +27,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 async def send(websocket: WebSocket) -> None:
-    """Send what is published."""
+    """Send published messages to the client."""
     async with broadcast.subscribe(channel=CHANNEL) as subscriber:
         async for event in subscriber:
             await websocket.send_text(event.message)
@@ -35,7 +35,7 @@ async def send(websocket: WebSocket) -> None:
 
 @app.websocket("/ws/{client_id}")
 async def room(websocket: WebSocket, client_id: int) -> None:
-    """Publish what comes."""
+    """Publish each message."""
     await websocket.accept()
     task = asyncio.create_task(send(websocket))
     try:

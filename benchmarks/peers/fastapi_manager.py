@@ -13,31 +13,31 @@ app = FastAPI()
 
 
 class ConnectionManager:
-    """Everybody who is connected."""
+    """All connections."""
 
     def __init__(self) -> None:
         self.active_connections: list[WebSocket] = []
 
     async def connect(self, websocket: WebSocket) -> None:
-        """Let somebody in."""
+        """Accept a connection."""
         await websocket.accept()
         self.active_connections.append(websocket)
 
     def disconnect(self, websocket: WebSocket) -> None:
-        """Forget somebody who has left."""
+        """Remove a closed connection."""
         self.active_connections.remove(websocket)
 
     async def broadcast(self, message: object) -> None:
-        """Send to everybody, one after the other."""
+        """Send to all connections, one after the other."""
         for connection in list(self.active_connections):
             await connection.send_json(message)
 
 
 class EncodingOnce(ConnectionManager):
-    """The same with a little thought."""
+    """The same, but encodes each message once."""
 
     async def broadcast(self, message: object) -> None:
-        """Send to everybody, one after the other."""
+        """Send to all connections, one after the other."""
         text = json.dumps(message, separators=(",", ":"))
         for connection in list(self.active_connections):
             await connection.send_text(text)
@@ -48,7 +48,7 @@ manager = EncodingOnce() if os.environ.get("ENCODE") == "once" else ConnectionMa
 
 @app.websocket("/ws/{client_id}")
 async def broadcast(websocket: WebSocket, client_id: int) -> None:
-    """Send what comes to everybody."""
+    """Broadcast each message."""
     await manager.connect(websocket)
     try:
         while True:
@@ -59,7 +59,7 @@ async def broadcast(websocket: WebSocket, client_id: int) -> None:
 
 @app.websocket("/echo")
 async def echo(websocket: WebSocket) -> None:
-    """Send what comes back."""
+    """Echo each message."""
     await websocket.accept()
     try:
         while True:

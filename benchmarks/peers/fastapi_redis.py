@@ -20,7 +20,7 @@ manager = ConnectionManager()
 
 
 async def deliver() -> None:
-    """Send what is published to everybody."""
+    """Send published messages to all connections."""
     async with redis.pubsub() as subscription:
         await subscription.subscribe(CHANNEL)
         async for event in subscription.listen():
@@ -44,7 +44,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.websocket("/ws/{client_id}")
 async def publish(websocket: WebSocket, client_id: int) -> None:
-    """Publish what comes."""
+    """Publish each message."""
     await manager.connect(websocket)
     try:
         while True:

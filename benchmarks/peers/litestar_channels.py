@@ -13,7 +13,7 @@ CHANNEL = "room"
 
 @websocket("/ws/{client_id:int}")
 async def room(socket: WebSocket, client_id: int, channels: ChannelsPlugin) -> None:
-    """Send what comes to everybody."""
+    """Broadcast each message."""
     await socket.accept()
     async with (
         channels.start_subscription([CHANNEL]) as subscriber,
@@ -28,7 +28,7 @@ async def room(socket: WebSocket, client_id: int, channels: ChannelsPlugin) -> N
 
 @websocket("/echo")
 async def echo(socket: WebSocket) -> None:
-    """Send what comes back."""
+    """Echo each message."""
     await socket.accept()
     try:
         while True:

@@ -13,12 +13,12 @@ app = socketio.ASGIApp(server)
 
 @server.event
 async def join(sid: str) -> str:
-    """Let somebody into the room."""
+    """Join the room."""
     await server.enter_room(sid, ROOM)
     return "ok"
 
 
 @server.event
 async def message(sid: str, data: object) -> None:
-    """Send what comes to everybody."""
+    """Broadcast each message."""
     await server.emit("message", data, room=ROOM)

@@ -15,13 +15,13 @@ members: set[ServerConnection] = set()
 
 
 async def echo(websocket: ServerConnection) -> None:
-    """Send what comes back."""
+    """Echo each message."""
     async for text in websocket:
         await websocket.send(text)
 
 
 async def room(websocket: ServerConnection) -> None:
-    """Send what comes to everybody."""
+    """Broadcast each message."""
     members.add(websocket)
     try:
         async for text in websocket:

@@ -1,4 +1,4 @@
-"""Processes of the proof: servers that are started, killed, frozen and stopped."""
+"""Server processes that the proof starts, kills, freezes and stops."""
 
 import asyncio
 import os
@@ -33,15 +33,15 @@ LOAD_SETTINGS = {
     "MAX_MESSAGES_PER_S": "1000000",
     "MAX_BYTES_PER_S": "1000000000",
 }
-"""Settings under which no client of the proof is refused."""
+"""Limits that no client of the proof exceeds."""
 
 
 class Failure(Exception):
-    """A process, or the service in it, did not do what it has to do."""
+    """A process failed, or the service in it."""
 
 
 class Process:
-    """A process that can be killed, frozen, stopped and started again."""
+    """A process that can be killed, frozen, stopped and restarted."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
@@ -53,63 +53,63 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """Return its number, null while it does not run."""
+        """The process id, None while it does not run."""
         return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
         """Start it, and wait until it is ready.
 
         Raises:
-            Failure: it is not ready in time, or it ends.
+            Failure: it exits, or is not ready in time.
 
         """
         self.launch()
         await self.wait_until_ready()
 
     async def wait_until_ready(self) -> None:
-        """Wait until it does its work.
+        """Wait until it is ready.
 
         Raises:
-            Failure: it does not in time, or it ends.
+            Failure: it exits, or is not ready in time.
 
         """
         give_up_at = monotonic() + START_S
         while not await self.is_ready():
             self.check()
             if monotonic() > give_up_at:
-                raise self.failure("is not ready in time")
+                raise self.failure("was not ready in time")
             await asyncio.sleep(POLL_S)
 
     def launch(self) -> None:
-        """Start it, and wait for nothing."""
+        """Start it without waiting."""
         raise NotImplementedError
 
     async def is_ready(self) -> bool:
-        """Return whether it does its work."""
+        """Return whether it serves requests."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Do nothing, as long as it has not ended by itself.
+        """Check that it has not exited by itself.
 
         Raises:
             Failure: it has.
 
         """
         if self._process is not None and not self._may_end and self._process.poll() is not None:
-            raise self.failure(f"has ended by itself, with status {self._process.returncode}")
+            raise self.failure(f"exited unexpectedly with status {self._process.returncode}")
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Send SIGKILL, and wait for the exit."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     async def stop(self) -> None:
-        """Have it end as it ends when it is replaced.
+        """Send SIGTERM, and wait for the exit.
 
         Raises:
-            Failure: it does not end in time.
+            Failure: it does not exit in time.
 
         """
         if self._process is not None:
@@ -118,27 +118,27 @@ class Process:
             give_up_at = monotonic() + START_S
             while self._process.poll() is None:
                 if monotonic() > give_up_at:
-                    raise self.failure("does not stop")
+                    raise self.failure("did not stop in time")
                 await asyncio.sleep(POLL_S)
             self._process = None
 
     def freeze(self) -> None:
-        """Let it keep its connections and do nothing."""
+        """Suspend it; its connections stay open."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
     def failure(self, reason: str) -> Failure:
-        """Return a failure that ends with the last lines of the log."""
+        """Return a failure with the reason and the last lines of the log."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return Failure("\n".join([f"{self.name}: {reason}", *lines[-LAST_LINES:]]))
 
-    def words(self) -> bytes:
-        """Return what it has printed since it was last started."""
+    def output(self) -> bytes:
+        """Return the output since the last start."""
         return self._log.read_bytes()[self._log_begin :]
 
     def _run(
@@ -154,13 +154,13 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # Ctrl-C is for this program, which then ends its processes
+                process_group=0,  # Ctrl-C interrupts only this program, which ends its processes
             )
         return process
 
 
 class Node(Process):
-    """A node that runs the engine by itself, at another port each time, of the system's choice."""
+    """A node that runs only the engine; the system picks another port at each start."""
 
     def __init__(self, name: str, directory: Path, environment: Mapping[str, str]) -> None:
         super().__init__(name, directory)
@@ -168,16 +168,16 @@ class Node(Process):
 
     @property
     def port(self) -> int:
-        """Return where it listens, 0 while it does not: its old port may be somebody else's."""
-        told = LISTENING.search(self.words()) if self._process is not None else None
-        return int(told[1]) if told else 0
+        """The port on which it listens, 0 while it does not: its old port may be in use."""
+        logged = LISTENING.search(self.output()) if self._process is not None else None
+        return int(logged[1]) if logged else 0
 
     def launch(self) -> None:
         """Start it."""
         self._run([sys.executable, "-m", "tests.realtime.engine"], self._environment)
 
     async def is_ready(self) -> bool:
-        """Return whether it wants newcomers."""
+        """Return whether `/readyz` answers with 200."""
         port = self.port
         if not port:
             return False
@@ -193,7 +193,7 @@ class Node(Process):
 
 
 def engine_environment(**settings: str) -> tuple[dict[str, str], RealtimeSettings]:
-    """Return an environment for a `Node` with fresh secrets, and the settings in it."""
+    """Return the environment of a `Node` with fresh secrets, and its settings."""
     settings = LOAD_SETTINGS | fresh_secrets() | settings
     fields: dict[str, Any] = {name.lower(): value for name, value in settings.items()}
     read = RealtimeSettings(_env_file=None, **fields)

@@ -1,18 +1,18 @@
 """The cases of the Autobahn Testsuite by their numbers, as bytes, on a running service.
 
-The suite itself wants an echo server, and an old Python. What it would have echoed travels here in
-a message to oneself; what breaks the rules is sent as it is. Otherwise than there, and why:
+The suite itself needs an echo server and an old Python. Here a message to oneself replaces the
+echo, and malformed frames are sent unchanged. Differences from the suite:
 
-- 1.2, binary messages: each is closed with 1003 (`test_binary_messages_are_not_taken`).
-- 6.4, bad UTF-8 told before the message is whole: it is told at the end, which the suite calls
-  non-strict (`test_bad_text_is_told_at_the_end_of_the_message_at_the_latest`).
-- 7.1.1 and 7.1.6, a message and right behind it a close: the message is handled, but the close is
+- 1.2, binary messages: closed with 1003 (`test_binary_messages_are_refused`).
+- 6.4, fail-fast on invalid UTF-8: refused at the end of the message, which the suite calls
+  non-strict (`test_bad_text_is_refused_by_the_end_of_the_message`).
+- 7.1.1 and 7.1.6, a message followed by a close: the message is handled, but the close is
   answered first (`test_a_text_before_an_illegal_frame_is_still_handled` in
   `server/test_websocket.py`).
-- 7.1.5, a close within a message: it breaks the rules, since the rest of the message cannot come.
-- 7.13, codes that say nothing of themselves: anything may happen.
+- 7.1.5, a close within a fragmented message: a protocol error, since the message is incomplete.
+- 7.13, undefined close codes: the suite accepts any behaviour.
 - 9, time and size: `make bench` measures, `MAX_MESSAGE_BYTES` limits.
-- 12 and 13, compression: it is never agreed on (`server/test_websocket.py`).
+- 12 and 13, compression: never negotiated (`server/test_websocket.py`).
 """
 
 import json
@@ -37,7 +37,7 @@ MAX_BYTES = 100_000
 
 @pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Live]:
-    """Run a service that takes what the suite sends."""
+    """Run a service that accepts messages of the suite's sizes."""
     settings = make_settings(max_message_bytes=MAX_BYTES)
     async with run_service(settings, ws=CountingProtocol) as live:
         yield live
@@ -51,32 +51,32 @@ async def peer(service: Live) -> AsyncIterator[Peer]:
 
 
 def to_oneself(peer: Peer, data: bytes) -> bytes:
-    """Return the message that comes back with this text, which is written as it is."""
+    """Return a `send` command to the peer's own user; the data is not escaped."""
     head = json.dumps({"type": "send", "to": peer.connection.user}).encode()
     return b'%s, "data": "%s"}' % (head[:-1], data)
 
 
 def pieces_of(payload: bytes, size: int) -> list[bytes]:
-    """Return the frames of a message, each with so many bytes of it."""
+    """Return the frames of a message, with `size` bytes each."""
     return fragments(payload, *range(size, len(payload), size))
 
 
 def chopped(data: bytes, size: int) -> list[bytes]:
-    """Return the bytes in pieces of a size."""
+    """Return the bytes in pieces of `size`."""
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 async def assert_echo(peer: Peer, data: bytes) -> None:
-    """Assert that this text comes back next."""
+    """Assert that the next message has this text."""
     message = await peer.client.text()
     assert message["type"] == "message"
     assert str(message["data"]).encode() == data
 
 
 GREEK = "\u03ba\u1f79\u03c3\u03bc\u03b5"
-"""Of two and three bytes each; 6.5 is all of it, 6.6 its first bytes."""
+"""Letters of two and three bytes; 6.5 is the whole text, 6.6 its first bytes."""
 
-# Texts that come back. The numbers of a class count through its texts.
+# Texts that are echoed.
 SIZES = [0, 125, 126, 127, 128, 65_535, 65_536]
 GOOD_TEXTS: dict[str, str] = {
     **{f"1.1.{number}": "*" * size for number, size in enumerate(SIZES, 1)},
@@ -104,8 +104,8 @@ GOOD_TEXTS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("case", GOOD_TEXTS)
-async def test_text_comes_back(peer: Peer, case: str) -> None:
-    """Whole; cut anywhere, as in 1.1.8; in fragments of one byte, as in 6.2.3, 6.2.4 and 6.5."""
+async def test_text_is_echoed(peer: Peer, case: str) -> None:
+    """In one frame; split, as in 1.1.8; in fragments of one byte, as in 6.2.3, 6.2.4 and 6.5."""
     data = GOOD_TEXTS[case].encode()
     message = to_oneself(peer, data)
     sendings = [[masked(message)], chopped(masked(message), 997)]
@@ -178,7 +178,7 @@ BAD_TEXTS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("case", BAD_TEXTS)
 async def test_bad_text_closes_with_1007(service: Live, case: str) -> None:
-    """Whole, and in fragments of one byte, as in 6.3.2."""
+    """In one frame, and in fragments of one byte, as in 6.3.2."""
     for frames in ([masked(BAD_TEXTS[case])], pieces_of(BAD_TEXTS[case], 1)):
         async with welcomed_peer(service) as peer:
             peer.client.send(b"".join(frames))
@@ -187,7 +187,7 @@ async def test_bad_text_closes_with_1007(service: Live, case: str) -> None:
             await peer.client.ended()
 
 
-async def test_bad_text_is_told_at_the_end_of_the_message_at_the_latest(peer: Peer) -> None:
+async def test_bad_text_is_refused_by_the_end_of_the_message(peer: Peer) -> None:
     """6.4."""
     for piece in pieces_of(BAD_TEXTS["6.3.1"], 4):
         peer.client.send(piece)
@@ -206,14 +206,14 @@ EMPTY = masked(b"", CONT, fin=False)
         "6.7.1": masked(b"\0"),
     }.items(),
 )
-async def test_text_that_is_no_command_is_an_error(peer: Peer, case: str, frames: bytes) -> None:
+async def test_text_other_than_a_command_is_an_error(peer: Peer, case: str, frames: bytes) -> None:
     peer.client.send(frames)
     assert (await peer.client.text())["code"] == "bad_request"
     await assert_quiet(peer.client)
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 127, 128, 65_535, 65_536])
-async def test_binary_messages_are_not_taken(peer: Peer, size: int) -> None:
+async def test_binary_messages_are_refused(peer: Peer, size: int) -> None:
     """1.2."""
     peer.client.send(masked(b"\xfe" * size, BINARY))
     assert await peer.client.close_code() == 1003
@@ -223,7 +223,7 @@ LONGEST = masked(b"\xfe" * 125, PING)
 TEN = [b"payload-%d" % number for number in range(10)]
 TEN_PINGS = [masked(payload, PING) for payload in TEN]
 
-# What is sent, and the payloads of the pongs that come.
+# Pieces to send, and the payloads of the pongs.
 PINGS: dict[str, tuple[list[bytes], list[bytes]]] = {
     "2.1": ([masked(b"", PING)], [b""]),
     "2.2": ([masked(b"Hello, world!", PING)], [b"Hello, world!"]),
@@ -247,7 +247,7 @@ async def test_pings_are_answered_in_order(peer: Peer, case: str) -> None:
     await assert_quiet(peer.client)
 
 
-# What of a message to oneself comes in which order: its first and its last half, and pings.
+# The order of a message's two halves, empty fragments and pings.
 INTERLEAVED = {
     "5.3": "first last",
     "5.6": "first ping last",
@@ -257,9 +257,7 @@ INTERLEAVED = {
 
 @pytest.mark.parametrize("chop", [None, 1], ids=["frames", "octets"])
 @pytest.mark.parametrize("case", INTERLEAVED)
-async def test_fragments_come_together_with_pings_among_them(
-    peer: Peer, case: str, chop: int | None
-) -> None:
+async def test_fragments_are_joined_across_pings(peer: Peer, case: str, chop: int | None) -> None:
     """In frames, also 5.4 and 5.7; in octets, 5.5, 5.8 and 5.20."""
     message = to_oneself(peer, b"fragment1fragment2")
     half = len(message) // 2
@@ -310,10 +308,10 @@ ILLEGAL: dict[str, bytes] = {
 
 @pytest.mark.parametrize("chop", [None, 1], ids=["frames", "octets"])
 @pytest.mark.parametrize("case", ILLEGAL)
-async def test_what_breaks_the_rules_closes_with_1002(
+async def test_protocol_violations_close_with_1002(
     service: Live, case: str, chop: int | None
 ) -> None:
-    """Also 3.3, 5.10, 5.11, 5.13 and 5.14, which only differ in how they are cut."""
+    """Also 3.3, 5.10, 5.11, 5.13 and 5.14, which differ only in how they are split."""
     async with welcomed_peer(service) as peer:
         for piece in chopped(ILLEGAL[case], chop) if chop else [ILLEGAL[case]]:
             peer.client.send(piece)
@@ -322,7 +320,7 @@ async def test_what_breaks_the_rules_closes_with_1002(
         await peer.client.ended()
 
 
-# What is sent, and the payload of the close frame that comes.
+# Bytes to send, and the payload of the close frame in response.
 CLOSES: dict[str, tuple[bytes, bytes]] = {
     "7.1.2": (2 * masked_close(1000), b"\x03\xe8"),
     "7.1.3": (masked_close(1000) + masked(b"", PING), b"\x03\xe8"),
@@ -342,8 +340,8 @@ CLOSES: dict[str, tuple[bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("case", CLOSES)
-async def test_closes_are_answered(service: Live, case: str) -> None:
-    """By the same close frame, or by what was wrong with it; then by nothing more."""
+async def test_close_frames_are_answered(service: Live, case: str) -> None:
+    """With the same payload, or 1007 if it is malformed; then the connection ends."""
     sent, payload = CLOSES[case]
     async with welcomed_peer(service) as peer:
         peer.client.send(sent)

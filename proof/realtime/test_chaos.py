@@ -1,4 +1,4 @@
-"""`make chaos` counts right, says so when a promise is broken, and leaves nothing behind."""
+"""`make chaos`: its ledger, client, schedule, processes and exit status."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from app.realtime.rooms.history import Position, RoomEnvelope
 from app.realtime.rooms.rooms import Room
 
 from .chaos import __main__
-from .chaos.client import Client, come_to_rest
+from .chaos.client import Client, settle
 from .chaos.faults import schedule
 from .chaos.ledger import Ledger, Membership, Totals
 from .chaos.trial import Trial, first_failure
@@ -32,20 +32,20 @@ from .processes import PROJECT, Failure, Node, engine_environment
 ROOM = "lobby"
 
 
-class Books:
-    """A room with one member, which has joined at offset 0, and some messages."""
+class RecordedRoom:
+    """A room in a ledger, with one member that joined at offset 0."""
 
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.member = self.join(0)
 
     def join(self, offset: int) -> Membership:
-        """Return one more member."""
+        """Add a member, and return it."""
         member = self.ledger.open(ROOM)
-        self.enter(member, offset, recovered=None)
+        self.join_answered(member, offset, recovered=None)
         return member
 
-    def enter(
+    def join_answered(
         self,
         member: Membership,
         offset: int,
@@ -54,238 +54,240 @@ class Books:
         replayed: int = 0,
         epoch: str = "e",
     ) -> None:
-        """Have a join answered."""
-        asked_at = self.ledger.tick()
-        member.enter(Position(epoch, offset), asked_at, recovered=recovered, replayed=replayed)
+        """Answer a join of the member."""
+        join_sent_at = self.ledger.tick()
+        member.join_answered(
+            Position(epoch, offset), join_sent_at, recovered=recovered, replayed=replayed
+        )
 
-    def say(self, *offsets: int, spared: Membership | None = None) -> list[int]:
-        """Have messages published and acknowledged with these offsets; return their numbers."""
-        numbers = [self.ledger.send(ROOM, spared) for _ in offsets]
+    def publish(self, *offsets: int, excluded: Membership | None = None) -> list[int]:
+        """Publish messages that are acknowledged with these offsets; return their numbers."""
+        numbers = [self.ledger.send(ROOM, excluded) for _ in offsets]
         for number, offset in zip(numbers, offsets, strict=True):
             self.ledger.acknowledge(number, offset)
         return numbers
 
     def totals(self) -> Totals:
-        """Return what it all adds up to."""
+        """Return the totals of the ledger."""
         return self.ledger.totals()
 
 
 @pytest.fixture
-def books() -> Books:
-    return Books()
+def room() -> RecordedRoom:
+    return RecordedRoom()
 
 
-def test_what_is_received_is_counted(books: Books) -> None:
-    for offset, number in enumerate(books.say(1, 2, 3), start=1):
-        books.member.take(number, offset)
-    books.enter(books.member, 3, recovered=True)
-    assert books.totals() == Totals(sent=3, live=3)
-    assert books.totals().is_right
+def test_received_messages_are_counted(room: RecordedRoom) -> None:
+    for offset, number in enumerate(room.publish(1, 2, 3), start=1):
+        room.member.received(number, offset)
+    room.join_answered(room.member, 3, recovered=True)
+    assert room.totals() == Totals(sent=3, live=3)
+    assert room.totals().is_correct
 
 
-def test_what_is_replayed_is_counted(books: Books) -> None:
-    first, second, third = books.say(1, 2, 3)
-    books.member.take(first, 1)
-    books.member.leave()
-    books.enter(books.member, 3, recovered=True, replayed=2)
-    assert not books.member.is_complete
-    books.member.take(second, 2)
-    books.member.take(third, 3)
-    assert books.member.is_complete
-    assert books.totals() == Totals(sent=3, live=1, recovered=2)
+def test_replayed_messages_are_counted(room: RecordedRoom) -> None:
+    first, second, third = room.publish(1, 2, 3)
+    room.member.received(first, 1)
+    room.member.disconnected()
+    room.join_answered(room.member, 3, recovered=True, replayed=2)
+    assert not room.member.is_complete
+    room.member.received(second, 2)
+    room.member.received(third, 3)
+    assert room.member.is_complete
+    assert room.totals() == Totals(sent=3, live=1, recovered=2)
 
 
-def test_a_replay_that_is_cut_short_has_to_be_asked_for_again(books: Books) -> None:
-    first, second = books.say(1, 2)
-    books.enter(books.member, 2, recovered=True, replayed=2)
-    books.member.take(first, 1)
-    assert books.member.checked_at
-    books.member.leave()
-    assert not books.member.checked_at
-    books.enter(books.member, 2, recovered=True, replayed=1)
-    books.member.take(second, 2)
-    assert books.totals() == Totals(sent=2, recovered=2)
+def test_an_interrupted_replay_needs_another_join(room: RecordedRoom) -> None:
+    first, second = room.publish(1, 2)
+    room.join_answered(room.member, 2, recovered=True, replayed=2)
+    room.member.received(first, 1)
+    assert room.member.rejoined_at
+    room.member.disconnected()
+    assert not room.member.rejoined_at
+    room.join_answered(room.member, 2, recovered=True, replayed=1)
+    room.member.received(second, 2)
+    assert room.totals() == Totals(sent=2, recovered=2)
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
-def test_a_message_that_is_lost_is_counted(books: Books, lost: int) -> None:
-    for offset, number in enumerate(books.say(1, 2, 3), start=1):
+def test_a_lost_message_is_counted(room: RecordedRoom, lost: int) -> None:
+    for offset, number in enumerate(room.publish(1, 2, 3), start=1):
         if offset != lost:
-            books.member.take(number, offset)
-    books.enter(books.member, 3, recovered=True)
-    assert books.totals() == Totals(sent=3, live=2, lost=1, misplaced=1)
-    assert not books.totals().is_right
+            room.member.received(number, offset)
+    room.join_answered(room.member, 3, recovered=True)
+    assert room.totals() == Totals(sent=3, live=2, lost=1, out_of_order=1)
+    assert not room.totals().is_correct
 
 
-def test_a_replay_that_leaves_one_out_is_counted(books: Books) -> None:
-    first, _, third = books.say(1, 2, 3)
-    books.enter(books.member, 3, recovered=True, replayed=2)
-    books.member.take(first, 1)
-    books.member.take(third, 3)
-    assert books.totals() == Totals(sent=3, recovered=2, lost=1, misplaced=2)
+def test_a_message_missing_from_a_replay_is_counted(room: RecordedRoom) -> None:
+    first, _, third = room.publish(1, 2, 3)
+    room.join_answered(room.member, 3, recovered=True, replayed=2)
+    room.member.received(first, 1)
+    room.member.received(third, 3)
+    assert room.totals() == Totals(sent=3, recovered=2, lost=1, out_of_order=2)
 
 
-def test_a_message_under_another_s_offset_does_not_hide_its_loss(books: Books) -> None:
-    _, second = books.say(1, 1)
-    books.member.take(second, 1)
-    books.enter(books.member, 1, recovered=True)
-    assert books.totals() == Totals(sent=2, live=1, lost=1)
+def test_a_reused_offset_does_not_hide_a_loss(room: RecordedRoom) -> None:
+    _, second = room.publish(1, 1)
+    room.member.received(second, 1)
+    room.join_answered(room.member, 1, recovered=True)
+    assert room.totals() == Totals(sent=2, live=1, lost=1)
 
 
 @pytest.mark.parametrize("again_at", [1, 2])
-def test_a_message_that_comes_twice_is_counted(books: Books, again_at: int) -> None:
-    (number,) = books.say(1)
-    books.member.take(number, 1)
-    books.member.take(number, again_at)
-    assert books.totals().doubled == 1
-    assert not books.totals().is_right
+def test_a_duplicate_is_counted(room: RecordedRoom, again_at: int) -> None:
+    (number,) = room.publish(1)
+    room.member.received(number, 1)
+    room.member.received(number, again_at)
+    assert room.totals().duplicated == 1
+    assert not room.totals().is_correct
 
 
-def test_a_message_that_is_live_and_replayed_is_counted(books: Books) -> None:
-    (number,) = books.say(1)
-    books.member.take(number, 1)
-    books.enter(books.member, 2, recovered=True, replayed=1)
-    books.member.take(number, 2)
-    assert books.totals().doubled == 1
+def test_a_replayed_duplicate_is_counted(room: RecordedRoom) -> None:
+    (number,) = room.publish(1)
+    room.member.received(number, 1)
+    room.join_answered(room.member, 2, recovered=True, replayed=1)
+    room.member.received(number, 2)
+    assert room.totals().duplicated == 1
 
 
-def test_messages_out_of_order_are_counted(books: Books) -> None:
-    first, second = books.say(1, 2)
-    books.member.take(second, 2)
-    books.member.take(first, 1)
-    assert books.totals() == Totals(sent=2, live=2, misplaced=2)
+def test_messages_out_of_order_are_counted(room: RecordedRoom) -> None:
+    first, second = room.publish(1, 2)
+    room.member.received(second, 2)
+    room.member.received(first, 1)
+    assert room.totals() == Totals(sent=2, live=2, out_of_order=2)
 
 
-def test_an_offset_that_is_not_the_acknowledged_one_is_counted(books: Books) -> None:
-    (number,) = books.say(2)
-    books.member.take(number, 1)
-    assert books.totals() == Totals(sent=1, live=1, misplaced=1)
+def test_an_offset_other_than_the_acknowledged_one_is_counted(room: RecordedRoom) -> None:
+    (number,) = room.publish(2)
+    room.member.received(number, 1)
+    assert room.totals() == Totals(sent=1, live=1, out_of_order=1)
 
 
-def test_what_was_not_acknowledged_may_come_or_not_but_once(books: Books) -> None:
-    come, _ = books.ledger.send(ROOM), books.ledger.send(ROOM)
-    books.member.take(come, 1)
-    assert books.totals() == Totals(unsure=2)
-    books.member.take(come, 2)
-    assert books.totals() == Totals(unsure=2, doubled=1)
+def test_an_unacknowledged_message_is_delivered_at_most_once(room: RecordedRoom) -> None:
+    come, _ = room.ledger.send(ROOM), room.ledger.send(ROOM)
+    room.member.received(come, 1)
+    assert room.totals() == Totals(unacknowledged=2)
+    room.member.received(come, 2)
+    assert room.totals() == Totals(unacknowledged=2, duplicated=1)
 
 
-def test_only_who_was_there_has_to_get_a_message(books: Books) -> None:
-    (number,) = books.say(1)
-    books.member.take(number, 1)
-    books.join(1)
-    books.ledger.open("another room")
-    assert books.totals() == Totals(sent=1, live=1)
+def test_only_members_are_owed_a_message(room: RecordedRoom) -> None:
+    (number,) = room.publish(1)
+    room.member.received(number, 1)
+    room.join(1)
+    room.ledger.open("another room")
+    assert room.totals() == Totals(sent=1, live=1)
 
 
-def test_what_is_announced_is_not_lost(books: Books) -> None:
-    first, _, third = books.say(1, 2, 3)
-    books.member.take(first, 1)
-    books.enter(books.member, 2, recovered=False)
-    books.member.take(third, 3)
-    books.enter(books.member, 3, recovered=True)
-    assert books.totals() == Totals(sent=3, live=2, announced=1)
+def test_a_message_in_an_announced_gap_is_not_lost(room: RecordedRoom) -> None:
+    first, _, third = room.publish(1, 2, 3)
+    room.member.received(first, 1)
+    room.join_answered(room.member, 2, recovered=False)
+    room.member.received(third, 3)
+    room.join_answered(room.member, 3, recovered=True)
+    assert room.totals() == Totals(sent=3, live=2, announced=1)
 
 
-def test_in_an_epoch_a_gap_excuses_only_what_is_in_it(books: Books) -> None:
-    first, _, _ = books.say(1, 2, 3)
-    books.member.take(first, 1)
-    books.enter(books.member, 2, recovered=False)
-    books.enter(books.member, 3, recovered=True)
-    assert books.totals() == Totals(sent=3, live=1, announced=1, lost=1, misplaced=1)
+def test_a_gap_covers_only_its_offsets(room: RecordedRoom) -> None:
+    first, _, _ = room.publish(1, 2, 3)
+    room.member.received(first, 1)
+    room.join_answered(room.member, 2, recovered=False)
+    room.join_answered(room.member, 3, recovered=True)
+    assert room.totals() == Totals(sent=3, live=1, announced=1, lost=1, out_of_order=1)
 
 
-def test_a_new_epoch_excuses_only_what_can_be_older(books: Books) -> None:
-    books.say(1)  # is lost, as the next one shows
-    (second,) = books.say(2)
-    books.member.take(second, 2)
-    books.say(3)
-    books.enter(books.member, 0, recovered=False, epoch="f")
-    books.say(1)  # is lost, too, as the next answer shows
-    books.enter(books.member, 1, recovered=True, epoch="f")
-    assert books.totals() == Totals(sent=4, live=1, announced=1, lost=2, misplaced=2)
+def test_a_new_epoch_covers_only_older_messages(room: RecordedRoom) -> None:
+    room.publish(1)  # is lost, as the next one shows
+    (second,) = room.publish(2)
+    room.member.received(second, 2)
+    room.publish(3)
+    room.join_answered(room.member, 0, recovered=False, epoch="f")
+    room.publish(1)  # is lost, too, as the next answer shows
+    room.join_answered(room.member, 1, recovered=True, epoch="f")
+    assert room.totals() == Totals(sent=4, live=1, announced=1, lost=2, out_of_order=2)
 
 
-def test_without_a_word_a_new_epoch_excuses_nothing(books: Books) -> None:
-    books.say(1)
-    books.enter(books.member, 0, recovered=True, epoch="f")
-    assert books.totals() == Totals(sent=1, lost=1, misplaced=1)
+def test_an_unannounced_epoch_covers_nothing(room: RecordedRoom) -> None:
+    room.publish(1)
+    room.join_answered(room.member, 0, recovered=True, epoch="f")
+    assert room.totals() == Totals(sent=1, lost=1, out_of_order=1)
 
 
-def test_offsets_mean_nothing_between_a_resync_and_the_answer_to_a_join(books: Books) -> None:
-    (first,) = books.say(5)
-    books.member.doubt()
-    books.member.take(first, 5)
-    assert not books.member.is_complete
-    assert books.member.position == Position("e", 0)
-    books.enter(books.member, 5, recovered=False, epoch="f")
-    assert books.member.is_complete
-    assert books.totals() == Totals(sent=1, live=1)
+def test_offsets_are_ignored_between_resync_and_rejoin(room: RecordedRoom) -> None:
+    (first,) = room.publish(5)
+    room.member.resync()
+    room.member.received(first, 5)
+    assert not room.member.is_complete
+    assert room.member.position == Position("e", 0)
+    room.join_answered(room.member, 5, recovered=False, epoch="f")
+    assert room.member.is_complete
+    assert room.totals() == Totals(sent=1, live=1)
 
 
-def test_a_sender_without_echo_has_not_lost_its_own_message(books: Books) -> None:
-    books.say(1, spared=books.member)
-    (second,) = books.say(2)
-    books.member.take(second, 2)
-    books.say(3, spared=books.member)
-    books.enter(books.member, 3, recovered=True)
-    assert books.totals() == Totals(sent=3, live=1)
+def test_a_sender_without_echo_is_not_owed_its_message(room: RecordedRoom) -> None:
+    room.publish(1, excluded=room.member)
+    (second,) = room.publish(2)
+    room.member.received(second, 2)
+    room.publish(3, excluded=room.member)
+    room.join_answered(room.member, 3, recovered=True)
+    assert room.totals() == Totals(sent=3, live=1)
 
 
-def test_what_others_send_is_lost_though_an_own_message_was_skipped(books: Books) -> None:
-    books.say(1)
-    books.say(2, spared=books.member)
-    (third,) = books.say(3)
-    books.member.take(third, 3)
-    assert books.totals() == Totals(sent=3, live=1, lost=1, misplaced=1)
+def test_a_skipped_own_message_does_not_hide_a_loss(room: RecordedRoom) -> None:
+    room.publish(1)
+    room.publish(2, excluded=room.member)
+    (third,) = room.publish(3)
+    room.member.received(third, 3)
+    assert room.totals() == Totals(sent=3, live=1, lost=1, out_of_order=1)
 
 
-def test_an_own_message_may_be_replayed_but_once(books: Books) -> None:
-    (number,) = books.say(1, spared=books.member)
-    books.member.leave()
-    books.enter(books.member, 1, recovered=True, replayed=1)
-    books.member.take(number, 1)
-    assert books.totals() == Totals(sent=1)
-    books.member.take(number, 2)
-    assert books.totals().doubled == 1
+def test_an_own_message_is_replayed_at_most_once(room: RecordedRoom) -> None:
+    (number,) = room.publish(1, excluded=room.member)
+    room.member.disconnected()
+    room.join_answered(room.member, 1, recovered=True, replayed=1)
+    room.member.received(number, 1)
+    assert room.totals() == Totals(sent=1)
+    room.member.received(number, 2)
+    assert room.totals().duplicated == 1
 
 
-def test_an_own_message_that_was_not_acknowledged_may_have_been_skipped(books: Books) -> None:
-    books.ledger.send(ROOM, books.member)
-    (second,) = books.say(2)
-    books.member.take(second, 2)
-    assert books.totals() == Totals(sent=1, unsure=1, live=1)
+def test_an_unacknowledged_own_message_may_be_skipped(room: RecordedRoom) -> None:
+    room.ledger.send(ROOM, room.member)
+    (second,) = room.publish(2)
+    room.member.received(second, 2)
+    assert room.totals() == Totals(sent=1, unacknowledged=1, live=1)
 
 
-def test_the_answer_to_a_publication_does_not_move_the_position(books: Books) -> None:
-    older, _ = books.ledger.send(ROOM), books.say(2, spared=books.member)
-    books.ledger.acknowledge(older, 1)
-    assert books.member.position == Position("e", 0)
+def test_an_ok_to_publish_does_not_move_the_position(room: RecordedRoom) -> None:
+    older, _ = room.ledger.send(ROOM), room.publish(2, excluded=room.member)
+    room.ledger.acknowledge(older, 1)
+    assert room.member.position == Position("e", 0)
 
 
 @contextlib.asynccontextmanager
-async def crowd(
+async def publishing_clients(
     live: Live, ledger: Ledger, kind: type[Client] = Client
 ) -> AsyncIterator[list[Client]]:
-    """Have clients in one room, each of whom talks all the time."""
+    """Run two clients that publish in one room."""
     clients = [
         kind(partial(live.options, user), [ROOM], ledger, pause_s=0.02, seed=user)
         for user in ("alice", "bob")
     ]
     for client in clients:
-        client.talks = False
+        client.publishes = False
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(client.run()) for client in clients]
-        await wait_until(lambda: all(client.has_checked_since(0) for client in clients))
+        await wait_until(lambda: all(client.has_rejoined_since(0) for client in clients))
         for client in clients:
-            client.talks = True
+            client.publishes = True
         yield clients
         for task in running:
             task.cancel()
 
 
 @pytest.mark.parametrize("deliveries", [1, 0, 2], ids=["right", "lost", "twice"])
-async def test_one_message_that_a_service_loses_or_doubles_is_counted_for_each_member(
+async def test_a_loss_or_duplicate_counts_once_for_each_member(
     live: Live, monkeypatch: pytest.MonkeyPatch, deliveries: int
 ) -> None:
     deliver = Room._deliver
@@ -296,47 +298,47 @@ async def test_one_message_that_a_service_loses_or_doubles_is_counted_for_each_m
 
     monkeypatch.setattr(Room, "_deliver", deliver_or_not)
     ledger = Ledger()
-    async with crowd(live, ledger) as clients:
+    async with publishing_clients(live, ledger) as clients:
         await wait_until(lambda: len(ledger.messages) > 40)
-        await come_to_rest(clients, ledger)
+        await settle(clients, ledger)
     totals = ledger.totals()
-    members = [1 if message.spared else 2 for message in ledger.messages]  # which have to get it
-    lost = members[20] if deliveries == 0 else 0
-    doubled = members[20] if deliveries == 2 else 0
-    assert (totals.lost, totals.doubled) == (lost, doubled)
-    assert totals.is_right == (deliveries == 1)
-    assert totals.live == sum(members) - lost
-    assert set(members) == {1, 2}
+    owed = [1 if message.excluded else 2 for message in ledger.messages]
+    lost = owed[20] if deliveries == 0 else 0
+    duplicated = owed[20] if deliveries == 2 else 0
+    assert (totals.lost, totals.duplicated) == (lost, duplicated)
+    assert totals.is_correct == (deliveries == 1)
+    assert totals.live == sum(owed) - lost
+    assert set(owed) == {1, 2}
 
 
-async def test_clients_that_are_cut_off_recover(live: Live) -> None:
+async def test_aborted_clients_recover(live: Live) -> None:
     ledger = Ledger()
-    async with crowd(live, ledger) as clients:
+    async with publishing_clients(live, ledger) as clients:
         for _ in range(3):
-            clients[0].cut_off()
+            clients[0].abort()
             await wait_until(lambda: not clients[0].is_connected)
             await wait_until(lambda: clients[0].is_connected)
-        await come_to_rest(clients, ledger)
+        await settle(clients, ledger)
     totals = ledger.totals()
-    assert totals.is_right
+    assert totals.is_correct
     assert totals.recovered > 0
 
 
-class HastyClient(Client):
-    """A client with a defect: the `ok` to its own publication moves its position."""
+class DefectiveClient(Client):
+    """A client with a defect: the `ok` to its own `publish` moves its position."""
 
-    def _take_answer_to_publish(self, frame: dict[str, Any]) -> None:
-        super()._take_answer_to_publish(frame)
+    def _handle_publish_reply(self, frame: dict[str, Any]) -> None:
+        super()._handle_publish_reply(frame)
         position = self.memberships[ROOM].position
         if position is not None and frame["type"] == "ok":
             self.memberships[ROOM].position = Position(position.epoch, frame["offset"])
 
 
-@pytest.mark.parametrize(("kind", "lost"), [(Client, 0), (HastyClient, 1)])
-async def test_a_position_that_is_moved_by_an_ok_loses_what_the_ok_has_overtaken(
+@pytest.mark.parametrize(("kind", "lost"), [(Client, 0), (DefectiveClient, 1)])
+async def test_a_position_moved_by_an_ok_to_publish_loses_messages(
     live: Live, monkeypatch: pytest.MonkeyPatch, kind: type[Client], lost: int
 ) -> None:
-    """What is said is kept and acknowledged, but reaches the members only when they return."""
+    """Messages are stored and acknowledged, but delivered only by replay."""
     deliver, is_late = Room._deliver, False
 
     def deliver_unless_late(room: Room, envelope: RoomEnvelope) -> None:
@@ -345,33 +347,33 @@ async def test_a_position_that_is_moved_by_an_ok_loses_what_the_ok_has_overtaken
 
     monkeypatch.setattr(Room, "_deliver", deliver_unless_late)
     ledger = Ledger()
-    async with crowd(live, ledger, kind) as clients:
+    async with publishing_clients(live, ledger, kind) as clients:
         alice, bob = clients
         for client in clients:
-            client.talks = False
-        await come_to_rest(clients, ledger)
+            client.publishes = False
+        await settle(clients, ledger)
         is_late = True
         await bob.publish(ROOM, echo=False)
-        await wait_until(lambda: not bob.waits)
+        await wait_until(lambda: not bob.is_waiting)
         await alice.publish(ROOM, echo=False)
-        await wait_until(lambda: not alice.waits)
+        await wait_until(lambda: not alice.is_waiting)
         tick = ledger.tick()
         for client in clients:
-            client.cut_off()
-        await wait_until(lambda: all(client.has_checked_since(tick) for client in clients))
+            client.abort()
+        await wait_until(lambda: all(client.has_rejoined_since(tick) for client in clients))
         is_late = False
-        await come_to_rest(clients, ledger)
+        await settle(clients, ledger)
     assert ledger.totals().lost == lost
 
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Trial:
-    """Return a trial that would last longer than a test may."""
+    """Return a trial that would last longer than any test."""
     return Trial(tmp_path, clients=2, seconds=60, seed=1)
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether there is such a process."""
+    """Return whether the process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -380,18 +382,18 @@ def is_alive(pid: int) -> bool:
 
 
 def pids(trial: Trial) -> list[int]:
-    """Return the numbers of the trial's processes."""
+    """Return the ids of the trial's processes."""
     return [process.pid for process in trial.processes if process.pid is not None]
 
 
 @contextlib.asynccontextmanager
-async def under_way(trial: Trial) -> AsyncIterator[asyncio.Task[None]]:
-    """Have the trial run until everybody is connected."""
+async def running_trial(trial: Trial) -> AsyncIterator[asyncio.Task[None]]:
+    """Run the trial until all clients are connected."""
     running = asyncio.create_task(trial.run(lambda progress: None))
     try:
         await wait_until(
             lambda: running.done() or all(each.is_connected for each in trial.clients),
-            START_S * len(trial.processes),  # which start one after the other
+            START_S * len(trial.processes),  # they start one after the other
         )
         yield running
     finally:
@@ -416,8 +418,8 @@ async def test_a_node_has_a_port_only_while_it_listens(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_a_trial_that_is_interrupted_leaves_no_process(trial: Trial) -> None:
-    async with under_way(trial) as running:
+async def test_an_interrupted_trial_leaves_no_process(trial: Trial) -> None:
+    async with running_trial(trial) as running:
         numbers = pids(trial)
         assert len(numbers) == 3
         trial.processes[1].freeze()
@@ -428,16 +430,16 @@ async def test_a_trial_that_is_interrupted_leaves_no_process(trial: Trial) -> No
 
 
 @pytest.mark.slow
-async def test_a_process_that_ends_by_itself_ends_the_trial(trial: Trial) -> None:
-    async with under_way(trial) as running:
+async def test_a_crashed_process_ends_the_trial(trial: Trial) -> None:
+    async with running_trial(trial) as running:
         numbers = pids(trial)
         os.kill(numbers[1], signal.SIGKILL)
-        with pytest.raises(Failure, match=r"^node 1: has ended by itself, with status -9"):
+        with pytest.raises(Failure, match=r"^node 1: exited unexpectedly with status -9"):
             await running
     assert not any(map(is_alive, numbers))
 
 
-async def test_a_refusal_that_no_retry_helps_ends_it(
+async def test_a_permanent_refusal_ends_the_client(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Policy, "can_join", lambda *_: False)
@@ -448,23 +450,23 @@ async def test_a_refusal_that_no_retry_helps_ends_it(
     assert str(failure) == "the service refuses a command: forbidden: you may not join this room"
 
 
-def test_the_same_seed_does_the_same_again() -> None:
+def test_a_seed_determines_the_schedule() -> None:
     def faults(seed: str) -> list[object]:
         return list(schedule(["killed", "frozen"], 60, seed))
 
     assert faults("1 redis") == faults("1 redis") != faults("2 redis")
 
 
-def test_faults_follow_each_other_and_end_in_time() -> None:
+def test_faults_do_not_overlap_and_end_in_time() -> None:
     faults = list(schedule(["killed", "frozen"], 600, "1"))
-    assert {fault.deed for fault in faults} == {"killed", "frozen"}
+    assert {fault.name for fault in faults} == {"killed", "frozen"}
     for fault, following in pairwise(faults):
         assert fault.begins_s + fault.lasts_s < following.begins_s
     assert faults[-1].begins_s + faults[-1].lasts_s <= 600
 
 
 def run_chaos(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run it as `make chaos` does."""
+    """Run chaos as `make chaos` does."""
     return subprocess.run(
         [sys.executable, "-m", "tests.realtime.chaos", *arguments],
         cwd=PROJECT,
@@ -476,40 +478,40 @@ def run_chaos(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_a_short_run_for_real() -> None:
+def test_a_short_trial() -> None:
     done = run_chaos("--seconds", "4", "--clients", "4", "--seed", "894")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("4 clients, 4 seconds, seed 894\n")
     figures = dict(re.findall(r"^([a-z ]*[a-z]) +([\d,]+)", done.stdout, re.MULTILINE))
     assert figures["redis killed"] == "1"
-    assert figures["misplaced"] == figures["duplicated"] == figures["silently lost"] == "0"
+    assert figures["out of order"] == figures["duplicated"] == figures["silently lost"] == "0"
     assert figures["received live"] != "0"
 
 
-@pytest.mark.parametrize("wrong", ["lost", "doubled", "misplaced"])
-def test_a_broken_promise_decides_the_exit_status(
-    monkeypatch: pytest.MonkeyPatch, wrong: str
-) -> None:
+@pytest.mark.parametrize("wrong", ["lost", "duplicated", "out_of_order"])
+def test_a_broken_promise_sets_the_exit_status(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     async def run(options: Namespace) -> Totals:
         return Totals(sent=10, live=10)._replace(**{wrong: 1})
 
     monkeypatch.setattr(__main__, "run", run)
     monkeypatch.setattr(sys, "argv", ["chaos"])
-    with pytest.raises(SystemExit, match=r"^error: the service has broken its promise$"):
+    with pytest.raises(
+        SystemExit, match=r"^error: messages were lost, duplicated or out of order$"
+    ):
         __main__.main()
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--seconds", "x"], "argument --seconds: 'x' is no whole number from 1 to 600"),
-        (["--seconds", "601"], "argument --seconds: '601' is no whole number from 1 to 600"),
-        (["--clients", "1"], "argument --clients: '1' is no whole number from 2 to 200"),
+        (["--seconds", "x"], "argument --seconds: 'x' is not a whole number from 1 to 600"),
+        (["--seconds", "601"], "argument --seconds: '601' is not a whole number from 1 to 600"),
+        (["--clients", "1"], "argument --clients: '1' is not a whole number from 2 to 200"),
         (["--seed", "-1"], "argument --seed: "),
         (["--fast"], "unrecognized arguments: --fast"),
     ],
 )
-def test_bad_arguments_get_one_line(
+def test_bad_arguments_are_reported_in_one_line(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):

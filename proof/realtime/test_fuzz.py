@@ -1,6 +1,6 @@
-"""Anything at all, sent to a running service: only documented answers come back, and it stays up.
+"""Fuzzing: a running service gives only documented answers to random input, and stays up.
 
-Hypothesis draws what is sent, here the same every time; `make prove LONG=1` draws more, and anew.
+Hypothesis generates the same input in every run; `make prove LONG=1` generates more, at random.
 """
 
 import asyncio
@@ -47,20 +47,20 @@ STATUSES = {101, 400, 403, 404, 405, 408, 413, 414, 426, 431}
 
 @pytest.fixture(scope="module")
 async def live() -> AsyncIterator[Live]:
-    """Run a service that soon gives up those who do not leave."""
+    """Run a service with a short close timeout."""
     async with run_service(make_settings(close_timeout_s=0.1)) as live:
         yield live
 
 
 @pytest.fixture(scope="module")
 async def hasty_service() -> AsyncIterator[Live]:
-    """Run a service that does not wait long for the rest of a request."""
+    """Run a service with a short request timeout."""
     async with run_service(make_settings(handshake_timeout_s=0.25)) as live:
         yield live
 
 
-class Complaints(logging.Handler):
-    """What the libraries under the service log as errors, and the service lets pass."""
+class ErrorRecords(logging.Handler):
+    """Collects the errors that libraries log, except those that `NoiseFilter` drops."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -68,26 +68,26 @@ class Complaints(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note it."""
+        """Keep the message."""
         self.messages.append(record.getMessage())
 
 
 @contextmanager
-def without_complaint() -> Iterator[None]:
-    """See to it that nothing fails meanwhile, as far as logs tell."""
-    complaints = Complaints()
-    logging.getLogger().addHandler(complaints)
+def no_errors_logged() -> Iterator[None]:
+    """Assert that neither the service nor a library logs an error."""
+    records = ErrorRecords()
+    logging.getLogger().addHandler(records)
     try:
         with capture_logs() as lines:
             yield
     finally:
-        logging.getLogger().removeHandler(complaints)
-    assert complaints.messages == []
+        logging.getLogger().removeHandler(records)
+    assert records.messages == []
     assert [line for line in lines if line["log_level"] in {"error", "critical"}] == []
 
 
 def subclasses(base: type[Any]) -> Iterator[type[Any]]:
-    """Yield all classes of the service below this one."""
+    """Yield the service's subclasses of a class, at any depth."""
     for each in base.__subclasses__():
         if each.__module__.startswith("app."):
             yield each
@@ -114,7 +114,7 @@ SCALARS: dict[object, st.SearchStrategy[Any]] = {
 
 
 def values(annotation: Any) -> st.SearchStrategy[Any]:
-    """Return what a field may be."""
+    """Return a strategy for the values of a field, by its annotation."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return st.sampled_from(arguments)
@@ -130,7 +130,7 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
 
 
 def instances(model: type[BaseModel]) -> st.SearchStrategy[Frame]:
-    """Return what a model allows."""
+    """Return a strategy for the valid instances of a model."""
     allowed = {name: values(field.annotation) for name, field in model.model_fields.items()}
     required = {name for name, field in model.model_fields.items() if field.is_required()}
     return st.fixed_dictionaries(
@@ -139,35 +139,35 @@ def instances(model: type[BaseModel]) -> st.SearchStrategy[Frame]:
     )
 
 
-GOOD = st.one_of([instances(model) for model in COMMANDS])
+VALID = st.one_of([instances(model) for model in COMMANDS])
 FIELDS = sorted({name for model in COMMANDS for name in model.model_fields})
-STRANGE = JSON | st.sampled_from([float("nan"), float("-inf"), 10**4_000, "\ud800", "x" * 200])
-NEAR = st.builds(
+ODD_VALUES = JSON | st.sampled_from([float("nan"), float("-inf"), 10**4_000, "\ud800", "x" * 200])
+ALMOST_VALID = st.builds(
     lambda frame, changes: frame | changes,
-    GOOD,
-    st.dictionaries(st.sampled_from([*FIELDS, "surplus"]), STRANGE, max_size=2),
+    VALID,
+    st.dictionaries(st.sampled_from([*FIELDS, "surplus"]), ODD_VALUES, max_size=2),
 )
 
 
 @dataclass
-class Tear:
-    """Some bytes are lost, or come several times, and others are put in their place."""
+class Corruption:
+    """Deletes or duplicates a slice of the data, and inserts other bytes after it."""
 
     at: int
     size: int
-    times: int
-    instead: bytes
+    copies: int
+    inserted: bytes
 
     def apply(self, data: bytes) -> bytes:
-        """Return what becomes of the data."""
+        """Return the corrupted data."""
         begin = self.at % (len(data) + 1)
         end = begin + self.size
-        return data[:begin] + self.times * data[begin:end] + self.instead + data[end:]
+        return data[:begin] + self.copies * data[begin:end] + self.inserted + data[end:]
 
 
-TEARS = st.lists(
+CORRUPTIONS = st.lists(
     st.builds(
-        Tear,
+        Corruption,
         st.integers(0, 1_000),
         st.integers(0, 1_000),
         st.sampled_from([0, 0, 2]),
@@ -177,25 +177,25 @@ TEARS = st.lists(
 )
 
 
-def torn(data: bytes, tears: Sequence[Tear]) -> bytes:
-    """Return what becomes of the data in the end."""
-    for tear in tears:
-        data = tear.apply(data)
+def corrupted(data: bytes, corruptions: Sequence[Corruption]) -> bytes:
+    """Return the data after all corruptions."""
+    for corruption in corruptions:
+        data = corruption.apply(data)
     return data
 
 
 @asynccontextmanager
-async def talking(live: Live) -> AsyncIterator[Client]:
-    """Connect, and see to it that nothing fails until the end."""
-    with without_complaint():
+async def connected(live: Live) -> AsyncIterator[Client]:
+    """Connect; nothing may log an error until the end."""
+    with no_errors_logged():
         try:
             yield await live.connect()
         finally:
             await live.close_clients()
 
 
-async def answers(client: Client, text: str) -> list[Frame]:
-    """Send a text; return all that it is answered with."""
+async def replies_to(client: Client, text: str) -> list[Frame]:
+    """Send a text, and return the replies to it."""
     await client.send_text(text)
     await client.send(type="ping", id="end of example")
     frames: list[Frame] = []
@@ -207,11 +207,11 @@ async def answers(client: Client, text: str) -> list[Frame]:
 
 
 @FUZZ
-@given(frames=st.lists(GOOD, min_size=1, max_size=9))
-async def test_what_the_models_allow_is_understood(live: Live, frames: Sequence[Frame]) -> None:
-    async with talking(live) as client:
+@given(frames=st.lists(VALID, min_size=1, max_size=9))
+async def test_valid_commands_are_accepted(live: Live, frames: Sequence[Frame]) -> None:
+    async with connected(live) as client:
         for frame in frames:
-            replies = await answers(client, json.dumps(frame))
+            replies = await replies_to(client, json.dumps(frame))
             codes = {reply["code"] for reply in replies if reply["type"] == "error"}
             assert codes <= ERRORS - {"bad_request", "unknown_type", InternalError.code}
             if "id" in frame:
@@ -219,11 +219,13 @@ async def test_what_the_models_allow_is_understood(live: Live, frames: Sequence[
 
 
 @FUZZ
-@given(texts=st.lists(NEAR.map(json.dumps) | TEXTS, min_size=1, max_size=9))
-async def test_what_is_nearly_a_command_gets_one_answer(live: Live, texts: Sequence[str]) -> None:
-    async with talking(live) as client:
+@given(texts=st.lists(ALMOST_VALID.map(json.dumps) | TEXTS, min_size=1, max_size=9))
+async def test_almost_valid_commands_get_at_most_one_reply(
+    live: Live, texts: Sequence[str]
+) -> None:
+    async with connected(live) as client:
         for text in texts:
-            replies = await answers(client, text)
+            replies = await replies_to(client, text)
             assert len(replies) <= 1
             for reply in replies:
                 assert reply["type"] != "error" or reply["code"] in ERRORS - {InternalError.code}
@@ -231,16 +233,16 @@ async def test_what_is_nearly_a_command_gets_one_answer(live: Live, texts: Seque
 
 FRAMES = st.builds(
     masked,
-    GOOD.map(json.dumps).map(str.encode) | st.binary(max_size=130),
+    VALID.map(json.dumps).map(str.encode) | st.binary(max_size=130),
     st.sampled_from([*5 * [TEXT], *range(16)]),
     fin=st.sampled_from([True, True, True, False]),
     reserved=st.sampled_from([*9 * [0], 1, 2, 4]),
 )
-STREAMS = st.builds(torn, st.lists(FRAMES, max_size=9).map(b"".join), TEARS)
+STREAMS = st.builds(corrupted, st.lists(FRAMES, max_size=9).map(b"".join), CORRUPTIONS)
 
 
 def server_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield opcodes and payloads of frames, which must be whole and as a server has to send."""
+    """Yield opcodes and payloads of frames, which must be complete, unmasked and unfragmented."""
     while data:
         assert data[0] & 0xF0 == FIN
         size, start = data[1], 2
@@ -255,8 +257,8 @@ def server_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
 @FUZZ
 @given(stream=STREAMS)
 @example(stream=b"")
-async def test_any_bytes_end_in_order(live: Live, stream: bytes) -> None:
-    with without_complaint():
+async def test_corrupted_frames_get_documented_answers(live: Live, stream: bytes) -> None:
+    with no_errors_logged():
         async with raw_client(await live.options()) as client:
             await client.upgraded()
             client.send(stream)
@@ -272,7 +274,7 @@ async def test_any_bytes_end_in_order(live: Live, stream: bytes) -> None:
 
 
 async def status_of(client: RawClient) -> int | None:
-    """Return the status of the answer, null if there is none before the end."""
+    """Return the status of the response, None if the connection ends without one."""
     try:
         return int((await client.head()).split(" ", 2)[1])
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -280,12 +282,12 @@ async def status_of(client: RawClient) -> int | None:
 
 
 @FUZZ
-@given(tears=TEARS)
-async def test_any_request_is_answered_or_given_up(
-    hasty_service: Live, tears: Sequence[Tear]
+@given(corruptions=CORRUPTIONS)
+async def test_corrupted_requests_get_a_documented_status(
+    hasty_service: Live, corruptions: Sequence[Corruption]
 ) -> None:
-    request = torn(handshake(await hasty_service.options()), tears)
-    with without_complaint():
+    request = corrupted(handshake(await hasty_service.options()), corruptions)
+    with no_errors_logged():
         async with raw_connection("127.0.0.1", hasty_service.port) as client:
             client.send(request)
             status = await status_of(client)

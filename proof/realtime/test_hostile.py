@@ -1,4 +1,4 @@
-"""The hostile cases that no other module is about, and that each has a test."""
+"""Hostile cases that belong to no other module; each case has a test."""
 
 import ast
 import asyncio
@@ -25,7 +25,7 @@ from .raw_client import TEXT, handshake, masked, raw_client, raw_connection
 
 
 def marked() -> Iterator[int]:
-    """Yield the cases that tests are marked with."""
+    """Yield the cases in the marks of all tests."""
     for path in Path(__file__).parent.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
@@ -33,29 +33,29 @@ def marked() -> Iterator[int]:
                     yield from (ast.literal_eval(number) for number in node.args)
 
 
-def test_each_case_that_applies_has_a_test_and_no_other_has() -> None:
+def test_exactly_the_applicable_cases_have_a_test() -> None:
     cases = read_cases()
     assert len({case.number for case in cases}) == len(cases)
     assert {case.number for case in cases if case.applies} == set(marked())
 
 
 def report(outcome: Literal["passed", "failed", "skipped"], *cases: int) -> pytest.TestReport:
-    """Return what pytest reports of a test about some cases."""
+    """Return a report by pytest on a test of these cases."""
     properties = [(MARK, case) for case in cases]
     return pytest.TestReport(
         "test", ("", 0, ""), {}, outcome, None, "call", user_properties=properties
     )
 
 
-def test_a_case_is_as_good_as_the_worst_of_its_tests() -> None:
+def test_a_case_has_the_worst_result_of_its_tests() -> None:
     reports = [report("passed", 1, 2), report("failed", 2), report("skipped", 3)]
-    words = {case.number: word for word, case in results(reports)}
-    assert (words[1], words[2], words[3], words[4]) == ("passed", "failed", "skipped", "not run")
-    assert words[30] == "n/a"
-    assert words.keys() == {case.number for case in read_cases()}
+    found = {case.number: result for result, case in results(reports)}
+    assert (found[1], found[2], found[3], found[4]) == ("passed", "failed", "skipped", "not run")
+    assert found[30] == "n/a"
+    assert found.keys() == {case.number for case in read_cases()}
 
 
-async def test_what_a_test_leaves_is_seen() -> None:
+async def test_leftovers_of_a_test_are_found() -> None:
     before = leftovers()
     task = asyncio.create_task(asyncio.sleep(DEADLINE_S))
     assert not leftovers() <= before
@@ -71,7 +71,7 @@ async def test_what_a_test_leaves_is_seen() -> None:
     ("method", "headers", "status"),
     [("GET", {}, 404), ("POST", {}, 404), ("POST", {"Upgrade": "websocket"}, 404)],
 )
-async def test_the_route_is_for_handshakes(
+async def test_the_route_takes_only_handshakes(
     live: Live, method: str, headers: dict[str, str], status: int
 ) -> None:
     async with live.http() as http:
@@ -81,19 +81,19 @@ async def test_the_route_is_for_handshakes(
 
 @pytest.mark.hostile(26)
 @pytest.mark.parametrize("path", ["/", "/ws/", "/ws/../ws", "//ws", "/wss", "/%77s%00"])
-async def test_there_is_one_way_in(live: Live, path: str) -> None:
+async def test_only_one_path_is_served(live: Live, path: str) -> None:
     async with raw_connection("127.0.0.1", live.port) as client:
         client.send(handshake(await live.options(), path=path))
         assert (await client.head()).split(" ", 2)[1] in {"403", "404"}
 
 
 @pytest.mark.hostile(60, 61, 62)
-async def test_members_that_come_and_go_do_not_disturb_the_others(live: Live) -> None:
-    """Each sender's messages arrive in order and in full while other clients vanish."""
+async def test_aborted_connections_do_not_disturb_the_others(live: Live) -> None:
+    """Each sender's messages arrive complete and in order while other connections are reset."""
     reader, *writers = [await live.connect(user) for user in ("alice", "bob", "bob")]
     count = 200
 
-    async def come_and_go() -> None:
+    async def connect_and_reset() -> None:
         while not done.is_set():
             async with raw_client(await live.options("bob")) as dying:
                 await dying.upgraded()
@@ -104,7 +104,7 @@ async def test_members_that_come_and_go_do_not_disturb_the_others(live: Live) ->
             await writers[number].send(type="broadcast", data=[number, sent])
 
     done = asyncio.Event()
-    visits = asyncio.create_task(come_and_go())
+    resets = asyncio.create_task(connect_and_reset())
     await asyncio.gather(write(0), write(1))
     received: list[list[int]] = [[], []]
     for _ in range(2 * count):
@@ -115,11 +115,11 @@ async def test_members_that_come_and_go_do_not_disturb_the_others(live: Live) ->
         for _ in range(count):
             await writer.receive("message")
     done.set()
-    await visits
+    await resets
 
 
 @pytest.mark.hostile(64)
-def test_the_reasons_of_closes_fit_into_their_frames() -> None:
+def test_close_reasons_fit_into_a_close_frame() -> None:
     closes = [value for value in vars(protocol).values() if isinstance(value, Close)]
     assert closes
     for close in closes:
@@ -133,7 +133,7 @@ def modules() -> list[str]:
 
 @pytest.mark.hostile(79)
 @pytest.mark.parametrize("jump_s", [-86_400, 86_400])
-async def test_the_systems_clock_may_jump(monkeypatch: pytest.MonkeyPatch, jump_s: int) -> None:
+async def test_the_system_clock_may_jump(monkeypatch: pytest.MonkeyPatch, jump_s: int) -> None:
     async with run_service(make_settings(max_messages_per_s=1, max_burst_s=30)) as live:
         client = await live.connect()
         before = [(await client.ask(type="ping"))["type"] for _ in range(20)]
@@ -148,7 +148,7 @@ async def test_the_systems_clock_may_jump(monkeypatch: pytest.MonkeyPatch, jump_
 
 
 @pytest.mark.hostile(54, 80)
-async def test_its_health_is_told_under_attack() -> None:
+async def test_health_checks_are_answered_during_an_attack() -> None:
     settings = make_settings(max_messages_per_s=50, max_burst_s=2)
     async with run_service(settings) as live, asyncio.timeout(DEADLINE_S):
         stuck = await live.connect()

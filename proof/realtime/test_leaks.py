@@ -1,4 +1,4 @@
-"""What many connections leave behind: nothing. LEAK_CYCLES=10000 looks for it longer."""
+"""Ended connections leave no memory, task or socket. LEAK_CYCLES sets the number of cycles."""
 
 import asyncio
 import gc
@@ -28,8 +28,8 @@ GROWTH_BYTES = 20_000_000
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
 
 
-class Holdings(NamedTuple):
-    """What the process has, and the service in it."""
+class Resources(NamedTuple):
+    """Counts of what the process and the service hold."""
 
     connections: int
     protocols: int
@@ -38,10 +38,10 @@ class Holdings(NamedTuple):
     descriptors: int
 
 
-def holdings(live: Live) -> Holdings:
-    """Count."""
+def count_resources(live: Live) -> Resources:
+    """Count the resources in use."""
     state = live.server.server_state
-    return Holdings(
+    return Resources(
         connections=len(live.service.manager),
         protocols=len(state.connections),
         server_tasks=len(state.tasks),
@@ -51,7 +51,7 @@ def holdings(live: Live) -> Holdings:
 
 
 def memory_bytes() -> int:
-    """Return how much of the process is in memory."""
+    """Return the resident memory of the process, after a collection."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
@@ -59,13 +59,13 @@ def memory_bytes() -> int:
 
 @pytest.fixture
 async def live() -> AsyncIterator[Live]:
-    """Run a service that soon has no more places if some are not given back."""
+    """Run a service that is soon at capacity if connections leak."""
     settings = make_settings(max_connections=3 * STORM, max_connections_per_user=3 * STORM)
     async with run_service(settings) as live:
         yield live
 
 
-async def leave_properly(live: Live) -> None:
+async def close_normally(live: Live) -> None:
     async with raw_client(await live.options()) as client:
         await welcomed(client)
         client.send(masked_close(1000))
@@ -73,31 +73,31 @@ async def leave_properly(live: Live) -> None:
         await client.ended()
 
 
-async def vanish(live: Live) -> None:
+async def reset(live: Live) -> None:
     async with raw_client(await live.options()) as client:
         await welcomed(client)
         client.vanish()
 
 
-async def break_the_rules(live: Live) -> None:
+async def violate_the_protocol(live: Live) -> None:
     async with raw_client(await live.options()) as client:
         await welcomed(client)
         client.send(masked(b"", 3))
         assert await client.close_code() == 1002
 
 
-async def leave_during_the_handshake(live: Live) -> None:
+async def abort_during_the_handshake(live: Live) -> None:
     async with raw_client(await live.options()):
         pass
 
 
-async def be_refused(live: Live) -> None:
+async def send_a_foreign_origin(live: Live) -> None:
     async with raw_connection("127.0.0.1", live.port) as client:
         client.send(handshake(await live.options(), Origin="https://evil.test"))
         assert (await client.head()).startswith("HTTP/1.1 403 ")
 
 
-async def send_nonsense(live: Live) -> None:
+async def send_a_malformed_request(live: Live) -> None:
     async with raw_connection("127.0.0.1", live.port) as client:
         client.send(b"nonsense\r\n\r\n")
         assert (await client.head()).startswith("HTTP/1.1 400 ")
@@ -108,36 +108,36 @@ async def welcomed(client: RawClient) -> None:
     assert (await client.text())["type"] == "welcome"
 
 
-VISITS: list[Callable[[Live], Awaitable[None]]] = [
-    leave_properly,
-    vanish,
-    break_the_rules,
-    leave_during_the_handshake,
-    be_refused,
-    send_nonsense,
+ENDINGS: list[Callable[[Live], Awaitable[None]]] = [
+    close_normally,
+    reset,
+    violate_the_protocol,
+    abort_during_the_handshake,
+    send_a_foreign_origin,
+    send_a_malformed_request,
 ]
 
 
 @pytest.mark.hostile(78)
-async def test_who_comes_and_goes_leaves_nothing_behind(live: Live) -> None:
-    for visit in VISITS * 10:
-        await visit(live)
-    await wait_until(lambda: holdings(live).protocols == 0)
-    before, memory_before = holdings(live), memory_bytes()
+async def test_ended_connections_leave_no_resources(live: Live) -> None:
+    for end in ENDINGS * 10:
+        await end(live)
+    await wait_until(lambda: count_resources(live).protocols == 0)
+    before, memory_before = count_resources(live), memory_bytes()
     for number in range(CYCLES):
-        await VISITS[number % len(VISITS)](live)
-    await wait_until(lambda: holdings(live) == before)
+        await ENDINGS[number % len(ENDINGS)](live)
+    await wait_until(lambda: count_resources(live) == before)
     assert memory_bytes() - memory_before < GROWTH_BYTES
 
 
 @pytest.mark.hostile(77)
-async def test_a_storm_of_those_who_come_back_leaves_nothing_behind(live: Live) -> None:
-    before, memory_before = holdings(live), memory_bytes()
+async def test_a_reconnect_storm_leaves_no_resources(live: Live) -> None:
+    before, memory_before = count_resources(live), memory_bytes()
     for _ in range(max(2, CYCLES // STORM // 5)):
         options = [await live.options() for _ in range(STORM)]
         clients = await asyncio.gather(*map(Client.open, options))
         for client in clients:
             client.connection.transport.abort()
     del clients, client
-    await wait_until(lambda: holdings(live) == before)
+    await wait_until(lambda: count_resources(live) == before)
     assert memory_bytes() - memory_before < GROWTH_BYTES

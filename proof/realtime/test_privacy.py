@@ -1,4 +1,4 @@
-"""Nothing that the service prints shows credentials, a query or a payload, at any level."""
+"""The service logs no credentials, query or payload, at any log level."""
 
 import asyncio
 import json
@@ -23,8 +23,8 @@ from .server.test_process import run_process
 PRIVATE = "private-text"
 
 
-class Overheard:
-    """A service in a process of its own, what it has printed, and what must not be there."""
+class RecordedService:
+    """A service in its own process, its output, and the texts that must not appear there."""
 
     def __init__(self, secrets: dict[str, str]) -> None:
         self.port = 0
@@ -33,16 +33,16 @@ class Overheard:
         self._secrets = {name.lower(): value for name, value in secrets.items()}
 
     async def options(self) -> ConnectOptions:
-        """Return options to connect with once, and keep them private."""
+        """Return new options to connect, and add their credentials to the private texts."""
         options = await connect_options(make_settings(**self._secrets), "alice", port=self.port)
         headers = [value for name, value in options.headers.items() if name != "Origin"]
         queries = [value for _, value in parse_qsl(urlsplit(options.uri).query)]
-        # A scheme or a cookie's name stands before a space or an equals sign, and is no secret.
+        # The scheme or the cookie's name before a space or an equals sign is no secret.
         self.private.update(re.split("[ =]", text, maxsplit=1)[-1] for text in headers + queries)
         return options
 
     async def attempt(self, options: ConnectOptions, *commands: str) -> None:
-        """Connect and send some frames, however that ends."""
+        """Try to connect and send some frames."""
         with suppress(InvalidHandshake):
             client = await Client.open(options, welcomed=False)
             for command in commands:
@@ -51,7 +51,7 @@ class Overheard:
             await client.closed()
 
     async def send(self, data: bytes) -> bytes:
-        """Send any bytes on a connection of their own, and return what comes back."""
+        """Send bytes on a new connection, and return the response."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)
         writer.write_eof()
@@ -63,34 +63,34 @@ class Overheard:
 
 
 @asynccontextmanager
-async def eavesdrop(
+async def run_recorded(
     cwd: Path, secrets: dict[str, str] | None = None, **environment: str
-) -> AsyncIterator[Overheard]:
-    """Run a service that prints all it can, and look through it at the end."""
+) -> AsyncIterator[RecordedService]:
+    """Run a service at level DEBUG; its output must not contain a private text."""
     secrets = fresh_secrets() if secrets is None else secrets
-    overheard = Overheard(secrets)
+    recorded = RecordedService(secrets)
     environment |= {"PORT": "0", "LOG_LEVEL": "DEBUG"}
     async with run_process(cwd, **secrets, **environment) as process:
         assert process.stderr is not None
         async with asyncio.timeout(START_S):
-            while "http://" not in overheard.printed:
-                overheard.printed += (await process.stderr.readline()).decode()
-        overheard.port = int(overheard.printed.rpartition("http://127.0.0.1:")[2].split()[0])
-        yield overheard
+            while "http://" not in recorded.printed:
+                recorded.printed += (await process.stderr.readline()).decode()
+        recorded.port = int(recorded.printed.rpartition("http://127.0.0.1:")[2].split()[0])
+        yield recorded
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(DEADLINE_S):
             output, errors = await process.communicate()
-    overheard.printed += (output + errors).decode()
-    for text in overheard.private:
-        assert text not in overheard.printed
+    recorded.printed += (output + errors).decode()
+    for text in recorded.private:
+        assert text not in recorded.printed
 
 
 def with_headers(options: ConnectOptions, **headers: str) -> ConnectOptions:
     return replace(options, headers=options.headers | headers)
 
 
-def spoilt(options: ConnectOptions) -> ConnectOptions:
-    """Return options with credentials that are good no more."""
+def with_bad_credentials(options: ConnectOptions) -> ConnectOptions:
+    """Return the options with invalid credentials."""
     query = urlsplit(options.uri).query
     return replace(
         options,
@@ -101,7 +101,7 @@ def spoilt(options: ConnectOptions) -> ConnectOptions:
 
 
 def request(options: ConnectOptions, **headers: str) -> bytes:
-    """Return a request that is no good handshake."""
+    """Return a request with credentials that is not a valid handshake."""
     uri = urlsplit(options.uri)
     lines = [f"{name}: {value}" for name, value in (options.headers | headers).items()]
     head = [f"GET /ws?{uri.query}&q={PRIVATE} HTTP/1.1", "Host: test", "Connection: close", *lines]
@@ -110,18 +110,18 @@ def request(options: ConnectOptions, **headers: str) -> bytes:
 
 @pytest.mark.hostile(45)
 @pytest.mark.parametrize("environment", ["production", "development"])
-async def test_no_handshake_leaves_credentials_behind(tmp_path: Path, environment: str) -> None:
-    async with eavesdrop(tmp_path, ENVIRONMENT=environment, MAX_CONNECTIONS="10") as service:
-        # Let in, whatever they send then.
+async def test_handshakes_do_not_log_credentials(tmp_path: Path, environment: str) -> None:
+    async with run_recorded(tmp_path, ENVIRONMENT=environment, MAX_CONNECTIONS="10") as service:
+        # Accepted, with various frames.
         frames = (PRIVATE, {"type": PRIVATE}, {"type": "broadcast", "data": PRIVATE})
         await service.attempt(await service.options(), *map(json.dumps, frames))
 
-        # Refused, for their credentials or their origin.
-        await service.attempt(spoilt(await service.options()))
+        # Refused for its credentials or its origin.
+        await service.attempt(with_bad_credentials(await service.options()))
         stranger = with_headers(await service.options(), Origin=f"https://{PRIVATE}.test")
         await service.attempt(stranger)
 
-        # Malformed: credentials in many places, none of them right, and no handshake at all.
+        # Malformed: credentials in several wrong places, and requests that are no handshake.
         options = await service.options()
         everywhere = with_headers(
             options, Authorization=f"Bearer {PRIVATE}", Cookie=f"a={PRIVATE}", Other=PRIVATE

@@ -1,6 +1,6 @@
-"""Faults of the team's code affect only the command, or the connection, that called it.
+"""Faults in the team's code affect only the command or the connection that called it.
 
-The handlers and observers here are a team's: they hang, are cancelled, exit, and come from threads.
+The handlers and observers hang, are cancelled, exit, or call the engine from a thread.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ from .recording_wire import RecordingWire, open_connection
 
 
 class Work(Command):
-    """A command of the team's own."""
+    """A command of the team."""
 
     type: Literal["work"]
     data: JsonValue = None
@@ -65,7 +65,7 @@ class Work(Command):
 
 @dataclass(slots=True, kw_only=True)
 class WorkOk(Ok):
-    """A reply that need not be JSON."""
+    """A reply that may hold a value without JSON."""
 
     result: Any
 
@@ -74,13 +74,13 @@ Handle = Callable[[Service, Connection, Work], Coroutine[Any, Any, Any]]
 
 
 class Team:
-    """A running service whose one own command does what the test says."""
+    """A running service; the test sets the handler of its command `work`."""
 
     live: Live
     handle: Handle
 
     async def work(self, service: Service, connection: Connection, command: Work) -> Any:
-        """Do it."""
+        """Call the test's handler."""
         return await self.handle(service, connection, command)
 
 
@@ -88,7 +88,7 @@ class Team:
 async def run_team(
     failures: dict[type[Exception], CommandError] | None = None, **settings: object
 ) -> AsyncIterator[Team]:
-    """Run a service with the team's command."""
+    """Run a service with the command `work`."""
     team, router = Team(), CommandRouter()
     router.command(Work)(team.work)
     router.failures |= failures or {}
@@ -110,7 +110,7 @@ async def hasty_team() -> AsyncIterator[Team]:
 
 
 async def hang(*_: object) -> None:
-    """Wait for ever."""
+    """Wait forever."""
     await asyncio.Event().wait()
 
 
@@ -125,11 +125,11 @@ async def raise_cancelled(*_: object) -> None:
     raise asyncio.CancelledError
 
 
-async def leave_at_once(*_: object) -> None:
+async def exit_at_once(*_: object) -> None:
     sys.exit("secret")
 
 
-async def leave_later(*_: object) -> None:
+async def exit_later(*_: object) -> None:
     await asyncio.sleep(0)
     sys.exit("secret")
 
@@ -139,16 +139,16 @@ async def fail_later(*_: object) -> None:
     raise RuntimeError("secret")
 
 
-async def return_what_is_no_reply(*_: object) -> object:
+async def return_another_object(*_: object) -> object:
     return object()
 
 
-async def return_what_is_no_json(*_: object) -> Ok:
+async def return_a_reply_without_json(*_: object) -> Ok:
     return WorkOk(result=object())
 
 
 def later(end: Callable[[asyncio.Future[Reply]], object]) -> Handle:
-    """Return a handler whose reply is due when ``end`` has ended a future."""
+    """Return a handler with a deferred reply: a future that ``end`` completes."""
 
     async def handle(*_: object) -> asyncio.Future[Reply]:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -161,11 +161,11 @@ def later(end: Callable[[asyncio.Future[Reply]], object]) -> Handle:
 FAILURES: list[Handle] = [
     await_a_cancelled_task,
     raise_cancelled,
-    leave_at_once,
-    leave_later,
+    exit_at_once,
+    exit_later,
     fail_later,
-    return_what_is_no_reply,
-    return_what_is_no_json,
+    return_another_object,
+    return_a_reply_without_json,
     later(lambda future: future.set_exception(RuntimeError("secret"))),
     later(lambda future: future.cancel()),
     later(lambda future: future.set_result(cast(Reply, object()))),
@@ -174,9 +174,7 @@ FAILURES: list[Handle] = [
 
 
 @pytest.mark.parametrize("handle", FAILURES)
-async def test_a_handler_that_fails_is_answered_once_and_the_connection_goes_on(
-    team: Team, handle: Handle
-) -> None:
+async def test_a_failing_handler_gets_one_error_reply(team: Team, handle: Handle) -> None:
     client = await team.live.connect()
     team.handle = handle
     with capture_logs() as lines:
@@ -191,9 +189,7 @@ async def test_a_handler_that_fails_is_answered_once_and_the_connection_goes_on(
 @pytest.mark.parametrize(
     "handle", [hang, later(lambda _: None)], ids=["a handler", "a deferred reply"]
 )
-async def test_what_takes_too_long_is_answered_by_unavailable(
-    hasty_team: Team, handle: Handle
-) -> None:
+async def test_a_handler_that_times_out_gets_unavailable(hasty_team: Team, handle: Handle) -> None:
     client = await hasty_team.live.connect()
     hasty_team.handle = handle
     error = await client.ask(type="work", id="1")
@@ -201,7 +197,7 @@ async def test_what_takes_too_long_is_answered_by_unavailable(
     assert await client.is_quiet()
 
 
-async def test_what_a_handler_needs_but_cannot_reach_is_worth_a_retry(team: Team) -> None:
+async def test_an_os_error_in_a_handler_is_retryable(team: Team) -> None:
     async def fail(*_: object) -> None:
         raise ConnectionRefusedError
 
@@ -211,7 +207,7 @@ async def test_what_a_handler_needs_but_cannot_reach_is_worth_a_retry(team: Team
     assert (error["code"], error["retry"]) == ("unavailable", True)
 
 
-async def test_the_team_says_what_clients_are_told_of_its_own_failures() -> None:
+async def test_the_team_maps_its_exceptions_to_errors() -> None:
     class DatabaseError(Exception):
         pass
 
@@ -228,7 +224,7 @@ async def test_the_team_says_what_clients_are_told_of_its_own_failures() -> None
         assert (error["code"], error["message"]) == ("unavailable", "the database is busy")
 
 
-async def test_a_validator_that_fails_is_answered(team: Team) -> None:
+async def test_a_failing_validator_gets_an_error_reply(team: Team) -> None:
     client = await team.live.connect()
     error = await client.ask(type="work", id="1", data="break the validator")
     assert error["code"] == "internal"
@@ -245,7 +241,7 @@ async def test_a_handler_may_close_the_connection(team: Team) -> None:
     assert await client.closed() == FLOOD
 
 
-async def test_handlers_and_observers_are_coroutine_functions() -> None:
+async def test_handlers_and_observers_must_be_coroutine_functions() -> None:
     def plain(*_: object) -> None:
         pass
 
@@ -257,22 +253,22 @@ async def test_handlers_and_observers_are_coroutine_functions() -> None:
             register(plain)  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["waits", "refuses to be cancelled"])
+@pytest.fixture(params=["hangs", "ignores cancellation"])
 def stuck(request: pytest.FixtureRequest) -> Iterator[Handle]:
-    """Return team code that does not return before the end of the test."""
+    """Return team code that hangs until the end of the test."""
     released = asyncio.Event()
 
-    async def cling(*_: object) -> None:
+    async def ignore_cancellation(*_: object) -> None:
         while not released.is_set():
             with suppress(asyncio.CancelledError):
                 await released.wait()
 
-    yield hang if request.param == "waits" else cling
+    yield hang if request.param == "hangs" else ignore_cancellation
     released.set()
 
 
-def has_left(live: Live) -> bool:
-    """Return whether no trace is left of any connection."""
+def is_empty_service(live: Live) -> bool:
+    """Return whether the service holds no connection."""
     service = live.service
     # {% if cookiecutter.rooms %}
     if len(service.rooms):
@@ -281,23 +277,21 @@ def has_left(live: Live) -> bool:
     return len(service.manager) == 0 and service.admission.is_empty
 
 
-async def test_a_connection_leaves_while_its_handler_waits(team: Team, stuck: Handle) -> None:
+async def test_a_connection_ends_while_its_handler_hangs(team: Team, stuck: Handle) -> None:
     client = await team.live.connect()
     # {% if cookiecutter.rooms %}
     await client.ask(type="join", room="lobby")
     # {% endif %}
     team.handle = stuck
     await client.send(type="work")
-    for _ in range(10):  # which wait behind it
+    for _ in range(10):  # queued behind it
         await client.send(type="ping")
     client.connection.transport.abort()
-    await wait_until(lambda: has_left(team.live))
+    await wait_until(lambda: is_empty_service(team.live))
 
 
-@pytest.mark.parametrize("ended_by", ["an end", "a reset"])
-async def test_a_connection_leaves_although_more_has_come_than_is_read_ahead(
-    team: Team, ended_by: str
-) -> None:
+@pytest.mark.parametrize("ended_by", ["EOF", "a reset"])
+async def test_a_connection_ends_with_its_read_ahead_buffer_full(team: Team, ended_by: str) -> None:
     client = await team.live.connect()
     team.handle = hang
     await client.send(type="work")
@@ -308,24 +302,24 @@ async def test_a_connection_leaves_although_more_has_come_than_is_read_ahead(
         client.connection.transport.abort()
     else:
         client.connection.transport.close()
-    await wait_until(lambda: has_left(team.live))
+    await wait_until(lambda: is_empty_service(team.live))
 
 
-async def test_a_connection_that_is_closed_leaves_while_its_handler_waits(
+async def test_a_disconnected_user_is_removed_while_the_handler_hangs(
     team: Team, stuck: Handle
 ) -> None:
     client = await team.live.connect()
     team.handle = stuck
     await client.send(type="work")
     await team.live.service.manager.disconnect(client.user)
-    await wait_until(lambda: has_left(team.live))
+    await wait_until(lambda: is_empty_service(team.live))
 
 
 @pytest.mark.parametrize(
-    "observe", [fail_later, await_a_cancelled_task, raise_cancelled, leave_at_once, hang]
+    "observe", [fail_later, await_a_cancelled_task, raise_cancelled, exit_at_once, hang]
 )
 @pytest.mark.parametrize("when", ["connected", "disconnected"])
-async def test_a_connection_leaves_whatever_an_observer_does(when: str, observe: Any) -> None:
+async def test_a_failing_observer_does_not_keep_the_connection(when: str, observe: Any) -> None:
     heard: list[str] = []
 
     async def hear(service: Service, connection: Connection) -> None:
@@ -343,7 +337,7 @@ async def test_a_connection_leaves_whatever_an_observer_does(when: str, observe:
         assert (await client.ask(type="ping"))["type"] == "pong"
         # {% endif %}
         await client.close()
-        await wait_until(lambda: has_left(live))
+        await wait_until(lambda: is_empty_service(live))
         await wait_until(lambda: heard == [client.user])
 
 
@@ -364,10 +358,10 @@ async def test_an_observer_may_close_the_connection() -> None:
         (hang, TRY_AGAIN_LATER),
         (raise_cancelled, INTERNAL_ERROR),
         (fail_later, INTERNAL_ERROR),
-        (leave_at_once, INTERNAL_ERROR),
+        (exit_at_once, INTERNAL_ERROR),
     ],
 )
-async def test_an_authenticator_that_fails_is_told_by_a_close_code(
+async def test_a_failing_authenticator_closes_the_connection(
     hasty_team: Team, monkeypatch: pytest.MonkeyPatch, authenticate: Any, close: object
 ) -> None:
     live = hasty_team.live
@@ -375,10 +369,10 @@ async def test_an_authenticator_that_fails_is_told_by_a_close_code(
     monkeypatch.setattr(live.service.authenticator, "authenticate", authenticate)
     client = await live.connect_with(options, welcomed=False)
     assert await client.closed() == close
-    await wait_until(lambda: has_left(live))
+    await wait_until(lambda: is_empty_service(live))
 
 
-async def test_who_leaves_while_the_authenticator_waits_gives_the_place_back(
+async def test_an_aborted_handshake_releases_its_slot(
     live: Live, monkeypatch: pytest.MonkeyPatch, stuck: Handle
 ) -> None:
     options = await live.options()
@@ -386,11 +380,11 @@ async def test_who_leaves_while_the_authenticator_waits_gives_the_place_back(
     connecting = asyncio.create_task(live.connect_with(options))
     await wait_until(lambda: not live.service.admission.is_empty)
     connecting.cancel()
-    await wait_until(lambda: has_left(live))
+    await wait_until(lambda: is_empty_service(live))
 
 
 async def call_from_a_route(live: Live, call: Callable[[Service], object]) -> object:
-    """Return what a call raises in a route that FastAPI runs in a thread."""
+    """Make a call in a route that FastAPI runs in a thread; return the exception, or None."""
     app: Any = live.server.config.app
     raised: list[object] = []
 
@@ -434,15 +428,13 @@ async def broadcast(service: Service) -> None:
 
 
 def only(service: Service) -> Connection:
-    """Return the one connection there is."""
+    """Return the only connection."""
     (connection,) = service.manager
     return connection
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-async def test_a_call_from_a_thread_raises_and_does_no_harm(
-    live: Live, call: Callable[[Service], object]
-) -> None:
+async def test_a_call_from_a_thread_raises(live: Live, call: Callable[[Service], object]) -> None:
     client = await live.connect()
     # {% if cookiecutter.rooms %}
     await client.ask(type="join", room="lobby")
@@ -457,7 +449,7 @@ async def test_a_call_from_a_thread_raises_and_does_no_harm(
     # {% endif %}
 
 
-async def test_a_thread_can_have_the_event_loop_do_it(live: Live) -> None:
+async def test_a_thread_can_call_through_the_event_loop(live: Live) -> None:
     client = await live.connect()
 
     def call(service: Service) -> None:
@@ -468,7 +460,7 @@ async def test_a_thread_can_have_the_event_loop_do_it(live: Live) -> None:
 
 
 async def answer_of_route(live: Live, call: Callable[[Request], Coroutine[Any, Any, Any]]) -> int:
-    """Return the status of a route of the team's own, which clients call without credentials."""
+    """Return the status of a team's route, called without credentials."""
     app: Any = live.server.config.app
     app.add_api_route("/own", call)
     try:
@@ -478,7 +470,7 @@ async def answer_of_route(live: Live, call: Callable[[Request], Coroutine[Any, A
 
 
 # {% if cookiecutter.auth != "none" %}
-async def test_a_route_can_ask_for_the_same_credentials(live: Live) -> None:
+async def test_a_route_can_require_credentials(live: Live) -> None:
     async def route(request: Request) -> str:
         identity = await live.service.authenticator.authenticate(request)
         return identity.user
@@ -487,14 +479,14 @@ async def test_a_route_can_ask_for_the_same_credentials(live: Live) -> None:
 
 
 # {% endif %}
-async def test_a_route_that_needs_what_is_not_there_answers_503(live: Live) -> None:
+async def test_unavailable_in_a_route_answers_503(live: Live) -> None:
     async def route(request: Request) -> None:
         raise Unavailable
 
     assert await answer_of_route(live, route) == 503
 
 
-async def test_readiness_sees_that_nothing_is_sent_any_more(
+async def test_a_stalled_send_path_is_not_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with run_service() as live:
@@ -509,7 +501,7 @@ async def test_readiness_sees_that_nothing_is_sent_any_more(
         assert (answer.status_code, answer.json()["status"]) == (503, "send path stalled")
 
 
-async def test_a_wire_that_fails_closes_its_connection_alone() -> None:
+async def test_a_failing_wire_closes_only_its_connection() -> None:
     class FailingWire(RecordingWire):
         def write(self, frames: object, max_unsent_bytes: int) -> bool:
             raise OSError
@@ -523,7 +515,7 @@ async def test_a_wire_that_fails_closes_its_connection_alone() -> None:
 
 
 async def run(timeout_s: float, call: Coroutine[Any, Any, Any], guard: Guard | None = None) -> Any:
-    """Return what a guarded call returns."""
+    """Run a call under a guard, and return its result."""
     guard = guard or Guard(timeout_s)
     try:
         with guard:
@@ -532,7 +524,7 @@ async def run(timeout_s: float, call: Coroutine[Any, Any, Any], guard: Guard | N
         guard.close()
 
 
-async def test_a_guard_leaves_cancellations_of_the_server_alone() -> None:
+async def test_a_guard_passes_on_outer_cancellations() -> None:
     waiting = asyncio.create_task(run(DEADLINE_S, hang()))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -540,7 +532,7 @@ async def test_a_guard_leaves_cancellations_of_the_server_alone() -> None:
     assert waiting.cancelled()
 
 
-async def test_a_time_out_of_the_calls_own_is_not_the_guards() -> None:
+async def test_a_timeout_inside_the_call_is_not_the_guards() -> None:
     async def time_out() -> None:
         async with asyncio.timeout(0):
             await hang()
@@ -551,7 +543,7 @@ async def test_a_time_out_of_the_calls_own_is_not_the_guards() -> None:
         await run(0.01, hang())
 
 
-async def test_a_timer_of_an_earlier_call_waits_for_the_deadline_of_a_later_one() -> None:
+async def test_an_early_timer_is_rescheduled_for_a_later_deadline() -> None:
     guard = Guard(DEADLINE_S)
 
     async def have_the_timer_fire() -> bool:
@@ -563,7 +555,7 @@ async def test_a_timer_of_an_earlier_call_waits_for_the_deadline_of_a_later_one(
     assert await run(DEADLINE_S, have_the_timer_fire(), guard)
 
 
-async def test_code_in_a_task_that_the_server_has_cancelled_still_has_a_deadline() -> None:
+async def test_code_in_a_cancelled_task_has_a_deadline() -> None:
     raised: list[Exception] = []
 
     async def stop() -> None:
@@ -583,7 +575,7 @@ async def test_code_in_a_task_that_the_server_has_cancelled_still_has_a_deadline
     assert [type(each) for each in raised] == [TimedOut, TeamCodeFailed]
 
 
-async def test_a_call_that_is_interrupted_leaves_no_cancellation_behind() -> None:
+async def test_an_interrupted_call_leaves_no_pending_cancellation() -> None:
     async def ignore() -> str:
         with suppress(asyncio.CancelledError):
             await hang()

@@ -16,7 +16,7 @@ from .traces import check_traces
 
 Check = Callable[[Project], None]
 
-# The longest come first, so that no worker is idle at the end.
+# Longest checks first, so that no worker is idle at the end.
 CHECKS: dict[str, Check] = {
     "suite": check_suite,
     "docs": check_docs,

@@ -1,4 +1,4 @@
-"""The project's own tools accept it, with its own configuration."""
+"""The project passes its own tools with its own configuration."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Cookiecutter understood the answers: it ignores names that it does not know."""
+"""Cookiecutter understood the answers: it ignores unknown names."""
 
 from tests.project import Project
 

@@ -1,4 +1,4 @@
-"""TOML, YAML and JSON can be read."""
+"""TOML, YAML and JSON files are valid."""
 
 import json
 import tomllib
@@ -17,7 +17,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
 
 
 def check_data(project: Project) -> None:
-    """Parse every such file; none may be without content."""
+    """Parse every such file; none may be empty."""
     for path in project.files():
         parse = PARSERS.get(path.suffix)
         if parse is None:

@@ -27,7 +27,7 @@ SETTINGS_FILE = ".env.example"
 
 EXAMPLES = TEMPLATE / "tests" / "examples" / "extending.py"
 TESTS_OF_EXAMPLES = "tests/test_extending.py"
-"""Tests of the examples: in the template, and in a project."""
+"""Where the tests of the examples are: in the template, and in a project."""
 
 JINJA = Environment(
     **QUESTIONS["_jinja2_env_vars"],
@@ -73,7 +73,7 @@ def check_complete(project: Project) -> None:
         line.lstrip("#").partition("=")[0] for line in project.read(SETTINGS_FILE).splitlines()
     }
     rows = {cells[0] for cells in tables(project, PROTOCOL)}
-    told = {
+    documented = {
         word for cell in rows for word in re.findall(r"`(\w+)`|\b(\d{4})\b", cell) for word in word
     }
     missing = [
@@ -83,7 +83,7 @@ def check_complete(project: Project) -> None:
             "error code": error_codes_of(project),
             "close code": {*close_codes_of(project), "1005", "1006"},
         }.items()
-        for name in sorted(set(names) - told)
+        for name in sorted(set(names) - documented)
     ]
     missing += [
         f"{SETTINGS_FILE}: the setting {name} is missing"
@@ -169,7 +169,7 @@ def check_shell(project: Project, service: Service) -> None:
 
 
 def _harmless(line: str, port: str) -> str:
-    """Return a line that tests another one without its effects."""
+    """Return a line that tests a command without its effects."""
     program = line.split()[0]
     if program == "make":
         return line.replace("make", "make --dry-run", 1)
@@ -208,11 +208,11 @@ def check_metrics(project: Project, service: Service) -> None:
     """Look up each metric of the engine in a table."""
     url = f"http://127.0.0.1:{service.port}/metrics"
     text = service.shell(f'curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}')
-    told = {
+    documented = {
         word for cells in tables(project, OPERATING) for word in re.findall(r"ws_\w+", cells[0])
     }
     exported = set(re.findall(r"^# HELP (ws_\w+)", text, re.MULTILINE))
-    missing = {name for name in exported - told if not name.endswith("_created")}
+    missing = {name for name in exported - documented if not name.endswith("_created")}
     assert not missing, f"{OPERATING}: no table has the metrics {sorted(missing)}"
 
 
@@ -229,7 +229,7 @@ def check_frames(project: Project) -> None:
 
 
 def check_examples(project: Project) -> None:
-    """Paste the examples into a copy; its tools and the tests of the examples must accept it."""
+    """Paste the examples into a copy; it must pass its tools and the tests of the examples."""
     ruff = venv_bin(project) / "ruff"
     examples = [block for block in blocks(project, "python", "sh") if block.document == EXTENDING]
     with TemporaryDirectory() as directory:
@@ -243,7 +243,7 @@ def check_examples(project: Project) -> None:
                 copy.write("example.py", block.body)
                 check_output([ruff, "format", "--check", "--diff", "example.py"], copy.root)
         (copy.root / "example.py").unlink()
-        # An editor sorts imports and blank lines in the same way.
+        # As an editor would, sort the imports and format the file.
         check_output([ruff, "check", "--fix", "--select", "I", *pasted], copy.root)
         check_output([ruff, "format", *pasted], copy.root)
         check_output([ruff, "check", *pasted], copy.root)
@@ -264,7 +264,7 @@ def _paste(project: Project, block: Block) -> None:
 
 @cache
 def representative(combination: Combination) -> Combination:
-    """Return the first combination with the same examples, which is tested for all of them."""
+    """Return the first combination with the same examples, which is tested for the others."""
     return next(each for each in COMBINATIONS if _extending(each) == _extending(combination))
 
 

@@ -1,8 +1,8 @@
 """Plays the exchanges of frames in a document with a running service.
 
-``> {…}`` is a frame of the client, ``< {…}`` one of the server; a name before it tells the client.
-``(bob reconnects)`` ends a connection and opens another. Values that differ each time need only be
-consistent: an epoch that a client gets is the one that it sends later.
+``> {…}`` is a frame of the client, ``< {…}`` one of the server; a name before it names the client.
+``(bob reconnects)`` ends a connection and opens another. Values that vary need only be consistent:
+an epoch that a client receives is the one that it sends later.
 """
 
 import json
@@ -21,7 +21,7 @@ RECONNECTS = re.compile(r"\((\w+) reconnects\)")
 ALICE = "alice"
 
 VARYING = {"connection", "epoch", "expires_at"}
-"""Fields whose values differ each time."""
+"""Fields whose values vary."""
 
 
 def is_exchange(block: Block) -> bool:
@@ -30,7 +30,7 @@ def is_exchange(block: Block) -> bool:
 
 
 class Exchange:
-    """The clients of one exchange, and the values that the document shows for theirs."""
+    """The clients of one exchange, and the mapping between shown and real values."""
 
     def __init__(self, service: Service, block: Block) -> None:
         self._service = service
@@ -41,7 +41,7 @@ class Exchange:
         self._shown: dict[str, str] = {}
 
     def play(self) -> None:
-        """Play it."""
+        """Play the exchange."""
         with self._stack:
             for name in self._names():
                 self._connect(name)
@@ -97,7 +97,7 @@ class Exchange:
         assert simple == shown, msg
 
     def _simplified(self, shown: Any, real: Any) -> Any:
-        """Return what came as the document shows it, as far as it is the same."""
+        """Return the real value with the document's placeholders where they are consistent."""
         if isinstance(real, list) and isinstance(shown, list) and len(real) == len(shown):
             return [self._simplified(*each) for each in zip(shown, real, strict=True)]
         if not (isinstance(real, dict) and isinstance(shown, dict)):

@@ -30,7 +30,7 @@ Frame = dict[str, Any]
 
 
 class Service:
-    """A project's service in a process of its own, in a copy of the project."""
+    """A project's service in its own process, in a copy of the project."""
 
     def __init__(self, project: Project, **settings: str) -> None:
         self._root = project.root
@@ -53,7 +53,7 @@ class Service:
         deadline = time.monotonic() + START_S
         while not self._is_ready():
             assert self._process.poll() is None, "the service does not start"
-            assert time.monotonic() < deadline, "the service does not get ready"
+            assert time.monotonic() < deadline, "the service does not become ready"
             time.sleep(0.05)
 
     def _is_ready(self) -> bool:

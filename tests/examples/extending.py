@@ -26,14 +26,14 @@ HAS_TOKENS = "jwt_secret" in Settings.model_fields
 
 @pytest.fixture(autouse=True)
 async def empty_database(service: Service) -> AsyncIterator[None]:
-    """Remove what a test has left in the database."""
+    """Empty the database after the test."""
     yield
     await service.resources.database.query("DELETE FROM users")
     await service.resources.database.query("DELETE FROM messages")
 
 
 async def query(live: Live, statement: str, *values: object) -> list[tuple[object, ...]]:
-    """Ask the database of the running service."""
+    """Query the database of the running service."""
     rows: list[tuple[object, ...]] = await live.service.resources.database.query(statement, *values)
     return rows
 
@@ -47,7 +47,7 @@ async def test_a_command_replies_and_refuses(live: Live) -> None:
     assert (refusal["code"], refusal["message"]) == ("forbidden", "the text is empty")
 
 
-async def test_a_new_connection_is_greeted_and_its_visit_noted(live: Live) -> None:
+async def test_a_new_connection_is_greeted_and_its_visit_stored(live: Live) -> None:
     alice = await live.connect("alice")
     assert await alice.receive("notice") == {"type": "notice", "text": "hello, member"}
     await alice.close()
@@ -61,7 +61,7 @@ async def test_a_new_connection_is_greeted_and_its_visit_noted(live: Live) -> No
 async def test_a_blocked_user_is_refused(live: Live) -> None:
     alice = await live.connect("alice")
     await query(live, "INSERT OR REPLACE INTO users VALUES (?, 'member', 1)", alice.user)
-    if alice.user == "alice":  # and no guest, of whom the next is another
+    if alice.user == "alice":  # the next guest would be another user
         options = await live.options("alice")
         refused = await live.connect_with(options, welcomed=False)
         assert (await refused.closed())[0] == 4500

@@ -1,4 +1,4 @@
-"""An issuer of tokens, which publishes its keys on a real socket, or fails to."""
+"""A token issuer that serves its JWKS on a real socket, with faults on demand."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
 @cache
 def rsa_key(bits: int = 2048) -> RSAPrivateKey:
-    """Return a key that takes long to make; one will do."""
+    """Return a key; cached, since generating one is slow."""
     return generate_rsa_key(65_537, bits)
 
 
@@ -42,13 +42,13 @@ def new_key(algorithm: str) -> PrivateKey:
 
 
 def jwk(key: PrivateKey, algorithm: str = "EdDSA", **fields: object) -> dict[str, Any]:
-    """Return what is published of a key, but for these fields."""
+    """Return a key as JWK, with some fields replaced."""
     published = jwt.get_algorithm_by_name(algorithm).to_jwk(key.public_key(), as_dict=True)
     return {**published, "kid": "1", "use": "sig", "alg": algorithm, **fields}
 
 
 class Issuer:
-    """Signs tokens with a key of its own, and counts how often it is asked for its keys."""
+    """Signs tokens with its own key, and counts the fetches of its JWKS."""
 
     def __init__(self, server: asyncio.Server, scheme: str) -> None:
         host, port = server.sockets[0].getsockname()
@@ -62,16 +62,16 @@ class Issuer:
         self.rotate("1")
 
     def rotate(self, key_id: str, algorithm: str = "EdDSA") -> None:
-        """Sign with a new key from now on, and publish no other."""
+        """Replace the key by a new one."""
         self.key_id, self.algorithm, self.key = key_id, algorithm, new_key(algorithm)
 
     def token(self, key_id: str | None = None, **claims: object) -> str:
-        """Return a token of alice's, but for these claims; it may name a key that there is not."""
+        """Return a token for alice, with some claims replaced; `key_id` may be unknown."""
         merged = {"sub": "alice", "exp": int(time.time()) + 60, **claims}
         return jwt.encode(merged, self.key, self.algorithm, {"kid": key_id or self.key_id})
 
     def published(self) -> bytes:
-        """Return the set of keys."""
+        """Return the JWKS."""
         return json.dumps({"keys": [jwk(self.key, self.algorithm, kid=self.key_id)]}).encode()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,7 +85,7 @@ class Issuer:
             await writer.wait_closed()
 
     async def _answer(self, writer: asyncio.StreamWriter) -> None:
-        """Answer, but while there is no answer, begin it and never get to the point."""
+        """Respond; while `answers` is not set, send the head and then only blanks."""
         head = f"HTTP/1.1 {self.status}\r\nLocation: {self.url}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode())
         while not self.answers.is_set():
@@ -96,13 +96,13 @@ class Issuer:
         writer.write(self.published() if self.body is None else self.body)
 
     def stop(self) -> None:
-        """Be down."""
+        """Stop listening."""
         self._server.close()
 
 
 @asynccontextmanager
 async def run_issuer(tls: ssl.SSLContext | None = None) -> AsyncIterator[Issuer]:
-    """Run an issuer on a port of the system's choice."""
+    """Run an issuer on a port picked by the system."""
     async with asyncio.TaskGroup() as requests:
 
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Tokens whose keys an issuer publishes: which are taken, when they are fetched, or cannot be."""
+"""Tokens signed with keys from a JWKS: verification, fetching, caching and outages."""
 
 import asyncio
 import hmac
@@ -26,41 +26,41 @@ from ..certificate import server_context
 from ..client import Client
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
 from ..settings.test_settings import complaint
-from ..test_privacy import PRIVATE, eavesdrop
+from ..test_privacy import PRIVATE, run_recorded
 from .issuer import Issuer, jwk, new_key, rsa_key, run_issuer
 from .test_jwt import token as secret_token
 
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reach issuers on this machine, whatever the environment says."""
+    """Bypass a proxy for issuers on this machine."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def trusting(issuer: Issuer, **overrides: object) -> RealtimeSettings:
-    """Return the settings of a service that leaves the issuer alone for longer than tests take."""
+def issuer_settings(issuer: Issuer, **overrides: object) -> RealtimeSettings:
+    """Return settings with this issuer and a cooldown that is longer than any test."""
     terms: dict[str, object] = {"jwt_secret": None, "jwt_jwks_url": issuer.url}
     return make_settings(**terms | {"jwt_jwks_cooldown_s": 60} | overrides)
 
 
 @asynccontextmanager
-async def run_both(**overrides: object) -> AsyncIterator[tuple[Issuer, Live]]:
-    """Run an issuer, and a service that knows its first key."""
-    async with run_issuer() as issuer, run_service(trusting(issuer, **overrides)) as live:
+async def run_issuer_and_service(**overrides: object) -> AsyncIterator[tuple[Issuer, Live]]:
+    """Run an issuer, and a service that has fetched its first key."""
+    async with run_issuer() as issuer, run_service(issuer_settings(issuer, **overrides)) as live:
         await wait_until_async(lambda: is_admitted(live, issuer.token()))
         yield issuer, live
 
 
-async def present(live: Live, token: str) -> Client:
-    """Connect with a token; what becomes of that, the client hears."""
+async def connect_with_token(live: Live, token: str) -> Client:
+    """Connect with a token, without waiting for `welcome`."""
     headers = {"Authorization": f"Bearer {token}"}
     options = ConnectOptions(f"ws://127.0.0.1:{live.port}/ws", headers, [])
     return await live.connect_with(options, welcomed=False)
 
 
 async def is_admitted(live: Live, token: str) -> bool:
-    """Return whether alice is let in."""
-    client = await present(live, token)
+    """Return whether the token is accepted for alice."""
+    client = await connect_with_token(live, token)
     try:
         client.welcome = await client.receive("welcome")
         return client.user == "alice"
@@ -70,23 +70,23 @@ async def is_admitted(live: Live, token: str) -> bool:
         await client.close()
 
 
-async def outcome(live: Live, token: str) -> tuple[int | None, str | None]:
-    """Return how the service closes on somebody who is not let in."""
-    return await (await present(live, token)).closed()
+async def refusal(live: Live, token: str) -> tuple[int | None, str | None]:
+    """Return the close code and reason for a token that is refused."""
+    return await (await connect_with_token(live, token)).closed()
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-async def test_a_token_signed_with_a_published_key(algorithm: str) -> None:
+async def test_a_token_signed_with_a_published_key_is_accepted(algorithm: str) -> None:
     async with run_issuer() as issuer:
         issuer.rotate("1", algorithm)
-        async with run_service(trusting(issuer)) as live:
+        async with run_service(issuer_settings(issuer)) as live:
             assert await is_admitted(live, issuer.token())
             assert await is_admitted(live, issuer.token())
         assert issuer.fetches == 1
 
 
-async def test_a_new_key_is_fetched_once_for_all_who_need_it() -> None:
-    async with run_both() as (issuer, live):
+async def test_concurrent_handshakes_share_one_fetch() -> None:
+    async with run_issuer_and_service() as (issuer, live):
         issuer.rotate("2")
         issuer.answers.clear()
         waiting = [asyncio.create_task(is_admitted(live, issuer.token())) for _ in range(20)]
@@ -96,41 +96,44 @@ async def test_a_new_key_is_fetched_once_for_all_who_need_it() -> None:
         assert issuer.fetches == 2
 
 
-async def test_a_withdrawn_key_is_good_until_the_keys_get_old() -> None:
-    async with run_both(jwt_jwks_max_age_s=0.05) as (issuer, live):
+async def test_a_withdrawn_key_is_valid_until_the_maximum_age() -> None:
+    async with run_issuer_and_service(jwt_jwks_max_age_s=0.05) as (issuer, live):
         old = issuer.token()
         issuer.rotate("2")
         before = issuer.fetches
         await wait_until(lambda: issuer.fetches > before + 1)
-        assert await outcome(live, old) == UNAUTHORIZED
+        assert await refusal(live, old) == UNAUTHORIZED
 
 
 @pytest.mark.hostile(81)
-async def test_keys_survive_their_issuers_outage() -> None:
-    async with run_both(jwt_jwks_max_age_s=0.05, jwt_jwks_cooldown_s=0.05) as (issuer, live):
+async def test_cached_keys_survive_an_issuer_outage() -> None:
+    async with run_issuer_and_service(jwt_jwks_max_age_s=0.05, jwt_jwks_cooldown_s=0.05) as (
+        issuer,
+        live,
+    ):
         issuer.status = "500 Internal Server Error"
         before = issuer.fetches
         await wait_until(lambda: issuer.fetches > before + 2)
         assert await is_admitted(live, issuer.token())
         issuer.stop()
-        assert await outcome(live, issuer.token("unknown")) == TRY_AGAIN_LATER
+        assert await refusal(live, issuer.token("unknown")) == TRY_AGAIN_LATER
         assert await is_admitted(live, issuer.token())
 
 
-async def test_the_service_recovers_from_an_outage_at_the_start() -> None:
+async def test_the_service_recovers_from_an_outage_at_startup() -> None:
     async with run_issuer() as issuer:
         issuer.status = "503 Service Unavailable"
-        async with run_service(trusting(issuer, jwt_jwks_cooldown_s=0.05)) as live:
-            assert await outcome(live, issuer.token()) == TRY_AGAIN_LATER
+        async with run_service(issuer_settings(issuer, jwt_jwks_cooldown_s=0.05)) as live:
+            assert await refusal(live, issuer.token()) == TRY_AGAIN_LATER
             issuer.status = "200 OK"
             await wait_until_async(lambda: is_admitted(live, issuer.token()))
 
 
 @pytest.mark.hostile(81)
-async def test_while_the_issuer_is_slow_only_those_wait_who_need_it() -> None:
-    async with run_both() as (issuer, live):
+async def test_a_slow_issuer_delays_only_unknown_keys() -> None:
+    async with run_issuer_and_service() as (issuer, live):
         known = issuer.token()
-        alice = await present(live, known)
+        alice = await connect_with_token(live, known)
         await alice.receive("welcome")
         issuer.rotate("2")
         issuer.answers.clear()
@@ -146,38 +149,41 @@ async def test_while_the_issuer_is_slow_only_those_wait_who_need_it() -> None:
 
 
 @pytest.mark.hostile(81)
-async def test_no_client_waits_for_long() -> None:
-    async with run_both(jwt_jwks_timeout_s=0.2, jwt_jwks_cooldown_s=0.05) as (issuer, live):
+async def test_a_slow_fetch_times_out() -> None:
+    async with run_issuer_and_service(jwt_jwks_timeout_s=0.2, jwt_jwks_cooldown_s=0.05) as (
+        issuer,
+        live,
+    ):
         issuer.answers.clear()
-        assert await outcome(live, issuer.token("unknown")) == TRY_AGAIN_LATER
+        assert await refusal(live, issuer.token("unknown")) == TRY_AGAIN_LATER
         assert await is_admitted(live, issuer.token())
 
         async def is_asked_again() -> bool:
-            assert await outcome(live, issuer.token("unknown")) == TRY_AGAIN_LATER
-            return issuer.fetches >= 3  # so the second one was given up
+            assert await refusal(live, issuer.token("unknown")) == TRY_AGAIN_LATER
+            return issuer.fetches >= 3  # so the second one was aborted
 
         await wait_until_async(is_asked_again)
 
 
 @pytest.mark.hostile(81)
 @pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])
-async def test_unknown_keys_cost_the_issuer_little(status: str) -> None:
-    async with run_both() as (issuer, live):
+async def test_unknown_keys_cause_one_fetch(status: str) -> None:
+    async with run_issuer_and_service() as (issuer, live):
         issuer.status = status
         unknown = [issuer.token(f"unknown {number}") for number in range(100)]
-        await asyncio.gather(*(outcome(live, token) for token in unknown[:50]))
+        await asyncio.gather(*(refusal(live, token) for token in unknown[:50]))
         for token in unknown[50:]:
-            assert await outcome(live, token) == TRY_AGAIN_LATER
+            assert await refusal(live, token) == TRY_AGAIN_LATER
         assert issuer.fetches == 2
         assert await is_admitted(live, issuer.token())
 
 
-async def test_a_key_that_the_issuer_does_not_have_is_told_once_it_was_asked() -> None:
-    async with run_both(jwt_jwks_cooldown_s=0.01) as (issuer, live):
-        assert await outcome(live, issuer.token("unknown")) == UNAUTHORIZED
+async def test_an_unknown_key_is_unauthorized_after_a_fetch() -> None:
+    async with run_issuer_and_service(jwt_jwks_cooldown_s=0.01) as (issuer, live):
+        assert await refusal(live, issuer.token("unknown")) == UNAUTHORIZED
 
         async def is_asked_again() -> bool:
-            return await outcome(live, issuer.token("unknown")) == UNAUTHORIZED
+            return await refusal(live, issuer.token("unknown")) == UNAUTHORIZED
 
         await wait_until_async(is_asked_again)
         assert issuer.fetches >= 3
@@ -200,39 +206,39 @@ async def test_a_key_that_the_issuer_does_not_have_is_told_once_it_was_asked() -
         ("200 OK", b'{"keys": ' + b"[" * 100_000),
     ],
 )
-async def test_a_bad_answer_changes_nothing(status: str, body: bytes | None) -> None:
-    async with run_both() as (issuer, live):
+async def test_a_bad_jwks_response_keeps_the_cached_keys(status: str, body: bytes | None) -> None:
+    async with run_issuer_and_service() as (issuer, live):
         issuer.status, issuer.body = status, body
-        assert await outcome(live, issuer.token("2")) == TRY_AGAIN_LATER
+        assert await refusal(live, issuer.token("2")) == TRY_AGAIN_LATER
         assert await is_admitted(live, issuer.token())
         assert issuer.fetches == 2
 
 
 @pytest.mark.hostile(81)
-async def test_an_answer_that_is_too_long_is_not_read() -> None:
-    async with run_both(jwt_jwks_cooldown_s=0.05) as (issuer, live):
+async def test_an_oversized_jwks_response_is_refused() -> None:
+    async with run_issuer_and_service(jwt_jwks_cooldown_s=0.05) as (issuer, live):
         issuer.rotate("2")
         issuer.body = b" " * MAX_SET_BYTES + issuer.published()
-        assert await outcome(live, issuer.token()) == TRY_AGAIN_LATER
+        assert await refusal(live, issuer.token()) == TRY_AGAIN_LATER
         issuer.body = issuer.body[-MAX_SET_BYTES:]
         await wait_until_async(lambda: is_admitted(live, issuer.token()))
 
 
-async def test_an_issuer_must_prove_who_it_is(
+async def test_the_issuers_certificate_is_verified(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     certificate = tmp_path / "certificate.pem"
     async with run_issuer(server_context(certificate)) as issuer:
-        async with run_service(trusting(issuer)) as live:
-            assert await outcome(live, issuer.token()) == TRY_AGAIN_LATER
+        async with run_service(issuer_settings(issuer)) as live:
+            assert await refusal(live, issuer.token()) == TRY_AGAIN_LATER
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        async with run_service(trusting(issuer)) as live:
+        async with run_service(issuer_settings(issuer)) as live:
             assert await is_admitted(live, issuer.token())
 
 
-async def test_a_refresh_that_cannot_be_checked_may_be_tried_again() -> None:
-    async with run_issuer() as issuer, run_service(trusting(issuer)) as live:
-        client = await present(live, issuer.token())
+async def test_a_refresh_during_an_outage_is_retryable() -> None:
+    async with run_issuer() as issuer, run_service(issuer_settings(issuer)) as live:
+        client = await connect_with_token(live, issuer.token())
         await client.receive("welcome")
         issuer.status = "500 Internal Server Error"
         error = await client.ask(type="refresh", token=issuer.token("2"))
@@ -244,7 +250,7 @@ async def test_a_refresh_that_cannot_be_checked_may_be_tried_again() -> None:
 
 
 def signed_with_public_key(claims: dict[str, Any]) -> str:
-    """Return a token whose secret everybody knows; PyJWT refuses to make one (CVE-2022-29217)."""
+    """Return a token with the public key as HMAC secret; PyJWT refuses that (CVE-2022-29217)."""
     public = rsa_key().public_key()
     secret = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     unsigned, _ = jwt.encode(claims, "x" * 32, "HS256", {"kid": "2"}).rsplit(".", 1)
@@ -253,8 +259,8 @@ def signed_with_public_key(claims: dict[str, Any]) -> str:
 
 
 @pytest.mark.hostile(35, 36, 38)
-async def test_tokens_that_no_published_key_proves_are_refused() -> None:
-    async with run_both() as (issuer, live):
+async def test_invalid_tokens_are_refused() -> None:
+    async with run_issuer_and_service() as (issuer, live):
         issuer.rotate("2", "RS256")
         good = issuer.token()
         assert await is_admitted(live, good)
@@ -273,12 +279,12 @@ async def test_tokens_that_no_published_key_proves_are_refused() -> None:
             "for somebody else": issuer.token(aud="mail"),
         }
         for name, token in bad.items():
-            assert await outcome(live, token) == UNAUTHORIZED, name
+            assert await refusal(live, token) == UNAUTHORIZED, name
         assert issuer.fetches == 2
 
 
-async def test_the_log_says_why_no_key_is_found() -> None:
-    async with run_both() as (issuer, live):
+async def test_the_log_tells_why_a_key_is_missing() -> None:
+    async with run_issuer_and_service() as (issuer, live):
         claims = jwt.decode(issuer.token(), options={"verify_signature": False})
         attempts = [
             (jwt.encode(claims, rsa_key(), "RS256"), UNAUTHORIZED, "the token names no key"),
@@ -287,15 +293,15 @@ async def test_the_log_says_why_no_key_is_found() -> None:
         ]
         for token, close, cause in attempts:
             with capture_logs() as lines:
-                assert await outcome(live, token) == close
+                assert await refusal(live, token) == close
             assert [line["cause"] for line in lines if "cause" in line] == [cause]
             assert token not in str(lines)
 
 
-async def test_neither_tokens_nor_the_issuers_address_are_printed(tmp_path: Path) -> None:
+async def test_tokens_and_the_jwks_url_are_not_logged(tmp_path: Path) -> None:
     async with run_issuer() as issuer:
         secrets = {"JWT_JWKS_URL": issuer.url}
-        async with eavesdrop(tmp_path, secrets, NO_PROXY="127.0.0.1") as service:
+        async with run_recorded(tmp_path, secrets, NO_PROXY="127.0.0.1") as service:
             uri = f"ws://127.0.0.1:{service.port}/ws"
             for token in (issuer.token(), issuer.token(PRIVATE), issuer.token(sub=None), PRIVATE):
                 service.private.add(token)
@@ -307,7 +313,7 @@ async def test_neither_tokens_nor_the_issuers_address_are_printed(tmp_path: Path
     assert service.printed.count("connection opened") == 1
 
 
-async def test_a_service_with_a_secret_takes_no_other_tokens() -> None:
+async def test_a_service_with_a_secret_refuses_asymmetric_tokens() -> None:
     settings = make_settings()
     assert settings.jwt_secret is not None
     authenticator = Authenticator(settings)
@@ -330,7 +336,7 @@ def test_usable_keys(algorithm: str, fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.hostile(38)
-def test_unusable_keys_are_passed_over() -> None:
+def test_unusable_keys_are_ignored() -> None:
     good = jwk(new_key("EdDSA"), kid="good")
     rsa = jwk(rsa_key(), "RS256")
     elliptic = jwk(new_key("ES256"), "ES256")
@@ -374,7 +380,7 @@ def test_unusable_keys_are_passed_over() -> None:
         read_keys(published(*bad))
 
 
-def test_a_set_may_not_be_endless() -> None:
+def test_the_number_of_keys_is_limited() -> None:
     key = jwk(new_key("EdDSA"))
     assert read_keys(published(*[key] * MAX_KEYS))
     with pytest.raises(BadKeys, match="not a JWK Set"):
@@ -391,7 +397,7 @@ def test_a_set_may_not_be_endless() -> None:
         ("development", "issuer.test/keys", "valid URL"),
     ],
 )
-def test_an_address_of_keys_is_checked_at_start(
+def test_a_bad_jwks_url_is_refused_at_startup(
     monkeypatch: pytest.MonkeyPatch, environment: str, url: str, hint: str
 ) -> None:
     line = complaint(monkeypatch, ENVIRONMENT=environment, JWT_SECRET="", JWT_JWKS_URL=url)
@@ -410,12 +416,12 @@ def test_an_address_of_keys_is_checked_at_start(
         ("development", "http://issuer.test/keys"),
     ],
 )
-def test_addresses_that_keys_may_have(environment: str, url: str) -> None:
+def test_good_jwks_urls(environment: str, url: str) -> None:
     settings = make_settings(environment=environment, jwt_secret=None, jwt_jwks_url=url)
     assert str(settings.jwt_jwks_url) == url
 
 
-def test_tokens_are_signed_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_and_jwks_url_are_mutually_exclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     assert complaint(monkeypatch, JWT_SECRET="") == (
         "error: JWT_SECRET: is not set, nor is JWT_JWKS_URL; set one of them"
     )

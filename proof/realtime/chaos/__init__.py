@@ -1,1 +1,1 @@
-"""`make chaos`: what clients get while Redis and the nodes are killed, frozen and restarted."""
+"""`make chaos`: injects faults into Redis, nodes and connections, and counts lost messages."""

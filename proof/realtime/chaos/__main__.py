@@ -1,4 +1,4 @@
-"""Do the faults and count what came of them: ``python -m tests.realtime.chaos --help``."""
+"""Inject faults and count the deliveries: ``python -m tests.realtime.chaos --help``."""
 
 import asyncio
 import os
@@ -19,32 +19,32 @@ from .trial import Trial
 
 
 def integer(least: int, most: int) -> Callable[[str], int]:
-    """Return what reads a number in these limits."""
+    """Return a parser of whole numbers within these limits."""
 
     def read(text: str) -> int:
         if text.isdecimal() and least <= int(text) <= most:
             return int(text)
-        msg = f"{text!r} is no whole number from {least} to {most}"
+        msg = f"{text!r} is not a whole number from {least} to {most}"
         raise ArgumentTypeError(msg)
 
     return read
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
-    """Return what to do; exit with one line if that cannot be told."""
+    """Parse the command line; exit with one line if it is wrong."""
     parser = ArgumentParser(prog="chaos", usage=SUPPRESS)
     parser.add_argument(
-        "--seconds", type=integer(1, 600), default=60, metavar="S", help="how long, 1 to 600"
+        "--seconds", type=integer(1, 600), default=60, metavar="S", help="duration, 1 to 600"
     )
     parser.add_argument(
-        "--clients", type=integer(2, 200), default=20, metavar="N", help="how many, 2 to 200"
+        "--clients", type=integer(2, 200), default=20, metavar="N", help="clients, 2 to 200"
     )
     parser.add_argument(
         "--seed",
         type=integer(0, 999_999),
         default=random.randrange(1_000_000),
         metavar="N",
-        help="what decides which faults there are, as an earlier run has printed it",
+        help="seed of the faults, as printed by an earlier run",
     )
     return parser.parse_args(arguments)
 
@@ -57,28 +57,28 @@ def show(progress: str) -> None:
 
 
 def table(totals: Totals, faults: Mapping[str, int]) -> Iterator[str]:
-    """Yield the lines that tell what was done, and what came of it."""
+    """Yield the lines of the report: the faults, and the fate of the messages."""
     for fault, count in sorted(faults.items()):
         yield f"{fault:37}{count:10,}"
     yield ""
     for label, count, meaning in (
-        ("sent", totals.sent, "messages, each acknowledged with its offset"),
-        ("not acknowledged", totals.unsure, "messages, which may arrive or not, but once"),
-        ("received live", totals.live, "of the sent, counted for each member"),
-        ("recovered through history", totals.recovered, "replayed to a member that came back"),
-        ("announced as gaps", totals.announced, "missing, and the member was told so"),
-        ("misplaced", totals.misplaced, "out of order, or at two offsets; must be 0"),
-        ("duplicated", totals.doubled, "must be 0"),
+        ("sent", totals.sent, "messages acknowledged with an offset"),
+        ("not acknowledged", totals.unacknowledged, "messages, delivered at most once"),
+        ("received live", totals.live, "sent messages, counted for each member"),
+        ("recovered by replay", totals.recovered, "replayed to a member that reconnected"),
+        ("announced as gaps", totals.announced, "missed in an announced gap"),
+        ("out of order", totals.out_of_order, "or with two offsets; must be 0"),
+        ("duplicated", totals.duplicated, "must be 0"),
         ("silently lost", totals.lost, "must be 0"),
     ):
         yield f"{label:37}{count:10,}  {meaning}"
 
 
 async def run(options: Namespace) -> Totals:
-    """Run a trial and print its table.
+    """Run a trial and print its report.
 
     Raises:
-        Failure: there was no trial, for one reason or another.
+        Failure: the trial could not be completed.
 
     """
     print(f"{options.clients} clients, {options.seconds} seconds, seed {options.seed}", flush=True)
@@ -100,10 +100,10 @@ async def run(options: Namespace) -> Totals:
 
 
 def main() -> None:
-    """Prepare this process and run; complain in one line."""
+    """Run the trial; report a failure in one line."""
     options = parse(sys.argv[1:])
     for name in RealtimeSettings.model_fields:
-        os.environ.pop(name.upper(), None)  # which may be set for another service
+        os.environ.pop(name.upper(), None)  # it may be meant for another service
     try:
         totals = asyncio.run(run(options))
     except Failure as failure:
@@ -112,8 +112,8 @@ def main() -> None:
     except asyncio.CancelledError:
         show("")
         sys.exit("interrupted")
-    if not totals.is_right:
-        sys.exit("error: the service has broken its promise")
+    if not totals.is_correct:
+        sys.exit("error: messages were lost, duplicated or out of order")
 
 
 if __name__ == "__main__":

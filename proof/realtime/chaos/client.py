@@ -1,4 +1,4 @@
-"""A client that follows the README: it returns with its positions, and heeds `resync`."""
+"""A client that follows the protocol: it reconnects with its positions, and obeys `resync`."""
 
 import asyncio
 import json
@@ -19,117 +19,123 @@ from dev.connect import ConnectOptions
 from ..processes import Failure
 from .ledger import Ledger
 
-FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 1.0
-PATIENCE_S = 2.0
-REST_S = 30.0
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 1.0
+TIMEOUT_S = 2.0
+SETTLE_S = 30.0
 POLL_S = 0.02
 FAILURES = (OSError, WebSocketException, httpx.HTTPError)
-"""What can become of a connection; a timeout is an `OSError`."""
+"""Errors of a connection; a timeout is an `OSError`."""
 
-Reach = Callable[[], Awaitable[ConnectOptions]]
-"""Returns how to connect, to whichever node, with fresh credentials."""
+NextOptions = Callable[[], Awaitable[ConnectOptions]]
+"""Returns options to connect to one of the nodes, with new credentials."""
 
 
 class Client:
-    """Somebody who is in some rooms, listens there, and now and then has something to say."""
+    """A client that joins rooms, records their messages, and publishes at random intervals."""
 
     def __init__(
-        self, reach: Reach, rooms: Sequence[str], ledger: Ledger, *, pause_s: float, seed: str
+        self,
+        next_options: NextOptions,
+        rooms: Sequence[str],
+        ledger: Ledger,
+        *,
+        pause_s: float,
+        seed: str,
     ) -> None:
         self.memberships = {room: ledger.open(room) for room in rooms}
-        self.talks = True
-        self._reach = reach
+        self.publishes = True
+        self._next_options = next_options
         self._ledger = ledger
         self._pause_s = pause_s
         self._rng = random.Random(seed)
         self._backoff_s = FIRST_BACKOFF_S
         self._connection: ClientConnection | None = None
         self._to_join: set[str] = set()
-        self._asked_at: dict[str, int] = {}
-        self._inside: set[str] = set()
+        self._join_ticks: dict[str, int] = {}
+        self._joined: set[str] = set()
         self._unanswered: set[int] = set()
 
     async def run(self) -> None:
-        """Be there, and talk, until cancelled.
+        """Stay connected and publish, until cancelled.
 
         Raises:
-            ExceptionGroup: the service refuses what it should not (`Failure`).
+            ExceptionGroup: the service permanently refuses a command (`Failure`).
 
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_connected())
-            tasks.create_task(self._talk())
+            tasks.create_task(self._publish_messages())
 
     @property
     def is_connected(self) -> bool:
-        """Whether it has a connection, as far as it knows."""
+        """Whether it has a connection."""
         return self._connection is not None
 
     @property
-    def waits(self) -> bool:
-        """Whether an answer to something that it has published may still come."""
+    def is_waiting(self) -> bool:
+        """Whether a publish command is still unanswered."""
         return bool(self._unanswered)
 
-    def check(self) -> None:
-        """Join all rooms again, to learn whether anything is missing."""
+    def rejoin(self) -> None:
+        """Join all rooms again, to recover missed messages."""
         self._to_join.update(self.memberships)
 
-    def has_checked_since(self, tick: int) -> bool:
-        """Return whether it has, and has got what was missing."""
+    def has_rejoined_since(self, tick: int) -> bool:
+        """Return whether it has rejoined all rooms since a tick, and their replays are complete."""
         memberships = self.memberships.values()
-        return all(each.checked_at > tick and each.is_complete for each in memberships)
+        return all(each.rejoined_at > tick and each.is_complete for each in memberships)
 
-    def cut_off(self) -> None:
-        """Lose the connection."""
+    def abort(self) -> None:
+        """Abort the connection."""
         if self._connection is not None:
             self._connection.transport.abort()
 
     async def _keep_connected(self) -> None:
         while True:
             with suppress(*FAILURES):
-                await self._visit()
+                await self._run_connection()
             await asyncio.sleep(self._backoff_s * self._rng.uniform(0.5, 1))
-            self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
+            self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
 
-    async def _visit(self) -> None:
-        options = await self._reach()
+    async def _run_connection(self) -> None:
+        options = await self._next_options()
         async with connect(
             options.uri,
             additional_headers=options.headers,
             subprotocols=[Subprotocol(name) for name in options.subprotocols] or None,
             proxy=None,
             compression=None,
-            open_timeout=PATIENCE_S,
-            ping_interval=PATIENCE_S / 2,
-            ping_timeout=PATIENCE_S,
+            open_timeout=TIMEOUT_S,
+            ping_interval=TIMEOUT_S / 2,
+            ping_timeout=TIMEOUT_S,
             close_timeout=0.1,
         ) as connection:
             self._connection = connection
             try:
-                self.check()
+                self.rejoin()
                 await self._join()
                 async for frame in connection:
-                    await self._take(json.loads(frame))
+                    await self._handle(json.loads(frame))
             finally:
                 self._connection = None
-                self._asked_at.clear()
-                self._inside.clear()
+                self._join_ticks.clear()
+                self._joined.clear()
                 self._unanswered.clear()
                 for membership in self.memberships.values():
-                    membership.leave()
+                    membership.disconnected()
 
-    async def _talk(self) -> None:
+    async def _publish_messages(self) -> None:
         while True:
             await asyncio.sleep(self._pause_s * self._rng.uniform(0, 2))
             with suppress(ConnectionClosed):
                 await self._join()
-                if self.talks and self._inside:
-                    room = self._rng.choice(sorted(self._inside))
+                if self.publishes and self._joined:
+                    room = self._rng.choice(sorted(self._joined))
                     await self.publish(room, echo=self._rng.random() < 0.5)
 
     async def publish(self, room: str, *, echo: bool) -> None:
-        """Publish a message in a room."""
-        number = self._ledger.send(room, spared=None if echo else self.memberships[room])
+        """Publish the next message in a room."""
+        number = self._ledger.send(room, excluded=None if echo else self.memberships[room])
         self._unanswered.add(number)
         await self._send(type="publish", room=room, data=number, echo=echo, id=str(number))
 
@@ -140,9 +146,9 @@ class Client:
     async def _join(self) -> None:
         if self._connection is None:
             return
-        rooms = sorted(self._to_join - self._asked_at.keys())
+        rooms = sorted(self._to_join - self._join_ticks.keys())
         self._to_join.difference_update(rooms)
-        self._asked_at |= dict.fromkeys(rooms, self._ledger.tick())
+        self._join_ticks |= dict.fromkeys(rooms, self._ledger.tick())
         for room in rooms:
             position = self.memberships[room].position
             since = {}
@@ -150,75 +156,75 @@ class Client:
                 since = {"since": {"epoch": position.epoch, "offset": position.offset}}
             await self._send(type="join", room=room, id=room, **since)
 
-    async def _take(self, frame: dict[str, Any]) -> None:
+    async def _handle(self, frame: dict[str, Any]) -> None:
         match frame["type"]:
             case "welcome":
                 self._backoff_s = FIRST_BACKOFF_S
             case "message" if frame.get("room") in self.memberships:
-                self.memberships[frame["room"]].take(frame["data"], frame["offset"])
+                self.memberships[frame["room"]].received(frame["data"], frame["offset"])
             case "ok" | "error" if frame["id"] in self.memberships:
-                self._take_answer_to_join(frame)
+                self._handle_join_reply(frame)
             case "ok" | "error":
-                self._take_answer_to_publish(frame)
+                self._handle_publish_reply(frame)
             case "resync":
                 if frame["room"] is None:
-                    self.check()
+                    self.rejoin()
                 else:
-                    self.memberships[frame["room"]].doubt()
+                    self.memberships[frame["room"]].resync()
                     self._to_join.add(frame["room"])
                 await self._join()
             case "ping":
                 await self._send(type="pong")
 
-    def _take_answer_to_join(self, frame: dict[str, Any]) -> None:
+    def _handle_join_reply(self, frame: dict[str, Any]) -> None:
         room = frame["id"]
-        asked_at = self._asked_at.pop(room)
+        join_sent_at = self._join_ticks.pop(room)
         if frame["type"] == "error":
-            self._check_worth_a_retry(frame)
+            self._check_retryable(frame)
             self._to_join.add(room)
             return
-        self._inside.add(room)
-        self.memberships[room].enter(
+        self._joined.add(room)
+        self.memberships[room].join_answered(
             Position(frame["epoch"], frame["offset"]),
-            asked_at,
+            join_sent_at,
             recovered=frame["recovered"],
             replayed=frame["replayed"],
         )
 
-    def _take_answer_to_publish(self, frame: dict[str, Any]) -> None:
+    def _handle_publish_reply(self, frame: dict[str, Any]) -> None:
         number = int(frame["id"])
         self._unanswered.remove(number)
         if frame["type"] == "ok":
             self._ledger.acknowledge(number, frame["offset"])
         else:
-            self._check_worth_a_retry(frame)
+            self._check_retryable(frame)
 
-    def _check_worth_a_retry(self, frame: dict[str, Any]) -> None:
+    def _check_retryable(self, frame: dict[str, Any]) -> None:
         if not frame["retry"]:
             msg = f"the service refuses a command: {frame['code']}: {frame['message']}"
             raise Failure(msg)
 
 
-async def come_to_rest(clients: Sequence[Client], ledger: Ledger) -> None:
-    """Stop publishing; let every client recover missing messages or learn of a gap.
+async def settle(clients: Sequence[Client], ledger: Ledger) -> None:
+    """Stop publishing, and let every client recover missed messages or learn of a gap.
 
     Raises:
-        Failure: that takes too long.
+        Failure: it takes too long.
 
     """
     for client in clients:
-        client.talks = False
-    await _wait_until(lambda: not any(client.waits for client in clients), "publications")
+        client.publishes = False
+    await _wait_until(lambda: not any(client.is_waiting for client in clients), "publications")
     tick = ledger.tick()
     for client in clients:
-        client.check()
-    await _wait_until(lambda: all(client.has_checked_since(tick) for client in clients), "joins")
+        client.rejoin()
+    await _wait_until(lambda: all(client.has_rejoined_since(tick) for client in clients), "joins")
 
 
 async def _wait_until(condition: Callable[[], bool], what: str) -> None:
-    give_up_at = monotonic() + REST_S
+    give_up_at = monotonic() + SETTLE_S
     while not condition():
         if monotonic() > give_up_at:
-            msg = f"some {what} are not answered"
+            msg = f"some {what} were not answered in time"
             raise Failure(msg)
         await asyncio.sleep(POLL_S)

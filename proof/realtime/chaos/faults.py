@@ -1,4 +1,4 @@
-"""The faults: what is done to whom, and when. A seed decides, so that it can be done again."""
+"""Fault injection: the faults, and a schedule that a seed determines."""
 
 import asyncio
 import random
@@ -12,26 +12,26 @@ from .client import Client
 
 LASTS_S = (0.3, 3.0)
 PAUSE_S = (0.5, 5.0)
-"""How long a victim is left alone."""
+"""Pause between two faults of one victim."""
 
-Deeds = dict[str, Callable[[float], Awaitable[None]]]
-"""What can be done to a victim for some seconds, by the word for what then has happened to it."""
+Faults = dict[str, Callable[[float], Awaitable[None]]]
+"""The faults of one victim by name; each is injected for some seconds."""
 
 
-class Fault(NamedTuple):
-    """A deed, when it is done, and for how long."""
+class ScheduledFault(NamedTuple):
+    """A fault, with its start and duration."""
 
     begins_s: float
     lasts_s: float
-    deed: str
+    name: str
 
 
-def schedule(deeds: Iterable[str], seconds: float, seed: str) -> Iterator[Fault]:
-    """Yield the faults of one victim, one after the other, all within so many seconds."""
-    rng, choices = random.Random(seed), list(deeds)
+def schedule(faults: Iterable[str], seconds: float, seed: str) -> Iterator[ScheduledFault]:
+    """Yield faults of one victim that do not overlap, within so many seconds."""
+    rng, choices = random.Random(seed), list(faults)
     begins_s = rng.uniform(*PAUSE_S)
     while True:
-        fault = Fault(begins_s, rng.uniform(*LASTS_S), rng.choice(choices))
+        fault = ScheduledFault(begins_s, rng.uniform(*LASTS_S), rng.choice(choices))
         begins_s += fault.lasts_s
         if begins_s > seconds:
             return
@@ -39,19 +39,19 @@ def schedule(deeds: Iterable[str], seconds: float, seed: str) -> Iterator[Fault]
         begins_s += rng.uniform(*PAUSE_S)
 
 
-def deeds_on_valkey(valkey: SocketServer) -> Deeds:
-    """Return what can be done to Valkey."""
+def valkey_faults(valkey: SocketServer) -> Faults:
+    """Return the faults of Valkey."""
     return {
         "killed": partial(kill, valkey),
         "frozen": partial(freeze, valkey),
-        "emptied": partial(empty, valkey),
-        "without subscribers": partial(drop, valkey, "pubsub"),
-        "without publishers": partial(drop, valkey, "normal"),
+        "flushed": partial(flush, valkey),
+        "subscribers dropped": partial(drop_connections, valkey, "pubsub"),
+        "publishers dropped": partial(drop_connections, valkey, "normal"),
     }
 
 
-def deeds_on_node(node: Node) -> Deeds:
-    """Return what can be done to a node."""
+def node_faults(node: Node) -> Faults:
+    """Return the faults of a node."""
     return {
         "killed": partial(kill, node),
         "frozen": partial(freeze, node),
@@ -59,45 +59,45 @@ def deeds_on_node(node: Node) -> Deeds:
     }
 
 
-def deeds_on_clients(clients: Sequence[Client]) -> Deeds:
-    """Return what can be done to clients."""
-    return {"cut off": partial(cut_off, clients)}
+def client_faults(clients: Sequence[Client]) -> Faults:
+    """Return the faults of clients."""
+    return {"disconnected": partial(abort, clients)}
 
 
 async def kill(process: Process, lasts_s: float) -> None:
-    """End a process as a crash would, and start it again."""
+    """Kill a process, and start it again after a while."""
     process.kill()
     await asyncio.sleep(lasts_s)
     await process.start()
 
 
 async def freeze(process: Process, lasts_s: float) -> None:
-    """Stop a process, which keeps its connections, and let it go on."""
+    """Suspend a process, which keeps its connections, and resume it after a while."""
     process.freeze()
     await asyncio.sleep(lasts_s)
     process.thaw()
 
 
 async def restart(process: Process, lasts_s: float) -> None:
-    """Have a process end by itself, and start it again."""
+    """Terminate a process gracefully, and start it again after a while."""
     await process.stop()
     await asyncio.sleep(lasts_s)
     await process.start()
 
 
-async def empty(valkey: SocketServer, lasts_s: float) -> None:
-    """Have all data deleted, as an operator might by mistake."""
+async def flush(valkey: SocketServer, lasts_s: float) -> None:
+    """Delete all data, as an operator might by mistake."""
     async with valkey.client() as redis:
         await redis.flushall()
 
 
-async def drop(valkey: SocketServer, kind: str, lasts_s: float) -> None:
-    """Have all connections of a kind closed."""
+async def drop_connections(valkey: SocketServer, kind: str, lasts_s: float) -> None:
+    """Close all connections of a type."""
     async with valkey.client() as redis:
         await redis.client_kill_filter(_type=kind)
 
 
-async def cut_off(clients: Sequence[Client], lasts_s: float) -> None:
-    """Break the connections of some clients."""
+async def abort(clients: Sequence[Client], lasts_s: float) -> None:
+    """Abort the connections of a third of the clients."""
     for client in random.Random(lasts_s).sample(clients, k=-(-len(clients) // 3)):
-        client.cut_off()
+        client.abort()

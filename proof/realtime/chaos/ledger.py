@@ -1,7 +1,7 @@
-"""The books: what was published in each room, what each member got of it, and what it was told.
+"""The ledger: published messages, deliveries to each member, and announced gaps.
 
-All clients live in one process, so that whatever happens there has a place in one order, its
-*tick*. It is by ticks that a message is known to have been published while somebody was a member.
+All clients run in one process, so a counter orders all events: its values are *ticks*. Ticks tell
+whether a client was a member when a message was published.
 """
 
 from collections import Counter
@@ -12,26 +12,26 @@ from app.realtime.rooms.history import Position
 
 
 class Message:
-    """A message: when it was sent and acknowledged, and its offset, null until that is known.
+    """A message: the ticks when it was sent and acknowledged, and its offset, None until known.
 
-    ``spared`` is the member that sent it without ``echo``, and need not get it.
+    ``excluded`` is the member that sent it without ``echo``, and is not owed it.
     """
 
-    __slots__ = ("acknowledged_at", "offset", "room", "sent_at", "spared")
+    __slots__ = ("acknowledged_at", "excluded", "offset", "room", "sent_at")
 
-    def __init__(self, room: str, sent_at: int, spared: "Membership | None") -> None:
+    def __init__(self, room: str, sent_at: int, excluded: "Membership | None") -> None:
         self.room = room
         self.sent_at = sent_at
-        self.spared = spared
+        self.excluded = excluded
         self.acknowledged_at: int | None = None
         self.offset: int | None = None
 
 
 class Gap(NamedTuple):
-    """What a member was told: between these positions something may be missing.
+    """An announced gap: messages between these positions may be missing.
 
-    Whatever has its place after ``since`` was acknowledged after ``opened_at``; what has its place
-    up to ``until`` was sent before ``told_at``.
+    Messages after ``since`` were acknowledged after the tick ``opened_at``; messages up to
+    ``until`` were sent before the tick ``told_at``.
     """
 
     since: Position
@@ -40,180 +40,179 @@ class Gap(NamedTuple):
     told_at: int
 
     def may_hold(self, message: Message) -> bool:
-        """Return whether it can be this acknowledged message that is missing."""
+        """Return whether this acknowledged message may be in the gap."""
         if message.acknowledged_at is None or message.offset is None:
             return False
         if message.acknowledged_at <= self.opened_at or message.sent_at >= self.told_at:
             return False
-        if self.since.epoch != self.until.epoch:  # offsets of different epochs tell nothing
+        if self.since.epoch != self.until.epoch:  # offsets of different epochs cannot be compared
             return True
         return self.since.offset < message.offset <= self.until.offset
 
 
 class Totals(NamedTuple):
-    """What it all adds up to.
+    """The counts at the end of a trial.
 
-    ``sent`` were acknowledged with an offset, ``unsure`` were not: they may arrive or not. The next
-    four count deliveries of what was sent to those who were members by then: for each message and
-    member exactly one of them. The last two count all that any member ever got.
+    ``sent`` and ``unacknowledged`` count messages. ``live`` to ``lost`` count each sent message
+    once for each member that was owed it. The last two count deliveries of any message.
     """
 
     sent: int = 0
-    unsure: int = 0
+    unacknowledged: int = 0
     live: int = 0
     recovered: int = 0
     announced: int = 0
     lost: int = 0
-    doubled: int = 0
-    misplaced: int = 0
+    duplicated: int = 0
+    out_of_order: int = 0
 
     @property
-    def is_right(self) -> bool:
-        """Whether the service has kept its promise."""
-        return not (self.lost or self.doubled or self.misplaced)
+    def is_correct(self) -> bool:
+        """Whether no message was lost, duplicated or out of order."""
+        return not (self.lost or self.duplicated or self.out_of_order)
 
 
 class Ledger:
-    """Everything that was published, and everybody's memberships."""
+    """All published messages, and the memberships of all clients."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.memberships: list[Membership] = []
         self._ticks = count(1)
-        self._misplaced = 0
+        self._out_of_order = 0
 
     def tick(self) -> int:
-        """Return the place of what happens now."""
+        """Return the next tick."""
         return next(self._ticks)
 
     def open(self, room: str) -> "Membership":
-        """Keep a book on somebody who is about to join a room."""
+        """Add a membership for a client that is about to join a room."""
         membership = Membership(room, self)
         self.memberships.append(membership)
         return membership
 
-    def send(self, room: str, spared: "Membership | None" = None) -> int:
-        """Note a message that is about to be published; return its number."""
-        self.messages.append(Message(room, self.tick(), spared))
+    def send(self, room: str, excluded: "Membership | None" = None) -> int:
+        """Record a message that is about to be published; return its number."""
+        self.messages.append(Message(room, self.tick(), excluded))
         return len(self.messages) - 1
 
     def acknowledge(self, number: int, offset: int) -> None:
-        """Note an ``ok``."""
+        """Record the ``ok`` to a message."""
         self.messages[number].acknowledged_at = self.tick()
         self.place(number, offset)
 
     def place(self, number: int, offset: int) -> None:
-        """Note the offset of a message, which must be the same for all who hear of it."""
+        """Record the offset of a message, which must be the same for all members."""
         message = self.messages[number]
         if message.offset is None:
             message.offset = offset
         elif message.offset != offset:
-            self._misplaced += 1
+            self._out_of_order += 1
 
     def totals(self) -> Totals:
-        """Return the totals, once everybody has come to rest."""
+        """Return the totals; valid after all clients have settled."""
         sent = sum(message.acknowledged_at is not None for message in self.messages)
-        unsure = len(self.messages) - sent
-        total = Totals(sent=sent, unsure=unsure, misplaced=self._misplaced)
+        unacknowledged = len(self.messages) - sent
+        total = Totals(sent=sent, unacknowledged=unacknowledged, out_of_order=self._out_of_order)
         for membership in self.memberships:
             total = Totals(*map(sum, zip(total, membership.totals(), strict=True)))
         return total
 
 
 class Membership:
-    """One client in one room: what it has received, and its position.
+    """One client in one room: the messages that it received, and its position.
 
-    The position is what it says to a node it comes to: up to there, it has everything but what it
-    was told to miss, and what it sent without ``echo``. It moves as the README tells, by the ``ok``
-    to ``join`` and by messages, never by the ``ok`` to ``publish``.
+    The position is what the client sends as ``since``: up to there it has received every message,
+    except in announced gaps and its own without ``echo``. As the protocol says, the ``ok`` to
+    ``join`` and messages move it, and the ``ok`` to ``publish`` does not.
     """
 
     def __init__(self, room: str, ledger: Ledger) -> None:
         self.room = room
         self.position: Position | None = None
         self.joined_at: int | None = None
-        self.checked_at = 0
-        """When the join was sent that was answered last on this connection, 0 without one."""
+        self.rejoined_at = 0
+        """Tick of the last answered join on this connection, 0 without one."""
         self._ledger = ledger
         self._replays = 0
-        self._in_doubt = False
-        self._certain_at = 0
+        self._position_unknown = False
+        self._certain_since = 0
         self._gaps: list[Gap] = []
         self._skipped: Counter[int] = Counter()
         self._live: set[int] = set()
         self._recovered: set[int] = set()
-        self._doubled = 0
-        self._misplaced = 0
+        self._duplicated = 0
+        self._out_of_order = 0
 
     @property
     def is_complete(self) -> bool:
-        """Whether all has come that was promised."""
-        return not self._replays and not self._in_doubt
+        """Whether the replay is complete and the position is known."""
+        return not self._replays and not self._position_unknown
 
-    def enter(
-        self, position: Position, asked_at: int, *, recovered: bool | None, replayed: int
+    def join_answered(
+        self, position: Position, join_sent_at: int, *, recovered: bool | None, replayed: int
     ) -> None:
-        """Note the ``ok`` to a join that was sent at a tick."""
+        """Record the ``ok`` to a join that was sent at a tick."""
         told_at = self._ledger.tick()
         if self.position is None:
             self.joined_at = told_at
         elif recovered is False:
-            self._gaps.append(Gap(self.position, position, self._certain_at, told_at))
+            self._gaps.append(Gap(self.position, position, self._certain_since, told_at))
         elif replayed:
             if Position(position.epoch, position.offset - replayed) != self.position:
-                self._misplaced += 1
-            position = self.position  # which the replayed messages move
+                self._out_of_order += 1
+            position = self.position  # the replayed messages will move it
         elif position == self.position or position.is_after(self.position):
             self._skip(self.position.offset, position.offset)
         else:
-            self._misplaced += 1
+            self._out_of_order += 1
             position = self.position
         if position != self.position:
-            self.position, self._certain_at = position, asked_at
-        self.checked_at, self._replays, self._in_doubt = asked_at, replayed, False
+            self.position, self._certain_since = position, join_sent_at
+        self.rejoined_at, self._replays, self._position_unknown = join_sent_at, replayed, False
 
-    def leave(self) -> None:
-        """Note the end of a connection, and of what was still to come there."""
-        self.checked_at, self._replays, self._in_doubt = 0, 0, False
+    def disconnected(self) -> None:
+        """Record the end of the connection, and of its replay."""
+        self.rejoined_at, self._replays, self._position_unknown = 0, 0, False
 
-    def doubt(self) -> None:
-        """Note that from here on, offsets may be of another epoch, until a join is answered."""
-        self._in_doubt = True
+    def resync(self) -> None:
+        """Record that offsets may be of another epoch, until the next join is answered."""
+        self._position_unknown = True
 
-    def take(self, number: int, offset: int) -> None:
-        """Note a message."""
+    def received(self, number: int, offset: int) -> None:
+        """Record a delivered message."""
         is_replay = self._replays > 0
         if is_replay:
             self._replays -= 1
         if number in self._live or number in self._recovered:
-            self._doubled += 1
+            self._duplicated += 1
         else:
             came = self._recovered if is_replay else self._live
             came.add(number)
             self._ledger.place(number, offset)
-        if self._in_doubt or self.position is None:
+        if self._position_unknown or self.position is None:
             return
         if offset > self.position.offset:
             self._skip(self.position.offset, offset - 1)
             self.position = Position(self.position.epoch, offset)
-            self._certain_at = self._ledger.messages[number].sent_at
+            self._certain_since = self._ledger.messages[number].sent_at
         else:
-            self._misplaced += 1
+            self._out_of_order += 1
 
     def _skip(self, after: int, until: int) -> None:
-        # Which of them are its own may become known later.
+        # The acknowledgements of its own messages may come later.
         self._skipped.update(range(after + 1, until + 1))
 
-    def _wrongly_skipped(self) -> int:
-        own = [message.offset for message in self._ledger.messages if message.spared is self]
+    def _skipped_from_others(self) -> int:
+        own = [message.offset for message in self._ledger.messages if message.excluded is self]
         of_others = self._skipped - Counter(offset for offset in own if offset is not None)
         return max(0, of_others.total() - own.count(None))
 
     def totals(self) -> Totals:
-        """Return what became of each message that this member had to get."""
+        """Return the counts of the messages that this member was owed."""
         live = recovered = announced = lost = 0
         for number, message in enumerate(self._ledger.messages):
-            if not self._is_due(message):
+            if not self._is_owed(message):
                 continue
             if number in self._live:
                 live += 1
@@ -228,14 +227,14 @@ class Membership:
             recovered=recovered,
             announced=announced,
             lost=lost,
-            doubled=self._doubled,
-            misplaced=self._misplaced + self._wrongly_skipped(),
+            duplicated=self._duplicated,
+            out_of_order=self._out_of_order + self._skipped_from_others(),
         )
 
-    def _is_due(self, message: Message) -> bool:
+    def _is_owed(self, message: Message) -> bool:
         return (
             message.room == self.room
-            and message.spared is not self
+            and message.excluded is not self
             and message.acknowledged_at is not None
             and self.joined_at is not None
             and message.sent_at > self.joined_at

@@ -1,4 +1,4 @@
-"""The trial: clients over two nodes and a Valkey, to which the faults are done."""
+"""The trial: clients on two nodes with one Valkey, under fault injection."""
 
 import asyncio
 import random
@@ -11,24 +11,24 @@ from dev.connect import ConnectOptions, connect_options
 
 from ..processes import POLL_S, Failure, Node, engine_environment
 from ..redis.servers import SocketServer
-from .client import Client, come_to_rest
-from .faults import Deeds, deeds_on_clients, deeds_on_node, deeds_on_valkey, schedule
+from .client import Client, settle
+from .faults import Faults, client_faults, node_faults, schedule, valkey_faults
 from .ledger import Ledger
 
 ROOMS = ("chaos-1", "chaos-2", "chaos-3", "chaos-4")
 ROOMS_OF_EACH = 2
 USERS = ("alice", "bob")
-"""Those who have credentials in development, whatever kind of them the service takes."""
+"""Users with credentials in development, for every kind of authentication."""
 
 MESSAGES_PER_S = 100.0
 HISTORY_MESSAGES = 100
-"""What a room keeps, which are some seconds' messages: not enough for everybody who comes back."""
+"""History per room: some seconds of messages, which is too short for some absences."""
 
 Show = Callable[[str], None]
 
 
 class Trial:
-    """One run. Everything that it starts has ended when it returns."""
+    """One run. All its processes have ended when `run` returns."""
 
     def __init__(self, directory: Path, *, clients: int, seconds: float, seed: int) -> None:
         self.ledger = Ledger()
@@ -44,7 +44,7 @@ class Trial:
         self.processes = [self._valkey, *self._nodes]
         self.clients = [
             Client(
-                self._reach_as(USERS[number % len(USERS)]),
+                self._options_of(USERS[number % len(USERS)]),
                 self._rng.sample(ROOMS, ROOMS_OF_EACH),
                 self.ledger,
                 pause_s=clients / MESSAGES_PER_S,
@@ -52,14 +52,14 @@ class Trial:
             )
             for number in range(clients)
         ]
-        self._happening: dict[str, str] = {}
+        self._active: dict[str, str] = {}
 
     async def run(self, show: Show) -> None:
-        """Let it happen, and wait until everybody has come to rest.
+        """Inject the faults, and wait until all clients have settled.
 
         Raises:
-            Failure: a process does not start or ends by itself, the service refuses what it should
-                not, or does not recover.
+            Failure: a process does not start or exits by itself, or the service permanently refuses
+                a command or does not recover.
 
         """
         try:
@@ -68,8 +68,8 @@ class Trial:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(client.run()) for client in self.clients]
                 running.append(tasks.create_task(self._watch(show)))
-                await self._suffer()
-                await self._rest()
+                await self._inject_faults()
+                await self._settle()
                 for task in running:
                     task.cancel()
         except ExceptionGroup as group:
@@ -78,12 +78,12 @@ class Trial:
             for process in self.processes:
                 process.kill()
 
-    def _reach_as(self, user: str) -> Callable[[], Awaitable[ConnectOptions]]:
-        async def reach() -> ConnectOptions:
+    def _options_of(self, user: str) -> Callable[[], Awaitable[ConnectOptions]]:
+        async def next_options() -> ConnectOptions:
             node = self._rng.choice(self._nodes)
             return await connect_options(self._settings, user, port=node.port)
 
-        return reach
+        return next_options
 
     async def _watch(self, show: Show) -> None:
         ends_at = monotonic() + self._seconds
@@ -91,34 +91,34 @@ class Trial:
             for process in self.processes:
                 process.check()
             left_s = max(0, ends_at - monotonic())
-            what = ", ".join(f"{name} {deed}" for name, deed in self._happening.items())
-            show(f"{left_s:3.0f} s left, {len(self.ledger.messages):,} messages; {what}")
+            active = ", ".join(f"{victim} {fault}" for victim, fault in self._active.items())
+            show(f"{left_s:3.0f} s left, {len(self.ledger.messages):,} messages; {active}")
             await asyncio.sleep(POLL_S)
 
-    async def _suffer(self) -> None:
+    async def _inject_faults(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(asyncio.sleep(self._seconds))
-            tasks.create_task(self._do("redis", deeds_on_valkey(self._valkey)))
+            tasks.create_task(self._run_schedule("redis", valkey_faults(self._valkey)))
             for node in self._nodes:
-                tasks.create_task(self._do(node.name, deeds_on_node(node)))
-            tasks.create_task(self._do("clients", deeds_on_clients(self.clients)))
+                tasks.create_task(self._run_schedule(node.name, node_faults(node)))
+            tasks.create_task(self._run_schedule("clients", client_faults(self.clients)))
 
-    async def _do(self, victim: str, deeds: Deeds) -> None:
+    async def _run_schedule(self, victim: str, faults: Faults) -> None:
         began_at = monotonic()
-        for fault in schedule(deeds, self._seconds, f"{self._seed} {victim}"):
+        for fault in schedule(faults, self._seconds, f"{self._seed} {victim}"):
             await asyncio.sleep(began_at + fault.begins_s - monotonic())
             if monotonic() > began_at + self._seconds:
                 break
-            self._happening[victim] = fault.deed
-            self.faults[f"{victim} {fault.deed}"] += 1
-            await deeds[fault.deed](fault.lasts_s)
-            del self._happening[victim]
+            self._active[victim] = fault.name
+            self.faults[f"{victim} {fault.name}"] += 1
+            await faults[fault.name](fault.lasts_s)
+            del self._active[victim]
 
-    async def _rest(self) -> None:
-        self._happening["all"] = "coming to rest"
+    async def _settle(self) -> None:
+        self._active["clients"] = "settling"
         for node in self._nodes:
             await node.wait_until_ready()
-        await come_to_rest(self.clients, self.ledger)
+        await settle(self.clients, self.ledger)
 
 
 def first_failure(group: ExceptionGroup[Exception]) -> Exception:

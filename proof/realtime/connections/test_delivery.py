@@ -1,4 +1,4 @@
-"""When connections are flushed: together, in slices, and fairly between sources."""
+"""Flushing of connections: batched, in slices, and fair between sources."""
 
 import asyncio
 

@@ -16,7 +16,7 @@ from ..live import Live, make_settings, run_service, wait_until
 
 
 async def connect_from(live: Live, address: str) -> Client:
-    """Connect as a proxy on this machine does for a client at this address."""
+    """Connect as a proxy on this machine would for a client at this address."""
     options = await live.options()
     headers = options.headers | {"X-Forwarded-For": address}
     return await live.connect_with(ConnectOptions(options.uri, headers, options.subprotocols))
@@ -31,7 +31,7 @@ async def assert_refused(live: Live, address: str, status: int) -> None:
 
 
 @pytest.mark.hostile(52)
-async def test_one_address_has_a_limit_of_its_own() -> None:
+async def test_connections_per_address_are_limited() -> None:
     async with run_service(make_settings(max_connections_per_address=2)) as live:
         first, _ = [await connect_from(live, "192.0.2.1") for _ in range(2)]
         await assert_refused(live, "192.0.2.1", 429)
@@ -42,7 +42,7 @@ async def test_one_address_has_a_limit_of_its_own() -> None:
         await assert_refused(live, "192.0.2.1", 429)
 
 
-async def test_the_addresses_of_one_ipv6_network_count_together() -> None:
+async def test_addresses_of_an_ipv6_network_share_a_limit() -> None:
     async with run_service(make_settings(max_connections_per_address=2)) as live:
         await connect_from(live, "2001:db8:0:1::1")
         await connect_from(live, "2001:db8:0:1:ffff:ffff:ffff:ffff")
@@ -62,11 +62,11 @@ async def test_the_addresses_of_one_ipv6_network_count_together() -> None:
         ("", ""),
     ],
 )
-def test_a_network_is_what_one_customer_has(host: str, network: str) -> None:
+def test_network_of_an_address(host: str, network: str) -> None:
     assert network_of(host) == network
 
 
-async def test_a_stranger_cannot_say_whom_it_speaks_for() -> None:
+async def test_forwarded_headers_of_untrusted_peers_are_ignored() -> None:
     settings = make_settings(forwarded_allow_ips="192.0.2.9", max_connections_per_address=1)
     with capture_logs() as entries:
         async with run_service(settings) as live:
@@ -79,7 +79,7 @@ async def test_a_stranger_cannot_say_whom_it_speaks_for() -> None:
     ]
 
 
-async def test_what_a_client_says_itself_does_not_get_past_its_proxy() -> None:
+async def test_a_forged_forwarded_header_is_ignored() -> None:
     settings = make_settings(forwarded_allow_ips="127.0.0.0/8", max_connections_per_address=1)
     with capture_logs() as entries:
         async with run_service(settings) as live:
@@ -88,7 +88,7 @@ async def test_what_a_client_says_itself_does_not_get_past_its_proxy() -> None:
     assert {entry["client"] for entry in entries if "client" in entry} == {"192.0.2.1"}
 
 
-async def test_with_a_star_every_proxy_is_trusted() -> None:
+async def test_a_star_trusts_every_proxy() -> None:
     settings = make_settings(forwarded_allow_ips="*", max_connections_per_address=1)
     async with run_service(settings) as live:
         await connect_from(live, "192.0.2.1, 192.0.2.9")
@@ -97,7 +97,7 @@ async def test_with_a_star_every_proxy_is_trusted() -> None:
 
 
 @pytest.mark.hostile(77)
-async def test_handshakes_have_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_handshakes_are_rate_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1_000.0
     monkeypatch.setattr(admission, "monotonic", lambda: now_s)
     async with run_service(make_settings(max_handshakes_per_s=4)) as live:
@@ -112,7 +112,7 @@ async def test_handshakes_have_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(live.service.manager) == 6
 
 
-async def stranger(live: Live, address: str, origin: str) -> ConnectOptions:
+async def foreign_page(live: Live, address: str, origin: str) -> ConnectOptions:
     """Return options for a page of another site."""
     options = await live.options()
     headers = options.headers | {"Origin": origin, "X-Forwarded-For": address}
@@ -120,7 +120,7 @@ async def stranger(live: Live, address: str, origin: str) -> ConnectOptions:
 
 
 @pytest.mark.hostile(77)
-async def test_one_address_has_a_rate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_handshakes_per_address_are_rate_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1_000.0
     monkeypatch.setattr(admission, "monotonic", lambda: now_s)
     settings = make_settings(max_handshakes_per_s=10, max_handshakes_per_s_per_address=4)
@@ -138,7 +138,7 @@ async def test_one_address_has_a_rate_of_its_own(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.hostile(28, 77)
-async def test_strangers_with_a_refused_origin_use_up_nothing_that_others_need(
+async def test_refused_origins_do_not_use_the_limits_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(admission, "monotonic", lambda: 1_000.0)
@@ -146,7 +146,7 @@ async def test_strangers_with_a_refused_origin_use_up_nothing_that_others_need(
         max_handshakes_per_s=3, max_handshakes_per_s_per_address=5, max_connections=1
     )
     async with run_service(settings) as live:
-        evil = await stranger(live, "192.0.2.1", "https://evil.test")
+        evil = await foreign_page(live, "192.0.2.1", "https://evil.test")
         for _ in range(5):
             with pytest.raises(InvalidStatus, match="403"):
                 await live.connect_with(evil)
@@ -155,7 +155,7 @@ async def test_strangers_with_a_refused_origin_use_up_nothing_that_others_need(
         await connect_from(live, "192.0.2.2")
 
 
-async def test_handshakes_without_good_credentials_leave_their_place(
+async def test_refused_credentials_release_their_slot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def refuse(*_: object) -> Identity:
@@ -171,7 +171,7 @@ async def test_handshakes_without_good_credentials_leave_their_place(
         await live.connect()
 
 
-def test_networks_whose_rate_has_passed_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_networks_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 0.0
     monkeypatch.setattr(admission, "monotonic", lambda: now_s)
     admitting = Admission(make_settings(max_handshakes_per_s_per_address=10))
@@ -186,7 +186,7 @@ def test_networks_whose_rate_has_passed_are_forgotten(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.hostile(52)
-async def test_the_log_says_why_and_nothing_stays_behind() -> None:
+async def test_refusals_are_logged_and_counters_released() -> None:
     with capture_logs() as entries:
         async with run_service(make_settings(max_connections=1)) as live:
             client = await connect_from(live, "192.0.2.1")

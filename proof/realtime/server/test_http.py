@@ -23,21 +23,21 @@ GET = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
 
 @pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Live]:
-    """Run a service whose time-out for requests is longer than any test."""
+    """Run a service whose request timeout is longer than any test."""
     async with run_service(make_settings(handshake_timeout_s=60)) as live:
         yield live
 
 
 @pytest.fixture(scope="module")
 async def hasty_service() -> AsyncIterator[Live]:
-    """Run a service with a short time-out for requests."""
+    """Run a service with a short request timeout."""
     async with run_service(make_settings(handshake_timeout_s=0.3)) as live:
         yield live
 
 
 @asynccontextmanager
 async def connected(live: Live, data: bytes = b"") -> AsyncIterator[RawClient]:
-    """Connect and send some bytes; the service must end the connection."""
+    """Connect and send some bytes; the service must close the connection."""
     async with raw_connection("127.0.0.1", live.port) as client:
         client.send(data)
         yield client
@@ -47,7 +47,7 @@ async def connected(live: Live, data: bytes = b"") -> AsyncIterator[RawClient]:
 
 @asynccontextmanager
 async def refused(live: Live, data: bytes, status: int) -> AsyncIterator[RawClient]:
-    """Connect likewise; the request must get this status, one log line and one count."""
+    """Connect and send a request; it must get this status, one log line and one count."""
     before = live.counts()
     with capture_logs() as lines:
         async with connected(live, data) as client:
@@ -60,7 +60,7 @@ async def refused(live: Live, data: bytes, status: int) -> AsyncIterator[RawClie
 
 
 def is_empty(live: Live) -> bool:
-    """Return whether the server knows of no connection and does nothing."""
+    """Return whether the server has no connection and no task."""
     state = live.server.server_state
     return not state.connections and not state.tasks
 
@@ -71,19 +71,19 @@ def fields(count: int, size: int) -> bytes:
 
 
 def with_query(head: bytes, size: int) -> bytes:
-    """Return the head of a request with a longer address."""
+    """Return the head of a request with a longer URL."""
     return head.replace(b" HTTP", b"?%s HTTP" % (b"q" * size), 1) + b"\r\n"
 
 
 TOO_LARGE: dict[str, tuple[Callable[[bytes], bytes], int]] = {
-    "a long address": (lambda head: with_query(head, MAX_LINE_LENGTH), 414),
-    "an address of 70 kB": (lambda head: with_query(head, 70_000), 414),
-    "an unfinished address": (lambda _: b"GET /ws?" + b"q" * MAX_LINE_LENGTH, 414),
+    "a long URL": (lambda head: with_query(head, MAX_LINE_LENGTH), 414),
+    "a URL of 70 kB": (lambda head: with_query(head, 70_000), 414),
+    "a truncated URL": (lambda _: b"GET /ws?" + b"q" * MAX_LINE_LENGTH, 414),
     "a long field": (lambda head: head + fields(1, MAX_LINE_LENGTH + 1) + b"\r\n", 431),
     "a field of 70 kB": (lambda head: head + fields(1, 70_000) + b"\r\n", 431),
     "many fields": (lambda head: head + fields(MAX_NUM_HEADERS, 20) + b"\r\n", 431),
     "many large fields": (lambda head: head + fields(5, 8_000) + b"\r\n", 431),
-    "an unfinished field": (lambda head: head + fields(1, MAX_HEAD_BYTES)[:-2], 431),
+    "a truncated field": (lambda head: head + fields(1, MAX_HEAD_BYTES)[:-2], 431),
     "an endless field": (lambda head: head + fields(1, 2_000_000)[:-2], 431),
 }
 
@@ -91,9 +91,7 @@ TOO_LARGE: dict[str, tuple[Callable[[bytes], bytes], int]] = {
 @pytest.mark.hostile(23)
 @pytest.mark.parametrize("upgrade", [True, False], ids=["handshake", "request"])
 @pytest.mark.parametrize("name", TOO_LARGE)
-async def test_what_is_too_large_is_answered_and_ended(
-    service: Live, name: str, *, upgrade: bool
-) -> None:
+async def test_an_oversized_request_is_refused(service: Live, name: str, *, upgrade: bool) -> None:
     enlarge, status = TOO_LARGE[name]
     head = handshake(await service.options())[:-2] if upgrade else GET
     async with refused(service, enlarge(head), status) as client:
@@ -101,13 +99,13 @@ async def test_what_is_too_large_is_answered_and_ended(
 
 
 @pytest.mark.hostile(23)
-async def test_a_long_line_is_the_librarys_to_refuse(service: Live) -> None:
+async def test_the_library_refuses_a_long_line(service: Live) -> None:
     request = handshake(await service.options(), Long="y" * (MAX_LINE_LENGTH - 4))
     async with refused(service, request, 431) as client:
         await client.rest()
 
 
-async def test_what_is_just_not_too_large_is_let_in(service: Live) -> None:
+async def test_the_largest_handshake_is_accepted(service: Live) -> None:
     request = handshake(await service.options())[:-2]
     request += fields(3, 8_000) + fields(100, 20) + b"\r\n"
     async with raw_connection("127.0.0.1", service.port) as client:
@@ -117,7 +115,7 @@ async def test_what_is_just_not_too_large_is_let_in(service: Live) -> None:
     await wait_until(lambda: is_empty(service))
 
 
-NO_REQUESTS = {
+MALFORMED = {
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "nonsense": b"hello\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -127,9 +125,9 @@ NO_REQUESTS = {
 
 
 @pytest.mark.hostile(25)
-@pytest.mark.parametrize("name", NO_REQUESTS)
-async def test_what_is_no_request_is_answered_and_ended(service: Live, name: str) -> None:
-    async with refused(service, NO_REQUESTS[name], 400) as client:
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_a_malformed_request_is_refused(service: Live, name: str) -> None:
+    async with refused(service, MALFORMED[name], 400) as client:
         assert await client.rest() == b"This is not a valid HTTP/1.1 request."
 
 
@@ -143,20 +141,20 @@ async def test_what_is_no_request_is_answered_and_ended(service: Live, name: str
         ({"Sec-WebSocket-Version": "12"}, 400),
     ],
 )
-async def test_a_handshake_that_the_library_refuses_is_answered_and_ended(
+async def test_a_handshake_refused_by_the_library_is_closed(
     service: Live, field: dict[str, str], status: int
 ) -> None:
     async with refused(service, handshake(await service.options(), **field), status) as client:
         await client.rest()
 
 
-async def test_a_refused_origin_does_not_keep_its_socket(service: Live) -> None:
+async def test_a_refused_origin_releases_its_socket(service: Live) -> None:
     request = handshake(await service.options(), Origin="https://evil.test")
     async with refused(service, request, 403) as client:
         await client.rest()
 
 
-async def test_a_client_refused_at_capacity_does_not_keep_its_socket() -> None:
+async def test_a_client_refused_at_capacity_releases_its_socket() -> None:
     async with run_service(make_settings(max_connections=1)) as live:
         await live.connect()
         async with raw_connection("127.0.0.1", live.port) as client:
@@ -167,7 +165,7 @@ async def test_a_client_refused_at_capacity_does_not_keep_its_socket() -> None:
 
 
 def post(service: Live, *fields: str) -> bytes:
-    """Return the head of a request of the team's own backend."""
+    """Return the head of a request by the team's backend."""
     key = service.settings.backend_key
     assert key is not None
     lines = ["POST /publish HTTP/1.1", "Host: a", *fields]
@@ -182,33 +180,37 @@ CHUNK = b"1000\r\n%s\r\n" % (b"x" * 0x1000)
     [(CHUNK * 100, 413), (b"0\r\n" + fields(100, 8_000), 431)],
     ids=["chunks", "trailers"],
 )
-async def test_a_body_without_an_end_is_cut_off(service: Live, body: bytes, status: int) -> None:
+async def test_an_endless_body_is_aborted(service: Live, body: bytes, status: int) -> None:
     request = post(service, "Transfer-Encoding: chunked") + body
     async with refused(service, request, status) as client:
         await client.rest()
 
 
 @pytest.mark.hostile(24)
-async def test_who_connects_and_says_nothing_is_ended(hasty_service: Live) -> None:
+async def test_a_silent_connection_is_closed(hasty_service: Live) -> None:
     async with connected(hasty_service):
         pass
 
 
-HALF = [b"G", b"GET / HTTP/1.1\r\n", GET, b"\r\n\r\n", b"GET /ws HTTP/1.1\r\nUpgrade: websocket"]
+TRUNCATED = [
+    b"G",
+    b"GET / HTTP/1.1\r\n",
+    GET,
+    b"\r\n\r\n",
+    b"GET /ws HTTP/1.1\r\nUpgrade: websocket",
+]
 
 
 @pytest.mark.hostile(24)
-@pytest.mark.parametrize("half", HALF)
-async def test_half_a_request_is_answered_in_time_and_ended(
-    hasty_service: Live, half: bytes
-) -> None:
-    async with refused(hasty_service, half, 408) as client:
+@pytest.mark.parametrize("request_bytes", TRUNCATED)
+async def test_a_truncated_request_times_out(hasty_service: Live, request_bytes: bytes) -> None:
+    async with refused(hasty_service, request_bytes, 408) as client:
         assert await client.rest() == b"The request did not arrive in time."
 
 
 @pytest.mark.hostile(24)
 @pytest.mark.parametrize("byte", [b"a", b"\r\n"], ids=["header", "blank lines"])
-async def test_bytes_that_trickle_in_make_no_difference(hasty_service: Live, byte: bytes) -> None:
+async def test_trickling_bytes_do_not_extend_the_timeout(hasty_service: Live, byte: bytes) -> None:
     async with connected(hasty_service, GET if byte == b"a" else b"") as client:
         answer = asyncio.create_task(client.head())
         while not answer.done():
@@ -218,7 +220,7 @@ async def test_bytes_that_trickle_in_make_no_difference(hasty_service: Live, byt
         await client.rest()
 
 
-async def test_a_body_that_does_not_come_is_waited_for_as_long_and_no_error(
+async def test_a_missing_body_times_out_without_an_error(
     hasty_service: Live, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(hasty_service, post(hasty_service, "Content-Length: 9")) as client:
@@ -228,33 +230,33 @@ async def test_a_body_that_does_not_come_is_waited_for_as_long_and_no_error(
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-async def outlast_a_handshake(live: Live) -> None:
-    """Wait for as long as a handshake may take."""
+async def wait_for_the_handshake_timeout(live: Live) -> None:
+    """Wait until a silent connection has timed out."""
     async with raw_connection("127.0.0.1", live.port) as silent:
         await silent.ended()
 
 
-async def test_a_further_request_has_its_own_time(hasty_service: Live) -> None:
+async def test_each_request_has_its_own_timeout(hasty_service: Live) -> None:
     alive = b'{"status":"alive"}'
     async with connected(hasty_service) as client:
         for _ in range(2):
             client.send(GET + b"\r\n")
             assert (await client.head()).startswith("HTTP/1.1 200 ")
             assert await client.read(len(alive)) == alive
-            await outlast_a_handshake(hasty_service)
+            await wait_for_the_handshake_timeout(hasty_service)
         client.send(GET)
         assert (await client.head()).startswith("HTTP/1.1 408 ")
         await client.rest()
 
 
-async def test_a_connection_outlives_the_time_for_its_handshake(hasty_service: Live) -> None:
+async def test_a_connection_outlives_the_handshake_timeout(hasty_service: Live) -> None:
     client = await hasty_service.connect()
-    await outlast_a_handshake(hasty_service)
+    await wait_for_the_handshake_timeout(hasty_service)
     assert await client.is_quiet()
     await hasty_service.close_clients()
 
 
-async def test_who_was_refused_and_stays_is_cut_off(
+async def test_a_refused_client_that_stays_is_aborted(
     service: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_uvicorn, "LINGER_S", 0.05)
@@ -264,7 +266,7 @@ async def test_who_was_refused_and_stays_is_cut_off(
         await wait_until(lambda: is_empty(service))
 
 
-async def test_an_upgrade_leaves_no_cycles(service: Live) -> None:
+async def test_an_upgrade_leaves_no_reference_cycles(service: Live) -> None:
     gc.disable()
     try:
         async with raw_connection("127.0.0.1", service.port) as client:

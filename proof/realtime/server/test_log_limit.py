@@ -1,4 +1,4 @@
-"""Log lines of one event are limited; those that are dropped are counted and reported."""
+"""Log lines of an event are rate limited; suppressed lines are counted and reported."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from dev import fresh_secrets
 from dev.connect import ConnectOptions
 
 from ..client import DEADLINE_S
-from ..limits.test_conduct import Clock
+from ..limits.test_rate import Clock
 from ..live import make_settings
 from ..raw_client import raw_client
 from .test_logging import lines
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("restored_logging")
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Return the clock by which lines are counted."""
+    """Replace the clock of the rate limit."""
     clock = Clock()
     monkeypatch.setattr(log_limit, "monotonic", clock)
     return clock
@@ -41,7 +41,7 @@ def entries(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 def numbers(logged: list[dict[str, Any]]) -> tuple[Counter[str], Counter[str]]:
-    """Count the lines of each event: printed, and reported as dropped."""
+    """Count the lines of each event: printed, and reported as suppressed."""
     printed: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     for entry in logged:
@@ -52,7 +52,7 @@ def numbers(logged: list[dict[str, Any]]) -> tuple[Counter[str], Counter[str]]:
     return printed, dropped
 
 
-def test_an_event_is_limited_and_each_dropped_line_is_reported(
+def test_lines_of_an_event_are_limited_and_drops_reported(
     capsys: pytest.CaptureFixture[str], clock: Clock
 ) -> None:
     configure_logging(make_settings(environment="production", max_log_lines_per_s=100))
@@ -67,7 +67,7 @@ def test_an_event_is_limited_and_each_dropped_line_is_reported(
     assert printed["refused"] == 400
     assert printed.total() == 800
     assert dropped == {"refused": 3 * 2_400, "failed with %s": 3 * 2_400}
-    # The next line is preceded by the last reports.
+    # The last reports precede the next line.
     ours.info("all is quiet")
     report, other_report, quiet = entries(capsys)
     assert {report["of"], other_report["of"]} == {"refused", "failed with %s"}
@@ -102,7 +102,7 @@ def test_lines_below_the_level_do_not_count(
     assert [entry.get("suppressed") for entry in entries(capsys)] == [None, 2, None]
 
 
-def test_a_report_has_no_fields_of_a_connection(
+def test_a_report_has_no_connection_fields(
     capsys: pytest.CaptureFixture[str], clock: Clock
 ) -> None:
     configure_logging(make_settings(environment="production", max_log_lines_per_s=1))

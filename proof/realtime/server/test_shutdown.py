@@ -1,4 +1,4 @@
-"""How the process ends: in time, in good order, whatever clients, tasks and pipes do."""
+"""Shutdown: graceful, and within its deadline whatever clients, tasks and pipes do."""
 
 import asyncio
 import signal
@@ -29,28 +29,28 @@ from .test_process import next_line, run_process
 
 
 async def status(process: Process) -> int:
-    """Wait for the end of a process, and return with which status it comes."""
+    """Wait until a process exits, and return its status."""
     async with asyncio.timeout(DEADLINE_S):
         await process.communicate()
     assert process.returncode is not None
     return process.returncode
 
 
-GENEROUS = {
+HIGH_LIMITS = {
     "CLIENTS_MAY_BROADCAST": "true",
     "MAX_UNSENT_BYTES": "100000000",
     "MAX_BYTES_PER_S": "100000000",
     "MAX_MESSAGES_PER_S": "100000",
 }
-PATIENT = {"SHUTDOWN_GRACE_S": "60", "CLOSE_TIMEOUT_S": "60", "TCP_USER_TIMEOUT_S": "60"}
+LONG_TIMEOUTS = {"SHUTDOWN_GRACE_S": "60", "CLOSE_TIMEOUT_S": "60", "TCP_USER_TIMEOUT_S": "60"}
 
 
 @asynccontextmanager
 async def run_stuck(cwd: Path, **environment: str) -> AsyncIterator[tuple[Process, Client]]:
-    """Run a process with a client, and one more that is owed much and does not read."""
+    """Run a process with a client, and a stuck client with much unsent data."""
     secrets = fresh_secrets()
     settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
-    async with run_process(cwd, PORT="0", **GENEROUS, **secrets, **environment) as process:
+    async with run_process(cwd, PORT="0", **HIGH_LIMITS, **secrets, **environment) as process:
         port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
         client = await Client.open(await connect_options(settings, "alice", port=port))
         async with raw_client(await connect_options(settings, "bob", port=port)) as stuck:
@@ -62,8 +62,8 @@ async def run_stuck(cwd: Path, **environment: str) -> AsyncIterator[tuple[Proces
 
 
 @pytest.mark.hostile(75, 76)
-async def test_it_stops_in_time_under_load_with_a_client_that_does_not_read(tmp_path: Path) -> None:
-    patient = PATIENT | {"SHUTDOWN_GRACE_S": "2"}
+async def test_shutdown_under_load_with_a_stuck_client_meets_the_deadline(tmp_path: Path) -> None:
+    patient = LONG_TIMEOUTS | {"SHUTDOWN_GRACE_S": "2"}
     async with run_stuck(tmp_path, **patient) as (process, client):
         for number in range(1_000):
             await client.send(type="ping", id=str(number))
@@ -72,29 +72,29 @@ async def test_it_stops_in_time_under_load_with_a_client_that_does_not_read(tmp_
         assert await status(process) == 0
 
 
-async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    async with run_stuck(tmp_path, **PATIENT) as (process, client):
+async def test_a_second_signal_kills_the_process(tmp_path: Path) -> None:
+    async with run_stuck(tmp_path, **LONG_TIMEOUTS) as (process, client):
         process.send_signal(signal.SIGTERM)
         assert await client.closed() == SERVICE_RESTART
         process.send_signal(signal.SIGTERM)
         assert await status(process) == -signal.SIGTERM
 
 
-async def test_somebody_at_the_keyboard_need_not_wait(tmp_path: Path) -> None:
-    async with run_stuck(tmp_path, **PATIENT) as (process, client):
+async def test_sigint_skips_the_grace_period(tmp_path: Path) -> None:
+    async with run_stuck(tmp_path, **LONG_TIMEOUTS) as (process, client):
         process.send_signal(signal.SIGINT)
         assert await client.closed() == SERVICE_RESTART
         assert await status(process) == 0
 
 
-STUBBORN = """
+ENDLESS_TASK = """
 import asyncio
 import sys
 from app.realtime import RealtimeSettings, serve
 from app.realtime.server.process import Server
 from tests.realtime.engine import make_app
 
-async def refuse_to_end():
+async def ignore_cancellation():
     while True:
         try:
             await asyncio.sleep(60)
@@ -102,7 +102,7 @@ async def refuse_to_end():
             pass
 
 async def main_loop(server):
-    server.server_state.tasks.add(asyncio.create_task(refuse_to_end()))
+    server.server_state.tasks.add(asyncio.create_task(ignore_cancellation()))
     print("busy", file=sys.stderr, flush=True)
     await super(Server, server).main_loop()
 
@@ -111,18 +111,18 @@ serve(make_app(RealtimeSettings.load()))
 """
 
 
-async def test_what_refuses_to_end_does_not_keep_the_process(tmp_path: Path) -> None:
-    program = ("-c", STUBBORN)
+async def test_a_task_that_ignores_cancellation_does_not_block_shutdown(tmp_path: Path) -> None:
+    program = ("-c", ENDLESS_TASK)
     environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "3"}
     async with run_process(tmp_path, program, **environment) as process:
         await next_line(process, "busy")
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(DEADLINE_S):  # sooner than by default
+        async with asyncio.timeout(DEADLINE_S):  # shorter than the default grace period
             await next_line(process, "the service did not stop in time")
         assert await status(process) == 1
 
 
-UNREAD = """
+BLOCKED_LOG = """
 import logging
 import os
 import sys
@@ -157,14 +157,14 @@ serve(make_app(RealtimeSettings.load()))
 
 
 @pytest.mark.parametrize("writer", ["event loop", "thread"])
-async def test_an_unread_log_does_not_delay_the_end(tmp_path: Path, writer: str) -> None:
+async def test_a_blocked_log_does_not_block_shutdown(tmp_path: Path, writer: str) -> None:
     environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "2"}
-    async with run_process(tmp_path, ("-c", UNREAD, writer), **environment) as process:
+    async with run_process(tmp_path, ("-c", BLOCKED_LOG, writer), **environment) as process:
         assert process.stdout is not None
         async with asyncio.timeout(START_S):
             assert await process.stdout.readline() == b"full\n"
         process.send_signal(signal.SIGTERM)
-        assert await status(process) == 1  # sooner than by default
+        assert await status(process) == 1  # within less than the default grace period
 
 
 FAILING = """
@@ -181,14 +181,14 @@ serve(make_app(RealtimeSettings.load()))
 """
 
 
-async def test_a_failure_is_told_from_an_orderly_stop(tmp_path: Path) -> None:
+async def test_a_failure_exits_with_1(tmp_path: Path) -> None:
     async with run_process(tmp_path, ("-c", FAILING), **fresh_secrets(), PORT="0") as process:
         await next_line(process, "draining")
         assert await status(process) == 1
 
 
 @pytest.mark.hostile(75)
-async def test_at_shutdown_not_everybody_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_are_drained_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[list[str]] = [[]]
     pauses: list[float] = []
     close, sleep = Connection.close, asyncio.sleep
@@ -221,7 +221,7 @@ async def test_at_shutdown_not_everybody_is_told_at_once(monkeypatch: pytest.Mon
 
 
 class Clock:
-    """A clock, and a ``sleep`` that sets it forward; `closings` is when connections were closed."""
+    """A clock with a ``sleep`` that advances it; `closings` has the times of closed connections."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -232,11 +232,11 @@ class Clock:
         return self.now_s
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.now_s += seconds
 
     def close(self, reason: Close) -> None:
-        """Note when a connection is closed."""
+        """Record the time of a close."""
         assert reason == SERVICE_RESTART
         self.closings.append(self.now_s)
 
@@ -246,7 +246,7 @@ class Clock:
     ("connections", "shortest_s", "longest_s"),
     [(0, 0.0, 0.0), (DRAIN_BATCH, 0.0, 0.0), (300, 1.5, 4.5), (772, 4.0, 5.5), (20_000, 4.0, 5.5)],
 )
-async def test_a_drain_uses_its_time_if_there_are_many(
+async def test_a_drain_of_many_connections_uses_the_grace_period(
     monkeypatch: pytest.MonkeyPatch, connections: int, shortest_s: float, longest_s: float
 ) -> None:
     clock = Clock()
@@ -260,7 +260,7 @@ async def test_a_drain_uses_its_time_if_there_are_many(
 
 
 @pytest.mark.hostile(75)
-async def test_while_it_drains_it_is_not_ready_and_refuses_newcomers(
+async def test_a_draining_service_is_not_ready_and_refuses_handshakes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = asyncio.Event()
@@ -288,7 +288,9 @@ async def test_while_it_drains_it_is_not_ready_and_refuses_newcomers(
 
 
 @pytest.mark.hostile(75)
-async def test_what_is_under_way_at_shutdown_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_commands_in_progress_at_shutdown_are_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     steps: list[str] = []
     dispatch, wait = Dispatcher.dispatch, uvicorn.Server._wait_tasks_to_complete
     waiting = asyncio.Event()
@@ -316,14 +318,14 @@ async def test_what_is_under_way_at_shutdown_is_finished(monkeypatch: pytest.Mon
 
 
 def option(live: Live, level: int, name: int) -> int:
-    """Return an option of the one socket that was accepted."""
+    """Return an option of the only accepted socket."""
     (protocol,) = live.server.server_state.connections
     return int(protocol.transport.get_extra_info("socket").getsockopt(level, name))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let it be chosen")
 @pytest.mark.parametrize(("setting", "milliseconds"), [(1.5, 1500), (0, 0)])
-async def test_the_system_knows_when_to_give_a_peer_up(setting: float, milliseconds: int) -> None:
+async def test_tcp_options_are_set(setting: float, milliseconds: int) -> None:
     if sys.platform == "linux":
         async with run_service(make_settings(tcp_user_timeout_s=setting)) as live:
             await live.connect()
@@ -334,7 +336,7 @@ async def test_the_system_knows_when_to_give_a_peer_up(setting: float, milliseco
 
 @pytest.mark.hostile(58)
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let it be chosen")
-async def test_a_peer_that_takes_nothing_is_given_up_by_the_system() -> None:
+async def test_tcp_user_timeout_ends_a_peer_that_does_not_read() -> None:
     settings = make_settings(tcp_user_timeout_s=0.3, close_timeout_s=60)
     async with run_service(settings) as live, raw_client(await live.options()) as client:
         await client.upgraded()

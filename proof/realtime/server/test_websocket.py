@@ -1,4 +1,4 @@
-"""The wire on uvicorn, byte by byte: its own reading of frames, and the library's."""
+"""The wire on uvicorn, byte by byte: the engine's own frame parser and the library's."""
 
 import asyncio
 import errno
@@ -47,18 +47,18 @@ from ..raw_client import (
 )
 
 MAX_BYTES = 65_536
-MORE_THAN_THE_SYSTEM_TAKES = 8_000_000
+MORE_THAN_SOCKET_BUFFERS = 8_000_000
 
 
 class CountingProtocol(FrameProtocol):
-    """Tells how much it has read, the handshake included."""
+    """Counts the bytes received, including the handshake."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.read_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        """Count."""
+        """Count the bytes."""
         self.read_bytes += len(data)
         super().data_received(data)
 
@@ -71,7 +71,7 @@ class Peer(NamedTuple):
     connection: Connection
 
     async def send_pieces(self, *pieces: bytes) -> None:
-        """Send each piece when the service has read the one before."""
+        """Send each piece after the service has received the one before."""
         for piece in pieces:
             expected = self.protocol.read_bytes + len(piece)
             self.client.send(piece)
@@ -81,7 +81,7 @@ class Peer(NamedTuple):
 
 
 def only_protocol(live: Live) -> CountingProtocol:
-    """Return the server's end of the one connection there is."""
+    """Return the server's end of the only connection."""
     (protocol,) = live.server.server_state.connections
     assert isinstance(protocol, CountingProtocol)
     return protocol
@@ -89,7 +89,7 @@ def only_protocol(live: Live) -> CountingProtocol:
 
 @asynccontextmanager
 async def welcomed_peer(live: Live) -> AsyncIterator[Peer]:
-    """Connect, and see to it that nothing is left afterwards."""
+    """Connect; no connection or task may be left afterwards."""
     before = len(asyncio.all_tasks())
     async with raw_client(await live.options("alice")) as client:
         await client.upgraded()
@@ -101,7 +101,7 @@ async def welcomed_peer(live: Live) -> AsyncIterator[Peer]:
 
 
 def is_empty(live: Live) -> bool:
-    """Return whether neither the service nor the server knows of any connection."""
+    """Return whether neither the service nor the server has a connection."""
     return len(live.service.manager) == 0 and not live.server.server_state.connections
 
 
@@ -115,7 +115,7 @@ async def service() -> AsyncIterator[Live]:
 
 @pytest.fixture(scope="module")
 async def strict_service() -> AsyncIterator[Live]:
-    """Run a service that soon cuts off, and takes neither large messages nor large debts."""
+    """Run a service with a short close timeout and low limits."""
     settings = make_settings(max_message_bytes=1_000, max_unsent_bytes=100_000, close_timeout_s=0.1)
     async with run_service(settings, ws=CountingProtocol) as live:
         yield live
@@ -134,12 +134,12 @@ async def strict_peer(strict_service: Live) -> AsyncIterator[Peer]:
 
 
 def ping(number: object, size: int = 0) -> bytes:
-    """Return a command whose answer has this id, padded to a size."""
+    """Return a ping command with this id, padded to a size."""
     return json.dumps({"type": "ping", "id": str(number)}, ensure_ascii=False).encode().ljust(size)
 
 
 def fragments(payload: bytes, *cuts: int) -> list[bytes]:
-    """Return the frames of one text message, cut at these places."""
+    """Return the frames of one text message, split at these offsets."""
     starts, ends = (0, *cuts), (*cuts, len(payload))
     return [
         masked(payload[start:end], CONT if start or at else TEXT, fin=at == len(cuts))
@@ -148,7 +148,7 @@ def fragments(payload: bytes, *cuts: int) -> list[bytes]:
 
 
 def legal_stream() -> bytes:
-    """Return frames of every kind, which `read_all` expects the answers to."""
+    """Return frames of every kind; `read_all` reads the answers."""
     one, two, three = fragments(ping("in three"), 5, 9)
     return b"".join(
         [
@@ -173,7 +173,7 @@ def legal_stream() -> bytes:
     )
 
 
-# What follows its header, or its mask, looks like a text message of its own.
+# After its header, or its mask, each looks like a text message.
 DISGUISED_PING = masked(masked(ping("hidden"), mask=bytes(4)), PING, mask=bytes(4))
 DISGUISED_TEXT = masked(b" " * 8 + ping("disguised"), mask=b"\xa1\xa0\x00\x00")
 
@@ -182,7 +182,7 @@ PONGS = [b"", b"inside", DISGUISED_PING[6:]]
 
 
 async def read_all(client: RawClient) -> None:
-    """Read what a legal stream is answered with; pongs of the protocol may overtake others."""
+    """Read the answers to a legal stream; pong frames may overtake texts."""
     ids: list[str] = []
     pongs: list[bytes] = []
     while len(ids) < len(ANSWERED) or len(pongs) < len(PONGS):
@@ -197,7 +197,7 @@ async def read_all(client: RawClient) -> None:
 
 
 async def assert_quiet(client: RawClient) -> None:
-    """Assert that nothing has come that was not read."""
+    """Assert that no frame is left unread."""
     client.send(masked(ping("quiet")))
     assert (await client.text())["id"] == "quiet"
 
@@ -210,7 +210,7 @@ async def test_frames_in_one_piece_are_all_answered(peer: Peer) -> None:
 
 
 @pytest.mark.hostile(21)
-async def test_frames_may_be_cut_in_two_anywhere(peer: Peer) -> None:
+async def test_frames_may_be_split_anywhere(peer: Peer) -> None:
     stream = legal_stream()
     for cut in range(1, len(stream)):
         await peer.send_pieces(stream[:cut], stream[cut:])
@@ -219,7 +219,7 @@ async def test_frames_may_be_cut_in_two_anywhere(peer: Peer) -> None:
 
 
 @pytest.mark.hostile(21)
-async def test_frames_may_come_byte_by_byte(peer: Peer) -> None:
+async def test_frames_may_arrive_byte_by_byte(peer: Peer) -> None:
     stream = legal_stream()
     await peer.send_pieces(*(stream[at : at + 1] for at in range(len(stream))))
     await read_all(peer.client)
@@ -227,7 +227,7 @@ async def test_frames_may_come_byte_by_byte(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("size", [127, 1_000, 65_535, MAX_BYTES])
-async def test_large_frames_may_be_cut_in_and_near_their_headers(peer: Peer, size: int) -> None:
+async def test_large_frames_may_be_split_near_their_headers(peer: Peer, size: int) -> None:
     frame = masked(ping("large", size))
     stream = frame + masked(ping("small"))
     near = [*range(1, 16), *range(len(frame) - 2, len(frame) + 8)]
@@ -237,7 +237,7 @@ async def test_large_frames_may_be_cut_in_and_near_their_headers(peer: Peer, siz
     await assert_quiet(peer.client)
 
 
-async def test_a_length_in_more_bytes_than_it_needs_is_understood(peer: Peer) -> None:
+async def test_a_non_minimal_length_is_accepted(peer: Peer) -> None:
     payload = ping("long")
     frame = b"\x81\xff" + len(payload).to_bytes(8) + bytes(4) + payload
     stream = frame + masked(ping("after"))
@@ -317,7 +317,7 @@ async def test_a_text_before_an_illegal_frame_is_still_handled(
 
 @pytest.fixture
 def handled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list of all texts that are handled from now on."""
+    """Return a list that records all handled texts."""
     texts = []
     dispatch = Dispatcher.dispatch
 
@@ -331,7 +331,7 @@ def handled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 async def loop_errors() -> AsyncIterator[list[dict[str, Any]]]:
-    """Return a list of the loop's reports of unhandled exceptions."""
+    """Return a list that records the loop's unhandled exceptions."""
     errors: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(context))
@@ -353,7 +353,7 @@ async def test_bad_text_and_a_close_in_one_piece_end_the_connection(
 async def answer(
     strict_service: Live, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[asyncio.Event]:
-    """Hold handshakes up until this event is set."""
+    """Delay handshake responses until this event is set."""
     event = asyncio.Event()
     kind = type(strict_service.service.authenticator)
     authenticate = kind.authenticate
@@ -370,7 +370,7 @@ async def answer(
 
 @asynccontextmanager
 async def early_client(live: Live, data: bytes) -> AsyncIterator[RawClient]:
-    """Connect, and send some data that is read before the handshake is answered."""
+    """Connect, and send some data that is received before the handshake response."""
     async with raw_client(await live.options("alice")) as client:
         await wait_until(lambda: bool(live.server.server_state.tasks))
         protocol = only_protocol(live)
@@ -380,7 +380,7 @@ async def early_client(live: Live, data: bytes) -> AsyncIterator[RawClient]:
         yield client
 
 
-async def test_a_text_before_the_handshakes_answer_is_handled_after_it(
+async def test_a_text_before_the_handshake_response_is_handled_after_it(
     strict_service: Live, answer: asyncio.Event
 ) -> None:
     first = masked(ping("first"))
@@ -395,7 +395,7 @@ async def test_a_text_before_the_handshakes_answer_is_handled_after_it(
         await wait_until(lambda: is_empty(strict_service))
 
 
-async def test_a_ping_before_the_handshakes_answer_is_not_answered_before_it(
+async def test_a_ping_before_the_handshake_response_is_answered_after_it(
     strict_service: Live, answer: asyncio.Event
 ) -> None:
     async with early_client(strict_service, masked(b"early", PING)) as client:
@@ -408,7 +408,7 @@ async def test_a_ping_before_the_handshakes_answer_is_not_answered_before_it(
     [b"\x81\x00", masked(b"\xff"), masked_close(1000)],
     ids=["unmasked", "no UTF-8", "close"],
 )
-async def test_a_bad_frame_before_the_handshakes_answer_ends_the_connection(
+async def test_a_bad_frame_before_the_handshake_response_ends_the_connection(
     strict_service: Live,
     answer: asyncio.Event,
     frame: bytes,
@@ -420,7 +420,7 @@ async def test_a_bad_frame_before_the_handshakes_answer_ends_the_connection(
         assert not loop_errors
 
 
-async def test_more_than_one_message_before_the_handshakes_answer_ends_the_connection(
+async def test_excess_input_before_the_handshake_response_ends_the_connection(
     strict_service: Live, answer: asyncio.Event
 ) -> None:
     async with early_client(strict_service, masked(b"x" * 1_001)):
@@ -429,9 +429,7 @@ async def test_more_than_one_message_before_the_handshakes_answer_ends_the_conne
 
 
 @pytest.mark.hostile(22)
-async def test_what_comes_after_the_services_close_is_ignored(
-    peer: Peer, handled: list[str]
-) -> None:
+async def test_frames_after_the_services_close_are_ignored(peer: Peer, handled: list[str]) -> None:
     peer.connection.close(TRY_AGAIN_LATER)
     peer.protocol.write([text_frame(b"late")], sys.maxsize)
     await peer.send_pieces(masked(ping(1)) + masked(ping(2))[:-1])
@@ -458,9 +456,7 @@ async def test_a_close_without_a_code_is_echoed(peer: Peer) -> None:
 
 
 @pytest.mark.hostile(22)
-async def test_what_comes_after_the_clients_close_is_ignored(
-    peer: Peer, handled: list[str]
-) -> None:
+async def test_frames_after_the_clients_close_are_ignored(peer: Peer, handled: list[str]) -> None:
     peer.client.send(masked(ping(1)) + masked_close(1000) + masked(ping(2)) + masked(b"", PING))
     assert await peer.client.frame() == (CLOSE, (1000).to_bytes(2))
     await peer.client.ended()
@@ -469,7 +465,7 @@ async def test_what_comes_after_the_clients_close_is_ignored(
 
 @pytest.fixture
 def ready(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
-    """Keep the service busy with the first command until this event is set."""
+    """Block the first command until this event is set."""
     event = asyncio.Event()
     dispatch = Dispatcher.dispatch
 
@@ -483,7 +479,7 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
 
 
 @pytest.mark.hostile(55)
-async def test_reading_pauses_while_the_service_is_busy_and_goes_on_later(
+async def test_reading_pauses_while_the_service_is_busy_and_resumes(
     peer: Peer, ready: asyncio.Event
 ) -> None:
     ready.set()
@@ -506,7 +502,7 @@ async def test_reading_pauses_while_the_service_is_busy_and_goes_on_later(
     assert not peer.protocol.read_paused
 
 
-async def test_a_client_hears_why_although_the_service_had_stopped_reading(
+async def test_a_client_gets_the_close_code_while_reading_is_paused(
     peer: Peer, ready: asyncio.Event
 ) -> None:
     for number in range(3):
@@ -520,29 +516,29 @@ async def test_a_client_hears_why_although_the_service_had_stopped_reading(
 
 
 @pytest.mark.parametrize("frame", [masked_close(1000), masked(b"\xff")], ids=["close", "no UTF-8"])
-async def test_a_peer_that_ends_the_connection_and_stays_is_cut_off(
+async def test_a_peer_that_stays_after_its_close_is_aborted(
     strict_service: Live, strict_peer: Peer, frame: bytes
 ) -> None:
-    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
+    strict_peer.protocol.write([b"x" * MORE_THAN_SOCKET_BUFFERS], sys.maxsize)
     strict_peer.client.send(frame)
     await wait_until(lambda: len(strict_service.service.manager) == 0)
     assert strict_peer.protocol.unsent_bytes()
     await wait_until(lambda: is_empty(strict_service))
 
 
-async def test_a_peer_that_only_says_it_will_send_no_more_and_stays_is_cut_off(
+async def test_a_peer_that_stays_after_eof_is_aborted(
     strict_service: Live, strict_peer: Peer
 ) -> None:
-    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
+    strict_peer.protocol.write([b"x" * MORE_THAN_SOCKET_BUFFERS], sys.maxsize)
     strict_peer.client.send_eof()
     await wait_until(lambda: is_empty(strict_service))
 
 
 @pytest.mark.hostile(56)
-async def test_a_peer_that_answers_the_close_but_does_not_read_is_cut_off(
+async def test_a_peer_that_answers_the_close_without_reading_is_aborted(
     strict_service: Live, strict_peer: Peer
 ) -> None:
-    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
+    strict_peer.protocol.write([b"x" * MORE_THAN_SOCKET_BUFFERS], sys.maxsize)
     strict_peer.connection.close(SLOW_CONSUMER)
     await wait_until(lambda: len(strict_service.service.manager) == 0)
     await wait_until(lambda: not strict_service.server.server_state.tasks)
@@ -551,7 +547,7 @@ async def test_a_peer_that_answers_the_close_but_does_not_read_is_cut_off(
 
 
 @pytest.mark.parametrize("by_client", [True, False], ids=["client", "service"])
-async def test_a_stuck_peer_is_cut_off_although_the_service_is_busy(
+async def test_a_stuck_peer_is_aborted_while_the_service_is_busy(
     strict_service: Live,
     strict_peer: Peer,
     ready: asyncio.Event,
@@ -561,7 +557,7 @@ async def test_a_stuck_peer_is_cut_off_although_the_service_is_busy(
 ) -> None:
     strict_peer.client.send(masked(ping(1)))
     await wait_until(lambda: len(handled) == 1)
-    strict_peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
+    strict_peer.protocol.write([b"x" * MORE_THAN_SOCKET_BUFFERS], sys.maxsize)
     if by_client:
         strict_peer.client.send(masked_close(1000))
     else:
@@ -571,15 +567,13 @@ async def test_a_stuck_peer_is_cut_off_although_the_service_is_busy(
     ready.set()
 
 
-MUCH_MORE = masked(b"x" * 1_000) * 3_000
+EXCESS = masked(b"x" * 1_000) * 3_000
 
 
 @pytest.mark.hostile(22)
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 @pytest.mark.parametrize("name", ["no UTF-8", "too large", "opcode 3", "binary", "flood"])
-async def test_who_sent_more_than_was_read_still_gets_the_close_code(
-    *, name: str, tls: bool
-) -> None:
+async def test_unread_input_does_not_cost_the_close_code(*, name: str, tls: bool) -> None:
     settings = make_settings(max_message_bytes=1_000, close_timeout_s=60, max_messages_per_s=1)
     async with run_service(settings) as live:
         if tls:
@@ -593,7 +587,7 @@ async def test_who_sent_more_than_was_read_still_gets_the_close_code(
         for _ in range(20):
             async with raw_client(await live.options(), tls=live.tls) as client:
                 await client.upgraded()
-                client.send(frames + MUCH_MORE)
+                client.send(frames + EXCESS)
                 assert await client.close_code() == code
                 client.send(masked_close(code))
                 await client.ended()
@@ -601,7 +595,7 @@ async def test_who_sent_more_than_was_read_still_gets_the_close_code(
 
 
 @pytest.mark.hostile(22, 56)
-async def test_after_the_close_nothing_grows_whatever_comes(peer: Peer) -> None:
+async def test_input_after_the_services_close_is_not_buffered(peer: Peer) -> None:
     peer.connection.close(TRY_AGAIN_LATER)
     owed = peer.protocol.unsent_bytes()
     waiting = len(peer.protocol._inbox.messages)
@@ -615,14 +609,14 @@ async def test_after_the_close_nothing_grows_whatever_comes(peer: Peer) -> None:
     assert await peer.client.close_code() == TRY_AGAIN_LATER.code
 
 
-async def test_what_follows_a_clients_close_frame_does_not_cost_it_the_answer(peer: Peer) -> None:
-    peer.client.send(masked_close(4_321) + MUCH_MORE)
+async def test_input_after_a_clients_close_does_not_cost_the_echo(peer: Peer) -> None:
+    peer.client.send(masked_close(4_321) + EXCESS)
     assert await peer.client.frame() == (CLOSE, (4_321).to_bytes(2))
     await peer.client.ended()
 
 
 async def end_of(live: Live, end: Callable[[RawClient], Awaitable[None]]) -> dict[str, Any]:
-    """Connect, end the connection in this way, and return what the log says of it."""
+    """Connect, end the connection with ``end``, and return the logged code and reason."""
     with capture_logs() as lines:
         async with raw_client(await live.options("alice")) as client:
             await client.upgraded()
@@ -633,7 +627,7 @@ async def end_of(live: Live, end: Callable[[RawClient], Awaitable[None]]) -> dic
     return {name: line[name] for name in ("code", "reason")}
 
 
-async def test_ends_without_a_close_frame_are_told_apart(strict_service: Live) -> None:
+async def test_the_log_tells_how_a_connection_ended(strict_service: Live) -> None:
     async def reset(client: RawClient) -> None:
         client.vanish()
 
@@ -667,12 +661,12 @@ async def test_ends_without_a_close_frame_are_told_apart(strict_service: Live) -
         (None, UNKNOWN),
     ],
 )
-def test_the_systems_reasons_are_put_in_words(failure: Exception | None, cause: str) -> None:
+def test_causes_of_os_errors(failure: Exception | None, cause: str) -> None:
     assert cause_of(failure) == cause
 
 
-async def test_a_slow_peers_close_is_echoed_even_if_a_ping_comes_with_it(peer: Peer) -> None:
-    peer.protocol.write([text_frame(b"x" * MORE_THAN_THE_SYSTEM_TAKES)], sys.maxsize)
+async def test_a_slow_peers_close_behind_a_ping_is_echoed(peer: Peer) -> None:
+    peer.protocol.write([text_frame(b"x" * MORE_THAN_SOCKET_BUFFERS)], sys.maxsize)
     await peer.send_pieces(masked(b"", PING) + masked_close(1000))
     assert (await peer.client.frame())[0] == TEXT
     assert await peer.client.close_code() == 1000
@@ -691,10 +685,10 @@ async def test_unread_pongs_do_not_accumulate(strict_peer: Peer) -> None:
 
 
 @pytest.mark.hostile(57)
-async def test_a_peer_that_answers_no_ping_and_takes_no_close_is_cut_off() -> None:
+async def test_a_peer_that_ignores_ping_and_close_is_aborted() -> None:
     settings = make_settings(ws_ping_interval_s=0.05, ws_ping_timeout_s=0.05, close_timeout_s=0.1)
     async with run_service(settings, ws=CountingProtocol) as live, welcomed_peer(live) as peer:
-        peer.protocol.write([b"x" * MORE_THAN_THE_SYSTEM_TAKES], sys.maxsize)
+        peer.protocol.write([b"x" * MORE_THAN_SOCKET_BUFFERS], sys.maxsize)
         await wait_until(lambda: is_empty(live))
         assert peer.connection.closed == Close(1006, NO_ANSWER)
 
@@ -720,7 +714,9 @@ async def test_nothing_is_compressed(service: Live) -> None:
 
 
 @pytest.mark.parametrize("end", ["closed", "cut off", "reset", "illegal"])
-async def test_an_ended_connection_leaves_no_cycles(strict_service: Live, end: str) -> None:
+async def test_an_ended_connection_leaves_no_reference_cycles(
+    strict_service: Live, end: str
+) -> None:
     gc.disable()
     try:
         async with raw_client(await strict_service.options("alice")) as client:
@@ -749,7 +745,7 @@ ROUTE = "/other"
 
 @asynccontextmanager
 async def other_route(live: Live, route: Any) -> AsyncIterator[RawClient]:
-    """Connect to a WebSocket route of the team's own."""
+    """Connect to a WebSocket route of the team."""
     app = live.server.config.app
     assert isinstance(app, FastAPI)
     routes = list(app.router.routes)
@@ -764,7 +760,7 @@ async def other_route(live: Live, route: Any) -> AsyncIterator[RawClient]:
 
 
 async def echo(websocket: WebSocket) -> None:
-    """Send back what comes; close after a text that asks for it."""
+    """Echo each message; close after the text `close`."""
     await websocket.accept()
     while (event := await websocket.receive())["type"] == "websocket.receive":
         if event.get("text") == "close":
@@ -787,14 +783,14 @@ async def test_other_routes_receive_and_send(strict_service: Live) -> None:
         await client.ended()
 
 
-async def test_other_routes_hear_of_the_end(strict_service: Live) -> None:
+async def test_other_routes_receive_the_disconnect(strict_service: Live) -> None:
     async with other_route(strict_service, echo) as client:
         client.send(masked(b"text") + masked_close(1001))
         assert await client.frame() == (CLOSE, (1001).to_bytes(2))
         await client.ended()
 
 
-async def test_another_route_waits_for_a_slow_reader_alone(
+async def test_a_slow_reader_delays_only_its_own_route(
     strict_service: Live,
 ) -> None:
     sent: list[int] = []
@@ -822,7 +818,7 @@ async def test_another_route_waits_for_a_slow_reader_alone(
         await client.ended()
 
 
-async def test_other_routes_close_does_not_wait_for_ever(strict_service: Live) -> None:
+async def test_closing_another_route_times_out(strict_service: Live) -> None:
     async def close_with_a_debt(websocket: WebSocket) -> None:
         await websocket.accept()
         protocol = only_protocol(strict_service)

@@ -1,4 +1,4 @@
-"""One contract for both wires, uvicorn's own protocol class and plain ASGI, over TCP and TLS."""
+"""The contract of both wires: uvicorn's protocol class and plain ASGI, over TCP and TLS."""
 
 import asyncio
 import gc
@@ -49,14 +49,14 @@ async def test_messages_of_all_sizes_arrive(service: Live, size: int) -> None:
     assert (await client.receive("message"))["data"] == data
 
 
-async def test_a_message_may_be_larger_than_those_of_clients(service: Live) -> None:
+async def test_server_messages_may_exceed_the_client_limit(service: Live) -> None:
     client = await service.connect("alice")
     data = "x" * 300_000
     assert service.service.manager.send_to_connection(client.welcome["connection"], data)
     assert (await client.receive("message"))["data"] == data
 
 
-async def test_thousands_in_a_row_arrive_in_order(service: Live) -> None:
+async def test_thousands_of_commands_are_answered_in_order(service: Live) -> None:
     client = await service.connect("alice")
     numbers = [str(number) for number in range(3_000)]
     for number in numbers:
@@ -64,7 +64,7 @@ async def test_thousands_in_a_row_arrive_in_order(service: Live) -> None:
     assert [(await client.receive("pong"))["id"] for _ in numbers] == numbers
 
 
-async def test_a_close_comes_after_all_that_was_sent(service: Live) -> None:
+async def test_a_close_follows_all_sent_messages(service: Live) -> None:
     client = await service.connect("alice")
     (connection,) = service.service.manager
     for number in range(3):
@@ -74,7 +74,7 @@ async def test_a_close_comes_after_all_that_was_sent(service: Live) -> None:
     assert [(await client.receive("message"))["data"] for _ in range(3)] == [0, 1, 2]
 
 
-async def test_the_clients_own_close_code_arrives(service: Live) -> None:
+async def test_the_clients_close_code_is_recorded(service: Live) -> None:
     client = await service.connect("alice")
     (connection,) = service.service.manager
     await client.connection.close(4_321, "enough")
@@ -90,7 +90,7 @@ async def test_binary_frames_close_with_1003(service: Live) -> None:
 
 
 @pytest.mark.hostile(56)
-async def test_a_stuck_reader_is_cut_off_and_others_go_on(service: Live) -> None:
+async def test_a_slow_consumer_is_closed_and_others_are_not(service: Live) -> None:
     reader = await service.connect("alice")
     manager = service.service.manager
     async with raw_client(await service.options("bob"), tls=service.tls):
@@ -108,7 +108,7 @@ async def test_a_stuck_reader_is_cut_off_and_others_go_on(service: Live) -> None
         await wait_until(lambda: is_gone(wire))
 
 
-async def test_a_peer_is_handed_no_more_than_it_may_owe(service: Live) -> None:
+async def test_unsent_bytes_are_limited(service: Live) -> None:
     manager = service.service.manager
     async with raw_client(await service.options("alice"), tls=service.tls):
         await wait_until(lambda: len(manager) == 1)
@@ -125,13 +125,13 @@ async def test_a_peer_is_handed_no_more_than_it_may_owe(service: Live) -> None:
 
 
 def is_gone(wire: weakref.ref[Wire]) -> bool:
-    """Return whether the memory is free, after a collection, for which plain ASGI leaves cycles."""
+    """Return whether the wire is freed, after a collection: plain ASGI leaves reference cycles."""
     gc.collect()
     return wire() is None
 
 
 @pytest.mark.hostile(59)
-async def test_a_peer_that_vanishes_is_forgotten(service: Live) -> None:
+async def test_a_reset_connection_is_removed(service: Live) -> None:
     before = len(asyncio.all_tasks())
     async with raw_client(await service.options("alice"), tls=service.tls) as client:
         await wait_until(lambda: len(service.service.manager) == 1)
@@ -140,7 +140,7 @@ async def test_a_peer_that_vanishes_is_forgotten(service: Live) -> None:
     await wait_until(lambda: len(asyncio.all_tasks()) <= before)
 
 
-async def test_a_connection_costs_one_task_and_two_more_without_the_extension(
+async def test_tasks_per_connection(
     service: Live,
 ) -> None:
     before = len(asyncio.all_tasks())
@@ -152,14 +152,14 @@ async def test_a_connection_costs_one_task_and_two_more_without_the_extension(
     await wait_until(lambda: len(asyncio.all_tasks()) == before)
 
 
-async def test_plain_asgi_needs_no_server_that_tells_of_the_end() -> None:
+async def test_plain_asgi_works_without_a_disconnect_event() -> None:
     wires: list[Wire] = []
 
     async def send(event: MutableMapping[str, Any]) -> None:
-        """Take everything."""
+        """Accept every event."""
 
     async def receive() -> MutableMapping[str, Any]:
-        """Tell of the beginning, and then of nothing."""
+        """Return the connect event, and then nothing."""
         if not wires:
             return {"type": "websocket.connect"}
         await asyncio.Event().wait()

@@ -24,12 +24,12 @@ def test_a_text_is_read(size: int) -> None:
 
 
 @pytest.mark.parametrize("mask", [bytes(4), b"\xff" * 4, b"\x00\xff\x00\xff", b"\x81\x85\x00\x01"])
-def test_a_text_is_read_whatever_its_mask(mask: bytes) -> None:
+def test_a_text_is_read_with_any_mask(mask: bytes) -> None:
     text = json.dumps({"type": "ping"})
     assert read_texts(masked(text.encode(), mask=mask), LIMIT)[0] == [text]
 
 
-def test_of_a_stream_that_ends_anywhere_all_whole_texts_are_read() -> None:
+def test_all_complete_texts_of_a_truncated_stream_are_read() -> None:
     texts = ["", "a", "four", "grüße", "x" * 125, "y" * 126, "z" * 300, "", "end"]
     frames = [library_frame(text) for text in texts]
     stream = b"".join(frames)
@@ -64,13 +64,13 @@ def test_of_a_stream_that_ends_anywhere_all_whole_texts_are_read() -> None:
         text_frame(bytes(65_536)),
     ],
 )
-def test_reading_stops_before_what_is_no_whole_text_message(other: bytes) -> None:
+def test_reading_stops_before_any_other_frame(other: bytes) -> None:
     before = masked(b"x" * 100)
     assert read_texts(other, LIMIT) == ([], 0)
     assert read_texts(before + other + before, LIMIT) == (["x" * 100], len(before))
 
 
-def test_a_length_in_more_bytes_than_it_needs_is_read() -> None:
+def test_a_non_minimal_length_is_read() -> None:
     frame = b"\x81\xfe" + (5).to_bytes(2) + bytes(4) + b"hello"
     assert read_texts(frame + frame, LIMIT) == (["hello", "hello"], 2 * len(frame))
 
@@ -90,7 +90,7 @@ LONG_WINDED = [b"\x81\xff" + (3).to_bytes(8) + bytes(7), b"\x81\xfe\x00\x00" + b
 
 
 @pytest.mark.parametrize("frame", [*ANY_FRAMES, *UNMASKED, *LONG_WINDED])
-def test_the_end_of_any_frame_is_found_wherever_it_is_cut(frame: bytes) -> None:
+def test_the_end_of_a_split_frame_is_found(frame: bytes) -> None:
     ends = {*range(1, min(len(frame), 20)), len(frame) - 1}
     for cut in sorted(ends - {0, len(frame)}):
         scanner = FrameScanner()
@@ -101,7 +101,7 @@ def test_the_end_of_any_frame_is_found_wherever_it_is_cut(frame: bytes) -> None:
         assert not scanner.closed
 
 
-def test_the_close_frame_is_found_and_what_follows_is_not_looked_at() -> None:
+def test_scanning_stops_at_the_close_frame() -> None:
     disguised = masked(masked(b"", CLOSE), mask=bytes(4))
     before, close = b"".join([*ANY_FRAMES, disguised]), masked(b"\x03\xe8", CLOSE)
     scanner = FrameScanner()
@@ -112,7 +112,7 @@ def test_the_close_frame_is_found_and_what_follows_is_not_looked_at() -> None:
     assert scanner.between_frames
 
 
-def test_a_frame_of_any_length_is_followed_without_storing_it() -> None:
+def test_a_frame_of_any_length_is_scanned_without_buffering() -> None:
     scanner = FrameScanner()
     scanner.scan(b"\x81\xff" + (2**63 - 1).to_bytes(8))
     for _ in range(100):

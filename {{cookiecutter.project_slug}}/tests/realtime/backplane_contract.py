@@ -1,4 +1,4 @@
-"""What every backplane promises. `test_backplane` and its siblings run it, each on their own."""
+"""The contract of every backplane; each implementation's test module inherits it."""
 
 import asyncio
 
@@ -10,13 +10,13 @@ CHANNEL = Channel("channel-a")
 
 
 class Inbox:
-    """Collects what is delivered to one subscription."""
+    """Collects the envelopes delivered to one subscription."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Envelope] = asyncio.Queue()
 
     def deliver(self, envelope: Envelope) -> None:
-        """Take an envelope."""
+        """Add an envelope."""
         self._queue.put_nowait(envelope)
 
     async def next(self) -> Envelope:
@@ -25,22 +25,19 @@ class Inbox:
             return await self._queue.get()
 
     def is_empty(self) -> bool:
-        """Return whether all was read."""
+        """Return whether every envelope has been read."""
         return self._queue.empty()
 
 
 def numbered(number: int) -> Envelope:
-    """Return an envelope that can be told from others."""
+    """Return an envelope with a number."""
     return Envelope(sender="alice", data=number)
 
 
 class BackplaneContract:
-    """Two fixtures, ``backplane`` and ``other``, are views of the same channels: two nodes, or one.
+    """The fixtures ``backplane`` and ``other`` are two nodes with shared channels, or one node."""
 
-    Where there is one node only, both are the same object.
-    """
-
-    async def test_what_is_published_is_delivered_once(self, backplane: Backplane) -> None:
+    async def test_messages_are_delivered_once(self, backplane: Backplane) -> None:
         inbox = Inbox()
         await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
         envelope = Envelope(sender="alice", data={"n": [1, "ü"]}, exclude="someone")
@@ -50,7 +47,7 @@ class BackplaneContract:
         assert await inbox.next() == numbered(2)
         assert inbox.is_empty()
 
-    async def test_only_the_channels_own_subscriber_gets_it(self, backplane: Backplane) -> None:
+    async def test_messages_are_delivered_only_to_their_channel(self, backplane: Backplane) -> None:
         inbox, neighbour = Inbox(), Inbox()
         await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
         await backplane.confirm(
@@ -67,7 +64,7 @@ class BackplaneContract:
         received = [(await inbox.next()).data for _ in range(200)]
         assert received == list(range(200))
 
-    async def test_after_unsubscribe_nothing_comes(self, backplane: Backplane) -> None:
+    async def test_nothing_is_delivered_after_unsubscribe(self, backplane: Backplane) -> None:
         inbox, marker = Inbox(), Inbox()
         subscription = backplane.subscribe(Subscription(CHANNEL, inbox.deliver))
         await backplane.confirm(subscription)
@@ -91,7 +88,7 @@ class BackplaneContract:
         assert await new.next() == numbered(1)
         assert old.is_empty()
 
-    async def test_a_channel_can_change_hands_at_once(self, backplane: Backplane) -> None:
+    async def test_a_channel_can_be_subscribed_again_at_once(self, backplane: Backplane) -> None:
         old, new = Inbox(), Inbox()
         first = backplane.subscribe(Subscription(CHANNEL, old.deliver))
         await backplane.confirm(first)
@@ -101,7 +98,7 @@ class BackplaneContract:
         assert await new.next() == numbered(1)
         assert old.is_empty()
 
-    async def test_publishing_to_nobody_is_fine(self, backplane: Backplane) -> None:
+    async def test_publishing_without_subscribers_succeeds(self, backplane: Backplane) -> None:
         await backplane.publish(Channel("user:nobody"), numbered(1))
 
     async def test_it_is_healthy(self, backplane: Backplane) -> None:

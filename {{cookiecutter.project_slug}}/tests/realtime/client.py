@@ -13,7 +13,7 @@ from websockets.typing import Subprotocol
 from dev.connect import ConnectOptions
 
 DEADLINE_S = 5.0
-"""At most the service's own default time-outs, so that a limit set by a test shows."""
+"""At most the service's default timeouts, so that tests notice a setting without effect."""
 
 START_S = 20.0
 """Deadline for the start of a process."""

@@ -1,4 +1,4 @@
-"""The engine alone: with its default policy, and without the files that you edit.
+"""Only the engine: with its default policy, without the files that you edit.
 
 ``python -m tests.realtime.engine`` serves it, as ``python -m app`` serves yours.
 """
@@ -22,7 +22,7 @@ def make_app(
     commands: CommandRouter | None = None,
     **options: Any,
 ) -> Application:
-    """Return an application without any of your files."""
+    """Return an application without your files."""
     return Application(
         settings,
         authenticator=Authenticator(settings),

@@ -28,13 +28,13 @@ from .engine import make_app
 
 ORIGIN = "https://example.com"
 
-HASTE = {
+HIGH_LIMITS = {
     "max_handshakes_per_s": 10_000,
     "max_handshakes_per_s_per_address": 10_000,
     "max_messages_per_s": 100_000,
     "max_bytes_per_s": 1_000_000_000,
 }
-"""Limits out of the way of tests, which connect and send as fast as they can."""
+"""Limits that tests do not exceed: they connect and send as fast as they can."""
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Saves HTTP clients the time to load certificates, which they do not need."""
@@ -44,7 +44,7 @@ def settings_with(**overrides: object) -> dict[str, Any]:
     """Return settings with fresh secrets and without limits on rates."""
     values: dict[str, Any] = {name.lower(): value for name, value in fresh_secrets().items()}
     values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2, "clients_may_broadcast": True}
-    return values | HASTE | overrides
+    return values | HIGH_LIMITS | overrides
 
 
 def make_settings(**overrides: object) -> RealtimeSettings:
@@ -53,7 +53,7 @@ def make_settings(**overrides: object) -> RealtimeSettings:
 
 
 class InProcessServer(Server):
-    """A server that leaves signals to pytest and stops at once when asked."""
+    """A server that leaves signals to pytest and stops with the event `stop`."""
 
     def __init__(self, app: Application) -> None:
         super().__init__(app)
@@ -95,7 +95,7 @@ class Live:
         return replace(options, uri=options.uri.replace(plain, secure))
 
     async def connect(self, user: str = "alice") -> Client:
-        """Connect as the user. The connection is closed with the service at the latest."""
+        """Connect as the user. The connection is closed with the service, if not before."""
         return await self.connect_with(await self.options(user))
 
     async def connect_with(self, options: ConnectOptions, *, welcomed: bool = True) -> Client:
@@ -132,7 +132,7 @@ class Live:
         )
 
     async def listen_for_tls(self) -> None:
-        """Serve TLS on another port, to which clients connect from now on; HTTP stays plain."""
+        """Serve TLS on another port, and use it for later WebSocket clients; HTTP stays plain."""
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         with TemporaryDirectory() as directory:
             certificate = Path(directory, "certificate.pem")
@@ -161,7 +161,7 @@ class Live:
 async def run_service(
     settings: RealtimeSettings | None = None, *, ws: Any = None, **parts: Any
 ) -> AsyncIterator[Live]:
-    """Run the engine by itself; ``parts`` go to `make_app`."""
+    """Run only the engine; ``parts`` go to `make_app`."""
     async with run_app(make_app(settings or make_settings(), **parts), ws=ws) as live:
         yield live
 

@@ -1,4 +1,4 @@
-"""A client without a library: it sends any bytes, and reads only on request."""
+"""A client without a library: it sends any bytes, and reads only when told to."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ class RawClient:
         self._writer.write(data)
 
     def send_eof(self) -> None:
-        """Shut down the sending side, and keep the connection."""
+        """Shut down the sending side only."""
         self._writer.write_eof()
 
     async def upgraded(self) -> None:
@@ -99,7 +99,7 @@ class RawClient:
     async def ended(self) -> None:
         """Wait for the end of the connection; no byte may come before it."""
         async with asyncio.timeout(DEADLINE_S):
-            with suppress(ConnectionError):  # a reset, if more was sent
+            with suppress(ConnectionError):  # a reset, if the server has unread input
                 assert await self._reader.read(1) == b""
 
     def vanish(self) -> None:
@@ -119,7 +119,7 @@ class RawClient:
 async def raw_connection(
     host: str, port: int, *, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[RawClient]:
-    """Connect, and send nothing."""
+    """Connect without sending."""
     peer = socket.socket()
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer.setblocking(False)

@@ -12,7 +12,7 @@ from app.realtime.wire.asgi import Message
 from .live import make_settings
 
 SETTINGS = make_settings()
-"""Shared, since some tests open a thousand connections."""
+"""Shared: some tests open a thousand connections."""
 
 
 class RecordingWire:

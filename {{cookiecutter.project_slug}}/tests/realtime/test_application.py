@@ -1,4 +1,4 @@
-"""A FastAPI app as its users know it, and the places for a team's own parts."""
+"""The application is a usual FastAPI app, with extension points for the team."""
 
 import asyncio
 import json
@@ -37,12 +37,12 @@ from .live import make_settings, run_app, run_service, wait_until
 
 
 class Trusting(Authenticator):
-    """Believes the ``user`` in the query."""
+    """Trusts the ``user`` in the query."""
 
     needs_origin = False
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
-        """Return that user."""
+        """Return the user of the query."""
         user = handshake.query_params.get("user")
         if user is None:
             msg = "no user"
@@ -51,14 +51,14 @@ class Trusting(Authenticator):
 
 
 def make_trusting(**parts: Any) -> Application:
-    """Return an application that believes its clients."""
+    """Return an application with this authenticator."""
     settings = make_settings(environment="development")
     return Application(settings, authenticator=Trusting(settings), policy=Policy(), **parts)
 
 
 @asynccontextmanager
 async def served(app: ASGIApp, **options: Any) -> AsyncIterator[str]:
-    """Serve an app by plain uvicorn, as ``uvicorn app.main:app`` does; yield its address."""
+    """Serve an app with plain uvicorn, as ``uvicorn app.main:app`` does; yield its address."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, **options))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     serving = asyncio.create_task(server._serve())
@@ -80,7 +80,7 @@ async def welcome(address: str, path: str = "/ws") -> dict[str, Any]:
     return frame
 
 
-async def test_any_server_serves_it() -> None:
+async def test_plain_uvicorn_serves_the_app() -> None:
     async with served(make_trusting()) as address:
         assert (await welcome(address))["user"] == "alice"
 
@@ -155,7 +155,7 @@ async def test_probes_may_use_head(anyio_backend: object) -> None:
             assert (await http.head(path)).status_code == 200
 
 
-async def test_a_route_may_ask_for_the_user() -> None:
+async def test_a_route_can_depend_on_the_user() -> None:
     app = make_trusting()
 
     @app.get("/me")
@@ -193,7 +193,7 @@ async def test_resources_are_open_while_jobs_and_handlers_run() -> None:
     assert happened == ["opened", "closed"]
 
 
-async def test_a_readiness_check_that_fails_or_hangs_means_not_ready(
+async def test_a_failing_or_hanging_readiness_check_is_not_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("app.realtime.http.health.READY_TIMEOUT_S", 0.01)
@@ -210,12 +210,12 @@ async def test_a_readiness_check_that_fails_or_hangs_means_not_ready(
 
 
 class Whoami(Command):
-    """Ask what the connection remembers."""
+    """Ask for the connection's state."""
 
     type: Literal["ping"]
 
 
-async def test_a_connection_has_state_from_its_beginning() -> None:
+async def test_begin_sets_the_state_of_a_connection() -> None:
     router = CommandRouter()
     seen: list[object] = []
 
@@ -232,7 +232,7 @@ async def test_a_connection_has_state_from_its_beginning() -> None:
         await wait_until(lambda: seen == ["state of alice"])
 
 
-async def test_a_connection_may_be_refused_at_its_beginning() -> None:
+async def test_begin_may_refuse_a_connection() -> None:
     router = CommandRouter()
 
     @router.connecting
@@ -245,7 +245,7 @@ async def test_a_connection_may_be_refused_at_its_beginning() -> None:
         assert len(live.service.manager) == 0
 
 
-async def test_a_command_replaces_the_built_in_one_of_its_type() -> None:
+async def test_a_command_replaces_the_built_in_command_of_its_type() -> None:
     router = CommandRouter()
 
     @router.command(Whoami)

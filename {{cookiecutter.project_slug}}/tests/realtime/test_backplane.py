@@ -17,5 +17,5 @@ class TestBackplane(BackplaneContract):
 
     @pytest.fixture
     def other(self, backplane: Backplane) -> Backplane:
-        """Return it again."""
+        """Return the same node."""
         return backplane

@@ -21,7 +21,7 @@ async def test_at_the_limit_the_oldest_are_removed() -> None:
     for key in "abcd":
         await values.put(key, key, 60)
     assert [await values.get(key) for key in "abcd"] == [None, "b", "c", "d"]
-    await values.put("b", "b", 60)  # is the newest now
+    await values.put("b", "b", 60)  # now the newest
     await values.put("e", "e", 60)
     assert [await values.get(key) for key in "bcd"] == ["b", None, "d"]
 

@@ -24,7 +24,7 @@ async def is_first(claims: ExpiringMap, key: str | None = "key", request: str = 
         return is_first
 
 
-async def test_a_request_is_carried_out_once(claims: ExpiringMap) -> None:
+async def test_a_repeated_request_is_executed_once(claims: ExpiringMap) -> None:
     assert [await is_first(claims) for _ in range(3)] == [True, False, False]
 
 
@@ -60,13 +60,13 @@ async def test_a_request_is_remembered_for_a_time(
     assert (lifetime == "REMEMBERED_S") == await is_first(claims)
 
 
-async def test_a_key_is_for_one_request(claims: ExpiringMap) -> None:
+async def test_a_key_cannot_be_reused_for_another_request(claims: ExpiringMap) -> None:
     assert await is_first(claims)
     with pytest.raises(KeyReused):
         await is_first(claims, request="another")
 
 
-async def test_a_repeated_publication_goes_out_once(live: Live) -> None:
+async def test_a_repeated_publication_is_sent_once(live: Live) -> None:
     client = await live.connect()
     for _ in range(3):
         assert (await publish(live, "one", "key-1")) == 202
@@ -75,7 +75,7 @@ async def test_a_repeated_publication_goes_out_once(live: Live) -> None:
     assert await client.is_quiet()
 
 
-async def test_publications_at_the_same_time_go_out_once(live: Live) -> None:
+async def test_concurrent_publications_with_one_key_are_sent_once(live: Live) -> None:
     client = await live.connect()
     statuses = await asyncio.gather(*(publish(live, "same", "key-3") for _ in range(5)))
     assert 202 in statuses
@@ -84,7 +84,7 @@ async def test_publications_at_the_same_time_go_out_once(live: Live) -> None:
     assert await client.is_quiet()
 
 
-async def test_a_key_that_was_used_for_something_else_is_refused(live: Live) -> None:
+async def test_a_key_reused_for_another_request_is_refused(live: Live) -> None:
     assert await publish(live, 1, "key-4") == 202
     assert await publish(live, 2, "key-4") == 422
 
@@ -97,7 +97,7 @@ async def test_a_bad_key_is_refused(live: Live, key: str) -> None:
 
 
 async def publish(live: Live, data: object, idempotency_key: str) -> int:
-    """Publish to everybody; return the status."""
+    """Publish to all users; return the status."""
     key = live.settings.backend_key
     assert key is not None
     headers = {

@@ -1,4 +1,4 @@
-"""Background jobs: which start again, and which stop the service."""
+"""Background jobs: some are restarted, others stop the service."""
 
 import asyncio
 import sys
@@ -43,7 +43,7 @@ async def refuse() -> None:
 
 
 async def keep(job: Job) -> int:
-    """Run a job until it is given up; return how often the service was told to stop."""
+    """Run a job to its end; return how often the service was told to stop."""
     stops: list[None] = []
     async with asyncio.timeout(DEADLINE_S):
         await keep_running(job, lambda: stops.append(None))
@@ -58,7 +58,7 @@ async def test_a_job_may_end() -> None:
 
 
 @pytest.mark.parametrize("failing", [fail, be_cancelled, leave])
-async def test_a_failed_job_starts_again(failing: Run) -> None:
+async def test_a_failed_job_is_restarted(failing: Run) -> None:
     runs = 0
 
     async def fail_twice() -> None:
@@ -75,12 +75,12 @@ async def test_a_failed_job_starts_again(failing: Run) -> None:
 
 
 @pytest.mark.parametrize("failing", [fail, be_cancelled, leave])
-async def test_an_essential_job_that_fails_stops_the_service(failing: Run) -> None:
+async def test_a_failed_essential_job_stops_the_service(failing: Run) -> None:
     assert await keep(Job(failing, essential=True)) == 1
 
 
 @pytest.mark.parametrize("essential", [False, True])
-async def test_what_no_waiting_will_mend_stops_the_service(essential: bool) -> None:
+async def test_a_misconfigured_job_stops_the_service(essential: bool) -> None:
     assert await keep(Job(be_misconfigured, essential)) == 1
 
 

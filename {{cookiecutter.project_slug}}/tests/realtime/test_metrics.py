@@ -1,4 +1,4 @@
-"""What Prometheus gets to read, and who may read it."""
+"""Metrics for Prometheus, and access to them."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -16,14 +16,14 @@ KEY = "a-key-for-the-monitoring-" * 2
 
 
 @pytest.fixture
-async def watched() -> AsyncIterator[Live]:
-    """Run a service that may be read."""
+async def monitored() -> AsyncIterator[Live]:
+    """Run a service with `/metrics` enabled."""
     async with run_service(make_settings(metrics_key=KEY, max_connections=1)) as live:
         yield live
 
 
 async def read(live: Live) -> dict[str, float]:
-    """Return all samples by name, with the label's value where there is one."""
+    """Return all samples by name and label value."""
     async with live.http() as http:
         answer = await http.get("/metrics", headers={"Authorization": f"Bearer {KEY}"})
     assert answer.status_code == 200
@@ -36,22 +36,22 @@ async def read(live: Live) -> dict[str, float]:
     return samples
 
 
-async def test_lives_of_connections_are_counted(watched: Live) -> None:
-    before = await read(watched)
+async def test_connections_are_counted(monitored: Live) -> None:
+    before = await read(monitored)
     assert before["ws_connections"] == 0
-    client = await watched.connect()
-    refused = await watched.options("bob")
-    async with watched.http() as http:
+    client = await monitored.connect()
+    refused = await monitored.options("bob")
+    async with monitored.http() as http:
         url = refused.uri.replace("ws:", "http:")
         answer = await http.get(url, headers={**refused.headers, **UPGRADE})
     assert answer.status_code == 503
-    during = await read(watched)
+    during = await read(monitored)
     assert during["ws_connections"] == 1
     assert during["ws_connections_opened_total"] == 1
     assert during["ws_handshakes_refused_total 503"] == 1
     await client.close()
-    await wait_until(lambda: len(watched.service.manager) == 0)
-    after = await read(watched)
+    await wait_until(lambda: len(monitored.service.manager) == 0)
+    after = await read(monitored)
     assert after["ws_connections"] == 0
     assert after["ws_connections_closed_total client 1000"] == 1
 
@@ -64,29 +64,29 @@ UPGRADE = {
 }
 
 
-async def test_commands_and_their_errors_are_counted(watched: Live) -> None:
-    client = await watched.connect()
+async def test_commands_and_their_errors_are_counted(monitored: Live) -> None:
+    client = await monitored.connect()
     await client.ask(type="ping")
     await client.ask(type="nonsense")
     await client.send_text("[]")
     await client.receive("error")
-    samples = await read(watched)
+    samples = await read(monitored)
     assert samples["ws_commands_total"] == 3
     assert samples["ws_command_errors_total unknown_type"] == 1
     assert samples["ws_command_errors_total bad_request"] == 1
 
 
-async def test_the_process_is_measured(watched: Live) -> None:
-    samples = await read(watched)
+async def test_the_process_is_measured(monitored: Live) -> None:
+    samples = await read(monitored)
     assert samples["process_resident_memory_bytes"] > 0
 
 
-async def test_only_monitoring_may_read(live: Live, watched: Live) -> None:
+async def test_reading_metrics_needs_their_key(live: Live, monitored: Live) -> None:
     assert (await live.get("/metrics")).status_code == 404
-    assert (await watched.get("/metrics")).status_code == 401
-    backend_key = watched.settings.backend_key
+    assert (await monitored.get("/metrics")).status_code == 401
+    backend_key = monitored.settings.backend_key
     if backend_key is not None:
-        async with watched.http() as http:
+        async with monitored.http() as http:
             key = {"Authorization": f"Bearer {backend_key.get_secret_value()}"}
             assert (await http.get("/metrics", headers=key)).status_code == 401
 
@@ -99,15 +99,15 @@ KNOWN = [
     *(f"ws_connections_closed_total client {code}" for code in (1000, 1005, 1006, "other")),
     *(f"ws_connections_closed_total server {code}" for code in (1003, 1011, 1012, 4008, 4013)),
 ]
-"""Some of what Prometheus has to see before it happens first."""
+"""Some of the counters that must exist before their first increment."""
 
 
-async def test_what_can_be_counted_is_there_from_the_start(watched: Live) -> None:
-    samples = await read(watched)
+async def test_counters_exist_from_the_start(monitored: Live) -> None:
+    samples = await read(monitored)
     assert {name: samples.get(name) for name in KNOWN} == dict.fromkeys(KNOWN, 0)
 
 
-async def test_errors_of_a_teams_own_are_there_from_the_start() -> None:
+async def test_counters_of_the_teams_errors_exist_from_the_start() -> None:
     class OutOfStock(CommandError):
         code = "out_of_stock"
 
@@ -120,7 +120,7 @@ async def test_errors_of_a_teams_own_are_there_from_the_start() -> None:
     ("code", "counted"),
     [(1000, "1000"), (1001, "1001"), (1011, "other"), (1013, "other"), (4013, "other")],
 )
-async def test_a_client_cannot_choose_what_its_end_counts_as(
+async def test_close_codes_of_clients_are_counted_in_a_fixed_set(
     live: Live, code: int, counted: str
 ) -> None:
     before = live.counts()
@@ -135,7 +135,7 @@ async def test_a_client_cannot_choose_what_its_end_counts_as(
     assert [(line["by"], line["code"]) for line in lines] == [("client", code)]
 
 
-async def test_what_the_server_closes_counts_as_such(live: Live) -> None:
+async def test_closes_by_the_server_are_counted(live: Live) -> None:
     before = live.counts()
     client = await live.connect()
     (connection,) = live.service.manager
@@ -147,7 +147,7 @@ async def test_what_the_server_closes_counts_as_such(live: Live) -> None:
     }
 
 
-async def test_codes_that_are_made_up_while_the_service_runs_count_as_one(live: Live) -> None:
+async def test_error_codes_defined_at_runtime_are_counted_as_other(live: Live) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise type("MadeUp", (CommandError,), {"code": secrets.token_hex(4)})
 

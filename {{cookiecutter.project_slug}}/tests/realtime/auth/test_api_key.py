@@ -19,7 +19,7 @@ def presenting(live: Live, **headers: str) -> ConnectOptions:
 @pytest.mark.parametrize(
     "headers", [{"Authorization": "Bearer key of bot"}, {"X-API-Key": "key of bot"}]
 )
-async def test_a_key_stands_for_its_name(headers: dict[str, str]) -> None:
+async def test_a_key_authenticates_its_name(headers: dict[str, str]) -> None:
     async with run_service(make_settings(api_keys=KEYS)) as live:
         client = await live.connect_with(presenting(live, **headers))
         assert client.user == "ci-bot"
@@ -45,18 +45,20 @@ async def test_other_keys_are_refused(key: str) -> None:
         (f"a:{'0' * 64},a:{'1' * 64}", "same name"),
     ],
 )
-def test_keys_are_checked_at_start(monkeypatch: pytest.MonkeyPatch, value: str, hint: str) -> None:
+def test_bad_keys_are_refused_at_startup(
+    monkeypatch: pytest.MonkeyPatch, value: str, hint: str
+) -> None:
     line = complaint(monkeypatch, API_KEYS=value)
     assert line.startswith("error: API_KEYS: ")
     assert hint in line
 
 
-def test_keys_do_not_show() -> None:
+def test_keys_are_not_shown() -> None:
     assert digest("key of bot") not in repr(make_settings(api_keys=KEYS))
 
 
 @pytest.mark.parametrize(("key", "cause"), [("", "no key"), ("made-up", "unknown key")])
-async def test_the_log_says_why_a_key_is_refused(live: Live, key: str, cause: str) -> None:
+async def test_the_log_tells_why_a_key_is_refused(live: Live, key: str, cause: str) -> None:
     options = presenting(live, **{"X-API-Key": key} if key else {})
     with capture_logs() as lines:
         client = await live.connect_with(options, welcomed=False)

@@ -1,4 +1,4 @@
-"""Without authentication everybody is a guest of their own."""
+"""Without authentication every connection is a new guest."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..live import Live, make_settings
 from ..server.test_process import next_line, run_process
 
 
-async def test_each_connection_is_another_guest(live: Live) -> None:
+async def test_each_connection_is_a_new_guest(live: Live) -> None:
     first, second = await live.connect(), await live.connect()
     assert first.user != second.user
     assert first.user.startswith("guest-")

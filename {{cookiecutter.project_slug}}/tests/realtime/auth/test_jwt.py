@@ -1,4 +1,4 @@
-"""Tokens: which are accepted, from where, and what happens when they run out."""
+"""Tokens: verification, transport, expiry and refresh."""
 
 import time
 from base64 import b64encode
@@ -21,7 +21,7 @@ OTHER_SECRET = "another secret, which is long enough"
 
 
 def token(settings: RealtimeSettings, **claims: Any) -> str:
-    """Return a good token, but for these claims; null removes one."""
+    """Return a valid token with some claims replaced; None removes one."""
     merged = {"sub": "alice", "exp": int(time.time()) + 60} | claims
     present = {name: value for name, value in merged.items() if value is not None}
     assert settings.jwt_secret is not None
@@ -67,7 +67,7 @@ async def test_a_token_in_the_query_needs_a_setting(live: Live) -> None:
 
 
 @pytest.mark.hostile(29)
-async def test_bad_credentials_are_told_by_a_close_code_and_leave_no_trace(live: Live) -> None:
+async def test_bad_credentials_close_with_4500(live: Live) -> None:
     assert await rejected(live, anonymous(live))
     options = anonymous(live)
     options.headers["Authorization"] = "Bearer nonsense"
@@ -123,7 +123,7 @@ async def test_bad_tokens_are_refused() -> None:
         ({"aud": "mail"}, "the token has an aud, but JWT_AUDIENCE is not set"),
     ],
 )
-async def test_the_log_says_why_a_token_is_refused(
+async def test_the_log_tells_why_a_token_is_refused(
     live: Live, claims: dict[str, Any], cause: str
 ) -> None:
     options = anonymous(live)
@@ -136,7 +136,7 @@ async def test_the_log_says_why_a_token_is_refused(
     assert not any(part in str(lines) for part in refused.split("."))
 
 
-async def test_the_log_says_why_other_tokens_are_refused() -> None:
+async def test_the_log_tells_why_other_tokens_are_refused() -> None:
     settings = make_settings(jwt_secret=SECRET, jwt_audience="chat")
     causes = {
         "nonsense": "DecodeError",
@@ -155,7 +155,7 @@ async def test_the_log_says_why_other_tokens_are_refused() -> None:
     assert [line["cause"] for line in lines if "cause" in line] == ["no token"]
 
 
-async def test_the_log_says_once_why_a_refresh_is_refused(live: Live) -> None:
+async def test_each_cause_of_a_refused_refresh_is_logged_once(live: Live) -> None:
     options = anonymous(live)
     options.headers["Authorization"] = f"Bearer {token(live.settings)}"
     client = await live.connect_with(options)
@@ -184,7 +184,7 @@ async def test_audience_and_issuer_are_checked_when_set() -> None:
 
 
 @pytest.mark.hostile(41)
-async def test_clocks_may_differ_by_the_leeway() -> None:
+async def test_clock_skew_up_to_the_leeway_is_tolerated() -> None:
     settings = make_settings(jwt_leeway_s=30)
     late = token(settings, exp=int(time.time()) - 10)
     identity = await authenticator(settings).verify(late)
@@ -193,13 +193,13 @@ async def test_clocks_may_differ_by_the_leeway() -> None:
 
 
 @pytest.mark.hostile(42)
-async def test_a_connection_ends_with_its_token(
+async def test_a_connection_closes_when_its_token_expires(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end = int(time.time()) + 60
     options = anonymous(live)
     options.headers["Authorization"] = f"Bearer {token(live.settings, exp=end)}"
-    # Nearly there, by the connection's clock; by that of the check, the token is fresh.
+    # By the connection's clock the token expires at once; by the verifier's clock it is fresh.
     nearly = end + live.settings.jwt_leeway_s - 0.05
     monkeypatch.setattr(
         "app.realtime.connections.connection.time", SimpleNamespace(time=lambda: nearly)
@@ -210,7 +210,7 @@ async def test_a_connection_ends_with_its_token(
 
 
 @pytest.mark.hostile(42)
-async def test_a_refresh_replaces_the_end(live: Live) -> None:
+async def test_a_refresh_replaces_the_expiry(live: Live) -> None:
     client = await live.connect("alice")
     end = int(time.time()) + 600
     answer = await client.ask(type="refresh", token=token(live.settings, exp=end))
@@ -221,7 +221,7 @@ async def test_a_refresh_replaces_the_end(live: Live) -> None:
 
 
 @pytest.mark.hostile(42)
-async def test_a_refresh_must_be_valid_and_the_same_users(live: Live) -> None:
+async def test_a_refresh_needs_a_valid_token_of_the_same_user(live: Live) -> None:
     client = await live.connect("alice")
     for bad in ("nonsense", token(live.settings, sub="bob"), token(live.settings, exp=1)):
         error = await client.ask(type="refresh", token=bad)
@@ -230,7 +230,7 @@ async def test_a_refresh_must_be_valid_and_the_same_users(live: Live) -> None:
 
 
 @pytest.mark.hostile(40)
-def test_a_secret_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "JWT_SECRET: has 5 bytes" in complaint(monkeypatch, JWT_SECRET="short")
 
 
@@ -242,7 +242,7 @@ def test_a_secret_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
         '{"kty": "oct", "k": "dGhlIHNlY3JldCBvZiB0aGlzIHNlcnZpY2U"}',
     ],
 )
-def test_keys_of_other_kinds_are_no_secrets(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_public_keys_are_refused_as_secrets(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     assert complaint(monkeypatch, JWT_SECRET=key) == (
         "error: JWT_SECRET: is a public key or a certificate; set a random secret"
     )
@@ -252,7 +252,7 @@ def test_keys_of_other_kinds_are_no_secrets(monkeypatch: pytest.MonkeyPatch, key
     ("failure", "code", "retry"),
     [(OSError(), "unavailable", True), (KeyError(), "internal", False)],
 )
-async def test_a_refresh_survives_an_authenticator_that_fails(
+async def test_a_refresh_survives_a_failing_authenticator(
     live: Live, monkeypatch: pytest.MonkeyPatch, failure: Exception, code: str, retry: bool
 ) -> None:
     async def fail(token: str) -> None:

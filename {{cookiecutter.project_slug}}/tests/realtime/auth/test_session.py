@@ -1,4 +1,4 @@
-"""Session cookies, as Starlette's own middleware writes them."""
+"""Session cookies, as written by Starlette's middleware."""
 
 import json
 from base64 import b64encode
@@ -34,7 +34,7 @@ def signed(live: Live, session: object, secret: str | None = None) -> str:
     return f"{live.settings.session_cookie}={value}"
 
 
-async def test_the_cookie_of_the_sites_own_middleware(live: Live) -> None:
+async def test_a_cookie_written_by_starlettes_middleware_is_accepted(live: Live) -> None:
     async def log_in(request: Request) -> Response:
         request.session["user"] = "alice"
         return Response()
@@ -74,7 +74,7 @@ async def test_a_tampered_cookie_is_refused(live: Live) -> None:
     assert await client.closed() == (4500, "unauthorized")
 
 
-async def test_cookies_signed_before_the_secret_changed_are_good() -> None:
+async def test_cookies_signed_with_the_previous_secret_are_accepted() -> None:
     old, older, strange = "old-" * 8, "older-" * 8, "strange-" * 8
     settings = make_settings(session_secret_fallbacks=f"{older},{old}")
     async with run_service(settings) as live:
@@ -105,7 +105,7 @@ async def test_a_handshake_without_origin_is_refused(live: Live) -> None:
     assert refusal.value.response.status_code == 403
 
 
-def test_a_secret_is_required_and_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_or_short_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "error: SESSION_SECRET: is not set" in complaint(monkeypatch, SESSION_SECRET="")
     assert "SESSION_SECRET: has 5 bytes" in complaint(monkeypatch, SESSION_SECRET="short")
     old = f"{'x' * 32}, short"
@@ -115,7 +115,7 @@ def test_a_secret_is_required_and_must_be_long(monkeypatch: pytest.MonkeyPatch) 
     assert "x" * 32 not in repr(make_settings(session_secret_fallbacks="x" * 32))
 
 
-async def test_the_log_says_why_a_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_tells_why_a_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with run_service(make_settings(session_max_age_s=60)) as live:
         with monkeypatch.context() as past:
             past.setattr(TimestampSigner, "get_timestamp", lambda signer: 1)

@@ -1,4 +1,4 @@
-"""Tickets: issued for the backend's key, valid once and for seconds."""
+"""Tickets: issued to the backend, valid once and for some seconds."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -39,7 +39,7 @@ async def test_a_ticket_admits_its_user_once(live: Live) -> None:
 
 
 @pytest.mark.hostile(44)
-async def test_of_many_connections_with_one_ticket_one_is_accepted(live: Live) -> None:
+async def test_concurrent_connections_with_a_ticket_are_accepted_once(live: Live) -> None:
     ticket = await issue(live)
     refused = await asyncio.gather(*(try_ticket(live, ticket) for _ in range(10)))
     assert sorted(refused) == [False] + [True] * 9
@@ -83,7 +83,7 @@ async def test_the_lifetime_is_a_setting() -> None:
 @pytest.mark.parametrize(
     ("ticket", "cause"), [("", "no ticket"), ("made-up", "unknown, used or expired ticket")]
 )
-async def test_the_log_says_why_a_ticket_is_refused(live: Live, ticket: str, cause: str) -> None:
+async def test_the_log_tells_why_a_ticket_is_refused(live: Live, ticket: str, cause: str) -> None:
     with capture_logs() as lines:
         assert await is_refused(live, ticket)
     assert [line["cause"] for line in lines] == [cause]
@@ -99,7 +99,7 @@ async def fail(*_: object) -> None:
 
 
 @pytest.mark.parametrize("put", [hang, fail])
-async def test_a_store_that_fails_answers_503(
+async def test_a_failing_store_answers_503(
     monkeypatch: pytest.MonkeyPatch, put: Callable[..., Awaitable[None]]
 ) -> None:
     async with run_service(make_settings(handshake_timeout_s=0.1)) as live:

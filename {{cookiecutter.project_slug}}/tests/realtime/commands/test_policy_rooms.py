@@ -1,4 +1,4 @@
-"""The team's policy for rooms is asked each time, and refuses without any other effect."""
+"""The policy for rooms is asked each time; a refusal has no other effect."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,9 +13,7 @@ from ..live import Live, make_settings, run_service
 
 
 @pytest.mark.hostile(49)
-async def test_who_may_not_join_is_told_so_and_stays(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_forbidden_join_is_refused(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     async def only_the_lobby(
@@ -34,7 +32,7 @@ async def test_who_may_not_join_is_told_so_and_stays(
 
 
 @pytest.mark.hostile(49)
-async def test_who_may_not_publish_is_told_so_each_time_and_stays_a_member(
+async def test_a_forbidden_publish_is_refused_each_time(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -55,7 +53,7 @@ async def test_who_may_not_publish_is_told_so_each_time_and_stays_a_member(
     assert asked == [(sender.user, "lobby")] * 2
     assert await member.is_quiet()
     assert await sender.is_quiet()
-    # Nor is it in the history.
+    # The refused message is not in the history.
     ok = await sender.ask(type="publish", room="lobby", data="again")
     assert ok["offset"] == stands["offset"] + 1
     assert (await member.receive("message"))["data"] == "again"
@@ -64,7 +62,7 @@ async def test_who_may_not_publish_is_told_so_each_time_and_stays_a_member(
 async def shout(
     policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue
 ) -> JsonValue:
-    """Store nothing, refuse silence, and say the rest louder."""
+    """Refuse empty data, and change the rest to upper case."""
     await asyncio.sleep(0)
     if not data:
         msg = "silence"
@@ -75,7 +73,7 @@ async def shout(
 def shout_at_once(
     policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue
 ) -> JsonValue:
-    """Do the same, and wait for nothing."""
+    """Do the same without awaiting."""
     if not data:
         msg = "silence"
         raise Forbidden(msg)
@@ -83,7 +81,7 @@ def shout_at_once(
 
 
 @pytest.mark.parametrize("before_publish", [shout, shout_at_once])
-async def test_every_message_to_a_room_passes_the_policy(
+async def test_every_message_to_a_room_passes_before_publish(
     monkeypatch: pytest.MonkeyPatch, before_publish: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(Policy, "before_publish", before_publish)
@@ -91,19 +89,19 @@ async def test_every_message_to_a_room_passes_the_policy(
         client, member = await live.connect("alice"), await live.connect("bob")
         for each in (client, member):
             assert (await each.ask(type="join", room="lobby"))["type"] == "ok"
-        # From a client
+        # From a client.
         for number in range(5):
             await client.send(type="publish", room="lobby", data=f"a{number}", id=str(number))
         heard = [(await member.receive("message"))["data"] for _ in range(5)]
         assert heard == ["A0", "A1", "A2", "A3", "A4"]
         assert [(await client.receive("ok"))["id"] for _ in range(5)] == list("01234")
         assert (await client.ask(type="publish", room="lobby", data=""))["code"] == "forbidden"
-        # From the team's backend
+        # From the backend.
         assert (await live.post("/publish", {"room": "lobby", "data": "b"})).status_code == 202
         assert (await member.receive("message"))["data"] == "B"
         refused = await live.post("/publish", {"room": "lobby", "data": ""})
         assert (refused.status_code, refused.json()) == (403, {"detail": "silence"})
-        # From the team's own code
+        # From the team's code.
         offset = await live.service.rooms.publish("lobby", "c")
         message = await member.receive("message")
         assert (message["data"], message["offset"]) == ("C", offset)
@@ -111,7 +109,7 @@ async def test_every_message_to_a_room_passes_the_policy(
             await live.service.rooms.publish("lobby", "")
 
 
-async def test_a_policy_that_hangs_does_not_hold_up_the_backend(
+async def test_a_hanging_policy_answers_503(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def hang(*_: object) -> JsonValue:

@@ -1,4 +1,4 @@
-"""What clients can ask of rooms, over the wire."""
+"""The commands of rooms, over the wire."""
 
 import pytest
 
@@ -12,7 +12,7 @@ async def join(live: Live, user: str, room: str) -> Client:
     return client
 
 
-async def test_join_tells_where_the_room_stands(live: Live) -> None:
+async def test_join_returns_the_position_of_the_room(live: Live) -> None:
     client = await live.connect()
     ok = await client.ask(type="join", room="lobby", id="j")
     assert ok == {
@@ -32,11 +32,11 @@ async def test_join_tells_where_the_room_stands(live: Live) -> None:
 
 
 def since(ok: Frame, missed: int = 0) -> Frame:
-    """Return the position that an answer tells, or one so many messages before."""
+    """Return the position in an answer, or ``missed`` messages before it."""
     return {"epoch": ok["epoch"], "offset": ok["offset"] - missed}
 
 
-async def test_missed_messages_follow_the_answer_before_any_newer_one(live: Live) -> None:
+async def test_missed_messages_precede_newer_ones(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     stands = await sender.ask(type="join", room="lobby")
     for number in range(5):
@@ -56,7 +56,7 @@ async def test_missed_messages_follow_the_answer_before_any_newer_one(live: Live
     assert await visitor.is_quiet()
 
 
-async def test_without_an_id_missed_messages_come_all_the_same(live: Live) -> None:
+async def test_missed_messages_are_replayed_without_an_id(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     stands = await sender.ask(type="join", room="lobby")
     await sender.ask(type="publish", room="lobby", data="missed")
@@ -65,7 +65,7 @@ async def test_without_an_id_missed_messages_come_all_the_same(live: Live) -> No
     assert (await visitor.receive())["data"] == "missed"
 
 
-async def test_what_cannot_be_proved_is_not_claimed(live: Live) -> None:
+async def test_an_unknown_position_is_not_recovered(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     await sender.ask(type="publish", room="lobby", data=1)
     stands = await sender.ask(type="join", room="lobby")
@@ -77,7 +77,7 @@ async def test_what_cannot_be_proved_is_not_claimed(live: Live) -> None:
         assert await visitor.is_quiet()
 
 
-async def test_a_member_that_joins_again_gets_nothing_twice(live: Live) -> None:
+async def test_joining_again_does_not_duplicate_messages(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     await sender.ask(type="publish", room="lobby", data="before")
     member = await live.connect("bob")
@@ -114,7 +114,7 @@ async def test_a_bad_position_is_refused(live: Live, position: Frame) -> None:
     assert len(live.service.rooms) == 0
 
 
-async def test_without_messages_kept_a_return_tells_whether_any_was_missed() -> None:
+async def test_without_history_a_rejoin_reports_missed_messages() -> None:
     async with run_service(make_settings(history_messages=0)) as live:
         sender = await join(live, "alice", "lobby")
         published = await sender.ask(type="publish", room="lobby", data=1, echo=True)
@@ -129,7 +129,7 @@ async def test_without_messages_kept_a_return_tells_whether_any_was_missed() -> 
 
 
 @pytest.mark.parametrize("echo", [False, True])
-async def test_publish_reaches_the_room_and_nobody_else(live: Live, echo: bool) -> None:
+async def test_publish_reaches_only_the_room(live: Live, echo: bool) -> None:
     sender = await join(live, "alice", "lobby")
     member = await join(live, "bob", "lobby")
     stranger = await live.connect("bob")
@@ -150,7 +150,7 @@ async def test_publish_reaches_the_room_and_nobody_else(live: Live, echo: bool) 
     assert await stranger.is_quiet()
 
 
-async def test_after_leave_nothing_comes(live: Live) -> None:
+async def test_nothing_is_delivered_after_leave(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     former = await join(live, "bob", "lobby")
     await former.ask(type="leave", room="lobby")
@@ -170,7 +170,7 @@ async def test_leave_and_join_are_idempotent(live: Live) -> None:
 
 @pytest.mark.hostile(48)
 @pytest.mark.parametrize("command", ["publish", "presence"])
-async def test_only_members_may(live: Live, command: str) -> None:
+async def test_only_members_may_publish_and_list_members(live: Live, command: str) -> None:
     client = await live.connect()
     extra = {"data": 1} if command == "publish" else {}
     assert (await client.ask(type=command, room="lobby", **extra))["code"] == "not_joined"
@@ -196,7 +196,7 @@ async def test_presence_counts_connections_by_user(live: Live) -> None:
     assert sorted(members, key=str) == sorted(expected, key=str)
 
 
-async def test_joined_and_left_are_told_to_the_others_once_per_user(live: Live) -> None:
+async def test_joined_and_left_are_sent_once_per_user(live: Live) -> None:
     watcher = await join(live, "alice", "lobby")
     visitor = await join(live, "bob", "lobby")
     assert await watcher.receive() == {"type": "joined", "room": "lobby", "user": visitor.user}

@@ -1,4 +1,4 @@
-"""A connection's outbox: one write per turn of the loop, bounded; and when it closes."""
+"""A connection's outbox, with one bounded write per turn of the loop, and its close."""
 
 import asyncio
 

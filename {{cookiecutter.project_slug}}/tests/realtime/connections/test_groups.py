@@ -1,4 +1,4 @@
-"""A message to many is encoded once; the frames of one turn are one write per connection."""
+"""A message to a group is encoded once; the frames of one turn are one write per connection."""
 
 import pytest
 
@@ -21,7 +21,7 @@ class Group:
         self.members: dict[str, Connection] = {each.id: each for each in connections}
 
     def write(self, frame: DirectMessage, *, exclude: str | None = None) -> None:
-        """Send a message to all but one."""
+        """Send a message to all members except one."""
         self.delivery.send_all(self.members, frame, exclude)
 
 
@@ -71,7 +71,7 @@ async def test_messages_and_replies_keep_their_order() -> None:
 
 
 @pytest.mark.hostile(61)
-async def test_a_member_that_leaves_gets_earlier_messages_only() -> None:
+async def test_a_leaving_member_gets_only_earlier_messages() -> None:
     group, delivery, wires = make_group(1)
     (leaving,) = group.members.values()
     group.write(message(1))

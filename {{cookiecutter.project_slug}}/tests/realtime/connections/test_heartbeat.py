@@ -15,13 +15,13 @@ from ..client import DEADLINE_S
 from ..live import make_settings, run_service, wait_until
 from ..recording_wire import RecordingWire, open_connection
 
-IMPATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 0.1}
-PATIENT = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 2.0}
+SHORT_TIMEOUTS = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 0.1}
+LONG_TIMEOUTS = {"heartbeat_interval_s": 0.1, "heartbeat_timeout_s": 2.0}
 
 
 @pytest.mark.hostile(57)
 async def test_a_client_that_does_not_answer_is_closed() -> None:
-    async with run_service(make_settings(**IMPATIENT)) as live:
+    async with run_service(make_settings(**SHORT_TIMEOUTS)) as live:
         client = await live.connect()
         assert client.welcome["heartbeat"] == {"interval_s": 0.1, "timeout_s": 0.1}
         assert await client.receive() == {"type": "ping"}
@@ -30,7 +30,7 @@ async def test_a_client_that_does_not_answer_is_closed() -> None:
 
 
 async def test_a_client_that_answers_stays() -> None:
-    async with run_service(make_settings(**PATIENT)) as live:
+    async with run_service(make_settings(**LONG_TIMEOUTS)) as live:
         client = await live.connect()
         for _ in range(3):
             await client.receive("ping")
@@ -39,7 +39,7 @@ async def test_a_client_that_answers_stays() -> None:
 
 
 async def test_any_frame_is_an_answer_even_a_control_frame() -> None:
-    async with run_service(make_settings(**PATIENT)) as live:
+    async with run_service(make_settings(**LONG_TIMEOUTS)) as live:
         client = await live.connect()
         for _ in range(3):
             await client.receive("ping")
@@ -47,7 +47,7 @@ async def test_any_frame_is_an_answer_even_a_control_frame() -> None:
         assert len(live.service.manager) == 1
 
 
-async def test_intervals_of_pings_and_the_time_out() -> None:
+async def test_the_ping_interval_and_the_timeout() -> None:
     settings = make_settings(heartbeat_interval_s=25, heartbeat_timeout_s=10)
     manager = ConnectionManager(settings, Backplane(), Delivery())
     heartbeat = Heartbeat(settings, manager)
@@ -56,7 +56,7 @@ async def test_intervals_of_pings_and_the_time_out() -> None:
     await manager.add(connection)
 
     def sweep(now: float) -> int:
-        """Check at this time; return the number of pings so far."""
+        """Check at this time; return the number of pings up to now."""
         heartbeat.check(now)
         connection.flush()
         return len(wire.writes)
@@ -92,7 +92,7 @@ async def test_a_client_is_not_closed_while_its_command_runs() -> None:
 
 async def test_one_task_checks_all_connections() -> None:
     async with run_service() as live:
-        await live.connect()  # tasks of the start have ended now
+        await live.connect()  # until the start-up tasks have ended
         before = len(asyncio.all_tasks())
         await live.connect()
         one = len(asyncio.all_tasks()) - before
@@ -101,5 +101,5 @@ async def test_one_task_checks_all_connections() -> None:
         assert len(asyncio.all_tasks()) - before == 5 * one
 
 
-def test_the_heartbeat_replaces_the_servers_own_pings() -> None:
+def test_the_heartbeat_replaces_the_servers_pings() -> None:
     assert make_settings().ws_ping_interval_s == 0

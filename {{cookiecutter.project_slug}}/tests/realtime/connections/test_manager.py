@@ -1,4 +1,4 @@
-"""Messages to a connection, a user and everybody; connections per user."""
+"""Messages to a connection, a user and all users; connections per user."""
 
 import asyncio
 
@@ -51,7 +51,7 @@ async def test_broadcast_reaches_all_and_the_sender_on_request(live: Live, echo:
     assert await sender.is_quiet() is not echo
 
 
-async def test_the_server_itself_can_send(live: Live) -> None:
+async def test_the_server_can_send(live: Live) -> None:
     alice = await live.connect("alice")
     bob = await live.connect("bob")
     manager = live.service.manager
@@ -128,7 +128,7 @@ async def test_a_connection_is_added_after_its_subscription_is_confirmed() -> No
 
 
 @pytest.mark.hostile(53)
-async def test_the_newest_connection_is_refused_if_set_so() -> None:
+async def test_the_newest_connection_is_refused_if_configured() -> None:
     manager = make_manager(max_connections_per_user=1, user_limit_policy="refuse_newest")
     first = open_connection()
     await manager.add(first)

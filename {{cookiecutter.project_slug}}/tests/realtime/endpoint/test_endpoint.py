@@ -1,4 +1,4 @@
-"""The life of a connection, from the handshake to the clean-up."""
+"""The life of a connection, from the handshake to the cleanup."""
 
 import asyncio
 import struct
@@ -50,13 +50,13 @@ async def test_closed_connections_leave_no_task(live: Live) -> None:
 
 
 @pytest.mark.hostile(59)
-async def test_a_vanished_client_is_removed(live: Live) -> None:
+async def test_a_reset_connection_is_removed(live: Live) -> None:
     client = await live.connect("alice")
     client.connection.transport.abort()
     await wait_until(lambda: len(live.service.manager) == 0)
 
 
-async def test_clean_up_removes_exactly_the_ended_connection(live: Live) -> None:
+async def test_cleanup_removes_only_the_closed_connection(live: Live) -> None:
     first = await live.connect("alice")
     second = await live.connect("alice")
     await first.close()
@@ -105,7 +105,7 @@ async def test_a_service_at_capacity_answers_503_before_the_upgrade() -> None:
         assert await live.connect("alice")
 
 
-async def test_a_failed_handshake_frees_its_capacity(
+async def test_a_failed_handshake_releases_its_slot(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(websocket: WebSocket, close_timeout_s: float) -> None:
@@ -120,7 +120,7 @@ async def test_a_failed_handshake_frees_its_capacity(
 
 
 @pytest.mark.hostile(27)
-async def test_the_marker_subprotocol_is_echoed_and_no_other(live: Live) -> None:
+async def test_only_the_marker_subprotocol_is_echoed(live: Live) -> None:
     options = await live.options()
     offered = ConnectOptions(options.uri, options.headers, ["other", SUBPROTOCOL])
     client = await live.connect_with(offered)
@@ -170,7 +170,7 @@ async def test_a_draining_service_refuses_new_clients() -> None:
 
 
 @pytest.mark.hostile(12)
-async def test_a_message_beyond_the_limit_closes_with_1009(live: Live) -> None:
+async def test_a_message_over_the_limit_closes_with_1009(live: Live) -> None:
     client = await live.connect()
     await client.send_text("x" * (live.settings.max_message_bytes + 1))
     assert (await client.closed())[0] == 1009
@@ -199,7 +199,7 @@ async def test_a_burst_of_one_client_yields_to_others(
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Return a list with an item for each wait for `Delivery.catch_up`."""
+    """Return a list that gets an item for each wait for `Delivery.catch_up`."""
     waits: list[None] = []
     catch_up = Delivery.catch_up
 

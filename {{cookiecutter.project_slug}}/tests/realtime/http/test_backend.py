@@ -1,4 +1,4 @@
-"""Health, and what a backend publishes."""
+"""Health checks, and the routes of the backend."""
 
 import dataclasses
 import re
@@ -38,7 +38,7 @@ async def test_publish_to_a_user_and_to_all(live: Live) -> None:
         assert await client.receive() == {"type": "message", "from": None, "data": 2, "to": "all"}
 
 
-async def test_without_a_key_there_is_no_such_route() -> None:
+async def test_without_a_key_the_route_does_not_exist() -> None:
     async with run_service() as live:
         keyless = live.settings.model_copy(update={"backend_key": None})
         app: Any = live.server.config.app
@@ -74,7 +74,7 @@ async def test_publish_refuses_bad_bodies(live: Live, body: str) -> None:
     assert answer.json()["detail"]
 
 
-async def test_publish_refuses_bodies_beyond_the_message_limit(live: Live) -> None:
+async def test_publish_refuses_bodies_over_the_message_limit(live: Live) -> None:
     answer = await post_raw(live, '"' + "x" * live.settings.max_message_bytes + '"')
     assert answer.status_code == 413
 

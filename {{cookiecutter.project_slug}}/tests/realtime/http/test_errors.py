@@ -27,7 +27,7 @@ from ..live import make_settings, run_app
 
 
 class OutOfStock(CommandError):
-    """An error of the team's own."""
+    """An error of the team."""
 
     code = "out_of_stock"
     status = 409
@@ -38,7 +38,7 @@ class Stale(ValueError):
 
 
 class VeryStale(Stale):
-    """The same by inheritance."""
+    """Mapped by inheritance."""
 
 
 ANSWERS: dict[Exception, tuple[int, str]] = {
@@ -60,7 +60,7 @@ ANSWERS: dict[Exception, tuple[int, str]] = {
 
 
 def mapping() -> CommandRouter:
-    """Return a router that maps an exception of the team's."""
+    """Return a router that maps `Stale` to an error."""
     router = CommandRouter()
     router.failures[Stale] = BadRequest("stale")
     return router
@@ -91,13 +91,13 @@ async def test_errors_of_a_route_have_their_status() -> None:
 
 
 def may_succeed(failure: Exception) -> bool:
-    """Return whether a repetition of the request may succeed."""
+    """Return whether a retry may succeed."""
     return isinstance(failure, OSError | Unavailable | RateLimited | Flood)
 # {% if cookiecutter.rooms %}
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_a_policy_that_refuses_a_publication(waits: bool) -> None:
+async def test_errors_of_a_policy_have_their_status(waits: bool) -> None:
     failures = iter(ANSWERS)
 
     class Refusing(Policy):
@@ -116,7 +116,7 @@ async def test_a_policy_that_refuses_a_publication(waits: bool) -> None:
     assert [described(answer) for answer in answers] == list(ANSWERS.values())
 
 
-async def test_a_policy_that_hangs_ends_with_the_timeout_of_handlers() -> None:
+async def test_a_hanging_policy_times_out() -> None:
     class Hanging(Policy):
         async def before_publish(self, *_: object) -> None:
             await asyncio.Event().wait()
@@ -151,7 +151,7 @@ AUTHENTICATORS: list[tuple[Callable[..., Awaitable[None]], int]] = [
 ]
 
 
-async def test_an_authenticator_that_fails_has_the_same_outcome_as_for_a_connection(
+async def test_errors_of_an_authenticator_have_their_status(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = make_app(make_settings(handshake_timeout_s=0.1))

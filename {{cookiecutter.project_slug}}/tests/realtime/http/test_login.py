@@ -1,4 +1,4 @@
-"""The login that stands in for the site's own."""
+"""The login for development, in place of the site's own."""
 
 import httpx
 import pytest
@@ -12,7 +12,7 @@ async def log_in(live: Live, body: object) -> httpx.Response:
         return await browser.post("/login", json=body)
 
 
-async def test_whoever_logs_in_gets_the_cookie_of_a_session() -> None:
+async def test_a_login_sets_the_cookie() -> None:
     async with run_service(make_settings(environment="development")) as live:
         answer = await log_in(live, {"user": "alice"})
         assert answer.status_code == 204
@@ -31,6 +31,6 @@ async def test_bad_requests_are_refused(body: object) -> None:
         assert "set-cookie" not in answer.headers
 
 
-async def test_in_production_there_is_no_such_route(live: Live) -> None:
+async def test_in_production_the_route_does_not_exist(live: Live) -> None:
     assert live.settings.environment == "production"
     assert (await log_in(live, {"user": "alice"})).status_code == 404

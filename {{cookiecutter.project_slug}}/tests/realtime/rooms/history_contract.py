@@ -1,4 +1,4 @@
-"""What every history promises. `test_history` and its siblings run it, each on their own."""
+"""The contract of every history; each implementation's test module inherits it."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ ROOM = "lobby"
 
 @dataclass
 class Member:
-    """A member of the room, with the messages and announcements that it got."""
+    """The member of the room, with the messages and announcements that it received."""
 
     history: History
     got: list[RoomEnvelope] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Member:
         self.lost_before.append(position)
 
     async def past(self, since: Position | None) -> Past:
-        """Return the messages since a position."""
+        """Return the room's position and the messages since another one."""
         return await self.history.past(ROOM, since)
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class Member:
 
     @property
     def data(self) -> list[object]:
-        """What came, without the rest."""
+        """The data of the received messages."""
         return [envelope.data for envelope in self.got]
 
 
@@ -53,7 +53,7 @@ async def say(history: History, *data: int) -> list[int]:
 
 
 async def standing(history: History) -> Position:
-    """Return where the room stands."""
+    """Return the room's position."""
     member = Member(history)
     past = await member.past(None)
     member.close()
@@ -61,9 +61,9 @@ async def standing(history: History) -> Position:
 
 
 class HistoryContract:
-    """``history`` and ``other`` are views of two nodes, or of the only one.
+    """The fixtures ``history`` and ``other`` are two nodes with the same rooms, or one node.
 
-    ``make`` returns one with settings of its own for the same rooms.
+    ``make`` returns a node's history with other settings.
     """
 
     async def test_messages_are_numbered_without_holes(
@@ -79,7 +79,7 @@ class HistoryContract:
         assert [envelope.position for envelope in member.got] == positions
         assert (await member.past(None)).position == positions[-1]
 
-    async def test_who_returns_gets_what_was_missed_and_no_more(
+    async def test_a_rejoin_replays_exactly_the_missed_messages(
         self, history: History, other: History
     ) -> None:
         since = await standing(history)
@@ -93,19 +93,19 @@ class HistoryContract:
         await say(other, 4)
         await wait_until(lambda: member.data == [4])
 
-    async def test_who_missed_nothing_gets_nothing(self, history: History) -> None:
+    async def test_a_rejoin_at_the_current_position_replays_nothing(self, history: History) -> None:
         await say(history, 1)
         since = await standing(history)
         past = await Member(history).past(since)
         assert (past.position, past.messages, past.recovered) == (since, (), True)
 
-    async def test_who_does_not_ask_is_told_where_the_room_stands(self, history: History) -> None:
+    async def test_a_join_without_since_returns_the_position(self, history: History) -> None:
         await say(history, 1)
         past = await Member(history).past(None)
         assert past.position == await standing(history)
         assert (past.messages, past.recovered) == ((), None)
 
-    async def test_a_position_that_never_was_proves_nothing(self, history: History) -> None:
+    async def test_an_unknown_position_is_not_recovered(self, history: History) -> None:
         await say(history, 1)
         position = await standing(history)
         member = Member(history)
@@ -119,7 +119,7 @@ class HistoryContract:
             assert (past.messages, past.recovered) == ((), False)
             assert past.position == position
 
-    async def test_only_so_many_messages_are_kept(self, make: Callable[..., History]) -> None:
+    async def test_the_number_of_messages_is_limited(self, make: Callable[..., History]) -> None:
         history = make(history_messages=3)
         since = await standing(history)
         await say(history, 1, 2, 3)
@@ -130,7 +130,7 @@ class HistoryContract:
         past = await Member(history).past(Position(since.epoch, since.offset + 1))
         assert [envelope.data for envelope in past.messages] == [2, 3, 4]
 
-    async def test_without_messages_kept_nothing_is_missed_in_silence(
+    async def test_without_history_missed_messages_are_reported(
         self, make: Callable[..., History]
     ) -> None:
         history = make(history_messages=0)
@@ -145,7 +145,7 @@ class HistoryContract:
         past = await member.past(first)
         assert (past.position, past.messages, past.recovered) == (second, (), False)
 
-    async def test_only_so_many_bytes_are_kept(self, make: Callable[..., History]) -> None:
+    async def test_the_size_of_messages_is_limited(self, make: Callable[..., History]) -> None:
         history = make(history_bytes=3_000)
         since = await standing(history)
         for _ in range(4):
@@ -157,7 +157,7 @@ class HistoryContract:
         past = await Member(history).past(Position(since.epoch, since.offset + 4))
         assert past.recovered is False
 
-    async def test_messages_are_kept_for_a_time(self, make: Callable[..., History]) -> None:
+    async def test_messages_expire(self, make: Callable[..., History]) -> None:
         history = make(history_s=0.05)
         member = Member(history)
         since = (await member.past(None)).position
@@ -170,7 +170,7 @@ class HistoryContract:
         current = Position(since.epoch, since.offset + 1)
         assert (await member.past(current)).recovered is True
 
-    async def test_old_messages_go_though_newer_ones_come(
+    async def test_old_messages_expire_while_new_ones_arrive(
         self, make: Callable[..., History]
     ) -> None:
         history = make(history_s=0.1, history_messages=100_000)
@@ -183,7 +183,7 @@ class HistoryContract:
 
         await wait_until_async(is_forgotten)
 
-    async def test_nothing_comes_after_the_feed_is_closed(self, history: History) -> None:
+    async def test_nothing_is_delivered_after_close(self, history: History) -> None:
         member, other_member = Member(history), None
         await member.past(None)
         member.close()
@@ -193,10 +193,8 @@ class HistoryContract:
         await wait_until(lambda: other_member.data == [1])
         assert member.got == []
 
-    async def test_who_comes_and_goes_misses_nothing(
-        self, history: History, other: History
-    ) -> None:
-        """Publish from both nodes while a member leaves and returns, at random moments."""
+    async def test_repeated_rejoins_miss_nothing(self, history: History, other: History) -> None:
+        """Publish on both nodes while a member leaves and rejoins at random times."""
         rng = random.Random(7)
         since = await standing(history)
         got: list[object] = []
@@ -214,7 +212,7 @@ class HistoryContract:
             past = await member.past(since)
             assert past.recovered is True
             got += [envelope.data for envelope in past.messages]
-            member.got.clear()  # only now it enters
+            member.got.clear()  # they are in `past` too
             for _ in range(rng.randrange(20)):
                 await asyncio.sleep(0)
             member.close()

@@ -1,4 +1,4 @@
-"""What every presence promises. `test_presence` and its siblings run it, each on their own."""
+"""The contract of every presence; each implementation's test module inherits it."""
 
 import json
 from collections.abc import Callable
@@ -14,32 +14,32 @@ ROOM = "lobby"
 
 
 class Node:
-    """A node, with rooms alone."""
+    """A node that has only rooms."""
 
     def __init__(self, make_rooms: Callable[[Delivery], Rooms]) -> None:
         self.delivery = Delivery()
         self.rooms = make_rooms(self.delivery)
 
     async def visitor(self, user: str, room: str = ROOM) -> "Visitor":
-        """Let a user enter the room with one more connection."""
+        """Join the room with a new connection of a user."""
         visitor = Visitor(self, user, room)
         await self.rooms.join(visitor.connection, room)
         await self.settle()
         return visitor
 
     async def crowd(self, number: int) -> None:
-        """Let so many users enter the room, each with one connection."""
+        """Join the room with ``number`` users, with one connection each."""
         for each in range(number):
             visitor = Visitor(self, f"user-{each}", ROOM)
             await self.rooms.join(visitor.connection, ROOM)
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait until other nodes can know of all that has happened on this one."""
+        """Wait until other nodes can see the changes on this node."""
 
 
 class Visitor:
-    """A connection in the room, which notes what it is told."""
+    """A connection in the room, which records its frames."""
 
     def __init__(self, node: Node, user: str, room: str) -> None:
         self._node = node
@@ -52,16 +52,16 @@ class Visitor:
         self._node.rooms.leave(self.connection, self._room)
 
     async def leave(self) -> None:
-        """Leave the room, and wait until others can know it."""
+        """Leave the room, and wait until other nodes can see it."""
         self.leave_now()
         await self._node.settle()
 
     async def seen(self) -> dict[str, int]:
-        """Return who is in the room."""
+        """Return the users in the room, with their connections."""
         return dict((await self._node.rooms.attendance(self.connection, self._room)).users)
 
     async def heard(self) -> list[str]:
-        """Return the events so far, with those that are on their way."""
+        """Return the events up to now, including those in transit."""
         marker = f"heard by {self.connection.id}"
         await self._node.rooms.publish(self._room, marker)
 
@@ -74,15 +74,15 @@ class Visitor:
 
     @property
     def frames(self) -> list[dict[str, Any]]:
-        """Return what was written, as JSON."""
+        """The written frames, decoded."""
         frames = [frame for write in self._wire.writes for frame in write]
         return [json.loads(frame[frame.index(b"{") :]) for frame in frames]
 
 
 class PresenceContract:
-    """``here`` and ``there`` are two nodes that share their rooms, or twice the only one.
+    """The fixtures ``here`` and ``there`` are two nodes with the same rooms, or one node.
 
-    ``make`` returns one more node, or the only one, with settings of its own.
+    ``make`` returns a node with other settings.
     """
 
     async def test_users_are_counted_with_their_connections(self, here: Node, there: Node) -> None:
@@ -111,13 +111,13 @@ class PresenceContract:
         await there.visitor("alice")
         assert await watcher.heard() == ["alice joined", "alice left", "alice joined"]
 
-    async def test_who_comes_is_not_told_of_it(self, here: Node, there: Node) -> None:
+    async def test_a_joining_user_gets_no_event_of_its_own(self, here: Node, there: Node) -> None:
         alice = await here.visitor("alice")
         bob = await there.visitor("bob")
         assert await bob.heard() == []
         assert await alice.heard() == ["bob joined"]
 
-    async def test_rooms_know_nothing_of_each_other(self, here: Node, there: Node) -> None:
+    async def test_rooms_are_independent(self, here: Node, there: Node) -> None:
         alice = await here.visitor("alice")
         await there.visitor("bob", room="elsewhere")
         assert await alice.heard() == []
@@ -131,7 +131,7 @@ class PresenceContract:
         assert await watcher.heard() == [f"{name} joined" for name in names]
         assert await watcher.seen() == dict.fromkeys(["watcher", *names], 1)
 
-    async def test_large_rooms_tell_nothing(self, make: Callable[..., Node]) -> None:
+    async def test_large_rooms_send_no_events(self, make: Callable[..., Node]) -> None:
         node = make(max_members_for_presence_events=2)
         watcher = await node.visitor("watcher")
         await node.visitor("alice")
@@ -141,7 +141,7 @@ class PresenceContract:
         await bob.leave()
         assert await watcher.heard() == ["alice joined"]
 
-    async def test_long_lists_are_cut(self, make: Callable[..., Node]) -> None:
+    async def test_long_lists_are_truncated(self, make: Callable[..., Node]) -> None:
         node = make(max_members_listed=3)
         visitors = [await node.visitor(f"user-{number}") for number in range(5)]
         attendance = await node.rooms.attendance(visitors[0].connection, ROOM)
@@ -149,7 +149,7 @@ class PresenceContract:
         assert set(attendance.users.values()) == {1}
         assert attendance.total == 5
 
-    async def test_very_long_lists_are_cut_as_well(self, make: Callable[..., Node]) -> None:
+    async def test_very_long_lists_are_truncated(self, make: Callable[..., Node]) -> None:
         node = make(max_members_listed=300)
         first = await node.visitor("first")
         await node.crowd(600)

@@ -22,7 +22,7 @@ class TestHistory(HistoryContract):
 
     @pytest.fixture
     def make(self) -> Callable[..., History]:
-        """Return what makes a node's history."""
+        """Return a factory of a node's history."""
         return lambda **overrides: History(Backplane(), make_settings(**overrides))
 
     @pytest.fixture
@@ -32,12 +32,12 @@ class TestHistory(HistoryContract):
 
     @pytest.fixture
     def other(self, history: History) -> History:
-        """Return it again."""
+        """Return the same history."""
         return history
 
 
 class Clock:
-    """The time that the history reads, and that only the test moves on."""
+    """Replaces the clock of the history; only the test advances it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1_000.0
@@ -49,7 +49,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-async def test_nothing_is_left_of_a_room_that_was_left_and_is_old() -> None:
+async def test_an_empty_room_is_forgotten_after_its_history_expires() -> None:
     history = History(Backplane(), make_settings(history_s=0.05))
     member = Member(history)
     await say(history, 1)
@@ -59,7 +59,7 @@ async def test_nothing_is_left_of_a_room_that_was_left_and_is_old() -> None:
     assert history._timer is None
 
 
-async def test_a_room_with_members_loses_old_messages_but_not_its_count() -> None:
+async def test_expired_messages_do_not_reset_the_offset() -> None:
     history = History(Backplane(), make_settings(history_s=0.05))
     member = Member(history)
     begin = (await member.past(None)).position
@@ -70,7 +70,7 @@ async def test_a_room_with_members_loses_old_messages_but_not_its_count() -> Non
     assert (await member.past(None)).position == begin.next.next
 
 
-async def test_a_room_with_members_loses_its_messages_to_other_rooms_but_not_its_count() -> None:
+async def test_evicted_messages_do_not_reset_the_offset() -> None:
     history = History(Backplane(), make_settings(history_total_bytes=3_000))
     member = Member(history)
     begin = (await member.past(None)).position
@@ -81,7 +81,7 @@ async def test_a_room_with_members_loses_its_messages_to_other_rooms_but_not_its
     assert (await member.past(None)).position == begin.next.next
 
 
-async def test_who_returns_to_a_room_that_is_empty_for_a_moment_is_sure(clock: Clock) -> None:
+async def test_a_rejoin_of_a_briefly_empty_room_is_recovered(clock: Clock) -> None:
     history = History(Backplane(), make_settings(history_messages=0, history_s=60))
     member = Member(history)
     await say(history, 1)
@@ -94,11 +94,11 @@ async def test_who_returns_to_a_room_that_is_empty_for_a_moment_is_sure(clock: C
 
 
 def in_order(history: History) -> int:
-    """Return the size of all logs that can be given up."""
+    """Return the total size of all logs that can be evicted."""
     return sum(log.size_bytes for log in history._by_use.values())
 
 
-async def test_all_rooms_together_are_bounded() -> None:
+async def test_the_total_size_is_limited() -> None:
     limit = 100_000
     history = History(Backplane(), make_settings(history_total_bytes=limit))
     for number in range(500):
@@ -109,7 +109,7 @@ async def test_all_rooms_together_are_bounded() -> None:
     assert "room-499" in history._logs
 
 
-async def test_those_go_first_that_were_silent_longest() -> None:
+async def test_the_least_recently_used_room_is_evicted_first() -> None:
     history = History(Backplane(), make_settings(history_total_bytes=5_000))
     for room in ("old", "used", "old", "new"):
         await history.publish(room, Envelope(sender=None, data="x" * 500))
@@ -117,10 +117,10 @@ async def test_those_go_first_that_were_silent_longest() -> None:
 
 
 def ignore(*_: object) -> None:
-    """Take messages and announcements."""
+    """Ignore messages and announcements."""
 
 
-async def test_rooms_with_members_leave_space_for_messages() -> None:
+async def test_rooms_with_members_leave_room_for_messages() -> None:
     history = History(Backplane(), make_settings(history_total_bytes=100_000))
     begins = {}
     for number in range(1_000):
@@ -136,7 +136,7 @@ async def test_rooms_with_members_leave_space_for_messages() -> None:
 
 
 def lines_run(action: Callable[[], object]) -> int:
-    """Return how many lines of the module an action runs, each round of a loop counted."""
+    """Return the number of lines of the module that an action executes, loops included."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
@@ -156,7 +156,7 @@ def lines_run(action: Callable[[], object]) -> int:
 
 
 def work(rooms: int) -> dict[str, int]:
-    """Return the most lines that each operation runs among so many rooms with members."""
+    """Return the maximum of executed lines per operation, with ``rooms`` open rooms."""
     history = History(Backplane(), make_settings(history_total_bytes=20_000))
     for number in range(rooms):
         history.open(f"room-{number}", ignore, ignore)
@@ -175,11 +175,11 @@ def work(rooms: int) -> dict[str, int]:
     return most
 
 
-async def test_work_does_not_grow_with_the_number_of_rooms() -> None:
+async def test_work_is_independent_of_the_number_of_rooms() -> None:
     assert work(20_000) == work(1_000)
 
 
-async def test_old_logs_go_some_at_a_time(clock: Clock) -> None:
+async def test_old_logs_are_removed_in_batches(clock: Clock) -> None:
     history = History(Backplane(), make_settings(history_s=60))
     for number in range(2 * SWEPT_AT_ONCE + 1):
         history.publish(f"room-{number}", Envelope(sender=None, data=1))
@@ -194,7 +194,7 @@ async def test_old_logs_go_some_at_a_time(clock: Clock) -> None:
     assert list(history._logs) == ["young"]
 
 
-async def test_what_is_too_old_is_not_given_away_before_the_sweep(clock: Clock) -> None:
+async def test_expired_messages_are_not_replayed_before_the_sweep(clock: Clock) -> None:
     history = History(Backplane(), make_settings(history_s=60))
     member = Member(history)
     since = (await member.past(None)).position
@@ -205,7 +205,7 @@ async def test_what_is_too_old_is_not_given_away_before_the_sweep(clock: Clock) 
 
 
 @pytest.mark.parametrize("keeps", [0, 100])
-async def test_data_that_is_not_json_takes_no_number(keeps: int) -> None:
+async def test_data_other_than_json_takes_no_offset(keeps: int) -> None:
     history = History(Backplane(), make_settings(history_messages=keeps))
     since = await standing(history)
     for data in (object(), "\ud800"):

@@ -14,14 +14,14 @@ from .presence_contract import Node, PresenceContract
 
 
 def make_node(**overrides: object) -> Node:
-    """Return a node of its own."""
+    """Return a new node."""
     settings, backplane = make_settings(**overrides), Backplane()
     history, presence = History(backplane, settings), Presence(backplane, settings)
     return Node(lambda delivery: Rooms(settings, history, presence, delivery))
 
 
 class TestPresence(PresenceContract):
-    """One node is both."""
+    """One node: both views are the same."""
 
     @pytest.fixture
     def here(self) -> Node:
@@ -30,10 +30,10 @@ class TestPresence(PresenceContract):
 
     @pytest.fixture
     def there(self, here: Node) -> Node:
-        """Return the same."""
+        """Return the same node."""
         return here
 
     @pytest.fixture
     def make(self) -> Callable[..., Node]:
-        """Return what makes another."""
+        """Return a factory of nodes."""
         return make_node

@@ -1,4 +1,4 @@
-"""Membership: limits, the news of it, and that empty rooms leave nothing behind."""
+"""Membership: limits, races, failures, and the removal of empty rooms."""
 
 import asyncio
 from typing import NoReturn
@@ -61,8 +61,8 @@ def make_rooms(history: History, delivery: Delivery | None = None) -> Rooms:
     return Rooms(settings, history, Presence(history.backplane, settings), delivery or Delivery())
 
 
-class PatchyHistory(History):
-    """A history that can be read late, and not in an outage."""
+class SlowHistory(History):
+    """A history that delays reads while held, and fails in an outage."""
 
     hold: asyncio.Event | None = None
     outage = False
@@ -76,9 +76,9 @@ class PatchyHistory(History):
         return await super().past(room, since)
 
 
-async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
+async def test_no_message_is_delivered_before_the_join_is_complete() -> None:
     delivery = Delivery()
-    rooms = make_rooms(history := PatchyHistory(Backplane(), make_settings()), delivery)
+    rooms = make_rooms(history := SlowHistory(Backplane(), make_settings()), delivery)
     history.hold = asyncio.Event()
     wire = RecordingWire()
     connection = open_connection(wire, delivery)
@@ -94,8 +94,8 @@ async def test_nothing_said_in_a_room_comes_before_the_join_is_done() -> None:
     assert len(wire.writes) == 1
 
 
-async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
-    rooms = make_rooms(history := PatchyHistory(Backplane(), make_settings()))
+async def test_a_connection_closed_during_its_join_does_not_enter() -> None:
+    rooms = make_rooms(history := SlowHistory(Backplane(), make_settings()))
     history.hold = asyncio.Event()
     connection = open_connection()
     joining = asyncio.create_task(rooms.join(connection, "a"))
@@ -107,7 +107,7 @@ async def test_whoever_is_gone_before_the_join_is_done_does_not_enter() -> None:
     assert len(rooms) == 0
 
 
-async def test_a_connection_may_join_many_rooms_at_once() -> None:
+async def test_concurrent_joins_of_one_connection() -> None:
     rooms = make_rooms(History(Backplane(), make_settings()))
     connection = open_connection()
     await asyncio.gather(*(rooms.join(connection, name) for name in "abcab"))
@@ -116,8 +116,8 @@ async def test_a_connection_may_join_many_rooms_at_once() -> None:
     assert len(rooms) == 0
 
 
-async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
-    history = PatchyHistory(Backplane(), make_settings())
+async def test_a_failed_join_does_not_affect_an_earlier_one() -> None:
+    history = SlowHistory(Backplane(), make_settings())
     rooms = make_rooms(history)
     member, newcomer = open_connection(), open_connection(user="bob")
     await rooms.join(member, "a")
@@ -133,20 +133,20 @@ async def test_a_failed_join_leaves_nothing_and_an_earlier_one_alone() -> None:
     assert len(rooms) == 1
 
 
-class GapHistory(History):
-    """A history that loses messages on their way to the members when it is told to."""
+class LosingHistory(History):
+    """A history that announces a lost message on demand."""
 
     announce: Announce
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
-        """Keep the way to announce a loss."""
+        """Keep the callback that announces a loss."""
         super().open(room, deliver, announce)
         self.announce = announce
 
 
-async def test_a_member_that_joins_again_is_not_sure_of_what_was_lost_before() -> None:
+async def test_a_rejoin_across_an_announced_loss_is_not_recovered() -> None:
     delivery = Delivery()
-    rooms = make_rooms(history := GapHistory(Backplane(), make_settings()), delivery)
+    rooms = make_rooms(history := LosingHistory(Backplane(), make_settings()), delivery)
     member = open_connection(delivery=delivery)
     begin = (await rooms.join(member, "a")).position
     for number in range(3):
@@ -160,7 +160,9 @@ async def test_a_member_that_joins_again_is_not_sure_of_what_was_lost_before() -
 
 
 @pytest.mark.hostile(51)
-async def test_a_room_is_left_even_if_nobody_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_room_is_left_even_if_the_event_cannot_be_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     history = History(Backplane(), make_settings())
     rooms = make_rooms(history)
     connection = open_connection()
@@ -177,6 +179,6 @@ async def test_a_room_is_left_even_if_nobody_can_be_told(monkeypatch: pytest.Mon
     assert history._logs["a"].subscription is None
 
 
-def test_a_publication_goes_to_one_place() -> None:
+def test_a_publication_has_one_target() -> None:
     with pytest.raises(ValueError, match="not both"):
         RoomPublication(data=1, room="a", user="alice")

@@ -34,7 +34,7 @@ def test_production_logs_json_with_context(capsys: pytest.CaptureFixture[str]) -
     }
 
 
-def test_lines_of_uvicorn_have_the_same_format(capsys: pytest.CaptureFixture[str]) -> None:
+def test_uvicorns_lines_have_the_same_format(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(make_settings(environment="production"))
     logging.getLogger("uvicorn.error").info("Started server process [%d]", 7)
     (line,) = lines(capsys)

@@ -47,20 +47,20 @@ MISSING = "has changed; see the top of this file"
 
 
 @pytest.mark.parametrize("owner", METHODS, ids=lambda owner: owner.__name__)
-def test_the_methods_are_there(owner: type) -> None:
+def test_the_methods_exist(owner: type) -> None:
     for name in METHODS[owner]:
         assert callable(getattr(owner, name, None)), f"{owner.__name__}.{name} {MISSING}"
 
 
 @pytest.mark.parametrize("owner", ATTRIBUTES, ids=lambda owner: owner.__name__)
-def test_the_attributes_are_there(owner: type) -> None:
+def test_the_attributes_exist(owner: type) -> None:
     classes = [each for each in owner.__mro__ if each is not object]
     source = "".join(inspect.getsource(each) for each in classes)
     for name in ATTRIBUTES[owner]:
         assert re.search(rf"\bself\.{name}\b", source), f"{owner.__name__}.{name} {MISSING}"
 
 
-def test_the_functions_do_what_they_did() -> None:
+def test_the_functions_are_unchanged() -> None:
     assert STATUS_LINE[400] == b"HTTP/1.1 400 Bad Request\r\n"
     assert issubclass(ClientDisconnected, OSError)
     assert apply_mask(b"\x01\x02\x03\x04\x05", b"\x01\x01\x01\x01") == b"\x00\x03\x02\x05\x04"

@@ -78,7 +78,7 @@ async def next_line(process: Process, pattern: str) -> re.Match[str]:
 
 
 @pytest.mark.hostile(75)
-async def test_it_serves_and_drains_on_sigterm_without_secrets_in_its_log(tmp_path: Path) -> None:
+async def test_sigterm_drains_and_the_log_has_no_secrets(tmp_path: Path) -> None:
     async with run_server(tmp_path, LOG_LEVEL="DEBUG") as (process, options):
         client = await Client.open(options)
         assert (await client.ask(type="broadcast", data="a private payload"))["type"] == "ok"
@@ -102,7 +102,7 @@ async def test_a_free_port_is_logged_at_every_level(tmp_path: Path) -> None:
         writer.close()
 
 
-async def test_a_refused_handshake_is_one_line_of_the_log(tmp_path: Path) -> None:
+async def test_a_refused_handshake_is_logged_once(tmp_path: Path) -> None:
     async with run_server(tmp_path, LOG_LEVEL="DEBUG") as (process, options):
         evil = replace(options, headers=options.headers | {"Origin": "https://evil.test"})
         async with raw_client(evil) as client:
@@ -119,7 +119,7 @@ async def test_a_refused_handshake_is_one_line_of_the_log(tmp_path: Path) -> Non
     assert not [event for event in events if "rejected" in event or "response sent" in event]
 
 
-async def test_a_wrong_setting_is_one_line_and_status_1(tmp_path: Path) -> None:
+async def test_a_bad_setting_exits_with_one_line_and_status_1(tmp_path: Path) -> None:
     async with run_process(
         tmp_path, BACKEND_KEY="short", **secrets_without_backend_key()
     ) as process:

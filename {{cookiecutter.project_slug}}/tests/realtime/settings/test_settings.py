@@ -1,4 +1,4 @@
-"""Bad settings stop the service with a line that says how to mend them."""
+"""Bad settings stop the service with a line that says how to correct them."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from ..live import make_settings
 
 
 def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
-    """Return what is said of an environment that is fine but for these variables."""
+    """Return the error for a valid environment with these variables replaced."""
     from dev import fresh_secrets
 
     for name, value in (fresh_secrets() | environment).items():
@@ -39,7 +39,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         ("BACKEND_KEY", "short", "at least 32"),
     ],
 )
-def test_each_mistake_has_one_clear_line(
+def test_each_mistake_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, hint: str
 ) -> None:
     lines = complaint(monkeypatch, **{name: value}).splitlines()
@@ -48,7 +48,7 @@ def test_each_mistake_has_one_clear_line(
     assert hint in lines[0]
 
 
-def test_every_mistake_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_mistake_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = complaint(monkeypatch, PORT="x", MAX_CONNECTIONS="y").splitlines()
     assert sorted(line.split(":")[1].strip() for line in lines) == ["MAX_CONNECTIONS", "PORT"]
 

@@ -1,4 +1,4 @@
-"""Frames as bytes: those that are sent, and those that are read without the library."""
+"""Frames as bytes: encoding, and the engine's own parser."""
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +29,7 @@ def test_frames_keep_their_payload(size: int) -> None:
     mask=st.binary(min_size=4, max_size=4),
     lost=st.integers(0, 20),
 )
-def test_of_any_stream_the_texts_are_read_up_to_the_first_other_frame(
+def test_texts_are_read_up_to_the_first_other_frame(
     texts: list[str], opcode: int, payload: bytes, mask: bytes, lost: int
 ) -> None:
     frames = [masked(text.encode(), mask=mask) for text in texts]
@@ -41,7 +41,7 @@ def test_of_any_stream_the_texts_are_read_up_to_the_first_other_frame(
 
 
 @pytest.mark.parametrize("limit", [0, 1, 125, 126, 127, 65_534])
-def test_reading_stops_before_what_is_too_large(limit: int) -> None:
+def test_reading_stops_before_an_oversized_frame(limit: int) -> None:
     allowed = masked(b"x" * limit)
     assert read_texts(allowed, limit) == (["x" * limit], len(allowed))
     assert read_texts(allowed + masked(b"x" * (limit + 1)), limit)[1] == len(allowed)

@@ -1,4 +1,4 @@
-"""Limits on rates and on errors in a row: commands are refused, then the connection closes."""
+"""Rate limits and consecutive errors: commands are refused, then the connection is closed."""
 
 import json
 
@@ -36,7 +36,7 @@ SLOW = make_settings(max_messages_per_s=2, max_burst_s=2, max_errors_in_a_row=3)
 
 
 async def codes(client: Client, count: int, **command: object) -> list[str]:
-    """Send a command ``count`` times; return the code of each error, or the type of the answer."""
+    """Send a command ``count`` times; return the error code or the type of each answer."""
     answers: list[Frame] = [await client.ask(**command) for _ in range(count)]
     return [str(answer.get("code", answer["type"])) for answer in answers]
 
@@ -123,7 +123,7 @@ async def test_bytes_have_their_own_rate(clock: Clock) -> None:
         assert await codes(client, 1, type="ping") == ["rate_limited"]
 
 
-async def test_a_client_slightly_above_the_rate_is_closed_in_the_end(clock: Clock) -> None:
+async def test_a_client_slightly_above_the_rate_is_eventually_closed(clock: Clock) -> None:
     async with run_service(SLOW) as live:
         client = await live.connect()
         answers = []
@@ -136,7 +136,7 @@ async def test_a_client_slightly_above_the_rate_is_closed_in_the_end(clock: Cloc
         assert await closed_as(client) == FLOOD
 
 
-async def test_the_welcome_tells_the_limits(live: Live) -> None:
+async def test_welcome_has_the_rate_limits(live: Live) -> None:
     limits = (await live.connect()).welcome["limits"]
     settings = live.settings
     assert limits["messages_per_s"] == settings.max_messages_per_s
@@ -182,7 +182,7 @@ async def test_refusals_are_not_errors_in_a_row(
     assert await codes(client, count, type="send", to="bob", data=1) == ["forbidden"] * count
 
 
-def test_remembered_kinds_of_refusal_are_bounded() -> None:
+def test_logged_kinds_of_refusal_are_bounded() -> None:
     alice = ConnectionLimits(SLOW)
     kinds = [f"kind {number}" for number in range(2 * MAX_REFUSALS_LOGGED)]
     first = [alice.is_first_refusal(kind) for kind in kinds + kinds]

@@ -31,6 +31,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "Caddyfile",
         "app/realtime/redis",
         "app/realtime/settings/redis.py",
+        "deploy/kubernetes/scaling.yaml",
         "tests/realtime/redis",
     ),
     ("rooms", "redis"): (

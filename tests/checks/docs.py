@@ -144,7 +144,7 @@ def check_links(project: Project) -> None:
             if anchor:
                 found = anchors(target.read_text(encoding="utf-8"))
                 assert anchor in found, f"{document}: {target.name} has no heading for #{anchor}"
-        for name in re.findall(r"`((?:app|docs|tests|dev)/[\w./-]*)`", text):
+        for name in re.findall(r"`((?:app|deploy|dev|docs|tests)/[\w./-]*)`", text):
             assert name in pasted or (project.root / name).exists(), f"{document}: no {name}"
 
 

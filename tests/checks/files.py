@@ -8,7 +8,6 @@ from tests.project import PROJECT_DIRECTORY, WORKING_FILES, Project
 
 # A file belongs to the options in its path (`redis/test_tickets.py`), except these.
 EXCEPTIONS: dict[str, set[str]] = {
-    "Caddyfile": {"redis"},
     "app/realtime/auth/guest.py": {"none"},
     "app/realtime/auth/jwks.py": {"jwt"},
     "app/realtime/commands/refresh.py": {"jwt"},

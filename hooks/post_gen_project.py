@@ -28,9 +28,9 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/realtime/connections/test_heartbeat.py",
     ),
     ("redis",): (
-        "Caddyfile",
         "app/realtime/redis",
         "app/realtime/settings/redis.py",
+        "deploy/kubernetes/scaling.yaml",
         "tests/realtime/redis",
     ),
     ("rooms", "redis"): (

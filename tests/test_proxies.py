@@ -20,7 +20,6 @@ from websockets.exceptions import WebSocketException
 from .checks.service import Service, running
 from .combination import DEFAULT, find
 from .conftest import Baker
-from .documents import blocks
 from .process import environment
 from .project import Project
 
@@ -32,7 +31,8 @@ DEADLINE_S = 10.0
 NGINX = """\
 daemon off;
 pid {directory}/nginx.pid;
-events {{ }}
+worker_rlimit_nofile 8192;
+events {{ worker_connections 4096; }}
 http {{
     access_log off;
     {temporary}
@@ -40,7 +40,6 @@ http {{
 }}
 """
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-CADDY = "{{\n    admin off\n}}\n{site}"
 
 
 @contextlib.contextmanager
@@ -53,7 +52,9 @@ def reserved_port() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def run_proxy(program: str, text: str, port: str, directory: Path) -> Iterator[None]:
+def run_proxy(
+    program: str, text: str, port: str, directory: Path, **variables: str
+) -> Iterator[None]:
     """Run nginx or Caddy with a configuration until it listens, or skip the test without it."""
     path = shutil.which(program)
     if path is None:
@@ -68,7 +69,7 @@ def run_proxy(program: str, text: str, port: str, directory: Path) -> Iterator[N
         process = subprocess.Popen(
             [path, *map(str, arguments)],
             cwd=directory,
-            env=environment(HOME=str(directory)),
+            env=environment(HOME=str(directory), **variables),
             stdout=log,
             stderr=log,
         )
@@ -102,39 +103,43 @@ def replaced(text: str, replacements: dict[str, str]) -> str:
     return text
 
 
-def nginx_text(project: Project, port: str, upstream: str, directory: Path) -> str:
-    """Return the documented configuration of nginx, on this port and without TLS."""
-    (block,) = blocks(project, "nginx")
-    site = replaced(
-        block.text,
-        {"443 ssl": f"127.0.0.1:{port} reuseport", "127.0.0.1:8000": f"127.0.0.1:{upstream}"},
-    )
+def nginx_text(project: Project, port: str, nodes: list[str], directory: Path) -> str:
+    """Return nginx's configuration with this site: on this port, without TLS."""
+    changes = {
+        "443 ssl": f"127.0.0.1:{port} reuseport",
+        "    ssl_certificate /etc/ssl/example.com.pem;\n": "",
+        "    ssl_certificate_key /etc/ssl/example.com.key;\n": "",
+        "127.0.0.1:8000": f"127.0.0.1:{nodes[0]}",
+    }
+    if "redis" in project.combination.options:
+        changes["127.0.0.1:8001"] = f"127.0.0.1:{nodes[-1]}"
+    site = replaced(project.read("deploy/nginx.conf"), changes)
     temporary = "".join(f"{name}_temp_path {directory}/{name};" for name in TEMPORARY)
     return NGINX.format(directory=directory, temporary=temporary, site=site)
 
 
-def caddy_text(project: Project, port: str, upstream: str, _: Path) -> str:
-    """Return the documented configuration of Caddy, on this port and without TLS."""
-    (block,) = blocks(project, "caddyfile")
-    changes = {"example.com": f"http://127.0.0.1:{port}", ":8000": f":{upstream}"}
-    return CADDY.format(site=replaced(block.text, changes))
-
-
-TEXTS = {"nginx": nginx_text, "caddy": caddy_text}
+PROGRAMS = ("nginx", "caddy")
 
 
 @contextlib.contextmanager
-def run_documented(
+def run_shipped(
     program: str,
     project: Project,
-    service: Service,
+    nodes: list[str],
     directory: Path,
     changes: dict[str, str] | None = None,
 ) -> Iterator[str]:
-    """Run a documented proxy before the service, and yield its port."""
+    """Run a proxy with the project's file before nodes on these ports, and yield its port."""
     with reserved_port() as port:
-        text = TEXTS[program](project, port, service.port, directory)
-        with run_proxy(program, replaced(text, changes or {}), port, directory):
+        addresses = {}
+        if program == "nginx":
+            text = nginx_text(project, port, nodes, directory)
+        else:
+            text = project.read("deploy/Caddyfile")
+            addresses["SITE"] = f"http://127.0.0.1:{port}"
+            addresses["NODES"] = " ".join(f"127.0.0.1:{node}" for node in nodes)
+        text = replaced(text, changes or {})
+        with run_proxy(program, text, port, directory, **addresses):
             yield port
 
 
@@ -148,24 +153,24 @@ def assert_client_address(service: Service, port: str) -> None:
     assert {line["client"] for line in lines if line["event"] == "connection opened"} == {CLIENT}
 
 
-@pytest.mark.parametrize("program", TEXTS)
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_the_proxy_passes_on_client_addresses(baked: Baker, tmp_path: Path, program: str) -> None:
     project = baked(DEFAULT)
     with (
         running(project, ENVIRONMENT="production") as service,
-        run_documented(program, project, service, tmp_path) as port,
+        run_shipped(program, project, [service.port], tmp_path) as port,
     ):
         assert_client_address(service, port)
 
 
-@pytest.mark.parametrize("program", TEXTS)
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_only_the_websocket_route_is_public(baked: Baker, tmp_path: Path, program: str) -> None:
     project = baked(find("ticket"))
     routes = [("POST", "/publish"), ("POST", "/disconnect"), ("POST", "/tickets")]
     routes += [("GET", "/metrics"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/docs")]
     with (
         running(project) as service,
-        run_documented(program, project, service, tmp_path) as port,
+        run_shipped(program, project, [service.port], tmp_path) as port,
     ):
         for method, path in routes:
             assert status(service.port, method, path) != http.HTTPStatus.NOT_FOUND
@@ -189,14 +194,14 @@ def seconds(pattern: str, text: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["jwt-heartbeat", "jwt"])
-def test_the_documented_timeout_is_longer_than_two_pings(baked: Baker, name: str) -> None:
+def test_the_timeout_is_longer_than_two_pings(baked: Baker, name: str) -> None:
     project = baked(find(name))
     kind = "HEARTBEAT" if "heartbeat" in name else "WS_PING"
     example = project.read(".env.example")
     interval_s = seconds(rf"^#{kind}_INTERVAL_S=(\S+)", example)
-    (block,) = blocks(project, "nginx")
+    site = project.read("deploy/nginx.conf")
     for setting in ("proxy_read_timeout", "proxy_send_timeout"):
-        assert seconds(rf"{setting} (\d+)s;", block.text) > 2 * interval_s
+        assert seconds(rf"{setting} (\d+)s;", site) > 2 * interval_s
 
 
 # In the proportion of the documented timeout to the default interval.
@@ -210,7 +215,7 @@ def test_pings_keep_a_silent_connection_open(baked: Baker, tmp_path: Path) -> No
     project = baked(find("jwt-heartbeat"))
     with (
         running(project, HEARTBEAT_INTERVAL_S=SHORT_INTERVAL_S) as service,
-        run_documented("nginx", project, service, tmp_path, SHORT_TIMEOUT) as port,
+        run_shipped("nginx", project, [service.port], tmp_path, SHORT_TIMEOUT) as port,
         service.client("alice", port) as alice,
     ):
         for _ in range(PINGS):
@@ -223,7 +228,7 @@ def test_without_pings_nginx_closes_a_silent_connection(baked: Baker, tmp_path: 
     project = baked(find("jwt-heartbeat"))
     with (
         running(project) as service,
-        run_documented("nginx", project, service, tmp_path, SHORT_TIMEOUT) as port,
+        run_shipped("nginx", project, [service.port], tmp_path, SHORT_TIMEOUT) as port,
         service.client("alice", port) as alice,
     ):
         assert alice.close_code() == 1006
@@ -253,19 +258,14 @@ def node_not_ready() -> Iterator[str]:
             thread.join()
 
 
-@contextlib.contextmanager
-def run_composed(project: Project, service: Service, other: str, directory: Path) -> Iterator[str]:
-    """Run the proxy of ``compose.yaml`` before the service and another node; yield its port."""
-    with reserved_port() as port:
-        changes = {
-            "\tpersist_config off\n": "",  # unknown to Caddy before 2.7
-            "\n:8000 {": f"\nhttp://127.0.0.1:{port} {{",
-            "node-a:8000": f"127.0.0.1:{other}",
-            "node-b:8000": f"127.0.0.1:{service.port}",
-            "health_interval 2s": "health_interval 100ms",
-        }
-        with run_proxy("caddy", replaced(project.read("Caddyfile"), changes), port, directory):
-            yield port
+def test_the_composed_proxy_has_a_site_and_the_nodes(baked: Baker) -> None:
+    services = yaml.safe_load(baked(DEFAULT).read("compose.yaml"))["services"]
+    proxy = services["proxy"]
+    nodes = {name for name in services if name.startswith("node")}
+    assert proxy["volumes"] == ["./deploy/Caddyfile:/etc/caddy/Caddyfile:ro"]
+    assert proxy["ports"][0].endswith(proxy["environment"]["SITE"])
+    addresses = dict(address.split(":") for address in proxy["environment"]["NODES"].split())
+    assert addresses == dict.fromkeys(nodes, services["node-a"]["environment"]["PORT"])
 
 
 def composed_settings(project: Project) -> dict[str, str]:
@@ -276,24 +276,28 @@ def composed_settings(project: Project) -> dict[str, str]:
     return {name: value for name, value in settings.items() if name not in own}
 
 
-def test_composed_nodes_get_client_addresses(baked: Baker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_composed_nodes_get_client_addresses(baked: Baker, tmp_path: Path, program: str) -> None:
     project = baked(DEFAULT)
     settings = composed_settings(project) | {"CLIENTS_MAY_BROADCAST": "true"}
     with (
         running(project, **settings) as service,
         reserved_port() as unreachable,
-        run_composed(project, service, unreachable, tmp_path) as port,
+        run_shipped(program, project, [unreachable, service.port], tmp_path) as port,
     ):
         for _ in range(4):
             assert_client_address(service, port)
 
 
-def test_a_composed_node_that_is_not_ready_gets_no_clients(baked: Baker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_node_that_is_not_ready_gets_no_clients(
+    baked: Baker, tmp_path: Path, program: str
+) -> None:
     project = baked(DEFAULT)
     with (
         running(project, **composed_settings(project)) as service,
         node_not_ready() as other,
-        run_composed(project, service, other, tmp_path) as port,
+        run_shipped(program, project, [other, service.port], tmp_path) as port,
     ):
         deadline = time.monotonic() + DEADLINE_S
         accepted = 0

@@ -1,7 +1,6 @@
 """The template is a living program: its Python is valid without rendering."""
 
 import ast
-import re
 import sys
 from pathlib import Path
 
@@ -44,15 +43,6 @@ def test_protocol_methods_with_a_result_have_an_ellipsis(path: Path) -> None:
 def base_name(base: ast.expr) -> str:
     """Return the name of a base class, without type parameters."""
     return ast.unparse(base).partition("[")[0]
-
-
-@pytest.mark.parametrize("root", [TEMPLATE, TEMPLATE / PROJECT_DIRECTORY], ids=["own", "project"])
-def test_actions_are_pinned_by_hash_and_updated_with_a_cooldown(root: Path) -> None:
-    workflow = (root / ".github/workflows/ci.yml").read_text(encoding="utf-8")
-    for action in re.findall(r"uses: (.*)", workflow):
-        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action), action
-    updates = (root / ".github/dependabot.yml").read_text(encoding="utf-8")
-    assert updates.count("package-ecosystem:") == updates.count("cooldown:")
 
 
 def imported(tree: ast.AST) -> list[str]:

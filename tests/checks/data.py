@@ -11,7 +11,7 @@ from tests.project import Project
 PARSERS: dict[str, Callable[[str], object]] = {
     ".json": json.loads,
     ".toml": tomllib.loads,
-    ".yaml": yaml.safe_load,
+    ".yaml": lambda text: list(yaml.safe_load_all(text)),
     ".yml": yaml.safe_load,
 }
 
@@ -27,4 +27,4 @@ def check_data(project: Project) -> None:
         except (ValueError, yaml.YAMLError) as failure:
             msg = f"{path}: {failure}"
             raise AssertionError(msg) from failure
-        assert content, f"{path} has no content"
+        assert content not in (None, {}, [], [None]), f"{path} has no content"

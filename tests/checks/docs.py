@@ -144,7 +144,7 @@ def check_links(project: Project) -> None:
             if anchor:
                 found = anchors(target.read_text(encoding="utf-8"))
                 assert anchor in found, f"{document}: {target.name} has no heading for #{anchor}"
-        for name in re.findall(r"`((?:app|docs|tests|dev)/[\w./-]*)`", text):
+        for name in re.findall(r"`((?:app|deploy|dev|docs|tests)/[\w./-]*)`", text):
             assert name in pasted or (project.root / name).exists(), f"{document}: no {name}"
 
 
@@ -175,6 +175,8 @@ def _harmless(line: str, port: str) -> str:
         return line.replace("make", "make --dry-run", 1)
     if program == "docker":
         return "test -f compose.yaml"
+    if program == "kubectl":
+        return "test -d deploy/kubernetes"  # tests/test_kubernetes.py reads the manifests
     if program == "curl":
         url = line.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         return ". ./.env; " + url.replace("curl", "curl --silent --show-error --fail-with-body", 1)

@@ -8,13 +8,13 @@ from tests.project import PROJECT_DIRECTORY, WORKING_FILES, Project
 
 # A file belongs to the options in its path (`redis/test_tickets.py`), except these.
 EXCEPTIONS: dict[str, set[str]] = {
-    "Caddyfile": {"redis"},
     "app/realtime/auth/guest.py": {"none"},
     "app/realtime/auth/jwks.py": {"jwt"},
     "app/realtime/commands/refresh.py": {"jwt"},
     "app/realtime/http/login.py": {"session"},
     "app/realtime/http/tickets.py": {"ticket"},
     "app/realtime/redis/tickets.py": {"ticket", "redis"},
+    "deploy/kubernetes/scaling.yaml": {"redis"},
     "tests/realtime/auth/test_guest.py": {"none"},
     "tests/realtime/http/test_login.py": {"session"},
     "tests/realtime/redis/test_tickets.py": {"ticket", "redis"},

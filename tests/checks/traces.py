@@ -11,7 +11,7 @@ from tests.project import Project
 WORDS: dict[str, str] = {
     "rooms": r"room|presence|not_joined",
     "heartbeat": r"heartbeat|no_pong|\b4012\b",
-    "redis": r"redis|valkey|caddy|sentinel|cluster",
+    "redis": r"redis|valkey|sentinel|cluster",
     "jwt": r"jwt|jwks|jws|\bbearer\.",
     "ticket": r"ticket",
     "session": r"session_|_session|sessionmiddleware|itsdangerous|(signed|session) cookie",
@@ -51,7 +51,6 @@ class Allowed:
 
 
 WELCOME = "`welcome` always has the field `heartbeat`, null without"
-PROXIES = "every service may stand behind a proxy of the team's own"
 RESYNC = "`resync` always has the field `room`, null for everywhere"
 
 ALLOWED = [
@@ -66,7 +65,6 @@ ALLOWED = [
         "heartbeat", "tests/realtime/endpoint/test_endpoint.py", r"heartbeat_of|welcome\[", WELCOME
     ),
     Allowed("heartbeat", "docs/protocol.md", r'[`"]heartbeat[`"]', WELCOME),
-    Allowed("redis", "docs/operating.md", r"Caddy|caddy", PROXIES),
     Allowed(
         "rooms", "app/realtime/redis/backplane.py", r"room: str \| None = None|in one room", RESYNC
     ),

@@ -104,6 +104,8 @@ class Application(FastAPI):
         self._resources = resources
         self._jobs: list[Job] = [Job(authenticator.run, essential=True)]
         self.service = self.state.service = self._make_service(settings, authenticator)
+        self.service.metrics.info("build", "Version of the project.", version=project.version)
+        self._jobs.append(Job(self.service.metrics.measure_loop_lag))
         if ready is not None:
             self.service.is_ready = partial(ready, self.service)
         self._jobs += [Job(partial(job.run, self.service), job.essential) for job in jobs]
@@ -139,6 +141,10 @@ class Application(FastAPI):
         self._jobs += shared.jobs
         manager = ConnectionManager(settings, shared.backplane, delivery)
         metrics.watch("connections", "Connections now.", lambda: len(manager))
+        metrics.watch("draining", "Whether the service is stopping.", lambda: manager.draining)
+        metrics.watch_count(
+            "frames_sent", "Frames sent to clients, each counted once.", lambda: delivery.enqueued
+        )
         # {% if cookiecutter.heartbeat %}
         self._jobs.append(Job(Heartbeat(settings, manager).run, essential=True))
         # {% endif %}
@@ -166,7 +172,7 @@ class Application(FastAPI):
         commands.include(message_commands(policy))
         # {% if cookiecutter.rooms %}
         self.service.rooms.set_policy(partial(policy.before_publish, self.service))
-        commands.include(room_commands(policy))
+        commands.include(room_commands(policy, self.service.metrics))
         # {% endif %}
         # {% if cookiecutter.auth == "jwt" %}
         commands.include(refresh.router)

@@ -63,7 +63,15 @@ class Refused(ServiceError):
     ``reason`` is for the log. Clients may try again after ``retry_after_s``, if it is not null.
     """
 
-    STATUSES = (403, 429, 503)
+    REASONS: ClassVar = {
+        "at capacity": 503,
+        "origin not allowed": 403,
+        "the service is stopping": 503,
+        "too many connections from this address": 429,
+        "too many handshakes": 503,
+        "too many handshakes from this address": 429,
+    }
+    """The engine's reasons, with their statuses."""
 
     def __init__(self, status: int, reason: str, retry_after_s: int | None = None) -> None:
         super().__init__(reason)

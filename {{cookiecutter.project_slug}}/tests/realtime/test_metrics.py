@@ -1,13 +1,16 @@
 """Metrics for Prometheus, and access to them."""
 
+import re
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from app.realtime.errors import CommandError
+import app.realtime
+from app.realtime.errors import CommandError, Refused
 from app.realtime.protocol import INTERNAL_ERROR
 
 from .live import Live, make_settings, run_service, wait_until
@@ -48,7 +51,7 @@ async def test_connections_are_counted(monitored: Live) -> None:
     during = await read(monitored)
     assert during["ws_connections"] == 1
     assert during["ws_connections_opened_total"] == 1
-    assert during["ws_handshakes_refused_total 503"] == 1
+    assert during["ws_handshakes_refused_total at capacity 503"] == 1
     await client.close()
     await wait_until(lambda: len(monitored.service.manager) == 0)
     after = await read(monitored)
@@ -92,7 +95,7 @@ async def test_reading_metrics_needs_their_key(live: Live, monitored: Live) -> N
 
 
 KNOWN = [
-    *(f"ws_handshakes_refused_total {status}" for status in (403, 429, 503)),
+    *(f"ws_handshakes_refused_total {why} {code}" for why, code in Refused.REASONS.items()),
     *(f"ws_connections_rejected_total {code}" for code in (1013, 4500)),
     *(f"ws_command_errors_total {code}" for code in ("bad_request", "unavailable", "internal")),
     *(f"ws_requests_refused_total {status}" for status in (400, 408, 426, 431)),
@@ -105,6 +108,13 @@ KNOWN = [
 async def test_counters_exist_from_the_start(monitored: Live) -> None:
     samples = await read(monitored)
     assert {name: samples.get(name) for name in KNOWN} == dict.fromkeys(KNOWN, 0)
+
+
+def test_every_reason_of_a_refusal_is_known() -> None:
+    engine = Path(app.realtime.__file__).parent
+    texts = [path.read_text(encoding="utf-8") for path in engine.rglob("*.py")]
+    raised = [pair for text in texts for pair in re.findall(r'Refused\((\d+), "(.*?)"', text)]
+    assert {reason: int(status) for status, reason in raised} == Refused.REASONS
 
 
 async def test_counters_of_the_teams_errors_exist_from_the_start() -> None:

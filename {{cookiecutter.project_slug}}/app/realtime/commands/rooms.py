@@ -6,12 +6,16 @@ from typing import Any, Literal
 
 from ..connections.connection import Connection
 from ..errors import Forbidden
+from ..metrics import Metrics
 from ..policy import Policy
 from ..protocol import Command, Data, Ok, Reply
 from ..rooms.history import Position
 from ..rooms.rooms import RoomName, room_frame
 from ..service import Service
 from .router import CommandRouter
+
+RECOVERED = {None: "none", False: "no", True: "yes"}
+"""Values of a label."""
 
 
 class Join(Command):
@@ -102,9 +106,15 @@ def _reply_later(published: Future[int]) -> Future[Reply]:
     return reply
 
 
-def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
+def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
     """Return the commands of rooms, which follow this policy."""
     router = CommandRouter()
+    joins = metrics.counter(
+        "joins",
+        "Rooms joined, by whether a position was given and nothing after it is missing.",
+        labels=("recovered",),
+        known=((recovered,) for recovered in RECOVERED.values()),
+    )
 
     @router.command(Join)
     async def join(service: Service, connection: Connection, command: Join) -> JoinOk:
@@ -114,6 +124,7 @@ def room_commands(policy: Policy[Any, Any]) -> CommandRouter:
             msg = "you may not join this room"
             raise Forbidden(msg)
         past = await service.rooms.join(connection, command.room, command.since)
+        joins.labels(RECOVERED[past.recovered]).inc()
         return JoinOk(
             room=command.room,
             epoch=past.position.epoch,

@@ -31,6 +31,8 @@ from ..wire.asgi import Event, Wire, connect_wire
 from .handshake import Handshakes, network_behind
 from .welcome import welcome
 
+DURATIONS_S = (1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
+
 LEAVE_GRACE_S = 0.5
 """How long the messages of a client may be handled after it has disconnected."""
 
@@ -53,6 +55,9 @@ class Endpoint:
             "error of the client count as closed by the client.",
             labels=("by", "code"),
             known=_known_ends(),
+        )
+        self.durations = metrics.histogram(
+            "connection_duration_seconds", "How long closed connections were open.", DURATIONS_S
         )
 
     async def serve(self, websocket: WebSocket) -> None:
@@ -227,6 +232,7 @@ class Session:
     def _note_end(self, end: Close, open_s: float) -> None:
         by, counted_code = _labels_of(end)
         self._endpoint.closed.labels(by, counted_code).inc()
+        self._endpoint.durations.observe(open_s)
         log.info(
             "connection closed", by=by, code=end.code, reason=end.reason, seconds=round(open_s, 3)
         )

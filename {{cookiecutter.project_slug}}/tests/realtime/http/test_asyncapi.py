@@ -1,4 +1,4 @@
-"""The protocol describes itself: AsyncAPI, and the page that shows it."""
+"""The AsyncAPI document has all that clients and server may send."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from app.realtime import (
 from app.realtime.endpoint.welcome import limits_of
 
 from ..engine import make_app
-from ..live import make_settings, run_service
+from ..live import make_settings
 
 Json = dict[str, Any]
 
@@ -195,16 +195,3 @@ def test_the_server_is_the_one_that_was_asked() -> None:
     server = found["servers"]["development"]
     assert (server["protocol"], server["host"]) == ("wss", "example.com")
     assert server["pathname"] + found["channels"]["connection"]["address"] == "/realtime/ws"
-
-
-async def test_document_and_page_are_there_in_development_alone(anyio_backend: object) -> None:
-    async with run_service(make_settings(environment="development")) as live:
-        assert (await live.get("/asyncapi.json")).json()["asyncapi"] == "3.1.0"
-        page = await live.get("/docs/ws/")
-        assert "default-src 'none'" in page.text
-        for name in ("page.js", "page.css", "../favicon.png"):
-            assert (await live.get(f"/docs/ws/{name}")).status_code == 200
-        assert '"ws/"' in (await live.get("/docs/")).text
-    async with run_service() as live:
-        for path in ("/asyncapi.json", "/docs/ws/"):
-            assert (await live.get(path)).status_code == 404

@@ -104,8 +104,9 @@ def _schemas(commands: Iterable[Any], frames: list[Any]) -> tuple[dict[type, str
     names = {kind: ref["$ref"].rpartition("/")[2] for (kind, _), ref in found.items()}
     schemas = definitions["$defs"]
     schemas[names[ErrorReply]]["properties"]["code"] = {"type": "string", "oneOf": _error_codes()}
-    schemas["ClientFrame"] = {"oneOf": [found[model, "validation"] for model in commands]}
-    schemas["ServerFrame"] = {"anyOf": [found[frame, "serialization"] for frame in frames]}
+    for title, kinds in {"ClientFrame": commands, "ServerFrame": frames}.items():
+        refs = [_ref("components", "schemas", names[kind]) for kind in kinds]
+        schemas[title] = {"title": title, "anyOf": refs}
     return names, schemas
 
 

@@ -65,13 +65,17 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-def tables(project: Project, document: str) -> Iterator[list[str]]:
-    """Yield the cells of each row of each table in a document, without headers."""
+def tables(project: Project, document: str, heading: str = "") -> Iterator[list[str]]:
+    """Yield the cells of each row of each table in a document, or below a heading; no headers."""
     cells: list[str] = []
     inside = False
-    for token in MARKDOWN.parse(project.read(document)):
-        if token.type == "tbody_open":
-            inside = True
+    tokens = MARKDOWN.parse(project.read(document))
+    latest = ""
+    for token, before in zip(tokens, [None, *tokens], strict=False):
+        if before is not None and before.type == "heading_open":
+            latest = token.content
+        elif token.type == "tbody_open":
+            inside = heading in {"", latest}
         elif token.type == "tbody_close":
             inside = False
         elif token.type == "tr_open":

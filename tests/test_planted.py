@@ -114,6 +114,25 @@ PUBLISH = (
 
 NO_ANSWER = "TimeoutError|timed out"
 
+COMMAND = """
+
+from typing import Literal
+from .realtime import Command
+
+class X(Command):
+    type: Literal["x"]
+
+@router.command(X)
+async def x(service: Service, connection: Connection, command: X) -> None: ...
+"""
+
+FRAME = """
+
+@dataclass(slots=True, kw_only=True)
+class X(ServerFrame):
+    type: Literal["x"] = "x"
+"""
+
 DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "another choice": ("context", understanding("auth", "none"), "none"),
     "a choice that is no boolean": ("context", understanding("rooms", "True"), "True"),
@@ -132,23 +151,57 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "an empty file": ("text", adding("app/x.py", ""), "is empty"),
     "an undocumented command": (
         "docs",
-        adding("app/handlers.py", '\n\nclass X(Command):\n    type: Literal["x"]\n'),
-        "docs/protocol.md: no table has the command x$",
+        adding("app/handlers.py", COMMAND),
+        r"the table below Commands lacks \['x'\]",
     ),
     "an undocumented setting": (
         "docs",
         adding("app/policy.py", "\n\nclass X(SettingsPart):\n    max_x: int = 1\n"),
-        r"\.env\.example: the setting MAX_X is missing$",
+        r"\.env\.example: the settings \['MAX_X'\] are missing$",
     ),
     "an undocumented error code": (
         "docs",
-        adding("app/handlers.py", '\n\nclass X(CommandError):\n    code = "x"\n'),
-        "docs/protocol.md: no table has the error code x$",
+        adding("app/realtime/errors.py", '\n\nclass X(CommandError):\n    code = "x"\n'),
+        r"the table below Errors lacks \['x'\]",
     ),
     "an undocumented close code": (
         "docs",
         adding("app/realtime/protocol.py", 'X = Close(4999, "x")\n'),
-        "docs/protocol.md: no table has the close code 4999$",
+        r"the table below Close codes lacks \['4999'\]",
+    ),
+    "a limit of which clients are not told": (
+        "docs",
+        changing("app/realtime/endpoint/welcome.py", r"^ +\"burst_s.*\n", ""),
+        r"the table below Limits has \['burst_s'\], unknown to the service",
+    ),
+    "a field that is not optional": (
+        "docs",
+        changing(
+            "docs/protocol.md", r"`data`, `echo`\? \| sends to everybody,", "`data`, `echo` |"
+        ),
+        r"the table below Commands says of broadcast '`data`, `echo`'",
+    ),
+    "an error that may be repeated": (
+        "docs",
+        changing(
+            "app/realtime/errors.py", r"(?s)(class Forbidden.*?code.*?)$", r"\1\n    retry = True"
+        ),
+        "the table below Errors says of forbidden 'false', not 'true'",
+    ),
+    "a close code after which clients reconnect": (
+        "docs",
+        changing("app/realtime/protocol.py", r"Close\(4500", "Close(4499"),
+        r"the table below Close codes lacks \['4499'\]",
+    ),
+    "a frame without an example": (
+        "docs",
+        adding("app/realtime/protocol.py", FRAME),
+        r"docs/protocol.md: no example has the types \['x'\]",
+    ),
+    "a frame that the schemas do not describe": (
+        "docs",
+        changing("app/realtime/rooms/rooms.py", "^    offset: int$", "    offset: str"),
+        "ServerFrame in the AsyncAPI document does not allow",
     ),
     "an undocumented metric": (
         "docs",
@@ -171,7 +224,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "an unknown frame": (
         "docs",
         adding("docs/protocol.md", '\n```json\n{"type": "x"}\n```\n'),
-        r"docs/protocol.md:\d+: no such frame",
+        r"docs/protocol.md:\d+: ServerFrame in the AsyncAPI document does not allow",
     ),
     "an exchange with another answer": (
         "docs",

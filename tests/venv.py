@@ -39,13 +39,19 @@ def venv_bin(project: Project) -> Path:
 
 def lock_bin(makefile: Path, lock: Path) -> Path:
     """Return the `bin` directory of the environment that a Makefile makes from a lock file."""
-    return _made_once(_key(lock), lambda directory: _make(directory, makefile, lock))
+    return _made_once(_key(lock), lambda directory: _make(directory, makefile, lock)) / ".venv/bin"
 
 
 def package_bin(*requirements: str) -> Path:
     """Return the `bin` directory of an environment with packages installed by pip."""
     name = "-".join(requirements)
-    return _made_once(name, lambda directory: _install(directory, requirements))
+    return _made_once(name, lambda directory: _install(directory, requirements)) / ".venv/bin"
+
+
+def npm_directory(npm: str, package: str) -> Path:
+    """Return a directory in which Node.js finds a package that npm installed."""
+    name = package.replace("/", "-")
+    return _made_once(name, lambda directory: _install_by_npm(directory, npm, package))
 
 
 def _made_once(name: str, make: Callable[[Path], None]) -> Path:
@@ -58,7 +64,7 @@ def _made_once(name: str, make: Callable[[Path], None]) -> Path:
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
             make(directory)
-    return directory / ".venv" / "bin"
+    return directory
 
 
 def _make(directory: Path, makefile: Path, lock: Path) -> None:
@@ -70,6 +76,12 @@ def _make(directory: Path, makefile: Path, lock: Path) -> None:
 def _install(directory: Path, requirements: Sequence[str]) -> None:
     _run(directory, sys.executable, "-m", "venv", ".venv")
     _run(directory, ".venv/bin/python", "-m", "pip", "install", "--quiet", *requirements)
+    (directory / ".venv" / "ready").touch()
+
+
+def _install_by_npm(directory: Path, npm: str, package: str) -> None:
+    _run(directory, npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", package)
+    (directory / ".venv").mkdir()  # where the others have it, too
     (directory / ".venv" / "ready").touch()
 
 

@@ -1,7 +1,6 @@
 """The project's documents are complete, and their commands and examples work."""
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -18,9 +17,9 @@ from tests.venv import venv_bin
 
 from .code import check_imports, check_types
 from .exchanges import Exchange, is_exchange
+from .protocol import AsyncApi, check_protocol
 from .service import Service, running
 
-PROTOCOL = "docs/protocol.md"
 EXTENDING = "docs/extending.md"
 OPERATING = "docs/operating.md"
 SETTINGS_FILE = ".env.example"
@@ -35,70 +34,27 @@ JINJA = Environment(
     autoescape=False,  # noqa: S701 - no HTML here
 )
 
-FRAMES = """
-import dataclasses, importlib, json, pkgutil
-import app.realtime
-for module in pkgutil.walk_packages(app.realtime.__path__, "app.realtime."):
-    importlib.import_module(module.name)
-from app.realtime.protocol import ServerFrame
-
-def kinds(kind):
-    return {kind}.union(*map(kinds, kind.__subclasses__()))
-
-fields = {}
-for kind in kinds(ServerFrame):
-    values = {field.name: field.default for field in dataclasses.fields(kind)}
-    names = ["from" if name == "sender" else name for name in values]
-    fields.setdefault(str(values["type"]), []).append(names)
-print(json.dumps(fields))
-"""
-"""Prints the names of the fields of each frame that the server sends."""
-
 
 def check_docs(project: Project) -> None:
     """Compare the documents with the code; run their commands, exchanges and examples."""
-    check_complete(project)
+    asyncapi = AsyncApi(project)
+    check_protocol(project, asyncapi)
+    check_settings(project)
     check_links(project)
     check_lengths(project)
     check_log(project)
-    check_frames(project)
-    check_exchanges(project)
+    check_exchanges(project, asyncapi)
     if project.combination == representative(project.combination):
         check_examples(project)
 
 
-def check_complete(project: Project) -> None:
-    """Look up each command, error code and close code in a table, each setting in its file."""
+def check_settings(project: Project) -> None:
+    """Look up each setting in the example."""
     listed = {
         line.lstrip("#").partition("=")[0] for line in project.read(SETTINGS_FILE).splitlines()
     }
-    rows = {cells[0] for cells in tables(project, PROTOCOL)}
-    documented = {
-        word for cell in rows for word in re.findall(r"`(\w+)`|\b(\d{4})\b", cell) for word in word
-    }
-    missing = [
-        f"{PROTOCOL}: no table has the {kind} {name}"
-        for kind, names in {
-            "command": commands_of(project),
-            "error code": error_codes_of(project),
-            "close code": {*close_codes_of(project), "1005", "1006"},
-        }.items()
-        for name in sorted(set(names) - documented)
-    ]
-    missing += [
-        f"{SETTINGS_FILE}: the setting {name} is missing"
-        for name in sorted(set(settings_of(project)) - listed)
-    ]
-    assert not missing, "\n".join(missing)
-
-
-def commands_of(project: Project) -> Iterator[str]:
-    """Yield the ``type`` of each command: ``type: Literal["send"]`` in a subclass of Command."""
-    for field in _fields(project, "Command"):
-        if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == "type":
-            for node in ast.walk(field.annotation):
-                if isinstance(node, ast.Constant):
-                    yield str(node.value)
+    missing = sorted(set(settings_of(project)) - listed)
+    assert not missing, f"{SETTINGS_FILE}: the settings {missing} are missing"
 
 
 def settings_of(project: Project) -> Iterator[str]:
@@ -106,20 +62,6 @@ def settings_of(project: Project) -> Iterator[str]:
     for field in _fields(project, "SettingsPart", "BaseSettings", "RealtimeSettings"):
         if isinstance(field, ast.AnnAssign) and "ClassVar" not in ast.unparse(field.annotation):
             yield ast.unparse(field.target).upper()
-
-
-def error_codes_of(project: Project) -> Iterator[str]:
-    """Yield the code of each error: ``code = "forbidden"`` in a subclass of CommandError."""
-    for field in _fields(project, "CommandError"):
-        if isinstance(field, ast.Assign) and ast.unparse(field.targets[0]) == "code":
-            yield ast.literal_eval(field.value)
-
-
-def close_codes_of(project: Project) -> Iterator[str]:
-    """Yield each close code of the protocol: ``FLOOD = Close(4013, "flood")``."""
-    for node in ast.walk(ast.parse(project.read("app/realtime/protocol.py"))):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Close":
-            yield ast.unparse(node.args[0])
 
 
 def _fields(project: Project, *bases: str) -> Iterator[ast.stmt]:
@@ -188,12 +130,12 @@ def _harmless(line: str, port: str) -> str:
     return line
 
 
-def check_exchanges(project: Project) -> None:
+def check_exchanges(project: Project, asyncapi: AsyncApi) -> None:
     """Start the service; play the exchanges, then run the lines for a shell."""
     with running(project) as service:
         for block in blocks(project, "text"):
             if is_exchange(block):
-                Exchange(service, block).play()
+                Exchange(service, block, asyncapi).play()
         check_shell(project, service)
         check_metrics(project, service)
 
@@ -216,18 +158,6 @@ def check_metrics(project: Project, service: Service) -> None:
     exported = set(re.findall(r"^# HELP (ws_\w+)", text, re.MULTILINE))
     missing = {name for name in exported - documented if not name.endswith("_created")}
     assert not missing, f"{OPERATING}: no table has the metrics {sorted(missing)}"
-
-
-def check_frames(project: Project) -> None:
-    """Compare the fields of each frame in a block `json` with those of its class."""
-    # Without -B, Python would write files into a project that other checks share.
-    printed = check_output([venv_bin(project) / "python", "-B", "-c", FRAMES], project.root)
-    fields = json.loads(printed)
-    for block in blocks(project, "json"):
-        frame = json.loads(block.text)
-        assert sorted(frame) in map(sorted, fields.get(frame["type"], [])), (
-            f"{block.place}: no such frame"
-        )
 
 
 def check_examples(project: Project) -> None:

@@ -2,7 +2,8 @@
 
 ``> {…}`` is a frame of the client, ``< {…}`` one of the server; a name before it names the client.
 ``(bob reconnects)`` ends a connection and opens another. Values that vary need only be consistent:
-an epoch that a client receives is the one that it sends later.
+an epoch that a client receives is the one that it sends later. The schemas of the AsyncAPI document
+must allow the frames.
 """
 
 import json
@@ -14,6 +15,7 @@ from websockets.sync.client import ClientConnection
 
 from tests.documents import Block
 
+from .protocol import AsyncApi
 from .service import Service
 
 LINE = re.compile(r"(?:(\w+) +)?([<>]) (\{.*\})")
@@ -32,9 +34,10 @@ def is_exchange(block: Block) -> bool:
 class Exchange:
     """The clients of one exchange, and the mapping between shown and real values."""
 
-    def __init__(self, service: Service, block: Block) -> None:
+    def __init__(self, service: Service, block: Block, asyncapi: AsyncApi) -> None:
         self._service = service
         self._block = block
+        self._asyncapi = asyncapi
         self._stack = ExitStack()
         self._clients: dict[str, ClientConnection] = {}
         self._real: dict[str, Any] = {}
@@ -61,6 +64,8 @@ class Exchange:
         assert match, f"{self._block.place}: not an exchange: {line}"
         name, direction, frame = match[1] or ALICE, match[2], json.loads(match[3])
         if direction == ">":
+            if frame["type"] in self._asyncapi.commands():
+                self._asyncapi.validate("Client", frame)
             self._clients[name].send(json.dumps(self._translate(frame, name)))
         elif frame["type"] != "welcome":
             self._expect(frame, self._receive(name), name)
@@ -76,6 +81,7 @@ class Exchange:
 
     def _receive(self, name: str) -> dict[str, Any]:
         frame: dict[str, Any] = json.loads(self._clients[name].recv(timeout=5))
+        self._asyncapi.validate("Server", frame)
         return frame
 
     def _translate(self, value: Any, name: str) -> Any:

@@ -13,6 +13,7 @@ from app.realtime import RealtimeSettings
 from app.settings import Settings
 
 from . import credentials
+from .handshake import Handshake
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +25,28 @@ class ConnectOptions:
     subprotocols: list[str]
 
 
+def base_url(settings: RealtimeSettings, port: int | None = None) -> str:
+    """Return the URL of the HTTP routes, at the settings' own port or another."""
+    # Not every system can connect to a wildcard address.
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
+    address = f"[{host}]" if ":" in host else host
+    return f"http://{address}:{settings.port if port is None else port}"
+
+
+def websocket_url(url: str, handshake: Handshake) -> str:
+    """Return the URL to connect to, for a service with this base URL."""
+    query = f"?{urlencode(handshake.query)}" if handshake.query else ""
+    return f"ws{url.removeprefix('http')}/ws{query}"
+
+
 async def connect_options(
     settings: RealtimeSettings, user: str, *, port: int | None = None
 ) -> ConnectOptions:
     """Return options to connect as the user, to the settings' own port or another."""
-    # Not every system can connect to a wildcard address.
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
-    address = f"[{host}]" if ":" in host else host
-    address = f"{address}:{settings.port if port is None else port}"
-    handshake = await credentials(settings, f"http://{address}", user)
-    query = f"?{urlencode(handshake.query)}" if handshake.query else ""
-    return ConnectOptions(f"ws://{address}/ws{query}", handshake.headers, handshake.subprotocols)
+    url = base_url(settings, port)
+    handshake = await credentials(settings, url, user)
+    uri = websocket_url(url, handshake)
+    return ConnectOptions(uri, handshake.headers, handshake.subprotocols)
 
 
 async def main(user: str) -> None:

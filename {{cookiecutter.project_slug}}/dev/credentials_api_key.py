@@ -1,7 +1,9 @@
 """Credentials for development: the API keys of alice and bob, derived from the backend key."""
 
 import hmac
+import json
 import secrets
+import sys
 
 from app.realtime import RealtimeSettings
 from app.realtime.auth.api_key import digest
@@ -19,9 +21,23 @@ def fresh_secrets() -> dict[str, str]:
 
 
 async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
-    """Return a handshake that the service at this URL accepts as the user's."""
+    """Return a handshake that the service at this URL accepts as the user's.
+
+    Raises:
+        SystemExit: the settings have no key of this user.
+
+    """
     backend_key = settings.backend_key.get_secret_value() if settings.backend_key else ""
-    return Handshake(headers={"X-API-Key": _derive(backend_key, user)})
+    key = _derive(backend_key, user)
+    if digest(key) not in settings.api_keys.values():
+        sys.exit(f"error: API_KEYS: has no key for {user} that was derived from BACKEND_KEY")
+    return Handshake(headers={"X-API-Key": key}, token=key)
+
+
+def javascript(url: str, token: str) -> str:
+    """Return a line for Node.js that connects with the key; browsers cannot set headers."""
+    options = json.dumps({"headers": {"X-API-Key": token}})
+    return f'new WebSocket("{url}", {options})'
 
 
 def _derive(backend_key: str, name: str) -> str:

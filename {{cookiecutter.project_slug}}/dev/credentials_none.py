@@ -15,3 +15,8 @@ def fresh_secrets() -> dict[str, str]:
 async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
     """Return the handshake of a guest, whose name the service chooses."""
     return Handshake()
+
+
+def javascript(url: str, token: str) -> str:
+    """Return a line that connects to this URL."""
+    return f'new WebSocket("{url}")'

@@ -15,10 +15,18 @@ def fresh_secrets() -> dict[str, str]:
     }
 
 
-async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
-    """Return a handshake that the service at this URL accepts as the user's."""
-    cookie = Authenticator(settings).sign({"user": user})
-    headers = {"Cookie": f"{settings.session_cookie}={cookie}"}
+async def credentials(
+    settings: RealtimeSettings, http_url: str, user: str, /, **claims: object
+) -> Handshake:
+    """Return a handshake that the service at this URL accepts as the user's, with more claims."""
+    value = Authenticator(settings).sign({"user": user} | claims)
+    cookie = f"{settings.session_cookie}={value}"
+    headers = {"Cookie": cookie}
     if settings.allowed_origins:
         headers["Origin"] = settings.allowed_origins[0]
-    return Handshake(headers=headers)
+    return Handshake(headers=headers, token=cookie)
+
+
+def javascript(url: str, token: str) -> str:
+    """Return a line that connects to this URL with the cookie, from a page of this site."""
+    return f'document.cookie = "{token}; path=/"; new WebSocket("{url}")'

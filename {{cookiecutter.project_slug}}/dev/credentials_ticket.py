@@ -2,6 +2,7 @@
 
 import secrets
 import ssl
+import sys
 
 import httpx
 
@@ -19,10 +20,23 @@ def fresh_secrets() -> dict[str, str]:
 
 
 async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
-    """Return a handshake that the service at this URL accepts as the user's, once."""
+    """Return a handshake that the service at this URL accepts as the user's, once.
+
+    Raises:
+        SystemExit: the service does not run.
+
+    """
     key = settings.backend_key.get_secret_value()
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=http_url, trust_env=False, verify=NO_TLS) as client:
-        answer = await client.post("/tickets", json={"user": user}, headers=headers)
-    answer.raise_for_status()
-    return Handshake(query={"ticket": answer.json()["ticket"]})
+        try:
+            answer = await client.post("/tickets", json={"user": user}, headers=headers)
+        except httpx.ConnectError:
+            sys.exit("error: the service does not answer; is it running? (make run)")
+    ticket = answer.raise_for_status().json()["ticket"]
+    return Handshake(query={"ticket": ticket}, token=ticket)
+
+
+def javascript(url: str, token: str) -> str:
+    """Return a line that connects to this URL, which has the ticket."""
+    return f'new WebSocket("{url}")'

@@ -1,5 +1,6 @@
 """The tools for development do what the README says."""
 
+import json
 import re
 import shutil
 import stat
@@ -8,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from dev import env, fresh_secrets
+from dev import asyncapi, env, fresh_secrets, token
+from dev.connect import ConnectOptions
+
+from .realtime.client import Client
+from .realtime.live import ORIGIN, Live
 
 PROJECT = Path(__file__).parent.parent
 
@@ -43,3 +48,56 @@ def test_the_example_names_every_setting_and_its_default() -> None:
 def test_a_secret_without_a_place_is_an_error() -> None:
     with pytest.raises(ValueError, match="has no line"):
         env.fill("HOST=127.0.0.1\n", fresh_secrets())
+
+
+def options_of(script: str) -> ConnectOptions:
+    """Return the options of a client that does what a line of JavaScript does."""
+    call = re.search(r'new WebSocket\("(.*?)"(?:, (.*))?\)$', script)
+    assert call
+    second = json.loads(call[2] or "[]")
+    subprotocols = second if isinstance(second, list) else []
+    headers = {"Origin": ORIGIN} if isinstance(second, list) else second["headers"]
+    if cookie := re.match(r'document\.cookie = "(.*?); path=/"', script):
+        headers["Cookie"] = cookie[1]
+    return ConnectOptions(call[1], headers, subprotocols)
+
+
+async def connect_by_script(
+    live: Live, monkeypatch: pytest.MonkeyPatch, printed: pytest.CaptureFixture[str], *answers: str
+) -> Client:
+    """Connect as alice by the line that `make token` prints."""
+    settings = live.settings.model_copy(update={"port": live.port})
+    monkeypatch.setattr(Settings, "load", lambda: settings)
+    await token.main("alice", *answers)
+    return await live.connect_with(options_of(printed.readouterr().out.splitlines()[-1]))
+
+
+async def test_the_printed_line_of_javascript_connects(
+    live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = await connect_by_script(live, monkeypatch, capsys)
+    # {% if cookiecutter.auth == "none" %}
+    assert client.user.startswith("guest-")
+    # {% else %}
+    assert client.user == "alice"
+    # {% endif %}
+# {% if cookiecutter.auth in ["jwt", "session"] %}
+
+
+async def test_the_printed_credentials_have_the_claims(
+    live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await connect_by_script(live, monkeypatch, capsys, '{"role": "admin"}')
+    (connection,) = live.service.manager
+    assert connection.identity.claims["role"] == "admin"
+    with pytest.raises(SystemExit, match="not a JSON object"):
+        await token.main("alice", "admin")
+# {% endif %}
+
+
+def test_the_protocol_is_written_to_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "asyncapi.json"
+    asyncapi.main(path)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["servers"]["production"]["host"] == "127.0.0.1:8000"
+    assert {"Send", "Broadcast"} <= document["operations"].keys()

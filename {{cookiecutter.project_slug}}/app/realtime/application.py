@@ -29,11 +29,11 @@ from .connections.heartbeat import Heartbeat
 from .connections.manager import ConnectionManager
 from .endpoint.endpoint import Endpoint
 # {% if cookiecutter.auth == "session" %}
-from .http import backend, health, login
+from .http import asyncapi, backend, health, login
 # {% elif cookiecutter.auth == "ticket" %}
-from .http import backend, health, tickets
+from .http import asyncapi, backend, health, tickets
 # {% else %}
-from .http import backend, health
+from .http import asyncapi, backend, health
 # {% endif %}
 from .http.errors import add_error_answers
 from .jobs import Job, keep_running
@@ -121,9 +121,17 @@ class Application(FastAPI):
         if in_development:
             self.include_router(login.router)
         # {% endif %}
+        if in_development:
+            self.include_router(asyncapi.router)
         if in_development and "docs_url" not in options:
             files = StaticFiles(directory=DOCS, packages=[("fastapi_offline", "static")], html=True)
             self.mount("/docs", files)
+
+    def asyncapi(self, url: str) -> dict[str, Any]:
+        """Return the AsyncAPI document of the WebSocket protocol, for a service with this URL."""
+        document = asyncapi.describe(self._endpoint.router, self.service.settings, url, PATH)
+        info = {"title": self.title, "version": self.version, "description": self.description}
+        return {"info": info, **document}
 
     def _make_service(self, settings: RealtimeSettings, authenticator: Authenticator) -> Service:
         metrics, delivery = Metrics(), Delivery()

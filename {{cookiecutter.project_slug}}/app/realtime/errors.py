@@ -5,8 +5,10 @@
 the client's input.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar, TypeVar
 
+from . import protocol
 from .protocol import (
     FLOOD,
     INTERNAL_ERROR,
@@ -24,15 +26,17 @@ class ServiceError(Exception):
     """Base of all failures here."""
 
 
-def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
-    """Return the values of a class attribute in all subclasses, your own included."""
-    values = set()
+def subclasses(base: type[V]) -> Iterator[type[V]]:
+    """Yield all subclasses, your own included."""
     for subclass in base.__subclasses__():
-        value = getattr(subclass, attribute, None)
-        if isinstance(value, kind):
-            values.add(value)
-        values |= declared(subclass, attribute, kind)
-    return values
+        yield subclass
+        yield from subclasses(subclass)
+
+
+def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
+    """Return the values of a class attribute in all subclasses."""
+    values = (getattr(subclass, attribute, None) for subclass in subclasses(base))
+    return {value for value in values if isinstance(value, kind)}
 
 
 class Misconfigured(ServiceError):
@@ -96,6 +100,12 @@ class Rejected(ServiceError):
         Not the text of that exception, which may repeat the client's input.
         """
         return str(self) or type(self.__cause__ or self).__name__
+
+
+def close_codes() -> set[Close]:
+    """Return how the server closes connections: all of the protocol, and of `Rejected`."""
+    constants = {value for value in vars(protocol).values() if isinstance(value, Close)}
+    return constants | declared(Rejected, "close_as", Close)
 
 
 class Unauthorized(Rejected):

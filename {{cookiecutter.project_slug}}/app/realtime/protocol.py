@@ -139,7 +139,9 @@ class CommandHead(BaseModel):
 class ServerFrame:
     """A frame of the server. A dataclass, since only the frames of clients need validation."""
 
-    __pydantic_config__ = ConfigDict(serialize_by_alias=True)
+    __pydantic_config__ = ConfigDict(
+        serialize_by_alias=True, json_schema_serialization_defaults_required=True
+    )
 
     type: str
 
@@ -157,7 +159,7 @@ class Reply(ServerFrame):
 
 @dataclass(slots=True, kw_only=True)
 class Ok(Reply):
-    """The command was accepted. Subclasses add its results."""
+    """The command was accepted."""
 
     type: Literal["ok"] = "ok"
 
@@ -209,7 +211,6 @@ class Welcome(ServerFrame):
 class Message(ServerFrame):
     """Data from another user, or from the server when ``from`` is null."""
 
-    type: Literal["message"] = field(default="message", kw_only=True)
     sender: Annotated[str | None, Field(serialization_alias="from")]
     data: JsonValue
 
@@ -218,4 +219,5 @@ class Message(ServerFrame):
 class DirectMessage(Message):
     """A message to one user or to everybody."""
 
+    type: Literal["message"] = field(default="message", kw_only=True)
     to: Literal["user", "all"]

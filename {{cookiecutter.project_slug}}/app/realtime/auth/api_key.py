@@ -34,8 +34,10 @@ def _parse_keys(value: object) -> object:
     return keys
 
 
-CREDENTIALS = APIKeyHeader(name="X-API-Key", auto_error=False)
-"""How OpenAPI describes the credentials."""
+CREDENTIALS = APIKeyHeader(
+    name="X-API-Key", description="Or `Authorization: Bearer <key>`", auto_error=False
+)
+"""How OpenAPI and AsyncAPI describe the credentials."""
 
 
 class AuthSettings(SettingsPart):

@@ -16,7 +16,7 @@ def no_credentials() -> None:
 
 
 CREDENTIALS = no_credentials
-"""How OpenAPI describes the credentials."""
+"""How OpenAPI and AsyncAPI describe the credentials."""
 
 
 class AuthSettings(SettingsPart):

@@ -54,8 +54,12 @@ def _check_secret(value: SecretStr | None, info: ValidationInfo) -> SecretStr | 
     return value
 
 
-CREDENTIALS = HTTPBearer(scheme_name="Token", auto_error=False)
-"""How OpenAPI describes the credentials."""
+CREDENTIALS = HTTPBearer(
+    scheme_name="Token",
+    description="A JSON Web Token; for `/ws` from a browser, in the subprotocol `bearer.<token>`",
+    auto_error=False,
+)
+"""How OpenAPI and AsyncAPI describe the credentials."""
 
 
 class AuthSettings(JwksSettings):

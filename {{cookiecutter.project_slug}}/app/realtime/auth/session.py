@@ -24,7 +24,7 @@ FOURTEEN_DAYS_S = 14 * 24 * 60 * 60
 _user_name: TypeAdapter[str] = TypeAdapter(UserName)
 
 CREDENTIALS = APIKeyCookie(name="session", auto_error=False)
-"""How OpenAPI describes the credentials."""
+"""How OpenAPI and AsyncAPI describe the credentials."""
 
 
 class AuthSettings(SettingsPart):

@@ -18,7 +18,7 @@ from ..protocol import UserName
 from .identity import BaseAuthenticator, Identity
 
 CREDENTIALS = APIKeyQuery(name="ticket", auto_error=False)
-"""How OpenAPI describes the credentials."""
+"""How OpenAPI and AsyncAPI describe the credentials."""
 
 _user_name: TypeAdapter[str] = TypeAdapter(UserName)
 

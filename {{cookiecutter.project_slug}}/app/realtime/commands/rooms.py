@@ -142,7 +142,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
     @router.command(Publish)
     async def publish(
         service: Service, connection: Connection, command: Publish
-    ) -> Reply | Future[Reply]:
+    ) -> PublishOk | Future[Reply]:
         """Send to the room's members, if the sender is one and the policy allows it."""
         service.rooms.check_joined(connection, command.room)
         answer = policy.can_publish(service, connection, command.room)

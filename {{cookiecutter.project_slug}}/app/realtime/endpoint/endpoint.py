@@ -8,14 +8,13 @@ from time import monotonic
 import structlog
 from starlette.websockets import WebSocket
 
-from .. import protocol
 from ..auth.identity import Identity
 from ..commands.dispatcher import Dispatcher
 from ..commands.router import CommandRouter, Observer
 from ..connections.connection import Connection
 from ..connections.delivery import BURST, FEW
 from ..connections.guard import Guard
-from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, declared
+from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, close_codes
 from ..metrics import OTHER
 from ..protocol import (
     CLIENT_CODES,
@@ -254,6 +253,5 @@ def _labels_of(end: Close) -> tuple[str, object]:
 def _known_ends() -> Iterator[tuple[str, object]]:
     for code in (*CLIENT_CODES, OTHER):
         yield "client", code
-    constants = (value for value in vars(protocol).values() if isinstance(value, Close))
-    for close in (*constants, *declared(Rejected, "close_as", Close)):
+    for close in close_codes():
         yield "server", close.code

@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from typing import Annotated, Literal, Self, cast
 
 import structlog
-from pydantic import AfterValidator, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from ..backplane import Envelope, Publication
 from ..connections.connection import Connection
@@ -27,8 +27,8 @@ BeforePublish = Callable[[str, str | None, JsonValue], JsonValue | Awaitable[Jso
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
 
-class BadRoom(CommandError, ValueError):
-    """The name is not valid. A `ValueError`, so that a validator may raise it."""
+class BadRoom(CommandError, ValueError):  # a `ValueError`, so that a validator may raise it
+    """The name of the room is not valid."""
 
     code = "bad_room"
 
@@ -46,13 +46,18 @@ def _check_room_name(name: str) -> str:
     return name
 
 
-RoomName = Annotated[str, AfterValidator(_check_room_name)]
+RoomName = Annotated[
+    str,
+    AfterValidator(_check_room_name),
+    Field(json_schema_extra={"pattern": f"^{ROOM_NAME.pattern}$"}),
+]
 
 
 @dataclass(slots=True, kw_only=True)
 class RoomMessage(Message):
     """Data for all members of a room. ``offset`` is its number in the room's epoch."""
 
+    type: Literal["message"] = "message"
     room: str
     offset: int
 

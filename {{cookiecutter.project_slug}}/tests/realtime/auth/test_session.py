@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from dev.connect import ConnectOptions
 
 from ..client import Client
+from ..engine import make_app
 from ..live import ORIGIN, Live, make_settings, run_service
 from ..settings.test_settings import complaint
 
@@ -134,3 +135,9 @@ async def test_the_log_tells_why_a_cookie_is_refused(monkeypatch: pytest.MonkeyP
                 await client.closed()
             assert [line["cause"] for line in lines] == [cause]
             assert not cookie or cookie.removeprefix("session=") not in str(lines)
+
+
+def test_the_asyncapi_document_has_the_name_of_the_cookie() -> None:
+    document = make_app(make_settings(session_cookie="site")).asyncapi("http://localhost")
+    (scheme,) = document["components"]["securitySchemes"].values()
+    assert (scheme["type"], scheme["in"], scheme["name"]) == ("httpApiKey", "cookie", "site")

@@ -109,21 +109,27 @@ async def test_disconnect_needs_the_key_and_a_user(live: Live) -> None:
 @pytest.mark.parametrize(("environment", "status"), [("development", 200), ("production", 404)])
 async def test_the_interactive_docs_are_for_development_only(environment: str, status: int) -> None:
     async with run_service(make_settings(environment=environment)) as live:
-        for path in ("/openapi.json", "/docs/", "/docs/swagger-ui-bundle.js"):
+        for path in ("/openapi.json", "/docs/", "/docs/swagger-ui-bundle.js", "/asyncapi.json"):
             assert (await live.get(path)).status_code == status
 
 
-async def test_the_interactive_docs_need_no_other_host() -> None:
+@pytest.mark.parametrize(
+    ("path", "script", "standard"),
+    [("/docs", "start.js", "openapi"), ("/docs/ws", "page.js", "asyncapi")],
+)
+async def test_the_interactive_docs_need_no_other_host(
+    path: str, script: str, standard: str
+) -> None:
     async with run_service(make_settings(environment="development")) as live, live.http() as http:
-        page = await http.get("/docs", follow_redirects=True)
+        page = await http.get(path, follow_redirects=True)
         assert "text/html" in page.headers["content-type"]
         links = re.findall(r'(?:href|src)="([^"]+)"', page.text)
-        assert {link.rpartition(".")[2] for link in links} == {"css", "js", "png"}
+        assert script in links
         for link in links:
             assert (await http.get(page.url.join(link))).status_code == 200
-        start = (await http.get(page.url.join("start.js"))).text
-        (description,) = re.findall(r'url: "([^"]+)"', start)
-        assert (await http.get(page.url.join(description))).json()["openapi"]
-        assert "//" not in page.text + start
+        start = (await http.get(page.url.join(script))).text
+        (description,) = re.findall(r'"([./]+\w+\.json)"', start)
+        assert (await http.get(page.url.join(description))).json()[standard]
+        assert not re.search(r"\bhttps?:|[\"'(]//", page.text + start)
         # A strict Content-Security-Policy refuses scripts and styles within the page.
         assert not re.search(r"<style|<script>|\bon\w+=|style=", page.text)

@@ -1,0 +1,173 @@
+"""``/asyncapi.json``: the WebSocket protocol in AsyncAPI 3.1, made from models and commands.
+
+https://www.asyncapi.com/docs/reference/specification/v3.1.0
+"""
+
+from collections.abc import Iterable
+from dataclasses import MISSING
+from inspect import getdoc
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Request
+from fastapi.security.base import SecurityBase
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from starlette.responses import JSONResponse
+
+from ..auth import CREDENTIALS
+from ..commands.router import CommandRouter, Handler
+from ..endpoint.welcome import limits_of
+from ..errors import CommandError, close_codes, subclasses
+from ..protocol import Close, ErrorReply, Ok, Reply, ServerFrame
+from ..settings.settings import RealtimeSettings
+
+Json = dict[str, Any]
+
+BROKEN_PROTOCOL = {Close(1002, "protocol error"), Close(1007, "bad UTF-8"), Close(1009, "too big")}
+"""How the WebSocket library closes if a client breaks the protocol (RFC 6455 §7.4.1)."""
+
+router = APIRouter()
+
+
+@router.get("/asyncapi.json", include_in_schema=False)
+async def read_asyncapi(request: Request) -> JSONResponse:
+    """Return the document, with the URL at which the client found it."""
+    url = request.url.replace(path=request.scope["root_path"], query="")
+    return JSONResponse(request.app.asyncapi(str(url)))
+
+
+def describe(commands: CommandRouter, settings: RealtimeSettings, url: str, path: str) -> Json:
+    """Return the document, without its ``info``, for a service with this URL and WebSocket path."""
+    frames = _sent_frames()
+    replies = {model: _replies_of(each, frames) for model, each in commands.handlers.items()}
+    answers = dict.fromkeys(reply for each in replies.values() for reply in each)
+    events = [frame for frame in frames if not issubclass(frame, Reply)]
+    names, schemas = _schemas(replies, [*answers, *events])
+    operations = {
+        names[model]: {
+            "action": "receive",
+            "description": getdoc(handler) or "",
+            **_messages(names[model]),
+            "reply": _messages(*(names[reply] for reply in replies[model])),
+        }
+        for model, handler in commands.handlers.items()
+    }
+    operations |= {names[each]: {"action": "send", **_messages(names[each])} for each in events}
+    security = _security(settings)
+    base = urlsplit(url)
+    server = {
+        "host": base.netloc,
+        "pathname": base.path.rstrip("/"),
+        "protocol": "wss" if base.scheme in {"https", "wss"} else "ws",
+        "security": [_ref("components", "securitySchemes", name) for name in security],
+    }
+    channel = {
+        "address": path,
+        "messages": {name: _message(name, schemas[name]) for name in names.values()},
+        "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+        "x-limits": limits_of(settings),
+        "x-close-codes": _close_codes(),
+    }
+    return {
+        "asyncapi": "3.1.0",
+        "defaultContentType": "application/json",
+        "servers": {settings.environment: server},
+        "channels": {"connection": channel},
+        "operations": operations,
+        "components": {"schemas": schemas, "securitySchemes": security},
+    }
+
+
+class _Schemas(GenerateJsonSchema):
+    """JSON Schemas for AsyncAPI and for code generators."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Leave out titles of fields, since generators would make a type of each."""
+        return False
+
+    def tagged_union_schema(self, schema: Any) -> JsonSchemaValue:
+        """Leave out ``discriminator``, which has another meaning in AsyncAPI."""
+        union = super().tagged_union_schema(schema)
+        return {key: value for key, value in union.items() if key != "discriminator"}
+
+
+def _schemas(commands: Iterable[Any], frames: list[Any]) -> tuple[dict[type, str], dict[str, Json]]:
+    """Return the name of each class, and all schemas by name."""
+    found, definitions = TypeAdapter.json_schemas(
+        [(model, "validation", TypeAdapter(model)) for model in commands]
+        + [(frame, "serialization", TypeAdapter(frame)) for frame in frames],
+        ref_template="#/components/schemas/{model}",
+        schema_generator=_Schemas,
+    )
+    names = {kind: ref["$ref"].rpartition("/")[2] for (kind, _), ref in found.items()}
+    schemas = definitions["$defs"]
+    schemas[names[ErrorReply]]["properties"]["code"] = {"type": "string", "oneOf": _error_codes()}
+    for title, kinds in {"ClientFrame": commands, "ServerFrame": frames}.items():
+        refs = [_ref("components", "schemas", names[kind]) for kind in kinds]
+        schemas[title] = {"title": title, "anyOf": refs}
+    return names, schemas
+
+
+def _sent_frames() -> list[type[ServerFrame]]:
+    """Return all kinds of frames of the server, your own included, without abstract bases."""
+    # A dataclass with slots replaces its class. Both are subclasses; the newer one comes later.
+    kinds = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in subclasses(ServerFrame)}
+    types = {kind: kind.__dataclass_fields__["type"].default for kind in kinds.values()}
+    return [kind for kind, value in types.items() if value is not MISSING]
+
+
+def _replies_of(handler: Handler[Any], frames: list[type[ServerFrame]]) -> list[type[ServerFrame]]:
+    """Return the replies that the handler's annotation names, or else `Ok`; and the error."""
+    try:
+        answer = get_type_hints(handler).get("return")
+    except NameError:  # of a name that is imported for type checkers alone
+        answer = None
+    kinds = [Ok if kind is NoneType else kind for kind in get_args(answer) or (answer,)]
+    return [*([kind for kind in kinds if kind in frames] or [Ok]), ErrorReply]
+
+
+def _message(name: str, schema: Json) -> Json:
+    fields = schema["properties"]
+    types = fields["type"].get("enum") or [fields["type"]["const"]]
+    reference = {"correlationId": {"location": "$message.payload#/id"}} if "id" in fields else {}
+    payload = _ref("components", "schemas", name)
+    return {"name": "|".join(types), "payload": payload, **reference}
+
+
+def _messages(*names: str) -> Json:
+    messages = [_ref("channels", "connection", "messages", name) for name in names]
+    return {"channel": _ref("channels", "connection"), "messages": messages}
+
+
+def _ref(*path: str) -> Json:
+    return {"$ref": "/".join(["#", *path])}
+
+
+def _error_codes() -> list[Json]:
+    kinds = {kind.code: kind for kind in subclasses(CommandError) if "code" in vars(kind)}
+    return [
+        {"const": code, "description": getdoc(kind) or "", "x-retry": kind.retry}
+        for code, kind in kinds.items()
+    ]
+
+
+def _close_codes() -> dict[str, Json]:
+    # Clients reconnect after a failure of the server, and after 4000 to 4499.
+    return {
+        str(close.code): {"reason": close.reason, "reconnect": 1011 <= close.code < 4500}
+        for close in sorted(close_codes() | BROKEN_PROTOCOL)
+    }
+
+
+def _security(settings: RealtimeSettings) -> dict[str, Json]:
+    if not isinstance(CREDENTIALS, SecurityBase):
+        return {}
+    scheme = CREDENTIALS.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if scheme["type"] == "apiKey":
+        scheme["type"] = "httpApiKey"
+    # {% if cookiecutter.auth == "session" %}
+    scheme["name"] = settings.session_cookie
+    # {% endif %}
+    return {CREDENTIALS.scheme_name: scheme}

@@ -1,0 +1,39 @@
+"""Print credentials, and JavaScript that connects with them: ``python -m dev.token alice``."""
+
+import asyncio
+# {% if cookiecutter.auth in ["jwt", "session"] %}
+import json
+# {% endif %}
+import sys
+
+from app.settings import Settings
+
+from . import credentials, javascript
+from .connect import base_url, websocket_url
+# {% if cookiecutter.auth in ["jwt", "session"] %}
+
+
+async def main(user: str, claims: str = "{}") -> None:
+    """Print credentials of the user with these claims, and a line of JavaScript that connects."""
+    settings = Settings.load()
+    url = base_url(settings)
+    try:
+        handshake = await credentials(settings, url, user, **json.loads(claims))
+    except (TypeError, ValueError):
+        sys.exit(f"error: CLAIMS: is not a JSON object: {claims}")
+# {% else %}
+
+
+async def main(user: str) -> None:
+    """Print credentials of the user, and a line of JavaScript that connects with them."""
+    settings = Settings.load()
+    url = base_url(settings)
+    handshake = await credentials(settings, url, user)
+# {% endif %}
+    if handshake.token:
+        print(handshake.token)
+    print(javascript(websocket_url(url, handshake), handshake.token))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -150,7 +150,8 @@ export class Connection {
       const headers = { "X-API-Key": token };
       const why = "a page cannot send an API key: browsers set no headers on WebSockets";
       if (globalThis.document) return this.#end(UNAUTHORIZED, why);
-      this.#socket = new WebSocket(this.url, /** @type {any} */ ({ protocols: ["ws.v1"], headers }));
+      const options = { protocols: ["ws.v1"], headers };
+      this.#socket = new WebSocket(this.url, /** @type {any} */ (options));
       //# else
       this.#socket = new WebSocket(this.url, "ws.v1");
       //# endif

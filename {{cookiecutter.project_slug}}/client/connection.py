@@ -105,14 +105,12 @@ class Connection:
         return self
 
     async def __anext__(self) -> Frame:
-        """Return the next frame; raise `Ended` after the last."""
-        await self.wait_until(lambda: bool(self._unread))
+        """Return the next frame; raise `Ended` if the server has ended the connection."""
+        await self.wait_for_more(lambda: bool(self._unread))
         return self._unread.popleft()
 
     # {% if cookiecutter.rooms %}
-    def room(
-        self, name: str, state: StateFunction | None = None, *, events: bool = False
-    ) -> Room:
+    def room(self, name: str, state: StateFunction | None = None, *, events: bool = False) -> Room:
         """Return a room to enter; with ``events`` it also yields who has joined and left."""
         return Room(self, name, state, events=events)
 
@@ -161,6 +159,15 @@ class Connection:
             if self.status.state == "ended":
                 raise Ended(self.status.code or ABNORMAL, self.status.reason)
             await self._changed.wait()
+
+    async def wait_for_more(self, condition: Callable[[], bool]) -> None:
+        """Wait for something to yield; `close` ends the iteration."""
+        try:
+            await self.wait_until(condition)
+        except Ended as end:
+            if end.code == NORMAL:
+                raise StopAsyncIteration from None
+            raise
 
     def notify(self) -> None:
         """Let those who wait look at their conditions."""

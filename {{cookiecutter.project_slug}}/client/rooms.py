@@ -70,7 +70,7 @@ class Room:
         return self
 
     async def __anext__(self) -> Message:
-        """Return the next message, after the state is loaded; raise `Ended` after the last."""
+        """Return the next message, after the state is loaded; raise `Ended` like the connection."""
         while True:
             if self._refusal is not None:
                 raise self._refusal
@@ -86,7 +86,7 @@ class Room:
                 self._connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
                 self.join()
             else:
-                await self._connection.wait_until(
+                await self._connection.wait_for_more(
                     lambda: bool(self._messages or self._loads_due or self._refusal)
                 )
 

@@ -15,6 +15,7 @@ from .browser import Browser, Page, browser
 from .checks.service import Service, running
 from .combination import DEFAULT, find
 from .conftest import Baker
+from .documents import blocks_of
 from .numbers_room import Numbers, check, numbers, spoil
 from .process import check_output
 from .proxy import Proxy
@@ -627,3 +628,21 @@ def test_outside_of_a_page_it_sends_an_api_key(baked: Baker, tmp_path: Path) -> 
         arguments = [options["uri"], options["headers"]["X-API-Key"]]
         command = [node, "--experimental-websocket", "main.mjs", *arguments]
         assert check_output(command, tmp_path).split() == ["pong", "alice"]
+
+
+def test_the_example_of_the_document_works(page: Page, baked: Baker) -> None:
+    text = baked(DEFAULT).read("docs/clients.md")
+    (block,) = blocks_of("docs/clients.md", text, "js")
+    imports, _, body = block.text.partition("\n\n")
+    assert imports == 'import { connect } from "/client/client.js";'
+    page.run(f"""
+      globalThis.shown = [];
+      const show = (...values) => shown.push(values);
+      const [render, apply, getOrders] = [show, show, () => "orders"];
+      const fetchToken = () => credentials;
+      {body}
+    """)
+    page.wait_until("shown.length >= 5")
+    shown = page.run("return shown")
+    expected = (["connecting", None], ["alice", "hi"], ["orders"], [{"text": "hi"}])
+    assert all(values in shown for values in expected), shown

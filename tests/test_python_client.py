@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from .checks.service import Service
+from .checks.service import Service, running
 from .combination import DEFAULT
 from .conftest import Baker
+from .documents import blocks_of
 from .numbers_room import ROOM, Entry, Numbers, check, numbers, spoil
 from .proxy import Proxy
 
@@ -164,3 +165,24 @@ async def publish_five(room: Numbers, service: Service) -> None:
             room.publish(bob, 5)
 
     await asyncio.to_thread(publish)
+
+
+def test_the_example_of_the_document_works(client: ModuleType, baked: Baker) -> None:
+    text = baked(DEFAULT).read("docs/clients.md")
+    (block,) = blocks_of("docs/clients.md", text, "python")
+    example: dict[str, Any] = {"__name__": "example"}
+    exec(block.body, example)  # noqa: S102 - it is the document's
+    got: list[Any] = []
+
+    async def follow(options: dict[str, Any]) -> None:
+        token = options["headers"]["Authorization"].removeprefix("Bearer ")
+        following = asyncio.create_task(example["follow"](options["uri"], token, got))
+        async with asyncio.timeout(DEADLINE_S):
+            while len(got) < 2:
+                await asyncio.sleep(0.01)
+        following.cancel()
+        await asyncio.wait({following})
+
+    with running(baked(DEFAULT)) as service:
+        asyncio.run(follow(service.connect_options("alice")))
+    assert got == ["the state", {"text": "hi"}]

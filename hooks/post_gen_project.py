@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 # A file or directory is kept only if all options in its key were chosen.
 PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("rooms",): (
+        "app/realtime/client/rooms.js",
         "app/realtime/commands/rooms.py",
         "app/realtime/rooms",
+        "client/rooms.py",
         "tests/realtime/commands/test_policy_rooms.py",
         "tests/realtime/commands/test_rooms.py",
         "tests/realtime/rooms",

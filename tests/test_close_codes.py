@@ -2,19 +2,16 @@
 
 import json
 import queue
-import shutil
-import signal
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import websocket
 
+from .browser import chromium
 from .checks.service import running
 from .combination import find
 from .conftest import Baker
@@ -60,17 +57,6 @@ async function main() {
 main();
 </script>
 """
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 class Page(ThreadingHTTPServer):
@@ -179,28 +165,9 @@ def test_close_codes_reach_the_websocket_client_package(uri: str, page: Page) ->
     assert_expected(codes)
 
 
-@contextmanager
-def chromium(program: str, url: str, directory: Path) -> Iterator[None]:
-    """Open a page in a browser without a window."""
-    with subprocess.Popen(
-        [program, *FLAGS, f"--user-data-dir={directory}", url],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(DEADLINE_S)
-
-
 def test_close_codes_reach_a_page_in_chromium(uri: str, page: Page, tmp_path: Path) -> None:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs a browser: apt-get install chromium")
     page.html = PAGE % (globals() | {"uri": uri})
-    with chromium(program, page.origin, tmp_path):
+    with chromium(tmp_path, page.origin):
         codes = page.codes.get(timeout=BROWSER_S)
     assert_expected(codes)
 

@@ -65,9 +65,13 @@ ALLOWED = [
         "heartbeat", "tests/realtime/endpoint/test_endpoint.py", r"heartbeat_of|welcome\[", WELCOME
     ),
     Allowed("heartbeat", "docs/protocol.md", r'[`"]heartbeat[`"]', WELCOME),
+    Allowed("heartbeat", "app/realtime/client/client.js", r"\.heartbeat|HEARTBEAT", WELCOME),
+    Allowed("heartbeat", "client/connection.py", r'\["heartbeat"\]|HEARTBEAT', WELCOME),
+    Allowed("redis", "docs/operating.md", r"Caddy|caddy", PROXIES),
     Allowed(
         "rooms", "app/realtime/redis/backplane.py", r"room: str \| None = None|in one room", RESYNC
     ),
+    Allowed("rooms", "client/connection.py", r'"type": "resync"', RESYNC),
     Allowed("rooms", "docs/protocol.md", r'"type": "resync"', RESYNC),
     Allowed("rooms", "tests/realtime/redis/test_backplane.py", r'"type": "resync"', RESYNC),
 ]

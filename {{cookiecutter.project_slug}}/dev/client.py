@@ -1,57 +1,162 @@
-"""A client for the terminal: type a command as JSON, see every frame. ``python -m dev.client``."""
+"""A chat in the terminal, on the Python client. ``python -m dev.client alice``; see ``/help``."""
 
 import asyncio
 import json
+import readline
 import sys
-
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from collections.abc import Awaitable, Callable
+# {% if cookiecutter.rooms %}
+from contextlib import AsyncExitStack
+# {% endif %}
 
 from app.settings import Settings
+from client import Ended, RequestError, Status, connect
+from client.connection import Connection
 
-from .connect import connect_options
-
-
-async def print_frames(connection: ClientConnection) -> None:
-    """Print each frame, and answer pings, as every client should."""
-    async for frame in connection:
-        print(f"< {frame!s}", flush=True)
-        if json.loads(frame)["type"] == "ping":
-            await connection.send('{"type": "pong"}')
+from .connect import ConnectOptions, connect_options
 
 
-async def send_lines(connection: ClientConnection) -> None:
-    """Send each line of standard input, until it ends."""
-    lines = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
-    )
-    async for line in lines:
-        if text := line.decode().strip():
-            await connection.send(text)
+def token_in(options: ConnectOptions) -> str:
+    """Return the credentials as the client takes them: from the address, or the first header."""
+    credentials = [options.uri.partition("=")[2], *options.headers.values()]
+    return next(filter(None, credentials), "").removeprefix("Bearer ")
+
+
+class Chat:
+    """What one person types and sees. Each public method is a command, its docstring the help."""
+
+    def __init__(self, ws: Connection) -> None:
+        self._ws = ws
+        # {% if cookiecutter.rooms %}
+        self._room = ""
+        self._rooms: dict[str, tuple[AsyncExitStack, asyncio.Task[None]]] = {}
+        # {% endif %}
+        self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
+            f"/{name}": getattr(self, name) for name in vars(Chat) if not name.startswith("_")
+        }
+        readline.parse_and_bind("tab: complete")
+        readline.set_completer_delims(" ")
+        readline.set_completer(self._complete)
+
+    def _complete(self, start: str, number: int) -> str | None:
+        matches = [f"{name} " for name in self._commands if name.startswith(start)]
+        return matches[number] if number < len(matches) else None
+
+    async def help(self, _: str) -> None:
+        """List the commands."""
+        for name, command in self._commands.items():
+            print(f"{name:10} {command.__doc__}")
+        print('{"type": …} sends any command; other lines are messages')
+
+    async def to(self, rest: str) -> None:
+        """Send to one user: /to USER TEXT."""
+        user, _, text = rest.partition(" ")
+        await self._ws.request("send", to=user, data=text)
+
+    async def ping(self, _: str) -> None:
+        """Measure the round trip."""
+        print(f"* {await self._ws.ping() * 1000:.1f} ms")
+    # {% if cookiecutter.rooms %}
+
+    async def join(self, name: str) -> None:
+        """Enter a room, to which your lines go from now on: /join ROOM."""
+        if name not in self._rooms:
+            stack = AsyncExitStack()
+            room = await stack.enter_async_context(self._ws.room(name, events=True))
+
+            async def show() -> None:
+                async for message in room:
+                    said = json.dumps(message.data, ensure_ascii=False)
+                    what = f": {said}" if message.type == "message" else f" has {message.type}"
+                    print(f"{name} {message.user or 'the backend'}{what}")
+
+            self._rooms[name] = stack, asyncio.create_task(show())
+        self._room = name
+        await self.who("")
+
+    async def leave(self, _: str) -> None:
+        """Leave the room."""
+        stack, showing = self._rooms.pop(self._room)
+        showing.cancel()
+        await stack.aclose()
+        self._room = next(iter(self._rooms), "")
+
+    async def who(self, _: str) -> None:
+        """List who is in the room."""
+        answer = await self._ws.request("presence", room=self._room)
+        print(f"* in {self._room}: {', '.join(member['user'] for member in answer['members'])}")
+    # {% endif %}
+
+    async def _say(self, text: str) -> None:
+        # {% if cookiecutter.rooms %}
+        if self._room:
+            await self._ws.request("publish", room=self._room, data=text, echo=True)
+            return
+        # {% endif %}
+        await self._ws.request("broadcast", data=text, echo=True)
+
+    async def _send_json(self, line: str) -> None:
+        command = json.loads(line)
+        answer = await self._ws.request(command.pop("type"), **command)
+        if "id" in command:
+            print(f"< {json.dumps(answer | {'id': command['id']})}")
+
+    async def __call__(self, line: str) -> None:
+        """Do what a line says."""
+        name, _, rest = line.partition(" ")
+        try:
+            if line.startswith("{"):
+                await self._send_json(line)
+            elif name in self._commands:
+                await self._commands[name](rest.strip())
+            elif name.startswith("/"):
+                print(f"! there is no {name}; /help lists the commands")
+            elif line:
+                await self._say(line)
+        except RequestError as failure:
+            print(f"! {failure}")
+        except (ValueError, KeyError, TypeError) as mistake:
+            print(f"! that is no command: {mistake!r}")
+
+
+def show_status(status: Status) -> None:
+    """Print what has become of the connection."""
+    again = "" if status.pause_s is None else f"; trying again in {status.pause_s:.1f} s"
+    why = "" if status.code is None else f": {status.code} {status.reason}"
+    print(f"* {status.state}{why}{again}", flush=True)
 
 
 async def main(user: str) -> None:
-    """Talk to the service that `.env` describes, until the input ends or the service closes."""
-    options = await connect_options(Settings.load(), user)
-    async with connect(options.uri, additional_headers=options.headers, proxy=None) as connection:
-        printing = asyncio.create_task(print_frames(connection))
-        sending = asyncio.create_task(send_lines(connection))
-        await asyncio.wait({printing, sending}, return_when=asyncio.FIRST_COMPLETED)
-        if not printing.done():
-            sending.result()
-            await connection.close()
-        sending.cancel()
-        await asyncio.wait({printing})
-        if printing.exception() and not isinstance(printing.exception(), ConnectionClosed):
-            printing.result()
-    print(f"closed: {connection.close_code} {connection.close_reason}")
+    """Talk to the service that `.env` describes, until the input ends or the service refuses."""
+    settings = Settings.load()
+    options = await connect_options(settings, user)
+
+    async def token() -> str:
+        return token_in(await connect_options(settings, user))
+
+    async with connect(
+        options.uri.partition("?")[0],
+        token,
+        origin=options.headers.get("Origin"),
+        on_status=show_status,
+    ) as ws:
+
+        async def show() -> None:
+            async for frame in ws:
+                print(f"< {json.dumps(frame, ensure_ascii=False)}", flush=True)
+
+        chat, showing = Chat(ws), asyncio.create_task(show())
+        while not showing.done():
+            await chat((await asyncio.to_thread(input)).strip())
+        showing.result()
 
 
 if __name__ == "__main__":
     try:
         asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "alice"))
-    except (ConnectionClosed, OSError) as failure:
-        sys.exit(f"error: {failure}; is the service running? (make run)")
-    except KeyboardInterrupt:
+    except (EOFError, KeyboardInterrupt):
         pass
+    except Ended as end:
+        sys.exit(f"error: {end}")
+    except OSError as failure:
+        sys.exit(f"error: {failure}; is the service running? (make run)")

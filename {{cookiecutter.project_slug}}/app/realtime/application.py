@@ -56,6 +56,7 @@ from .shared import in_memory
 
 PATH = "/ws"
 
+CLIENT = Path(__file__).parent / "client"
 DOCS = Path(__file__).parent / "http" / "docs"
 
 OpenResources = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -121,6 +122,7 @@ class Application(FastAPI):
         if in_development:
             self.include_router(login.router)
         # {% endif %}
+        self.mount("/client", StaticFiles(directory=CLIENT))
         if in_development:
             self.include_router(asyncapi.router)
         if in_development and "docs_url" not in options:

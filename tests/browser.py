@@ -1,0 +1,131 @@
+"""Chromium without a window, driven by the Chrome DevTools Protocol."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+DEADLINE_S = 30.0
+POLL_S = 0.02
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def find_chromium() -> str:
+    """Return the program; skip the test without one."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    return program
+
+
+@contextmanager
+def chromium(directory: Path, *arguments: str) -> Iterator[None]:
+    """Run the browser with this directory for its profile."""
+    with subprocess.Popen(
+        [find_chromium(), *FLAGS, f"--user-data-dir={directory}", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(DEADLINE_S)
+
+
+class Page:
+    """One tab."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._last_id = 0
+
+    def call(self, method: str, **parameters: object) -> dict[str, Any]:
+        """Call a method of the protocol and return its result."""
+        self._last_id += 1
+        command = {"id": self._last_id, "method": method, "params": parameters}
+        self._connection.send(json.dumps(command))
+        while True:
+            answer: dict[str, Any] = json.loads(self._connection.recv(timeout=DEADLINE_S))
+            if answer.get("id") == self._last_id:
+                assert "error" not in answer, answer
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def run(self, script: str) -> Any:
+        """Run statements in the page, ``await`` among them, and return what they return."""
+        answer = self.call(
+            "Runtime.evaluate",
+            expression=f"(async () => {{ {script} }})()",
+            awaitPromise=True,
+            returnByValue=True,
+            userGesture=True,
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def wait_until(self, expression: str) -> None:
+        """Wait until an expression is true."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not self.run(f"return Boolean({expression})"):
+            assert time.monotonic() < deadline, f"{expression} does not become true"
+            time.sleep(POLL_S)
+
+    def open(self, url: str) -> None:
+        """Go to an address, and wait until it is loaded."""
+        self.call("Page.navigate", url=url)
+        self.wait_until(
+            f"location.href === {json.dumps(url)} && document.readyState === 'complete'"
+        )
+
+
+class Browser:
+    """A running browser."""
+
+    def __init__(self, port: int, stack: ExitStack) -> None:
+        self._url = f"http://127.0.0.1:{port}"
+        self._stack = stack
+
+    def page(self, url: str) -> Page:
+        """Open a tab, in front of the others."""
+        request = urllib.request.Request(f"{self._url}/json/new?about:blank", method="PUT")  # noqa: S310
+        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:  # noqa: S310
+            target = json.load(answer)
+        connection = self._stack.enter_context(
+            connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None)
+        )
+        page = Page(connection)
+        page.open(url)
+        return page
+
+
+@contextmanager
+def browser(directory: Path) -> Iterator[Browser]:
+    """Run a browser to drive."""
+    with chromium(directory, "--remote-debugging-port=0"), ExitStack() as stack:
+        port_file = directory / "DevToolsActivePort"
+        deadline = time.monotonic() + DEADLINE_S
+        while not (port_file.exists() and port_file.read_text(encoding="utf-8").count("\n")):
+            assert time.monotonic() < deadline, "the browser does not start"
+            time.sleep(POLL_S)
+        yield Browser(int(port_file.read_text(encoding="utf-8").split()[0]), stack)

@@ -1,0 +1,648 @@
+"""The client for pages, in Chromium: it repairs itself, and does not do what users complain of."""
+
+import base64
+import hmac
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from .browser import Browser, Page, browser
+from .checks.service import Service, running
+from .combination import DEFAULT, find
+from .conftest import Baker
+from .documents import blocks_of
+from .numbers_room import Numbers, check, numbers, spoil
+from .process import check_output
+from .proxy import Proxy
+
+CUTS = 1_000
+HASTE = {
+    "MAX_HANDSHAKES_PER_S": "100000",
+    "MAX_HANDSHAKES_PER_S_PER_ADDRESS": "100000",
+    "MAX_MESSAGES_PER_S": "100000",
+    "MAX_BYTES_PER_S": "100000000",
+}
+"""Limits that would be in the way of these tests."""
+
+SCRIPT = """
+Object.assign(globalThis, await import("/client/client.js"), { states: [], frames: [], asked: 0 });
+globalThis.open_ = (options = {}, url = "/ws") => {
+  globalThis.ws = connect(url, { token: () => { asked++; return credentials; }, ...options });
+  ws.onstatus = (status) => states.push(status);
+  ws.onframe = (direction, text) => frames.push([direction, JSON.parse(text)]);
+};
+globalThis.only = (wanted) => frames.filter(([way]) => way === wanted).map(([, frame]) => frame);
+globalThis.sent = (type) => only("out").filter((frame) => frame.type === type);
+globalThis.count = (state) => states.filter((status) => status.state === state).length;
+globalThis.failure = (promise) => promise.then(() => null, ({ code, retry }) => ({ code, retry }));
+"""
+EAGER = """
+const later = setTimeout;
+globalThis.setTimeout = (react, ms) => later(react, ms === 500 ? 1 : ms);
+"""
+"""Makes the shortest pause before a new attempt, which random numbers of 0 yield, even shorter."""
+FOLLOW = """
+globalThis.entries = [];
+open_();
+ws.room("numbers", {
+  state: async () => { entries.push(["state", Number(await (await fetch(url)).text())]); },
+  message: (number) => entries.push(["message", number]),
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as running_browser:
+        yield running_browser
+
+
+@contextmanager
+def served(baked: Baker, combination: str, **settings: str) -> Iterator[tuple[Service, Proxy]]:
+    """Run a service behind a proxy, through which pages come to it."""
+    with Proxy().running() as proxy:
+        settings = {"ALLOWED_ORIGINS": proxy.origin} | HASTE | settings
+        with running(baked(find(combination)), **settings) as service:
+            proxy.target = int(service.port)
+            yield service, proxy
+
+
+@pytest.fixture(scope="module")
+def behind(baked: Baker) -> Iterator[tuple[Service, Proxy]]:
+    settings = {"HEARTBEAT_INTERVAL_S": "0.5", "HEARTBEAT_TIMEOUT_S": "0.5", "JWT_LEEWAY_S": "0"}
+    with served(baked, DEFAULT.id, **settings) as both:
+        yield both
+
+
+@pytest.fixture
+def service(behind: tuple[Service, Proxy]) -> Service:
+    return behind[0]
+
+
+@pytest.fixture
+def proxy(behind: tuple[Service, Proxy]) -> Iterator[Proxy]:
+    proxy = behind[1]
+    yield proxy
+    proxy.refuses, proxy.budget = False, lambda: None
+    proxy.thaw()
+
+
+@pytest.fixture
+def page(chrome: Browser, service: Service, proxy: Proxy) -> Page:
+    page = chrome.page(f"{proxy.origin}/livez")
+    prepare(page, make_token(service))
+    return page
+
+
+def prepare(page: Page, credentials: str | None) -> None:
+    """Give a page the client, credentials, and short pauses."""
+    page.run(f"globalThis.credentials = {json.dumps(credentials)}; {SCRIPT} Math.random = () => 0;")
+
+
+def make_token(service: Service, user: str = "alice", lifetime_s: float = 3600) -> str:
+    """Return a JSON Web Token (RFC 7519) that the service accepts."""
+    return sign(service.shell(". ./.env; printf %s $JWT_SECRET"), user, lifetime_s)
+
+
+def sign(secret: str, user: str, lifetime_s: float = 3600) -> str:
+    """Return a JSON Web Token that is signed with a secret."""
+    claims = {"sub": user, "exp": time.time() + lifetime_s}
+    parts = [json.dumps(part).encode() for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
+    signed = ".".join(map(encoded, parts))
+    return f"{signed}.{encoded(hmac.digest(secret.encode(), signed.encode(), 'sha256'))}"
+
+
+def encoded(part: bytes) -> str:
+    return base64.urlsafe_b64encode(part).decode().rstrip("=")
+
+
+def test_the_token_is_asked_for_and_awaited_before_every_attempt(
+    page: Page, proxy: Proxy, service: Service
+) -> None:
+    tokens = json.dumps([make_token(service, user) for user in ("alice", "bob")])
+    page.run(f"""
+      globalThis.tokens = {tokens};
+      open_({{ token: () => new Promise((done) => setTimeout(() => done(tokens.shift()), 50)) }});
+    """)
+    page.wait_until("ws.welcome?.user === 'alice'")
+    proxy.cut()
+    page.wait_until("ws.welcome?.user === 'bob'")
+    assert page.run("return tokens.length") == 0
+
+
+def test_a_token_that_expires_is_replaced_by_a_fresh_one(page: Page, service: Service) -> None:
+    page.run(f"globalThis.credentials = {json.dumps(make_token(service, lifetime_s=1.5))}; open_()")
+    page.wait_until("ws.welcome")
+    page.run(f"globalThis.credentials = {json.dumps(make_token(service))}")
+    page.wait_until("count('online') === 2")
+    assert page.run("return states.find(({ state }) => state === 'offline').code") == 4005
+    assert page.run("return asked") == 2
+
+
+def test_a_token_is_refreshed_before_it_expires(page: Page, service: Service) -> None:
+    page.run("""
+      const later = setTimeout;
+      globalThis.setTimeout = (react, ms) => later(react, ms > 10_000 ? 10 : ms);
+      open_();
+    """)
+    page.wait_until("only('in').filter(({ expires_at }) => expires_at).length > 2")
+    assert page.run("return sent('refresh').length") >= 2
+    assert page.run("return asked - sent('refresh').length") <= 2
+    assert page.run("return count('online')") == 1
+
+
+def test_a_token_function_that_fails_is_called_again_and_null_ends_the_matter(page: Page) -> None:
+    page.run("""
+      globalThis.answers = [() => Promise.reject("no network"), () => credentials, () => null];
+      open_({ token: () => answers.shift()() });
+    """)
+    page.wait_until("ws.welcome")
+    assert "no network" in page.run("return states[1].reason")
+    page.run("dispatchEvent(new Event('pagehide'))")
+    page.wait_until("ws.status.state === 'ended'")
+    assert page.run("return [ws.status.code, answers.length]") == [4500, 0]
+
+
+def test_a_refused_token_ends_the_connection(page: Page) -> None:
+    page.run("open_({ token: 'nonsense' })")
+    page.wait_until("ws.status.state === 'ended'")
+    assert page.run("return [ws.status.code, ws.status.attempt]") == [4500, 1]
+
+
+@pytest.mark.parametrize(
+    "moment", ["while the token is fetched", "connecting", "online", "offline"]
+)
+def test_a_closed_client_stays_closed(page: Page, proxy: Proxy, moment: str) -> None:
+    proxy.refuses = moment == "offline"
+    page.run(
+        "open_({ token: () => new Promise((done) => { asked++; globalThis.answer = done; }) })"
+    )
+    page.wait_until("asked")
+    if moment != "while the token is fetched":
+        page.run("answer(credentials); await 0;")
+    if moment in {"online", "offline"}:
+        page.wait_until(f"ws.status.state === '{moment}'")
+    came = proxy.connections
+    page.run("""
+      ws.close();
+      answer(credentials);
+      const types = ["online", "pageshow", "pagehide", "offline"];
+      types.forEach((type) => dispatchEvent(new Event(type)));
+      document.dispatchEvent(new Event("visibilitychange"));
+      await new Promise((resolve) => setTimeout(resolve, 600));
+    """)
+    assert page.run("return [ws.status.state, ws.status.code, asked]") == ["ended", 1000, 1]
+    assert page.run("return states.at(-1).state") == "ended"
+    assert proxy.connections - came <= (moment == "connecting")
+    assert page.run("return failure(ws.request({ type: 'ping' }))") == {
+        "code": "ended",
+        "retry": False,
+    }
+
+
+def test_a_dead_server_is_noticed_by_the_terms_of_the_welcome(page: Page, proxy: Proxy) -> None:
+    page.run("open_()")
+    page.wait_until("ws.welcome")
+    proxy.freeze()
+    page.wait_until("count('offline') === 1")
+    assert page.run("return states.at(-1).reason") == "the server does not answer"
+    assert page.run("return sent('ping').length") >= 1
+    proxy.thaw()
+    page.wait_until("count('online') === 2")
+
+
+def test_a_hidden_page_judges_no_silence(page: Page, chrome: Browser, proxy: Proxy) -> None:
+    page.run("open_()")
+    page.wait_until("ws.welcome")
+    front = chrome.page("about:blank")
+    page.wait_until("document.hidden")
+    proxy.freeze()
+    # Far more than the terms allow, by the clock of a page whose timers are not late.
+    front.run("await new Promise((resolve) => setTimeout(resolve, 3000))")
+    assert page.run("return [ws.status.state, count('offline')]") == ["online", 0]
+    page.call("Page.bringToFront")
+    page.wait_until("count('offline') === 1")
+    proxy.thaw()
+    page.wait_until("count('online') === 2")
+
+
+def test_a_hidden_page_keeps_its_connection(page: Page, chrome: Browser) -> None:
+    page.run("open_()")
+    page.wait_until("ws.welcome")
+    front = chrome.page("about:blank")
+    page.wait_until("document.hidden && sent('pong').length >= 4")
+    page.call("Page.bringToFront")
+    page.wait_until("!document.hidden")
+    assert page.run("return states.map(({ state }) => state)") == ["connecting", "online"]
+    front.call("Page.close")
+
+
+def test_a_late_timer_proves_nothing(page: Page, proxy: Proxy) -> None:
+    """The page sleeps while it waits for an answer. So it asks again before it judges."""
+    page.run("open_()")
+    page.wait_until("ws.welcome")
+    proxy.freeze()
+    page.run("""
+      const before = sent("ping").length;
+      dispatchEvent(new Event("online"));
+      const until = performance.now() + 3_000;
+      while (performance.now() < until);
+      globalThis.asked = () => sent("ping").length - before;
+    """)
+    page.wait_until("count('offline') === 1")
+    assert page.run("return asked()") >= 2
+
+
+def test_the_network_is_tried_as_soon_as_it_is_back(page: Page, proxy: Proxy) -> None:
+    page.run("Math.random = () => 1; open_()")
+    page.wait_until("ws.welcome")
+    proxy.refuses = True
+    network(page, offline=True)
+    proxy.cut()
+    page.wait_until("count('offline') >= 1")
+    # The pause is the longest now, so that only the event can end it.
+    page.wait_until("ws.status.pause_ms === 20_000 || !dispatchEvent(new Event('online'))")
+    proxy.refuses = False
+    network(page, offline=False)
+    page.wait_until("ws.status.state === 'online'")
+
+
+def network(page: Page, *, offline: bool) -> None:
+    """Let the browser tell its pages that there is no network, or that there is."""
+    page.call("Network.enable")
+    page.call(
+        "Network.emulateNetworkConditions",
+        offline=offline,
+        latency=0,
+        downloadThroughput=-1,
+        uploadThroughput=-1,
+    )
+    page.wait_until(f"navigator.onLine === {json.dumps(not offline)}")
+
+
+def test_a_page_comes_back_from_the_back_forward_cache(
+    page: Page, proxy: Proxy, service: Service
+) -> None:
+    page.run("""
+      open_();
+      addEventListener("pageshow", ({ persisted }) => { globalThis.persisted = persisted; });
+      globalThis.got = [];
+      ws.room("cache", { message: (data) => got.push(data) });
+    """)
+    page.wait_until("ws.rooms.get('cache').position")
+    page.open(f"{proxy.origin}/readyz")
+    with service.client("bob") as bob:
+        bob.ask(type="join", room="cache")
+        bob.ask(type="publish", room="cache", data="while you were away")
+    page.run("history.back()")
+    page.wait_until("globalThis.persisted && got.length")
+    assert page.run("return got") == ["while you were away"]
+    assert page.run("return count('connecting')") == 2
+
+
+def test_close_codes_decide_whether_it_comes_back(page: Page, service: Service) -> None:
+    page.run("open_()")
+    page.wait_until("ws.welcome")
+    service.shell(
+        f". ./.env; curl --silent --fail http://127.0.0.1:{service.port}/disconnect"
+        """ -H "Authorization: Bearer $BACKEND_KEY" -d '{"user": "alice"}'"""
+    )
+    page.wait_until("ws.status.state === 'ended'")
+    assert page.run("return [ws.status.code, ws.status.reason]") == [4503, "revoked"]
+
+
+CODES = {
+    **dict.fromkeys((1000, 1001, 1011, 1012, 1013, 3000, 4000, 4005, 4013, 4499), "offline"),
+    **dict.fromkeys((1002, 1003, 1007, 1009, 4500, 4503, 4509, 4999), "ended"),
+}
+
+
+def test_every_close_code_is_judged_by_the_rule(page: Page) -> None:
+    """Few of them can be had from the service, so they come from a WebSocket of the test's own."""
+    page.run(f"""
+      globalThis.outcomes = {{}};
+      for (const code of {json.dumps(list(CODES))}) {{
+        globalThis.WebSocket = class {{
+          constructor() {{ setTimeout(() => this.onclose({{ code, reason: "" }})); }}
+          close() {{}}
+        }};
+        open_();
+        while (ws.status.code !== code) await new Promise((resolve) => setTimeout(resolve));
+        outcomes[code] = ws.status.state;
+        ws.close();
+      }}
+    """)
+    assert page.run("return outcomes") == {str(code): state for code, state in CODES.items()}
+
+
+def test_pauses_are_random_and_grow_to_twenty_seconds(page: Page) -> None:
+    shortest, longest = page.run("""
+      return [() => 0, () => 1].map((random) => {
+        Math.random = random;
+        return Array.from({ length: 7 }, (_, attempt) => pause(attempt + 1));
+      });
+    """)
+    assert shortest == [500] * 7
+    assert longest == [2_000, 4_000, 8_000, 16_000, 20_000, 20_000, 20_000]
+
+
+def test_requests_fail_in_words_and_never_wait_for_ever(page: Page, proxy: Proxy) -> None:
+    page.run("open_()")
+    early = page.run("return (await ws.request({ type: 'ping' })).type")  # before the connection
+    assert early == "pong"
+    assert page.run("return failure(ws.request({ type: 'unheard-of' }))") == {
+        "code": "unknown_type",
+        "retry": False,
+    }
+    large = "ws.request({ type: 'send', to: 'bob', data: 'x'.repeat(70_000) })"
+    assert page.run(f"return failure({large})") == {"code": "too_large", "retry": False}
+    assert page.run("return ws.status.state") == "online"
+    proxy.freeze()
+    page.run("globalThis.outcome = failure(ws.request({ type: 'ping' }, 20))")
+    assert page.run("return outcome") == {"code": "timeout", "retry": True}
+    page.run("globalThis.outcome = failure(ws.request({ type: 'ping' }))")
+    proxy.cut()
+    assert page.run("return outcome") == {"code": "disconnected", "retry": True}
+
+
+def test_a_handler_may_await_a_request_and_may_throw(page: Page, service: Service) -> None:
+    page.run("""
+      globalThis.got = [];
+      open_();
+      ws.onmessage = async ({ data }) => {
+        got.push([data, (await ws.request({ type: "ping" })).type]);
+        throw new Error("a mistake of the page");
+      };
+      ws.room("handlers", {
+        state: async () => { got.push((await room.presence()).total); },
+        message: async (data) => {
+          got.push([data, (await room.publish("again")).type]);
+          throw new Error("another one");
+        },
+      });
+      globalThis.room = ws.rooms.get("handlers");
+    """)
+    page.wait_until("room.position")
+    with service.client("bob") as bob:
+        bob.ask(type="join", room="handlers")
+        for data in (1, 2):
+            bob.ask(type="publish", room="handlers", data=data)
+            bob.ask(type="send", to="alice", data=data)
+    page.wait_until("got.length === 5")
+    assert page.run("return got.slice(1).sort()") == [
+        [1, "ok"],
+        [1, "pong"],
+        [2, "ok"],
+        [2, "pong"],
+    ]
+    assert page.run("return ws.status.state") == "online"
+
+
+def test_messages_wait_for_the_state_and_a_lost_line_starts_it_again(
+    page: Page, proxy: Proxy, service: Service
+) -> None:
+    page.run("""
+      globalThis.got = [];
+      open_();
+      ws.room("state", {
+        state: () => {
+          got.push("state");
+          return new Promise((done) => { globalThis.loaded = done; });
+        },
+        message: (data) => got.push(data),
+      });
+    """)
+    page.wait_until("got.length === 1")
+    with service.client("bob") as bob:
+        bob.ask(type="join", room="state")
+        bob.ask(type="publish", room="state", data=1)
+        page.wait_until("only('in').some(({ type }) => type === 'message')")
+        assert page.run("return [got, ws.rooms.get('state').position]") == [["state"], None]
+        proxy.cut()
+        page.wait_until("count('online') === 2 && sent('join').length === 2")
+        # The first call is still under way: it ends before there is another.
+        page.run("await ws.ping(); const first = loaded; first();")
+        page.wait_until("got.length === 2")
+        bob.ask(type="publish", room="state", data=2)
+        page.run("await ws.ping(); loaded()")
+        page.wait_until("got.includes(2)")
+        assert page.run("return got") == ["state", "state", 2]
+        assert page.run("return sent('join').map(({ since }) => since ?? null)") == [None, None]
+
+
+def test_the_state_is_loaded_again_when_recovery_is_impossible_or_it_has_failed(
+    page: Page, proxy: Proxy, service: Service
+) -> None:
+    page.run("""
+      globalThis.got = [];
+      globalThis.failures = 0;
+      addEventListener("unhandledrejection", () => failures++);
+      open_();
+      ws.room("gap", {
+        state: () => { got.push("state"); if (got.length === 2) throw new Error("no answer"); },
+        message: (data) => got.push(data),
+      });
+    """)
+    page.wait_until("ws.rooms.get('gap').position")
+    proxy.refuses = True
+    proxy.cut()
+    with service.client("bob") as bob:
+        bob.ask(type="join", room="gap")
+        for number in range(150):  # more than the history keeps
+            bob.ask(type="publish", room="gap", data=number)
+        proxy.refuses = False
+        page.wait_until("got.length === 3 && ws.rooms.get('gap').position")
+        bob.ask(type="publish", room="gap", data="live")
+    page.wait_until("got.includes('live')")
+    assert page.run("return [got, failures]") == [["state", "state", "state", "live"], 1]
+
+
+def test_a_resync_is_a_join_with_the_position(page: Page, service: Service) -> None:
+    page.run("""
+      globalThis.got = [];
+      const Real = WebSocket;
+      globalThis.WebSocket = class extends Real {
+        constructor(...how) { super(...how); globalThis.socket = this; }
+      };
+      open_();
+      ws.room("resync", { message: (data) => got.push(data), state: () => got.push("state") });
+    """)
+    page.wait_until("ws.rooms.get('resync').position")
+    with service.client("bob") as bob:
+        bob.ask(type="join", room="resync")
+        page.run('socket.onmessage({ data: \'{"type": "resync", "room": null}\' })')
+        for number in range(5):
+            bob.ask(type="publish", room="resync", data=number)
+        page.wait_until("got.length === 6")
+    page.run("await ws.ping()")
+    assert page.run("return got") == ["state", 0, 1, 2, 3, 4]
+    assert page.run("return sent('join')[1].since.offset") == 0
+
+
+def test_a_room_that_may_not_be_joined_says_so(page: Page) -> None:
+    page.run("open_(); ws.room('?', { refused: ({ code }) => { globalThis.code = code; } })")
+    page.wait_until("globalThis.code")
+    assert page.run("return code") == "bad_room"
+
+
+def test_who_is_there_and_who_leaves(page: Page, service: Service) -> None:
+    page.run("""
+      globalThis.got = [];
+      open_();
+      globalThis.room = ws.room("hall", {
+        joined: (user) => got.push(["joined", user]),
+        left: (user) => got.push(["left", user]),
+        message: (data, { from, offset }) => got.push([data, from, offset]),
+      });
+    """)
+    page.wait_until("room.position")
+    with service.client("bob") as bob:
+        bob.ask(type="join", room="hall")
+        bob.ask(type="publish", room="hall", data="hi")
+        page.wait_until("got.length === 2")
+        members = page.run("return (await room.presence()).members")
+        assert sorted(member["user"] for member in members) == ["alice", "bob"]
+        bob.ask(type="leave", room="hall")
+    page.wait_until("got.length === 3")
+    assert page.run("return got") == [["joined", "bob"], ["hi", "bob", 1], ["left", "bob"]]
+    assert page.run("return (await room.publish('bye', { echo: true })).offset") == 2
+    page.run("await room.leave()")
+    assert page.run("return failure(room.publish('?'))") == {"code": "not_joined", "retry": False}
+
+
+def test_nothing_is_lost_in_silence_over_a_thousand_cuts(
+    page: Page, proxy: Proxy, service: Service
+) -> None:
+    with numbers() as room:
+        with room.published(service):
+            page.run(f"globalThis.url = {json.dumps(room.url)}; {EAGER} {FOLLOW}")
+            page.wait_until("entries.length > 1")
+            spoil(proxy, room, CUTS)
+        check_page(page, room)
+    states = page.run("return entries.filter(([kind]) => kind === 'state').length")
+    assert 5 <= states < CUTS / 2  # mostly, the history has what was missed
+
+
+def check_page(page: Page, room: Numbers) -> None:
+    """Check what the page got, when it has got the last number."""
+    page.wait_until(f"Math.max(...entries.map(([, number]) => number)) === {room.last}")
+    check(((kind, number) for kind, number in page.run("return entries")), room.last)
+
+
+def test_it_follows_from_a_service_that_drains_or_dies_to_another(
+    baked: Baker, chrome: Browser, tmp_path: Path
+) -> None:
+    settings = HASTE | {"JWT_SECRET": "s" * 32, "BACKEND_KEY": "b" * 32}
+    with Proxy().running() as proxy, numbers() as room, ExitStack() as stack:
+        services = [
+            Service(baked(DEFAULT).copy(tmp_path / name), ALLOWED_ORIGINS=proxy.origin, **settings)
+            for name in ("drains", "dies", "stays")
+        ]
+        for service in services:
+            stack.callback(service.end)
+            service.wait_until_ready()
+        proxy.target = int(services[0].port)
+        page = chrome.page(f"{proxy.origin}/livez")
+        prepare(page, sign(settings["JWT_SECRET"], "alice"))
+        page.run(f"globalThis.url = {json.dumps(room.url)}; {FOLLOW}")
+        for number, service in enumerate(services, start=1):
+            page.wait_until(f"count('online') === {number} && ws.rooms.get('numbers').position")
+            with service.client("bob") as bob:
+                bob.ask(type="join", room="numbers")
+                room.publish(bob, 5)
+            page.wait_until(f"entries.at(-1)[1] === {room.last}")
+            if number < len(services):
+                proxy.target = int(services[number].port)
+                (service.stop if number == 1 else service.end)()
+        codes = page.run("return states.filter(({ code }) => code).map(({ code }) => code)")
+        assert codes == [1012, 1006]
+        check_page(page, room)
+
+
+STYLES = {
+    "ticket-redis": """async () => (await (await fetch("/tickets", {
+        method: "POST",
+        headers: { Authorization: `Bearer ${key}` },
+        body: '{"user": "alice"}',
+      })).json()).ticket""",
+    "session-rooms": """() => fetch("/login", { method: "POST", body: '{"user": "alice"}' })""",
+    "none": "undefined",
+}
+"""Combinations, and how a page gets its credentials."""
+
+
+@pytest.mark.parametrize("combination", STYLES)
+def test_it_connects_with_each_kind_of_credentials(
+    combination: str, baked: Baker, chrome: Browser
+) -> None:
+    with served(baked, combination) as (service, proxy):
+        page = chrome.page(f"{proxy.origin}/livez")
+        prepare(page, None)
+        key = service.shell(". ./.env; printf %s $BACKEND_KEY")
+        page.run(f"globalThis.key = {json.dumps(key)}; open_({{ token: {STYLES[combination]} }})")
+        page.wait_until("ws.welcome")
+        proxy.cut()
+        page.wait_until("count('online') === 2")
+        user = page.run("return ws.welcome.user")
+        assert user.startswith("guest-") if combination == "none" else user == "alice"
+        page.run("ws.onmessage = ({ data }) => { globalThis.got = data; }")
+        page.run("await ws.request({ type: 'send', to: ws.welcome.user, data: 'to myself' })")
+        page.wait_until("globalThis.got === 'to myself'")
+        page.run("ws.close()")
+
+
+API_KEY = "api_key-heartbeat"
+
+
+def test_a_page_is_told_that_it_cannot_send_an_api_key(baked: Baker, chrome: Browser) -> None:
+    with served(baked, API_KEY) as (_, proxy):
+        page = chrome.page(f"{proxy.origin}/livez")
+        prepare(page, "key")
+        page.run("open_()")
+        page.wait_until("ws.status.state === 'ended'")
+        assert page.run("return ws.status.code") == 4500
+        assert "cannot send an API key" in page.run("return ws.status.reason")
+
+
+def test_outside_of_a_page_it_sends_an_api_key(baked: Baker, tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs Node.js: apt-get install nodejs")
+    project = baked(find(API_KEY))
+    (tmp_path / "client.mjs").write_text(project.read("app/realtime/client/client.js"))
+    (tmp_path / "main.mjs").write_text("""
+      import { connect } from "./client.mjs";
+      const [url, token] = process.argv.slice(2);
+      const ws = connect(url, { token });
+      console.log((await ws.request({ type: "ping" })).type, ws.welcome.user);
+      ws.close();
+      process.exit();
+    """)
+    with running(project) as service:
+        options = service.connect_options("alice")
+        arguments = [options["uri"], options["headers"]["X-API-Key"]]
+        command = [node, "--experimental-websocket", "main.mjs", *arguments]
+        assert check_output(command, tmp_path).split() == ["pong", "alice"]
+
+
+def test_the_example_of_the_document_works(page: Page, baked: Baker) -> None:
+    text = baked(DEFAULT).read("docs/clients.md")
+    (block,) = blocks_of("docs/clients.md", text, "js")
+    imports, _, body = block.text.partition("\n\n")
+    assert imports == 'import { connect } from "/client/client.js";'
+    page.run(f"""
+      globalThis.shown = [];
+      const show = (...values) => shown.push(values);
+      const [render, apply, getOrders] = [show, show, () => "orders"];
+      const fetchToken = () => credentials;
+      {body}
+    """)
+    page.wait_until("shown.length >= 5")
+    shown = page.run("return shown")
+    expected = (["connecting", None], ["alice", "hi"], ["orders"], [{"text": "hi"}])
+    assert all(values in shown for values in expected), shown

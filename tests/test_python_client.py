@@ -1,0 +1,188 @@
+"""The Python client, against a service that is cut off, freezes, drains and dies."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from .checks.service import Service, running
+from .combination import DEFAULT
+from .conftest import Baker
+from .documents import blocks_of
+from .numbers_room import ROOM, Entry, Numbers, check, numbers, spoil
+from .proxy import Proxy
+
+CUTS = 1_000
+DEADLINE_S = 60.0
+SECRETS = {"JWT_SECRET": "s" * 32, "BACKEND_KEY": "b" * 32}
+HASTE = {
+    "MAX_HANDSHAKES_PER_S": "100000",
+    "MAX_HANDSHAKES_PER_S_PER_ADDRESS": "100000",
+    "MAX_MESSAGES_PER_S": "100000",
+    "MAX_BYTES_PER_S": "100000000",
+    "HEARTBEAT_INTERVAL_S": "0.5",
+    "HEARTBEAT_TIMEOUT_S": "0.5",
+}
+
+
+@pytest.fixture(scope="module")
+def client(baked: Baker) -> Iterator[ModuleType]:
+    """Import the client of a project, which needs nothing else of it."""
+    root = str(baked(DEFAULT).root)
+    sys.path.insert(0, root)
+    try:
+        module = import_module("client")
+        outcome = import_module("client.outcome")
+        outcome.SHORTEST_PAUSE_S = outcome.LONGEST_PAUSE_S = 0.001  # type: ignore[attr-defined]
+        yield module
+    finally:
+        sys.path.remove(root)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "client"]:
+            del sys.modules[name]
+
+
+class Follower:
+    """A member of the room who keeps what comes."""
+
+    def __init__(self, connect: Callable[..., Any], url: str, token: str, room: Numbers) -> None:
+        self.entries: list[Entry] = []
+        self.codes: list[int] = []
+        self._connect = connect
+        self._url = url
+        self._token = token
+        self._room = room
+
+    async def follow(self) -> None:
+        """Be there until cancelled."""
+        async with (
+            self._connect(self._url, self._token, on_status=self._note) as ws,
+            ws.room(ROOM, state=self._load) as room,
+        ):
+            async for message in room:
+                self.entries.append(("message", message.data))
+
+    async def _load(self) -> None:
+        await asyncio.sleep(0)
+        self.entries.append(("state", self._room.last))
+
+    def _note(self, status: Any) -> None:
+        if status.state == "offline":
+            self.codes.append(status.code)
+
+    async def has(self, number: int) -> None:
+        """Wait for a number."""
+        async with asyncio.timeout(DEADLINE_S):
+            while max((number for _, number in self.entries), default=0) < number:
+                await asyncio.sleep(0.01)
+
+    async def is_offline(self, code: int) -> None:
+        """Wait until the connection was lost with this code."""
+        async with asyncio.timeout(DEADLINE_S):
+            while code not in self.codes:
+                await asyncio.sleep(0.01)
+
+
+async def with_member(follower: Follower, act: Coroutine[Any, Any, None]) -> None:
+    """Do something while a member is there."""
+    following = asyncio.create_task(follower.follow())
+    acting = asyncio.create_task(act)
+    await asyncio.wait({following, acting}, return_when=asyncio.FIRST_COMPLETED)
+    if following.done():
+        acting.cancel()
+        following.result()
+    following.cancel()
+    await asyncio.wait({following})
+    acting.result()
+
+
+@pytest.mark.parametrize("names", [["cut"], ["drains", "dies", "stays"]], ids=["cuts", "deaths"])
+def test_nothing_is_lost_in_silence(
+    names: list[str], client: ModuleType, baked: Baker, tmp_path: Path
+) -> None:
+    with Proxy().running() as proxy, numbers() as room, ExitStack() as stack:
+        services = [
+            Service(baked(DEFAULT).copy(tmp_path / name), **(HASTE | SECRETS)) for name in names
+        ]
+        for service in services:
+            stack.callback(service.end)
+            service.wait_until_ready()
+        proxy.target = int(services[0].port)
+        header = services[0].connect_options("alice")["headers"]["Authorization"]
+        url = f"ws://127.0.0.1:{proxy.port}/ws"
+        follower = Follower(client.connect, url, header.removeprefix("Bearer "), room)
+        act = cut_often if names == ["cut"] else freeze_and_replace
+        asyncio.run(with_member(follower, act(follower, proxy, room, services)))
+        check(follower.entries, room.last)
+
+
+async def cut_often(
+    follower: Follower, proxy: Proxy, room: Numbers, services: list[Service]
+) -> None:
+    """Cut connections, and compare with what was published meanwhile."""
+
+    def cut() -> None:
+        with room.published(services[0]):
+            spoil(proxy, room, CUTS)
+
+    await asyncio.to_thread(cut)
+    await follower.has(room.last)
+    states = [kind for kind, _ in follower.entries].count("state")
+    assert 5 <= states < CUTS / 2  # mostly, the history has what was missed
+
+
+async def freeze_and_replace(
+    follower: Follower, proxy: Proxy, room: Numbers, services: list[Service]
+) -> None:
+    """Freeze the line; then let one service drain and the next one die."""
+    await publish_five(room, services[0])
+    await follower.has(room.last)
+    proxy.freeze()
+    await follower.is_offline(1006)
+    proxy.thaw()
+    ends = [(services[0].stop, 1012), (services[1].end, 1006)]
+    for service, (end, code) in zip(services[1:], ends, strict=True):
+        await publish_five(room, services[services.index(service) - 1])
+        await follower.has(room.last)
+        proxy.target = int(service.port)
+        await asyncio.to_thread(end)
+        await follower.is_offline(code)
+    await publish_five(room, services[-1])
+    await follower.has(room.last)
+
+
+async def publish_five(room: Numbers, service: Service) -> None:
+    """Publish five numbers."""
+
+    def publish() -> None:
+        with service.client("bob") as bob:
+            bob.ask(type="join", room=ROOM)
+            room.publish(bob, 5)
+
+    await asyncio.to_thread(publish)
+
+
+def test_the_example_of_the_document_works(client: ModuleType, baked: Baker) -> None:
+    text = baked(DEFAULT).read("docs/clients.md")
+    (block,) = blocks_of("docs/clients.md", text, "python")
+    example: dict[str, Any] = {"__name__": "example"}
+    exec(block.body, example)  # noqa: S102 - it is the document's
+    got: list[Any] = []
+
+    async def follow(options: dict[str, Any]) -> None:
+        token = options["headers"]["Authorization"].removeprefix("Bearer ")
+        following = asyncio.create_task(example["follow"](options["uri"], token, got))
+        async with asyncio.timeout(DEADLINE_S):
+            while len(got) < 2:
+                await asyncio.sleep(0.01)
+        following.cancel()
+        await asyncio.wait({following})
+
+    with running(baked(DEFAULT)) as service:
+        asyncio.run(follow(service.connect_options("alice")))
+    assert got == ["the state", {"text": "hi"}]

@@ -1,0 +1,278 @@
+/**
+ * The client for pages: a connection that repairs itself. docs/clients.md explains it.
+//# if cookiecutter.auth in ["jwt", "ticket"]
+ *   const ws = connect("/ws", { token: async () => (await fetch("/token")).text() });
+//# else
+ *   const ws = connect("/ws");
+//# endif
+ *   await ws.request({ type: "send", to: "bob", data: "hello" });
+ */
+//# if cookiecutter.rooms
+import { Room } from "./rooms.js";
+//# endif
+
+/**
+ * @typedef {Record<string, any>} Frame A frame of docs/protocol.md.
+ * @typedef {string | (() => unknown)} Token Called and awaited before every attempt. Null ends the
+//# if cookiecutter.auth == "jwt"
+ *   connection. It returns a JSON Web Token, and is also called before that expires.
+//# elif cookiecutter.auth == "ticket"
+ *   connection. It returns a new ticket.
+//# elif cookiecutter.auth == "session"
+ *   connection. It may renew the cookie of your site; the value is not sent.
+//# elif cookiecutter.auth == "api_key"
+ *   connection. It returns the API key.
+//# else
+ *   connection. The value is not sent.
+//# endif
+ * @typedef { { token?: Token }} Options
+ * @typedef { { text: string, sent: boolean, settle: (answer: Frame) => void }} Request
+ * @typedef {"connecting" | "online" | "offline" | "ended"} State
+ * @typedef { { code?: number, reason?: string, pause_ms?: number }} Cause When offline or ended.
+ * @typedef { { state: State, attempt: number } & Cause} Status Attempts since a lasting connection.
+ */
+
+const [TIMEOUT_MS, LATE_MS, SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS] = [10_000, 1_000, 500, 20_000];
+const [NORMAL, ABNORMAL, UNAUTHORIZED, FINAL] = [1000, 1006, 4500, [1002, 1003, 1007, 1009]];
+const HEARTBEAT = { interval_s: 25, timeout_s: 10 };
+
+/** A request failed; `code` is the server's, or timeout, disconnected, ended, too_large. */
+export class RequestError extends Error {
+  code = "";
+  retry = false;
+}
+
+/** Call a handler of the page. What it throws is reported, and does no harm here. */
+export const call = async (/** @type {() => void} */ handler) => handler();
+
+const failure = (/** @type {string} */ code, /** @type {string} */ message, retry = false) =>
+  ({ type: "error", code, message, retry });
+
+/** Return a random time from 0.5 s to a limit that doubles with each attempt, up to 20 s. */
+export const pause = (/** @type {number} */ attempt) =>
+  SHORTEST_PAUSE_MS +
+  Math.random() * (Math.min(LONGEST_PAUSE_MS, 1_000 * 2 ** attempt) - SHORTEST_PAUSE_MS);
+
+/** Connect, and stay connected until `close()`. */
+export const connect = (/** @type {string} */ url, options = /** @type {Options} */ ({})) =>
+  new Connection(url, options.token);
+
+/** A connection, over as many WebSockets as it takes. */
+export class Connection {
+  onstatus = (/** @type {Status} */ status) => {};
+  onmessage = (/** @type {Frame} */ frame) => {}; // to the user or to all, or a frame of your own
+  onframe = (/** @type {"in" | "out"} */ direction, /** @type {string} */ text) => {};
+  status = /** @type {Status} */ ({ state: "connecting", attempt: 0 });
+  welcome = /** @type {Frame | null} */ (null);
+  //# if cookiecutter.rooms
+  rooms = /** @type {Map<string, Room>} */ (new Map());
+  //# endif
+  #socket = /** @type {WebSocket | null} */ (null);
+  #turn = 0; // changes with each attempt: what belongs to an older one is ignored
+  #attempt = 0;
+  #openedAt = 0;
+  #heardAt = 0;
+  #timer = /** @type {any} */ (0);
+  #lastId = 0;
+  #requests = /** @type {Map<string, Request>} */ (new Map());
+  #listeners = new AbortController();
+
+  constructor(/** @type {string} */ url, /** @type {Token | undefined} */ token) {
+    this.url = new URL(url, globalThis.location?.href);
+    this.url.protocol = this.url.protocol.replace("http", "ws");
+    this.token = async () => (typeof token === "function" ? token() : token);
+    const { signal } = this.#listeners;
+    const wake = () => this.#wake();
+    globalThis.document?.addEventListener("visibilitychange", wake, { signal });
+    for (const type of ["online", "offline", "pageshow"])
+      globalThis.addEventListener?.(type, wake, { signal });
+    // A page with an open WebSocket would not get into the back-forward cache.
+    const leave = () => this.#lost(ABNORMAL, "the page is left");
+    globalThis.addEventListener?.("pagehide", leave, { signal });
+    queueMicrotask(() => this.#connect());
+  }
+
+  /** Send a command, now or once online. @returns {Promise<Frame>} The answer or a RequestError. */
+  request(/** @type {Frame} */ command, timeout_ms = TIMEOUT_MS) {
+    return new Promise((resolve, reject) => {
+      const id = `${++this.#lastId}`;
+      const settle = (/** @type {Frame} */ answer) => {
+        if (!this.#requests.delete(id)) return;
+        if (answer.type !== "error") resolve(answer);
+        else reject(Object.assign(new RequestError(answer.message), answer));
+      };
+      const request = { text: JSON.stringify({ ...command, id }), sent: false, settle };
+      this.#requests.set(id, request);
+      setTimeout(() => settle(failure("timeout", "no answer in time", true)), timeout_ms);
+      if (this.status.state === "ended") settle(failure("ended", "the connection has ended"));
+      else if (this.welcome) this.#transmit(request);
+    });
+  }
+
+  /** Return the milliseconds of a round trip. */
+  async ping(sentAt = performance.now()) {
+    await this.request({ type: "ping" });
+    return performance.now() - sentAt;
+  }
+  //# if cookiecutter.rooms
+
+  /** Join a room, now and after each reconnection. */
+  room(/** @type {string} */ name, /** @type {import("./rooms.js").Handlers} */ handlers = {}) {
+    if (this.rooms.has(name)) throw new Error(`the room ${name} is joined already`);
+    const room = new Room(this, name, handlers);
+    this.rooms.set(name, room);
+    if (this.welcome) room.enter();
+    return room;
+  }
+  //# endif
+
+  /** End the connection for good. */
+  close() {
+    if (this.status.state !== "ended") this.#end(NORMAL, "closed by the page");
+  }
+
+  async #connect() {
+    this.#drop();
+    const turn = this.#turn;
+    this.#attempt++;
+    this.#timer = setTimeout(() => this.#lost(ABNORMAL, "no welcome in time"), TIMEOUT_MS);
+    this.#show("connecting");
+    try {
+      const token = await this.token();
+      if (turn !== this.#turn) return;
+      if (token === null) return this.#end(UNAUTHORIZED, "signed out");
+      //# if cookiecutter.auth == "jwt"
+      this.#socket = new WebSocket(this.url, ["ws.v1", `bearer.${token}`]);
+      //# elif cookiecutter.auth == "ticket"
+      this.url.searchParams.set("ticket", `${token}`);
+      this.#socket = new WebSocket(this.url, "ws.v1");
+      //# elif cookiecutter.auth == "api_key"
+      const headers = { "X-API-Key": token };
+      const why = "a page cannot send an API key: browsers set no headers on WebSockets";
+      if (globalThis.document) return this.#end(UNAUTHORIZED, why);
+      const options = { protocols: ["ws.v1"], headers };
+      this.#socket = new WebSocket(this.url, /** @type {any} */ (options));
+      //# else
+      this.#socket = new WebSocket(this.url, "ws.v1");
+      //# endif
+      this.#socket.onmessage = ({ data }) => this.#receive(data);
+      this.#socket.onclose = ({ code, reason }) => this.#lost(code, reason);
+    } catch (error) {
+      if (turn === this.#turn) this.#lost(ABNORMAL, `${error}`);
+    }
+  }
+
+  #send(/** @type {string} */ text) {
+    this.#socket?.send(text);
+    call(() => this.onframe("out", text));
+  }
+
+  #transmit(/** @type {Request} */ request) {
+    const limit = this.welcome?.limits.message_bytes;
+    request.sent = true;
+    if (new TextEncoder().encode(request.text).length <= limit) this.#send(request.text);
+    else request.settle(failure("too_large", `more than ${limit} bytes`));
+  }
+
+  #receive(/** @type {string} */ text) {
+    this.#heardAt = performance.now();
+    call(() => this.onframe("in", text));
+    const frame = JSON.parse(text);
+    const request = this.#requests.get(frame.id);
+    if (request) request.settle(frame);
+    else if (frame.type === "welcome") this.#begin(frame);
+    else if (frame.type === "ping") this.#send('{"type":"pong"}');
+    //# if cookiecutter.rooms
+    else if (this.rooms.has(frame.room)) this.rooms.get(frame.room)?.receive(frame);
+    //# endif
+    //# if cookiecutter.rooms and cookiecutter.redis
+    else if (frame.type === "resync") this.rooms.forEach((room) => room.enter());
+    //# endif
+    else if (!("id" in frame)) call(() => this.onmessage(frame));
+  }
+
+  #begin(/** @type {Frame} */ welcome) {
+    const waiting = [...this.#requests.values()];
+    this.welcome = welcome;
+    this.#openedAt = this.#heardAt;
+    this.#watch();
+    //# if cookiecutter.auth == "jwt"
+    this.#refreshLater(welcome.expires_at);
+    //# endif
+    //# if cookiecutter.rooms
+    this.rooms.forEach((room) => room.enter());
+    //# endif
+    waiting.forEach((request) => this.#transmit(request));
+    this.#show("online");
+  }
+
+  /** Ask after a silence, or now, whether the server is there. Late timers prove nothing. */
+  #watch(asks = false) {
+    const { interval_s, timeout_s } = this.welcome?.heartbeat ?? HEARTBEAT;
+    const since = asks ? performance.now() : this.#heardAt;
+    const dueAt = since + 1_000 * (asks ? timeout_s : interval_s);
+    if (asks) this.ping().catch(() => {});
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      if (globalThis.document?.hidden) return; // #wake() will ask
+      if (this.#heardAt > since) this.#watch();
+      else if (!asks || performance.now() > dueAt + LATE_MS) this.#watch(true);
+      else this.#lost(ABNORMAL, "the server does not answer");
+    }, dueAt - performance.now());
+  }
+
+  /** The page is shown, or the network has changed. */
+  #wake() {
+    if (globalThis.document?.hidden) return;
+    if (this.status.state === "offline") this.#connect();
+    else if (this.welcome) this.#watch(true);
+  }
+  //# if cookiecutter.auth == "jwt"
+
+  /** Refresh after three quarters of the time, and if that fails, of what is left. */
+  #refreshLater(/** @type {number | null} */ expires_at, turn = this.#turn) {
+    if (expires_at === null || turn !== this.#turn) return;
+    const delay_ms = Math.max(TIMEOUT_MS, 0.75 * (1_000 * expires_at - Date.now()));
+    setTimeout(async () => {
+      if (turn !== this.#turn) return;
+      const refreshing = this.token().then((token) => this.request({ type: "refresh", token }));
+      const ok = await refreshing.catch(() => ({ expires_at }));
+      this.#refreshLater(ok.expires_at, turn);
+    }, Math.min(delay_ms, 2 ** 31 - 1));
+  }
+  //# endif
+
+  #drop() {
+    this.#turn++;
+    clearTimeout(this.#timer);
+    if (this.#socket) this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket?.close();
+    this.#socket = this.welcome = null;
+    //# if cookiecutter.rooms
+    this.rooms.forEach((room) => room.interrupt());
+    //# endif
+    const lost = failure("disconnected", "the command may have been carried out", true);
+    this.#requests.forEach(({ sent, settle }) => sent && settle(lost));
+  }
+
+  #lost(/** @type {number} */ code, /** @type {string} */ reason) {
+    if (this.welcome && performance.now() - this.#openedAt > LONGEST_PAUSE_MS) this.#attempt = 0;
+    if (FINAL.includes(code) || (code >= 4500 && code <= 4999)) return this.#end(code, reason);
+    this.#drop();
+    const pause_ms = pause(this.#attempt);
+    this.#timer = setTimeout(() => this.#connect(), pause_ms);
+    this.#show("offline", { code, reason, pause_ms });
+  }
+
+  #end(/** @type {number} */ code, /** @type {string} */ reason) {
+    this.#drop();
+    this.#listeners.abort();
+    this.#show("ended", { code, reason });
+    this.#requests.forEach(({ settle }) => settle(failure("ended", reason)));
+  }
+
+  #show(/** @type {State} */ state, /** @type {Cause} */ cause = {}) {
+    this.status = { state, attempt: this.#attempt, ...cause };
+    call(() => this.onstatus(this.status));
+  }
+}

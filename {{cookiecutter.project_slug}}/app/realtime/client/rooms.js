@@ -1,0 +1,134 @@
+/**
+ * Rooms of the client: each message is handed over once and in order, or `state()` is called.
+ *   const room = ws.room("orders", {
+ *     state: async () => render(await getOrders()),
+ *     message: (data, { from }) => apply(data),
+ *   });
+ *   await room.publish({ text: "hi" }, { echo: true });
+ */
+import { call, pause } from "./client.js";
+
+/**
+ * @typedef {import("./client.js").Frame} Frame
+ * @typedef {(user: string, frame: Frame) => void} OnMember
+ * @typedef {object} Handlers
+ * @property {() => unknown} [state] Loads what the page shows of the room: at first, and whenever
+ *   messages may be missing. They are held back until it is done; if it fails, it is called again.
+ * @property {(data: any, frame: Frame) => void} [message]
+ * @property {OnMember} [joined]
+ * @property {OnMember} [left]
+ * @property {(error: import("./client.js").RequestError) => void} [refused] It cannot be joined.
+ */
+
+const MAX_HELD = 10_000;
+
+/** A room that the connection joins whenever it is online. */
+export class Room {
+  /** Of the last message that was handed over. @type { { epoch: string, offset: number } | null} */
+  position = null;
+  #held = /** @type {Frame[] | null} */ (null); // until a join is answered and `state()` is done
+  #visit = 0; // of the present join: what belongs to an older one is ignored
+  #loading = /** @type {Promise<unknown>} */ (Promise.resolve());
+
+  /** @param {import("./client.js").Connection} connection */
+  constructor(connection, /** @type {string} */ name, /** @type {Handlers} */ handlers) {
+    this.connection = connection;
+    this.name = name;
+    this.handlers = handlers;
+  }
+
+  /** Send to the members; without `echo` to the others only. */
+  publish(/** @type {any} */ data, /** @type { { echo?: boolean }} */ options = {}) {
+    return this.connection.request({ type: "publish", room: this.name, data, ...options });
+  }
+
+  /** Ask for `members` and their `total`. */
+  presence() {
+    return this.connection.request({ type: "presence", room: this.name });
+  }
+
+  /** Leave for good. */
+  async leave() {
+    this.interrupt();
+    this.connection.rooms.delete(this.name);
+    if (this.connection.welcome) await this.connection.request({ type: "leave", room: this.name });
+  }
+
+  /** Called by the connection when it is lost; the next join is from `position` on. */
+  interrupt() {
+    this.#visit++;
+    this.#held = null;
+  }
+
+  /** Called by the connection to join, and when a member may have missed messages. */
+  async enter(attempt = 1) {
+    const visit = ++this.#visit;
+    const since = this.position && { since: this.position };
+    this.#held = [];
+    try {
+      const ok = await this.connection.request({ type: "join", room: this.name, ...since });
+      if (visit === this.#visit) await this.#arrive(ok, visit);
+    } catch (/** @type {any} */ error) {
+      const again = () => visit === this.#visit && this.enter(attempt + 1);
+      if (error.retry) setTimeout(again, pause(attempt));
+      else if (visit === this.#visit) call(() => this.handlers.refused?.(error));
+    }
+  }
+
+  async #arrive(/** @type {Frame} */ ok, /** @type {number} */ visit) {
+    const before = this.#held?.splice(0) ?? [];
+    if (!ok.recovered) {
+      // The position is kept until the state is loaded: a lost connection starts it again.
+      if (this.handlers.state) await this.#load(visit);
+      else before.forEach((frame) => this.#hand(frame));
+      if (visit !== this.#visit) return;
+      this.position = { epoch: ok.epoch, offset: ok.offset };
+    } else if (!ok.replayed) {
+      before.forEach((frame) => this.#deliver(frame));
+      this.position = { epoch: ok.epoch, offset: Math.max(ok.offset, this.position?.offset ?? 0) };
+    }
+    const held = this.#held ?? [];
+    this.#held = null;
+    held.forEach((frame) => this.#deliver(frame));
+    if (held.length < MAX_HELD) return;
+    // What came after them is missing; a new member gets it from the history.
+    this.connection.request({ type: "leave", room: this.name }).catch(() => {});
+    this.enter();
+  }
+
+  /** Call `state()` until it succeeds, never twice at a time. */
+  async #load(/** @type {number} */ visit, attempt = 1) {
+    const load = () => (visit === this.#visit ? this.handlers.state?.() : undefined);
+    this.#loading = this.#loading.catch(() => {}).then(load);
+    try {
+      await this.#loading;
+    } catch (error) {
+      call(() => Promise.reject(error));
+      await new Promise((resolve) => setTimeout(resolve, pause(attempt)));
+      if (visit === this.#visit) await this.#load(visit, attempt + 1);
+    }
+  }
+
+  /** Called by the connection with each frame of the room. */
+  receive(/** @type {Frame} */ frame) {
+    //# if cookiecutter.redis
+    if (frame.type === "resync") this.enter();
+    else if (frame.type !== "message") this.#hand(frame);
+    //# else
+    if (frame.type !== "message") this.#hand(frame);
+    //# endif
+    else if (!this.#held) this.#deliver(frame);
+    else if (this.#held.length < MAX_HELD) this.#held.push(frame);
+  }
+
+  #deliver(/** @type {Frame} */ frame) {
+    if (!this.position || frame.offset <= this.position.offset) return;
+    this.position = { ...this.position, offset: frame.offset };
+    this.#hand(frame);
+  }
+
+  #hand(/** @type {Frame} */ frame) {
+    const handler = /** @type {Record<string, any>} */ (this.handlers)[frame.type];
+    call(() => handler?.(frame.type === "message" ? frame.data : frame.user, frame));
+  }
+}

@@ -1,0 +1,26 @@
+"""The Python client: a connection that repairs itself, for backends and tools.
+
+# {% if cookiecutter.rooms %}
+    async with connect(url, token=get_token) as ws, ws.room("orders", state=load) as room:
+        async for message in room:
+            print(message.user, message.data)
+# {% else %}
+    async with connect(url, token=get_token) as ws:
+        async for frame in ws:
+            print(frame["from"], frame["data"])
+# {% endif %}
+
+It needs the package ``websockets`` and nothing else of this project: copy the folder to where you
+need it. ``docs/clients.md`` explains it.
+"""
+
+from .connection import connect
+from .outcome import Ended, RequestError, Status
+# {% if cookiecutter.rooms %}
+from .rooms import Message
+
+__all__ = ["Ended", "Message", "RequestError", "Status", "connect"]
+# {% else %}
+
+__all__ = ["Ended", "RequestError", "Status", "connect"]
+# {% endif %}

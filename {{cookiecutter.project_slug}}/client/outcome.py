@@ -1,0 +1,54 @@
+"""What can become of a connection and of a request."""
+
+import random
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Frame = dict[str, Any]
+"""A frame of ``docs/protocol.md``."""
+
+NORMAL, ABNORMAL, UNAUTHORIZED = 1000, 1006, 4500
+FINAL = {1002, 1003, 1007, 1009, *range(4500, 5000)}
+"""Close codes after which a client must not reconnect."""
+
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 20.0
+
+
+class RequestError(Exception):
+    """A request failed; ``code`` is the server's, or timeout, disconnected, ended, too_large."""
+
+    def __init__(self, code: str, message: str, *, retry: bool) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.retry = retry
+
+
+class Ended(Exception):
+    """The connection has ended for good, with a close code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}")
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a connection is. ``attempt`` counts since one has lasted."""
+
+    state: Literal["connecting", "online", "offline", "ended"]
+    attempt: int = 0
+    code: int | None = None
+    reason: str = ""
+    pause_s: float | None = None
+
+
+def pause(attempt: int) -> float:
+    """Return a random time from 0.5 s to a limit that doubles with each attempt, up to 20 s."""
+    # The exponent is limited, too: after hours without a server, the power would overflow.
+    return random.uniform(SHORTEST_PAUSE_S, min(LONGEST_PAUSE_S, 2.0 ** min(attempt, 10)))
+
+
+def failure(code: str, message: str, *, retry: bool = False) -> Frame:
+    """Return an error in the form of the server's."""
+    return {"type": "error", "code": code, "message": message, "retry": retry}

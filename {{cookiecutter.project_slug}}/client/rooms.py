@@ -1,0 +1,168 @@
+"""Rooms of the client: each message is yielded once and in order, or the state is loaded."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from .outcome import Frame, RequestError, pause
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+StateFunction = Callable[[], Awaitable[object]]
+"""Loads what you keep of the room: at first, and whenever messages may be missing."""
+
+MAX_HELD = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message from a user (null: the server), or that a user has joined or left."""
+
+    type: Literal["message", "joined", "left"]
+    user: str | None
+    data: Any = None
+    offset: int | None = None
+
+
+class Room:
+    """A room to enter in ``async with``. Iterate over it for its messages."""
+
+    def __init__(
+        self, connection: "Connection", name: str, state: StateFunction | None, *, events: bool
+    ) -> None:
+        self.name = name
+        self.position: Frame | None = None
+        """Of the last message received."""
+        self._connection = connection
+        self._state = state
+        self._events = events
+        self._loads_due = 0
+        self._messages: deque[Message] = deque()
+        self._held: list[Frame] | None = None
+        self._is_full = False
+        self._refusal: RequestError | None = None
+
+    async def __aenter__(self) -> Self:
+        """Join the room; raise `RequestError` if that is refused, `Ended` without a connection."""
+        if self.name in self._connection.rooms:
+            msg = f"the room {self.name} is joined already"
+            raise ValueError(msg)
+        self._connection.rooms[self.name] = self
+        if self._connection.welcome is not None:
+            self.join()
+        await self._connection.wait_until(lambda: bool(self.position or self._refusal))
+        if self._refusal is not None:
+            del self._connection.rooms[self.name]
+            raise self._refusal
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave the room."""
+        del self._connection.rooms[self.name]
+        if self._connection.welcome is not None:
+            self._connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
+
+    def __aiter__(self) -> Self:
+        """Iterate over messages."""
+        return self
+
+    async def __anext__(self) -> Message:
+        """Return the next message, after the state is loaded; raise `Ended` like the connection."""
+        while True:
+            if self._refusal is not None:
+                raise self._refusal
+            if due := self._loads_due:
+                if self._state is not None:
+                    await self._state()
+                # Meanwhile, another gap may have made what was loaded too old.
+                self._loads_due -= due
+            elif self._messages:
+                return self._messages.popleft()
+            elif self._is_full:
+                self._is_full = False
+                self._connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
+                self.join()
+            else:
+                await self._connection.wait_for_more(
+                    lambda: bool(self._messages or self._loads_due or self._refusal)
+                )
+
+    async def publish(self, data: object, *, echo: bool = False) -> Frame:
+        """Send to the members, without ``echo`` to the others only."""
+        return await self._connection.request("publish", room=self.name, data=data, echo=echo)
+
+    async def presence(self) -> Frame:
+        """Return ``members`` and their ``total``."""
+        return await self._connection.request("presence", room=self.name)
+
+    def join(self, attempt: int = 1) -> None:
+        """Join, or find out what a member has missed; for the connection."""
+        self._held = []
+        since = {"since": self.position} if self.position else {}
+        welcome = self._connection.welcome
+
+        def again() -> None:
+            is_member = self._connection.rooms.get(self.name) is self
+            if is_member and self._connection.welcome is welcome:
+                self.join(attempt + 1)
+
+        def take(answer: Frame) -> None:
+            if answer["type"] != "error":
+                self._arrive(answer)
+            elif answer["retry"] and self._connection.welcome is not None:
+                asyncio.get_running_loop().call_later(pause(attempt), again)
+            elif not answer["retry"]:
+                self._refusal = RequestError(answer["code"], answer["message"], retry=False)
+
+        self._connection.ask({"type": "join", "room": self.name, **since}, take)
+
+    def _arrive(self, ok: Frame) -> None:
+        before, self._held = self._held or [], None
+        position = {"epoch": ok["epoch"], "offset": ok["offset"]}
+        if not ok["recovered"]:
+            if self._state is not None:
+                # What came before the answer is part of what will be loaded.
+                self._messages.clear()
+                self._is_full = False
+                self._loads_due += 1
+            else:
+                self._messages.extend(map(_message, before))
+            self.position = position
+        elif not ok["replayed"]:
+            for frame in before:
+                self._deliver(frame)
+            if self.position is not None and position["offset"] > self.position["offset"]:
+                self.position = position
+
+    def take(self, frame: Frame) -> None:
+        """Take a frame of the room; for the connection."""
+        # {% if cookiecutter.redis %}
+        if frame["type"] == "resync":
+            self.join()
+            return
+        # {% endif %}
+        if self._is_full:
+            return
+        if frame["type"] != "message":
+            if self._events:
+                self._messages.append(_message(frame))
+        elif self._held is not None:
+            self._held.append(frame)
+        else:
+            self._deliver(frame)
+
+    def _deliver(self, frame: Frame) -> None:
+        if self.position is not None and frame["offset"] > self.position["offset"]:
+            self.position = {**self.position, "offset": frame["offset"]}
+            self._messages.append(_message(frame))
+            # What comes from now on is read from the history, when there is room for it.
+            self._is_full = len(self._messages) >= MAX_HELD
+
+
+def _message(frame: Frame) -> Message:
+    if frame["type"] == "message":
+        return Message("message", frame["from"], frame["data"], frame["offset"])
+    return Message(frame["type"], frame["user"])

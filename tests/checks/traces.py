@@ -67,7 +67,6 @@ ALLOWED = [
     Allowed("heartbeat", "docs/protocol.md", r'[`"]heartbeat[`"]', WELCOME),
     Allowed("heartbeat", "app/realtime/client/client.js", r"\.heartbeat|HEARTBEAT", WELCOME),
     Allowed("heartbeat", "client/connection.py", r'\["heartbeat"\]|HEARTBEAT', WELCOME),
-    Allowed("redis", "docs/operating.md", r"Caddy|caddy", PROXIES),
     Allowed(
         "rooms", "app/realtime/redis/backplane.py", r"room: str \| None = None|in one room", RESYNC
     ),

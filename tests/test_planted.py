@@ -156,7 +156,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "an undocumented setting": (
         "docs",
-        adding("app/policy.py", "\n\nclass X(SettingsPart):\n    max_x: int = 1\n"),
+        adding("app/realtime/fields.py", "\n\nclass X(SettingsPart):\n    max_x: int = 1\n"),
         r"\.env\.example: the settings \['MAX_X'\] are missing$",
     ),
     "an undocumented error code": (

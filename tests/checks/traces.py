@@ -51,9 +51,11 @@ class Allowed:
 
 
 WELCOME = "`welcome` always has the field `heartbeat`, null without"
+API_KEY = "so OpenAPI and AsyncAPI call headers, cookies and queries with credentials"
 RESYNC = "`resync` always has the field `room`, null for everywhere"
 
 ALLOWED = [
+    Allowed("api_key", "app/realtime/http/asyncapi.py", r'"(apiKey|httpApiKey)"', API_KEY),
     Allowed(
         "heartbeat",
         "app/realtime/endpoint/welcome.py",

@@ -140,4 +140,4 @@ async def test_the_log_tells_why_a_cookie_is_refused(monkeypatch: pytest.MonkeyP
 def test_the_asyncapi_document_has_the_name_of_the_cookie() -> None:
     document = make_app(make_settings(session_cookie="site")).asyncapi("http://localhost")
     (scheme,) = document["components"]["securitySchemes"].values()
-    assert (scheme["type"], scheme["in"], scheme["name"]) == ("httpApiKey", "cookie", "site")
+    assert (scheme["in"], scheme["name"]) == ("cookie", "site")

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.project import Project
 
 # `${{ … }}` is GitHub's own.
-JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#|\bcookiecutter\.")
+JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#|^\s*//#|\bcookiecutter\.")
 FENCED = re.compile(r"^( *)(```+|~~~+).*?^\1\2", re.MULTILINE | re.DOTALL)
 
 # Two blank lines in a row are right here; other tools check them.

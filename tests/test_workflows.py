@@ -31,7 +31,7 @@ def workflows(root: Path) -> list[Path]:
     return sorted((root / ".github" / "workflows").iterdir())
 
 
-def test_actions_are_pinned_by_hash_and_updated_after_a_while(root: Path) -> None:
+def test_actions_are_pinned_by_hash_and_updated_with_a_cooldown(root: Path) -> None:
     for path in workflows(root):
         for action in re.findall(r"^\s*-? uses: ([^$].*)", path.read_text(encoding="utf-8"), re.M):
             assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action), action

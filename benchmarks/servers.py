@@ -117,6 +117,9 @@ def _service() -> Program:
             MAX_CONNECTIONS_PER_USER=str(MAX_CONNECTIONS),
             MAX_MESSAGES_PER_S=str(NO_LIMIT),
             MAX_BYTES_PER_S=str(NO_LIMIT),
+            MAX_MESSAGES_PER_S_PER_USER=str(NO_LIMIT),
+            MAX_BYTES_PER_S_PER_USER=str(NO_LIMIT),
+            MAX_BYTES_PER_S_PER_TARGET=str(NO_LIMIT),
         ),
     )
 

@@ -503,7 +503,7 @@ async def test_a_stalled_send_path_is_not_ready(
 
 async def test_a_failing_wire_closes_only_its_connection() -> None:
     class FailingWire(RecordingWire):
-        def write(self, frames: object, max_unsent_bytes: int) -> bool:
+        def write(self, frames: object, max_unsent_bytes: int) -> int | None:
             raise OSError
 
     shared, wire = Delivery(), RecordingWire()

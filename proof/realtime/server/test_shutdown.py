@@ -39,8 +39,12 @@ async def status(process: Process) -> int:
 HIGH_LIMITS = {
     "CLIENTS_MAY_BROADCAST": "true",
     "MAX_UNSENT_BYTES": "100000000",
+    "MAX_UNSENT_TOTAL_BYTES": "100000000",
     "MAX_BYTES_PER_S": "100000000",
+    "MAX_BYTES_PER_S_PER_USER": "100000000",
+    "MAX_BYTES_PER_S_PER_TARGET": "100000000",
     "MAX_MESSAGES_PER_S": "100000",
+    "MAX_MESSAGES_PER_S_PER_USER": "100000",
 }
 LONG_TIMEOUTS = {"SHUTDOWN_GRACE_S": "60", "CLOSE_TIMEOUT_S": "60", "TCP_USER_TIMEOUT_S": "60"}
 
@@ -337,7 +341,9 @@ async def test_tcp_options_are_set(setting: float, milliseconds: int) -> None:
 @pytest.mark.hostile(58)
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let it be chosen")
 async def test_tcp_user_timeout_ends_a_peer_that_does_not_read() -> None:
-    settings = make_settings(tcp_user_timeout_s=0.3, close_timeout_s=60)
+    settings = make_settings(
+        tcp_user_timeout_s=0.3, close_timeout_s=60, max_unsent_bytes=10_000_000
+    )
     async with run_service(settings) as live, raw_client(await live.options()) as client:
         await client.upgraded()
         (connection,) = live.service.manager

@@ -38,6 +38,7 @@ from .http import asyncapi, backend, health
 from .http.errors import add_error_answers
 from .jobs import Job, keep_running
 from .limits.admission import Admission
+from .limits.budget import Budgets
 from .limits.origin import Origins
 from .metrics import Metrics
 from .policy import Policy
@@ -110,7 +111,7 @@ class Application(FastAPI):
         if ready is not None:
             self.service.is_ready = partial(ready, self.service)
         self._jobs += [Job(partial(job.run, self.service), job.essential) for job in jobs]
-        self._endpoint = Endpoint(self.service, self._all_commands(policy, commands))
+        self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         add_error_answers(self, self._endpoint.dispatcher.failures)
         self.include_router(health.router)
@@ -136,7 +137,7 @@ class Application(FastAPI):
         return {"info": info, **document}
 
     def _make_service(self, settings: RealtimeSettings, authenticator: Authenticator) -> Service:
-        metrics, delivery = Metrics(), Delivery()
+        metrics, delivery = Metrics(), Delivery(settings.max_unsent_total_bytes)
         shared = in_memory(settings)
         # {% if cookiecutter.redis %}
         redis = make_client(settings)
@@ -152,6 +153,9 @@ class Application(FastAPI):
         manager = ConnectionManager(settings, shared.backplane, delivery)
         metrics.watch("connections", "Connections now.", lambda: len(manager))
         metrics.watch("draining", "Whether the service is stopping.", lambda: manager.draining)
+        metrics.watch(
+            "unsent_bytes", "Bytes that slow clients have not read.", lambda: delivery.unsent_bytes
+        )
         metrics.watch_count(
             "frames_sent", "Frames sent to clients, each counted once.", lambda: delivery.enqueued
         )
@@ -165,6 +169,7 @@ class Application(FastAPI):
         return Service(
             settings=settings,
             admission=Admission(settings),
+            budgets=Budgets(settings),
             origins=Origins(settings.allowed_origins, required=authenticator.needs_origin),
             authenticator=authenticator,
             backplane=shared.backplane,

@@ -170,8 +170,15 @@ class UnknownType(CommandError):
     code = "unknown_type"
 
 
+class TooLarge(CommandError):
+    """The message would be too large for those who get it."""
+
+    code = "too_large"
+    status = 413
+
+
 class RateLimited(CommandError):
-    """The client sends too fast."""
+    """The budget of the client is spent."""
 
     code = "rate_limited"
     retry = True

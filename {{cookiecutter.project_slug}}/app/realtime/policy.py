@@ -26,6 +26,13 @@ class Policy(Generic[ServiceT, ConnectionT]):
     command waits.
     """
 
+    def can_exceed_rates(self, service: ServiceT, connection: ConnectionT) -> Answer:
+        """Return whether the rates of messages and bytes do not apply; the default is no.
+
+        It is asked once, when a connection begins.
+        """
+        return False
+
     # {% if cookiecutter.rooms %}
     def can_join(self, service: ServiceT, connection: ConnectionT, room: str) -> Answer:
         """Return whether the user may join the room and get its messages; the default is yes."""

@@ -13,6 +13,7 @@ from .connections.delivery import Delivery
 from .connections.manager import ConnectionManager
 from .expiring import ExpiringMap
 from .limits.admission import Admission
+from .limits.budget import Budgets
 from .limits.origin import Origins
 from .metrics import Metrics
 # {% if cookiecutter.rooms %}
@@ -34,6 +35,7 @@ class Service(Generic[SettingsT, ResourcesT]):
 
     settings: SettingsT
     admission: Admission
+    budgets: Budgets
     origins: Origins
     authenticator: Authenticator
     backplane: Backplane

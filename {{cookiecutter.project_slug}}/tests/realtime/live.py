@@ -33,6 +33,9 @@ HIGH_LIMITS = {
     "max_handshakes_per_s_per_address": 10_000,
     "max_messages_per_s": 100_000,
     "max_bytes_per_s": 1_000_000_000,
+    "max_messages_per_s_per_user": 400_000,
+    "max_bytes_per_s_per_user": 4_000_000_000,
+    "max_bytes_per_s_per_target": 1_000_000_000,
 }
 """Limits that tests do not exceed: they connect and send as fast as they can."""
 

@@ -6,6 +6,7 @@ from app.realtime.auth.identity import Identity
 from app.realtime.connections.connection import Connection
 from app.realtime.connections.delivery import Delivery, Recipient
 from app.realtime.connections.guard import Guard
+from app.realtime.limits.budget import UserBudget
 from app.realtime.protocol import Close, Ok
 from app.realtime.wire.asgi import Message
 
@@ -36,12 +37,12 @@ class RecordingWire:
         """Return no messages."""
         return ()
 
-    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
+    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Record one write, unless `unsent` has reached the limit."""
         if self.unsent >= max_unsent_bytes:
-            return False
+            return None
         self.writes.append(list(frames))
-        return True
+        return self.unsent
 
     def unsent_bytes(self) -> int:
         """Return `unsent`, which a test sets."""
@@ -50,6 +51,13 @@ class RecordingWire:
     def close(self, close: Close) -> None:
         """Record the close."""
         self.closes.append(close)
+
+    def abort(self) -> None:
+        """Drop what is unsent."""
+        self.unsent = 0
+
+    def count_frames(self, count: Callable[[int], None]) -> None:
+        """Do nothing: there are none."""
 
 
 def open_connection(
@@ -64,7 +72,9 @@ def open_connection(
     delivery = delivery or Delivery()
     settings = make_settings(**overrides) if overrides else SETTINGS
     guard = Guard(settings.handler_timeout_s)
-    connection: Connection = Connection(Identity(user), wire, delivery, settings, guard)
+    connection: Connection = Connection(
+        Identity(user), wire, delivery, settings, guard, UserBudget(settings)
+    )
     connection.open(Ok())
     connection.flush()
     wire.writes.clear()

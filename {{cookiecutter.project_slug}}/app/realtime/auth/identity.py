@@ -15,8 +15,12 @@ from ..errors import (
     ConnectionEnded,
     Refused,
     Rejected,
+    Unauthorized,
     Unavailable,
 )
+
+JOINERS = {0x200C: None, 0x200D: None}
+"""Join visible characters, in some scripts and in emojis."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -25,12 +29,21 @@ log = structlog.stdlib.get_logger(__name__)
 class Identity:
     """A user, the time at which their credentials expire, and the other claims in them.
 
-    ``expires_at`` is in Unix seconds; null means never.
+    ``expires_at`` is in Unix seconds; null means never. The user's name has 1 to 128 visible
+    characters, which may have spaces between them.
     """
 
     user: str
     expires_at: float | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise `Unauthorized` if the name is too long, or has characters that nobody sees."""
+        user = self.user
+        is_visible = user.translate(JOINERS).isprintable() and user.strip() == user
+        if not is_visible or not 0 < len(user) <= 128:
+            msg = "the user's name is not 1 to 128 visible characters"
+            raise Unauthorized(msg)
 
 
 class BaseAuthenticator(ABC):

@@ -21,12 +21,17 @@ from ..errors import (
     UnknownType,
     declared,
 )
+from ..limits.budget import FREE_ANSWER_BYTES
 from ..metrics import OTHER, Metrics
 from ..protocol import Command, CommandHead, Ok, Reply
 from ..service import Service
+from ..wire.frame import encode
 from .router import CommandRouter
 
 log = structlog.stdlib.get_logger(__name__)
+
+MAX_ERRORS_LISTED = 20
+"""Errors in one frame up to which the first one is explained: pydantic lists all or none."""
 
 FAILED = InternalError("the command failed inside the service")
 
@@ -65,7 +70,7 @@ class Dispatcher:
         """
         self._handled += 1
         try:
-            connection.limits.check_rate(frame)
+            connection.limits.pay(frame)
             command = self._validator.validate_json(frame)
         except Exception as fault:
             self._refuse_frame(connection, frame, fault)
@@ -80,6 +85,8 @@ class Dispatcher:
                         return answer
                     answer = answer.result()
             _answer(connection, command, answer)
+            if answer is not None and answer.followed_by:
+                await service.delivery.catch_up()
         except Exception as failure:
             self._fail(connection, command, failure)
         return None
@@ -146,14 +153,20 @@ def _answer(connection: Connection, command: Command, reply: Reply | None) -> No
         if command.id is None:
             return
         reply = Ok()
+    frames = reply.followed_by
     if command.id is not None or not reply.only_with_id:
         reply.id = command.id
-        connection.send(reply, *reply.followed_by)
-    elif reply.followed_by:
-        connection.send(*reply.followed_by)
+        frames = (encode(reply), *frames)
+    if frames:
+        size_bytes = sum(map(len, frames))
+        if size_bytes > FREE_ANSWER_BYTES:
+            connection.limits.charge(size_bytes)
+        connection.send_encoded(*frames)
 
 
 def _error_of(failure: ValidationError) -> CommandError:
+    if failure.error_count() > MAX_ERRORS_LISTED:
+        return BadRequest("many fields are unknown or invalid")
     error = failure.errors(include_url=False, include_input=False)[0]
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, CommandError):

@@ -3,6 +3,7 @@
 from asyncio import Future
 from typing import Any
 
+from ..backplane import ALL, user_channel
 from ..connections.connection import Connection
 from ..errors import Forbidden
 from ..policy import Policy
@@ -31,6 +32,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not send to this user"
             raise Forbidden(msg)
+        connection.limits.pay_for_message(user_channel(command.to), command.data, 1)
         return service.manager.send_to_user(command.to, command.data, sender=connection.user)
 
     @router.command(Broadcast)
@@ -42,6 +44,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not send to everybody"
             raise Forbidden(msg)
+        connection.limits.pay_for_message(ALL, command.data, len(service.manager))
         exclude = None if command.echo else connection.id
         return service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)
 

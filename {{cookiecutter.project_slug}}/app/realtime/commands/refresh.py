@@ -22,6 +22,9 @@ from .router import CommandRouter
 
 log = structlog.stdlib.get_logger(__name__)
 
+MAX_TOKEN_CHARACTERS = 8_192
+"""As many as a header of the handshake may have."""
+
 router = CommandRouter()
 
 
@@ -29,7 +32,7 @@ class Refresh(Command):
     """Continue beyond the expiry of the present token."""
 
     type: Literal["refresh"]
-    token: str = Field(repr=False)
+    token: str = Field(repr=False, max_length=MAX_TOKEN_CHARACTERS)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,21 +1,28 @@
 """The commands of rooms: join, leave, publish, presence."""
 
 from asyncio import CancelledError, Future
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from pydantic_core import to_json
 
 from ..connections.connection import Connection
 from ..errors import Forbidden
 from ..metrics import Metrics
 from ..policy import Policy
 from ..protocol import Command, Data, Ok, Reply
-from ..rooms.history import Position
-from ..rooms.rooms import RoomName, room_frame
+from ..rooms.history import Position, room_channel
+from ..rooms.presence import Attendance
+from ..rooms.rooms import RoomName
 from ..service import Service
 from .router import CommandRouter
 
 RECOVERED = {None: "none", False: "no", True: "yes"}
 """Values of a label."""
+
+MEMBER_BYTES = 40
+"""Bytes of a `Member` besides the user's name."""
 
 
 class Join(Command):
@@ -106,6 +113,14 @@ def _reply_later(published: Future[int]) -> Future[Reply]:
     return reply
 
 
+def _members_within(max_bytes: int, attendance: Attendance) -> Iterator[Member]:
+    for user, connections in attendance.users.items():
+        max_bytes -= len(to_json(user)) + MEMBER_BYTES
+        if max_bytes < 0:
+            return
+        yield Member(user=user, connections=connections)
+
+
 def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
     """Return the commands of rooms, which follow this policy."""
     router = CommandRouter()
@@ -131,7 +146,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
             offset=past.position.offset,
             recovered=past.recovered,
             replayed=len(past.messages),
-            followed_by=[room_frame(command.room, missed) for missed in past.messages],
+            followed_by=past.messages,
         )
 
     @router.command(Leave)
@@ -149,6 +164,8 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not publish to this room"
             raise Forbidden(msg)
+        members = service.rooms.members_here(command.room)
+        connection.limits.pay_for_message(room_channel(command.room), command.data, members)
         exclude = None if command.echo else connection.id
         published = await service.rooms.pass_on(
             command.room, command.data, sender=connection.user, exclude=exclude
@@ -159,9 +176,9 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
 
     @router.command(Presence)
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:
-        """List the room's users."""
+        """List the room's users, in an answer no larger than a message may be."""
         attendance = await service.rooms.attendance(connection, command.room)
-        members = [Member(user=user, connections=n) for user, n in attendance.users.items()]
-        return PresenceOk(members=members, total=attendance.total)
+        members = _members_within(service.settings.max_message_bytes, attendance)
+        return PresenceOk(members=list(members), total=attendance.total)
 
     return router

@@ -9,7 +9,7 @@ import structlog
 from typing_extensions import TypeVar
 
 from ..auth.identity import Identity
-from ..limits.rate import ConnectionLimits
+from ..limits.budget import ClientLimits, UserBudget
 from ..protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.asgi import Wire
@@ -51,6 +51,7 @@ class Connection(Recipient, Generic[StateT]):
         delivery: Delivery,
         settings: RealtimeSettings,
         guard: Guard,
+        budget: UserBudget,
     ) -> None:
         super().__init__()
         self.id = secrets.token_urlsafe(12)
@@ -58,7 +59,7 @@ class Connection(Recipient, Generic[StateT]):
         self.user = identity.user
         self.closed: Close | None = None
         self.state: StateT
-        self.limits = ConnectionLimits(settings)
+        self.limits = ClientLimits(settings, budget)
         self.guard = guard
         self._wire = wire
         self._delivery = delivery
@@ -83,9 +84,9 @@ class Connection(Recipient, Generic[StateT]):
         """Send frames to this connection alone: all of them, or none if one cannot be encoded."""
         self._delivery.send(self, *frames)
 
-    def send_encoded(self, frame: bytes) -> None:
-        """Send an encoded WebSocket frame."""
-        self._delivery.enqueue(self, [frame])
+    def send_encoded(self, *frames: bytes) -> None:
+        """Send encoded WebSocket frames."""
+        self._delivery.enqueue(self, frames)
 
     def flush(self) -> None:
         """Write the outbox; close the connection if too many bytes are unsent."""
@@ -93,17 +94,31 @@ class Connection(Recipient, Generic[StateT]):
         if not self._open or not outbox:
             return
         try:
-            is_written = self._wire.write(outbox, self._max_unsent_bytes)
+            unsent_bytes = self._wire.write(outbox, self._max_unsent_bytes)
         except Exception:
             log.exception("write failed", connection=self.id, user=self.user)
             self.close(INTERNAL_ERROR)
             return
-        if not is_written:
-            unsent_bytes = self._wire.unsent_bytes()
-            log.warning(
-                "slow consumer", connection=self.id, user=self.user, unsent_bytes=unsent_bytes
-            )
-            self.close(SLOW_CONSUMER)
+        if unsent_bytes is None:
+            self._close_as_slow()
+        elif unsent_bytes:
+            self._delivery.note_unsent(self, unsent_bytes)
+
+    def unsent_bytes(self) -> int:
+        """Return how many written bytes are still in this process."""
+        return self._wire.unsent_bytes()
+
+    def cut_off(self) -> None:
+        """End the connection as a slow consumer, and drop what is unsent."""
+        if self.closed is None:
+            self._close_as_slow()
+        self._wire.abort()
+
+    def _close_as_slow(self) -> None:
+        unsent_bytes = self._wire.unsent_bytes()
+        log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=unsent_bytes)
+        self.outbox.clear()
+        self.close(SLOW_CONSUMER)
 
     def close(self, close: Close) -> None:
         """Write the outbox, then close. Idempotent: the first reason counts."""

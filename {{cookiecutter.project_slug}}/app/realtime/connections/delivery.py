@@ -5,6 +5,7 @@ sockets hold by then is handled first, and shares the write. A large flush is do
 """
 
 import asyncio
+import math
 from asyncio import get_running_loop
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,9 @@ BURST = 32
 STALLED_S = 2.0
 """A flush that takes longer counts as stalled."""
 
+RECOUNT_S = 1.0
+"""How often it is looked who has read what was unsent."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -45,6 +49,13 @@ class Recipient:
         """Write the frames in the outbox and empty it."""
         raise NotImplementedError
 
+    def unsent_bytes(self) -> int:
+        """Return how many written bytes are still in this process."""
+        return 0
+
+    def cut_off(self) -> None:
+        """End the connection and drop what is unsent."""
+
 
 class Delivery:
     """Fills the outboxes of connections and flushes them.
@@ -54,7 +65,7 @@ class Delivery:
     common. It belongs to one event loop and its thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_unsent_bytes: float = math.inf) -> None:
         self.enqueued = 0
         """Frames enqueued since the start, counted once per recipient."""
         self._waiting: defaultdict[int | None, list[Recipient]] = defaultdict(list)
@@ -63,6 +74,11 @@ class Delivery:
         self._enqueued_before = 0
         self._is_due = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._max_unsent_bytes = max_unsent_bytes
+        self._unsent: dict[Recipient, int] = {}
+        self._recount: asyncio.TimerHandle | None = None
+        self.unsent_bytes = 0
+        """What recipients that do not keep up have not read, not much above the truth."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -110,13 +126,16 @@ class Delivery:
         recipient.outbox += encoded
 
     def send_all(
-        self, recipients: Mapping[str, Recipient], frame: ServerFrame, exclude: str | None = None
+        self,
+        recipients: Mapping[str, Recipient],
+        frame: ServerFrame | bytes,
+        exclude: str | None = None,
     ) -> None:
         """Send a frame, encoded once, to all recipients but the one with the excluded id.
 
         The caller has checked the thread.
         """
-        encoded = encode(frame)
+        encoded = frame if isinstance(frame, bytes) else encode(frame)
         if not self._is_due:
             self._schedule()
         self.enqueued += len(recipients)
@@ -128,6 +147,29 @@ class Delivery:
                 if not outbox:
                     waiting.append(recipient)
                 outbox.append(encoded)
+
+    def note_unsent(self, recipient: Recipient, unsent_bytes: int) -> None:
+        """Note what a recipient has not read; cut off those with the most if all have too much."""
+        self.unsent_bytes += unsent_bytes - self._unsent.get(recipient, 0)
+        self._unsent[recipient] = unsent_bytes
+        if self._recount is None or self.unsent_bytes > self._max_unsent_bytes:
+            self._recount_unsent()
+        while self.unsent_bytes > self._max_unsent_bytes:
+            slowest = max(self._unsent, key=self._unsent.__getitem__)
+            self.unsent_bytes -= self._unsent.pop(slowest)
+            slowest.cut_off()
+
+    def _recount_unsent(self) -> None:
+        counted = ((recipient, recipient.unsent_bytes()) for recipient in self._unsent)
+        self._unsent = {
+            recipient: unsent_bytes for recipient, unsent_bytes in counted if unsent_bytes
+        }
+        self.unsent_bytes = sum(self._unsent.values())
+        if self._recount is not None:
+            self._recount.cancel()
+        loop = asyncio.get_running_loop()
+        later = loop.call_later(RECOUNT_S, self._recount_unsent) if self._unsent else None
+        self._recount = later
 
     async def catch_up(self) -> None:
         """Wait for one turn of the loop, and until all frames enqueued by then are written.

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 import structlog
 from starlette.websockets import WebSocket
@@ -16,6 +17,7 @@ from ..connections.delivery import BURST, FEW
 from ..connections.guard import Guard
 from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, close_codes
 from ..metrics import OTHER
+from ..policy import Policy
 from ..protocol import (
     CLIENT_CODES,
     INTERNAL_ERROR,
@@ -41,8 +43,9 @@ log = structlog.stdlib.get_logger(__name__)
 class Endpoint:
     """The WebSocket route."""
 
-    def __init__(self, service: Service, router: CommandRouter) -> None:
+    def __init__(self, service: Service, router: CommandRouter, policy: Policy[Any, Any]) -> None:
         self.service = service
+        self.policy = policy
         self.router = router
         metrics = service.metrics
         self.dispatcher = Dispatcher(router, metrics, service.settings.handler_timeout_s)
@@ -118,8 +121,12 @@ class Session:
     async def _live(self, identity: Identity) -> None:
         service, settings = self._service, self._service.settings
         self._guard.set_timeout(settings.handler_timeout_s)
-        connection = Connection(identity, self._wire, service.delivery, settings, self._guard)
+        budget = service.budgets.enter(identity.user)
+        connection = Connection(
+            identity, self._wire, service.delivery, settings, self._guard, budget
+        )
         self._connection = connection
+        self._wire.count_frames(self._pay_for_frames)
         # For every line logged in this connection's task, which ends with it.
         structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)
         log.info("connection opened", client=self._websocket.client and self._websocket.client.host)
@@ -138,6 +145,7 @@ class Session:
         finally:
             # Still open only if this task was cancelled, because the server stops.
             connection.close(SERVICE_RESTART)
+            service.budgets.leave(connection.user)
             self._leave()
             if self._was_welcomed:
                 await self._observe_end(connection)
@@ -148,6 +156,10 @@ class Session:
         if router.begin is not None:
             with self._guard:
                 connection.state = await router.begin(service, connection)
+        with self._guard:
+            answer = self._endpoint.policy.can_exceed_rates(service, connection)
+            if answer if isinstance(answer, bool) else await answer:
+                connection.limits.exempt()
         await service.manager.add(connection)
         connection.open(welcome(connection, service.settings))
         self._was_welcomed = True
@@ -181,6 +193,13 @@ class Session:
             with suppress(TimedOut), self._guard:
                 await asyncio.wait([unanswered])
         await self._service.delivery.catch_up()
+
+    def _pay_for_frames(self, count: int) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.limits.pay_for_frames(count)
+            except Rejected as rejection:
+                self._connection.close(rejection.close_as)
 
     async def _observe(self, observer: Observer, connection: Connection) -> None:
         try:

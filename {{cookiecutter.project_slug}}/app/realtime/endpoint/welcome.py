@@ -11,6 +11,9 @@ def limits_of(settings: RealtimeSettings) -> dict[str, int]:
         "message_bytes": settings.max_message_bytes,
         "messages_per_s": settings.max_messages_per_s,
         "bytes_per_s": settings.max_bytes_per_s,
+        "user_messages_per_s": settings.max_messages_per_s_per_user,
+        "user_bytes_per_s": settings.max_bytes_per_s_per_user,
+        "target_bytes_per_s": settings.max_bytes_per_s_per_target,
         "burst_s": settings.max_burst_s,
         # {% if cookiecutter.rooms %}
         "rooms": settings.max_rooms_per_connection,

@@ -12,16 +12,17 @@ import asyncio
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal
 
 from pydantic import Field, StringConstraints
-from pydantic_core import from_json, to_json
+from typing_extensions import TypeVar
 
 from ..backplane import Backplane, Channel, Envelope, Subscription
-from ..protocol import STRICT, ServerFrame
+from ..protocol import STRICT, Message, ServerFrame
 from ..settings.settings import RealtimeSettings
+from ..wire.frame import encode
 
 LOG_BYTES = 1_024  # estimated size of a log without messages
 SWEPT_AT_ONCE = 100  # expired logs that one turn of the loop removes at most
@@ -62,6 +63,8 @@ class RoomEnvelope(Envelope):
     epoch: str = NOWHERE.epoch
     offset: int = NOWHERE.offset
     event: Event | None = None
+    frame: Annotated[bytes | None, Field(exclude=True)] = field(default=None, init=False)
+    """The frame of a message, if it is encoded already."""
 
     def __post_init__(self) -> None:
         """Refuse an event without a sender."""
@@ -75,16 +78,35 @@ class RoomEnvelope(Envelope):
         return Position(self.epoch, self.offset)
 
 
+@dataclass(slots=True, kw_only=True)
+class RoomMessage(Message):
+    """Data for all members of a room. ``offset`` is its number in the room's epoch."""
+
+    type: Literal["message"] = "message"
+    room: str
+    offset: int
+
+
+def message_frame(room: str, envelope: RoomEnvelope) -> bytes:
+    """Return the encoded frame with a room's message."""
+    return encode(RoomMessage(envelope.sender, envelope.data, room=room, offset=envelope.offset))
+
+
+KeptT = TypeVar("KeptT", default=RoomEnvelope)
+
+
 @dataclass(frozen=True, slots=True)
-class Past:
+class Past(Generic[KeptT]):
     """The current position of a room, and its messages since an earlier one, oldest first.
+
+    The messages are envelopes, or encoded frames.
 
     ``recovered`` is true if nothing is missing, false if something may be, and null without an
     earlier position.
     """
 
     position: Position
-    messages: tuple[RoomEnvelope, ...] = ()
+    messages: tuple[KeptT, ...] = ()
     recovered: bool | None = None
 
 
@@ -99,7 +121,7 @@ def room_channel(room: str) -> Channel:
 
 
 class Log:
-    """One room's position and its last messages, as JSON, each with the time of its arrival."""
+    """One room's position and its last messages, as frames, each with the time of its arrival."""
 
     __slots__ = ("_settings", "epoch", "kept", "offset", "size_bytes", "subscription", "used_at")
 
@@ -117,11 +139,11 @@ class Log:
         """Position of the last message."""
         return Position(self.epoch, self.offset)
 
-    def append(self, entry: bytes) -> None:
+    def append(self, frame: bytes) -> None:
         """Count a message and keep it, within the limits."""
         self.offset += 1
-        self.kept.append((monotonic(), entry))
-        self.size_bytes += len(entry)
+        self.kept.append((monotonic(), frame))
+        self.size_bytes += len(frame)
         self.trim()
 
     def trim(self) -> None:
@@ -135,21 +157,17 @@ class Log:
         ):
             self.size_bytes -= len(kept.popleft()[1])
 
-    def past(self, since: Position | None) -> Past:
+    def past(self, since: Position | None) -> Past[bytes]:
         """Return the messages since a position."""
         if since is None:
             return Past(self.position)
         missed = self.offset - since.offset
         if since.epoch != self.epoch or not 0 <= missed <= len(self.kept):
             return Past(self.position, recovered=False)
-        entries = list(self.kept)[len(self.kept) - missed :]
-        if entries and entries[0][0] < monotonic() - self._settings.history_s:
+        kept = list(self.kept)[len(self.kept) - missed :]
+        if kept and kept[0][0] < monotonic() - self._settings.history_s:
             return Past(self.position, recovered=False)
-        messages = tuple(
-            RoomEnvelope(*from_json(entry), epoch=self.epoch, offset=offset)
-            for offset, (_, entry) in enumerate(entries, since.offset + 1)
-        )
-        return Past(self.position, messages, recovered=True)
+        return Past(self.position, tuple(frame for _, frame in kept), recovered=True)
 
 
 class History:
@@ -176,12 +194,13 @@ class History:
 
         The future yields its offset, or fails with `Unavailable`.
         """
-        fields = envelope.sender, envelope.data, envelope.exclude
-        entry = to_json(fields)  # data that is not JSON raises, and gets no number
+        numbered = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
+        numbered.offset = self._logs[room].offset + 1 if room in self._logs else 1
+        numbered.frame = message_frame(room, numbered)  # raises if the data is not JSON
         log = self._take_out(room)
-        log.append(entry)
+        log.append(numbered.frame)
         self._put_back(room, log)
-        numbered = RoomEnvelope(*fields, epoch=log.epoch, offset=log.offset)
+        numbered.epoch = log.epoch
         self.backplane.publish(room_channel(room), numbered)
         taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         taken.set_result(numbered.offset)
@@ -194,7 +213,7 @@ class History:
         log.subscription = self.backplane.subscribe(subscription)
         self._put_back(room, log)
 
-    async def past(self, room: str, since: Position | None) -> Past:
+    async def past(self, room: str, since: Position | None) -> Past[bytes]:
         """Return the messages of an open room since a position; later ones are delivered."""
         return self._logs[room].past(since)
 

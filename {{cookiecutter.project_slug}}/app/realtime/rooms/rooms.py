@@ -14,9 +14,9 @@ from ..backplane import Envelope, Publication
 from ..connections.connection import Connection
 from ..connections.delivery import Delivery
 from ..errors import CommandError, LimitExceeded
-from ..protocol import Message, ServerFrame
+from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
-from .history import History, Past, Position, RoomEnvelope
+from .history import History, Past, Position, RoomEnvelope, message_frame
 from .presence import Attendance, Presence
 
 log = structlog.stdlib.get_logger(__name__)
@@ -54,15 +54,6 @@ RoomName = Annotated[
 
 
 @dataclass(slots=True, kw_only=True)
-class RoomMessage(Message):
-    """Data for all members of a room. ``offset`` is its number in the room's epoch."""
-
-    type: Literal["message"] = "message"
-    room: str
-    offset: int
-
-
-@dataclass(slots=True, kw_only=True)
 class Joined(ServerFrame):
     """A user's first connection has entered the room."""
 
@@ -93,10 +84,10 @@ class RoomPublication(Publication):
         return self
 
 
-def room_frame(room: str, envelope: RoomEnvelope) -> RoomMessage | Joined | Left:
+def room_frame(room: str, envelope: RoomEnvelope) -> bytes | Joined | Left:
     """Return the frame that members get."""
     if envelope.event is None:
-        return RoomMessage(envelope.sender, envelope.data, room=room, offset=envelope.offset)
+        return envelope.frame or message_frame(room, envelope)
     frame = Joined if envelope.event == "joined" else Left
     return frame(room=room, user=cast(str, envelope.sender))
 
@@ -146,10 +137,12 @@ class Rooms:
         """Return the number of rooms with members."""
         return len(self._rooms)
 
-    async def join(self, connection: Connection, name: str, since: Position | None = None) -> Past:
+    async def join(
+        self, connection: Connection, name: str, since: Position | None = None
+    ) -> Past[bytes]:
         """Make the connection a member; from the return on, it misses no message.
 
-        Returns the messages since a position, to send before anything waits. A member that joins
+        Returns the frames since a position, to send before anything waits. A member that joins
         again gets no message twice: it is only told whether it missed any.
 
         Raises:
@@ -255,6 +248,11 @@ class Rooms:
         self.check_joined(connection, name)
         return await self._presence.attendance(name)
 
+    def members_here(self, name: str) -> int:
+        """Return the number of members on this node."""
+        room = self._rooms.get(name)
+        return 0 if room is None else len(room.members)
+
     def check_joined(self, connection: Connection, name: str) -> None:
         """Raise `NotJoined` unless the connection is a member."""
         if name not in self._joined.get(connection.id, ()):
@@ -267,7 +265,9 @@ class Rooms:
             self._history.close(room.name)
 
 
-def _past_of_member(position: Position, since: Position | None, complete_since: Position) -> Past:
+def _past_of_member(
+    position: Position, since: Position | None, complete_since: Position
+) -> Past[bytes]:
     if since is None:
         return Past(position)
     is_same_epoch = since.epoch == position.epoch

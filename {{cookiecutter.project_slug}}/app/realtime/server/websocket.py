@@ -38,6 +38,15 @@ WRITABLE = asyncio.Event()
 """Shared by all connections whose transport accepts more data, which are nearly all."""
 WRITABLE.set()
 
+FRAMES_AT_ONCE = 100
+"""Control frames and fragments that are read before they are counted."""
+
+MAX_DROPPED_FRAMES = 10_000
+"""Such frames after a close frame from which on the peer is cut off."""
+
+LARGE_BYTES = 65_536
+"""A write of this size may leave bytes unsent. So may any other, which the next write notices."""
+
 PEER_CHECK_S = 0.25
 """How often a connection is checked while reading from it is paused."""
 
@@ -67,6 +76,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     """
 
     __slots__ = (
+        "_count_frames",
         "_early",
         "_inbox",
         "_received_at",
@@ -98,6 +108,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._received_at = 0.0
         self._scanner = FrameScanner()
         self._early = b""
+        self._count_frames: Callable[[int], None] | None = None
 
     @property
     def heard_at(self) -> float:
@@ -116,6 +127,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         """End the connection with the app."""
         super().on_task_complete(task)
         self._inbox.when_gone(None)
+        self._count_frames = None
         del self.scope["extensions"][EXTENSION]  # a reference cycle
         self._cut_off_later()
 
@@ -163,11 +175,28 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._read_others(data)
 
     def _read_others(self, data: bytes) -> None:
-        if self.handshake_initiated:
-            if not self.handshake_complete:
-                self._keep_early(data)
+        if not self.handshake_initiated:
+            self._pass_on(data)
+        elif not self.handshake_complete:
+            self._keep_early(data)
+        else:
+            self._read_frames(data)
+
+    def _read_frames(self, data: bytes) -> None:
+        # In slices, so that a flood is noticed before it is handled.
+        scanner = self._scanner
+        while data:
+            before = scanner.others
+            size = scanner.scan(data, FRAMES_AT_ONCE)
+            if self._count_frames is not None and scanner.others > before:
+                self._count_frames(scanner.others - before)
+            if self.close_sent and scanner.others > MAX_DROPPED_FRAMES:
+                self.transport.abort()
                 return
-            self._scanner.scan(data)
+            self._pass_on(data[:size])
+            data = data[size:]
+
+    def _pass_on(self, data: bytes) -> None:
         if not self.close_sent:
             try:
                 super().data_received(data)
@@ -287,14 +316,22 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         return self._inbox.take()
 
-    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
-        """Write the frames at once, unless too many bytes would be unsent."""
-        unsent_bytes = self.transport.get_write_buffer_size()
-        if unsent_bytes and unsent_bytes + sum(map(len, frames)) > max_unsent_bytes:
-            return False
-        if not self.close_sent and not self.transport.is_closing():
-            self.transport.write(b"".join(frames))
-        return True
+    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
+        """Write the frames at once, or one by one until too many bytes would be unsent."""
+        transport = self.transport
+        if self.close_sent or transport.is_closing():
+            return 0
+        data = b"".join(frames)
+        unsent_bytes = transport.get_write_buffer_size()
+        if unsent_bytes + len(data) <= max_unsent_bytes:
+            transport.write(data)
+            is_behind = unsent_bytes or len(data) >= LARGE_BYTES
+            return transport.get_write_buffer_size() if is_behind else 0
+        for frame in frames:
+            if transport.get_write_buffer_size() + len(frame) > max_unsent_bytes:
+                return None
+            transport.write(frame)
+        return transport.get_write_buffer_size()
 
     def unsent_bytes(self) -> int:
         """Return the size of the transport's buffer."""
@@ -306,11 +343,20 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.conn.send_close(*close)
             self._begin_to_close(close)
 
+    def abort(self) -> None:
+        """End the connection and drop what is unsent."""
+        self.transport.abort()
+
+    def count_frames(self, count: Callable[[int], None]) -> None:
+        """Call back with the number of control frames and fragments that arrive."""
+        self._count_frames = count
+
     def _begin_to_close(self, close: Close, cause: str | None = None) -> None:
         # Sends the library's close frame, if there is one.
         self._report_end(close, cause)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
+        self._scanner.others = 0
         if self.read_paused:  # to read the peer's answer
             self.read_paused = False
             self.transport.resume_reading()

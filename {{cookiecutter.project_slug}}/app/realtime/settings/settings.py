@@ -60,10 +60,14 @@ class RealtimeSettings(
     clients_may_broadcast: bool = False
     max_messages_per_s: PositiveInt = 100
     max_bytes_per_s: PositiveInt = 262_144
+    max_messages_per_s_per_user: PositiveInt = 400
+    max_bytes_per_s_per_user: PositiveInt = 1_048_576
+    max_bytes_per_s_per_target: PositiveInt = 65_536
     max_burst_s: PositiveInt = 5
     max_errors_in_a_row: PositiveInt = 20
     max_message_bytes: PositiveInt = 65_536
     max_unsent_bytes: PositiveInt = 1_048_576
+    max_unsent_total_bytes: PositiveInt = 67_108_864
     close_timeout_s: PositiveFloat = 5.0
     # How long a handler or an observer may take
     handler_timeout_s: PositiveFloat = 30.0

@@ -51,11 +51,11 @@ class Wire(Protocol):
         """Return the messages that have arrived. A ``websocket.disconnect`` is the last one."""
         ...
 
-    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
+    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Write frames in order; drop them if the connection is closing.
 
-        Returns false, and does nothing, if too many bytes would be unsent. If no bytes are unsent,
-        frames of any size are written.
+        Returns how many bytes are unsent, as far as they matter. Returns null, and drops the rest,
+        before too many would be.
         """
         ...
 
@@ -65,6 +65,12 @@ class Wire(Protocol):
 
     def close(self, close: Close) -> None:
         """Send a close frame, which leads to a disconnect, at the latest after a timeout."""
+
+    def abort(self) -> None:
+        """End the connection and drop what is unsent."""
+
+    def count_frames(self, count: Callable[[int], None]) -> None:
+        """Call back with the number of control frames and fragments that arrive, if it is known."""
 
 
 class AsgiWire:
@@ -110,16 +116,15 @@ class AsgiWire:
         self._taken.set()
         return messages
 
-    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
-        """Queue the frames, unless too many bytes would be unsent."""
-        unsent_bytes = self._unsent_bytes
-        if unsent_bytes and unsent_bytes + sum(map(len, frames)) > max_unsent_bytes:
-            return False
+    def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
+        """Queue frames until too many bytes would be unsent."""
         if not self._closing:
             for frame in frames:
+                if self._unsent_bytes + len(frame) > max_unsent_bytes:
+                    return None
                 self._queue.put_nowait(frame)
                 self._unsent_bytes += len(frame)
-        return True
+        return self._unsent_bytes
 
     def unsent_bytes(self) -> int:
         """Return the size of the queued frames."""
@@ -134,6 +139,16 @@ class AsgiWire:
             if self._deadline is not None:
                 self._deadline.reschedule(self._leave_by)
             self._tell_gone()
+
+    def abort(self) -> None:
+        """Drop what is queued, and give the peer no more time."""
+        self._queue = asyncio.Queue()
+        self._unsent_bytes = 0
+        if self._deadline is not None:
+            self._deadline.reschedule(asyncio.get_running_loop().time())
+
+    def count_frames(self, count: Callable[[int], None]) -> None:
+        """Do nothing: the server keeps control frames and fragments to itself."""
 
     async def read(self) -> None:
         """Read until the end."""

@@ -1,5 +1,6 @@
 """WebSocket frames (RFC 6455 §5): whole text messages, written and read without the library."""
 
+import math
 from collections.abc import Callable
 from struct import Struct
 from typing import Any
@@ -91,20 +92,23 @@ def read_texts(received: bytes, max_bytes: int) -> tuple[list[str], int]:
 class FrameScanner:
     """Follows a client's stream from frame to frame, valid or not, without storing payloads."""
 
-    __slots__ = ("_header", "_left", "between_frames", "closed")
+    __slots__ = ("_header", "_left", "between_frames", "closed", "others")
 
     def __init__(self) -> None:
         self.closed = False
         """Whether a complete close frame has arrived. Bytes after it are ignored."""
         self.between_frames = True
         """Whether no frame is incomplete."""
+        self.others = 0
+        """Frames so far that are not whole text messages."""
         self._header = b""  # of the current frame, as far as it has arrived
         self._left: int | None = None  # bytes of mask and payload; null within the header
 
-    def scan(self, received: bytes) -> None:
-        """Read the next bytes of the stream."""
+    def scan(self, received: bytes, max_others: float = math.inf) -> int:
+        """Read the next bytes of the stream, up to so many ``others``; return how many bytes."""
         at = 0
-        while at < len(received) and not self.closed:
+        max_others += self.others
+        while at < len(received) and not self.closed and self.others < max_others:
             if self._left is None:
                 self._header += received[at : at + 1]
                 at += 1
@@ -115,8 +119,10 @@ class FrameScanner:
                 self._left -= step
             if self._left == 0:
                 self.closed = self._header[0] & OPCODE_BITS == CLOSE_OPCODE
+                self.others += self._header[0] != WHOLE_TEXT
                 self._header, self._left = b"", None
         self.between_frames = not self._header
+        return len(received) if self.closed else at
 
 
 def _size_after(header: bytes) -> int | None:

@@ -248,6 +248,13 @@ def test_public_keys_are_refused_as_secrets(monkeypatch: pytest.MonkeyPatch, key
     )
 
 
+async def test_a_refresh_is_no_longer_than_a_header(live: Live) -> None:
+    client = await live.connect()
+    error = await client.ask(type="refresh", token="x" * 8_193)
+    assert error["code"] == "bad_request"
+    assert error["message"].startswith("token: ")
+
+
 @pytest.mark.parametrize(
     ("failure", "code", "retry"),
     [(OSError(), "unavailable", True), (KeyError(), "internal", False)],

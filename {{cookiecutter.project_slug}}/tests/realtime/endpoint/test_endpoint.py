@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import pytest
+from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
+from app.realtime.auth.identity import BaseAuthenticator, Identity
 from app.realtime.commands.router import CommandRouter
 from app.realtime.connections import delivery
 from app.realtime.connections.connection import Connection
@@ -16,7 +18,7 @@ from app.realtime.connections.delivery import BURST, Delivery
 from app.realtime.connections.manager import ConnectionManager
 from app.realtime.endpoint import endpoint, welcome
 from app.realtime.errors import TooManyConnections
-from app.realtime.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER
+from app.realtime.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER, UNAUTHORIZED
 from app.realtime.server.websocket import FrameProtocol
 from app.realtime.service import Service
 from dev.connect import ConnectOptions
@@ -183,7 +185,7 @@ async def test_a_burst_of_one_client_yields_to_others(
     written: list[int] = []
     write = FrameProtocol.write
 
-    def note(protocol: FrameProtocol, frames: Sequence[bytes], max_unsent_bytes: int) -> bool:
+    def note(protocol: FrameProtocol, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         written.append(len(frames))
         return write(protocol, frames, max_unsent_bytes)
 
@@ -280,3 +282,15 @@ async def test_other_observers_run_after_one_has_failed() -> None:
         await client.close()
         await wait_until(lambda: ended == [client.user])
         assert len(live.service.manager) == 0
+
+
+@pytest.mark.parametrize("user", ["", " ", "a ", "\x01" * 120, "a\u202eb", "a\u2028b", "x" * 129])
+async def test_users_have_visible_names(user: str) -> None:
+    class Careless(BaseAuthenticator):
+        async def authenticate(self, handshake: HTTPConnection) -> Identity:
+            return Identity(user)
+
+    async with run_service() as live:
+        live.service.authenticator = Careless()  # type: ignore[assignment]
+        client = await live.connect_with(await live.options(), welcomed=False)
+        assert await client.closed() == UNAUTHORIZED

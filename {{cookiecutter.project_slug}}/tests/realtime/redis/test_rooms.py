@@ -86,7 +86,7 @@ class Events(History):
         plain = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
         return self.backplane.publish(room_channel(room), plain)
 
-    async def past(self, room: str, since: Position | None) -> Past:
+    async def past(self, room: str, since: Position | None) -> Past[bytes]:
         """Wait for the subscription."""
         await self.backplane.confirm(self.backplane.hosted[room_channel(room)])
         return Past(NOWHERE)

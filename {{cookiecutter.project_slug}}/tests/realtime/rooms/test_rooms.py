@@ -67,7 +67,7 @@ class SlowHistory(History):
     hold: asyncio.Event | None = None
     outage = False
 
-    async def past(self, room: str, since: Position | None) -> Past:
+    async def past(self, room: str, since: Position | None) -> Past[bytes]:
         """Wait while held; fail in an outage."""
         if self.hold is not None:
             await self.hold.wait()

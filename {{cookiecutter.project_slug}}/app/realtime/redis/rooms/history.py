@@ -11,7 +11,7 @@ server process, identified by its ``run_id``, and ends with it.
 
 import asyncio
 import secrets
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from ...rooms.history import (
     Past,
     Position,
     RoomEnvelope,
+    message_frame,
     room_channel,
 )
 from ...settings.settings import RealtimeSettings
@@ -107,9 +108,11 @@ class RedisHistory(History):
         """Subscribe to the room's channel."""
         self._feeds[room] = RedisFeed(room, self, deliver, announce)
 
-    def past(self, room: str, since: Position | None) -> Coroutine[Any, Any, Past]:
+    async def past(self, room: str, since: Position | None) -> Past[bytes]:
         """Return the messages of an open room since a position; later ones are delivered."""
-        return self._feeds[room].past(since)
+        past = await self._feeds[room].past(since)
+        frames = tuple(message_frame(room, envelope) for envelope in past.messages)
+        return Past(past.position, frames, past.recovered)
 
     def close(self, room: str) -> None:
         """Unsubscribe."""

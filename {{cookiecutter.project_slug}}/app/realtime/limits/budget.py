@@ -1,0 +1,205 @@
+"""Budgets: what a connection, and all connections of a user, may make the service do.
+
+Each is a `RateLimit`: whatever a client causes costs time. From the budgets of the connection and
+of its user are paid
+
+- each message, control frame and fragment, by number or by bytes;
+- answers above `FREE_ANSWER_BYTES`, with the messages replayed after them;
+- what else a message costs: many arrays and objects, errors to explain, numbers that are longer
+  when they are written out, and more than `COPIES` recipients.
+
+Messages to others are also paid from a budget that the user has for each target.
+"""
+
+import asyncio
+import math
+from time import monotonic
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from ..errors import Flood, RateLimited, TooLarge, TooManyErrors
+from ..settings.settings import RealtimeSettings
+from .rate import RateLimit
+
+FREE_ANSWER_BYTES = 1_024
+"""Answers up to this size are part of the price of their command."""
+
+LARGE_BYTES = 4_096
+BRACKET_BYTES = 16
+"""To parse a bracket in a large message takes as long as so many other bytes."""
+
+INVALID_PRICE = 8
+"""Price of a byte in a frame that is not a valid command."""
+
+COPIES = 100
+"""Recipients of a message that are part of its price; as many more cost its bytes once more."""
+
+MAX_TARGETS = 1_000
+"""Targets of a user from which on those that are paid for are forgotten."""
+
+MAX_REFUSALS_LOGGED = 50
+"""Kinds of refusal logged for one connection; a bound for kinds that are made up at run time."""
+
+
+class UserBudget(RateLimit):
+    """The budget of a user, and one for each target of its messages."""
+
+    __slots__ = ("_settings", "_targets", "connections", "forgetting")
+
+    def __init__(self, settings: RealtimeSettings) -> None:
+        rates = settings.max_messages_per_s_per_user, settings.max_bytes_per_s_per_user
+        super().__init__(*rates, settings.max_burst_s)
+        self._settings = settings
+        self._targets: dict[str, RateLimit] = {}
+        self.connections = 0
+        self.forgetting: asyncio.TimerHandle | None = None
+
+    def target(self, target: str, now: float) -> RateLimit:
+        """Return the budget for messages to a target."""
+        if target not in self._targets:
+            if len(self._targets) >= MAX_TARGETS:
+                old = self._targets.items()
+                self._targets = {name: budget for name, budget in old if budget.lead_s(now)}
+            bytes_per_s = self._settings.max_bytes_per_s_per_target
+            self._targets[target] = RateLimit(math.inf, bytes_per_s, self._settings.max_burst_s)
+        return self._targets[target]
+
+
+class Budgets:
+    """The budgets of users on this node. Each is kept until it is paid."""
+
+    def __init__(self, settings: RealtimeSettings) -> None:
+        self._settings = settings
+        self._of_users: dict[str, UserBudget] = {}
+
+    def enter(self, user: str) -> UserBudget:
+        """Return the budget of a user with one more connection, which must leave once."""
+        budget = self._of_users.setdefault(user, UserBudget(self._settings))
+        if budget.forgetting is not None:
+            budget.forgetting.cancel()
+        budget.connections += 1
+        return budget
+
+    def leave(self, user: str) -> None:
+        """Count a connection of the user out."""
+        budget = self._of_users[user]
+        budget.connections -= 1
+        if not budget.connections:
+            loop, lead_s = asyncio.get_running_loop(), budget.lead_s(monotonic())
+            budget.forgetting = loop.call_later(lead_s, self._of_users.pop, user)
+
+
+class ClientLimits:
+    """The budgets and counts of one connection. They are checked for every message."""
+
+    __slots__ = (
+        "_own",
+        "_refusals",
+        "_refused",
+        "_settings",
+        "_size_bytes",
+        "_user",
+        "errors_in_a_row",
+    )
+
+    def __init__(self, settings: RealtimeSettings, user: UserBudget) -> None:
+        rates = settings.max_messages_per_s, settings.max_bytes_per_s, settings.max_burst_s
+        self._settings = settings
+        self._own: RateLimit = RateLimit(*rates)
+        self._user: RateLimit = user
+        self._refused = RateLimit(*rates)
+        self._size_bytes = 0
+        self.errors_in_a_row = 0
+        self._refusals: frozenset[str] = frozenset()  # the empty one takes no memory
+
+    def exempt(self) -> None:
+        """Let everything be free from now on."""
+        self._own = self._user = RateLimit(math.inf, burst_s=math.inf)
+
+    def pay(self, frame: str) -> None:
+        """Pay for a message.
+
+        Raises:
+            RateLimited: a budget is spent.
+            Flood: as much again was refused.
+
+        """
+        size_bytes = len(frame) if frame.isascii() else len(frame.encode())
+        if size_bytes > LARGE_BYTES:
+            size_bytes += BRACKET_BYTES * (frame.count("[") + frame.count("{"))
+        self._size_bytes = size_bytes
+        now = monotonic()
+        if not self._own.take(now, size_bytes):
+            self._refuse(now, self._own, "this connection")
+        if not self._user.take(now, size_bytes):
+            self._refuse(now, self._user, "all connections of this user")
+
+    def pay_for_frames(self, count: int) -> None:
+        """Pay for control frames and fragments, which have no answer that could refuse them.
+
+        Raises:
+            Flood: there are as many again as the budgets allow.
+
+        """
+        now = monotonic()
+        for _ in range(count):
+            is_paid = self._own.take(now, 0) and self._user.take(now, 0)
+            if not is_paid and not self._refused.take(now, 0):
+                raise Flood
+
+    def pay_for_message(self, target: str, data: JsonValue, recipients: int) -> None:
+        """Pay for a message to a target, which has so many recipients on this node.
+
+        Raises:
+            TooLarge: the data is larger than a message may be, written out.
+            RateLimited: the user's budget for this target is spent.
+            Flood: as much again was refused.
+
+        """
+        size_bytes = len(to_json(data))
+        if size_bytes > self._settings.max_message_bytes:
+            msg = f"with its numbers written out, the data has {size_bytes} bytes"
+            raise TooLarge(msg)
+        if isinstance(self._user, UserBudget):
+            now = monotonic()
+            budget = self._user.target(target, now)
+            if not budget.take(now, size_bytes):
+                self._refuse(now, budget, "this user's messages to this target")
+        more_bytes = size_bytes * (recipients // COPIES)
+        if size_bytes > self._size_bytes:
+            more_bytes += size_bytes - self._size_bytes
+        if more_bytes:
+            self.charge(more_bytes)
+
+    def charge(self, size_bytes: float) -> None:
+        """Pay for bytes that the last message has caused."""
+        now = monotonic()
+        self._own.charge(now, size_bytes)
+        self._user.charge(now, size_bytes)
+
+    def _refuse(self, now: float, budget: RateLimit, payer: str) -> None:
+        if not self._refused.take(now, self._size_bytes):
+            raise Flood
+        wait_s = budget.lead_s(now) - self._settings.max_burst_s
+        msg = f"the budget of {payer} is spent; retry in {wait_s:.1f} s"
+        raise RateLimited(msg)
+
+    def count_error(self) -> None:
+        """Count a frame that is not a valid command, and pay for it.
+
+        Raises:
+            TooManyErrors: there are too many in a row.
+
+        """
+        self.charge((INVALID_PRICE - 1) * self._size_bytes)
+        self.errors_in_a_row += 1
+        if self.errors_in_a_row >= self._settings.max_errors_in_a_row:
+            raise TooManyErrors
+
+    def is_first_refusal(self, kind: str) -> bool:
+        """Return whether this is the first refusal of its kind, which is worth a log line."""
+        if kind in self._refusals or len(self._refusals) >= MAX_REFUSALS_LOGGED:
+            return False
+        self._refusals |= {kind}
+        return True

@@ -1,0 +1,70 @@
+"""Unsent bytes: the limit of each connection, from its first write on, and that of all together."""
+
+import pytest
+
+from app.realtime.connections import delivery
+from app.realtime.connections.delivery import Delivery
+from app.realtime.protocol import SLOW_CONSUMER
+from app.realtime.wire.frame import text_frame
+
+from ..live import make_settings, run_service, wait_until
+from ..raw_client import raw_client
+from ..recording_wire import RecordingWire, open_connection
+
+FRAME = text_frame(b"x" * 50_000)
+MORE_THAN_THE_SYSTEM_TAKES = 400
+
+
+@pytest.mark.hostile(56)
+async def test_the_first_write_is_limited_too() -> None:
+    """Clients that read nothing, and are owed megabytes in one turn of the loop."""
+    limit = 200_000
+    async with (
+        run_service(make_settings(max_unsent_bytes=limit)) as live,
+        raw_client(await live.options()) as client,
+    ):
+        await client.upgraded()
+        await wait_until(lambda: len(live.service.manager) == 1)
+        (connection,) = live.service.manager
+        connection.send_encoded(*[FRAME] * MORE_THAN_THE_SYSTEM_TAKES)
+        await wait_until(lambda: connection.closed is not None)
+        assert connection.closed == SLOW_CONSUMER
+        assert limit - 2 * len(FRAME) < connection.unsent_bytes() < limit + 100
+
+
+@pytest.mark.hostile(56)
+async def test_of_all_that_do_not_read_the_one_that_owes_most_is_cut_off() -> None:
+    settings = make_settings(max_unsent_bytes=10_000_000, max_unsent_total_bytes=3_000_000)
+    async with (
+        run_service(settings) as live,
+        raw_client(await live.options()),
+        raw_client(await live.options("bob")),
+    ):
+        await wait_until(lambda: len(live.service.manager) == 2)
+        much, more = live.service.manager
+        for connection, owed in ((much, 1_200_000), (more, 1_600_000)):
+            while connection.unsent_bytes() < owed:
+                connection.send_encoded(FRAME)
+                await live.service.delivery.catch_up()
+        assert live.counts()["ws_connections_closed_total server 4008"] == 0
+        while not (much.closed or more.closed):
+            much.send_encoded(FRAME)
+            await live.service.delivery.catch_up()
+        assert (much.closed, more.closed) == (None, SLOW_CONSUMER)
+        await wait_until(lambda: more.unsent_bytes() == 0)
+        assert live.service.delivery.unsent_bytes == much.unsent_bytes()
+
+
+async def test_who_has_read_is_counted_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "RECOUNT_S", 0.01)
+    shared, wire = Delivery(100), RecordingWire()
+    connection = open_connection(wire, shared)
+    wire.unsent = 80
+    for _ in range(3):
+        connection.send_encoded(b"x")
+        await shared.catch_up()
+    assert shared.unsent_bytes == 80
+    wire.unsent = 0
+    await wait_until(lambda: shared.unsent_bytes == 0)
+    assert not shared._unsent
+    assert connection.closed is None

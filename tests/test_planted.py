@@ -150,7 +150,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "a stray blank line": ("text", adding("compose.yaml", "\n\n# x\n"), "has a stray blank line"),
     "an empty file": ("text", adding("app/x.py", ""), "is empty"),
     "an undocumented command": (
-        "docs",
+        "service",
         adding("app/handlers.py", COMMAND),
         r"the table below Commands lacks \['x'\]",
     ),
@@ -160,51 +160,51 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         r"\.env\.example: the settings \['MAX_X'\] are missing$",
     ),
     "an undocumented error code": (
-        "docs",
+        "service",
         adding("app/realtime/errors.py", '\n\nclass X(CommandError):\n    code = "x"\n'),
         r"the table below Errors lacks \['x'\]",
     ),
     "an undocumented close code": (
-        "docs",
+        "service",
         adding("app/realtime/protocol.py", 'X = Close(4999, "x")\n'),
         r"the table below Close codes lacks \['4999'\]",
     ),
     "a limit of which clients are not told": (
-        "docs",
+        "service",
         changing("app/realtime/endpoint/welcome.py", r"^ +\"burst_s.*\n", ""),
         r"the table below Limits has \['burst_s'\], unknown to the service",
     ),
     "a field that is not optional": (
-        "docs",
+        "service",
         changing(
             "docs/protocol.md", r"`data`, `echo`\? \| sends to everybody,", "`data`, `echo` |"
         ),
         r"the table below Commands says of broadcast '`data`, `echo`'",
     ),
     "an error that may be repeated": (
-        "docs",
+        "service",
         changing(
             "app/realtime/errors.py", r"(?s)(class Forbidden.*?code.*?)$", r"\1\n    retry = True"
         ),
         "the table below Errors says of forbidden 'false', not 'true'",
     ),
     "a close code after which clients reconnect": (
-        "docs",
+        "service",
         changing("app/realtime/protocol.py", r"Close\(4500", "Close(4499"),
         r"the table below Close codes lacks \['4499'\]",
     ),
     "a frame without an example": (
-        "docs",
+        "service",
         adding("app/realtime/protocol.py", FRAME),
         r"docs/protocol.md: no example has the types \['x'\]",
     ),
     "a frame that the schemas do not describe": (
-        "docs",
-        changing("app/realtime/rooms/rooms.py", "^    offset: int$", "    offset: str"),
+        "service",
+        changing("app/realtime/rooms/history.py", "^    offset: int$", "    offset: str"),
         "ServerFrame in the AsyncAPI document does not allow",
     ),
     "an undocumented metric": (
-        "docs",
+        "service",
         changing("docs/operating.md", r"`ws_connections`", "`connections`"),
         r"docs/operating.md: no table has the metrics \['ws_connections'\]",
     ),
@@ -222,32 +222,32 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "a path to nothing": ("docs", adding("AGENTS.md", "`app/x.py`\n"), "AGENTS.md: no app/x.py"),
     "a long page": ("docs", adding("README.md", "x\n" * 150), "README.md has .* lines"),
     "an unknown frame": (
-        "docs",
+        "service",
         adding("docs/protocol.md", '\n```json\n{"type": "x"}\n```\n'),
         r"docs/protocol.md:\d+: ServerFrame in the AsyncAPI document does not allow",
     ),
     "an exchange with another answer": (
-        "docs",
+        "service",
         changing("docs/protocol.md", r'"recovered": true, "replayed": 1', '"recovered": null'),
         r"docs/protocol.md:\d+: alice gets .*true",
     ),
     "a frame that does not come": (
-        "docs",
+        "service",
         changing("docs/protocol.md", r'^> {"type": "pong"', '> {"type": "ping"'),
         r"docs/protocol.md:\d+: alice gets .*pong",
     ),
     "a command that make does not know": (
-        "docs",
+        "service",
         adding("AGENTS.md", "\n```sh\nmake nothing\n```\n"),
         "make --dry-run nothing failed",
     ),
     "a request that is refused": (
-        "docs",
+        "service",
         changing("docs/protocol.md", r"^(  -d '.\"user\")", r"\1: 1, \"x\""),
         "error: 422",
     ),
     "a program without a test": (
-        "docs",
+        "service",
         adding("AGENTS.md", "\n```sh\nnothing\n```\n"),
         "has no test for this program: nothing",
     ),

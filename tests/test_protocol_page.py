@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from .browser import browser
-from .checks.protocol import AsyncApi
+from .checks.protocol import AsyncApi, print_document
 from .checks.service import running
 from .combination import DEFAULT
 from .conftest import Baker
@@ -21,7 +21,7 @@ def test_the_page_shows_every_frame_and_code(baked: Baker, tmp_path: Path) -> No
         text = page.run("return document.body.innerText")
         ids, links = set(page.run(f"return {IDS}")), set(page.run(f"return {LINKS}"))
     assert "Nothing to show" not in text
-    asyncapi = AsyncApi(project)
+    asyncapi = AsyncApi(print_document(project))
     expected = asyncapi.types() | {*asyncapi.error_codes(), *asyncapi.close_codes()}
     assert expected | set(asyncapi.limits()) <= set(re.findall(r"\w+", text))
     assert links

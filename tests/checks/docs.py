@@ -1,4 +1,4 @@
-"""The project's documents are complete, and their commands and examples work."""
+"""The project's documents are complete, and their examples work."""
 
 import ast
 import re
@@ -16,9 +16,6 @@ from tests.project import PROJECT_DIRECTORY, Project
 from tests.venv import venv_bin
 
 from .code import check_imports, check_types
-from .exchanges import Exchange, is_exchange
-from .protocol import AsyncApi, check_protocol
-from .service import Service, running
 
 EXTENDING = "docs/extending.md"
 OPERATING = "docs/operating.md"
@@ -36,14 +33,11 @@ JINJA = Environment(
 
 
 def check_docs(project: Project) -> None:
-    """Compare the documents with the code; run their commands, exchanges and examples."""
-    asyncapi = AsyncApi(project)
-    check_protocol(project, asyncapi)
+    """Compare the documents with the code, and run their examples."""
     check_settings(project)
     check_links(project)
     check_lengths(project)
     check_log(project)
-    check_exchanges(project, asyncapi)
     if project.combination == representative(project.combination):
         check_examples(project)
 
@@ -97,67 +91,12 @@ def check_lengths(project: Project) -> None:
         assert lines <= longest, f"{document} has {lines} lines, at most {longest} are allowed"
 
 
-def check_shell(project: Project, service: Service) -> None:
-    """Run each line for a shell; `make` as a dry run, Docker not at all."""
-    for block in blocks(project, "sh"):
-        if block.text.startswith("# .env.example"):
-            continue
-        script = block.text.replace("\\\n", " ")
-        for line in filter(None, script.splitlines()):
-            service.shell(_harmless(line.partition(" #")[0], service.port))
-    for document in documents(project):
-        for command in re.findall(r"`(make [a-z][^`]*)`", project.read(document)):
-            service.shell(_harmless(command, service.port))
-
-
-def _harmless(line: str, port: str) -> str:
-    """Return a line that tests a command without its effects."""
-    program = line.split()[0]
-    if program == "make":
-        return line.replace("make", "make --dry-run", 1)
-    if program == "docker":
-        return "test -f compose.yaml"
-    if program == "kubectl":
-        return "test -d deploy/kubernetes"  # tests/test_kubernetes.py reads the manifests
-    if program == "curl":
-        url = line.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
-        return ". ./.env; " + url.replace("curl", "curl --silent --show-error --fail-with-body", 1)
-    if program in {"pipx", "uv"}:
-        return "true"  # tests/test_updates.py and tests/test_packaging.py run it
-    assert program in {".", "python3"}, (
-        f"_harmless in tests/checks/docs.py has no test for this program: {line}"
-    )
-    return line
-
-
-def check_exchanges(project: Project, asyncapi: AsyncApi) -> None:
-    """Start the service; play the exchanges, then run the lines for a shell."""
-    with running(project) as service:
-        for block in blocks(project, "text"):
-            if is_exchange(block):
-                Exchange(service, block, asyncapi).play()
-        check_shell(project, service)
-        check_metrics(project, service)
-
-
 def check_log(project: Project) -> None:
     """Look up each event of the table of log lines in the code."""
     code = "".join(project.read(path) for path in project.files() if path.match("*.py"))
     for cells in tables(project, OPERATING):
         for event in re.findall(r"`([a-z]+(?: [a-z]+)+)`", cells[0]):
             assert f'"{event}"' in code, f"{OPERATING}: nothing logs the event {event}"
-
-
-def check_metrics(project: Project, service: Service) -> None:
-    """Look up each metric of the engine in a table."""
-    url = f"http://127.0.0.1:{service.port}/metrics"
-    text = service.shell(f'curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}')
-    documented = {
-        word for cells in tables(project, OPERATING) for word in re.findall(r"ws_\w+", cells[0])
-    }
-    exported = set(re.findall(r"^# HELP (ws_\w+)", text, re.MULTILINE))
-    missing = {name for name in exported - documented if not name.endswith("_created")}
-    assert not missing, f"{OPERATING}: no table has the metrics {sorted(missing)}"
 
 
 def check_examples(project: Project) -> None:

@@ -35,10 +35,10 @@ def print_document(project: Project, program: str = PRINT) -> str:
 
 
 class AsyncApi:
-    """The AsyncAPI document of a project's service."""
+    """The AsyncAPI document of a service."""
 
-    def __init__(self, project: Project) -> None:
-        self._document: Json = json.loads(print_document(project))
+    def __init__(self, document: str) -> None:
+        self._document: Json = json.loads(document)
         self._schemas: Json = self._document["components"]["schemas"]
         self._channel: Json = self._document["channels"]["connection"]
         self._validators = {side: self._validator(side) for side in ("Client", "Server")}

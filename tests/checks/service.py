@@ -1,4 +1,4 @@
-"""The service starts, and its clients exchange messages."""
+"""A project's service in a process of its own, and its clients."""
 
 import contextlib
 import http.client
@@ -190,26 +190,3 @@ def running(project: Project, **settings: str) -> Iterator[Service]:
             raise AssertionError(msg) from failure
         finally:
             service.end()
-
-
-def check_service(project: Project) -> None:
-    """Start it; let alice and bob exchange messages."""
-    with running(project) as service, service.client("alice") as alice:
-        with service.client("bob") as bob:
-            alice.ask(type="send", to=bob.user, data="to bob")
-            _expect(bob, alice, "to bob", to="user")
-            bob.ask(type="broadcast", data={"to": ["all", 1]})
-            _expect(alice, bob, {"to": ["all", 1]}, to="all")
-            if "rooms" in project.combination.options:
-                alice.ask(type="join", room="lobby")
-                bob.ask(type="join", room="lobby")
-                alice.ask(type="publish", room="lobby", data="to the room")
-                _expect(bob, alice, "to the room", room="lobby")
-        alice.ask(type="broadcast", data="bob has left")
-
-
-def _expect(reader: Client, sender: Client, data: object, **fields: str) -> None:
-    message = reader.receive("message")
-    expected = {"from": sender.user, "data": data} | fields
-    got = {name: message.get(name) for name in expected}
-    assert got == expected, f"expected {expected}, got {message}"

@@ -291,6 +291,7 @@ async def test_users_have_visible_names(user: str) -> None:
             return Identity(user)
 
     async with run_service() as live:
+        options = await live.options()
         live.service.authenticator = Careless()  # type: ignore[assignment]
-        client = await live.connect_with(await live.options(), welcomed=False)
+        client = await live.connect_with(options, welcomed=False)
         assert await client.closed() == UNAUTHORIZED

@@ -109,10 +109,11 @@ async def test_the_answer_to_presence_is_no_larger_than_a_message(
     """What many long names take is bounded, and paid by who asks."""
     settings = make_settings(max_message_bytes=2_000, max_bytes_per_s=5_000, max_burst_s=1)
     async with run_service(settings) as live:
+        options = await live.options()
         for number in range(30):
             identity = Identity(f"{number:02}" + '"' * 80)
             monkeypatch.setattr(live.service, "authenticator", Known(identity))
-            client = await live.connect()
+            client = await live.connect_with(options)
             await client.ask(type="join", room="lobby")
         answer = await client.ask(type="presence", room="lobby")
         assert answer["total"] == 30

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from jinja2 import Environment, StrictUndefined
 
 from tests.combination import COMBINATIONS, QUESTIONS, TEMPLATE, Combination
-from tests.documents import Block, anchors, blocks, documents, paste, tables
+from tests.documents import Block, anchors, blocks, blocks_of, documents, paste, tables
 from tests.process import check_output
 from tests.project import PROJECT_DIRECTORY, Project
 from tests.venv import venv_bin
@@ -24,6 +24,8 @@ SETTINGS_FILE = ".env.example"
 EXAMPLES = TEMPLATE / "tests" / "examples" / "extending.py"
 TESTS_OF_EXAMPLES = "tests/test_extending.py"
 """Where the tests of the examples are: in the template, and in a project."""
+
+EXAMPLE_LANGUAGES = ("python", "sh")
 
 JINJA = Environment(
     **QUESTIONS["_jinja2_env_vars"],
@@ -102,7 +104,7 @@ def check_log(project: Project) -> None:
 def check_examples(project: Project) -> None:
     """Paste the examples into a copy; it must pass its tools and the tests of the examples."""
     ruff = venv_bin(project) / "ruff"
-    examples = [block for block in blocks(project, "python", "sh") if block.document == EXTENDING]
+    examples = list(blocks_of(EXTENDING, project.read(EXTENDING), *EXAMPLE_LANGUAGES))
     with TemporaryDirectory() as directory:
         copy = project.copy(Path(directory, "project"))
         pasted = {TESTS_OF_EXAMPLES}
@@ -136,10 +138,11 @@ def _paste(project: Project, block: Block) -> None:
 @cache
 def representative(combination: Combination) -> Combination:
     """Return the first combination with the same examples, which is tested for the others."""
-    return next(each for each in COMBINATIONS if _extending(each) == _extending(combination))
+    return next(each for each in COMBINATIONS if _examples(each) == _examples(combination))
 
 
 @cache
-def _extending(combination: Combination) -> str:
+def _examples(combination: Combination) -> list[str]:
     page = (TEMPLATE / PROJECT_DIRECTORY / EXTENDING).read_text(encoding="utf-8")
-    return JINJA.from_string(page).render(cookiecutter=dict(combination.answers))
+    text = JINJA.from_string(page).render(cookiecutter=dict(combination.answers))
+    return [block.text for block in blocks_of(EXTENDING, text, *EXAMPLE_LANGUAGES)]

@@ -18,8 +18,11 @@ export function record(log, className, ...content) {
 }
 
 /** Add a message of a user, or of the backend, to a log. */
-export const recordMessage = (log, { from, data }) =>
-  record(log, "", element("b", {}, from ?? "backend"), ` ${data?.text ?? JSON.stringify(data)}`);
+export function recordMessage(log, { from, data }) {
+  const text = data?.text ?? data;
+  const shown = typeof text === "string" ? text : JSON.stringify(data);
+  record(log, "", element("b", {}, from ?? "backend"), ` ${shown}`);
+}
 
 /** Return what went wrong, in words. */
 export const words = ({ code, message }) => (code ? `${code}: ${message}` : message);

@@ -43,7 +43,7 @@ function onstatus(status) {
   if (status.state === "online") measure();
   show("state", inWords(status));
   byId("state").className = status.state;
-  show("reconnects", `${Math.max(0, times - 1)} times`);
+  show("reconnects", Math.max(0, times - 1));
   byId("drop").disabled = status.state !== "online";
   byId("end").disabled = status.state === "ended";
 }

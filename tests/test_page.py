@@ -164,7 +164,9 @@ def test_a_dropped_connection_recovers_and_is_shown(
         "/^[0-9.]+ ms$/.test(text('#latency')) && /^in 3[56]..? s/.test(text('#expiry'))"
     )
     alice.run("press('Disconnect')")
-    alice.wait_until("text('#state') === 'Ended: closed by the page (1000)'")
+    alice.wait_until(
+        "text('#state') === 'Ended: closed by the page (1000). Connect again to return.'"
+    )
     check_quiet(alice, behind[1])
 
 
@@ -172,7 +174,8 @@ def test_the_palette_sends_a_command_of_the_team(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:
     page = signed_in(chrome, behind, "alice")
-    page.run("fill('Command', 'Draw'); fill('cards', '2'); fill('name', 'ann'); press('Send')")
+    page.run("fill('Command', 'Draw'); fill('cards', '2'); fill('name', 'ann')")
+    page.run("""fill('rules', '{"aces": "four"}'); press('Send')""")
     page.wait_until("text('output').startsWith('Failed: bad_request')")
     page.run("fill('rules', '{oops'); press('Send')")
     page.wait_until("text('output').includes('rules is not JSON')")

@@ -1,20 +1,25 @@
 // The palette: a form for each command of asyncapi.json, your own included.
 import { element, labelled, words } from "./element.js";
 
+const EXAMPLES = { array: "[]", object: "{}", any: '{"text": "hello"}' };
 const BOUNDS = { minLength: "minlength", maxLength: "maxlength", minimum: "min", maximum: "max" };
 
 /** Return the input for a value. Optional ones may be left empty. */
 function inputFor(schema, required) {
+  const placeholder = required ? "" : "optional";
   const values = schema.type === "boolean" ? [true, false] : schema.enum;
   if (values) {
-    const choices = required ? values : ["", ...values];
-    return element("select", {}, choices.map((each) =>
-      element("option", { value: each === "" ? "" : JSON.stringify(each) }, String(each))));
+    const choices = values.map((value) =>
+      element("option", { value: JSON.stringify(value) }, String(value)));
+    const none = element("option", { value: "" }, placeholder);
+    return element("select", {}, required ? choices : [none, choices]);
   }
-  if (!["string", "integer", "number"].includes(schema.type))
-    return element("textarea", { rows: 2, required, value: required ? '{"text": "hello"}' : "" });
+  if (!["string", "integer", "number"].includes(schema.type)) {
+    const value = required ? EXAMPLES[schema.type ?? "any"] : "";
+    return element("textarea", { required, placeholder, value });
+  }
   const type = schema.type === "string" ? "text" : "number";
-  const input = element("input", { type, required: required && schema.minLength !== 0 });
+  const input = element("input", { type, required, placeholder });
   if (schema.type === "number") input.step = "any";
   for (const [bound, attribute] of Object.entries(BOUNDS))
     if (bound in schema) input.setAttribute(attribute, schema[bound]);
@@ -33,7 +38,7 @@ function valueIn(name, input) {
   }
 }
 
-/** Return the palette for a document; `send` sends a command and returns a promise of the answer. */
+/** Return the palette for a document; `send` sends a command, and promises the answer. */
 export function palette({ operations, channels, components }, send) {
   const { messages } = channels.connection;
   const commands = Object.keys(operations).filter((name) => operations[name].action === "receive");
@@ -45,8 +50,8 @@ export function palette({ operations, channels, components }, send) {
   let read = () => ({});
 
   function resolve(schema) {
-    const one = schema.anyOf?.length === 2 ? schema.anyOf.find(({ type }) => type !== "null") : null;
-    if (one) return resolve(one);
+    const kinds = schema.anyOf?.filter(({ type }) => type !== "null") ?? [];
+    if (kinds.length === 1) return resolve(kinds[0]);
     return schema.$ref ? components.schemas[schema.$ref.split("/").pop()] : schema;
   }
 

@@ -34,7 +34,7 @@ function inWords({ state, attempt, code, reason, pause_ms }) {
     connecting: () => `Connecting, attempt ${attempt} …`,
     online: () => `Online as ${ws.welcome.user}`,
     offline: () => `Offline: ${why}. Next attempt in ${(pause_ms / 1_000).toFixed(1)} s.${origins}`,
-    ended: () => `Ended: ${why}`,
+    ended: () => `Ended: ${why}. Connect again to return.`,
   }[state]();
 }
 
@@ -74,7 +74,8 @@ function signIn(event) {
   ws?.close();
   [times, expiresAt] = [0, null];
   ws = connect(url, { token: () => credentials(answers) });
-  Object.assign(ws, { onstatus, onframe, onmessage: (frame) => recordMessage(byId("inbox"), frame) });
+  const onmessage = (frame) => recordMessage(byId("inbox"), frame);
+  Object.assign(ws, { onstatus, onframe, onmessage });
   //# if cookiecutter.rooms
   byId("parts").replaceChildren(showRooms(ws));
   //# endif

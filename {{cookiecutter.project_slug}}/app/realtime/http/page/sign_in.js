@@ -3,7 +3,7 @@
  * every attempt to connect.
  */
 //# if cookiecutter.auth == "jwt"
-export const hint = "make token NAME=alice prints a token, and a link that opens this page with it.";
+export const hint = "make token NAME=alice prints a token, and a link to this page with it.";
 export const fields = { token: "Token" };
 export const credentials = ({ token }) => token;
 //# elif cookiecutter.auth == "ticket"
@@ -25,7 +25,7 @@ export async function credentials({ user }) {
   if (!answer.ok) throw new Error(`no login: ${answer.status} ${answer.statusText}`);
 }
 //# elif cookiecutter.auth == "api_key"
-export const hint = "A page cannot send a key: connect with make client. This page shows the commands.";
+export const hint = "A page cannot send a key. Connect with make client.";
 export const fields = {};
 export const credentials = () => "";
 //# else

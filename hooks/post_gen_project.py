@@ -19,6 +19,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("rooms",): (
         "app/realtime/client/rooms.js",
         "app/realtime/commands/rooms.py",
+        "app/realtime/http/page/rooms.js",
         "app/realtime/rooms",
         "client/rooms.py",
         "tests/realtime/commands/test_policy_rooms.py",

@@ -57,6 +57,8 @@ class Page:
     """One tab."""
 
     def __init__(self, connection: ClientConnection) -> None:
+        self.events: list[dict[str, Any]] = []
+        """What the domains that are enabled have reported, up to the last call."""
         self._connection = connection
         self._last_id = 0
 
@@ -71,6 +73,7 @@ class Page:
                 assert "error" not in answer, answer
                 result: dict[str, Any] = answer["result"]
                 return result
+            self.events.append(answer)
 
     def run(self, script: str) -> Any:
         """Run statements in the page, ``await`` among them, and return what they return."""

@@ -14,7 +14,11 @@ from .connect import base_url, websocket_url
 
 
 async def main(user: str, claims: str = "{}") -> None:
+# {% if cookiecutter.auth == "jwt" %}
+    """Print a token of the user with these claims, a link to the page, and JavaScript."""
+# {% else %}
     """Print credentials of the user with these claims, and a line of JavaScript that connects."""
+# {% endif %}
     settings = Settings.load()
     url = base_url(settings)
     try:
@@ -32,6 +36,9 @@ async def main(user: str) -> None:
 # {% endif %}
     if handshake.token:
         print(handshake.token)
+# {% if cookiecutter.auth == "jwt" %}
+    print(f"{url}/#token={handshake.token}")
+# {% endif %}
     print(javascript(websocket_url(url, handshake), handshake.token))
 
 

@@ -81,6 +81,17 @@ async def test_the_printed_line_of_javascript_connects(
     # {% else %}
     assert client.user == "alice"
     # {% endif %}
+# {% if cookiecutter.auth == "jwt" %}
+
+
+async def test_the_printed_link_opens_the_page_with_the_token(
+    live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Settings, "load", lambda: live.settings)
+    await token.main("alice")
+    printed, link, _ = capsys.readouterr().out.splitlines()
+    assert link.partition("/#token=")[2] == printed
+# {% endif %}
 # {% if cookiecutter.auth in ["jwt", "session"] %}
 
 

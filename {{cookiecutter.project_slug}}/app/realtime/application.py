@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
+from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -59,6 +60,12 @@ PATH = "/ws"
 
 CLIENT = Path(__file__).parent / "client"
 DOCS = Path(__file__).parent / "http" / "docs"
+PAGE = Path(__file__).parent / "http" / "page"
+
+CONTENT_SECURITY = (
+    "default-src 'none'; connect-src 'self'; img-src data:; script-src 'self'; style-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 OpenResources = Callable[[Any], AbstractAsyncContextManager[Any]]
 """Takes the service, and yields its ``resources``."""
@@ -216,6 +223,9 @@ class Application(FastAPI):
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
         self.service.delivery.attach()
+        if self.service.settings.environment == "development":  # your own routes come first
+            self.mount("/page", StaticFiles(directory=PAGE))
+            self.add_route("/", _show_page)
         resources = self._resources(self.service)
         async with resources as self.service.resources, asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(keep_running(job, self.stop)) for job in self._jobs]
@@ -225,3 +235,7 @@ class Application(FastAPI):
             for task in reversed(running):  # each stops before those that it uses
                 task.cancel()
                 await asyncio.wait([task])
+
+
+async def _show_page(_: Request) -> FileResponse:
+    return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": CONTENT_SECURITY})

@@ -168,6 +168,18 @@ async def test_a_route_can_depend_on_the_user() -> None:
         assert (refused.status_code, refused.json()) == (401, {"detail": "unauthorized"})
 
 
+async def test_a_route_of_the_team_comes_before_the_page() -> None:
+    app = make_trusting()
+
+    @app.get("/")
+    async def home() -> str:
+        return "home"
+
+    async with run_app(app) as live:
+        assert (await live.get("/")).json() == "home"
+        assert (await live.get("/nowhere")).status_code == 404
+
+
 async def test_resources_are_open_while_jobs_and_handlers_run() -> None:
     happened: list[str] = []
 

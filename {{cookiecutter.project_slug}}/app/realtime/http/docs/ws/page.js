@@ -1,11 +1,5 @@
-// Shows ../../asyncapi.json. Its texts become text, never HTML.
-
-/** Return an element with these properties and children; a string becomes text. */
-function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children.flat(Infinity));
-  return made;
-}
+// Shows ../../asyncapi.json.
+import { element } from "../../page/element.js";
 
 const code = (text) => element("code", {}, String(text));
 const heading = (text) => element("h2", {}, text);

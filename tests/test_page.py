@@ -1,0 +1,286 @@
+"""The page at ``/`` in a browser: it chats, shows the connection, and sends every command."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from .browser import Browser, Page, browser
+from .checks.service import Service
+from .combination import DEFAULT
+from .conftest import Baker
+from .proxy import Proxy
+from .test_browser_client import make_token, served
+from .venv import npm_directory
+
+AXE = "axe-core@4.14.1"
+
+HANDLERS = '''"""A command that has an input of each kind."""
+
+from typing import Literal
+
+from .realtime import Command, CommandRouter, Ok
+from .resources import Connection, Service, State
+
+router = CommandRouter()
+
+
+class Draw(Command):
+    """Draw cards."""
+
+    type: Literal["draw"]
+    cards: int
+    name: str
+    note: str | None = None
+    suit: Literal["hearts", "spades"] | None = None
+    wild: bool = False
+    rules: dict[str, int]
+
+
+@router.connecting
+async def begin(service: Service, connection: Connection) -> State:
+    """Return the state of a new connection."""
+    return State()
+
+
+@router.command(Draw)
+async def draw(service: Service, connection: Connection, command: Draw) -> Ok:
+    """Draw from the deck."""
+    return Ok()
+'''
+
+SCRIPT = """
+globalThis.text = (selector) => document.querySelector(selector)?.innerText ?? "";
+globalThis.inputOf = (label) => [...document.querySelectorAll("label")]
+  .find((each) => each.firstChild.textContent.trim() === label)
+  .querySelector("input, select, textarea");
+globalThis.fill = (label, value) => {
+  inputOf(label).value = value;
+  inputOf(label).dispatchEvent(new Event("change"));
+};
+globalThis.press = (label) =>
+  [...document.querySelectorAll("button")].find((each) => each.innerText === label).click();
+globalThis.sent = (type) => text("#frames").split("\\n")
+  .filter((line) => line.startsWith("→ out"))
+  .map((line) => JSON.parse(line.slice("→ out ".length))).filter((frame) => frame.type === type);
+"""
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as running_browser:
+        yield running_browser
+
+
+@pytest.fixture(scope="module")
+def behind(
+    baked: Baker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Service, Proxy]]:
+    """Run the default project with a command of its own."""
+    project = baked(DEFAULT).copy(tmp_path_factory.mktemp("own") / "project")
+    project.write("app/handlers.py", HANDLERS)
+    with served(lambda _: project, DEFAULT.id) as both:
+        yield both
+
+
+def open_page(chrome: Browser, proxy: Proxy, fragment: str = "") -> Page:
+    """Open the page, and record what the browser does and complains of."""
+    page = chrome.page("about:blank")
+    for domain in ("Log", "Network", "Runtime"):
+        page.call(f"{domain}.enable")
+    page.call("Page.navigate", url=f"{proxy.origin}/{fragment}")
+    page.wait_until(
+        "location.pathname === '/' && globalThis.document.querySelector('#palette form')"
+    )
+    page.run(SCRIPT)
+    return page
+
+
+def signed_in(chrome: Browser, behind: tuple[Service, Proxy], user: str) -> Page:
+    """Open the page by the link that ``make token`` prints."""
+    service, proxy = behind
+    page = open_page(chrome, proxy, f"#token={make_token(service, user)}")
+    page.wait_until(f"text('#state') === 'Online as {user}'")
+    return page
+
+
+def check_quiet(page: Page, proxy: Proxy) -> None:
+    """Check that nothing went to another origin, and that nothing was refused or failed."""
+    assert page.run("return location.hash") == ""
+    urls = [
+        event["params"].get("request", event["params"])["url"]
+        for event in page.events
+        if event["method"] in {"Network.requestWillBeSent", "Network.webSocketCreated"}
+    ]
+    urls = [url for url in urls if not url.startswith("data:")]
+    assert any(url.startswith("ws:") for url in urls)
+    assert {urlsplit(url).netloc for url in urls} == {urlsplit(proxy.origin).netloc}
+    complaints = [
+        event
+        for event in page.events
+        if event["method"] in {"Log.entryAdded", "Runtime.exceptionThrown"}
+        or event["method"] == "Runtime.consoleAPICalled"
+    ]
+    assert not complaints
+
+
+def test_two_pages_chat_in_a_room(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
+    for page in (alice, bob):
+        page.run("press('Join')")
+        page.wait_until("/ here: /.test(text('article'))")
+    alice.wait_until("text('article [role=status]') === '2 here: alice, bob'")
+    alice.run("fill('Message', 'hello <b>bob</b>'); press('Publish')")
+    for page in (alice, bob):
+        page.wait_until("text('article .log') === 'alice hello <b>bob</b>'")
+    bob.run("press('Leave')")
+    alice.wait_until("text('article [role=status]') === '1 here: alice'")
+    for page in (alice, bob):
+        check_quiet(page, behind[1])
+
+
+def test_a_dropped_connection_recovers_and_is_shown(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
+    for page in (alice, bob):
+        page.run("fill('Room', 'repairs'); press('Join')")
+        page.wait_until("/ here: /.test(text('article'))")
+    alice.run("press('Go offline')")
+    alice.wait_until("/^Offline: .*plays offline.* Next attempt in/.test(text('#state'))")
+    bob.run("fill('Message', 'while you were away'); press('Publish')")
+    bob.wait_until("text('article .log')")
+    assert alice.run("return text('article .log')") == ""
+    alice.run("press('Go offline')")
+    alice.wait_until("text('article .log') === 'bob while you were away'")
+    assert alice.run("return [text('#state'), text('#reconnects')]") == ["Online as alice", "1"]
+    alice.run("press('Drop the connection')")
+    alice.wait_until("/^Offline: dropped by this page .4000/.test(text('#state'))")
+    alice.wait_until("text('#state') === 'Online as alice'")
+    assert alice.run("return text('#reconnects')") == "2"
+    alice.wait_until(
+        "/^[0-9.]+ ms$/.test(text('#latency')) && /^in 3[56]..? s/.test(text('#expiry'))"
+    )
+    alice.run("press('Disconnect')")
+    alice.wait_until(
+        "text('#state') === 'Ended: closed by the page (1000). Connect again to return.'"
+    )
+    check_quiet(alice, behind[1])
+
+
+def test_the_palette_sends_a_command_of_the_team(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "alice")
+    page.run("fill('Command', 'Draw'); fill('cards', '2'); fill('name', 'ann')")
+    page.run("""fill('rules', '{"aces": "four"}'); press('Send')""")
+    page.wait_until("text('output').startsWith('Failed: bad_request')")
+    page.run("fill('rules', '{oops'); press('Send')")
+    page.wait_until("text('output').includes('rules is not JSON')")
+    page.run("""fill('rules', '{"aces": 4}'); fill('suit', '"spades"'); fill('wild', 'true')""")
+    page.run("press('Send')")
+    page.wait_until("""text('output').startsWith('Answer: {"type":"ok"')""")
+    sent = page.run("return sent('draw').at(-1)")
+    assert sent | {"id": ""} == {
+        "id": "",
+        "type": "draw",
+        "cards": 2,
+        "name": "ann",
+        "suit": "spades",
+        "wild": True,
+        "rules": {"aces": 4},
+    }
+    check_quiet(page, behind[1])
+
+
+def test_the_palette_has_every_command(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    page = signed_in(chrome, behind, "alice")
+    page.run("fill('Command', 'Send'); fill('to', 'alice'); fill('data', '\"hi\"'); press('Send')")
+    page.wait_until("text('#inbox') === 'alice hi'")
+    unlabelled = page.run("""
+      const unlabelled = [];
+      for (const { value } of inputOf("Command").options) {
+        fill("Command", value);
+        for (const input of document.querySelectorAll("input, select, textarea"))
+          if (!input.labels.length) unlabelled.push(value);
+      }
+      return [inputOf("Command").options.length, unlabelled];
+    """)
+    assert unlabelled[0] > 5
+    assert unlabelled[1] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_accessible(chrome: Browser, behind: tuple[Service, Proxy], scheme: str) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("needs npm for axe-core: apt-get install npm")
+    axe = npm_directory(npm, AXE) / "node_modules" / "axe-core" / "axe.min.js"
+    page = signed_in(chrome, behind, "alice")
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.call("Emulation.setEmulatedMedia", features=features)
+    page.run("press('Join'); fill('Command', 'Draw')")
+    page.wait_until("/ here: /.test(text('article'))")
+    page.run(axe.read_text(encoding="utf-8"))
+    for width in (1280, 360):
+        page.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        found = page.run(
+            "return (await axe.run()).violations.map(({ id, nodes }) => "
+            "[id, nodes.map((node) => node.html)])"
+        )
+        assert not found
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+SIGN_IN = {
+    "ticket-redis": "fill('Name', 'alice'); fill('Backend key', key);",
+    "session-rooms": "fill('Name', 'alice');",
+    "none": "",
+}
+"""Combinations, and how one signs in."""
+
+
+@pytest.mark.parametrize("combination", SIGN_IN)
+def test_it_signs_in_as_the_style_works(chrome: Browser, baked: Baker, combination: str) -> None:
+    with served(baked, combination) as (service, proxy):
+        page = open_page(chrome, proxy)
+        key = service.shell(". ./.env; printf %s $BACKEND_KEY")
+        page.run(f"const key = {json.dumps(key)}; {SIGN_IN[combination]} press('Connect')")
+        page.wait_until("text('#state').startsWith('Online as ')")
+        assert page.run("return /Rooms/.test(document.body.innerText)") == ("rooms" in combination)
+        page.run("press('Drop the connection')")
+        page.wait_until("text('#reconnects') === '1'")
+        check_quiet(page, proxy)
+        page.run("press('Disconnect')")
+
+
+def test_it_says_that_a_page_cannot_send_a_key(chrome: Browser, baked: Baker) -> None:
+    with served(baked, "api_key-heartbeat") as (_, proxy):
+        page = open_page(chrome, proxy)
+        page.run("press('Connect')")
+        page.wait_until("text('#state').startsWith('Ended: a page cannot send')")
+
+
+def test_it_says_why_it_cannot_connect(chrome: Browser, baked: Baker) -> None:
+    with served(baked, "none", ALLOWED_ORIGINS="http://elsewhere.test") as (_, proxy):
+        page = open_page(chrome, proxy)
+        page.run("press('Connect')")
+        page.wait_until(f"text('#state').includes('Has ALLOWED_ORIGINS {proxy.origin}?')")
+
+
+def test_it_is_off_in_production(chrome: Browser, baked: Baker) -> None:
+    with served(baked, "none", ENVIRONMENT="production") as (_, proxy):
+        page = chrome.page(f"{proxy.origin}/livez")
+        statuses = page.run("""
+          const paths = ["/", "/page/page.js", "/page/index.html"];
+          return Promise.all(paths.map(async (path) => (await fetch(path)).status));
+        """)
+        assert statuses == [404, 404, 404]

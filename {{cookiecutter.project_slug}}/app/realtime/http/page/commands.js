@@ -1,0 +1,85 @@
+// The palette: a form for each command of asyncapi.json, your own included.
+import { element, labelled, words } from "./element.js";
+
+const EXAMPLES = { array: "[]", object: "{}", any: '{"text": "hello"}' };
+const BOUNDS = { minLength: "minlength", maxLength: "maxlength", minimum: "min", maximum: "max" };
+
+/** Return the input for a value. Optional ones may be left empty. */
+function inputFor(schema, required) {
+  const placeholder = required ? "" : "optional";
+  const values = schema.type === "boolean" ? [true, false] : schema.enum;
+  if (values) {
+    const choices = values.map((value) =>
+      element("option", { value: JSON.stringify(value) }, String(value)));
+    const none = element("option", { value: "" }, placeholder);
+    return element("select", {}, required ? choices : [none, choices]);
+  }
+  if (!["string", "integer", "number"].includes(schema.type)) {
+    const value = required ? EXAMPLES[schema.type ?? "any"] : "";
+    return element("textarea", { required, placeholder, value });
+  }
+  const type = schema.type === "string" ? "text" : "number";
+  const input = element("input", { type, required, placeholder });
+  if (schema.type === "number") input.step = "any";
+  for (const [bound, attribute] of Object.entries(BOUNDS))
+    if (bound in schema) input.setAttribute(attribute, schema[bound]);
+  return input;
+}
+
+/** Return the value in an input, or undefined if it is left out. */
+function valueIn(name, input) {
+  if (input.type === "text") return input.value || input.required ? input.value : undefined;
+  if (input.value === "") return undefined;
+  try {
+    return JSON.parse(input.value);
+  } catch {
+    input.focus();
+    throw new Error(`${name} is not JSON. A text needs double quotes: "hello"`);
+  }
+}
+
+/** Return the palette for a document; `send` sends a command, and promises the answer. */
+export function palette({ operations, channels, components }, send) {
+  const { messages } = channels.connection;
+  const commands = Object.keys(operations).filter((name) => operations[name].action === "receive");
+  const answer = element("output", {});
+  const about = element("p", {});
+  const inputs = element("div", { className: "inputs" });
+  const choice = element("select", { onchange: show },
+    commands.map((name) => element("option", { value: name }, messages[name].name)));
+  let read = () => ({});
+
+  function resolve(schema) {
+    const kinds = schema.anyOf?.filter(({ type }) => type !== "null") ?? [];
+    if (kinds.length === 1) return resolve(kinds[0]);
+    return schema.$ref ? components.schemas[schema.$ref.split("/").pop()] : schema;
+  }
+
+  function show() {
+    const { properties, required = [] } = components.schemas[choice.value];
+    const names = Object.keys(properties).filter((name) => name !== "id");
+    const constants = names.filter((name) => "const" in properties[name]);
+    const controls = names.filter((name) => !constants.includes(name)).map((name) =>
+      [name, inputFor(resolve(properties[name]), required.includes(name))]);
+    about.textContent = operations[choice.value].description;
+    inputs.replaceChildren(...controls.map(([name, input]) => labelled(name, input)));
+    read = () => Object.fromEntries([
+      ...constants.map((name) => [name, properties[name].const]),
+      ...controls.map(([name, input]) => [name, valueIn(name, input)]),
+    ]);
+  }
+
+  async function submit(event) {
+    event.preventDefault();
+    try {
+      answer.textContent = "Sent …";
+      answer.textContent = `Answer: ${JSON.stringify(await send(read()))}`;
+    } catch (error) {
+      answer.textContent = `Failed: ${words(error)}`;
+    }
+  }
+
+  show();
+  return element("form", { onsubmit: submit },
+    labelled("Command", choice), about, inputs, element("button", {}, "Send"), " ", answer);
+}

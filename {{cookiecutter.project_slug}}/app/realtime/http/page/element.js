@@ -1,0 +1,28 @@
+/** Return an element with these properties and children; a string becomes text, never HTML. */
+export function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children.flat(Infinity));
+  return made;
+}
+
+/** Return an input with its label. */
+export const labelled = (label, input) => element("label", {}, `${label} `, input);
+
+const MAX_LINES = 200;
+
+/** Add a line to a log, which forgets its oldest lines. */
+export function record(log, className, ...content) {
+  log.append(element("p", { className }, ...content));
+  while (log.children.length > MAX_LINES) log.firstChild.remove();
+  log.scrollTop = log.scrollHeight;
+}
+
+/** Add a message of a user, or of the backend, to a log. */
+export function recordMessage(log, { from, data }) {
+  const text = data?.text ?? data;
+  const shown = typeof text === "string" ? text : JSON.stringify(data);
+  record(log, "", element("b", {}, from ?? "backend"), ` ${shown}`);
+}
+
+/** Return what went wrong, in words. */
+export const words = ({ code, message }) => (code ? `${code}: ${message}` : message);

@@ -90,9 +90,11 @@ class Room:
                     lambda: bool(self._messages or self._loads_due or self._refusal)
                 )
 
-    async def publish(self, data: object, *, echo: bool = False) -> Frame:
-        """Send to the members, without ``echo`` to the others only."""
-        return await self._connection.request("publish", room=self.name, data=data, echo=echo)
+    async def publish(self, data: object, *, echo: bool = False, keep: bool = True) -> Frame:
+        """Send to the members, without ``echo`` to the others only, without ``keep`` not stored."""
+        return await self._connection.request(
+            "publish", room=self.name, data=data, echo=echo, keep=keep
+        )
 
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
@@ -148,6 +150,9 @@ class Room:
             return
         if frame["type"] != "message":
             if self._events:
+                self._messages.append(_message(frame))
+        elif frame["offset"] is None:
+            if len(self._messages) < MAX_HELD:
                 self._messages.append(_message(frame))
         elif self._held is not None:
             self._held.append(frame)

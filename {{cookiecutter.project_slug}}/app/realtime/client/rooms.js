@@ -37,8 +37,8 @@ export class Room {
     this.handlers = handlers;
   }
 
-  /** Send to the members; without `echo` to the others only. */
-  publish(/** @type {any} */ data, /** @type { { echo?: boolean }} */ options = {}) {
+  /** Send to the members; without `echo` to the others only, with `keep: false` not stored. */
+  publish(/** @type {any} */ data, /** @type { { echo?: boolean, keep?: boolean }} */ options = {}) {
     return this.connection.request({ type: "publish", room: this.name, data, ...options });
   }
 
@@ -113,9 +113,9 @@ export class Room {
   receive(/** @type {Frame} */ frame) {
     //# if cookiecutter.redis
     if (frame.type === "resync") this.enter();
-    else if (frame.type !== "message") this.#hand(frame);
+    else if (frame.type !== "message" || frame.offset === null) this.#hand(frame);
     //# else
-    if (frame.type !== "message") this.#hand(frame);
+    if (frame.type !== "message" || frame.offset === null) this.#hand(frame);
     //# endif
     else if (!this.#held) this.#deliver(frame);
     else if (this.#held.length < MAX_HELD) this.#held.push(frame);

@@ -41,12 +41,16 @@ class Leave(Command):
 
 
 class Publish(Command):
-    """Send ``data`` to all members of a room; to this connection only with ``echo``."""
+    """Send ``data`` to all members of a room; to this connection only with ``echo``.
+
+    Without ``keep``, the message is not part of the room's history.
+    """
 
     type: Literal["publish"]
     room: RoomName
     data: Data
     echo: bool = False
+    keep: bool = True
 
 
 class Presence(Command):
@@ -72,12 +76,12 @@ class JoinOk(Ok):
 
 @dataclass(slots=True, kw_only=True)
 class PublishOk(Ok):
-    """The message was accepted; ``offset`` is its number in the room's epoch.
+    """The message was accepted; ``offset`` is its number in the room's epoch, null if not kept.
 
     Older messages may still be on their way to the publisher.
     """
 
-    offset: int
+    offset: int | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,11 +100,11 @@ class PresenceOk(Ok):
     total: int
 
 
-def _reply_later(published: Future[int]) -> Future[Reply]:
+def _reply_later(published: Future[int | None]) -> Future[Reply]:
     """Return a future of the reply to a publication. It takes no task."""
     reply: Future[Reply] = published.get_loop().create_future()
 
-    def finish(published: Future[int]) -> None:
+    def finish(published: Future[int | None]) -> None:
         failure = CancelledError() if published.cancelled() else published.exception()
         if reply.done():
             return
@@ -168,7 +172,11 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         connection.limits.pay_for_message(room_channel(command.room), command.data, members)
         exclude = None if command.echo else connection.id
         published = await service.rooms.pass_on(
-            command.room, command.data, sender=connection.user, exclude=exclude
+            command.room,
+            command.data,
+            sender=connection.user,
+            exclude=exclude,
+            keep=command.keep,
         )
         if published.done():
             return PublishOk(offset=published.result())

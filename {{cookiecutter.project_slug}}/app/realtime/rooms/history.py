@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Annotated, Generic, Literal
+from typing import Annotated, Any, Generic, Literal
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypeVar
@@ -48,16 +48,16 @@ class Position:
 
 
 NOWHERE = Position("", 0)
-"""Position of events, and of a feed that has not read anything; never a real epoch."""
+"""Position of what is not kept, and of a feed that has not read anything; never a real epoch."""
 
 Event = Literal["joined", "left"]
 
 
 @dataclass(slots=True, kw_only=True)
 class RoomEnvelope(Envelope):
-    """A message with its position, or the event that its sender has joined or left.
+    """A message, or the event that its sender has joined or left.
 
-    Events have no data and no position, and are not kept.
+    Only messages that are kept have a position. Events have no data.
     """
 
     epoch: str = NOWHERE.epoch
@@ -74,22 +74,26 @@ class RoomEnvelope(Envelope):
 
     @property
     def position(self) -> Position:
-        """Position of the message, `NOWHERE` for an event."""
+        """Position of the message, `NOWHERE` if it is not kept."""
         return Position(self.epoch, self.offset)
 
 
 @dataclass(slots=True, kw_only=True)
 class RoomMessage(Message):
-    """Data for all members of a room. ``offset`` is its number in the room's epoch."""
+    """Data for all members of a room.
+
+    ``offset`` is its number in the room's epoch, or null if the message is not kept.
+    """
 
     type: Literal["message"] = "message"
     room: str
-    offset: int
+    offset: int | None
 
 
 def message_frame(room: str, envelope: RoomEnvelope) -> bytes:
     """Return the encoded frame with a room's message."""
-    return encode(RoomMessage(envelope.sender, envelope.data, room=room, offset=envelope.offset))
+    offset = envelope.offset or None
+    return encode(RoomMessage(envelope.sender, envelope.data, room=room, offset=offset))
 
 
 KeptT = TypeVar("KeptT", default=RoomEnvelope)
@@ -205,6 +209,14 @@ class History:
         taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         taken.set_result(numbered.offset)
         return taken
+
+    def publish_ephemeral(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
+        """Publish a message that is neither numbered nor kept, in the order of the calls.
+
+        The future yields null, or fails with `Unavailable`.
+        """
+        message = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
+        return self.backplane.publish(room_channel(room), message)
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
         """Deliver a room's messages from now on; announce that some were lost."""

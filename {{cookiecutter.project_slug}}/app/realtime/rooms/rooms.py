@@ -130,7 +130,7 @@ class Rooms:
         self._delivery = delivery
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, set[str]] = {}
-        self._waiting: set[asyncio.Task[int]] = set()
+        self._waiting: set[asyncio.Task[int | None]] = set()
         self.set_policy(lambda room, sender, data: data)
 
     def __len__(self) -> int:
@@ -198,12 +198,19 @@ class Rooms:
                 log.exception("leaving a room failed", room=name)
 
     def publish(
-        self, room: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
-    ) -> asyncio.Future[int]:
+        self,
+        room: str,
+        data: JsonValue,
+        *,
+        sender: str | None = None,
+        exclude: str | None = None,
+        keep: bool = True,
+    ) -> asyncio.Future[int | None]:
         """Send to all members, on every node, except the excluded connection.
 
-        The future yields the message's offset. It fails with `Unavailable` if the message cannot
-        be passed on, and with `Forbidden` if an ``async def`` policy refuses it.
+        The future yields the message's offset, or null without ``keep``: then the message is not
+        part of the history. The future fails with `Unavailable` if the message cannot be passed
+        on, and with `Forbidden` if an ``async def`` policy refuses it.
 
         Raises:
             Forbidden: a ``def`` policy refuses the message.
@@ -212,10 +219,10 @@ class Rooms:
         self._delivery.check_thread()
         if not self._policy_waits:
             data = cast(JsonValue, self._before_publish(room, sender, data))
-            return self._history.publish(room, Envelope(sender, data, exclude))
+            return self._publish(room, Envelope(sender, data, exclude), keep=keep)
 
-        async def pass_on() -> int:
-            return await (await self.pass_on(room, data, sender=sender, exclude=exclude))
+        async def pass_on() -> int | None:
+            return await (await self.pass_on(room, data, sender=sender, exclude=exclude, keep=keep))
 
         task = asyncio.create_task(pass_on())
         self._waiting.add(task)
@@ -223,13 +230,18 @@ class Rooms:
         return task
 
     async def pass_on(
-        self, room: str, data: JsonValue, *, sender: str | None, exclude: str | None
-    ) -> asyncio.Future[int]:
+        self, room: str, data: JsonValue, *, sender: str | None, exclude: str | None, keep: bool
+    ) -> asyncio.Future[int | None]:
         """Publish, but return when the policy has agreed: messages of one caller keep order."""
         answer = self._before_publish(room, sender, data)
         if self._policy_waits:
             answer = await cast(Awaitable[JsonValue], answer)
-        return self._history.publish(room, Envelope(sender, cast(JsonValue, answer), exclude))
+        return self._publish(room, Envelope(sender, cast(JsonValue, answer), exclude), keep=keep)
+
+    def _publish(self, room: str, envelope: Envelope, *, keep: bool) -> asyncio.Future[int | None]:
+        if keep:
+            return cast("asyncio.Future[int | None]", self._history.publish(room, envelope))
+        return self._history.publish_ephemeral(room, envelope)
 
     def set_policy(self, before_publish: BeforePublish) -> None:
         """Call this function, ``def`` or ``async def``, before every message is sent."""

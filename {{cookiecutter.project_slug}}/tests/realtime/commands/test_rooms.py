@@ -150,6 +150,27 @@ async def test_publish_reaches_only_the_room(live: Live, echo: bool) -> None:
     assert await stranger.is_quiet()
 
 
+async def test_an_ephemeral_message_has_no_offset_and_is_not_replayed(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    member = await join(live, "bob", "lobby")
+    stands = await sender.ask(type="join", room="lobby")
+    answer = await sender.ask(type="publish", room="lobby", data=1, keep=False, id="p")
+    assert answer == {"type": "ok", "id": "p", "offset": None}
+    assert await member.receive("message") == {
+        "type": "message",
+        "from": sender.user,
+        "data": 1,
+        "room": "lobby",
+        "offset": None,
+    }
+    kept = await sender.ask(type="publish", room="lobby", data=2)
+    assert kept["offset"] == stands["offset"] + 1
+    visitor = await live.connect("carol")
+    ok = await visitor.ask(type="join", room="lobby", since=since(stands))
+    assert (ok["recovered"], ok["replayed"]) == (True, 1)
+    assert (await visitor.receive("message"))["data"] == 2
+
+
 async def test_nothing_is_delivered_after_leave(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     former = await join(live, "bob", "lobby")

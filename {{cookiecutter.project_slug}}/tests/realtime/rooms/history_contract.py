@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from app.realtime.backplane import Envelope
 from app.realtime.protocol import ServerFrame
-from app.realtime.rooms.history import History, Past, Position, RoomEnvelope
+from app.realtime.rooms.history import NOWHERE, History, Past, Position, RoomEnvelope
 from app.realtime.wire.frame import frame_payload
 
 from ..client import DEADLINE_S
@@ -189,6 +189,36 @@ class HistoryContract:
             return (await member.past(since)).recovered is False
 
         await wait_until_async(is_forgotten)
+
+    async def test_ephemeral_messages_are_delivered_in_order_and_not_kept(
+        self, history: History, other: History
+    ) -> None:
+        member = Member(history)
+        begin = (await member.past(None)).position
+        futures = [
+            (other.publish_ephemeral if number % 3 else other.publish)(
+                ROOM, Envelope(sender="alice", data=number)
+            )
+            for number in range(9)
+        ]
+        offsets = [await future for future in futures]
+        kept = [begin.offset + number for number in (1, 2, 3)]
+        assert offsets == [kept[0], None, None, kept[1], None, None, kept[2], None, None]
+        await wait_until(lambda: len(member.got) == 9)
+        assert member.data == list(range(9))
+        assert (data_in(past := await member.past(begin)), past.recovered) == ([0, 3, 6], True)
+        assert member.news == []
+
+    async def test_an_ephemeral_message_leaves_no_trace_of_its_room(
+        self, history: History, other: History
+    ) -> None:
+        before = await standing(history)
+        member = Member(history)
+        await member.past(None)
+        await other.publish_ephemeral(ROOM, Envelope(sender="alice", data=1))
+        await wait_until(lambda: member.data == [1])
+        assert member.got[0].position == NOWHERE
+        assert (await member.past(before)).position == before
 
     async def test_nothing_is_delivered_after_close(self, history: History) -> None:
         member, other_member = Member(history), None

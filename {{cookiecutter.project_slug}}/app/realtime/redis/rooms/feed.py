@@ -129,7 +129,7 @@ class RedisFeed:
 
     def _take(self, envelope: RoomEnvelope) -> None:
         position = envelope.position
-        if envelope.event is not None:
+        if not envelope.offset:  # it is not kept, so it cannot be missing
             self._deliver(envelope)
         elif self._held is not None:
             self._held.append(envelope)

@@ -3,9 +3,10 @@
 from asyncio import CancelledError, Future
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic_core import to_json
+from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic_core import PydanticCustomError, to_json
 
 from ..connections.connection import Connection
 from ..errors import Forbidden
@@ -25,12 +26,22 @@ MEMBER_BYTES = 40
 """Bytes of a `Member` besides the user's name."""
 
 
+def _check_without_since(last: int, info: ValidationInfo) -> int:
+    if info.data.get("since") is not None:
+        raise PydanticCustomError("without_since", "Not together with since")
+    return last
+
+
 class Join(Command):
-    """Enter a room; with ``since``, get the messages after that position."""
+    """Enter a room; with ``since``, get the messages after that position.
+
+    With ``last`` instead, get so many of the last messages, at most as many as are kept.
+    """
 
     type: Literal["join"]
     room: RoomName
     since: Position | None = None
+    last: Annotated[int, Field(ge=0, lt=2**53), AfterValidator(_check_without_since)] = 0
 
 
 class Leave(Command):
@@ -65,6 +76,7 @@ class JoinOk(Ok):
     """The connection is in the room; ``offset`` is the position after the replayed messages.
 
     ``recovered`` is null without ``since``, and false when messages may have been missed.
+    ``replayed`` tells how many messages follow.
     """
 
     room: str
@@ -142,7 +154,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not join this room"
             raise Forbidden(msg)
-        past = await service.rooms.join(connection, command.room, command.since)
+        past = await service.rooms.join(connection, command.room, command.since, command.last)
         joins.labels(RECOVERED[past.recovered]).inc()
         return JoinOk(
             room=command.room,

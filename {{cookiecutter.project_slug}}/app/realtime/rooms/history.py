@@ -13,6 +13,7 @@ import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from time import monotonic
 from typing import Annotated, Any, Generic, Literal
 
@@ -101,7 +102,7 @@ KeptT = TypeVar("KeptT", default=RoomEnvelope)
 
 @dataclass(frozen=True, slots=True)
 class Past(Generic[KeptT]):
-    """The current position of a room, and its messages since an earlier one, oldest first.
+    """The current position of a room, and its messages before it, oldest first.
 
     The messages are envelopes, or encoded frames.
 
@@ -161,15 +162,18 @@ class Log:
         ):
             self.size_bytes -= len(kept.popleft()[1])
 
-    def past(self, since: Position | None) -> Past[bytes]:
-        """Return the messages since a position."""
+    def past(self, since: Position | None, last: int) -> Past[bytes]:
+        """Return the messages since a position, or without one the last messages."""
+        expired_at = monotonic() - self._settings.history_s
         if since is None:
-            return Past(self.position)
+            newest = islice(reversed(self.kept), last)
+            frames = [frame for kept_at, frame in newest if kept_at >= expired_at]
+            return Past(self.position, tuple(reversed(frames)))
         missed = self.offset - since.offset
         if since.epoch != self.epoch or not 0 <= missed <= len(self.kept):
             return Past(self.position, recovered=False)
         kept = list(self.kept)[len(self.kept) - missed :]
-        if kept and kept[0][0] < monotonic() - self._settings.history_s:
+        if kept and kept[0][0] < expired_at:
             return Past(self.position, recovered=False)
         return Past(self.position, tuple(frame for _, frame in kept), recovered=True)
 
@@ -225,9 +229,12 @@ class History:
         log.subscription = self.backplane.subscribe(subscription)
         self._put_back(room, log)
 
-    async def past(self, room: str, since: Position | None) -> Past[bytes]:
-        """Return the messages of an open room since a position; later ones are delivered."""
-        return self._logs[room].past(since)
+    async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
+        """Return the messages of an open room since a position; later ones are delivered.
+
+        Without a position, return so many of the last ones.
+        """
+        return self._logs[room].past(since, last)
 
     def close(self, room: str) -> None:
         """Deliver no more, but keep the messages for a while."""

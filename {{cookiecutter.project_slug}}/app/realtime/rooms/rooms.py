@@ -138,12 +138,13 @@ class Rooms:
         return len(self._rooms)
 
     async def join(
-        self, connection: Connection, name: str, since: Position | None = None
+        self, connection: Connection, name: str, since: Position | None = None, last: int = 0
     ) -> Past[bytes]:
         """Make the connection a member; from the return on, it misses no message.
 
-        Returns the frames since a position, to send before anything waits. A member that joins
-        again gets no message twice: it is only told whether it missed any.
+        Returns the frames since a position, or so many of the last ones, to send before anything
+        waits. A member that joins again gets no message twice: it is only told whether it missed
+        any.
 
         Raises:
             LimitExceeded: the connection is in as many rooms as allowed.
@@ -160,7 +161,7 @@ class Rooms:
             room = self._rooms[name] = Room(name, self._history, self._delivery)
         room.joining += 1
         try:
-            past = await self._history.past(name, since)
+            past = await self._history.past(name, since, last)
             if connection.id in room.members:
                 return _past_of_member(past.position, since, room.complete_since[connection.id])
             if connection.closed is None:

@@ -65,6 +65,35 @@ async def test_missed_messages_are_replayed_without_an_id(live: Live) -> None:
     assert (await visitor.receive())["data"] == "missed"
 
 
+async def test_the_last_messages_follow_the_answer_to_a_join(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    for number in range(5):
+        stands = await sender.ask(type="publish", room="lobby", data=number)
+    await sender.ask(type="publish", room="lobby", data="ephemeral", keep=False)
+    visitor = await live.connect("bob")
+    ok = await visitor.ask(type="join", room="lobby", last=2)
+    assert (ok["recovered"], ok["replayed"], ok["offset"]) == (None, 2, stands["offset"])
+    await sender.ask(type="publish", room="lobby", data=5)
+    for number in (3, 4, 5):
+        message = await visitor.receive("message")
+        assert (message["data"], message["offset"]) == (number, stands["offset"] + number - 4)
+    ok = await visitor.ask(type="join", room="lobby", last=2)
+    assert (ok["recovered"], ok["replayed"]) == (None, 0)
+    assert await visitor.is_quiet()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"last": -1}, {"last": True}, {"last": 1.5}, {"last": 2**53}, {"last": None}]
+    + [{"last": last, "since": {"epoch": "e", "offset": 0}} for last in (0, 1)],
+)
+async def test_a_bad_number_of_last_messages_is_refused(live: Live, fields: Frame) -> None:
+    client = await live.connect()
+    error = await client.ask(type="join", room="lobby", **fields)
+    assert (error["code"], error["message"].partition(":")[0]) == ("bad_request", "last")
+    assert len(live.service.rooms) == 0
+
+
 async def test_an_unknown_position_is_not_recovered(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     await sender.ask(type="publish", room="lobby", data=1)

@@ -78,7 +78,7 @@ class Events(History):
         """Pass a message on without a number."""
         return self.publish_ephemeral(room, envelope)
 
-    async def past(self, room: str, since: Position | None) -> Past[bytes]:
+    async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
         """Wait for the subscription."""
         await self.backplane.confirm(self.backplane.hosted[room_channel(room)])
         return Past(NOWHERE)

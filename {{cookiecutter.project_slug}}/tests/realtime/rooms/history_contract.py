@@ -33,9 +33,9 @@ class Member:
         self.news.append(frame)
         self.lost_before.append(position)
 
-    async def past(self, since: Position | None) -> Past[bytes]:
-        """Return the room's position and the messages since another one."""
-        return await self.history.past(ROOM, since)
+    async def past(self, since: Position | None, last: int = 0) -> Past[bytes]:
+        """Return the room's position and the messages since another one, or the last ones."""
+        return await self.history.past(ROOM, since, last)
 
     def close(self) -> None:
         """Leave the room, as its only member."""
@@ -111,6 +111,57 @@ class HistoryContract:
         past = await Member(history).past(None)
         assert past.position == await standing(history)
         assert (past.messages, past.recovered) == ((), None)
+
+    async def test_the_last_messages_are_replayed(self, history: History, other: History) -> None:
+        await say(other, 1, 2, 3)
+        position = await standing(history)
+        member = Member(history)
+        for last, expected in (0, []), (1, [3]), (2, [2, 3]), (2**53 - 1, [1, 2, 3]):
+            past = await member.past(None, last)
+            assert data_in(past) == expected
+            assert (past.position, past.recovered) == (position, None)
+        assert member.got == []
+        await say(other, 4)
+        await wait_until(lambda: member.data == [4])
+        assert data_in(await member.past(None, 2)) == [3, 4]
+
+    async def test_a_room_without_messages_has_no_last_ones(
+        self, make: Callable[..., History]
+    ) -> None:
+        history = make()
+        member = Member(history)
+        assert await member.past(None, 5) == await member.past(None)
+        await history.publish_ephemeral(ROOM, Envelope(sender="alice", data=1))
+        assert (await member.past(None, 5)).messages == ()
+
+    async def test_expired_messages_are_not_among_the_last(
+        self, make: Callable[..., History]
+    ) -> None:
+        history = make(history_s=0.05)
+        await say(history, 1)
+        member = Member(history)
+
+        async def is_forgotten() -> bool:
+            return (await member.past(None, 5)).messages == ()
+
+        await wait_until_async(is_forgotten)
+
+    async def test_the_last_messages_end_where_delivery_begins(
+        self, history: History, other: History
+    ) -> None:
+        """Publish on another node while a member asks for the last messages at random times."""
+        rng = random.Random(7)
+        member = Member(history)
+        begin = (await member.past(None)).position
+        publishing = asyncio.create_task(say(other, *range(1, 501)))
+        while not publishing.done():
+            past = await member.past(None, 5)
+            newest = past.position.offset - begin.offset
+            assert data_in(past) == list(range(1, newest + 1))[-5:]
+            assert member.data == list(range(1, newest + 1))
+            for _ in range(rng.randrange(20)):
+                await asyncio.sleep(0)
+        await publishing
 
     async def test_an_unknown_position_is_not_recovered(self, history: History) -> None:
         await say(history, 1)

@@ -27,7 +27,7 @@ MEMBER_BYTES = 40
 
 
 def _check_without_since(last: int, info: ValidationInfo) -> int:
-    if info.data.get("since") is not None:
+    if last and info.data.get("since") is not None:
         raise PydanticCustomError("without_since", "Not together with since")
     return last
 

@@ -1,11 +1,13 @@
 """The commands of every service: ping, pong, and messages to a user or to everybody."""
 
 from asyncio import Future
+from functools import partial
 from typing import Any
 
 from ..backplane import ALL, user_channel
 from ..connections.connection import Connection
 from ..errors import Forbidden
+from ..idempotency import send_once
 from ..policy import Policy
 from ..protocol import Broadcast, Ping, Pong, PongReply, Send
 from ..service import Service
@@ -33,7 +35,12 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
             msg = "you may not send to this user"
             raise Forbidden(msg)
         connection.limits.pay_for_message(user_channel(command.to), command.data, 1)
-        return service.manager.send_to_user(command.to, command.data, sender=connection.user)
+        send = partial(
+            service.manager.send_to_user, command.to, command.data, sender=connection.user
+        )
+        if command.key is None:
+            return send()
+        return await send_once(service.claims, connection.user, command.key, command, send)
 
     @router.command(Broadcast)
     async def broadcast(

@@ -3,6 +3,7 @@
 from asyncio import CancelledError, Future
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo
@@ -10,9 +11,10 @@ from pydantic_core import PydanticCustomError, to_json
 
 from ..connections.connection import Connection
 from ..errors import Forbidden
+from ..idempotency import send_once
 from ..metrics import Metrics
 from ..policy import Policy
-from ..protocol import Command, Data, Ok, Reply
+from ..protocol import Command, CommandKey, Data, Ok, Reply
 from ..rooms.history import Position, room_channel
 from ..rooms.presence import Attendance
 from ..rooms.rooms import RoomName
@@ -54,7 +56,8 @@ class Leave(Command):
 class Publish(Command):
     """Send ``data`` to all members of a room; to this connection only with ``echo``.
 
-    Without ``keep``, the message is not part of the room's history.
+    Without ``keep``, the message is not part of the room's history. Repeated with the same ``key``,
+    the command is carried out once.
     """
 
     type: Literal["publish"]
@@ -62,6 +65,7 @@ class Publish(Command):
     data: Data
     echo: bool = False
     keep: bool = True
+    key: CommandKey | None = None
 
 
 class Presence(Command):
@@ -183,12 +187,18 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         members = service.rooms.members_here(command.room)
         connection.limits.pay_for_message(room_channel(command.room), command.data, members)
         exclude = None if command.echo else connection.id
-        published = await service.rooms.pass_on(
+        pass_on = partial(
+            service.rooms.pass_on,
             command.room,
             command.data,
             sender=connection.user,
             exclude=exclude,
             keep=command.keep,
+        )
+        published = await (
+            pass_on()
+            if command.key is None
+            else send_once(service.claims, connection.user, command.key, command, pass_on)
         )
         if published.done():
             return PublishOk(offset=published.result())

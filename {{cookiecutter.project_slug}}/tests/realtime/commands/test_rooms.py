@@ -1,6 +1,10 @@
 """The commands of rooms, over the wire."""
 
 import pytest
+from pydantic import JsonValue
+
+from app.realtime.errors import Forbidden
+from app.realtime.policy import Policy
 
 from ..client import Client, Frame
 from ..live import Live, make_settings, run_service
@@ -204,6 +208,41 @@ async def test_an_ephemeral_message_has_no_offset_and_is_not_replayed(live: Live
     ok = await visitor.ask(type="join", room="lobby", since=since(stands))
     assert (ok["recovered"], ok["replayed"]) == (True, 1)
     assert (await visitor.receive("message"))["data"] == 2
+
+
+async def test_a_repeated_publication_is_answered_like_the_first(live: Live) -> None:
+    sender, member = await join(live, "alice", "lobby"), await join(live, "bob", "lobby")
+    command = {"type": "publish", "room": "lobby", "key": "key-of-a-room"}
+    first = await sender.ask(**command, data=1)
+    await sender.ask(type="publish", room="lobby", data=2)
+    assert await sender.ask(**command, data=1) == first
+    assert (await sender.ask(**command, data=3))["code"] == "bad_request"
+    ephemeral = command | {"key": "key-of-an-ephemeral", "keep": False}
+    for _ in range(2):
+        assert (await sender.ask(**ephemeral, data=4))["offset"] is None
+    assert [(await member.receive("message"))["data"] for _ in range(3)] == [1, 2, 4]
+    assert await member.is_quiet()
+
+
+async def test_a_message_that_the_policy_refused_may_be_repeated() -> None:
+    class Closed(Policy):
+        is_open = False
+
+        async def before_publish(self, *message: object) -> JsonValue:
+            if not self.is_open:
+                raise Forbidden
+            return "changed"
+
+    policy = Closed()
+    async with run_service(policy=policy) as live:
+        sender = await join(live, "alice", "lobby")
+        command = {"type": "publish", "room": "lobby", "data": 1, "key": "key", "echo": True}
+        assert (await sender.ask(**command))["code"] == "forbidden"
+        policy.is_open = True
+        for _ in range(2):
+            assert (await sender.ask(**command))["offset"] == 1
+        assert (await sender.receive("message"))["data"] == "changed"
+        assert await sender.is_quiet()
 
 
 async def test_nothing_is_delivered_after_leave(live: Live) -> None:

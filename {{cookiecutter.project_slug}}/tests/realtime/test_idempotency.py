@@ -8,10 +8,10 @@ import pytest
 from app.realtime import idempotency
 from app.realtime.errors import Unavailable
 from app.realtime.expiring import ExpiringMap
-from app.realtime.idempotency import InProgress, KeyReused, once, send_once
+from app.realtime.idempotency import InProgress, KeyReused, send_once
 from app.realtime.protocol import Send
 
-from .live import Live, wait_until_async
+from .live import Live, wait_until, wait_until_async
 
 
 @pytest.fixture
@@ -20,65 +20,24 @@ def claims() -> ExpiringMap:
     return ExpiringMap()
 
 
-async def is_first(claims: ExpiringMap, key: str | None = "key", request: str = "request") -> bool:
-    """Carry out a request; return whether it was the first."""
-    async with once(claims, key, request) as is_first:
-        return is_first
-
-
-async def test_a_repeated_request_is_executed_once(claims: ExpiringMap) -> None:
-    assert [await is_first(claims) for _ in range(3)] == [True, False, False]
-
-
-async def test_requests_with_different_keys_or_none_are_independent(claims: ExpiringMap) -> None:
-    for key in ("a", "b", None, None):
-        assert await is_first(claims, key)
-
-
-@pytest.mark.parametrize("failure", [Unavailable, asyncio.CancelledError])
-async def test_a_failed_request_may_be_repeated(
-    claims: ExpiringMap, failure: type[BaseException]
-) -> None:
-    with pytest.raises(failure):
-        async with once(claims, "key", "request"):
-            raise failure
-    assert await is_first(claims)
-
-
-async def test_a_request_in_progress_is_not_carried_out_again(claims: ExpiringMap) -> None:
-    async with once(claims, "key", "request"):
-        with pytest.raises(InProgress):
-            await is_first(claims)
-    assert not await is_first(claims)
-
-
-@pytest.mark.parametrize("lifetime", ["CLAIMED_S", "REMEMBERED_S"])
-async def test_a_request_is_remembered_for_a_time(
-    claims: ExpiringMap, monkeypatch: pytest.MonkeyPatch, lifetime: str
-) -> None:
-    monkeypatch.setattr(idempotency, lifetime, 0)
-    async with once(claims, "key", "request"):
-        assert (lifetime == "CLAIMED_S") == (await claims.get("key") is None)
-    assert (lifetime == "REMEMBERED_S") == await is_first(claims)
-
-
-async def test_a_key_cannot_be_reused_for_another_request(claims: ExpiringMap) -> None:
-    assert await is_first(claims)
-    with pytest.raises(KeyReused):
-        await is_first(claims, request="another")
-
-
 class Sender:
-    """Sends messages, which stay on their way until the test says that they were sent."""
+    """Sends messages; each stays on its way until the test sets its result."""
 
     def __init__(self, claims: ExpiringMap) -> None:
         self.claims = claims
         self.sent: list[asyncio.Future[int]] = []
 
-    async def send(self, user: str = "alice", data: str = "hi") -> asyncio.Future[int]:
-        """Send a message of a user with always the same key."""
+    async def send(self, key: str = "key", data: str = "hi") -> int:
+        """Send a message; return its result."""
         command = Send(type="send", id=f"{len(self.sent)}", to="bob", data=data)
-        return await send_once(self.claims, user, "key", command, self._start)
+        return await send_once(self.claims, key, command, self._start)
+
+    async def begin(self) -> asyncio.Task[int]:
+        """Return a message that is on its way."""
+        count = len(self.sent)
+        sending = asyncio.create_task(self.send())
+        await wait_until(lambda: len(self.sent) > count)
+        return sending
 
     def _start(self) -> asyncio.Future[int]:
         self.sent.append(asyncio.get_running_loop().create_future())
@@ -91,46 +50,79 @@ def sender(claims: ExpiringMap) -> Sender:
     return Sender(claims)
 
 
-async def test_a_repeated_command_has_the_first_result(sender: Sender) -> None:
-    first = await sender.send()
+async def test_a_repeated_request_has_the_first_result(sender: Sender) -> None:
+    first = await sender.begin()
     with pytest.raises(InProgress):
         await sender.send()
     sender.sent[0].set_result(7)
-    assert [await first, await (await sender.send())] == [7, 7]
-    with pytest.raises(KeyReused):
-        await sender.send(data="other")
+    assert [await first, await sender.send(), await sender.send()] == [7, 7, 7]
     assert len(sender.sent) == 1
 
 
-async def test_keys_of_users_are_independent(sender: Sender) -> None:
-    await sender.send("alice")
-    await sender.send("bob")
-    for sent in sender.sent:
-        sent.set_result(0)
-    assert len(sender.sent) == 2
+async def test_a_key_cannot_be_reused_for_another_request(sender: Sender) -> None:
+    first = await sender.begin()
+    with pytest.raises(KeyReused):
+        await sender.send(data="other")
+    sender.sent[0].set_result(7)
+    await first
+    with pytest.raises(KeyReused):
+        await sender.send(data="other")
 
 
-async def test_a_command_whose_client_has_gone_is_remembered(sender: Sender) -> None:
-    (await sender.send()).cancel()
+async def test_a_failed_request_may_be_repeated(sender: Sender) -> None:
+    first = await sender.begin()
+    sender.sent[0].set_exception(Unavailable())
+    with pytest.raises(Unavailable):
+        await first
+    again = await sender.begin()
+    sender.sent[1].set_result(8)
+    assert await again == 8
+
+
+async def test_a_request_that_was_cancelled_before_it_was_sent_may_be_repeated(
+    claims: ExpiringMap,
+) -> None:
+    async def hang() -> asyncio.Future[int]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    command = Send(type="send", to="bob", data=1)
+    sending = asyncio.create_task(send_once(claims, "key", command, hang))
+    await wait_until(lambda: len(claims) == 1)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert len(claims) == 0
+
+
+async def test_what_was_sent_is_remembered_when_its_caller_has_gone(sender: Sender) -> None:
+    first = await sender.begin()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    with pytest.raises(InProgress):
+        await sender.send()
     sender.sent[0].set_result(7)
 
     async def is_remembered() -> bool:
         with suppress(InProgress):
-            return await (await sender.send()) == 7
+            return await sender.send() == 7
         return False
 
     await wait_until_async(is_remembered)
     assert len(sender.sent) == 1
 
 
-async def test_a_failed_command_may_be_repeated(sender: Sender) -> None:
-    first = await sender.send()
-    sender.sent[0].set_exception(Unavailable("lost"))
-    with pytest.raises(Unavailable):
-        await first
-    again = await sender.send()
-    sender.sent[1].set_result(8)
-    assert await again == 8
+@pytest.mark.parametrize("lifetime", ["CLAIMED_S", "REMEMBERED_S"])
+async def test_a_request_is_remembered_for_a_time(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch, lifetime: str
+) -> None:
+    monkeypatch.setattr(idempotency, lifetime, 0)
+    first = await sender.begin()
+    assert (lifetime == "CLAIMED_S") == (await sender.claims.get("key") is None)
+    sender.sent[0].set_result(7)
+    await first
+    assert (lifetime == "REMEMBERED_S") == (await sender.claims.get("key") is None)
 
 
 async def test_a_repeated_message_to_a_user_is_sent_once(live: Live) -> None:

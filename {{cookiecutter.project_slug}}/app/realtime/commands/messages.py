@@ -28,7 +28,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         """Do nothing: any frame shows that the client is alive."""
 
     @router.command(Send)
-    async def send(service: Service, connection: Connection, command: Send) -> Future[None]:
+    async def send(service: Service, connection: Connection, command: Send) -> Future[None] | None:
         """Send to every connection of one user."""
         answer = policy.can_send(service, connection, command.to)
         if not (answer if isinstance(answer, bool) else await answer):
@@ -40,7 +40,8 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         )
         if command.key is None:
             return send()
-        return await send_once(service.claims, connection.user, command.key, command, send)
+        await send_once(service.claims, connection.key(command.key), command, send)
+        return None
 
     @router.command(Broadcast)
     async def broadcast(

@@ -116,8 +116,10 @@ class PresenceOk(Ok):
     total: int
 
 
-def _reply_later(published: Future[int | None]) -> Future[Reply]:
-    """Return a future of the reply to a publication. It takes no task."""
+def _reply_to(published: Future[int | None]) -> PublishOk | Future[Reply]:
+    """Return the reply to a publication, or a future of it. It takes no task."""
+    if published.done():
+        return PublishOk(offset=published.result())
     reply: Future[Reply] = published.get_loop().create_future()
 
     def finish(published: Future[int | None]) -> None:
@@ -195,14 +197,10 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
             exclude=exclude,
             keep=command.keep,
         )
-        published = await (
-            pass_on()
-            if command.key is None
-            else send_once(service.claims, connection.user, command.key, command, pass_on)
-        )
-        if published.done():
-            return PublishOk(offset=published.result())
-        return _reply_later(published)
+        if command.key is not None:
+            key = connection.key(command.key)
+            return PublishOk(offset=await send_once(service.claims, key, command, pass_on))
+        return _reply_to(await pass_on())
 
     @router.command(Presence)
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:

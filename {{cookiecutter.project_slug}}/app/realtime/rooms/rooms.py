@@ -231,7 +231,13 @@ class Rooms:
         return task
 
     async def pass_on(
-        self, room: str, data: JsonValue, *, sender: str | None, exclude: str | None, keep: bool
+        self,
+        room: str,
+        data: JsonValue,
+        *,
+        sender: str | None = None,
+        exclude: str | None = None,
+        keep: bool = True,
     ) -> asyncio.Future[int | None]:
         """Publish, but return when the policy has agreed: messages of one caller keep order."""
         answer = self._before_publish(room, sender, data)

@@ -59,7 +59,8 @@ async def publish(
 async def _send(service: Service, publication: Publication) -> Future[Any]:
     # {% if cookiecutter.rooms %}
     if publication.room is not None:
-        return await service.rooms.pass_on(publication.room, publication.data)
+        room, data = publication.room, publication.data
+        return await service.rooms.pass_on(room, data, sender=None, exclude=None, keep=True)
     # {% endif %}
     if publication.user is not None:
         return service.manager.send_to_user(publication.user, publication.data)

@@ -215,10 +215,7 @@ class History:
         return taken
 
     def publish_ephemeral(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
-        """Publish a message that is neither numbered nor kept, in the order of the calls.
-
-        The future yields null, or fails with `Unavailable`.
-        """
+        """Publish a message that is neither numbered nor kept, in the order of the calls."""
         message = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
         return self.backplane.publish(room_channel(room), message)
 
@@ -230,10 +227,7 @@ class History:
         self._put_back(room, log)
 
     async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
-        """Return the messages of an open room since a position; later ones are delivered.
-
-        Without a position, return so many of the last ones.
-        """
+        """Return an open room's messages since a position, or the last ones; then deliver."""
         return self._logs[room].past(since, last)
 
     def close(self, room: str) -> None:

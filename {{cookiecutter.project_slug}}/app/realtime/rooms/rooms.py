@@ -231,13 +231,7 @@ class Rooms:
         return task
 
     async def pass_on(
-        self,
-        room: str,
-        data: JsonValue,
-        *,
-        sender: str | None = None,
-        exclude: str | None = None,
-        keep: bool = True,
+        self, room: str, data: JsonValue, *, sender: str | None, exclude: str | None, keep: bool
     ) -> asyncio.Future[int | None]:
         """Publish, but return when the policy has agreed: messages of one caller keep order."""
         answer = self._before_publish(room, sender, data)

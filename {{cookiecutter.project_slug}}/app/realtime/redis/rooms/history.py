@@ -109,10 +109,7 @@ class RedisHistory(History):
         self._feeds[room] = RedisFeed(room, self, deliver, announce)
 
     async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
-        """Return the messages of an open room since a position; later ones are delivered.
-
-        Without a position, return so many of the last ones.
-        """
+        """Return an open room's messages since a position, or the last ones; then deliver."""
         past = await self._feeds[room].past(since, last)
         frames = tuple(message_frame(room, envelope) for envelope in past.messages)
         return Past(past.position, frames, past.recovered)
@@ -167,9 +164,7 @@ class RedisHistory(History):
             return []
 
     async def read(self, room: str, since: Position, last: int = 0) -> Past:
-        """Return the current position of a room, and its messages since an earlier one.
-
-        If it is asked for the last messages, ``since`` does not count.
+        """Return a room's position, and its messages since an earlier one, or the last ones.
 
         Raises:
             Unavailable: Redis does not answer.

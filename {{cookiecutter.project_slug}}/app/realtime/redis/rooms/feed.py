@@ -132,8 +132,8 @@ class RedisFeed:
 
     def _take(self, envelope: RoomEnvelope) -> None:
         position = envelope.position
-        if not envelope.offset:  # it is not kept, so it cannot be missing
-            self._deliver(envelope)
+        if envelope.event is not None or not (envelope.offset or envelope.epoch):
+            self._deliver(envelope)  # it is not kept, so nothing is missing before it
         elif self._held is not None:
             self._held.append(envelope)
         elif position == self.position.next:

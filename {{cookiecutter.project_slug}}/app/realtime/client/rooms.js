@@ -38,8 +38,12 @@ export class Room {
     this.handlers = handlers;
   }
 
-  /** Send to the members; without `echo` to the others only, with `keep: false` not stored. */
-  publish(/** @type {any} */ data, /** @type { { echo?: boolean, keep?: boolean }} */ options = {}) {
+  /**
+   * Send to the members; without `echo` to the others only, with `keep: false` not stored.
+   * @param {any} data
+   * @param { { echo?: boolean, keep?: boolean }} options
+   */
+  publish(data, options = {}) {
     return this.connection.request({ type: "publish", room: this.name, data, ...options });
   }
 

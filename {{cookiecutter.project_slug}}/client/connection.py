@@ -110,9 +110,19 @@ class Connection:
         return self._unread.popleft()
 
     # {% if cookiecutter.rooms %}
-    def room(self, name: str, state: StateFunction | None = None, *, events: bool = False) -> Room:
-        """Return a room to enter; with ``events`` it also yields who has joined and left."""
-        return Room(self, name, state, events=events)
+    def room(
+        self,
+        name: str,
+        state: StateFunction | None = None,
+        *,
+        events: bool = False,
+        last: int = 0,
+    ) -> Room:
+        """Return a room to enter; with ``events`` it also yields who has joined and left.
+
+        It yields the ``last`` messages at first.
+        """
+        return Room(self, name, state, events=events, last=last)
 
     # {% endif %}
     async def request(

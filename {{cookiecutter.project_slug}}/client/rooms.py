@@ -31,7 +31,13 @@ class Room:
     """A room to enter in ``async with``. Iterate over it for its messages."""
 
     def __init__(
-        self, connection: "Connection", name: str, state: StateFunction | None, *, events: bool
+        self,
+        connection: "Connection",
+        name: str,
+        state: StateFunction | None,
+        *,
+        events: bool,
+        last: int,
     ) -> None:
         self.name = name
         self.position: Frame | None = None
@@ -39,6 +45,7 @@ class Room:
         self._connection = connection
         self._state = state
         self._events = events
+        self._last = last
         self._loads_due = 0
         self._messages: deque[Message] = deque()
         self._held: list[Frame] | None = None
@@ -90,9 +97,11 @@ class Room:
                     lambda: bool(self._messages or self._loads_due or self._refusal)
                 )
 
-    async def publish(self, data: object, *, echo: bool = False) -> Frame:
-        """Send to the members, without ``echo`` to the others only."""
-        return await self._connection.request("publish", room=self.name, data=data, echo=echo)
+    async def publish(self, data: object, *, echo: bool = False, keep: bool = True) -> Frame:
+        """Send to the members, without ``echo`` to the others only, without ``keep`` not stored."""
+        return await self._connection.request(
+            "publish", room=self.name, data=data, echo=echo, keep=keep
+        )
 
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
@@ -101,7 +110,7 @@ class Room:
     def join(self, attempt: int = 1) -> None:
         """Join, or find out what a member has missed; for the connection."""
         self._held = []
-        since = {"since": self.position} if self.position else {}
+        since = {"since": self.position} if self.position else {"last": self._last}
         welcome = self._connection.welcome
 
         def again() -> None:
@@ -121,7 +130,7 @@ class Room:
 
     def _arrive(self, ok: Frame) -> None:
         before, self._held = self._held or [], None
-        position = {"epoch": ok["epoch"], "offset": ok["offset"]}
+        position = {"epoch": ok["epoch"], "offset": ok["offset"] - ok["replayed"]}
         if not ok["recovered"]:
             if self._state is not None:
                 # What came before the answer is part of what will be loaded.
@@ -148,6 +157,9 @@ class Room:
             return
         if frame["type"] != "message":
             if self._events:
+                self._messages.append(_message(frame))
+        elif frame["offset"] is None:
+            if len(self._messages) < MAX_HELD:
                 self._messages.append(_message(frame))
         elif self._held is not None:
             self._held.append(frame)

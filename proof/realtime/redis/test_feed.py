@@ -88,7 +88,7 @@ class Node:
         """Confirm it, some time."""
         await self._wait()
 
-    async def read(self, room: str, since: Position) -> Past:
+    async def read(self, room: str, since: Position, last: int = 0) -> Past:
         """Read at some moment, and bring the answer at a later one."""
         await self._wait()
         reading = self.server.read(since)

@@ -173,7 +173,6 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
         b"",
         b"\x80\x04\x95",
         b'{"sender": null, "data": 1, "epoch": 7, "offset": 1}',
-        b'{"sender": null, "data": "false"}',
         b'{"sender": null, "data": null, "event": "joined"}',
         b'{"sender": null, "data": "false", "event": "left"}',
         b'{"sender": null, "data": "false", "epoch": "e", "offset": 1}',

@@ -1,13 +1,20 @@
-"""Requests that may be repeated and are carried out once: the header ``Idempotency-Key``.
+"""Requests that may be repeated and are carried out once, since they have a key.
 
-A backend that got no answer cannot know whether its message was sent. It repeats the request with
-the same key, and the service remembers the request (IETF draft, httpapi-idempotency-key).
+A backend or a client that got no answer cannot know whether its message was sent. It repeats the
+request with the same key, and the service remembers the request and its result (IETF draft,
+httpapi-idempotency-key).
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any, TypeVar
 
-from .errors import ServiceError, Unavailable
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+
+from .errors import BadRequest, Unavailable
 from .expiring import ExpiringMap
 
 REMEMBERED_S = 300
@@ -16,20 +23,27 @@ REMEMBERED_S = 300
 CLAIMED_S = 10
 """How long a request may take. If its node dies, it can be repeated after this time."""
 
+T = TypeVar("T")
 
-class InProgress(ServiceError):
+
+class InProgress(Unavailable):
     """The same request is in progress."""
 
 
-class KeyReused(ServiceError):
+class KeyReused(BadRequest):
     """The key was used for a different request."""
 
 
-@asynccontextmanager
-async def once(claims: ExpiringMap, key: str | None, fingerprint: str) -> AsyncIterator[bool]:
-    """Yield whether to carry out the request; if that raises, the request may be repeated.
+async def send_once(
+    claims: ExpiringMap,
+    key: str,
+    request: BaseModel,
+    send: Callable[[], asyncio.Future[T] | Coroutine[Any, Any, asyncio.Future[T]]],
+) -> T:
+    """Return the result of what is sent, now or the first time; if that fails, it may be repeated.
 
-    ``claims`` has the state and the fingerprint of the request for each key.
+    ``claims`` has the state and the fingerprint of the request for each key. What was sent is
+    remembered even if the caller is cancelled.
 
     Raises:
         InProgress: the same request is in progress.
@@ -37,23 +51,37 @@ async def once(claims: ExpiringMap, key: str | None, fingerprint: str) -> AsyncI
         Unavailable: the key cannot be looked up now.
 
     """
-    if key is None:
-        yield True
-        return
-    claimed, done = f"claimed:{fingerprint}", f"done:{fingerprint}"
+    fingerprint = sha256(request.model_dump_json(exclude={"id"}).encode()).hexdigest()
+    claimed, done = f"claimed:{fingerprint}", f"done:{fingerprint}:"
     existing = await claims.add(key, claimed, CLAIMED_S)
-    if existing is None:
+    if existing == claimed:
+        msg = "the same request is in progress; repeat it in a moment"
+        raise InProgress(msg)
+    if existing is not None:
+        if not existing.startswith(done):
+            msg = "key: it was used for another request; make a new one for each"
+            raise KeyReused(msg)
+        first: T = from_json(existing.removeprefix(done))
+        return first
+
+    async def release() -> None:
+        with suppress(Unavailable):
+            await claims.pop(key)
+
+    async def finish(sent: asyncio.Future[T]) -> T:
         try:
-            yield True
-        except BaseException:
-            with suppress(Unavailable):
-                await claims.pop(key)
+            result = await sent
+        except Exception:
+            await release()
             raise
         with suppress(Unavailable):
-            await claims.put(key, done, REMEMBERED_S)
-    elif existing == done:
-        yield False
-    elif existing == claimed:
-        raise InProgress
-    else:
-        raise KeyReused
+            await claims.put(key, done + to_json(result).decode(), REMEMBERED_S)
+        return result
+
+    try:
+        answer = send()
+        sent = answer if isinstance(answer, asyncio.Future) else await answer
+    except BaseException:
+        await release()
+        raise
+    return await asyncio.shield(finish(sent))

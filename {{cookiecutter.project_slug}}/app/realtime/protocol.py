@@ -96,6 +96,7 @@ Data = Annotated[JsonValue, Parsed(), AfterValidator(_refuse_non_finite)]
 
 UserName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 CommandId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+CommandKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -122,11 +123,12 @@ class Pong(Command):
 
 
 class Send(Command):
-    """Send ``data`` to every connection of one user."""
+    """Send ``data`` to every connection of one user; repeated with the same ``key``, once."""
 
     type: Literal["send"]
     to: UserName
     data: Data
+    key: CommandKey | None = None
 
 
 class Broadcast(Command):

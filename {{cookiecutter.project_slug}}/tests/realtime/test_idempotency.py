@@ -1,15 +1,17 @@
 """Requests of the backend that are repeated."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
 from app.realtime import idempotency
 from app.realtime.errors import Unavailable
 from app.realtime.expiring import ExpiringMap
-from app.realtime.idempotency import InProgress, KeyReused, once
+from app.realtime.idempotency import InProgress, KeyReused, send_once
+from app.realtime.protocol import Send
 
-from .live import Live
+from .live import Live, wait_until, wait_until_async
 
 
 @pytest.fixture
@@ -18,52 +20,129 @@ def claims() -> ExpiringMap:
     return ExpiringMap()
 
 
-async def is_first(claims: ExpiringMap, key: str | None = "key", request: str = "request") -> bool:
-    """Carry out a request; return whether it was the first."""
-    async with once(claims, key, request) as is_first:
-        return is_first
+class Sender:
+    """Sends messages; each stays on its way until the test sets its result."""
+
+    def __init__(self, claims: ExpiringMap) -> None:
+        self.claims = claims
+        self.sent: list[asyncio.Future[int]] = []
+
+    async def send(self, key: str = "key", data: str = "hi") -> int:
+        """Send a message; return its result."""
+        command = Send(type="send", id=f"{len(self.sent)}", to="bob", data=data)
+        return await send_once(self.claims, key, command, self._start)
+
+    async def begin(self) -> asyncio.Task[int]:
+        """Return a message that is on its way."""
+        count = len(self.sent)
+        sending = asyncio.create_task(self.send())
+        await wait_until(lambda: len(self.sent) > count)
+        return sending
+
+    def _start(self) -> asyncio.Future[int]:
+        self.sent.append(asyncio.get_running_loop().create_future())
+        return self.sent[-1]
 
 
-async def test_a_repeated_request_is_executed_once(claims: ExpiringMap) -> None:
-    assert [await is_first(claims) for _ in range(3)] == [True, False, False]
+@pytest.fixture
+def sender(claims: ExpiringMap) -> Sender:
+    """Return what sends."""
+    return Sender(claims)
 
 
-async def test_requests_with_different_keys_or_none_are_independent(claims: ExpiringMap) -> None:
-    for key in ("a", "b", None, None):
-        assert await is_first(claims, key)
+async def test_a_repeated_request_has_the_first_result(sender: Sender) -> None:
+    first = await sender.begin()
+    with pytest.raises(InProgress):
+        await sender.send()
+    sender.sent[0].set_result(7)
+    assert [await first, await sender.send(), await sender.send()] == [7, 7, 7]
+    assert len(sender.sent) == 1
 
 
-@pytest.mark.parametrize("failure", [Unavailable, asyncio.CancelledError])
-async def test_a_failed_request_may_be_repeated(
-    claims: ExpiringMap, failure: type[BaseException]
+async def test_a_key_cannot_be_reused_for_another_request(sender: Sender) -> None:
+    first = await sender.begin()
+    with pytest.raises(KeyReused):
+        await sender.send(data="other")
+    sender.sent[0].set_result(7)
+    await first
+    with pytest.raises(KeyReused):
+        await sender.send(data="other")
+
+
+async def test_a_failed_request_may_be_repeated(sender: Sender) -> None:
+    first = await sender.begin()
+    sender.sent[0].set_exception(Unavailable())
+    with pytest.raises(Unavailable):
+        await first
+    again = await sender.begin()
+    sender.sent[1].set_result(8)
+    assert await again == 8
+
+
+async def test_a_request_that_was_cancelled_before_it_was_sent_may_be_repeated(
+    claims: ExpiringMap,
 ) -> None:
-    with pytest.raises(failure):
-        async with once(claims, "key", "request"):
-            raise failure
-    assert await is_first(claims)
+    async def hang() -> asyncio.Future[int]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    command = Send(type="send", to="bob", data=1)
+    sending = asyncio.create_task(send_once(claims, "key", command, hang))
+    await wait_until(lambda: len(claims) == 1)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert len(claims) == 0
 
 
-async def test_a_request_in_progress_is_not_carried_out_again(claims: ExpiringMap) -> None:
-    async with once(claims, "key", "request"):
-        with pytest.raises(InProgress):
-            await is_first(claims)
-    assert not await is_first(claims)
+async def test_what_was_sent_is_remembered_when_its_caller_has_gone(sender: Sender) -> None:
+    first = await sender.begin()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    with pytest.raises(InProgress):
+        await sender.send()
+    sender.sent[0].set_result(7)
+
+    async def is_remembered() -> bool:
+        with suppress(InProgress):
+            return await sender.send() == 7
+        return False
+
+    await wait_until_async(is_remembered)
+    assert len(sender.sent) == 1
 
 
 @pytest.mark.parametrize("lifetime", ["CLAIMED_S", "REMEMBERED_S"])
 async def test_a_request_is_remembered_for_a_time(
-    claims: ExpiringMap, monkeypatch: pytest.MonkeyPatch, lifetime: str
+    sender: Sender, monkeypatch: pytest.MonkeyPatch, lifetime: str
 ) -> None:
     monkeypatch.setattr(idempotency, lifetime, 0)
-    async with once(claims, "key", "request"):
-        assert (lifetime == "CLAIMED_S") == (await claims.get("key") is None)
-    assert (lifetime == "REMEMBERED_S") == await is_first(claims)
+    first = await sender.begin()
+    assert (lifetime == "CLAIMED_S") == (await sender.claims.get("key") is None)
+    sender.sent[0].set_result(7)
+    await first
+    assert (lifetime == "REMEMBERED_S") == (await sender.claims.get("key") is None)
 
 
-async def test_a_key_cannot_be_reused_for_another_request(claims: ExpiringMap) -> None:
-    assert await is_first(claims)
-    with pytest.raises(KeyReused):
-        await is_first(claims, request="another")
+async def test_a_repeated_message_to_a_user_is_sent_once(live: Live) -> None:
+    sender, member = await live.connect("alice"), await live.connect("bob")
+    command = {"type": "send", "to": member.user, "data": 1, "key": "key"}
+    for number in range(3):
+        answer = await sender.ask(**command, id=f"{number}")
+        assert answer == {"type": "ok", "id": f"{number}"}
+    assert (await member.receive("message"))["data"] == 1
+    assert await member.is_quiet()
+    error = await sender.ask(**command | {"data": 2})
+    assert (error["code"], error["message"].partition(":")[0]) == ("bad_request", "key")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 65, 1])
+async def test_a_bad_key_of_a_command_is_refused(live: Live, key: object) -> None:
+    client = await live.connect()
+    error = await client.ask(type="send", to=client.user, data=1, key=key)
+    assert (error["code"], error["message"].partition(":")[0]) == ("bad_request", "key")
+    assert await client.is_quiet()
 
 
 async def test_a_repeated_publication_is_sent_once(live: Live) -> None:

@@ -14,6 +14,7 @@ import { call, pause } from "./client.js";
  * @typedef {object} Handlers
  * @property {() => unknown} [state] Loads what the page shows of the room: at first, and whenever
  *   messages may be missing. They are held back until it is done; if it fails, it is called again.
+ * @property {number} [last] How many earlier messages to hand over at first.
  * @property {(data: any, frame: Frame) => void} [message]
  * @property {OnMember} [joined]
  * @property {OnMember} [left]
@@ -37,8 +38,12 @@ export class Room {
     this.handlers = handlers;
   }
 
-  /** Send to the members; without `echo` to the others only. */
-  publish(/** @type {any} */ data, /** @type { { echo?: boolean }} */ options = {}) {
+  /**
+   * Send to the members; without `echo` to the others only, with `keep: false` not stored.
+   * @param {any} data
+   * @param { { echo?: boolean, keep?: boolean }} options
+   */
+  publish(data, options = {}) {
     return this.connection.request({ type: "publish", room: this.name, data, ...options });
   }
 
@@ -63,7 +68,7 @@ export class Room {
   /** Called by the connection to join, and when a member may have missed messages. */
   async enter(attempt = 1) {
     const visit = ++this.#visit;
-    const since = this.position && { since: this.position };
+    const since = this.position ? { since: this.position } : { last: this.handlers.last };
     this.#held = [];
     try {
       const ok = await this.connection.request({ type: "join", room: this.name, ...since });
@@ -82,7 +87,7 @@ export class Room {
       if (this.handlers.state) await this.#load(visit);
       else before.forEach((frame) => this.#hand(frame));
       if (visit !== this.#visit) return;
-      this.position = { epoch: ok.epoch, offset: ok.offset };
+      this.position = { epoch: ok.epoch, offset: ok.offset - ok.replayed };
     } else if (!ok.replayed) {
       before.forEach((frame) => this.#deliver(frame));
       this.position = { epoch: ok.epoch, offset: Math.max(ok.offset, this.position?.offset ?? 0) };
@@ -113,9 +118,9 @@ export class Room {
   receive(/** @type {Frame} */ frame) {
     //# if cookiecutter.redis
     if (frame.type === "resync") this.enter();
-    else if (frame.type !== "message") this.#hand(frame);
+    else if (frame.type !== "message" || frame.offset === null) this.#hand(frame);
     //# else
-    if (frame.type !== "message") this.#hand(frame);
+    if (frame.type !== "message" || frame.offset === null) this.#hand(frame);
     //# endif
     else if (!this.#held) this.#deliver(frame);
     else if (this.#held.length < MAX_HELD) this.#held.push(frame);

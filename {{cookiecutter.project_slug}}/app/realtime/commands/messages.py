@@ -1,11 +1,13 @@
 """The commands of every service: ping, pong, and messages to a user or to everybody."""
 
 from asyncio import Future
+from functools import partial
 from typing import Any
 
 from ..backplane import ALL, user_channel
 from ..connections.connection import Connection
 from ..errors import Forbidden
+from ..idempotency import send_once
 from ..policy import Policy
 from ..protocol import Broadcast, Ping, Pong, PongReply, Send
 from ..service import Service
@@ -26,14 +28,20 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         """Do nothing: any frame shows that the client is alive."""
 
     @router.command(Send)
-    async def send(service: Service, connection: Connection, command: Send) -> Future[None]:
+    async def send(service: Service, connection: Connection, command: Send) -> Future[None] | None:
         """Send to every connection of one user."""
         answer = policy.can_send(service, connection, command.to)
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not send to this user"
             raise Forbidden(msg)
         connection.limits.pay_for_message(user_channel(command.to), command.data, 1)
-        return service.manager.send_to_user(command.to, command.data, sender=connection.user)
+        send = partial(
+            service.manager.send_to_user, command.to, command.data, sender=connection.user
+        )
+        if command.key is None:
+            return send()
+        await send_once(service.claims, connection.key(command.key), command, send)
+        return None
 
     @router.command(Broadcast)
     async def broadcast(

@@ -3,15 +3,18 @@
 from asyncio import CancelledError, Future
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
-from pydantic_core import to_json
+from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic_core import PydanticCustomError, to_json
 
 from ..connections.connection import Connection
 from ..errors import Forbidden
+from ..idempotency import send_once
 from ..metrics import Metrics
 from ..policy import Policy
-from ..protocol import Command, Data, Ok, Reply
+from ..protocol import Command, CommandKey, Data, Ok, Reply
 from ..rooms.history import Position, room_channel
 from ..rooms.presence import Attendance
 from ..rooms.rooms import RoomName
@@ -25,12 +28,22 @@ MEMBER_BYTES = 40
 """Bytes of a `Member` besides the user's name."""
 
 
+def _check_without_since(last: int, info: ValidationInfo) -> int:
+    if last and info.data.get("since") is not None:
+        raise PydanticCustomError("without_since", "Not together with since")
+    return last
+
+
 class Join(Command):
-    """Enter a room; with ``since``, get the messages after that position."""
+    """Enter a room; with ``since``, get the messages after that position.
+
+    With ``last`` instead, get so many of the last messages, at most as many as are kept.
+    """
 
     type: Literal["join"]
     room: RoomName
     since: Position | None = None
+    last: Annotated[int, Field(ge=0, lt=2**53), AfterValidator(_check_without_since)] = 0
 
 
 class Leave(Command):
@@ -41,12 +54,18 @@ class Leave(Command):
 
 
 class Publish(Command):
-    """Send ``data`` to all members of a room; to this connection only with ``echo``."""
+    """Send ``data`` to all members of a room; to this connection only with ``echo``.
+
+    Without ``keep``, the message is not part of the room's history. Repeated with the same ``key``,
+    the command is carried out once.
+    """
 
     type: Literal["publish"]
     room: RoomName
     data: Data
     echo: bool = False
+    keep: bool = True
+    key: CommandKey | None = None
 
 
 class Presence(Command):
@@ -61,6 +80,7 @@ class JoinOk(Ok):
     """The connection is in the room; ``offset`` is the position after the replayed messages.
 
     ``recovered`` is null without ``since``, and false when messages may have been missed.
+    ``replayed`` tells how many messages follow.
     """
 
     room: str
@@ -72,12 +92,12 @@ class JoinOk(Ok):
 
 @dataclass(slots=True, kw_only=True)
 class PublishOk(Ok):
-    """The message was accepted; ``offset`` is its number in the room's epoch.
+    """The message was accepted; ``offset`` is its number in the room's epoch, null if not kept.
 
     Older messages may still be on their way to the publisher.
     """
 
-    offset: int
+    offset: int | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,11 +116,13 @@ class PresenceOk(Ok):
     total: int
 
 
-def _reply_later(published: Future[int]) -> Future[Reply]:
-    """Return a future of the reply to a publication. It takes no task."""
+def _reply_to(published: Future[int | None]) -> PublishOk | Future[Reply]:
+    """Return the reply to a publication, or a future of it. It takes no task."""
+    if published.done():
+        return PublishOk(offset=published.result())
     reply: Future[Reply] = published.get_loop().create_future()
 
-    def finish(published: Future[int]) -> None:
+    def finish(published: Future[int | None]) -> None:
         failure = CancelledError() if published.cancelled() else published.exception()
         if reply.done():
             return
@@ -138,7 +160,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not join this room"
             raise Forbidden(msg)
-        past = await service.rooms.join(connection, command.room, command.since)
+        past = await service.rooms.join(connection, command.room, command.since, command.last)
         joins.labels(RECOVERED[past.recovered]).inc()
         return JoinOk(
             room=command.room,
@@ -167,12 +189,18 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         members = service.rooms.members_here(command.room)
         connection.limits.pay_for_message(room_channel(command.room), command.data, members)
         exclude = None if command.echo else connection.id
-        published = await service.rooms.pass_on(
-            command.room, command.data, sender=connection.user, exclude=exclude
+        pass_on = partial(
+            service.rooms.pass_on,
+            command.room,
+            command.data,
+            sender=connection.user,
+            exclude=exclude,
+            keep=command.keep,
         )
-        if published.done():
-            return PublishOk(offset=published.result())
-        return _reply_later(published)
+        if command.key is not None:
+            key = connection.key(command.key)
+            return PublishOk(offset=await send_once(service.claims, key, command, pass_on))
+        return _reply_to(await pass_on())
 
     @router.command(Presence)
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:

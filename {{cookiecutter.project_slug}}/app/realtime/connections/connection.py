@@ -73,6 +73,10 @@ class Connection(Recipient, Generic[StateT]):
         """When the client last sent anything, on the event loop's clock."""
         return self._wire.heard_at
 
+    def key(self, key: str) -> str:
+        """Return the name of a key of this user among the keys of all, backends included."""
+        return f"{self.user}\n{key}"  # no other part has a line break
+
     def open(self, welcome: ServerFrame) -> None:
         """Send the first frame. Frames enqueued before it are dropped."""
         if self.closed is None:

@@ -1,7 +1,7 @@
 """The routes of your backend: publish to clients, disconnect a user."""
 
-from collections.abc import Awaitable
-from hashlib import sha256
+from asyncio import Future
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Request, status
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, HTTPException, Request, status
 # {% if not cookiecutter.rooms %}
 from ..backplane import Publication
 # {% endif %}
-from ..idempotency import InProgress, KeyReused, once
+from ..idempotency import InProgress, KeyReused, send_once
 # {% if cookiecutter.rooms %}
 from ..rooms.rooms import RoomPublication as Publication
 # {% endif %}
@@ -40,12 +40,13 @@ async def publish(
 ) -> dict[str, str]:
     """Send data to clients. With an ``Idempotency-Key``, a repeated request is sent once."""
     publication = await parse(Publication, request)
-    fingerprint = sha256(await request.body()).hexdigest()
+    send = partial(_send, service, publication)
     try:
-        async with once(service.claims, idempotency_key, fingerprint) as is_first:
-            if is_first:
-                with guarded(service.settings.handler_timeout_s):
-                    await _send(service, publication)
+        with guarded(service.settings.handler_timeout_s):
+            if idempotency_key is None:
+                await (await send())
+            else:
+                await send_once(service.claims, idempotency_key, publication, send)
     except InProgress as failure:
         detail = "the same request is in progress; repeat it in a moment"
         raise HTTPException(status.HTTP_409_CONFLICT, detail, RETRY_SOON) from failure
@@ -55,10 +56,11 @@ async def publish(
     return {"status": "accepted"}
 
 
-def _send(service: Service, publication: Publication) -> Awaitable[object]:
+async def _send(service: Service, publication: Publication) -> Future[Any]:
     # {% if cookiecutter.rooms %}
     if publication.room is not None:
-        return service.rooms.publish(publication.room, publication.data)
+        room, data = publication.room, publication.data
+        return await service.rooms.pass_on(room, data, sender=None, exclude=None, keep=True)
     # {% endif %}
     if publication.user is not None:
         return service.manager.send_to_user(publication.user, publication.data)

@@ -1,7 +1,6 @@
 """The publisher: sends the messages of this node to Redis, many in one round trip."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,15 +68,14 @@ class RedisPublisher:
         return taken
 
     async def _publish(self, batch: list[Outgoing]) -> Collection[Outgoing]:
-        groups: defaultdict[tuple[Publish, Channel], list[Outgoing]] = defaultdict(list)
-        for message in batch:
-            groups[message.publish, message.channel].append(message)
+        groups = _groups(batch)
         try:
             commands = []
-            for (publish, channel), group in groups.items():
-                commands.append(publish(channel, [message.payload for message in group]))
+            for group in groups:
+                payloads = [message.payload for message in group]
+                commands.append(group[0].publish(group[0].channel, payloads))
             replies = await self._client.send(commands)
-            for group, reply in zip(groups.values(), replies, strict=True):
+            for group, reply in zip(groups, replies, strict=True):
                 self._finish(group, reply)
         except Exception as failure:
             log.warning("publishing failed", error=explain(failure))
@@ -104,3 +102,16 @@ class RedisPublisher:
             if not message.taken.done():
                 self._failures.inc()
                 message.taken.set_exception(Unavailable("messages cannot be passed on just now"))
+
+
+def _groups(batch: Sequence[Outgoing]) -> list[list[Outgoing]]:
+    """Return groups of messages for one command each; those of a channel stay in order."""
+    groups: list[list[Outgoing]] = []
+    latest: dict[Channel, list[Outgoing]] = {}
+    for message in batch:
+        group = latest.get(message.channel)
+        if group is None or group[0].publish != message.publish:
+            group = latest[message.channel] = []
+            groups.append(group)
+        group.append(message)
+    return groups

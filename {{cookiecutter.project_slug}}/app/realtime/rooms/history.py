@@ -13,8 +13,9 @@ import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from time import monotonic
-from typing import Annotated, Generic, Literal
+from typing import Annotated, Any, Generic, Literal
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypeVar
@@ -48,16 +49,16 @@ class Position:
 
 
 NOWHERE = Position("", 0)
-"""Position of events, and of a feed that has not read anything; never a real epoch."""
+"""Position of what is not kept, and of a feed that has not read anything; never a real epoch."""
 
 Event = Literal["joined", "left"]
 
 
 @dataclass(slots=True, kw_only=True)
 class RoomEnvelope(Envelope):
-    """A message with its position, or the event that its sender has joined or left.
+    """A message, or the event that its sender has joined or left.
 
-    Events have no data and no position, and are not kept.
+    Only messages that are kept have a position. Events have no data.
     """
 
     epoch: str = NOWHERE.epoch
@@ -74,22 +75,26 @@ class RoomEnvelope(Envelope):
 
     @property
     def position(self) -> Position:
-        """Position of the message, `NOWHERE` for an event."""
+        """Position of the message, `NOWHERE` if it is not kept."""
         return Position(self.epoch, self.offset)
 
 
 @dataclass(slots=True, kw_only=True)
 class RoomMessage(Message):
-    """Data for all members of a room. ``offset`` is its number in the room's epoch."""
+    """Data for all members of a room.
+
+    ``offset`` is its number in the room's epoch, or null if the message is not kept.
+    """
 
     type: Literal["message"] = "message"
     room: str
-    offset: int
+    offset: int | None
 
 
 def message_frame(room: str, envelope: RoomEnvelope) -> bytes:
     """Return the encoded frame with a room's message."""
-    return encode(RoomMessage(envelope.sender, envelope.data, room=room, offset=envelope.offset))
+    offset = envelope.offset or None
+    return encode(RoomMessage(envelope.sender, envelope.data, room=room, offset=offset))
 
 
 KeptT = TypeVar("KeptT", default=RoomEnvelope)
@@ -97,7 +102,7 @@ KeptT = TypeVar("KeptT", default=RoomEnvelope)
 
 @dataclass(frozen=True, slots=True)
 class Past(Generic[KeptT]):
-    """The current position of a room, and its messages since an earlier one, oldest first.
+    """The current position of a room, and its messages before it, oldest first.
 
     The messages are envelopes, or encoded frames.
 
@@ -157,15 +162,18 @@ class Log:
         ):
             self.size_bytes -= len(kept.popleft()[1])
 
-    def past(self, since: Position | None) -> Past[bytes]:
-        """Return the messages since a position."""
+    def past(self, since: Position | None, last: int) -> Past[bytes]:
+        """Return the messages since a position, or without one the last messages."""
+        expired_at = monotonic() - self._settings.history_s
         if since is None:
-            return Past(self.position)
+            newest = islice(reversed(self.kept), last)
+            frames = [frame for kept_at, frame in newest if kept_at >= expired_at]
+            return Past(self.position, tuple(reversed(frames)))
         missed = self.offset - since.offset
         if since.epoch != self.epoch or not 0 <= missed <= len(self.kept):
             return Past(self.position, recovered=False)
         kept = list(self.kept)[len(self.kept) - missed :]
-        if kept and kept[0][0] < monotonic() - self._settings.history_s:
+        if kept and kept[0][0] < expired_at:
             return Past(self.position, recovered=False)
         return Past(self.position, tuple(frame for _, frame in kept), recovered=True)
 
@@ -206,6 +214,11 @@ class History:
         taken.set_result(numbered.offset)
         return taken
 
+    def publish_ephemeral(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
+        """Publish a message that is neither numbered nor kept, in the order of the calls."""
+        message = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
+        return self.backplane.publish(room_channel(room), message)
+
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
         """Deliver a room's messages from now on; announce that some were lost."""
         log = self._take_out(room)
@@ -213,9 +226,9 @@ class History:
         log.subscription = self.backplane.subscribe(subscription)
         self._put_back(room, log)
 
-    async def past(self, room: str, since: Position | None) -> Past[bytes]:
-        """Return the messages of an open room since a position; later ones are delivered."""
-        return self._logs[room].past(since)
+    async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
+        """Return an open room's messages since a position, or the last ones; then deliver."""
+        return self._logs[room].past(since, last)
 
     def close(self, room: str) -> None:
         """Deliver no more, but keep the messages for a while."""

@@ -130,7 +130,7 @@ class Rooms:
         self._delivery = delivery
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, set[str]] = {}
-        self._waiting: set[asyncio.Task[int]] = set()
+        self._waiting: set[asyncio.Task[int | None]] = set()
         self.set_policy(lambda room, sender, data: data)
 
     def __len__(self) -> int:
@@ -138,12 +138,13 @@ class Rooms:
         return len(self._rooms)
 
     async def join(
-        self, connection: Connection, name: str, since: Position | None = None
+        self, connection: Connection, name: str, since: Position | None = None, last: int = 0
     ) -> Past[bytes]:
         """Make the connection a member; from the return on, it misses no message.
 
-        Returns the frames since a position, to send before anything waits. A member that joins
-        again gets no message twice: it is only told whether it missed any.
+        Returns the frames since a position, or so many of the last ones, to send before anything
+        waits. A member that joins again gets no message twice: it is only told whether it missed
+        any.
 
         Raises:
             LimitExceeded: the connection is in as many rooms as allowed.
@@ -160,7 +161,7 @@ class Rooms:
             room = self._rooms[name] = Room(name, self._history, self._delivery)
         room.joining += 1
         try:
-            past = await self._history.past(name, since)
+            past = await self._history.past(name, since, last)
             if connection.id in room.members:
                 return _past_of_member(past.position, since, room.complete_since[connection.id])
             if connection.closed is None:
@@ -198,12 +199,19 @@ class Rooms:
                 log.exception("leaving a room failed", room=name)
 
     def publish(
-        self, room: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
-    ) -> asyncio.Future[int]:
+        self,
+        room: str,
+        data: JsonValue,
+        *,
+        sender: str | None = None,
+        exclude: str | None = None,
+        keep: bool = True,
+    ) -> asyncio.Future[int | None]:
         """Send to all members, on every node, except the excluded connection.
 
-        The future yields the message's offset. It fails with `Unavailable` if the message cannot
-        be passed on, and with `Forbidden` if an ``async def`` policy refuses it.
+        The future yields the message's offset, or null without ``keep``: then the message is not
+        part of the history. The future fails with `Unavailable` if the message cannot be passed
+        on, and with `Forbidden` if an ``async def`` policy refuses it.
 
         Raises:
             Forbidden: a ``def`` policy refuses the message.
@@ -212,10 +220,10 @@ class Rooms:
         self._delivery.check_thread()
         if not self._policy_waits:
             data = cast(JsonValue, self._before_publish(room, sender, data))
-            return self._history.publish(room, Envelope(sender, data, exclude))
+            return self._publish(room, Envelope(sender, data, exclude), keep=keep)
 
-        async def pass_on() -> int:
-            return await (await self.pass_on(room, data, sender=sender, exclude=exclude))
+        async def pass_on() -> int | None:
+            return await (await self.pass_on(room, data, sender=sender, exclude=exclude, keep=keep))
 
         task = asyncio.create_task(pass_on())
         self._waiting.add(task)
@@ -223,13 +231,18 @@ class Rooms:
         return task
 
     async def pass_on(
-        self, room: str, data: JsonValue, *, sender: str | None, exclude: str | None
-    ) -> asyncio.Future[int]:
+        self, room: str, data: JsonValue, *, sender: str | None, exclude: str | None, keep: bool
+    ) -> asyncio.Future[int | None]:
         """Publish, but return when the policy has agreed: messages of one caller keep order."""
         answer = self._before_publish(room, sender, data)
         if self._policy_waits:
             answer = await cast(Awaitable[JsonValue], answer)
-        return self._history.publish(room, Envelope(sender, cast(JsonValue, answer), exclude))
+        return self._publish(room, Envelope(sender, cast(JsonValue, answer), exclude), keep=keep)
+
+    def _publish(self, room: str, envelope: Envelope, *, keep: bool) -> asyncio.Future[int | None]:
+        if keep:
+            return cast("asyncio.Future[int | None]", self._history.publish(room, envelope))
+        return self._history.publish_ephemeral(room, envelope)
 
     def set_policy(self, before_publish: BeforePublish) -> None:
         """Call this function, ``def`` or ``async def``, before every message is sent."""

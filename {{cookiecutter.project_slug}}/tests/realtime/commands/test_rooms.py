@@ -1,6 +1,10 @@
 """The commands of rooms, over the wire."""
 
 import pytest
+from pydantic import JsonValue
+
+from app.realtime.errors import Forbidden
+from app.realtime.policy import Policy
 
 from ..client import Client, Frame
 from ..live import Live, make_settings, run_service
@@ -63,6 +67,41 @@ async def test_missed_messages_are_replayed_without_an_id(live: Live) -> None:
     visitor = await live.connect("bob")
     await visitor.send(type="join", room="lobby", since=since(stands))
     assert (await visitor.receive())["data"] == "missed"
+
+
+async def test_the_last_messages_follow_the_answer_to_a_join(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    for number in range(5):
+        stands = await sender.ask(type="publish", room="lobby", data=number)
+    await sender.ask(type="publish", room="lobby", data="ephemeral", keep=False)
+    visitor = await live.connect("bob")
+    ok = await visitor.ask(type="join", room="lobby", last=2)
+    assert (ok["recovered"], ok["replayed"], ok["offset"]) == (None, 2, stands["offset"])
+    await sender.ask(type="publish", room="lobby", data=5)
+    for number in (3, 4, 5):
+        message = await visitor.receive("message")
+        assert (message["data"], message["offset"]) == (number, stands["offset"] + number - 4)
+    ok = await visitor.ask(type="join", room="lobby", last=2)
+    assert (ok["recovered"], ok["replayed"]) == (None, 0)
+    assert await visitor.is_quiet()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"last": -1},
+        {"last": True},
+        {"last": 1.5},
+        {"last": 2**53},
+        {"last": None},
+        {"last": 1, "since": {"epoch": "e", "offset": 0}},
+    ],
+)
+async def test_a_bad_number_of_last_messages_is_refused(live: Live, fields: Frame) -> None:
+    client = await live.connect()
+    error = await client.ask(type="join", room="lobby", **fields)
+    assert (error["code"], error["message"].partition(":")[0]) == ("bad_request", "last")
+    assert len(live.service.rooms) == 0
 
 
 async def test_an_unknown_position_is_not_recovered(live: Live) -> None:
@@ -148,6 +187,62 @@ async def test_publish_reaches_only_the_room(live: Live, echo: bool) -> None:
     if echo:
         assert await sender.receive("message") == message
     assert await stranger.is_quiet()
+
+
+async def test_an_ephemeral_message_has_no_offset_and_is_not_replayed(live: Live) -> None:
+    sender = await join(live, "alice", "lobby")
+    member = await join(live, "bob", "lobby")
+    stands = await sender.ask(type="join", room="lobby")
+    answer = await sender.ask(type="publish", room="lobby", data=1, keep=False, id="p")
+    assert answer == {"type": "ok", "id": "p", "offset": None}
+    assert await member.receive("message") == {
+        "type": "message",
+        "from": sender.user,
+        "data": 1,
+        "room": "lobby",
+        "offset": None,
+    }
+    kept = await sender.ask(type="publish", room="lobby", data=2)
+    assert kept["offset"] == stands["offset"] + 1
+    visitor = await live.connect("carol")
+    ok = await visitor.ask(type="join", room="lobby", since=since(stands))
+    assert (ok["recovered"], ok["replayed"]) == (True, 1)
+    assert (await visitor.receive("message"))["data"] == 2
+
+
+async def test_a_repeated_publication_is_answered_like_the_first(live: Live) -> None:
+    sender, member = await join(live, "alice", "lobby"), await join(live, "bob", "lobby")
+    command = {"type": "publish", "room": "lobby", "key": "key-of-a-room"}
+    first = await sender.ask(**command, data=1)
+    await sender.ask(type="publish", room="lobby", data=2)
+    assert await sender.ask(**command, data=1) == first
+    assert (await sender.ask(**command, data=3))["code"] == "bad_request"
+    ephemeral = command | {"key": "key-of-an-ephemeral", "keep": False}
+    for _ in range(2):
+        assert (await sender.ask(**ephemeral, data=4))["offset"] is None
+    assert [(await member.receive("message"))["data"] for _ in range(3)] == [1, 2, 4]
+    assert await member.is_quiet()
+
+
+async def test_a_message_that_the_policy_refused_may_be_repeated() -> None:
+    class Closed(Policy):
+        is_open = False
+
+        async def before_publish(self, *message: object) -> JsonValue:
+            if not self.is_open:
+                raise Forbidden
+            return "changed"
+
+    policy = Closed()
+    async with run_service(policy=policy) as live:
+        sender = await join(live, "alice", "lobby")
+        command = {"type": "publish", "room": "lobby", "data": 1, "key": "key", "echo": True}
+        assert (await sender.ask(**command))["code"] == "forbidden"
+        policy.is_open = True
+        for _ in range(2):
+            assert (await sender.ask(**command))["offset"] == 1
+        assert (await sender.receive("message"))["data"] == "changed"
+        assert await sender.is_quiet()
 
 
 async def test_nothing_is_delivered_after_leave(live: Live) -> None:

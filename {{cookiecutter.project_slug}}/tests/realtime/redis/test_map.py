@@ -1,11 +1,14 @@
 """Expiring maps in Redis, and requests that are repeated at another node."""
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 from redis.asyncio import Redis
 
 from app.realtime.errors import Unavailable
+from app.realtime.idempotency import send_once
+from app.realtime.protocol import Send
 from app.realtime.redis.client import RedisClient
 from app.realtime.redis.map import RedisMap
 from app.realtime.redis.topologies import make_client
@@ -68,5 +71,16 @@ async def test_a_repeated_publication_is_sent_once_by_all_nodes(valkey: Valkey) 
         client = await second.connect()
         for live in (first, second, first):
             assert await publish(live, "once", "key") == 202
+        assert (await client.receive("message"))["data"] == "once"
+        assert await client.is_quiet()
+
+
+async def test_a_repeated_command_is_sent_once_by_all_nodes(valkey: Valkey) -> None:
+    async with two_nodes(valkey) as (first, second):
+        client = await second.connect()
+        command = Send(type="send", to=client.user, data="once")
+        for live in (first, second, first):
+            send = partial(live.service.manager.send_to_user, client.user, "once")
+            await send_once(live.service.claims, "alice\nkey", command, send)
         assert (await client.receive("message"))["data"] == "once"
         assert await client.is_quiet()

@@ -13,14 +13,7 @@ from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.redis.rooms.presence import RedisPresence
 from app.realtime.redis.rooms.roster import Roster
-from app.realtime.rooms.history import (
-    NOWHERE,
-    History,
-    Past,
-    Position,
-    RoomEnvelope,
-    room_channel,
-)
+from app.realtime.rooms.history import NOWHERE, History, Past, Position, room_channel
 from app.realtime.rooms.rooms import Rooms
 
 from ..client import DEADLINE_S
@@ -83,10 +76,9 @@ class Events(History):
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
         """Pass a message on without a number."""
-        plain = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
-        return self.backplane.publish(room_channel(room), plain)
+        return self.publish_ephemeral(room, envelope)
 
-    async def past(self, room: str, since: Position | None) -> Past[bytes]:
+    async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
         """Wait for the subscription."""
         await self.backplane.confirm(self.backplane.hosted[room_channel(room)])
         return Past(NOWHERE)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from app.realtime.backplane import Envelope
 from app.realtime.protocol import ServerFrame
-from app.realtime.rooms.history import History, Past, Position, RoomEnvelope
+from app.realtime.rooms.history import NOWHERE, History, Past, Position, RoomEnvelope
 from app.realtime.wire.frame import frame_payload
 
 from ..client import DEADLINE_S
@@ -33,9 +33,9 @@ class Member:
         self.news.append(frame)
         self.lost_before.append(position)
 
-    async def past(self, since: Position | None) -> Past[bytes]:
-        """Return the room's position and the messages since another one."""
-        return await self.history.past(ROOM, since)
+    async def past(self, since: Position | None, last: int = 0) -> Past[bytes]:
+        """Return the room's position and the messages since another one, or the last ones."""
+        return await self.history.past(ROOM, since, last)
 
     def close(self) -> None:
         """Leave the room, as its only member."""
@@ -111,6 +111,57 @@ class HistoryContract:
         past = await Member(history).past(None)
         assert past.position == await standing(history)
         assert (past.messages, past.recovered) == ((), None)
+
+    async def test_the_last_messages_are_replayed(self, history: History, other: History) -> None:
+        await say(other, 1, 2, 3)
+        position = await standing(history)
+        member = Member(history)
+        for last, expected in (0, []), (1, [3]), (2, [2, 3]), (2**53 - 1, [1, 2, 3]):
+            past = await member.past(None, last)
+            assert data_in(past) == expected
+            assert (past.position, past.recovered) == (position, None)
+        assert member.got == []
+        await say(other, 4)
+        await wait_until(lambda: member.data == [4])
+        assert data_in(await member.past(None, 2)) == [3, 4]
+
+    async def test_a_room_without_messages_has_no_last_ones(
+        self, make: Callable[..., History]
+    ) -> None:
+        history = make()
+        member = Member(history)
+        assert await member.past(None, 5) == await member.past(None)
+        await history.publish_ephemeral(ROOM, Envelope(sender="alice", data=1))
+        assert (await member.past(None, 5)).messages == ()
+
+    async def test_expired_messages_are_not_among_the_last(
+        self, make: Callable[..., History]
+    ) -> None:
+        history = make(history_s=0.05)
+        await say(history, 1)
+        member = Member(history)
+
+        async def is_forgotten() -> bool:
+            return (await member.past(None, 5)).messages == ()
+
+        await wait_until_async(is_forgotten)
+
+    async def test_the_last_messages_end_where_delivery_begins(
+        self, history: History, other: History
+    ) -> None:
+        """Publish on another node while a member asks for the last messages at random times."""
+        rng = random.Random(7)
+        member = Member(history)
+        begin = (await member.past(None)).position
+        publishing = asyncio.create_task(say(other, *range(1, 501)))
+        while not publishing.done():
+            past = await member.past(None, 5)
+            newest = past.position.offset - begin.offset
+            assert data_in(past) == list(range(1, newest + 1))[-5:]
+            assert member.data == list(range(1, newest + 1))
+            for _ in range(rng.randrange(20)):
+                await asyncio.sleep(0)
+        await publishing
 
     async def test_an_unknown_position_is_not_recovered(self, history: History) -> None:
         await say(history, 1)
@@ -189,6 +240,36 @@ class HistoryContract:
             return (await member.past(since)).recovered is False
 
         await wait_until_async(is_forgotten)
+
+    async def test_ephemeral_messages_are_delivered_in_order_and_not_kept(
+        self, history: History, other: History
+    ) -> None:
+        member = Member(history)
+        begin = (await member.past(None)).position
+        futures = [
+            (other.publish_ephemeral if number % 3 else other.publish)(
+                ROOM, Envelope(sender="alice", data=number)
+            )
+            for number in range(9)
+        ]
+        offsets = [await future for future in futures]
+        kept = [begin.offset + number for number in (1, 2, 3)]
+        assert offsets == [kept[0], None, None, kept[1], None, None, kept[2], None, None]
+        await wait_until(lambda: len(member.got) == 9)
+        assert member.data == list(range(9))
+        assert (data_in(past := await member.past(begin)), past.recovered) == ([0, 3, 6], True)
+        assert member.news == []
+
+    async def test_an_ephemeral_message_leaves_no_trace_of_its_room(
+        self, history: History, other: History
+    ) -> None:
+        before = await standing(history)
+        member = Member(history)
+        await member.past(None)
+        await other.publish_ephemeral(ROOM, Envelope(sender="alice", data=1))
+        await wait_until(lambda: member.data == [1])
+        assert member.got[0].position == NOWHERE
+        assert (await member.past(before)).position == before
 
     async def test_nothing_is_delivered_after_close(self, history: History) -> None:
         member, other_member = Member(history), None

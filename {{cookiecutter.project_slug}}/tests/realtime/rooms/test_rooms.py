@@ -67,13 +67,13 @@ class SlowHistory(History):
     hold: asyncio.Event | None = None
     outage = False
 
-    async def past(self, room: str, since: Position | None) -> Past[bytes]:
+    async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
         """Wait while held; fail in an outage."""
         if self.hold is not None:
             await self.hold.wait()
         if self.outage:
             raise Unavailable
-        return await super().past(room, since)
+        return await super().past(room, since, last)
 
 
 async def test_no_message_is_delivered_before_the_join_is_complete() -> None:

@@ -40,28 +40,31 @@ class RedisFeed:
             Subscription(room_channel(room), self._take, RoomEnvelope, self.fall_behind)
         )
 
-    async def past(self, since: Position | None) -> Past:
-        """Return the messages since a position; later ones are delivered.
+    async def past(self, since: Position | None, last: int = 0) -> Past:
+        """Return the messages since a position, or the last ones; later ones are delivered.
 
-        For a client with a position, the history must be read: the last message may have been lost
-        on its way to this node.
+        For either, the history must be read: the last message may have been lost on its way to
+        this node.
 
         Raises:
             Unavailable: Redis does not confirm the subscription, or does not answer, in time.
 
         """
         await self._history.backplane.confirm(self._subscription)
-        if self._held is None and since is None:
+        if self._held is None and since is None and not last:
             return Past(self.position)
         self._readers += 1
         try:
-            past = await self._history.read(self.room, since or NOWHERE)
+            past = await self._history.read(self.room, since or NOWHERE, last)
             if self.position is NOWHERE:
                 self.position = past.position
                 self._release()
             if not self._has_reached(past.position):
                 await self._catch_up(past.position)
-            return Past(self.position) if since is None else self._extend(past)
+            extended = self._extend(past)
+            if since is None:
+                return Past(self.position, extended.messages[-last:] if last else ())
+            return extended
         finally:
             self._readers -= 1
             if not self._readers:
@@ -129,8 +132,8 @@ class RedisFeed:
 
     def _take(self, envelope: RoomEnvelope) -> None:
         position = envelope.position
-        if envelope.event is not None:
-            self._deliver(envelope)
+        if envelope.event is not None or not (envelope.offset or envelope.epoch):
+            self._deliver(envelope)  # it is not kept, so nothing is missing before it
         elif self._held is not None:
             self._held.append(envelope)
         elif position == self.position.next:

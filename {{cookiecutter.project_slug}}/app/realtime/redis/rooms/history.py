@@ -108,9 +108,9 @@ class RedisHistory(History):
         """Subscribe to the room's channel."""
         self._feeds[room] = RedisFeed(room, self, deliver, announce)
 
-    async def past(self, room: str, since: Position | None) -> Past[bytes]:
-        """Return the messages of an open room since a position; later ones are delivered."""
-        past = await self._feeds[room].past(since)
+    async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
+        """Return an open room's messages since a position, or the last ones; then deliver."""
+        past = await self._feeds[room].past(since, last)
         frames = tuple(message_frame(room, envelope) for envelope in past.messages)
         return Past(past.position, frames, past.recovered)
 
@@ -163,23 +163,23 @@ class RedisHistory(History):
             log.warning("maintaining history failed", error=explain(failure))
             return []
 
-    async def read(self, room: str, since: Position) -> Past:
-        """Return the current position of a room, and its messages since an earlier one.
+    async def read(self, room: str, since: Position, last: int = 0) -> Past:
+        """Return a room's position, and its messages since an earlier one, or the last ones.
 
         Raises:
             Unavailable: Redis does not answer.
 
         """
-        command = self._reading(room_channel(room), since)
-        return _past(await self._client.ask(*command, repeatable=True), since)
+        command = self._reading(room_channel(room), since, last)
+        return _past(await self._client.ask(*command, repeatable=True))
 
     def _publication(self, channel: Channel, payloads: Sequence[bytes]) -> Command:
         limits = self._settings.history_messages, self._settings.history_bytes
         target = self._client.publish_command, self._client.name(channel)
         return self._script(PUBLISH, channel, *target, *limits, *payloads)
 
-    def _reading(self, channel: Channel, since: Position) -> Command:
-        return self._script(READ, channel, UNUSED_S, since.epoch, since.offset)
+    def _reading(self, channel: Channel, since: Position, last: int = 0) -> Command:
+        return self._script(READ, channel, UNUSED_S, since.epoch, since.offset, last)
 
     def _script(self, script: Script, channel: Channel, *more: Any) -> Command:
         new_epoch = secrets.token_urlsafe(9)
@@ -195,7 +195,7 @@ class RedisHistory(History):
         return self._publication(channel, [message]), self._reading(channel, NOWHERE)
 
 
-def _past(reply: Any, since: Position) -> Past:
+def _past(reply: Any) -> Past:
     """Parse the script's reply. A history that the script cannot have stored counts as lost."""
     epoch, offset, is_whole, entries = reply
     position = Position(epoch.decode(), int(offset))
@@ -207,7 +207,7 @@ def _past(reply: Any, since: Position) -> Past:
     except ValidationError:
         log.warning("malformed history refused")
         return lost
-    offsets = range(since.offset + 1, position.offset + 1)
+    offsets = range(position.offset - len(messages) + 1, position.offset + 1)
     if [each.position for each in messages] != [Position(position.epoch, n) for n in offsets]:
         log.warning("inconsistent history refused")
         return lost

@@ -15,18 +15,9 @@ from .venv import CACHE
 
 OPTION_FILE = "app/realtime/transcript.py"
 OPTION = '''\
-"""A transcript, for clients that ask for it."""
-
-from typing import Literal
+"""A transcript."""
 
 from .fields import SettingsPart
-from .protocol import Command
-
-
-class Transcript(Command):
-    """Ask for the transcript."""
-
-    type: Literal["transcript"]
 
 
 class TranscriptSettings(SettingsPart):
@@ -45,7 +36,6 @@ GUIDE = [
     ("tests/checks/traces.py", "EXAMPLES: ", '    "transcript": "a transcript",\n'),
     (f"{PROJECT_DIRECTORY}/pyproject.toml", '  "server",', '  "transcript",\n'),
     (f"{PROJECT_DIRECTORY}/.env.example", "", "# How many lines it has\n#TRANSCRIPT_LINES=10\n"),
-    (f"{PROJECT_DIRECTORY}/docs/protocol.md", "", "\n| | |\n| --- | --- |\n| `transcript` | |\n"),
 ]
 
 TESTS = [
@@ -125,8 +115,7 @@ def test_each_failure_names_the_place_to_edit(fork: Path) -> None:
         "MODULES in proof/project.py lacks {'transcript'}",
         f"{OPTION_FILE}: PATHS in hooks/post_gen_project.py",
         "PATHS in hooks/post_gen_project.py: no files of ['transcript']",
-        "docs/protocol.md: no table has the command transcript",
-        ".env.example: the setting TRANSCRIPT_LINES is missing",
+        ".env.example: the settings ['TRANSCRIPT_LINES'] are missing",
     ):
         assert place in printed, place
 

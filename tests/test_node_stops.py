@@ -19,7 +19,7 @@ from .test_proxies import PROGRAMS, run_shipped
 from .test_rolling import run_valkey
 
 CLIENTS = 600
-MAX_REFUSED = 5
+MAX_REFUSED = 20
 DEADLINE_S = 60.0
 PAUSE_S = 0.1
 

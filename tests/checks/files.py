@@ -13,7 +13,6 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/realtime/commands/refresh.py": {"jwt"},
     "app/realtime/http/login.py": {"session"},
     "app/realtime/http/tickets.py": {"ticket"},
-    "app/realtime/redis/tickets.py": {"ticket", "redis"},
     "deploy/kubernetes/scaling.yaml": {"redis"},
     "tests/realtime/auth/test_guest.py": {"none"},
     "tests/realtime/http/test_login.py": {"session"},

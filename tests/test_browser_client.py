@@ -537,7 +537,7 @@ def check_page(page: Page, room: Numbers) -> None:
 def test_it_follows_from_a_service_that_drains_or_dies_to_another(
     baked: Baker, chrome: Browser, tmp_path: Path
 ) -> None:
-    settings = HASTE | {"JWT_SECRET": "s" * 32, "BACKEND_KEY": "b" * 32}
+    settings = HASTE | {"JWT_SECRET": "jwt-secret" * 4, "BACKEND_KEY": "backend-key" * 3}
     with Proxy().running() as proxy, numbers() as room, ExitStack() as stack:
         services = [
             Service(baked(DEFAULT).copy(tmp_path / name), ALLOWED_ORIGINS=proxy.origin, **settings)

@@ -25,7 +25,7 @@ PAUSE_S = 0.1
 
 # All clients are one user with one address here.
 SETTINGS = {
-    "JWT_SECRET": "s" * 32,
+    "JWT_SECRET": "jwt-secret" * 4,
     "MAX_CONNECTIONS_PER_ADDRESS": "2000",
     "MAX_CONNECTIONS_PER_USER": "2000",
     "MAX_HANDSHAKES_PER_S_PER_ADDRESS": "2000",

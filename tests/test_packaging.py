@@ -2,10 +2,15 @@
 
 import re
 import shutil
+import socket
+import subprocess
+import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from .combination import CHOICES, DEFAULT, find
 from .conftest import Baker
@@ -19,6 +24,8 @@ import app.main
 from app.settings import Settings
 print(Settings.load().redis_prefix)
 """
+PRINT_VALKEY = "from tests.realtime.redis.valkey import server_path; print(server_path())"
+DEADLINE_S = 10.0
 UV = "uv==0.13.9"
 
 
@@ -43,7 +50,8 @@ def test_a_distribution_has_only_the_package_app(project: Project, tmp_path: Pat
     assert {path.relative_to(installed) for path in installed.rglob("*.py")} == modules
 
     # The package works without the rest of the project.
-    env = environment(PYTHONPATH=str(installed), REDIS_URL="redis://localhost", JWT_SECRET="x" * 32)
+    env = environment(PYTHONPATH=str(installed), REDIS_URL="redis://localhost")
+    env["JWT_SECRET"] = "12345678" * 4
     printed = check_output(
         [venv_bin(project) / "python", "-c", PRINT_PREFIX],
         tmp_path,
@@ -82,6 +90,78 @@ def test_make_passes_the_index_of_pip_to_uv(project: Project) -> None:
     done = run(["make", ".venv/ready"], project.root, env=env)
     assert done.returncode != 0
     assert "http://127.0.0.1:9/simple" in done.stderr
+
+
+def composed(project: Project) -> dict[str, Any]:
+    """Return the containers of ``compose.yaml``."""
+    services: dict[str, Any] = yaml.safe_load(project.read("compose.yaml"))["services"]
+    return services
+
+
+def test_only_the_nodes_can_reach_valkey(baked: Baker) -> None:
+    project = baked(DEFAULT)
+    containers = composed(project)
+    (network,) = containers["valkey"]["networks"]
+    assert yaml.safe_load(project.read("compose.yaml"))["networks"][network] == {"internal": True}
+    assert "ports" not in containers["valkey"]
+    neighbours = {name for name, each in containers.items() if network in each["networks"]}
+    assert neighbours == {"node-a", "node-b", "valkey"}
+
+
+def test_the_composed_valkey_asks_for_a_password(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT)
+    valkey = composed(project)["valkey"]
+    printed = check_output([venv_bin(project) / "python", "-c", PRINT_VALKEY], project.root)
+    (tmp_path / "valkey-server").symlink_to(printed.strip())
+    password, unix_socket = "a-password", tmp_path / "valkey.sock"
+    shell, option, script = valkey["command"]
+    script = f"{script} --port 0 --unixsocket {unix_socket}".replace("$$", "$")
+    (variable,) = valkey["environment"]
+    env = environment(**{variable: password})
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    process = subprocess.Popen([shell, option, script], env=env, stdout=subprocess.DEVNULL)
+    try:
+        assert "NOAUTH" in ask_valkey(unix_socket, "PING\r\n")
+        assert ask_valkey(unix_socket, f"AUTH {password}\r\nPING\r\n") == "+OK\r\n+PONG\r\n"
+        command_line = Path(f"/proc/{process.pid}/cmdline")
+        assert not command_line.exists() or password not in command_line.read_text(encoding="utf-8")
+    finally:
+        process.terminate()
+        process.wait(DEADLINE_S)
+
+
+def ask_valkey(unix_socket: Path, commands: str) -> str:
+    """Return the replies to commands, as soon as the server listens."""
+    deadline = time.monotonic() + DEADLINE_S
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE_S)
+        while True:
+            try:
+                client.connect(str(unix_socket))
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        client.sendall(commands.encode())
+        replies = b""
+        while replies.count(b"\r\n") < commands.count("\r\n"):
+            replies += client.recv(4096)
+    return replies.decode()
+
+
+@pytest.mark.parametrize("name", ["jwt-rooms-heartbeat-redis", "none"])
+def test_every_composed_container_has_a_limit_of_memory(baked: Baker, name: str) -> None:
+    containers = composed(baked(find(name)))
+    limits = {container: megabytes(each["mem_limit"]) for container, each in containers.items()}
+    assert min(limits.values()) > 0
+    if "valkey" in containers:
+        (data,) = re.findall(r"--maxmemory (\S+)", containers["valkey"]["command"][-1])
+        assert megabytes(data.removesuffix("b")) < limits["valkey"]
+
+
+def megabytes(size: str) -> int:
+    """Return a size such as 384m or 1g in megabytes."""
+    return int(size[:-1]) * {"m": 1, "g": 1024}[size[-1]]
 
 
 @pytest.mark.parametrize("auth", CHOICES["auth"])

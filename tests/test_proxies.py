@@ -174,7 +174,8 @@ def test_only_the_websocket_route_is_public(baked: Baker, tmp_path: Path, progra
     ):
         for method, path in routes:
             assert status(service.port, method, path) != http.HTTPStatus.NOT_FOUND
-            assert status(port, method, path) == http.HTTPStatus.NOT_FOUND
+            for public in (path, f"{path}/ws", f"/ws/..{path}", f"/ws{path}"):
+                assert status(port, method, public) == http.HTTPStatus.NOT_FOUND
 
 
 def status(port: str, method: str, path: str) -> int:

@@ -20,7 +20,7 @@ from .proxy import Proxy
 
 CUTS = 1_000
 DEADLINE_S = 60.0
-SECRETS = {"JWT_SECRET": "s" * 32, "BACKEND_KEY": "b" * 32}
+SECRETS = {"JWT_SECRET": "jwt-secret" * 4, "BACKEND_KEY": "backend-key" * 3}
 HASTE = {
     "MAX_HANDSHAKES_PER_S": "100000",
     "MAX_HANDSHAKES_PER_S_PER_ADDRESS": "100000",

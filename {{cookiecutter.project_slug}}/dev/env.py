@@ -3,6 +3,9 @@
 import os
 import sys
 from pathlib import Path
+# {% if cookiecutter.redis %}
+from secrets import token_urlsafe
+# {% endif %}
 
 from . import fresh_secrets
 
@@ -30,7 +33,11 @@ def main() -> None:
     """Write the file, unless it is there, readable for its owner only."""
     if TARGET.exists():
         sys.exit(f"{TARGET} exists already; remove it to get a new one")
-    content = fill(EXAMPLE.read_text(encoding="utf-8"), fresh_secrets())
+    secrets = fresh_secrets()
+    # {% if cookiecutter.redis %}
+    secrets["VALKEY_PASSWORD"] = token_urlsafe(32)
+    # {% endif %}
+    content = fill(EXAMPLE.read_text(encoding="utf-8"), secrets)
     descriptor = os.open(TARGET, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(content)

@@ -192,7 +192,7 @@ async def test_refusals_are_logged_and_counters_released() -> None:
             client = await connect_from(live, "192.0.2.1")
             await assert_refused(live, "192.0.2.2", 503)
             await client.close()
-            await wait_until(lambda: not live.service.admission._connections_from)
+            await wait_until(lambda: not live.service.admission._by_network._connections)
             live.service.manager.draining = True
             await assert_refused(live, "192.0.2.3", 503)
     refusals = [entry for entry in entries if entry["event"] == "handshake refused"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, RedirectResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -106,6 +106,8 @@ class Application(FastAPI):
             "redoc_url": None,
             "openapi_url": "/openapi.json" if in_development else None,
             "max_body_size": settings.max_message_bytes,
+            # A redirect would lead to whatever host the request names.
+            "redirect_slashes": False,
         }
         super().__init__(**(defaults | options))
         self.failed = False
@@ -135,6 +137,7 @@ class Application(FastAPI):
             self.include_router(asyncapi.router)
         if in_development and "docs_url" not in options:
             files = StaticFiles(directory=DOCS, packages=[("fastapi_offline", "static")], html=True)
+            self.add_route("/docs", lambda request: RedirectResponse("docs/"))
             self.mount("/docs", files)
 
     def asyncapi(self, url: str) -> dict[str, Any]:
@@ -182,6 +185,7 @@ class Application(FastAPI):
             backplane=shared.backplane,
             delivery=delivery,
             manager=manager,
+            bans=shared.make_map("ban"),
             claims=shared.make_map("idempotency"),
             metrics=metrics,
             # {% if cookiecutter.rooms %}

@@ -12,6 +12,7 @@ from . import protocol
 from .protocol import (
     FLOOD,
     INTERNAL_ERROR,
+    REVOKED,
     TOO_MANY_ERRORS,
     TRY_AGAIN_LATER,
     UNAUTHORIZED,
@@ -126,6 +127,13 @@ class AuthenticatorFailed(Rejected):
 
     close_as = INTERNAL_ERROR
     status = 500
+
+
+class Banned(Rejected):
+    """The team's backend has banned the user."""
+
+    close_as = REVOKED
+    status = 403
 
 
 class TooManyConnections(Rejected):

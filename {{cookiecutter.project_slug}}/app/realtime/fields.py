@@ -1,13 +1,19 @@
-"""Types of settings: secrets, lists, origins, proxies. Each validates its value."""
+"""Types of settings: secrets, times, lists, origins, proxies. Each validates its value."""
 
+import re
 from ipaddress import ip_network
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, HttpUrl, SecretStr
 from pydantic_settings import NoDecode
 
 MIN_SECRET_BYTES = 32
+MIN_DIFFERENT_CHARACTERS = 8
+"""A random secret of that size has more; one of spaces, or of a repeated word, has fewer."""
+
+MAKE_ANOTHER = "make another with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+YEAR_S = 31_536_000
 
 
 def _split(value: object) -> object:
@@ -17,27 +23,31 @@ def _split(value: object) -> object:
 
 
 def _check_secret(value: SecretStr) -> SecretStr:
-    size = len(value.get_secret_value().encode())
+    secret = value.get_secret_value()
+    size = len(secret.encode())
     if size < MIN_SECRET_BYTES:
-        msg = (
-            f"has {size} bytes, needs at least {MIN_SECRET_BYTES}; make one with: "
-            "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
-        )
-        raise ValueError(msg)
+        raise ValueError(f"has {size} bytes, needs at least {MIN_SECRET_BYTES}; {MAKE_ANOTHER}")
+    if len(set(secret)) < MIN_DIFFERENT_CHARACTERS:
+        raise ValueError(f"repeats few characters, so it can be guessed; {MAKE_ANOTHER}")
+    return value
+
+
+def _check_key(value: SecretStr) -> SecretStr:
+    if re.search("[^!-~]", value.get_secret_value()):
+        raise ValueError(f"must be ASCII without spaces, to fit in a header; {MAKE_ANOTHER}")
     return value
 
 
 def _check_origin(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or value != f"{parts.scheme}://{parts.netloc}":
-        problem = "is not an origin: write the scheme and the host only"
-    elif not parts.hostname or "*" in value or "@" in value:
-        problem = "must name exactly one host"
-    elif parts.netloc.endswith({"http": ":80", "https": ":443"}[parts.scheme]):
-        problem = "never matches: leave the default port out"
-    else:
-        return value.lower()
-    raise ValueError(f"{value!r} {problem}, like https://example.com")
+    origin = value.lower()
+    try:  # as browsers write it, with a slash at the end
+        matches = str(HttpUrl(origin)) == f"{origin}/" and not re.search("[*@]", origin)
+    except ValueError:
+        matches = False
+    if not matches:
+        problem = "never matches; write the scheme, one host, and a port unless it is the default"
+        raise ValueError(f"{value!r} {problem}, like https://example.com")
+    return origin
 
 
 def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -56,6 +66,8 @@ T = TypeVar("T")
 
 CommaSeparated = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
+Key = Annotated[Secret, AfterValidator(_check_key)]
+Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 Proxies = Annotated[CommaSeparated[str], AfterValidator(_check_proxies)]
 

@@ -11,6 +11,7 @@ from .backplane import Backplane
 from .connections.connection import Connection
 from .connections.delivery import Delivery
 from .connections.manager import ConnectionManager
+from .errors import Banned
 from .expiring import ExpiringMap
 from .limits.admission import Admission
 from .limits.budget import Budgets
@@ -41,6 +42,7 @@ class Service(Generic[SettingsT, ResourcesT]):
     backplane: Backplane
     delivery: Delivery
     manager: ConnectionManager
+    bans: ExpiringMap
     claims: ExpiringMap
     metrics: Metrics
     # {% if cookiecutter.rooms %}
@@ -50,6 +52,21 @@ class Service(Generic[SettingsT, ResourcesT]):
     started: bool = False
     is_ready: Callable[[], Awaitable[bool]] | None = None
     """What ``/readyz`` asks besides the engine's own parts."""
+
+    async def ban(self, user: str, ban_s: float) -> None:
+        """Disconnect a user, and refuse new connections for this time; 0 lifts an earlier ban.
+
+        Raises:
+            Unavailable: the ban cannot be stored, or the other nodes cannot be told.
+
+        """
+        await self.bans.put(user, "", ban_s)
+        await self.manager.disconnect(user)  # also those whose ban was looked up before
+
+    async def check_ban(self, user: str) -> None:
+        """Raise `Banned` if the user is banned, or `Unavailable` if that is unknown."""
+        if await self.bans.get(user) is not None:
+            raise Banned
 
     def forget(self, connection: Connection) -> None:
         """Take a connection that has ended out of everything. Idempotent; nothing here waits."""

@@ -117,10 +117,11 @@ class RawClient:
 
 @asynccontextmanager
 async def raw_connection(
-    host: str, port: int, *, tls: ssl.SSLContext | None = None
+    host: str, port: int, *, source: str = "", tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[RawClient]:
     """Connect without sending."""
     peer = socket.socket()
+    peer.bind((source, 0))
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer.setblocking(False)
     async with asyncio.timeout(DEADLINE_S):

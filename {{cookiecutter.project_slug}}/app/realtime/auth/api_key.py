@@ -19,6 +19,9 @@ from .identity import BaseAuthenticator, Identity
 
 KEY_ENTRY = re.compile(r"([A-Za-z0-9_.-]{1,128}):([0-9a-f]{64})")
 
+EMPTY = {sha256(b"").hexdigest(), sha256(b"\n").hexdigest()}
+"""The digests of an empty key, without and with the end of the line."""
+
 
 def _parse_keys(value: object) -> object:
     if not isinstance(value, str):
@@ -26,9 +29,13 @@ def _parse_keys(value: object) -> object:
     entries = [KEY_ENTRY.fullmatch(entry.strip()) for entry in value.split(",") if entry.strip()]
     keys = {entry[1]: entry[2] for entry in entries if entry is not None}
     if None in entries:
-        raise ValueError("each entry is name:digest, the key's SHA-256 in 64 hex digits")
+        raise ValueError("each entry is name:digest, the key's SHA-256 in 64 lower-case hex digits")
     if len(keys) < len(entries):
-        raise ValueError("two keys have the same name")
+        raise ValueError("two keys have the same name; give each its own")
+    if len(set(keys.values())) < len(keys):
+        raise ValueError("two names have the same key; make a key for each")
+    if not EMPTY.isdisjoint(keys.values()):
+        raise ValueError("one digest is that of an empty key; hash a key")
     if not keys:
         raise ValueError("has no key; write name:digest, comma-separated")
     return keys

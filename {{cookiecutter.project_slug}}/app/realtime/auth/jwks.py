@@ -22,13 +22,12 @@ from pydantic import (
     BaseModel,
     Field,
     HttpUrl,
-    PositiveFloat,
     ValidationError,
     ValidationInfo,
 )
 
 from ..errors import AuthenticatorDown, Unauthorized
-from ..fields import SettingsPart
+from ..fields import Seconds, SettingsPart
 
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
 
@@ -63,9 +62,9 @@ class JwksSettings(SettingsPart):
     """The URL of the keys, and how often it may get a request."""
 
     jwt_jwks_url: Annotated[HttpUrl | None, AfterValidator(_check_url)] = None
-    jwt_jwks_max_age_s: PositiveFloat = 300.0
-    jwt_jwks_cooldown_s: PositiveFloat = 10.0
-    jwt_jwks_timeout_s: PositiveFloat = 5.0
+    jwt_jwks_max_age_s: Seconds = 300.0
+    jwt_jwks_cooldown_s: Seconds = 10.0
+    jwt_jwks_timeout_s: Seconds = 5.0
 
 
 class Jwk(BaseModel):

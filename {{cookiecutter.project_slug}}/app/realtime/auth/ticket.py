@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from time import time
 
 from fastapi.security import APIKeyQuery
-from pydantic import PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
 from ..expiring import ExpiringMap
-from ..fields import Secret, SettingsPart
+from ..fields import YEAR_S, Key, SettingsPart
 from ..protocol import UserName
 from .identity import BaseAuthenticator, Identity
 
@@ -26,8 +26,8 @@ _user_name: TypeAdapter[str] = TypeAdapter(UserName)
 class AuthSettings(SettingsPart):
     """The key of your backend, which alone can request tickets, and their lifetime."""
 
-    backend_key: Secret
-    ticket_lifetime_s: PositiveInt = 30
+    backend_key: Key
+    ticket_lifetime_s: int = Field(default=30, ge=1, le=YEAR_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from ..backplane import ALL, Backplane, Envelope, Subscription, user_channel
-from ..errors import TooManyConnections, Unavailable
+from ..errors import TooManyConnections
 from ..protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from ..settings.settings import RealtimeSettings
 from .connection import Connection
@@ -74,6 +73,7 @@ class ConnectionManager:
 
         Raises:
             TooManyConnections: the user is at the limit, and settings say to refuse the newest.
+            Unavailable: messages from other nodes would be missed.
 
         """
         self._delivery.check_thread()
@@ -85,8 +85,7 @@ class ConnectionManager:
             self._replace_oldest(user)
         user.connections[connection.id] = connection
         self._connections[connection.id] = connection
-        with suppress(Unavailable):  # during an outage, the connection waits for its end
-            await self._backplane.confirm(user.subscription)
+        await self._backplane.confirm(user.subscription)
 
     def _replace_oldest(self, user: LocalUser) -> None:
         # Connections that are closing do not count.
@@ -135,8 +134,8 @@ class ConnectionManager:
     def disconnect(self, user: str) -> asyncio.Future[None]:
         """Close every connection of a user, on every node.
 
-        This does not ban the user: stop issuing credentials too. The future fails with
-        `Unavailable` if the other nodes cannot be told.
+        This does not ban the user, see `Service.ban`. The future fails with `Unavailable` if the
+        other nodes cannot be told.
         """
         self._delivery.check_thread()
         envelope = UserEnvelope(sender=None, data=None, disconnect=True)

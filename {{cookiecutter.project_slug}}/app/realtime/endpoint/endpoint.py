@@ -15,7 +15,7 @@ from ..commands.router import CommandRouter, Observer
 from ..connections.connection import Connection
 from ..connections.delivery import BURST, FEW
 from ..connections.guard import Guard
-from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, close_codes
+from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, Unavailable, close_codes
 from ..metrics import OTHER
 from ..policy import Policy
 from ..protocol import (
@@ -23,6 +23,7 @@ from ..protocol import (
     INTERNAL_ERROR,
     NO_STATUS,
     SERVICE_RESTART,
+    TRY_AGAIN_LATER,
     UNSUPPORTED_DATA,
     ClientClose,
     Close,
@@ -139,6 +140,8 @@ class Session:
             pass
         except Rejected as rejection:
             connection.close(rejection.close_as)
+        except Unavailable:
+            connection.close(TRY_AGAIN_LATER)
         except Exception:
             log.exception("connection failed")
             connection.close(INTERNAL_ERROR)
@@ -161,6 +164,7 @@ class Session:
             if answer if isinstance(answer, bool) else await answer:
                 connection.limits.exempt()
         await service.manager.add(connection)
+        await service.check_ban(connection.user)  # a later ban finds the connection registered
         connection.open(welcome(connection, service.settings))
         self._was_welcomed = True
         for observer in router.on_connect:

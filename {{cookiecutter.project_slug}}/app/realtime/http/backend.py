@@ -14,7 +14,7 @@ from ..idempotency import InProgress, KeyReused, send_once
 from ..rooms.rooms import RoomPublication as Publication
 # {% endif %}
 from ..service import Service
-from .body import UserBody, described, parse
+from .body import Disconnection, described, parse
 from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
 from .errors import RETRY_SOON
 
@@ -67,9 +67,14 @@ async def _send(service: Service, publication: Publication) -> Future[Any]:
     return service.manager.broadcast(publication.data)
 
 
-@router.post("/disconnect", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(UserBody))
+@router.post(
+    "/disconnect", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Disconnection)
+)
 async def disconnect(request: Request, service: ServiceDep) -> dict[str, str]:
-    """Close every connection of a user, on every node."""
-    body = await parse(UserBody, request)
-    await service.manager.disconnect(body.user)
+    """Close every connection of a user, on every node, and ban the user for ``ban_s``."""
+    body = await parse(Disconnection, request)
+    if body.ban_s is None:
+        await service.manager.disconnect(body.user)
+    else:
+        await service.ban(body.user, body.ban_s)
     return {"status": "accepted"}

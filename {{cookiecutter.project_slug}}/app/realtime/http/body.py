@@ -4,9 +4,10 @@ from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
+from ..fields import YEAR_S
 from ..protocol import STRICT, UserName
 
 M = TypeVar("M", bound=BaseModel)
@@ -18,6 +19,12 @@ class UserBody(BaseModel):
     model_config = STRICT
 
     user: UserName
+
+
+class Disconnection(UserBody):
+    """A user to disconnect, and for how long to ban them; 0 lifts a ban."""
+
+    ban_s: int | None = Field(default=None, ge=0, le=YEAR_S)
 
 
 async def parse(model: type[M], request: Request) -> M:

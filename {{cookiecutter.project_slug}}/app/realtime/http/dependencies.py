@@ -49,11 +49,14 @@ async def current_user(
 
     Raises:
         Unauthorized: the credentials are missing or invalid; answered with 401.
+        Banned: the user is banned; answered with 403.
         AuthenticatorDown: they cannot be checked now; answered with 503.
 
     """
     with authenticating(), guarded(service.settings.handshake_timeout_s):
-        return await service.authenticator.authenticate(request)
+        identity = await service.authenticator.authenticate(request)
+        await service.check_ban(identity.user)
+    return identity
 
 
 CurrentUser = Annotated[Identity, Depends(current_user)]

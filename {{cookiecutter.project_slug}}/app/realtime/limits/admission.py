@@ -1,6 +1,6 @@
 """Admission: how many clients may connect, in all and per network, and how fast."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
@@ -28,16 +28,42 @@ def network_of(host: str) -> str:
     return host
 
 
+class ByNetwork:
+    """Counts the connections of each network, up to a limit; null is a network without a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._connections: Counter[str] = Counter()
+
+    def is_full(self, network: str | None) -> bool:
+        """Return whether a network is at its limit."""
+        return network is not None and self._connections[network] >= self._limit
+
+    def enter(self, network: str | None) -> None:
+        """Count a connection in."""
+        if network is not None:
+            self._connections[network] += 1
+
+    def leave(self, network: str | None) -> None:
+        """Count a connection out that has entered, once."""
+        if network is not None:
+            self._connections[network] -= 1
+            if not self._connections[network]:
+                del self._connections[network]
+
+
 class Admission:
     """Counts connections and handshakes, in all and per network, from before the handshake on.
 
-    A network is null if the server cannot tell it.
+    A network is null if the server cannot tell it. ``http`` counts the connections that are not, or
+    not yet, WebSockets.
     """
 
     def __init__(self, settings: RealtimeSettings) -> None:
+        self.http = ByNetwork(settings.max_connections_per_address)
         self._settings = settings
         self._connections = 0
-        self._connections_from: dict[str, int] = {}
+        self._by_network = ByNetwork(settings.max_connections_per_address)
         self._handshakes = RateLimit(settings.max_handshakes_per_s)
         # By network, in the order of the last handshake. An OrderedDict, since a dict is slow to
         # find its first item after many before it were removed.
@@ -60,7 +86,7 @@ class Admission:
         """
         if network is None:
             return
-        if self._connections_from.get(network, 0) >= self._settings.max_connections_per_address:
+        if self._by_network.is_full(network):
             raise Refused(429, "too many connections from this address", retry_after_s=5)
         now = monotonic()
         self._forget_idle(now)
@@ -87,16 +113,12 @@ class Admission:
             raise Refused(503, "too many handshakes", retry_after_s=1)
         self._handshakes.count(now)
         self._connections += 1
-        if network is not None:
-            self._connections_from[network] = self._connections_from.get(network, 0) + 1
+        self._by_network.enter(network)
 
     def leave(self, network: str | None) -> None:
         """Count a connection out that has entered, once."""
         self._connections -= 1
-        if network is not None:
-            self._connections_from[network] -= 1
-            if not self._connections_from[network]:
-                del self._connections_from[network]
+        self._by_network.leave(network)
 
     def _forget_idle(self, now: float) -> None:
         # Each handshake adds at most one network, so this loop costs no more in the long run.

@@ -1,9 +1,10 @@
-"""uvicorn's HTTP protocol with limits on the size of a request and on the time it takes to arrive.
+"""uvicorn's HTTP protocol with limits on connections, and on the size and the time of a request.
 
 By itself, uvicorn buffers a request of any size and waits for it without end. Here, each connection
 has one timer, which runs while a request is expected or incomplete.
 """
 
+import re
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
 from http import HTTPStatus
@@ -14,11 +15,16 @@ from prometheus_client import Counter
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
+from ..limits.admission import ByNetwork, network_of
+
 MAX_HEAD_BYTES = 32_768
 """The limit for the request line and all headers. The other limits are the WebSocket library's."""
 
 LINGER_S = 2.0
 """How long a refused client may take to read the answer and to disconnect."""
+
+HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(:[0-9]*)?")
+"""A valid ``Host`` (RFC 9112 §3.2, RFC 3986 §3.2)."""
 
 URL_TOO_LONG = HTTPStatus.REQUEST_URI_TOO_LONG
 HEAD_TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -27,6 +33,7 @@ BODY_TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 REASONS = {
     HTTPStatus.BAD_REQUEST: "This is not a valid HTTP/1.1 request.",
     HTTPStatus.REQUEST_TIMEOUT: "The request did not arrive in time.",
+    HTTPStatus.TOO_MANY_REQUESTS: "This address has too many connections.",
     URL_TOO_LONG: f"The URL has more than {MAX_LINE_LENGTH} bytes.",
     BODY_TOO_LARGE: "The body is too large.",
     HEAD_TOO_LARGE: (
@@ -39,10 +46,17 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One HTTP connection. Requests that are too large or too slow are refused."""
+    """One HTTP connection. Requests that are too large or too slow are refused.
 
-    def __init__(self, *args: Any, timeout_s: float, refusals: Counter, **kwargs: Any) -> None:
+    The connections of trusted proxies do not count by network, since they are many clients'.
+    """
+
+    def __init__(
+        self, *args: Any, timeout_s: float, refusals: Counter, connections: ByNetwork, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._connections = connections
+        self._network: str | None = None
         self.url = b""
         self.headers = []
         self._timeout_s = timeout_s
@@ -53,14 +67,23 @@ class HttpProtocol(HttpToolsProtocol):
         self._refused = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Start the timer for the first request."""
+        """Start the timer for the first request, if the network may have another connection."""
         super().connection_made(transport)
+        if self.client and self.client[0] not in self.app.trusted_hosts:
+            network = network_of(self.client[0])
+            if self._connections.is_full(network):
+                self._refuse(HTTPStatus.TOO_MANY_REQUESTS)
+                self.transport.close()  # at once: it takes a file descriptor
+                return
+            self._connections.enter(network)
+            self._network = network
         self._start_timer(self._timeout_s, self._time_out)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timer, and count the connection out."""
         super().connection_lost(exc)
         self._stop_timer()
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
         """Read, unless the request gets too large."""
@@ -78,13 +101,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(self._excess_of_head() or excess)
 
     def on_headers_complete(self) -> None:
-        """Check the size of the head.
+        """Check the size of the head, and the host.
 
         Raises:
-            ValueError: it is too large; uvicorn then calls `send_400_response`.
+            ValueError: it is too large, or has no valid host; uvicorn then calls
+                `send_400_response`.
 
         """
-        if self._excess_of_head() is not None:
+        if self._excess_of_head() is not None or not self._has_host():
             raise ValueError
         self._in_body = True
         super().on_headers_complete()
@@ -99,6 +123,7 @@ class HttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection to `FrameProtocol`, without a reference cycle left behind."""
         super().handle_websocket_upgrade()
+        self._leave()
         self.parser = None  # type: ignore[assignment]  # as uvicorn does at the end
 
     def send_400_response(self, msg: str) -> None:
@@ -112,6 +137,16 @@ class HttpProtocol(HttpToolsProtocol):
         if len(sizes) > MAX_NUM_HEADERS or max(sizes, default=0) > MAX_LINE_LENGTH:
             return HEAD_TOO_LARGE
         return HEAD_TOO_LARGE if sum(sizes) > MAX_HEAD_BYTES else None
+
+    def _has_host(self) -> bool:
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if not hosts:
+            return self.parser.get_http_version() == "1.0"
+        return len(hosts) == 1 and HOST.fullmatch(hosts[0]) is not None
+
+    def _leave(self) -> None:
+        self._connections.leave(self._network)
+        self._network = None
 
     def _time_out(self) -> None:
         if self._unfinished_bytes:
@@ -140,6 +175,8 @@ class HttpProtocol(HttpToolsProtocol):
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            fields.append((b"retry-after", b"5"))
         head = [STATUS_LINE[status], *(b"%s: %s\r\n" % field for field in fields), b"\r\n"]
         self.transport.write(b"".join([*head, body]))
         self.transport.write_eof()

@@ -8,6 +8,7 @@ import gc
 import math
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,9 @@ INTERRUPT_GRACE_S = 1.0
 """How long the shutdown may take after Ctrl+C."""
 
 EXIT_FAILURE = 1
+
+SPARE_DESCRIPTORS = 1_000
+"""File descriptors for HTTP, databases and files, besides those for `MAX_CONNECTIONS`."""
 
 LOG_SHARE = 0.05
 """The share of the grace period that is kept to log that the shutdown took too long."""
@@ -67,13 +71,19 @@ class Server(uvicorn.Server):
         self.service = app.service
         settings = self.service.settings
         self._grace_s = float(settings.shutdown_grace_s)
+        self._has_descriptors = True
         refusals = self.service.metrics.counter(
             "requests_refused",
             "Malformed HTTP requests refused, handshakes included.",
             labels=("status",),
             known=((int(status),) for status in (*REASONS, *REFUSALS)),
         )
-        http = partial(HttpProtocol, timeout_s=settings.handshake_timeout_s, refusals=refusals)
+        http = partial(
+            HttpProtocol,
+            timeout_s=settings.handshake_timeout_s,
+            refusals=refusals,
+            connections=self.service.admission.http,
+        )
         ws = partial(FrameProtocol, close_timeout_s=settings.close_timeout_s, refusals=refusals)
         super().__init__(
             uvicorn.Config(
@@ -107,6 +117,17 @@ class Server(uvicorn.Server):
                 if self.service.settings.port == 0:
                     # A warning, so that the port is visible with LOG_LEVEL=WARNING, too.
                     log.warning("listening on port %d", listener.getsockname()[1])
+
+    async def on_tick(self, counter: int) -> bool:
+        """Log once when no file descriptor is left: uvloop then cuts clients off in silence."""
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+            self._has_descriptors = True
+        except OSError as failure:
+            if self._has_descriptors:
+                log.error("new clients are cut off", error=failure.strerror)
+            self._has_descriptors = False
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the shutdown. The next signal gets its default action: it ends the process."""
@@ -172,6 +193,22 @@ def socket_options(user_timeout_s: float) -> Iterator[tuple[int, int, int]]:
         yield socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * user_timeout_s)
 
 
+def raise_descriptor_limit(max_connections: int) -> None:
+    """Raise the soft limit of file descriptors to what the connections need, or log a warning."""
+    needed = max_connections + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    except (OSError, ValueError):
+        log.warning(
+            "MAX_CONNECTIONS needs more file descriptors than the system allows; see ulimit -Hn",
+            needed=needed,
+            allowed=soft,
+        )
+
+
 def serve(app: Application) -> None:
     """Serve until a signal arrives.
 
@@ -180,6 +217,7 @@ def serve(app: Application) -> None:
 
     """
     configure_logging(app.service.settings)
+    raise_descriptor_limit(app.service.settings.max_connections)
     server = Server(app)
     tune_garbage_collector()
     with suppress(KeyboardInterrupt):  # before uvicorn handles signals

@@ -8,7 +8,6 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import (
     AfterValidator,
     Field,
-    PositiveFloat,
     PositiveInt,
     SecretStr,
     ValidationInfo,
@@ -17,7 +16,7 @@ from pydantic import (
 )
 from redis.asyncio.connection import parse_url
 
-from ..fields import SettingsPart
+from ..fields import Key, Seconds, SettingsPart
 from .project import read_project
 
 URL = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)")
@@ -105,11 +104,13 @@ class RedisSettings(SettingsPart):
     redis_prefix: str = Field(default="", validate_default=True, max_length=64, pattern=r"^[^{}]*$")
     # Those that `redis.client.RESERVED` counts, and at least one for all other commands
     redis_max_connections: int = Field(default=8, ge=5)
-    redis_timeout_s: PositiveFloat = 1.0
-    redis_ping_interval_s: PositiveFloat = 2.0
-    redis_probe_interval_s: PositiveFloat = 2.0
-    redis_retry_max_s: PositiveFloat = 5.0
+    redis_timeout_s: Seconds = 1.0
+    redis_ping_interval_s: Seconds = 2.0
+    redis_probe_interval_s: Seconds = 2.0
+    redis_retry_max_s: Seconds = 5.0
     redis_max_waiting_bytes: PositiveInt = 16_777_216
+    # For compose.yaml, which puts it into the URL
+    valkey_password: Key | None = None
 
     @property
     def redis_database(self) -> int:
@@ -128,6 +129,8 @@ class RedisSettings(SettingsPart):
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
         if self.redis_url is None:
+            if self.redis_cluster or self.redis_sentinel:
+                raise ValueError("REDIS_URL: is not set, but REDIS_CLUSTER or REDIS_SENTINEL is")
             return self
         urls = server_urls(self.redis_url.get_secret_value())
         target = parse_url(urls[0])

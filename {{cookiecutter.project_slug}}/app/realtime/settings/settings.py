@@ -6,11 +6,11 @@ Names carry their unit: ``_s`` for seconds, ``_bytes`` for bytes. `.env.example`
 import sys
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..auth import AuthSettings
-from ..fields import CommaSeparated, Origin, Proxies, Secret
+from ..fields import MAKE_ANOTHER, YEAR_S, CommaSeparated, Key, Origin, Proxies, Seconds
 from .environment import read_files, unknown_names
 # {% if cookiecutter.redis %}
 from .redis import RedisSettings
@@ -33,6 +33,7 @@ class RealtimeSettings(
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
+        str_strip_whitespace=True,
     )
 
     # Server
@@ -40,12 +41,12 @@ class RealtimeSettings(
     max_log_lines_per_s: PositiveInt = 250
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    shutdown_grace_s: int = Field(default=10, ge=2)
+    shutdown_grace_s: int = Field(default=10, ge=2, le=YEAR_S)
     # Proxies whose X-Forwarded-For is believed
     forwarded_allow_ips: Proxies = ("127.0.0.1", "::1")
     # How long a request may take to arrive, and sent data to be acknowledged (0: system default)
-    handshake_timeout_s: PositiveFloat = 10.0
-    tcp_user_timeout_s: NonNegativeFloat = 20.0
+    handshake_timeout_s: Seconds = 10.0
+    tcp_user_timeout_s: float = Field(default=20.0, ge=0, le=86_400)
 
     # Who may connect
     allowed_origins: CommaSeparated[Origin] = ()
@@ -68,9 +69,9 @@ class RealtimeSettings(
     max_message_bytes: PositiveInt = 65_536
     max_unsent_bytes: PositiveInt = 1_048_576
     max_unsent_total_bytes: PositiveInt = 67_108_864
-    close_timeout_s: PositiveFloat = 5.0
+    close_timeout_s: Seconds = 5.0
     # How long a handler or an observer may take
-    handler_timeout_s: PositiveFloat = 30.0
+    handler_timeout_s: Seconds = 30.0
 
     # {% if cookiecutter.rooms %}
     # Rooms, and who is in them
@@ -83,7 +84,7 @@ class RealtimeSettings(
     # The history of each room; with 0 messages they are only numbered. The total is for all rooms
     # in which this process stores messages
     history_messages: int = Field(default=100, ge=0)
-    history_s: PositiveFloat = 300.0
+    history_s: Seconds = 300.0
     history_bytes: PositiveInt = 262_144
     history_total_bytes: PositiveInt = 67_108_864
     # {% if cookiecutter.redis %}
@@ -93,22 +94,33 @@ class RealtimeSettings(
     # {% endif %}
     # {% if cookiecutter.heartbeat %}
     # The heartbeat: shorter than the minute after which proxies close an idle connection
-    heartbeat_interval_s: PositiveFloat = 25.0
-    heartbeat_timeout_s: PositiveFloat = 10.0
+    heartbeat_interval_s: Seconds = 25.0
+    heartbeat_timeout_s: Seconds = 10.0
     # Pings of RFC 6455; off (0), since two heartbeats that close would race
-    ws_ping_interval_s: NonNegativeFloat = 0.0
+    ws_ping_interval_s: float = Field(default=0.0, ge=0, le=YEAR_S)
     # {% else %}
     # Pings of RFC 6455, which browsers answer by themselves; 0 sends none
-    ws_ping_interval_s: NonNegativeFloat = 20.0
+    ws_ping_interval_s: float = Field(default=20.0, ge=0, le=YEAR_S)
     # {% endif %}
-    ws_ping_timeout_s: PositiveFloat = 20.0
+    ws_ping_timeout_s: Seconds = 20.0
 
     # {% if cookiecutter.auth != "ticket" %}
     # The key of your backend; without it, its routes are off
-    backend_key: Secret | None = None
+    backend_key: Key | None = None
     # {% endif %}
     # The key of your monitoring; without it, /metrics is off
-    metrics_key: Secret | None = None
+    metrics_key: Key | None = None
+
+    @model_validator(mode="after")
+    def _check_secrets_differ(self) -> Self:
+        names: dict[str, str] = {}
+        for name, value in self:
+            if isinstance(value, SecretStr):
+                first = names.setdefault(value.get_secret_value(), name)
+                if first != name:
+                    problem = f"{name.upper()}: is the same as {first.upper()}"
+                    raise ValueError(f"{problem}; {MAKE_ANOTHER}")
+        return self
 
     @classmethod
     def load(cls) -> Self:
@@ -132,9 +144,10 @@ class RealtimeSettings(
 def _explain(failure: ValidationError) -> list[str]:
     lines = []
     for error in failure.errors(include_url=False, include_input=False, include_context=False):
-        name = str(error["loc"][0]).upper() if error["loc"] else "settings"
+        # A reason that concerns several settings begins with a name.
+        name = f"{error['loc'][0]}: ".upper() if error["loc"] else ""
         reason = error["msg"].removeprefix("Value error, ")
         if error["type"] == "missing":
             reason = "is not set"
-        lines.append(f"error: {name}: {reason}")
+        lines.append(f"error: {name}{reason}")
     return lines

@@ -43,6 +43,11 @@ async def test_other_keys_are_refused(key: str) -> None:
         ("alice", "name:digest"),
         ("alice:plaintext", "SHA-256"),
         (f"a:{'0' * 64},a:{'1' * 64}", "same name"),
+        (f"a:{'0' * 64},b:{'0' * 64}", "same key"),
+        ("a:", "name:digest"),
+        (f"ci:{digest('')}", "empty key"),
+        (f"ci:{digest(chr(10))}", "empty key"),
+        (f"a:{'A' * 64}", "lower-case"),
     ],
 )
 def test_bad_keys_are_refused_at_startup(

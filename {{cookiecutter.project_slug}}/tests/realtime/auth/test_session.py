@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64encode
+from secrets import token_urlsafe
 
 import httpx
 import pytest
@@ -76,7 +77,7 @@ async def test_a_tampered_cookie_is_refused(live: Live) -> None:
 
 
 async def test_cookies_signed_with_the_previous_secret_are_accepted() -> None:
-    old, older, strange = "old-" * 8, "older-" * 8, "strange-" * 8
+    old, older, strange = (token_urlsafe(32) for _ in range(3))
     settings = make_settings(session_secret_fallbacks=f"{older},{old}")
     async with run_service(settings) as live:
         for secret in (None, old, older):
@@ -109,11 +110,12 @@ async def test_a_handshake_without_origin_is_refused(live: Live) -> None:
 def test_a_missing_or_short_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "error: SESSION_SECRET: is not set" in complaint(monkeypatch, SESSION_SECRET="")
     assert "SESSION_SECRET: has 5 bytes" in complaint(monkeypatch, SESSION_SECRET="short")
-    old = f"{'x' * 32}, short"
+    old = f"{token_urlsafe(32)}, short"
     line = complaint(monkeypatch, SESSION_SECRET_FALLBACKS=old)
     assert line.startswith("error: SESSION_SECRET_FALLBACKS: has 5 bytes")
     assert "short" not in line
-    assert "x" * 32 not in repr(make_settings(session_secret_fallbacks="x" * 32))
+    former = token_urlsafe(32)
+    assert former not in repr(make_settings(session_secret_fallbacks=former))
 
 
 async def test_the_log_tells_why_a_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

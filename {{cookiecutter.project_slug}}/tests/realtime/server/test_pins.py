@@ -9,6 +9,7 @@ import re
 
 import pytest
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -26,7 +27,7 @@ METHODS = {
         *("connection_made", "connection_lost", "data_received", "on_headers_complete"),
         *("on_message_complete", "handle_websocket_upgrade", "send_400_response"),
     ),
-    uvicorn.Server: ("startup", "shutdown", "main_loop", "capture_signals"),
+    uvicorn.Server: ("startup", "shutdown", "main_loop", "on_tick", "capture_signals"),
     ServerProtocol: ("data_to_send", "reject", "send_close"),
 }
 """Methods that the engine overrides or calls."""
@@ -37,7 +38,8 @@ ATTRIBUTES = {
         *("handshake_complete", "handshake_initiated", "loop", "pong_timer", "queue"),
         *("read_paused", "response", "scope", "transport", "writable"),
     ),
-    HttpToolsProtocol: ("config", "headers", "loop", "parser", "transport", "url"),
+    ProxyHeadersMiddleware: ("trusted_hosts",),
+    HttpToolsProtocol: ("app", "client", "config", "headers", "loop", "parser", "transport", "url"),
     uvicorn.Server: ("config", "server_state", "should_exit", "started"),
     ServerProtocol: ("close_rcvd", "close_sent", "current_size", "parser", "parser_exc", "state"),
 }

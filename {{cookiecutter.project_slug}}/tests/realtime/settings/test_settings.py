@@ -1,6 +1,7 @@
 """Bad settings stop the service with a line that says how to correct them."""
 
 from pathlib import Path
+from secrets import token_urlsafe
 
 import pytest
 
@@ -29,15 +30,31 @@ def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         ("ENVIRONMENT", "staging", "'development' or 'production'"),
         ("USER_LIMIT_POLICY", "maybe", "'replace_oldest' or 'refuse_newest'"),
         ("ALLOWED_ORIGINS", "*", "https://example.com"),
-        ("ALLOWED_ORIGINS", "https://*.example.com", "exactly one host"),
-        ("ALLOWED_ORIGINS", "https://example.com/", "https://example.com"),
+        ("ALLOWED_ORIGINS", "https://*.example.com", "one host"),
+        ("ALLOWED_ORIGINS", "https://example.com/", "never matches"),
+        ("ALLOWED_ORIGINS", "https://example.com/chat?a=b", "never matches"),
+        ("ALLOWED_ORIGINS", "https://alice@example.com", "never matches"),
         ("ALLOWED_ORIGINS", "example.com", "https://example.com"),
-        ("ALLOWED_ORIGINS", "https://example.com:443", "leave the default port out"),
+        ("ALLOWED_ORIGINS", "https://example.com:443", "unless it is the default"),
+        ("ALLOWED_ORIGINS", "https://example.com:", "never matches"),
+        ("ALLOWED_ORIGINS", "https://example.com:08443", "never matches"),
+        ("ALLOWED_ORIGINS", "https://example.com:99999", "never matches"),
+        ("ALLOWED_ORIGINS", "https://exa mple.com", "never matches"),
+        ("ALLOWED_ORIGINS", "https://münchen.example", "never matches"),
+        ("ALLOWED_ORIGINS", "https://10.0.0.256", "never matches"),
+        ("ALLOWED_ORIGINS", "http://[0:0:0:0:0:0:0:1]:8000", "never matches"),
+        ("ALLOWED_ORIGINS", "wss://example.com", "https://example.com"),
+        ("SHUTDOWN_GRACE_S", "1000000000000", "less than or equal to 31536000"),
+        ("TCP_USER_TIMEOUT_S", "inf", "less than or equal to 86400"),
         ("FORWARDED_ALLOW_IPS", "proxy", "10.0.0.0/8"),
         ("FORWARDED_ALLOW_IPS", "10.0.0.1/8", "10.0.0.0/8"),
         ("FORWARDED_ALLOW_IPS", "*, 10.0.0.1", "* alone"),
         ("MAX_MESSAGES_PER_S", "0", "greater than 0"),
         ("BACKEND_KEY", "short", "at least 32"),
+        ("BACKEND_KEY", " " * 40, "token_urlsafe(32)"),
+        ("BACKEND_KEY", "changeme" * 4, "token_urlsafe(32)"),
+        ("BACKEND_KEY", "a sentence of more than 32 bytes", "without spaces"),
+        ("METRICS_KEY", "ein-Schlüssel-aus-mehr-als-32-Bytes", "must be ASCII"),
     ],
 )
 def test_each_mistake_is_reported_in_one_line(
@@ -47,6 +64,27 @@ def test_each_mistake_is_reported_in_one_line(
     assert len(lines) == 1
     assert lines[0].startswith(f"error: {name}: ")
     assert hint in lines[0]
+
+
+def test_no_time_is_endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, field in RealtimeSettings.model_fields.items():
+        if name.endswith("_s") and field.annotation is float:
+            for value in ("inf", "nan", "1e300"):
+                (line,) = complaint(monkeypatch, **{name.upper(): value}).splitlines()
+                assert line.startswith(f"error: {name.upper()}: ")
+            monkeypatch.delenv(name.upper())
+
+
+def test_equal_secrets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = token_urlsafe(32)
+    line = complaint(monkeypatch, BACKEND_KEY=key, METRICS_KEY=key)
+    assert "_KEY: is the same as " in line
+    assert {"BACKEND_KEY", "METRICS_KEY"} <= set(line.replace(":", " ").replace(";", " ").split())
+    assert key not in line
+
+
+def test_spaces_around_a_value_do_not_count() -> None:
+    assert make_settings(host=" 127.0.0.1 ").host == "127.0.0.1"
 
 
 def test_every_mistake_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,13 +127,13 @@ def test_a_file_may_have_the_value_of_a_setting(
     env_file: bool,
 ) -> None:
     file = tmp_path / "key"
-    file.write_text("k" * 32 + "\n", encoding="utf-8")
+    file.write_text("metrics-key" * 3 + "\n", encoding="utf-8")
     if not env_file:
         monkeypatch.setenv("METRICS_KEY_FILE", str(file))
     text = f"METRICS_KEY_FILE={file}\n" if env_file else ""
     settings = load_with_env_file(monkeypatch, tmp_path, text)
     assert settings.metrics_key is not None
-    assert settings.metrics_key.get_secret_value() == "k" * 32
+    assert settings.metrics_key.get_secret_value() == "metrics-key" * 3
     assert not capsys.readouterr().err
 
 
@@ -109,10 +147,15 @@ def test_a_file_that_cannot_be_used_has_one_clear_line(
     assert complaint(monkeypatch, METRICS_KEY_FILE=str(file)).startswith(missing)
     file.write_text("short", encoding="utf-8")
     assert "at least 32" in complaint(monkeypatch, METRICS_KEY_FILE=str(file))
-    both = complaint(monkeypatch, METRICS_KEY_FILE=str(file), METRICS_KEY="k" * 32)
+    both = complaint(monkeypatch, METRICS_KEY_FILE=str(file), METRICS_KEY="metrics-key" * 3)
     assert both == "error: METRICS_KEY_FILE: METRICS_KEY is set as well; leave one of them out"
 
 
 def test_lists_are_comma_separated() -> None:
-    settings = make_settings(allowed_origins="https://a.example, http://B.example:8080")
-    assert settings.allowed_origins == ("https://a.example", "http://b.example:8080")
+    origins = "https://a.example, http://B.example:8080, http://[::1]:3000, http://127.0.0.1"
+    assert make_settings(allowed_origins=origins).allowed_origins == (
+        "https://a.example",
+        "http://b.example:8080",
+        "http://[::1]:3000",
+        "http://127.0.0.1",
+    )

@@ -1,0 +1,68 @@
+"""File descriptors: one address cannot use them up, and the log says when none is left."""
+
+import signal
+import socket
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+
+import pytest
+
+from dev import fresh_secrets
+from dev.connect import ConnectOptions
+
+from ..client import START_S
+from ..live import ORIGIN, wait_until_async
+from ..raw_client import handshake, raw_connection
+from .test_connections import LIVEZ, OTHER, limit_to, only_linux, status
+from .test_process import next_line, run_process
+
+
+@pytest.mark.hostile(87)
+@only_linux
+async def test_idle_connections_of_one_address_leave_descriptors_to_others(tmp_path: Path) -> None:
+    settings = {"PORT": "0", "MAX_CONNECTIONS_PER_ADDRESS": "100", **fresh_secrets()}
+    async with (
+        run_process(tmp_path, limit_to(256, 256), **settings) as process,
+        AsyncExitStack() as stack,
+    ):
+        port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
+        for _ in range(300):
+            idle = await stack.enter_async_context(raw_connection("127.0.0.1", port, source=OTHER))
+            idle.send(LIVEZ)
+        request = handshake(ConnectOptions(f"ws://127.0.0.1:{port}/ws", {"Origin": ORIGIN}, []))
+        for source in ("127.0.0.1", "127.0.0.3"):
+            for data, expected in ((LIVEZ, 200), (request, 101)):
+                async with raw_connection("127.0.0.1", port, source=source) as client:
+                    client.send(data)
+                    assert await status(client) == expected
+
+
+@pytest.mark.hostile(85)
+@only_linux
+async def test_without_descriptors_the_log_says_so_once_and_the_service_recovers(
+    tmp_path: Path,
+) -> None:
+    settings = {"PORT": "0", **fresh_secrets()}
+    async with run_process(tmp_path, limit_to(100, 100), **settings) as process:
+        await next_line(process, "MAX_CONNECTIONS needs more")
+        port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
+        with ExitStack() as crowd:
+            for _ in range(200):
+                crowd.enter_context(socket.create_connection(("127.0.0.1", port), START_S))
+            line = await next_line(process, "new clients are cut off")
+            assert "Too many open files" in line.string
+        await wait_until_async(lambda: answers(port))
+        process.send_signal(signal.SIGTERM)
+        _, rest = await process.communicate()
+    assert b"cut off" not in rest
+    assert b"accept" not in rest
+
+
+async def answers(port: int) -> bool:
+    """Return whether the service answers."""
+    async with raw_connection("127.0.0.1", port) as client:
+        client.send(LIVEZ)
+        try:
+            return await status(client) == 200
+        except (EOFError, OSError):
+            return False

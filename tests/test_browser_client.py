@@ -484,6 +484,41 @@ def test_a_resync_is_a_join_with_the_position(page: Page, service: Service) -> N
     assert page.run("return sent('join')[1].since.offset") == 0
 
 
+def test_messages_held_while_a_join_fails_are_handed_over(page: Page, service: Service) -> None:
+    page.run("""
+      globalThis.got = [];
+      const Real = WebSocket;
+      globalThis.WebSocket = class extends Real {
+        constructor(...how) { super(...how); globalThis.socket = this; }
+      };
+      open_();
+      ws.room("busy", { message: (data) => got.push(data), state: () => got.push("state") });
+    """)
+    page.wait_until("ws.rooms.get('busy').position")
+    with service.client("bob") as bob:
+        bob.ask(type="join", room="busy")
+        page.run("""
+          const send = socket.send;
+          socket.send = (text) => {
+            const { type, id } = JSON.parse(text);
+            if (type !== "join") return send.call(socket, text);
+            globalThis.refuse = () => {
+              socket.send = send;
+              const error = { type: "error", id, code: "unavailable", message: "", retry: true };
+              socket.onmessage({ data: JSON.stringify(error) });
+            };
+          };
+          socket.onmessage({ data: '{"type": "resync", "room": "busy"}' });
+        """)
+        page.wait_until("globalThis.refuse")
+        for number in range(3):
+            bob.ask(type="publish", room="busy", data=number)
+        page.wait_until("only('in').filter(({ type }) => type === 'message').length === 3")
+        page.run("refuse()")
+        page.wait_until("got.length === 4")
+    assert page.run("return got") == ["state", 0, 1, 2]
+
+
 def test_a_room_that_may_not_be_joined_says_so(page: Page) -> None:
     page.run("open_(); ws.room('?', { refused: ({ code }) => { globalThis.code = code; } })")
     page.wait_until("globalThis.code")

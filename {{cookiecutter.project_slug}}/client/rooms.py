@@ -109,7 +109,8 @@ class Room:
 
     def join(self, attempt: int = 1) -> None:
         """Join, or find out what a member has missed; for the connection."""
-        self._held = []
+        if self._held is None:
+            self._held = []
         since = {"since": self.position} if self.position else {"last": self._last}
         welcome = self._connection.welcome
 

@@ -122,7 +122,7 @@ async def test_a_new_room_does_not_exceed_the_memory_of_redis(
 
 
 def test_a_ledger_keeps_nothing_of_removed_rooms() -> None:
-    ledger = Ledger(10 * ROOM_BYTES, 3 * ROOM_BYTES)
+    ledger = Ledger(10 * ROOM_BYTES, 3 * ROOM_BYTES, kept_s=60)
     for number in range(1_000):
         ledger.note(f"room-{number}", f"user-{number % 100}", 0)
     assert len(ledger._owners) == 10

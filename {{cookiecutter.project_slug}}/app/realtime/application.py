@@ -187,6 +187,7 @@ class Application(FastAPI):
             manager=manager,
             bans=shared.make_map("ban"),
             claims=shared.make_map("idempotency"),
+            keys=shared.make_map("key"),
             metrics=metrics,
             # {% if cookiecutter.rooms %}
             rooms=rooms,

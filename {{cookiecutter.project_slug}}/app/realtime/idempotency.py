@@ -20,8 +20,8 @@ from .expiring import ExpiringMap
 REMEMBERED_S = 300
 """How long a request is remembered after it was carried out."""
 
-CLAIMED_S = 10
-"""How long a request may take. If its node dies, it can be repeated after this time."""
+CLAIM_MARGIN_S = 5
+"""How much longer than it may take a request is claimed, in case its node dies."""
 
 T = TypeVar("T")
 
@@ -39,8 +39,11 @@ async def send_once(
     key: str,
     request: BaseModel,
     send: Callable[[], asyncio.Future[T] | Coroutine[Any, Any, asyncio.Future[T]]],
+    timeout_s: float,
 ) -> T:
     """Return the result of what is sent, now or the first time; if that fails, it may be repeated.
+
+    ``timeout_s`` is the longest time that ``send`` may take.
 
     ``claims`` has the state and the fingerprint of the request for each key. What was sent is
     remembered even if the caller is cancelled.
@@ -53,7 +56,7 @@ async def send_once(
     """
     fingerprint = sha256(request.model_dump_json(exclude={"id"}).encode()).hexdigest()
     claimed, done = f"claimed:{fingerprint}", f"done:{fingerprint}:"
-    existing = await claims.add(key, claimed, CLAIMED_S)
+    existing = await claims.add(key, claimed, timeout_s + CLAIM_MARGIN_S)
     if existing == claimed:
         msg = "the same request is in progress; repeat it in a moment"
         raise InProgress(msg)

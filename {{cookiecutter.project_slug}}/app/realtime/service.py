@@ -44,6 +44,7 @@ class Service(Generic[SettingsT, ResourcesT]):
     manager: ConnectionManager
     bans: ExpiringMap
     claims: ExpiringMap
+    keys: ExpiringMap
     metrics: Metrics
     # {% if cookiecutter.rooms %}
     rooms: Rooms
@@ -60,7 +61,10 @@ class Service(Generic[SettingsT, ResourcesT]):
             Unavailable: the ban cannot be stored, or the other nodes cannot be told.
 
         """
-        await self.bans.put(user, "", ban_s)
+        if ban_s:
+            await self.bans.put(user, "", ban_s)
+        else:
+            await self.bans.pop(user)
         await self.manager.disconnect(user)  # also those whose ban was looked up before
 
     async def check_ban(self, user: str) -> None:

@@ -30,7 +30,7 @@ class Sender:
     async def send(self, key: str = "key", data: str = "hi") -> int:
         """Send a message; return its result."""
         command = Send(type="send", id=f"{len(self.sent)}", to="bob", data=data)
-        return await send_once(self.claims, key, command, self._start)
+        return await send_once(self.claims, key, command, self._start, 0.0)
 
     async def begin(self) -> asyncio.Task[int]:
         """Return a message that is on its way."""
@@ -87,7 +87,7 @@ async def test_a_request_that_was_cancelled_before_it_was_sent_may_be_repeated(
         raise AssertionError
 
     command = Send(type="send", to="bob", data=1)
-    sending = asyncio.create_task(send_once(claims, "key", command, hang))
+    sending = asyncio.create_task(send_once(claims, "key", command, hang, 0.0))
     await wait_until(lambda: len(claims) == 1)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -113,13 +113,13 @@ async def test_what_was_sent_is_remembered_when_its_caller_has_gone(sender: Send
     assert len(sender.sent) == 1
 
 
-@pytest.mark.parametrize("lifetime", ["CLAIMED_S", "REMEMBERED_S"])
+@pytest.mark.parametrize("lifetime", ["CLAIM_MARGIN_S", "REMEMBERED_S"])
 async def test_a_request_is_remembered_for_a_time(
     sender: Sender, monkeypatch: pytest.MonkeyPatch, lifetime: str
 ) -> None:
     monkeypatch.setattr(idempotency, lifetime, 0)
     first = await sender.begin()
-    assert (lifetime == "CLAIMED_S") == (await sender.claims.get("key") is None)
+    assert (lifetime == "CLAIM_MARGIN_S") == (await sender.claims.get("key") is None)
     sender.sent[0].set_result(7)
     await first
     assert (lifetime == "REMEMBERED_S") == (await sender.claims.get("key") is None)

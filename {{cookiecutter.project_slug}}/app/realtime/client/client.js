@@ -132,6 +132,7 @@ export class Connection {
   }
 
   async #connect() {
+    if (this.status.state === "ended") return;
     this.#drop();
     const turn = this.#turn;
     this.#attempt++;
@@ -186,7 +187,7 @@ export class Connection {
     else if (this.rooms.has(frame.room)) this.rooms.get(frame.room)?.receive(frame);
     //# endif
     //# if cookiecutter.rooms and cookiecutter.redis
-    else if (frame.type === "resync") this.rooms.forEach((room) => room.enter());
+    else if (frame.type === "resync") this.rooms.forEach((room) => room.resync());
     //# endif
     else if (!("id" in frame)) call(() => this.onmessage(frame));
   }
@@ -206,7 +207,7 @@ export class Connection {
     this.#show("online");
   }
 
-  /** Ask after a silence, or now, whether the server is there. Late timers prove nothing. */
+  /** Ask after a silence, or now, whether the server is there. A late timer is no evidence. */
   #watch(asks = false) {
     const { interval_s, timeout_s } = this.welcome?.heartbeat ?? HEARTBEAT;
     const since = asks ? performance.now() : this.#heardAt;
@@ -235,7 +236,10 @@ export class Connection {
     const delay_ms = Math.max(TIMEOUT_MS, 0.75 * (1_000 * expires_at - Date.now()));
     setTimeout(async () => {
       if (turn !== this.#turn) return;
-      const refreshing = this.token().then((token) => this.request({ type: "refresh", token }));
+      const token = await this.token().catch(() => undefined);
+      if (turn !== this.#turn) return;
+      if (token === null) return this.#end(UNAUTHORIZED, "signed out");
+      const refreshing = this.request({ type: "refresh", token });
       const ok = await refreshing.catch(() => ({ expires_at }));
       this.#refreshLater(ok.expires_at, turn);
     }, Math.min(delay_ms, 2 ** 31 - 1));

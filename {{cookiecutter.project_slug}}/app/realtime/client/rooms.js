@@ -22,6 +22,9 @@ import { call, pause } from "./client.js";
  */
 
 const MAX_HELD = 10_000;
+//# if cookiecutter.redis
+const RESYNC_MS = 1_000;
+//# endif
 
 /** A room that the connection joins whenever it is online. */
 export class Room {
@@ -69,21 +72,33 @@ export class Room {
   async enter(attempt = 1) {
     const visit = ++this.#visit;
     const since = this.position ? { since: this.position } : { last: this.handlers.last };
-    this.#held = [];
+    this.#held ??= [];
     try {
       const ok = await this.connection.request({ type: "join", room: this.name, ...since });
       if (visit === this.#visit) await this.#arrive(ok, visit);
     } catch (/** @type {any} */ error) {
       const again = () => visit === this.#visit && this.enter(attempt + 1);
       if (error.retry) setTimeout(again, pause(attempt));
-      else if (visit === this.#visit) call(() => this.handlers.refused?.(error));
+      else if (visit === this.#visit) {
+        this.#held = null;
+        call(() => this.handlers.refused?.(error));
+      }
     }
   }
 
+  //# if cookiecutter.redis
+  /** Called by the connection to join again, at another moment than the other clients. */
+  resync() {
+    const visit = ++this.#visit;
+    this.#held ??= [];
+    setTimeout(() => visit === this.#visit && this.enter(), Math.random() * RESYNC_MS);
+  }
+
+  //# endif
   async #arrive(/** @type {Frame} */ ok, /** @type {number} */ visit) {
     const before = this.#held?.splice(0) ?? [];
     if (!ok.recovered) {
-      // The position is kept until the state is loaded: a lost connection starts it again.
+      // Until the state is loaded, the position stays: after a lost connection, it is loaded again.
       if (this.handlers.state) await this.#load(visit);
       else before.forEach((frame) => this.#hand(frame));
       if (visit !== this.#visit) return;
@@ -117,7 +132,7 @@ export class Room {
   /** Called by the connection with each frame of the room. */
   receive(/** @type {Frame} */ frame) {
     //# if cookiecutter.redis
-    if (frame.type === "resync") this.enter();
+    if (frame.type === "resync") this.resync();
     else if (frame.type !== "message" || frame.offset === null) this.#hand(frame);
     //# else
     if (frame.type !== "message" || frame.offset === null) this.#hand(frame);

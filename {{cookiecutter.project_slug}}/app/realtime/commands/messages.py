@@ -40,7 +40,8 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         )
         if command.key is None:
             return send()
-        await send_once(service.claims, connection.key(command.key), command, send)
+        key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
+        await send_once(service.keys, key, command, send, timeout_s)
         return None
 
     @router.command(Broadcast)

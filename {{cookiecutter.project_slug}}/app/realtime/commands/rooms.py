@@ -198,8 +198,10 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
             keep=command.keep,
         )
         if command.key is not None:
-            key = connection.key(command.key)
-            return PublishOk(offset=await send_once(service.claims, key, command, pass_on))
+            key = connection.pay_for_key(command.key)
+            timeout_s = service.settings.handler_timeout_s
+            offset = await send_once(service.keys, key, command, pass_on, timeout_s)
+            return PublishOk(offset=offset)
         return _reply_to(await pass_on())
 
     @router.command(Presence)

@@ -9,7 +9,7 @@ import structlog
 from typing_extensions import TypeVar
 
 from ..auth.identity import Identity
-from ..limits.budget import ClientLimits, UserBudget
+from ..limits.budget import KEY_BYTES, ClientLimits, UserBudget
 from ..protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.asgi import Wire
@@ -73,9 +73,10 @@ class Connection(Recipient, Generic[StateT]):
         """When the client last sent anything, on the event loop's clock."""
         return self._wire.heard_at
 
-    def key(self, key: str) -> str:
-        """Return the name of a key of this user among the keys of all, backends included."""
-        return f"{self.user}\n{key}"  # no other part has a line break
+    def pay_for_key(self, key: str) -> str:
+        """Pay for what a key of this user takes, and return its name among the keys of all."""
+        self.limits.charge(KEY_BYTES)
+        return f"{self.user}\n{key}"  # no user's name has a line break
 
     def open(self, welcome: ServerFrame) -> None:
         """Send the first frame. Frames enqueued before it are dropped."""
@@ -123,6 +124,7 @@ class Connection(Recipient, Generic[StateT]):
         log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=unsent_bytes)
         self.outbox.clear()
         self.close(SLOW_CONSUMER)
+        self._delivery.note_unsent(self, unsent_bytes)
 
     def close(self, close: Close) -> None:
         """Write the outbox, then close. Idempotent: the first reason counts."""
@@ -131,6 +133,7 @@ class Connection(Recipient, Generic[StateT]):
             return
         if self._open and self.outbox:
             self._wire.write(self.outbox, self._max_unsent_bytes)
+            self._delivery.note_unsent(self, self._wire.unsent_bytes())
         self._wire.close(close)
         self.mark_closed(close)
 
@@ -148,7 +151,8 @@ class Connection(Recipient, Generic[StateT]):
         self._delivery.check_thread()
         self.identity = identity
         self._cancel_expiry()
-        self._schedule_expiry()
+        if self.closed is None:
+            self._schedule_expiry()
 
     def _schedule_expiry(self) -> None:
         if self.identity.expires_at is not None:

@@ -9,6 +9,7 @@ import math
 from asyncio import get_running_loop
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 import structlog
 
@@ -32,7 +33,10 @@ STALLED_S = 2.0
 """A flush that takes longer counts as stalled."""
 
 RECOUNT_S = 1.0
-"""How often it is looked who has read what was unsent."""
+"""How often unsent bytes are counted again: clients read meanwhile."""
+
+ROOM_AGAIN = 7 / 8
+"""Share of the total limit down to which slow recipients are cut off."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -78,7 +82,7 @@ class Delivery:
         self._unsent: dict[Recipient, int] = {}
         self._recount: asyncio.TimerHandle | None = None
         self.unsent_bytes = 0
-        """What recipients that do not keep up have not read, not much above the truth."""
+        """Bytes that slow recipients have not read; too many until the next count."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -154,9 +158,17 @@ class Delivery:
         self._unsent[recipient] = unsent_bytes
         if self._recount is None or self.unsent_bytes > self._max_unsent_bytes:
             self._recount_unsent()
-        while self.unsent_bytes > self._max_unsent_bytes:
-            slowest = max(self._unsent, key=self._unsent.__getitem__)
-            self.unsent_bytes -= self._unsent.pop(slowest)
+        if self.unsent_bytes > self._max_unsent_bytes:
+            self._cut_off_slowest()
+
+    def _cut_off_slowest(self) -> None:
+        """Cut off recipients until there is room again, so that this is not repeated at once."""
+        slowest_first = sorted(self._unsent.items(), key=itemgetter(1), reverse=True)
+        for slowest, unsent_bytes in slowest_first:
+            if self.unsent_bytes <= ROOM_AGAIN * self._max_unsent_bytes:
+                break
+            del self._unsent[slowest]
+            self.unsent_bytes -= unsent_bytes
             slowest.cut_off()
 
     def _recount_unsent(self) -> None:

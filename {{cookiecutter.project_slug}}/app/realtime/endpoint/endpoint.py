@@ -166,6 +166,8 @@ class Session:
         await service.manager.add(connection)
         await service.check_ban(connection.user)  # a later ban finds the connection registered
         connection.open(welcome(connection, service.settings))
+        if connection.closed is not None:
+            return
         self._was_welcomed = True
         for observer in router.on_connect:
             await self._observe(observer, connection)
@@ -181,7 +183,7 @@ class Session:
             for message in wire.take():
                 enqueued = delivery.enqueued
                 if isinstance(message, str):
-                    if connection.closed is None:
+                    if connection.closed is None and self._is_admitted:
                         unanswered = await dispatcher.dispatch(service, connection, message)
                 elif message["type"] == "websocket.disconnect":
                     connection.mark_closed(_end_of(message))

@@ -41,12 +41,13 @@ async def publish(
     """Send data to clients. With an ``Idempotency-Key``, a repeated request is sent once."""
     publication = await parse(Publication, request)
     send = partial(_send, service, publication)
+    timeout_s = service.settings.handler_timeout_s
     try:
-        with guarded(service.settings.handler_timeout_s):
+        with guarded(timeout_s):
             if idempotency_key is None:
                 await (await send())
             else:
-                await send_once(service.claims, idempotency_key, publication, send)
+                await send_once(service.claims, idempotency_key, publication, send, timeout_s)
     except InProgress as failure:
         detail = "the same request is in progress; repeat it in a moment"
         raise HTTPException(status.HTTP_409_CONFLICT, detail, RETRY_SOON) from failure

@@ -35,7 +35,10 @@ INVALID_PRICE = 8
 COPIES = 100
 """Recipients of a message that are part of its price; as many more cost its bytes once more."""
 
-MAX_TARGETS = 1_000
+KEY_BYTES = 8_192
+"""Price of a key, which is remembered for minutes."""
+
+MAX_TARGETS = 100
 """Targets of a user from which on those that are paid for are forgotten."""
 
 MAX_REFUSALS_LOGGED = 50
@@ -65,6 +68,10 @@ class UserBudget(RateLimit):
             self._targets[target] = RateLimit(math.inf, bytes_per_s, self._settings.max_burst_s)
         return self._targets[target]
 
+    def unpaid_s(self, now: float) -> float:
+        """Return how many seconds pass until all is paid."""
+        return max(budget.lead_s(now) for budget in (self, *self._targets.values()))
+
 
 class Budgets:
     """The budgets of users on this node. Each is kept until it is paid."""
@@ -86,8 +93,8 @@ class Budgets:
         budget = self._of_users[user]
         budget.connections -= 1
         if not budget.connections:
-            loop, lead_s = asyncio.get_running_loop(), budget.lead_s(monotonic())
-            budget.forgetting = loop.call_later(lead_s, self._of_users.pop, user)
+            loop, unpaid_s = asyncio.get_running_loop(), budget.unpaid_s(monotonic())
+            budget.forgetting = loop.call_later(unpaid_s, self._of_users.pop, user)
 
 
 class ClientLimits:

@@ -76,7 +76,7 @@ class RedisBackplane(Backplane):
         self._was_healthy = self._has_gap = self._has_warned = False
         client.probe_with(lambda channel: [self.plain(channel, [b""])])
         self._gaps = metrics.counter("redis_gaps", "Times that messages may have been lost.")
-        self._malformed = metrics.counter("redis_malformed", "Messages that were none, dropped.")
+        self._malformed = metrics.counter("redis_malformed", "Malformed messages dropped.")
         metrics.watch("redis_up", "Whether messages flow through Redis.", lambda: self.healthy)
 
     @property

@@ -7,7 +7,7 @@ uvicorn protocol (`FrameProtocol`) offers itself to the app as an ASGI extension
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -178,16 +178,20 @@ class AsgiWire:
             TimeoutError: the peer did not disconnect in time.
 
         """
-        async with asyncio.timeout_at(self._leave_by) as self._deadline:
-            try:
-                while isinstance(item := await self._queue.get(), bytes):
-                    await self._websocket.send_text(frame_payload(item).decode())
-                    self._unsent_bytes -= len(item)
-                await self._websocket.close(*item)
-            except (WebSocketDisconnect, RuntimeError):  # both mean that the peer has gone
+        try:
+            async with asyncio.timeout_at(self._leave_by) as self._deadline:
+                # Both exceptions mean that the peer has gone.
+                with suppress(WebSocketDisconnect, RuntimeError):
+                    while isinstance(item := await self._queue.get(), bytes):
+                        await self._websocket.send_text(frame_payload(item).decode())
+                        self._unsent_bytes -= len(item)
+                    await self._websocket.close(*item)
                 self._closing = True
-            self._finished.set()
-            await asyncio.Event().wait()
+                self._finished.set()
+                await asyncio.Event().wait()
+        finally:
+            self._closing = True
+            self._unsent_bytes = 0
 
     async def finish(self) -> None:
         """Wait until the close frame is sent, if there is one."""

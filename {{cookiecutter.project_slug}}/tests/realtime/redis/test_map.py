@@ -81,6 +81,6 @@ async def test_a_repeated_command_is_sent_once_by_all_nodes(valkey: Valkey) -> N
         command = Send(type="send", to=client.user, data="once")
         for live in (first, second, first):
             send = partial(live.service.manager.send_to_user, client.user, "once")
-            await send_once(live.service.claims, "alice\nkey", command, send)
+            await send_once(live.service.keys, "alice\nkey", command, send, 30.0)
         assert (await client.receive("message"))["data"] == "once"
         assert await client.is_quiet()

@@ -67,7 +67,9 @@ class RedisHistory(History):
             self._heal, batch_weight=HEALED_AT_ONCE, pause_s=self._client.timeout_s
         )
         self.heal_later = self._behind.add
-        self._ledger = Ledger(settings.history_total_bytes, settings.history_user_bytes)
+        self._ledger = Ledger(
+            settings.history_total_bytes, settings.history_user_bytes, settings.history_s
+        )
         self._unwanted = Worker(
             self._evict, batch_weight=EVICTED_AT_ONCE, pause_s=self._client.timeout_s
         )

@@ -1,8 +1,8 @@
 """The proof passes for the project's engine.
 
 A module of the proof runs twice: with every option, and with only those that it needs. Modules in
-`WHOLE` run with all `ENOUGH_EXTRAS`. All run with one kind of authentication, except those that need
-another, and those in `CREDENTIALS`, which run with every kind.
+`WHOLE` run with all `ENOUGH_EXTRAS`. All run with one kind of authentication, except those that
+need another, and those in `CREDENTIALS`, which run with every kind.
 """
 
 from pathlib import Path

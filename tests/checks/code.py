@@ -1,6 +1,6 @@
 """The project passes its own tools with its own configuration."""
 
-import os
+import fcntl
 
 from tests.process import check_output
 from tests.project import Project
@@ -21,10 +21,13 @@ def check_lint(project: Project) -> None:
 
 def check_types(project: Project) -> None:
     """Run mypy, which the project sets to strict."""
-    # Several mypy processes cannot share a cache.
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    cache = CACHE / "mypy" / f"{venv_key(project)}-{worker}"
-    check_output([venv_bin(project) / "python", "-m", "mypy", "--cache-dir", cache], project.root)
+    cache = CACHE / "mypy" / venv_key(project)
+    cache.mkdir(parents=True, exist_ok=True)
+    # Several mypy processes cannot use a cache at a time.
+    with cache.with_suffix(".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        python = venv_bin(project) / "python"
+        check_output([python, "-m", "mypy", "--cache-dir", cache], project.root)
 
 
 def check_imports(project: Project) -> None:

@@ -35,8 +35,8 @@ STALLED_S = 2.0
 RECOUNT_S = 1.0
 """How often unsent bytes are counted again: clients read meanwhile."""
 
-ROOM_AGAIN = 7 / 8
-"""Share of the total limit down to which slow recipients are cut off."""
+CUT_DOWN_TO = 7 / 8
+"""Share of the total limit that remains after slow recipients were cut off."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -162,10 +162,10 @@ class Delivery:
             self._cut_off_slowest()
 
     def _cut_off_slowest(self) -> None:
-        """Cut off recipients until there is room again, so that this is not repeated at once."""
+        """Cut off recipients until some bytes are free again, so that this is not repeated at once."""
         slowest_first = sorted(self._unsent.items(), key=itemgetter(1), reverse=True)
         for slowest, unsent_bytes in slowest_first:
-            if self.unsent_bytes <= ROOM_AGAIN * self._max_unsent_bytes:
+            if self.unsent_bytes <= CUT_DOWN_TO * self._max_unsent_bytes:
                 break
             del self._unsent[slowest]
             self.unsent_bytes -= unsent_bytes

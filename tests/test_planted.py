@@ -200,7 +200,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "a frame that the schemas do not describe": (
         "service",
-        changing("app/realtime/rooms/history.py", "^    offset: int$", "    offset: str"),
+        changing("app/realtime/rooms/history.py", r"^    offset: int \| None$", "    offset: str"),
         "ServerFrame in the AsyncAPI document does not allow",
     ),
     "an undocumented metric": (

@@ -1,8 +1,7 @@
 """The proof passes for the project's engine.
 
-A module of the proof runs twice: with every option, and with only those that it needs. Modules in
-`WHOLE` run with all `ENOUGH_EXTRAS`. All run with one kind of authentication, except those that
-need another, and those in `CREDENTIALS`, which run with every kind.
+A module of the proof runs twice: with every option, and with only those that it needs. Those in
+`CREDENTIALS` run with every kind of authentication, all others with one, the one that they need.
 """
 
 from pathlib import Path
@@ -12,10 +11,7 @@ from proof.overlay import PLUGIN, TARGET, files, lay_over, needed
 from tests.combination import COMBINATIONS, QUESTIONS, Combination
 from tests.project import Project
 
-from .suite import ENOUGH_EXTRAS, EXTRAS, FULL, run_tests
-
-WHOLE = ("test_fuzz.py", "test_hostile.py", "test_leaks.py", "test_team_code.py")
-"""Modules that test the engine as a whole."""
+from .suite import EXTRAS, FULL, run_tests
 
 CREDENTIALS = ("test_privacy.py",)
 """Modules that test credentials of every kind."""
@@ -34,8 +30,7 @@ def _runs(module: Path, options: set[str]) -> bool:
     needs = needed(module)
     if module.name not in CREDENTIALS and options & AUTH != (needs & AUTH or {FULL}):
         return False
-    enough = ENOUGH_EXTRAS if module.name in WHOLE else [needs & EXTRAS, EXTRAS]
-    return options & EXTRAS in enough
+    return options & EXTRAS in (needs & EXTRAS, EXTRAS)
 
 
 PROVED = [combination for combination in COMBINATIONS if proving_tests(combination)]

@@ -1,7 +1,7 @@
 """The project's own tests pass.
 
 With one kind of authentication, all run with every combination of rooms, heartbeat and redis. With
-the other kinds, tests of parts that know only the user's name run with all of these and with none.
+the other kinds, tests of parts above authentication run with all of these and with none.
 Tests of the layers below authentication (process, frames, Redis) run with one kind, and with the
 `ENOUGH_EXTRAS`.
 """
@@ -32,9 +32,12 @@ BELOW_AUTHENTICATION = (
 ABOVE_AUTHENTICATION = (
     "tests/realtime/commands/*",
     "tests/realtime/connections/*",
+    "tests/realtime/endpoint/*",
+    "tests/realtime/http/*",
     "tests/realtime/limits/*",
     "tests/realtime/rooms/*",
-    "tests/realtime/test_[!a]*.py",
+    "tests/realtime/settings/*",
+    "tests/realtime/test_*.py",
 )
 
 TIMEOUT_S = 600

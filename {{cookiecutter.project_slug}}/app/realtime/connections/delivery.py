@@ -162,7 +162,7 @@ class Delivery:
             self._cut_off_slowest()
 
     def _cut_off_slowest(self) -> None:
-        """Cut off recipients until some bytes are free again, so that this is not repeated at once."""
+        """Cut off recipients until many bytes are free, so that this is not repeated at once."""
         slowest_first = sorted(self._unsent.items(), key=itemgetter(1), reverse=True)
         for slowest, unsent_bytes in slowest_first:
             if self.unsent_bytes <= CUT_DOWN_TO * self._max_unsent_bytes:

@@ -204,7 +204,7 @@ async def test_an_ephemeral_message_has_no_offset_and_is_not_replayed(live: Live
     }
     kept = await sender.ask(type="publish", room="lobby", data=2)
     assert kept["offset"] == stands["offset"] + 1
-    visitor = await live.connect("carol")
+    visitor = await live.connect("bob")
     ok = await visitor.ask(type="join", room="lobby", since=since(stands))
     assert (ok["recovered"], ok["replayed"]) == (True, 1)
     assert (await visitor.receive("message"))["data"] == 2

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from websockets.exceptions import InvalidStatus
 
-from .checks.service import Service, running
+from .checks.service import METRICS_KEY, Service, running
 from .combination import DEFAULT, find
 from .conftest import Baker
 from .process import check_output, environment, run
@@ -138,7 +138,7 @@ def test_the_configuration_and_the_rules_are_valid(project: Project, tmp_path: P
 def configure(project: Project, directory: Path, port: str = "8000") -> Path:
     """Copy the configuration, for a service on this port; return its path."""
     key = directory / "metrics_key"
-    key.write_text("metrics-key" * 3, encoding="utf-8")
+    key.write_text(METRICS_KEY, encoding="utf-8")
     shutil.copy(project.root / "deploy/prometheus/alerts.yaml", directory)
     text = project.read("deploy/prometheus/prometheus.yaml")
     for old, new in {

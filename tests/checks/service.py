@@ -20,6 +20,8 @@ from tests.process import check_output, environment
 from tests.project import Project
 from tests.venv import venv_bin
 
+METRICS_KEY = "metrics-" * 4
+
 START_S = 15.0
 ANSWER_S = 5.0
 STOP_S = 15.0
@@ -35,7 +37,7 @@ class Service:
     def __init__(self, project: Project, **settings: str) -> None:
         self._root = project.root
         self._python = venv_bin(project) / "python"
-        self._env = environment(HOST="127.0.0.1", PORT="0", METRICS_KEY="metrics-" * 4) | settings
+        self._env = environment(HOST="127.0.0.1", PORT="0", METRICS_KEY=METRICS_KEY) | settings
         self._options: dict[str, dict[str, Any]] = {}
         check_output([self._python, "-m", "dev.env"], self._root)
         self._log = (self._root / "service.log").open("w+", encoding="utf-8")

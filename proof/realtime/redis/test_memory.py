@@ -112,9 +112,7 @@ async def test_a_full_redis_gets_rid_of_history_first(valkey: Valkey, redis: Red
         assert "room-0" not in left
 
 
-async def test_a_new_room_does_not_exceed_the_memory_of_redis(
-    valkey: Valkey, redis: Redis
-) -> None:
+async def test_a_new_room_does_not_exceed_the_memory_of_redis(valkey: Valkey, redis: Redis) -> None:
     async with run_history(valkey) as history:
         await redis.config_set("maxmemory", 1)
         with pytest.raises(Unavailable):

@@ -4,6 +4,7 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import structlog
@@ -38,15 +39,18 @@ async def as_string(redis: Redis, key: bytes, junk: bytes) -> None:
 
 
 async def as_list(redis: Redis, key: bytes, junk: bytes) -> None:
-    await redis.pipeline().delete(key).rpush(key, junk, junk).execute()
+    await redis.delete(key)
+    await redis.rpush(key, junk, junk)
 
 
 async def as_hash(redis: Redis, key: bytes, junk: bytes) -> None:
-    await redis.pipeline().delete(key).hset(key, mapping={b"": junk, junk: junk}).execute()
+    await redis.delete(key)
+    await redis.hset(key, mapping={b"": junk, junk: junk})
 
 
 async def as_sorted_set(redis: Redis, key: bytes, junk: bytes) -> None:
-    await redis.pipeline().delete(key).zadd(key, {junk: 1}).execute()
+    await redis.delete(key)
+    await redis.zadd(key, {junk: 1})
 
 
 async def in_its_own_type(redis: Redis, key: bytes, junk: bytes) -> None:
@@ -93,7 +97,8 @@ async def test_false_keys_of_rooms_count_as_lost(
 
             assert await works()
             for junk in JUNK:
-                for key in await redis.keys("ws:{room:lobby}*"):
+                keys: Any = await redis.keys("ws:{room:lobby}*")
+                for key in keys:
                     with suppress(ResponseError):  # the service has changed the type meanwhile
                         await forge(redis, key, junk)
                     for answer in await answers(client):

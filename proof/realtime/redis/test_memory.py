@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -31,7 +32,7 @@ async def fill(history: RedisHistory, rooms: Iterable[str], sender: str | None =
 
 async def rooms_with(redis: Redis, what: str) -> set[str]:
     """Return the rooms that have such a key."""
-    keys = await redis.keys("ws:{room:*}:" + what)
+    keys: Any = await redis.keys("ws:{room:*}:" + what)
     return {key.decode().split(":")[2].rstrip("}") for key in keys}
 
 

@@ -105,7 +105,8 @@ class Connection(Recipient, Generic[StateT]):
             self.close(INTERNAL_ERROR)
             return
         if unsent_bytes is None:
-            self._close_as_slow()
+            self._log_slow()
+            self.close(SLOW_CONSUMER)
         elif unsent_bytes:
             self._delivery.note_unsent(self, unsent_bytes)
 
@@ -116,15 +117,14 @@ class Connection(Recipient, Generic[StateT]):
     def cut_off(self) -> None:
         """End the connection as a slow consumer, and drop what is unsent."""
         if self.closed is None:
-            self._close_as_slow()
+            self._log_slow()
+            self._wire.close(SLOW_CONSUMER)
+            self.mark_closed(SLOW_CONSUMER)
         self._wire.abort()
 
-    def _close_as_slow(self) -> None:
+    def _log_slow(self) -> None:
         unsent_bytes = self._wire.unsent_bytes()
         log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=unsent_bytes)
-        self.outbox.clear()
-        self.close(SLOW_CONSUMER)
-        self._delivery.note_unsent(self, unsent_bytes)
 
     def close(self, close: Close) -> None:
         """Write the outbox, then close. Idempotent: the first reason counts."""
@@ -133,9 +133,10 @@ class Connection(Recipient, Generic[StateT]):
             return
         if self._open and self.outbox:
             self._wire.write(self.outbox, self._max_unsent_bytes)
-            self._delivery.note_unsent(self, self._wire.unsent_bytes())
         self._wire.close(close)
         self.mark_closed(close)
+        if unsent_bytes := self._wire.unsent_bytes():
+            self._delivery.note_unsent(self, unsent_bytes)
 
     def mark_closed(self, close: Close) -> None:
         """Note that the connection has ended. Idempotent: the first reason counts."""

@@ -55,6 +55,30 @@ async def test_of_all_that_do_not_read_the_one_that_owes_most_is_cut_off() -> No
         assert live.service.delivery.unsent_bytes == much.unsent_bytes()
 
 
+async def test_no_more_are_cut_off_than_must_be() -> None:
+    """However many have to be: each is cut off once, and the others stay."""
+    count, size_bytes = 4_000, 1_000
+    shared = Delivery(count * size_bytes)
+    wires = [RecordingWire() for _ in range(count + 1)]
+    connections = [open_connection(wire, shared) for wire in wires]
+    for connection, wire in zip(connections, wires, strict=True):
+        wire.unsent = size_bytes
+        connection.send_encoded(b"x")
+    await shared.catch_up()
+    closed = [connection for connection in connections if connection.closed is not None]
+    assert len(closed) == count // 8 + 1
+    assert sum(len(wire.closes) for wire in wires) == len(closed)
+    assert shared.unsent_bytes == 7 * count // 8 * size_bytes
+
+
+async def test_a_connection_that_is_closing_counts_too() -> None:
+    shared, wire = Delivery(), RecordingWire()
+    connection = open_connection(wire, shared)
+    wire.unsent = 80
+    connection.close(SLOW_CONSUMER)
+    assert shared.unsent_bytes == 80
+
+
 async def test_who_has_read_is_counted_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "RECOUNT_S", 0.01)
     shared, wire = Delivery(100), RecordingWire()

@@ -27,7 +27,7 @@ METHOD = """\
   most twice; if the last one was disturbed too, the table reports it.
 - All Python servers use the same Python and the same versions of shared packages; all log only
   warnings. The service runs in production mode, with every option and a token for each connection.
-  Its limits are checked, but set so high that nothing is refused.
+  Its limits are enforced, with values that no client reaches.
 """
 
 CAVEATS = """\

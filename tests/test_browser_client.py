@@ -39,6 +39,11 @@ globalThis.open_ = (options = {}, url = "/ws") => {
 globalThis.only = (wanted) => frames.filter(([way]) => way === wanted).map(([, frame]) => frame);
 globalThis.sent = (type) => only("out").filter((frame) => frame.type === type);
 globalThis.count = (state) => states.filter((status) => status.state === state).length;
+globalThis.spy = () => {
+  globalThis.WebSocket = class extends WebSocket {
+    constructor(...how) { super(...how); globalThis.socket = this; }
+  };
+};
 globalThis.failure = (promise) => promise.then(() => null, ({ code, retry }) => ({ code, retry }));
 """
 EAGER = """
@@ -465,10 +470,7 @@ def test_the_state_is_loaded_again_when_recovery_is_impossible_or_it_has_failed(
 def test_a_resync_is_a_join_with_the_position(page: Page, service: Service) -> None:
     page.run("""
       globalThis.got = [];
-      const Real = WebSocket;
-      globalThis.WebSocket = class extends Real {
-        constructor(...how) { super(...how); globalThis.socket = this; }
-      };
+      spy();
       open_();
       ws.room("resync", { message: (data) => got.push(data), state: () => got.push("state") });
     """)
@@ -487,10 +489,7 @@ def test_a_resync_is_a_join_with_the_position(page: Page, service: Service) -> N
 def test_messages_held_while_a_join_fails_are_handed_over(page: Page, service: Service) -> None:
     page.run("""
       globalThis.got = [];
-      const Real = WebSocket;
-      globalThis.WebSocket = class extends Real {
-        constructor(...how) { super(...how); globalThis.socket = this; }
-      };
+      spy();
       open_();
       ws.room("busy", { message: (data) => got.push(data), state: () => got.push("state") });
     """)

@@ -1,6 +1,5 @@
 """The image's health check finds the service, wherever the settings put it."""
 
-import http.client
 import json
 import re
 import time
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .checks.service import ANSWER_S, LISTENING, START_S, Service, running
+from .checks.service import LISTENING, START_S, Service, is_ok, running
 from .combination import DEFAULT
 from .conftest import Baker
 from .process import environment, run
@@ -46,20 +45,8 @@ def test_two_colons_are_all_of_ipv4_and_ipv6(baked: Baker, tmp_path: Path) -> No
             assert time.monotonic() < deadline, service.log()
             time.sleep(0.05)
         assert {
-            host for port in ports for host in LOOPBACKS if answers(host, int(port))
+            host for port in ports for host in LOOPBACKS if is_ok(host, int(port), "/livez")
         } == LOOPBACKS
         service.stop()
     finally:
         service.end()
-
-
-def answers(host: str, port: int) -> bool:
-    """Return whether the service can be asked there."""
-    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)
-    try:
-        connection.request("GET", "/livez")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except ConnectionRefusedError:
-        return False
-    finally:
-        connection.close()

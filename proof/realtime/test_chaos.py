@@ -302,13 +302,13 @@ async def test_a_loss_or_duplicate_counts_once_for_each_member(
         await wait_until(lambda: len(ledger.messages) > 40)
         await settle(clients, ledger)
     totals = ledger.totals()
-    owed = [1 if message.excluded else 2 for message in ledger.messages]
-    lost = owed[20] if deliveries == 0 else 0
-    duplicated = owed[20] if deliveries == 2 else 0
+    expected = [1 if message.excluded else 2 for message in ledger.messages]
+    lost = expected[20] if deliveries == 0 else 0
+    duplicated = expected[20] if deliveries == 2 else 0
     assert (totals.lost, totals.duplicated) == (lost, duplicated)
     assert totals.is_correct == (deliveries == 1)
-    assert totals.live == sum(owed) - lost
-    assert set(owed) == {1, 2}
+    assert totals.live == sum(expected) - lost
+    assert set(expected) == {1, 2}
 
 
 async def test_aborted_clients_recover(live: Live) -> None:

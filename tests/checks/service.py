@@ -31,6 +31,18 @@ LISTENING = re.compile(r"listening on port (\d+)\b")
 Frame = dict[str, Any]
 
 
+def is_ok(host: str, port: int, path: str) -> bool:
+    """Return whether a request is answered with 200."""
+    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
 class Service:
     """A project's service in its own process, in a copy of the project."""
 
@@ -63,14 +75,7 @@ class Service:
         if listening is None:
             return False
         self._env["PORT"] = listening[1]
-        connection = http.client.HTTPConnection("127.0.0.1", int(listening[1]), timeout=ANSWER_S)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except OSError:
-            return False
-        finally:
-            connection.close()
+        return is_ok("127.0.0.1", int(listening[1]), "/readyz")
 
     def connect_options(self, name: str) -> dict[str, Any]:
         """Return uri, headers and subprotocols of the project's own `dev.connect`."""

@@ -180,7 +180,7 @@ class Connection:
             raise
 
     def notify(self) -> None:
-        """Let those who wait look at their conditions."""
+        """Wake all tasks that wait for a condition."""
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -14,7 +14,7 @@ from app.realtime.rooms.history import Position
 class Message:
     """A message: the ticks when it was sent and acknowledged, and its offset, None until known.
 
-    ``excluded`` is the member that sent it without ``echo``, and is not owed it.
+    ``excluded`` is the member that sent it without ``echo``, and does not get it.
     """
 
     __slots__ = ("acknowledged_at", "excluded", "offset", "room", "sent_at")
@@ -54,7 +54,7 @@ class Totals(NamedTuple):
     """The counts at the end of a trial.
 
     ``sent`` and ``unacknowledged`` count messages. ``live`` to ``lost`` count each sent message
-    once for each member that was owed it. The last two count deliveries of any message.
+    once for each member that has to get it. The last two count deliveries of any message.
     """
 
     sent: int = 0
@@ -209,7 +209,7 @@ class Membership:
         return max(0, of_others.total() - own.count(None))
 
     def totals(self) -> Totals:
-        """Return the counts of the messages that this member was owed."""
+        """Return the counts of the messages that this member has to get."""
         live = recovered = announced = lost = 0
         for number, message in enumerate(self._ledger.messages):
             if not self._is_owed(message):

@@ -81,7 +81,7 @@ class TcpServer(Process):
                 address = ("--bind", "127.0.0.1", "--port", str(self.port))
                 process = self._run([server_path(), *self.arguments, *address], {})
                 while process.poll() is None:
-                    # Whoever else may have the port need not answer at all: ask again.
+                    # Another process with the same port may not answer: ask again.
                     with suppress(TimeoutError):
                         async with asyncio.timeout(ASK_AGAIN_S):
                             if await answers(self.redis, process.pid):

@@ -1,4 +1,4 @@
-"""Whoever can write to Redis cannot end a process: false keys count as lost, and are replaced."""
+"""Invalid values in Redis do not stop a process: they count as lost, and are replaced."""
 
 import random
 import secrets

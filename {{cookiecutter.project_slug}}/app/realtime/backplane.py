@@ -1,7 +1,7 @@
 """How a message reaches every node.
 
 A node subscribes to the channels of what it hosts: `ALL`, and one for each user that is connected
-to it. Whoever subscribes gets each envelope once and delivers it to its own connections.
+to it. It gets each envelope once and delivers it to its own connections.
 """
 
 import asyncio
@@ -93,7 +93,7 @@ class Subscription:
 
 
 class Backplane:
-    """Carries envelopes to whoever hosts a channel: at most once, in order per publisher.
+    """Carries envelopes to the nodes that host a channel: at most once, in order per publisher.
 
     This one is for a single node, where what is published is delivered at once.
     """

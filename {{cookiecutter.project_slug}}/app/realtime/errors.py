@@ -179,7 +179,7 @@ class UnknownType(CommandError):
 
 
 class TooLarge(CommandError):
-    """The message would be too large for those who get it."""
+    """The message is too large when it is encoded."""
 
     code = "too_large"
     status = 413

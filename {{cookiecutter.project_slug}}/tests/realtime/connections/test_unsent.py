@@ -17,7 +17,7 @@ MORE_THAN_THE_SYSTEM_TAKES = 400
 
 @pytest.mark.hostile(56)
 async def test_the_first_write_is_limited_too() -> None:
-    """Clients that read nothing, and are owed megabytes in one turn of the loop."""
+    """Megabytes for a client that reads nothing, in one turn of the loop."""
     limit = 200_000
     async with (
         run_service(make_settings(max_unsent_bytes=limit)) as live,
@@ -33,7 +33,7 @@ async def test_the_first_write_is_limited_too() -> None:
 
 
 @pytest.mark.hostile(56)
-async def test_of_all_that_do_not_read_the_one_that_owes_most_is_cut_off() -> None:
+async def test_at_the_total_the_slowest_client_is_cut_off() -> None:
     settings = make_settings(max_unsent_bytes=10_000_000, max_unsent_total_bytes=3_000_000)
     async with (
         run_service(settings) as live,
@@ -42,8 +42,8 @@ async def test_of_all_that_do_not_read_the_one_that_owes_most_is_cut_off() -> No
     ):
         await wait_until(lambda: len(live.service.manager) == 2)
         much, more = live.service.manager
-        for connection, owed in ((much, 1_200_000), (more, 1_600_000)):
-            while connection.unsent_bytes() < owed:
+        for connection, unsent_bytes in ((much, 1_200_000), (more, 1_600_000)):
+            while connection.unsent_bytes() < unsent_bytes:
                 connection.send_encoded(FRAME)
                 await live.service.delivery.catch_up()
         assert live.counts()["ws_connections_closed_total server 4008"] == 0
@@ -79,7 +79,7 @@ async def test_a_connection_that_is_closing_counts_too() -> None:
     assert shared.unsent_bytes == 80
 
 
-async def test_who_has_read_is_counted_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_read_bytes_count_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "RECOUNT_S", 0.01)
     shared, wire = Delivery(100), RecordingWire()
     connection = open_connection(wire, shared)

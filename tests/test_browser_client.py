@@ -210,6 +210,13 @@ def test_a_closed_client_stays_closed(page: Page, proxy: Proxy, moment: str) -> 
     }
 
 
+def test_a_client_that_is_closed_at_once_never_connects(page: Page, proxy: Proxy) -> None:
+    before = proxy.connections
+    page.run("open_(); ws.close(); await 0;")
+    assert page.run("return [ws.status.state, asked]") == ["ended", 0]
+    assert proxy.connections == before
+
+
 def test_a_dead_server_is_noticed_by_the_terms_of_the_welcome(page: Page, proxy: Proxy) -> None:
     page.run("open_()")
     page.wait_until("ws.welcome")

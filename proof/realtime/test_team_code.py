@@ -46,6 +46,7 @@ from app.realtime.wire.asgi import READ_AHEAD_BYTES
 
 from .client import DEADLINE_S
 from .live import Live, make_settings, run_service, wait_until
+from .raw_client import masked, masked_close, raw_client
 from .recording_wire import RecordingWire, open_connection
 
 
@@ -303,6 +304,24 @@ async def test_a_connection_ends_with_its_read_ahead_buffer_full(team: Team, end
     else:
         client.connection.transport.close()
     await wait_until(lambda: is_empty_service(team.live))
+
+
+async def test_commands_of_a_gone_client_are_not_handled_after_the_grace(team: Team) -> None:
+    handled = 0
+
+    async def count_and_hang(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        await hang()
+
+    team.handle = count_and_hang
+    work = masked(b'{"type": "work"}')
+    async with raw_client(await team.live.options()) as client:
+        await client.upgraded()
+        await client.frame()  # the welcome
+        client.send(work + work + masked_close(1000))
+        await wait_until(lambda: team.live.counts()["ws_connections_closed_total client 1000"] == 1)
+    assert handled == 1
 
 
 async def test_a_disconnected_user_is_removed_while_the_handler_hangs(

@@ -120,9 +120,19 @@ async def test_a_new_room_does_not_exceed_the_memory_of_redis(valkey: Valkey, re
             await fill(history, ["new"])
 
 
+def test_a_ledger_forgets_rooms_whose_history_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other nodes may have written to them since, so they are not removed."""
+    now_s = 1_000.0
+    monkeypatch.setattr("app.realtime.redis.rooms.ledger.monotonic", lambda: now_s)
+    ledger = Ledger(2 * ROOM_BYTES, 2 * ROOM_BYTES, kept_s=60)
+    ledger.note("old", "alice", 0)
+    now_s += 61
+    assert [ledger.note(room, "alice", 0) for room in ("one", "two", "three")] == [[], [], ["one"]]
+
+
 def test_a_ledger_keeps_nothing_of_removed_rooms() -> None:
     ledger = Ledger(10 * ROOM_BYTES, 3 * ROOM_BYTES, kept_s=60)
     for number in range(1_000):
         ledger.note(f"room-{number}", f"user-{number % 100}", 0)
-    assert len(ledger._owners) == 10
+    assert len(ledger._owners) == len(ledger._noted_at) == 10
     assert len(ledger._sizes) == len(ledger._sums) == 11

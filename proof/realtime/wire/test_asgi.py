@@ -118,10 +118,25 @@ async def test_unsent_bytes_are_limited(service: Live) -> None:
             while not wire.unsent_bytes():
                 assert wire.write([frame], 10 * len(frame)) is not None
                 await asyncio.sleep(0)
-        owed = wire.unsent_bytes()
-        assert wire.write([frame], owed + len(frame) - 1) is None
-        assert wire.unsent_bytes() == owed
-        assert wire.write([frame], owed + len(frame)) is not None
+        unsent_bytes = wire.unsent_bytes()
+        assert wire.write([frame], unsent_bytes + len(frame) - 1) is None
+        assert wire.unsent_bytes() == unsent_bytes
+        assert wire.write([frame], unsent_bytes + len(frame)) is not None
+
+
+async def test_a_connection_that_has_ended_has_no_unsent_bytes(service: Live) -> None:
+    manager, delivery = service.service.manager, service.service.delivery
+    async with raw_client(await service.options("alice"), tls=service.tls) as client:
+        await wait_until(lambda: len(manager) == 1)
+        (connection,) = manager
+        async with asyncio.timeout(DEADLINE_S):
+            while not delivery.unsent_bytes:
+                assert manager.send_to_connection(connection.id, "x" * 20_000)
+                await delivery.catch_up()
+        client.vanish()
+        await wait_until(lambda: len(manager) == 0)
+        await wait_until(lambda: not connection.unsent_bytes())
+        await wait_until(lambda: not delivery.unsent_bytes)
 
 
 def is_gone(wire: weakref.ref[Wire]) -> bool:

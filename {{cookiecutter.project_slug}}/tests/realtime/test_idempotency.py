@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from app.realtime import idempotency
+from app.realtime import expiring, idempotency
 from app.realtime.errors import Unavailable
 from app.realtime.expiring import ExpiringMap
 from app.realtime.idempotency import InProgress, KeyReused, send_once
@@ -111,6 +111,27 @@ async def test_what_was_sent_is_remembered_when_its_caller_has_gone(sender: Send
 
     await wait_until_async(is_remembered)
     assert len(sender.sent) == 1
+
+
+async def test_a_claim_outlasts_the_time_that_a_request_may_take(
+    monkeypatch: pytest.MonkeyPatch, claims: ExpiringMap
+) -> None:
+    now_s = 1_000.0
+    monkeypatch.setattr(expiring, "monotonic", lambda: now_s)
+    command = Send(type="send", to="bob", data="hi")
+    sent: list[asyncio.Future[int]] = []
+
+    def start() -> asyncio.Future[int]:
+        sent.append(asyncio.get_running_loop().create_future())
+        return sent[-1]
+
+    first = asyncio.create_task(send_once(claims, "key", command, start, 30.0))
+    await wait_until(lambda: bool(sent))
+    now_s += 30
+    with pytest.raises(InProgress):
+        await send_once(claims, "key", command, start, 30.0)
+    sent[0].set_result(7)
+    assert await first == 7
 
 
 @pytest.mark.parametrize("lifetime", ["CLAIM_MARGIN_S", "REMEMBERED_S"])

@@ -93,6 +93,13 @@ async def test_renewed_credentials_replace_the_expiry() -> None:
     assert wire.closes == []
 
 
+async def test_renewed_credentials_of_a_closed_connection_leave_no_timer() -> None:
+    connection = connect(RecordingWire(), Delivery(), expires_at=1e15)
+    connection.close(REPLACED)
+    connection.renew(Identity("alice", expires_at=1e15))
+    assert connection._expiry is None
+
+
 async def test_a_distant_expiry_is_accepted() -> None:
     wire = RecordingWire()
     connect(wire, Delivery(), expires_at=1e15)

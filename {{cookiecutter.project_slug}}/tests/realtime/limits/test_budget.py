@@ -1,5 +1,6 @@
 """Budgets: whatever a client makes the service do is paid by its connection and by its user."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from math import ceil
@@ -9,7 +10,7 @@ import pytest
 
 from app.realtime import RealtimeSettings
 from app.realtime.limits import budget
-from app.realtime.limits.budget import MAX_TARGETS, Budgets, UserBudget
+from app.realtime.limits.budget import KEY_BYTES, MAX_TARGETS, Budgets, UserBudget
 from app.realtime.policy import Policy
 from app.realtime.protocol import FLOOD
 
@@ -106,6 +107,27 @@ async def test_the_budget_of_a_user_is_forgotten_when_it_is_paid() -> None:
     assert budgets.enter("unpaid") is unpaid
     budgets.leave("unpaid")
     await wait_until(lambda: not budgets._of_users)
+
+
+async def test_the_budget_of_a_user_is_kept_until_its_targets_are_paid() -> None:
+    budgets = Budgets(make_settings(max_bytes_per_s_per_target=100))
+    alice, now = budgets.enter("alice"), monotonic()
+    alice.target("bob", now).charge(now, 10_000)
+    budgets.leave("alice")
+    assert alice.forgetting is not None
+    assert alice.forgetting.when() - asyncio.get_running_loop().time() > 90
+    assert budgets.enter("alice") is alice
+    assert alice.forgetting.cancelled()
+
+
+async def test_a_key_has_a_price(clock: Callable[[float], None]) -> None:
+    settings = make_settings(max_bytes_per_s=KEY_BYTES, max_burst_s=BURST_S)
+    async with run_service(settings) as live:
+        client = await live.connect()
+        command = {"type": "send", "to": "nobody", "data": 1}
+        answers = [await client.ask(**command, key=f"key-{n}") for n in range(BURST_S + 1)]
+    assert [each["type"] for each in answers] == ["ok"] * BURST_S + ["error"]
+    assert answers[-1]["code"] == "rate_limited"
 
 
 async def test_the_policy_exempts_users() -> None:

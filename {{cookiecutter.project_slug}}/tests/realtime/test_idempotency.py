@@ -11,6 +11,7 @@ from app.realtime.expiring import ExpiringMap
 from app.realtime.idempotency import InProgress, KeyReused, send_once
 from app.realtime.protocol import Send
 
+from .client import DEADLINE_S
 from .live import Live, wait_until, wait_until_async
 
 
@@ -129,7 +130,7 @@ async def test_a_claim_outlasts_the_time_that_a_request_may_take(
     await wait_until(lambda: bool(sent))
     now_s += 30
     with pytest.raises(InProgress):
-        await send_once(claims, "key", command, start, 30.0)
+        await asyncio.wait_for(send_once(claims, "key", command, start, 30.0), DEADLINE_S)
     sent[0].set_result(7)
     assert await first == 7
 

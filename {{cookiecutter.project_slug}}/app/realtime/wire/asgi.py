@@ -142,10 +142,15 @@ class AsgiWire:
 
     def abort(self) -> None:
         """Drop what is queued, and give the peer no more time."""
-        self._queue = asyncio.Queue()
-        self._unsent_bytes = 0
+        self.drop()
         if self._deadline is not None:
             self._deadline.reschedule(asyncio.get_running_loop().time())
+
+    def drop(self) -> None:
+        """Drop what is queued, and what is written from now on."""
+        self._closing = True
+        self._queue = asyncio.Queue()
+        self._unsent_bytes = 0
 
     def count_frames(self, count: Callable[[int], None]) -> None:
         """Do nothing: the server keeps control frames and fragments to itself."""
@@ -178,20 +183,16 @@ class AsgiWire:
             TimeoutError: the peer did not disconnect in time.
 
         """
-        try:
-            async with asyncio.timeout_at(self._leave_by) as self._deadline:
-                # Both exceptions mean that the peer has gone.
-                with suppress(WebSocketDisconnect, RuntimeError):
-                    while isinstance(item := await self._queue.get(), bytes):
-                        await self._websocket.send_text(frame_payload(item).decode())
-                        self._unsent_bytes -= len(item)
-                    await self._websocket.close(*item)
-                self._closing = True
-                self._finished.set()
-                await asyncio.Event().wait()
-        finally:
-            self._closing = True
-            self._unsent_bytes = 0
+        async with asyncio.timeout_at(self._leave_by) as self._deadline:
+            # Both exceptions mean that the peer has gone.
+            with suppress(WebSocketDisconnect, RuntimeError):
+                while isinstance(item := await self._queue.get(), bytes):
+                    await self._websocket.send_text(frame_payload(item).decode())
+                    self._unsent_bytes -= len(item)
+                await self._websocket.close(*item)
+            self.drop()
+            self._finished.set()
+            await asyncio.Event().wait()
 
     async def finish(self) -> None:
         """Wait until the close frame is sent, if there is one."""
@@ -210,10 +211,10 @@ async def connect_wire(websocket: WebSocket, close_timeout_s: float) -> AsyncIte
         yield extension["wire"]
         return
     await websocket.receive()  # the connect event
+    wire = AsgiWire(websocket, close_timeout_s)
     try:
         # If one task fails, the group cancels the other one, which would wait for ever.
         async with asyncio.TaskGroup() as tasks:
-            wire = AsgiWire(websocket, close_timeout_s)
             running = [tasks.create_task(wire.read()), tasks.create_task(wire.send())]
             yield wire
             await wire.finish()
@@ -221,3 +222,5 @@ async def connect_wire(websocket: WebSocket, close_timeout_s: float) -> AsyncIte
                 task.cancel()
     except* TimeoutError:
         pass
+    finally:
+        wire.drop()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,6 +165,22 @@ async def publish_five(room: Numbers, service: Service) -> None:
             room.publish(bob, 5)
 
     await asyncio.to_thread(publish)
+
+
+def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> None:
+    answers: list[Callable[[dict[str, Any]], None]] = []
+    connection = SimpleNamespace(rooms={}, welcome={}, ask=lambda _, take: answers.append(take))
+    room = import_module(f"{client.__name__}.rooms").Room(
+        connection, "busy", None, events=False, last=0
+    )
+    ok = {"type": "ok", "epoch": "e", "offset": 0, "recovered": None, "replayed": 0}
+    room.join()
+    answers.pop()(ok)
+    room.take({"type": "resync", "room": "busy"})
+    room.take({"type": "message", "from": "bob", "data": "hi", "room": "busy", "offset": 1})
+    room.join(attempt=2)  # the first one was answered with an error
+    answers.pop()(ok | {"offset": 1, "recovered": True})
+    assert [message.data for message in room._messages] == ["hi"]
 
 
 def test_the_example_of_the_document_works(client: ModuleType, baked: Baker) -> None:

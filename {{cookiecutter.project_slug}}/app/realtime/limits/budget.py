@@ -82,8 +82,10 @@ class Budgets:
 
     def enter(self, user: str) -> UserBudget:
         """Return the budget of a user with one more connection, which must leave once."""
-        budget = self._of_users.setdefault(user, UserBudget(self._settings))
-        if budget.forgetting is not None:
+        budget = self._of_users.get(user)
+        if budget is None:
+            budget = self._of_users[user] = UserBudget(self._settings)
+        elif budget.forgetting is not None:
             budget.forgetting.cancel()
         budget.connections += 1
         return budget

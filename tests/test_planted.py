@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from .checks import CHECKS, service, traces
+from .checks.conversation import check_messages
+from .checks.service import running
 from .checks.text import text_problems
 from .combination import DEFAULT, OPTIONS, find
 from .conftest import Baker
@@ -108,7 +110,7 @@ DELIVER = (
     ' for to in [{"send": "user", "broadcast": "all"}.get(frame["type"])] if to]; '
 )
 PUBLISH = (
-    '[reply(each, **{"type": "message", "from": user, "room": "lobby", "data": frame["data"]})'
+    '[reply(each, **{"type": "message", "from": user, "room": "square", "data": frame["data"]})'
     ' for each in connections if each is not connection and frame["type"] == "publish"]; '
 )
 
@@ -386,7 +388,8 @@ def test_defect(
 
 def test_a_minimal_service_passes(project: Project) -> None:
     serving(ACCEPT + DELIVER + PUBLISH)(project)
-    CHECKS["service"](project)
+    with running(project) as minimal:
+        check_messages(project, minimal)
 
 
 def test_each_check_has_a_defect() -> None:

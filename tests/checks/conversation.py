@@ -14,9 +14,9 @@ from .service import Client, Service, running
 def check_conversation(project: Project) -> None:
     """Start it; let alice and bob exchange messages; compare it with the documents."""
     with running(project) as service:
+        check_messages(project, service)
         asyncapi = AsyncApi(service.shell(f"curl --silent --fail {url(service)}/asyncapi.json"))
         check_protocol(project, asyncapi)
-        check_messages(project, service)
         for block in blocks(project, "text"):
             if is_exchange(block):
                 Exchange(service, block, asyncapi).play()

@@ -26,7 +26,7 @@ demo: .venv/ready ## make a project with the default answers in demo/, and serve
 	$(MAKE) --directory demo run
 
 test: .venv/ready ## run the tests; ARGS='-k "jwt and not redis"' picks some
-	$(VENV_PYTHON) -m pytest --numprocesses auto --maxschedchunk 1 $(ARGS)
+	$(VENV_PYTHON) -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 prove: .venv/ready ## prove the engine of PROJECT=path; ARGS="-k fuzz" picks, LONG=1 fuzzes more
 	@$(VENV_PYTHON) -m proof prove --project "$(PROJECT)" $(if $(LONG),--long) -- $(ARGS)

@@ -128,6 +128,7 @@ class Result:
     """The share of the time that the generator spent on events."""
     p50_ms: float
     p99_ms: float
+    worst_ms: float
     error: str
 
     @property
@@ -305,5 +306,6 @@ def _result(result: _Result, *, one_order: bool = True) -> Result:
         busy=result.busy,
         p50_ms=quantile_ms(buckets, 0.50),
         p99_ms=quantile_ms(buckets, 0.99),
+        worst_ms=result.max_ns / 1e6,
         error=result.error.decode(errors="replace"),
     )

@@ -11,12 +11,20 @@ from statistics import median
 from .load import MARK, Dialect, Load, Result, payload
 from .processes import Failed, Meter, Spent, forget_peak, memory_bytes, pinned
 from .results import Metric, Sample
-from .servers import SERVICE_PINGS, Running, Server
+from .servers import (
+    SERVICE_PINGS,
+    Hostile,
+    Running,
+    Server,
+    hostile_authorization,
+)
 
 MESSAGE_BYTES = 128
 LARGE_MESSAGE_BYTES = 4096
 ENDLESS = 10_000_000
 SLICES = 8
+FILLING = 200
+"""Messages of 2 kB in the history that hostile clients have replayed."""
 
 DELIVERIES = Metric("deliveries/s")
 P50 = Metric("p50, ms", more_is_better=False, digits=2)
@@ -29,6 +37,8 @@ KEPT = Metric("% of the others' rate", digits=1)
 GROWTH = Metric("MB grown", more_is_better=False, digits=1)
 FLOOD = Metric("flood, deliveries/s")
 BUSY = Metric("pongs/s of the others")
+WORST = Metric("worst, ms", more_is_better=False, digits=2)
+LOAD = Metric("% CPU", more_is_better=False, digits=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,7 @@ class Subject:
     publishers: int = 1
     flood: Dialect | None = None
     """The room that other clients flood meanwhile."""
+    hostile: Hostile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,7 @@ class Trial:
         echo: bool = False,
         dialect: Dialect | None = None,
         process: int | None = None,
+        headers: Callable[[int], dict[str, str]] | None = None,
     ) -> Iterator[Load]:
         """Yield connections that are not open yet, to one process or spread over all."""
         server, ports = self.subject.server, self.running.ports
@@ -88,7 +100,7 @@ class Trial:
         path = server.echo_path if echo else server.path
         with pinned(self.generator_core), Load(dialect) as load:
             for number in range(count):
-                load.add(ports[number * len(ports) // count], path, server.headers)
+                load.add(ports[number * len(ports) // count], path, headers or server.headers)
             yield load
 
     @contextmanager
@@ -310,5 +322,62 @@ def among_busy_clients(members: int, rate: float, *, others: int, pings: float) 
             result = load.fanout(int(rate * trial.effort.latency_s), rate=rate)
             values = {P50: result.p50_ms, P99: result.p99_ms, BUSY: pinging.result().per_second}
             return Sample(values, result.complaint)
+
+    return measure
+
+
+@contextmanager
+def _attack(trial: Trial, hostile: Hostile, count: int) -> Iterator[Load]:
+    """Yield the connections of a hostile user, ready to send."""
+
+    @contextmanager
+    def connected(count: int, dialect: Dialect) -> Iterator[Load]:
+        with trial.load(count, dialect=dialect, headers=hostile_authorization) as load:
+            load.connect()
+            load.publish(json.dumps(MARK))
+            load.sleep()
+            yield load
+
+    if hostile.fills is not None:
+        with connected(1, hostile.fills) as load:
+            load.publish(payload(2_000))
+            load.fanout(FILLING, rate=50)
+    with connected(count, hostile.dialect) as load:
+        for number in range(0 if hostile.reads else count):
+            load.stall(number)
+        yield load
+
+
+def beside_hostile_clients(honest: int, hostile: int, *, rate: float) -> Measure:
+    """Measure a ping per second of each honest client, beside a user that sends all it may.
+
+    Both loads share the generator's core, so the delays include their own.
+    """
+
+    def measure(trial: Trial) -> Sample:
+        seconds, attacker = trial.effort.latency_s, trial.subject.hostile
+        with ExitStack() as stack:
+            load = stack.enter_context(trial.connected(honest, dialect=SERVICE_PINGS))
+            load.publish(json.dumps(MARK))
+            load.sleep()
+            before = memory_bytes(trial.running.pids)
+            attack = stack.enter_context(_attack(trial, attacker, hostile)) if attacker else None
+            meter, begin = trial.meter(), time.monotonic()
+            pool = stack.enter_context(ThreadPoolExecutor(1))
+            pinging = pool.submit(
+                load.fanout, int(honest * seconds), rate=honest, publishers=honest, quiet_s=1
+            )
+            if attack is not None:
+                attack.fanout(
+                    ENDLESS, rate=rate, publishers=hostile, quiet_s=0, timeout_s=seconds + 1
+                )
+            result, spent = pinging.result(), meter.read()
+            cpu = spent.cpu_s and 100 * spent.cpu_s / (time.monotonic() - begin)
+            after = memory_bytes(trial.running.pids)
+            remark = f"hostile: {attack.ending(0)}" if attack else ""
+        growth = None if before is None or after is None else (after - before) / 1e6
+        lost = result.sent - result.received
+        values = {P50: result.p50_ms, WORST: result.worst_ms, LOAD: cpu, GROWTH: growth}
+        return Sample(values, "; ".join(filter(None, [f"{lost} lost" if lost else "", remark])))
 
     return measure

@@ -13,13 +13,16 @@ from .measurements import (
     FLOOD,
     GROWTH,
     KEPT,
+    LOAD,
     MEMORY,
     P50,
     P99,
     ROUND_TRIPS,
+    WORST,
     Subject,
     Trial,
     among_busy_clients,
+    beside_hostile_clients,
     bystanders,
     connect,
     echo,
@@ -30,6 +33,7 @@ from .measurements import (
 )
 from .results import Metric, Sample, Target
 from .servers import (
+    BRACKETS,
     BROADCASTER,
     C_LOOP,
     CHANNELS,
@@ -39,10 +43,17 @@ from .servers import (
     MANAGER_REDIS,
     NODE_SOCKETIO,
     NODE_WS,
+    NUMBERS,
+    PINGS,
+    PRESENCE,
+    REPLAYS,
     SERVICE_FLOOD,
     SERVICE_ROOM,
     SOCKETIO,
     THIS,
+    THIS_LIMITED,
+    UNREAD,
+    VICTIM,
     WEBSOCKETS,
     Server,
 )
@@ -71,7 +82,9 @@ class Scenario:
 
 def fits(scenario: Scenario, answers: Answers) -> bool:
     """Return whether a project with these answers supports the scenario."""
-    rooms = {SERVICE_ROOM, SERVICE_FLOOD}.intersection(each.dialect for each in scenario.subjects)
+    rooms = any(
+        each.hostile or each.dialect in {SERVICE_ROOM, SERVICE_FLOOD} for each in scenario.subjects
+    )
     return bool((answers["rooms"] or not rooms) and (answers["redis"] or not scenario.redis))
 
 
@@ -251,6 +264,35 @@ SCENARIOS = (
             plotted=False,
         )
         for others in (1_000, 2_000)
+    ),
+    *(
+        Scenario(
+            name,
+            f"Beside a hostile user: {attack}",
+            "100 clients send a ping per second each, while a user with 20 connections sends all "
+            "that the limits allow. Both loads share the generator's core, and wait for it.",
+            (P50, WORST, LOAD, GROWTH),
+            beside_hostile_clients(100, 20, rate=400),
+            (
+                Subject(THIS_LIMITED, "beside", "beside the hostile user", hostile=hostile),
+                Subject(THIS_LIMITED, "alone", "alone"),
+            ),
+            (Target(P50, at_most=50), Target(WORST, at_most=500), Target(GROWTH, at_most=64)),
+            rounds=(1, 3),
+            redis=name.endswith("redis"),
+            fresh=True,
+            plotted=False,
+        )
+        for name, attack, hostile in (
+            ("hostile-pings", "pings", PINGS),
+            ("hostile-replays", "replays", REPLAYS),
+            ("hostile-replays-redis", "replays from Redis", REPLAYS),
+            ("hostile-presence-redis", "presence from Redis", PRESENCE),
+            ("hostile-numbers", "numbers that grow when written out", NUMBERS),
+            ("hostile-brackets", "many small arrays", BRACKETS),
+            ("hostile-unread", "messages that it does not read", UNREAD),
+            ("hostile-victim-redis", "messages to one of the clients, through Redis", VICTIM),
+        )
     ),
     Scenario(
         "slow",

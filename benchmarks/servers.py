@@ -59,6 +59,36 @@ SERVICE_ECHO = Dialect(
     answer=SERVICE.answer,
 )
 SERVICE_PINGS = replace(SERVICE, envelope='{"type":"ping","id":{data}}')
+
+
+def _command(fields: str) -> Dialect:
+    """Return a dialect whose clients are in a room, and send this command again and again."""
+    return replace(_room("hostile"), envelope='{"id":{data},' + fields + "}")
+
+
+@dataclass(frozen=True, slots=True)
+class Hostile:
+    """What a hostile user's connections send, as often and as much as the limits allow."""
+
+    dialect: Dialect
+    reads: bool = True
+    fills: Dialect | None = None
+    """What they publish before."""
+
+
+def _hostile_data(data: str) -> Hostile:
+    return Hostile(_command('"type":"publish","room":"hostile","echo":true,"data":' + data))
+
+
+FILLING = _room("hostile")
+TEXT = json.dumps("x" * 2_000)
+PINGS = Hostile(_command('"type":"ping"'))
+REPLAYS = Hostile(_command('"type":"join","room":"hostile","last":200'), fills=FILLING)
+PRESENCE = Hostile(_command('"type":"presence","room":"hostile"'))
+NUMBERS = _hostile_data(json.dumps([1e300] * 400))
+BRACKETS = _hostile_data(json.dumps([[]] * 600))
+UNREAD = replace(_hostile_data(TEXT), reads=False)
+VICTIM = Hostile(_command('"type":"send","to":"user-0","data":' + TEXT))
 # Engine.IO 4 and Socket.IO 5: https://socket.io/docs/v4/socket-io-protocol/
 SOCKET_IO = Dialect(
     greeting=(Expect("0{"), Send("40"), Expect("40"), Send('420["join"]'), Expect("430")),
@@ -90,7 +120,16 @@ class Server:
 
 def authorization(number: int) -> dict[str, str]:
     """Return a header with a token for a user of this number, valid for a day (RFC 7515)."""
-    claims = {"sub": f"user-{number}", "exp": int(time.time()) + ONE_DAY_S}
+    return _authorization(f"user-{number}")
+
+
+def hostile_authorization(_: int) -> dict[str, str]:
+    """Return a header with a token for the user that all hostile connections share."""
+    return _authorization("hostile")
+
+
+def _authorization(user: str) -> dict[str, str]:
+    claims = {"sub": user, "exp": int(time.time()) + ONE_DAY_S}
     parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims)]
     signed = b".".join(parts)
     signature = _base64(hmac.digest(JWT_SECRET.encode(), signed, "sha256"))
@@ -101,26 +140,27 @@ def _base64(data: bytes) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
-def _service() -> Program:
+def _limited_service(**settings: str) -> Program:
     return Program(
         (str(service_python()), "-m", "tests.realtime.engine"),
         service(),
-        environment(
-            PORT="0",
-            LOG_LEVEL="WARNING",
-            JWT_SECRET=JWT_SECRET,
-            CLIENTS_MAY_BROADCAST="true",
-            MAX_HANDSHAKES_PER_S=str(NO_LIMIT),
-            MAX_HANDSHAKES_PER_S_PER_ADDRESS=str(NO_LIMIT),
-            MAX_CONNECTIONS=str(MAX_CONNECTIONS),
-            MAX_CONNECTIONS_PER_ADDRESS=str(MAX_CONNECTIONS),
-            MAX_CONNECTIONS_PER_USER=str(MAX_CONNECTIONS),
-            MAX_MESSAGES_PER_S=str(NO_LIMIT),
-            MAX_BYTES_PER_S=str(NO_LIMIT),
-            MAX_MESSAGES_PER_S_PER_USER=str(NO_LIMIT),
-            MAX_BYTES_PER_S_PER_USER=str(NO_LIMIT),
-            MAX_BYTES_PER_S_PER_TARGET=str(NO_LIMIT),
-        ),
+        environment(PORT="0", LOG_LEVEL="WARNING", JWT_SECRET=JWT_SECRET, **settings),
+    )
+
+
+def _service() -> Program:
+    return _limited_service(
+        CLIENTS_MAY_BROADCAST="true",
+        MAX_HANDSHAKES_PER_S=str(NO_LIMIT),
+        MAX_HANDSHAKES_PER_S_PER_ADDRESS=str(NO_LIMIT),
+        MAX_CONNECTIONS=str(MAX_CONNECTIONS),
+        MAX_CONNECTIONS_PER_ADDRESS=str(MAX_CONNECTIONS),
+        MAX_CONNECTIONS_PER_USER=str(MAX_CONNECTIONS),
+        MAX_MESSAGES_PER_S=str(NO_LIMIT),
+        MAX_BYTES_PER_S=str(NO_LIMIT),
+        MAX_MESSAGES_PER_S_PER_USER=str(NO_LIMIT),
+        MAX_BYTES_PER_S_PER_USER=str(NO_LIMIT),
+        MAX_BYTES_PER_S_PER_TARGET=str(NO_LIMIT),
     )
 
 
@@ -165,6 +205,10 @@ THIS = Server(
     headers=authorization,
     packages=("fastapi", "starlette", "uvicorn", "uvloop", "websockets", "pydantic", "redis"),
 )
+THIS_LIMITED = replace(
+    THIS, name="limited", title="this service, limited", prepare=_limited_service
+)
+"""The service with the limits that it has by default."""
 MANAGER = Server(
     "manager",
     "FastAPI manager",

@@ -33,6 +33,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("redis",): (
         "app/realtime/redis",
         "app/realtime/settings/redis.py",
+        "dev/nodes.py",
         "deploy/kubernetes/scaling.yaml",
         "tests/realtime/redis",
     ),

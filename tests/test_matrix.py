@@ -28,7 +28,14 @@ def test_proof(
     check_proof(baked(combination))
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: combination.id)
+# One worker runs all checks of a project, which it bakes once.
+@pytest.mark.parametrize(
+    "combination",
+    [
+        pytest.param(each, id=each.id, marks=pytest.mark.xdist_group(each.id))
+        for each in COMBINATIONS
+    ],
+)
 @pytest.mark.parametrize("check", CHECKS)
 def test_project(
     check: str,

@@ -46,7 +46,7 @@ def is_ok(host: str, port: int, path: str) -> bool:
 class Service:
     """A project's service in its own process, in a copy of the project."""
 
-    def __init__(self, project: Project, **settings: str) -> None:
+    def __init__(self, project: Project, module: str = "app", **settings: str) -> None:
         self._root = project.root
         self._python = venv_bin(project) / "python"
         self._env = environment(HOST="127.0.0.1", PORT="0", METRICS_KEY=METRICS_KEY) | settings
@@ -54,7 +54,7 @@ class Service:
         check_output([self._python, "-m", "dev.env"], self._root)
         self._log = (self._root / "service.log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
-            [self._python, "-m", "app"],
+            [self._python, "-m", module],
             cwd=self._root,
             env=self._env,
             stdin=subprocess.DEVNULL,
@@ -127,12 +127,21 @@ class Service:
         """The port on which the service listens."""
         return self._env["PORT"]
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
     def stop(self) -> None:
         """Send SIGTERM; the service must end without an error."""
         self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(STOP_S)
+        code = self.wait()
         assert code == 0, f"the service ends with {code}"
         assert "Traceback" not in self.log(), "the service logs an error"
+
+    def wait(self) -> int:
+        """Wait for the end of the process, and return its status."""
+        return self._process.wait(STOP_S)
 
     def log(self) -> str:
         """Return the output of the service."""

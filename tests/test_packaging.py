@@ -115,7 +115,7 @@ def test_the_composed_valkey_asks_for_a_password(baked: Baker, tmp_path: Path) -
     (tmp_path / "valkey-server").symlink_to(printed.strip())
     password, unix_socket = "a-password", tmp_path / "valkey.sock"
     shell, option, script = valkey["command"]
-    script = f"{script} --port 0 --unixsocket {unix_socket}".replace("$$", "$")
+    script = script.replace("$$", "$").replace(" - ", f" - --port 0 --unixsocket {unix_socket} ")
     (variable,) = valkey["environment"]
     env = environment(**{variable: password})
     env["PATH"] = f"{tmp_path}:{env['PATH']}"
@@ -127,7 +127,8 @@ def test_the_composed_valkey_asks_for_a_password(baked: Baker, tmp_path: Path) -
         assert not command_line.exists() or password not in command_line.read_text(encoding="utf-8")
     finally:
         process.terminate()
-        process.wait(DEADLINE_S)
+        status = process.wait(DEADLINE_S)
+    assert status == 0  # of the server, which the signal has reached
 
 
 def ask_valkey(unix_socket: Path, commands: str) -> str:

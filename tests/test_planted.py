@@ -10,6 +10,7 @@ import pytest
 
 from .checks import CHECKS, service, traces
 from .checks.conversation import check_messages
+from .checks.protocol import AsyncApi, check_protocol, print_document
 from .checks.service import running
 from .checks.text import text_problems
 from .combination import DEFAULT, OPTIONS, find
@@ -152,7 +153,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "a stray blank line": ("text", adding("compose.yaml", "\n\n# x\n"), "has a stray blank line"),
     "an empty file": ("text", adding("app/x.py", ""), "is empty"),
     "an undocumented command": (
-        "service",
+        "protocol",
         adding("app/handlers.py", COMMAND),
         r"the table below Commands lacks \['x'\]",
     ),
@@ -162,41 +163,41 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         r"\.env\.example: the settings \['MAX_X'\] are missing$",
     ),
     "an undocumented error code": (
-        "service",
+        "protocol",
         adding("app/realtime/errors.py", '\n\nclass X(CommandError):\n    code = "x"\n'),
         r"the table below Errors lacks \['x'\]",
     ),
     "an undocumented close code": (
-        "service",
+        "protocol",
         adding("app/realtime/protocol.py", 'X = Close(4999, "x")\n'),
         r"the table below Close codes lacks \['4999'\]",
     ),
     "a limit of which clients are not told": (
-        "service",
+        "protocol",
         changing("app/realtime/endpoint/welcome.py", r"^ +\"burst_s.*\n", ""),
         r"the table below Limits has \['burst_s'\], unknown to the service",
     ),
     "a field that is not optional": (
-        "service",
+        "protocol",
         changing(
             "docs/protocol.md", r"`data`, `echo`\? \| sends to everybody,", "`data`, `echo` |"
         ),
         r"the table below Commands says of broadcast '`data`, `echo`'",
     ),
     "an error that may be repeated": (
-        "service",
+        "protocol",
         changing(
             "app/realtime/errors.py", r"(?s)(class Forbidden.*?code.*?)$", r"\1\n    retry = True"
         ),
         "the table below Errors says of forbidden 'false', not 'true'",
     ),
     "a close code after which clients reconnect": (
-        "service",
+        "protocol",
         changing("app/realtime/protocol.py", r"Close\(4500", "Close(4499"),
         r"the table below Close codes lacks \['4499'\]",
     ),
     "a frame without an example": (
-        "service",
+        "protocol",
         adding("app/realtime/protocol.py", FRAME),
         r"docs/protocol.md: no example has the types \['x'\]",
     ),
@@ -357,6 +358,11 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
 }
 
 
+PARTS = CHECKS | {
+    "protocol": lambda project: check_protocol(project, AsyncApi(print_document(project)))
+}
+"""The checks, and a part of `service` that needs no service."""
+
 # Deadlines to shorten, for defects that make a check time out.
 PATIENCE = {
     "does not become ready": "START_S",
@@ -383,7 +389,7 @@ def test_defect(
         monkeypatch.setattr(service, PATIENCE[complaint], 1.0)
     defective = plant(project) or project
     with pytest.raises(AssertionError, match=complaint):
-        CHECKS[check](defective)
+        PARTS[check](defective)
 
 
 def test_a_minimal_service_passes(project: Project) -> None:
@@ -393,7 +399,7 @@ def test_a_minimal_service_passes(project: Project) -> None:
 
 
 def test_each_check_has_a_defect() -> None:
-    assert {check for check, _, _ in DEFECTS.values()} | {"traces"} == set(CHECKS)
+    assert {check for check, _, _ in DEFECTS.values()} | {"traces"} == set(PARTS)
 
 
 def test_a_passing_test_passes(project: Project) -> None:

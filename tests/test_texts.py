@@ -40,7 +40,7 @@ TEXTS = {
     "braces": "{a} }} %}",
 }
 # Cookiecutter renders answers on the command line, but not typed ones.
-TYPED_TEXTS = TEXTS | {
+TYPED_TEXTS = {name: TEXTS[name] for name in ("quotes", "backslashes", "emoji", "braces")} | {
     "jinja": "{{ cookiecutter.auth }} {% raw %}",
     "jinja comment": "{# a #} {#",
     "jinja in a comment": "# {% if cookiecutter.rooms %}",

@@ -14,6 +14,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/realtime/http/login.py": {"session"},
     "app/realtime/http/tickets.py": {"ticket"},
     "deploy/kubernetes/scaling.yaml": {"redis"},
+    "dev/nodes.py": {"redis"},
     "tests/realtime/auth/test_guest.py": {"none"},
     "tests/realtime/http/test_login.py": {"session"},
     "tests/realtime/redis/test_tickets.py": {"ticket", "redis"},

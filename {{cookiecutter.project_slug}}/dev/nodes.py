@@ -12,13 +12,17 @@ from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
-from pathlib import Path
+from runpy import run_module
 from tempfile import TemporaryDirectory
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
 
 from app.settings import Settings
 
 NODE = (sys.executable, "-m", "app")
-START_S = 10.0
+UNTIL_IT_STARTS = Retry(ConstantBackoff(0.05), retries=200)
 
 
 def server_path() -> str | None:
@@ -34,9 +38,9 @@ def server_path() -> str | None:
 async def running(
     command: tuple[str, ...], env: Mapping[str, str], stdout: int | None = None
 ) -> AsyncIterator[Process]:
-    """Run a program, and end it as Ctrl+C would, which itself does not reach its session."""
+    """Run a program, and end it as Ctrl+C would, which itself does not reach its group."""
     process = await create_subprocess_exec(
-        *command, env=os.environ | env, stdout=stdout, start_new_session=True
+        *command, env=os.environ | env, stdout=stdout, process_group=0
     )
     try:
         yield process
@@ -51,16 +55,15 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
     """Run a server that stores nothing on disk, and yield its URL.
 
     Raises:
-        TimeoutError: it does not start.
+        redis.exceptions.ConnectionError: it does not start.
 
     """
     with TemporaryDirectory() as directory:
-        socket = Path(directory, "valkey.sock")
-        arguments = ("--port", "0", "--unixsocket", str(socket), "--save", "")
+        socket = f"{directory}/valkey.sock"
+        arguments = ("--port", "0", "--unixsocket", socket, "--save", "")
         async with running((server, *arguments), {}, DEVNULL):
-            async with asyncio.timeout(START_S):
-                while not socket.exists():
-                    await asyncio.sleep(0.02)
+            async with Redis.from_url(f"unix://{socket}", retry=UNTIL_IT_STARTS) as redis:
+                await redis.ping()
             yield f"unix://{socket}"
 
 
@@ -90,10 +93,10 @@ def main() -> None:
     settings = Settings.load()
     server = server_path()
     if settings.redis_url is None and server is None:
-        print("one node: two need valkey-server or redis-server, which is not installed")
+        print("one node: two need valkey-server or redis-server", flush=True)
     if settings.redis_url is not None or server is None:
-        sys.stdout.flush()
-        os.execv(NODE[0], NODE)
+        run_module("app", run_name="__main__")
+        return
     ports = settings.port, settings.port + 1 if settings.port else 0
     print(
         f"two nodes serve on ports {ports[0]} and {ports[1]}, with a Valkey that ends with them\n"

@@ -154,8 +154,8 @@ _engine_types: set[object] = {"ping", "resync"}
 class ServerFrame:
     """A frame of the server. A dataclass, since only the frames of clients need validation.
 
-    One of your own needs a ``type`` of its own, and must not have an ``id``, unless it is a
-    `Reply`: clients take the engine's types, and answers by their ``id``, before they see it.
+    A frame of your own that is no `Reply` has a ``type`` of its own, and no ``id``: by these,
+    clients recognize the engine's frames, and answers.
     """
 
     __pydantic_config__ = ConfigDict(
@@ -165,12 +165,7 @@ class ServerFrame:
     type: str
 
     def __init_subclass__(cls) -> None:
-        """Check a frame of your own.
-
-        Raises:
-            TypeError: clients would not recognize it.
-
-        """
+        """Raise `TypeError` if clients would take a frame of your own for another."""
         kind = vars(cls).get("type")
         kind = getattr(kind, "default", kind)
         if cls.__module__.startswith(f"{__package__}."):

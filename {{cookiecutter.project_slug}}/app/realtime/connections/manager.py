@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 
 from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, user_channel
 from ..errors import TooManyConnections
 from ..protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from ..settings.settings import RealtimeSettings
-from ..wire.frame import data_frame, frame_data
+from ..wire.frame import frame_data, text_frame
 from .connection import Connection
 from .delivery import Delivery
 
@@ -26,7 +27,7 @@ class DirectEnvelope(Envelope):
 def direct_frame(envelope: DirectEnvelope, to: Literal["user", "all"]) -> bytes | DirectMessage:
     """Return the frame that connections get."""
     if envelope.event == "frame":
-        return data_frame(envelope.data)
+        return text_frame(to_json(envelope.data))
     return DirectMessage(envelope.sender, envelope.data, to)
 
 
@@ -151,17 +152,14 @@ class ConnectionManager:
     def send_frame(
         self, frame: ServerFrame, *users: str, exclude: str | None = None
     ) -> asyncio.Future[list[int]]:
-        """Send a frame of your own to every connection of these users, on every node.
-
-        The future yields for each user what `send_to_user` does.
-        """
+        """Send a frame of your own to these users; yields for each what `send_to_user` does."""
         envelope = _frame_envelope(frame, exclude)
         return asyncio.gather(*(self._publish(user_channel(user), envelope) for user in users))
 
     def broadcast_frame(
         self, frame: ServerFrame, *, exclude: str | None = None
     ) -> asyncio.Future[int]:
-        """Send a frame of your own to every connection, on every node, like `broadcast`."""
+        """Send a frame of your own to every connection, like `broadcast`."""
         return self._publish(ALL, _frame_envelope(frame, exclude))
 
     async def is_online(self, user: str) -> bool:

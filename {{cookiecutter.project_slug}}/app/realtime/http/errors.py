@@ -1,7 +1,7 @@
 """HTTP answers to failures, of the engine and of the team's code: problem details (RFC 9457)."""
 
 from collections.abc import Mapping
-from http.client import responses
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -49,67 +49,51 @@ def problems(descriptions: Mapping[int | str, str]) -> dict[int | str, dict[str,
 
 
 def add_error_answers(app: FastAPI, failures: Mapping[type[Exception], CommandError]) -> None:
-    """Have all routes answer the engine's errors, and each kind of failure with its error."""
-    app.exception_handler(CommandError)(_answer_command_error)
-    app.exception_handler(Rejected)(_answer_rejected)
-    app.exception_handler(Refused)(_answer_refused)
-    app.exception_handler(HTTPException)(_answer_http_exception)
-    app.exception_handler(RequestValidationError)(_answer_invalid)
-    app.exception_handler(Exception)(_answer_unexpected)
+    """Have all routes answer failures as problems, and each kind in ``failures`` as its error."""
+    for kind in (CommandError, Rejected, Refused, RequestValidationError, HTTPException, Exception):
+        app.exception_handler(kind)(_answer)
     for kind, error in failures.items():
-        _answer_failures(app, kind, error)
+        _answer_as(app, kind, error)
 
 
-def _answer(
+async def _answer(request: Request, failure: Exception) -> Response:
+    match failure:
+        case CommandError():
+            headers = RETRY_SOON if failure.retry else None
+            return _problem(failure.status, str(failure), headers, code=failure.code)
+        case Rejected(status=status):
+            known = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY_SOON}
+            return _problem(status, failure.close_as.reason, known.get(status))
+        case Refused(status=status, retry_after_s=pause_s):
+            headers = None if pause_s is None else {"Retry-After": str(pause_s)}
+            return _problem(status, HTTPStatus(status).phrase, headers)
+        case RequestValidationError():
+            return _invalid(failure)
+        case HTTPException(status_code=status, headers=headers):
+            if not is_body_allowed_for_status_code(status):
+                return Response(status_code=status, headers=headers)
+            return _problem(status, failure.detail, headers)
+    return await _answer(request, FAILED)
+
+
+def _problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, **more: object
 ) -> Response:
     return JSONResponse(problem(status, detail, **more), status, headers, PROBLEM_TYPE)
 
 
-async def _answer_command_error(request: Request, error: CommandError) -> Response:
-    headers = RETRY_SOON if error.retry else None
-    return _answer(error.status, str(error), headers, code=error.code)
-
-
-async def _answer_rejected(request: Request, rejection: Rejected) -> Response:
-    known = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY_SOON}
-    status = rejection.status
-    return _answer(status, rejection.close_as.reason, known.get(status))
-
-
-async def _answer_refused(request: Request, refusal: Refused) -> Response:
-    pause_s = refusal.retry_after_s
-    headers = None if pause_s is None else {"Retry-After": str(pause_s)}
-    return _answer(refusal.status, responses[refusal.status], headers)
-
-
-async def _answer_http_exception(request: Request, failure: HTTPException) -> Response:
-    """Answer with the exception's ``detail``; if that is a dict, with its members."""
-    status, detail = failure.status_code, failure.detail
-    if not is_body_allowed_for_status_code(status):
-        return Response(status_code=status, headers=failure.headers)
-    more = detail if isinstance(detail, dict) else {"detail": detail}
-    return JSONResponse(problem(status, "") | more, status, failure.headers, PROBLEM_TYPE)
-
-
-async def _answer_invalid(request: Request, failure: RequestValidationError) -> Response:
-    """Name the field, as the protocol does, and list all errors; never repeat the input."""
-    errors = failure.errors()
-    field = ".".join(map(str, errors[0]["loc"]))
-    detail = f"{field}: {errors[0]['msg']}" if field else errors[0]["msg"]
-    cause = errors[0].get("ctx", {}).get("error")
+def _invalid(failure: RequestValidationError) -> Response:
+    """Tell where the first error is, and list all; never repeat the input."""
+    errors = [{key: error[key] for key in ("loc", "msg", "type")} for error in failure.errors()]
+    place = ".".join(map(str, errors[0]["loc"]))
+    cause = failure.errors()[0].get("ctx", {}).get("error")
     code = cause.code if isinstance(cause, CommandError) else BadRequest.code
-    listed = [{key: error[key] for key in ("loc", "msg", "type")} for error in errors]
-    return _answer(422, detail, code=code, errors=listed)
+    return _problem(422, f"{place or 'body'}: {errors[0]['msg']}", code=code, errors=errors)
 
 
-async def _answer_unexpected(request: Request, failure: Exception) -> Response:
-    return await _answer_command_error(request, FAILED)
-
-
-def _answer_failures(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
+def _answer_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
     @app.exception_handler(kind)
     async def answer(request: Request, failure: Exception) -> Response:
         route = getattr(request.scope.get("route"), "path", None)
         log.error("handler failed", route=route, code=error.code, exc_info=failure)
-        return await _answer_command_error(request, error)
+        return await _answer(request, error)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, cast
 
 import structlog
 from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic_core import to_json
 
 from ..backplane import Envelope, Publication
 from ..connections.connection import Connection
@@ -16,7 +17,7 @@ from ..connections.delivery import Delivery
 from ..errors import CommandError, LimitExceeded
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
-from ..wire.frame import data_frame, frame_data
+from ..wire.frame import frame_data, text_frame
 from .history import History, Past, Position, RoomEnvelope, message_frame, room_channel
 from .presence import Attendance, Presence
 
@@ -90,7 +91,7 @@ def room_frame(room: str, envelope: RoomEnvelope) -> bytes | Joined | Left:
     if envelope.event is None:
         return envelope.frame or message_frame(room, envelope)
     if envelope.event == "frame":
-        return data_frame(envelope.data)
+        return text_frame(to_json(envelope.data))
     frame = Joined if envelope.event == "joined" else Left
     return frame(room=room, user=cast(str, envelope.sender))
 
@@ -265,21 +266,14 @@ class Rooms:
         self._policy_waits = iscoroutinefunction(before_publish)
 
     async def attendance(self, name: str) -> Attendance:
-        """Return the users in the room, on every node.
-
-        Raises:
-            Unavailable: that is not known now.
-
-        """
+        """Return the users in the room, on every node; raise `Unavailable` if unknown."""
         self._delivery.check_thread()
         return await self._presence.attendance(name)
 
     async def kept(self, name: str, since: Position | None = None, last: int = 0) -> Past[bytes]:
         """Return the room's position, and the frames of messages since another, or the last ones.
 
-        Raises:
-            Unavailable: the backplane has no history now.
-
+        Like `attendance`, it needs no member here.
         """
         self._delivery.check_thread()
         return await self._history.kept(name, since, last)

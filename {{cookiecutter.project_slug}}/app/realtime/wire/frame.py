@@ -6,7 +6,7 @@ from struct import Struct
 from typing import Any
 
 from pydantic import JsonValue, TypeAdapter
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 try:
     from websockets.speedups import apply_mask
@@ -45,14 +45,9 @@ def encode(frame: ServerFrame) -> bytes:
 
 
 def frame_data(frame: ServerFrame) -> JsonValue:
-    """Return the JSON object of a server frame, for another node's `data_frame`."""
+    """Return the JSON object of a server frame."""
     data: JsonValue = from_json(frame_payload(encode(frame)))
     return data
-
-
-def data_frame(data: JsonValue) -> bytes:
-    """Return the WebSocket frame with this JSON."""
-    return text_frame(to_json(data))
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -37,7 +37,7 @@ FAILURES = KEY_REFUSALS | problems(
 
 
 class Published(BaseModel):
-    """What was sent: to how many nodes, or as which message of the room."""
+    """The answer to a publication that was sent."""
 
     status: Literal["accepted"] = "accepted"
     reached: int | None = None

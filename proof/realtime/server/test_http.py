@@ -213,7 +213,7 @@ TRUNCATED = [
 @pytest.mark.parametrize("request_bytes", TRUNCATED)
 async def test_a_truncated_request_times_out(hasty_service: Live, request_bytes: bytes) -> None:
     async with refused(hasty_service, request_bytes, 408) as client:
-        assert await client.rest() == b"The request did not arrive in time."
+        assert json.loads(await client.rest())["detail"] == "The request did not arrive in time."
 
 
 @pytest.mark.hostile(24)

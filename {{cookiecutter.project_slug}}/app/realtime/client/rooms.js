@@ -18,6 +18,7 @@ import { call, pause } from "./client.js";
  * @property {(data: any, frame: Frame) => void} [message]
  * @property {OnMember} [joined]
  * @property {OnMember} [left]
+ * @property {(frame: Frame) => void} [frame] Takes the frames of your own that name the room.
  * @property {(error: import("./client.js").RequestError) => void} [refused] It cannot be joined.
  */
 
@@ -148,7 +149,10 @@ export class Room {
   }
 
   #hand(/** @type {Frame} */ frame) {
-    const handler = /** @type {Record<string, any>} */ (this.handlers)[frame.type];
-    call(() => handler?.(frame.type === "message" ? frame.data : frame.user, frame));
+    const { message, joined, left, frame: own } = this.handlers;
+    if (frame.type === "message") call(() => message?.(frame.data, frame));
+    else if (frame.type === "joined") call(() => joined?.(frame.user, frame));
+    else if (frame.type === "left") call(() => left?.(frame.user, frame));
+    else call(() => own?.(frame));
   }
 }

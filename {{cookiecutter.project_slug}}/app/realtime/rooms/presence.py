@@ -58,6 +58,6 @@ class Presence:
 
     async def attendance(self, room: str) -> Attendance:
         """Return the users in the room, including all that were counted before."""
-        users = self._users[room]
+        users: Mapping[str, int] = self._users.get(room, {})
         listed = islice(users.items(), self._settings.max_members_listed)
         return Attendance(dict(listed), len(users))

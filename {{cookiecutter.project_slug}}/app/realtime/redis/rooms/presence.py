@@ -53,11 +53,15 @@ class RedisPresence(Presence):
         self._client.probe_with(self._attempt)
 
     def _count(self, room: str, connection: Connection, difference: int) -> None:
+        roster = self._roster(room)
+        roster.count(connection, difference)
+        self._unwritten.add(roster)
+
+    def _roster(self, room: str) -> Roster:
         roster = self._rosters.get(room)
         if roster is None:
             roster = self._rosters[room] = Roster(room, self._settings.max_members_listed)
-        roster.count(connection, difference)
-        self._unwritten.add(roster)
+        return roster
 
     async def attendance(self, room: str) -> Attendance:
         """Return the users in the room, which Redis tells with its answer to the next write.
@@ -67,7 +71,7 @@ class RedisPresence(Presence):
 
         """
         answer: asyncio.Future[Attendance] = asyncio.get_running_loop().create_future()
-        roster = self._rosters[room]
+        roster = self._roster(room)
         roster.asking.append(answer)
         self._unwritten.add(roster)
         try:

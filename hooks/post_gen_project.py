@@ -19,6 +19,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("rooms",): (
         "app/realtime/client/rooms.js",
         "app/realtime/commands/rooms.py",
+        "app/realtime/http/page/answer.js",
         "app/realtime/http/page/rooms.js",
         "app/realtime/http/rooms.py",
         "app/realtime/rooms",

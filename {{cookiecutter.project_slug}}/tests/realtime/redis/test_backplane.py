@@ -314,7 +314,7 @@ async def test_every_node_knows_where_a_user_is(shared_valkey: Valkey) -> None:
         users.add((await first.connect("alice")).user)
         for user in users:
             for node in (first, second):
-                nodes = 3 - len(users)  # guests are users of their own
+                nodes = 3 - len(users)  # some styles give each connection a user of its own
                 state = (await node.get(f"/users/{user}", key=BACKEND)).json()
                 assert state == {"online": True, "nodes": nodes}
                 answer = await node.post("/publish", {"user": user, "data": 1})

@@ -15,10 +15,10 @@ unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV
 # uv does not read pip's setting.
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 
-.PHONY: help demo test prove chaos bench lint lock clean
+.PHONY: help demo test prove chaos bench lint lock pictures clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready ## make a project with the default answers in demo/, and serve it
 	$(VENV_PYTHON) -m cookiecutter --no-input --default-config --overwrite-if-exists . \
@@ -49,6 +49,9 @@ lock: .venv/ready ## pin what both pyproject.toml ask for; ARGS=--upgrade takes 
 	$(COMPILE) --group bench --output-file requirements-bench.lock
 	$(COMPILE) --group bench-full --constraints "{{cookiecutter.project_slug}}/requirements.lock" \
 	  --output-file requirements-bench-full.lock
+
+pictures: .venv/ready ## write the pictures of the page to docs/; needs Chromium
+	PYTHONPATH=. $(VENV_PYTHON) scripts/pictures.py
 
 clean: ## remove what the other targets made
 	rm -rf .venv .bench .cache .*_cache demo

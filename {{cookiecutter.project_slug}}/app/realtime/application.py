@@ -37,6 +37,7 @@ from .http import asyncapi, backend, health, tickets
 from .http import asyncapi, backend, health
 # {% endif %}
 from .http.errors import add_error_answers
+from .http.request_log import log_request
 from .jobs import Job, keep_running
 from .limits.admission import Admission
 from .limits.budget import Budgets
@@ -55,6 +56,7 @@ from .service import Service
 from .settings.project import read_project
 from .settings.settings import RealtimeSettings
 from .shared import in_memory
+from .tracing import HTTP, is_on
 
 PATH = "/ws"
 
@@ -108,6 +110,7 @@ class Application(FastAPI):
             "max_body_size": settings.max_message_bytes,
             # A redirect would lead to whatever host the request names.
             "redirect_slashes": False,
+            "telemetry": HTTP,
         }
         super().__init__(**(defaults | options))
         self.failed = False
@@ -166,8 +169,20 @@ class Application(FastAPI):
         metrics.watch(
             "unsent_bytes", "Bytes that slow clients have not read.", lambda: delivery.unsent_bytes
         )
-        metrics.watch_count(
-            "frames_sent", "Frames sent to clients, each counted once.", lambda: delivery.enqueued
+        metrics.watch_counts(
+            "frames_sent",
+            "Frames sent to clients, each counted once.",
+            ("to",),
+            lambda: {
+                "one": delivery.enqueued - delivery.enqueued_for_groups,
+                "group": delivery.enqueued_for_groups,
+            },
+        )
+        metrics.watch_counts(
+            "sent_bytes",
+            "Bytes of these frames.",
+            ("to",),
+            lambda: {"one": delivery.bytes_for_one, "group": delivery.bytes_for_groups},
         )
         # {% if cookiecutter.heartbeat %}
         self._jobs.append(Job(Heartbeat(settings, manager).run, essential=True))
@@ -212,6 +227,8 @@ class Application(FastAPI):
         """Serve a connection, a request, or the start and end of the application."""
         if self._is_shortcut(scope):
             await self._endpoint.serve(WebSocket(scope, receive, send))
+        elif scope["type"] == "http":
+            await log_request(super().__call__, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -228,6 +245,8 @@ class Application(FastAPI):
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
         self.service.delivery.attach()
+        if is_on():
+            self._endpoint.dispatcher.trace()
         if self.service.settings.environment == "development":  # your own routes come first
             self.mount("/page", StaticFiles(directory=PAGE))
             self.add_route("/", _show_page)

@@ -28,7 +28,8 @@ def user_channel(user: str) -> Channel:
 class Envelope:
     """A message on its way between nodes.
 
-    ``sender`` is null for the server, ``exclude`` the id of a connection that is to be left out.
+    ``sender`` is null for the server, ``exclude`` the id of a connection that is to be left out,
+    ``trace`` the ``traceparent`` of what has caused the message, if that is traced.
     """
 
     # A node of the next version may tell more; what this one does not know, it leaves out.
@@ -37,10 +38,11 @@ class Envelope:
     sender: UserName | None
     data: Data
     exclude: str | None = None
+    trace: str | None = None
 
     def encode(self) -> bytes:
         """Return the envelope as JSON."""
-        return _adapters[type(self)].serializer.to_json(self)
+        return _adapters[type(self)].serializer.to_json(self, exclude_defaults=True)
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:

@@ -72,6 +72,9 @@ class Delivery:
     def __init__(self, max_unsent_bytes: float = math.inf) -> None:
         self.enqueued = 0
         """Frames enqueued since the start, counted once per recipient."""
+        self.enqueued_for_groups = 0
+        """Those of them that were enqueued for many recipients at once."""
+        self.bytes_for_one = self.bytes_for_groups = 0
         self._waiting: defaultdict[int | None, list[Recipient]] = defaultdict(list)
         self._slices: deque[tuple[int, int, list[Recipient]]] = deque()
         self._turn = 0
@@ -125,6 +128,8 @@ class Delivery:
         if not self._is_due:
             self._schedule()
         self.enqueued += len(encoded)
+        for frame in encoded:
+            self.bytes_for_one += len(frame)
         if not recipient.outbox:
             self._waiting[None].append(recipient)
         recipient.outbox += encoded
@@ -142,9 +147,12 @@ class Delivery:
         encoded = frame if isinstance(frame, bytes) else encode(frame)
         if not self._is_due:
             self._schedule()
-        self.enqueued += len(recipients)
-        waiting = self._waiting[id(recipients) if len(recipients) > 1 else None]
         excluded = None if exclude is None else recipients.get(exclude)
+        count = len(recipients) - (excluded is not None)
+        self.enqueued += count
+        self.enqueued_for_groups += count
+        self.bytes_for_groups += count * len(encoded)
+        waiting = self._waiting[id(recipients) if len(recipients) > 1 else None]
         for recipient in recipients.values():
             if recipient is not excluded:
                 outbox = recipient.outbox

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse
 
 from ..errors import CommandError, Refused, Rejected
+from .request_log import REASON
 
 RETRY_SOON = {"Retry-After": "1"}
 
@@ -24,17 +25,20 @@ def add_error_answers(app: FastAPI, failures: Mapping[type[Exception], CommandEr
 
 
 async def _answer_command_error(request: Request, error: CommandError) -> Response:
+    request.scope[REASON] = error.code
     headers = RETRY_SOON if error.retry else None
     return JSONResponse({"detail": str(error)}, error.status, headers)
 
 
 async def _answer_rejected(request: Request, rejection: Rejected) -> Response:
+    request.scope[REASON] = rejection.cause
     known = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY_SOON}
     detail, status = rejection.close_as.reason, rejection.status
     return JSONResponse({"detail": detail}, status, known.get(status))
 
 
 async def _answer_refused(request: Request, refusal: Refused) -> Response:
+    request.scope[REASON] = refusal.reason
     detail, pause_s = HTTPStatus(refusal.status).phrase, refusal.retry_after_s
     headers = None if pause_s is None else {"Retry-After": str(pause_s)}
     return JSONResponse({"detail": detail}, refusal.status, headers)

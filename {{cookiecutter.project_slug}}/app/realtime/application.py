@@ -169,21 +169,9 @@ class Application(FastAPI):
         metrics.watch(
             "unsent_bytes", "Bytes that slow clients have not read.", lambda: delivery.unsent_bytes
         )
-        metrics.watch_counts(
-            "frames_sent",
-            "Frames sent to clients, each counted once.",
-            ("to",),
-            lambda: {
-                "one": delivery.enqueued - delivery.enqueued_for_groups,
-                "group": delivery.enqueued_for_groups,
-            },
-        )
-        metrics.watch_counts(
-            "sent_bytes",
-            "Bytes of these frames.",
-            ("to",),
-            lambda: {"one": delivery.bytes_for_one, "group": delivery.bytes_for_groups},
-        )
+        sent = "Frames sent to clients, each counted once."
+        metrics.watch_counts("frames_sent", sent, ("to",), delivery.frames_sent)
+        metrics.watch_counts("sent_bytes", "Bytes of these frames.", ("to",), delivery.bytes_sent)
         # {% if cookiecutter.heartbeat %}
         self._jobs.append(Job(Heartbeat(settings, manager).run, essential=True))
         # {% endif %}

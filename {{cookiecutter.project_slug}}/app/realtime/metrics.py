@@ -3,7 +3,7 @@
 import asyncio
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -16,6 +16,9 @@ PREFIX = "ws_"
 
 LAG_INTERVAL_S = 0.5
 LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+Label = tuple[str, ...]
+"""The name of a label, empty for a metric without one."""
 
 OTHER = "other"
 """Replaces label values that are not known at start, since each series costs memory."""
@@ -50,11 +53,10 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
-    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
-        """Add the counts, which are cumulative there, to a metric."""
+    def read(self) -> tuple[list[tuple[str, float]], float]:
+        """Return the bounds with the numbers of values up to them, and the sum of all values."""
         bounds = map(floatToGoString, self._bounds)
-        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
-        family.add_metric(labels, buckets, self._sum)
+        return list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
 
 
 class Metrics:
@@ -94,12 +96,7 @@ class Metrics:
         return self.histograms(name, description, bounds, (), [""])[""]
 
     def histograms(
-        self,
-        name: str,
-        description: str,
-        bounds: tuple[float, ...],
-        label: tuple[str, ...],
-        known: Iterable[str],
+        self, name: str, description: str, bounds: tuple[float, ...], label: Label, known: list[str]
     ) -> dict[str, Histogram]:
         """Return new histograms, one for each value of a label."""
         histograms = {value: Histogram(bounds) for value in known}
@@ -107,7 +104,7 @@ class Metrics:
         def make() -> Metric:
             family = HistogramMetricFamily(PREFIX + name, description, labels=label)
             for value, histogram in histograms.items():
-                histogram.add_to(family, [value] if label else [])
+                family.add_metric([value] if label else [], *histogram.read())
             return family
 
         self._registry.register(OnRequest(make))
@@ -134,11 +131,7 @@ class Metrics:
         self.watch_counts(name, description, (), lambda: {"": read()})
 
     def watch_counts(
-        self,
-        name: str,
-        description: str,
-        label: tuple[str, ...],
-        read: Callable[[], Mapping[str, float]],
+        self, name: str, description: str, label: Label, read: Callable[[], Mapping[str, float]]
     ) -> None:
         """Add counters that are read when Prometheus asks, by the value of a label."""
 

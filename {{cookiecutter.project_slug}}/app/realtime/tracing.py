@@ -1,21 +1,19 @@
-"""Traces by OpenTelemetry: a span for each command, and for each delivery of a traced message.
+"""Traces by OpenTelemetry: a span for each command.
 
 Nothing is traced, and nothing costs time, until a tracer provider is set: see "Traces" in
 `docs/operating.md`. Spans have no data, and no names of users or rooms.
 """
 
 from asyncio import Future
-from collections.abc import Callable, Coroutine, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import ProxyTracerProvider, Span, SpanKind, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .errors import CommandError
+from .errors import CommandError, Rejected
 
 NAME = "app.realtime"
 
@@ -24,14 +22,12 @@ PROBES = ("/livez", "/readyz", "/metrics")
 
 Handle = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
 
-_propagator = TraceContextTextMapPropagator()
 
-
-def _is_no_trace(scope: MutableMapping[str, Any]) -> bool:
+def _is_left_out(scope: MutableMapping[str, Any]) -> bool:
     return scope["type"] == "websocket" or scope["path"] in PROBES
 
 
-HTTP = TelemetryConfig(metrics=False, logs=False, exclude=_is_no_trace)
+HTTP = TelemetryConfig(metrics=False, logs=False, exclude=_is_left_out)
 """What FastAPI traces by itself: requests. A connection's span would last for hours."""
 
 
@@ -70,24 +66,6 @@ def _end(span: Span, failure: BaseException | None) -> None:
     if failure is not None:
         code = failure.code if isinstance(failure, CommandError) else type(failure).__name__
         span.set_attribute("error.type", code)
-        if getattr(failure, "status", 500) >= 500:
+        if not isinstance(failure, CommandError | Rejected) or failure.status >= 500:
             span.set_status(StatusCode.ERROR)
     span.end()
-
-
-def current_trace() -> str | None:
-    """Return the current span's position for other nodes: a ``traceparent`` (W3C Trace Context)."""
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier)
-    return carrier.get("traceparent")
-
-
-@contextmanager
-def delivering(kind: str, traceparent: str) -> Iterator[None]:
-    """Make a span of a delivery, in the trace of the command or request that has published."""
-    context = _propagator.extract({"traceparent": traceparent}, Context())
-    tracer, attributes = trace.get_tracer(NAME), {"ws.channel": kind}
-    with tracer.start_as_current_span(
-        "deliver", context, SpanKind.CONSUMER, attributes, record_exception=False
-    ):
-        yield

@@ -84,18 +84,18 @@ class Dispatcher:
             "How long commands took, from the start of the handler to the answer.",
             DURATIONS_S,
             ("type",),
-            (name for model, name in types.items() if model not in NOT_TIMED),
+            [name for model, name in types.items() if model not in NOT_TIMED],
         )
-        self._known = {
-            model: KnownCommand(types[model], handler, durations.get(types[model]))
-            for model, handler in router.handlers.items()
-        }
         self._handlers = router.handlers
+        self._known = {
+            model: KnownCommand(name, self._handlers[model], durations.get(name))
+            for model, name in types.items()
+        }
         self._refused_bytes = 0
         metrics.watch_counts("received_bytes", "Bytes of commands.", ("type",), self._bytes_by_type)
         self._failures = metrics.counter(
             "command_failures",
-            "Commands that failed inside the service, or that it could not carry out.",
+            "Commands that failed for a reason that is not the client's.",
             labels=("type",),
             known=((name,) for name in types.values()),
         )

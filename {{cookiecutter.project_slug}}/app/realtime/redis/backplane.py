@@ -25,11 +25,12 @@ from ..errors import Misconfigured, Unavailable
 from ..metrics import Metrics
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
-from ..tracing import delivering, is_on
+from ..tracing import is_on
 from .client import RedisClient
 from .connections import FAILURES, Command, answered_within, explain, is_temporary, misconfigured
 from .listener import Listener
 from .publisher import RedisPublisher
+from .traces import delivering
 
 log = structlog.stdlib.get_logger(__name__)
 

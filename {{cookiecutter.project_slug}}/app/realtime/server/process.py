@@ -227,9 +227,9 @@ def serve(app: Application) -> None:
     raise_descriptor_limit(settings.max_connections)
     # {% if cookiecutter.redis %}
     if (worker := this_worker()) is not None:
-        sockets = worker.sockets
+        number, sockets = worker
         app.service.metrics.port = sockets[-1].getsockname()[1]
-        structlog.contextvars.bind_contextvars(worker=worker.number)
+        structlog.contextvars.bind_contextvars(worker=number)
     elif settings.workers > 1:
         raise SystemExit(asyncio.run(Parent(settings).run()))
     # {% endif %}

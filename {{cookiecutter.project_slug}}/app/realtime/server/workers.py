@@ -1,8 +1,8 @@
-"""Several processes on one port. Each is a node of its own; the parent starts and stops them.
+"""Several processes on one port. Each is a node of its own; their parent starts and stops them.
 
-Each process has a socket on the port, among which the system spreads new connections (Linux), so a
-process that is starting or dead gets none. A process that was killed is started again. One that
-fails, as for a wrong setting, would fail again: then all stop.
+Each has a socket on the port, and Linux spreads new connections over those that listen. So one that
+is starting or dead gets none. One that was killed is started again. One that fails, as for a wrong
+setting, would fail again: then all stop.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from asyncio.subprocess import Process
 from contextlib import ExitStack, suppress
 from threading import Thread
 from time import monotonic
-from typing import NamedTuple
 
 import structlog
 
@@ -23,12 +22,6 @@ from ..settings.settings import RealtimeSettings
 VARIABLE = "WORKER"
 """The environment variable that makes a process a worker: its number, and file descriptors."""
 
-STARTUP_FAILURE = 3
-"""The exit status of uvicorn if it cannot listen."""
-
-STOPPED = (0, -signal.SIGINT, -signal.SIGTERM)
-"""What a process returns that was told to stop, be it while it was starting."""
-
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 """Pauses before a process starts again, each twice the one before."""
@@ -36,35 +29,31 @@ LONGEST_PAUSE_S = 30.0
 STABLE_S = 60.0
 """A process that has lived so long starts again after the first pause."""
 
+STARTUP_FAILURE = 3
+"""The exit status of uvicorn if it cannot listen."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Worker(NamedTuple):
-    """What a worker's process has from its parent: the shared socket, and perhaps one of its own.
+def this_worker() -> tuple[int, list[socket.socket]] | None:
+    """Return the number and the bound sockets of a worker: the shared one, perhaps one of its own.
 
-    Both are bound, and do not listen yet.
+    From then on it stops when its parent ends.
     """
-
-    number: int
-    sockets: list[socket.socket]
-
-
-def this_worker() -> Worker | None:
-    """Return what this process has if it is a worker, which then stops when its parent ends."""
     if VARIABLE not in os.environ:
         return None
     number, pipe, *descriptors = map(int, os.environ[VARIABLE].split())
     Thread(target=_stop_with_parent, args=(pipe,), daemon=True).start()
-    return Worker(number, [socket.socket(fileno=each) for each in descriptors])
+    return number, [socket.socket(fileno=each) for each in descriptors]
 
 
 def _stop_with_parent(pipe: int) -> None:
-    os.read(pipe, 1)  # it ends when the parent does
+    os.read(pipe, 1)  # it returns when the parent has ended
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Parent:
-    """Starts ``WORKERS`` processes, and stops all of them when it gets a signal or one fails."""
+    """Runs ``WORKERS`` processes, and stops all of them when it gets a signal or one fails."""
 
     def __init__(self, settings: RealtimeSettings) -> None:
         self._settings = settings
@@ -98,7 +87,8 @@ class Parent:
             begin = monotonic()
             status = await self._run(number)
             if self._stopping.is_set():
-                return 0 if status in STOPPED else max(status, 1)
+                was_starting = -status in (signal.SIGINT, signal.SIGTERM)
+                return 0 if was_starting else abs(status)
             if status > 0:
                 log.critical("a worker has failed, so all stop", worker=number, status=status)
                 self._stop(signal.SIGTERM)
@@ -124,8 +114,7 @@ class Parent:
                 return STARTUP_FAILURE
             descriptors = [self._pipe, *(each.fileno() for each in sockets)]
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *sys.orig_argv[1:],
+                *(sys.executable, *sys.orig_argv[1:]),
                 pass_fds=descriptors,
                 env={**os.environ, VARIABLE: " ".join(map(str, (number, *descriptors)))},
                 start_new_session=True,  # Ctrl+C is for the parent, which passes it on
@@ -133,18 +122,16 @@ class Parent:
             ports = [each.getsockname()[1] for each in sockets]
             log.info("worker started", worker=number, pid=process.pid, ports=ports)
         self._processes.add(process)
-        try:
-            if self._stopping.is_set():
-                process.terminate()
-            return await process.wait()
-        finally:
-            self._processes.remove(process)
+        if self._stopping.is_set():
+            process.terminate()
+        status = await process.wait()
+        self._processes.remove(process)
+        return status
 
     def _bind(self, port: int, *, shared: bool = False) -> socket.socket:
-        host = self._settings.host
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        bound = socket.socket(family, kind, protocol)
+        host, find = self._settings.host, socket.getaddrinfo
+        family, *_, address = find(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(family)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
@@ -155,7 +142,8 @@ class Parent:
 
     def _stop(self, number: int) -> None:
         for process in self._processes:
-            process.send_signal(number)
+            with suppress(ProcessLookupError):  # it has just ended
+                process.send_signal(number)
         if self._stopping.is_set():  # a second signal ends everything at once
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

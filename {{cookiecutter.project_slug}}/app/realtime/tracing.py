@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry: a span for each command.
 
 Nothing is traced, and nothing costs time, until a tracer provider is set: see "Traces" in
-`docs/operating.md`. Spans have no data, and no names of users or rooms.
+`docs/operating.md`. Spans have no data, and no names of users.
 """
 
 from asyncio import Future

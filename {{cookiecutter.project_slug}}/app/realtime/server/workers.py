@@ -117,7 +117,7 @@ class Parent:
                 *(sys.executable, *sys.orig_argv[1:]),
                 pass_fds=descriptors,
                 env={**os.environ, VARIABLE: " ".join(map(str, (number, *descriptors)))},
-                start_new_session=True,  # Ctrl+C is for the parent, which passes it on
+                process_group=0,  # Ctrl+C is for the parent, which passes it on
             )
             ports = [each.getsockname()[1] for each in sockets]
             log.info("worker started", worker=number, pid=process.pid, ports=ports)

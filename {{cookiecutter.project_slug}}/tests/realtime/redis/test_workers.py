@@ -21,7 +21,7 @@ from dev import fresh_secrets
 from dev.connect import connect_options
 
 from ..client import DEADLINE_S, START_S, Client
-from ..live import NO_TLS, make_settings, wait_until_async
+from ..live import NO_TLS, make_settings
 from ..server.test_process import next_line, run_process
 from .valkey import Valkey
 
@@ -44,7 +44,9 @@ class Node:
         line = json.loads((await next_line(self.process, ".*worker started.*"))[0])
         number = line["worker"]
         self.pids[number], (_, self.own_ports[number]) = line["pid"], line["ports"]
-        await wait_until_async(lambda: self.is_ready(number))
+        async with asyncio.timeout(START_S):
+            while not await self.is_ready(number):
+                await asyncio.sleep(0.05)
 
     async def get(self, port: int, path: str) -> httpx.Response:
         """Send a GET request with the key for metrics."""

@@ -61,11 +61,6 @@ class KnownCommand:
     durations: Histogram | None
     received_bytes: int = 0
 
-    def note_answer(self, begin: float) -> None:
-        """Measure a command that is answered, and whose handler began at this time."""
-        if self.durations is not None:
-            self.durations.observe(monotonic() - begin)
-
 
 class Dispatcher:
     """Handles the commands of all connections."""
@@ -130,7 +125,7 @@ class Dispatcher:
         connection.limits.errors_in_a_row = 0
         known = self._known[type(command)]
         known.received_bytes += size_bytes
-        begin = monotonic()
+        begin = monotonic() if known.durations else 0.0
         try:
             with connection.guard:
                 answer = await known.handler(service, connection, command)
@@ -143,7 +138,8 @@ class Dispatcher:
         except Exception as failure:
             self._fail(connection, command, failure)
             answer = None
-        known.note_answer(begin)
+        if known.durations:
+            known.durations.observe(monotonic() - begin)
         if answer is not None and answer.followed_by:
             await service.delivery.catch_up()
         return None
@@ -151,7 +147,11 @@ class Dispatcher:
     def _answer_later(
         self, connection: Connection, command: Command, future: asyncio.Future[Any], begin: float
     ) -> None:
-        known = self._known[type(command)]
+        durations = self._known[type(command)].durations
+
+        def note_duration() -> None:
+            if durations:
+                durations.observe(monotonic() - begin)
 
         def answer(future: asyncio.Future[Any]) -> None:
             deadline.cancel()
@@ -159,13 +159,13 @@ class Dispatcher:
                 _answer(connection, command, future.result())
             except FAILURES as failure:
                 self._fail(connection, command, failure)
-            known.note_answer(begin)
+            note_duration()
 
         def give_up() -> None:
             future.remove_done_callback(answer)
             future.cancel()
             self._fail(connection, command, TimedOut())
-            known.note_answer(begin)
+            note_duration()
 
         deadline = asyncio.get_running_loop().call_later(self._timeout_s, give_up)
         future.add_done_callback(answer)

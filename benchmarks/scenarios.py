@@ -263,7 +263,7 @@ SCENARIOS = (
             Subject(THIS_TWICE, THIS_TWICE.name, THIS_TWICE.title, publishers=20),
             Subject(THIS, THIS.name, "1 process", publishers=20),
         ),
-        (),
+        (Target(DELIVERIES, at_least=1.2, beside=THIS.name),),
         rounds=(2, 3),
         pinned=False,
         redis=True,

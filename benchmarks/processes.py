@@ -115,6 +115,15 @@ class Process:
             )
         self.pid = self._process.pid
 
+    @property
+    def workers(self) -> list[int]:
+        """The processes that serve: its children, or else itself."""
+        children = PROC / str(self.pid) / "task" / str(self.pid) / "children"
+        with suppress(OSError):
+            if pids := children.read_text("ascii").split():
+                return list(map(int, pids))
+        return [self.pid]
+
     def wait_for_port(self, path: str | None) -> int:
         """Wait until it answers; return its port.
 
@@ -126,7 +135,8 @@ class Process:
 
         def ready() -> bool:
             nonlocal port
-            port = listening_port(self.pid)
+            ports = {listening_port(pid) for pid in self.workers}
+            port = ports.pop() if len(ports) == 1 else None
             return port is not None and answers(port, path)
 
         self.wait_until(ready)

@@ -37,7 +37,8 @@ def stage(scenario: Scenario, cores: Cores) -> Iterator[Callable[[Subject], Runn
                 started.close()
                 found.clear()
             if subject.name not in found:
-                start = running(subject.server, cores.server, processes=scenario.processes, env=env)
+                core = cores.server if scenario.pinned else None
+                start = running(subject.server, core, processes=scenario.processes, env=env)
                 found[subject.name] = started.enter_context(start)
             return found[subject.name]
 

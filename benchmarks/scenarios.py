@@ -54,6 +54,7 @@ from .servers import (
     SOCKETIO,
     THIS,
     THIS_LIMITED,
+    THIS_TWICE,
     UNREAD,
     VICTIM,
     WEBSOCKETS,
@@ -76,6 +77,8 @@ class Scenario:
     rounds: tuple[int, int] = (3, 5)
     """Rounds in a quick run, and in a full run."""
     processes: int = 1
+    pinned: bool = True
+    """Whether the servers have one core, and not all that the system gives them."""
     fresh: bool = False
     """Whether each measurement needs new processes."""
     redis: bool = False
@@ -247,6 +250,23 @@ SCENARIOS = (
         (Target(DELIVERIES, at_least=8, beside="manager-redis"),),
         rounds=(2, 3),
         processes=2,
+        redis=True,
+        plotted=False,
+    ),
+    Scenario(
+        "workers",
+        "Several processes on one port",
+        "20 of 1,000 members publish in turn, with 16 messages in flight. The processes are not "
+        "pinned: they have all cores, of which the generator and Redis use up to two.",
+        (DELIVERIES, CPU),
+        fanout(1000, window=16),
+        (
+            Subject(THIS_TWICE, THIS_TWICE.name, THIS_TWICE.title, publishers=20),
+            Subject(THIS, THIS.name, "1 process", publishers=20),
+        ),
+        (Target(DELIVERIES, at_least=1.2, beside=THIS.name),),
+        rounds=(2, 3),
+        pinned=False,
         redis=True,
         plotted=False,
     ),

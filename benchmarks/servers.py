@@ -210,6 +210,12 @@ THIS_LIMITED = replace(
     THIS, name="limited", title="this service, limited", prepare=_limited_service
 )
 """The service with the limits that it has by default."""
+THIS_TWICE = replace(
+    THIS,
+    name="two-processes",
+    title="2 processes",
+    prepare=lambda: _service().with_environment({"WORKERS": "2"}),
+)
 MANAGER = Server(
     "manager",
     "FastAPI manager",
@@ -306,7 +312,7 @@ def running(
             stack.callback(process.stop)
             started.append(process)
         ports = [process.wait_for_port(server.ready_path) for process in started]
-        yield Running(core, ports, [process.pid for process in started])
+        yield Running(core, ports, [pid for process in started for pid in process.workers])
 
 
 @contextmanager

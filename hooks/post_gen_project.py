@@ -35,6 +35,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     ("redis",): (
         "app/realtime/redis",
+        "app/realtime/server/workers.py",
         "app/realtime/settings/redis.py",
         "dev/nodes.py",
         "deploy/kubernetes/scaling.yaml",

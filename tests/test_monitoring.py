@@ -36,6 +36,15 @@ CONNECTIONS = 'ws_connections{job="JOB"}'
 IN_TIME, LATE, ALL = (
     f'ws_loop_lag_seconds_bucket{{job="JOB",le="{bound}"}}' for bound in ("0.1", "0.25", "+Inf")
 )
+FAST, SLOWER, EVERY = (
+    f'ws_command_duration_seconds_bucket{{job="JOB",type="buy",le="{bound}"}}'
+    for bound in ("1.0", "2.5", "+Inf")
+)
+BROKEN = 'ws_command_failures_total{job="JOB",type="buy"}'
+PROMPT, TARDY, TRIPS = (
+    f'ws_redis_publish_duration_seconds_bucket{{job="JOB",le="{bound}"}}'
+    for bound in ("0.1", "0.25", "+Inf")
+)
 OPEN_FILES = 'process_open_fds{job="JOB"}'
 MAX_FILES = 'process_max_fds{job="JOB"}'
 RECOVERED = 'ws_joins_total{job="JOB",recovered="yes"}'
@@ -51,6 +60,11 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {REJECTED: "0+10x60", OPENED: "0+20x60"},
     ),
     "InternalErrors": ({ERRORS: "0+1x60", FAILED: "0x60"}, {ERRORS: "5x60", FAILED: "5x60"}),
+    "CommandsSlow": (
+        {FAST: "0+100x60", SLOWER: "0+120x60", EVERY: "0+120x60"},
+        {FAST: "0+119x60", SLOWER: "0+120x60", EVERY: "0+120x60"},
+    ),
+    "CommandsFail": ({BROKEN: "0+12x60"}, {BROKEN: "0+1x60"}),
     "SlowConsumers": (
         {SLOW: "0+1x60", CONNECTIONS: "100x60"},
         {SLOW: "0+1x60", CONNECTIONS: "1000x60"},
@@ -68,6 +82,10 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {MISSED: "0+1x60", RECOVERED: "0+9x60"},
     ),
     "RedisLost": ({'ws_redis_up{job="JOB"}': "0x60"}, {'ws_redis_up{job="JOB"}': "1x60"}),
+    "RedisSlow": (
+        {PROMPT: "0+100x60", TARDY: "0+120x60", TRIPS: "0+120x60"},
+        {PROMPT: "0+119x60", TARDY: "0+120x60", TRIPS: "0+120x60"},
+    ),
     "MessagesLost": ({GAPS: "0x55 1x4", FAILURES: "0x60"}, {GAPS: "1x60", FAILURES: "7x60"}),
 }
 """Series on which each alert must fire, and others on which it must not, with a value a minute."""

@@ -141,8 +141,7 @@ async def test_forgotten_connections_are_replaced(proxy: Proxy) -> None:
 async def test_a_publishing_connection_that_was_forgotten_loses_nothing(proxy: Proxy) -> None:
     async with run_client(proxy, redis_ping_interval_s=AT_ONCE_S) as client:
         metrics = Metrics()
-        failures = metrics.counter("failures", "Messages that Redis did not take.")
-        publisher = RedisPublisher(client, max_waiting_bytes=1_000_000, failures=failures)
+        publisher = RedisPublisher(client, max_waiting_bytes=1_000_000, metrics=metrics)
         running = asyncio.create_task(publisher.run())
 
         def plain(channel: Channel, payloads: Sequence[bytes]) -> Command:
@@ -152,7 +151,7 @@ async def test_a_publishing_connection_that_was_forgotten_loses_nothing(proxy: P
             await publisher.publish(plain, ALL, numbered(0))
             proxy.forget()
             await publisher.publish(plain, ALL, numbered(1))
-            assert b"ws_failures_total 0.0" in metrics.text()
+            assert b"ws_redis_publish_failures_total 0.0" in metrics.text()
         finally:
             running.cancel()
             await asyncio.wait([running])

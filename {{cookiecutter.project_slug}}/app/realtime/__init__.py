@@ -18,6 +18,7 @@
 `http/`           health, metrics, and the routes of your backend
 `server/`         the process, and uvicorn
 `wire/`           WebSocket frames, and what a connection needs of its server
+`metrics`         what Prometheus reads; `tracing` has spans for OpenTelemetry
 `settings/`       every setting of the engine
 `protocol`        every frame and close code; `errors` has every failure
 ================  ====================================================================

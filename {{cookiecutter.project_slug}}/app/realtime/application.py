@@ -37,6 +37,7 @@ from .http import asyncapi, backend, health, tickets
 from .http import asyncapi, backend, health
 # {% endif %}
 from .http.errors import add_error_answers, problems
+from .http.request_log import log_request
 # {% if cookiecutter.rooms %}
 from .http.rooms import router as rooms_router
 # {% endif %}
@@ -58,6 +59,7 @@ from .service import Service
 from .settings.project import read_project
 from .settings.settings import RealtimeSettings
 from .shared import in_memory
+from .tracing import HTTP, is_on
 
 PATH = "/ws"
 
@@ -112,6 +114,7 @@ class Application(FastAPI):
             "responses": problems({"4XX": "The request is refused"}),
             # A redirect would lead to whatever host the request names.
             "redirect_slashes": False,
+            "telemetry": HTTP,
         }
         super().__init__(**(defaults | options))
         self.failed = False
@@ -175,9 +178,9 @@ class Application(FastAPI):
         metrics.watch(
             "unsent_bytes", "Bytes that slow clients have not read.", lambda: delivery.unsent_bytes
         )
-        metrics.watch_count(
-            "frames_sent", "Frames sent to clients, each counted once.", lambda: delivery.enqueued
-        )
+        sent = "Frames sent to clients, each counted once."
+        metrics.watch_counts("frames_sent", sent, ("to",), delivery.frames_sent)
+        metrics.watch_counts("sent_bytes", "Bytes of these frames.", ("to",), delivery.bytes_sent)
         # {% if cookiecutter.heartbeat %}
         self._jobs.append(Job(Heartbeat(settings, manager).run, essential=True))
         # {% endif %}
@@ -221,6 +224,8 @@ class Application(FastAPI):
         """Serve a connection, a request, or the start and end of the application."""
         if self._is_shortcut(scope):
             await self._endpoint.serve(WebSocket(scope, receive, send))
+        elif scope["type"] == "http":
+            await log_request(super().__call__, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -239,6 +244,8 @@ class Application(FastAPI):
         self.service.delivery.attach()
         # Your own routes come first, also below /users.
         self.router.routes.sort(key=self._backend_routes.__contains__)
+        if is_on():
+            self._endpoint.dispatcher.trace()
         if self.service.settings.environment == "development":  # your own routes come first
             self.mount("/page", StaticFiles(directory=PAGE))
             self.add_route("/", _show_page)

@@ -28,7 +28,12 @@ def user_channel(user: str) -> Channel:
 class Envelope:
     """A message on its way between nodes.
 
+    # {% if cookiecutter.redis %}
+    ``sender`` is null for the server, ``exclude`` the id of a connection that is to be left out,
+    ``trace`` the ``traceparent`` of what has caused the message, if that is traced.
+    # {% else %}
     ``sender`` is null for the server, ``exclude`` the id of a connection that is to be left out.
+    # {% endif %}
     """
 
     # A node of the next version may tell more; what this one does not know, it leaves out.
@@ -37,10 +42,13 @@ class Envelope:
     sender: UserName | None
     data: Data
     exclude: str | None = None
+    # {% if cookiecutter.redis %}
+    trace: str | None = None
+    # {% endif %}
 
     def encode(self) -> bytes:
         """Return the envelope as JSON."""
-        return _adapters[type(self)].serializer.to_json(self)
+        return _adapters[type(self)].serializer.to_json(self, exclude_defaults=True)
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:

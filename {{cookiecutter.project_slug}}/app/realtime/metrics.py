@@ -1,41 +1,62 @@
 """Metrics of one service, for Prometheus."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
-from prometheus_client import (
-    REGISTRY,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Info,
-    generate_latest,
-)
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Info, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 PREFIX = "ws_"
 
 LAG_INTERVAL_S = 0.5
 LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
+Label = tuple[str, ...]
+"""The name of a label, empty for a metric without one."""
+
 OTHER = "other"
 """Replaces label values that are not known at start, since each series costs memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Count(Collector):
-    """A counter whose value is read when Prometheus asks."""
+class OnRequest(Collector):
+    """A metric that is made when Prometheus asks."""
 
-    name: str
-    description: str
-    read: Callable[[], float]
+    make: Callable[[], Metric]
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metric with its value."""
-        yield CounterMetricFamily(self.name, self.description, value=self.read())
+        """Yield the metric."""
+        yield self.make()
+
+
+class Histogram:
+    """Counts values by the smallest bound that they do not exceed. It belongs to one thread.
+
+    An observation takes a sixth of the time that `prometheus_client` takes for one.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = (*bounds, math.inf)
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def read(self) -> tuple[list[tuple[str, float]], float]:
+        """Return the bounds with the numbers of values up to them, and the sum of all values."""
+        bounds = map(floatToGoString, self._bounds)
+        return list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
 
 
 class Metrics:
@@ -44,6 +65,10 @@ class Metrics:
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self) -> None:
+        # {% if cookiecutter.redis %}
+        self.port: int | None = None
+        """The only port with these metrics, if several processes share another one."""
+        # {% endif %}
         self._registry = CollectorRegistry()
         self._lag = self.histogram(
             "loop_lag_seconds", "How late the event loop runs what is due.", LAG_BUCKETS_S
@@ -66,9 +91,24 @@ class Metrics:
             counter.labels(*values)
         return counter
 
-    def histogram(self, name: str, description: str, buckets: tuple[float, ...]) -> Histogram:
-        """Return a new histogram. An observation takes about a microsecond."""
-        return Histogram(PREFIX + name, description, buckets=buckets, registry=self._registry)
+    def histogram(self, name: str, description: str, bounds: tuple[float, ...]) -> Histogram:
+        """Return a new histogram."""
+        return self.histograms(name, description, bounds, (), [""])[""]
+
+    def histograms(
+        self, name: str, description: str, bounds: tuple[float, ...], label: Label, known: list[str]
+    ) -> dict[str, Histogram]:
+        """Return new histograms, one for each value of a label."""
+        histograms = {value: Histogram(bounds) for value in known}
+
+        def make() -> Metric:
+            family = HistogramMetricFamily(PREFIX + name, description, labels=label)
+            for value, histogram in histograms.items():
+                family.add_metric([value] if label else [], *histogram.read())
+            return family
+
+        self._registry.register(OnRequest(make))
+        return histograms
 
     def info(self, name: str, description: str, **values: str) -> None:
         """Add a metric that is always 1, and whose labels have these values."""
@@ -88,7 +128,20 @@ class Metrics:
 
     def watch_count(self, name: str, description: str, read: Callable[[], float]) -> None:
         """Add a counter that is read when Prometheus asks: a plain number is faster to increase."""
-        self._registry.register(Count(PREFIX + name, description, read))
+        self.watch_counts(name, description, (), lambda: {"": read()})
+
+    def watch_counts(
+        self, name: str, description: str, label: Label, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Add counters that are read when Prometheus asks, by the value of a label."""
+
+        def make() -> Metric:
+            family = CounterMetricFamily(PREFIX + name, description, labels=label)
+            for value, count in read().items():
+                family.add_metric([value] if label else [], count)
+            return family
+
+        self._registry.register(OnRequest(make))
 
     def collect(self) -> Iterable[Metric]:
         """Return all metrics of the service."""

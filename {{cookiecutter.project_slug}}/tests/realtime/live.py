@@ -134,13 +134,14 @@ class Live:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def counts(self) -> Counter[str]:
-        """Return the values of all counters but that of frames, by name and labels."""
+        """Return the values of all counters but those of frames and bytes, by name and labels."""
         return Counter(
             {
                 " ".join((sample.name, *sample.labels.values())): int(sample.value)
                 for family in self.service.metrics.collect()
                 for sample in family.samples
-                if sample.name.endswith("_total") and sample.name != "ws_frames_sent_total"
+                if sample.name.endswith("_total")
+                and not sample.name.endswith(("_frames_sent_total", "_bytes_total"))
             }
         )
 

@@ -1,18 +1,23 @@
 """Metrics for Prometheus, and access to them."""
 
+import asyncio
+import json
 import re
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 import app.realtime
+from app.realtime import Command, CommandRouter, Connection, Service
 from app.realtime.errors import CommandError, Refused
 from app.realtime.protocol import INTERNAL_ERROR
 
+from .client import DEADLINE_S
 from .live import Live, make_settings, run_service, wait_until
 
 KEY = "a-key-for-the-monitoring-" * 2
@@ -79,6 +84,66 @@ async def test_commands_and_their_errors_are_counted(monitored: Live) -> None:
     assert samples["ws_command_errors_total bad_request"] == 1
 
 
+async def test_commands_are_timed_and_their_bytes_counted_by_type(monitored: Live) -> None:
+    client = await monitored.connect()
+    before = await read(monitored)
+    frame = '{"type": "broadcast", "data": "äöü", "echo": true, "id": "1"}'
+    await client.send_text(frame)
+    answer, message = await client.receive("ok"), await client.receive("message")
+    await client.ask(type="ping")
+    await client.send_text("nonsense")
+    await client.receive("error")
+    after = await read(monitored)
+    steps = {name: value - before[name] for name, value in after.items() if "broadcast" in name}
+    assert steps["ws_received_bytes_total broadcast"] == len(frame.encode())
+    assert steps["ws_command_duration_seconds_count broadcast"] == 1
+    assert steps["ws_command_duration_seconds_bucket +Inf broadcast"] == 1
+    assert 0 < steps["ws_command_duration_seconds_sum broadcast"] < DEADLINE_S
+    assert after["ws_received_bytes_total refused"] == len("nonsense")
+    assert after["ws_received_bytes_total ping"] > 0
+    assert after["ws_frames_sent_total group"] - before["ws_frames_sent_total group"] == 1
+    assert after["ws_frames_sent_total one"] - before["ws_frames_sent_total one"] == 3
+    sent_bytes = after["ws_sent_bytes_total group"] - before["ws_sent_bytes_total group"]
+    assert sent_bytes == frame_size(message)
+    assert after["ws_sent_bytes_total one"] > frame_size(answer)
+
+
+def frame_size(frame: dict[str, Any]) -> int:
+    """Return the size of a short frame: two bytes precede its text (RFC 6455 §5.2)."""
+    return 2 + len(json.dumps(frame, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+class Later(Command):
+    """Answer when the test says so."""
+
+    type: Literal["later"]
+
+
+async def test_commands_answered_later_are_timed_until_then() -> None:
+    router, waiting = CommandRouter(), list[asyncio.Future[None]]()
+
+    @router.command(Later)
+    async def later(
+        service: Service, connection: Connection, command: Later
+    ) -> asyncio.Future[None]:
+        waiting.append(asyncio.get_running_loop().create_future())
+        return waiting[-1]
+
+    settings = make_settings(metrics_key=KEY, handler_timeout_s=1.0)
+    timed, failed = "ws_command_duration_seconds_count later", "ws_command_failures_total later"
+    async with run_service(settings, commands=router) as live:
+        client = await live.connect()
+        await client.send(type="later", id="1")
+        await wait_until(lambda: bool(waiting))
+        assert (await read(live))[timed] == 0
+        waiting[0].set_result(None)
+        await client.receive("ok")
+        assert (await read(live))[timed] == 1
+        assert (await client.ask(type="later"))["code"] == "unavailable"
+        samples = await read(live)
+        assert (samples[timed], samples[failed]) == (2, 1)
+
+
 async def test_the_process_is_measured(monitored: Live) -> None:
     samples = await read(monitored)
     assert samples["process_resident_memory_bytes"] > 0
@@ -98,6 +163,7 @@ KNOWN = [
     *(f"ws_handshakes_refused_total {why} {code}" for why, code in Refused.REASONS.items()),
     *(f"ws_connections_rejected_total {code}" for code in (1013, 4500)),
     *(f"ws_command_errors_total {code}" for code in ("bad_request", "unavailable", "internal")),
+    *(f"ws_command_{name} broadcast" for name in ("duration_seconds_count", "failures_total")),
     *(f"ws_requests_refused_total {status}" for status in (400, 408, 426, 431)),
     *(f"ws_connections_closed_total client {code}" for code in (1000, 1005, 1006, "other")),
     *(f"ws_connections_closed_total server {code}" for code in (1003, 1011, 1012, 4008, 4013)),

@@ -1,8 +1,10 @@
 """The dispatcher: validates a client's frame, calls the command's handler and sends the answer."""
 
 import asyncio
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
+from time import monotonic
 from typing import Annotated, Any
 
 import structlog
@@ -22,16 +24,25 @@ from ..errors import (
     declared,
 )
 from ..limits.budget import FREE_ANSWER_BYTES
-from ..metrics import OTHER, Metrics
-from ..protocol import Command, CommandHead, Ok, Reply
+from ..metrics import OTHER, Histogram, Metrics
+from ..protocol import Command, CommandHead, Ok, Ping, Pong, Reply
 from ..service import Service
+from ..tracing import traced
 from ..wire.frame import encode
-from .router import CommandRouter
+from .router import CommandRouter, Handler, types_of
 
 log = structlog.stdlib.get_logger(__name__)
 
 MAX_ERRORS_LISTED = 20
 """Errors in one frame up to which the first one is explained: pydantic lists all or none."""
+
+DURATIONS_S = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+
+NOT_TIMED = (Ping, Pong)
+"""Commands that are answered at once, and so often that even a clock would cost too much."""
+
+REFUSED = "refused"
+"""Replaces the type of frames that are no valid commands, or come too fast."""
 
 FAILED = InternalError("the command failed inside the service")
 
@@ -41,6 +52,16 @@ EXPECTED: dict[type[Exception], CommandError] = {
 """Errors for failures that any handler may have: no connection, a time-out."""
 
 
+@dataclass(slots=True)
+class KnownCommand:
+    """A command's handler, and what is measured of the command."""
+
+    type: str
+    handler: Handler[Any]
+    durations: Histogram | None
+    received_bytes: int = 0
+
+
 class Dispatcher:
     """Handles the commands of all connections."""
 
@@ -48,11 +69,31 @@ class Dispatcher:
         models: Any = reduce(or_, router.handlers)
         commands: TypeAdapter[Any] = TypeAdapter(Annotated[models, Field(discriminator="type")])
         self._validator = commands.validator
-        self._handlers = router.handlers
         self.failures = EXPECTED | router.failures
         self._timeout_s = timeout_s
         self._handled = 0
         metrics.watch_count("commands", "Commands received.", lambda: self._handled)
+        types = {model: types_of(model)[0] for model in router.handlers}
+        durations = metrics.histograms(
+            "command_duration_seconds",
+            "How long commands took, from the start of the handler to the answer.",
+            DURATIONS_S,
+            ("type",),
+            [name for model, name in types.items() if model not in NOT_TIMED],
+        )
+        self._handlers = router.handlers
+        self._known = {
+            model: KnownCommand(name, self._handlers[model], durations.get(name))
+            for model, name in types.items()
+        }
+        self._refused_bytes = 0
+        metrics.watch_counts("received_bytes", "Bytes of commands.", ("type",), self._bytes_by_type)
+        self._failures = metrics.counter(
+            "command_failures",
+            "Commands that failed for a reason that is not the client's.",
+            labels=("type",),
+            known=((name,) for name in types.values()),
+        )
         self._error_codes = declared(CommandError, "code", str)
         self._errors = metrics.counter(
             "command_errors",
@@ -60,6 +101,11 @@ class Dispatcher:
             labels=("code",),
             known=((code,) for code in (*sorted(self._error_codes), OTHER)),
         )
+
+    def trace(self) -> None:
+        """Trace all commands from now on. Idempotent."""
+        for model, handler in self._handlers.items():
+            self._known[model].handler = traced(handler)
 
     async def dispatch(
         self, service: Service, connection: Connection, frame: str
@@ -70,44 +116,63 @@ class Dispatcher:
         """
         self._handled += 1
         try:
-            connection.limits.pay(frame)
+            size_bytes = connection.limits.pay(frame)
             command = self._validator.validate_json(frame)
         except Exception as fault:
+            self._refused_bytes += len(frame.encode())
             self._refuse_frame(connection, frame, fault)
             return None
         connection.limits.errors_in_a_row = 0
+        known = self._known[type(command)]
+        known.received_bytes += size_bytes
+        begin = monotonic() if known.durations else 0.0
         try:
             with connection.guard:
-                answer = await self._handlers[type(command)](service, connection, command)
+                answer = await known.handler(service, connection, command)
                 if isinstance(answer, asyncio.Future):
                     if not answer.done():
-                        self._answer_later(connection, command, answer)
+                        self._answer_later(connection, command, answer, begin)
                         return answer
                     answer = answer.result()
             _answer(connection, command, answer)
-            if answer is not None and answer.followed_by:
-                await service.delivery.catch_up()
         except Exception as failure:
             self._fail(connection, command, failure)
+            answer = None
+        if known.durations:
+            known.durations.observe(monotonic() - begin)
+        if answer is not None and answer.followed_by:
+            await service.delivery.catch_up()
         return None
 
     def _answer_later(
-        self, connection: Connection, command: Command, future: asyncio.Future[Any]
+        self, connection: Connection, command: Command, future: asyncio.Future[Any], begin: float
     ) -> None:
+        durations = self._known[type(command)].durations
+
+        def note_duration() -> None:
+            if durations:
+                durations.observe(monotonic() - begin)
+
         def answer(future: asyncio.Future[Any]) -> None:
             deadline.cancel()
             try:
                 _answer(connection, command, future.result())
             except FAILURES as failure:
                 self._fail(connection, command, failure)
+            note_duration()
 
         def give_up() -> None:
             future.remove_done_callback(answer)
             future.cancel()
             self._fail(connection, command, TimedOut())
+            note_duration()
 
         deadline = asyncio.get_running_loop().call_later(self._timeout_s, give_up)
         future.add_done_callback(answer)
+
+    def _bytes_by_type(self) -> dict[str, float]:
+        by_type = {known.type: known.received_bytes for known in self._known.values()}
+        return {**by_type, REFUSED: self._refused_bytes}
 
     def _refuse_frame(self, connection: Connection, frame: str, fault: Exception) -> None:
         if isinstance(fault, Rejected):
@@ -136,6 +201,8 @@ class Dispatcher:
             kinds = (kind for kind in type(failure).__mro__ if kind in self.failures)
             refusal = next((self.failures[kind] for kind in kinds), FAILED)
             log.error("handler failed", type=command.type, code=refusal.code, exc_info=failure)
+        if refusal.status >= 500:
+            self._failures.labels(self._known[type(command)].type).inc()
         self._refuse(connection, refusal, command.id)
 
     def _refuse(

@@ -145,6 +145,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         labels=("recovered",),
         known=((recovered,) for recovered in RECOVERED.values()),
     )
+    replayed = metrics.counter("messages_replayed", "Messages of a room's past sent to a member.")
 
     @router.command(Join)
     async def join(service: Service, connection: Connection, command: Join) -> JoinOk:
@@ -155,6 +156,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
             raise Forbidden(msg)
         past = await service.rooms.join(connection, command.room, command.since, command.last)
         joins.labels(RECOVERED[past.recovered]).inc()
+        replayed.inc(len(past.messages))
         return JoinOk(
             room=command.room,
             epoch=past.position.epoch,

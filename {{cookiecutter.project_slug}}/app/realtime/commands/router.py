@@ -70,8 +70,8 @@ class CommandRouter:
         With ``replace``, its commands replace those of the same ``type``.
         """
         if replace:
-            types = {_type_of(model) for model in other.handlers}
-            kept = {m: handler for m, handler in self.handlers.items() if _type_of(m) not in types}
+            types = {types_of(model) for model in other.handlers}
+            kept = {m: handler for m, handler in self.handlers.items() if types_of(m) not in types}
             self.handlers = kept
         for model, handler in other.handlers.items():
             self._add(model, handler)
@@ -87,7 +87,8 @@ class CommandRouter:
         self.handlers[model] = _check_async(handler)
 
 
-def _type_of(model: type[Command]) -> object:
+def types_of(model: type[Command]) -> tuple[str, ...]:
+    """Return the values that the ``type`` of a command may have, mostly one."""
     return get_args(model.model_fields["type"].annotation)
 
 

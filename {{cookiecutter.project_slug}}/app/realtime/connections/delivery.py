@@ -72,6 +72,8 @@ class Delivery:
     def __init__(self, max_unsent_bytes: float = math.inf) -> None:
         self.enqueued = 0
         """Frames enqueued since the start, counted once per recipient."""
+        self._enqueued_to_groups = 0
+        self._bytes_to_one = self._bytes_to_groups = 0
         self._waiting: defaultdict[int | None, list[Recipient]] = defaultdict(list)
         self._slices: deque[tuple[int, int, list[Recipient]]] = deque()
         self._turn = 0
@@ -89,6 +91,15 @@ class Delivery:
     def is_full(self) -> bool:
         """Whether enough frames were enqueued in this turn of the loop."""
         return self.enqueued - self._enqueued_before >= FULL
+
+    def frames_sent(self) -> dict[str, float]:
+        """Return the numbers of frames, for metrics."""
+        to_groups = self._enqueued_to_groups
+        return {"one": self.enqueued - to_groups, "group": to_groups}
+
+    def bytes_sent(self) -> dict[str, float]:
+        """Return the sizes of these frames."""
+        return {"one": self._bytes_to_one, "group": self._bytes_to_groups}
 
     def attach(self) -> None:
         """Belong to the running event loop from now on."""
@@ -125,6 +136,8 @@ class Delivery:
         if not self._is_due:
             self._schedule()
         self.enqueued += len(encoded)
+        for frame in encoded:
+            self._bytes_to_one += len(frame)
         if not recipient.outbox:
             self._waiting[None].append(recipient)
         recipient.outbox += encoded
@@ -142,9 +155,12 @@ class Delivery:
         encoded = frame if isinstance(frame, bytes) else encode(frame)
         if not self._is_due:
             self._schedule()
-        self.enqueued += len(recipients)
-        waiting = self._waiting[id(recipients) if len(recipients) > 1 else None]
         excluded = None if exclude is None else recipients.get(exclude)
+        count = len(recipients) - (excluded is not None)
+        self.enqueued += count
+        self._enqueued_to_groups += count
+        self._bytes_to_groups += count * len(encoded)
+        waiting = self._waiting[id(recipients) if len(recipients) > 1 else None]
         for recipient in recipients.values():
             if recipient is not excluded:
                 outbox = recipient.outbox

@@ -14,6 +14,7 @@ from ..auth.identity import authenticating
 from ..connections.guard import Guard
 from ..service import Service
 from .errors import problems
+from .request_log import REASON
 
 KEY_REFUSALS = problems(
     {401: "The key is missing or wrong", 404: "The key is not set, so the route is off"}
@@ -71,14 +72,17 @@ def require_key(setting: str) -> Any:
     scheme = HTTPBearer(scheme_name=setting.upper(), auto_error=False)
 
     def check_key(
+        request: Request,
         service: ServiceDep,
         presented: Annotated[HTTPAuthorizationCredentials | None, Security(scheme)],
     ) -> None:
         key: SecretStr | None = getattr(service.settings, setting)
         if key is None:
+            request.scope[REASON] = f"{setting.upper()} is not set"
             raise HTTPException(status.HTTP_404_NOT_FOUND)
         credentials = presented.credentials if presented else ""
         if not compare_digest(credentials.encode(), key.get_secret_value().encode()):
+            request.scope[REASON] = f"{setting.upper()} is missing or wrong"
             raise HTTPException(
                 status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"}
             )

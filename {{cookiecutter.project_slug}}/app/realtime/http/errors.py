@@ -21,6 +21,7 @@ from ..errors import (
     Rejected,
     problem,
 )
+from .request_log import REASON
 
 RETRY_SOON = {"Retry-After": "1"}
 
@@ -59,12 +60,15 @@ def add_error_answers(app: FastAPI, failures: Mapping[type[Exception], CommandEr
 async def _answer(request: Request, failure: Exception) -> Response:
     match failure:
         case CommandError():
+            request.scope[REASON] = failure.code
             headers = RETRY_SOON if failure.retry else None
             return _problem(failure.status, str(failure), headers, code=failure.code)
         case Rejected(status=status):
+            request.scope[REASON] = failure.cause
             known = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY_SOON}
             return _problem(status, failure.close_as.reason, known.get(status))
         case Refused(status=status, retry_after_s=pause_s):
+            request.scope[REASON] = failure.reason
             headers = None if pause_s is None else {"Retry-After": str(pause_s)}
             return _problem(status, HTTPStatus(status).phrase, headers)
         case RequestValidationError():

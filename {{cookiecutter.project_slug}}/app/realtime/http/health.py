@@ -3,7 +3,11 @@
 import asyncio
 
 import structlog
+# {% if cookiecutter.redis %}
+from fastapi import APIRouter, HTTPException, Request, Response, status
+# {% else %}
 from fastapi import APIRouter, Response, status
+# {% endif %}
 
 from ..service import Service
 from .dependencies import KEY_REFUSALS, ServiceDep, require_key
@@ -50,6 +54,15 @@ async def _find_problem(service: Service) -> str | None:
 
 
 @router.get("/metrics", dependencies=[require_key("metrics_key")], responses=KEY_REFUSALS)
+# {% if cookiecutter.redis %}
+async def metrics(request: Request, service: ServiceDep) -> Response:
+    """Return the metrics of this node, and of your own code, for Prometheus."""
+    if service.metrics.port not in (None, request.scope["server"][1]):
+        # It would be another one's each time.
+        detail = "each process has its own metrics: ask the ports PORT + 1 to PORT + WORKERS"
+        raise HTTPException(status.HTTP_421_MISDIRECTED_REQUEST, detail)
+# {% else %}
 async def metrics(service: ServiceDep) -> Response:
     """Return the metrics of this node, and of your own code, for Prometheus."""
+# {% endif %}
     return Response(service.metrics.text(), media_type=service.metrics.content_type)

@@ -126,23 +126,24 @@ class ClientLimits:
         """Let everything be free from now on."""
         self._own = self._user = RateLimit(math.inf, burst_s=math.inf)
 
-    def pay(self, frame: str) -> None:
-        """Pay for a message.
+    def pay(self, frame: str) -> int:
+        """Pay for a message; return its size in bytes.
 
         Raises:
             RateLimited: a budget is spent.
             Flood: as much again was refused.
 
         """
-        size_bytes = len(frame) if frame.isascii() else len(frame.encode())
+        size_bytes = price_bytes = len(frame) if frame.isascii() else len(frame.encode())
         if size_bytes > LARGE_BYTES:
-            size_bytes += BRACKET_BYTES * (frame.count("[") + frame.count("{"))
-        self._size_bytes = size_bytes
+            price_bytes += BRACKET_BYTES * (frame.count("[") + frame.count("{"))
+        self._size_bytes = price_bytes
         now = monotonic()
-        if not self._own.take(now, size_bytes):
+        if not self._own.take(now, price_bytes):
             self._refuse(now, self._own, "this connection")
-        if not self._user.take(now, size_bytes):
+        if not self._user.take(now, price_bytes):
             self._refuse(now, self._user, "all connections of this user")
+        return size_bytes
 
     def pay_for_frames(self, count: int) -> None:
         """Pay for control frames and fragments, which have no answer that could refuse them.

@@ -25,10 +25,12 @@ from ..errors import Misconfigured, Unavailable
 from ..metrics import Metrics
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
+from ..tracing import is_on
 from .client import RedisClient
 from .connections import FAILURES, Command, answered_within, explain, is_temporary, misconfigured
 from .listener import Listener
 from .publisher import RedisPublisher
+from .traces import delivering
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -62,7 +64,7 @@ class RedisBackplane(Backplane):
         self.publisher = RedisPublisher(
             client,
             max_waiting_bytes=settings.redis_max_waiting_bytes,
-            failures=metrics.counter("redis_publish_failures", "Messages Redis did not take."),
+            metrics=metrics,
         )
         self._settings = settings
         self._delivery = delivery
@@ -91,6 +93,7 @@ class RedisBackplane(Backplane):
             ExceptionGroup: the server refuses this service from the start (`Misconfigured`).
 
         """
+        self.publisher.is_traced = is_on()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.publisher.run())
@@ -262,7 +265,12 @@ class RedisBackplane(Backplane):
             return
         for payload in publication.split(SEPARATOR):
             try:
-                subscription.deliver(subscription.kind.decode(payload))
+                envelope = subscription.kind.decode(payload)
+                if envelope.trace is None:
+                    subscription.deliver(envelope)
+                else:
+                    with delivering(channel.partition(":")[0], envelope.trace):
+                        subscription.deliver(envelope)
             except ValidationError:
                 if not self._has_warned:  # one line; the metric counts the others
                     self._has_warned = True

@@ -4,18 +4,22 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from time import monotonic
 from typing import Any
 
 import structlog
-from prometheus_client import Counter
 
 from ..backplane import Channel, Envelope
 from ..errors import Unavailable
+from ..metrics import Metrics
 from .client import RedisClient
 from .connections import Command, explain
+from .traces import current_trace
 from .worker import Worker
 
 log = structlog.stdlib.get_logger(__name__)
+
+DURATIONS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 BATCH_BYTES = 262_144
 """Size of a batch; one failure loses no more than this."""
@@ -41,12 +45,22 @@ class Outgoing:
 class RedisPublisher:
     """Publishes in order, one round trip at a time. Messages that wait share the next one."""
 
-    def __init__(self, client: RedisClient, *, max_waiting_bytes: int, failures: Counter) -> None:
+    def __init__(self, client: RedisClient, *, max_waiting_bytes: int, metrics: Metrics) -> None:
         self._client = client
-        self._failures = failures
         self._max_waiting_bytes = max_waiting_bytes
+        self.is_traced = False
+        """Whether messages tell other nodes which span has caused them."""
         self._waiting = Worker(self._publish, batch_weight=BATCH_BYTES)
         self.run = self._waiting.run
+        self._failures = metrics.counter("redis_publish_failures", "Messages Redis did not take.")
+        self._durations = metrics.histogram(
+            "redis_publish_duration_seconds",
+            "How long Redis took for the messages of one round trip.",
+            DURATIONS_S,
+        )
+        metrics.watch(
+            "redis_waiting_bytes", "Bytes that wait for Redis.", lambda: self._waiting.weight
+        )
 
     def publish(
         self,
@@ -60,6 +74,8 @@ class RedisPublisher:
         It yields the reply to the command, or what ``read_reply`` makes of it for this message.
         """
         taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.is_traced:
+            envelope.trace = current_trace()
         message = Outgoing(publish, channel, envelope.encode(), read_reply, taken)
         size_bytes = len(message.payload)
         if self._waiting.weight + size_bytes > self._max_waiting_bytes:
@@ -75,7 +91,9 @@ class RedisPublisher:
             for group in groups:
                 payloads = [message.payload for message in group]
                 commands.append(group[0].publish(group[0].channel, payloads))
+            begin = monotonic()
             replies = await self._client.send(commands)
+            self._durations.observe(monotonic() - begin)
             for group, reply in zip(groups, replies, strict=True):
                 self._finish(group, reply)
         except Exception as failure:

@@ -161,7 +161,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
-        log.info("request refused", status=int(status), client=self.client and self.client[0])
+        host = self.client and self.client[0]
+        log.info("request refused", status=int(status), reason=REASONS[status], client=host)
         self._refusals.labels(int(status)).inc()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:

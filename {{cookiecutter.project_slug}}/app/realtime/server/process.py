@@ -4,6 +4,9 @@ It exits with status 0 after SIGTERM or SIGINT, and with 1 if an essential part 
 shutdown took too long. A second signal ends it at once.
 """
 
+# {% if cookiecutter.redis %}
+import asyncio
+# {% endif %}
 import gc
 import math
 import os
@@ -27,6 +30,9 @@ from ..protocol import SERVICE_RESTART
 from .http import REASONS, HttpProtocol
 from .logging import configure_logging
 from .websocket import REFUSALS, FrameProtocol
+# {% if cookiecutter.redis %}
+from .workers import Parent, this_worker
+# {% endif %}
 
 INTERRUPT_GRACE_S = 1.0
 """How long the shutdown may take after Ctrl+C."""
@@ -216,12 +222,21 @@ def serve(app: Application) -> None:
         SystemExit: an essential job has failed.
 
     """
-    configure_logging(app.service.settings)
-    raise_descriptor_limit(app.service.settings.max_connections)
+    settings, sockets = app.service.settings, None
+    configure_logging(settings)
+    raise_descriptor_limit(settings.max_connections)
+    # {% if cookiecutter.redis %}
+    if (worker := this_worker()) is not None:
+        number, sockets = worker
+        app.service.metrics.port = sockets[-1].getsockname()[1]
+        structlog.contextvars.bind_contextvars(worker=number)
+    elif settings.workers > 1:
+        raise SystemExit(asyncio.run(Parent(settings).run()))
+    # {% endif %}
     server = Server(app)
     tune_garbage_collector()
     with suppress(KeyboardInterrupt):  # before uvicorn handles signals
-        server.run()
+        server.run(sockets)
     if app.failed:
         raise SystemExit(EXIT_FAILURE)
 

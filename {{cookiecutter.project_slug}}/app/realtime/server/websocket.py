@@ -255,7 +255,10 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self.transport.close()
 
     def _count_refusal(self, status: int) -> None:
-        log.info("request refused", status=status, client=self.client and self.client[0])
+        # The text of the exception may repeat the client's, its kind does not.
+        reason = type(self.conn.handshake_exc or ValueError()).__name__
+        host = self.client and self.client[0]
+        log.info("request refused", status=status, reason=reason, client=host)
         self._refusals.labels(status).inc()
 
     def handle_ping(self) -> None:

@@ -41,6 +41,7 @@ class RealtimeSettings(
     max_log_lines_per_s: PositiveInt = 250
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    workers: PositiveInt = 1
     shutdown_grace_s: int = Field(default=10, ge=2, le=YEAR_S)
     # Proxies whose X-Forwarded-For is believed
     forwarded_allow_ips: Proxies = ("127.0.0.1", "::1")
@@ -110,6 +111,19 @@ class RealtimeSettings(
     # {% endif %}
     # The key of your monitoring; without it, /metrics is off
     metrics_key: Key | None = None
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        # {% if cookiecutter.redis %}
+        if self.workers > 1 and self.redis_url is None:
+            msg = "WORKERS: processes reach each other's clients through Redis; set REDIS_URL, too"
+            raise ValueError(msg)
+        # {% else %}
+        if self.workers > 1:
+            msg = "WORKERS: must be 1: several processes cannot reach each other's clients"
+            raise ValueError(msg)
+        # {% endif %}
+        return self
 
     @model_validator(mode="after")
     def _check_secrets_differ(self) -> Self:

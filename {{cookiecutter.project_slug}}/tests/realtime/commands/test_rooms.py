@@ -75,8 +75,10 @@ async def test_the_last_messages_follow_the_answer_to_a_join(live: Live) -> None
         stands = await sender.ask(type="publish", room="lobby", data=number)
     await sender.ask(type="publish", room="lobby", data="ephemeral", keep=False)
     visitor = await live.connect("bob")
+    counts = live.counts()
     ok = await visitor.ask(type="join", room="lobby", last=2)
     assert (ok["recovered"], ok["replayed"], ok["offset"]) == (None, 2, stands["offset"])
+    assert (live.counts() - counts)["ws_messages_replayed_total"] == 2
     await sender.ask(type="publish", room="lobby", data=5)
     for number in (3, 4, 5):
         message = await visitor.receive("message")

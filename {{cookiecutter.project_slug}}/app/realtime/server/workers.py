@@ -1,0 +1,150 @@
+"""Several processes on one port. Each is a node of its own; their parent starts and stops them.
+
+Each has a socket on the port, and Linux spreads new connections over those that listen. So one that
+is starting or dead gets none. One that was killed is started again. One that fails, as for a wrong
+setting, would fail again: then all stop.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from contextlib import ExitStack, suppress
+from threading import Thread
+from time import monotonic
+
+import structlog
+
+from ..settings.settings import RealtimeSettings
+
+VARIABLE = "WORKER"
+"""The environment variable that makes a process a worker: its number, and file descriptors."""
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+"""Pauses before a process starts again, each twice the one before."""
+
+STABLE_S = 60.0
+"""A process that has lived so long starts again after the first pause."""
+
+STARTUP_FAILURE = 3
+"""The exit status of uvicorn if it cannot listen."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def this_worker() -> tuple[int, list[socket.socket]] | None:
+    """Return the number and the bound sockets of a worker: the shared one, perhaps one of its own.
+
+    From then on it stops when its parent ends.
+    """
+    if VARIABLE not in os.environ:
+        return None
+    number, pipe, *descriptors = map(int, os.environ[VARIABLE].split())
+    Thread(target=_stop_with_parent, args=(pipe,), daemon=True).start()
+    return number, [socket.socket(fileno=each) for each in descriptors]
+
+
+def _stop_with_parent(pipe: int) -> None:
+    os.read(pipe, 1)  # it returns when the parent has ended
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Parent:
+    """Runs ``WORKERS`` processes, and stops all of them when it gets a signal or one fails."""
+
+    def __init__(self, settings: RealtimeSettings) -> None:
+        self._settings = settings
+        self._port = settings.port
+        self._processes: set[Process] = set()
+        self._stopping = asyncio.Event()
+        self._pipe, self._pipe_end = os.pipe()
+
+    async def run(self) -> int:
+        """Run until all processes have ended; return the exit status."""
+        loop, workers = asyncio.get_running_loop(), self._settings.workers
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, number)
+        try:
+            # First without sharing, so that this fails if another service has the port.
+            reserved = self._bind(self._port)
+        except OSError as failure:
+            log.error("cannot listen", port=self._port, error=failure.strerror)
+            return STARTUP_FAILURE
+        with reserved:
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._port = reserved.getsockname()[1]
+            say = log.info if self._settings.port else log.warning
+            say("listening on http://%s:%d", self._settings.host, self._port, workers=workers)
+            return max(await asyncio.gather(*map(self._keep, range(1, workers + 1))))
+
+    async def _keep(self, number: int) -> int:
+        """Run one of the processes, again and again; return its last exit status."""
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            begin = monotonic()
+            status = await self._run(number)
+            if self._stopping.is_set():
+                was_starting = -status in (signal.SIGINT, signal.SIGTERM)
+                return 0 if was_starting else abs(status)
+            if status > 0:
+                log.critical("a worker has failed, so all stop", worker=number, status=status)
+                self._stop(signal.SIGTERM)
+                return status
+            if monotonic() - begin > STABLE_S:
+                pause_s = FIRST_PAUSE_S
+            log.error("worker ended", worker=number, signal=-status, next_start_s=pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._stopping.wait()
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return 0
+
+    async def _run(self, number: int) -> int:
+        with ExitStack() as stack:
+            try:
+                sockets = [stack.enter_context(self._bind(self._port, shared=True))]
+                if self._settings.metrics_key is not None:
+                    own_port = self._settings.port and self._port + number
+                    sockets.append(stack.enter_context(self._bind(own_port)))
+            except OSError as failure:
+                log.error("cannot listen", worker=number, error=failure.strerror)
+                return STARTUP_FAILURE
+            descriptors = [self._pipe, *(each.fileno() for each in sockets)]
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, *sys.orig_argv[1:]),
+                pass_fds=descriptors,
+                env={**os.environ, VARIABLE: " ".join(map(str, (number, *descriptors)))},
+                process_group=0,  # Ctrl+C is for the parent, which passes it on
+            )
+            ports = [each.getsockname()[1] for each in sockets]
+            log.info("worker started", worker=number, pid=process.pid, ports=ports)
+        self._processes.add(process)
+        if self._stopping.is_set():
+            process.terminate()
+        status = await process.wait()
+        self._processes.remove(process)
+        return status
+
+    def _bind(self, port: int, *, shared: bool = False) -> socket.socket:
+        host, find = self._settings.host, socket.getaddrinfo
+        family, *_, address = find(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
+        return bound
+
+    def _stop(self, number: int) -> None:
+        for process in self._processes:
+            with suppress(ProcessLookupError):  # it has just ended
+                process.send_signal(number)
+        if self._stopping.is_set():  # a second signal ends everything at once
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._stopping.set()

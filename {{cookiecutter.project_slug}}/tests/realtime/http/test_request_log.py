@@ -1,0 +1,84 @@
+"""HTTP requests in the log: by route, with the reason of a refusal, without what clients wrote."""
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from app.realtime import CurrentUser
+
+from ..engine import make_app
+from ..live import make_settings, run_app, run_service
+
+SECRET = "a-secret-of-the-client"
+
+
+def requests(lines: list[EventDict]) -> list[dict[str, Any]]:
+    """Return the lines of requests, without the time that they took."""
+    found = [dict(line) for line in lines if line["event"] == "request"]
+    for line in found:
+        assert line.pop("ms") >= 0
+        assert line.pop("log_level") == "info"
+        del line["event"]
+    return found
+
+
+async def test_a_request_is_one_line_with_its_route() -> None:
+    app = make_app(make_settings())
+
+    @app.get("/items/{name}")
+    async def item(name: str) -> str:
+        return name
+
+    async with run_app(app) as live:
+        with capture_logs() as lines:
+            assert (await live.get(f"/items/{SECRET}?token={SECRET}")).status_code == 200
+            assert (await live.get(f"/{SECRET}")).status_code == 404
+    assert requests(lines) == [
+        {"method": "GET", "route": "/items/{name}", "status": 200},
+        {"method": "GET", "route": None, "status": 404},
+    ]
+    assert SECRET not in str(lines)
+
+
+async def test_a_refusal_has_its_reason() -> None:
+    app = make_app(make_settings(metrics_key=None))
+
+    @app.get("/me")
+    async def me(user: CurrentUser) -> str:
+        return user.user
+
+    async with run_app(app) as live:
+        with capture_logs() as lines:
+            await live.post("/publish", {"data": 1}, key=SECRET)
+            await live.get("/metrics")
+            await live.get("/me")
+    publish, metrics, *others = requests(lines)
+    assert (publish["status"], publish["reason"]) == (401, "BACKEND_KEY is missing or wrong")
+    assert (metrics["status"], metrics["reason"]) == (404, "METRICS_KEY is not set")
+    assert all(each["reason"] for each in others if each["status"] == 401)
+    assert SECRET not in str(lines)
+
+
+async def test_probes_are_logged_only_if_they_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with run_service() as live:
+        with capture_logs() as lines:
+            await live.get("/livez")
+            await live.get("/readyz")
+            monkeypatch.setattr(live.service.manager, "draining", True)
+            await live.get("/readyz")
+    assert [(line["route"], line["status"]) for line in requests(lines)] == [("/readyz", 503)]
+
+
+async def test_a_request_that_crashes_is_logged() -> None:
+    app = make_app(make_settings())
+
+    @app.get("/crash")
+    async def crash() -> None:
+        raise LookupError(SECRET)
+
+    async with run_app(app) as live:
+        with capture_logs() as lines:
+            assert (await live.get("/crash")).status_code == 500
+    assert requests(lines) == [{"method": "GET", "route": "/crash", "status": 500}]

@@ -81,4 +81,5 @@ async def test_a_request_that_crashes_is_logged() -> None:
     async with run_app(app) as live:
         with capture_logs() as lines:
             assert (await live.get("/crash")).status_code == 500
-    assert requests(lines) == [{"method": "GET", "route": "/crash", "status": 500}]
+    line = {"method": "GET", "route": "/crash", "status": 500, "reason": "internal"}
+    assert requests(lines) == [line]

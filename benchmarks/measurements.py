@@ -191,6 +191,7 @@ def streams(rooms: int, rate: float) -> Measure:
     def measure(trial: Trial) -> Sample:
         effort, total = trial.effort, rooms * rate
         with trial.connected(rooms) as load:
+            load.sleep()
             load.fanout(int(total * effort.warm_up_s), rate=total, publishers=rooms, quiet_s=0.3)
             load.settle()
             meter = trial.meter()

@@ -14,6 +14,7 @@ from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.redis.rooms.presence import RedisPresence
 from app.realtime.redis.rooms.roster import Roster
 from app.realtime.rooms.history import NOWHERE, History, Past, Position, room_channel
+from app.realtime.rooms.options import RoomOptions, rules_of
 from app.realtime.rooms.rooms import Rooms
 
 from ..client import DEADLINE_S
@@ -134,16 +135,18 @@ async def run_presence(
 
 
 async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
-    roster = Roster("lobby", 10)
+    roster = Roster("lobby", rules_of(RoomOptions(), make_settings()), 10)
     first, second = open_connection(), open_connection()
     roster.count(first, 1)
-    assert roster.report() == [1, 0, "alice", 1, first.id]
+    assert roster.report() == [1, 0, "alice", 1, first.id, b""]
     roster.count(first, -1)
     roster.confirm(1, [])
-    assert roster.report() == [0, 0, "alice", 0, first.id]
+    assert roster.report() == [0, 0, "alice", 0, first.id, b""]
     roster.count(second, 1)
     roster.confirm(0, [])
-    assert roster.report() == [0, 0, "alice", 1, second.id]
+    *report, info = roster.report()
+    assert report == [0, 0, "alice", 1, second.id]
+    assert str(info).endswith(" null'")  # an info from before counts no more
     roster.confirm(1, [])
     assert roster.is_written
 
@@ -152,17 +155,17 @@ async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
 async def test_the_first_of_several_connections_gets_no_event_of_its_own_user(
     is_confirmed: bool,
 ) -> None:
-    roster = Roster("lobby", 10)
+    roster = Roster("lobby", rules_of(RoomOptions(), make_settings()), 10)
     first, second = open_connection(), open_connection()
     roster.count(first, 1)
     roster.count(second, 1)
-    assert roster.report() == [1, 0, "alice", 2, first.id]
+    assert roster.report() == [1, 0, "alice", 2, first.id, b""]
     roster.count(second, -1)
     roster.count(first, -1)
     if is_confirmed:
         roster.confirm(1, [])
     cause = second if is_confirmed else first
-    assert roster.report() == [int(not is_confirmed), 0, "alice", 0, cause.id]
+    assert roster.report() == [int(not is_confirmed), 0, "alice", 0, cause.id, b""]
 
 
 class TestRedisPresence(PresenceContract):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ...backplane import Subscription
 from ...errors import Unavailable
 from ...rooms.history import NOWHERE, Announce, Deliver, Past, Position, RoomEnvelope, room_channel
+from ...rooms.options import Rules
 from ..backplane import Resync
 
 if TYPE_CHECKING:
@@ -24,9 +25,15 @@ class RedisFeed:
     """
 
     def __init__(
-        self, room: str, history: "RedisHistory", deliver: Deliver, announce: Announce
+        self,
+        room: str,
+        rules: Rules,
+        history: "RedisHistory",
+        deliver: Deliver,
+        announce: Announce,
     ) -> None:
         self.room = room
+        self.rules = rules
         self.position = NOWHERE
         self.is_closed = False
         self._history = history
@@ -55,7 +62,7 @@ class RedisFeed:
             return Past(self.position)
         self._readers += 1
         try:
-            past = await self._history.read(self.room, since or NOWHERE, last)
+            past = await self._history.read(self, since or NOWHERE, last)
             if self.position is NOWHERE:
                 self.position = past.position
                 self._release()
@@ -107,7 +114,7 @@ class RedisFeed:
                 return
             self._hold()
             try:
-                missed = await self._history.read(self.room, self.position)
+                missed = await self._history.read(self, self.position)
             except Unavailable:
                 self._history.heal_later(self)
                 raise

@@ -135,7 +135,7 @@ def test_two_versions_work_together_without_losses(pair: tuple[Service, Service]
         join(bob)
         join(alice)
         assert bob.receive("message", "joined") == joined("joined", "alice")
-        expected = [{"user": name, "connections": 1} for name in ("alice", "bob")]
+        expected = [{"user": name, "connections": 1, "info": None} for name in ("alice", "bob")]
         for client in (alice, bob):
             members = client.ask(type="presence", room="lobby")["members"]
             assert sorted(members, key=lambda member: str(member["user"])) == expected

@@ -437,6 +437,8 @@ CALLS: dict[str, Callable[[Service], object]] = {
     "publish": lambda service: service.rooms.publish("lobby", "x"),
     "leave": lambda service: service.rooms.leave(only(service), "lobby"),
     "join": lambda service: asyncio.run(service.rooms.join(only(service), "other")),
+    "evict": lambda service: service.rooms.evict("lobby", "alice"),
+    "set_info": lambda service: service.rooms.set_info(only(service), "lobby", 1),
     "attendance": lambda service: asyncio.run(service.rooms.attendance(only(service), "lobby")),
     # {% endif %}
 }

@@ -171,7 +171,7 @@ def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> Non
     answers: list[Callable[[dict[str, Any]], None]] = []
     connection = SimpleNamespace(rooms={}, welcome={}, ask=lambda _, take: answers.append(take))
     room = import_module(f"{client.__name__}.rooms").Room(
-        connection, "busy", None, events=False, last=0
+        connection, "busy", None, events=False, last=0, info=None
     )
     ok = {"type": "ok", "epoch": "e", "offset": 0, "recovered": None, "replayed": 0}
     room.join()

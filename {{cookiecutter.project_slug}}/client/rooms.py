@@ -19,9 +19,9 @@ MAX_HELD = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message from a user (null: the server), or that a user has joined or left."""
+    """A message from a user (null: the server), or an event of a user, with the info as data."""
 
-    type: Literal["message", "joined", "left"]
+    type: Literal["message", "joined", "updated", "left"]
     user: str | None
     data: Any = None
     offset: int | None = None
@@ -38,6 +38,7 @@ class Room:
         *,
         events: bool,
         last: int,
+        info: object,
     ) -> None:
         self.name = name
         self.position: Frame | None = None
@@ -46,6 +47,7 @@ class Room:
         self._state = state
         self._events = events
         self._last = last
+        self._info = info
         self._loads_due = 0
         self._messages: deque[Message] = deque()
         self._held: list[Frame] | None = None
@@ -62,13 +64,13 @@ class Room:
             self.join()
         await self._connection.wait_until(lambda: bool(self.position or self._refusal))
         if self._refusal is not None:
-            del self._connection.rooms[self.name]
+            self._connection.rooms.pop(self.name, None)
             raise self._refusal
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Leave the room."""
-        del self._connection.rooms[self.name]
+        self._connection.rooms.pop(self.name, None)
         if self._connection.welcome is not None:
             self._connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
 
@@ -77,7 +79,10 @@ class Room:
         return self
 
     async def __anext__(self) -> Message:
-        """Return the next message, after the state is loaded; raise `Ended` like the connection."""
+        """Return the next message, after the state is loaded; raise `Ended` like the connection.
+
+        If the server has taken the user out of the room, raise `RequestError` with ``evicted``.
+        """
         while True:
             if self._refusal is not None:
                 raise self._refusal
@@ -103,6 +108,11 @@ class Room:
             "publish", room=self.name, data=data, echo=echo, keep=keep
         )
 
+    async def set_info(self, info: object) -> None:
+        """Change what members see of the user."""
+        self._info = info
+        await self._connection.request("join", room=self.name, info=info)
+
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
         return await self._connection.request("presence", room=self.name)
@@ -127,7 +137,8 @@ class Room:
             elif not answer["retry"]:
                 self._refusal = RequestError(answer["code"], answer["message"], retry=False)
 
-        self._connection.ask({"type": "join", "room": self.name, **since}, take)
+        command = {"type": "join", "room": self.name, "info": self._info, **since}
+        self._connection.ask(command, take)
 
     def _arrive(self, ok: Frame) -> None:
         before, self._held = self._held or [], None
@@ -154,6 +165,11 @@ class Room:
             self.join()
             return
         # {% endif %}
+        if frame["type"] == "evicted":
+            self._connection.rooms.pop(self.name, None)
+            reason = frame["reason"] or "the server has taken the user out of the room"
+            self._refusal = RequestError("evicted", reason, retry=False)
+            return
         if self._is_full:
             return
         if frame["type"] != "message":
@@ -178,4 +194,4 @@ class Room:
 def _message(frame: Frame) -> Message:
     if frame["type"] == "message":
         return Message("message", frame["from"], frame["data"], frame["offset"])
-    return Message(frame["type"], frame["user"])
+    return Message(frame["type"], frame["user"], frame.get("info"))

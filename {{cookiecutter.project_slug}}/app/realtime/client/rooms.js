@@ -16,9 +16,12 @@ import { call, pause } from "./client.js";
  *   messages may be missing. They are held back until it is done; if it fails, it is called again.
  * @property {number} [last] How many earlier messages to hand over at first.
  * @property {(data: any, frame: Frame) => void} [message]
+ * @property {any} [info] What members see of the user: in `joined`, `updated` and `presence`.
  * @property {OnMember} [joined]
+ * @property {OnMember} [updated]
  * @property {OnMember} [left]
  * @property {(error: import("./client.js").RequestError) => void} [refused] It cannot be joined.
+ * @property {(reason: string | null, frame: Frame) => void} [evicted] The server ended the visit.
  */
 
 const MAX_HELD = 10_000;
@@ -39,6 +42,7 @@ export class Room {
     this.connection = connection;
     this.name = name;
     this.handlers = handlers;
+    this.info = handlers.info;
   }
 
   /**
@@ -55,11 +59,21 @@ export class Room {
     return this.connection.request({ type: "presence", room: this.name });
   }
 
+  /** Change what members see of the user. */
+  setInfo(/** @type {any} */ info) {
+    this.info = info;
+    return this.connection.request({ type: "join", room: this.name, info });
+  }
+
   /** Leave for good. */
   async leave() {
+    this.#end();
+    if (this.connection.welcome) await this.connection.request({ type: "leave", room: this.name });
+  }
+
+  #end() {
     this.interrupt();
     this.connection.rooms.delete(this.name);
-    if (this.connection.welcome) await this.connection.request({ type: "leave", room: this.name });
   }
 
   /** Called by the connection when it is lost; the next join is from `position` on. */
@@ -71,10 +85,11 @@ export class Room {
   /** Called by the connection to join, and when a member may have missed messages. */
   async enter(attempt = 1) {
     const visit = ++this.#visit;
-    const since = this.position ? { since: this.position } : { last: this.handlers.last };
+    const { name: room, info, position: since } = this;
+    const from = since ? { since } : { last: this.handlers.last };
     this.#held ??= [];
     try {
-      const ok = await this.connection.request({ type: "join", room: this.name, ...since });
+      const ok = await this.connection.request({ type: "join", room, info, ...from });
       if (visit === this.#visit) await this.#arrive(ok, visit);
     } catch (/** @type {any} */ error) {
       const again = () => visit === this.#visit && this.enter(attempt + 1);
@@ -131,6 +146,7 @@ export class Room {
 
   /** Called by the connection with each frame of the room. */
   receive(/** @type {Frame} */ frame) {
+    if (frame.type === "evicted") this.#end();
     //# if cookiecutter.redis
     if (frame.type === "resync") this.resync();
     else if (frame.type !== "message" || frame.offset === null) this.#hand(frame);
@@ -149,6 +165,7 @@ export class Room {
 
   #hand(/** @type {Frame} */ frame) {
     const handler = /** @type {Record<string, any>} */ (this.handlers)[frame.type];
-    call(() => handler?.(frame.type === "message" ? frame.data : frame.user, frame));
+    const field = { message: "data", evicted: "reason" }[frame.type] ?? "user";
+    call(() => handler?.(frame[field], frame));
   }
 }

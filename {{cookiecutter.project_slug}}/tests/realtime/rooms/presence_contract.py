@@ -73,9 +73,13 @@ class Visitor:
         """Return the infos of the users in the room."""
         return dict((await self._node.rooms.attendance(self.connection, self._room)).infos)
 
+    def set_info_now(self, info: JsonValue) -> None:
+        """Change the info of the user."""
+        self._node.rooms.set_info(self.connection, self._room, info)
+
     async def set_info(self, info: JsonValue) -> None:
         """Change the info of the user, and wait until other nodes can see it."""
-        self._node.rooms.set_info(self.connection, self._room, info)
+        self.set_info_now(info)
         await self._node.settle()
 
     async def told(self) -> list[tuple[str, str, JsonValue]]:

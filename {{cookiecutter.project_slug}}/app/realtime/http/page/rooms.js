@@ -33,6 +33,10 @@ export function showRooms(ws) {
     failure, list);
 }
 
+function described({ user, info }) {
+  return info === null ? user : `${user} ${JSON.stringify(info)}`;
+}
+
 function showRoom(ws, name, close) {
   const people = element("p", { role: "status" }, "Joining …");
   const messages = element("div", { className: "log", role: "log", tabIndex: 0 });
@@ -43,14 +47,16 @@ function showRoom(ws, name, close) {
     state: update,
     message: (data, frame) => recordMessage(messages, frame),
     joined: update,
+    updated: update,
     left: update,
     refused: (error) => leave(error),
+    evicted: (reason) => close(name, { message: reason ?? "taken out of the room" }),
   });
 
   async function update() {
     const { members, total } = await room.presence().catch(() => ({ members: [], total: null }));
     if (total === null) return;
-    people.textContent = `${total} here: ${members.map(({ user }) => user).join(", ")}`;
+    people.textContent = `${total} here: ${members.map(described).join(", ")}`;
   }
 
   function leave(error) {

@@ -556,6 +556,37 @@ def test_who_is_there_and_who_leaves(page: Page, service: Service) -> None:
     assert page.run("return failure(room.publish('?'))") == {"code": "not_joined", "retry": False}
 
 
+def test_infos_are_told_and_an_eviction_ends_a_room(page: Page, service: Service) -> None:
+    page.run("""
+      globalThis.got = [];
+      const note = (user, { type, info }) => got.push([type, user, info]);
+      open_();
+      globalThis.room = ws.room("hall", {
+        info: { name: "Alice" }, joined: note, updated: note, left: note,
+        evicted: (reason) => got.push(["evicted", reason]),
+      });
+    """)
+    page.wait_until("room.position")
+    page.run("await room.setInfo({ name: 'Alice', status: 'away' })")
+    with service.client("bob") as bob:
+        bob.ask(type="join", room="hall", info="here")
+        members = bob.ask(type="presence", room="hall")["members"]
+        infos = {member["user"]: member["info"] for member in members}
+        assert infos == {"alice": {"name": "Alice", "status": "away"}, "bob": "here"}
+        bob.ask(type="join", room="hall", info="there")
+        page.wait_until("got.length === 2")
+        service.shell(
+            '. ./.env; curl --silent --fail -H "Authorization: Bearer $BACKEND_KEY" '
+            f"http://127.0.0.1:{service.port}/rooms/hall/evict "
+            """-d '{"user": "alice", "reason": "spam"}'"""
+        )
+        page.wait_until("got.length === 3")
+        assert bob.receive("left")["user"] == "alice"
+    told = [["joined", "bob", "here"], ["updated", "bob", "there"], ["evicted", "spam"]]
+    assert page.run("return got") == told
+    assert page.run("return ws.rooms.size") == 0
+
+
 def test_nothing_is_lost_in_silence_over_a_thousand_cuts(
     page: Page, proxy: Proxy, service: Service
 ) -> None:

@@ -165,16 +165,10 @@ class Room:
             self.join()
             return
         # {% endif %}
-        if frame["type"] == "evicted":
-            self._connection.rooms.pop(self.name, None)
-            reason = frame["reason"] or "the server has taken the user out of the room"
-            self._refusal = RequestError("evicted", reason, retry=False)
-            return
-        if self._is_full:
+        if self._is_full and frame["type"] != "evicted":
             return
         if frame["type"] != "message":
-            if self._events:
-                self._messages.append(_message(frame))
+            self._take_event(frame)
         elif frame["offset"] is None:
             if len(self._messages) < MAX_HELD:
                 self._messages.append(_message(frame))
@@ -182,6 +176,14 @@ class Room:
             self._held.append(frame)
         else:
             self._deliver(frame)
+
+    def _take_event(self, frame: Frame) -> None:
+        if frame["type"] == "evicted":
+            self._connection.rooms.pop(self.name, None)
+            reason = frame["reason"] or "the server has taken the user out of the room"
+            self._refusal = RequestError("evicted", reason, retry=False)
+        elif self._events:
+            self._messages.append(_message(frame))
 
     def _deliver(self, frame: Frame) -> None:
         if self.position is not None and frame["offset"] > self.position["offset"]:

@@ -67,12 +67,7 @@ class Presence:
         self._users: dict[str, dict[str, _Present]] = {}
 
     def count(
-        self,
-        room: str,
-        rules: Rules,
-        connection: Connection,
-        difference: int,
-        info: bytes | None = None,
+        self, room: str, rules: Rules, connection: Connection, difference: int, info: bytes | None
     ) -> None:
         """Count a connection in (1) or out (-1), or change its user's info alone (0)."""
         users = self._users.setdefault(room, {})

@@ -239,7 +239,7 @@ class Rooms:
         self._count(self._rooms[name], connection, 0, encode_info(info))
 
     def _count(
-        self, room: Room, connection: Connection, difference: int, info: bytes | None = None
+        self, room: Room, connection: Connection, difference: int, info: bytes | None
     ) -> None:
         if room.rules.has_presence and (difference or info is not None):
             self._presence.count(room.name, room.rules, connection, difference, info)
@@ -256,7 +256,7 @@ class Rooms:
         room = self._rooms[name]
         del room.members[connection.id], room.complete_since[connection.id]
         try:
-            self._count(room, connection, -1)
+            self._count(room, connection, -1, None)
         finally:
             self._free_if_empty(room)
 

@@ -137,12 +137,12 @@ async def run_presence(
 async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
     roster = Roster("lobby", rules_of(RoomOptions(), make_settings()), 10)
     first, second = open_connection(), open_connection()
-    roster.count(first, 1)
+    roster.count(first, 1, None)
     assert roster.report() == [1, 0, "alice", 1, first.id, b""]
-    roster.count(first, -1)
+    roster.count(first, -1, None)
     roster.confirm(1, [])
     assert roster.report() == [0, 0, "alice", 0, first.id, b""]
-    roster.count(second, 1)
+    roster.count(second, 1, None)
     roster.confirm(0, [])
     *report, info = roster.report()
     assert report == [0, 0, "alice", 1, second.id]
@@ -157,15 +157,25 @@ async def test_the_first_of_several_connections_gets_no_event_of_its_own_user(
 ) -> None:
     roster = Roster("lobby", rules_of(RoomOptions(), make_settings()), 10)
     first, second = open_connection(), open_connection()
-    roster.count(first, 1)
-    roster.count(second, 1)
+    roster.count(first, 1, None)
+    roster.count(second, 1, None)
     assert roster.report() == [1, 0, "alice", 2, first.id, b""]
-    roster.count(second, -1)
-    roster.count(first, -1)
+    roster.count(second, -1, None)
+    roster.count(first, -1, None)
     if is_confirmed:
         roster.confirm(1, [])
     cause = second if is_confirmed else first
     assert roster.report() == [int(not is_confirmed), 0, "alice", 0, cause.id, b""]
+
+
+async def test_a_room_without_presence_writes_nothing(empty_valkey: Valkey) -> None:
+    async with run_presence(empty_valkey) as node, Redis.from_url(empty_valkey.url) as redis:
+        node.set_options(presence=False)
+        visitor = await node.visitor("alice", info="here")
+        await visitor.set_info("there")
+        await visitor.leave()
+        assert not node.presence._rosters
+        assert await redis.keys("*users*") == []
 
 
 class TestRedisPresence(PresenceContract):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ...backplane import Subscription
 from ...errors import Unavailable
 from ...rooms.history import NOWHERE, Announce, Deliver, Past, Position, RoomEnvelope, room_channel
-from ...rooms.options import Rules
 from ..backplane import Resync
 
 if TYPE_CHECKING:
@@ -25,15 +24,10 @@ class RedisFeed:
     """
 
     def __init__(
-        self,
-        room: str,
-        rules: Rules,
-        history: "RedisHistory",
-        deliver: Deliver,
-        announce: Announce,
+        self, room: str, history: "RedisHistory", deliver: Deliver, announce: Announce
     ) -> None:
         self.room = room
-        self.rules = rules
+        self.rules = history.rules.of(room)
         self.position = NOWHERE
         self.is_closed = False
         self._history = history

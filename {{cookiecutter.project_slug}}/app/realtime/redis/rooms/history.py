@@ -108,8 +108,7 @@ class RedisHistory(History):
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
         """Subscribe to the room's channel."""
-        rules = self.rules.of(room)
-        self._feeds[room] = RedisFeed(room, rules, self, deliver, announce)
+        self._feeds[room] = RedisFeed(room, self, deliver, announce)
 
     async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
         """Return an open room's messages since a position, or the last ones; then deliver."""

@@ -25,7 +25,7 @@ from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, answered_within, explain, is_temporary
 from ..worker import Worker
 from .roster import Roster
-from .scripts import Script
+from .scripts import Argument, Script
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -54,12 +54,7 @@ class RedisPresence(Presence):
         self._client.probe_with(self._attempt)
 
     def count(
-        self,
-        room: str,
-        rules: Rules,
-        connection: Connection,
-        difference: int,
-        info: bytes | None = None,
+        self, room: str, rules: Rules, connection: Connection, difference: int, info: bytes | None
     ) -> None:
         """Count a connection in or out, or change its user's info; Redis is told later."""
         roster = self._rosters.get(room)
@@ -171,10 +166,7 @@ class RedisPresence(Presence):
     async def _bury(self, dead: Sequence[tuple[Roster, bytes]]) -> list[BaseException]:
         """Remove dead nodes, and write their rooms again; return the errors of Redis."""
         replies = await self._client.send(
-            [
-                self._script(BURY, room_channel(roster.room), node, roster.rules)
-                for roster, node in dead
-            ]
+            [self._script(BURY, room_channel(each.room), node, each.rules) for each, node in dead]
         )
         refusals: list[BaseException] = [each for each in replies if isinstance(each, Exception)]
         if not refusals:
@@ -183,9 +175,7 @@ class RedisPresence(Presence):
                 self._unwritten.add(roster)
         return refusals
 
-    def writing(
-        self, channel: Channel, rules: Rules, report: Sequence[str | int | bytes]
-    ) -> Command:
+    def writing(self, channel: Channel, rules: Rules, report: Sequence[Argument]) -> Command:
         """Return the command that writes the report of a roster."""
         lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
         terms = lease_ms, next(self._writes), self._settings.max_message_bytes
@@ -202,12 +192,7 @@ class RedisPresence(Presence):
         return [self._client.key(channel, name) for name in names]
 
     def _script(
-        self,
-        script: Script,
-        channel: Channel,
-        node: str | bytes,
-        rules: Rules,
-        *more: str | int | bytes,
+        self, script: Script, channel: Channel, node: str | bytes, rules: Rules, *more: Argument
     ) -> Command:
         client = self._client
         users, nodes, node_users = self._keys(channel, node)

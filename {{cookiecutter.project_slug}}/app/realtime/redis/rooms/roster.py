@@ -18,6 +18,7 @@ from ...connections.connection import Connection
 from ...protocol import Data, UserName
 from ...rooms.options import Rules
 from ...rooms.presence import NO_INFO, Attendance
+from .scripts import Argument
 
 USERS_AT_ONCE = 500  # users that one script writes; Redis executes nothing else meanwhile
 
@@ -48,7 +49,7 @@ class Roster:
         """Whether Redis has all changes."""
         return not self.unwritten and not self._unconfirmed
 
-    def count(self, connection: Connection, difference: int, info: bytes | None = None) -> None:
+    def count(self, connection: Connection, difference: int, info: bytes | None) -> None:
         """Count a connection in or out, and note the user's info if there is one."""
         user = connection.user
         is_changing = user in self.unwritten or user in self._unconfirmed
@@ -63,7 +64,7 @@ class Roster:
             self.infos.pop(user, None)
         self.unwritten[user] = self.unwritten.get(user) or connection.id
 
-    def report(self) -> list[str | int | bytes]:
+    def report(self) -> list[Argument]:
         """Return the last arguments of ``write.lua`` for the next write."""
         for user, cause in self._unconfirmed.items():
             self.unwritten[user] = cause or self.unwritten.get(user, "")
@@ -74,7 +75,7 @@ class Roster:
         # Before all changes are written, a user who asks might not be listed.
         self._answered = 0 if self.unwritten else len(self.asking)
         max_listed = self._max_listed if self._answered else 0
-        arguments: list[str | int | bytes] = [int(self._is_new), max_listed]
+        arguments: list[Argument] = [int(self._is_new), max_listed]
         for user, cause in self._unconfirmed.items():
             arguments += [user, self.users[user], cause, self.infos.get(user, b"")]
         return arguments

@@ -16,7 +16,7 @@ from ..metrics import Metrics
 from ..policy import Policy
 from ..protocol import Command, CommandKey, Data, Ok, Reply
 from ..rooms.history import Position, room_channel
-from ..rooms.presence import Attendance, encode_info
+from ..rooms.presence import Attendance
 from ..rooms.rooms import RoomName
 from ..service import Service
 from .router import CommandRouter
@@ -34,11 +34,6 @@ def _check_without_since(last: int, info: ValidationInfo) -> int:
     return last
 
 
-def _check_info(info: JsonValue) -> JsonValue:
-    encode_info(info)
-    return info
-
-
 class Join(Command):
     """Enter a room; with ``since``, get the messages after that position.
 
@@ -50,7 +45,7 @@ class Join(Command):
     room: RoomName
     since: Position | None = None
     last: Annotated[int, Field(ge=0, lt=2**53), AfterValidator(_check_without_since)] = 0
-    info: Annotated[Data, AfterValidator(_check_info)] = None
+    info: Data = None
 
 
 class Leave(Command):

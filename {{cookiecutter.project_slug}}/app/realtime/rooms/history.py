@@ -24,7 +24,7 @@ from ..backplane import Backplane, Channel, Envelope, Subscription
 from ..protocol import STRICT, Message, ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import encode
-from .options import Rules, RulesOfRooms
+from .options import Rules, make_rules
 
 LOG_BYTES = 1_024  # estimated size of a log without messages
 SWEPT_AT_ONCE = 100  # expired logs that one turn of the loop removes at most
@@ -192,7 +192,7 @@ class History:
 
     def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
         self.backplane = backplane
-        self.rules = RulesOfRooms(settings)
+        self.rules_of = make_rules(settings)
         self._settings = settings
         self._logs: dict[str, Log] = {}
         # By ``history_s``, since logs that are kept equally long expire in the order of their use.
@@ -247,7 +247,7 @@ class History:
         """Return a room's log, and take it out of the order while its size changes."""
         log = self._logs.get(room)
         if log is None:
-            log = self._logs[room] = Log(self.rules.of(room))
+            log = self._logs[room] = Log(self.rules_of(room))
         elif self._by_use[log.rules.history_s].pop(room, None) is not None:
             self._size_bytes -= log.size_bytes
         return log

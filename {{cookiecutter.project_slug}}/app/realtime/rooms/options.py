@@ -31,7 +31,7 @@ class RoomOptions:
 
 
 class Rules(NamedTuple):
-    """The rules of one room: its options, and the settings for what they leave out."""
+    """The options of one room, with the settings for what they leave out."""
 
     history_messages: int
     history_s: float
@@ -40,34 +40,26 @@ class Rules(NamedTuple):
     max_members_for_events: int
 
 
-def rules_of(options: RoomOptions, settings: RealtimeSettings) -> Rules:
-    """Return the rules of a room with these options."""
-    messages, max_told = options.history_messages, settings.max_members_for_presence_events
-    return Rules(
-        history_messages=settings.history_messages if messages is None else messages,
-        history_s=options.history_s or settings.history_s,
-        history_bytes=options.history_bytes or settings.history_bytes,
-        has_presence=options.presence,
-        max_members_for_events=max_told if options.presence_events else 0,
-    )
+def make_rules(
+    settings: RealtimeSettings,
+    room_options: Callable[[str], RoomOptions] = lambda room: RoomOptions(),
+) -> Callable[[str], Rules]:
+    """Return a function that returns the rules of a room, and asks for its options once."""
 
+    @lru_cache(MAX_REMEMBERED)
+    def rules_of(room: str) -> Rules:
+        options = room_options(room)
+        if not isinstance(options, RoomOptions):
+            kind = type(options).__name__
+            msg = f"room_options must be a `def` that returns RoomOptions, not {kind}"
+            raise TypeError(msg)
+        messages, max_told = options.history_messages, settings.max_members_for_presence_events
+        return Rules(
+            settings.history_messages if messages is None else messages,
+            options.history_s or settings.history_s,
+            options.history_bytes or settings.history_bytes,
+            options.presence,
+            max_told if options.presence_events else 0,
+        )
 
-class RulesOfRooms:
-    """The rules of all rooms. The policy is asked once for each."""
-
-    def __init__(self, settings: RealtimeSettings) -> None:
-        self._settings = settings
-        self.set_policy(lambda room: RoomOptions())
-
-    def set_policy(self, room_options: Callable[[str], RoomOptions]) -> None:
-        """Ask this function for the options of a room."""
-
-        def ask(room: str) -> Rules:
-            options = room_options(room)
-            if not isinstance(options, RoomOptions):
-                kind = type(options).__name__
-                msg = f"room_options must be a `def` that returns RoomOptions, not {kind}"
-                raise TypeError(msg)
-            return rules_of(options, self._settings)
-
-        self.of = lru_cache(MAX_REMEMBERED)(ask)
+    return rules_of

@@ -25,21 +25,12 @@ MAX_INFO_BYTES = 1_024
 NO_INFO = b"null"
 
 
-class InfoTooLarge(BadRequest, ValueError):  # a `ValueError`, so that a validator may raise it
-    """An info has more than `MAX_INFO_BYTES`."""
-
-
 def encode_info(info: JsonValue) -> bytes:
-    """Return an info as JSON.
-
-    Raises:
-        InfoTooLarge: it is too large.
-
-    """
+    """Return an info as JSON, or raise `BadRequest` if it is too large."""
     encoded = to_json(info, inf_nan_mode="null")
     if len(encoded) > MAX_INFO_BYTES:
         msg = f"info: has {len(encoded)} bytes as JSON, may have {MAX_INFO_BYTES}"
-        raise InfoTooLarge(msg)
+        raise BadRequest(msg)
     return encoded
 
 

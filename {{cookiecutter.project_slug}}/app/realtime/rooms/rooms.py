@@ -17,13 +17,15 @@ from ..errors import CommandError, Forbidden, LimitExceeded
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
 from .history import History, Past, Position, RoomEnvelope, message_frame, room_channel
-from .options import RoomOptions
+from .options import RoomOptions, make_rules
 from .presence import Attendance, Presence, encode_info
 
 log = structlog.stdlib.get_logger(__name__)
 
 BeforePublish = Callable[[str, str | None, JsonValue], JsonValue | Awaitable[JsonValue]]
 """Takes room, sender (null for the server) and data; returns the data to publish."""
+
+Evict = Callable[["Room", RoomEnvelope], None]
 
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -124,15 +126,9 @@ class Room:
     not any more.
     """
 
-    def __init__(
-        self,
-        name: str,
-        history: History,
-        delivery: Delivery,
-        evict: Callable[["Room", RoomEnvelope], None],
-    ) -> None:
+    def __init__(self, name: str, history: History, delivery: Delivery, evict: Evict) -> None:
         self.name = name
-        self.rules = history.rules.of(name)
+        self.rules = history.rules_of(name)
         self.members: dict[str, Connection] = {}
         self.complete_since: dict[str, Position] = {}
         self.joining: list[Connection] = []
@@ -191,7 +187,7 @@ class Rooms:
 
         Raises:
             Forbidden: the user was evicted meanwhile.
-            InfoTooLarge: the info has too many bytes.
+            BadRequest: the info is too large.
             LimitExceeded: the connection is in as many rooms as allowed.
             Unavailable: the backplane does not confirm the room's channel, or has no history.
 
@@ -227,13 +223,7 @@ class Rooms:
             self._free_if_empty(room)
 
     def set_info(self, connection: Connection, name: str, info: JsonValue) -> None:
-        """Change what the members of a room see of a member's user.
-
-        Raises:
-            NotJoined: the connection is not in the room.
-            InfoTooLarge: the info has too many bytes.
-
-        """
+        """Change what members see of a user; raise `NotJoined`, or `BadRequest` if too large."""
         self._delivery.check_thread()
         self.check_joined(connection, name)
         self._count(self._rooms[name], connection, 0, encode_info(info))
@@ -335,7 +325,7 @@ class Rooms:
         self, before_publish: BeforePublish, room_options: Callable[[str], RoomOptions]
     ) -> None:
         """Call one function, ``def`` or ``async def``, before every message; one for each room."""
-        self._history.rules.set_policy(room_options)
+        self._history.rules_of = make_rules(self._settings, room_options)
         self._before_publish = before_publish
         self._policy_waits = iscoroutinefunction(before_publish)
 

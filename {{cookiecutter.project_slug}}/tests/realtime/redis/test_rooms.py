@@ -14,7 +14,7 @@ from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.redis.rooms.presence import RedisPresence
 from app.realtime.redis.rooms.roster import Roster
 from app.realtime.rooms.history import NOWHERE, History, Past, Position, room_channel
-from app.realtime.rooms.options import RoomOptions, rules_of
+from app.realtime.rooms.options import make_rules
 from app.realtime.rooms.rooms import Rooms
 
 from ..client import DEADLINE_S
@@ -135,7 +135,7 @@ async def run_presence(
 
 
 async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
-    roster = Roster("lobby", rules_of(RoomOptions(), make_settings()), 10)
+    roster = Roster("lobby", make_rules(make_settings())("lobby"), 10)
     first, second = open_connection(), open_connection()
     roster.count(first, 1, None)
     assert roster.report() == [1, 0, "alice", 1, first.id, b""]
@@ -155,7 +155,7 @@ async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
 async def test_the_first_of_several_connections_gets_no_event_of_its_own_user(
     is_confirmed: bool,
 ) -> None:
-    roster = Roster("lobby", rules_of(RoomOptions(), make_settings()), 10)
+    roster = Roster("lobby", make_rules(make_settings())("lobby"), 10)
     first, second = open_connection(), open_connection()
     roster.count(first, 1, None)
     roster.count(second, 1, None)

@@ -11,7 +11,7 @@ import pytest
 from app.realtime.backplane import Envelope
 from app.realtime.protocol import ServerFrame
 from app.realtime.rooms.history import NOWHERE, History, Past, Position, RoomEnvelope
-from app.realtime.rooms.options import RoomOptions
+from app.realtime.rooms.options import RoomOptions, make_rules
 from app.realtime.wire.frame import frame_payload
 
 from ..client import DEADLINE_S
@@ -228,7 +228,7 @@ class HistoryContract:
             asked.append(room)
             return RoomOptions(history_messages=30, history_bytes=100_000)
 
-        history.rules.set_policy(options)
+        history.rules_of = make_rules(history._settings, options)
         since = await standing(history)
         await say(history, *range(30))
         assert data_in(await Member(history).past(since)) == list(range(30))
@@ -239,7 +239,9 @@ class HistoryContract:
     @pytest.mark.parametrize("room", ["", ROOM])
     async def test_messages_expire(self, make: Callable[..., History], room: str) -> None:
         history = make(history_s=60 if room else 0.05)
-        history.rules.set_policy(lambda name: RoomOptions(history_s=0.05 if name == room else None))
+        history.rules_of = make_rules(
+            history._settings, lambda name: RoomOptions(history_s=0.05 if name == room else None)
+        )
         member = Member(history)
         since = (await member.past(None)).position
         await say(history, 1)

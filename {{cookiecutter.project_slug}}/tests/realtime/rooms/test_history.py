@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError
 
 from app.realtime.backplane import Backplane, Envelope
 from app.realtime.rooms.history import SWEPT_AT_ONCE, History
-from app.realtime.rooms.options import RoomOptions
+from app.realtime.rooms.options import RoomOptions, make_rules
 
 from ..live import make_settings, wait_until
 from .history_contract import ROOM, HistoryContract, Member, say, standing
@@ -125,7 +125,9 @@ async def test_the_least_recently_used_room_is_evicted_first() -> None:
 
 async def test_the_least_recently_used_room_is_evicted_first_however_long_it_is_kept() -> None:
     history = History(Backplane(), make_settings(history_total_bytes=5_000))
-    history.rules.set_policy(lambda room: RoomOptions(history_s=60 if room == "short" else 86_400))
+    history.rules_of = make_rules(
+        history._settings, lambda room: RoomOptions(history_s=60 if room == "short" else 86_400)
+    )
     for room in ("long", "short", "long", "new"):
         await history.publish(room, Envelope(sender=None, data="x" * 500))
     assert by_use(history) == ["long", "new"]
@@ -134,7 +136,9 @@ async def test_the_least_recently_used_room_is_evicted_first_however_long_it_is_
 async def test_each_room_is_forgotten_after_its_own_time(clock: Clock) -> None:
     history = History(Backplane(), make_settings(history_s=60))
     lifetimes = {"day": 86_400, "stream": 10}
-    history.rules.set_policy(lambda room: RoomOptions(history_s=lifetimes.get(room)))
+    history.rules_of = make_rules(
+        history._settings, lambda room: RoomOptions(history_s=lifetimes.get(room))
+    )
     for room in ("day", "default", "stream"):
         await history.publish(room, Envelope(sender=None, data=1))
     left = []

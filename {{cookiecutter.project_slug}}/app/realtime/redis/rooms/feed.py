@@ -27,7 +27,7 @@ class RedisFeed:
         self, room: str, history: "RedisHistory", deliver: Deliver, announce: Announce
     ) -> None:
         self.room = room
-        self.rules = history.rules.of(room)
+        self.rules = history.rules_of(room)
         self.position = NOWHERE
         self.is_closed = False
         self._history = history

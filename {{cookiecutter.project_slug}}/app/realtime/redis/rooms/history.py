@@ -30,7 +30,7 @@ from ...rooms.history import (
     message_frame,
     room_channel,
 )
-from ...rooms.options import RoomOptions, Rules, rules_of
+from ...rooms.options import Rules, make_rules
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, explain
@@ -76,7 +76,7 @@ class RedisHistory(History):
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
         """Queue a message for the script that numbers, stores and publishes it."""
-        rules = self._feeds[room].rules if room in self._feeds else self.rules.of(room)
+        rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
         read_reply = partial(self._read_offset, room, envelope.sender, rules.history_s)
         return self.backplane.publisher.publish(
             self._publication(rules), room_channel(room), envelope, read_reply
@@ -192,7 +192,7 @@ class RedisHistory(History):
         return self._client.key(channel, "messages"), self._client.key(channel, "position")
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
-        message, rules = Envelope(None, None).encode(), rules_of(RoomOptions(), self._settings)
+        message, rules = Envelope(None, None).encode(), make_rules(self._settings)(channel)
         publish = self._publication(rules)
         return publish(channel, [message]), self._reading(channel, rules, NOWHERE)
 

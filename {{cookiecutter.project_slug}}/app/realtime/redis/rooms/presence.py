@@ -18,7 +18,7 @@ from ...backplane import Channel
 from ...connections.connection import Connection
 from ...errors import Unavailable
 from ...rooms.history import room_channel
-from ...rooms.options import RoomOptions, Rules, rules_of
+from ...rooms.options import Rules, make_rules
 from ...rooms.presence import Attendance, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
@@ -183,7 +183,7 @@ class RedisPresence(Presence):
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
         # A user enters and leaves.
-        rules = rules_of(RoomOptions(), self._settings)
+        rules = make_rules(self._settings)(channel)
         reports = [[1, 1, self._node, connections, self._node, ""] for connections in (1, 0)]
         return [self.writing(channel, rules, report) for report in reports]
 

@@ -122,6 +122,15 @@ def sign(secret: str, user: str, lifetime_s: float = 3600) -> str:
     return f"{signed}.{encoded(hmac.digest(secret.encode(), signed.encode(), 'sha256'))}"
 
 
+def evict(service: Service, user: str, room: str) -> None:
+    """Take a user out of a room."""
+    body = json.dumps({"user": user, "reason": "spam"})
+    service.shell(
+        '. ./.env; curl --silent --fail -H "Authorization: Bearer $BACKEND_KEY" '
+        f"http://127.0.0.1:{service.port}/rooms/{room}/evict -d '{body}'"
+    )
+
+
 def encoded(part: bytes) -> str:
     return base64.urlsafe_b64encode(part).decode().rstrip("=")
 
@@ -575,11 +584,7 @@ def test_infos_are_told_and_an_eviction_ends_a_room(page: Page, service: Service
         assert infos == {"alice": {"name": "Alice", "status": "away"}, "bob": "here"}
         bob.ask(type="join", room="hall", info="there")
         page.wait_until("got.length === 2")
-        service.shell(
-            '. ./.env; curl --silent --fail -H "Authorization: Bearer $BACKEND_KEY" '
-            f"http://127.0.0.1:{service.port}/rooms/hall/evict "
-            """-d '{"user": "alice", "reason": "spam"}'"""
-        )
+        evict(service, "alice", "hall")
         page.wait_until("got.length === 3")
         assert bob.receive("left")["user"] == "alice"
     told = [["joined", "bob", "here"], ["updated", "bob", "there"], ["evicted", "spam"]]

@@ -25,6 +25,9 @@ import { call, pause } from "./client.js";
  */
 
 const MAX_HELD = 10_000;
+
+/** The field that a handler gets first. @type {Record<string, string>} */
+const SUBJECTS = { message: "data", evicted: "reason" };
 //# if cookiecutter.redis
 const RESYNC_MS = 1_000;
 //# endif
@@ -165,7 +168,6 @@ export class Room {
 
   #hand(/** @type {Frame} */ frame) {
     const handler = /** @type {Record<string, any>} */ (this.handlers)[frame.type];
-    const field = { message: "data", evicted: "reason" }[frame.type] ?? "user";
-    call(() => handler?.(frame[field], frame));
+    call(() => handler?.(frame[SUBJECTS[frame.type] ?? "user"], frame));
   }
 }

@@ -182,6 +182,8 @@ class Room:
             self._connection.rooms.pop(self.name, None)
             reason = frame["reason"] or "the server has taken the user out of the room"
             self._refusal = RequestError("evicted", reason, retry=False)
+            # A join may be on its way.
+            self._connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
         elif self._events:
             self._messages.append(_message(frame))
 

@@ -172,10 +172,7 @@ class Client:
             case "ok" | "error":
                 self._handle_publish_reply(frame)
             case "evicted":
-                self.memberships[frame["room"]].disconnected()
-                self._joined.discard(frame["room"])
-                self._to_join.add(frame["room"])
-                await self._join()
+                await self._handle_eviction(frame["room"])
             case "resync":
                 if frame["room"] is None:
                     self.rejoin()
@@ -185,6 +182,15 @@ class Client:
                 await self._join()
             case "ping":
                 await self._send(type="pong")
+
+    async def _handle_eviction(self, room: str) -> None:
+        if room in self._join_ticks:  # it would replay messages that came before the eviction
+            self.abort()
+            return
+        self.memberships[room].disconnected()
+        self._joined.discard(room)
+        self._to_join.add(room)
+        await self._join()
 
     def _handle_join_reply(self, frame: dict[str, Any]) -> None:
         room = frame["id"]

@@ -70,13 +70,9 @@ export class Room {
 
   /** Leave for good. */
   async leave() {
-    this.#end();
-    if (this.connection.welcome) await this.connection.request({ type: "leave", room: this.name });
-  }
-
-  #end() {
     this.interrupt();
     this.connection.rooms.delete(this.name);
+    if (this.connection.welcome) await this.connection.request({ type: "leave", room: this.name });
   }
 
   /** Called by the connection when it is lost; the next join is from `position` on. */
@@ -149,7 +145,7 @@ export class Room {
 
   /** Called by the connection with each frame of the room. */
   receive(/** @type {Frame} */ frame) {
-    if (frame.type === "evicted") this.#end();
+    if (frame.type === "evicted") this.leave().catch(() => {}); // a join may be on its way
     //# if cookiecutter.redis
     if (frame.type === "resync") this.resync();
     else if (frame.type !== "message" || frame.offset === null) this.#hand(frame);

@@ -84,13 +84,11 @@ async def disconnect(request: Request, service: ServiceDep) -> dict[str, str]:
     else:
         await service.ban(body.user, body.ban_s)
     return {"status": "accepted"}
-
-
 # {% if cookiecutter.rooms %}
+
+
 @router.post(
-    "/rooms/{room}/evict",
-    status_code=status.HTTP_202_ACCEPTED,
-    openapi_extra=described(Eviction),
+    "/rooms/{room}/evict", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Eviction)
 )
 async def evict(request: Request, service: ServiceDep, room: RoomName) -> dict[str, str]:
     """Take every connection of a user out of a room, on every node, and tell it the reason."""

@@ -272,8 +272,8 @@ class Rooms:
         user, reason = envelope.sender, cast(str | None, envelope.data)
         room.evicted.update(each for each in room.joining if each.user == user)
         for connection in [each for each in room.members.values() if each.user == user]:
-            connection.send(Evicted(room=room.name, reason=reason))
             self.leave(connection, room.name)
+            connection.send(Evicted(room=room.name, reason=reason))
 
     def publish(
         self,

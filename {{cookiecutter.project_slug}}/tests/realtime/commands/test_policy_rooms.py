@@ -162,9 +162,17 @@ async def test_rooms_have_options_of_their_own(monkeypatch: pytest.MonkeyPatch) 
         assert (await first.receive())["room"] == "lobby"
 
 
-@pytest.mark.parametrize("answer", [None, {"presence": False}, ValueError("no such room")])
-async def test_options_that_are_none_refuse_their_room_alone(
-    monkeypatch: pytest.MonkeyPatch, answer: object
+@pytest.mark.parametrize(
+    ("answer", "code", "status"),
+    [
+        (None, "internal", 500),
+        ({"presence": False}, "internal", 500),
+        (ValueError("no such room"), "internal", 500),
+        (Forbidden("no such room"), "forbidden", 403),
+    ],
+)
+async def test_wrong_options_refuse_their_room_alone(
+    monkeypatch: pytest.MonkeyPatch, answer: object, code: str, status: int
 ) -> None:
     asked = []
 
@@ -179,9 +187,9 @@ async def test_options_that_are_none_refuse_their_room_alone(
     monkeypatch.setattr(Policy, "room_options", odd)
     async with run_service() as live:
         client = await live.connect()
-        for room, code in (("odd", "internal"), ("lobby", None), ("odd", "internal")):
-            assert (await client.ask(type="join", room=room)).get("code") == code
-        assert (await live.post("/publish", {"room": "odd", "data": 1})).status_code == 500
+        for room, expected in (("odd", code), ("lobby", None), ("odd", code)):
+            assert (await client.ask(type="join", room=room)).get("code") == expected
+        assert (await live.post("/publish", {"room": "odd", "data": 1})).status_code == status
         for _ in range(3):
             assert (await client.ask(type="publish", room="lobby", data=1))["type"] == "ok"
         assert len(live.service.rooms) == 1

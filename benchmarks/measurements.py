@@ -185,6 +185,28 @@ def latency(members: int, rate: float) -> Measure:
     return measure
 
 
+def streams(rooms: int, rate: float) -> Measure:
+    """Measure what it costs that each room gets ``rate`` messages per second from its member."""
+
+    def measure(trial: Trial) -> Sample:
+        effort, total = trial.effort, rooms * rate
+        with trial.connected(rooms) as load:
+            load.fanout(int(total * effort.warm_up_s), rate=total, publishers=rooms, quiet_s=0.3)
+            load.settle()
+            meter = trial.meter()
+            count = int(total * effort.latency_s)
+            result = load.fanout(count, rate=total, publishers=rooms, quiet_s=0.3)
+            spent = meter.read()
+            cpu = None if spent.cpu_s is None else 100 * spent.cpu_s / result.seconds
+            values = {LOAD: cpu, DELIVERIES: result.per_second, P99: result.p99_ms}
+            # Each member gets its own messages alone.
+            lost = result.sent - result.received
+            complaint = result.error or (f"{lost} lost" if lost else "")
+            return Sample(values, complaint, result.busy, spent.foreign)
+
+    return measure
+
+
 def echo(connections: int) -> Measure:
     """Measure round trips of messages that connections send to themselves."""
 

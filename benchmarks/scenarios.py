@@ -30,6 +30,7 @@ from .measurements import (
     latency,
     memory,
     slow_consumer,
+    streams,
 )
 from .results import Metric, Sample, Target
 from .servers import (
@@ -49,6 +50,7 @@ from .servers import (
     REPLAYS,
     SERVICE_FLOOD,
     SERVICE_ROOM,
+    SERVICE_STREAMS,
     SOCKETIO,
     THIS,
     THIS_LIMITED,
@@ -82,9 +84,8 @@ class Scenario:
 
 def fits(scenario: Scenario, answers: Answers) -> bool:
     """Return whether a project with these answers supports the scenario."""
-    rooms = any(
-        each.hostile or each.dialect in {SERVICE_ROOM, SERVICE_FLOOD} for each in scenario.subjects
-    )
+    dialects = {SERVICE_ROOM, SERVICE_FLOOD, SERVICE_STREAMS}
+    rooms = any(each.hostile or each.dialect in dialects for each in scenario.subjects)
     return bool((answers["rooms"] or not rooms) and (answers["redis"] or not scenario.redis))
 
 
@@ -248,6 +249,25 @@ SCENARIOS = (
         processes=2,
         redis=True,
         plotted=False,
+    ),
+    *(
+        Scenario(
+            name,
+            title,
+            "To each of 100 rooms, its member publishes 100 messages per second and gets them, as "
+            "the tokens of a language model. They are kept in the history of the room.",
+            (LOAD, DELIVERIES, P99),
+            streams(100, rate=100),
+            (Subject(THIS, THIS.name, THIS.title, SERVICE_STREAMS),),
+            (Target(DELIVERIES, at_least=9_900), Target(LOAD, at_most=100)),
+            rounds=(1, 3),
+            redis=redis,
+            plotted=False,
+        )
+        for name, title, redis in (
+            ("streams", "100 streams of 100 tokens per second", False),
+            ("redis-streams", "100 streams of 100 tokens per second, with Redis", True),
+        )
     ),
     *(
         Scenario(

@@ -52,6 +52,7 @@ def _room(name: str) -> Dialect:
 
 SERVICE_ROOM = _room("benchmark")
 SERVICE_FLOOD = _room("flood")
+SERVICE_STREAMS = _room("stream-{i}")
 SERVICE_ECHO = Dialect(
     greeting=SERVICE.greeting,
     envelope='{"type":"send","to":"user-{i}","data":{data}}',

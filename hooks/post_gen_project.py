@@ -19,11 +19,14 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("rooms",): (
         "app/realtime/client/rooms.js",
         "app/realtime/commands/rooms.py",
+        "app/realtime/http/page/answer.js",
         "app/realtime/http/page/rooms.js",
+        "app/realtime/http/rooms.py",
         "app/realtime/rooms",
         "client/rooms.py",
         "tests/realtime/commands/test_policy_rooms.py",
         "tests/realtime/commands/test_rooms.py",
+        "tests/realtime/http/test_rooms.py",
         "tests/realtime/rooms",
     ),
     ("heartbeat",): (

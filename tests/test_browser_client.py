@@ -592,6 +592,18 @@ def test_infos_are_told_and_an_eviction_ends_a_room(page: Page, service: Service
     assert page.run("return ws.rooms.size") == 0
 
 
+def test_frames_of_the_team_are_handed_over_in_their_room(page: Page) -> None:
+    page.run("""
+      globalThis.got = [];
+      open_();
+      globalThis.room = ws.room("hall", { last: 1, frame: (frame) => got.push(frame) });
+    """)
+    page.wait_until("room.position")
+    frame = {"type": "last", "room": "hall", "offset": 1}  # no name of a handler confuses it
+    page.run(f"room.receive({json.dumps(frame)})")
+    assert page.run("return got") == [frame]
+
+
 def test_nothing_is_lost_in_silence_over_a_thousand_cuts(
     page: Page, proxy: Proxy, service: Service
 ) -> None:

@@ -178,6 +178,41 @@ def test_a_dropped_connection_recovers_and_is_shown(
     check_quiet(alice, behind[1])
 
 
+def test_who_types_is_shown_and_not_kept(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
+    for page in (alice, bob):
+        page.run("fill('Room', 'typing'); press('Join')")
+        page.wait_until("/ here: /.test(text('article'))")
+    alice.run("inputOf('Message').dispatchEvent(new Event('input'))")
+    bob.wait_until("text('.typing') === 'alice is typing …'")
+    alice.run("fill('Message', 'done'); press('Publish')")
+    bob.wait_until("text('article .log') === 'alice done'")
+    assert bob.run("return text('.typing')") == ""
+    check_quiet(alice, behind[1])
+
+
+def test_a_streamed_answer_survives_a_reload(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
+    for page in (alice, bob):
+        page.run("fill('Room', 'answers'); press('Join')")
+        page.wait_until("/ here: /.test(text('article'))")
+    alice.run("press('Stream')")
+    alice.wait_until("document.querySelectorAll('.answer span').length > 3")
+    alice.call("Page.reload")
+    alice.wait_until("globalThis.document.querySelector('article')")
+    alice.run(SCRIPT)
+    for page in (alice, bob):
+        page.wait_until("text('.answer').trim().endsWith('the answer goes on.')")
+    assert alice.run("return text('.answer')") == bob.run("return text('.answer')")
+    sent = [frame["key"].rsplit("-", 1)[-1] for frame in alice.run("return sent('publish')")]
+    assert sent == sorted(sent, key=int)
+    assert int(sent[0]) > 3  # it was not given again from the beginning
+    alice.wait_until("Object.keys(sessionStorage).length === 2")  # the answer is finished
+    check_quiet(bob, behind[1])
+
+
 def test_the_palette_sends_a_command_of_the_team(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:

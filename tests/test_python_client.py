@@ -207,6 +207,19 @@ def test_an_eviction_ends_a_room_which_is_not_joined_again(client: ModuleType) -
     asyncio.run(follow())
 
 
+def test_frames_of_the_team_are_yielded_in_their_room(client: ModuleType) -> None:
+    connection = SimpleNamespace(rooms={}, welcome={}, ask=lambda *_: None)
+    room = import_module(f"{client.__name__}.rooms").Room(
+        connection, "hall", None, events=False, last=0, info=None
+    )
+    frame = {"type": "typing", "room": "hall", "offset": 1}
+    room.take({"type": "joined", "room": "hall", "user": "bob"})  # without events, not yielded
+    room.take(frame)
+    assert [(each.type, each.user, each.data) for each in room._messages] == [
+        ("typing", None, frame)
+    ]
+
+
 def test_the_example_of_the_document_works(client: ModuleType, baked: Baker) -> None:
     text = baked(DEFAULT).read("docs/clients.md")
     (block,) = blocks_of("docs/clients.md", text, "python")

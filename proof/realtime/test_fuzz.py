@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from urllib.parse import quote, urlencode
 
 import pytest
 from hypothesis import example, given, settings
@@ -20,12 +21,12 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from structlog.testing import capture_logs
 
-from app.realtime.errors import CommandError, InternalError
+from app.realtime.errors import PROBLEM_TYPE, CommandError, InternalError
 from app.realtime.protocol import Command, ServerFrame
 from app.realtime.server.logging import NoiseFilter
 
 from .client import Client, Frame
-from .live import Live, make_settings, run_service, wait_until
+from .live import BACKEND, Live, make_settings, run_service, wait_until
 from .raw_client import (
     CLOSE,
     FIN,
@@ -276,6 +277,32 @@ async def test_corrupted_frames_get_documented_answers(live: Live, stream: bytes
             assert set(opcodes) <= {TEXT, PONG, CLOSE}
             assert CLOSE not in opcodes[:-1]
         await wait_until(lambda: len(live.service.manager) == 0)
+
+
+PATHS = st.builds(
+    "/{}/{}{}{}".format,
+    st.sampled_from(["users", "rooms", "rooms", "nothing"]),
+    NAMES | TEXTS.map(quote),
+    st.sampled_from(["", "", "/members", "/messages", "/messages", "/more"]),
+    st.dictionaries(
+        st.sampled_from(["epoch", "offset", "last", "surplus"]),
+        st.integers(-1, 9) | ODD_VALUES.filter(lambda value: value != "\ud800") | TEXTS,
+        max_size=3,
+    ).map(lambda query: "?" + urlencode(query)),
+)
+
+
+@FUZZ
+@given(path=PATHS)
+async def test_the_routes_of_the_backend_answer_or_refuse_as_a_problem(
+    live: Live, path: str
+) -> None:
+    with no_errors_logged():
+        answer = await live.get(path, key=BACKEND)
+    assert answer.status_code in {200, 400, 404, 414, 422}
+    if answer.status_code != 200:
+        assert answer.headers["content-type"] == PROBLEM_TYPE
+        assert answer.json()["status"] == answer.status_code
 
 
 async def status_of(client: RawClient) -> int | None:

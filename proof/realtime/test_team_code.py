@@ -40,6 +40,7 @@ from app.realtime.protocol import (
     Command,
     Ok,
     Reply,
+    ServerFrame,
 )
 from app.realtime.service import Service
 from app.realtime.wire.asgi import READ_AHEAD_BYTES
@@ -48,6 +49,13 @@ from .client import DEADLINE_S
 from .live import Live, make_settings, run_service, wait_until
 from .raw_client import masked, masked_close, raw_client
 from .recording_wire import RecordingWire, open_connection
+
+
+@dataclass(slots=True, kw_only=True)
+class Notice(ServerFrame):
+    """A frame of the team."""
+
+    type: Literal["notice"] = "notice"
 
 
 class Work(Command):
@@ -428,6 +436,8 @@ CALLS: dict[str, Callable[[Service], object]] = {
     "send_to_user": lambda service: service.manager.send_to_user("alice", "x"),
     "send_to_connection": lambda service: service.manager.send_to_connection(only(service).id, 1),
     "send_to_all": lambda service: service.manager.send_to_all(Ok()),
+    "send_frame": lambda service: service.manager.send_frame(Notice(), "alice"),
+    "broadcast_frame": lambda service: service.manager.broadcast_frame(Notice()),
     "disconnect": lambda service: service.manager.disconnect("alice"),
     "close": lambda service: only(service).close(FLOOD),
     "send": lambda service: only(service).send(Ok()),
@@ -435,11 +445,13 @@ CALLS: dict[str, Callable[[Service], object]] = {
     "in a loop of its own": lambda service: asyncio.run(broadcast(service)),
     # {% if cookiecutter.rooms %}
     "publish": lambda service: service.rooms.publish("lobby", "x"),
+    "send_frame to a room": lambda service: service.rooms.send_frame("lobby", Notice()),
+    "kept": lambda service: asyncio.run(service.rooms.kept("lobby")),
     "leave": lambda service: service.rooms.leave(only(service), "lobby"),
     "join": lambda service: asyncio.run(service.rooms.join(only(service), "other")),
     "evict": lambda service: service.rooms.evict("lobby", "alice"),
     "set_info": lambda service: service.rooms.set_info(only(service), "lobby", 1),
-    "attendance": lambda service: asyncio.run(service.rooms.attendance(only(service), "lobby")),
+    "attendance": lambda service: asyncio.run(service.rooms.attendance("lobby")),
     # {% endif %}
 }
 

@@ -12,6 +12,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/realtime/auth/jwks.py": {"jwt"},
     "app/realtime/commands/refresh.py": {"jwt"},
     "app/realtime/http/login.py": {"session"},
+    "app/realtime/http/page/answer.js": {"rooms"},
     "app/realtime/http/tickets.py": {"ticket"},
     "deploy/kubernetes/scaling.yaml": {"redis"},
     "dev/nodes.py": {"redis"},

@@ -47,6 +47,49 @@ async def test_a_command_replies_and_refuses(live: Live) -> None:
     assert (refusal["code"], refusal["message"]) == ("forbidden", "the text is empty")
 
 
+async def test_users_are_invited_and_the_absent_are_named(live: Live) -> None:
+    alice, bob = await live.connect("alice"), await live.connect("bob")
+    reply = await alice.ask(type="invite", users=[bob.user, "nobody"])
+    assert reply["absent"] == ["nobody"]
+    assert await bob.receive("invited") == {"type": "invited", "by": alice.user}
+
+
+@pytest.mark.skipif("not HAS_ROOMS")
+async def test_a_client_that_reloads_has_every_piece_of_the_answer_once(live: Live) -> None:
+    alice, watcher = await live.connect("alice"), await live.connect("bob")
+    for client in (alice, watcher):
+        joined = await client.ask(type="join", room="lobby")
+    assert (await alice.ask(type="ask", room="lobby", question="why"))["type"] == "ok"
+    messages = [await alice.receive("message") for _ in range(20)]
+    await alice.close()
+    for _ in range(30):
+        await watcher.receive("message")
+    reloaded = await live.connect("alice")
+    since = {"epoch": joined["epoch"], "offset": messages[-1]["offset"]}
+    answer = await reloaded.ask(type="join", room="lobby", since=since)
+    assert answer["recovered"] is True
+    assert answer["replayed"] >= 10
+    while not (message := await reloaded.receive("message"))["data"].get("end"):
+        messages.append(message)
+    assert [each["data"]["text"] for each in messages] == [f"why {n} " for n in range(60)]
+
+
+@pytest.mark.skipif("not HAS_ROOMS")
+async def test_a_failed_answer_does_not_end_others(
+    live: Live, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await live.connect("alice")
+    await alice.ask(type="join", room="lobby")
+    with monkeypatch.context() as patch, capture_logs() as lines:
+        await alice.ask(type="ask", room="lobby", question="first")
+        await alice.receive("message")
+        patch.setattr("app.resources.tokens", None)
+        await alice.ask(type="ask", room="lobby", question="second")
+        await wait_until(lambda: "answer failed" in [line["event"] for line in lines])
+    while not (await alice.receive("message"))["data"].get("end"):
+        pass
+
+
 async def test_a_new_connection_is_greeted_and_its_visit_stored(live: Live) -> None:
     alice = await live.connect("alice")
     assert await alice.receive("notice") == {"type": "notice", "text": "hello, member"}

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .outcome import Frame, RequestError, pause
 
@@ -16,12 +16,17 @@ StateFunction = Callable[[], Awaitable[object]]
 
 MAX_HELD = 10_000
 
+EVENTS = ("joined", "updated", "left", "evicted")
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message from a user (null: the server), or an event of a user, with the info as data."""
+    """A message from a user (null: the server), or an event of a user, with the info as data.
 
-    type: Literal["message", "joined", "updated", "left"]
+    Any other ``type`` is that of a frame of your own, which is the ``data``.
+    """
+
+    type: str
     user: str | None
     data: Any = None
     offset: int | None = None
@@ -167,9 +172,9 @@ class Room:
         # {% endif %}
         if self._is_full and frame["type"] != "evicted":
             return
-        if frame["type"] != "message":
+        if frame["type"] in EVENTS:
             self._take_event(frame)
-        elif frame["offset"] is None:
+        elif frame["type"] != "message" or frame["offset"] is None:
             if len(self._messages) < MAX_HELD:
                 self._messages.append(_message(frame))
         elif self._held is not None:
@@ -198,4 +203,6 @@ class Room:
 def _message(frame: Frame) -> Message:
     if frame["type"] == "message":
         return Message("message", frame["from"], frame["data"], frame["offset"])
-    return Message(frame["type"], frame["user"], frame.get("info"))
+    if frame["type"] in EVENTS:
+        return Message(frame["type"], frame["user"], frame.get("info"))
+    return Message(frame["type"], None, frame)

@@ -67,7 +67,8 @@ class Chat:
             async def show() -> None:
                 async for message in room:
                     said = json.dumps(message.data, ensure_ascii=False)
-                    what = f": {said}" if message.type == "message" else f" has {message.type}"
+                    event = message.type in {"joined", "left"}
+                    what = f" has {message.type}" if event else f": {said}"
                     print(f"{name} {message.user or 'the backend'}{what}")
 
             self._rooms[name] = stack, asyncio.create_task(show())

@@ -1,9 +1,10 @@
-"""The chat's command ``typing``, and the state of a connection."""
+"""The chat's command ``typing`` with its frame, and the state of a connection."""
 
 import sqlite3
+from dataclasses import dataclass
 from typing import Literal
 
-from .realtime import Command, CommandRouter, Unavailable
+from .realtime import Command, CommandRouter, ServerFrame, Unavailable
 from .resources import Connection, Service, State
 
 router = CommandRouter()
@@ -26,13 +27,19 @@ class Typing(Command):
     room: str
 
 
+@dataclass(slots=True, kw_only=True)
+class IsTyping(ServerFrame):
+    """A user in the room is typing."""
+
+    type: Literal["typing"] = "typing"
+    room: str
+    user: str
+    title: str
+
+
 @router.command(Typing)
 async def typing(service: Service, connection: Connection, command: Typing) -> None:
-    """Publish it to the room, with the user's title."""
+    """Tell it to the room, with the user's title."""
     service.rooms.check_joined(connection, command.room)
-    await service.rooms.publish(
-        command.room,
-        {"typing": connection.user, "title": connection.state.title},
-        sender=connection.user,
-        exclude=connection.id,
-    )
+    frame = IsTyping(room=command.room, user=connection.user, title=connection.state.title)
+    await service.rooms.send_frame(command.room, frame, exclude=connection.id)

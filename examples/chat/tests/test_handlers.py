@@ -10,11 +10,12 @@ from .chat import fill, join_ship
 from .realtime.live import Live
 
 
-async def test_typing_is_published_and_not_stored(live: Live, service: Service) -> None:
+async def test_typing_is_told_and_not_stored(live: Live, service: Service) -> None:
     database = await fill(service)
     alice, bob = await join_ship(live, "alice"), await join_ship(live, "bob")
     assert (await alice.ask(type="typing", room="ship"))["type"] == "ok"
-    assert (await bob.receive("message"))["data"] == {"typing": "alice", "title": "Captain"}
+    told = {"type": "typing", "room": "ship", "user": "alice", "title": "Captain"}
+    assert await bob.receive("typing") == told
     assert await database.execute("SELECT id FROM messages") == []
 
 

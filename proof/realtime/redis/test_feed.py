@@ -21,7 +21,7 @@ from app.realtime.redis.backplane import Resync
 from app.realtime.redis.rooms.feed import RedisFeed
 from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.rooms.history import Past, Position, RoomEnvelope
-from app.realtime.rooms.options import make_rules
+from app.realtime.rooms.options import Rules, make_rules
 
 from ..live import make_settings
 
@@ -92,7 +92,7 @@ class Node:
         """Confirm it, some time."""
         await self._wait()
 
-    async def read(self, feed: RedisFeed, since: Position, last: int = 0) -> Past:
+    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Past:
         """Read at some moment, and bring the answer at a later one."""
         await self._wait()
         reading = self.server.read(since)

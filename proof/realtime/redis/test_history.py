@@ -37,7 +37,7 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
             futures = [
                 history.publish(room, Envelope("alice", number)) for room in (ROOM, "b", "c")
             ]
-            assert await futures[0] == begin.offset + number + 1
+            assert (await futures[0]).offset == begin.offset + number + 1
             await asyncio.gather(*futures)
         await redis.script_flush()
         assert len((await Member(history).past(begin)).messages) == 3

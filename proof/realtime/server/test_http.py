@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -130,7 +131,12 @@ MALFORMED = {
 @pytest.mark.parametrize("name", MALFORMED)
 async def test_a_malformed_request_is_refused(service: Live, name: str) -> None:
     async with refused(service, MALFORMED[name], 400) as client:
-        assert await client.rest() == b"This is not a valid HTTP/1.1 request."
+        assert json.loads(await client.rest()) == {
+            "type": "about:blank",
+            "title": "Bad Request",
+            "status": 400,
+            "detail": "This is not a valid HTTP/1.1 request.",
+        }
 
 
 @pytest.mark.hostile(25)
@@ -207,7 +213,7 @@ TRUNCATED = [
 @pytest.mark.parametrize("request_bytes", TRUNCATED)
 async def test_a_truncated_request_times_out(hasty_service: Live, request_bytes: bytes) -> None:
     async with refused(hasty_service, request_bytes, 408) as client:
-        assert await client.rest() == b"The request did not arrive in time."
+        assert json.loads(await client.rest())["detail"] == "The request did not arrive in time."
 
 
 @pytest.mark.hostile(24)

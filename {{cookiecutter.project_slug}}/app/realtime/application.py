@@ -36,7 +36,10 @@ from .http import asyncapi, backend, health, tickets
 # {% else %}
 from .http import asyncapi, backend, health
 # {% endif %}
-from .http.errors import add_error_answers
+from .http.errors import add_error_answers, problems
+# {% if cookiecutter.rooms %}
+from .http.rooms import router as rooms_router
+# {% endif %}
 from .jobs import Job, keep_running
 from .limits.admission import Admission
 from .limits.budget import Budgets
@@ -106,6 +109,7 @@ class Application(FastAPI):
             "redoc_url": None,
             "openapi_url": "/openapi.json" if in_development else None,
             "max_body_size": settings.max_message_bytes,
+            "responses": problems({"4XX": "The request is refused"}),
             # A redirect would lead to whatever host the request names.
             "redirect_slashes": False,
         }
@@ -124,7 +128,12 @@ class Application(FastAPI):
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         add_error_answers(self, self._endpoint.dispatcher.failures)
         self.include_router(health.router)
+        engine = len(self.routes)
         self.include_router(backend.router)
+        # {% if cookiecutter.rooms %}
+        self.include_router(rooms_router)
+        # {% endif %}
+        self._backend_routes = self.routes[engine:]
         # {% if cookiecutter.auth == "ticket" %}
         self.include_router(tickets.router)
         # {% endif %}
@@ -230,6 +239,8 @@ class Application(FastAPI):
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
         self.service.delivery.attach()
+        # Your own routes come first, also below /users.
+        self.router.routes.sort(key=self._backend_routes.__contains__)
         if self.service.settings.environment == "development":  # your own routes come first
             self.mount("/page", StaticFiles(directory=PAGE))
             self.add_route("/", _show_page)

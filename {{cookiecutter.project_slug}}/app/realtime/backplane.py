@@ -7,11 +7,11 @@ to it. It gets each envelope once and delivers it to its own connections.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NewType, Self
 
 from pydantic import BaseModel, TypeAdapter
 
+from .futures import done
 from .protocol import STRICT, Data, UserName
 
 Channel = NewType("Channel", str)
@@ -106,21 +106,26 @@ class Backplane:
         """Whether messages flow just now."""
         return True
 
-    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[Any]:
+    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[int]:
         """Deliver to every node that hosts the channel, this one included.
 
-        The future is done when the message is on its way, or fails with `Unavailable`. Messages
-        keep the order of the calls, so nobody has to wait for one before publishing the next.
+        The future yields the number of these nodes when the message is on its way, or fails with
+        `Unavailable`. Messages keep the order of the calls, so nobody has to wait for one before
+        publishing the next.
         """
-        if subscription := self.hosted.get(channel):
+        subscription = self.hosted.get(channel)
+        if subscription is not None:
             subscription.deliver(envelope)
-        return self._done
+        return done(int(subscription is not None))
 
-    @cached_property
-    def _done(self) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+    async def count_nodes(self, channel: Channel) -> int:
+        """Return the number of nodes that host the channel.
+
+        Raises:
+            Unavailable: it is not known now.
+
+        """
+        return int(channel in self.hosted)
 
     def subscribe(self, subscription: Subscription) -> Subscription:
         """Host a channel; return the subscription, which holds once `confirm` has returned."""

@@ -6,6 +6,7 @@ the client's input.
 """
 
 from collections.abc import Iterator
+from http.client import responses
 from typing import ClassVar, TypeVar
 
 from . import protocol
@@ -23,8 +24,17 @@ from .protocol import (
 V = TypeVar("V")
 
 
+PROBLEM_TYPE = "application/problem+json"
+
+
 class ServiceError(Exception):
     """Base of all failures here."""
+
+
+def problem(status: int, detail: str, **more: object) -> dict[str, object]:
+    """Return the body of an HTTP answer to a failure (RFC 9457), of the type `PROBLEM_TYPE`."""
+    title = responses.get(status, "")
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
 
 
 def subclasses(base: type[V]) -> Iterator[type[V]]:

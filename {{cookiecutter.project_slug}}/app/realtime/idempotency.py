@@ -29,9 +29,13 @@ T = TypeVar("T")
 class InProgress(Unavailable):
     """The same request is in progress."""
 
+    status = 409
+
 
 class KeyReused(BadRequest):
     """The key was used for a different request."""
+
+    status = 422
 
 
 async def send_once(

@@ -19,6 +19,7 @@ from pydantic import (
     StringConstraints,
 )
 from pydantic_core import PydanticCustomError, core_schema
+from typing_extensions import Format, get_annotations
 
 PROTOCOL_VERSION = 1
 
@@ -145,15 +146,35 @@ class CommandHead(BaseModel):
     id: CommandId | None = None
 
 
+_engine_types: set[object] = {"ping", "resync"}
+"""Types that clients handle themselves: these, and those of the engine's frames."""
+
+
 @dataclass(slots=True, kw_only=True)
 class ServerFrame:
-    """A frame of the server. A dataclass, since only the frames of clients need validation."""
+    """A frame of the server. A dataclass, since only the frames of clients need validation.
+
+    A frame of your own that is no `Reply` has a ``type`` of its own, and no ``id``: by these,
+    clients recognize the engine's frames, and answers.
+    """
 
     __pydantic_config__ = ConfigDict(
         serialize_by_alias=True, json_schema_serialization_defaults_required=True
     )
 
     type: str
+
+    def __init_subclass__(cls) -> None:
+        """Raise `TypeError` if clients would take a frame of your own for another."""
+        kind = vars(cls).get("type")
+        kind = getattr(kind, "default", kind)
+        if cls.__module__.startswith(f"{__package__}."):
+            _engine_types.add(kind)
+        elif not issubclass(cls, Reply):
+            if kind is not None and kind in _engine_types:
+                raise TypeError(f"{cls.__name__}: the type {kind!r} is the engine's; take another")
+            if "id" in get_annotations(cls, format=Format.FORWARDREF):
+                raise TypeError(f"{cls.__name__}: rename the field id: it would make an answer")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,10 +1,12 @@
 """The contract of every backplane; each implementation's test module inherits it."""
 
 import asyncio
+from functools import partial
 
 from app.realtime.backplane import Backplane, Channel, Envelope, Subscription
 
 from .client import DEADLINE_S
+from .live import wait_until_async
 
 CHANNEL = Channel("channel-a")
 
@@ -42,7 +44,7 @@ class BackplaneContract:
         await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
         envelope = Envelope(sender="alice", data={"n": [1, "ü"]}, exclude="someone")
         for published in (envelope, numbered(2)):
-            assert await backplane.publish(CHANNEL, published) is None
+            assert await backplane.publish(CHANNEL, published) == 1
         assert await inbox.next() == envelope
         assert await inbox.next() == numbered(2)
         assert inbox.is_empty()
@@ -99,7 +101,28 @@ class BackplaneContract:
         assert old.is_empty()
 
     async def test_publishing_without_subscribers_succeeds(self, backplane: Backplane) -> None:
-        await backplane.publish(Channel("user:nobody"), numbered(1))
+        assert await backplane.publish(Channel("user:nobody"), numbered(1)) == 0
+
+    async def test_the_nodes_of_a_channel_are_counted(
+        self, backplane: Backplane, other: Backplane
+    ) -> None:
+        nodes = {backplane, other}
+        channel = Channel("channel-counted")
+
+        async def are_counted(expected: int) -> bool:
+            counted = [await node.count_nodes(channel) for node in nodes]
+            reached = await asyncio.gather(*(node.publish(channel, numbered(1)) for node in nodes))
+            return {*counted, *reached} == {expected}
+
+        assert await are_counted(0)
+        subscriptions = []
+        for node in nodes:
+            subscriptions.append(node.subscribe(Subscription(channel, Inbox().deliver)))
+            await node.confirm(subscriptions[-1])
+            assert await are_counted(len(subscriptions))
+        for left, node in enumerate(nodes, 1):
+            node.unsubscribe(subscriptions.pop(0))
+            await wait_until_async(partial(are_counted, len(nodes) - left))
 
     async def test_it_is_healthy(self, backplane: Backplane) -> None:
         assert backplane.healthy

@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -38,6 +38,11 @@ HIGH_LIMITS = {
     "max_bytes_per_s_per_target": 1_000_000_000,
 }
 """Limits that tests do not exceed: they connect and send as fast as they can."""
+
+BACKEND = "backend"
+"""Stands for the backend's key."""
+
+NO_HEADERS: Mapping[str, str] = {}
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Saves HTTP clients the time to load certificates, which they do not need."""
@@ -111,17 +116,22 @@ class Live:
         """Return a client for the HTTP routes."""
         return httpx.AsyncClient(base_url=self.http_url, trust_env=False, verify=NO_TLS)
 
-    async def post(self, path: str, body: object, key: str | None = None) -> httpx.Response:
+    async def post(
+        self, path: str, body: object, key: str = BACKEND, headers: Mapping[str, str] = NO_HEADERS
+    ) -> httpx.Response:
         """Call a route as a backend, with the backend's key or another."""
-        if key is None and self.settings.backend_key is not None:
-            key = self.settings.backend_key.get_secret_value()
         async with self.http() as http:
-            return await http.post(path, json=body, headers={"Authorization": f"Bearer {key}"})
+            return await http.post(path, json=body, headers={**self._keyed(key), **headers})
 
-    async def get(self, path: str) -> httpx.Response:
-        """Send a GET request."""
+    async def get(self, path: str, key: str = "") -> httpx.Response:
+        """Send a GET request, without a key or as a backend."""
         async with self.http() as http:
-            return await http.get(path)
+            return await http.get(path, headers=self._keyed(key))
+
+    def _keyed(self, key: str) -> dict[str, str]:
+        if key == BACKEND and self.settings.backend_key is not None:
+            key = self.settings.backend_key.get_secret_value()
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     def counts(self) -> Counter[str]:
         """Return the values of all counters but that of frames, by name and labels."""

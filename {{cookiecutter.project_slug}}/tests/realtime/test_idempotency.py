@@ -152,7 +152,7 @@ async def test_a_repeated_message_to_a_user_is_sent_once(live: Live) -> None:
     command = {"type": "send", "to": member.user, "data": 1, "key": "key"}
     for number in range(3):
         answer = await sender.ask(**command, id=f"{number}")
-        assert answer == {"type": "ok", "id": f"{number}"}
+        assert answer == {"type": "ok", "id": f"{number}", "reached": 1}
     assert (await member.receive("message"))["data"] == 1
     assert await member.is_quiet()
     error = await sender.ask(**command | {"data": 2})

@@ -20,14 +20,17 @@ import { call, pause } from "./client.js";
  * @property {OnMember} [joined]
  * @property {OnMember} [updated]
  * @property {OnMember} [left]
+ * @property {(frame: Frame) => void} [frame] Takes the frames of your own that name the room.
  * @property {(error: import("./client.js").RequestError) => void} [refused] It cannot be joined.
  * @property {(reason: string | null, frame: Frame) => void} [evicted] The server ended the visit.
  */
 
 const MAX_HELD = 10_000;
 
-/** The field that a handler gets first. @type {Record<string, string>} */
-const SUBJECTS = { message: "data", evicted: "reason" };
+/** The field that a handler gets first, by the type of the frame. @type {Map<string, string>} */
+const SUBJECTS = new Map(Object.entries({
+  message: "data", joined: "user", updated: "user", left: "user", evicted: "reason",
+}));
 //# if cookiecutter.redis
 const RESYNC_MS = 1_000;
 //# endif
@@ -163,7 +166,8 @@ export class Room {
   }
 
   #hand(/** @type {Frame} */ frame) {
-    const handler = /** @type {Record<string, any>} */ (this.handlers)[frame.type];
-    call(() => handler?.(frame[SUBJECTS[frame.type] ?? "user"], frame));
+    const handlers = /** @type {Record<string, any>} */ (this.handlers);
+    const subject = SUBJECTS.get(frame.type);
+    call(() => (subject ? handlers[frame.type]?.(frame[subject], frame) : handlers.frame?.(frame)));
   }
 }

@@ -1,17 +1,26 @@
 """The commands of every service: ping, pong, and messages to a user or to everybody."""
 
 from asyncio import Future
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ..backplane import ALL, user_channel
 from ..connections.connection import Connection
 from ..errors import Forbidden
+from ..futures import then
 from ..idempotency import send_once
 from ..policy import Policy
-from ..protocol import Broadcast, Ping, Pong, PongReply, Send
+from ..protocol import Broadcast, Ok, Ping, Pong, PongReply, Reply, Send
 from ..service import Service
 from .router import CommandRouter
+
+
+@dataclass(slots=True, kw_only=True)
+class SendOk(Ok):
+    """The message was accepted; ``reached`` nodes host the user, 0 if nobody was there."""
+
+    reached: int
 
 
 def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
@@ -28,7 +37,9 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         """Do nothing: any frame shows that the client is alive."""
 
     @router.command(Send)
-    async def send(service: Service, connection: Connection, command: Send) -> Future[None] | None:
+    async def send(
+        service: Service, connection: Connection, command: Send
+    ) -> SendOk | Future[Reply]:
         """Send to every connection of one user."""
         answer = policy.can_send(service, connection, command.to)
         if not (answer if isinstance(answer, bool) else await answer):
@@ -39,15 +50,14 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
             service.manager.send_to_user, command.to, command.data, sender=connection.user
         )
         if command.key is None:
-            return send()
+            return then(send(), lambda reached: SendOk(reached=reached))
         key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
-        await send_once(service.keys, key, command, send, timeout_s)
-        return None
+        return SendOk(reached=await send_once(service.keys, key, command, send, timeout_s))
 
     @router.command(Broadcast)
     async def broadcast(
         service: Service, connection: Connection, command: Broadcast
-    ) -> Future[None]:
+    ) -> Future[Reply]:
         """Send to everybody; to the sender's own connection only on request."""
         answer = policy.can_broadcast(service, connection)
         if not (answer if isinstance(answer, bool) else await answer):
@@ -55,6 +65,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
             raise Forbidden(msg)
         connection.limits.pay_for_message(ALL, command.data, len(service.manager))
         exclude = None if command.echo else connection.id
-        return service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)
+        sent = service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)
+        return then(sent, lambda nodes: Ok())
 
     return router

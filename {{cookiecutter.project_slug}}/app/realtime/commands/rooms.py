@@ -1,7 +1,7 @@
 """The commands of rooms: join, leave, publish, presence."""
 
-from asyncio import CancelledError, Future
-from collections.abc import Awaitable, Iterator
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError, to_json
 
 from ..connections.connection import Connection
 from ..errors import Forbidden
+from ..futures import then
 from ..idempotency import send_once
 from ..metrics import Metrics
 from ..policy import Policy
@@ -119,26 +120,18 @@ class PresenceOk(Ok):
     total: int
 
 
-def _reply_to(published: Future[int | None]) -> PublishOk | Future[Reply]:
-    """Return the reply to a publication, or a future of it. It takes no task."""
-    if published.done():
-        return PublishOk(offset=published.result())
-    reply: Future[Reply] = published.get_loop().create_future()
-
-    def finish(published: Future[int | None]) -> None:
-        failure = CancelledError() if published.cancelled() else published.exception()
-        if reply.done():
-            return
-        if failure is not None:
-            reply.set_exception(failure)
-        else:
-            reply.set_result(PublishOk(offset=published.result()))
-
-    published.add_done_callback(finish)
-    return reply
+def _offset(position: Position) -> int | None:
+    return position.offset or None
 
 
-def _members_within(max_bytes: int, attendance: Attendance) -> Iterator[Member]:
+async def _offset_later(
+    pass_on: Callable[[], Coroutine[Any, Any, Future[Position]]],
+) -> Future[int | None]:
+    return then(await pass_on(), _offset)
+
+
+def members_within(max_bytes: int, attendance: Attendance) -> Iterator[Member]:
+    """Yield the listed users, as many as an answer of this size can have."""
     for user, connections in attendance.users.items():
         info = attendance.infos[user]
         max_bytes -= len(to_json(user)) + len(to_json(info)) + MEMBER_BYTES
@@ -215,18 +208,18 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
             exclude=exclude,
             keep=command.keep,
         )
-        if command.key is not None:
-            key = connection.pay_for_key(command.key)
-            timeout_s = service.settings.handler_timeout_s
-            offset = await send_once(service.keys, key, command, pass_on, timeout_s)
-            return PublishOk(offset=offset)
-        return _reply_to(await pass_on())
+        if command.key is None:
+            return then(await pass_on(), lambda position: PublishOk(offset=_offset(position)))
+        send = partial(_offset_later, pass_on)
+        key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
+        return PublishOk(offset=await send_once(service.keys, key, command, send, timeout_s))
 
     @router.command(Presence)
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:
         """List the room's users, in an answer no larger than a message may be."""
-        attendance = await service.rooms.attendance(connection, command.room)
-        members = _members_within(service.settings.max_message_bytes, attendance)
+        service.rooms.check_joined(connection, command.room)
+        attendance = await service.rooms.attendance(command.room)
+        members = members_within(service.settings.max_message_bytes, attendance)
         return PresenceOk(members=list(members), total=attendance.total)
 
     return router

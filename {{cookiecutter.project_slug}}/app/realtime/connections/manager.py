@@ -3,22 +3,32 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 
-from ..backplane import ALL, Backplane, Envelope, Subscription, user_channel
+from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, user_channel
 from ..errors import TooManyConnections
 from ..protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from ..settings.settings import RealtimeSettings
+from ..wire.frame import frame_data, text_frame
 from .connection import Connection
 from .delivery import Delivery
 
 
 @dataclass(slots=True, kw_only=True)
-class UserEnvelope(Envelope):
-    """A message to a user's connections; with ``disconnect``, the order to close them."""
+class DirectEnvelope(Envelope):
+    """A message to a user or to all, a frame of the team's own, or the order to disconnect."""
 
-    disconnect: bool = False
+    event: Literal["frame", "disconnect"] | None = None
+
+
+def direct_frame(envelope: DirectEnvelope, to: Literal["user", "all"]) -> bytes | DirectMessage:
+    """Return the frame that connections get."""
+    if envelope.event == "frame":
+        return text_frame(to_json(envelope.data))
+    return DirectMessage(envelope.sender, envelope.data, to)
 
 
 class LocalUser:
@@ -30,16 +40,16 @@ class LocalUser:
         self.connections: dict[str, Connection] = {}
         self._delivery = delivery
         self.subscription = backplane.subscribe(
-            Subscription(user_channel(user), self._deliver, UserEnvelope)
+            Subscription(user_channel(user), self._deliver, DirectEnvelope)
         )
 
-    def _deliver(self, envelope: UserEnvelope) -> None:
-        if envelope.disconnect:
+    def _deliver(self, envelope: DirectEnvelope) -> None:
+        if envelope.event == "disconnect":
             for connection in list(self.connections.values()):
                 connection.close(REVOKED)
         else:
-            message = DirectMessage(envelope.sender, envelope.data, "user")
-            self._delivery.send_all(self.connections, message, envelope.exclude)
+            frame = direct_frame(envelope, "user")
+            self._delivery.send_all(self.connections, frame, envelope.exclude)
 
 
 class ConnectionManager:
@@ -58,7 +68,7 @@ class ConnectionManager:
         self._connections: dict[str, Connection] = {}
         self._users: dict[str, LocalUser] = {}
         self.draining = False
-        backplane.subscribe(Subscription(ALL, self._deliver))
+        backplane.subscribe(Subscription(ALL, self._deliver, DirectEnvelope))
 
     def __len__(self) -> int:
         """Return the number of registered connections."""
@@ -122,35 +132,57 @@ class ConnectionManager:
 
     def send_to_user(
         self, user: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
-    ) -> asyncio.Future[None]:
+    ) -> asyncio.Future[int]:
         """Send to every connection of a user, on every node, but the excluded one.
 
-        The future fails with `Unavailable` if the message cannot be passed on.
+        The future yields how many nodes the user is connected to, 0 if nobody was there. It fails
+        with `Unavailable` if the message cannot be passed on.
         """
-        self._delivery.check_thread()
-        envelope = UserEnvelope(sender, data, exclude)
-        return self._backplane.publish(user_channel(user), envelope)
+        return self._publish(user_channel(user), DirectEnvelope(sender, data, exclude))
 
-    def disconnect(self, user: str) -> asyncio.Future[None]:
+    def broadcast(
+        self, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
+    ) -> asyncio.Future[int]:
+        """Send to every connection, on every node, but the excluded one.
+
+        The future yields the number of nodes, or fails with `Unavailable`.
+        """
+        return self._publish(ALL, DirectEnvelope(sender, data, exclude))
+
+    def send_frame(
+        self, frame: ServerFrame, *users: str, exclude: str | None = None
+    ) -> asyncio.Future[list[int]]:
+        """Send a frame of your own to these users; yields for each what `send_to_user` does."""
+        envelope = _frame_envelope(frame, exclude)
+        return asyncio.gather(*(self._publish(user_channel(user), envelope) for user in users))
+
+    def broadcast_frame(
+        self, frame: ServerFrame, *, exclude: str | None = None
+    ) -> asyncio.Future[int]:
+        """Send a frame of your own to every connection, like `broadcast`."""
+        return self._publish(ALL, _frame_envelope(frame, exclude))
+
+    async def is_online(self, user: str) -> bool:
+        """Return whether a user has a connection to any node; raise `Unavailable` if unknown."""
+        return await self._backplane.count_nodes(user_channel(user)) > 0
+
+    def disconnect(self, user: str) -> asyncio.Future[int]:
         """Close every connection of a user, on every node.
 
         This does not ban the user, see `Service.ban`. The future fails with `Unavailable` if the
         other nodes cannot be told.
         """
+        envelope = DirectEnvelope(sender=None, data=None, event="disconnect")
+        return self._publish(user_channel(user), envelope)
+
+    def _publish(self, channel: Channel, envelope: DirectEnvelope) -> asyncio.Future[int]:
         self._delivery.check_thread()
-        envelope = UserEnvelope(sender=None, data=None, disconnect=True)
-        return self._backplane.publish(user_channel(user), envelope)
+        return self._backplane.publish(channel, envelope)
 
-    def broadcast(
-        self, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
-    ) -> asyncio.Future[None]:
-        """Send to every connection, on every node, but the excluded one.
+    def _deliver(self, envelope: DirectEnvelope) -> None:
+        frame = direct_frame(envelope, "all")
+        self._delivery.send_all(self._connections, frame, envelope.exclude)
 
-        The future fails with `Unavailable` if the message cannot be passed on.
-        """
-        self._delivery.check_thread()
-        return self._backplane.publish(ALL, Envelope(sender, data, exclude))
 
-    def _deliver(self, envelope: Envelope) -> None:
-        message = DirectMessage(envelope.sender, envelope.data, "all")
-        self._delivery.send_all(self._connections, message, envelope.exclude)
+def _frame_envelope(frame: ServerFrame, exclude: str | None) -> DirectEnvelope:
+    return DirectEnvelope(None, frame_data(frame), exclude, event="frame")

@@ -3,12 +3,12 @@
 from http import HTTPStatus
 
 import structlog
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
 from ..auth.identity import Identity, authenticating
 from ..connections.guard import Guard
-from ..errors import ConnectionEnded, Refused, Rejected, declared
+from ..errors import PROBLEM_TYPE, ConnectionEnded, Refused, Rejected, declared, problem
 from ..limits.admission import network_of
 from ..metrics import OTHER
 from ..protocol import SUBPROTOCOL, Close
@@ -100,5 +100,6 @@ class Handshakes:
         headers = {}
         if refusal.retry_after_s is not None:
             headers["Retry-After"] = str(refusal.retry_after_s)
-        phrase = HTTPStatus(refusal.status).phrase
-        await websocket.send_denial_response(PlainTextResponse(phrase, refusal.status, headers))
+        body = problem(refusal.status, HTTPStatus(refusal.status).phrase)
+        denial = JSONResponse(body, refusal.status, headers, PROBLEM_TYPE)
+        await websocket.send_denial_response(denial)

@@ -1,15 +1,23 @@
-"""The routes of your backend: publish to clients, disconnect a user."""
+"""The routes of your backend: publish to clients, ask for a user, disconnect a user."""
 
 from asyncio import Future
-from functools import partial
-from typing import Annotated, Any
-
-from fastapi import APIRouter, Header, HTTPException, Request, status
-
-# {% if not cookiecutter.rooms %}
-from ..backplane import Publication
+# {% if cookiecutter.rooms %}
+from dataclasses import asdict
 # {% endif %}
-from ..idempotency import InProgress, KeyReused, send_once
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Request, status
+from pydantic import BaseModel
+
+# {% if cookiecutter.rooms %}
+from ..backplane import user_channel
+# {% else %}
+from ..backplane import Publication, user_channel
+# {% endif %}
+from ..futures import then
+from ..idempotency import send_once
+from ..protocol import UserName
 # {% if cookiecutter.rooms %}
 from ..rooms.rooms import RoomName
 from ..rooms.rooms import RoomPublication as Publication
@@ -21,15 +29,35 @@ from .body import Disconnection, Eviction, described, parse
 from .body import Disconnection, described, parse
 # {% endif %}
 from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
-from .errors import RETRY_SOON
+from .errors import problems
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=128, pattern="^[!-~]+$")]
 
-FAILURES: dict[int | str, dict[str, Any]] = {
-    **KEY_REFUSALS,
-    422: {"description": "The body, or the `Idempotency-Key`, is not valid"},
-    503: {"description": "Messages cannot be sent now; repeat the request after `Retry-After`"},
-}
+FAILURES = KEY_REFUSALS | problems(
+    {
+        422: "The request is not valid, or the `Idempotency-Key` was used for another",
+        503: "Something behind the service does not work now; repeat after `Retry-After`",
+    }
+)
+
+
+class Published(BaseModel):
+    """The answer to a publication that was sent."""
+
+    status: Literal["accepted"] = "accepted"
+    reached: int | None = None
+    # {% if cookiecutter.rooms %}
+    epoch: str | None = None
+    offset: int | None = None
+    # {% endif %}
+
+
+class UserState(BaseModel):
+    """Whether a user has connections, and how many nodes have some."""
+
+    online: bool
+    nodes: int
+
 
 router = APIRouter(dependencies=[require_key("backend_key")], responses=FAILURES)
 
@@ -37,40 +65,44 @@ router = APIRouter(dependencies=[require_key("backend_key")], responses=FAILURES
 @router.post(
     "/publish",
     status_code=status.HTTP_202_ACCEPTED,
-    responses={409: {"description": "A request with this `Idempotency-Key` is in progress"}},
+    responses=problems({409: "A request with this `Idempotency-Key` is in progress"}),
+    response_model_exclude_none=True,
     openapi_extra=described(Publication),
 )
 async def publish(
     request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None
-) -> dict[str, str]:
+) -> Published:
     """Send data to clients. With an ``Idempotency-Key``, a repeated request is sent once."""
     publication = await parse(Publication, request)
     send = partial(_send, service, publication)
     timeout_s = service.settings.handler_timeout_s
-    try:
-        with guarded(timeout_s):
-            if idempotency_key is None:
-                await (await send())
-            else:
-                await send_once(service.claims, idempotency_key, publication, send, timeout_s)
-    except InProgress as failure:
-        detail = "the same request is in progress; repeat it in a moment"
-        raise HTTPException(status.HTTP_409_CONFLICT, detail, RETRY_SOON) from failure
-    except KeyReused as failure:
-        detail = "this Idempotency-Key was used for another request; make a new one for each"
-        raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, detail) from failure
-    return {"status": "accepted"}
+    with guarded(timeout_s):
+        if idempotency_key is None:
+            return Published(**await (await send()))
+        return Published(
+            **await send_once(service.claims, idempotency_key, publication, send, timeout_s)
+        )
 
 
-async def _send(service: Service, publication: Publication) -> Future[Any]:
+async def _send(service: Service, publication: Publication) -> Future[dict[str, Any]]:
     # {% if cookiecutter.rooms %}
     if publication.room is not None:
         room, data = publication.room, publication.data
-        return await service.rooms.pass_on(room, data, sender=None, exclude=None, keep=True)
+        sent = await service.rooms.pass_on(room, data, sender=None, exclude=None, keep=True)
+        return then(sent, asdict)
     # {% endif %}
     if publication.user is not None:
-        return service.manager.send_to_user(publication.user, publication.data)
-    return service.manager.broadcast(publication.data)
+        reached = service.manager.send_to_user(publication.user, publication.data)
+    else:
+        reached = service.manager.broadcast(publication.data)
+    return then(reached, lambda nodes: {"reached": nodes})
+
+
+@router.get("/users/{user:path}")
+async def read_user(user: UserName, service: ServiceDep) -> UserState:
+    """Tell whether a user has connections, and to how many nodes."""
+    nodes = await service.backplane.count_nodes(user_channel(user))
+    return UserState(online=nodes > 0, nodes=nodes)
 
 
 @router.post(

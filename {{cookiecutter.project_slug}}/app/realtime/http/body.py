@@ -48,7 +48,7 @@ async def parse(model: type[M], request: Request) -> M:
     except ClientDisconnect as failure:
         raise HTTPException(status.HTTP_400_BAD_REQUEST) from failure
     except ValidationError as failure:
-        errors = failure.errors(include_input=False, include_context=False)
+        errors = failure.errors(include_input=False)
         raise RequestValidationError(errors) from failure
 
 

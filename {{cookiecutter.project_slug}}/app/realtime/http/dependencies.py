@@ -13,11 +13,11 @@ from ..auth import CREDENTIALS, Identity
 from ..auth.identity import authenticating
 from ..connections.guard import Guard
 from ..service import Service
+from .errors import problems
 
-KEY_REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"description": "The key is missing or wrong"},
-    404: {"description": "The key is not set, so the route is off"},
-}
+KEY_REFUSALS = problems(
+    {401: "The key is missing or wrong", 404: "The key is not set, so the route is off"}
+)
 
 
 def get_service(request: Request) -> Service:

@@ -1,48 +1,99 @@
-"""HTTP answers to the engine's errors, and to failures of the team's code."""
+"""HTTP answers to failures, of the engine and of the team's code: problem details (RFC 9457)."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.utils import is_body_allowed_for_status_code
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from ..errors import CommandError, Refused, Rejected
+from ..errors import (
+    PROBLEM_TYPE,
+    BadRequest,
+    CommandError,
+    InternalError,
+    Refused,
+    Rejected,
+    problem,
+)
 
 RETRY_SOON = {"Retry-After": "1"}
+
+FAILED = InternalError("the request failed inside the service")
 
 log = structlog.stdlib.get_logger(__name__)
 
 
+class Problem(BaseModel):
+    """Why a request failed (RFC 9457). ``code`` is that of the protocol, where it has one."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str | None = None
+
+
+def problems(descriptions: Mapping[int | str, str]) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI descriptions of failures, by status."""
+    content = {PROBLEM_TYPE: {"schema": Problem.model_json_schema()}}
+    return {
+        status: {"description": description, "content": content}
+        for status, description in descriptions.items()
+    }
+
+
 def add_error_answers(app: FastAPI, failures: Mapping[type[Exception], CommandError]) -> None:
-    """Have all routes answer the engine's errors, and each kind of failure with its error."""
-    app.exception_handler(CommandError)(_answer_command_error)
-    app.exception_handler(Rejected)(_answer_rejected)
-    app.exception_handler(Refused)(_answer_refused)
+    """Have all routes answer failures as problems, and each kind in ``failures`` as its error."""
+    for kind in (CommandError, Rejected, Refused, RequestValidationError, HTTPException, Exception):
+        app.exception_handler(kind)(_answer)
     for kind, error in failures.items():
-        _answer_failures(app, kind, error)
+        _answer_as(app, kind, error)
 
 
-async def _answer_command_error(request: Request, error: CommandError) -> Response:
-    headers = RETRY_SOON if error.retry else None
-    return JSONResponse({"detail": str(error)}, error.status, headers)
+async def _answer(request: Request, failure: Exception) -> Response:
+    match failure:
+        case CommandError():
+            headers = RETRY_SOON if failure.retry else None
+            return _problem(failure.status, str(failure), headers, code=failure.code)
+        case Rejected(status=status):
+            known = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY_SOON}
+            return _problem(status, failure.close_as.reason, known.get(status))
+        case Refused(status=status, retry_after_s=pause_s):
+            headers = None if pause_s is None else {"Retry-After": str(pause_s)}
+            return _problem(status, HTTPStatus(status).phrase, headers)
+        case RequestValidationError():
+            return _invalid(failure)
+        case HTTPException(status_code=status, headers=headers):
+            if not is_body_allowed_for_status_code(status):
+                return Response(status_code=status, headers=headers)
+            return _problem(status, failure.detail, headers)
+    return await _answer(request, FAILED)
 
 
-async def _answer_rejected(request: Request, rejection: Rejected) -> Response:
-    known = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY_SOON}
-    detail, status = rejection.close_as.reason, rejection.status
-    return JSONResponse({"detail": detail}, status, known.get(status))
+def _problem(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, **more: object
+) -> Response:
+    return JSONResponse(problem(status, detail, **more), status, headers, PROBLEM_TYPE)
 
 
-async def _answer_refused(request: Request, refusal: Refused) -> Response:
-    detail, pause_s = HTTPStatus(refusal.status).phrase, refusal.retry_after_s
-    headers = None if pause_s is None else {"Retry-After": str(pause_s)}
-    return JSONResponse({"detail": detail}, refusal.status, headers)
+def _invalid(failure: RequestValidationError) -> Response:
+    """Tell where the first error is, and list all; never repeat the input."""
+    errors = [{key: error[key] for key in ("loc", "msg", "type")} for error in failure.errors()]
+    place = ".".join(map(str, errors[0]["loc"]))
+    cause = failure.errors()[0].get("ctx", {}).get("error")
+    code = cause.code if isinstance(cause, CommandError) else BadRequest.code
+    return _problem(422, f"{place or 'body'}: {errors[0]['msg']}", code=code, errors=errors)
 
 
-def _answer_failures(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
+def _answer_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
     @app.exception_handler(kind)
     async def answer(request: Request, failure: Exception) -> Response:
         route = getattr(request.scope.get("route"), "path", None)
         log.error("handler failed", route=route, code=error.code, exc_info=failure)
-        return await _answer_command_error(request, error)
+        return await _answer(request, error)

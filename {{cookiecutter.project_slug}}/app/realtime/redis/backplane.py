@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 from pydantic import ValidationError
@@ -74,7 +74,7 @@ class RedisBackplane(Backplane):
         """The error of Redis while it refuses to work, though it answers."""
         self._is_subscribed = self._works = False
         self._was_healthy = self._has_gap = self._has_warned = False
-        client.probe_with(lambda channel: [self.plain(channel, [b""])])
+        client.probe_with(lambda channel: [self.plain(channel, [b""]), self._counting(channel)])
         self._gaps = metrics.counter("redis_gaps", "Times that messages may have been lost.")
         self._malformed = metrics.counter("redis_malformed", "Malformed messages dropped.")
         metrics.watch("redis_up", "Whether messages flow through Redis.", lambda: self.healthy)
@@ -103,9 +103,17 @@ class RedisBackplane(Backplane):
         """Call a listener when Redis works again after messages may have been lost."""
         self._gap_listeners.append(listener)
 
-    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[Any]:
-        """Queue the envelope for Redis."""
+    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[int]:
+        """Queue the envelope for Redis, which answers with the number of subscribed nodes."""
         return self.publisher.publish(self.plain, channel, envelope)
+
+    async def count_nodes(self, channel: Channel) -> int:
+        """Return how many nodes have subscribed to the channel."""
+        _, nodes = await self.client.ask(*self._counting(channel), repeatable=True)
+        return int(nodes)
+
+    def _counting(self, channel: Channel) -> Command:
+        return "PUBSUB", self.client.count_command, self.client.name(channel)
 
     def plain(self, channel: Channel, payloads: Sequence[bytes]) -> Command:
         """Return the command that publishes payloads and stores nothing."""

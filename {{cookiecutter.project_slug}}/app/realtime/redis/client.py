@@ -48,6 +48,7 @@ class RedisClient(ABC):
         self.prefix = settings.redis_prefix
         self.timeout_s = settings.redis_timeout_s
         self.publish_command = "SPUBLISH" if self.is_sharded else "PUBLISH"
+        self.count_command = "SHARDNUMSUB" if self.is_sharded else "NUMSUB"
         # Each database has its own keys, but they share all channels.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
         self._turns = Semaphore(settings.redis_max_connections - RESERVED)

@@ -1,8 +1,9 @@
 """The publisher: sends the messages of this node to Redis, many in one round trip."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import structlog
@@ -22,8 +23,8 @@ BATCH_BYTES = 262_144
 Publish = Callable[[Channel, Sequence[bytes]], Command]
 """Returns the command that publishes payloads to a channel, in this order."""
 
-ReadReply = Callable[[Any], int]
-"""Takes the reply to such a command; returns the number of the last message."""
+ReadReply = Callable[[Any, int], Iterable[Any]]
+"""Takes the reply to such a command, and the number of messages; returns the result of each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +34,7 @@ class Outgoing:
     publish: Publish
     channel: Channel
     payload: bytes
-    read_reply: ReadReply | None
+    read_reply: ReadReply
     taken: asyncio.Future[Any]
 
 
@@ -52,11 +53,11 @@ class RedisPublisher:
         publish: Publish,
         channel: Channel,
         envelope: Envelope,
-        read_reply: ReadReply | None = None,
+        read_reply: ReadReply = repeat,
     ) -> asyncio.Future[Any]:
         """Queue an envelope; the future fails at once if too many bytes wait.
 
-        If the command numbers messages, ``read_reply`` is given, and the future yields the number.
+        It yields the reply to the command, or what ``read_reply`` makes of it for this message.
         """
         taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         message = Outgoing(publish, channel, envelope.encode(), read_reply, taken)
@@ -90,11 +91,10 @@ class RedisPublisher:
         if isinstance(reply, Exception):
             log.warning("publishing failed", error=explain(reply))
             return
-        read_reply = group[0].read_reply
-        last = read_reply(reply) if read_reply else 0
-        for number, message in enumerate(group, last - len(group) + 1):
+        results = group[0].read_reply(reply, len(group))
+        for message, result in zip(group, results, strict=True):
             if not message.taken.done():
-                message.taken.set_result(number if read_reply else None)
+                message.taken.set_result(result)
 
     def _fail(self, messages: Sequence[Outgoing]) -> None:
         """Fail the futures of messages that were not published, or may not have been."""

@@ -15,12 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
-from typing import Annotated, Any, Generic, Literal
+from typing import Annotated, Generic, Literal
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypeVar
 
 from ..backplane import Backplane, Channel, Envelope, Subscription
+from ..futures import done, then
 from ..protocol import STRICT, Message, ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import encode
@@ -52,12 +53,12 @@ class Position:
 NOWHERE = Position("", 0)
 """Position of what is not kept, and of a feed that has not read anything; never a real epoch."""
 
-Event = Literal["joined", "updated", "left", "evicted"]
+Event = Literal["joined", "updated", "left", "evicted", "frame"]
 
 
 @dataclass(slots=True, kw_only=True)
 class RoomEnvelope(Envelope):
-    """A message, or an event in the presence of its sender.
+    """A message, a frame of the team's own, or an event in the presence of its sender.
 
     Only messages that are kept have a position. The data of ``joined`` and ``updated`` is the
     user's info, that of ``evicted`` the reason.
@@ -71,7 +72,7 @@ class RoomEnvelope(Envelope):
 
     def __post_init__(self) -> None:
         """Refuse an event without a sender."""
-        if self.event is not None and self.sender is None:
+        if self.event in {"joined", "left"} and self.sender is None:
             msg = "an event needs a sender"
             raise ValueError(msg)
 
@@ -201,10 +202,10 @@ class History:
         self._size_bytes = 0
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
-    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
+    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Position]:
         """Publish a message, numbered and kept, in the order of the calls.
 
-        The future yields its offset, or fails with `Unavailable`.
+        The future yields its position, or fails with `Unavailable`.
         """
         numbered = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
         numbered.offset = self._logs[room].offset + 1 if room in self._logs else 1
@@ -214,14 +215,12 @@ class History:
         self._put_back(room, log)
         numbered.epoch = log.epoch
         self.backplane.publish(room_channel(room), numbered)
-        taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        taken.set_result(numbered.offset)
-        return taken
+        return done(log.position)
 
-    def publish_ephemeral(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
+    def publish_ephemeral(self, room: str, envelope: Envelope) -> asyncio.Future[Position]:
         """Publish a message that is neither numbered nor kept, in the order of the calls."""
         message = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
-        return self.backplane.publish(room_channel(room), message)
+        return then(self.backplane.publish(room_channel(room), message), lambda nodes: NOWHERE)
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
         """Deliver a room's messages from now on; announce that some were lost."""
@@ -233,6 +232,12 @@ class History:
     async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
         """Return an open room's messages since a position, or the last ones; then deliver."""
         return self._logs[room].past(since, last)
+
+    async def kept(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
+        """Return any room's messages since a position, or the last ones."""
+        log = self._take_out(room)
+        self._put_back(room, log)
+        return log.past(since, last)
 
     def close(self, room: str) -> None:
         """Deliver no more, but keep the messages for a while."""

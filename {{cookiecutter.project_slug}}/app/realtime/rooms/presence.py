@@ -81,9 +81,9 @@ class Presence:
             envelope = RoomEnvelope(connection.user, from_json(info), connection.id, event=event)
             self._backplane.publish(room_channel(room), envelope)
 
-    async def attendance(self, room: str) -> Attendance:
+    async def attendance(self, room: str, rules: Rules) -> Attendance:
         """Return the users in the room, including all that were counted before."""
-        users = self._users[room]
+        users = self._users.get(room, {})
         listed = dict(islice(users.items(), self._settings.max_members_listed))
         return Attendance(
             {user: present.connections for user, present in listed.items()},

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, cast
 
 import structlog
 from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic_core import to_json
 
 from ..backplane import Envelope, Publication
 from ..connections.connection import Connection
@@ -16,6 +17,7 @@ from ..connections.delivery import Delivery
 from ..errors import CommandError, Forbidden, LimitExceeded
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
+from ..wire.frame import frame_data, text_frame
 from .history import History, Past, Position, RoomEnvelope, message_frame, room_channel
 from .options import RoomOptions, make_rules
 from .presence import Attendance, Presence, encode_info
@@ -111,6 +113,8 @@ def room_frame(room: str, envelope: RoomEnvelope) -> bytes | ServerFrame:
     """Return the frame that members get."""
     if envelope.event is None:
         return envelope.frame or message_frame(room, envelope)
+    if envelope.event == "frame":
+        return text_frame(to_json(envelope.data))
     user = cast(str, envelope.sender)
     if envelope.event == "left":
         return Left(room=room, user=user)
@@ -164,7 +168,7 @@ class Rooms:
         self._delivery = delivery
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, set[str]] = {}
-        self._waiting: set[asyncio.Task[int | None]] = set()
+        self._waiting: set[asyncio.Task[Position]] = set()
         self.set_policy(lambda room, sender, data: data, lambda room: RoomOptions())
 
     def __len__(self) -> int:
@@ -258,11 +262,11 @@ class Rooms:
             except Exception:
                 log.exception("leaving a room failed", room=name)
 
-    def evict(self, room: str, user: str, reason: str | None = None) -> asyncio.Future[None]:
+    def evict(self, room: str, user: str, reason: str | None = None) -> asyncio.Future[int]:
         """Take every connection of a user out of a room, on every node, and tell it the reason.
 
-        The user may join again unless `Policy.can_join` refuses. The future fails with
-        `Unavailable` if the other nodes cannot be told.
+        The user may join again unless `Policy.can_join` refuses. The future yields the number of
+        nodes that have members, or fails with `Unavailable`.
         """
         self._delivery.check_thread()
         envelope = RoomEnvelope(user, reason, event="evicted")
@@ -283,12 +287,12 @@ class Rooms:
         sender: str | None = None,
         exclude: str | None = None,
         keep: bool = True,
-    ) -> asyncio.Future[int | None]:
+    ) -> asyncio.Future[Position]:
         """Send to all members, on every node, except the excluded connection.
 
-        The future yields the message's offset, or null without ``keep``: then the message is not
-        part of the history. The future fails with `Unavailable` if the message cannot be passed
-        on, and with `Forbidden` if an ``async def`` policy refuses it.
+        The future yields the message's position. Without ``keep``, the message is not part of the
+        history, and its offset is 0. The future fails with `Unavailable` if the message cannot be
+        passed on, and with `Forbidden` if an ``async def`` policy refuses it.
 
         Raises:
             Forbidden: a ``def`` policy refuses the message.
@@ -299,7 +303,7 @@ class Rooms:
             data = cast(JsonValue, self._before_publish(room, sender, data))
             return self._publish(room, Envelope(sender, data, exclude), keep=keep)
 
-        async def pass_on() -> int | None:
+        async def pass_on() -> Position:
             return await (await self.pass_on(room, data, sender=sender, exclude=exclude, keep=keep))
 
         task = asyncio.create_task(pass_on())
@@ -309,17 +313,29 @@ class Rooms:
 
     async def pass_on(
         self, room: str, data: JsonValue, *, sender: str | None, exclude: str | None, keep: bool
-    ) -> asyncio.Future[int | None]:
+    ) -> asyncio.Future[Position]:
         """Publish, but return when the policy has agreed: messages of one caller keep order."""
         answer = self._before_publish(room, sender, data)
         if self._policy_waits:
             answer = await cast(Awaitable[JsonValue], answer)
         return self._publish(room, Envelope(sender, cast(JsonValue, answer), exclude), keep=keep)
 
-    def _publish(self, room: str, envelope: Envelope, *, keep: bool) -> asyncio.Future[int | None]:
+    def _publish(self, room: str, envelope: Envelope, *, keep: bool) -> asyncio.Future[Position]:
         if keep:
-            return cast("asyncio.Future[int | None]", self._history.publish(room, envelope))
+            return self._history.publish(room, envelope)
         return self._history.publish_ephemeral(room, envelope)
+
+    def send_frame(
+        self, room: str, frame: ServerFrame, *, exclude: str | None = None
+    ) -> asyncio.Future[int]:
+        """Send a frame of your own to all members, on every node; it is not kept.
+
+        `before_publish` is not asked. The future yields the number of nodes that have members, or
+        fails with `Unavailable`.
+        """
+        self._delivery.check_thread()
+        envelope = RoomEnvelope(None, frame_data(frame), exclude, event="frame")
+        return self._history.backplane.publish(room_channel(room), envelope)
 
     def set_policy(
         self, before_publish: BeforePublish, room_options: Callable[[str], RoomOptions]
@@ -329,21 +345,29 @@ class Rooms:
         self._before_publish = before_publish
         self._policy_waits = iscoroutinefunction(before_publish)
 
-    async def attendance(self, connection: Connection, name: str) -> Attendance:
+    async def attendance(self, name: str) -> Attendance:
         """Return the users in the room, on every node.
 
         Raises:
-            NotJoined: the connection is not in the room.
-            Forbidden: the room's options say so.
-            Unavailable: that is not known now.
+            Forbidden: the room has no presence.
+            Unavailable: they are not known now.
 
         """
         self._delivery.check_thread()
-        self.check_joined(connection, name)
-        if not self._rooms[name].rules.has_presence:
+        room = self._rooms.get(name)
+        rules = self._history.rules_of(name) if room is None else room.rules
+        if not rules.has_presence:
             msg = "this room has no presence"
             raise Forbidden(msg)
-        return await self._presence.attendance(name)
+        return await self._presence.attendance(name, rules)
+
+    async def kept(self, name: str, since: Position | None = None, last: int = 0) -> Past[bytes]:
+        """Return the room's position, and the frames of messages since another, or the last ones.
+
+        Like `attendance`, it needs no member here.
+        """
+        self._delivery.check_thread()
+        return await self._history.kept(name, since, last)
 
     def members_here(self, name: str) -> int:
         """Return the number of members on this node."""

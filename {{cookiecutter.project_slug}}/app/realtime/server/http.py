@@ -12,9 +12,11 @@ from typing import Any
 
 import structlog
 from prometheus_client import Counter
+from pydantic_core import to_json
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
+from ..errors import PROBLEM_TYPE, problem
 from ..limits.admission import ByNetwork, network_of
 
 MAX_HEAD_BYTES = 32_768
@@ -168,10 +170,10 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-        body = REASONS[status].encode()
+        body = to_json(problem(int(status), REASONS[status]))
         fields = [
             *self.server_state.default_headers,
-            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-type", PROBLEM_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
+from pydantic_core import from_json
 
 try:
     from websockets.speedups import apply_mask
@@ -41,6 +42,12 @@ def encode(frame: ServerFrame) -> bytes:
     if kind not in _serializers:
         _serializers[kind] = TypeAdapter(kind).serializer.to_json
     return text_frame(_serializers[kind](frame))
+
+
+def frame_data(frame: ServerFrame) -> JsonValue:
+    """Return the JSON object of a server frame."""
+    data: JsonValue = from_json(frame_payload(encode(frame)))
+    return data
 
 
 def text_frame(payload: bytes) -> bytes:

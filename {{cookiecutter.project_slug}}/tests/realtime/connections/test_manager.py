@@ -1,16 +1,21 @@
 """Messages to a connection, a user and all users; connections per user."""
 
 import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
+from app.realtime import ServerFrame
 from app.realtime.backplane import Backplane, Subscription
 from app.realtime.connections.delivery import Delivery
 from app.realtime.connections.manager import ConnectionManager
 from app.realtime.errors import TooManyConnections
 from app.realtime.protocol import REPLACED, TRY_AGAIN_LATER
 
-from ..live import Live, make_settings
+from ..live import Live, make_settings, wait_until_async
 from ..recording_wire import open_connection
 
 
@@ -18,7 +23,7 @@ async def test_send_reaches_every_connection_of_one_user(live: Live) -> None:
     sender = await live.connect("alice")
     receiver = await live.connect("bob")
     answer = await sender.ask(type="send", to=receiver.user, data={"text": "hi"}, id="1")
-    assert answer == {"type": "ok", "id": "1"}
+    assert answer == {"type": "ok", "id": "1", "reached": 1}
     message = await receiver.receive()
     assert message == {
         "type": "message",
@@ -37,7 +42,8 @@ async def test_send_to_oneself_is_delivered(live: Live) -> None:
 
 async def test_send_to_an_absent_user_is_accepted(live: Live) -> None:
     client = await live.connect("alice")
-    assert (await client.ask(type="send", to="nobody", data=1))["type"] == "ok"
+    answer = await client.ask(type="send", to="nobody", data=1, id="1")
+    assert answer == {"type": "ok", "id": "1", "reached": 0}
 
 
 @pytest.mark.parametrize("echo", [False, True])
@@ -67,6 +73,42 @@ async def test_the_server_can_send(live: Live) -> None:
     }
     assert all(message["from"] is None for message in received)
     assert await bob.is_quiet()
+
+
+@dataclass(slots=True, kw_only=True)
+class Notice(ServerFrame):
+    """A frame of a team."""
+
+    type: Literal["notice"] = "notice"
+    text: str
+    sender: Annotated[str | None, Field(serialization_alias="from")] = None
+
+
+async def test_frames_of_the_team_reach_users_or_all_as_they_are(live: Live) -> None:
+    alice, bob = await live.connect("alice"), await live.connect("bob")
+    manager = live.service.manager
+    frame = Notice(text="ü\n")
+    assert await manager.send_frame(frame) == []
+    assert await manager.send_frame(frame, alice.user, "nobody") == [1, 0]
+    assert await manager.send_frame(frame, alice.user, bob.user) == [1, 1]
+    await manager.broadcast_frame(frame, exclude=alice.welcome["connection"])
+    for client in (alice, bob):
+        for _ in range(2):
+            assert await client.receive() == {"type": "notice", "text": "ü\n", "from": None}
+        assert await client.is_quiet()
+
+
+async def test_the_manager_knows_who_is_online(live: Live) -> None:
+    client = await live.connect("alice")
+    manager = live.service.manager
+    assert await manager.is_online(client.user)
+    assert not await manager.is_online("nobody")
+    await client.close()
+    await wait_until_async(partial(is_offline, live, client.user))
+
+
+async def is_offline(live: Live, user: str) -> bool:
+    return not await live.service.manager.is_online(user)
 
 
 async def test_any_json_is_delivered_unchanged(live: Live) -> None:

@@ -10,7 +10,8 @@ import pytest
 from app.realtime.fields import MIN_SECRET_BYTES
 from app.realtime.protocol import REVOKED
 
-from ..live import Live, make_settings, run_service
+from ..engine import make_app
+from ..live import BACKEND, Live, make_settings, run_app, run_service, wait_until
 
 
 async def test_health(live: Live) -> None:
@@ -31,11 +32,51 @@ async def test_publish_to_a_user_and_to_all(live: Live) -> None:
     alice = await live.connect("alice")
     bob = await live.connect("bob")
     answer = await live.post("/publish", {"data": 1, "user": alice.user})
-    assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
+    assert (answer.status_code, answer.json()) == (202, {"status": "accepted", "reached": 1})
     assert await alice.receive() == {"type": "message", "from": None, "data": 1, "to": "user"}
     assert (await live.post("/publish", {"data": 2})).status_code == 202
     for client in (alice, bob):
         assert await client.receive() == {"type": "message", "from": None, "data": 2, "to": "all"}
+
+
+async def test_publish_tells_that_nobody_was_there(live: Live) -> None:
+    answer = await live.post("/publish", {"data": 1, "user": "nobody"})
+    assert answer.json() == {"status": "accepted", "reached": 0}
+
+
+async def test_a_repeated_request_has_the_first_answer(live: Live) -> None:
+    client = await live.connect("alice")
+    body = {"data": 1, "user": client.user}
+    first = await live.post("/publish", body, headers={"Idempotency-Key": "reached"})
+    await client.close()
+    await wait_until(lambda: len(live.service.manager) == 0)
+    again = await live.post("/publish", body, headers={"Idempotency-Key": "reached"})
+    assert first.json() == again.json() == {"status": "accepted", "reached": 1}
+
+
+async def test_a_user_is_online_or_not(live: Live) -> None:
+    client = await live.connect("alice")
+    online = await live.get(f"/users/{client.user}", key=BACKEND)
+    assert (online.status_code, online.json()) == (200, {"online": True, "nodes": 1})
+    for user in ("nobody", "with/slash", "%2e%2e/x", "ü%20%F0%9F%91%A9"):
+        offline = await live.get(f"/users/{user}", key=BACKEND)
+        assert (offline.status_code, offline.json()) == (200, {"online": False, "nodes": 0})
+    assert (await live.get("/users/" + "x" * 129, key=BACKEND)).status_code == 422
+    assert (await live.get("/users/", key=BACKEND)).status_code == 422
+    assert (await live.get(f"/users/{client.user}", key="wrong")).status_code == 401
+
+
+async def test_routes_of_the_team_come_first() -> None:
+    app = make_app(make_settings())
+
+    @app.get("/users/me")
+    async def me() -> str:
+        return "mine"
+
+    async with run_app(app) as live:
+        assert (await live.get("/users/me")).json() == "mine"
+        assert (await live.get("/users/you", key=BACKEND)).json()["online"] is False
+    assert "/users/{user}" in app.openapi()["paths"]
 
 
 async def test_without_a_key_the_route_does_not_exist() -> None:
@@ -44,6 +85,7 @@ async def test_without_a_key_the_route_does_not_exist() -> None:
         app: Any = live.server.config.app
         app.state.service = dataclasses.replace(live.service, settings=keyless)
         assert (await live.post("/publish", {"data": 1}, key="any")).status_code == 404
+        assert (await live.get("/users/alice", key="any")).status_code == 404
 
 
 @pytest.mark.parametrize("key", ["-", "wrong", "x" * MIN_SECRET_BYTES])

@@ -98,7 +98,7 @@ async def test_a_banned_user_is_refused_by_your_routes() -> None:
         assert (await live.get("/me")).json() == "alice"
         await disconnect(live, 60)
         refusal = await live.get("/me")
-        assert (refusal.status_code, refusal.json()) == (403, {"detail": "revoked"})
+        assert (refusal.status_code, refusal.json()["detail"]) == (403, "revoked")
 
 
 @pytest.mark.parametrize("ban_s", [-1, 0.5, "60", True, 10**12])

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http.client import responses
 
 import httpx
 import pytest
+from fastapi import HTTPException
 from structlog.testing import capture_logs
 
 from app.realtime import (
@@ -20,7 +22,7 @@ from app.realtime import (
     Unauthorized,
     Unavailable,
 )
-from app.realtime.errors import Flood, RateLimited, Refused, TimedOut
+from app.realtime.errors import PROBLEM_TYPE, Flood, RateLimited, Refused, TimedOut
 
 from ..engine import make_app
 from ..live import make_settings, run_app
@@ -67,8 +69,12 @@ def mapping() -> CommandRouter:
 
 
 def described(answer: httpx.Response) -> tuple[int, str]:
-    """Return the status and the detail of an answer."""
-    return answer.status_code, answer.json()["detail"]
+    """Return the status and the detail of an answer, which is a problem (RFC 9457)."""
+    assert answer.headers["content-type"] == PROBLEM_TYPE
+    problem = answer.json()
+    assert (problem["type"], problem["title"]) == ("about:blank", responses[answer.status_code])
+    assert problem["status"] == answer.status_code
+    return answer.status_code, problem["detail"]
 
 
 async def test_errors_of_a_route_have_their_status() -> None:
@@ -86,8 +92,43 @@ async def test_errors_of_a_route_have_their_status() -> None:
     for failure, answer in zip(ANSWERS, answers, strict=True):
         pause = "7" if isinstance(failure, Refused) else "1" if may_succeed(failure) else None
         assert answer.headers.get("Retry-After") == pause
+        code = failure.code if isinstance(failure, CommandError) else None
+        assert answer.json().get("code") in {code, "bad_request", "unavailable"}
     logged = [(line["route"], line["code"]) for line in lines if line["event"] == "handler failed"]
     assert logged == [("/own/{name}", code) for code in ["bad_request"] * 2 + ["unavailable"] * 2]
+
+
+async def test_other_failures_of_a_route_are_problems_too() -> None:
+    app = make_app(make_settings())
+    failures = iter(
+        [
+            HTTPException(409, "sold out", {"X-Stock": "0"}),
+            HTTPException(304),
+            ZeroDivisionError(),
+        ]
+    )
+
+    @app.get("/own")
+    async def own(number: int = 0) -> None:
+        raise next(failures)
+
+    async with run_app(app) as live:
+        sold_out, unchanged = [await live.get("/own") for _ in range(2)]
+        with capture_logs():
+            broken = await live.get("/own")
+        invalid = await live.get("/own?number=x")
+        others = [await live.get("/nowhere"), await live.post("/own", {})]
+    assert described(sold_out) == (409, "sold out")
+    assert sold_out.headers["X-Stock"] == "0"
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert described(broken) == (500, "the request failed inside the service")
+    assert broken.json()["code"] == "internal"
+    status, detail = described(invalid)
+    assert (status, detail.partition(": ")[0]) == (422, "query.number")
+    assert invalid.json()["code"] == "bad_request"
+    assert [error["loc"] for error in invalid.json()["errors"]] == [["query", "number"]]
+    assert "input" not in invalid.json()["errors"][0]
+    assert [described(each)[0] for each in others] == [404, 405]
 
 
 def may_succeed(failure: Exception) -> bool:

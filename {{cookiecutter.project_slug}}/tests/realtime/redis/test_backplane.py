@@ -22,7 +22,7 @@ from dev import fresh_secrets
 
 from ..backplane_contract import BackplaneContract, Inbox, numbered
 from ..client import DEADLINE_S
-from ..live import Live, make_settings, run_service, wait_until, wait_until_async
+from ..live import BACKEND, Live, make_settings, run_service, wait_until, wait_until_async
 from ..server.test_process import next_line, run_process
 from ..settings.test_settings import complaint
 from .valkey import Valkey
@@ -296,7 +296,7 @@ async def test_messages_cross_nodes_both_ways_and_arrive_once(shared_valkey: Val
         there = await second.connect("bob")
         for sender, receiver in ((here, there), (there, here)):
             direct = await sender.ask(type="send", to=receiver.user, data="direct")
-            assert direct == {"type": "ok", "id": "ask"}
+            assert direct == {"type": "ok", "id": "ask", "reached": 1}
             assert (await receiver.receive("message"))["data"] == "direct"
             assert (await sender.ask(type="broadcast", data="all"))["type"] == "ok"
             assert (await receiver.receive("message"))["data"] == "all"
@@ -304,6 +304,22 @@ async def test_messages_cross_nodes_both_ways_and_arrive_once(shared_valkey: Val
         for client in (here, there):
             assert (await client.receive("message"))["data"] == 3
             assert await client.is_quiet()
+
+
+async def test_every_node_knows_where_a_user_is(shared_valkey: Valkey) -> None:
+    async with two_nodes(shared_valkey) as (first, second):
+        there = await second.connect("alice")
+        users = {there.user}
+        assert await first.service.manager.is_online(there.user)
+        users.add((await first.connect("alice")).user)
+        for user in users:
+            for node in (first, second):
+                nodes = 3 - len(users)  # some styles give each connection a user of its own
+                state = (await node.get(f"/users/{user}", key=BACKEND)).json()
+                assert state == {"online": True, "nodes": nodes}
+                answer = await node.post("/publish", {"user": user, "data": 1})
+                assert answer.json()["reached"] == nodes
+        assert not await first.service.manager.is_online("nobody")
 
 
 @pytest.mark.hostile(43)

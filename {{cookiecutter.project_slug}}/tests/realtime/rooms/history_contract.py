@@ -59,7 +59,7 @@ async def say(history: History, *data: int) -> list[int]:
     """Publish some numbers, and return their offsets."""
     async with asyncio.timeout(DEADLINE_S):
         futures = [history.publish(ROOM, Envelope(sender="alice", data=each)) for each in data]
-        return [await future for future in futures]
+        return [(await future).offset for future in futures]
 
 
 async def standing(history: History) -> Position:
@@ -88,6 +88,32 @@ class HistoryContract:
         positions = [Position(begin.epoch, begin.offset + number) for number in (1, 2, 3, 4)]
         assert [envelope.position for envelope in member.got] == positions
         assert (await member.past(None)).position == positions[-1]
+
+    async def test_a_publication_yields_its_position(
+        self, history: History, other: History
+    ) -> None:
+        begin = await standing(history)
+        envelope = Envelope(sender="alice", data=1)
+        assert await other.publish(ROOM, envelope) == begin.next
+        assert await history.publish_ephemeral(ROOM, envelope) == NOWHERE
+        assert await history.publish(ROOM, envelope) == begin.next.next
+
+    async def test_what_is_kept_of_a_room_is_read_without_members(
+        self, history: History, other: History
+    ) -> None:
+        begin = await history.kept(ROOM, None)
+        assert (begin.messages, begin.recovered) == ((), None)
+        await say(other, 1, 2, 3)
+        for node in (history, other):
+            end = await node.kept(ROOM, None, 2)
+            assert (data_in(end), end.recovered) == ([2, 3], None)
+            assert end.position == Position(begin.position.epoch, begin.position.offset + 3)
+            since = await node.kept(ROOM, begin.position)
+            assert (data_in(since), since.recovered) == ([1, 2, 3], True)
+            assert since.position == end.position
+        unknown = await history.kept(ROOM, Position("another-epoch", 0))
+        assert (unknown.messages, unknown.recovered) == ((), False)
+        assert await standing(history) == end.position
 
     async def test_a_rejoin_replays_exactly_the_missed_messages(
         self, history: History, other: History
@@ -277,9 +303,9 @@ class HistoryContract:
             )
             for number in range(9)
         ]
-        offsets = [await future for future in futures]
+        offsets = [(await future).offset for future in futures]
         kept = [begin.offset + number for number in (1, 2, 3)]
-        assert offsets == [kept[0], None, None, kept[1], None, None, kept[2], None, None]
+        assert offsets == [kept[0], 0, 0, kept[1], 0, 0, kept[2], 0, 0]
         await wait_until(lambda: len(member.got) == 9)
         assert member.data == list(range(9))
         assert (data_in(past := await member.past(begin)), past.recovered) == ([0, 3, 6], True)

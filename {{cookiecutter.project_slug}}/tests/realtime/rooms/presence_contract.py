@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pytest
 from pydantic import JsonValue
 
+from app.realtime import ServerFrame
 from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Forbidden
 from app.realtime.rooms.options import RoomOptions
@@ -16,6 +18,15 @@ from ..live import wait_until_async
 from ..recording_wire import RecordingWire, open_connection
 
 ROOM = "lobby"
+
+
+@dataclass(slots=True, kw_only=True)
+class Notice(ServerFrame):
+    """A frame of a team."""
+
+    type: Literal["notice"] = "notice"
+    room: str
+    text: str
 
 
 class Node:
@@ -67,11 +78,15 @@ class Visitor:
 
     async def seen(self) -> dict[str, int]:
         """Return the users in the room, with their connections."""
-        return dict((await self._node.rooms.attendance(self.connection, self._room)).users)
+        return dict((await self._node.rooms.attendance(self._room)).users)
 
     async def infos(self) -> dict[str, JsonValue]:
         """Return the infos of the users in the room."""
-        return dict((await self._node.rooms.attendance(self.connection, self._room)).infos)
+        return dict((await self._node.rooms.attendance(self._room)).infos)
+
+    def check_joined(self) -> None:
+        """Raise `NotJoined` unless it is in the room."""
+        self._node.rooms.check_joined(self.connection, self._room)
 
     def set_info_now(self, info: JsonValue) -> None:
         """Change the info of the user."""
@@ -123,6 +138,36 @@ class PresenceContract:
         await alice.leave()
         assert await bob.seen() == {"alice": 1, "bob": 1}
 
+    async def test_every_node_knows_who_is_there(self, here: Node, there: Node) -> None:
+        assert (await there.rooms.attendance(ROOM)).total == 0
+        alice = await here.visitor("alice")
+        watcher = await here.visitor("watcher")
+        for node in (there, here):
+            attendance = await node.rooms.attendance(ROOM)
+            assert (attendance.users, attendance.total) == ({"alice": 1, "watcher": 1}, 2)
+        await alice.leave()
+        assert (await there.rooms.attendance(ROOM)).users == {"watcher": 1}
+        assert await watcher.heard() == ["alice left"]
+
+    async def test_frames_of_the_team_reach_members_on_every_node(
+        self, here: Node, there: Node
+    ) -> None:
+        alice, bob = await here.visitor("alice"), await there.visitor("bob")
+        outsider = await there.visitor("carol", room="elsewhere")
+        frame = Notice(room=ROOM, text="a\nb ü")
+        await here.rooms.send_frame(ROOM, frame, exclude=alice.connection.id)
+        reached = await there.rooms.send_frame(ROOM, frame)
+        assert reached == len({here, there})
+        assert await there.rooms.send_frame("empty", frame) == 0
+        for visitor in (alice, bob, outsider):
+            await visitor.heard()
+        shown = {"type": "notice", "room": ROOM, "text": "a\nb ü"}
+        got = [
+            [frame for frame in visitor.frames if frame["type"] == "notice"]
+            for visitor in (alice, bob, outsider)
+        ]
+        assert got == [[shown], [shown, shown], []]
+
     async def test_the_first_connection_joins_and_the_last_one_leaves(
         self, here: Node, there: Node
     ) -> None:
@@ -171,8 +216,9 @@ class PresenceContract:
 
     async def test_long_lists_are_truncated(self, make: Callable[..., Node]) -> None:
         node = make(max_members_listed=3)
-        visitors = [await node.visitor(f"user-{number}") for number in range(5)]
-        attendance = await node.rooms.attendance(visitors[0].connection, ROOM)
+        for number in range(5):
+            await node.visitor(f"user-{number}")
+        attendance = await node.rooms.attendance(ROOM)
         assert len(attendance.users) == 3
         assert set(attendance.users.values()) == {1}
         assert attendance.total == 5
@@ -262,7 +308,7 @@ class PresenceContract:
         assert await watcher.heard() == ["alice joined", "alice left"]
         for each in evicted:
             with pytest.raises(NotJoined):
-                await each.seen()
+                each.check_joined()
             assert [frame for frame in each.frames if frame["type"] == "evicted"] == [
                 {"type": "evicted", "room": ROOM, "reason": "spam"}
             ]
@@ -272,8 +318,8 @@ class PresenceContract:
 
     async def test_very_long_lists_are_truncated(self, make: Callable[..., Node]) -> None:
         node = make(max_members_listed=300)
-        first = await node.visitor("first")
+        await node.visitor("first")
         await node.crowd(600)
-        attendance = await node.rooms.attendance(first.connection, ROOM)
+        attendance = await node.rooms.attendance(ROOM)
         assert len(attendance.users) == 300
         assert attendance.total == 601

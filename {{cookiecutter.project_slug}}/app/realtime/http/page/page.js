@@ -71,6 +71,7 @@ function tick() {
 function signIn(event) {
   event?.preventDefault();
   const answers = Object.fromEntries(new FormData(byId("sign-in")));
+  sessionStorage.answers = JSON.stringify(answers); // over a reload
   ws?.close();
   [times, expiresAt] = [0, null];
   ws = connect(url, { token: () => credentials(answers) });
@@ -113,12 +114,18 @@ byId("fields").append(...Object.entries(fields).map(([name, label]) =>
 byId("sign-in").onsubmit = signIn;
 byId("drop").onclick = () => socket.close(DROPPED, "dropped by this page");
 byId("offline").onclick = switchOffline;
-byId("end").onclick = () => ws.close();
+byId("end").onclick = () => {
+  ws.close();
+  sessionStorage.clear();
+};
 setInterval(measure, PING_MS);
 setInterval(tick, 1_000);
 
 // A link from `make token` brings the credentials; the address must not keep them.
-for (const [name, value] of new URLSearchParams(location.hash.slice(1)))
+const given = location.hash
+  ? new URLSearchParams(location.hash.slice(1))
+  : Object.entries(JSON.parse(sessionStorage.answers ?? "{}"));
+for (const [name, value] of given)
   if (name in fields) byId("sign-in").elements[name].value = value;
-if (location.hash && byId("sign-in").checkValidity()) signIn();
+if ((location.hash || sessionStorage.answers) && byId("sign-in").checkValidity()) signIn();
 history.replaceState(null, "", location.pathname);

@@ -1,10 +1,15 @@
-// Rooms: who is there, their messages, and a line to write.
+// Rooms: who is there, who types, their messages, a line to write, and an answer in tokens.
+import { answering } from "./answer.js";
 import { element, labelled, recordMessage, words } from "./element.js";
+
+const LAST = 100;
+const TYPING_MS = 2_000;
 
 /** Return the section of rooms for a connection. */
 export function showRooms(ws) {
   const list = element("div", {});
   const name = element("input", { required: true, value: "hall" });
+  const kept = JSON.parse(sessionStorage.rooms ?? "[]"); // over a reload
   const failure = element("p", { role: "alert" });
   const shown = new Map();
   const { onstatus } = ws;
@@ -13,23 +18,34 @@ export function showRooms(ws) {
     if (status.state === "online") shown.forEach((update) => update());
   };
 
-  function join(event) {
-    event.preventDefault();
-    failure.textContent = shown.has(name.value) ? `You are in ${name.value} already.` : "";
-    if (shown.has(name.value)) return;
-    const { article, update, input } = showRoom(ws, name.value, (left, error) => {
+  function keep() {
+    sessionStorage.rooms = JSON.stringify([...shown.keys()]);
+  }
+
+  function join(joined) {
+    const { article, update, input } = showRoom(ws, joined, (left, error) => {
       shown.delete(left);
+      keep();
       article.remove();
       failure.textContent = error ? `${left}: ${words(error)}` : "";
       name.focus();
     });
-    shown.set(name.value, update);
+    shown.set(joined, update);
+    keep();
     list.append(article);
     input.focus();
   }
 
+  function submit(event) {
+    event.preventDefault();
+    failure.textContent = shown.has(name.value) ? `You are in ${name.value} already.` : "";
+    if (!shown.has(name.value)) join(name.value);
+  }
+
+  kept.forEach(join);
+
   return element("section", { ariaLabel: "Rooms" }, element("h2", {}, "Rooms"),
-    element("form", { onsubmit: join }, labelled("Room", name), " ", element("button", {}, "Join")),
+    element("form", { onsubmit: submit }, labelled("Room", name), " ", element("button", {}, "Join")),
     failure, list);
 }
 
@@ -41,22 +57,35 @@ function showRoom(ws, name, close) {
   const people = element("p", { role: "status" }, "Joining …");
   const messages = element("div", { className: "log", role: "log", tabIndex: 0 });
   messages.ariaLabel = `Messages in ${name}`;
-  const input = element("input", { required: true, autocomplete: "off" });
+  const typing = element("p", { className: "typing" });
+  const input = element("input", { required: true, autocomplete: "off", oninput: type });
   const failure = element("p", { role: "alert" });
   const room = ws.room(name, {
-    state: update,
-    message: (data, frame) => recordMessage(messages, frame),
+    last: LAST,
+    message,
     joined: update,
     updated: update,
     left: update,
     refused: (error) => leave(error),
     evicted: (reason) => close(name, { message: reason ?? "taken out of the room" }),
   });
+  const answers = answering(room, messages);
+  let typedAt = -TYPING_MS;
+  let hiding = 0;
+
+  function message(data, frame) {
+    clearTimeout(hiding);
+    typing.textContent = data?.typing ? `${frame.from} is typing …` : "";
+    if (data?.typing) hiding = setTimeout(() => { typing.textContent = ""; }, 2 * TYPING_MS);
+    else if (data?.token) answers.show(data, frame.from);
+    else recordMessage(messages, frame);
+  }
 
   async function update() {
     const { members, total } = await room.presence().catch(() => ({ members: [], total: null }));
     if (total === null) return;
     people.textContent = `${total} here: ${members.map(described).join(", ")}`;
+    attempt(answers.resume); // the messages that were missed have come before the members
   }
 
   function leave(error) {
@@ -64,21 +93,35 @@ function showRoom(ws, name, close) {
     close(name, error);
   }
 
-  async function publish(event) {
-    event.preventDefault();
-    const text = input.value;
-    input.value = failure.textContent = "";
+  /** Tell the others at most every `TYPING_MS`; not kept, and not repeated if it gets lost. */
+  function type() {
+    if (performance.now() - typedAt < TYPING_MS) return;
+    typedAt = performance.now();
+    room.publish({ typing: true }, { keep: false }).catch(() => {});
+  }
+
+  async function attempt(action, what = "The answer") {
     try {
-      await room.publish({ text }, { echo: true });
+      await action();
     } catch (error) {
-      failure.textContent = `“${text}” may not have arrived. ${words(error)}`;
+      failure.textContent = `${what} may not have arrived. ${words(error)}`;
     }
   }
 
+  function publish(event) {
+    event.preventDefault();
+    const text = input.value;
+    input.value = failure.textContent = "";
+    typedAt = -TYPING_MS;
+    attempt(() => room.publish({ text }, { echo: true }), `“${text}”`);
+  }
+
+  update();
   const article = element("article", { ariaLabel: `Room ${name}` }, element("h3", {}, name),
-    people, messages, failure,
+    people, messages, typing, failure,
     element("form", { onsubmit: publish }, labelled("Message", input), " ",
       element("button", {}, "Publish"), " ",
+      element("button", { type: "button", onclick: () => attempt(answers.start) }, "Stream"), " ",
       element("button", { type: "button", onclick: () => leave() }, "Leave")));
   return { article, update, input };
 }

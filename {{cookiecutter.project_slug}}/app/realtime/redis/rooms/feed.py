@@ -56,7 +56,7 @@ class RedisFeed:
             return Past(self.position)
         self._readers += 1
         try:
-            past = await self._history.read(self, since or NOWHERE, last)
+            past = await self._history.read(self.room, self.rules, since or NOWHERE, last)
             if self.position is NOWHERE:
                 self.position = past.position
                 self._release()
@@ -108,7 +108,7 @@ class RedisFeed:
                 return
             self._hold()
             try:
-                missed = await self._history.read(self, self.position)
+                missed = await self._history.read(self.room, self.rules, self.position)
             except Unavailable:
                 self._history.heal_later(self)
                 raise

@@ -74,20 +74,22 @@ class RedisHistory(History):
         )
         self._client.probe_with(self._attempt)
 
-    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[int]:
+    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Position]:
         """Queue a message for the script that numbers, stores and publishes it."""
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
-        read_reply = partial(self._read_offset, room, envelope.sender, rules.history_s)
+        read_reply = partial(self._read_positions, room, envelope.sender, rules.history_s)
         return self.backplane.publisher.publish(
             self._publication(rules), room_channel(room), envelope, read_reply
         )
 
-    def _read_offset(self, room: str, sender: str | None, history_s: float, reply: Any) -> int:
-        """Return the offset of a published message; have others removed if it was too much."""
-        offset, size_bytes = reply
+    def _read_positions(
+        self, room: str, sender: str | None, history_s: float, reply: Any, count: int
+    ) -> list[Position]:
+        """Return the positions of published messages; have others removed if it was too much."""
+        epoch, last, size_bytes = reply[0].decode(), int(reply[1]), reply[2]
         for unwanted in self._ledger.note(room, sender, size_bytes, history_s):
             self._unwanted.add(unwanted)
-        return int(offset)
+        return [Position(epoch, offset) for offset in range(last - count + 1, last + 1)]
 
     async def _free_memory(self) -> None:
         """Remove history as long as Redis refuses to write since its memory is full."""
@@ -99,10 +101,12 @@ class RedisHistory(History):
 
     async def _evict(self, rooms: list[str]) -> Collection[str]:
         """Remove the histories of rooms; return the rooms again if Redis does not answer."""
-        command = "SHARDNUMSUB" if self._client.is_sharded else "NUMSUB"
-        channels = [room_channel(room) for room in rooms]
+        client, channels = self._client, [room_channel(room) for room in rooms]
         replies = await self._send(
-            [EVICT.command(self._keys(each), command, self._client.name(each)) for each in channels]
+            [
+                EVICT.command(self._keys(each), client.count_command, client.name(each))
+                for each in channels
+            ]
         )
         return () if replies else rooms
 
@@ -112,9 +116,12 @@ class RedisHistory(History):
 
     async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
         """Return an open room's messages since a position, or the last ones; then deliver."""
-        past = await self._feeds[room].past(since, last)
-        frames = tuple(message_frame(room, envelope) for envelope in past.messages)
-        return Past(past.position, frames, past.recovered)
+        return _framed(room, await self._feeds[room].past(since, last))
+
+    async def kept(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
+        """Return any room's messages since a position, or the last ones."""
+        past = await self.read(room, self.rules_of(room), since or NOWHERE, last)
+        return _framed(room, past if since else Past(past.position, past.messages))
 
     def close(self, room: str) -> None:
         """Unsubscribe."""
@@ -166,14 +173,14 @@ class RedisHistory(History):
             log.warning("maintaining history failed", error=explain(failure))
             return []
 
-    async def read(self, feed: RedisFeed, since: Position, last: int = 0) -> Past:
+    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Past:
         """Return a room's position, and its messages since an earlier one, or the last ones.
 
         Raises:
             Unavailable: Redis does not answer.
 
         """
-        command = self._reading(room_channel(feed.room), feed.rules, since, last)
+        command = self._reading(room_channel(room), rules, since, last)
         return _past(await self._client.ask(*command, repeatable=True))
 
     def _publish_by(self, rules: Rules, channel: Channel, payloads: Sequence[bytes]) -> Command:
@@ -199,6 +206,11 @@ class RedisHistory(History):
 
 def _position_s(rules: Rules) -> int:
     return round(rules.history_s) + POSITION_S
+
+
+def _framed(room: str, past: Past) -> Past[bytes]:
+    frames = tuple(message_frame(room, envelope) for envelope in past.messages)
+    return Past(past.position, frames, past.recovered)
 
 
 def _past(reply: Any) -> Past:

@@ -57,13 +57,17 @@ class RedisPresence(Presence):
         self, room: str, rules: Rules, connection: Connection, difference: int, info: bytes | None
     ) -> None:
         """Count a connection in or out, or change its user's info; Redis is told later."""
-        roster = self._rosters.get(room)
-        if roster is None:
-            roster = self._rosters[room] = Roster(room, rules, self._settings.max_members_listed)
+        roster = self._roster(room, rules)
         roster.count(connection, difference, info)
         self._unwritten.add(roster)
 
-    async def attendance(self, room: str) -> Attendance:
+    def _roster(self, room: str, rules: Rules) -> Roster:
+        roster = self._rosters.get(room)
+        if roster is None:
+            roster = self._rosters[room] = Roster(room, rules, self._settings.max_members_listed)
+        return roster
+
+    async def attendance(self, room: str, rules: Rules) -> Attendance:
         """Return the users in the room, which Redis tells with its answer to the next write.
 
         Raises:
@@ -71,7 +75,7 @@ class RedisPresence(Presence):
 
         """
         answer: asyncio.Future[Attendance] = asyncio.get_running_loop().create_future()
-        roster = self._rosters[room]
+        roster = self._roster(room, rules)
         roster.asking.append(answer)
         self._unwritten.add(roster)
         try:

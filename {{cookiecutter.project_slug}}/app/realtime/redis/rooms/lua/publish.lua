@@ -1,6 +1,6 @@
--- Numbers, stores and publishes messages; returns the offset of the last one, and the size of the
--- room's messages in bytes. Further ARGV: the command that publishes, the channel, the limits of
--- messages and bytes per room, the envelopes.
+-- Numbers, stores and publishes messages; returns the epoch, the offset of the last one, and the
+-- size of the room's messages in bytes. Further ARGV: the command that publishes, the channel, the
+-- limits of messages and bytes per room, the envelopes.
 local command, channel = ARGV[4], ARGV[5]
 local max_count, max_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
 local lines = {}
@@ -19,4 +19,4 @@ trim(max_count, max_bytes)
 redis.call('PEXPIRE', messages, keep_ms)
 save(position_s)
 redis.call(command, channel, table.concat(lines, '\n'))
-return {string.format('%.0f', offset), bytes}
+return {epoch, string.format('%.0f', offset), bytes}

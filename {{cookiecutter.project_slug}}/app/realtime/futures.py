@@ -1,0 +1,35 @@
+"""Futures of results that are known already, or that follow from others. They take no task."""
+
+from asyncio import CancelledError, Future, get_running_loop
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def done(result: T) -> Future[T]:
+    """Return a future that has this result."""
+    future: Future[T] = get_running_loop().create_future()
+    future.set_result(result)
+    return future
+
+
+def then(first: Future[T], make: Callable[[T], R]) -> Future[R]:
+    """Return a future of what ``make`` returns for the result of another, or of its failure."""
+    made: Future[R] = first.get_loop().create_future()
+
+    def finish(first: Future[T]) -> None:
+        failure = CancelledError() if first.cancelled() else first.exception()
+        if made.done():
+            return
+        if failure is not None:
+            made.set_exception(failure)
+        else:
+            made.set_result(make(first.result()))
+
+    if first.done():
+        finish(first)
+    else:
+        first.add_done_callback(finish)
+    return made

@@ -1,0 +1,48 @@
+// An answer in tokens, as a language model gives it: each token is a message of the room.
+import { element, record } from "./element.js";
+
+const TOKENS = `Each of these words is a message of its own, numbered and kept for a while. Reload this
+  page in the middle: the room tells the words that you missed, and the answer goes on.`.split(/\s+/);
+const PAUSE_MS = 150;
+
+/** Return how a room shows the answers in it, and gives one that goes on after a reload. */
+export function answering(room, log) {
+  const paragraphs = new Map();
+  const unfinished = `answer in ${room.name}`;
+  let isGiving = false;
+
+  /** Add a token to its answer. */
+  function show({ answer, token }, from) {
+    if (!paragraphs.has(answer)) {
+      paragraphs.set(answer, element("span", { className: "answer" }));
+      record(log, "", element("b", {}, from), paragraphs.get(answer));
+    }
+    paragraphs.get(answer).append(element("span", {}, ` ${token}`));
+    log.scrollTop = log.scrollHeight;
+  }
+
+  /** Send the tokens that are missing of the unfinished answer; none twice, thanks to its key. */
+  async function resume() {
+    const answer = sessionStorage[unfinished];
+    if (!answer || isGiving) return;
+    isGiving = true;
+    try {
+      for (let at = paragraphs.get(answer)?.children.length ?? 0; at < TOKENS.length; at++) {
+        const key = `${answer}-${at}`;
+        await room.publish({ answer, token: TOKENS[at] }, { echo: true, key });
+        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+      }
+      delete sessionStorage[unfinished];
+    } finally {
+      isGiving = false;
+    }
+  }
+
+  /** Give another answer. */
+  function start() {
+    sessionStorage[unfinished] ??= crypto.randomUUID();
+    return resume();
+  }
+
+  return { show, resume, start };
+}

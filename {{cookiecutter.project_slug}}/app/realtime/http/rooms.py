@@ -1,0 +1,96 @@
+"""The routes of rooms for your backend: who is there, and what was said."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic_core import to_json
+
+from ..commands.rooms import Member, members_within
+from ..errors import BadRequest, Forbidden
+from ..rooms.history import Position, RoomMessage, room_channel
+from ..rooms.rooms import RoomName
+from ..wire.frame import frame_payload
+from .backend import FAILURES
+from .dependencies import ServiceDep, require_key
+
+DEFAULT_LAST = 100
+
+Count = Annotated[int | None, Query(ge=0, lt=2**53)]
+Epoch = Annotated[str | None, Query(min_length=1, max_length=64)]
+
+router = APIRouter(
+    prefix="/rooms/{room}", dependencies=[require_key("backend_key")], responses=FAILURES
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RoomState:
+    """The position of a room, its users, and the number of nodes that have some of them.
+
+    ``users`` is null if the room has no presence.
+    """
+
+    epoch: str
+    offset: int
+    users: int | None
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The users in a room: ``total``, of which large rooms list only some."""
+
+    members: list[Member]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """A position, and messages before it; ``recovered`` is as in the answer to ``join``."""
+
+    epoch: str
+    offset: int
+    recovered: bool | None
+    messages: list[RoomMessage]
+
+
+@router.get("")
+async def read_room(room: RoomName, service: ServiceDep) -> RoomState:
+    """Return the room's position, and how many are there."""
+    position = (await service.rooms.kept(room)).position
+    try:
+        users = (await service.rooms.attendance(room)).total
+    except Forbidden:
+        users = None
+    nodes = await service.backplane.count_nodes(room_channel(room))
+    return RoomState(position.epoch, position.offset, users, nodes)
+
+
+@router.get("/members")
+async def read_members(room: RoomName, service: ServiceDep) -> Members:
+    """List the room's users, in an answer no larger than a message may be."""
+    attendance = await service.rooms.attendance(room)
+    members = members_within(service.settings.max_message_bytes, attendance)
+    return Members(list(members), attendance.total)
+
+
+@router.get("/messages", response_model=Messages)
+async def read_messages(
+    room: RoomName,
+    service: ServiceDep,
+    epoch: Epoch = None,
+    offset: Count = None,
+    last: Count = None,
+) -> Response:
+    """Return the messages after a position, or the last ones, by default 100."""
+    if epoch is not None and offset is not None and last is None:
+        past = await service.rooms.kept(room, Position(epoch, offset))
+    elif epoch is None and offset is None:
+        past = await service.rooms.kept(room, last=DEFAULT_LAST if last is None else last)
+    else:
+        raise BadRequest("give epoch and offset, or last alone")
+    head = {"epoch": past.position.epoch, "offset": past.position.offset}
+    body = to_json(head | {"recovered": past.recovered})[:-1]
+    messages = b",".join(map(frame_payload, past.messages))  # which are JSON already
+    return Response(body + b',"messages":[' + messages + b"]}", media_type="application/json")

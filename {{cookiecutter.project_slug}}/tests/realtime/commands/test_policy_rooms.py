@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from app.realtime import Connection, Forbidden, Policy, RoomOptions, Service
 
-from ..live import Live, make_settings, run_service
+from ..live import BACKEND, Live, make_settings, run_service
 
 
 @pytest.mark.hostile(49)
@@ -157,6 +157,11 @@ async def test_rooms_have_options_of_their_own(monkeypatch: pytest.MonkeyPatch) 
             answer = await second.ask(type="presence", room=room)
             assert answer.get("total", answer.get("code")) == ("forbidden" if kept == 3 else 2)
         assert (await first.receive("joined"))["room"] == "lobby"
+        for room, users, status in (("stream", None, 403), ("chat", 2, 200)):
+            state = await live.get(f"/rooms/{room}", key=BACKEND)
+            assert (state.json()["offset"], state.json()["users"]) == (9, users)
+            members = await live.get(f"/rooms/{room}/members", key=BACKEND)
+            assert members.status_code == status
         for room in ("stream", "chat", "lobby"):
             await second.ask(type="leave", room=room)
         assert (await first.receive())["room"] == "lobby"

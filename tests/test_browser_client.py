@@ -122,6 +122,15 @@ def sign(secret: str, user: str, lifetime_s: float = 3600) -> str:
     return f"{signed}.{encoded(hmac.digest(secret.encode(), signed.encode(), 'sha256'))}"
 
 
+def evict(service: Service, user: str, room: str) -> None:
+    """Take a user out of a room."""
+    body = json.dumps({"user": user, "reason": "spam"})
+    service.shell(
+        '. ./.env; curl --silent --fail -H "Authorization: Bearer $BACKEND_KEY" '
+        f"http://127.0.0.1:{service.port}/rooms/{room}/evict -d '{body}'"
+    )
+
+
 def encoded(part: bytes) -> str:
     return base64.urlsafe_b64encode(part).decode().rstrip("=")
 
@@ -554,6 +563,33 @@ def test_who_is_there_and_who_leaves(page: Page, service: Service) -> None:
     assert page.run("return (await room.publish('bye', { echo: true })).offset") == 2
     page.run("await room.leave()")
     assert page.run("return failure(room.publish('?'))") == {"code": "not_joined", "retry": False}
+
+
+def test_infos_are_told_and_an_eviction_ends_a_room(page: Page, service: Service) -> None:
+    page.run("""
+      globalThis.got = [];
+      const note = (user, { type, info }) => got.push([type, user, info]);
+      open_();
+      globalThis.room = ws.room("hall", {
+        info: { name: "Alice" }, joined: note, updated: note, left: note,
+        evicted: (reason) => got.push(["evicted", reason]),
+      });
+    """)
+    page.wait_until("room.position")
+    page.run("await room.setInfo({ name: 'Alice', status: 'away' })")
+    with service.client("bob") as bob:
+        bob.ask(type="join", room="hall", info="here")
+        members = bob.ask(type="presence", room="hall")["members"]
+        infos = {member["user"]: member["info"] for member in members}
+        assert infos == {"alice": {"name": "Alice", "status": "away"}, "bob": "here"}
+        bob.ask(type="join", room="hall", info="there")
+        page.wait_until("got.length === 2")
+        evict(service, "alice", "hall")
+        page.wait_until("got.length === 3")
+        assert bob.receive("left")["user"] == "alice"
+    told = [["joined", "bob", "here"], ["updated", "bob", "there"], ["evicted", "spam"]]
+    assert page.run("return got") == told
+    assert page.run("return ws.rooms.size") == 0
 
 
 def test_frames_of_the_team_are_handed_over_in_their_room(page: Page) -> None:

@@ -12,7 +12,7 @@ from .checks.service import Service
 from .combination import DEFAULT
 from .conftest import Baker
 from .proxy import Proxy
-from .test_browser_client import make_token, served
+from .test_browser_client import evict, make_token, served
 from .venv import npm_directory
 
 AXE = "axe-core@4.14.1"
@@ -137,8 +137,16 @@ def test_two_pages_chat_in_a_room(chrome: Browser, behind: tuple[Service, Proxy]
         page.wait_until("text('article .log') === 'alice hello <b>bob</b>'")
     bob.run("press('Leave')")
     alice.wait_until("text('article [role=status]') === '1 here: alice'")
+    service, proxy = behind
+    with service.client("carol") as carol:
+        carol.ask(type="join", room="hall", info="away")
+        shown = '2 here: alice, carol "away"'
+        alice.wait_until(f"text('article [role=status]') === '{shown}'")
+        evict(service, "alice", "hall")
+        alice.wait_until("document.body.innerText.includes('hall: spam')")
+        assert carol.receive("left")["user"] == "alice"
     for page in (alice, bob):
-        check_quiet(page, behind[1])
+        check_quiet(page, proxy)
 
 
 def test_a_dropped_connection_recovers_and_is_shown(

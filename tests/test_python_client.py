@@ -171,7 +171,7 @@ def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> Non
     answers: list[Callable[[dict[str, Any]], None]] = []
     connection = SimpleNamespace(rooms={}, welcome={}, ask=lambda _, take: answers.append(take))
     room = import_module(f"{client.__name__}.rooms").Room(
-        connection, "busy", None, events=False, last=0
+        connection, "busy", None, events=False, last=0, info=None
     )
     ok = {"type": "ok", "epoch": "e", "offset": 0, "recovered": None, "replayed": 0}
     room.join()
@@ -183,10 +183,34 @@ def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> Non
     assert [message.data for message in room._messages] == ["hi"]
 
 
+def test_an_eviction_ends_a_room_which_is_not_joined_again(client: ModuleType) -> None:
+    async def follow() -> None:
+        commands: list[dict[str, Any]] = []
+        connection = SimpleNamespace(
+            rooms={}, welcome={}, ask=lambda command, _: commands.append(command)
+        )
+        room = import_module(f"{client.__name__}.rooms").Room(
+            connection, "busy", None, events=True, last=0, info={"name": "Alice"}
+        )
+        connection.rooms["busy"] = room
+        room.join()
+        assert commands[0]["info"] == {"name": "Alice"}
+        room.take({"type": "updated", "room": "busy", "user": "bob", "info": 1})
+        (message,) = room._messages
+        assert (message.type, message.user, message.data) == ("updated", "bob", 1)
+        room.take({"type": "evicted", "room": "busy", "reason": "spam"})
+        with pytest.raises(client.RequestError) as failure:
+            await anext(room)
+        assert (failure.value.code, str(failure.value)) == ("evicted", "evicted: spam")
+        assert connection.rooms == {}
+
+    asyncio.run(follow())
+
+
 def test_frames_of_the_team_are_yielded_in_their_room(client: ModuleType) -> None:
     connection = SimpleNamespace(rooms={}, welcome={}, ask=lambda *_: None)
     room = import_module(f"{client.__name__}.rooms").Room(
-        connection, "hall", None, events=False, last=0
+        connection, "hall", None, events=False, last=0, info=None
     )
     frame = {"type": "typing", "room": "hall", "offset": 1}
     room.take({"type": "joined", "room": "hall", "user": "bob"})  # without events, not yielded

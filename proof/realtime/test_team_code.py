@@ -449,6 +449,8 @@ CALLS: dict[str, Callable[[Service], object]] = {
     "kept": lambda service: asyncio.run(service.rooms.kept("lobby")),
     "leave": lambda service: service.rooms.leave(only(service), "lobby"),
     "join": lambda service: asyncio.run(service.rooms.join(only(service), "other")),
+    "evict": lambda service: service.rooms.evict("lobby", "alice"),
+    "set_info": lambda service: service.rooms.set_info(only(service), "lobby", 1),
     "attendance": lambda service: asyncio.run(service.rooms.attendance("lobby")),
     # {% endif %}
 }

@@ -160,6 +160,36 @@ async def test_each_message_to_a_room_is_refused_cut_or_stored(live: Live) -> No
     ]
 
 
+@pytest.mark.skipif("not HAS_ROOMS")
+async def test_a_stream_keeps_more_than_a_chat_and_has_no_presence(live: Live) -> None:
+    alice = await live.connect("alice")
+    for room, kept in (("stream:1", 250), ("chat:1", 200)):
+        await query(live, "INSERT INTO members VALUES (?, ?)", room, alice.user)
+        await alice.ask(type="join", room=room)
+        for number in range(250):
+            await live.service.rooms.publish(room, {"text": str(number)})
+        await alice.ask(type="leave", room=room)
+        assert (await alice.ask(type="join", room=room, last=1_000))["replayed"] == kept
+        answer = await alice.ask(type="presence", room=room)
+        assert (answer.get("code") == "forbidden") is (room == "stream:1")
+
+
+@pytest.mark.skipif("not HAS_ROOMS")
+async def test_the_policy_sets_the_title_and_an_editor_takes_others_out(live: Live) -> None:
+    editor = await live.connect("alice")
+    (connection,) = live.service.manager
+    connection.state.title = "editor"
+    other = await live.connect("bob")
+    for client in (editor, other):
+        await client.ask(type="join", room="lobby", info={"title": "king", "status": "away"})
+    joined = await editor.receive("joined")
+    assert joined["info"] == {"title": "member", "status": "away"}
+    for client, code in ((other, "forbidden"), (editor, None)):
+        answer = await client.ask(type="mute", room="lobby", user=other.user)
+        assert answer.get("code") == code
+    assert (await other.receive("evicted"))["reason"] == "muted by an editor"
+
+
 async def test_the_job_removes_old_messages(service: Service) -> None:
     database = service.resources.database
     await database.query("INSERT INTO messages VALUES ('lobby', 'alice', '1', 0)")

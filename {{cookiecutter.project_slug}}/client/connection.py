@@ -117,12 +117,13 @@ class Connection:
         *,
         events: bool = False,
         last: int = 0,
+        info: object = None,
     ) -> Room:
         """Return a room to enter; with ``events`` it also yields who has joined and left.
 
-        It yields the ``last`` messages at first.
+        It yields the ``last`` messages at first. Members see the ``info`` of the user.
         """
-        return Room(self, name, state, events=events, last=last)
+        return Room(self, name, state, events=events, last=last, info=info)
 
     # {% endif %}
     async def request(

@@ -16,12 +16,12 @@ StateFunction = Callable[[], Awaitable[object]]
 
 MAX_HELD = 10_000
 
-EVENTS = ("joined", "left")
+EVENTS = ("joined", "updated", "left", "evicted")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message from a user (null: the server), or that a user has joined or left.
+    """A message from a user (null: the server), or an event of a user, with the info as data.
 
     Any other ``type`` is that of a frame of your own, which is the ``data``.
     """
@@ -43,6 +43,7 @@ class Room:
         *,
         events: bool,
         last: int,
+        info: object,
     ) -> None:
         self.name = name
         self.position: Frame | None = None
@@ -51,6 +52,7 @@ class Room:
         self._state = state
         self._events = events
         self._last = last
+        self._info = info
         self._loads_due = 0
         self._messages: deque[Message] = deque()
         self._held: list[Frame] | None = None
@@ -67,13 +69,13 @@ class Room:
             self.join()
         await self._connection.wait_until(lambda: bool(self.position or self._refusal))
         if self._refusal is not None:
-            del self._connection.rooms[self.name]
+            self._connection.rooms.pop(self.name, None)
             raise self._refusal
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Leave the room."""
-        del self._connection.rooms[self.name]
+        self._connection.rooms.pop(self.name, None)
         if self._connection.welcome is not None:
             self._connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
 
@@ -82,7 +84,10 @@ class Room:
         return self
 
     async def __anext__(self) -> Message:
-        """Return the next message, after the state is loaded; raise `Ended` like the connection."""
+        """Return the next message, after the state is loaded; raise `Ended` like the connection.
+
+        If the server has taken the user out of the room, raise `RequestError` with ``evicted``.
+        """
         while True:
             if self._refusal is not None:
                 raise self._refusal
@@ -108,6 +113,11 @@ class Room:
             "publish", room=self.name, data=data, echo=echo, keep=keep
         )
 
+    async def set_info(self, info: object) -> None:
+        """Change what members see of the user."""
+        self._info = info
+        await self._connection.request("join", room=self.name, info=info)
+
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
         return await self._connection.request("presence", room=self.name)
@@ -132,7 +142,8 @@ class Room:
             elif not answer["retry"]:
                 self._refusal = RequestError(answer["code"], answer["message"], retry=False)
 
-        self._connection.ask({"type": "join", "room": self.name, **since}, take)
+        command = {"type": "join", "room": self.name, "info": self._info, **since}
+        self._connection.ask(command, take)
 
     def _arrive(self, ok: Frame) -> None:
         before, self._held = self._held or [], None
@@ -159,11 +170,10 @@ class Room:
             self.join()
             return
         # {% endif %}
-        if self._is_full:
+        if self._is_full and frame["type"] != "evicted":
             return
         if frame["type"] in EVENTS:
-            if self._events:
-                self._messages.append(_message(frame))
+            self._take_event(frame)
         elif frame["type"] != "message" or frame["offset"] is None:
             if len(self._messages) < MAX_HELD:
                 self._messages.append(_message(frame))
@@ -171,6 +181,16 @@ class Room:
             self._held.append(frame)
         else:
             self._deliver(frame)
+
+    def _take_event(self, frame: Frame) -> None:
+        if frame["type"] == "evicted":
+            self._connection.rooms.pop(self.name, None)
+            reason = frame["reason"] or "the server has taken the user out of the room"
+            self._refusal = RequestError("evicted", reason, retry=False)
+            # A join may be on its way.
+            self._connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
+        elif self._events:
+            self._messages.append(_message(frame))
 
     def _deliver(self, frame: Frame) -> None:
         if self.position is not None and frame["offset"] > self.position["offset"]:
@@ -184,5 +204,5 @@ def _message(frame: Frame) -> Message:
     if frame["type"] == "message":
         return Message("message", frame["from"], frame["data"], frame["offset"])
     if frame["type"] in EVENTS:
-        return Message(frame["type"], frame["user"])
+        return Message(frame["type"], frame["user"], frame.get("info"))
     return Message(frame["type"], None, frame)

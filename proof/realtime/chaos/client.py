@@ -23,6 +23,9 @@ FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 1.0
 TIMEOUT_S = 2.0
 SETTLE_S = 30.0
 POLL_S = 0.02
+EVICTED = {"forbidden", "not_joined"}
+"""Errors of commands that an eviction has overtaken."""
+
 FAILURES = (OSError, WebSocketException, httpx.HTTPError)
 """Errors of a connection; a timeout is an `OSError`."""
 
@@ -44,6 +47,7 @@ class Client:
     ) -> None:
         self.memberships = {room: ledger.open(room) for room in rooms}
         self.publishes = True
+        self.user = ""
         self._next_options = next_options
         self._ledger = ledger
         self._pause_s = pause_s
@@ -160,12 +164,15 @@ class Client:
         match frame["type"]:
             case "welcome":
                 self._backoff_s = FIRST_BACKOFF_S
+                self.user = frame["user"]
             case "message" if frame.get("room") in self.memberships:
                 self.memberships[frame["room"]].received(frame["data"], frame["offset"])
             case "ok" | "error" if frame["id"] in self.memberships:
                 self._handle_join_reply(frame)
             case "ok" | "error":
                 self._handle_publish_reply(frame)
+            case "evicted":
+                await self._handle_eviction(frame["room"])
             case "resync":
                 if frame["room"] is None:
                     self.rejoin()
@@ -175,6 +182,15 @@ class Client:
                 await self._join()
             case "ping":
                 await self._send(type="pong")
+
+    async def _handle_eviction(self, room: str) -> None:
+        if room in self._join_ticks:  # it would replay messages that came before the eviction
+            self.abort()
+            return
+        self.memberships[room].disconnected()
+        self._joined.discard(room)
+        self._to_join.add(room)
+        await self._join()
 
     def _handle_join_reply(self, frame: dict[str, Any]) -> None:
         room = frame["id"]
@@ -200,7 +216,7 @@ class Client:
             self._check_retryable(frame)
 
     def _check_retryable(self, frame: dict[str, Any]) -> None:
-        if not frame["retry"]:
+        if not frame["retry"] and frame["code"] not in EVICTED:
             msg = f"the service refuses a command: {frame['code']}: {frame['message']}"
             raise Failure(msg)
 

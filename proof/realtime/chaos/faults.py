@@ -3,8 +3,11 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
+
+import httpx
 
 from ..processes import Node, Process
 from ..redis.servers import SocketServer
@@ -59,9 +62,12 @@ def node_faults(node: Node) -> Faults:
     }
 
 
-def client_faults(clients: Sequence[Client]) -> Faults:
-    """Return the faults of clients."""
-    return {"disconnected": partial(abort, clients)}
+def client_faults(clients: Sequence[Client], nodes: Sequence[Node], key: str) -> Faults:
+    """Return the faults of clients; the nodes know the backend's key."""
+    return {
+        "disconnected": partial(abort, clients),
+        "evicted": partial(evict, clients, nodes, key),
+    }
 
 
 async def kill(process: Process, lasts_s: float) -> None:
@@ -101,3 +107,18 @@ async def abort(clients: Sequence[Client], lasts_s: float) -> None:
     """Abort the connections of a third of the clients."""
     for client in random.Random(lasts_s).sample(clients, k=-(-len(clients) // 3)):
         client.abort()
+
+
+async def evict(clients: Sequence[Client], nodes: Sequence[Node], key: str, lasts_s: float) -> None:
+    """Take the users of a third of the clients out of their rooms."""
+    rng = random.Random(lasts_s)
+    async with httpx.AsyncClient(trust_env=False, timeout=LASTS_S[1]) as http:
+        for client in rng.sample(clients, k=-(-len(clients) // 3)):
+            url = f"http://127.0.0.1:{rng.choice(nodes).port}/rooms"
+            for room in client.memberships:
+                with suppress(httpx.HTTPError):  # the node may be killed or frozen
+                    await http.post(
+                        f"{url}/{room}/evict",
+                        json={"user": client.user},
+                        headers={"Authorization": f"Bearer {key}"},
+                    )

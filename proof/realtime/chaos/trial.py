@@ -101,7 +101,11 @@ class Trial:
             tasks.create_task(self._run_schedule("redis", valkey_faults(self._valkey)))
             for node in self._nodes:
                 tasks.create_task(self._run_schedule(node.name, node_faults(node)))
-            tasks.create_task(self._run_schedule("clients", client_faults(self.clients)))
+            tasks.create_task(self._run_schedule("clients", self._client_faults()))
+
+    def _client_faults(self) -> Faults:
+        key = self._settings.backend_key
+        return client_faults(self.clients, self._nodes, key.get_secret_value() if key else "")
 
     async def _run_schedule(self, victim: str, faults: Faults) -> None:
         began_at = monotonic()

@@ -21,6 +21,9 @@ from app.realtime.redis.backplane import Resync
 from app.realtime.redis.rooms.feed import RedisFeed
 from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.rooms.history import Past, Position, RoomEnvelope
+from app.realtime.rooms.options import Rules, make_rules
+
+from ..live import make_settings
 
 STEPS = 120
 
@@ -75,6 +78,7 @@ class Node:
         self.server = server
         self.rng = rng
         self.backplane = self
+        self.rules_of = make_rules(make_settings())
         self.feed = RedisFeed("room", cast(RedisHistory, self), self._deliver, self._announce)
         self.members: set[Visitor] = set()
         self.is_behind = False
@@ -88,7 +92,7 @@ class Node:
         """Confirm it, some time."""
         await self._wait()
 
-    async def read(self, room: str, since: Position, last: int = 0) -> Past:
+    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Past:
         """Read at some moment, and bring the answer at a later one."""
         await self._wait()
         reading = self.server.read(since)

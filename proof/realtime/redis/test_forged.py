@@ -105,7 +105,7 @@ async def test_false_keys_of_rooms_count_as_lost(
                         assert answer["type"] == "ok" or answer["code"] == "unavailable"
                 await wait_until_async(works)
             members = (await client.ask(type="presence", room="lobby"))["members"]
-            assert members == [{"user": client.user, "connections": 1}]
+            assert members == [{"user": client.user, "connections": 1, "info": None}]
     events = [line["event"] for line in lines]
     assert not {"handler failed", "background job failed", "redis listener failed"} & set(events)
 

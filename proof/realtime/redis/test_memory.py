@@ -124,15 +124,28 @@ def test_a_ledger_forgets_rooms_whose_history_has_expired(monkeypatch: pytest.Mo
     """Other nodes may have written to them since, so they are not removed."""
     now_s = 1_000.0
     monkeypatch.setattr("app.realtime.redis.rooms.ledger.monotonic", lambda: now_s)
-    ledger = Ledger(2 * ROOM_BYTES, 2 * ROOM_BYTES, kept_s=60)
-    ledger.note("old", "alice", 0)
+    ledger = Ledger(2 * ROOM_BYTES, 2 * ROOM_BYTES)
+    ledger.note("old", "alice", 0, kept_s=60)
     now_s += 61
-    assert [ledger.note(room, "alice", 0) for room in ("one", "two", "three")] == [[], [], ["one"]]
+    removed = [ledger.note(room, "alice", 0, kept_s=60) for room in ("one", "two", "three")]
+    assert removed == [[], [], ["one"]]
+
+
+def test_a_ledger_forgets_each_room_after_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1_000.0
+    monkeypatch.setattr("app.realtime.redis.rooms.ledger.monotonic", lambda: now_s)
+    ledger = Ledger(2 * ROOM_BYTES, 2 * ROOM_BYTES)
+    ledger.note("day", "alice", 0, kept_s=86_400)
+    ledger.note("stream", "alice", 0, kept_s=10)
+    now_s += 11
+    assert ledger.note("new", "alice", 0, kept_s=10) == []
+    assert ledger.note("newer", "alice", 0, kept_s=10) == ["day"]
 
 
 def test_a_ledger_keeps_nothing_of_removed_rooms() -> None:
-    ledger = Ledger(10 * ROOM_BYTES, 3 * ROOM_BYTES, kept_s=60)
+    ledger = Ledger(10 * ROOM_BYTES, 3 * ROOM_BYTES)
     for number in range(1_000):
-        ledger.note(f"room-{number}", f"user-{number % 100}", 0)
-    assert len(ledger._owners) == len(ledger._noted_at) == 10
+        ledger.note(f"room-{number}", f"user-{number % 100}", 0, kept_s=number % 3)
+    assert len(ledger._owners) == len(ledger._kept_s) == 10
+    assert sum(map(len, ledger._noted_at.values())) == 10
     assert len(ledger._sizes) == len(ledger._sums) == 11

@@ -212,7 +212,7 @@ async def test_changes_in_an_outage_are_told_afterwards(valkey: Valkey) -> None:
         valkey.thaw()
         await wait_until_seen(alice, {"alice": 1})
         await wait_until_async(lambda: has_heard(alice, "bob left"))
-        assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"1"}
+        assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"1 0 null"}
 
 
 async def test_a_new_server_is_told_everything(valkey: Valkey) -> None:
@@ -238,11 +238,11 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
         assert await alice.seen() == {"alice": 1}
         roster = node.presence._rosters[ROOM]
         roster.unwritten["alice"] = ""
-        late = node.presence.writing(room_channel(ROOM), roster.report())
+        late = node.presence.writing(room_channel(ROOM), roster.rules, roster.report())
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}
         assert await node.presence._client.send([late]) == [None]
-        assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"2"}
+        assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"2 0 null"}
 
 
 @pytest.mark.parametrize("key", ["users", "nodes", "node"])
@@ -260,7 +260,17 @@ async def test_what_others_write_there_does_not_stop_the_rest(valkey: Valkey, ke
         await wait_until_seen(alice, {"alice": 1})
 
 
-@pytest.mark.parametrize("fields", [{b"\xff": 1}, {"": 1}, {"eve": -3}, {"eve": "x"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"\xff": "1 0 null"},
+        {"": "1 0 null"},
+        {"eve": 1},
+        {"eve": "-3 0 null"},
+        {"eve": "1 0 {"},
+        {"eve": "1 0 NaN"},
+    ],
+)
 async def test_false_users_are_not_believed(valkey: Valkey, fields: dict[Any, Any]) -> None:
     async with (
         run_presence(valkey, timeout_s=TIMEOUT_S) as node,
@@ -291,7 +301,7 @@ async def test_clients_of_two_services_see_each_other(empty_valkey: Valkey) -> N
         await here.ask(type="join", room=ROOM)
         there = await second.connect("bob")
         await there.ask(type="join", room=ROOM)
-        assert await here.receive("joined") == {"type": "joined", "room": ROOM, "user": there.user}
+        assert (await here.receive("joined"))["user"] == there.user
         answer = await there.ask(type="presence", room=ROOM)
         assert sorted(member["user"] for member in answer["members"]) == sorted(
             [here.user, there.user]
@@ -316,11 +326,11 @@ async def test_users_of_a_killed_process_have_left(valkey: Valkey, tmp_path: Pat
             await wait_until_async(partial(is_joined, client))
             clients.append(client)
         here, there = clients
-        assert await here.receive() == {"type": "joined", "room": ROOM, "user": there.user}
+        assert (await here.receive("joined"))["user"] == there.user
         second.send_signal(signal.SIGKILL)
         assert await here.receive() == {"type": "left", "room": ROOM, "user": there.user}
         members = (await here.ask(type="presence", room=ROOM))["members"]
-        assert members == [{"user": here.user, "connections": 1}]
+        assert members == [{"user": here.user, "connections": 1, "info": None}]
         await here.close()
 
 

@@ -55,6 +55,9 @@ class PresenceMachine(RuleBasedStateMachine):
         self.stack = contextlib.AsyncExitStack()
         self.nodes: list[RedisNode] = []
         self.present: dict[Visitor, RedisNode] = {}
+        self.infos: dict[str, tuple[RedisNode, int]] = {}
+        """The newest info of users who have been at the node since it was set."""
+        self.updates = 0
 
     def do(self, work: Awaitable[Result]) -> Result:
         """Let the nodes work until this is done."""
@@ -92,6 +95,27 @@ class PresenceMachine(RuleBasedStateMachine):
 
     async def _leave(self, visitor: Visitor) -> None:
         visitor.leave_now()
+        self._forget_infos()
+
+    def _forget_infos(self) -> None:
+        """Forget the infos of users who are not where they were set: these may be lost."""
+        there = {(visitor.connection.user, node) for visitor, node in self.present.items()}
+        kept = [user for user, (node, _) in self.infos.items() if (user, node) in there]
+        self.infos = {user: self.infos[user] for user in kept}
+
+    @rule(visitor=visitors)
+    def update(self, visitor: Visitor) -> None:
+        """Change the info of a user; the watcher is told of it once."""
+        if visitor in self.present:
+            self.do(self._update(visitor))
+
+    async def _update(self, visitor: Visitor) -> None:
+        self.updates += 1
+        visitor.set_info_now(self.updates)
+        self.infos[visitor.connection.user] = self.present[visitor], self.updates
+        await self._settle()
+        told = [info for _, _, info in await self.watcher.told()]
+        assert told.count(self.updates) == 1
 
     @rule(number=st.integers(1, 2))
     def die(self, number: int) -> None:
@@ -102,6 +126,7 @@ class PresenceMachine(RuleBasedStateMachine):
         await node.kill()
         await self.redis.zadd(KEYS + "nodes", {node.presence._node: 1}, xx=True)
         self.present = {each: at for each, at in self.present.items() if at is not node}
+        self._forget_infos()
         await self._start_node()
 
     @rule(kind=KINDS)
@@ -132,9 +157,16 @@ class PresenceMachine(RuleBasedStateMachine):
         await self._settle()
         there = Counter(visitor.connection.user for visitor in self.present)
         assert await self.watcher.seen() == dict(there) | {"watcher": 1}
+        infos = await self.watcher.infos()
+        assert {user: infos[user] for user in self.infos} == {
+            user: info for user, (_, info) in self.infos.items()
+        }
         heard: set[str] = set()
         for event in await self.watcher.heard():
             user, what = event.split()
+            if what == "updated":
+                assert user in heard
+                continue
             assert (user in heard) == (what == "left"), "told twice"
             heard ^= {user}
         assert heard == set(there)

@@ -44,6 +44,9 @@ from .http.dependencies import CurrentUser, get_service
 from .jobs import Job
 from .policy import Policy
 from .protocol import Close, Command, Ok, Reply, ServerFrame
+# {% if cookiecutter.rooms %}
+from .rooms.options import RoomOptions
+# {% endif %}
 from .server.process import serve
 from .service import Service
 from .settings.settings import RealtimeSettings
@@ -69,6 +72,9 @@ __all__ = [
     "RealtimeSettings",
     "Rejected",
     "Reply",
+    # {% if cookiecutter.rooms %}
+    "RoomOptions",
+    # {% endif %}
     "ServerFrame",
     "Service",
     "Unauthorized",

@@ -210,7 +210,9 @@ class Application(FastAPI):
         commands = CommandRouter()
         commands.include(message_commands(policy))
         # {% if cookiecutter.rooms %}
-        self.service.rooms.set_policy(partial(policy.before_publish, self.service))
+        self.service.rooms.set_policy(
+            partial(policy.before_publish, self.service), partial(policy.room_options, self.service)
+        )
         commands.include(room_commands(policy, self.service.metrics))
         # {% endif %}
         # {% if cookiecutter.auth == "jwt" %}

@@ -9,6 +9,9 @@ from pydantic import JsonValue
 from typing_extensions import TypeVar
 
 from .connections.connection import Connection
+# {% if cookiecutter.rooms %}
+from .rooms.options import RoomOptions
+# {% endif %}
 from .service import Service
 
 ServiceT = TypeVar("ServiceT", bound=Service[Any, Any], default=Service)
@@ -41,6 +44,23 @@ class Policy(Generic[ServiceT, ConnectionT]):
     def can_publish(self, service: ServiceT, connection: ConnectionT, room: str) -> Answer:
         """Return whether the user, a member of the room, may send to it; the default is yes."""
         return True
+
+    def presence_info(
+        self, service: ServiceT, connection: ConnectionT, room: str, info: JsonValue
+    ) -> JsonValue | Awaitable[JsonValue]:
+        """Return the info that the members of a room see of the user who joins.
+
+        ``info`` is what the client sent; null, also as a result, changes nothing.
+        """
+        return info
+
+    def room_options(self, service: ServiceT, room: str) -> RoomOptions:
+        """Return what differs from the settings in a room; the default is nothing.
+
+        It must be a ``def``, and give the same answer for the same name on every node. It is called
+        once for each room; the answer is remembered.
+        """
+        return RoomOptions()
 
     def before_publish(
         self, service: ServiceT, room: str, sender: str | None, data: JsonValue

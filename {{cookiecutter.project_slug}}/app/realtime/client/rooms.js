@@ -16,13 +16,21 @@ import { call, pause } from "./client.js";
  *   messages may be missing. They are held back until it is done; if it fails, it is called again.
  * @property {number} [last] How many earlier messages to hand over at first.
  * @property {(data: any, frame: Frame) => void} [message]
+ * @property {any} [info] What members see of the user: in `joined`, `updated` and `presence`.
  * @property {OnMember} [joined]
+ * @property {OnMember} [updated]
  * @property {OnMember} [left]
  * @property {(frame: Frame) => void} [frame] Takes the frames of your own that name the room.
  * @property {(error: import("./client.js").RequestError) => void} [refused] It cannot be joined.
+ * @property {(reason: string | null, frame: Frame) => void} [evicted] The server ended the visit.
  */
 
 const MAX_HELD = 10_000;
+
+/** The field that a handler gets first, by the type of the frame. @type {Map<string, string>} */
+const SUBJECTS = new Map(Object.entries({
+  message: "data", joined: "user", updated: "user", left: "user", evicted: "reason",
+}));
 //# if cookiecutter.redis
 const RESYNC_MS = 1_000;
 //# endif
@@ -40,6 +48,7 @@ export class Room {
     this.connection = connection;
     this.name = name;
     this.handlers = handlers;
+    this.info = handlers.info;
   }
 
   /**
@@ -54,6 +63,12 @@ export class Room {
   /** Ask for `members` and their `total`. */
   presence() {
     return this.connection.request({ type: "presence", room: this.name });
+  }
+
+  /** Change what members see of the user. */
+  setInfo(/** @type {any} */ info) {
+    this.info = info;
+    return this.connection.request({ type: "join", room: this.name, info });
   }
 
   /** Leave for good. */
@@ -72,10 +87,11 @@ export class Room {
   /** Called by the connection to join, and when a member may have missed messages. */
   async enter(attempt = 1) {
     const visit = ++this.#visit;
-    const since = this.position ? { since: this.position } : { last: this.handlers.last };
+    const { name: room, info, position: since } = this;
+    const from = since ? { since } : { last: this.handlers.last };
     this.#held ??= [];
     try {
-      const ok = await this.connection.request({ type: "join", room: this.name, ...since });
+      const ok = await this.connection.request({ type: "join", room, info, ...from });
       if (visit === this.#visit) await this.#arrive(ok, visit);
     } catch (/** @type {any} */ error) {
       const again = () => visit === this.#visit && this.enter(attempt + 1);
@@ -132,6 +148,7 @@ export class Room {
 
   /** Called by the connection with each frame of the room. */
   receive(/** @type {Frame} */ frame) {
+    if (frame.type === "evicted") this.leave().catch(() => {}); // a join may be on its way
     //# if cookiecutter.redis
     if (frame.type === "resync") this.resync();
     else if (frame.type !== "message" || frame.offset === null) this.#hand(frame);
@@ -149,10 +166,8 @@ export class Room {
   }
 
   #hand(/** @type {Frame} */ frame) {
-    const { message, joined, left, frame: own } = this.handlers;
-    if (frame.type === "message") call(() => message?.(frame.data, frame));
-    else if (frame.type === "joined") call(() => joined?.(frame.user, frame));
-    else if (frame.type === "left") call(() => left?.(frame.user, frame));
-    else call(() => own?.(frame));
+    const handlers = /** @type {Record<string, any>} */ (this.handlers);
+    const subject = SUBJECTS.get(frame.type);
+    call(() => (subject ? handlers[frame.type]?.(frame[subject], frame) : handlers.frame?.(frame)));
   }
 }

@@ -1,12 +1,12 @@
 """The commands of rooms: join, leave, publish, presence."""
 
 from asyncio import Future
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, JsonValue, ValidationInfo
 from pydantic_core import PydanticCustomError, to_json
 
 from ..connections.connection import Connection
@@ -26,7 +26,7 @@ RECOVERED = {None: "none", False: "no", True: "yes"}
 """Values of a label."""
 
 MEMBER_BYTES = 40
-"""Bytes of a `Member` besides the user's name."""
+"""Bytes of a `Member` besides the user's name and info."""
 
 
 def _check_without_since(last: int, info: ValidationInfo) -> int:
@@ -38,13 +38,15 @@ def _check_without_since(last: int, info: ValidationInfo) -> int:
 class Join(Command):
     """Enter a room; with ``since``, get the messages after that position.
 
-    With ``last`` instead, get so many of the last messages, at most as many as are kept.
+    With ``last`` instead, get so many of the last messages, at most as many as are kept. Members
+    see the ``info`` of the user, at most 1 KiB of JSON; a repeated join may change it.
     """
 
     type: Literal["join"]
     room: RoomName
     since: Position | None = None
     last: Annotated[int, Field(ge=0, lt=2**53), AfterValidator(_check_without_since)] = 0
+    info: Data = None
 
 
 class Leave(Command):
@@ -103,10 +105,11 @@ class PublishOk(Ok):
 
 @dataclass(slots=True, kw_only=True)
 class Member:
-    """A user in a room."""
+    """A user in a room; ``info`` is null if none was set."""
 
     user: str
     connections: int
+    info: JsonValue
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,10 +133,24 @@ async def _offset_later(
 def members_within(max_bytes: int, attendance: Attendance) -> Iterator[Member]:
     """Yield the listed users, as many as an answer of this size can have."""
     for user, connections in attendance.users.items():
-        max_bytes -= len(to_json(user)) + MEMBER_BYTES
+        info = attendance.infos[user]
+        max_bytes -= len(to_json(user)) + len(to_json(info)) + MEMBER_BYTES
         if max_bytes < 0:
             return
-        yield Member(user=user, connections=connections)
+        yield Member(user=user, connections=connections, info=info)
+
+
+async def _info(
+    policy: Policy[Any, Any], service: Service, connection: Connection, command: Join
+) -> JsonValue:
+    """Ask the policy for the info of a user who joins; it is paid for like a message."""
+    info = policy.presence_info(service, connection, command.room, command.info)
+    if isinstance(info, Awaitable):
+        info = await info
+    if info is not None:
+        members = service.rooms.members_here(command.room)
+        connection.limits.pay_for_message(room_channel(command.room), info, members)
+    return info
 
 
 def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
@@ -154,7 +171,8 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not join this room"
             raise Forbidden(msg)
-        past = await service.rooms.join(connection, command.room, command.since, command.last)
+        info = await _info(policy, service, connection, command)
+        past = await service.rooms.join(connection, command.room, command.since, command.last, info)
         joins.labels(RECOVERED[past.recovered]).inc()
         replayed.inc(len(past.messages))
         return JoinOk(

@@ -19,10 +19,15 @@ from ..futures import then
 from ..idempotency import send_once
 from ..protocol import UserName
 # {% if cookiecutter.rooms %}
+from ..rooms.rooms import RoomName
 from ..rooms.rooms import RoomPublication as Publication
 # {% endif %}
 from ..service import Service
+# {% if cookiecutter.rooms %}
+from .body import Disconnection, Eviction, described, parse
+# {% else %}
 from .body import Disconnection, described, parse
+# {% endif %}
 from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
 from .errors import problems
 
@@ -111,3 +116,15 @@ async def disconnect(request: Request, service: ServiceDep) -> dict[str, str]:
     else:
         await service.ban(body.user, body.ban_s)
     return {"status": "accepted"}
+# {% if cookiecutter.rooms %}
+
+
+@router.post(
+    "/rooms/{room}/evict", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Eviction)
+)
+async def evict(request: Request, service: ServiceDep, room: RoomName) -> dict[str, str]:
+    """Take every connection of a user out of a room, on every node, and tell it the reason."""
+    body = await parse(Eviction, request)
+    await service.rooms.evict(room, body.user, body.reason)
+    return {"status": "accepted"}
+# {% endif %}

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic_core import to_json
 
 from ..commands.rooms import Member, members_within
-from ..errors import BadRequest
+from ..errors import BadRequest, Forbidden
 from ..rooms.history import Position, RoomMessage, room_channel
 from ..rooms.rooms import RoomName
 from ..wire.frame import frame_payload
@@ -26,11 +26,14 @@ router = APIRouter(
 
 @dataclass(frozen=True, slots=True)
 class RoomState:
-    """The position of a room, its users, and the number of nodes that have some of them."""
+    """The position of a room, its users, and the number of nodes that have some of them.
+
+    ``users`` is null if the room has no presence.
+    """
 
     epoch: str
     offset: int
-    users: int
+    users: int | None
     nodes: int
 
 
@@ -56,7 +59,10 @@ class Messages:
 async def read_room(room: RoomName, service: ServiceDep) -> RoomState:
     """Return the room's position, and how many are there."""
     position = (await service.rooms.kept(room)).position
-    users = (await service.rooms.attendance(room)).total
+    try:
+        users = (await service.rooms.attendance(room)).total
+    except Forbidden:
+        users = None
     nodes = await service.backplane.count_nodes(room_channel(room))
     return RoomState(position.epoch, position.offset, users, nodes)
 

@@ -10,7 +10,7 @@ message, and publishes it to the room's channel.
 
 import asyncio
 import secrets
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,6 +25,7 @@ from ..futures import done, then
 from ..protocol import STRICT, Message, ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import encode
+from .options import Rules, make_rules
 
 LOG_BYTES = 1_024  # estimated size of a log without messages
 SWEPT_AT_ONCE = 100  # expired logs that one turn of the loop removes at most
@@ -52,14 +53,15 @@ class Position:
 NOWHERE = Position("", 0)
 """Position of what is not kept, and of a feed that has not read anything; never a real epoch."""
 
-Event = Literal["joined", "left", "frame"]
+Event = Literal["joined", "updated", "left", "evicted", "frame"]
 
 
 @dataclass(slots=True, kw_only=True)
 class RoomEnvelope(Envelope):
-    """A message, a frame of the team's own, or the event that its sender has joined or left.
+    """A message, a frame of the team's own, or an event in the presence of its sender.
 
-    Only messages that are kept have a position. Events have no data.
+    Only messages that are kept have a position. The data of ``joined`` and ``updated`` is the
+    user's info, that of ``evicted`` the reason.
     """
 
     epoch: str = NOWHERE.epoch
@@ -129,10 +131,10 @@ def room_channel(room: str) -> Channel:
 class Log:
     """One room's position and its last messages, as frames, each with the time of its arrival."""
 
-    __slots__ = ("_settings", "epoch", "kept", "offset", "size_bytes", "subscription", "used_at")
+    __slots__ = ("epoch", "kept", "offset", "rules", "size_bytes", "subscription", "used_at")
 
-    def __init__(self, settings: RealtimeSettings) -> None:
-        self._settings = settings
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
         self.epoch = secrets.token_urlsafe(9)
         self.offset = 0
         self.kept: deque[tuple[float, bytes]] = deque()
@@ -154,18 +156,18 @@ class Log:
 
     def trim(self) -> None:
         """Drop messages over the limits of number, bytes and age."""
-        settings, kept = self._settings, self.kept
-        expired_at = monotonic() - settings.history_s
+        rules, kept = self.rules, self.kept
+        expired_at = monotonic() - rules.history_s
         while kept and (
-            len(kept) > settings.history_messages
-            or self.size_bytes - LOG_BYTES > settings.history_bytes
+            len(kept) > rules.history_messages
+            or self.size_bytes - LOG_BYTES > rules.history_bytes
             or kept[0][0] < expired_at
         ):
             self.size_bytes -= len(kept.popleft()[1])
 
     def past(self, since: Position | None, last: int) -> Past[bytes]:
         """Return the messages since a position, or without one the last messages."""
-        expired_at = monotonic() - self._settings.history_s
+        expired_at = monotonic() - self.rules.history_s
         if since is None:
             newest = islice(reversed(self.kept), last)
             frames = [frame for kept_at, frame in newest if kept_at >= expired_at]
@@ -184,19 +186,21 @@ class History:
 
     ``HISTORY_TOTAL_BYTES`` bounds the logs that can be evicted: those with messages, and those of
     rooms without members. They are in order of last use, and are evicted from the front when they
-    are too many or ``HISTORY_S`` old. A room with members keeps its position, on which the members
-    rely, and loses only its messages; without messages it is not in the order. So no operation
-    visits a log that has nothing to evict.
+    are too many or too old. A room with members keeps its position, on which the members rely, and
+    loses only its messages; without messages it is not in the order. So no operation visits a log
+    that has nothing to evict.
     """
 
     def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
         self.backplane = backplane
+        self.rules_of = make_rules(settings)
         self._settings = settings
         self._logs: dict[str, Log] = {}
+        # By ``history_s``, since logs that are kept equally long expire in the order of their use.
         # Unlike a dict, it finds its first item at once after many before that were removed.
-        self._by_use: OrderedDict[str, Log] = OrderedDict()
+        self._by_use: defaultdict[float, OrderedDict[str, Log]] = defaultdict(OrderedDict)
         self._size_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers: dict[float, asyncio.TimerHandle] = {}
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Position]:
         """Publish a message, numbered and kept, in the order of the calls.
@@ -248,22 +252,22 @@ class History:
         """Return a room's log, and take it out of the order while its size changes."""
         log = self._logs.get(room)
         if log is None:
-            log = self._logs[room] = Log(self._settings)
-        elif self._by_use.pop(room, None) is not None:
+            log = self._logs[room] = Log(self.rules_of(room))
+        elif self._by_use[log.rules.history_s].pop(room, None) is not None:
             self._size_bytes -= log.size_bytes
         return log
 
     def _put_back(self, room: str, log: Log) -> None:
         log.used_at = monotonic()
         if log.kept or log.subscription is None:
-            self._by_use[room] = log
+            self._by_use[log.rules.history_s][room] = log
             self._size_bytes += log.size_bytes
             while self._size_bytes > self._settings.history_total_bytes:
-                self._evict_first()
-            self._sweep_later()
+                self._evict_first(min(filter(None, self._by_use.values()), key=_first_used_at))
+            self._sweep_later(log.rules.history_s)
 
-    def _evict_first(self) -> None:
-        room, log = self._by_use.popitem(last=False)
+    def _evict_first(self, by_use: OrderedDict[str, Log]) -> None:
+        room, log = by_use.popitem(last=False)
         self._size_bytes -= log.size_bytes
         if log.subscription is None:
             del self._logs[room]
@@ -271,19 +275,24 @@ class History:
             log.kept.clear()
             log.size_bytes = LOG_BYTES
 
-    def _sweep_later(self) -> None:
-        if self._timer is None and self._by_use:
+    def _sweep_later(self, history_s: float) -> None:
+        by_use = self._by_use[history_s]
+        if not by_use:
+            del self._by_use[history_s]
+        elif history_s not in self._timers:
+            wait_s = _first_used_at(by_use) + history_s - monotonic()
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._first_expires_in_s(), self._sweep)
+            self._timers[history_s] = loop.call_later(wait_s, self._sweep, history_s)
 
-    def _sweep(self) -> None:
-        self._timer = None
+    def _sweep(self, history_s: float) -> None:
+        self._timers.pop(history_s, None)
+        by_use, used_before = self._by_use[history_s], monotonic() - history_s
         for _ in range(SWEPT_AT_ONCE):
-            if not self._by_use or self._first_expires_in_s() > 0:
+            if not by_use or _first_used_at(by_use) > used_before:
                 break
-            self._evict_first()
-        self._sweep_later()
+            self._evict_first(by_use)
+        self._sweep_later(history_s)
 
-    def _first_expires_in_s(self) -> float:
-        first = next(iter(self._by_use.values()))
-        return first.used_at + self._settings.history_s - monotonic()
+
+def _first_used_at(by_use: OrderedDict[str, Log]) -> float:
+    return next(iter(by_use.values())).used_at

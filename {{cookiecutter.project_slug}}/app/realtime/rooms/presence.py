@@ -1,26 +1,52 @@
-"""Presence: the users in each room, with their numbers of connections.
+"""Presence: the users in each room, with their numbers of connections and what they tell of them.
 
-A user joins with the first connection and leaves with the last one. The members are told, unless
-the room is so large that these events would be most of its traffic.
+A user joins with the first connection and leaves with the last one. A user's newest info counts, of
+whichever connection, until the user leaves. The members are told, unless the room is so large that
+these events would be most of its traffic.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
+
 from ..backplane import Backplane
 from ..connections.connection import Connection
+from ..errors import BadRequest
 from ..settings.settings import RealtimeSettings
 from .history import Event, RoomEnvelope, room_channel
+from .options import Rules
+
+MAX_INFO_BYTES = 1_024
+"""Size of an info as JSON."""
+
+NO_INFO = b"null"
+
+
+def encode_info(info: JsonValue) -> bytes:
+    """Return an info as JSON, or raise `BadRequest` if it is too large."""
+    encoded = to_json(info, inf_nan_mode="null")
+    if len(encoded) > MAX_INFO_BYTES:
+        msg = f"info: has {len(encoded)} bytes as JSON, may have {MAX_INFO_BYTES}"
+        raise BadRequest(msg)
+    return encoded
 
 
 @dataclass(frozen=True, slots=True)
 class Attendance:
-    """Listed users with their numbers of connections, and the total number of users."""
+    """Listed users with their numbers of connections and infos, and the total number of users."""
 
     users: Mapping[str, int]
+    infos: Mapping[str, JsonValue]
     total: int
+
+
+@dataclass(slots=True)
+class _Present:
+    connections: int = 0
+    info: bytes = NO_INFO
 
 
 class Presence:
@@ -29,35 +55,38 @@ class Presence:
     def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
         self._backplane = backplane
         self._settings = settings
-        self._users: dict[str, Counter[str]] = {}
+        self._users: dict[str, dict[str, _Present]] = {}
 
-    def enter(self, room: str, connection: Connection) -> None:
-        """Count a connection in."""
-        self._count(room, connection, 1)
-
-    def leave(self, room: str, connection: Connection) -> None:
-        """Count a connection out."""
-        self._count(room, connection, -1)
-
-    def _count(self, room: str, connection: Connection, difference: int) -> None:
-        users = self._users.setdefault(room, Counter())
-        users[connection.user] += difference
-        size, connections = len(users), users[connection.user]
-        if not connections:
+    def count(
+        self, room: str, rules: Rules, connection: Connection, difference: int, info: bytes | None
+    ) -> None:
+        """Count a connection in (1) or out (-1), or change its user's info alone (0)."""
+        users = self._users.setdefault(room, {})
+        present = users.setdefault(connection.user, _Present())
+        present.connections += difference
+        info, known = info or present.info, present.info
+        present.info = info
+        event: Event | None = None
+        size = len(users)
+        if not present.connections:
+            event, info = "left", NO_INFO
             del users[connection.user]
             if not users:
                 del self._users[room]
-            self._tell(room, "left", connection, size)
-        elif connections == 1 and difference == 1:
-            self._tell(room, "joined", connection, size)
-
-    def _tell(self, room: str, event: Event, cause: Connection, size: int) -> None:
-        if size <= self._settings.max_members_for_presence_events:
-            envelope = RoomEnvelope(cause.user, None, exclude=cause.id, event=event)
+        elif present.connections == difference:
+            event = "joined"
+        elif info != known:
+            event = "updated"
+        if event is not None and size <= rules.max_members_for_events:
+            envelope = RoomEnvelope(connection.user, from_json(info), connection.id, event=event)
             self._backplane.publish(room_channel(room), envelope)
 
-    async def attendance(self, room: str) -> Attendance:
+    async def attendance(self, room: str, rules: Rules) -> Attendance:
         """Return the users in the room, including all that were counted before."""
-        users: Mapping[str, int] = self._users.get(room, {})
-        listed = islice(users.items(), self._settings.max_members_listed)
-        return Attendance(dict(listed), len(users))
+        users = self._users.get(room, {})
+        listed = dict(islice(users.items(), self._settings.max_members_listed))
+        return Attendance(
+            {user: present.connections for user, present in listed.items()},
+            {user: from_json(present.info) for user, present in listed.items()},
+            len(users),
+        )

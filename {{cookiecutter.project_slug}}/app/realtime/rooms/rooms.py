@@ -14,17 +14,20 @@ from pydantic_core import to_json
 from ..backplane import Envelope, Publication
 from ..connections.connection import Connection
 from ..connections.delivery import Delivery
-from ..errors import CommandError, LimitExceeded
+from ..errors import CommandError, Forbidden, LimitExceeded
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import frame_data, text_frame
 from .history import History, Past, Position, RoomEnvelope, message_frame, room_channel
-from .presence import Attendance, Presence
+from .options import RoomOptions, make_rules
+from .presence import Attendance, Presence, encode_info
 
 log = structlog.stdlib.get_logger(__name__)
 
 BeforePublish = Callable[[str, str | None, JsonValue], JsonValue | Awaitable[JsonValue]]
 """Takes room, sender (null for the server) and data; returns the data to publish."""
+
+Evict = Callable[["Room", RoomEnvelope], None]
 
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -62,6 +65,17 @@ class Joined(ServerFrame):
     type: Literal["joined"] = "joined"
     room: str
     user: str
+    info: JsonValue
+
+
+@dataclass(slots=True, kw_only=True)
+class Updated(ServerFrame):
+    """The info of a user in the room has changed."""
+
+    type: Literal["updated"] = "updated"
+    room: str
+    user: str
+    info: JsonValue
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +85,15 @@ class Left(ServerFrame):
     type: Literal["left"] = "left"
     room: str
     user: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Evicted(ServerFrame):
+    """The server has taken the connection out of the room."""
+
+    type: Literal["evicted"] = "evicted"
+    room: str
+    reason: str | None
 
 
 class RoomPublication(Publication):
@@ -86,32 +109,43 @@ class RoomPublication(Publication):
         return self
 
 
-def room_frame(room: str, envelope: RoomEnvelope) -> bytes | Joined | Left:
+def room_frame(room: str, envelope: RoomEnvelope) -> bytes | ServerFrame:
     """Return the frame that members get."""
     if envelope.event is None:
         return envelope.frame or message_frame(room, envelope)
     if envelope.event == "frame":
         return text_frame(to_json(envelope.data))
-    frame = Joined if envelope.event == "joined" else Left
-    return frame(room=room, user=cast(str, envelope.sender))
+    user = cast(str, envelope.sender)
+    if envelope.event == "left":
+        return Left(room=room, user=user)
+    frame = Joined if envelope.event == "joined" else Updated
+    return frame(room=room, user=user, info=envelope.data)
 
 
 class Room:
     """The members of a room on this node.
 
     ``complete_since`` has, by connection id, the position since which a member missed nothing.
+    ``joining`` has the connections that are about to enter, and ``evicted`` those of them that must
+    not any more.
     """
 
-    def __init__(self, name: str, history: History, delivery: Delivery) -> None:
+    def __init__(self, name: str, history: History, delivery: Delivery, evict: Evict) -> None:
         self.name = name
+        self.rules = history.rules_of(name)
         self.members: dict[str, Connection] = {}
         self.complete_since: dict[str, Position] = {}
-        self.joining = 0
+        self.joining: list[Connection] = []
+        self.evicted: set[Connection] = set()
         self._delivery = delivery
+        self._evict = evict
         history.open(name, self._deliver, self._announce)
 
     def _deliver(self, envelope: RoomEnvelope) -> None:
-        self._delivery.send_all(self.members, room_frame(self.name, envelope), envelope.exclude)
+        if envelope.event == "evicted":
+            self._evict(self, envelope)
+        else:
+            self._delivery.send_all(self.members, room_frame(self.name, envelope), envelope.exclude)
 
     def _announce(self, frame: ServerFrame, position: Position) -> None:
         self.complete_since = dict.fromkeys(self.members, position)
@@ -135,48 +169,74 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, set[str]] = {}
         self._waiting: set[asyncio.Task[Position]] = set()
-        self.set_policy(lambda room, sender, data: data)
+        self.set_policy(lambda room, sender, data: data, lambda room: RoomOptions())
 
     def __len__(self) -> int:
         """Return the number of rooms with members."""
         return len(self._rooms)
 
     async def join(
-        self, connection: Connection, name: str, since: Position | None = None, last: int = 0
+        self,
+        connection: Connection,
+        name: str,
+        since: Position | None = None,
+        last: int = 0,
+        info: JsonValue = None,
     ) -> Past[bytes]:
         """Make the connection a member; from the return on, it misses no message.
 
         Returns the frames since a position, or so many of the last ones, to send before anything
         waits. A member that joins again gets no message twice: it is only told whether it missed
-        any.
+        any. An ``info`` other than null becomes that of the user in this room.
 
         Raises:
+            Forbidden: the user was evicted meanwhile.
+            BadRequest: the info is too large.
             LimitExceeded: the connection is in as many rooms as allowed.
             Unavailable: the backplane does not confirm the room's channel, or has no history.
 
         """
         self._delivery.check_thread()
+        encoded = None if info is None else encode_info(info)
         joined = self._joined.get(connection.id, ())
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
             msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
             raise LimitExceeded(msg)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(name, self._history, self._delivery)
-        room.joining += 1
+            room = self._rooms[name] = Room(name, self._history, self._delivery, self._evict)
+        room.joining.append(connection)
         try:
             past = await self._history.past(name, since, last)
+            if connection in room.evicted:
+                msg = "the user was taken out of the room"
+                raise Forbidden(msg)
             if connection.id in room.members:
+                self._count(room, connection, 0, encoded)
                 return _past_of_member(past.position, since, room.complete_since[connection.id])
             if connection.closed is None:
                 self._joined.setdefault(connection.id, set()).add(name)
                 room.members[connection.id] = connection
                 room.complete_since[connection.id] = past.position
-                self._presence.enter(name, connection)
+                self._count(room, connection, 1, encoded)
             return past
         finally:
-            room.joining -= 1
+            room.joining.remove(connection)
+            if connection not in room.joining:
+                room.evicted.discard(connection)
             self._free_if_empty(room)
+
+    def set_info(self, connection: Connection, name: str, info: JsonValue) -> None:
+        """Change what members see of a user; raise `NotJoined`, or `BadRequest` if too large."""
+        self._delivery.check_thread()
+        self.check_joined(connection, name)
+        self._count(self._rooms[name], connection, 0, encode_info(info))
+
+    def _count(
+        self, room: Room, connection: Connection, difference: int, info: bytes | None
+    ) -> None:
+        if room.rules.has_presence and (difference or info is not None):
+            self._presence.count(room.name, room.rules, connection, difference, info)
 
     def leave(self, connection: Connection, name: str) -> None:
         """End a membership. Idempotent."""
@@ -190,7 +250,7 @@ class Rooms:
         room = self._rooms[name]
         del room.members[connection.id], room.complete_since[connection.id]
         try:
-            self._presence.leave(name, connection)
+            self._count(room, connection, -1, None)
         finally:
             self._free_if_empty(room)
 
@@ -201,6 +261,23 @@ class Rooms:
                 self.leave(connection, name)
             except Exception:
                 log.exception("leaving a room failed", room=name)
+
+    def evict(self, room: str, user: str, reason: str | None = None) -> asyncio.Future[int]:
+        """Take every connection of a user out of a room, on every node, and tell it the reason.
+
+        The user may join again unless `Policy.can_join` refuses. The future yields the number of
+        nodes that have members, or fails with `Unavailable`.
+        """
+        self._delivery.check_thread()
+        envelope = RoomEnvelope(user, reason, event="evicted")
+        return self._history.backplane.publish(room_channel(room), envelope)
+
+    def _evict(self, room: Room, envelope: RoomEnvelope) -> None:
+        user, reason = envelope.sender, cast(str | None, envelope.data)
+        room.evicted.update(each for each in room.joining if each.user == user)
+        for connection in [each for each in room.members.values() if each.user == user]:
+            self.leave(connection, room.name)
+            connection.send(Evicted(room=room.name, reason=reason))
 
     def publish(
         self,
@@ -260,15 +337,29 @@ class Rooms:
         envelope = RoomEnvelope(None, frame_data(frame), exclude, event="frame")
         return self._history.backplane.publish(room_channel(room), envelope)
 
-    def set_policy(self, before_publish: BeforePublish) -> None:
-        """Call this function, ``def`` or ``async def``, before every message is sent."""
+    def set_policy(
+        self, before_publish: BeforePublish, room_options: Callable[[str], RoomOptions]
+    ) -> None:
+        """Call one function, ``def`` or ``async def``, before every message; one for each room."""
+        self._history.rules_of = make_rules(self._settings, room_options)
         self._before_publish = before_publish
         self._policy_waits = iscoroutinefunction(before_publish)
 
     async def attendance(self, name: str) -> Attendance:
-        """Return the users in the room, on every node; raise `Unavailable` if unknown."""
+        """Return the users in the room, on every node.
+
+        Raises:
+            Forbidden: the room has no presence.
+            Unavailable: they are not known now.
+
+        """
         self._delivery.check_thread()
-        return await self._presence.attendance(name)
+        room = self._rooms.get(name)
+        rules = self._history.rules_of(name) if room is None else room.rules
+        if not rules.has_presence:
+            msg = "this room has no presence"
+            raise Forbidden(msg)
+        return await self._presence.attendance(name, rules)
 
     async def kept(self, name: str, since: Position | None = None, last: int = 0) -> Past[bytes]:
         """Return the room's position, and the frames of messages since another, or the last ones.

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from app.realtime import Connection, Forbidden, Policy, Service
+from app.realtime import Connection, Forbidden, Policy, RoomOptions, Service
 
-from ..live import Live, make_settings, run_service
+from ..live import BACKEND, Live, make_settings, run_service
 
 
 @pytest.mark.hostile(49)
@@ -107,6 +107,114 @@ async def test_every_message_to_a_room_passes_before_publish(
         assert (message["data"], message["offset"]) == ("C", published.offset)
         with pytest.raises(Forbidden):
             await live.service.rooms.publish("lobby", "")
+
+
+async def name_of(
+    policy: Policy, service: Service, connection: Connection, room: str, info: JsonValue
+) -> JsonValue:
+    """Take the name from the service, and the status from the client."""
+    await asyncio.sleep(0)
+    return {"name": connection.user, "status": info}
+
+
+def name_at_once(
+    policy: Policy, service: Service, connection: Connection, room: str, info: JsonValue
+) -> JsonValue:
+    """Do the same without awaiting."""
+    return {"name": connection.user, "status": info}
+
+
+@pytest.mark.parametrize("presence_info", [name_of, name_at_once])
+async def test_the_policy_decides_on_the_info_of_a_user(
+    live: Live, monkeypatch: pytest.MonkeyPatch, presence_info: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(Policy, "presence_info", presence_info)
+    client = await live.connect()
+    await client.ask(type="join", room="lobby", info="here")
+    (member,) = (await client.ask(type="presence", room="lobby"))["members"]
+    assert member["info"] == {"name": client.user, "status": "here"}
+
+
+def options(policy: Policy, service: Service, room: str) -> RoomOptions:
+    """Return what differs from the settings."""
+    if room == "stream":
+        return RoomOptions(history_messages=3, history_s=60, presence=False)
+    if room == "chat":
+        return RoomOptions(history_messages=1, history_s=86_400, presence_events=False)
+    return RoomOptions()
+
+
+async def test_rooms_have_options_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Policy, "room_options", options)
+    async with run_service(make_settings(history_messages=5)) as live:
+        first, second = await live.connect("alice"), await live.connect("bob")
+        for room, kept in (("stream", 3), ("chat", 1), ("lobby", 5)):
+            await first.ask(type="join", room=room)
+            for number in range(9):
+                await first.ask(type="publish", room=room, data=number)
+            answer = await second.ask(type="join", room=room, last=9, info="here")
+            assert answer["replayed"] == kept
+            answer = await second.ask(type="presence", room=room)
+            assert answer.get("total", answer.get("code")) == ("forbidden" if kept == 3 else 2)
+        assert (await first.receive("joined"))["room"] == "lobby"
+        for room, users, status in (("stream", None, 403), ("chat", 2, 200)):
+            state = await live.get(f"/rooms/{room}", key=BACKEND)
+            assert (state.json()["offset"], state.json()["users"]) == (9, users)
+            members = await live.get(f"/rooms/{room}/members", key=BACKEND)
+            assert members.status_code == status
+        for room in ("stream", "chat", "lobby"):
+            await second.ask(type="leave", room=room)
+        assert (await first.receive())["room"] == "lobby"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "status"),
+    [
+        (None, "internal", 500),
+        ({"presence": False}, "internal", 500),
+        (ValueError("no such room"), "internal", 500),
+        (Forbidden("no such room"), "forbidden", 403),
+    ],
+)
+async def test_wrong_options_refuse_their_room_alone(
+    monkeypatch: pytest.MonkeyPatch, answer: object, code: str, status: int
+) -> None:
+    asked = []
+
+    def odd(policy: Policy, service: Service, room: str) -> Any:
+        asked.append(room)
+        if room == "lobby":
+            return RoomOptions()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Policy, "room_options", odd)
+    async with run_service() as live:
+        client = await live.connect()
+        for room, expected in (("odd", code), ("lobby", None), ("odd", code)):
+            assert (await client.ask(type="join", room=room)).get("code") == expected
+        assert (await live.post("/publish", {"room": "odd", "data": 1})).status_code == status
+        for _ in range(3):
+            assert (await client.ask(type="publish", room="lobby", data=1))["type"] == "ok"
+        assert len(live.service.rooms) == 1
+    assert asked.count("lobby") == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"history_messages": -1},
+        {"history_s": 0},
+        {"history_bytes": 0},
+        {"history_messages": "100"},
+        {"presence": None},
+        {"surplus": 1},
+    ],
+)
+def test_room_options_are_validated(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(values))):
+        RoomOptions(**values)
 
 
 async def test_a_hanging_policy_answers_503(

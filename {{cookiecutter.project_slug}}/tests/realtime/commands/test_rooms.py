@@ -289,17 +289,97 @@ async def test_presence_counts_connections_by_user(live: Live) -> None:
     other = await join(live, "bob", "lobby")
     assert (await first.receive("joined"))["user"] == other.user
     members = (await first.ask(type="presence", room="lobby"))["members"]
-    expected = [{"user": client.user, "connections": 1} for client in (first, other)]
+    expected = [{"user": client.user, "connections": 1, "info": None} for client in (first, other)]
     assert sorted(members, key=str) == sorted(expected, key=str)
 
 
 async def test_joined_and_left_are_sent_once_per_user(live: Live) -> None:
     watcher = await join(live, "alice", "lobby")
     visitor = await join(live, "bob", "lobby")
-    assert await watcher.receive() == {"type": "joined", "room": "lobby", "user": visitor.user}
+    event = {"room": "lobby", "user": visitor.user}
+    assert await watcher.receive() == {"type": "joined", **event, "info": None}
     assert await visitor.is_quiet()
     await visitor.close()
-    assert await watcher.receive() == {"type": "left", "room": "lobby", "user": visitor.user}
+    assert await watcher.receive() == {"type": "left", **event}
+
+
+INFO = {"name": "Bob", "status": "away"}
+
+
+async def test_members_see_the_info_of_a_user(live: Live) -> None:
+    watcher, visitor = await join(live, "alice", "lobby"), await live.connect("bob")
+    event = {"room": "lobby", "user": visitor.user}
+    for info, told in ((INFO, "joined"), ("here", "updated")):
+        assert (await visitor.ask(type="join", room="lobby", info=info))["type"] == "ok"
+        assert await watcher.receive() == {"type": told, **event, "info": info}
+        members = (await watcher.ask(type="presence", room="lobby"))["members"]
+        assert {each["user"]: each["info"] for each in members} == {
+            watcher.user: None,
+            visitor.user: info,
+        }
+    for more in ({"info": "here"}, {"info": None}, {}):  # nothing changes
+        await visitor.ask(type="join", room="lobby", **more)
+    assert await watcher.is_quiet()
+    assert await visitor.is_quiet()
+
+
+async def test_an_info_has_at_most_a_kibibyte(live: Live) -> None:
+    client = await live.connect()
+    for info, is_small in (("x" * 1_022, True), ("x" * 1_023, False), ([1e15] * 60, False)):
+        answer = await client.ask(type="join", room="lobby", info=info)
+        assert (answer["type"] == "ok") == is_small
+        if not is_small:
+            assert answer["code"] == "bad_request"
+            assert answer["message"].startswith("info: has ")
+
+
+async def test_an_info_is_paid_for_like_a_message() -> None:
+    limits = {"max_bytes_per_s_per_target": 2_000, "max_burst_s": 1}
+    async with run_service(make_settings(**limits)) as live:
+        client = await live.connect()
+        answers = [
+            await client.ask(type="join", room="lobby", info=f"{number}" * 900)
+            for number in range(5)
+        ]
+        assert answers[0]["type"] == "ok"
+        assert answers[-1]["code"] == "rate_limited"
+        assert (await client.ask(type="join", room="other", info="x"))["type"] == "ok"
+
+
+async def test_the_answer_to_presence_is_no_larger_than_a_message() -> None:
+    async with run_service(make_settings(max_message_bytes=2_048)) as live:
+        for name in ("alice", "bob", "carol"):
+            client = await live.connect(name)
+            await client.ask(type="join", room="lobby", info="x" * 900)
+        answer = await client.ask(type="presence", room="lobby")
+        assert (len(answer["members"]), answer["total"]) == (2, 3)
+
+
+async def test_a_backend_evicts_a_user_from_a_room(live: Live) -> None:
+    watcher = await join(live, "alice", "lobby")
+    first = await join(live, "bob", "lobby")
+    second = await live.connect_with(await live.options("bob"))
+    await second.ask(type="join", room="other")
+    assert (await watcher.receive("joined"))["user"] == first.user
+    body = {"user": first.user, "reason": "spam"}
+    for _ in range(2):  # the second time, nobody is there
+        assert (await live.post("/rooms/lobby/evict", body)).status_code == 202
+    assert await first.receive() == {"type": "evicted", "room": "lobby", "reason": "spam"}
+    assert await watcher.receive() == {"type": "left", "room": "lobby", "user": first.user}
+    assert (await first.ask(type="publish", room="lobby", data=1))["code"] == "not_joined"
+    assert (await watcher.ask(type="presence", room="lobby"))["total"] == 1
+    assert (await second.ask(type="publish", room="other", data=1))["type"] == "ok"
+    await watcher.ask(type="publish", room="lobby", data=1)
+    assert await first.is_quiet()
+    assert (await first.ask(type="join", room="lobby"))["type"] == "ok"
+
+
+async def test_evict_needs_the_key_a_room_and_a_user(live: Live) -> None:
+    body = {"user": "alice"}
+    assert (await live.post("/rooms/lobby/evict", body, key="wrong")).status_code == 401
+    assert (await live.post("/rooms/-/evict", body)).status_code == 422
+    for bad in ({}, {"user": ""}, body | {"reason": 1}, body | {"reason": "x" * 257}):
+        assert (await live.post("/rooms/lobby/evict", bad)).status_code == 422
 
 
 async def test_a_backend_publishes_to_a_room(live: Live) -> None:

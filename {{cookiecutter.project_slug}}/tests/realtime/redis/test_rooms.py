@@ -14,6 +14,7 @@ from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.redis.rooms.presence import RedisPresence
 from app.realtime.redis.rooms.roster import Roster
 from app.realtime.rooms.history import NOWHERE, History, Past, Position, room_channel
+from app.realtime.rooms.options import make_rules
 from app.realtime.rooms.rooms import Rooms
 
 from ..client import DEADLINE_S
@@ -134,16 +135,18 @@ async def run_presence(
 
 
 async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
-    roster = Roster("lobby", 10)
+    roster = Roster("lobby", make_rules(make_settings())("lobby"), 10)
     first, second = open_connection(), open_connection()
-    roster.count(first, 1)
-    assert roster.report() == [1, 0, "alice", 1, first.id]
-    roster.count(first, -1)
+    roster.count(first, 1, None)
+    assert roster.report() == [1, 0, "alice", 1, first.id, b""]
+    roster.count(first, -1, None)
     roster.confirm(1, [])
-    assert roster.report() == [0, 0, "alice", 0, first.id]
-    roster.count(second, 1)
+    assert roster.report() == [0, 0, "alice", 0, first.id, b""]
+    roster.count(second, 1, None)
     roster.confirm(0, [])
-    assert roster.report() == [0, 0, "alice", 1, second.id]
+    *report, info = roster.report()
+    assert report == [0, 0, "alice", 1, second.id]
+    assert str(info).endswith(" null'")  # an info from before counts no more
     roster.confirm(1, [])
     assert roster.is_written
 
@@ -152,17 +155,27 @@ async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
 async def test_the_first_of_several_connections_gets_no_event_of_its_own_user(
     is_confirmed: bool,
 ) -> None:
-    roster = Roster("lobby", 10)
+    roster = Roster("lobby", make_rules(make_settings())("lobby"), 10)
     first, second = open_connection(), open_connection()
-    roster.count(first, 1)
-    roster.count(second, 1)
-    assert roster.report() == [1, 0, "alice", 2, first.id]
-    roster.count(second, -1)
-    roster.count(first, -1)
+    roster.count(first, 1, None)
+    roster.count(second, 1, None)
+    assert roster.report() == [1, 0, "alice", 2, first.id, b""]
+    roster.count(second, -1, None)
+    roster.count(first, -1, None)
     if is_confirmed:
         roster.confirm(1, [])
     cause = second if is_confirmed else first
-    assert roster.report() == [int(not is_confirmed), 0, "alice", 0, cause.id]
+    assert roster.report() == [int(not is_confirmed), 0, "alice", 0, cause.id, b""]
+
+
+async def test_a_room_without_presence_writes_nothing(empty_valkey: Valkey) -> None:
+    async with run_presence(empty_valkey) as node, Redis.from_url(empty_valkey.url) as redis:
+        node.set_options(presence=False)
+        visitor = await node.visitor("alice", info="here")
+        await visitor.set_info("there")
+        await visitor.leave()
+        assert not node.presence._rosters
+        assert await redis.keys("*users*") == []
 
 
 class TestRedisPresence(PresenceContract):

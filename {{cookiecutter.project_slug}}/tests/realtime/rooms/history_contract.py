@@ -6,9 +6,12 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
+
 from app.realtime.backplane import Envelope
 from app.realtime.protocol import ServerFrame
 from app.realtime.rooms.history import NOWHERE, History, Past, Position, RoomEnvelope
+from app.realtime.rooms.options import RoomOptions, make_rules
 from app.realtime.wire.frame import frame_payload
 
 from ..client import DEADLINE_S
@@ -241,8 +244,30 @@ class HistoryContract:
         past = await Member(history).past(Position(since.epoch, since.offset + 4))
         assert past.recovered is False
 
-    async def test_messages_expire(self, make: Callable[..., History]) -> None:
-        history = make(history_s=0.05)
+    async def test_options_of_a_room_replace_the_settings(
+        self, make: Callable[..., History]
+    ) -> None:
+        history = make(history_messages=1, history_bytes=500)
+        asked = []
+
+        def options(room: str) -> RoomOptions:
+            asked.append(room)
+            return RoomOptions(history_messages=30, history_bytes=100_000)
+
+        history.rules_of = make_rules(history._settings, options)
+        since = await standing(history)
+        await say(history, *range(30))
+        assert data_in(await Member(history).past(since)) == list(range(30))
+        await say(history, 30)
+        assert (await Member(history).past(since)).recovered is False
+        assert asked == [ROOM]
+
+    @pytest.mark.parametrize("room", ["", ROOM])
+    async def test_messages_expire(self, make: Callable[..., History], room: str) -> None:
+        history = make(history_s=60 if room else 0.05)
+        history.rules_of = make_rules(
+            history._settings, lambda name: RoomOptions(history_s=0.05 if name == room else None)
+        )
         member = Member(history)
         since = (await member.past(None)).position
         await say(history, 1)

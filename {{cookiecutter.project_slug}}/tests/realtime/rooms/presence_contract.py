@@ -5,9 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pytest
+from pydantic import JsonValue
+
 from app.realtime import ServerFrame
 from app.realtime.connections.delivery import Delivery
-from app.realtime.rooms.rooms import Rooms
+from app.realtime.errors import Forbidden
+from app.realtime.rooms.options import RoomOptions
+from app.realtime.rooms.rooms import NotJoined, Rooms
 
 from ..live import wait_until_async
 from ..recording_wire import RecordingWire, open_connection
@@ -31,10 +36,10 @@ class Node:
         self.delivery = Delivery()
         self.rooms = make_rooms(self.delivery)
 
-    async def visitor(self, user: str, room: str = ROOM) -> "Visitor":
+    async def visitor(self, user: str, room: str = ROOM, info: JsonValue = None) -> "Visitor":
         """Join the room with a new connection of a user."""
         visitor = Visitor(self, user, room)
-        await self.rooms.join(visitor.connection, room)
+        await self.rooms.join(visitor.connection, room, info=info)
         await self.settle()
         return visitor
 
@@ -44,6 +49,10 @@ class Node:
             visitor = Visitor(self, f"user-{each}", ROOM)
             await self.rooms.join(visitor.connection, ROOM)
         await self.settle()
+
+    def set_options(self, **options: Any) -> None:
+        """Give every room these options."""
+        self.rooms.set_policy(lambda room, sender, data: data, lambda room: RoomOptions(**options))
 
     async def settle(self) -> None:
         """Wait until other nodes can see the changes on this node."""
@@ -70,6 +79,29 @@ class Visitor:
     async def seen(self) -> dict[str, int]:
         """Return the users in the room, with their connections."""
         return dict((await self._node.rooms.attendance(self._room)).users)
+
+    async def infos(self) -> dict[str, JsonValue]:
+        """Return the infos of the users in the room."""
+        return dict((await self._node.rooms.attendance(self._room)).infos)
+
+    def check_joined(self) -> None:
+        """Raise `NotJoined` unless it is in the room."""
+        self._node.rooms.check_joined(self.connection, self._room)
+
+    def set_info_now(self, info: JsonValue) -> None:
+        """Change the info of the user."""
+        self._node.rooms.set_info(self.connection, self._room, info)
+
+    async def set_info(self, info: JsonValue) -> None:
+        """Change the info of the user, and wait until other nodes can see it."""
+        self.set_info_now(info)
+        await self._node.settle()
+
+    async def told(self) -> list[tuple[str, str, JsonValue]]:
+        """Return the events up to now, with the infos."""
+        await self.heard()
+        frames = [frame for frame in self.frames if "user" in frame]
+        return [(frame["user"], frame["type"], frame.get("info")) for frame in frames]
 
     async def heard(self) -> list[str]:
         """Return the events up to now, including those in transit."""
@@ -190,6 +222,99 @@ class PresenceContract:
         assert len(attendance.users) == 3
         assert set(attendance.users.values()) == {1}
         assert attendance.total == 5
+
+    async def test_members_see_the_newest_info_of_a_user(self, here: Node, there: Node) -> None:
+        watcher = await here.visitor("watcher")
+        first = await there.visitor("alice", info={"name": "Ä\n"})
+        second = await here.visitor("alice", info="second")
+        await first.set_info("first")
+        await first.set_info("first")
+        third = await there.visitor("alice")
+        told = [
+            ("alice", "joined", {"name": "Ä\n"}),
+            ("alice", "updated", "second"),
+            ("alice", "updated", "first"),
+        ]
+        for visitor in (watcher, third):
+            assert await visitor.infos() == {"watcher": None, "alice": "first"}
+        assert await watcher.told() == told
+        await first.leave()
+        assert await watcher.infos() == {"watcher": None, "alice": "first"}
+        for visitor in (second, third):
+            await visitor.leave()
+        await there.visitor("alice")
+        assert await watcher.infos() == {"watcher": None, "alice": None}
+        assert await watcher.told() == [
+            *told,
+            ("alice", "left", None),
+            ("alice", "joined", None),
+        ]
+
+    async def test_an_update_is_not_told_to_its_cause(self, here: Node, there: Node) -> None:
+        alice, other = await here.visitor("alice"), await there.visitor("alice")
+        await alice.set_info(1)
+        assert await other.told() == [("alice", "updated", 1)]
+        assert await alice.told() == []
+
+    async def test_an_info_ends_with_a_user_who_returns_at_once(self, here: Node) -> None:
+        watcher = await here.visitor("watcher")
+        alice = await here.visitor("alice", info="before")
+        alice.leave_now()
+        await here.visitor("alice")
+        assert await watcher.infos() == {"watcher": None, "alice": None}
+        assert (await watcher.told())[-1][2] is None
+
+    async def test_updates_are_not_told_in_large_rooms(self, make: Callable[..., Node]) -> None:
+        node = make(max_members_for_presence_events=2)
+        watcher, alice = await node.visitor("watcher"), await node.visitor("alice")
+        await alice.set_info(1)
+        await node.visitor("bob")
+        await alice.set_info(2)
+        assert await watcher.told() == [("alice", "joined", None), ("alice", "updated", 1)]
+        assert (await watcher.infos())["alice"] == 2
+
+    async def test_rooms_may_have_no_events(self, make: Callable[..., Node]) -> None:
+        node = make()
+        node.set_options(presence_events=False)
+        watcher, alice = await node.visitor("watcher"), await node.visitor("alice", info=1)
+        await alice.set_info(2)
+        assert await watcher.infos() == {"watcher": None, "alice": 2}
+        await alice.leave()
+        assert await watcher.seen() == {"watcher": 1}
+        assert await watcher.heard() == []
+
+    async def test_rooms_may_have_no_presence(self, make: Callable[..., Node]) -> None:
+        node = make()
+        node.set_options(presence=False)
+        watcher, alice = await node.visitor("watcher"), await node.visitor("alice", info=1)
+        await alice.set_info(2)
+        with pytest.raises(Forbidden):
+            await watcher.seen()
+        await alice.leave()
+        assert await watcher.heard() == []
+        await watcher.leave()
+        assert len(node.rooms) == 0
+
+    async def test_an_evicted_user_has_left_on_all_nodes(self, here: Node, there: Node) -> None:
+        watcher = await there.visitor("watcher")
+        evicted = [await node.visitor("alice") for node in (here, here, there)]
+        elsewhere = await there.visitor("alice", room="elsewhere")
+        await here.rooms.evict(ROOM, "alice", "spam")
+
+        async def is_gone() -> bool:
+            return await watcher.seen() == {"watcher": 1}
+
+        await wait_until_async(is_gone)
+        assert await watcher.heard() == ["alice joined", "alice left"]
+        for each in evicted:
+            with pytest.raises(NotJoined):
+                each.check_joined()
+            assert [frame for frame in each.frames if frame["type"] == "evicted"] == [
+                {"type": "evicted", "room": ROOM, "reason": "spam"}
+            ]
+        assert await elsewhere.seen() == {"alice": 1}
+        await here.visitor("alice")
+        assert await watcher.seen() == {"watcher": 1, "alice": 1}
 
     async def test_very_long_lists_are_truncated(self, make: Callable[..., Node]) -> None:
         node = make(max_members_listed=300)

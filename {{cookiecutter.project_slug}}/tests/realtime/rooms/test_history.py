@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError
 
 from app.realtime.backplane import Backplane, Envelope
 from app.realtime.rooms.history import SWEPT_AT_ONCE, History
+from app.realtime.rooms.options import RoomOptions, make_rules
 
 from ..live import make_settings, wait_until
 from .history_contract import ROOM, HistoryContract, Member, say, standing
@@ -56,7 +57,8 @@ async def test_an_empty_room_is_forgotten_after_its_history_expires() -> None:
     member.close()
     await wait_until(lambda: len(history._logs) == 0)
     assert history._size_bytes == 0
-    assert history._timer is None
+    assert not history._timers
+    assert not history._by_use
 
 
 async def test_expired_messages_do_not_reset_the_offset() -> None:
@@ -89,13 +91,18 @@ async def test_a_rejoin_of_a_briefly_empty_room_is_recovered(clock: Clock) -> No
     clock.now_s += 59
     member.close()
     clock.now_s += 59
-    history._sweep()
+    history._sweep(60)
     assert (await Member(history).past(position)).recovered is True
 
 
 def in_order(history: History) -> int:
     """Return the total size of all logs that can be evicted."""
-    return sum(log.size_bytes for log in history._by_use.values())
+    return sum(log.size_bytes for logs in history._by_use.values() for log in logs.values())
+
+
+def by_use(history: History) -> list[str]:
+    """Return the rooms that can be evicted, the least recently used of each time first."""
+    return [room for logs in history._by_use.values() for room in logs]
 
 
 async def test_the_total_size_is_limited() -> None:
@@ -105,7 +112,7 @@ async def test_the_total_size_is_limited() -> None:
         await history.publish(f"room-{number}", Envelope(sender=None, data="x" * 500))
     assert 0.9 * limit < in_order(history) <= limit
     assert in_order(history) == history._size_bytes
-    assert list(history._logs) == list(history._by_use)
+    assert list(history._logs) == by_use(history)
     assert "room-499" in history._logs
 
 
@@ -113,7 +120,34 @@ async def test_the_least_recently_used_room_is_evicted_first() -> None:
     history = History(Backplane(), make_settings(history_total_bytes=5_000))
     for room in ("old", "used", "old", "new"):
         await history.publish(room, Envelope(sender=None, data="x" * 500))
-    assert list(history._by_use) == ["old", "new"]
+    assert by_use(history) == ["old", "new"]
+
+
+async def test_the_least_recently_used_room_is_evicted_first_however_long_it_is_kept() -> None:
+    history = History(Backplane(), make_settings(history_total_bytes=5_000))
+    history.rules_of = make_rules(
+        history._settings, lambda room: RoomOptions(history_s=60 if room == "short" else 86_400)
+    )
+    for room in ("long", "short", "long", "new"):
+        await history.publish(room, Envelope(sender=None, data="x" * 500))
+    assert by_use(history) == ["long", "new"]
+
+
+async def test_each_room_is_forgotten_after_its_own_time(clock: Clock) -> None:
+    history = History(Backplane(), make_settings(history_s=60))
+    lifetimes = {"day": 86_400, "stream": 10}
+    history.rules_of = make_rules(
+        history._settings, lambda room: RoomOptions(history_s=lifetimes.get(room))
+    )
+    for room in ("day", "default", "stream"):
+        await history.publish(room, Envelope(sender=None, data=1))
+    left = []
+    for seconds in (11, 60, 86_400):
+        clock.now_s += seconds
+        for history_s in list(history._timers):
+            history._sweep(history_s)
+        left.append(list(history._logs))
+    assert left == [["day", "default"], ["day"], []]
 
 
 def ignore(*_: object) -> None:
@@ -185,10 +219,10 @@ async def test_old_logs_are_removed_in_batches(clock: Clock) -> None:
         history.publish(f"room-{number}", Envelope(sender=None, data=1))
     clock.now_s += 30
     history.publish("young", Envelope(sender=None, data=1))
-    history._sweep()
+    history._sweep(60)
     assert len(history._logs) == 2 * SWEPT_AT_ONCE + 2
     clock.now_s += 31
-    history._sweep()
+    history._sweep(60)
     assert len(history._logs) == SWEPT_AT_ONCE + 2
     await wait_until(lambda: len(history._logs) == 1)
     assert list(history._logs) == ["young"]

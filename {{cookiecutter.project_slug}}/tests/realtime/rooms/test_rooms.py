@@ -7,7 +7,7 @@ import pytest
 
 from app.realtime.backplane import Backplane, Channel, Envelope
 from app.realtime.connections.delivery import Delivery
-from app.realtime.errors import Unavailable
+from app.realtime.errors import Forbidden, Unavailable
 from app.realtime.protocol import TRY_AGAIN_LATER
 from app.realtime.rooms.history import Announce, Deliver, History, Past, Position
 from app.realtime.rooms.presence import Presence
@@ -105,6 +105,33 @@ async def test_a_connection_closed_during_its_join_does_not_enter() -> None:
     history.hold.set()
     await joining
     assert len(rooms) == 0
+
+
+async def test_a_user_evicted_during_a_join_does_not_enter() -> None:
+    delivery = Delivery()
+    rooms = make_rooms(history := SlowHistory(Backplane(), make_settings()), delivery)
+    member = open_connection(delivery=delivery)
+    await rooms.join(member, "a")
+    history.hold = asyncio.Event()
+    other = open_connection(delivery=delivery, user="bob")
+    newcomer = open_connection(delivery=delivery)
+    joins = [asyncio.create_task(rooms.join(each, "a")) for each in (member, newcomer, other)]
+    await asyncio.sleep(0)
+    await rooms.evict("a", "alice")
+    history.hold.set()
+    results = await asyncio.gather(*joins, return_exceptions=True)
+    assert [isinstance(result, Forbidden) for result in results] == [True, True, False]
+    assert (await rooms.attendance("a")).users == {"bob": 1}
+    await rooms.join(newcomer, "a")
+    assert (await rooms.attendance("a")).users == {"bob": 1, "alice": 1}
+
+
+async def test_an_eviction_frees_an_empty_room() -> None:
+    rooms = make_rooms(History(Backplane(), make_settings()))
+    await rooms.join(open_connection(), "a")
+    await rooms.evict("a", "alice")
+    assert len(rooms) == 0
+    await rooms.evict("a", "alice")
 
 
 async def test_concurrent_joins_of_one_connection() -> None:

@@ -49,6 +49,10 @@ export function showRooms(ws) {
     failure, list);
 }
 
+function described({ user, info }) {
+  return info === null ? user : `${user} ${JSON.stringify(info)}`;
+}
+
 function showRoom(ws, name, close) {
   const people = element("p", { role: "status" }, "Joining …");
   const messages = element("div", { className: "log", role: "log", tabIndex: 0 });
@@ -60,8 +64,10 @@ function showRoom(ws, name, close) {
     last: LAST,
     message,
     joined: update,
+    updated: update,
     left: update,
     refused: (error) => leave(error),
+    evicted: (reason) => close(name, { message: reason ?? "taken out of the room" }),
   });
   const answers = answering(room, messages);
   let typedAt = -TYPING_MS;
@@ -78,7 +84,7 @@ function showRoom(ws, name, close) {
   async function update() {
     const { members, total } = await room.presence().catch(() => ({ members: [], total: null }));
     if (total === null) return;
-    people.textContent = `${total} here: ${members.map(({ user }) => user).join(", ")}`;
+    people.textContent = `${total} here: ${members.map(described).join(", ")}`;
     attempt(answers.resume); // the messages that were missed have come before the members
   }
 

@@ -27,6 +27,7 @@ class RedisFeed:
         self, room: str, history: "RedisHistory", deliver: Deliver, announce: Announce
     ) -> None:
         self.room = room
+        self.rules = history.rules_of(room)
         self.position = NOWHERE
         self.is_closed = False
         self._history = history
@@ -55,7 +56,7 @@ class RedisFeed:
             return Past(self.position)
         self._readers += 1
         try:
-            past = await self._history.read(self.room, since or NOWHERE, last)
+            past = await self._history.read(self.room, self.rules, since or NOWHERE, last)
             if self.position is NOWHERE:
                 self.position = past.position
                 self._release()
@@ -107,7 +108,7 @@ class RedisFeed:
                 return
             self._hold()
             try:
-                missed = await self._history.read(self.room, self.position)
+                missed = await self._history.read(self.room, self.rules, self.position)
             except Unavailable:
                 self._history.heal_later(self)
                 raise

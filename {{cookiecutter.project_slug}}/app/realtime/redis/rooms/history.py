@@ -12,7 +12,7 @@ server process, identified by its ``run_id``, and ends with it.
 import asyncio
 import secrets
 from collections.abc import Collection, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import structlog
@@ -30,6 +30,7 @@ from ...rooms.history import (
     message_frame,
     room_channel,
 )
+from ...rooms.options import Rules, make_rules
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, explain
@@ -60,16 +61,14 @@ class RedisHistory(History):
         super().__init__(backplane, settings)
         self.backplane: RedisBackplane = backplane
         self._client = backplane.client
-        self._keep_ms = max(1, round(settings.history_s * 1000))
-        self._position_s = round(settings.history_s) + POSITION_S
         self._feeds: dict[str, RedisFeed] = {}
         self._behind = Worker(
             self._heal, batch_weight=HEALED_AT_ONCE, pause_s=self._client.timeout_s
         )
         self.heal_later = self._behind.add
-        self._ledger = Ledger(
-            settings.history_total_bytes, settings.history_user_bytes, settings.history_s
-        )
+        self._ledger = Ledger(settings.history_total_bytes, settings.history_user_bytes)
+        # One function per rules: what is published by the same function shares a command.
+        self._publication = lru_cache(lambda rules: partial(self._publish_by, rules))
         self._unwanted = Worker(
             self._evict, batch_weight=EVICTED_AT_ONCE, pause_s=self._client.timeout_s
         )
@@ -77,17 +76,18 @@ class RedisHistory(History):
 
     def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Position]:
         """Queue a message for the script that numbers, stores and publishes it."""
-        read_reply = partial(self._read_positions, room, envelope.sender)
+        rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
+        read_reply = partial(self._read_positions, room, envelope.sender, rules.history_s)
         return self.backplane.publisher.publish(
-            self._publication, room_channel(room), envelope, read_reply
+            self._publication(rules), room_channel(room), envelope, read_reply
         )
 
     def _read_positions(
-        self, room: str, sender: str | None, reply: Any, count: int
+        self, room: str, sender: str | None, history_s: float, reply: Any, count: int
     ) -> list[Position]:
         """Return the positions of published messages; have others removed if it was too much."""
         epoch, last, size_bytes = reply[0].decode(), int(reply[1]), reply[2]
-        for unwanted in self._ledger.note(room, sender, size_bytes):
+        for unwanted in self._ledger.note(room, sender, size_bytes, history_s):
             self._unwanted.add(unwanted)
         return [Position(epoch, offset) for offset in range(last - count + 1, last + 1)]
 
@@ -120,7 +120,7 @@ class RedisHistory(History):
 
     async def kept(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
         """Return any room's messages since a position, or the last ones."""
-        past = await self.read(room, since or NOWHERE, last)
+        past = await self.read(room, self.rules_of(room), since or NOWHERE, last)
         return _framed(room, past if since else Past(past.position, past.messages))
 
     def close(self, room: str) -> None:
@@ -155,10 +155,11 @@ class RedisHistory(History):
         """Renew positions in one round trip; a feed whose position is lost reads a new one."""
         if not feeds:
             return
-        positions = [self._client.key(room_channel(feed.room), "position") for feed in feeds]
-        replies = await self._send(
-            [RENEW.command([position], UNUSED_S, self._position_s) for position in positions]
-        )
+        commands = []
+        for feed in feeds:
+            position = self._client.key(room_channel(feed.room), "position")
+            commands.append(RENEW.command([position], UNUSED_S, _position_s(feed.rules)))
+        replies = await self._send(commands)
         for feed, reply in zip(feeds, replies, strict=False):
             is_lost = reply == 0 or "WRONGTYPE" in str(reply)
             if is_lost and feed.position is not NOWHERE:
@@ -172,36 +173,39 @@ class RedisHistory(History):
             log.warning("maintaining history failed", error=explain(failure))
             return []
 
-    async def read(self, room: str, since: Position, last: int = 0) -> Past:
+    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Past:
         """Return a room's position, and its messages since an earlier one, or the last ones.
 
         Raises:
             Unavailable: Redis does not answer.
 
         """
-        command = self._reading(room_channel(room), since, last)
+        command = self._reading(room_channel(room), rules, since, last)
         return _past(await self._client.ask(*command, repeatable=True))
 
-    def _publication(self, channel: Channel, payloads: Sequence[bytes]) -> Command:
-        limits = self._settings.history_messages, self._settings.history_bytes
+    def _publish_by(self, rules: Rules, channel: Channel, payloads: Sequence[bytes]) -> Command:
+        limits = rules.history_messages, rules.history_bytes
         target = self._client.publish_command, self._client.name(channel)
-        return self._script(PUBLISH, channel, *target, *limits, *payloads)
+        return self._script(PUBLISH, channel, rules, *target, *limits, *payloads)
 
-    def _reading(self, channel: Channel, since: Position, last: int = 0) -> Command:
-        return self._script(READ, channel, UNUSED_S, since.epoch, since.offset, last)
+    def _reading(self, channel: Channel, rules: Rules, since: Position, last: int = 0) -> Command:
+        return self._script(READ, channel, rules, UNUSED_S, since.epoch, since.offset, last)
 
-    def _script(self, script: Script, channel: Channel, *more: Any) -> Command:
-        new_epoch = secrets.token_urlsafe(9)
-        return script.command(
-            self._keys(channel), self._keep_ms, self._position_s, new_epoch, *more
-        )
+    def _script(self, script: Script, channel: Channel, rules: Rules, *more: Any) -> Command:
+        keep_ms, new_epoch = max(1, round(rules.history_s * 1000)), secrets.token_urlsafe(9)
+        return script.command(self._keys(channel), keep_ms, _position_s(rules), new_epoch, *more)
 
     def _keys(self, channel: Channel) -> Sequence[str]:
         return self._client.key(channel, "messages"), self._client.key(channel, "position")
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
-        message = Envelope(None, None).encode()
-        return self._publication(channel, [message]), self._reading(channel, NOWHERE)
+        message, rules = Envelope(None, None).encode(), make_rules(self._settings)(channel)
+        publish = self._publication(rules)
+        return publish(channel, [message]), self._reading(channel, rules, NOWHERE)
+
+
+def _position_s(rules: Rules) -> int:
+    return round(rules.history_s) + POSITION_S
 
 
 def _framed(room: str, past: Past) -> Past[bytes]:

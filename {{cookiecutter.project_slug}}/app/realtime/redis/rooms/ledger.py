@@ -11,12 +11,14 @@ class Ledger:
     """Counts rooms towards a total, and towards a share of the user who first wrote in the room.
 
     A user who fills one new room after another displaces only the history of these rooms. Messages
-    of the backend count towards the total alone. Rooms not written to for ``kept_s`` have expired.
+    of the backend count towards the total alone. Rooms that were not written to for as long as they
+    are kept have expired.
     """
 
-    def __init__(self, max_bytes: int, max_user_bytes: int, kept_s: float) -> None:
-        self._kept_s = kept_s
-        self._noted_at: dict[str, float] = {}
+    def __init__(self, max_bytes: int, max_user_bytes: int) -> None:
+        # By how long rooms are kept: when each was noted, the least recently used first
+        self._noted_at: defaultdict[float, OrderedDict[str, float]] = defaultdict(OrderedDict)
+        self._kept_s: dict[str, float] = {}
         self._max_bytes = max_bytes
         self._max_user_bytes = max_user_bytes
         self._owners: dict[str, str | None] = {}
@@ -24,11 +26,13 @@ class Ledger:
         self._sizes: defaultdict[str | None, OrderedDict[str, int]] = defaultdict(OrderedDict)
         self._sums: Counter[str | None] = Counter()
 
-    def note(self, room: str, sender: str | None, size_bytes: int) -> list[str]:
+    def note(self, room: str, sender: str | None, size_bytes: int, kept_s: float) -> list[str]:
         """Note a message and the size of its room; return the rooms to remove."""
         now = monotonic()
-        self._forget_expired(now - self._kept_s)
-        self._noted_at[room] = now
+        self._forget_expired(now)
+        noted_at = self._noted_at[self._kept_s.setdefault(room, kept_s)]
+        noted_at[room] = now
+        noted_at.move_to_end(room)
         owner = self._owners.setdefault(room, sender)
         for user in {owner, None}:
             self._sums[user] += ROOM_BYTES + size_bytes - self._sizes[user].pop(room, 0)
@@ -48,15 +52,16 @@ class Ledger:
             removed.append(room)
         return removed
 
-    def _forget_expired(self, before: float) -> None:
-        while self._noted_at:
-            room = next(iter(self._sizes[None]))
-            if self._noted_at[room] >= before:
-                break
-            self._forget(room)
+    def _forget_expired(self, now: float) -> None:
+        for kept_s, noted_at in list(self._noted_at.items()):
+            while noted_at and next(iter(noted_at.values())) < now - kept_s:
+                self._forget(next(iter(noted_at)))
 
     def _forget(self, room: str) -> None:
-        del self._noted_at[room]
+        kept_s = self._kept_s.pop(room)
+        del self._noted_at[kept_s][room]
+        if not self._noted_at[kept_s]:
+            del self._noted_at[kept_s]
         for each in {self._owners.pop(room), None}:
             self._sums[each] -= self._sizes[each].pop(room)
             if not self._sizes[each]:

@@ -18,13 +18,14 @@ from ...backplane import Channel
 from ...connections.connection import Connection
 from ...errors import Unavailable
 from ...rooms.history import room_channel
+from ...rooms.options import Rules, make_rules
 from ...rooms.presence import Attendance, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, answered_within, explain, is_temporary
 from ..worker import Worker
 from .roster import Roster
-from .scripts import Script
+from .scripts import Argument, Script
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -52,18 +53,21 @@ class RedisPresence(Presence):
         backplane.after_gap(self.write_all_later)
         self._client.probe_with(self._attempt)
 
-    def _count(self, room: str, connection: Connection, difference: int) -> None:
-        roster = self._roster(room)
-        roster.count(connection, difference)
+    def count(
+        self, room: str, rules: Rules, connection: Connection, difference: int, info: bytes | None
+    ) -> None:
+        """Count a connection in or out, or change its user's info; Redis is told later."""
+        roster = self._roster(room, rules)
+        roster.count(connection, difference, info)
         self._unwritten.add(roster)
 
-    def _roster(self, room: str) -> Roster:
+    def _roster(self, room: str, rules: Rules) -> Roster:
         roster = self._rosters.get(room)
         if roster is None:
-            roster = self._rosters[room] = Roster(room, self._settings.max_members_listed)
+            roster = self._rosters[room] = Roster(room, rules, self._settings.max_members_listed)
         return roster
 
-    async def attendance(self, room: str) -> Attendance:
+    async def attendance(self, room: str, rules: Rules) -> Attendance:
         """Return the users in the room, which Redis tells with its answer to the next write.
 
         Raises:
@@ -71,7 +75,7 @@ class RedisPresence(Presence):
 
         """
         answer: asyncio.Future[Attendance] = asyncio.get_running_loop().create_future()
-        roster = self._roster(room)
+        roster = self._roster(room, rules)
         roster.asking.append(answer)
         self._unwritten.add(roster)
         try:
@@ -127,7 +131,7 @@ class RedisPresence(Presence):
         forged: list[Roster] = []
         refusals: list[BaseException] = []
         replies = await self._client.send(
-            [self.writing(room_channel(roster.room), roster.report()) for roster in rosters]
+            [self.writing(room_channel(each.room), each.rules, each.report()) for each in rosters]
         )
         for roster, reply in zip(rosters, replies, strict=True):
             if isinstance(reply, Exception):
@@ -166,7 +170,7 @@ class RedisPresence(Presence):
     async def _bury(self, dead: Sequence[tuple[Roster, bytes]]) -> list[BaseException]:
         """Remove dead nodes, and write their rooms again; return the errors of Redis."""
         replies = await self._client.send(
-            [self._script(BURY, room_channel(roster.room), node) for roster, node in dead]
+            [self._script(BURY, room_channel(each.room), node, each.rules) for each, node in dead]
         )
         refusals: list[BaseException] = [each for each in replies if isinstance(each, Exception)]
         if not refusals:
@@ -175,28 +179,30 @@ class RedisPresence(Presence):
                 self._unwritten.add(roster)
         return refusals
 
-    def writing(self, channel: Channel, report: Sequence[str | int]) -> Command:
+    def writing(self, channel: Channel, rules: Rules, report: Sequence[Argument]) -> Command:
         """Return the command that writes the report of a roster."""
         lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
-        return self._script(WRITE, channel, self._node, lease_ms, next(self._writes), *report)
+        terms = lease_ms, next(self._writes), self._settings.max_message_bytes
+        return self._script(WRITE, channel, self._node, rules, *terms, *report)
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
         # A user enters and leaves.
-        reports = [[1, 1, self._node, connections, self._node] for connections in (1, 0)]
-        return [self.writing(channel, report) for report in reports]
+        rules = make_rules(self._settings)(channel)
+        reports = [[1, 1, self._node, connections, self._node, ""] for connections in (1, 0)]
+        return [self.writing(channel, rules, report) for report in reports]
 
     def _keys(self, channel: Channel, node: str | bytes) -> Sequence[str]:
         names = "users", "nodes", f"node:{_name(node)}"
         return [self._client.key(channel, name) for name in names]
 
     def _script(
-        self, script: Script, channel: Channel, node: str | bytes, *more: str | int
+        self, script: Script, channel: Channel, node: str | bytes, rules: Rules, *more: Argument
     ) -> Command:
         client = self._client
         users, nodes, node_users = self._keys(channel, node)
         return script.command(
             [users, nodes, client.name(channel), node_users],
-            *(node, client.publish_command, self._settings.max_members_for_presence_events),
+            *(node, client.publish_command, rules.max_members_for_events),
             *(self._lease_ms * RENEWALS, *more),
         )
 

@@ -1,6 +1,7 @@
 """The users of one room on this node, and the changes that Redis does not have yet.
 
-In Redis, a room has three kinds of keys. ``users`` is a hash: each user's number of connections.
+In Redis, a room has three kinds of keys. ``users`` is a hash: each user's number of connections,
+when the info was set (Unix microseconds, or 0), and the info as JSON, separated by spaces.
 ``nodes`` is a sorted set: the end of each node's lease (Unix milliseconds). ``node:<id>`` is a hash
 per node: each user's number of connections to it. They expire if no node renews them.
 """
@@ -9,24 +10,30 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
+from time import time_ns
 
-from pydantic import PositiveInt, TypeAdapter, ValidationError
+from pydantic import Json, NonNegativeInt, PositiveInt, TypeAdapter
 
 from ...connections.connection import Connection
-from ...protocol import UserName
-from ...rooms.presence import Attendance
+from ...protocol import Data, UserName
+from ...rooms.options import Rules
+from ...rooms.presence import NO_INFO, Attendance
+from .scripts import Argument
 
 USERS_AT_ONCE = 500  # users that one script writes; Redis executes nothing else meanwhile
 
-_users = TypeAdapter(dict[UserName, PositiveInt])
+_entries = TypeAdapter(dict[UserName, tuple[PositiveInt, NonNegativeInt, Json[Data]]])
 
 
 class Roster:
     """Counts this node's connections in a room by user, and reports the changes."""
 
-    def __init__(self, room: str, max_listed: int) -> None:
+    def __init__(self, room: str, rules: Rules, max_listed: int) -> None:
         self.room = room
+        self.rules = rules
         self.users: Counter[str] = Counter()
+        self.infos: dict[str, bytes] = {}
+        """Of users that this node has set, with the time: the newest one on any node counts."""
         # For each changed user, the connection that caused the change and gets no event of it; an
         # empty id if there is no event.
         self.unwritten: dict[str, str] = {}
@@ -35,21 +42,29 @@ class Roster:
         self._is_new = True
         self._unconfirmed: dict[str, str] = {}
         self._answered = 0
+        self._set_at_us = 0
 
     @property
     def is_written(self) -> bool:
         """Whether Redis has all changes."""
         return not self.unwritten and not self._unconfirmed
 
-    def count(self, connection: Connection, difference: int) -> None:
-        """Count a connection in or out."""
+    def count(self, connection: Connection, difference: int, info: bytes | None) -> None:
+        """Count a connection in or out, and note the user's info if there is one."""
         user = connection.user
+        is_changing = user in self.unwritten or user in self._unconfirmed
+        if info is None and is_changing and not self.users[user]:
+            info = NO_INFO  # Redis may never learn that the user had left
+        if info is not None:
+            self._set_at_us = max(self._set_at_us + 1, time_ns() // 1000)
+            self.infos[user] = b"%d %b" % (self._set_at_us, info)
         self.users[user] += difference
         if not self.users[user]:
             del self.users[user]
+            self.infos.pop(user, None)
         self.unwritten[user] = self.unwritten.get(user) or connection.id
 
-    def report(self) -> list[str | int]:
+    def report(self) -> list[Argument]:
         """Return the last arguments of ``write.lua`` for the next write."""
         for user, cause in self._unconfirmed.items():
             self.unwritten[user] = cause or self.unwritten.get(user, "")
@@ -59,9 +74,10 @@ class Roster:
         self.asking = [answer for answer in self.asking if not answer.done()]
         # Before all changes are written, a user who asks might not be listed.
         self._answered = 0 if self.unwritten else len(self.asking)
-        arguments: list[str | int] = [int(self._is_new), self._max_listed if self._answered else 0]
+        max_listed = self._max_listed if self._answered else 0
+        arguments: list[Argument] = [int(self._is_new), max_listed]
         for user, cause in self._unconfirmed.items():
-            arguments += [user, self.users[user], cause]
+            arguments += [user, self.users[user], cause, self.infos.get(user, b"")]
         return arguments
 
     def confirm(self, total: int, listed: Sequence[bytes]) -> bool:
@@ -69,12 +85,15 @@ class Roster:
 
         Returns whether the listed users can be true.
         """
-        fields = iter(listed)
-        users = dict(islice(zip(fields, fields, strict=True), self._max_listed))
         try:
-            attendance = Attendance(_users.validate_python(users), total)
-        except ValidationError:
+            pairs = islice(zip(listed[::2], listed[1::2], strict=True), self._max_listed)
+            parts = {user: value.split(b" ", 2) for user, value in pairs}
+            entries = _entries.validate_python(parts)
+        except ValueError:
             return False
+        users = {user: connections for user, (connections, _, _) in entries.items()}
+        infos = {user: info for user, (_, _, info) in entries.items()}
+        attendance = Attendance(users, infos, total)
         self._is_new = False
         self._unconfirmed = {}
         answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]

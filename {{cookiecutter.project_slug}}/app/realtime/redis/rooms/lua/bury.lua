@@ -9,7 +9,7 @@ if redis.call('EXISTS', node_users) == 0 then
 end
 local fields = redis.call('HGETALL', node_users)
 for number = 1, #fields, 2 do
-  if fields[number] ~= '' then change(fields[number], -fields[number + 1], 'left') end
+  if fields[number] ~= '' then change(fields[number], -fields[number + 1], true) end
 end
 tell()
 redis.call('DEL', node_users)

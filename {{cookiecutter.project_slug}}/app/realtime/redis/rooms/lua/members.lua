@@ -7,12 +7,28 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local size = redis.call('HLEN', users)
 local events = {}
 
-local function change(user, difference, event, cause)
-  local total = redis.call('HINCRBY', users, user, difference)
-  if total <= 0 then redis.call('HDEL', users, user) end
-  if event and (total <= 0 or total == difference) then
-    events[#events + 1] =
-      cjson.encode({sender = user, data = cjson.null, exclude = cause, event = event})
+-- Changes a user's connections, and the info if this one is newer. One that is null counts only if
+-- the user has no connections but those of this node.
+local function change(user, difference, is_news, cause, count, info)
+  local stored = redis.call('HGET', users, user) or '0 0 null'
+  local total, set_at, known = string.match(stored, '^(%d+) (%d+) (.*)$')
+  total = total + difference
+  local event = total <= 0 and 'left' or total == difference and 'joined'
+  local newer_at, newer = string.match(info or '', '^(%d+) (.*)$')
+  local is_newer = newer and tonumber(newer_at) > tonumber(set_at)
+  if is_newer and (newer ~= 'null' or total == count) then
+    if newer ~= known then event = event or 'updated' end
+    set_at, known = newer_at, newer
+  end
+  if total > 0 then
+    redis.call('HSET', users, user, table.concat({total, set_at, known}, ' '))
+  else
+    redis.call('HDEL', users, user)
+    known = 'null'
+  end
+  if event and is_news then
+    local head = cjson.encode({sender = user, exclude = cause, event = event})
+    events[#events + 1] = string.sub(head, 1, -2) .. ',"data":' .. known .. '}'
   end
 end
 

@@ -1,8 +1,9 @@
 -- Writes a node's users and renews its lease. Returns some nodes whose lease has expired, the number
 -- of users, and some of the users with their connections; or nil if the node must begin again.
 -- Further ARGV: how long the keys are stored in milliseconds, the lease in milliseconds, the number
--- of this write, whether the node begins, how many users to list, and for each changed user the
--- name, the connections, and the connection that caused the change.
+-- of this write, how many bytes to list, whether the node begins, how many users to list, and for
+-- each changed user the name, the connections, the connection that caused the change, and the info
+-- with its time, or nothing.
 --
 -- A node whose own lease has expired must not declare others dead: after an outage, they may only
 -- be later than this one.
@@ -10,7 +11,7 @@
 -- A node's hash has the number of its last write, under an empty name. So a late write that was
 -- repeated since, as after a freeze of the server, does nothing.
 local keep_ms, lease_ms, write = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local begins, max_listed = ARGV[7] == '1', tonumber(ARGV[8])
+local max_bytes, begins, max_listed = tonumber(ARGV[7]), ARGV[8] == '1', tonumber(ARGV[9])
 
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
 if lease_ends_ms and redis.call('EXISTS', users, node_users) < 2 then
@@ -27,17 +28,17 @@ else
   if redis.call('EXISTS', nodes) == 0 then redis.call('DEL', users) end
 end
 
-for number = 9, #ARGV, 3 do
-  local user, count, cause = ARGV[number], tonumber(ARGV[number + 1]), ARGV[number + 2]
+for number = 10, #ARGV, 4 do
+  local user, count, cause, info = unpack(ARGV, number, number + 3)
+  count = tonumber(count)
   local difference = count - tonumber(redis.call('HGET', node_users, user) or 0)
   if count > 0 then
     redis.call('HSET', node_users, user, count)
   else
     redis.call('HDEL', node_users, user)
   end
-  if difference ~= 0 then
-    local is_news = was_buried or cause ~= ''
-    change(user, difference, is_news and (difference > 0 and 'joined' or 'left'), cause)
+  if difference ~= 0 or info ~= '' then
+    change(user, difference, was_buried or cause ~= '', cause, count, info)
   end
 end
 tell()
@@ -54,9 +55,12 @@ else
 end
 
 local listed, cursor = {}, '0'
-while #listed < 2 * max_listed do
+while #listed < 2 * max_listed and max_bytes > 0 do
   local found = redis.call('HSCAN', users, cursor, 'COUNT', max_listed)
-  for _, field in ipairs(found[2]) do listed[#listed + 1] = field end
+  for _, field in ipairs(found[2]) do
+    if max_bytes > 0 or #listed % 2 == 1 then listed[#listed + 1] = field end
+    max_bytes = max_bytes - #field
+  end
   cursor = found[1]
   if cursor == '0' then break end
 end

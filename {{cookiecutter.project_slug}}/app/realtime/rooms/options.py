@@ -1,0 +1,65 @@
+"""The options of rooms: what each keeps of its messages, and tells of its members."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+from pydantic import NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from ..fields import Seconds
+from ..settings.settings import RealtimeSettings
+
+MAX_REMEMBERED = 10_000
+"""Rooms whose options are remembered; those of older ones are asked for again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config={"strict": True, "extra": "forbid"})
+class RoomOptions:
+    """What differs from the settings in one room.
+
+    ``history_messages``, ``history_s`` and ``history_bytes`` replace the settings of these names.
+    Without ``presence`` nobody can ask for the members. Without ``presence_events`` the members can
+    ask, but are not told of each other.
+    """
+
+    history_messages: NonNegativeInt | None = None
+    history_s: Seconds | None = None
+    history_bytes: PositiveInt | None = None
+    presence: bool = True
+    presence_events: bool = True
+
+
+class Rules(NamedTuple):
+    """The options of one room, with the settings for what they leave out."""
+
+    history_messages: int
+    history_s: float
+    history_bytes: int
+    has_presence: bool
+    max_members_for_events: int
+
+
+def make_rules(
+    settings: RealtimeSettings,
+    room_options: Callable[[str], RoomOptions] = lambda room: RoomOptions(),
+) -> Callable[[str], Rules]:
+    """Return a function that returns the rules of a room, and asks for its options once."""
+
+    @lru_cache(MAX_REMEMBERED)
+    def rules_of(room: str) -> Rules:
+        options = room_options(room)
+        if not isinstance(options, RoomOptions):
+            kind = type(options).__name__
+            msg = f"room_options must be a `def` that returns RoomOptions, not {kind}"
+            raise TypeError(msg)
+        messages, max_told = options.history_messages, settings.max_members_for_presence_events
+        return Rules(
+            settings.history_messages if messages is None else messages,
+            options.history_s or settings.history_s,
+            options.history_bytes or settings.history_bytes,
+            options.presence,
+            max_told if options.presence_events else 0,
+        )
+
+    return rules_of

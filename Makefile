@@ -15,7 +15,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV
 # uv does not read pip's setting.
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 
-.PHONY: help demo test prove chaos bench lint lock pictures clean
+.PHONY: help demo test prove chaos scale bench lint lock pictures clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ prove: .venv/ready ## prove the engine of PROJECT=path; ARGS="-k fuzz" picks, LO
 
 chaos: .venv/ready ## break Redis, nodes and connections of PROJECT=path; ARGS="--seconds 9 --seed 7"
 	@$(VENV_PYTHON) -m proof chaos --project "$(PROJECT)" -- $(ARGS)
+
+scale: .venv/ready ## measure what Redis pays by nodes, for PROJECT=path; ARGS="--nodes 2 10"
+	@$(VENV_PYTHON) -m proof scale --project "$(PROJECT)" -- $(ARGS)
 
 bench: .venv/ready ## measure PROJECT=path beside other servers; ARGS=--full more, --only=echo less
 	@$(VENV_PYTHON) -m benchmarks --project "$(PROJECT)" $(ARGS)

@@ -1,6 +1,6 @@
-"""Prove the engine of a project: ``python -m proof prove`` or ``chaos``; see ``--help``.
+"""Prove the engine of a project: ``python -m proof prove``, ``chaos`` or ``scale``; see ``--help``.
 
-Both commands copy the project and install the packages that its lock file pins. They run the engine
+The commands copy the project and install the packages that its lock file pins. They run the engine
 with its default policy, so the team's code and database are not needed.
 """
 
@@ -33,10 +33,10 @@ class Arguments(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; the arguments after ``--`` are for pytest or chaos."""
+    """Parse the command line; the arguments after ``--`` are for pytest or the trial."""
     own = list(itertools.takewhile(lambda argument: argument != "--", arguments))
     parser = Arguments(prog="make", description="Prove the engine of a project.")
-    parser.add_argument("command", choices=["prove", "chaos"])
+    parser.add_argument("command", choices=["prove", "chaos", "scale"])
     parser.add_argument(
         "--project", default="", metavar="PATH", help="default: a new one with the default answers"
     )
@@ -54,9 +54,9 @@ def prove(root: Path, python: Path, options: argparse.Namespace) -> int:
     return subprocess.call([*command, *options.arguments, str(TARGET)], cwd=root, env=env)
 
 
-def chaos(root: Path, python: Path, options: argparse.Namespace) -> int:
-    """Run the chaos trial; return the exit status."""
-    command = [python, "-m", ".".join([*TARGET.parts, "chaos"]), *options.arguments]
+def try_out(root: Path, python: Path, options: argparse.Namespace) -> int:
+    """Run the trial of chaos or of scale; return the exit status."""
+    command = [python, "-m", ".".join([*TARGET.parts, options.command]), *options.arguments]
     return subprocess.call(command, cwd=root, env=environment())
 
 
@@ -69,15 +69,15 @@ def run(options: argparse.Namespace) -> int:
     """
     project = Path(options.project).absolute() if options.project else bake_default(CACHE)
     chosen = options_of(answers_of(project))
-    if options.command == "chaos" and not chosen >= {"rooms", "redis"}:
-        message = f"{project}: chaos needs a project with rooms and Redis"
+    if options.command != "prove" and not chosen >= {"rooms", "redis"}:
+        message = f"{project}: {options.command} needs a project with rooms and Redis"
         raise Unavailable(message)
     python = python_of(project)
     with TemporaryDirectory() as directory:
         root = Path(directory, "project")
         copy_project(project, root)
         lay_over(root)
-        status = (prove if options.command == "prove" else chaos)(root, python, options)
+        status = (prove if options.command == "prove" else try_out)(root, python, options)
     if options.command == "prove":
         result = "passed" if status == 0 else "FAILED, see above"
         print(f"proof of {project.name} ({', '.join(sorted(chosen))}): {result}")

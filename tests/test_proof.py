@@ -148,10 +148,34 @@ def test_chaos_counts(baked: Baker) -> None:
     assert re.search(r"^silently lost +0 ", printed, re.MULTILINE)
 
 
-def test_chaos_needs_rooms_and_redis(baked: Baker) -> None:
+def test_scale_measures_each_operation(baked: Baker) -> None:
+    small = [
+        "--nodes",
+        "2",
+        "--shards",
+        "1",
+        "--rooms",
+        "3",
+        "--publications",
+        "30",
+        "--lease",
+        "2",
+    ]
+    status, printed = proving(baked(DEFAULT), *small, what="scale")
+    assert status == 0, printed
+    rows = re.findall(r"^\| 1 \| 2 \| 3 \| (\w+) \| (\d+) \| ([\d.]+) \|", printed, re.MULTILINE)
+    assert [(what, int(count) > 0, float(cpu) > 0) for what, count, cpu in rows] == [
+        ("join", True, True),
+        ("publication", True, True),
+        ("renewal", True, True),
+    ]
+
+
+@pytest.mark.parametrize("what", ["chaos", "scale"])
+def test_a_trial_needs_rooms_and_redis(baked: Baker, what: str) -> None:
     project = baked(find("jwt"))
-    status, printed = proving(project, what="chaos")
-    message = f"error: {project.root}: chaos needs a project with rooms and Redis\n"
+    status, printed = proving(project, what=what)
+    message = f"error: {project.root}: {what} needs a project with rooms and Redis\n"
     assert (status, printed) == (1, message)
 
 

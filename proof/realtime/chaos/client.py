@@ -23,8 +23,8 @@ FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 1.0
 TIMEOUT_S = 2.0
 SETTLE_S = 30.0
 POLL_S = 0.02
-EVICTED = {"forbidden", "not_joined"}
-"""Errors of commands that an eviction has overtaken."""
+EVICTED = {"the user was taken out of the room", "join the room first"}
+"""Messages of the errors of commands that an eviction has overtaken."""
 
 FAILURES = (OSError, WebSocketException, httpx.HTTPError)
 """Errors of a connection; a timeout is an `OSError`."""
@@ -216,7 +216,7 @@ class Client:
             self._check_retryable(frame)
 
     def _check_retryable(self, frame: dict[str, Any]) -> None:
-        if not frame["retry"] and frame["code"] not in EVICTED:
+        if not frame["retry"] and frame["message"] not in EVICTED:
             msg = f"the service refuses a command: {frame['code']}: {frame['message']}"
             raise Failure(msg)
 

@@ -111,7 +111,7 @@ def test_only_the_nodes_can_reach_valkey(baked: Baker) -> None:
 def test_the_composed_valkey_asks_for_a_password(baked: Baker, tmp_path: Path) -> None:
     project = baked(DEFAULT)
     valkey = composed(project)["valkey"]
-    printed = check_output([venv_bin(project) / "python", "-c", PRINT_VALKEY], project.root)
+    printed = check_output([venv_bin(project) / "python", "-Bc", PRINT_VALKEY], project.root)
     (tmp_path / "valkey-server").symlink_to(printed.strip())
     password, unix_socket = "a-password", tmp_path / "valkey.sock"
     shell, option, script = valkey["command"]

@@ -142,8 +142,9 @@ def instances(model: type[BaseModel]) -> st.SearchStrategy[Frame]:
 
 
 VALID = st.one_of([instances(model) for model in COMMANDS]).filter(
-    lambda frame: not ("since" in frame and frame.get("last"))
-    and len(to_json(frame.get("info"))) <= 1_024
+    lambda frame: (
+        not ("since" in frame and frame.get("last")) and len(to_json(frame.get("info"))) <= 1_024
+    )
 )
 FIELDS = sorted({name for model in COMMANDS for name in model.model_fields})
 ODD_VALUES = JSON | st.sampled_from([float("nan"), float("-inf"), 10**4_000, "\ud800", "x" * 200])

@@ -14,6 +14,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/realtime/http/login.py": {"session"},
     "app/realtime/http/page/answer.js": {"rooms"},
     "app/realtime/http/tickets.py": {"ticket"},
+    "app/realtime/server/workers.py": {"redis"},
     "deploy/kubernetes/scaling.yaml": {"redis"},
     "dev/nodes.py": {"redis"},
     "tests/realtime/auth/test_guest.py": {"none"},

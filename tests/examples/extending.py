@@ -167,7 +167,7 @@ async def test_a_stream_keeps_more_than_a_chat_and_has_no_presence(live: Live) -
         await query(live, "INSERT INTO members VALUES (?, ?)", room, alice.user)
         await alice.ask(type="join", room=room)
         for number in range(250):
-            await live.service.rooms.publish(room, {"text": str(number)})
+            await live.post("/publish", {"room": room, "data": {"text": str(number)}})
         await alice.ask(type="leave", room=room)
         assert (await alice.ask(type="join", room=room, last=1_000))["replayed"] == kept
         answer = await alice.ask(type="presence", room=room)

@@ -48,7 +48,7 @@ async def is_ready(live: Live) -> bool:
 async def test_an_answer_torn_on_its_way_to_the_publisher(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    async with two_nodes(valkey, proxy) as (first, _):
+    async with two_nodes(valkey, proxy, redis_probe_interval_s=60) as (first, _):
         client = await first.connect()
         assert (await broadcast(client, 0))["type"] == "ok"
         proxy.cut_after(size, subscriber=False)

@@ -35,8 +35,8 @@ def baked(cookies_session: Cookies, template: Path) -> Baker:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return twice the number of cores: the projects' own tests also wait."""
-    return 2 * (os.cpu_count() or 1)
+    """Return three times the number of cores: the projects' own tests mostly wait."""
+    return 3 * (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -174,14 +174,17 @@ class Client:
             case "evicted":
                 await self._handle_eviction(frame["room"])
             case "resync":
-                if frame["room"] is None:
-                    self.rejoin()
-                else:
-                    self.memberships[frame["room"]].resync()
-                    self._to_join.add(frame["room"])
-                await self._join()
+                await self._handle_resync(frame["room"])
             case "ping":
                 await self._send(type="pong")
+
+    async def _handle_resync(self, room: str | None) -> None:
+        if room is None:
+            self.rejoin()
+        else:
+            self.memberships[room].resync()
+            self._to_join.add(room)
+        await self._join()
 
     async def _handle_eviction(self, room: str) -> None:
         if room in self._join_ticks:  # it would replay messages that came before the eviction

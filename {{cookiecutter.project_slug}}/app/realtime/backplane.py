@@ -24,6 +24,13 @@ def user_channel(user: str) -> Channel:
     return Channel(f"user:{user}")
 
 
+def check_frame(data: object) -> None:
+    """Raise `ValueError` unless this is the JSON object of a frame of the team's own."""
+    if not isinstance(data, dict):
+        msg = "a frame is a JSON object"
+        raise ValueError(msg)
+
+
 @dataclass(slots=True)
 class Envelope:
     """A message on its way between nodes.

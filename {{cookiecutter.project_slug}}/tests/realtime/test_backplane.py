@@ -1,8 +1,14 @@
 """The backplane of a single node."""
 
 import pytest
+from pydantic import ValidationError
+from pydantic_core import to_json
 
-from app.realtime.backplane import Backplane
+from app.realtime.backplane import Backplane, Envelope
+from app.realtime.connections.manager import DirectEnvelope
+# {% if cookiecutter.rooms %}
+from app.realtime.rooms.history import RoomEnvelope
+# {% endif %}
 
 from .backplane_contract import BackplaneContract
 
@@ -19,3 +25,27 @@ class TestBackplane(BackplaneContract):
     def other(self, backplane: Backplane) -> Backplane:
         """Return the same node."""
         return backplane
+
+
+Fields = dict[str, object]
+
+FRAME: Fields = {"sender": None, "data": {}, "event": "frame"}
+FORGED: list[tuple[type[Envelope], Fields, Fields]] = [
+    (DirectEnvelope, FRAME, Fields(data=1)),
+    # {% if cookiecutter.rooms %}
+    (RoomEnvelope, FRAME, Fields(data=1)),
+    *(
+        (RoomEnvelope, Fields(sender="alice", data=None, event=event), Fields(sender=None))
+        for event in ("joined", "updated", "left", "evicted")
+    ),
+    # {% endif %}
+]
+
+
+@pytest.mark.parametrize(("kind", "valid", "change"), FORGED)
+def test_an_event_needs_a_sender_and_a_frame_an_object(
+    kind: type[Envelope], valid: Fields, change: Fields
+) -> None:
+    kind.decode(to_json(valid))
+    with pytest.raises(ValidationError):
+        kind.decode(to_json(valid | change))

@@ -18,7 +18,7 @@ from .router import CommandRouter
 
 @dataclass(slots=True, kw_only=True)
 class SendOk(Ok):
-    """The message was accepted; ``reached`` nodes host the user, 0 if nobody was there."""
+    """The message was accepted; ``reached`` is the number of nodes that host the user."""
 
     reached: int
 

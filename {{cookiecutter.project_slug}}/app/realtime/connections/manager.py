@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, user_channel
+from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, check_frame, user_channel
 from ..errors import TooManyConnections
 from ..protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from ..settings.settings import RealtimeSettings
@@ -22,6 +22,11 @@ class DirectEnvelope(Envelope):
     """A message to a user or to all, a frame of the team's own, or the order to disconnect."""
 
     event: Literal["frame", "disconnect"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a frame that is no object."""
+        if self.event == "frame":
+            check_frame(self.data)
 
 
 def direct_frame(envelope: DirectEnvelope, to: Literal["user", "all"]) -> bytes | DirectMessage:
@@ -135,7 +140,7 @@ class ConnectionManager:
     ) -> asyncio.Future[int]:
         """Send to every connection of a user, on every node, but the excluded one.
 
-        The future yields how many nodes the user is connected to, 0 if nobody was there. It fails
+        The future yields how many nodes the user is connected to, 0 if to none. It fails
         with `Unavailable` if the message cannot be passed on.
         """
         return self._publish(user_channel(user), DirectEnvelope(sender, data, exclude))

@@ -1,4 +1,4 @@
-"""The routes of rooms for your backend: who is there, and what was said."""
+"""The routes of rooms for your backend: position, members and messages."""
 
 from dataclasses import dataclass
 from typing import Annotated

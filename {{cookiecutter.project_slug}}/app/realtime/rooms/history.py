@@ -20,7 +20,7 @@ from typing import Annotated, Generic, Literal
 from pydantic import Field, StringConstraints
 from typing_extensions import TypeVar
 
-from ..backplane import Backplane, Channel, Envelope, Subscription
+from ..backplane import Backplane, Channel, Envelope, Subscription, check_frame
 from ..futures import done, then
 from ..protocol import STRICT, Message, ServerFrame
 from ..settings.settings import RealtimeSettings
@@ -71,8 +71,10 @@ class RoomEnvelope(Envelope):
     """The frame of a message, if it is encoded already."""
 
     def __post_init__(self) -> None:
-        """Refuse an event without a sender."""
-        if self.event in {"joined", "left"} and self.sender is None:
+        """Refuse an event without a sender, and a frame that is no object."""
+        if self.event == "frame":
+            check_frame(self.data)
+        elif self.event is not None and self.sender is None:
             msg = "an event needs a sender"
             raise ValueError(msg)
 

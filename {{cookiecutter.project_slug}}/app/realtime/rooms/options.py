@@ -19,8 +19,8 @@ class RoomOptions:
     """What differs from the settings in one room.
 
     ``history_messages``, ``history_s`` and ``history_bytes`` replace the settings of these names.
-    Without ``presence`` nobody can ask for the members. Without ``presence_events`` the members can
-    ask, but are not told of each other.
+    Without ``presence`` a room has no list of members. Without ``presence_events`` it has one, but
+    no `joined`, `updated` and `left`.
     """
 
     history_messages: NonNegativeInt | None = None

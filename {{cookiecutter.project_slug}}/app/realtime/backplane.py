@@ -125,8 +125,8 @@ class Backplane:
         """Deliver to every node that hosts the channel, this one included.
 
         The future yields the number of these nodes when the message is on its way, or fails with
-        `Unavailable`. Messages keep the order of the calls, so nobody has to wait for one before
-        publishing the next.
+        `Unavailable`. Messages keep the order of the calls: a caller may publish the next one
+        without waiting.
         """
         subscription = self.hosted.get(channel)
         if subscription is not None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .browser import Browser, Page, browser
+from .browser import FULL_SPEED, Browser, Page, browser
 from .checks.service import Service
 from .combination import DEFAULT
 from .conftest import Baker
@@ -70,7 +70,7 @@ globalThis.sent = (type) => text("#frames").split("\\n")
 
 @pytest.fixture(scope="module")
 def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as running_browser:
+    with browser(tmp_path_factory.mktemp("profile"), *FULL_SPEED) as running_browser:
         yield running_browser
 
 

@@ -6,14 +6,15 @@ ARGS ?=
 PROJECT ?=
 
 VENV_PYTHON := .venv/bin/python
-COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --no-header $(ARGS)
 
 # What another project's environment has set must not reach this one.
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV
 
-# uv does not read pip's setting.
+# uv does not read pip's setting, and trusts the system's certificates, as pip does, only if asked.
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help demo test prove chaos scale bench lint lock pictures clean
 
@@ -45,10 +46,9 @@ lint: .venv/ready ## check format, style and types of the template's own code
 	$(VENV_PYTHON) -m ruff check benchmarks hooks proof scripts tests
 	$(VENV_PYTHON) -m mypy
 
-lock: .venv/ready ## pin what both pyproject.toml ask for; ARGS=--upgrade takes the newest; needs uv
-	@command -v uv >/dev/null || { echo "error: make lock needs uv (pipx install uv)" >&2; exit 1; }
+lock: .venv/ready ## pin what both pyproject.toml ask for; ARGS=--upgrade takes the newest
 	$(COMPILE) --group dev --output-file requirements-dev.lock
-	$(VENV_PYTHON) scripts/lock.py $(ARGS)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(VENV_PYTHON) scripts/lock.py $(ARGS)
 	$(COMPILE) --group bench --output-file requirements-bench.lock
 	$(COMPILE) --group bench-full --constraints "{{cookiecutter.project_slug}}/requirements.lock" \
 	  --output-file requirements-bench-full.lock

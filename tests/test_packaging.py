@@ -1,9 +1,11 @@
 """A project can be built, and installed with pip and uv, with its lock files."""
 
+import os
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -16,9 +18,10 @@ from .combination import CHOICES, DEFAULT, find
 from .conftest import Baker
 from .process import check_output, environment, run
 from .project import Project
-from .venv import package_bin, venv_bin
+from .venv import UV, package_bin, venv_bin
 
-BUILD = ("build==1.6.1", "setuptools==84.2.1")
+PACKAGE = re.compile(r"^[a-z0-9].*\n(?: .*\n)*", re.MULTILINE)
+BUILD = ("build==1.6.1", "pip==26.2.1", "setuptools==84.2.1")
 PRINT_PREFIX = """\
 import app.main
 from app.settings import Settings
@@ -26,7 +29,6 @@ print(Settings.load().redis_prefix)
 """
 PRINT_VALKEY = "from tests.realtime.redis.valkey import server_path; print(server_path())"
 DEADLINE_S = 10.0
-UV = "uv==0.13.9"
 
 
 @pytest.fixture
@@ -69,9 +71,19 @@ def test_pip_installs_a_project(project: Project, tmp_path: Path) -> None:
         assert list(target.glob("*.dist-info"))
 
 
+def test_make_uses_pip_where_uv_is_missing(project: Project, tmp_path: Path) -> None:
+    (first, *_) = PACKAGE.findall(project.read("requirements-dev.lock"))
+    project.write("requirements-dev.lock", first)
+    for program in ("make", "rm", "sh", "touch"):
+        (tmp_path / program).symlink_to(str(shutil.which(program)))
+    env = {**os.environ, "PATH": str(tmp_path)}
+    check_output(["make", ".venv/ready", f"PYTHON={sys.executable}"], project.root, env=env)
+    name = first.partition("==")[0].replace("-", "_")
+    assert list(project.root.glob(f".venv/lib/python*/site-packages/{name}"))
+
+
 def test_uv_installs_the_locks_and_nothing_else(project: Project) -> None:
-    uv = package_bin(UV) / "uv"
-    done = run([uv, "sync"], project.root)
+    done = run([UV, "sync"], project.root)
     assert done.returncode != 0
     assert "unmanaged" in done.stderr
     assert not (project.root / "uv.lock").exists()
@@ -79,14 +91,14 @@ def test_uv_installs_the_locks_and_nothing_else(project: Project) -> None:
     (own,) = venv_bin(project).parent.parent.glob(".venv")
     shutil.copytree(own, project.root / ".venv", symlinks=True)
     printed = check_output(
-        [uv, "run", "python", "-c", "import sys; print(sys.prefix)"], project.root
+        [UV, "run", "python", "-c", "import sys; print(sys.prefix)"], project.root
     )
     assert Path(printed.strip()) == project.root / ".venv"
 
 
 def test_make_passes_the_index_of_pip_to_uv(project: Project) -> None:
     env = environment(PIP_INDEX_URL="http://127.0.0.1:9/simple", UV_HTTP_RETRIES="0")
-    env |= {"PATH": f"{package_bin(UV)}:{env['PATH']}", "UV_CACHE_DIR": str(project.root / "cache")}
+    env |= {"PATH": f"{UV.parent}:{env['PATH']}", "UV_CACHE_DIR": str(project.root / "cache")}
     done = run(["make", ".venv/ready"], project.root, env=env)
     assert done.returncode != 0
     assert "http://127.0.0.1:9/simple" in done.stderr
@@ -193,5 +205,4 @@ def test_locks_have_hashes_and_no_index(project: Project) -> None:
         lock = project.read(name)
         assert "://" not in lock
         assert "index" not in lock
-        packages = re.findall(r"^[a-z0-9].*\n(?: .*\n)*", lock, re.MULTILINE)
-        assert all("--hash=sha256:" in package for package in packages)
+        assert all("--hash=sha256:" in package for package in PACKAGE.findall(lock))

@@ -1,6 +1,7 @@
 """Virtual environments, cached between runs: one for each distinct lock file.
 
-The project's Makefile makes them, as for its users. Some packages have environments too.
+The project's Makefile makes them, as for its users who have uv: it takes a twentieth of pip's time.
+Some packages have environments too.
 """
 
 import fcntl
@@ -17,6 +18,8 @@ from .project import Project
 
 CACHE = TEMPLATE / ".cache"
 LOCK = "requirements-dev.lock"
+
+UV = Path(sys.executable).with_name("uv")
 
 # Variables of an outer `make test`.
 FROM_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
@@ -43,7 +46,7 @@ def lock_bin(makefile: Path, lock: Path) -> Path:
 
 
 def package_bin(*requirements: str) -> Path:
-    """Return the `bin` directory of an environment with packages installed by pip."""
+    """Return the `bin` directory of an environment with these packages."""
     name = "-".join(requirements)
     return _made_once(name, lambda directory: _install(directory, requirements)) / ".venv/bin"
 
@@ -74,8 +77,8 @@ def _make(directory: Path, makefile: Path, lock: Path) -> None:
 
 
 def _install(directory: Path, requirements: Sequence[str]) -> None:
-    _run(directory, sys.executable, "-m", "venv", ".venv")
-    _run(directory, ".venv/bin/python", "-m", "pip", "install", "--quiet", *requirements)
+    _run(directory, UV, "venv", "--quiet", "--no-project", "--python", sys.executable, ".venv")
+    _run(directory, UV, "pip", "install", "--quiet", *requirements)
     (directory / ".venv" / "ready").touch()
 
 
@@ -85,13 +88,16 @@ def _install_by_npm(directory: Path, npm: str, package: str) -> None:
     (directory / ".venv" / "ready").touch()
 
 
-def _run(directory: Path, *command: str) -> None:
+def _run(directory: Path, *command: str | Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in FROM_MAKE}
     done = subprocess.run(
         command,
         cwd=directory,
-        env={name: value for name, value in os.environ.items() if name not in FROM_MAKE},
+        env=env | {"PATH": f"{UV.parent}:{env['PATH']}"},
         capture_output=True,
         encoding="utf-8",
         check=False,
     )
-    assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, (
+        f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}"
+    )

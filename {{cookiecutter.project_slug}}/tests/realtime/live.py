@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+from pydantic_settings import PydanticBaseSettingsSource
 
 from app.realtime import Application, RealtimeSettings
 from app.realtime.server.process import Server
@@ -55,9 +56,24 @@ def settings_with(**overrides: object) -> dict[str, Any]:
     return values | HIGH_LIMITS | overrides
 
 
+class GivenSettings(RealtimeSettings):
+    """Settings of the engine from arguments alone."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: object,
+        init_settings: PydanticBaseSettingsSource,
+        *args: object,
+        **others: object,
+    ) -> tuple[PydanticBaseSettingsSource]:
+        """Leave out the environment and ``.env``."""
+        return (init_settings,)
+
+
 def make_settings(**overrides: object) -> RealtimeSettings:
-    """Return settings of the engine from these arguments alone."""
-    return RealtimeSettings(_env_file=None, **settings_with(**overrides))
+    """Return settings of the engine from these arguments, else with their defaults."""
+    return GivenSettings(**settings_with(**overrides))
 
 
 class InProcessServer(Server):

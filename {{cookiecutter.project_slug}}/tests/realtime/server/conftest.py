@@ -15,7 +15,8 @@ def restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     handlers, level = root.handlers, root.level
     filters = logging.getLogger("uvicorn.error").filters
     logging.getLogger("uvicorn.error").filters = []
+    config = structlog.get_config()
     yield
     root.handlers, root.level = handlers, level
     logging.getLogger("uvicorn.error").filters = filters
-    structlog.reset_defaults()
+    structlog.configure(**config)

@@ -1,6 +1,6 @@
-"""How to connect to the service that `.env` describes: ``python -m dev.connect alice``.
+"""How to connect to the service that `.env` describes: ``python -m dev.connect alice bob``.
 
-Prints one JSON object: ``uri``, ``headers`` and ``subprotocols`` for a WebSocket client.
+Prints a JSON object for each user: ``uri``, ``headers`` and ``subprotocols`` for a WebSocket client.
 """
 
 import asyncio
@@ -49,10 +49,12 @@ async def connect_options(
     return ConnectOptions(uri, handshake.headers, handshake.subprotocols)
 
 
-async def main(user: str) -> None:
-    """Print the options for a user."""
-    print(json.dumps(asdict(await connect_options(Settings.load(), user))))
+async def main(*users: str) -> None:
+    """Print the options of users, each in a line."""
+    settings = Settings.load()
+    for user in users:
+        print(json.dumps(asdict(await connect_options(settings, user))))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "alice"))
+    asyncio.run(main(*sys.argv[1:]))

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 
@@ -61,6 +62,7 @@ class Proxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self._delay_s = 0.0
+        self._torn = b""
 
     @property
     def idle(self) -> bool:
@@ -123,6 +125,15 @@ class Proxy:
             if link.is_subscriber == subscriber:
                 link.replies_left = size
 
+    def tear_answer_to(self, word: bytes) -> None:
+        """End the replies on the connection of the next command with a word, after one byte."""
+        self._torn = word
+
+    def _pass_command(self, link: Link, data: bytes) -> None:
+        if self._torn and self._torn in data:
+            self._torn, link.replies_left = b"", 1
+        link.pass_command(data)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             server_reader, server_writer = await asyncio.open_unix_connection(self._path)
@@ -132,7 +143,7 @@ class Proxy:
         link = Link(writer, server_writer)
         self._links.add(link)
         ways = {
-            asyncio.create_task(self._carry(reader, link, link.pass_command)),
+            asyncio.create_task(self._carry(reader, link, partial(self._pass_command, link))),
             asyncio.create_task(self._carry(server_reader, link, link.pass_reply)),
         }
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)

@@ -42,12 +42,13 @@ async def send_once(
     claims: ExpiringMap,
     key: str,
     request: BaseModel,
-    send: Callable[[], asyncio.Future[T] | Coroutine[Any, Any, asyncio.Future[T]]],
+    send: Callable[[str], asyncio.Future[T] | Coroutine[Any, Any, asyncio.Future[T]]],
     timeout_s: float,
 ) -> T:
     """Return the result of what is sent, now or the first time; if that fails, it may be repeated.
 
-    ``timeout_s`` is the longest time that ``send`` may take.
+    ``send`` takes an id, which is the same for each repetition: what it sends to may know it
+    already, since an answer can get lost. ``timeout_s`` is the longest time that it may take.
 
     ``claims`` has the state and the fingerprint of the request for each key. What was sent is
     remembered even if the caller is cancelled.
@@ -86,7 +87,7 @@ async def send_once(
         return result
 
     try:
-        answer = send()
+        answer = send(sha256(f"{key}\n{fingerprint}".encode()).hexdigest())
         sent = answer if isinstance(answer, asyncio.Future) else await answer
     except BaseException:
         await release()

@@ -27,6 +27,7 @@ class Sender:
     def __init__(self, claims: ExpiringMap) -> None:
         self.claims = claims
         self.sent: list[asyncio.Future[int]] = []
+        self.ids: list[str] = []
 
     async def send(self, key: str = "key", data: str = "hi") -> int:
         """Send a message; return its result."""
@@ -40,7 +41,8 @@ class Sender:
         await wait_until(lambda: len(self.sent) > count)
         return sending
 
-    def _start(self) -> asyncio.Future[int]:
+    def _start(self, message_id: str) -> asyncio.Future[int]:
+        self.ids.append(message_id)
         self.sent.append(asyncio.get_running_loop().create_future())
         return self.sent[-1]
 
@@ -78,12 +80,24 @@ async def test_a_failed_request_may_be_repeated(sender: Sender) -> None:
     again = await sender.begin()
     sender.sent[1].set_result(8)
     assert await again == 8
+    assert sender.ids[0] == sender.ids[1]
+
+
+@pytest.mark.parametrize("difference", [{"key": "other"}, {"data": "other"}])
+async def test_other_requests_have_other_ids(sender: Sender, difference: dict[str, str]) -> None:
+    for other in ({}, difference):
+        sending = asyncio.create_task(sender.send(**other))
+        await wait_until(lambda: bool(sender.sent))
+        sender.sent.pop().set_exception(Unavailable())
+        with pytest.raises(Unavailable):
+            await sending
+    assert sender.ids[0] != sender.ids[1]
 
 
 async def test_a_request_that_was_cancelled_before_it_was_sent_may_be_repeated(
     claims: ExpiringMap,
 ) -> None:
-    async def hang() -> asyncio.Future[int]:
+    async def hang(message_id: str) -> asyncio.Future[int]:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -122,7 +136,7 @@ async def test_a_claim_outlasts_the_time_that_a_request_may_take(
     command = Send(type="send", to="bob", data="hi")
     sent: list[asyncio.Future[int]] = []
 
-    def start() -> asyncio.Future[int]:
+    def start(message_id: str) -> asyncio.Future[int]:
         sent.append(asyncio.get_running_loop().create_future())
         return sent[-1]
 

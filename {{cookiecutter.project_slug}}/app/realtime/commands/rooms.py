@@ -125,9 +125,9 @@ def _offset(position: Position) -> int | None:
 
 
 async def _offset_later(
-    pass_on: Callable[[], Coroutine[Any, Any, Future[Position]]],
+    pass_on: Callable[..., Coroutine[Any, Any, Future[Position]]], message_id: str
 ) -> Future[int | None]:
-    return then(await pass_on(), _offset)
+    return then(await pass_on(message_id=message_id), _offset)
 
 
 def members_within(max_bytes: int, attendance: Attendance) -> Iterator[Member]:

@@ -78,17 +78,19 @@ async def publish(
     timeout_s = service.settings.handler_timeout_s
     with guarded(timeout_s):
         if idempotency_key is None:
-            return Published(**await (await send()))
+            return Published(**await (await send(None)))
         return Published(
             **await send_once(service.claims, idempotency_key, publication, send, timeout_s)
         )
 
 
-async def _send(service: Service, publication: Publication) -> Future[dict[str, Any]]:
+async def _send(
+    service: Service, publication: Publication, message_id: str | None
+) -> Future[dict[str, Any]]:
     # {% if cookiecutter.rooms %}
     if publication.room is not None:
         room, data = publication.room, publication.data
-        sent = await service.rooms.pass_on(room, data, sender=None, exclude=None, keep=True)
+        sent = await service.rooms.pass_on(room, data, message_id=message_id)
         return then(sent, asdict)
     # {% endif %}
     if publication.user is not None:

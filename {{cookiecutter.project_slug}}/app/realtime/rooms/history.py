@@ -204,10 +204,13 @@ class History:
         self._size_bytes = 0
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
-    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Position]:
+    def publish(
+        self, room: str, envelope: Envelope, message_id: str | None = None
+    ) -> asyncio.Future[Position]:
         """Publish a message, numbered and kept, in the order of the calls.
 
-        The future yields its position, or fails with `Unavailable`.
+        The future yields its position, or fails with `Unavailable`. Of several messages with one
+        id, only the first is published. A single node needs no id: what failed was not published.
         """
         numbered = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
         numbered.offset = self._logs[room].offset + 1 if room in self._logs else 1

@@ -312,17 +312,30 @@ class Rooms:
         return task
 
     async def pass_on(
-        self, room: str, data: JsonValue, *, sender: str | None, exclude: str | None, keep: bool
+        self,
+        room: str,
+        data: JsonValue,
+        *,
+        sender: str | None = None,
+        exclude: str | None = None,
+        keep: bool = True,
+        message_id: str | None = None,
     ) -> asyncio.Future[Position]:
-        """Publish, but return when the policy has agreed: messages of one caller keep order."""
+        """Publish, but return when the policy has agreed: messages of one caller keep order.
+
+        Of several messages with one id, only the first is published, if it is kept.
+        """
         answer = self._before_publish(room, sender, data)
         if self._policy_waits:
             answer = await cast(Awaitable[JsonValue], answer)
-        return self._publish(room, Envelope(sender, cast(JsonValue, answer), exclude), keep=keep)
+        envelope = Envelope(sender, cast(JsonValue, answer), exclude)
+        return self._publish(room, envelope, keep=keep, message_id=message_id)
 
-    def _publish(self, room: str, envelope: Envelope, *, keep: bool) -> asyncio.Future[Position]:
+    def _publish(
+        self, room: str, envelope: Envelope, *, keep: bool, message_id: str | None = None
+    ) -> asyncio.Future[Position]:
         if keep:
-            return self._history.publish(room, envelope)
+            return self._history.publish(room, envelope, message_id)
         return self._history.publish_ephemeral(room, envelope)
 
     def send_frame(

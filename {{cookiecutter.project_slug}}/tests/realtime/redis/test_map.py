@@ -1,7 +1,6 @@
 """Expiring maps in Redis, and requests that are repeated at another node."""
 
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 
 import pytest
 from redis.asyncio import Redis
@@ -13,6 +12,7 @@ from app.realtime.redis.client import RedisClient
 from app.realtime.redis.map import RedisMap
 from app.realtime.redis.topologies import make_client
 
+from ..live import Live
 from ..map_contract import MapContract
 from ..test_idempotency import publish
 from .test_backplane import settings_for, two_nodes
@@ -75,12 +75,17 @@ async def test_a_repeated_publication_is_sent_once_by_all_nodes(valkey: Valkey) 
         assert await client.is_quiet()
 
 
+async def send_with_key(live: Live, user: str) -> None:
+    manager, command = live.service.manager, Send(type="send", to=user, data="once")
+    await send_once(
+        live.service.keys, "key", command, lambda _: manager.send_to_user(user, "once"), 30.0
+    )
+
+
 async def test_a_repeated_command_is_sent_once_by_all_nodes(valkey: Valkey) -> None:
     async with two_nodes(valkey) as (first, second):
         client = await second.connect()
-        command = Send(type="send", to=client.user, data="once")
         for live in (first, second, first):
-            send = partial(live.service.manager.send_to_user, client.user, "once")
-            await send_once(live.service.keys, "alice\nkey", command, send, 30.0)
+            await send_with_key(live, client.user)
         assert (await client.receive("message"))["data"] == "once"
         assert await client.is_quiet()

@@ -75,7 +75,9 @@ class TestRedisHistory(HistoryContract):
 class Events(History):
     """Stands for the history, so that Redis holds nothing but presence."""
 
-    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Any]:
+    def publish(
+        self, room: str, envelope: Envelope, message_id: str | None = None
+    ) -> asyncio.Future[Any]:
         """Pass a message on without a number."""
         return self.publish_ephemeral(room, envelope)
 

@@ -19,6 +19,7 @@ import structlog
 from pydantic import ValidationError
 
 from ...backplane import Channel, Envelope
+from ...idempotency import REMEMBERED_S
 from ...rooms.history import (
     NOWHERE,
     Announce,
@@ -74,13 +75,20 @@ class RedisHistory(History):
         )
         self._client.probe_with(self._attempt)
 
-    def publish(self, room: str, envelope: Envelope) -> asyncio.Future[Position]:
-        """Queue a message for the script that numbers, stores and publishes it."""
+    def publish(
+        self, room: str, envelope: Envelope, message_id: str | None = None
+    ) -> asyncio.Future[Position]:
+        """Queue a message for the script that numbers, stores and publishes it.
+
+        Redis may take the message, and its answer get lost. For five minutes, the script knows a
+        message by its id, and answers with the position of the first time.
+        """
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
         read_reply = partial(self._read_positions, room, envelope.sender, rules.history_s)
-        return self.backplane.publisher.publish(
-            self._publication(rules), room_channel(room), envelope, read_reply
-        )
+        publish = self._publication(rules)
+        if message_id is not None:  # a command of its own
+            publish = partial(self._publish_by, rules, message_id=message_id)
+        return self.backplane.publisher.publish(publish, room_channel(room), envelope, read_reply)
 
     def _read_positions(
         self, room: str, sender: str | None, history_s: float, reply: Any, count: int
@@ -183,25 +191,36 @@ class RedisHistory(History):
         command = self._reading(room_channel(room), rules, since, last)
         return _past(await self._client.ask(*command, repeatable=True))
 
-    def _publish_by(self, rules: Rules, channel: Channel, payloads: Sequence[bytes]) -> Command:
+    def _publish_by(
+        self,
+        rules: Rules,
+        channel: Channel,
+        payloads: Sequence[bytes],
+        message_id: str | None = None,
+    ) -> Command:
+        keys = self._keys(channel)
+        if message_id is not None:
+            keys = (*keys, self._client.key(channel, f"published:{message_id}"))
         limits = rules.history_messages, rules.history_bytes
         target = self._client.publish_command, self._client.name(channel)
-        return self._script(PUBLISH, channel, rules, *target, *limits, *payloads)
+        return PUBLISH.command(keys, *_terms(rules), *target, *limits, REMEMBERED_S, *payloads)
 
     def _reading(self, channel: Channel, rules: Rules, since: Position, last: int = 0) -> Command:
-        return self._script(READ, channel, rules, UNUSED_S, since.epoch, since.offset, last)
+        wanted = UNUSED_S, since.epoch, since.offset, last
+        return READ.command(self._keys(channel), *_terms(rules), *wanted)
 
-    def _script(self, script: Script, channel: Channel, rules: Rules, *more: Any) -> Command:
-        keep_ms, new_epoch = max(1, round(rules.history_s * 1000)), secrets.token_urlsafe(9)
-        return script.command(self._keys(channel), keep_ms, _position_s(rules), new_epoch, *more)
-
-    def _keys(self, channel: Channel) -> Sequence[str]:
+    def _keys(self, channel: Channel) -> tuple[str, ...]:
         return self._client.key(channel, "messages"), self._client.key(channel, "position")
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
         message, rules = Envelope(None, None).encode(), make_rules(self._settings)(channel)
         publish = self._publication(rules)
         return publish(channel, [message]), self._reading(channel, rules, NOWHERE)
+
+
+def _terms(rules: Rules) -> tuple[int, int, str]:
+    """Return the first arguments of the scripts that read a position, see `position.lua`."""
+    return max(1, round(rules.history_s * 1000)), _position_s(rules), secrets.token_urlsafe(9)
 
 
 def _position_s(rules: Rules) -> int:

@@ -2,16 +2,16 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from .checks import CHECKS, service, traces
-from .checks.conversation import check_messages
+from .checks.conversation import check_messages, check_metrics, check_shell
 from .checks.protocol import AsyncApi, check_protocol, print_document
-from .checks.service import running
+from .checks.service import Service, running
 from .checks.text import text_problems
 from .combination import DEFAULT, OPTIONS, find
 from .conftest import Baker
@@ -206,11 +206,6 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         changing("app/realtime/rooms/history.py", r"^    offset: int \| None$", "    offset: str"),
         "ServerFrame in the AsyncAPI document does not allow",
     ),
-    "an undocumented metric": (
-        "service",
-        changing("docs/operating.md", r"`ws_connections`", "`connections`"),
-        r"docs/operating.md: no table has the metrics \['ws_connections'\]",
-    ),
     "an event that nothing logs": (
         "docs",
         changing("docs/operating.md", "`slow consumer`", "`slow reader`"),
@@ -238,21 +233,6 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         "service",
         changing("docs/protocol.md", r'^> {"type": "pong"', '> {"type": "ping"'),
         r"docs/protocol.md:\d+: alice gets .*pong",
-    ),
-    "a command that make does not know": (
-        "service",
-        adding("AGENTS.md", "\n```sh\nmake nothing\n```\n"),
-        "make --dry-run nothing failed",
-    ),
-    "a request that is refused": (
-        "service",
-        changing("docs/protocol.md", r"^(  -d '.\"user\")", r"\1: 1, \"x\""),
-        "error: 422",
-    ),
-    "a program without a test": (
-        "service",
-        adding("AGENTS.md", "\n```sh\nnothing\n```\n"),
-        "has no test for this program: nothing",
     ),
     "an example with a wrong type": (
         "docs",
@@ -357,11 +337,38 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
 }
 
+DEFECTS_OF_DOCUMENTS: dict[str, tuple[str, Plant, str]] = {
+    "an undocumented metric": (
+        "metrics",
+        changing("docs/operating.md", r"`ws_connections`", "`connections`"),
+        r"docs/operating.md: no table has the metrics \['ws_connections'\]",
+    ),
+    "a command that make does not know": (
+        "shell",
+        adding("AGENTS.md", "\n```sh\nmake nothing\n```\n"),
+        "make --dry-run nothing failed",
+    ),
+    "a request that is refused": (
+        "shell",
+        changing("docs/protocol.md", r"^(  -d '.\"user\")", r"\1: 1, \"x\""),
+        "error: 422",
+    ),
+    "a program without a test": (
+        "shell",
+        adding("AGENTS.md", "\n```sh\nnothing\n```\n"),
+        "has no test for this program: nothing",
+    ),
+}
+"""The service has no defect, and runs once for all of these."""
+
 
 PARTS = CHECKS | {
     "protocol": lambda project: check_protocol(project, AsyncApi(print_document(project)))
 }
 """The checks, and a part of `service` that needs no service."""
+
+PARTS_BESIDE_SERVICE = {"metrics": check_metrics, "shell": check_shell}
+"""Other parts of `service`, which compare a running one with the documents."""
 
 # Deadlines to shorten, for defects that make a check time out.
 PATIENCE = {
@@ -390,6 +397,25 @@ def test_defect(
     defective = plant(project) or project
     with pytest.raises(AssertionError, match=complaint):
         PARTS[check](defective)
+
+
+@pytest.fixture(scope="module")
+def correct(baked: Baker) -> Iterator[Service]:
+    """Run the service of a project without a defect."""
+    with running(baked(DEFAULT)) as correct:
+        yield correct
+
+
+@pytest.mark.xdist_group("defects of documents")
+@pytest.mark.parametrize(
+    ("check", "plant", "complaint"), DEFECTS_OF_DOCUMENTS.values(), ids=DEFECTS_OF_DOCUMENTS
+)
+def test_defect_of_documents(
+    project: Project, correct: Service, check: str, plant: Plant, complaint: str
+) -> None:
+    plant(project)
+    with pytest.raises(AssertionError, match=complaint):
+        PARTS_BESIDE_SERVICE[check](project, correct)
 
 
 def test_a_minimal_service_passes(project: Project) -> None:

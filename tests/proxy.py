@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 
 CHUNK_BYTES = 65_536
 DEADLINE_S = 30.0
+POLL_S = 0.02
 
 
 class Link:
@@ -21,6 +22,13 @@ class Link:
         """Cut it without a close frame and without the rest of what was sent."""
         self._client.transport.abort()
         self._service.transport.abort()
+
+    async def close(self) -> None:
+        """Close both ends, after what was passed on; wait until they are closed."""
+        for end in (self._client, self._service):
+            end.close()
+            with suppress(OSError):
+                await end.wait_closed()
 
     async def carry(self, reader: asyncio.StreamReader, flows: asyncio.Event, *, up: bool) -> None:
         """Pass on one direction until it ends."""
@@ -95,10 +103,11 @@ class Proxy:
             ready.set()
             await stop.wait()
             server.close()
-            self._abort()
             self._flows.set()
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # A connection that was just accepted becomes a link only now.
+            while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                self._abort()
+                await asyncio.wait(tasks, timeout=POLL_S)
 
         thread = threading.Thread(target=self._loop.run_until_complete, args=[serve()])
         thread.start()
@@ -130,10 +139,8 @@ class Proxy:
         if link.bytes_left == 0:
             self.cuts += 1
             link.abort()
-        else:
-            for end in (writer, to_service[1]):
-                end.close()
-        self._links.discard(link)
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
+        await link.close()
+        self._links.discard(link)

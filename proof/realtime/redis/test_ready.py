@@ -5,19 +5,22 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from redis.asyncio import Redis
 
-from app.realtime.backplane import Channel, Subscription, user_channel
-from dev import fresh_secrets
+from app.realtime.backplane import ALL, Channel, Subscription, user_channel
+from app.realtime.connections.delivery import Delivery
+from app.realtime.jobs import keep_running
+from app.realtime.metrics import Metrics
+from app.realtime.redis.shared import in_redis
+from app.realtime.redis.topologies import make_client
 
 from ..client import DEADLINE_S
 from ..live import Live, run_service, wait_until, wait_until_async
-from ..server.test_process import PROJECT, next_line, run_process
+from ..server.test_process import PROJECT
 from .test_backplane import run_node, settings_for
 from .test_faults import is_ready
 from .valkey import Valkey
@@ -150,22 +153,28 @@ async def test_while_a_server_loads_its_data_the_service_waits_and_tells_once(
     ],
     ids=str,
 )
-async def test_what_no_waiting_mends_ends_a_service_that_starts(
-    valkey: Valkey, redis: Redis, tmp_path: Path, command: str, reason: str
+async def test_what_no_waiting_mends_stops_a_service_that_starts(
+    valkey: Valkey, redis: Redis, command: str, reason: str
 ) -> None:
     await do(valkey, redis, command)
-    await check_end(valkey, tmp_path, reason)
+    await check_refusal(valkey, reason)
 
 
-async def check_end(valkey: Valkey, directory: Path, reason: str) -> None:
-    """Start the service, which has to stop with a line that says why."""
-    environment = fresh_secrets() | {"REDIS_URL": valkey.url, "PORT": "0"}
-    async with run_process(directory, **environment) as process:
-        line = (await next_line(process, "the service stops")).string
-        assert f"REDIS_URL: {reason}" in line
+async def check_refusal(valkey: Valkey, reason: str) -> None:
+    """Start what a node shares through Redis; it has to stop the service and log why."""
+    settings, stops = settings_for(valkey), asyncio.Event()
+    client = make_client(settings)
+    assert client is not None
+    shared = in_redis(client, settings, Metrics(), Delivery(), lambda: None)
+    shared.make_map("keys")
+    shared.backplane.subscribe(Subscription(ALL, lambda envelope: None))
+    with structlog.testing.capture_logs() as lines:
         async with asyncio.timeout(DEADLINE_S):
-            await process.communicate()
-        assert process.returncode == 1
+            await keep_running(shared.jobs[0], stops.set)
+    await client.aclose()
+    assert stops.is_set()
+    (why,) = [line["reason"] for line in lines if line["event"] == "the service stops"]
+    assert f"REDIS_URL: {reason}" in why
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """Rooms are ready only while Redis does what they need, and a burst of joins waits its turn."""
 
-from pathlib import Path
-
 import pytest
 import structlog
 from redis.asyncio import Redis
 
 from ..live import Live, run_service, wait_until
 from .test_backplane import settings_for
-from .test_ready import SHARING, Place, check_end, do, healthy, restricted, two_services
+from .test_ready import SHARING, Place, check_refusal, do, healthy, restricted, two_services
 from .valkey import Valkey
 
 __all__ = ["restricted"]
@@ -17,11 +15,11 @@ BURST = 1_000
 
 
 @pytest.mark.parametrize("command", ["eval", "rpush", "hset", "info", "zadd"])
-async def test_a_permission_that_a_script_lacks_ends_a_service_that_starts(
-    valkey: Valkey, redis: Redis, tmp_path: Path, command: str
+async def test_a_permission_that_a_script_lacks_stops_a_service_that_starts(
+    valkey: Valkey, redis: Redis, command: str
 ) -> None:
     await do(valkey, redis, f"ACL SETUSER default -{command}")
-    await check_end(valkey, tmp_path, "the user lacks a permission")
+    await check_refusal(valkey, "the user lacks a permission")
 
 
 async def test_the_user_in_the_documents_may_do_all_that_rooms_need(restricted: Live) -> None:

@@ -1,9 +1,9 @@
 """The proof passes for the project's engine.
 
-A module of the proof runs twice: with every option, and with only those that it needs; once if only
-the heartbeat is between them, which has nothing to do with rooms in Redis. It runs with one kind of
-authentication, the one that it needs. Those in `CREDENTIALS` run with every other kind, too, and
-with every option.
+A module of the proof runs with every option, and again with only those that it needs. It runs once
+if no other option concerns it: if only the heartbeat is left, which has nothing to do with rooms in
+Redis, and if it is about `FRAMES`. It runs with one kind of authentication, the one that it needs.
+Those in `CREDENTIALS` run with every other kind, too, and with every option.
 """
 
 from pathlib import Path
@@ -14,6 +14,9 @@ from tests.combination import COMBINATIONS, QUESTIONS, Combination
 from tests.project import Project
 
 from .suite import EXTRAS, FULL, run_tests
+
+FRAMES = ("test_autobahn.py", "test_asgi.py", "test_frames.py")
+"""Modules that test the frames of RFC 6455."""
 
 CREDENTIALS = ("test_privacy.py",)
 """Modules that test credentials of every kind."""
@@ -33,7 +36,8 @@ def proving_tests(combination: Combination) -> list[Path]:
 def _runs(module: Path, options: set[str]) -> bool:
     needs, extras = needed(module), options & EXTRAS
     if options & AUTH == (needs & AUTH or {FULL}):
-        return extras == EXTRAS or (extras == needs & EXTRAS and EXTRAS - extras != HEARTBEAT)
+        is_least = extras == needs & EXTRAS and module.name not in FRAMES
+        return extras == EXTRAS or (is_least and EXTRAS - extras != HEARTBEAT)
     return module.name in CREDENTIALS and extras == EXTRAS
 
 

@@ -21,7 +21,7 @@ FULL = "jwt"
 
 EXTRAS = frozenset(name for name, question in QUESTIONS.items() if question is True)
 
-ENOUGH_EXTRAS = [set(), {"redis"}, {"rooms", "redis"}, EXTRAS]
+ENOUGH_EXTRAS = [set(), {"redis"}, EXTRAS]
 
 BELOW_AUTHENTICATION = (
     "tests/realtime/redis/test_[!t]*.py",

@@ -49,7 +49,7 @@ TYPED_TEXTS = {name: TEXTS[name] for name in ("quotes", "backslashes", "emoji", 
 
 def check_texts(project: Project, plain: Project, text: str) -> None:
     """Compare a project with one that has plain texts."""
-    for check in ("files", "data", "text", "format"):
+    for check in ("files", "data", "text"):
         CHECKS[check](project)
     metadata = tomllib.loads(project.read("pyproject.toml"))["project"]
     assert metadata["description"] == text

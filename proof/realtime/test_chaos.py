@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -257,6 +257,120 @@ def test_an_unacknowledged_own_message_may_be_skipped(room: RecordedRoom) -> Non
     (second,) = room.publish(2)
     room.member.received(second, 2)
     assert room.totals() == Totals(sent=1, unacknowledged=1, live=1)
+
+
+def repeat(room: RecordedRoom, *, excluded: Membership | None = None) -> int:
+    """Publish a message with a key twice, without an acknowledgement; return its number."""
+    number = room.ledger.send(ROOM, excluded, has_key=True)
+    room.ledger.repeat(number)
+    return number
+
+
+def test_a_repeated_message_is_counted_once(room: RecordedRoom) -> None:
+    number = repeat(room)
+    room.member.received(number, 1)
+    room.ledger.acknowledge(number, 1)
+    assert room.totals() == Totals(sent=1, repeated=1, live=1)
+
+
+@pytest.mark.parametrize("again_at", [1, 2])
+def test_a_repetition_delivered_in_the_same_epoch_is_counted(
+    room: RecordedRoom, again_at: int
+) -> None:
+    number = repeat(room)
+    room.member.received(number, 1)
+    room.member.received(number, again_at)
+    assert room.totals().duplicated == 1
+
+
+def test_a_repetition_delivered_to_others_is_counted(room: RecordedRoom) -> None:
+    other, number = room.join(0), repeat(room)
+    room.member.received(number, 1)
+    room.member.disconnected()
+    room.join_answered(room.member, 2, recovered=False)
+    room.join_answered(other, 1, recovered=False)
+    other.received(number, 2)
+    assert room.totals() == Totals(unacknowledged=1, repeated=1, out_of_order=1)
+
+
+def test_a_repeated_message_may_be_delivered_once_in_each_epoch(room: RecordedRoom) -> None:
+    number = repeat(room)
+    room.member.received(number, 1)
+    room.join_answered(room.member, 0, recovered=False, epoch="f")
+    room.member.received(number, 1)
+    room.ledger.acknowledge(number, 1)
+    assert room.totals() == Totals(sent=1, repeated=1, live=1)
+    room.member.received(number, 2)
+    assert room.totals().duplicated == 1
+
+
+def test_a_message_without_a_key_is_delivered_in_one_epoch(room: RecordedRoom) -> None:
+    (number,) = room.publish(1)
+    room.member.received(number, 1)
+    room.join_answered(room.member, 0, recovered=False, epoch="f")
+    room.member.received(number, 1)
+    assert room.totals().duplicated == 1
+
+
+@pytest.mark.parametrize(("epoch", "duplicated"), [("e", 1), ("f", 0)])
+def test_the_answer_to_a_join_tells_the_epoch_of_what_came_before(
+    room: RecordedRoom, epoch: str, duplicated: int
+) -> None:
+    number = repeat(room)
+    room.member.received(number, 1)
+    room.member.resync()
+    room.member.received(number, 1)
+    assert room.totals().duplicated == 0
+    room.join_answered(room.member, 1, recovered=False, epoch=epoch)
+    assert room.totals().duplicated == duplicated
+    room.member.received(number, 2)
+    assert room.totals().duplicated == duplicated + 1
+
+
+@pytest.mark.parametrize("end", [Membership.disconnected, Membership.resync])
+def test_an_epoch_that_nobody_tells_is_none_of_the_known(
+    room: RecordedRoom, end: Callable[[Membership], None]
+) -> None:
+    number = repeat(room)
+    room.member.resync()
+    room.member.received(number, 1)
+    end(room.member)
+    room.join_answered(room.member, 1, recovered=False, epoch="f")
+    room.member.received(number, 2)
+    assert room.totals() == Totals(unacknowledged=1, repeated=1)
+
+
+@pytest.mark.parametrize(("epoch", "out_of_order"), [("e", 1), ("f", 0)])
+def test_a_repeated_message_may_be_acknowledged_in_an_epoch_that_all_miss(
+    room: RecordedRoom, epoch: str, out_of_order: int
+) -> None:
+    number = repeat(room)
+    room.member.received(number, 1)
+    room.ledger.acknowledge(number, 2)
+    room.join_answered(room.member, 2, recovered=False, epoch=epoch)
+    assert room.totals() == Totals(sent=1, repeated=1, live=1, out_of_order=out_of_order)
+
+
+def test_a_message_that_was_not_repeated_is_acknowledged_as_delivered(room: RecordedRoom) -> None:
+    number = room.ledger.send(ROOM, has_key=True)
+    room.member.received(number, 1)
+    room.ledger.acknowledge(number, 2)
+    room.join_answered(room.member, 2, recovered=False, epoch="f")
+    assert room.totals() == Totals(sent=1, live=1, out_of_order=1)
+
+
+@pytest.mark.parametrize(("epoch", "out_of_order"), [("e", 1), ("f", 0)])
+def test_an_own_repeated_message_may_be_skipped_once_in_each_epoch(
+    room: RecordedRoom, epoch: str, out_of_order: int
+) -> None:
+    own = repeat(room, excluded=room.member)
+    (second,) = room.publish(2)
+    room.member.received(second, 2)
+    room.join_answered(room.member, 2, recovered=False, epoch=epoch)
+    (fourth,) = room.publish(4)
+    room.member.received(fourth, 4)
+    room.ledger.acknowledge(own, 3)
+    assert room.totals() == Totals(sent=3, repeated=1, live=2, out_of_order=out_of_order)
 
 
 def test_an_ok_to_publish_does_not_move_the_position(room: RecordedRoom) -> None:

@@ -24,6 +24,9 @@ MESSAGES_PER_S = 100.0
 HISTORY_MESSAGES = 100
 """History per room: some seconds of messages, which is too short for some absences."""
 
+HANDLER_TIMEOUT_S = 2
+"""Short, so that a key that a killed node has claimed can be used again within the trial."""
+
 Show = Callable[[str], None]
 
 
@@ -38,7 +41,9 @@ class Trial:
         self._rng = random.Random(seed)
         self._valkey = SocketServer(directory)
         environment, self._settings = engine_environment(
-            REDIS_URL=self._valkey.url, HISTORY_MESSAGES=str(HISTORY_MESSAGES)
+            REDIS_URL=self._valkey.url,
+            HISTORY_MESSAGES=str(HISTORY_MESSAGES),
+            HANDLER_TIMEOUT_S=str(HANDLER_TIMEOUT_S),
         )
         self._nodes = [Node(f"node {number}", directory, environment) for number in (1, 2)]
         self.processes = [self._valkey, *self._nodes]

@@ -12,16 +12,19 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 
 from app.realtime import Policy
-from app.realtime.rooms.history import Position, RoomEnvelope
+from app.realtime.backplane import Envelope
+from app.realtime.errors import Unavailable
+from app.realtime.rooms.history import History, Position, RoomEnvelope
 from app.realtime.rooms.rooms import Room
+from dev.connect import ConnectOptions
 
 from .chaos import __main__
-from .chaos.client import Client, settle
+from .chaos.client import Client, Frame, settle
 from .chaos.faults import schedule
 from .chaos.ledger import Ledger, Membership, Totals
 from .chaos.trial import Trial, first_failure
@@ -425,6 +428,76 @@ async def test_a_loss_or_duplicate_counts_once_for_each_member(
     assert set(expected) == {1, 2}
 
 
+@pytest.mark.parametrize("is_published", [False, True], ids=["refused", "lost answer"])
+async def test_a_repetition_that_is_published_again_is_counted(
+    live: Live, monkeypatch: pytest.MonkeyPatch, is_published: bool
+) -> None:
+    publish, failed = History.publish, list[int]()
+
+    def publish_but_fail(
+        history: History, room: str, envelope: Envelope, message_id: str | None = None
+    ) -> asyncio.Future[Position]:
+        is_first = message_id is not None and not failed
+        if is_first:
+            failed.append(cast(int, envelope.data))
+        if is_published or not is_first:
+            position = publish(history, room, envelope)
+        if is_first:
+            raise Unavailable("the answer was lost")
+        return position
+
+    monkeypatch.setattr(History, "publish", publish_but_fail)
+    ledger = Ledger()
+    async with publishing_clients(live, ledger) as clients:
+        await wait_until(lambda: any(message.is_repeated for message in ledger.messages))
+        await settle(clients, ledger)
+    totals = ledger.totals()
+    assert totals.repeated == 1
+    assert ledger.messages[failed[0]].acknowledged_at is not None
+    members = 1 if ledger.messages[failed[0]].excluded else 2
+    assert totals.duplicated == (members if is_published else 0)
+    assert totals.is_correct == (not is_published)
+
+
+class InterruptedClient(Client):
+    """A client whose connection ends before the first answer to a `publish`."""
+
+    is_interrupted = False
+
+    def _handle_publish_reply(self, frame: Frame) -> None:
+        if self.is_interrupted:
+            super()._handle_publish_reply(frame)
+        else:
+            self.is_interrupted = True
+            self.abort()
+
+
+@pytest.mark.parametrize("then", ["alice", "bob"])
+async def test_only_the_same_user_repeats_over_another_connection(live: Live, then: str) -> None:
+    users = iter(["alice", then])
+
+    async def next_options() -> ConnectOptions:
+        return await live.options(next(users))
+
+    ledger = Ledger()
+    client = InterruptedClient(next_options, [ROOM], ledger, pause_s=0.02, seed="")
+    client.publishes = False
+    running = asyncio.create_task(client.run())
+    await wait_until(lambda: client.has_rejoined_since(0))
+    user = client.user
+    await client.publish(ROOM, echo=True, has_key=True)
+    await wait_until(lambda: client.is_interrupted and not client.is_connected)
+    client.publishes = True
+    await wait_until(lambda: len(ledger.messages) > 5)
+    await settle([client], ledger)
+    running.cancel()
+    await asyncio.wait([running])
+    is_same = client.user == user
+    assert ledger.messages[0].is_repeated == is_same
+    assert (ledger.messages[0].acknowledged_at is not None) == is_same
+    assert ledger.totals().is_correct
+
+
 async def test_aborted_clients_recover(live: Live) -> None:
     ledger = Ledger()
     async with publishing_clients(live, ledger) as clients:
@@ -441,7 +514,7 @@ async def test_aborted_clients_recover(live: Live) -> None:
 class DefectiveClient(Client):
     """A client with a defect: the `ok` to its own `publish` moves its position."""
 
-    def _handle_publish_reply(self, frame: dict[str, Any]) -> None:
+    def _handle_publish_reply(self, frame: Frame) -> None:
         super()._handle_publish_reply(frame)
         position = self.memberships[ROOM].position
         if position is not None and frame["type"] == "ok":

@@ -211,6 +211,15 @@ def test_a_new_epoch_covers_only_older_messages(room: RecordedRoom) -> None:
     assert room.totals() == Totals(sent=4, live=1, announced=1, lost=2, out_of_order=2)
 
 
+def test_an_older_message_does_not_widen_a_gap(room: RecordedRoom) -> None:
+    older = room.ledger.send(ROOM)
+    room.publish(1)  # is lost, as the answer to the join shows
+    room.join_answered(room.member, 1, recovered=True)
+    room.member.received(older, 2)
+    room.join_answered(room.member, 0, recovered=False, epoch="f")
+    assert room.totals() == Totals(sent=1, unacknowledged=1, lost=1, out_of_order=1)
+
+
 def test_an_unannounced_epoch_covers_nothing(room: RecordedRoom) -> None:
     room.publish(1)
     room.join_answered(room.member, 0, recovered=True, epoch="f")

@@ -131,8 +131,8 @@ class Client:
                 self._connection = None
                 self._join_ticks.clear()
                 self._joined.clear()
-                for number, frame in self._unanswered.items():
-                    self._repeat_later(number, frame)
+                for number, publication in self._unanswered.items():
+                    self._repeat_later(number, publication)
                 self._unanswered.clear()
                 for membership in self.memberships.values():
                     membership.disconnected()
@@ -152,23 +152,23 @@ class Client:
         """Publish the next message in a room."""
         excluded = None if echo else self.memberships[room]
         number = self._ledger.send(room, excluded, has_key=has_key)
-        frame = {"room": room, "data": number, "echo": echo, "id": str(number)}
+        publication = {"room": room, "data": number, "echo": echo, "id": str(number)}
         if has_key:
-            frame["key"] = uuid4().hex
-        await self._publish(number, frame)
+            publication["key"] = uuid4().hex
+        await self._publish(number, publication)
 
-    async def _publish(self, number: int, frame: Frame) -> None:
-        self._unanswered[number] = frame
-        await self._send(type="publish", **frame)
+    async def _publish(self, number: int, publication: Frame) -> None:
+        self._unanswered[number] = publication
+        await self._send(type="publish", **publication)
 
-    def _repeat_later(self, number: int, frame: Frame) -> None:
-        if "key" in frame:
-            self._to_repeat[number] = frame
+    def _repeat_later(self, number: int, publication: Frame) -> None:
+        if "key" in publication:
+            self._to_repeat[number] = publication
 
     async def _repeat(self) -> None:
         """Repeat the publication in a joined room that waits for the longest time."""
-        due = (number for number, frame in self._to_repeat.items() if frame["room"] in self._joined)
-        number = next(due, None)
+        waiting = self._to_repeat.items()
+        number = next((number for number, each in waiting if each["room"] in self._joined), None)
         if number is not None:
             self._ledger.repeat(number)
             await self._publish(number, self._to_repeat.pop(number))
@@ -193,10 +193,7 @@ class Client:
     async def _handle(self, frame: Frame) -> None:
         match frame["type"]:
             case "welcome":
-                self._backoff_s = FIRST_BACKOFF_S
-                if frame["user"] != self.user:  # a guest, whose keys are not those of the last one
-                    self._to_repeat.clear()
-                self.user = frame["user"]
+                self._handle_welcome(frame["user"])
             case "message" if frame.get("room") in self.memberships:
                 self.memberships[frame["room"]].received(frame["data"], frame["offset"])
             case "ok" | "error" if frame["id"] in self.memberships:
@@ -209,6 +206,12 @@ class Client:
                 await self._handle_resync(frame["room"])
             case "ping":
                 await self._send(type="pong")
+
+    def _handle_welcome(self, user: str) -> None:
+        self._backoff_s = FIRST_BACKOFF_S
+        if user != self.user:  # a guest, whose keys are not those of the last one
+            self._to_repeat.clear()
+        self.user = user
 
     async def _handle_resync(self, room: str | None) -> None:
         if room is None:

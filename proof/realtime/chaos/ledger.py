@@ -4,8 +4,8 @@ All clients run in one process, so a counter orders all events: its values are *
 whether a client was a member when a message was published.
 
 A message is published once, and so has one offset. Only a message with a key can be repeated. When
-Redis loses its data, an epoch ends and the keys are forgotten; a repetition is then published again.
-So a repeated message has at most one offset in each epoch.
+Redis loses its data, an epoch ends and the keys are forgotten, so a repetition is published again.
+A repeated message has at most one offset in each epoch.
 """
 
 from collections import Counter
@@ -238,12 +238,13 @@ class Membership:
         (self._recovered if is_replay else self._live).add(number)
         message = self._ledger.messages[number]
         position = None if self._position_unknown else self.position
-        if position is None and message.has_key:
-            self._undated.append((number, offset))
-        else:
-            self._record(number, offset, position and position.epoch)
         if position is None:
+            if message.has_key:
+                self._undated.append((number, offset))
+            else:
+                self._record(number, offset, None)
             return
+        self._record(number, offset, position.epoch)
         if offset > position.offset:
             self._skip(position.offset, offset - 1)
             self.position = Position(position.epoch, offset)
@@ -267,6 +268,7 @@ class Membership:
         self._skipped.update(range(after + 1, until + 1))
 
     def _skipped_from_others(self) -> int:
+        """Return how many skipped offsets cannot be those of its own messages without ``echo``."""
         own = [message for message in self._ledger.messages if message.excluded is self]
         known = Counter(chain.from_iterable(message.offsets for message in own))
         unknown = sum(max(0, self.most_offsets(each) - len(each.offsets)) for each in own)

@@ -89,6 +89,7 @@ typedef struct {
     uint8_t accept[64];
     uint32_t accept_size;
     buffer asked, answer; /* prefix of messages to answer, and the answer */
+    buffer before;        /* sent before each message of an echo */
     uint32_t mask;
     int patience_ms; /* maximum sleep when idle */
     uint32_t mark_at; /* where the last delivery had its mark */
@@ -244,7 +245,10 @@ static void next_round(load *l, int i) {
     c->rounds_left--;
     c->newest = (int64_t)l->result->sent;
     stamp(c, clock_ns(), l->result->sent++);
-    write_message(l, i, TEXT, c->message.data, c->message.size);
+    l->burst.size = 0;
+    if (l->before.size) append_frame(l, &l->burst, TEXT, l->before.data, l->before.size);
+    append_frame(l, &l->burst, TEXT, c->message.data, c->message.size);
+    write_bytes(l, i, l->burst.data, l->burst.size);
 }
 
 /* ---- Reading ------------------------------------------------------------------------------- */
@@ -512,6 +516,8 @@ void load_answer(load *l, const uint8_t *asked, uint32_t asked_size, const uint8
     append(&l->answer, answer, answer_size);
 }
 
+void load_before(load *l, const uint8_t *text, uint32_t size) { append(&l->before, text, size); }
+
 static void begin(load *l, int mode, result *r) {
     memset(r, 0, sizeof *r);
     l->result = r;
@@ -679,6 +685,7 @@ void load_free(load *l) {
     clear(&l->burst);
     clear(&l->asked);
     clear(&l->answer);
+    clear(&l->before);
     free(l->connections);
     free(l);
 }

@@ -68,6 +68,7 @@ def _library(*, install: bool) -> ctypes.CDLL:
         "load_step": [load, integer, integer, text, size],
         "load_message": [load, integer, text, size],
         "load_answer": [load, text, size, text, size],
+        "load_before": [load, text, size],
         "load_connect": [load, integer, real, result],
         "load_fanout": [load, integer, number, number, integer, real, real, real, result],
         "load_echo": [load, number, real, result],
@@ -107,6 +108,8 @@ class Dialect:
     """Prefix of messages to answer, such as a heartbeat's ping."""
     answer: str = ""
     """The answer to them."""
+    before: str = ""
+    """A message that is sent before each one of an echo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,7 @@ class Load:
         self._library.load_answer(
             self._load, *_text(self._dialect.asked), *_text(self._dialect.answer)
         )
+        self._library.load_before(self._load, *_text(self._dialect.before))
         self._count = 0
         self._sent = 0
 

@@ -12,6 +12,7 @@ from .load import MARK, Dialect, Load, Result, payload
 from .processes import Failed, Meter, Spent, forget_peak, memory_bytes, pinned
 from .results import Metric, Sample
 from .servers import (
+    SERVICE_FILLED,
     SERVICE_PINGS,
     Hostile,
     Running,
@@ -32,6 +33,7 @@ P99 = Metric("p99, ms", more_is_better=False, digits=2)
 CPU = Metric("CPU s per million", more_is_better=False, digits=2)
 ROUND_TRIPS = Metric("round trips/s")
 CONNECTS = Metric("connects/s")
+JOINS = Metric("joins/s")
 MEMORY = Metric("KiB per connection", more_is_better=False, digits=1)
 KEPT = Metric("% of the others' rate", digits=1)
 GROWTH = Metric("MB grown", more_is_better=False, digits=1)
@@ -218,6 +220,22 @@ def echo(connections: int) -> Measure:
             meter = trial.meter()
             result = load.echo(max(20, int(pace * trial.effort.seconds)))
             return _sample(result, meter.read(), {ROUND_TRIPS: result.per_second})
+
+    return measure
+
+
+def joins(members: int) -> Measure:
+    """Measure how often clients leave and join a room that has messages."""
+
+    def measure(trial: Trial) -> Sample:
+        with trial.connected(1, dialect=SERVICE_FILLED):
+            pass
+        with trial.connected(members) as load:
+            load.publish(json.dumps(MARK))
+            pace = _pace(load.echo(5), members)
+            meter = trial.meter()
+            result = load.echo(max(5, int(pace * trial.effort.seconds)))
+            return _sample(result, meter.read(), {JOINS: result.per_second})
 
     return measure
 

@@ -12,6 +12,7 @@ from .measurements import (
     DELIVERIES,
     FLOOD,
     GROWTH,
+    JOINS,
     KEPT,
     LOAD,
     MEMORY,
@@ -27,6 +28,7 @@ from .measurements import (
     connect,
     echo,
     fanout,
+    joins,
     latency,
     memory,
     slow_consumer,
@@ -48,7 +50,10 @@ from .servers import (
     PINGS,
     PRESENCE,
     REPLAYS,
+    SERVICE_EPHEMERAL,
     SERVICE_FLOOD,
+    SERVICE_JOINS,
+    SERVICE_JOINS_WITH_LAST,
     SERVICE_ROOM,
     SERVICE_STREAMS,
     SOCKETIO,
@@ -87,7 +92,7 @@ class Scenario:
 
 def fits(scenario: Scenario, answers: Answers) -> bool:
     """Return whether a project with these answers supports the scenario."""
-    dialects = {SERVICE_ROOM, SERVICE_FLOOD, SERVICE_STREAMS}
+    dialects = {SERVICE_ROOM, SERVICE_FLOOD, SERVICE_STREAMS, SERVICE_JOINS}
     rooms = any(each.hostile or each.dialect in dialects for each in scenario.subjects)
     return bool((answers["rooms"] or not rooms) and (answers["redis"] or not scenario.redis))
 
@@ -269,6 +274,48 @@ SCENARIOS = (
         pinned=False,
         redis=True,
         plotted=False,
+    ),
+    *(
+        Scenario(
+            name,
+            title,
+            "One of 2 members publishes with `keep: false`, with 16 messages in flight.",
+            (DELIVERIES, CPU),
+            fanout(2, window=16),
+            (
+                Subject(THIS, "ephemeral", "not kept", SERVICE_EPHEMERAL),
+                Subject(THIS, "kept", "kept", SERVICE_ROOM),
+            ),
+            (Target(DELIVERIES, at_least=at_least, beside="kept"),),
+            processes=processes,
+            redis=processes > 1,
+            plotted=False,
+        )
+        for name, title, processes, at_least in (
+            ("ephemeral", "Messages that are not kept", 1, 0.9),
+            ("redis-ephemeral", "Messages that are not kept, two processes through Redis", 2, 1),
+        )
+    ),
+    *(
+        Scenario(
+            name,
+            title,
+            "Each of 200 clients leaves a room of 50 messages and joins it again, each time when "
+            "the answer to the last `join` has come.",
+            (JOINS, CPU),
+            joins(200),
+            (
+                Subject(THIS, "last", "with `last: 50`", SERVICE_JOINS_WITH_LAST),
+                Subject(THIS, "plain", "without", SERVICE_JOINS),
+            ),
+            (Target(JOINS, at_least=at_least, beside="plain"),),
+            redis=redis,
+            plotted=False,
+        )
+        for name, title, redis, at_least in (
+            ("joins", "Joining a room", False, 0.5),
+            ("redis-joins", "Joining a room, with Redis", True, 0.05),
+        )
     ),
     *(
         Scenario(

@@ -43,9 +43,11 @@ SERVICE = Dialect(
 )
 
 
-def _room(name: str) -> Dialect:
+def _room(name: str, fields: str = "") -> Dialect:
+    """Return a dialect whose clients join a room, and publish in it with further fields."""
     join = '{"type":"join","room":"NAME","id":"{i}"}'.replace("NAME", name)
-    publish = '{"type":"publish","room":"NAME","echo":true,"data":{data}}'.replace("NAME", name)
+    publish = '{"type":"publish","room":"NAME","echo":true,FIELDS"data":{data}}'
+    publish = publish.replace("NAME", name).replace("FIELDS", fields)
     greeting = (*SERVICE.greeting, Send(join), Expect('"ok"'))
     return replace(SERVICE, greeting=greeting, envelope=publish)
 
@@ -53,6 +55,7 @@ def _room(name: str) -> Dialect:
 SERVICE_ROOM = _room("benchmark")
 SERVICE_FLOOD = _room("flood")
 SERVICE_STREAMS = _room("stream-{i}")
+SERVICE_EPHEMERAL = _room("benchmark", '"keep":false,')
 SERVICE_ECHO = Dialect(
     greeting=SERVICE.greeting,
     envelope='{"type":"send","to":"user-{i}","data":{data}}',
@@ -60,6 +63,31 @@ SERVICE_ECHO = Dialect(
     answer=SERVICE.answer,
 )
 SERVICE_PINGS = replace(SERVICE, envelope='{"type":"ping","id":{data}}')
+
+
+def _filled(room: str, messages: int) -> Dialect:
+    """Return a dialect whose clients publish so many messages in a room before they are ready."""
+    publish = json.dumps({"type": "publish", "room": room, "data": "x" * 128, "id": "filled"})
+    joined = _room(room)
+    filling = (Send(publish), Expect('"filled"')) * messages
+    return replace(joined, greeting=(*joined.greeting, *filling))
+
+
+def _joins(last: int) -> Dialect:
+    """Return a dialect whose clients leave a room, join it with the last messages, and repeat."""
+    join = '{"type":"join","room":"joins","last":LAST,"id":{data}}'.replace("LAST", str(last))
+    first = Send(join.replace("{data}", '"first"'))
+    return replace(
+        SERVICE,
+        greeting=(*SERVICE.greeting, first, Expect(f'"replayed":{last}')),
+        envelope=join,
+        before='{"type":"leave","room":"joins"}',
+    )
+
+
+SERVICE_FILLED = _filled("joins", 50)
+SERVICE_JOINS = _joins(0)
+SERVICE_JOINS_WITH_LAST = _joins(50)
 
 
 def _command(fields: str) -> Dialect:

@@ -572,7 +572,7 @@ def test_scenarios_match_the_options_of_the_project(
     asked = {each.name for each in __main__.chosen_project(project, list(SCENARIOS))}
     assert environment.project == project
     assert "redis" in asked
-    assert not asked & {"room", "fairness", "redis-room", "redis-busy-1000"}
+    assert not asked & {"room", "fairness", "redis-room", "redis-busy-1000", "ephemeral", "joins"}
     answers: Answers = {"auth": "jwt", "rooms": True, "redis": False}
     skipped = {each.name for each in SCENARIOS if not fits(each, answers)}
     assert skipped == {each.name for each in SCENARIOS if each.redis}

@@ -240,6 +240,22 @@ def test_dialect() -> None:
     assert said[2] == "pong"
 
 
+def test_a_message_before_each_one_of_an_echo() -> None:
+    said: list[str] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        async for message in connection:
+            said.append(str(message))
+            if message != "before":
+                await connection.send(message)
+
+    with connected(handler, 1, dialect=Dialect(before="before")) as load:
+        delivered = load.echo(2)
+    assert delivered.received == 2
+    assert said[::2] == ["before", "before"]
+    assert len(said) == 4
+
+
 def test_a_dialect_must_keep_the_mark() -> None:
     with (
         pytest.raises(ValueError, match="no mark"),

@@ -8,20 +8,23 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 
 from app.realtime import Policy
-from app.realtime.rooms.history import Position, RoomEnvelope
+from app.realtime.backplane import Envelope
+from app.realtime.errors import Unavailable
+from app.realtime.rooms.history import History, Position, RoomEnvelope
 from app.realtime.rooms.rooms import Room
+from dev.connect import ConnectOptions
 
 from .chaos import __main__
-from .chaos.client import Client, settle
+from .chaos.client import Client, Frame, settle
 from .chaos.faults import schedule
 from .chaos.ledger import Ledger, Membership, Totals
 from .chaos.trial import Trial, first_failure
@@ -208,6 +211,15 @@ def test_a_new_epoch_covers_only_older_messages(room: RecordedRoom) -> None:
     assert room.totals() == Totals(sent=4, live=1, announced=1, lost=2, out_of_order=2)
 
 
+def test_an_older_message_does_not_widen_a_gap(room: RecordedRoom) -> None:
+    older = room.ledger.send(ROOM)
+    room.publish(1)  # is lost, as the answer to the join shows
+    room.join_answered(room.member, 1, recovered=True)
+    room.member.received(older, 2)
+    room.join_answered(room.member, 0, recovered=False, epoch="f")
+    assert room.totals() == Totals(sent=1, unacknowledged=1, lost=1, out_of_order=1)
+
+
 def test_an_unannounced_epoch_covers_nothing(room: RecordedRoom) -> None:
     room.publish(1)
     room.join_answered(room.member, 0, recovered=True, epoch="f")
@@ -257,6 +269,120 @@ def test_an_unacknowledged_own_message_may_be_skipped(room: RecordedRoom) -> Non
     (second,) = room.publish(2)
     room.member.received(second, 2)
     assert room.totals() == Totals(sent=1, unacknowledged=1, live=1)
+
+
+def repeat(room: RecordedRoom, *, excluded: Membership | None = None) -> int:
+    """Publish a message with a key twice, without an acknowledgement; return its number."""
+    number = room.ledger.send(ROOM, excluded, has_key=True)
+    room.ledger.repeat(number)
+    return number
+
+
+def test_a_repeated_message_is_counted_once(room: RecordedRoom) -> None:
+    number = repeat(room)
+    room.member.received(number, 1)
+    room.ledger.acknowledge(number, 1)
+    assert room.totals() == Totals(sent=1, repeated=1, live=1)
+
+
+@pytest.mark.parametrize("again_at", [1, 2])
+def test_a_repetition_delivered_in_the_same_epoch_is_counted(
+    room: RecordedRoom, again_at: int
+) -> None:
+    number = repeat(room)
+    room.member.received(number, 1)
+    room.member.received(number, again_at)
+    assert room.totals().duplicated == 1
+
+
+def test_a_repetition_delivered_to_others_is_counted(room: RecordedRoom) -> None:
+    other, number = room.join(0), repeat(room)
+    room.member.received(number, 1)
+    room.member.disconnected()
+    room.join_answered(room.member, 2, recovered=False)
+    room.join_answered(other, 1, recovered=False)
+    other.received(number, 2)
+    assert room.totals() == Totals(unacknowledged=1, repeated=1, out_of_order=1)
+
+
+def test_a_repeated_message_may_be_delivered_once_in_each_epoch(room: RecordedRoom) -> None:
+    number = repeat(room)
+    room.member.received(number, 1)
+    room.join_answered(room.member, 0, recovered=False, epoch="f")
+    room.member.received(number, 1)
+    room.ledger.acknowledge(number, 1)
+    assert room.totals() == Totals(sent=1, repeated=1, live=1)
+    room.member.received(number, 2)
+    assert room.totals().duplicated == 1
+
+
+def test_a_message_without_a_key_is_delivered_in_one_epoch(room: RecordedRoom) -> None:
+    (number,) = room.publish(1)
+    room.member.received(number, 1)
+    room.join_answered(room.member, 0, recovered=False, epoch="f")
+    room.member.received(number, 1)
+    assert room.totals().duplicated == 1
+
+
+@pytest.mark.parametrize(("epoch", "duplicated"), [("e", 1), ("f", 0)])
+def test_the_answer_to_a_join_tells_the_epoch_of_what_came_before(
+    room: RecordedRoom, epoch: str, duplicated: int
+) -> None:
+    number = repeat(room)
+    room.member.received(number, 1)
+    room.member.resync()
+    room.member.received(number, 1)
+    assert room.totals().duplicated == 0
+    room.join_answered(room.member, 1, recovered=False, epoch=epoch)
+    assert room.totals().duplicated == duplicated
+    room.member.received(number, 2)
+    assert room.totals().duplicated == duplicated + 1
+
+
+@pytest.mark.parametrize("end", [Membership.disconnected, Membership.resync])
+def test_an_epoch_that_nobody_tells_is_none_of_the_known(
+    room: RecordedRoom, end: Callable[[Membership], None]
+) -> None:
+    number = repeat(room)
+    room.member.resync()
+    room.member.received(number, 1)
+    end(room.member)
+    room.join_answered(room.member, 1, recovered=False, epoch="f")
+    room.member.received(number, 2)
+    assert room.totals() == Totals(unacknowledged=1, repeated=1)
+
+
+@pytest.mark.parametrize(("epoch", "out_of_order"), [("e", 1), ("f", 0)])
+def test_a_repeated_message_may_be_acknowledged_in_an_epoch_that_all_miss(
+    room: RecordedRoom, epoch: str, out_of_order: int
+) -> None:
+    number = repeat(room)
+    room.member.received(number, 1)
+    room.ledger.acknowledge(number, 2)
+    room.join_answered(room.member, 2, recovered=False, epoch=epoch)
+    assert room.totals() == Totals(sent=1, repeated=1, live=1, out_of_order=out_of_order)
+
+
+def test_a_message_that_was_not_repeated_is_acknowledged_as_delivered(room: RecordedRoom) -> None:
+    number = room.ledger.send(ROOM, has_key=True)
+    room.member.received(number, 1)
+    room.ledger.acknowledge(number, 2)
+    room.join_answered(room.member, 2, recovered=False, epoch="f")
+    assert room.totals() == Totals(sent=1, live=1, out_of_order=1)
+
+
+@pytest.mark.parametrize(("epoch", "out_of_order"), [("e", 1), ("f", 0)])
+def test_an_own_repeated_message_may_be_skipped_once_in_each_epoch(
+    room: RecordedRoom, epoch: str, out_of_order: int
+) -> None:
+    own = repeat(room, excluded=room.member)
+    (second,) = room.publish(2)
+    room.member.received(second, 2)
+    room.join_answered(room.member, 2, recovered=False, epoch=epoch)
+    (fourth,) = room.publish(4)
+    room.member.received(fourth, 4)
+    room.ledger.acknowledge(own, 3)
+    assert room.totals() == Totals(sent=3, repeated=1, live=2, out_of_order=out_of_order)
 
 
 def test_an_ok_to_publish_does_not_move_the_position(room: RecordedRoom) -> None:
@@ -311,6 +437,76 @@ async def test_a_loss_or_duplicate_counts_once_for_each_member(
     assert set(expected) == {1, 2}
 
 
+@pytest.mark.parametrize("is_published", [False, True], ids=["refused", "lost answer"])
+async def test_a_repetition_that_is_published_again_is_counted(
+    live: Live, monkeypatch: pytest.MonkeyPatch, is_published: bool
+) -> None:
+    publish, failed = History.publish, list[int]()
+
+    def publish_but_fail(
+        history: History, room: str, envelope: Envelope, message_id: str | None = None
+    ) -> asyncio.Future[Position]:
+        is_first = message_id is not None and not failed
+        if is_first:
+            failed.append(cast(int, envelope.data))
+        if is_published or not is_first:
+            position = publish(history, room, envelope)
+        if is_first:
+            raise Unavailable("the answer was lost")
+        return position
+
+    monkeypatch.setattr(History, "publish", publish_but_fail)
+    ledger = Ledger()
+    async with publishing_clients(live, ledger) as clients:
+        await wait_until(lambda: any(message.is_repeated for message in ledger.messages))
+        await settle(clients, ledger)
+    totals = ledger.totals()
+    assert totals.repeated == 1
+    assert ledger.messages[failed[0]].acknowledged_at is not None
+    members = 1 if ledger.messages[failed[0]].excluded else 2
+    assert totals.duplicated == (members if is_published else 0)
+    assert totals.is_correct == (not is_published)
+
+
+class InterruptedClient(Client):
+    """A client whose connection ends before the first answer to a `publish`."""
+
+    is_interrupted = False
+
+    def _handle_publish_reply(self, frame: Frame) -> None:
+        if self.is_interrupted:
+            super()._handle_publish_reply(frame)
+        else:
+            self.is_interrupted = True
+            self.abort()
+
+
+@pytest.mark.parametrize("then", ["alice", "bob"])
+async def test_only_the_same_user_repeats_over_another_connection(live: Live, then: str) -> None:
+    users = iter(["alice", then])
+
+    async def next_options() -> ConnectOptions:
+        return await live.options(next(users))
+
+    ledger = Ledger()
+    client = InterruptedClient(next_options, [ROOM], ledger, pause_s=0.02, seed="")
+    client.publishes = False
+    running = asyncio.create_task(client.run())
+    await wait_until(lambda: client.has_rejoined_since(0))
+    user = client.user
+    await client.publish(ROOM, echo=True, has_key=True)
+    await wait_until(lambda: client.is_interrupted and not client.is_connected)
+    client.publishes = True
+    await wait_until(lambda: len(ledger.messages) > 5)
+    await settle([client], ledger)
+    running.cancel()
+    await asyncio.wait([running])
+    is_same = client.user == user
+    assert ledger.messages[0].is_repeated == is_same
+    assert (ledger.messages[0].acknowledged_at is not None) == is_same
+    assert ledger.totals().is_correct
+
+
 async def test_aborted_clients_recover(live: Live) -> None:
     ledger = Ledger()
     async with publishing_clients(live, ledger) as clients:
@@ -327,7 +523,7 @@ async def test_aborted_clients_recover(live: Live) -> None:
 class DefectiveClient(Client):
     """A client with a defect: the `ok` to its own `publish` moves its position."""
 
-    def _handle_publish_reply(self, frame: dict[str, Any]) -> None:
+    def _handle_publish_reply(self, frame: Frame) -> None:
         super()._handle_publish_reply(frame)
         position = self.memberships[ROOM].position
         if position is not None and frame["type"] == "ok":

@@ -64,6 +64,7 @@ def table(totals: Totals, faults: Mapping[str, int]) -> Iterator[str]:
     for label, count, meaning in (
         ("sent", totals.sent, "messages acknowledged with an offset"),
         ("not acknowledged", totals.unacknowledged, "messages, delivered at most once"),
+        ("repeated", totals.repeated, "messages with a key, sent more than once"),
         ("received live", totals.live, "sent messages, counted for each member"),
         ("recovered by replay", totals.recovered, "replayed to a member that reconnected"),
         ("announced as gaps", totals.announced, "missed in an announced gap"),

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
@@ -18,6 +19,8 @@ from dev.connect import ConnectOptions
 
 from ..processes import Failure
 from .ledger import Ledger
+
+Frame = dict[str, Any]
 
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 1.0
 TIMEOUT_S = 2.0
@@ -34,7 +37,10 @@ NextOptions = Callable[[], Awaitable[ConnectOptions]]
 
 
 class Client:
-    """A client that joins rooms, records their messages, and publishes at random intervals."""
+    """A client that joins rooms, records their messages, and publishes at random intervals.
+
+    It repeats a publication with a key until it is acknowledged, over any of its connections.
+    """
 
     def __init__(
         self,
@@ -57,7 +63,8 @@ class Client:
         self._to_join: set[str] = set()
         self._join_ticks: dict[str, int] = {}
         self._joined: set[str] = set()
-        self._unanswered: set[int] = set()
+        self._unanswered: dict[int, Frame] = {}
+        self._to_repeat: dict[int, Frame] = {}
 
     async def run(self) -> None:
         """Stay connected and publish, until cancelled.
@@ -124,6 +131,8 @@ class Client:
                 self._connection = None
                 self._join_ticks.clear()
                 self._joined.clear()
+                for number, publication in self._unanswered.items():
+                    self._repeat_later(number, publication)
                 self._unanswered.clear()
                 for membership in self.memberships.values():
                     membership.disconnected()
@@ -135,13 +144,34 @@ class Client:
                 await self._join()
                 if self.publishes and self._joined:
                     room = self._rng.choice(sorted(self._joined))
-                    await self.publish(room, echo=self._rng.random() < 0.5)
+                    echo, has_key = self._rng.random() < 0.5, self._rng.random() < 0.5
+                    await self.publish(room, echo=echo, has_key=has_key)
+                    await self._repeat()
 
-    async def publish(self, room: str, *, echo: bool) -> None:
+    async def publish(self, room: str, *, echo: bool, has_key: bool = False) -> None:
         """Publish the next message in a room."""
-        number = self._ledger.send(room, excluded=None if echo else self.memberships[room])
-        self._unanswered.add(number)
-        await self._send(type="publish", room=room, data=number, echo=echo, id=str(number))
+        excluded = None if echo else self.memberships[room]
+        number = self._ledger.send(room, excluded, has_key=has_key)
+        publication = {"room": room, "data": number, "echo": echo, "id": str(number)}
+        if has_key:
+            publication["key"] = uuid4().hex
+        await self._publish(number, publication)
+
+    async def _publish(self, number: int, publication: Frame) -> None:
+        self._unanswered[number] = publication
+        await self._send(type="publish", **publication)
+
+    def _repeat_later(self, number: int, publication: Frame) -> None:
+        if "key" in publication:
+            self._to_repeat[number] = publication
+
+    async def _repeat(self) -> None:
+        """Repeat the publication in a joined room that waits for the longest time."""
+        waiting = self._to_repeat.items()
+        number = next((number for number, each in waiting if each["room"] in self._joined), None)
+        if number is not None:
+            self._ledger.repeat(number)
+            await self._publish(number, self._to_repeat.pop(number))
 
     async def _send(self, **frame: object) -> None:
         if self._connection is not None:
@@ -160,11 +190,10 @@ class Client:
                 since = {"since": {"epoch": position.epoch, "offset": position.offset}}
             await self._send(type="join", room=room, id=room, **since)
 
-    async def _handle(self, frame: dict[str, Any]) -> None:
+    async def _handle(self, frame: Frame) -> None:
         match frame["type"]:
             case "welcome":
-                self._backoff_s = FIRST_BACKOFF_S
-                self.user = frame["user"]
+                self._handle_welcome(frame["user"])
             case "message" if frame.get("room") in self.memberships:
                 self.memberships[frame["room"]].received(frame["data"], frame["offset"])
             case "ok" | "error" if frame["id"] in self.memberships:
@@ -177,6 +206,12 @@ class Client:
                 await self._handle_resync(frame["room"])
             case "ping":
                 await self._send(type="pong")
+
+    def _handle_welcome(self, user: str) -> None:
+        self._backoff_s = FIRST_BACKOFF_S
+        if user != self.user:  # a guest, whose keys are not those of the last one
+            self._to_repeat.clear()
+        self.user = user
 
     async def _handle_resync(self, room: str | None) -> None:
         if room is None:
@@ -195,7 +230,7 @@ class Client:
         self._to_join.add(room)
         await self._join()
 
-    def _handle_join_reply(self, frame: dict[str, Any]) -> None:
+    def _handle_join_reply(self, frame: Frame) -> None:
         room = frame["id"]
         join_sent_at = self._join_ticks.pop(room)
         if frame["type"] == "error":
@@ -210,15 +245,16 @@ class Client:
             replayed=frame["replayed"],
         )
 
-    def _handle_publish_reply(self, frame: dict[str, Any]) -> None:
+    def _handle_publish_reply(self, frame: Frame) -> None:
         number = int(frame["id"])
-        self._unanswered.remove(number)
+        publication = self._unanswered.pop(number)
         if frame["type"] == "ok":
             self._ledger.acknowledge(number, frame["offset"])
         else:
             self._check_retryable(frame)
+            self._repeat_later(number, publication)
 
-    def _check_retryable(self, frame: dict[str, Any]) -> None:
+    def _check_retryable(self, frame: Frame) -> None:
         if not frame["retry"] and frame["message"] not in EVICTED:
             msg = f"the service refuses a command: {frame['code']}: {frame['message']}"
             raise Failure(msg)

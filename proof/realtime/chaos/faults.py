@@ -5,17 +5,22 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import NamedTuple
 
 import httpx
 
 from ..processes import Node, Process
+from ..redis.proxy import Proxy
 from ..redis.servers import SocketServer
 from .client import Client
 
 LASTS_S = (0.3, 3.0)
 PAUSE_S = (0.5, 5.0)
 """Pause between two faults of one victim."""
+
+LOST_EVERY_S = 0.1
+"""Time from one lost answer to the next."""
 
 Faults = dict[str, Callable[[float], Awaitable[None]]]
 """The faults of one victim by name; each is injected for some seconds."""
@@ -51,6 +56,11 @@ def valkey_faults(valkey: SocketServer) -> Faults:
         "subscribers dropped": partial(drop_connections, valkey, "pubsub"),
         "publishers dropped": partial(drop_connections, valkey, "normal"),
     }
+
+
+def answer_faults(proxy: Proxy) -> Faults:
+    """Return the faults of the answers of Valkey."""
+    return {"lost": partial(lose_answers, proxy)}
 
 
 def node_faults(node: Node) -> Faults:
@@ -101,6 +111,14 @@ async def drop_connections(valkey: SocketServer, kind: str, lasts_s: float) -> N
     """Close all connections of a type."""
     async with valkey.client() as redis:
         await redis.client_kill_filter(_type=kind)
+
+
+async def lose_answers(proxy: Proxy, lasts_s: float) -> None:
+    """Close connections after a message with a key was published, before the answer to it."""
+    ends_at = monotonic() + lasts_s
+    while monotonic() < ends_at:
+        proxy.tear_answer_to(b":published:")
+        await asyncio.sleep(LOST_EVERY_S)
 
 
 async def abort(clients: Sequence[Client], lasts_s: float) -> None:

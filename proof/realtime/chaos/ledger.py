@@ -2,29 +2,51 @@
 
 All clients run in one process, so a counter orders all events: its values are *ticks*. Ticks tell
 whether a client was a member when a message was published.
+
+A message is published once, and so has one offset. Only a message with a key can be repeated. When
+Redis loses its data, an epoch ends and the keys are forgotten, so a repetition is published again.
+A repeated message has at most one offset in each epoch.
 """
 
 from collections import Counter
-from itertools import count
+from itertools import chain, count
 from typing import NamedTuple
 
 from app.realtime.rooms.history import Position
 
 
 class Message:
-    """A message: the ticks when it was sent and acknowledged, and its offset, None until known.
+    """A message: the ticks when it was first sent and acknowledged, and its offsets.
 
-    ``excluded`` is the member that sent it without ``echo``, and does not get it.
+    ``excluded`` is the member that sent it without ``echo``, and does not get it. ``offset`` is the
+    acknowledged one, None until then. ``delivered`` has the offset of the deliveries in each epoch;
+    a message without a key has one for all epochs, under None.
     """
 
-    __slots__ = ("acknowledged_at", "excluded", "offset", "room", "sent_at")
+    __slots__ = (
+        *("acknowledged_at", "delivered", "excluded", "has_key"),
+        *("is_repeated", "offset", "room", "sent_at"),
+    )
 
-    def __init__(self, room: str, sent_at: int, excluded: "Membership | None") -> None:
+    def __init__(
+        self, room: str, sent_at: int, excluded: "Membership | None", *, has_key: bool
+    ) -> None:
         self.room = room
         self.sent_at = sent_at
         self.excluded = excluded
+        self.has_key = has_key
+        self.is_repeated = False
         self.acknowledged_at: int | None = None
         self.offset: int | None = None
+        self.delivered: dict[str | None, int] = {}
+
+    @property
+    def offsets(self) -> list[int]:
+        """All known offsets."""
+        offsets = list(self.delivered.values())
+        if self.offset is not None and self.offset not in offsets:
+            offsets.append(self.offset)
+        return offsets
 
 
 class Gap(NamedTuple):
@@ -39,26 +61,34 @@ class Gap(NamedTuple):
     opened_at: int
     told_at: int
 
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether it ends in another epoch, whose offsets cannot be compared."""
+        return self.since.epoch != self.until.epoch
+
+    def overlaps(self, message: Message) -> bool:
+        """Return whether the message may have been published within the time of the gap."""
+        acknowledged_at = message.acknowledged_at
+        is_earlier = acknowledged_at is not None and acknowledged_at <= self.opened_at
+        return not is_earlier and message.sent_at < self.told_at
+
     def may_hold(self, message: Message) -> bool:
         """Return whether this acknowledged message may be in the gap."""
-        if message.acknowledged_at is None or message.offset is None:
+        if message.offset is None or not self.overlaps(message):
             return False
-        if message.acknowledged_at <= self.opened_at or message.sent_at >= self.told_at:
-            return False
-        if self.since.epoch != self.until.epoch:  # offsets of different epochs cannot be compared
-            return True
-        return self.since.offset < message.offset <= self.until.offset
+        return self.ends_epoch or self.since.offset < message.offset <= self.until.offset
 
 
 class Totals(NamedTuple):
     """The counts at the end of a trial.
 
-    ``sent`` and ``unacknowledged`` count messages. ``live`` to ``lost`` count each sent message
-    once for each member that has to get it. The last two count deliveries of any message.
+    ``sent`` to ``repeated`` count messages. ``live`` to ``lost`` count each sent message once for
+    each member that has to get it. The last two count deliveries of any message.
     """
 
     sent: int = 0
     unacknowledged: int = 0
+    repeated: int = 0
     live: int = 0
     recovered: int = 0
     announced: int = 0
@@ -79,7 +109,6 @@ class Ledger:
         self.messages: list[Message] = []
         self.memberships: list[Membership] = []
         self._ticks = count(1)
-        self._out_of_order = 0
 
     def tick(self) -> int:
         """Return the next tick."""
@@ -91,32 +120,46 @@ class Ledger:
         self.memberships.append(membership)
         return membership
 
-    def send(self, room: str, excluded: "Membership | None" = None) -> int:
+    def send(
+        self, room: str, excluded: "Membership | None" = None, *, has_key: bool = False
+    ) -> int:
         """Record a message that is about to be published; return its number."""
-        self.messages.append(Message(room, self.tick(), excluded))
+        self.messages.append(Message(room, self.tick(), excluded, has_key=has_key))
         return len(self.messages) - 1
+
+    def repeat(self, number: int) -> None:
+        """Record that a message with a key is about to be published again."""
+        self.messages[number].is_repeated = True
 
     def acknowledge(self, number: int, offset: int) -> None:
         """Record the ``ok`` to a message."""
-        self.messages[number].acknowledged_at = self.tick()
-        self.place(number, offset)
-
-    def place(self, number: int, offset: int) -> None:
-        """Record the offset of a message, which must be the same for all members."""
         message = self.messages[number]
-        if message.offset is None:
-            message.offset = offset
-        elif message.offset != offset:
-            self._out_of_order += 1
+        message.acknowledged_at, message.offset = self.tick(), offset
 
     def totals(self) -> Totals:
         """Return the totals; valid after all clients have settled."""
         sent = sum(message.acknowledged_at is not None for message in self.messages)
-        unacknowledged = len(self.messages) - sent
-        total = Totals(sent=sent, unacknowledged=unacknowledged, out_of_order=self._out_of_order)
+        total = Totals(
+            sent=sent,
+            unacknowledged=len(self.messages) - sent,
+            repeated=sum(message.is_repeated for message in self.messages),
+            out_of_order=sum(map(self._is_misplaced, self.messages)),
+        )
         for membership in self.memberships:
             total = Totals(*map(sum, zip(total, membership.totals(), strict=True)))
         return total
+
+    def _is_misplaced(self, message: Message) -> bool:
+        """Return whether a message was acknowledged with another offset than it was delivered with.
+
+        If it can have several offsets, the acknowledged one may be of an epoch where all members
+        miss it in announced gaps.
+        """
+        delivered = message.delivered.values()
+        if message.offset is None or not delivered or message.offset in delivered:
+            return False
+        members = (each for each in self.memberships if each.room == message.room)
+        return all(each.most_offsets(message) == 1 for each in members)
 
 
 class Membership:
@@ -141,6 +184,9 @@ class Membership:
         self._skipped: Counter[int] = Counter()
         self._live: set[int] = set()
         self._recovered: set[int] = set()
+        self._received: set[tuple[int, str | None]] = set()
+        self._undated: list[tuple[int, int]] = []
+        """Deliveries whose epoch is unknown, of messages with a key."""
         self._duplicated = 0
         self._out_of_order = 0
 
@@ -154,6 +200,9 @@ class Membership:
     ) -> None:
         """Record the ``ok`` to a join that was sent at a tick."""
         told_at = self._ledger.tick()
+        for number, offset in self._undated:
+            self._record(number, offset, position.epoch)
+        self._undated.clear()
         if self.position is None:
             self.joined_at = told_at
         elif recovered is False:
@@ -174,29 +223,44 @@ class Membership:
     def disconnected(self) -> None:
         """Record the end of the connection, and of its replay."""
         self.rejoined_at, self._replays, self._position_unknown = 0, 0, False
+        self._undated.clear()
 
     def resync(self) -> None:
         """Record that offsets may be of another epoch, until the next join is answered."""
         self._position_unknown = True
+        self._undated.clear()
 
     def received(self, number: int, offset: int) -> None:
         """Record a delivered message."""
         is_replay = self._replays > 0
         if is_replay:
             self._replays -= 1
-        if number in self._live or number in self._recovered:
-            self._duplicated += 1
-        else:
-            came = self._recovered if is_replay else self._live
-            came.add(number)
-            self._ledger.place(number, offset)
-        if self._position_unknown or self.position is None:
+        (self._recovered if is_replay else self._live).add(number)
+        message = self._ledger.messages[number]
+        position = None if self._position_unknown else self.position
+        if position is None:
+            if message.has_key:
+                self._undated.append((number, offset))
+            else:
+                self._record(number, offset, None)
             return
-        if offset > self.position.offset:
-            self._skip(self.position.offset, offset - 1)
-            self.position = Position(self.position.epoch, offset)
-            self._certain_since = self._ledger.messages[number].sent_at
+        self._record(number, offset, position.epoch)
+        if offset > position.offset:
+            self._skip(position.offset, offset - 1)
+            self.position = Position(position.epoch, offset)
+            self._certain_since = max(self._certain_since, message.sent_at)
         else:
+            self._out_of_order += 1
+
+    def _record(self, number: int, offset: int, epoch: str | None) -> None:
+        """Count a delivery in an epoch; without a key, a message is delivered in one only."""
+        message = self._ledger.messages[number]
+        in_epoch = epoch if message.has_key else None
+        if (number, in_epoch) in self._received:
+            self._duplicated += 1
+            return
+        self._received.add((number, in_epoch))
+        if message.delivered.setdefault(in_epoch, offset) != offset:
             self._out_of_order += 1
 
     def _skip(self, after: int, until: int) -> None:
@@ -204,9 +268,17 @@ class Membership:
         self._skipped.update(range(after + 1, until + 1))
 
     def _skipped_from_others(self) -> int:
-        own = [message.offset for message in self._ledger.messages if message.excluded is self]
-        of_others = self._skipped - Counter(offset for offset in own if offset is not None)
-        return max(0, of_others.total() - own.count(None))
+        """Return how many skipped offsets cannot be those of its own messages without ``echo``."""
+        own = [message for message in self._ledger.messages if message.excluded is self]
+        known = Counter(chain.from_iterable(message.offsets for message in own))
+        unknown = sum(max(0, self.most_offsets(each) - len(each.offsets)) for each in own)
+        return max(0, (self._skipped - known).total() - unknown)
+
+    def most_offsets(self, message: Message) -> int:
+        """Return how many offsets a message can have: one in each epoch that this member saw."""
+        if not message.is_repeated:
+            return 1
+        return 1 + sum(gap.ends_epoch and gap.overlaps(message) for gap in self._gaps)
 
     def totals(self) -> Totals:
         """Return the counts of the messages that this member has to get."""

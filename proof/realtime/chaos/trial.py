@@ -10,9 +10,17 @@ from time import monotonic
 from dev.connect import ConnectOptions, connect_options
 
 from ..processes import POLL_S, Failure, Node, engine_environment
+from ..redis.proxy import Proxy
 from ..redis.servers import SocketServer
 from .client import Client, settle
-from .faults import Faults, client_faults, node_faults, schedule, valkey_faults
+from .faults import (
+    Faults,
+    answer_faults,
+    client_faults,
+    node_faults,
+    schedule,
+    valkey_faults,
+)
 from .ledger import Ledger
 
 ROOMS = ("chaos-1", "chaos-2", "chaos-3", "chaos-4")
@@ -23,6 +31,9 @@ USERS = ("alice", "bob")
 MESSAGES_PER_S = 100.0
 HISTORY_MESSAGES = 100
 """History per room: some seconds of messages, which is too short for some absences."""
+
+HANDLER_TIMEOUT_S = 2
+"""Short, so that a key that a killed node has claimed can be used again within the trial."""
 
 Show = Callable[[str], None]
 
@@ -37,8 +48,11 @@ class Trial:
         self._seed = seed
         self._rng = random.Random(seed)
         self._valkey = SocketServer(directory)
+        self._proxy = Proxy(f"unix://{directory / 'proxy.sock'}", self._valkey.url)
         environment, self._settings = engine_environment(
-            REDIS_URL=self._valkey.url, HISTORY_MESSAGES=str(HISTORY_MESSAGES)
+            REDIS_URL=self._proxy.url,
+            HISTORY_MESSAGES=str(HISTORY_MESSAGES),
+            HANDLER_TIMEOUT_S=str(HANDLER_TIMEOUT_S),
         )
         self._nodes = [Node(f"node {number}", directory, environment) for number in (1, 2)]
         self.processes = [self._valkey, *self._nodes]
@@ -63,15 +77,16 @@ class Trial:
 
         """
         try:
-            for process in self.processes:
-                await process.start()
-            async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(client.run()) for client in self.clients]
-                running.append(tasks.create_task(self._watch(show)))
-                await self._inject_faults()
-                await self._settle()
-                for task in running:
-                    task.cancel()
+            async with self._proxy.running():
+                for process in self.processes:
+                    await process.start()
+                async with asyncio.TaskGroup() as tasks:
+                    running = [tasks.create_task(client.run()) for client in self.clients]
+                    running.append(tasks.create_task(self._watch(show)))
+                    await self._inject_faults()
+                    await self._settle()
+                    for task in running:
+                        task.cancel()
         except ExceptionGroup as group:
             raise first_failure(group) from None
         finally:
@@ -99,6 +114,7 @@ class Trial:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(asyncio.sleep(self._seconds))
             tasks.create_task(self._run_schedule("redis", valkey_faults(self._valkey)))
+            tasks.create_task(self._run_schedule("answers", answer_faults(self._proxy)))
             for node in self._nodes:
                 tasks.create_task(self._run_schedule(node.name, node_faults(node)))
             tasks.create_task(self._run_schedule("clients", self._client_faults()))

@@ -1,10 +1,11 @@
-"""A TCP proxy on the way from a service to its Valkey, which spoils connections when told to."""
+"""A proxy on the way from a service to its Valkey, which spoils connections when told to."""
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -53,10 +54,10 @@ class Link:
 class Proxy:
     """Passes everything on, both ways, unless it was told otherwise."""
 
-    def __init__(self, valkey: Valkey, port: int) -> None:
-        self.url = f"redis://127.0.0.1:{port}"
-        self._port = port
-        self._path = valkey.url.removeprefix("unix://")
+    def __init__(self, url: str, server_url: str) -> None:
+        self.url = url
+        self._address = urlsplit(url)
+        self._server_path = urlsplit(server_url).path
         self._listener: asyncio.Server | None = None
         self._links: set[Link] = set()
         self._flows = asyncio.Event()
@@ -71,9 +72,11 @@ class Proxy:
 
     async def open(self) -> None:
         """Take connections."""
-        self._listener = await asyncio.start_server(
-            self._serve, "127.0.0.1", self._port, reuse_port=True
-        )
+        host, port = self._address.hostname, self._address.port
+        if host is None:
+            self._listener = await asyncio.start_unix_server(self._serve, self._address.path)
+        else:
+            self._listener = await asyncio.start_server(self._serve, host, port, reuse_port=True)
 
     def close(self) -> None:
         """Close all connections and refuse new ones."""
@@ -81,6 +84,16 @@ class Proxy:
             self._listener.close()
         for link in self._links:
             link.close()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Take connections for a while, and wait for their end."""
+        await self.open()
+        try:
+            yield
+        finally:
+            self.close()
+            await wait_until(lambda: self.idle)
 
     @asynccontextmanager
     async def down(self) -> AsyncIterator[None]:
@@ -136,7 +149,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            server_reader, server_writer = await asyncio.open_unix_connection(self._path)
+            server_reader, server_writer = await asyncio.open_unix_connection(self._server_path)
         except OSError:
             writer.close()
             return
@@ -174,13 +187,9 @@ async def run_proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
         # It never listens, but keeps the port from others while the proxy does not listen, either.
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         place.bind(("127.0.0.1", 0))
-        proxy = Proxy(valkey, place.getsockname()[1])
-        await proxy.open()
-        try:
+        proxy = Proxy(f"redis://127.0.0.1:{place.getsockname()[1]}", valkey.url)
+        async with proxy.running():
             yield proxy
-        finally:
-            proxy.close()
-            await wait_until(lambda: proxy.idle)
 
 
 @pytest.fixture

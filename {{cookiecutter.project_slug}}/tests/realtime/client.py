@@ -99,5 +99,7 @@ class Client:
                 return self.connection.close_code, self.connection.close_reason
 
     async def close(self) -> None:
-        """Close with a closing handshake."""
-        await self.connection.close()
+        """Close with a closing handshake, which waits for what is unread."""
+        closing = asyncio.create_task(self.connection.close())
+        await self.closed()
+        await closing

@@ -29,7 +29,9 @@ from .connections.heartbeat import Heartbeat
 # {% endif %}
 from .connections.manager import ConnectionManager
 from .endpoint.endpoint import Endpoint
-# {% if cookiecutter.auth == "session" %}
+# {% if cookiecutter.auth == "jwt" %}
+from .http import asyncapi, backend, health, tokens
+# {% elif cookiecutter.auth == "session" %}
 from .http import asyncapi, backend, health, login
 # {% elif cookiecutter.auth == "ticket" %}
 from .http import asyncapi, backend, health, tickets
@@ -140,7 +142,10 @@ class Application(FastAPI):
         # {% if cookiecutter.auth == "ticket" %}
         self.include_router(tickets.router)
         # {% endif %}
-        # {% if cookiecutter.auth == "session" %}
+        # {% if cookiecutter.auth == "jwt" %}
+        if in_development:
+            self.include_router(tokens.router)
+        # {% elif cookiecutter.auth == "session" %}
         if in_development:
             self.include_router(login.router)
         # {% endif %}

@@ -215,7 +215,7 @@ def test_a_streamed_answer_survives_a_reload(
     for page in (alice, bob):
         page.run("fill('Room', 'answers'); press('Join')")
         page.wait_until("/ here: /.test(text('article'))")
-    alice.run("press('Stream')")
+    alice.run("press('Stream an answer')")
     alice.wait_until("document.querySelectorAll('.answer span').length > 3")
     alice.call("Page.reload")
     alice.wait_until("globalThis.document.querySelector('article')")

@@ -19,6 +19,7 @@ let isOffline = false;
 let expiresAt = null;
 let expiring = null; // credentials to ask for once
 let times = 0; // online
+let url = "ws"; // relative to this page
 
 /** The WebSocket of the client, which the buttons break. */
 globalThis.WebSocket = class extends WebSocket {
@@ -109,20 +110,6 @@ function expire() {
   socket.close(DROPPED, `signs in for ${EXPIRES_S} s`);
 }
 
-let url = "ws";
-try {
-  const response = await fetch("asyncapi.json");
-  if (!response.ok) throw new Error(`asyncapi.json: ${response.status} ${response.statusText}`);
-  const asyncapi = await response.json();
-  url = asyncapi.channels.connection.address.slice(1); // relative to this page
-  document.title = asyncapi.info.title;
-  show("title", asyncapi.info.title);
-  show("description", asyncapi.info.description);
-  byId("palette").append(palette(asyncapi, send));
-} catch (failure) {
-  show("failure", `The commands cannot be shown. ${failure.message}`);
-}
-
 show("hint", hint);
 byId("fields").append(...Object.entries(fields).map(([name, label]) =>
   labelled(label, element("input", { name, required: true, autocomplete: "off" }))));
@@ -145,5 +132,19 @@ const given = location.hash.includes("=")
   ? Object.fromEntries(new URLSearchParams(location.hash.slice(1)))
   : JSON.parse(sessionStorage.answers ?? "null");
 for (const name of Object.keys(fields)) byId("sign-in").elements[name].value = given?.[name] ?? "";
-if (given) signIn(given);
 history.replaceState(null, "", location.pathname);
+
+try {
+  const response = await fetch("asyncapi.json");
+  if (!response.ok) throw new Error(`asyncapi.json: ${response.status} ${response.statusText}`);
+  const asyncapi = await response.json();
+  url = asyncapi.channels.connection.address.slice(1);
+  document.title = asyncapi.info.title;
+  show("title", asyncapi.info.title);
+  show("description", asyncapi.info.description);
+  byId("palette").append(palette(asyncapi, send));
+} catch (failure) {
+  show("failure", `The commands cannot be shown. ${failure.message}`);
+}
+
+if (given) signIn(given);

@@ -52,6 +52,7 @@ function onstatus(status) {
   show("reconnects", Math.max(0, times - 1));
   byId("drop").disabled = byId("expire").disabled = !isOnline;
   byId("end").disabled = status.state === "ended";
+  tick();
 }
 
 function onframe(direction, text) {

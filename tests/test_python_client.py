@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidURI
 
 from .checks.service import Service, running
 from .combination import DEFAULT
@@ -190,6 +191,11 @@ def test_no_token_at_a_refresh_ends_the_connection(
         token = options["headers"]["Authorization"].removeprefix("Bearer ")
         asyncio.run(follow(options["uri"], [token, None]))
     assert states == ["connecting", "online", "ended"]
+
+
+def test_a_wrong_url_is_refused_at_once(client: ModuleType) -> None:
+    with pytest.raises(InvalidURI):
+        client.connect("127.0.0.1:8000/ws")
 
 
 def test_a_token_function_that_hangs_is_called_again(

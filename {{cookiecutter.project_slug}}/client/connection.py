@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Origin, Subprotocol
+from websockets.uri import parse_uri
 
 from .outcome import (
     ABNORMAL,
@@ -59,7 +60,8 @@ class Connection:
     """Connects in ``async with``, and stays connected until its end.
 
     Iterate over it for messages to the user or to all, and for frames of your own. If they are not
-    read, all are replaced by one ``resync``: some may have been lost.
+    read, all are replaced by one ``resync``: some may have been lost. A URL that is none raises
+    `websockets.exceptions.InvalidURI`.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Connection:
         self.rooms: dict[str, Room] = {}
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
+        parse_uri(self._url)  # a wrong one raises here: no attempt could ever succeed
         self._token = token
         self._origin = Origin(origin) if origin else None
         self._on_status, self._on_frame = on_status, on_frame

@@ -336,6 +336,17 @@ def test_it_says_that_a_page_cannot_send_a_key(chrome: Browser, baked: Baker) ->
         page.wait_until("text('#state').startsWith('Ended: a page cannot send')")
 
 
+def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:
+    with served(baked, "ticket-redis") as (_, proxy):
+        page = open_page(chrome, proxy)
+        page.run("fill('Name', 'alice'); fill('Backend key', 'wrong'); press('Connect')")
+        page.wait_until("text('#state').startsWith('Offline: the key is missing or wrong')")
+        proxy.refuses = True
+        proxy.cut()
+        page.wait_until("text('#state').startsWith('Offline: the service does not answer')")
+        page.run("press('Disconnect')")
+
+
 def test_it_says_why_it_cannot_connect(chrome: Browser, baked: Baker) -> None:
     with served(baked, "none", ALLOWED_ORIGINS="http://elsewhere.test") as (_, proxy):
         page = open_page(chrome, proxy)

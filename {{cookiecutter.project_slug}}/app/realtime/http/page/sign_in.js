@@ -11,18 +11,23 @@ async function post(path, body, headers = {}) {
   if (!answer.ok) throw new Error((await answer.json()).detail);
   return answer;
 }
+
 //# endif
 //# if cookiecutter.auth == "jwt"
 export const hint = "In development, everybody may sign in by any name.";
 export const fields = { user: "Name" };
-// A link from `make token` has a token in place of a name.
-export const credentials = async ({ token, user, lifetime_s }) =>
-  token ?? (await (await post("tokens", { user, lifetime_s })).json()).token;
+export async function credentials({ token, user, lifetime_s }) {
+  if (token) return token; // from a link of `make token`
+  const answer = await post("tokens", { user, lifetime_s });
+  return (await answer.json()).token;
+}
 //# elif cookiecutter.auth == "ticket"
 export const hint = "This page requests tickets as your backend does, with BACKEND_KEY from .env.";
 export const fields = { user: "Name", key: "Backend key" };
-export const credentials = async ({ user, key }) =>
-  (await (await post("tickets", { user }, { Authorization: `Bearer ${key}` })).json()).ticket;
+export async function credentials({ user, key }) {
+  const answer = await post("tickets", { user }, { Authorization: `Bearer ${key}` });
+  return (await answer.json()).ticket;
+}
 //# elif cookiecutter.auth == "session"
 export const hint = "In development, everybody may log in by any name.";
 export const fields = { user: "Name" };

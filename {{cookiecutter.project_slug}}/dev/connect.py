@@ -1,6 +1,6 @@
 """How to connect to the service that `.env` describes: ``python -m dev.connect alice bob``.
 
-Prints a JSON object per user: ``uri``, ``headers`` and ``subprotocols`` for a WebSocket client.
+Prints one JSON object per user: ``uri``, ``headers`` and ``subprotocols`` for a WebSocket client.
 """
 
 import asyncio

@@ -6,7 +6,8 @@ import pytest
 from dev.connect import ConnectOptions
 
 from ..client import Client
-from ..live import Live, make_settings, run_service
+from ..engine import make_app
+from ..live import Live, make_settings, run_app, run_service
 
 
 async def request_token(live: Live, body: object) -> httpx.Response:
@@ -48,6 +49,17 @@ async def test_without_a_secret_the_answer_says_so() -> None:
         answer = await request_token(live, {"user": "alice"})
         assert answer.status_code == 403
         assert "JWT_SECRET is not set" in answer.json()["detail"]
+
+
+async def test_a_route_of_your_own_replaces_it() -> None:
+    app = make_app(make_settings(environment="development"))
+
+    @app.post("/tokens")
+    def issue_token() -> str:
+        return "mine"
+
+    async with run_app(app) as live:
+        assert (await request_token(live, {"user": "alice"})).json() == "mine"
 
 
 async def test_in_production_the_route_does_not_exist(live: Live) -> None:

@@ -22,9 +22,14 @@ help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready ## make a project with the default answers in demo/, and serve it
-	$(VENV_PYTHON) -m cookiecutter --no-input --default-config --overwrite-if-exists . \
-	  project_slug=demo
-	$(MAKE) --directory demo run
+	@echo "making demo/, a project with the default answers"
+	@if test -e demo/.venv/ready; then cp demo/requirements-dev.lock demo/.venv/; fi
+	@$(VENV_PYTHON) -m cookiecutter --no-input --default-config --overwrite-if-exists . \
+	  project_slug=demo >/dev/null
+	@# The same lock file with a new date must not install everything again.
+	@if cmp -s demo/requirements-dev.lock demo/.venv/requirements-dev.lock; then \
+	  touch demo/.venv/ready; fi
+	@$(MAKE) --no-print-directory --directory demo run
 
 test: .venv/ready ## run the tests; ARGS='-k "jwt and not redis"' picks some
 	$(VENV_PYTHON) -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)
@@ -64,7 +69,7 @@ clean: ## remove what the other targets made
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.11 ..." >&2; \
 	  exit 1; }
-	@echo "installing requirements-dev.lock into .venv"
+	@echo "installing requirements-dev.lock into .venv: seconds with uv, a minute with pip"
 	@rm -rf .venv
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet --no-project --python "$(PYTHON)" .venv && \

@@ -49,8 +49,10 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "app/realtime/auth/jwks.py",
         "app/realtime/auth/jwt.py",
         "app/realtime/commands/refresh.py",
+        "app/realtime/http/tokens.py",
         "dev/credentials_jwt.py",
         "tests/realtime/auth/test_jwt.py",
+        "tests/realtime/http/test_tokens.py",
     ),
     ("ticket",): (
         "app/realtime/auth/ticket.py",

@@ -10,7 +10,7 @@ from proof.project import bake_default
 from tests.browser import Browser, Page, browser
 from tests.combination import DEFAULT
 from tests.project import Project
-from tests.test_browser_client import make_token, served
+from tests.test_browser_client import served
 
 DOCS = Path(__file__).parent.parent / "docs"
 SIZE = {"width": 1280, "height": 1080}
@@ -42,12 +42,9 @@ def main() -> None:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory()))
         project = Project(bake_default(directory / "project"), DEFAULT, {})
-        service, proxy = stack.enter_context(served(lambda _: project, DEFAULT.id))
+        _, proxy = stack.enter_context(served(lambda _: project, DEFAULT.id))
         chromium = stack.enter_context(browser(directory / "profile"))
-        bob, alice = (
-            visit(chromium, f"{proxy.origin}/#token={make_token(service, user)}")
-            for user in ("bob", "alice")
-        )
+        bob, alice = (visit(chromium, f"{proxy.origin}/#user={user}") for user in ("bob", "alice"))
         for page, text in ((alice, "Is anybody here?"), (bob, "I am. Try to go offline!")):
             submit(page, "article form", text)
             alice.wait_until(f"document.body.innerText.includes({json.dumps(text)})")

@@ -170,6 +170,19 @@ def test_a_token_is_refreshed_before_it_expires(page: Page, service: Service) ->
     assert page.run("return count('online')") == 1
 
 
+def test_a_token_function_that_fails_at_a_refresh_is_called_again(page: Page) -> None:
+    page.run("""
+      const later = setTimeout;
+      globalThis.setTimeout = (react, ms) => later(react, ms > 10_000 ? 10 : ms);
+      const token = () => (++asked === 2 ? Promise.reject("no network") : credentials);
+      open_({ token });
+    """)
+    page.wait_until("only('in').filter(({ expires_at }) => expires_at).length > 1")
+    assert page.run("return asked") >= 3
+    assert page.run("return sent('refresh').every(({ token }) => token === credentials)")
+    assert page.run("return count('online')") == 1
+
+
 def test_a_token_function_that_fails_is_called_again_and_null_ends_the_matter(page: Page) -> None:
     page.run("""
       globalThis.answers = [() => Promise.reject("no network"), () => credentials, () => null];

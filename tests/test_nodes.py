@@ -49,7 +49,7 @@ def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Pa
             assert bob.receive("message")["data"] == "hello"
         service.stop()
         assert not any(map(is_running, started))
-        assert "two nodes serve on ports" in service.log()
+        assert "starting two nodes" in service.log()
     finally:
         service.end()
 

@@ -178,6 +178,23 @@ def test_a_dropped_connection_recovers_and_is_shown(
     check_quiet(alice, behind[1])
 
 
+def test_credentials_that_expire_are_replaced_and_nothing_is_lost(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
+    for page in (alice, bob):
+        page.run("fill('Room', 'expiry'); press('Join')")
+        page.wait_until("/ here: /.test(text('article'))")
+    alice.run("press('Expire the credentials')")
+    alice.wait_until("/^in [0-5] s$/.test(text('#expiry'))")
+    alice.wait_until("/^Offline: expired .4005.. Next attempt in/.test(text('#state'))")
+    bob.run("fill('Message', 'while you were away'); press('Publish')")
+    alice.wait_until("text('article .log') === 'bob while you were away'")
+    alice.wait_until("/^in 3[56]..? s/.test(text('#expiry'))")
+    assert alice.run("return [text('#state'), text('#reconnects')]") == ["Online as alice", "2"]
+    check_quiet(alice, behind[1])
+
+
 def test_who_types_is_shown_and_not_kept(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
     alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
     for page in (alice, bob):
@@ -198,7 +215,7 @@ def test_a_streamed_answer_survives_a_reload(
     for page in (alice, bob):
         page.run("fill('Room', 'answers'); press('Join')")
         page.wait_until("/ here: /.test(text('article'))")
-    alice.run("press('Stream')")
+    alice.run("press('Stream an answer')")
     alice.wait_until("document.querySelectorAll('.answer span').length > 3")
     alice.call("Page.reload")
     alice.wait_until("globalThis.document.querySelector('article')")
@@ -284,6 +301,7 @@ def test_it_is_accessible(chrome: Browser, behind: tuple[Service, Proxy], scheme
 
 
 SIGN_IN = {
+    DEFAULT.id: "fill('Name', 'alice');",
     "ticket-redis": "fill('Name', 'alice'); fill('Backend key', key);",
     "session-rooms": "fill('Name', 'alice');",
     "none": "",
@@ -301,6 +319,12 @@ def test_it_signs_in_as_the_style_works(chrome: Browser, baked: Baker, combinati
         assert page.run("return /Rooms/.test(document.body.innerText)") == ("rooms" in combination)
         page.run("press('Drop the connection')")
         page.wait_until("text('#reconnects') === '1'")
+        expires = combination == DEFAULT.id or "session" in combination
+        assert page.run("return document.querySelector('#expire').checkVisibility()") == expires
+        if expires:
+            page.run("press('Expire the credentials')")
+            page.wait_until("/^Offline: expired .4005./.test(text('#state'))")
+            page.wait_until("text('#state') === 'Online as alice'")
         check_quiet(page, proxy)
         page.run("press('Disconnect')")
 
@@ -310,6 +334,17 @@ def test_it_says_that_a_page_cannot_send_a_key(chrome: Browser, baked: Baker) ->
         page = open_page(chrome, proxy)
         page.run("press('Connect')")
         page.wait_until("text('#state').startsWith('Ended: a page cannot send')")
+
+
+def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:
+    with served(baked, "ticket-redis") as (_, proxy):
+        page = open_page(chrome, proxy)
+        page.run("fill('Name', 'alice'); fill('Backend key', 'wrong'); press('Connect')")
+        page.wait_until("text('#state').startsWith('Offline: the key is missing or wrong')")
+        proxy.refuses = True
+        proxy.cut()
+        page.wait_until("text('#state').startsWith('Offline: the service does not answer')")
+        page.run("press('Disconnect')")
 
 
 def test_it_says_why_it_cannot_connect(chrome: Browser, baked: Baker) -> None:

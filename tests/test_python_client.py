@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from importlib import import_module
@@ -10,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidURI
 
 from .checks.service import Service, running
 from .combination import DEFAULT
@@ -165,6 +167,56 @@ async def publish_five(room: Numbers, service: Service) -> None:
             room.publish(bob, 5)
 
     await asyncio.to_thread(publish)
+
+
+def test_no_token_at_a_refresh_ends_the_connection(
+    client: ModuleType, baked: Baker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module(f"{client.__name__}.connection")
+    later = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + 3600)
+    monkeypatch.setattr(module, "time", later)
+    monkeypatch.setattr(module, "SHORTEST_REFRESH_S", 0.0)
+    states: list[str] = []
+
+    async def follow(url: str, tokens: list[str | None]) -> None:
+        ws = client.connect(
+            url, lambda: tokens.pop(0), on_status=lambda status: states.append(status.state)
+        )
+        async with asyncio.timeout(DEADLINE_S), ws:
+            with pytest.raises(client.Ended, match="4500 signed out"):
+                await anext(ws)
+
+    with running(baked(DEFAULT)) as service:
+        options = service.connect_options("alice")
+        token = options["headers"]["Authorization"].removeprefix("Bearer ")
+        asyncio.run(follow(options["uri"], [token, None]))
+    assert states == ["connecting", "online", "ended"]
+
+
+def test_a_wrong_url_is_refused_at_once(client: ModuleType) -> None:
+    with pytest.raises(InvalidURI):
+        client.connect("127.0.0.1:8000/ws")
+
+
+def test_a_token_function_that_hangs_is_called_again(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module(f"{client.__name__}.connection"), "TIMEOUT_S", 0.01)
+    calls: list[int] = []
+
+    async def token() -> str | None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            await asyncio.Event().wait()
+        return None
+
+    async def connect() -> None:
+        async with asyncio.timeout(DEADLINE_S), client.connect("ws://127.0.0.1:1/ws", token):
+            pass
+
+    with pytest.raises(client.Ended, match="signed out"):
+        asyncio.run(connect())
+    assert calls == [0, 1]
 
 
 def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> None:

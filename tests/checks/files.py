@@ -14,11 +14,13 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/realtime/http/login.py": {"session"},
     "app/realtime/http/page/answer.js": {"rooms"},
     "app/realtime/http/tickets.py": {"ticket"},
+    "app/realtime/http/tokens.py": {"jwt"},
     "app/realtime/server/workers.py": {"redis"},
     "deploy/kubernetes/scaling.yaml": {"redis"},
     "dev/nodes.py": {"redis"},
     "tests/realtime/auth/test_guest.py": {"none"},
     "tests/realtime/http/test_login.py": {"session"},
+    "tests/realtime/http/test_tokens.py": {"jwt"},
     "tests/realtime/redis/test_tickets.py": {"ticket", "redis"},
 }
 

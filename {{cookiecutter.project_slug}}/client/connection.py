@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Origin, Subprotocol
+from websockets.uri import parse_uri
 
 from .outcome import (
     ABNORMAL,
@@ -48,6 +49,9 @@ Token = str | Callable[[], str | None] | Callable[[], Awaitable[str | None]]
 # {% endif %}
 
 TIMEOUT_S = 10.0
+# {% if cookiecutter.auth == "jwt" %}
+SHORTEST_REFRESH_S = 10.0
+# {% endif %}
 HEARTBEAT = {"interval_s": 25.0, "timeout_s": 10.0}
 MAX_UNREAD = 10_000
 
@@ -56,7 +60,8 @@ class Connection:
     """Connects in ``async with``, and stays connected until its end.
 
     Iterate over it for messages to the user or to all, and for frames of your own. If they are not
-    read, all are replaced by one ``resync``: some may have been lost.
+    read, all are replaced by one ``resync``: some may have been lost. A URL that is none raises
+    `websockets.exceptions.InvalidURI`.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Connection:
         self.rooms: dict[str, Room] = {}
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
+        parse_uri(self._url)  # a wrong one raises here: no attempt could ever succeed
         self._token = token
         self._origin = Origin(origin) if origin else None
         self._on_status, self._on_frame = on_status, on_frame
@@ -211,7 +217,8 @@ class Connection:
     async def _visit(self) -> tuple[int, str]:
         """Connect once, and read until the end; return the close code and its reason."""
         try:
-            token = await self._current_token()
+            async with asyncio.timeout(TIMEOUT_S):
+                token = await self._current_token()
         except Exception as problem:
             return ABNORMAL, f"no token: {problem!r}"
         if token is None:
@@ -280,11 +287,15 @@ class Connection:
         """Refresh after three quarters of the time, and if that fails, of what is left."""
         expires_at: float | None = self.welcome["expires_at"] if self.welcome else None
         while expires_at is not None:
-            await asyncio.sleep(max(TIMEOUT_S, 0.75 * (expires_at - time.time())))
+            await asyncio.sleep(max(SHORTEST_REFRESH_S, 0.75 * (expires_at - time.time())))
             # In the end the server closes, and the next attempt asks for a token, too.
             with suppress(Exception):
-                answer = await self.request("refresh", token=await self._current_token())
-                expires_at = answer["expires_at"]
+                token = await self._current_token()
+                if token is None:
+                    self._end(UNAUTHORIZED, "signed out")
+                    self._running.cancel()
+                    return
+                expires_at = (await self.request("refresh", token=token))["expires_at"]
 
     # {% endif %}
     def _begin(self, welcome: Frame) -> None:

@@ -32,27 +32,21 @@ class Message:
     offset: int | None = None
 
 
+@dataclass(eq=False)
 class Room:
     """A room to enter in ``async with``. Iterate over it for its messages."""
 
-    def __init__(
-        self,
-        connection: "Connection",
-        name: str,
-        state: StateFunction | None,
-        *,
-        events: bool,
-        last: int,
-        info: object,
-    ) -> None:
-        self.name = name
+    connection: "Connection"
+    name: str
+    state: StateFunction | None
+    events: bool
+    last: int
+    info: object
+
+    def __post_init__(self) -> None:
+        """Begin without a position; the first join yields one."""
         self.position: Frame | None = None
         """Of the last message received."""
-        self._connection = connection
-        self._state = state
-        self._events = events
-        self._last = last
-        self._info = info
         self._loads_due = 0
         self._messages: deque[Message] = deque()
         self._held: list[Frame] | None = None
@@ -61,23 +55,21 @@ class Room:
 
     async def __aenter__(self) -> Self:
         """Join the room; raise `RequestError` if that is refused, `Ended` without a connection."""
-        if self.name in self._connection.rooms:
+        if self.name in self.connection.rooms:
             msg = f"the room {self.name} is joined already"
             raise ValueError(msg)
-        self._connection.rooms[self.name] = self
-        if self._connection.welcome is not None:
+        self.connection.rooms[self.name] = self
+        if self.connection.welcome is not None:
             self.join()
-        await self._connection.wait_until(lambda: bool(self.position or self._refusal))
+        await self.connection.wait_until(lambda: bool(self.position or self._refusal))
         if self._refusal is not None:
-            self._connection.rooms.pop(self.name, None)
+            self.connection.rooms.pop(self.name, None)
             raise self._refusal
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Leave the room."""
-        self._connection.rooms.pop(self.name, None)
-        if self._connection.welcome is not None:
-            self._connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
+        self._leave()
 
     def __aiter__(self) -> Self:
         """Iterate over messages."""
@@ -92,64 +84,68 @@ class Room:
             if self._refusal is not None:
                 raise self._refusal
             if due := self._loads_due:
-                if self._state is not None:
-                    await self._state()
+                if self.state is not None:
+                    await self.state()
                 # Meanwhile, another gap may have made what was loaded too old.
                 self._loads_due -= due
             elif self._messages:
                 return self._messages.popleft()
             elif self._is_full:
                 self._is_full = False
-                self._connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
+                self.connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
                 self.join()
             else:
-                await self._connection.wait_for_more(
+                await self.connection.wait_for_more(
                     lambda: bool(self._messages or self._loads_due or self._refusal)
                 )
 
-    async def publish(self, data: object, *, echo: bool = False, keep: bool = True) -> Frame:
-        """Send to the members, without ``echo`` to the others only, without ``keep`` not stored."""
-        return await self._connection.request(
-            "publish", room=self.name, data=data, echo=echo, keep=keep
+    async def publish(
+        self, data: object, *, echo: bool = False, keep: bool = True, key: str | None = None
+    ) -> Frame:
+        """Send to the members, without ``echo`` to the others only, without ``keep`` not stored.
+
+        Repeated with the same ``key``, it is sent once.
+        """
+        return await self.connection.request(
+            "publish", room=self.name, data=data, echo=echo, keep=keep, key=key
         )
 
     async def set_info(self, info: object) -> None:
         """Change what members see of the user."""
-        self._info = info
-        await self._connection.request("join", room=self.name, info=info)
+        self.info = info
+        await self.connection.request("join", room=self.name, info=info)
 
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
-        return await self._connection.request("presence", room=self.name)
+        return await self.connection.request("presence", room=self.name)
 
     def join(self, attempt: int = 1) -> None:
         """Join, or find out what a member has missed; for the connection."""
-        if self._held is None:
-            self._held = []
-        since = {"since": self.position} if self.position else {"last": self._last}
-        welcome = self._connection.welcome
+        self._held = self._held or []
+        since = {"since": self.position} if self.position else {"last": self.last}
+        welcome = self.connection.welcome
 
         def again() -> None:
-            is_member = self._connection.rooms.get(self.name) is self
-            if is_member and self._connection.welcome is welcome:
+            is_member = self.connection.rooms.get(self.name) is self
+            if is_member and self.connection.welcome is welcome:
                 self.join(attempt + 1)
 
         def take(answer: Frame) -> None:
             if answer["type"] != "error":
                 self._arrive(answer)
-            elif answer["retry"] and self._connection.welcome is not None:
+            elif answer["retry"] and self.connection.welcome is not None:
                 asyncio.get_running_loop().call_later(pause(attempt), again)
             elif not answer["retry"]:
                 self._refusal = RequestError(answer["code"], answer["message"], retry=False)
 
-        command = {"type": "join", "room": self.name, "info": self._info, **since}
-        self._connection.ask(command, take)
+        command = {"type": "join", "room": self.name, "info": self.info, **since}
+        self.connection.ask(command, take)
 
     def _arrive(self, ok: Frame) -> None:
         before, self._held = self._held or [], None
         position = {"epoch": ok["epoch"], "offset": ok["offset"] - ok["replayed"]}
         if not ok["recovered"]:
-            if self._state is not None:
+            if self.state is not None:
                 # What came before the answer is part of what will be loaded.
                 self._messages.clear()
                 self._is_full = False
@@ -170,10 +166,12 @@ class Room:
             self.join()
             return
         # {% endif %}
-        if self._is_full and frame["type"] != "evicted":
+        if frame["type"] == "evicted":
+            reason = frame["reason"] or "the server has taken the user out of the room"
+            self._refusal = RequestError("evicted", reason, retry=False)
+            self._leave()  # a join may be on its way
+        elif self._is_full or (frame["type"] in EVENTS and not self.events):
             return
-        if frame["type"] in EVENTS:
-            self._take_event(frame)
         elif frame["type"] != "message" or frame["offset"] is None:
             if len(self._messages) < MAX_HELD:
                 self._messages.append(_message(frame))
@@ -182,15 +180,10 @@ class Room:
         else:
             self._deliver(frame)
 
-    def _take_event(self, frame: Frame) -> None:
-        if frame["type"] == "evicted":
-            self._connection.rooms.pop(self.name, None)
-            reason = frame["reason"] or "the server has taken the user out of the room"
-            self._refusal = RequestError("evicted", reason, retry=False)
-            # A join may be on its way.
-            self._connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
-        elif self._events:
-            self._messages.append(_message(frame))
+    def _leave(self) -> None:
+        self.connection.rooms.pop(self.name, None)
+        if self.connection.welcome is not None:
+            self.connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
 
     def _deliver(self, frame: Frame) -> None:
         if self.position is not None and frame["offset"] > self.position["offset"]:

@@ -2,16 +2,10 @@
 
 import secrets
 import sys
-import time
 
-import jwt
-
-from app.realtime import RealtimeSettings
-from app.realtime.auth.jwt import SYMMETRIC
+from app.realtime import Authenticator, Forbidden, RealtimeSettings
 
 from .handshake import Handshake
-
-ONE_HOUR_S = 3600
 
 
 def fresh_secrets() -> dict[str, str]:
@@ -31,14 +25,10 @@ async def credentials(
         SystemExit: the service has no secret, so only its issuer can make tokens.
 
     """
-    if settings.jwt_secret is None:
-        sys.exit("error: JWT_SECRET: is not set, so this cannot sign tokens; ask their issuer")
-    claims = {"sub": user, "exp": int(time.time()) + ONE_HOUR_S} | claims
-    if settings.jwt_audience is not None:
-        claims.setdefault("aud", settings.jwt_audience)
-    if settings.jwt_issuer is not None:
-        claims.setdefault("iss", settings.jwt_issuer)
-    token = jwt.encode(claims, settings.jwt_secret.get_secret_value(), SYMMETRIC)
+    try:
+        token = Authenticator(settings).sign({"sub": user} | claims)
+    except Forbidden as failure:
+        sys.exit(f"error: {failure}")
     return Handshake(headers={"Authorization": f"Bearer {token}"}, token=token)
 
 

@@ -21,6 +21,8 @@ from redis.backoff import ConstantBackoff
 
 from app.settings import Settings
 
+from .connect import base_url
+
 NODE = (sys.executable, "-m", "app")
 UNTIL_IT_STARTS = Retry(ConstantBackoff(0.05), retries=200)
 
@@ -98,9 +100,10 @@ def main() -> None:
         run_module("app", run_name="__main__")
         return
     ports = settings.port, settings.port + 1 if settings.port else 0
+    first, second = (base_url(settings, port) for port in ports)
     print(
-        f"two nodes serve on ports {ports[0]} and {ports[1]}, with a Valkey that ends with them\n"
-        "set REDIS_URL to serve on one node, with a server of your own",
+        f"starting two nodes, {first}/ and {second}/, with a Valkey that ends with them\n"
+        "set REDIS_URL to serve on one node with a Redis of your own",
         flush=True,
     )
     sys.exit(asyncio.run(serve_until_signal(server, ports)))

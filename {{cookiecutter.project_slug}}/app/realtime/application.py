@@ -29,7 +29,9 @@ from .connections.heartbeat import Heartbeat
 # {% endif %}
 from .connections.manager import ConnectionManager
 from .endpoint.endpoint import Endpoint
-# {% if cookiecutter.auth == "session" %}
+# {% if cookiecutter.auth == "jwt" %}
+from .http import asyncapi, backend, health, tokens
+# {% elif cookiecutter.auth == "session" %}
 from .http import asyncapi, backend, health, login
 # {% elif cookiecutter.auth == "ticket" %}
 from .http import asyncapi, backend, health, tickets
@@ -136,14 +138,16 @@ class Application(FastAPI):
         # {% if cookiecutter.rooms %}
         self.include_router(rooms_router)
         # {% endif %}
-        self._backend_routes = self.routes[engine:]
         # {% if cookiecutter.auth == "ticket" %}
         self.include_router(tickets.router)
-        # {% endif %}
-        # {% if cookiecutter.auth == "session" %}
+        # {% elif cookiecutter.auth == "jwt" %}
+        if in_development:
+            self.include_router(tokens.router)
+        # {% elif cookiecutter.auth == "session" %}
         if in_development:
             self.include_router(login.router)
         # {% endif %}
+        self._replaceable = self.routes[engine:]
         self.mount("/client", StaticFiles(directory=CLIENT))
         if in_development:
             self.include_router(asyncapi.router)
@@ -245,7 +249,7 @@ class Application(FastAPI):
     async def _run(self) -> AsyncIterator[None]:
         self.service.delivery.attach()
         # Your own routes come first, also below /users.
-        self.router.routes.sort(key=self._backend_routes.__contains__)
+        self.router.routes.sort(key=self._replaceable.__contains__)
         if is_on():
             self._endpoint.dispatcher.trace()
         if self.service.settings.environment == "development":  # your own routes come first

@@ -8,6 +8,7 @@ It is signed with a shared secret, or with a key that its issuer publishes, see 
 accepts one kind only (RFC 8725 §3.1): otherwise a public key could be used as a secret.
 """
 
+from time import time
 from typing import Annotated, Any
 
 import jwt
@@ -25,13 +26,15 @@ from pydantic import (
 )
 from starlette.requests import HTTPConnection
 
-from ..errors import Unauthorized
+from ..errors import Forbidden, Unauthorized
 from ..fields import Secret
 from ..protocol import UserName
 from .identity import BaseAuthenticator, Identity
 from .jwks import JwkSet, JwksSettings
 
 SYMMETRIC = "HS256"
+
+ONE_HOUR_S = 3_600
 
 UNREADABLE = (jwt.PyJWTError, ValidationError, ValueError, OverflowError, RecursionError)
 """What reading a token can raise. Its header is parsed before the signature is verified."""
@@ -139,6 +142,24 @@ class Authenticator(BaseAuthenticator):
         except UNREADABLE as failure:
             raise Unauthorized(self._explain(failure)) from failure
         return Identity(user, expires_at=expires_at, claims=claims)
+
+    def sign(self, claims: dict[str, Any], lifetime_s: float | None = None) -> str:
+        """Return a token with these claims, accepted for an hour or another time.
+
+        Raises:
+            Forbidden: there is no secret to sign with.
+
+        """
+        settings = self._settings
+        if settings.jwt_secret is None:
+            raise Forbidden("JWT_SECRET is not set, so only your issuer can sign tokens")
+        claims = {
+            "exp": time() + (lifetime_s or ONE_HOUR_S) - settings.jwt_leeway_s,
+            "aud": settings.jwt_audience,
+            "iss": settings.jwt_issuer,
+        } | claims
+        present = {name: value for name, value in claims.items() if value is not None}
+        return jwt.encode(present, settings.jwt_secret.get_secret_value(), SYMMETRIC)
 
     def _explain(self, failure: Exception) -> str:
         """Return why a token is refused, without any part of it."""

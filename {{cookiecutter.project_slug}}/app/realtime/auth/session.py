@@ -23,6 +23,17 @@ FOURTEEN_DAYS_S = 14 * 24 * 60 * 60
 
 _user_name: TypeAdapter[str] = TypeAdapter(UserName)
 
+
+class EarlierSigner(TimestampSigner):
+    """Signs as ``age_s`` seconds ago."""
+
+    age_s = 0
+
+    def get_timestamp(self) -> int:
+        """Return the Unix time to sign with."""
+        return super().get_timestamp() - self.age_s
+
+
 CREDENTIALS = APIKeyCookie(name="session", auto_error=False)
 """How OpenAPI and AsyncAPI describe the credentials."""
 
@@ -45,7 +56,8 @@ class Authenticator(BaseAuthenticator):
         self._settings = settings
         # From the oldest to the newest; any of them may have signed a cookie.
         secrets = (*settings.session_secret_fallbacks, settings.session_secret)
-        self._signer = TimestampSigner([secret.get_secret_value() for secret in secrets])
+        self._secrets = [secret.get_secret_value() for secret in secrets]
+        self._signer = TimestampSigner(self._secrets)
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
         """Return the identity in the handshake's session.
@@ -72,6 +84,12 @@ class Authenticator(BaseAuthenticator):
             raise Unauthorized from failure
         return Identity(user, expires_at=signed_at.timestamp() + max_age_s, claims=session)
 
-    def sign(self, session: dict[str, Any]) -> str:
-        """Return the value of the cookie for a session, as the middleware makes it."""
-        return self._signer.sign(b64encode(json.dumps(session).encode())).decode()
+    def sign(self, session: dict[str, Any], lifetime_s: int | None = None) -> str:
+        """Return the value of the cookie for a session, as the middleware makes it.
+
+        With a lifetime, it is the cookie of a session that has only this time left.
+        """
+        signer = EarlierSigner(self._secrets)
+        if lifetime_s is not None:
+            signer.age_s = max(0, self._settings.session_max_age_s - lifetime_s)
+        return signer.sign(b64encode(json.dumps(session).encode())).decode()

@@ -236,12 +236,13 @@ export class Connection {
     const delay_ms = Math.max(TIMEOUT_MS, 0.75 * (1_000 * expires_at - Date.now()));
     setTimeout(async () => {
       if (turn !== this.#turn) return;
-      const token = await this.token().catch(() => undefined);
-      if (turn !== this.#turn) return;
-      if (token === null) return this.#end(UNAUTHORIZED, "signed out");
-      const refreshing = this.request({ type: "refresh", token });
-      const ok = await refreshing.catch(() => ({ expires_at }));
-      this.#refreshLater(ok.expires_at, turn);
+      try {
+        const token = await this.token();
+        if (turn !== this.#turn) return;
+        if (token === null) return this.#end(UNAUTHORIZED, "signed out");
+        ({ expires_at } = await this.request({ type: "refresh", token }));
+      } catch {}
+      this.#refreshLater(expires_at, turn);
     }, Math.min(delay_ms, 2 ** 31 - 1));
   }
   //# endif

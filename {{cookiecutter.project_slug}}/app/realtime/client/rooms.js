@@ -53,8 +53,9 @@ export class Room {
 
   /**
    * Send to the members; without `echo` to the others only, with `keep: false` not stored.
+   * Repeated with the same `key`, it is sent once.
    * @param {any} data
-   * @param { { echo?: boolean, keep?: boolean }} options
+   * @param { { echo?: boolean, keep?: boolean, key?: string }} options
    */
   publish(data, options = {}) {
     return this.connection.request({ type: "publish", room: this.name, data, ...options });

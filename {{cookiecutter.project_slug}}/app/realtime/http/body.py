@@ -21,6 +21,14 @@ class UserBody(BaseModel):
     user: UserName
 
 
+# {% if cookiecutter.auth in ["jwt", "session"] %}
+class Login(UserBody):
+    """A user who signs in during development, and how long the credentials are valid."""
+
+    lifetime_s: int | None = Field(default=None, ge=1, le=YEAR_S)
+
+
+# {% endif %}
 class Disconnection(UserBody):
     """A user to disconnect, and for how long to ban them; 0 lifts a ban."""
 

@@ -84,7 +84,9 @@ def require_key(setting: str) -> Any:
         if not compare_digest(credentials.encode(), key.get_secret_value().encode()):
             request.scope[REASON] = f"{setting.upper()} is missing or wrong"
             raise HTTPException(
-                status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"}
+                status.HTTP_401_UNAUTHORIZED,
+                "the key is missing or wrong",
+                headers={"WWW-Authenticate": "Bearer"},
             )
 
     return Depends(check_key)

@@ -2,19 +2,19 @@
 
 from fastapi import APIRouter, Request, Response, status
 
-from .body import UserBody, described, parse
+from .body import Login, described, parse
 from .dependencies import ServiceDep
 
 router = APIRouter()
 
 
-@router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(UserBody))
+@router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(Login))
 async def log_in(request: Request, service: ServiceDep, response: Response) -> None:
     """Set the cookie of a session with this user."""
-    body = await parse(UserBody, request)
+    body = await parse(Login, request)
     response.set_cookie(
         service.settings.session_cookie,
-        service.authenticator.sign({"user": body.user}),
+        service.authenticator.sign({"user": body.user}, body.lifetime_s),
         max_age=service.settings.session_max_age_s,
         httponly=True,
         samesite="lax",

@@ -31,6 +31,14 @@ async def test_bad_requests_are_refused(body: object) -> None:
         assert "set-cookie" not in answer.headers
 
 
+async def test_a_login_lasts_as_long_as_asked() -> None:
+    async with run_service(make_settings(environment="development")) as live:
+        answer = await log_in(live, {"user": "alice", "lifetime_s": 1})
+        cookie = answer.headers["set-cookie"].partition(";")[0]
+        client = await live.connect_with(with_cookie(live, cookie))
+        assert await client.closed() == (4005, "expired")
+
+
 async def test_in_production_the_route_does_not_exist(live: Live) -> None:
     assert live.settings.environment == "production"
     assert (await log_in(live, {"user": "alice"})).status_code == 404

@@ -9,6 +9,7 @@ import { credentials, fields, hint } from "./sign_in.js";
 
 const PING_MS = 5_000;
 const DROPPED = 4000;
+const EXPIRES_S = 5;
 const byId = (id) => document.getElementById(id);
 const show = (id, text) => { byId(id).textContent = text; };
 
@@ -16,7 +17,9 @@ let ws = null;
 let socket = null;
 let isOffline = false;
 let expiresAt = null;
+let expiring = null; // credentials to ask for once
 let times = 0; // online
+let url = "ws"; // relative to this page
 
 /** The WebSocket of the client, which the buttons break. */
 globalThis.WebSocket = class extends WebSocket {
@@ -28,7 +31,8 @@ globalThis.WebSocket = class extends WebSocket {
 };
 
 function inWords({ state, attempt, code, reason, pause_ms }) {
-  const why = `${reason || "the service refuses or does not answer"} (${code})`;
+  const cause = reason?.replace(/^\w*Error: /, "") || "the service refuses or does not answer";
+  const why = `${cause} (${code})`;
   const origins = times || reason ? "" : ` Has ALLOWED_ORIGINS ${location.origin}?`;
   return {
     connecting: () => `Connecting, attempt ${attempt} …`,
@@ -39,13 +43,16 @@ function inWords({ state, attempt, code, reason, pause_ms }) {
 }
 
 function onstatus(status) {
-  if (status.state === "online") times++;
-  if (status.state === "online") measure();
+  const isOnline = status.state === "online";
+  if (isOnline) times++;
+  if (isOnline) measure();
+  if (isOnline) byId("expire").hidden = ws.welcome.expires_at === null;
   show("state", inWords(status));
   byId("state").className = status.state;
   show("reconnects", Math.max(0, times - 1));
-  byId("drop").disabled = status.state !== "online";
+  byId("drop").disabled = byId("expire").disabled = !isOnline;
   byId("end").disabled = status.state === "ended";
+  tick();
 }
 
 function onframe(direction, text) {
@@ -68,18 +75,22 @@ function tick() {
   show("expiry", !isOnline ? "–" : expiresAt ? `in ${Math.max(0, left_s)} s` : "never");
 }
 
-function signIn(event) {
-  event?.preventDefault();
-  const answers = Object.fromEntries(new FormData(byId("sign-in")));
+function signIn(answers) {
   sessionStorage.answers = JSON.stringify(answers); // over a reload
   ws?.close();
-  [times, expiresAt] = [0, null];
-  ws = connect(url, { token: () => credentials(answers) });
+  [times, expiresAt, expiring] = [0, null, null];
+  ws = connect(url, { token });
   const onmessage = (frame) => recordMessage(byId("inbox"), frame);
   Object.assign(ws, { onstatus, onframe, onmessage });
   //# if cookiecutter.rooms
   byId("parts").replaceChildren(showRooms(ws));
   //# endif
+
+  function token() {
+    const once = expiring ?? answers;
+    expiring = null;
+    return credentials(once);
+  }
 }
 
 async function send(command) {
@@ -94,12 +105,41 @@ function switchOffline() {
   else dispatchEvent(new Event("online")); // the client tries at once
 }
 
-let url = "ws";
+/** Sign in again, once with credentials that expire in a moment. */
+function expire() {
+  expiring = { user: ws.welcome.user, lifetime_s: EXPIRES_S };
+  socket.close(DROPPED, `signs in for ${EXPIRES_S} s`);
+}
+
+show("hint", hint);
+byId("fields").append(...Object.entries(fields).map(([name, label]) =>
+  labelled(label, element("input", { name, required: true, autocomplete: "off" }))));
+byId("sign-in").onsubmit = (event) => {
+  event.preventDefault();
+  signIn(Object.fromEntries(new FormData(event.target)));
+};
+byId("drop").onclick = () => socket.close(DROPPED, "dropped by this page");
+byId("offline").onclick = switchOffline;
+byId("expire").onclick = expire;
+byId("end").onclick = () => {
+  ws.close();
+  sessionStorage.clear();
+};
+setInterval(measure, PING_MS);
+setInterval(tick, 1_000);
+
+// A link may bring the answers, credentials among them: the address must not keep them.
+const given = location.hash.includes("=")
+  ? Object.fromEntries(new URLSearchParams(location.hash.slice(1)))
+  : JSON.parse(sessionStorage.answers ?? "null");
+for (const name of Object.keys(fields)) byId("sign-in").elements[name].value = given?.[name] ?? "";
+history.replaceState(null, "", location.pathname);
+
 try {
   const response = await fetch("asyncapi.json");
   if (!response.ok) throw new Error(`asyncapi.json: ${response.status} ${response.statusText}`);
   const asyncapi = await response.json();
-  url = asyncapi.channels.connection.address.slice(1); // relative to this page
+  url = asyncapi.channels.connection.address.slice(1);
   document.title = asyncapi.info.title;
   show("title", asyncapi.info.title);
   show("description", asyncapi.info.description);
@@ -108,24 +148,4 @@ try {
   show("failure", `The commands cannot be shown. ${failure.message}`);
 }
 
-show("hint", hint);
-byId("fields").append(...Object.entries(fields).map(([name, label]) =>
-  labelled(label, element("input", { name, required: true, autocomplete: "off" }))));
-byId("sign-in").onsubmit = signIn;
-byId("drop").onclick = () => socket.close(DROPPED, "dropped by this page");
-byId("offline").onclick = switchOffline;
-byId("end").onclick = () => {
-  ws.close();
-  sessionStorage.clear();
-};
-setInterval(measure, PING_MS);
-setInterval(tick, 1_000);
-
-// A link from `make token` brings the credentials; the address must not keep them.
-const given = location.hash
-  ? new URLSearchParams(location.hash.slice(1))
-  : Object.entries(JSON.parse(sessionStorage.answers ?? "{}"));
-for (const [name, value] of given)
-  if (name in fields) byId("sign-in").elements[name].value = value;
-if ((location.hash || sessionStorage.answers) && byId("sign-in").checkValidity()) signIn();
-history.replaceState(null, "", location.pathname);
+if (given) signIn(given);

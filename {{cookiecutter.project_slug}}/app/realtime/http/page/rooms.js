@@ -121,7 +121,7 @@ function showRoom(ws, name, close) {
     people, messages, typing, failure,
     element("form", { onsubmit: publish }, labelled("Message", input), " ",
       element("button", {}, "Publish"), " ",
-      element("button", { type: "button", onclick: () => attempt(answers.start) }, "Stream"), " ",
+      element("button", { type: "button", onclick: () => attempt(answers.start) }, "Stream an answer"), " ",
       element("button", { type: "button", onclick: () => leave() }, "Leave")));
   return { article, update, input };
 }

@@ -29,7 +29,7 @@ demo: .venv/ready ## make a project with the default answers in demo/, and serve
 	@# The same lock file with a new date must not install everything again.
 	@if cmp -s demo/requirements-dev.lock demo/.venv/requirements-dev.lock; then \
 	  touch demo/.venv/ready; fi
-	@$(MAKE) --no-print-directory --directory demo run
+	@PATH="$$PATH:$(CURDIR)/.venv/bin" $(MAKE) --no-print-directory --directory demo run  # with uv
 
 test: .venv/ready ## run the tests; ARGS='-k "jwt and not redis"' picks some
 	$(VENV_PYTHON) -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)

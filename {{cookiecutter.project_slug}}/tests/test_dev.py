@@ -110,5 +110,6 @@ def test_the_protocol_is_written_to_a_file(tmp_path: Path) -> None:
     path = tmp_path / "asyncapi.json"
     asyncapi.main(path)
     document = json.loads(path.read_text(encoding="utf-8"))
-    assert document["servers"]["production"]["host"] == "127.0.0.1:8000"
+    (server,) = document["servers"].values()
+    assert server["protocol"] == "ws"
     assert {"Send", "Broadcast"} <= document["operations"].keys()

@@ -27,7 +27,6 @@ from .connections.delivery import Delivery
 # {% if cookiecutter.heartbeat %}
 from .connections.heartbeat import Heartbeat
 # {% endif %}
-from .connections.manager import ConnectionManager
 from .endpoint.endpoint import Endpoint
 # {% if cookiecutter.auth == "session" %}
 from .http import asyncapi, backend, health, login
@@ -38,13 +37,7 @@ from .http import asyncapi, backend, health
 # {% endif %}
 from .http.errors import add_error_answers, problems
 from .http.request_log import log_request
-# {% if cookiecutter.rooms %}
-from .http.rooms import router as rooms_router
-# {% endif %}
 from .jobs import Job, keep_running
-from .limits.admission import Admission
-from .limits.budget import Budgets
-from .limits.origin import Origins
 from .metrics import Metrics
 from .policy import Policy
 # {% if cookiecutter.redis %}
@@ -52,13 +45,10 @@ from .redis.backplane import Resync
 from .redis.shared import in_redis
 from .redis.topologies import make_client
 # {% endif %}
-# {% if cookiecutter.rooms %}
-from .rooms.rooms import Rooms
-# {% endif %}
 from .service import Service
 from .settings.project import read_project
 from .settings.settings import RealtimeSettings
-from .shared import in_memory
+from .shared import Shared, in_memory
 from .tracing import HTTP, is_on
 
 PATH = "/ws"
@@ -119,26 +109,33 @@ class Application(FastAPI):
         super().__init__(**(defaults | options))
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
-        self._resources = resources
-        self._jobs: list[Job] = [Job(authenticator.run, essential=True)]
-        self.service = self.state.service = self._make_service(settings, authenticator)
-        self.service.metrics.info("build", "Version of the project.", version=project.version)
-        self._jobs.append(Job(self.service.metrics.measure_loop_lag))
+        metrics, delivery = Metrics(), Delivery(settings.max_unsent_total_bytes)
+        metrics.info("build", "Version of the project.", version=project.version)
+        shared = self._make_shared(settings, metrics, delivery)
+        self.service = self.state.service = Service(
+            settings, authenticator, shared, delivery, metrics
+        )
         if ready is not None:
             self.service.is_ready = partial(ready, self.service)
-        self._jobs += [Job(partial(job.run, self.service), job.essential) for job in jobs]
+        self._resources = resources
+        self._jobs = [
+            Job(authenticator.run, essential=True),
+            *shared.jobs,
+            # {% if cookiecutter.heartbeat %}
+            Job(Heartbeat(settings, self.service.manager).run, essential=True),
+            # {% endif %}
+            Job(metrics.measure_loop_lag),
+            *(Job(partial(job.run, self.service), job.essential) for job in jobs),
+        ]
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         add_error_answers(self, self._endpoint.dispatcher.failures)
         self.include_router(health.router)
         engine = len(self.routes)
         self.include_router(backend.router)
-        # {% if cookiecutter.rooms %}
-        self.include_router(rooms_router)
-        # {% endif %}
         self._backend_routes = self.routes[engine:]
         # {% if cookiecutter.auth == "ticket" %}
-        self.include_router(tickets.router)
+        tickets.add_tickets(self, authenticator, shared.make_map("ticket"))
         # {% endif %}
         # {% if cookiecutter.auth == "session" %}
         if in_development:
@@ -158,53 +155,21 @@ class Application(FastAPI):
         info = {"title": self.title, "version": self.version, "description": self.description}
         return {"info": info, **document}
 
-    def _make_service(self, settings: RealtimeSettings, authenticator: Authenticator) -> Service:
-        metrics, delivery = Metrics(), Delivery(settings.max_unsent_total_bytes)
-        shared = in_memory(settings)
+    def _make_shared(
+        self, settings: RealtimeSettings, metrics: Metrics, delivery: Delivery
+    ) -> Shared:
         # {% if cookiecutter.redis %}
         redis = make_client(settings)
         if redis is not None:
-            shared = in_redis(
-                redis, settings, metrics, delivery, lambda: manager.send_to_all(Resync())
+            return in_redis(
+                redis,
+                settings,
+                metrics,
+                delivery,
+                after_gap=lambda: self.service.manager.send_to_all(Resync()),
             )
         # {% endif %}
-        # {% if cookiecutter.auth == "ticket" %}
-        authenticator.tickets = shared.make_map("ticket")
-        # {% endif %}
-        self._jobs += shared.jobs
-        manager = ConnectionManager(settings, shared.backplane, delivery)
-        metrics.watch("connections", "Connections now.", lambda: len(manager))
-        metrics.watch("draining", "Whether the service is stopping.", lambda: manager.draining)
-        metrics.watch(
-            "unsent_bytes", "Bytes that slow clients have not read.", lambda: delivery.unsent_bytes
-        )
-        sent = "Frames sent to clients, each counted once."
-        metrics.watch_counts("frames_sent", sent, ("to",), delivery.frames_sent)
-        metrics.watch_counts("sent_bytes", "Bytes of these frames.", ("to",), delivery.bytes_sent)
-        # {% if cookiecutter.heartbeat %}
-        self._jobs.append(Job(Heartbeat(settings, manager).run, essential=True))
-        # {% endif %}
-        # {% if cookiecutter.rooms %}
-        rooms = Rooms(settings, shared.history, shared.presence, delivery)
-        metrics.watch("rooms", "Rooms with members on this node.", lambda: len(rooms))
-        # {% endif %}
-        return Service(
-            settings=settings,
-            admission=Admission(settings),
-            budgets=Budgets(settings),
-            origins=Origins(settings.allowed_origins, required=authenticator.needs_origin),
-            authenticator=authenticator,
-            backplane=shared.backplane,
-            delivery=delivery,
-            manager=manager,
-            bans=shared.make_map("ban"),
-            claims=shared.make_map("idempotency"),
-            keys=shared.make_map("key"),
-            metrics=metrics,
-            # {% if cookiecutter.rooms %}
-            rooms=rooms,
-            # {% endif %}
-        )
+        return in_memory(settings)
 
     def _all_commands(self, policy: Policy[Any, Any], own: CommandRouter | None) -> CommandRouter:
         commands = CommandRouter()

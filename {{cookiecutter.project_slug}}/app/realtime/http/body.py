@@ -27,14 +27,6 @@ class Disconnection(UserBody):
     ban_s: int | None = Field(default=None, ge=0, le=YEAR_S)
 
 
-# {% if cookiecutter.rooms %}
-class Eviction(UserBody):
-    """A user to take out of a room, and the reason to tell."""
-
-    reason: str | None = Field(default=None, max_length=256)
-
-
-# {% endif %}
 async def parse(model: type[M], request: Request) -> M:
     """Return the body: strict JSON without NaN, excessive depth or unknown fields.
 

@@ -1,4 +1,4 @@
-"""The application: FastAPI, the WebSocket endpoint, and the engine's routes. It joins the parts."""
+"""The application: a FastAPI app with the WebSocket endpoint, the engine's routes and its jobs."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Bodies of requests: read by the rules of the wire, described in OpenAPI."""
+"""Bodies of requests: validated as strictly as frames, and described in OpenAPI."""
 
 from typing import Any, TypeVar
 

@@ -156,6 +156,16 @@ async def test_what_happens_to_redis_is_counted(valkey: Valkey) -> None:
         assert "ws_redis_up 1.0" in metrics.text().decode()
 
 
+async def test_messages_beyond_what_may_wait_for_redis_fail(shared_valkey: Valkey) -> None:
+    async with run_node(shared_valkey, redis_max_waiting_bytes=1_000) as (node, _):
+        sent = [node.publish(CHANNEL, numbered(number)) for number in range(100)]
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        failed = [isinstance(answer, Unavailable) for answer in answers]
+        assert failed == sorted(failed)
+        assert 0 < sum(failed) < len(failed)
+        await node.publish(CHANNEL, numbered(100))
+
+
 @pytest.mark.hostile(67)
 async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
     inbox = Inbox()

@@ -105,12 +105,13 @@ async def test_mounted_in_an_app_that_runs_its_lifespan() -> None:
 
 
 async def test_mounted_in_an_app_that_does_not_run_its_lifespan() -> None:
-    parent = FastAPI()
-    parent.mount("/realtime", make_trusting())
+    parent, child = FastAPI(), make_trusting()
+    parent.mount("/realtime", child)
     async with served(parent) as address:
         with pytest.raises(InvalidStatus) as refused:
             await welcome(address, "/realtime/ws")
     assert refused.value.response.status_code == 503
+    assert b'{reason="other",status="503"} 1.0' in child.service.metrics.text()
 
 
 async def test_middleware_sees_connections() -> None:

@@ -41,6 +41,14 @@ async def test_welcome_comes_first_and_has_the_limits(live: Live) -> None:
     assert client.welcome["heartbeat"] == (terms and asdict(terms))
 
 
+async def test_credentials_are_not_kept_in_memory(live: Live) -> None:
+    await live.connect("alice")
+    (connection,) = live.service.manager
+    assert isinstance(connection._wire, FrameProtocol)
+    scope = connection._wire.scope
+    assert (scope["headers"], scope["query_string"], scope["subprotocols"]) == ([], b"", [])
+
+
 async def test_closed_connections_leave_no_task(live: Live) -> None:
     before = len(asyncio.all_tasks())
     clients = [await live.connect("alice") for _ in range(3)]

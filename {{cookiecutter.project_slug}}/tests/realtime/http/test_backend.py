@@ -79,6 +79,10 @@ async def test_routes_of_the_team_come_first() -> None:
     assert "/users/{user}" in app.openapi()["paths"]
 
 
+async def test_a_path_with_a_slash_more_is_no_route_and_no_redirect(live: Live) -> None:
+    assert (await live.get("/livez/")).status_code == 404
+
+
 async def test_without_a_key_the_route_does_not_exist() -> None:
     async with run_service() as live:
         keyless = live.settings.model_copy(update={"backend_key": None})

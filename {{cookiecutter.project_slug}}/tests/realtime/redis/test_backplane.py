@@ -15,7 +15,7 @@ from app.realtime.backplane import ALL, Backplane, Channel, Subscription
 from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
-from app.realtime.protocol import REVOKED
+from app.realtime.protocol import REVOKED, TRY_AGAIN_LATER
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.topologies import make_client
 from dev import fresh_secrets
@@ -154,6 +154,16 @@ async def test_what_happens_to_redis_is_counted(valkey: Valkey) -> None:
         await valkey.start()
         await wait_until(lambda: "ws_redis_gaps_total 1.0" in metrics.text().decode())
         assert "ws_redis_up 1.0" in metrics.text().decode()
+
+
+async def test_a_welcome_waits_for_the_subscription(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_service(settings_for(shared_valkey, redis_timeout_s=0.5)) as live:
+        await wait_until(lambda: live.service.backplane.healthy)
+        monkeypatch.setattr(live.service.backplane, "_adjust_later", lambda channel: None)
+        client = await live.connect_with(await live.options(), welcomed=False)
+        assert await client.closed() == TRY_AGAIN_LATER
 
 
 async def test_messages_beyond_what_may_wait_for_redis_fail(shared_valkey: Valkey) -> None:

@@ -18,11 +18,11 @@ from app.realtime.rooms.options import make_rules
 from app.realtime.rooms.rooms import Rooms
 
 from ..client import DEADLINE_S
-from ..live import make_settings, wait_until
+from ..live import make_settings, run_service, wait_until
 from ..recording_wire import open_connection
 from ..rooms.history_contract import HistoryContract
 from ..rooms.presence_contract import Node, PresenceContract
-from .test_backplane import run_node
+from .test_backplane import run_node, settings_for
 from .valkey import Valkey
 
 
@@ -70,6 +70,17 @@ class TestRedisHistory(HistoryContract):
         ):
             await redis.flushall()
             yield lambda **overrides: RedisHistory(backplane, make_settings(**overrides))
+
+
+async def test_a_join_waits_for_the_subscription(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_service(settings_for(shared_valkey, redis_timeout_s=0.5)) as live:
+        await wait_until(lambda: live.service.backplane.healthy)
+        client = await live.connect()
+        monkeypatch.setattr(live.service.backplane, "_adjust_later", lambda channel: None)
+        assert (await client.ask(type="join", room="lobby"))["code"] == "unavailable"
+        assert len(live.service.rooms) == 0
 
 
 class Events(History):

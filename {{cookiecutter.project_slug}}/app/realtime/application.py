@@ -48,7 +48,7 @@ from .redis.topologies import make_client
 from .service import Service
 from .settings.project import read_project
 from .settings.settings import RealtimeSettings
-from .shared import Shared, in_memory
+from .shared import in_memory
 from .tracing import HTTP, is_on
 
 PATH = "/ws"
@@ -90,7 +90,7 @@ class Application(FastAPI):
         ready: Callable[[Any], Awaitable[bool]] | None = None,
         **options: Any,
     ) -> None:
-        in_development = settings.environment == "development"
+        self._in_development = settings.environment == "development"
         project = read_project()
         defaults: dict[str, Any] = {
             "title": project.name,
@@ -99,7 +99,7 @@ class Application(FastAPI):
             "lifespan": Application._run,
             "docs_url": None,
             "redoc_url": None,
-            "openapi_url": "/openapi.json" if in_development else None,
+            "openapi_url": "/openapi.json" if self._in_development else None,
             "max_body_size": settings.max_message_bytes,
             "responses": problems({"4XX": "The request is refused"}),
             # A redirect would lead to whatever host the request names.
@@ -111,7 +111,18 @@ class Application(FastAPI):
         """Whether the service has stopped because an essential job failed."""
         metrics, delivery = Metrics(), Delivery(settings.max_unsent_total_bytes)
         metrics.info("build", "Version of the project.", version=project.version)
-        shared = self._make_shared(settings, metrics, delivery)
+        shared = in_memory(settings)
+        # {% if cookiecutter.redis %}
+        redis = make_client(settings)
+        if redis is not None:
+            shared = in_redis(
+                redis,
+                settings,
+                metrics,
+                delivery,
+                after_gap=lambda: self.service.manager.send_to_all(Resync()),
+            )
+        # {% endif %}
         self.service = self.state.service = Service(
             settings, authenticator, shared, delivery, metrics
         )
@@ -128,23 +139,28 @@ class Application(FastAPI):
             *(Job(partial(job.run, self.service), job.essential) for job in jobs),
         ]
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
+        # {% if cookiecutter.auth == "ticket" %}
+        tickets.add_tickets(self, authenticator, shared.make_map("ticket"))
+        # {% endif %}
+        self._add_routes()
+        if self._in_development:
+            self._add_development_routes(with_docs="docs_url" not in options)
+
+    def _add_routes(self) -> None:
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         add_error_answers(self, self._endpoint.dispatcher.failures)
         self.include_router(health.router)
         engine = len(self.routes)
         self.include_router(backend.router)
         self._backend_routes = self.routes[engine:]
-        # {% if cookiecutter.auth == "ticket" %}
-        tickets.add_tickets(self, authenticator, shared.make_map("ticket"))
-        # {% endif %}
-        # {% if cookiecutter.auth == "session" %}
-        if in_development:
-            self.include_router(login.router)
-        # {% endif %}
         self.mount("/client", StaticFiles(directory=CLIENT))
-        if in_development:
-            self.include_router(asyncapi.router)
-        if in_development and "docs_url" not in options:
+
+    def _add_development_routes(self, *, with_docs: bool) -> None:
+        # {% if cookiecutter.auth == "session" %}
+        self.include_router(login.router)
+        # {% endif %}
+        self.include_router(asyncapi.router)
+        if with_docs:
             files = StaticFiles(directory=DOCS, packages=[("fastapi_offline", "static")], html=True)
             self.add_route("/docs", lambda request: RedirectResponse("docs/"))
             self.mount("/docs", files)
@@ -154,22 +170,6 @@ class Application(FastAPI):
         document = asyncapi.describe(self._endpoint.router, self.service.settings, url, PATH)
         info = {"title": self.title, "version": self.version, "description": self.description}
         return {"info": info, **document}
-
-    def _make_shared(
-        self, settings: RealtimeSettings, metrics: Metrics, delivery: Delivery
-    ) -> Shared:
-        # {% if cookiecutter.redis %}
-        redis = make_client(settings)
-        if redis is not None:
-            return in_redis(
-                redis,
-                settings,
-                metrics,
-                delivery,
-                after_gap=lambda: self.service.manager.send_to_all(Resync()),
-            )
-        # {% endif %}
-        return in_memory(settings)
 
     def _all_commands(self, policy: Policy[Any, Any], own: CommandRouter | None) -> CommandRouter:
         commands = CommandRouter()
@@ -209,11 +209,11 @@ class Application(FastAPI):
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
         self.service.delivery.attach()
-        # Your own routes come first, also below /users.
-        self.router.routes.sort(key=self._backend_routes.__contains__)
         if is_on():
             self._endpoint.dispatcher.trace()
-        if self.service.settings.environment == "development":  # your own routes come first
+        # Your own routes come first, also below /users, and at /.
+        self.router.routes.sort(key=self._backend_routes.__contains__)
+        if self._in_development:
             self.mount("/page", StaticFiles(directory=PAGE))
             self.add_route("/", _show_page)
         resources = self._resources(self.service)

@@ -171,6 +171,8 @@ async def test_a_repeated_message_to_a_user_is_sent_once(live: Live) -> None:
     assert await member.is_quiet()
     error = await sender.ask(**command | {"data": 2})
     assert (error["code"], error["message"].partition(":")[0]) == ("bad_request", "key")
+    assert (await member.ask(**command))["type"] == "ok"  # keys are those of one user
+    assert (await member.receive("message"))["from"] == member.user
 
 
 @pytest.mark.parametrize("key", ["", "x" * 65, 1])

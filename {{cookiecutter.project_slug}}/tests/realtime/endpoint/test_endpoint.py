@@ -1,6 +1,7 @@
 """The life of a connection, from the handshake to the cleanup."""
 
 import asyncio
+import json
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from app.realtime.connections.connection import Connection
 from app.realtime.connections.delivery import BURST, Delivery
 from app.realtime.connections.manager import ConnectionManager
 from app.realtime.endpoint import endpoint, welcome
-from app.realtime.errors import TooManyConnections
+from app.realtime.errors import TooManyConnections, Unauthorized
 from app.realtime.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER, UNAUTHORIZED
 from app.realtime.server.websocket import FrameProtocol
 from app.realtime.service import Service
@@ -176,7 +177,9 @@ async def test_a_draining_service_refuses_new_clients() -> None:
         live.service.manager.draining = True
         with pytest.raises(InvalidStatus) as refusal:
             await Client.open(options)
-        assert refusal.value.response.status_code == 503
+        answer = refusal.value.response
+        assert answer.status_code == 503
+        assert json.loads(answer.body)["detail"] == "Service Unavailable"  # the reason is logged
 
 
 @pytest.mark.hostile(12)
@@ -273,11 +276,12 @@ async def test_observers_are_called_for_welcomed_connections_only(
     assert heard == ["connected", "disconnected, 0 left"]
 
 
-async def test_other_observers_run_after_one_has_failed() -> None:
+@pytest.mark.parametrize("failure", [RuntimeError, Unauthorized])
+async def test_other_observers_run_after_one_has_failed(failure: type[Exception]) -> None:
     ended = []
 
     async def fail(service: Service, connection: Connection) -> None:
-        raise RuntimeError
+        raise failure
 
     async def note(service: Service, connection: Connection) -> None:
         ended.append(connection.user)

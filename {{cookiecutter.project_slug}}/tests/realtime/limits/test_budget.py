@@ -268,6 +268,14 @@ async def test_control_frames_and_fragments_are_messages(
             assert (await client.text())["code"] == "rate_limited"
 
 
+async def test_the_budget_of_a_user_without_connections_is_forgotten() -> None:
+    async with run_service() as live:
+        client = await live.connect()
+        assert live.service.budgets._of_users
+        await client.close()
+        await wait_until(lambda: not live.service.budgets._of_users)
+
+
 def test_control_frames_are_paid_by_the_user_as_well(clock: Callable[[float], None]) -> None:
     settings = make_settings(max_messages_per_s_per_user=5, max_burst_s=BURST_S)
     user = UserBudget(settings)

@@ -196,6 +196,9 @@ async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
         assert gaps == ["gap"]
         await node.publish(CHANNEL, numbered(2))
         assert await inbox.next() == numbered(2)
+        late = Subscription(Channel("channel-c"), inbox.deliver, on_gap=lambda: gaps.append("late"))
+        await node.confirm(node.subscribe(late))
+        assert gaps == ["gap"]
         # A task that seems to be cancelled has its timeouts misbehave on older Pythons.
         assert not any(task.cancelling() for task in asyncio.all_tasks())
 

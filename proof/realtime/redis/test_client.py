@@ -140,6 +140,18 @@ async def test_forgotten_connections_are_replaced(proxy: Proxy) -> None:
         assert sorted(await asyncio.gather(*asked)) == list(range(1, 31))
 
 
+async def test_after_a_lost_answer_only_a_repeatable_command_is_sent_again(
+    valkey: Valkey, proxy: Proxy
+) -> None:
+    async with run_client(proxy) as client, Redis.from_url(valkey.url) as redis:
+        proxy.tear_answer_to(b"counted")
+        with pytest.raises(Unavailable):
+            await client.ask("INCR", "counted", repeatable=False)
+        assert await redis.get("counted") == b"1"
+        proxy.tear_answer_to(b"counted")
+        assert await client.ask("INCR", "counted", repeatable=True) == 3
+
+
 async def test_a_publishing_connection_that_was_forgotten_loses_nothing(proxy: Proxy) -> None:
     async with run_client(proxy, redis_ping_interval_s=AT_ONCE_S) as client:
         metrics = Metrics()

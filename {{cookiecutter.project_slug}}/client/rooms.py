@@ -123,7 +123,7 @@ class Room:
         return await self._connection.request("presence", room=self.name)
 
     def join(self, attempt: int = 1) -> None:
-        """Join, or find out what a member has missed. The connection calls this."""
+        """Join, or find out what a member has missed; for the connection."""
         if self._held is None:
             self._held = []
         since = {"since": self.position} if self.position else {"last": self._last}
@@ -164,7 +164,7 @@ class Room:
                 self.position = position
 
     def take(self, frame: Frame) -> None:
-        """Take a frame of the room. The connection calls this."""
+        """Take a frame of the room; for the connection."""
         # {% if cookiecutter.redis %}
         if frame["type"] == "resync":
             self.join()

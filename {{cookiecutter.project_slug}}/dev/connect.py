@@ -1,6 +1,6 @@
 """How to connect to the service that `.env` describes: ``python -m dev.connect alice bob``.
 
-Prints for each user a JSON object, for a WebSocket client: ``uri``, ``headers``, ``subprotocols``.
+Prints a JSON object for each user: ``uri``, ``headers`` and ``subprotocols`` for a WebSocket client.
 """
 
 import asyncio

@@ -22,6 +22,7 @@ from app.realtime.settings import project
 from app.realtime.settings.project import read_project
 
 from ..backplane_contract import Inbox, numbered
+from ..client import DEADLINE_S
 from ..live import make_settings
 from ..settings.test_settings import complaint
 from .proxy import Proxy, proxy
@@ -81,7 +82,8 @@ async def test_when_redis_is_silent_nobody_waits_in_vain_and_one_line_says_so(
         await client.ask("PING", repeatable=True)
         valkey.freeze()
         with structlog.testing.capture_logs() as lines:
-            replies = await ask_often(client, BURST)
+            async with asyncio.timeout(DEADLINE_S):  # one after the other, they would take longer
+                replies = await ask_often(client, BURST)
         assert all(isinstance(reply, Unavailable) for reply in replies)
         assert [line["event"] for line in lines] == ["redis command failed"]
         valkey.thaw()
@@ -136,6 +138,18 @@ async def test_forgotten_connections_are_replaced(proxy: Proxy) -> None:
         proxy.forget()
         asked = (client.ask("INCR", "count", repeatable=False) for _ in range(30))
         assert sorted(await asyncio.gather(*asked)) == list(range(1, 31))
+
+
+async def test_after_a_lost_answer_only_a_repeatable_command_is_sent_again(
+    valkey: Valkey, proxy: Proxy
+) -> None:
+    async with run_client(proxy) as client, Redis.from_url(valkey.url) as redis:
+        proxy.tear_answer_to(b"counted")
+        with pytest.raises(Unavailable):
+            await client.ask("INCR", "counted", repeatable=False)
+        assert await redis.get("counted") == b"1"
+        proxy.tear_answer_to(b"counted")
+        assert await client.ask("INCR", "counted", repeatable=True) == 3
 
 
 async def test_a_publishing_connection_that_was_forgotten_loses_nothing(proxy: Proxy) -> None:

@@ -302,6 +302,34 @@ class World:
             assert visitor.is_up_to_date
 
 
+async def test_what_arrives_while_missing_messages_are_read_is_delivered_after_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server(keeps=STEPS)
+    node, visitor = Node(server, random.Random(0)), Visitor(server, demanding=True)
+    await visitor.enter(node)
+    reading, answered = asyncio.Event(), asyncio.Event()
+
+    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Past:
+        past = server.read(since)
+        reading.set()
+        await answered.wait()
+        return past
+
+    monkeypatch.setattr(node, "read", read)
+    server.publish()
+    server.on_the_way.clear()
+    node.feed.fall_behind()
+    healing = asyncio.create_task(node.heal())
+    await reading.wait()
+    server.publish()
+    node.take_next()
+    assert visitor.heard == 0
+    answered.set()
+    await healing
+    assert visitor.heard == 2
+
+
 @pytest.mark.parametrize("harsh", [False, True], ids=["calm", "harsh"])
 @pytest.mark.parametrize("seeds", [range(start, start + 50) for start in range(0, 200, 50)])
 async def test_nothing_is_lost_in_silence_doubled_or_out_of_order(

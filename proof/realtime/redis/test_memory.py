@@ -12,7 +12,7 @@ from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.redis.map import RedisMap
 from app.realtime.redis.rooms.history import RedisHistory
-from app.realtime.redis.rooms.ledger import ROOM_BYTES, Ledger
+from app.realtime.redis.rooms.quota import ROOM_BYTES, HistoryQuota
 
 from ..live import wait_until, wait_until_async
 from ..rooms.history_contract import Member
@@ -120,32 +120,32 @@ async def test_a_new_room_does_not_exceed_the_memory_of_redis(valkey: Valkey, re
             await fill(history, ["new"])
 
 
-def test_a_ledger_forgets_rooms_whose_history_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quota_forgets_rooms_whose_history_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other nodes may have written to them since, so they are not removed."""
     now_s = 1_000.0
-    monkeypatch.setattr("app.realtime.redis.rooms.ledger.monotonic", lambda: now_s)
-    ledger = Ledger(2 * ROOM_BYTES, 2 * ROOM_BYTES)
-    ledger.note("old", "alice", 0, kept_s=60)
+    monkeypatch.setattr("app.realtime.redis.rooms.quota.monotonic", lambda: now_s)
+    quota = HistoryQuota(2 * ROOM_BYTES, 2 * ROOM_BYTES)
+    quota.note("old", "alice", 0, kept_s=60)
     now_s += 61
-    removed = [ledger.note(room, "alice", 0, kept_s=60) for room in ("one", "two", "three")]
+    removed = [quota.note(room, "alice", 0, kept_s=60) for room in ("one", "two", "three")]
     assert removed == [[], [], ["one"]]
 
 
-def test_a_ledger_forgets_each_room_after_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quota_forgets_each_room_after_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1_000.0
-    monkeypatch.setattr("app.realtime.redis.rooms.ledger.monotonic", lambda: now_s)
-    ledger = Ledger(2 * ROOM_BYTES, 2 * ROOM_BYTES)
-    ledger.note("day", "alice", 0, kept_s=86_400)
-    ledger.note("stream", "alice", 0, kept_s=10)
+    monkeypatch.setattr("app.realtime.redis.rooms.quota.monotonic", lambda: now_s)
+    quota = HistoryQuota(2 * ROOM_BYTES, 2 * ROOM_BYTES)
+    quota.note("day", "alice", 0, kept_s=86_400)
+    quota.note("stream", "alice", 0, kept_s=10)
     now_s += 11
-    assert ledger.note("new", "alice", 0, kept_s=10) == []
-    assert ledger.note("newer", "alice", 0, kept_s=10) == ["day"]
+    assert quota.note("new", "alice", 0, kept_s=10) == []
+    assert quota.note("newer", "alice", 0, kept_s=10) == ["day"]
 
 
-def test_a_ledger_keeps_nothing_of_removed_rooms() -> None:
-    ledger = Ledger(10 * ROOM_BYTES, 3 * ROOM_BYTES)
+def test_a_quota_keeps_nothing_of_removed_rooms() -> None:
+    quota = HistoryQuota(10 * ROOM_BYTES, 3 * ROOM_BYTES)
     for number in range(1_000):
-        ledger.note(f"room-{number}", f"user-{number % 100}", 0, kept_s=number % 3)
-    assert len(ledger._owners) == len(ledger._kept_s) == 10
-    assert sum(map(len, ledger._noted_at.values())) == 10
-    assert len(ledger._sizes) == len(ledger._sums) == 11
+        quota.note(f"room-{number}", f"user-{number % 100}", 0, kept_s=number % 3)
+    assert len(quota._owners) == len(quota._kept_s) == 10
+    assert sum(map(len, quota._noted_at.values())) == 10
+    assert len(quota._sizes) == len(quota._sums) == 11

@@ -61,7 +61,7 @@ async def test_empty_rooms_leave_nothing_behind(valkey: Valkey) -> None:
         assert await keys(redis)
         for visitor in visitors:
             await visitor.leave()
-        await wait_until(lambda: not (here.presence._rosters or there.presence._rosters))
+        await wait_until(lambda: not (here.presence._rooms or there.presence._rooms))
         assert await keys(redis) == []
 
 
@@ -167,7 +167,7 @@ async def test_after_an_outage_nobody_is_given_up_who_is_only_later(valkey: Valk
         assert await alice.heard() == ["bob joined"]
 
 
-async def test_what_is_no_node_is_buried(valkey: Valkey) -> None:
+async def test_what_is_no_node_is_removed(valkey: Valkey) -> None:
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
         alice = await node.visitor("alice")
         for strange in (b"\xff", b"-"):
@@ -236,9 +236,9 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
         alice = await node.visitor("alice")
         assert await alice.seen() == {"alice": 1}
-        roster = node.presence._rosters[ROOM]
-        roster.unwritten["alice"] = ""
-        late = node.presence.writing(room_channel(ROOM), roster.rules, roster.report())
+        room = node.presence._rooms[ROOM]
+        room.unwritten["alice"] = ""
+        late = node.presence.writing(room_channel(ROOM), room.rules, room.report())
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}
         assert await node.presence._client.send([late]) == [None]

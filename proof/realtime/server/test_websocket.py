@@ -21,6 +21,8 @@ from app.realtime.connections.connection import Connection
 from app.realtime.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
 from app.realtime.server.websocket import (
     ENDED_EARLY,
+    FRAMES_AT_ONCE,
+    MAX_DROPPED_FRAMES,
     NO_ANSWER,
     RESET,
     TIMED_OUT,
@@ -497,6 +499,8 @@ async def test_reading_pauses_while_the_service_is_busy_and_resumes(
         peer.client.send(masked(ping(number)))
         await asyncio.sleep(0)
     assert peer.protocol.read_bytes == read_bytes
+    now = asyncio.get_running_loop().time()
+    assert peer.protocol.heard_at >= now  # so the heartbeat does not take it for dead
     ready.set()
     assert [(await peer.client.text())["id"] for _ in numbers] == numbers
     assert not peer.protocol.read_paused
@@ -513,6 +517,19 @@ async def test_a_client_gets_the_close_code_while_reading_is_paused(
     assert await peer.client.close_code() == TRY_AGAIN_LATER.code
     peer.client.send(masked_close(TRY_AGAIN_LATER.code))
     await peer.client.ended()
+
+
+@pytest.mark.parametrize("end", [RawClient.send_eof, RawClient.vanish])
+async def test_a_peer_that_leaves_while_reading_is_paused_is_noticed(
+    service: Live, peer: Peer, ready: asyncio.Event, end: Callable[[RawClient], None]
+) -> None:
+    for number in range(3):
+        await peer.send_pieces(masked(ping(number, READ_AHEAD_BYTES // 2)))
+    assert peer.protocol.read_paused
+    peer.client.send(masked(ping("unread")))
+    end(peer.client)
+    await wait_until(lambda: is_empty(service))
+    assert not ready.is_set()
 
 
 @pytest.mark.parametrize("frame", [masked_close(1000), masked(b"\xff")], ids=["close", "no UTF-8"])
@@ -607,6 +624,14 @@ async def test_input_after_the_services_close_is_not_buffered(peer: Peer) -> Non
     assert not peer.protocol.conn.reader.buffer
     assert not peer.protocol.frames
     assert await peer.client.close_code() == TRY_AGAIN_LATER.code
+
+
+async def test_a_flood_of_frames_after_the_services_close_is_cut_off(
+    service: Live, peer: Peer
+) -> None:
+    peer.connection.close(TRY_AGAIN_LATER)
+    peer.client.send(masked(b"", PING) * (MAX_DROPPED_FRAMES + FRAMES_AT_ONCE))
+    await wait_until(lambda: is_empty(service))
 
 
 async def test_input_after_a_clients_close_does_not_cost_the_echo(peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""The application: FastAPI, the WebSocket endpoint, and the engine's routes. It joins the parts."""
+"""The application: a FastAPI app with the WebSocket endpoint, the engine's routes and its jobs."""
 
 import asyncio
 import signal
@@ -27,7 +27,6 @@ from .connections.delivery import Delivery
 # {% if cookiecutter.heartbeat %}
 from .connections.heartbeat import Heartbeat
 # {% endif %}
-from .connections.manager import ConnectionManager
 from .endpoint.endpoint import Endpoint
 # {% if cookiecutter.auth == "jwt" %}
 from .http import asyncapi, backend, health, tokens
@@ -40,22 +39,13 @@ from .http import asyncapi, backend, health
 # {% endif %}
 from .http.errors import add_error_answers, problems
 from .http.request_log import log_request
-# {% if cookiecutter.rooms %}
-from .http.rooms import router as rooms_router
-# {% endif %}
 from .jobs import Job, keep_running
-from .limits.admission import Admission
-from .limits.budget import Budgets
-from .limits.origin import Origins
 from .metrics import Metrics
 from .policy import Policy
 # {% if cookiecutter.redis %}
 from .redis.backplane import Resync
 from .redis.shared import in_redis
 from .redis.topologies import make_client
-# {% endif %}
-# {% if cookiecutter.rooms %}
-from .rooms.rooms import Rooms
 # {% endif %}
 from .service import Service
 from .settings.project import read_project
@@ -102,7 +92,7 @@ class Application(FastAPI):
         ready: Callable[[Any], Awaitable[bool]] | None = None,
         **options: Any,
     ) -> None:
-        in_development = settings.environment == "development"
+        self._in_development = settings.environment == "development"
         project = read_project()
         defaults: dict[str, Any] = {
             "title": project.name,
@@ -111,7 +101,7 @@ class Application(FastAPI):
             "lifespan": Application._run,
             "docs_url": None,
             "redoc_url": None,
-            "openapi_url": "/openapi.json" if in_development else None,
+            "openapi_url": "/openapi.json" if self._in_development else None,
             "max_body_size": settings.max_message_bytes,
             "responses": problems({"4XX": "The request is refused"}),
             # A redirect would lead to whatever host the request names.
@@ -121,37 +111,58 @@ class Application(FastAPI):
         super().__init__(**(defaults | options))
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
-        self._resources = resources
-        self._jobs: list[Job] = [Job(authenticator.run, essential=True)]
-        self.service = self.state.service = self._make_service(settings, authenticator)
-        self.service.metrics.info("build", "Version of the project.", version=project.version)
-        self._jobs.append(Job(self.service.metrics.measure_loop_lag))
+        metrics, delivery = Metrics(), Delivery(settings.max_unsent_total_bytes)
+        metrics.info("build", "Version of the project.", version=project.version)
+        shared = in_memory(settings)
+        # {% if cookiecutter.redis %}
+        redis = make_client(settings)
+        if redis is not None:
+            shared = in_redis(
+                redis,
+                settings,
+                metrics,
+                delivery,
+                after_gap=lambda: self.service.manager.send_to_all(Resync()),
+            )
+        # {% endif %}
+        self.service = self.state.service = Service(
+            settings, authenticator, shared, delivery, metrics
+        )
         if ready is not None:
             self.service.is_ready = partial(ready, self.service)
-        self._jobs += [Job(partial(job.run, self.service), job.essential) for job in jobs]
+        self._resources = resources
+        self._jobs = [
+            Job(authenticator.run, essential=True),
+            *shared.jobs,
+            # {% if cookiecutter.heartbeat %}
+            Job(Heartbeat(settings, self.service.manager).run, essential=True),
+            # {% endif %}
+            Job(metrics.measure_loop_lag),
+            *(Job(partial(job.run, self.service), job.essential) for job in jobs),
+        ]
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         add_error_answers(self, self._endpoint.dispatcher.failures)
         self.include_router(health.router)
         engine = len(self.routes)
         self.include_router(backend.router)
-        # {% if cookiecutter.rooms %}
-        self.include_router(rooms_router)
-        # {% endif %}
         # {% if cookiecutter.auth == "ticket" %}
-        self.include_router(tickets.router)
+        tickets.add_tickets(self, authenticator, shared.make_map("ticket"))
         # {% elif cookiecutter.auth == "jwt" %}
-        if in_development:
+        if self._in_development:
             self.include_router(tokens.router)
         # {% elif cookiecutter.auth == "session" %}
-        if in_development:
+        if self._in_development:
             self.include_router(login.router)
         # {% endif %}
         self._replaceable = self.routes[engine:]
         self.mount("/client", StaticFiles(directory=CLIENT))
-        if in_development:
-            self.include_router(asyncapi.router)
-        if in_development and "docs_url" not in options:
+        if self._in_development:
+            self._add_development_routes(with_docs="docs_url" not in options)
+
+    def _add_development_routes(self, *, with_docs: bool) -> None:
+        self.include_router(asyncapi.router)
+        if with_docs:
             files = StaticFiles(directory=DOCS, packages=[("fastapi_offline", "static")], html=True)
             self.add_route("/docs", lambda request: RedirectResponse("docs/"))
             self.mount("/docs", files)
@@ -161,54 +172,6 @@ class Application(FastAPI):
         document = asyncapi.describe(self._endpoint.router, self.service.settings, url, PATH)
         info = {"title": self.title, "version": self.version, "description": self.description}
         return {"info": info, **document}
-
-    def _make_service(self, settings: RealtimeSettings, authenticator: Authenticator) -> Service:
-        metrics, delivery = Metrics(), Delivery(settings.max_unsent_total_bytes)
-        shared = in_memory(settings)
-        # {% if cookiecutter.redis %}
-        redis = make_client(settings)
-        if redis is not None:
-            shared = in_redis(
-                redis, settings, metrics, delivery, lambda: manager.send_to_all(Resync())
-            )
-        # {% endif %}
-        # {% if cookiecutter.auth == "ticket" %}
-        authenticator.tickets = shared.make_map("ticket")
-        # {% endif %}
-        self._jobs += shared.jobs
-        manager = ConnectionManager(settings, shared.backplane, delivery)
-        metrics.watch("connections", "Connections now.", lambda: len(manager))
-        metrics.watch("draining", "Whether the service is stopping.", lambda: manager.draining)
-        metrics.watch(
-            "unsent_bytes", "Bytes that slow clients have not read.", lambda: delivery.unsent_bytes
-        )
-        sent = "Frames sent to clients, each counted once."
-        metrics.watch_counts("frames_sent", sent, ("to",), delivery.frames_sent)
-        metrics.watch_counts("sent_bytes", "Bytes of these frames.", ("to",), delivery.bytes_sent)
-        # {% if cookiecutter.heartbeat %}
-        self._jobs.append(Job(Heartbeat(settings, manager).run, essential=True))
-        # {% endif %}
-        # {% if cookiecutter.rooms %}
-        rooms = Rooms(settings, shared.history, shared.presence, delivery)
-        metrics.watch("rooms", "Rooms with members on this node.", lambda: len(rooms))
-        # {% endif %}
-        return Service(
-            settings=settings,
-            admission=Admission(settings),
-            budgets=Budgets(settings),
-            origins=Origins(settings.allowed_origins, required=authenticator.needs_origin),
-            authenticator=authenticator,
-            backplane=shared.backplane,
-            delivery=delivery,
-            manager=manager,
-            bans=shared.make_map("ban"),
-            claims=shared.make_map("idempotency"),
-            keys=shared.make_map("key"),
-            metrics=metrics,
-            # {% if cookiecutter.rooms %}
-            rooms=rooms,
-            # {% endif %}
-        )
 
     def _all_commands(self, policy: Policy[Any, Any], own: CommandRouter | None) -> CommandRouter:
         commands = CommandRouter()
@@ -248,11 +211,11 @@ class Application(FastAPI):
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
         self.service.delivery.attach()
-        # Your own routes come first, also below /users.
-        self.router.routes.sort(key=self._replaceable.__contains__)
         if is_on():
             self._endpoint.dispatcher.trace()
-        if self.service.settings.environment == "development":  # your own routes come first
+        # Your own routes come first, also below /users, and at /.
+        self.router.routes.sort(key=self._replaceable.__contains__)
+        if self._in_development:
             self.mount("/page", StaticFiles(directory=PAGE))
             self.add_route("/", _show_page)
         resources = self._resources(self.service)

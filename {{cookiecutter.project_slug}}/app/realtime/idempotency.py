@@ -39,18 +39,19 @@ class KeyReused(BadRequest):
 
 
 async def send_once(
-    claims: ExpiringMap,
+    requests: ExpiringMap,
     key: str,
     request: BaseModel,
     send: Callable[[str], asyncio.Future[T] | Coroutine[Any, Any, asyncio.Future[T]]],
     timeout_s: float,
 ) -> T:
-    """Return the result of what is sent, now or the first time; if that fails, it may be repeated.
+    """Carry out a request, unless it was carried out before; return the result of the first time.
 
-    ``send`` takes an id, which is the same for each repetition: what it sends to may know it
-    already, since an answer can get lost. ``timeout_s`` is the longest time that it may take.
+    ``send`` takes an id, the same for each repetition, by which the receiver may recognise what it
+    has got already: its answer may have been lost. ``timeout_s`` is the longest time that it may
+    take. A request that fails may be repeated.
 
-    ``claims`` has the state and the fingerprint of the request for each key. What was sent is
+    ``requests`` has the state and the fingerprint of the request for each key. What was sent is
     remembered even if the caller is cancelled.
 
     Raises:
@@ -61,7 +62,7 @@ async def send_once(
     """
     fingerprint = sha256(request.model_dump_json(exclude={"id"}).encode()).hexdigest()
     claimed, done = f"claimed:{fingerprint}", f"done:{fingerprint}:"
-    existing = await claims.add(key, claimed, timeout_s + CLAIM_MARGIN_S)
+    existing = await requests.add(key, claimed, timeout_s + CLAIM_MARGIN_S)
     if existing == claimed:
         msg = "the same request is in progress; repeat it in a moment"
         raise InProgress(msg)
@@ -74,7 +75,7 @@ async def send_once(
 
     async def release() -> None:
         with suppress(Unavailable):
-            await claims.pop(key)
+            await requests.pop(key)
 
     async def finish(sent: asyncio.Future[T]) -> T:
         try:
@@ -83,7 +84,7 @@ async def send_once(
             await release()
             raise
         with suppress(Unavailable):
-            await claims.put(key, done + to_json(result).decode(), REMEMBERED_S)
+            await requests.put(key, done + to_json(result).decode(), REMEMBERED_S)
         return result
 
     try:

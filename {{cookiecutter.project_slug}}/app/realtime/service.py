@@ -1,18 +1,15 @@
 """The running service, as handlers, policies, routes and jobs see it."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
 from .auth import Authenticator
-from .backplane import Backplane
 from .connections.connection import Connection
 from .connections.delivery import Delivery
 from .connections.manager import ConnectionManager
 from .errors import Banned
-from .expiring import ExpiringMap
 from .limits.admission import Admission
 from .limits.budget import Budgets
 from .limits.origin import Origins
@@ -21,38 +18,59 @@ from .metrics import Metrics
 from .rooms.rooms import Rooms
 # {% endif %}
 from .settings.settings import RealtimeSettings
+from .shared import Shared
 
 SettingsT = TypeVar("SettingsT", bound=RealtimeSettings, default=RealtimeSettings, covariant=True)
 ResourcesT = TypeVar("ResourcesT", default=Any, covariant=True)
 
 
-@dataclass(slots=True)
 class Service(Generic[SettingsT, ResourcesT]):
     """The parts of a service. `Application` makes one.
 
     ``resources`` is what your `resources.py` opens. It is there from the start of the application
     to its end.
+
+    ``bans`` has the banned users. ``backend_requests`` and ``client_requests`` have the requests
+    with a key that your backend or a client may repeat, see `send_once`.
     """
 
-    settings: SettingsT
-    admission: Admission
-    budgets: Budgets
-    origins: Origins
-    authenticator: Authenticator
-    backplane: Backplane
-    delivery: Delivery
-    manager: ConnectionManager
-    bans: ExpiringMap
-    claims: ExpiringMap
-    keys: ExpiringMap
-    metrics: Metrics
-    # {% if cookiecutter.rooms %}
-    rooms: Rooms
-    # {% endif %}
-    resources: ResourcesT = field(init=False)
-    started: bool = False
-    is_ready: Callable[[], Awaitable[bool]] | None = None
-    """What ``/readyz`` asks besides the engine's own parts."""
+    resources: ResourcesT
+
+    def __init__(
+        self,
+        settings: SettingsT,
+        authenticator: Authenticator,
+        shared: Shared,
+        delivery: Delivery,
+        metrics: Metrics,
+    ) -> None:
+        self.settings = settings
+        self.authenticator = authenticator
+        self.delivery = delivery
+        self.metrics = metrics
+        self.admission = Admission(settings)
+        self.budgets = Budgets(settings)
+        self.origins = Origins(settings.allowed_origins, required=authenticator.needs_origin)
+        self.backplane = shared.backplane
+        self.bans = shared.make_map("ban")
+        self.backend_requests = shared.make_map("idempotency")
+        self.client_requests = shared.make_map("key")
+        self.manager = manager = ConnectionManager(settings, shared.backplane, delivery)
+        metrics.watch("connections", "Connections now.", lambda: len(manager))
+        metrics.watch("draining", "Whether the service is stopping.", lambda: manager.draining)
+        # {% if cookiecutter.rooms %}
+        self.rooms = rooms = Rooms(settings, shared.history, shared.presence, delivery)
+        metrics.watch("rooms", "Rooms with members on this node.", lambda: len(rooms))
+        # {% endif %}
+        metrics.watch(
+            "unsent_bytes", "Bytes that slow clients have not read.", lambda: delivery.unsent_bytes
+        )
+        sent = "Frames sent to clients, each counted once."
+        metrics.watch_counts("frames_sent", sent, ("to",), delivery.frames_sent)
+        metrics.watch_counts("sent_bytes", "Bytes of these frames.", ("to",), delivery.bytes_sent)
+        self.started = False
+        self.is_ready: Callable[[], Awaitable[bool]] | None = None
+        """What ``/readyz`` asks besides the engine's own parts."""
 
     async def ban(self, user: str, ban_s: float) -> None:
         """Disconnect a user, and refuse new connections for this time; 0 lifts an earlier ban.

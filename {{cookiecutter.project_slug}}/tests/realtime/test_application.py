@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Literal
 
 import prometheus_client
@@ -105,12 +106,13 @@ async def test_mounted_in_an_app_that_runs_its_lifespan() -> None:
 
 
 async def test_mounted_in_an_app_that_does_not_run_its_lifespan() -> None:
-    parent = FastAPI()
-    parent.mount("/realtime", make_trusting())
+    parent, child = FastAPI(), make_trusting()
+    parent.mount("/realtime", child)
     async with served(parent) as address:
         with pytest.raises(InvalidStatus) as refused:
             await welcome(address, "/realtime/ws")
     assert refused.value.response.status_code == 503
+    assert b'{reason="other",status="503"} 1.0' in child.service.metrics.text()
 
 
 async def test_middleware_sees_connections() -> None:
@@ -203,6 +205,20 @@ async def test_resources_are_open_while_jobs_and_handlers_run() -> None:
         unready = await live.get("/readyz")
         assert (unready.status_code, unready.json()) == (503, {"status": "resources not ready"})
     assert happened == ["opened", "closed"]
+
+
+async def test_the_jobs_that_started_last_stop_first() -> None:
+    stopped: list[str] = []
+
+    async def work(name: str, service: Service) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(name)
+
+    async with run_app(make_trusting(jobs=[Job(partial(work, name)) for name in "abc"])):
+        pass
+    assert stopped == ["c", "b", "a"]
 
 
 async def test_a_failing_or_hanging_readiness_check_is_not_ready(

@@ -16,7 +16,7 @@ from .live import Live, wait_until, wait_until_async
 
 
 @pytest.fixture
-def claims() -> ExpiringMap:
+def requests() -> ExpiringMap:
     """Return an empty map."""
     return ExpiringMap()
 
@@ -24,15 +24,15 @@ def claims() -> ExpiringMap:
 class Sender:
     """Sends messages; each stays on its way until the test sets its result."""
 
-    def __init__(self, claims: ExpiringMap) -> None:
-        self.claims = claims
+    def __init__(self, requests: ExpiringMap) -> None:
+        self.requests = requests
         self.sent: list[asyncio.Future[int]] = []
         self.ids: list[str] = []
 
     async def send(self, key: str = "key", data: str = "hi") -> int:
         """Send a message; return its result."""
         command = Send(type="send", id=f"{len(self.sent)}", to="bob", data=data)
-        return await send_once(self.claims, key, command, self._start, 0.0)
+        return await send_once(self.requests, key, command, self._start, 0.0)
 
     async def begin(self) -> asyncio.Task[int]:
         """Return a message that is on its way."""
@@ -48,9 +48,9 @@ class Sender:
 
 
 @pytest.fixture
-def sender(claims: ExpiringMap) -> Sender:
+def sender(requests: ExpiringMap) -> Sender:
     """Return what sends."""
-    return Sender(claims)
+    return Sender(requests)
 
 
 async def test_a_repeated_request_has_the_first_result(sender: Sender) -> None:
@@ -95,19 +95,19 @@ async def test_other_requests_have_other_ids(sender: Sender, difference: dict[st
 
 
 async def test_a_request_that_was_cancelled_before_it_was_sent_may_be_repeated(
-    claims: ExpiringMap,
+    requests: ExpiringMap,
 ) -> None:
     async def hang(message_id: str) -> asyncio.Future[int]:
         await asyncio.Event().wait()
         raise AssertionError
 
     command = Send(type="send", to="bob", data=1)
-    sending = asyncio.create_task(send_once(claims, "key", command, hang, 0.0))
-    await wait_until(lambda: len(claims) == 1)
+    sending = asyncio.create_task(send_once(requests, "key", command, hang, 0.0))
+    await wait_until(lambda: len(requests) == 1)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
-    assert len(claims) == 0
+    assert len(requests) == 0
 
 
 async def test_what_was_sent_is_remembered_when_its_caller_has_gone(sender: Sender) -> None:
@@ -129,7 +129,7 @@ async def test_what_was_sent_is_remembered_when_its_caller_has_gone(sender: Send
 
 
 async def test_a_claim_outlasts_the_time_that_a_request_may_take(
-    monkeypatch: pytest.MonkeyPatch, claims: ExpiringMap
+    monkeypatch: pytest.MonkeyPatch, requests: ExpiringMap
 ) -> None:
     now_s = 1_000.0
     monkeypatch.setattr(expiring, "monotonic", lambda: now_s)
@@ -140,11 +140,11 @@ async def test_a_claim_outlasts_the_time_that_a_request_may_take(
         sent.append(asyncio.get_running_loop().create_future())
         return sent[-1]
 
-    first = asyncio.create_task(send_once(claims, "key", command, start, 30.0))
+    first = asyncio.create_task(send_once(requests, "key", command, start, 30.0))
     await wait_until(lambda: bool(sent))
     now_s += 30
     with pytest.raises(InProgress):
-        await asyncio.wait_for(send_once(claims, "key", command, start, 30.0), DEADLINE_S)
+        await asyncio.wait_for(send_once(requests, "key", command, start, 30.0), DEADLINE_S)
     sent[0].set_result(7)
     assert await first == 7
 
@@ -155,10 +155,10 @@ async def test_a_request_is_remembered_for_a_time(
 ) -> None:
     monkeypatch.setattr(idempotency, lifetime, 0)
     first = await sender.begin()
-    assert (lifetime == "CLAIM_MARGIN_S") == (await sender.claims.get("key") is None)
+    assert (lifetime == "CLAIM_MARGIN_S") == (await sender.requests.get("key") is None)
     sender.sent[0].set_result(7)
     await first
-    assert (lifetime == "REMEMBERED_S") == (await sender.claims.get("key") is None)
+    assert (lifetime == "REMEMBERED_S") == (await sender.requests.get("key") is None)
 
 
 async def test_a_repeated_message_to_a_user_is_sent_once(live: Live) -> None:
@@ -171,6 +171,8 @@ async def test_a_repeated_message_to_a_user_is_sent_once(live: Live) -> None:
     assert await member.is_quiet()
     error = await sender.ask(**command | {"data": 2})
     assert (error["code"], error["message"].partition(":")[0]) == ("bad_request", "key")
+    assert (await member.ask(**command))["type"] == "ok"  # keys are those of one user
+    assert (await member.receive("message"))["from"] == member.user
 
 
 @pytest.mark.parametrize("key", ["", "x" * 65, 1])

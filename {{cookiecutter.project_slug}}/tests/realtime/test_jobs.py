@@ -74,6 +74,19 @@ async def test_a_failed_job_is_restarted(failing: Run) -> None:
     assert "fail_twice" in lines[0]["job"]
 
 
+async def test_each_pause_is_twice_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "FIRST_PAUSE_S", 0.001)
+    failures = iter([fail, fail, fail])
+
+    async def fail_three_times() -> None:
+        for each in failures:
+            await each()
+
+    with capture_logs() as lines:
+        assert await keep(Job(fail_three_times)) == 0
+    assert [line["next_try_s"] for line in lines] == [0.001, 0.002, 0.004]
+
+
 @pytest.mark.parametrize("failing", [fail, be_cancelled, leave])
 async def test_a_failed_essential_job_stops_the_service(failing: Run) -> None:
     assert await keep(Job(failing, essential=True)) == 1

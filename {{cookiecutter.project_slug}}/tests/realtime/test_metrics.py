@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 import app.realtime
 from app.realtime import Command, CommandRouter, Connection, Service
-from app.realtime.errors import CommandError, Refused
+from app.realtime.errors import CommandError, Forbidden, Refused
 from app.realtime.protocol import INTERNAL_ERROR
 
 from .client import DEADLINE_S
@@ -139,9 +139,15 @@ async def test_commands_answered_later_are_timed_until_then() -> None:
         waiting[0].set_result(None)
         await client.receive("ok")
         assert (await read(live))[timed] == 1
+        await client.send(type="later", id="2")
+        await wait_until(lambda: len(waiting) == 2)
+        waiting[1].set_exception(Forbidden("refused"))
+        await client.receive("error")
+        samples = await read(live)
+        assert (samples[timed], samples[failed]) == (2, 0)
         assert (await client.ask(type="later"))["code"] == "unavailable"
         samples = await read(live)
-        assert (samples[timed], samples[failed]) == (2, 1)
+        assert (samples[timed], samples[failed]) == (3, 1)
 
 
 async def test_the_process_is_measured(monitored: Live) -> None:

@@ -52,7 +52,9 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         if command.key is None:
             return then(send(), lambda reached: SendOk(reached=reached))
         key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
-        reached = await send_once(service.keys, key, command, lambda _: send(), timeout_s)
+        reached = await send_once(
+            service.client_requests, key, command, lambda _: send(), timeout_s
+        )
         return SendOk(reached=reached)
 
     @router.command(Broadcast)

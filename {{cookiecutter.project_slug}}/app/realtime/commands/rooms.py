@@ -214,7 +214,8 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
             return then(await pass_on(), lambda position: PublishOk(offset=_offset(position)))
         send = partial(_offset_later, pass_on)
         key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
-        return PublishOk(offset=await send_once(service.keys, key, command, send, timeout_s))
+        offset = await send_once(service.client_requests, key, command, send, timeout_s)
+        return PublishOk(offset=offset)
 
     @router.command(Presence)
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:

@@ -102,7 +102,7 @@ class Delivery:
         return {"one": self._bytes_to_one, "group": self._bytes_to_groups}
 
     def attach(self) -> None:
-        """Belong to the running event loop from now on."""
+        """Belong to the running event loop, and accept calls in its thread alone."""
         self._loop = get_running_loop()
 
     def check_thread(self) -> None:

@@ -1,9 +1,6 @@
 """The routes of your backend: publish to clients, ask for a user, disconnect a user."""
 
 from asyncio import Future
-# {% if cookiecutter.rooms %}
-from dataclasses import asdict
-# {% endif %}
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -19,17 +16,15 @@ from ..futures import then
 from ..idempotency import send_once
 from ..protocol import UserName
 # {% if cookiecutter.rooms %}
-from ..rooms.rooms import RoomName
 from ..rooms.rooms import RoomPublication as Publication
 # {% endif %}
 from ..service import Service
-# {% if cookiecutter.rooms %}
-from .body import Disconnection, Eviction, described, parse
-# {% else %}
 from .body import Disconnection, described, parse
-# {% endif %}
 from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
 from .errors import problems
+# {% if cookiecutter.rooms %}
+from .rooms import router as rooms_router
+# {% endif %}
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=128, pattern="^[!-~]+$")]
 
@@ -60,6 +55,9 @@ class UserState(BaseModel):
 
 
 router = APIRouter(dependencies=[require_key("backend_key")], responses=FAILURES)
+# {% if cookiecutter.rooms %}
+router.include_router(rooms_router)
+# {% endif %}
 
 
 @router.post(
@@ -79,9 +77,8 @@ async def publish(
     with guarded(timeout_s):
         if idempotency_key is None:
             return Published(**await (await send(None)))
-        return Published(
-            **await send_once(service.claims, idempotency_key, publication, send, timeout_s)
-        )
+        requests = service.backend_requests
+        return Published(**await send_once(requests, idempotency_key, publication, send, timeout_s))
 
 
 async def _send(
@@ -91,7 +88,7 @@ async def _send(
     if publication.room is not None:
         room, data = publication.room, publication.data
         sent = await service.rooms.pass_on(room, data, message_id=message_id)
-        return then(sent, asdict)
+        return then(sent, lambda at: {"epoch": at.epoch, "offset": at.offset})
     # {% endif %}
     if publication.user is not None:
         reached = service.manager.send_to_user(publication.user, publication.data)
@@ -118,15 +115,3 @@ async def disconnect(request: Request, service: ServiceDep) -> dict[str, str]:
     else:
         await service.ban(body.user, body.ban_s)
     return {"status": "accepted"}
-# {% if cookiecutter.rooms %}
-
-
-@router.post(
-    "/rooms/{room}/evict", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Eviction)
-)
-async def evict(request: Request, service: ServiceDep, room: RoomName) -> dict[str, str]:
-    """Take every connection of a user out of a room, on every node, and tell it the reason."""
-    body = await parse(Eviction, request)
-    await service.rooms.evict(room, body.user, body.reason)
-    return {"status": "accepted"}
-# {% endif %}

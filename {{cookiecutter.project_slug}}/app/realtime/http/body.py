@@ -1,4 +1,4 @@
-"""Bodies of requests: read by the rules of the wire, described in OpenAPI."""
+"""Bodies of requests: validated as strictly as frames, and described in OpenAPI."""
 
 from typing import Any, TypeVar
 
@@ -35,14 +35,6 @@ class Disconnection(UserBody):
     ban_s: int | None = Field(default=None, ge=0, le=YEAR_S)
 
 
-# {% if cookiecutter.rooms %}
-class Eviction(UserBody):
-    """A user to take out of a room, and the reason to tell."""
-
-    reason: str | None = Field(default=None, max_length=256)
-
-
-# {% endif %}
 async def parse(model: type[M], request: Request) -> M:
     """Return the body: strict JSON without NaN, excessive depth or unknown fields.
 

@@ -1,9 +1,10 @@
-"""The routes of rooms for your backend: position, members and messages."""
+"""The routes of rooms for your backend: position, members, messages, and eviction."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response, status
+from pydantic import Field
 from pydantic_core import to_json
 
 from ..commands.rooms import Member, members_within
@@ -11,17 +12,21 @@ from ..errors import BadRequest, Forbidden
 from ..rooms.history import Position, RoomMessage, room_channel
 from ..rooms.rooms import RoomName
 from ..wire.frame import frame_payload
-from .backend import FAILURES
-from .dependencies import ServiceDep, require_key
+from .body import UserBody, described, parse
+from .dependencies import ServiceDep
 
 DEFAULT_LAST = 100
 
 Count = Annotated[int | None, Query(ge=0, lt=2**53)]
 Epoch = Annotated[str | None, Query(min_length=1, max_length=64)]
 
-router = APIRouter(
-    prefix="/rooms/{room}", dependencies=[require_key("backend_key")], responses=FAILURES
-)
+router = APIRouter(prefix="/rooms/{room}")
+
+
+class Eviction(UserBody):
+    """A user to take out of a room, and the reason to tell."""
+
+    reason: str | None = Field(default=None, max_length=256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +99,11 @@ async def read_messages(
     body = to_json(head | {"recovered": past.recovered})[:-1]
     messages = b",".join(map(frame_payload, past.messages))  # which are JSON already
     return Response(body + b',"messages":[' + messages + b"]}", media_type="application/json")
+
+
+@router.post("/evict", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Eviction))
+async def evict(request: Request, service: ServiceDep, room: RoomName) -> dict[str, str]:
+    """Take every connection of a user out of a room, on every node, and tell it the reason."""
+    body = await parse(Eviction, request)
+    await service.rooms.evict(room, body.user, body.reason)
+    return {"status": "accepted"}

@@ -52,7 +52,7 @@ class RedisClient(ABC):
         # Each database has its own keys, but they share all channels.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
         self._turns = Semaphore(settings.redis_max_connections - RESERVED)
-        self._silences = 0
+        self._outages = 0
         self._is_failing = False
         self._attempts: list[Attempt] = []
 
@@ -105,16 +105,16 @@ class RedisClient(ABC):
             Unavailable: Redis does not answer in time, or refuses the command.
 
         """
-        silences = self._silences
+        outages = self._outages
         async with self._turns:
-            if self._silences != silences:
+            if self._outages != outages:
                 raise Unavailable(NOT_ANSWERING)
             try:
-                (reply,) = await self._insist([command], repeatable=repeatable)
+                (reply,) = await self._execute([command], repeatable=repeatable)
             except FAILURES as failure:
                 # One broken connection says nothing about the others.
                 if isinstance(failure, TimeoutError) or repeatable:
-                    self._silences += not isinstance(failure, ResponseError)
+                    self._outages += not isinstance(failure, ResponseError)
                 if not self._is_failing:  # one line per outage
                     log.warning("redis command failed", error=explain(failure))
                 self._is_failing = True
@@ -122,8 +122,8 @@ class RedisClient(ABC):
             self._is_failing = False
             return reply
 
-    async def _insist(self, commands: Sequence[Command], *, repeatable: bool) -> list[Any]:
-        """Send commands and return the replies.
+    async def _execute(self, commands: Sequence[Command], *, repeatable: bool) -> list[Any]:
+        """Send commands, twice if the connection fails and they are repeatable; return the replies.
 
         Raises:
             RedisError, OSError: the first failure.
@@ -137,7 +137,7 @@ class RedisClient(ABC):
         except FAILURES as failure:
             if isinstance(failure, ResponseError) or not repeatable:
                 raise
-            return await self._insist(commands, repeatable=False)
+            return await self._execute(commands, repeatable=False)
         return replies
 
     def probe_with(self, attempt: Attempt) -> None:
@@ -152,7 +152,7 @@ class RedisClient(ABC):
 
         """
         commands = [command for attempt in self._attempts for command in attempt(channel)]
-        await self._insist(commands, repeatable=True)
+        await self._execute(commands, repeatable=True)
 
     @abstractmethod
     def open_pubsubs(self) -> AbstractAsyncContextManager[list[tuple[PubSub, Takes]]]:

@@ -1,4 +1,4 @@
-"""The options of rooms: what each keeps of its messages, and tells of its members."""
+"""The options of rooms: their history, their presence, and the events of presence."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,7 +11,7 @@ from ..fields import Seconds
 from ..settings.settings import RealtimeSettings
 
 MAX_REMEMBERED = 10_000
-"""Rooms whose options are remembered; those of older ones are asked for again."""
+"""Rooms whose options are remembered, the most recently used ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config={"strict": True, "extra": "forbid"})

@@ -1,8 +1,8 @@
-"""Presence: the users in each room, with their numbers of connections and what they tell of them.
+"""Presence: the users in each room, with their numbers of connections and their infos.
 
-A user joins with the first connection and leaves with the last one. A user's newest info counts, of
-whichever connection, until the user leaves. The members are told, unless the room is so large that
-these events would be most of its traffic.
+A user joins with the first connection and leaves with the last one. The info is the newest that any
+of the user's connections has set. Members get these changes as events, unless the room is so large
+that the events would be most of its traffic.
 """
 
 from collections.abc import Mapping

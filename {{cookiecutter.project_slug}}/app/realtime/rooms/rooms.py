@@ -353,7 +353,11 @@ class Rooms:
     def set_policy(
         self, before_publish: BeforePublish, room_options: Callable[[str], RoomOptions]
     ) -> None:
-        """Call one function, ``def`` or ``async def``, before every message; one for each room."""
+        """Set two rules of the policy.
+
+        ``before_publish``, a ``def`` or an ``async def``, is called for every message;
+        ``room_options``, a ``def``, once for each room.
+        """
         self._history.rules_of = make_rules(self._settings, room_options)
         self._before_publish = before_publish
         self._policy_waits = iscoroutinefunction(before_publish)

@@ -7,7 +7,7 @@ from app.realtime.errors import Forbidden
 from app.realtime.policy import Policy
 
 from ..client import Client, Frame
-from ..live import Live, make_settings, run_service
+from ..live import BACKEND, Live, make_settings, run_service
 
 
 async def join(live: Live, user: str, room: str) -> Client:
@@ -353,6 +353,8 @@ async def test_the_answer_to_presence_is_no_larger_than_a_message() -> None:
             await client.ask(type="join", room="lobby", info="x" * 900)
         answer = await client.ask(type="presence", room="lobby")
         assert (len(answer["members"]), answer["total"]) == (1, 2)
+        listed = (await live.get("/rooms/lobby/members", key=BACKEND)).json()
+        assert (listed["members"], listed["total"]) == (answer["members"], 2)
 
 
 async def test_a_backend_evicts_a_user_from_a_room(live: Live) -> None:

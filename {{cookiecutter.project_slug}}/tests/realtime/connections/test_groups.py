@@ -90,6 +90,7 @@ async def test_the_excluded_connection_gets_nothing() -> None:
     group.write(message(2), exclude="a connection of another node")
     await delivery.catch_up()
     assert [len(wire.writes[0]) for wire in wires] == [2, 1, 2]
+    assert delivery.frames_sent()["group"] == 5
 
 
 @pytest.mark.hostile(60)

@@ -62,6 +62,7 @@ async def test_the_server_can_send(live: Live) -> None:
     bob = await live.connect("bob")
     manager = live.service.manager
     await manager.send_to_user(alice.user, "to the user")
+    await manager.send_to_user(bob.user, "to others", exclude=bob.welcome["connection"])
     await manager.broadcast("to all", exclude=bob.welcome["connection"])
     assert manager.send_to_connection(alice.welcome["connection"], "to the connection")
     assert not manager.send_to_connection("unknown", 1)

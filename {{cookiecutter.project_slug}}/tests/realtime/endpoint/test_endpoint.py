@@ -1,6 +1,7 @@
 """The life of a connection, from the handshake to the cleanup."""
 
 import asyncio
+import json
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from app.realtime.connections.connection import Connection
 from app.realtime.connections.delivery import BURST, Delivery
 from app.realtime.connections.manager import ConnectionManager
 from app.realtime.endpoint import endpoint, welcome
-from app.realtime.errors import TooManyConnections
+from app.realtime.errors import TooManyConnections, Unauthorized
 from app.realtime.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER, UNAUTHORIZED
 from app.realtime.server.websocket import FrameProtocol
 from app.realtime.service import Service
@@ -39,6 +40,14 @@ async def test_welcome_comes_first_and_has_the_limits(live: Live) -> None:
     assert client.welcome["limits"]["message_bytes"] == live.settings.max_message_bytes
     terms = welcome.heartbeat_of(live.settings)
     assert client.welcome["heartbeat"] == (terms and asdict(terms))
+
+
+async def test_credentials_are_not_kept_in_memory(live: Live) -> None:
+    await live.connect("alice")
+    (connection,) = live.service.manager
+    assert isinstance(connection._wire, FrameProtocol)
+    scope = connection._wire.scope
+    assert (scope["headers"], scope["query_string"], scope["subprotocols"]) == ([], b"", [])
 
 
 async def test_closed_connections_leave_no_task(live: Live) -> None:
@@ -168,7 +177,9 @@ async def test_a_draining_service_refuses_new_clients() -> None:
         live.service.manager.draining = True
         with pytest.raises(InvalidStatus) as refusal:
             await Client.open(options)
-        assert refusal.value.response.status_code == 503
+        answer = refusal.value.response
+        assert answer.status_code == 503
+        assert json.loads(answer.body)["detail"] == "Service Unavailable"  # the reason is logged
 
 
 @pytest.mark.hostile(12)
@@ -265,11 +276,12 @@ async def test_observers_are_called_for_welcomed_connections_only(
     assert heard == ["connected", "disconnected, 0 left"]
 
 
-async def test_other_observers_run_after_one_has_failed() -> None:
+@pytest.mark.parametrize("failure", [RuntimeError, Unauthorized])
+async def test_other_observers_run_after_one_has_failed(failure: type[Exception]) -> None:
     ended = []
 
     async def fail(service: Service, connection: Connection) -> None:
-        raise RuntimeError
+        raise failure
 
     async def note(service: Service, connection: Connection) -> None:
         ended.append(connection.user)

@@ -1,7 +1,7 @@
 """Health checks, and the routes of the backend."""
 
-import dataclasses
 import re
+from copy import copy
 from typing import Any
 
 import httpx
@@ -79,11 +79,16 @@ async def test_routes_of_the_team_come_first() -> None:
     assert "/users/{user}" in app.openapi()["paths"]
 
 
+async def test_a_path_with_a_slash_more_is_no_route_and_no_redirect(live: Live) -> None:
+    assert (await live.get("/livez/")).status_code == 404
+
+
 async def test_without_a_key_the_route_does_not_exist() -> None:
     async with run_service() as live:
         keyless = live.settings.model_copy(update={"backend_key": None})
         app: Any = live.server.config.app
-        app.state.service = dataclasses.replace(live.service, settings=keyless)
+        app.state.service = copy(live.service)
+        app.state.service.settings = keyless
         assert (await live.post("/publish", {"data": 1}, key="any")).status_code == 404
         assert (await live.get("/users/alice", key="any")).status_code == 404
 

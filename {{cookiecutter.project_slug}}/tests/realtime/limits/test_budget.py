@@ -9,8 +9,9 @@ from time import monotonic
 import pytest
 
 from app.realtime import RealtimeSettings
+from app.realtime.errors import RateLimited
 from app.realtime.limits import budget
-from app.realtime.limits.budget import KEY_BYTES, MAX_TARGETS, Budgets, UserBudget
+from app.realtime.limits.budget import KEY_BYTES, MAX_TARGETS, Budgets, ClientLimits, UserBudget
 from app.realtime.policy import Policy
 from app.realtime.protocol import FLOOD
 
@@ -265,6 +266,22 @@ async def test_control_frames_and_fragments_are_messages(
                 assert await client.frame() == (PONG, b"")
             client.send(masked(b'{"type": "ping"}'))
             assert (await client.text())["code"] == "rate_limited"
+
+
+async def test_the_budget_of_a_user_without_connections_is_forgotten() -> None:
+    async with run_service() as live:
+        client = await live.connect()
+        assert live.service.budgets._of_users
+        await client.close()
+        await wait_until(lambda: not live.service.budgets._of_users)
+
+
+def test_control_frames_are_paid_by_the_user_as_well(clock: Callable[[float], None]) -> None:
+    settings = make_settings(max_messages_per_s_per_user=5, max_burst_s=BURST_S)
+    user = UserBudget(settings)
+    ClientLimits(settings, user).pay_for_frames(5 * BURST_S)
+    with pytest.raises(RateLimited, match="all connections of this user"):
+        ClientLimits(settings, user).pay("{}")
 
 
 async def test_the_welcome_tells_the_terms(live: Live) -> None:

@@ -12,17 +12,17 @@ from app.realtime.backplane import Envelope
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.redis.rooms.presence import RedisPresence
-from app.realtime.redis.rooms.roster import Roster
+from app.realtime.redis.rooms.room import RoomPresence
 from app.realtime.rooms.history import NOWHERE, History, Past, Position, room_channel
 from app.realtime.rooms.options import make_rules
 from app.realtime.rooms.rooms import Rooms
 
 from ..client import DEADLINE_S
-from ..live import make_settings, wait_until
+from ..live import make_settings, run_service, wait_until
 from ..recording_wire import open_connection
 from ..rooms.history_contract import HistoryContract
 from ..rooms.presence_contract import Node, PresenceContract
-from .test_backplane import run_node
+from .test_backplane import run_node, settings_for
 from .valkey import Valkey
 
 
@@ -72,6 +72,17 @@ class TestRedisHistory(HistoryContract):
             yield lambda **overrides: RedisHistory(backplane, make_settings(**overrides))
 
 
+async def test_a_join_waits_for_the_subscription(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_service(settings_for(shared_valkey, redis_timeout_s=0.5)) as live:
+        await wait_until(lambda: live.service.backplane.healthy)
+        client = await live.connect()
+        monkeypatch.setattr(live.service.backplane, "_adjust_later", lambda channel: None)
+        assert (await client.ask(type="join", room="lobby"))["code"] == "unavailable"
+        assert len(live.service.rooms) == 0
+
+
 class Events(History):
     """Stands for the history, so that Redis holds nothing but presence."""
 
@@ -102,12 +113,12 @@ class RedisNode(Node):
 
     async def settle(self) -> None:
         """Wait until all is written."""
-        rosters = self.presence._rosters
-        await wait_until(lambda: all(each.is_written for each in rosters.values()))
+        rooms = self.presence._rooms
+        await wait_until(lambda: all(each.is_written for each in rooms.values()))
 
     def is_writing(self) -> bool:
         """Return whether something is on its way to Redis."""
-        return any(roster._unconfirmed for roster in self.presence._rosters.values())
+        return any(room._unconfirmed for room in self.presence._rooms.values())
 
     async def stop(self) -> None:
         """Stop in good order."""
@@ -117,7 +128,7 @@ class RedisNode(Node):
 
     async def kill(self) -> None:
         """Stop without a last word."""
-        self.presence._rosters.clear()
+        self.presence._rooms.clear()
         while self.presence._unwritten:
             self.presence._unwritten.take_batch()
         await self.stop()
@@ -137,37 +148,37 @@ async def run_presence(
 
 
 async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
-    roster = Roster("lobby", make_rules(make_settings())("lobby"), 10)
+    room = RoomPresence("lobby", make_rules(make_settings())("lobby"), 10)
     first, second = open_connection(), open_connection()
-    roster.count(first, 1, None)
-    assert roster.report() == [1, 0, "alice", 1, first.id, b""]
-    roster.count(first, -1, None)
-    roster.confirm(1, [])
-    assert roster.report() == [0, 0, "alice", 0, first.id, b""]
-    roster.count(second, 1, None)
-    roster.confirm(0, [])
-    *report, info = roster.report()
+    room.count(first, 1, None)
+    assert room.report() == [1, 0, "alice", 1, first.id, b""]
+    room.count(first, -1, None)
+    room.confirm(1, [])
+    assert room.report() == [0, 0, "alice", 0, first.id, b""]
+    room.count(second, 1, None)
+    room.confirm(0, [])
+    *report, info = room.report()
     assert report == [0, 0, "alice", 1, second.id]
     assert str(info).endswith(" null'")  # an info from before counts no more
-    roster.confirm(1, [])
-    assert roster.is_written
+    room.confirm(1, [])
+    assert room.is_written
 
 
 @pytest.mark.parametrize("is_confirmed", [True, False])
 async def test_the_first_of_several_connections_gets_no_event_of_its_own_user(
     is_confirmed: bool,
 ) -> None:
-    roster = Roster("lobby", make_rules(make_settings())("lobby"), 10)
+    room = RoomPresence("lobby", make_rules(make_settings())("lobby"), 10)
     first, second = open_connection(), open_connection()
-    roster.count(first, 1, None)
-    roster.count(second, 1, None)
-    assert roster.report() == [1, 0, "alice", 2, first.id, b""]
-    roster.count(second, -1, None)
-    roster.count(first, -1, None)
+    room.count(first, 1, None)
+    room.count(second, 1, None)
+    assert room.report() == [1, 0, "alice", 2, first.id, b""]
+    room.count(second, -1, None)
+    room.count(first, -1, None)
     if is_confirmed:
-        roster.confirm(1, [])
+        room.confirm(1, [])
     cause = second if is_confirmed else first
-    assert roster.report() == [int(not is_confirmed), 0, "alice", 0, cause.id, b""]
+    assert room.report() == [int(not is_confirmed), 0, "alice", 0, cause.id, b""]
 
 
 async def test_a_room_without_presence_writes_nothing(empty_valkey: Valkey) -> None:
@@ -176,7 +187,7 @@ async def test_a_room_without_presence_writes_nothing(empty_valkey: Valkey) -> N
         visitor = await node.visitor("alice", info="here")
         await visitor.set_info("there")
         await visitor.leave()
-        assert not node.presence._rosters
+        assert not node.presence._rooms
         assert await redis.keys("*users*") == []
 
 

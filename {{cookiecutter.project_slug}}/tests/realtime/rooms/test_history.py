@@ -15,7 +15,7 @@ from app.realtime.rooms.history import SWEPT_AT_ONCE, History
 from app.realtime.rooms.options import RoomOptions, make_rules
 
 from ..live import make_settings, wait_until
-from .history_contract import ROOM, HistoryContract, Member, say, standing
+from .history_contract import ROOM, HistoryContract, Member, data_in, say, standing
 
 
 class TestHistory(HistoryContract):
@@ -236,6 +236,17 @@ async def test_expired_messages_are_not_replayed_before_the_sweep(clock: Clock) 
     clock.now_s += 61
     assert len(history._logs[ROOM].kept) == 1
     assert (await member.past(since)).recovered is False
+
+
+async def test_expired_messages_are_not_among_the_last_before_the_sweep(clock: Clock) -> None:
+    history = History(Backplane(), make_settings(history_s=60))
+    member = Member(history)
+    await say(history, 1)
+    clock.now_s += 40
+    await say(history, 2)
+    clock.now_s += 40
+    assert len(history._logs[ROOM].kept) == 2
+    assert data_in(await member.past(None, last=10)) == [2]
 
 
 @pytest.mark.parametrize("keeps", [0, 100])

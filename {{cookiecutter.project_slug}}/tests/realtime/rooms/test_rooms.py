@@ -187,13 +187,14 @@ async def test_a_rejoin_across_an_announced_loss_is_not_recovered() -> None:
 
 
 @pytest.mark.hostile(51)
-async def test_a_room_is_left_even_if_the_event_cannot_be_published(
+async def test_all_rooms_are_left_even_if_the_events_cannot_be_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     history = History(Backplane(), make_settings())
     rooms = make_rooms(history)
     connection = open_connection()
-    await rooms.join(connection, "a")
+    for name in ("a", "b", "c"):
+        await rooms.join(connection, name)
 
     def fail(channel: Channel, envelope: Envelope) -> NoReturn:
         raise RuntimeError
@@ -203,7 +204,7 @@ async def test_a_room_is_left_even_if_the_event_cannot_be_published(
     assert len(rooms) == 0
     assert not rooms._joined
     assert not rooms._presence._users
-    assert history._logs["a"].subscription is None
+    assert all(log.subscription is None for log in history._logs.values())
 
 
 def test_a_publication_has_one_target() -> None:

@@ -37,7 +37,7 @@ from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, explain
 from ..worker import Worker
 from .feed import RedisFeed
-from .ledger import Ledger
+from .quota import HistoryQuota
 from .scripts import Script
 
 log = structlog.stdlib.get_logger(__name__)
@@ -67,7 +67,7 @@ class RedisHistory(History):
             self._heal, batch_weight=HEALED_AT_ONCE, pause_s=self._client.timeout_s
         )
         self.heal_later = self._behind.add
-        self._ledger = Ledger(settings.history_total_bytes, settings.history_user_bytes)
+        self._quota = HistoryQuota(settings.history_total_bytes, settings.history_user_bytes)
         # One function per rules: what is published by the same function shares a command.
         self._publication = lru_cache(lambda rules: partial(self._publish_by, rules))
         self._unwanted = Worker(
@@ -93,9 +93,9 @@ class RedisHistory(History):
     def _read_positions(
         self, room: str, sender: str | None, history_s: float, reply: Any, count: int
     ) -> list[Position]:
-        """Return the positions of published messages; have others removed if it was too much."""
+        """Return the positions of published messages; remove other rooms beyond the quota."""
         epoch, last, size_bytes = reply[0].decode(), int(reply[1]), reply[2]
-        for unwanted in self._ledger.note(room, sender, size_bytes, history_s):
+        for unwanted in self._quota.note(room, sender, size_bytes, history_s):
             self._unwanted.add(unwanted)
         return [Position(epoch, offset) for offset in range(last - count + 1, last + 1)]
 
@@ -104,7 +104,7 @@ class RedisHistory(History):
         while True:
             await asyncio.sleep(self._settings.redis_probe_interval_s)
             if "used memory" in str(self.backplane.refusal):
-                for unwanted in self._ledger.remove_quarter():
+                for unwanted in self._quota.remove_quarter():
                     self._unwanted.add(unwanted)
 
     async def _evict(self, rooms: list[str]) -> Collection[str]:

@@ -24,7 +24,7 @@ from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, answered_within, explain, is_temporary
 from ..worker import Worker
-from .roster import Roster
+from .room import RoomPresence
 from .scripts import Argument, Script
 
 log = structlog.stdlib.get_logger(__name__)
@@ -33,11 +33,11 @@ RENEWALS = 4  # renewals per lease; a dead node is detected after RENEWALS - 1 o
 ROOMS_AT_ONCE = 100  # rooms in one round trip
 
 WRITE = Script("members", "write")
-BURY = Script("members", "bury")
+REMOVE_NODE = Script("members", "remove_node")
 
 
 class RedisPresence(Presence):
-    """Writes rosters to Redis, one round trip at a time, and renews their leases."""
+    """Writes the users of rooms to Redis, one round trip at a time, and renews their leases."""
 
     def __init__(self, backplane: RedisBackplane, settings: RealtimeSettings) -> None:
         super().__init__(backplane, settings)
@@ -45,7 +45,7 @@ class RedisPresence(Presence):
         self._lease_ms = round(settings.presence_lease_s * 1000)
         self._node = secrets.token_urlsafe(9)
         self._writes = count(1)
-        self._rosters: dict[str, Roster] = {}
+        self._rooms: dict[str, RoomPresence] = {}
         self._unwritten = Worker(
             self._write, batch_weight=ROOMS_AT_ONCE, pause_s=self._client.timeout_s
         )
@@ -57,15 +57,14 @@ class RedisPresence(Presence):
         self, room: str, rules: Rules, connection: Connection, difference: int, info: bytes | None
     ) -> None:
         """Count a connection in or out, or change its user's info; Redis is told later."""
-        roster = self._roster(room, rules)
-        roster.count(connection, difference, info)
-        self._unwritten.add(roster)
+        present = self._room(room, rules)
+        present.count(connection, difference, info)
+        self._unwritten.add(present)
 
-    def _roster(self, room: str, rules: Rules) -> Roster:
-        roster = self._rosters.get(room)
-        if roster is None:
-            roster = self._rosters[room] = Roster(room, rules, self._settings.max_members_listed)
-        return roster
+    def _room(self, name: str, rules: Rules) -> RoomPresence:
+        if name not in self._rooms:
+            self._rooms[name] = RoomPresence(name, rules, self._settings.max_members_listed)
+        return self._rooms[name]
 
     async def attendance(self, room: str, rules: Rules) -> Attendance:
         """Return the users in the room, which Redis tells with its answer to the next write.
@@ -75,9 +74,9 @@ class RedisPresence(Presence):
 
         """
         answer: asyncio.Future[Attendance] = asyncio.get_running_loop().create_future()
-        roster = self._roster(room, rules)
-        roster.asking.append(answer)
-        self._unwritten.add(roster)
+        present = self._room(room, rules)
+        present.asking.append(answer)
+        self._unwritten.add(present)
         try:
             async with answered_within(self._client.timeout_s):
                 return await answer
@@ -99,88 +98,93 @@ class RedisPresence(Presence):
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._lease_ms / 1000 / RENEWALS)
-            for number, roster in enumerate(list(self._rosters.values()), start=1):
-                if self._rosters.get(roster.room) is roster:
-                    self._unwritten.add(roster)
+            for number, room in enumerate(list(self._rooms.values()), start=1):
+                if self._rooms.get(room.name) is room:
+                    self._unwritten.add(room)
                 if number % ROOMS_AT_ONCE == 0:
                     await asyncio.sleep(0)
 
     def write_all_later(self) -> None:
-        """Write every roster again."""
-        for roster in self._rosters.values():
-            self._unwritten.add(roster)
+        """Write every room again."""
+        for room in self._rooms.values():
+            self._unwritten.add(room)
 
-    async def _write(self, rosters: list[Roster]) -> Collection[Roster]:
-        """Write rosters; return all of them if Redis does not answer.
+    async def _write(self, rooms: list[RoomPresence]) -> Collection[RoomPresence]:
+        """Write rooms; return all of them if Redis does not answer.
 
-        Rosters that Redis refuses are written at the next renewal.
+        Rooms that Redis refuses are written at the next renewal.
         """
-        again: Collection[Roster] = ()
+        again: Collection[RoomPresence] = ()
         try:
-            failures = await self._write_together(rosters)
+            failures = await self._write_together(rooms)
         except FAILURES as failure:
-            failures, again = [failure], rosters
+            failures, again = [failure], rooms
         if failures and not self._is_failing:  # one line per outage
             log.warning("writing presence failed", error=explain(failures[0]))
         self._is_failing = bool(failures)
         return again
 
-    async def _write_together(self, rosters: Sequence[Roster]) -> list[BaseException]:
-        """Write rosters in one round trip, remove dead nodes, and return the errors of Redis."""
-        dead: list[tuple[Roster, bytes]] = []
-        forged: list[Roster] = []
+    async def _write_together(self, rooms: Sequence[RoomPresence]) -> list[BaseException]:
+        """Write rooms in one round trip, remove dead nodes, and return the errors of Redis."""
+        dead: list[tuple[RoomPresence, bytes]] = []
+        malformed: list[RoomPresence] = []
         refusals: list[BaseException] = []
         replies = await self._client.send(
-            [self.writing(room_channel(each.room), each.rules, each.report()) for each in rosters]
+            [self.writing(room_channel(each.name), each.rules, each.report()) for each in rooms]
         )
-        for roster, reply in zip(rosters, replies, strict=True):
+        for room, reply in zip(rooms, replies, strict=True):
             if isinstance(reply, Exception):
                 refusals.append(reply)
                 if not is_temporary(reply):
-                    forged.append(roster)
+                    malformed.append(room)
             elif reply is None:
-                roster.restart()
-                self._unwritten.add(roster)
+                room.restart()
+                self._unwritten.add(room)
             elif reply[0]:
-                dead += [(roster, node) for node in reply[0]]
-            elif roster.confirm(*reply[1:]):
-                self._finish(roster)
+                dead += [(room, node) for node in reply[0]]
+            elif room.confirm(*reply[1:]):
+                self._finish(room)
             else:
-                forged.append(roster)
-        if forged:
-            await self._forget(forged)
-        return refusals + (await self._bury(dead) if dead else [])
+                malformed.append(room)
+        if malformed:
+            await self._remove_malformed(malformed)
+        return refusals + (await self._remove_nodes(dead) if dead else [])
 
-    def _finish(self, roster: Roster) -> None:
-        if roster.unwritten or roster.asking:
-            self._unwritten.add(roster)
-        elif not roster.users:
-            self._rosters.pop(roster.room, None)
-            self._unwritten.discard(roster)
+    def _finish(self, room: RoomPresence) -> None:
+        if room.unwritten or room.asking:
+            self._unwritten.add(room)
+        elif not room.users:
+            self._rooms.pop(room.name, None)
+            self._unwritten.discard(room)
 
-    async def _forget(self, rosters: Sequence[Roster]) -> None:
-        """Remove presence that no node has written; the next renewals write it anew."""
-        log.warning("malformed presence removed", rooms=len(rosters))
+    async def _remove_malformed(self, rooms: Sequence[RoomPresence]) -> None:
+        """Remove presence that no node can have written; the next renewals write it again."""
+        log.warning("malformed presence removed", rooms=len(rooms))
         await self._client.send(
-            [("DEL", *self._keys(room_channel(each.room), self._node)) for each in rosters]
+            [("DEL", *self._keys(room_channel(each.name), self._node)) for each in rooms]
         )
-        for roster in rosters:
-            roster.restart()
+        for room in rooms:
+            room.restart()
 
-    async def _bury(self, dead: Sequence[tuple[Roster, bytes]]) -> list[BaseException]:
+    async def _remove_nodes(
+        self, dead: Sequence[tuple[RoomPresence, bytes]]
+    ) -> list[BaseException]:
         """Remove dead nodes, and write their rooms again; return the errors of Redis."""
         replies = await self._client.send(
-            [self._script(BURY, room_channel(each.room), node, each.rules) for each, node in dead]
+            [
+                self._script(REMOVE_NODE, room_channel(room.name), node, room.rules)
+                for room, node in dead
+            ]
         )
         refusals: list[BaseException] = [each for each in replies if isinstance(each, Exception)]
         if not refusals:
             log.warning("nodes lost", nodes=sorted({_name(node) for _, node in dead}))
-            for roster, _ in dead:
-                self._unwritten.add(roster)
+            for room, _ in dead:
+                self._unwritten.add(room)
         return refusals
 
     def writing(self, channel: Channel, rules: Rules, report: Sequence[Argument]) -> Command:
-        """Return the command that writes the report of a roster."""
+        """Return the command that writes the report of a room."""
         lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
         terms = lease_ms, next(self._writes), self._settings.max_message_bytes
         return self._script(WRITE, channel, self._node, rules, *terms, *report)

@@ -7,8 +7,8 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local size = redis.call('HLEN', users)
 local events = {}
 
--- Changes a user's connections, and the info if this one is newer. One that is null counts only if
--- the user has no connections but those of this node.
+-- Changes a user's connections, and the info if this one is newer. An info that is null replaces
+-- another only if all connections of the user are this node's.
 local function change(user, difference, is_news, cause, count, info)
   local stored = redis.call('HGET', users, user) or '0 0 null'
   local total, set_at, known = string.match(stored, '^(%d+) (%d+) (.*)$')

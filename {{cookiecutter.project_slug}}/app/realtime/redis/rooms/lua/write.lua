@@ -8,8 +8,8 @@
 -- A node whose own lease has expired must not declare others dead: after an outage, they may only
 -- be later than this one.
 --
--- A node's hash has the number of its last write, under an empty name. So a late write that was
--- repeated since, as after a freeze of the server, does nothing.
+-- A node's hash has the number of its last write, under an empty name. So a write does nothing if it
+-- arrives after a newer one, as after a freeze of the server.
 local keep_ms, lease_ms, write = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local max_bytes, begins, max_listed = tonumber(ARGV[7]), ARGV[8] == '1', tonumber(ARGV[9])
 
@@ -18,12 +18,12 @@ if lease_ends_ms and redis.call('EXISTS', users, node_users) < 2 then
   redis.call('DEL', users, nodes)
   lease_ends_ms = false
 end
-local was_buried = false
+local was_removed = false
 if lease_ends_ms then
   if tonumber(redis.call('HGET', node_users, '')) > write then return false end
 else
   if not begins then return false end
-  was_buried = redis.call('HGET', node_users, '') == 'buried'
+  was_removed = redis.call('HGET', node_users, '') == 'removed'
   redis.call('DEL', node_users)
   if redis.call('EXISTS', nodes) == 0 then redis.call('DEL', users) end
 end
@@ -38,7 +38,7 @@ for number = 10, #ARGV, 4 do
     redis.call('HDEL', node_users, user)
   end
   if difference ~= 0 or info ~= '' then
-    change(user, difference, was_buried or cause ~= '', cause, count, info)
+    change(user, difference, was_removed or cause ~= '', cause, count, info)
   end
 end
 tell()

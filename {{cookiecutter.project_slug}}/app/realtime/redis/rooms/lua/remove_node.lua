@@ -1,5 +1,5 @@
 -- Removes a dead node's users. If the list of them is lost, all nodes begin again. Further ARGV:
--- how long the node is marked as buried, in milliseconds. If it returns, its users join again.
+-- how long the node is marked as removed, in milliseconds. If it returns, its users join again.
 local keep_ms = ARGV[4]
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
 if not lease_ends_ms or tonumber(lease_ends_ms) > now_ms then return end
@@ -14,5 +14,5 @@ end
 tell()
 redis.call('DEL', node_users)
 redis.call('ZREM', nodes, node)
-redis.call('HSET', node_users, '', 'buried')
+redis.call('HSET', node_users, '', 'removed')
 redis.call('PEXPIRE', node_users, keep_ms)

@@ -1,4 +1,4 @@
-"""The sizes of the histories that this node has stored in Redis, and which to remove at a limit."""
+"""The quota of the histories that this node stores in Redis: for all of them, and for each user."""
 
 from collections import Counter, OrderedDict, defaultdict
 from time import monotonic
@@ -7,16 +7,17 @@ ROOM_BYTES = 1_024
 """Estimated size of a room's keys in Redis without messages."""
 
 
-class Ledger:
-    """Counts rooms towards a total, and towards a share of the user who first wrote in the room.
+class HistoryQuota:
+    """Counts the bytes of rooms, and names the least recently used rooms beyond a limit.
 
-    A user who fills one new room after another displaces only the history of these rooms. Messages
-    of the backend count towards the total alone. Rooms that were not written to for as long as they
-    are kept have expired.
+    A room counts towards the total, and towards the share of the user who was the first to publish
+    to it. So a user who fills one new room after another displaces only the history of these rooms.
+    Rooms that the backend has begun count towards the total alone. A room is forgotten when nobody
+    has published to it for the time that its messages are kept: Redis has removed them.
     """
 
     def __init__(self, max_bytes: int, max_user_bytes: int) -> None:
-        # By how long rooms are kept: when each was noted, the least recently used first
+        # By ``kept_s``: when each room was last noted, the least recently used first
         self._noted_at: defaultdict[float, OrderedDict[str, float]] = defaultdict(OrderedDict)
         self._kept_s: dict[str, float] = {}
         self._max_bytes = max_bytes
@@ -27,7 +28,10 @@ class Ledger:
         self._sums: Counter[str | None] = Counter()
 
     def note(self, room: str, sender: str | None, size_bytes: int, kept_s: float) -> list[str]:
-        """Note a message and the size of its room; return the rooms to remove."""
+        """Note the size of a room after a message of ``sender``; return the rooms to remove.
+
+        Redis keeps the messages for ``kept_s``.
+        """
         now = monotonic()
         self._forget_expired(now)
         noted_at = self._noted_at[self._kept_s.setdefault(room, kept_s)]

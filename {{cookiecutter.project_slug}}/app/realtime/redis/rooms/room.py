@@ -25,11 +25,11 @@ USERS_AT_ONCE = 500  # users that one script writes; Redis executes nothing else
 _entries = TypeAdapter(dict[UserName, tuple[PositiveInt, NonNegativeInt, Json[Data]]])
 
 
-class Roster:
+class RoomPresence:
     """Counts this node's connections in a room by user, and reports the changes."""
 
-    def __init__(self, room: str, rules: Rules, max_listed: int) -> None:
-        self.room = room
+    def __init__(self, name: str, rules: Rules, max_listed: int) -> None:
+        self.name = name
         self.rules = rules
         self.users: Counter[str] = Counter()
         self.infos: dict[str, bytes] = {}

@@ -321,7 +321,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
             r"^(if __name__.*)",
             r"import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n\1",
         ),
-        "timed out after",
+        "does not end",
     ),
     "a service that ends with an error": (
         "service",
@@ -374,7 +374,7 @@ PARTS_BESIDE_SERVICE = {"metrics": check_metrics, "shell": check_shell}
 PATIENCE = {
     "does not become ready": "START_S",
     NO_ANSWER: "ANSWER_S",
-    "timed out after": "STOP_S",
+    "does not end": "STOP_S",
 }
 
 

@@ -15,6 +15,7 @@ from .project import Project
 from .venv import package_bin, venv_bin
 
 ZIZMOR = "zizmor==1.32.0"
+PIP = "pip==26.2.1"
 PREK = "prek==0.5.11"
 
 ROOTS = ["template", "project"]
@@ -92,7 +93,8 @@ def test_git_runs_the_checks_before_a_commit(project: Project) -> None:
 
 
 def test_the_image_lists_its_packages(project: Project) -> None:
-    (line,) = re.findall(r"^RUN /venv/bin/(pip inspect .*) > ", project.read("Dockerfile"), re.M)
-    report = check_output([venv_bin(project) / "python", "-m", *line.split()], project.root)
+    (line,) = re.findall(r"^RUN /venv/bin/pip (inspect .*) > ", project.read("Dockerfile"), re.M)
+    pip: list[str | Path] = [package_bin(PIP) / "pip", "--python", venv_bin(project) / "python"]
+    report = check_output([*pip, *line.split()], project.root)
     names = {package["metadata"]["name"] for package in json.loads(report)["installed"]}
     assert {"fastapi", "uvicorn", "redis"} <= names

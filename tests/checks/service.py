@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from websockets.typing import Subprotocol
 from tests.process import check_output, environment
 from tests.project import Project
 from tests.venv import venv_bin
+
+LAUNCHER = Path(__file__).with_name("launcher.py")
 
 METRICS_KEY = "metrics-" * 4
 
@@ -54,22 +57,23 @@ class Service:
         self._python = venv_bin(project) / "python"
         self._env = environment(HOST="127.0.0.1", PORT="0", METRICS_KEY=METRICS_KEY) | settings
         self._options: dict[str, dict[str, Any]] = {}
-        check_output([self._python, "-m", "dev.env"], self._root)
         self._log = (self._root / "service.log").open("w+", encoding="utf-8")
-        self._process = subprocess.Popen(
-            [self._python, "-m", module],
+        self._launcher = subprocess.Popen(
+            [self._python, LAUNCHER, module],
             cwd=self._root,
             env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            encoding="utf-8",
         )
+        self._pid: int | None = self._answer()
 
     def wait_until_ready(self) -> None:
         """Wait until the service has logged its port and `/readyz` answers with 200."""
         deadline = time.monotonic() + START_S
         while not self._is_ready():
-            assert self._process.poll() is None, "the service does not start"
+            assert self._status() is None, "the service does not start"
             assert time.monotonic() < deadline, "the service does not become ready"
             time.sleep(0.05)
 
@@ -84,11 +88,25 @@ class Service:
         """Return uri, headers and subprotocols of the project's own `dev.connect`."""
         if name not in self._options:
             names = USERS if name in USERS else (name,)
-            printed = check_output(
-                [self._python, "-m", "dev.connect", *names], self._root, env=self._env
-            )
-            self._options |= zip(names, map(json.loads, printed.splitlines()), strict=True)
+            options = self._ask([self.port, *names])
+            assert isinstance(options, list), options
+            self._options |= zip(names, options, strict=True)
         return self._options[name]
+
+    def _ask(self, request: object) -> Any:
+        print(json.dumps(request), file=self._launcher.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._launcher.stdout is not None
+        return json.loads(self._launcher.stdout.readline() or "null")
+
+    def _status(self) -> int | None:
+        """Return the exit status of the service, null while it runs."""
+        if self._pid is None:
+            return self._launcher.wait(STOP_S)
+        status: int | None = self._ask(None)
+        return status
 
     @contextlib.contextmanager
     def client(self, name: str, port: str | None = None, **options: Any) -> Iterator["Client"]:
@@ -134,18 +152,23 @@ class Service:
     @property
     def pid(self) -> int:
         """The id of the process."""
-        return self._process.pid
+        assert self._pid is not None, "the service does not start"
+        return self._pid
 
     def stop(self) -> None:
         """Send SIGTERM; the service must end without an error."""
-        self._process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         code = self.wait()
         assert code == 0, f"the service ends with {code}"
         assert "Traceback" not in self.log(), "the service logs an error"
 
     def wait(self) -> int:
         """Wait for the end of the process, and return its status."""
-        return self._process.wait(STOP_S)
+        deadline = time.monotonic() + STOP_S
+        while (status := self._status()) is None:
+            assert time.monotonic() < deadline, "the service does not end"
+            time.sleep(0.02)
+        return status
 
     def log(self) -> str:
         """Return the output of the service."""
@@ -153,9 +176,12 @@ class Service:
         return (self._root / "service.log").read_text(encoding="utf-8")
 
     def end(self) -> None:
-        """Kill it if it still runs."""
-        self._process.kill()
-        self._process.wait()
+        """Kill it if it still runs. Idempotent."""
+        if self._log.closed:
+            return
+        if self._status() is None:
+            os.kill(self.pid, signal.SIGKILL)
+        self._launcher.communicate()
         self._log.close()
 
 

@@ -1,16 +1,9 @@
-"""How to connect to the service that `.env` describes: ``python -m dev.connect alice bob``.
+"""How a user connects to a service with these settings, in development and in tests."""
 
-Prints one JSON object per user: ``uri``, ``headers`` and ``subprotocols`` for a WebSocket client.
-"""
-
-import asyncio
-import json
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from app.realtime import RealtimeSettings
-from app.settings import Settings
 
 from . import credentials
 from .handshake import Handshake
@@ -47,14 +40,3 @@ async def connect_options(
     handshake = await credentials(settings, url, user)
     uri = websocket_url(url, handshake)
     return ConnectOptions(uri, handshake.headers, handshake.subprotocols)
-
-
-async def main(*users: str) -> None:
-    """Print the options of users, each in a line."""
-    settings = Settings.load()
-    for user in users:
-        print(json.dumps(asdict(await connect_options(settings, user))))
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))

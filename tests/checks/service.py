@@ -156,11 +156,15 @@ class Service:
         return self._pid
 
     def stop(self) -> None:
-        """Send SIGTERM; the service must end without an error."""
-        os.kill(self.pid, signal.SIGTERM)
+        """Send SIGTERM; the service must end without an error. Idempotent."""
+        self._signal(signal.SIGTERM)
         code = self.wait()
         assert code == 0, f"the service ends with {code}"
         assert "Traceback" not in self.log(), "the service logs an error"
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._status() is None:  # or the id may be that of another process
+            os.kill(self.pid, number)
 
     def wait(self) -> int:
         """Wait for the end of the process, and return its status."""
@@ -179,8 +183,7 @@ class Service:
         """Kill it if it still runs. Idempotent."""
         if self._log.closed:
             return
-        if self._status() is None:
-            os.kill(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self._launcher.communicate()
         self._log.close()
 

@@ -2,6 +2,7 @@
 
 from asyncio import CancelledError, Future, get_running_loop
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -18,18 +19,23 @@ def done(result: T) -> Future[T]:
 def then(first: Future[T], make: Callable[[T], R]) -> Future[R]:
     """Return a future of what ``make`` returns for the result of another, or of its failure."""
     made: Future[R] = first.get_loop().create_future()
-
-    def finish(first: Future[T]) -> None:
-        failure = CancelledError() if first.cancelled() else first.exception()
-        if made.done():
-            return
-        if failure is not None:
-            made.set_exception(failure)
-        else:
-            made.set_result(make(first.result()))
-
     if first.done():
-        finish(first)
+        _finish(first, make, made)
     else:
-        first.add_done_callback(finish)
+        first.add_done_callback(partial(_finish, make=make, made=made))
     return made
+
+
+def now_or_later(first: Future[T], make: Callable[[T], R]) -> R | Future[R]:
+    """Return what `then` does, without a future if the result is there already."""
+    return make(first.result()) if first.done() else then(first, make)
+
+
+def _finish(first: Future[T], make: Callable[[T], R], made: Future[R]) -> None:
+    failure = CancelledError() if first.cancelled() else first.exception()
+    if made.done():
+        return
+    if failure is not None:
+        made.set_exception(failure)
+    else:
+        made.set_result(make(first.result()))

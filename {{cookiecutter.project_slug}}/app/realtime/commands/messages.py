@@ -8,7 +8,7 @@ from typing import Any
 from ..backplane import ALL, user_channel
 from ..connections.connection import Connection
 from ..errors import Forbidden
-from ..futures import then
+from ..futures import now_or_later
 from ..idempotency import send_once
 from ..policy import Policy
 from ..protocol import Broadcast, Ok, Ping, Pong, PongReply, Reply, Send
@@ -21,6 +21,10 @@ class SendOk(Ok):
     """The message was accepted; ``reached`` is the number of nodes that host the user."""
 
     reached: int
+
+
+def _send_ok(reached: int) -> Reply:
+    return SendOk(reached=reached)
 
 
 def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
@@ -39,28 +43,25 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
     @router.command(Send)
     async def send(
         service: Service, connection: Connection, command: Send
-    ) -> SendOk | Future[Reply]:
+    ) -> Reply | Future[Reply]:
         """Send to every connection of one user."""
         answer = policy.can_send(service, connection, command.to)
         if not (answer if isinstance(answer, bool) else await answer):
             msg = "you may not send to this user"
             raise Forbidden(msg)
         connection.limits.pay_for_message(user_channel(command.to), command.data, 1)
-        send = partial(
-            service.manager.send_to_user, command.to, command.data, sender=connection.user
-        )
+        to, data, sender = command.to, command.data, connection.user
         if command.key is None:
-            return then(send(), lambda reached: SendOk(reached=reached))
+            return now_or_later(service.manager.send_to_user(to, data, sender=sender), _send_ok)
+        send = partial(service.manager.send_to_user, to, data, sender=sender)
         key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
-        reached = await send_once(
-            service.client_requests, key, command, lambda _: send(), timeout_s
-        )
-        return SendOk(reached=reached)
+        requests = service.client_requests
+        return _send_ok(await send_once(requests, key, command, lambda _: send(), timeout_s))
 
     @router.command(Broadcast)
     async def broadcast(
         service: Service, connection: Connection, command: Broadcast
-    ) -> Future[Reply]:
+    ) -> Reply | Future[Reply]:
         """Send to everybody; to the sender's own connection only on request."""
         answer = policy.can_broadcast(service, connection)
         if not (answer if isinstance(answer, bool) else await answer):
@@ -69,6 +70,6 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         connection.limits.pay_for_message(ALL, command.data, len(service.manager))
         exclude = None if command.echo else connection.id
         sent = service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)
-        return then(sent, lambda nodes: Ok())
+        return now_or_later(sent, lambda nodes: Ok())
 
     return router

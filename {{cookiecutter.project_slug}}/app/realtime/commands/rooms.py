@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError, to_json
 
 from ..connections.connection import Connection
 from ..errors import Forbidden
-from ..futures import then
+from ..futures import now_or_later, then
 from ..idempotency import send_once
 from ..metrics import Metrics
 from ..policy import Policy
@@ -124,6 +124,10 @@ def _offset(position: Position) -> int | None:
     return position.offset or None
 
 
+def _publish_ok(position: Position) -> Reply:
+    return PublishOk(offset=_offset(position))
+
+
 async def _offset_later(
     pass_on: Callable[..., Coroutine[Any, Any, Future[Position]]], message_id: str
 ) -> Future[int | None]:
@@ -192,7 +196,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
     @router.command(Publish)
     async def publish(
         service: Service, connection: Connection, command: Publish
-    ) -> PublishOk | Future[Reply]:
+    ) -> Reply | Future[Reply]:
         """Send to the room's members, if the sender is one and the policy allows it."""
         service.rooms.check_joined(connection, command.room)
         answer = policy.can_publish(service, connection, command.room)
@@ -211,7 +215,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
             keep=command.keep,
         )
         if command.key is None:
-            return then(await pass_on(), lambda position: PublishOk(offset=_offset(position)))
+            return now_or_later(await pass_on(), _publish_ok)
         send = partial(_offset_later, pass_on)
         key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
         offset = await send_once(service.client_requests, key, command, send, timeout_s)

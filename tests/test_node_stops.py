@@ -75,7 +75,11 @@ class Crowd:
                 self.refused.append(failure.response.status_code)
                 await asyncio.sleep(jitter_s())
             else:
-                assert json.loads(await connection.recv())["type"] == "welcome"
+                try:
+                    assert json.loads(await connection.recv())["type"] == "welcome"
+                except BaseException:  # a cancellation, too
+                    connection.transport.abort()
+                    raise
                 return connection
 
     async def follow(self) -> None:

@@ -29,7 +29,8 @@ demo: .venv/ready ## make a project with the default answers in demo/, and serve
 	@# The same lock file with a new date must not install everything again.
 	@if cmp -s demo/requirements-dev.lock demo/.venv/requirements-dev.lock; then \
 	  touch demo/.venv/ready; fi
-	@PATH="$$PATH:$(CURDIR)/.venv/bin" $(MAKE) --no-print-directory --directory demo run  # with uv
+	@# With this directory's uv, its packages are installed sooner.
+	@PATH="$$PATH:$(CURDIR)/.venv/bin" $(MAKE) --no-print-directory --directory demo run
 
 test: .venv/ready ## run the tests; ARGS='-k "jwt and not redis"' picks some
 	$(VENV_PYTHON) -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)

@@ -106,6 +106,15 @@ def signed_in(chrome: Browser, behind: tuple[Service, Proxy], user: str) -> Page
     return page
 
 
+def in_room(chrome: Browser, behind: tuple[Service, Proxy], room: str) -> list[Page]:
+    """Open a page as alice and one as bob, and join a room in both."""
+    pages = [signed_in(chrome, behind, user) for user in ("alice", "bob")]
+    for page in pages:
+        page.run(f"fill('Room', '{room}'); press('Join')")
+        page.wait_until("/ here: /.test(text('article'))")
+    return pages
+
+
 def check_quiet(page: Page, proxy: Proxy) -> None:
     """Check that nothing went to another origin, and that nothing was refused or failed."""
     assert page.run("return location.hash") == ""
@@ -152,10 +161,7 @@ def test_two_pages_chat_in_a_room(chrome: Browser, behind: tuple[Service, Proxy]
 def test_a_dropped_connection_recovers_and_is_shown(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:
-    alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
-    for page in (alice, bob):
-        page.run("fill('Room', 'repairs'); press('Join')")
-        page.wait_until("/ here: /.test(text('article'))")
+    alice, bob = in_room(chrome, behind, "repairs")
     alice.run("press('Go offline')")
     alice.wait_until("/^Offline: .*plays offline.* Next attempt in/.test(text('#state'))")
     bob.run("fill('Message', 'while you were away'); press('Publish')")
@@ -181,10 +187,7 @@ def test_a_dropped_connection_recovers_and_is_shown(
 def test_credentials_that_expire_are_replaced_and_nothing_is_lost(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:
-    alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
-    for page in (alice, bob):
-        page.run("fill('Room', 'expiry'); press('Join')")
-        page.wait_until("/ here: /.test(text('article'))")
+    alice, bob = in_room(chrome, behind, "expiry")
     alice.run("press('Expire the credentials')")
     alice.wait_until("/^in [0-5] s$/.test(text('#expiry'))")
     alice.wait_until("/^Offline: expired .4005.. Next attempt in/.test(text('#state'))")
@@ -196,10 +199,7 @@ def test_credentials_that_expire_are_replaced_and_nothing_is_lost(
 
 
 def test_who_types_is_shown_and_not_kept(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
-    alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
-    for page in (alice, bob):
-        page.run("fill('Room', 'typing'); press('Join')")
-        page.wait_until("/ here: /.test(text('article'))")
+    alice, bob = in_room(chrome, behind, "typing")
     alice.run("inputOf('Message').dispatchEvent(new Event('input'))")
     bob.wait_until("text('.typing') === 'alice is typing …'")
     alice.run("fill('Message', 'done'); press('Publish')")
@@ -211,10 +211,7 @@ def test_who_types_is_shown_and_not_kept(chrome: Browser, behind: tuple[Service,
 def test_a_streamed_answer_survives_a_reload(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:
-    alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
-    for page in (alice, bob):
-        page.run("fill('Room', 'answers'); press('Join')")
-        page.wait_until("/ here: /.test(text('article'))")
+    alice, bob = in_room(chrome, behind, "answers")
     alice.run("press('Stream an answer')")
     alice.wait_until("document.querySelectorAll('.answer span').length > 3")
     alice.call("Page.reload")

@@ -60,7 +60,7 @@ class Connection:
     """Connects in ``async with``, and stays connected until its end.
 
     Iterate over it for messages to the user or to all, and for frames of your own. If they are not
-    read, all are replaced by one ``resync``: some may have been lost. A URL that is none raises
+    read, all are replaced by one ``resync``: some may have been lost. An invalid URL raises
     `websockets.exceptions.InvalidURI`.
     """
 
@@ -80,7 +80,7 @@ class Connection:
         self.rooms: dict[str, Room] = {}
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
-        parse_uri(self._url)  # a wrong one raises here: no attempt could ever succeed
+        parse_uri(self._url)  # raises here, since no attempt could succeed
         self._token = token
         self._origin = Origin(origin) if origin else None
         self._on_status, self._on_frame = on_status, on_frame

@@ -10,7 +10,7 @@ import pytest
 
 from app.settings import Settings
 from dev import asyncapi, env, fresh_secrets, token
-from dev.connect import ConnectOptions
+from dev.connect import ConnectOptions, base_url
 
 from .realtime.client import Client
 from .realtime.live import ORIGIN, Live
@@ -111,5 +111,5 @@ def test_the_protocol_is_written_to_a_file(tmp_path: Path) -> None:
     asyncapi.main(path)
     document = json.loads(path.read_text(encoding="utf-8"))
     (server,) = document["servers"].values()
-    assert server["protocol"] == "ws"
+    assert f"http://{server['host']}" == base_url(Settings.load())
     assert {"Send", "Broadcast"} <= document["operations"].keys()

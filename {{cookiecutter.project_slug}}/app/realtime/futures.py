@@ -27,7 +27,10 @@ def then(first: Future[T], make: Callable[[T], R]) -> Future[R]:
 
 
 def now_or_later(first: Future[T], make: Callable[[T], R]) -> R | Future[R]:
-    """Return what `then` does, without a future if the result is there already."""
+    """Return what ``make`` returns if the result is there already, otherwise a future, as `then`.
+
+    If the future has failed already, this raises its failure.
+    """
     return make(first.result()) if first.done() else then(first, make)
 
 

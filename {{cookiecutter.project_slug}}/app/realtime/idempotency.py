@@ -47,9 +47,9 @@ async def send_once(
 ) -> T:
     """Carry out a request, unless it was carried out before; return the result of the first time.
 
-    ``send`` takes an id, the same for each repetition, by which the receiver may recognise what it
-    has got already: its answer may have been lost. ``timeout_s`` is the longest time that it may
-    take. A request that fails may be repeated.
+    ``send`` takes an id, which is the same for each repetition: if only the answer was lost, the
+    receiver recognises the message by it. ``timeout_s`` is the longest time that ``send`` may take.
+    A request that fails may be repeated.
 
     ``requests`` has the state and the fingerprint of the request for each key. What was sent is
     remembered even if the caller is cancelled.

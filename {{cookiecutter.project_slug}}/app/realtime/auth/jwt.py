@@ -143,8 +143,8 @@ class Authenticator(BaseAuthenticator):
             raise Unauthorized(self._explain(failure)) from failure
         return Identity(user, expires_at=expires_at, claims=claims)
 
-    def sign(self, claims: dict[str, Any], lifetime_s: float | None = None) -> str:
-        """Return a token with these claims, accepted for an hour or another time.
+    def sign(self, claims: dict[str, Any], lifetime_s: int | None = None) -> str:
+        """Return a token with these claims, which is valid for an hour, or for ``lifetime_s``.
 
         Raises:
             Forbidden: there is no secret to sign with.
@@ -153,8 +153,9 @@ class Authenticator(BaseAuthenticator):
         settings = self._settings
         if settings.jwt_secret is None:
             raise Forbidden("JWT_SECRET is not set, so only your issuer can sign tokens")
+        leeway_s = settings.jwt_leeway_s  # for which it is accepted after ``exp``
         claims = {
-            "exp": time() + (lifetime_s or ONE_HOUR_S) - settings.jwt_leeway_s,
+            "exp": time() + (ONE_HOUR_S if lifetime_s is None else lifetime_s) - leeway_s,
             "aud": settings.jwt_audience,
             "iss": settings.jwt_issuer,
         } | claims

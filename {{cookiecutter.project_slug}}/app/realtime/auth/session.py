@@ -25,7 +25,7 @@ _user_name: TypeAdapter[str] = TypeAdapter(UserName)
 
 
 class EarlierSigner(TimestampSigner):
-    """Signs as ``age_s`` seconds ago."""
+    """Signs with the time of ``age_s`` seconds ago."""
 
     age_s = 0
 

@@ -1,4 +1,4 @@
-"""``POST /tokens``: replaces the tokens of your backend during development."""
+"""``POST /tokens``: issues tokens during development, in place of your backend."""
 
 from dataclasses import dataclass
 

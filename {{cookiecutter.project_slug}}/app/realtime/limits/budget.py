@@ -27,7 +27,7 @@ FREE_ANSWER_BYTES = 1_024
 
 LARGE_BYTES = 4_096
 BRACKET_BYTES = 16
-"""Price of a bracket in a large message: to parse one takes as long as so many other bytes."""
+"""Price of a bracket in a large message, whose parsing takes as long as that of 16 other bytes."""
 
 INVALID_PRICE = 8
 """Price of a byte in a frame that is not a valid command."""
@@ -39,7 +39,7 @@ KEY_BYTES = 8_192
 """Price of a key, which is remembered for minutes."""
 
 MAX_TARGETS = 100
-"""Budgets for targets that a user may have before those that are paid are forgotten."""
+"""Targets of one user with a budget; beyond it, budgets that are paid off are removed."""
 
 MAX_REFUSALS_LOGGED = 50
 """Kinds of refusal logged for one connection; a bound for kinds that are made up at run time."""

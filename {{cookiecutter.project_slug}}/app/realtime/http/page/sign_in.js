@@ -8,8 +8,9 @@ async function post(path, body, headers = {}) {
   const answer = await fetch(path, request).catch(() => {
     throw new Error("the service does not answer");
   });
-  if (!answer.ok) throw new Error((await answer.json()).detail);
-  return answer;
+  if (answer.ok) return answer;
+  const { detail } = await answer.json().catch(() => ({})); // a proxy may answer, too
+  throw new Error(detail ?? `${path}: ${answer.status} ${answer.statusText}`);
 }
 
 //# endif

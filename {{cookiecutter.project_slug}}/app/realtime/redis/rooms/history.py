@@ -80,8 +80,8 @@ class RedisHistory(History):
     ) -> asyncio.Future[Position]:
         """Queue a message for the script that numbers, stores and publishes it.
 
-        Redis may take the message, and its answer get lost. For five minutes, the script knows a
-        message by its id, and answers with the position of the first time.
+        The answer of Redis may get lost after the message was published. So the script remembers
+        the id for five minutes, and answers a repetition with the position of the first message.
         """
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
         read_reply = partial(self._read_positions, room, envelope.sender, rules.history_s)

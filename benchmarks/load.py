@@ -243,7 +243,7 @@ class Load:
         window: int = 16,
         rate: float = 0,
         publishers: int = 1,
-        quiet_s: float = 2,
+        quiet_s: float = 5,
         timeout_s: float = 30,
     ) -> Result:
         """Publish in turn on the first connections; every connection must get each message.

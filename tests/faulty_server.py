@@ -76,9 +76,14 @@ def _port(server: Server | asyncio.Server) -> int:
 
 async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, port: int) -> None:
     server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-    await asyncio.gather(
-        _pass_on(reader, server_writer, 2**16), _pass_on(server_reader, writer, PIECE_BYTES)
-    )
+    try:
+        with suppress(ConnectionError):
+            await asyncio.gather(
+                _pass_on(reader, server_writer, 2**16), _pass_on(server_reader, writer, PIECE_BYTES)
+            )
+    finally:
+        writer.transport.abort()
+        server_writer.transport.abort()
 
 
 async def _pass_on(
@@ -88,7 +93,7 @@ async def _pass_on(
         writer.write(piece)
         await writer.drain()
         await asyncio.sleep(0)
-    writer.close()
+    writer.write_eof()
 
 
 async def echo(connection: ServerConnection) -> None:

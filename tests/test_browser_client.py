@@ -5,7 +5,7 @@ import hmac
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -78,10 +78,18 @@ def served(baked: Baker, combination: str, **settings: str) -> Iterator[tuple[Se
 
 
 @pytest.fixture(scope="module")
-def behind(baked: Baker) -> Iterator[tuple[Service, Proxy]]:
-    settings = {"HEARTBEAT_INTERVAL_S": "0.5", "HEARTBEAT_TIMEOUT_S": "0.5", "JWT_LEEWAY_S": "0"}
-    with served(baked, DEFAULT.id, **settings) as both:
+def behind(request: pytest.FixtureRequest, baked: Baker) -> Iterator[tuple[Service, Proxy]]:
+    with served(baked, DEFAULT.id, JWT_LEEWAY_S="0", **getattr(request, "param", {})) as both:
         yield both
+
+
+def short_heartbeat(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test with a service that soon misses an answer. The other tests may be slow."""
+    settings = {"HEARTBEAT_INTERVAL_S": "0.5", "HEARTBEAT_TIMEOUT_S": "2"}
+    with_settings = pytest.mark.parametrize("behind", [settings], ids=["short"], indirect=True)
+    in_one_worker = pytest.mark.xdist_group("short heartbeat")
+    marked: Callable[..., None] = in_one_worker(with_settings(test))
+    return marked
 
 
 @pytest.fixture
@@ -239,6 +247,7 @@ def test_a_client_that_is_closed_at_once_never_connects(page: Page, proxy: Proxy
     assert proxy.connections == before
 
 
+@short_heartbeat
 def test_a_dead_server_is_noticed_by_the_terms_of_the_welcome(page: Page, proxy: Proxy) -> None:
     page.run("open_()")
     page.wait_until("ws.welcome")
@@ -250,6 +259,7 @@ def test_a_dead_server_is_noticed_by_the_terms_of_the_welcome(page: Page, proxy:
     page.wait_until("count('online') === 2")
 
 
+@short_heartbeat
 def test_a_hidden_page_judges_no_silence(page: Page, chrome: Browser, proxy: Proxy) -> None:
     page.run("open_()")
     page.wait_until("ws.welcome")
@@ -257,7 +267,7 @@ def test_a_hidden_page_judges_no_silence(page: Page, chrome: Browser, proxy: Pro
     page.wait_until("document.hidden")
     proxy.freeze()
     # Far more than the terms allow, by the clock of a page whose timers are not late.
-    front.run("await new Promise((resolve) => setTimeout(resolve, 3000))")
+    front.run("await new Promise((resolve) => setTimeout(resolve, 5_000))")
     assert page.run("return [ws.status.state, count('offline')]") == ["online", 0]
     page.call("Page.bringToFront")
     page.wait_until("count('offline') === 1")
@@ -265,6 +275,7 @@ def test_a_hidden_page_judges_no_silence(page: Page, chrome: Browser, proxy: Pro
     page.wait_until("count('online') === 2")
 
 
+@short_heartbeat
 def test_a_hidden_page_keeps_its_connection(page: Page, chrome: Browser) -> None:
     page.run("open_()")
     page.wait_until("ws.welcome")
@@ -276,6 +287,7 @@ def test_a_hidden_page_keeps_its_connection(page: Page, chrome: Browser) -> None
     front.call("Page.close")
 
 
+@short_heartbeat
 def test_a_late_timer_proves_nothing(page: Page, proxy: Proxy) -> None:
     """The page sleeps while it waits for an answer. So it asks again before it judges."""
     page.run("open_()")

@@ -3,17 +3,13 @@
 import gzip
 import json
 import re
-import shutil
-from functools import cache
 from pathlib import Path
-
-import pytest
 
 from .checks.docs import JINJA
 from .combination import COMBINATIONS, TEMPLATE, Combination
-from .process import check_output, run
+from .process import check_output
 from .project import PROJECT_DIRECTORY
-from .venv import CACHE
+from .venv import npm_directory
 
 CLIENT = TEMPLATE / PROJECT_DIRECTORY / "app" / "realtime" / "client"
 PACKAGES = ("typescript@7.0.2", "terser@5.51.4")
@@ -45,18 +41,9 @@ def render(combination: Combination) -> dict[str, str]:
 VARIANTS = list({json.dumps(render(each)): render(each) for each in COMBINATIONS}.values())
 
 
-@cache
 def tools() -> Path:
-    """Return the directory of the programs; skip the test if they cannot be had."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("needs npm: apt-get install npm")
-    directory = CACHE / "npm" / "-".join(PACKAGES).replace("@", "-")
-    if not (directory / "node_modules" / ".bin").exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        if run([npm, "install", "--no-audit", "--no-fund", *PACKAGES], directory).returncode != 0:
-            pytest.skip(f"needs {' and '.join(PACKAGES)}: npm cannot install them")
-    return directory / "node_modules" / ".bin"
+    """Return the directory of the programs."""
+    return npm_directory(*PACKAGES) / "node_modules" / ".bin"
 
 
 def test_the_lines_are_few() -> None:

@@ -37,6 +37,7 @@ BASE_BYTES = 80 * MIB
 BYTES_PER_CONNECTION = 18 * 1024
 
 MARGIN_S = 5
+DEADLINE_S = 30.0
 
 VARIANTS = [DEFAULT, find("none")]
 
@@ -175,7 +176,9 @@ def test_a_service_with_the_settings_of_the_pod_passes_its_probes(project: Proje
     probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
     with running(project, ENVIRONMENT="production", **found["ConfigMap"]["data"]) as service:
         for probe in probes:
-            connection = http.client.HTTPConnection("127.0.0.1", int(service.port), timeout=5)
+            connection = http.client.HTTPConnection(
+                "127.0.0.1", int(service.port), timeout=DEADLINE_S
+            )
             connection.request("GET", probe["path"])
             assert connection.getresponse().status == http.HTTPStatus.OK
             connection.close()

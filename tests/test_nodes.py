@@ -14,7 +14,7 @@ NODES = "jwt-redis"
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait until a condition is met."""
-    deadline = time.monotonic() + 3 * START_S
+    deadline = time.monotonic() + START_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -28,7 +28,7 @@ from app.settings import Settings
 print(Settings.load().redis_prefix)
 """
 PRINT_VALKEY = "from tests.realtime.redis.valkey import server_path; print(server_path())"
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 @pytest.fixture

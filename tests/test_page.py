@@ -1,7 +1,6 @@
 """The page at ``/`` in a browser: it chats, shows the connection, and sends every command."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -271,10 +270,7 @@ def test_the_palette_has_every_command(chrome: Browser, behind: tuple[Service, P
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible(chrome: Browser, behind: tuple[Service, Proxy], scheme: str) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("needs npm for axe-core: apt-get install npm")
-    axe = npm_directory(npm, AXE) / "node_modules" / "axe-core" / "axe.min.js"
+    axe = npm_directory(AXE) / "node_modules" / "axe-core" / "axe.min.js"
     page = signed_in(chrome, behind, "alice")
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.call("Emulation.setEmulatedMedia", features=features)

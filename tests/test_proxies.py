@@ -26,7 +26,7 @@ from .project import Project
 CLIENT = "127.0.0.2"
 """Address of the clients; the proxy reaches the service from 127.0.0.1."""
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 NGINX = """\
 daemon off;

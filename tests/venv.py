@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from .combination import TEMPLATE
 from .project import Project
 
@@ -51,10 +53,13 @@ def package_bin(*requirements: str) -> Path:
     return _made_once(name, lambda directory: _install(directory, requirements)) / ".venv/bin"
 
 
-def npm_directory(npm: str, package: str) -> Path:
-    """Return a directory in which Node.js finds a package that npm installed."""
-    name = package.replace("/", "-")
-    return _made_once(name, lambda directory: _install_by_npm(directory, npm, package))
+def npm_directory(*packages: str) -> Path:
+    """Return a directory in which npm has installed packages; skip the test without npm."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip(f"needs npm for {' and '.join(packages)}: apt-get install nodejs npm")
+    name = "-".join(packages).replace("/", "-")
+    return _made_once(name, lambda directory: _install_by_npm(directory, npm, packages))
 
 
 def _made_once(name: str, make: Callable[[Path], None]) -> Path:
@@ -82,8 +87,8 @@ def _install(directory: Path, requirements: Sequence[str]) -> None:
     (directory / ".venv" / "ready").touch()
 
 
-def _install_by_npm(directory: Path, npm: str, package: str) -> None:
-    _run(directory, npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", package)
+def _install_by_npm(directory: Path, npm: str, packages: Sequence[str]) -> None:
+    _run(directory, npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", *packages)
     (directory / ".venv").mkdir()  # where the others have it, too
     (directory / ".venv" / "ready").touch()
 

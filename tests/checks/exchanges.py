@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection
 from tests.documents import Block
 
 from .protocol import AsyncApi
-from .service import Service
+from .service import ANSWER_S, Service
 
 LINE = re.compile(r"(?:(\w+) +)?([<>]) (\{.*\})")
 RECONNECTS = re.compile(r"\((\w+) reconnects\)")
@@ -80,7 +80,7 @@ class Exchange:
             self._expect(json.loads(shown[0].partition("< ")[2]), welcome, name)
 
     def _receive(self, name: str) -> dict[str, Any]:
-        frame: dict[str, Any] = json.loads(self._clients[name].recv(timeout=5))
+        frame: dict[str, Any] = json.loads(self._clients[name].recv(timeout=ANSWER_S))
         self._asyncapi.validate("Server", frame)
         return frame
 

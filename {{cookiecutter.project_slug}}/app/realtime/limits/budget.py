@@ -6,7 +6,7 @@ of its user are paid
 - each message, control frame and fragment, by number or by bytes;
 - answers above `FREE_ANSWER_BYTES`, with the messages replayed after them;
 - what else a message costs: many arrays and objects, errors to explain, numbers that are longer
-  when they are written out, and more than `COPIES` recipients.
+  when they are written out (in all but small messages), and more than `COPIES` recipients.
 
 Messages to others are also paid from a budget that the user has for each target.
 """
@@ -24,6 +24,9 @@ from .rate import RateLimit
 
 FREE_ANSWER_BYTES = 1_024
 """Answers up to this size are part of the price of their command."""
+
+GROWTH = 5
+"""How many times as long data may be when its numbers are written out: `1e15` has 18 characters."""
 
 LARGE_BYTES = 4_096
 BRACKET_BYTES = 16
@@ -108,6 +111,7 @@ class ClientLimits:
         "_refused",
         "_settings",
         "_size_bytes",
+        "_small_bytes",
         "_user",
         "errors_in_a_row",
     )
@@ -119,6 +123,7 @@ class ClientLimits:
         self._user: RateLimit = user
         self._refused = RateLimit(*rates)
         self._size_bytes = 0
+        self._small_bytes = min(FREE_ANSWER_BYTES, settings.max_message_bytes) // GROWTH
         self.errors_in_a_row = 0
         self._refusals: frozenset[str] = frozenset()  # the empty one takes no memory
 
@@ -167,10 +172,12 @@ class ClientLimits:
             Flood: as much again was refused.
 
         """
-        size_bytes = len(to_json(data))
-        if size_bytes > self._settings.max_message_bytes:
-            msg = f"with its numbers written out, the data has {size_bytes} bytes"
-            raise TooLarge(msg)
+        size_bytes = self._size_bytes
+        if size_bytes > self._small_bytes:
+            size_bytes = len(to_json(data))
+            if size_bytes > self._settings.max_message_bytes:
+                msg = f"with its numbers written out, the data has {size_bytes} bytes"
+                raise TooLarge(msg)
         if isinstance(self._user, UserBudget):
             now = monotonic()
             budget = self._user.target(target, now)

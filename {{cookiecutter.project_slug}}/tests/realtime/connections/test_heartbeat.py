@@ -76,11 +76,11 @@ async def test_the_ping_interval_and_the_timeout() -> None:
 
 async def test_a_client_is_not_closed_while_its_command_runs() -> None:
     async def be_slow(*_: object) -> None:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(2.0)
 
     router = CommandRouter()
     router.command(Broadcast)(be_slow)
-    settings = make_settings(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.3)
+    settings = make_settings(heartbeat_interval_s=0.1, heartbeat_timeout_s=1.0)
     async with run_service(settings, commands=router) as live:
         client = await live.connect()
         await client.send(type="broadcast", data=1, id="slow")

@@ -7,11 +7,19 @@ from math import ceil
 from time import monotonic
 
 import pytest
+from pydantic_core import from_json, to_json
 
 from app.realtime import RealtimeSettings
 from app.realtime.errors import RateLimited
 from app.realtime.limits import budget
-from app.realtime.limits.budget import KEY_BYTES, MAX_TARGETS, Budgets, ClientLimits, UserBudget
+from app.realtime.limits.budget import (
+    GROWTH,
+    KEY_BYTES,
+    MAX_TARGETS,
+    Budgets,
+    ClientLimits,
+    UserBudget,
+)
 from app.realtime.policy import Policy
 from app.realtime.protocol import FLOOD
 
@@ -206,6 +214,25 @@ async def test_numbers_do_not_grow_beyond_a_message(live: Live, value: str) -> N
     honest = sent_on(largest - 200, "1000000000000000.0").replace("nobody", victim.user)
     assert (await answer_to(client, honest))["type"] == "ok"
     assert len(json.dumps(await victim.receive("message"))) < 1.2 * largest
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_no_number_grows_by_more_than_the_known_factor(sign: str) -> None:
+    for exponent in range(-300, 300):
+        text = f"{sign}1e{exponent}"
+        assert len(to_json(from_json(text))) <= GROWTH * len(text)
+
+
+async def test_a_small_message_is_written_out_once(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size is known from its frame, unless the limit is as small."""
+    client = await live.connect()
+    async with run_service(make_settings(max_message_bytes=160)) as narrow:
+        answer = await answer_to(await narrow.connect(), sent_on(80, "1e15"))
+        assert answer["code"] == "too_large"
+    monkeypatch.delattr(budget, "to_json")
+    assert (await answer_to(client, sent_on(80, "1e15")))["type"] == "ok"
 
 
 @pytest.mark.hostile(82)

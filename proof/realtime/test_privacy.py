@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
-from .client import DEADLINE_S, START_S, Client
+from .client import DEADLINE_S, START_S, STOP_S, Client
 from .live import ORIGIN, make_settings
 from .server.test_process import run_process
 
@@ -78,7 +78,7 @@ async def run_recorded(
         recorded.port = int(recorded.printed.rpartition("http://127.0.0.1:")[2].split()[0])
         yield recorded
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(STOP_S):
             output, errors = await process.communicate()
     recorded.printed += (output + errors).decode()
     for text in recorded.private:

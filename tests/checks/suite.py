@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.combination import QUESTIONS, Combination
-from tests.process import run
+from tests.process import environment, run
 from tests.project import Project
 from tests.venv import venv_bin
 
@@ -72,8 +72,10 @@ def run_tests(project: Project, arguments: Sequence[str | Path]) -> None:
             *(venv_bin(project) / "python", "-m", "pytest", "--quiet", f"--junitxml={report}"),
             *arguments,
         ]
+        # Not the directory that all runs share: each removes what it finds too old there.
+        env = environment(PYTEST_DEBUG_TEMPROOT=directory)
         try:
-            done = run(command, project.root, timeout_s=TIMEOUT_S)
+            done = run(command, project.root, env=env, timeout_s=TIMEOUT_S)
         except subprocess.TimeoutExpired as late:
             printed = (late.stdout or b"") + (late.stderr or b"")
             msg = f"its tests do not end:\n{printed.decode(errors='replace')}"

@@ -17,7 +17,7 @@ from app.realtime.server.logging import configure_logging
 from dev import fresh_secrets
 from dev.connect import ConnectOptions
 
-from ..client import DEADLINE_S
+from ..client import STOP_S
 from ..limits.test_rate import Clock
 from ..live import make_settings
 from ..raw_client import raw_client
@@ -148,7 +148,7 @@ async def test_lines_of_refused_handshakes_are_limited(tmp_path: Path) -> None:
             async with raw_client(options) as stranger:
                 assert (await stranger.head()).startswith("HTTP/1.1 403 ")
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(STOP_S):
             _, errors = await process.communicate()
     printed, dropped = numbers([json.loads(line) for line in errors.splitlines()])
     assert printed["handshake refused"] + dropped["handshake refused"] == 100

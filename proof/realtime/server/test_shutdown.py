@@ -22,7 +22,7 @@ from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S
 from dev import fresh_secrets
 from dev.connect import connect_options
 
-from ..client import DEADLINE_S, START_S, Client
+from ..client import START_S, STOP_S, Client
 from ..live import Live, make_settings, run_service, wait_until
 from ..raw_client import raw_client
 from .test_process import next_line, run_process
@@ -30,7 +30,7 @@ from .test_process import next_line, run_process
 
 async def status(process: Process) -> int:
     """Wait until a process exits, and return its status."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(STOP_S):
         await process.communicate()
     assert process.returncode is not None
     return process.returncode
@@ -121,7 +121,7 @@ async def test_a_task_that_ignores_cancellation_does_not_block_shutdown(tmp_path
     async with run_process(tmp_path, program, **environment) as process:
         await next_line(process, "busy")
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(DEADLINE_S):  # shorter than the default grace period
+        async with asyncio.timeout(STOP_S):
             await next_line(process, "the service did not stop in time")
         assert await status(process) == 1
 
@@ -168,7 +168,7 @@ async def test_a_blocked_log_does_not_block_shutdown(tmp_path: Path, writer: str
         async with asyncio.timeout(START_S):
             assert await process.stdout.readline() == b"full\n"
         process.send_signal(signal.SIGTERM)
-        assert await status(process) == 1  # within less than the default grace period
+        assert await status(process) == 1
 
 
 FAILING = """

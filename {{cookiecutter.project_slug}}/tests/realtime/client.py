@@ -18,6 +18,9 @@ DEADLINE_S = 5.0
 START_S = 20.0
 """Deadline for the start of a process."""
 
+STOP_S = 9.0
+"""Deadline for its end: less than the default grace period."""
+
 Frame = dict[str, Any]
 
 

@@ -22,7 +22,7 @@ from app.realtime.redis.topologies import make_client
 from dev import fresh_secrets
 
 from ..backplane_contract import BackplaneContract, Inbox, numbered
-from ..client import DEADLINE_S
+from ..client import STOP_S
 from ..live import BACKEND, Live, make_settings, run_service, wait_until, wait_until_async
 from ..server.test_process import next_line, run_process
 from ..settings.test_settings import complaint
@@ -273,7 +273,7 @@ async def test_a_server_that_refuses_the_service_ends_it(
         line = (await next_line(process, "the service stops")).string
         assert f"REDIS_URL: the server refuses the {refused}" in line
         assert "wrong" not in line
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(STOP_S):
             await process.communicate()
         assert process.returncode == 1
 

@@ -20,7 +20,7 @@ from app.realtime.protocol import SERVICE_RESTART
 from dev import fresh_secrets
 from dev.connect import connect_options
 
-from ..client import DEADLINE_S, START_S, Client
+from ..client import START_S, STOP_S, Client
 from ..live import NO_TLS, make_settings
 from ..server.test_process import next_line, run_process
 from .valkey import Valkey
@@ -124,7 +124,7 @@ async def test_processes_share_clients_and_messages_and_drain_as_one(
         node.process.send_signal(signal.SIGTERM)
         for client in clients:
             assert await client.closed() == SERVICE_RESTART
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(STOP_S):
             await node.process.communicate()
         assert node.process.returncode == 0
 

@@ -19,7 +19,7 @@ from app.realtime.protocol import SERVICE_RESTART
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
-from ..client import DEADLINE_S, START_S, Client
+from ..client import START_S, STOP_S, Client
 from ..live import ORIGIN, make_settings, run_service, wait_until
 from ..raw_client import raw_client
 
@@ -85,7 +85,7 @@ async def test_sigterm_drains_and_the_log_has_no_secrets(tmp_path: Path) -> None
         process.send_signal(signal.SIGTERM)
         assert await client.closed() == SERVICE_RESTART
         assert process.stderr is not None
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(STOP_S):
             rest = await process.stderr.read()
             assert await process.wait() == 0
         assert b"private" not in rest
@@ -112,7 +112,7 @@ async def test_a_refused_handshake_is_logged_once(tmp_path: Path) -> None:
             assert (await client.head()).startswith("HTTP/1.1 403 ")
             await client.rest()
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(STOP_S):
             _, rest = await process.communicate()
     events = [json.loads(line)["event"] for line in rest.splitlines()]
     assert events[: events.index("Shutting down")].count("handshake refused") == 1

@@ -84,7 +84,7 @@ def behind(request: pytest.FixtureRequest, baked: Baker) -> Iterator[tuple[Servi
 
 
 def short_heartbeat(test: Callable[..., None]) -> Callable[..., None]:
-    """Run a test with a service that soon misses an answer. The other tests may be slow."""
+    """Run a test with a service that closes silent clients soon: too soon for the other tests."""
     settings = {"HEARTBEAT_INTERVAL_S": "0.5", "HEARTBEAT_TIMEOUT_S": "2"}
     with_settings = pytest.mark.parametrize("behind", [settings], ids=["short"], indirect=True)
     in_one_worker = pytest.mark.xdist_group("short heartbeat")

@@ -137,7 +137,8 @@ from app.realtime.server.process import Server, log
 from tests.realtime.engine import make_app
 
 def announce_when_blocked():
-    # A signal that comes just before a system call is handled only after it.
+    # A signal that comes just before a system call is handled only after it. A thread that is at
+    # the same instruction 20 times in a row is in such a call.
     thread, looks = threading.main_thread().ident, []
     while len(looks) < 20:
         frame = sys._current_frames()[thread]

@@ -26,11 +26,11 @@ FREE_ANSWER_BYTES = 1_024
 """Answers up to this size are part of the price of their command."""
 
 GROWTH = 5
-"""How many times as long data may be when its numbers are written out: `1e15` has 18 characters."""
+"""Data is at most so many times as long with its numbers written out; `1e15` gets 18 characters."""
 
 LARGE_BYTES = 4_096
 BRACKET_BYTES = 16
-"""Price of a bracket in a large message, whose parsing takes as long as that of 16 other bytes."""
+"""Price of a bracket in a large message: parsing it takes as long as 16 other bytes."""
 
 INVALID_PRICE = 8
 """Price of a byte in a frame that is not a valid command."""
@@ -165,6 +165,8 @@ class ClientLimits:
 
     def pay_for_message(self, target: str, data: JsonValue, recipients: int) -> None:
         """Pay for a message to a target, which has so many recipients on this node.
+
+        The data is that of the client's last frame.
 
         Raises:
             TooLarge: the data is larger than a message may be, written out.

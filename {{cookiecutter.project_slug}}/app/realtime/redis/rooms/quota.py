@@ -12,8 +12,8 @@ class HistoryQuota:
 
     A room counts towards the total, and towards the share of the user who was the first to publish
     to it. So a user who fills one new room after another displaces only the history of these rooms.
-    A room to which the backend was the first to publish counts only towards the total. When nobody
-    has published to a room for ``kept_s``, Redis has removed its messages, and it counts no more.
+    A room that the backend published to first counts only towards the total. When nobody has
+    published to a room for ``kept_s``, Redis has removed its messages, and it counts no more.
     """
 
     def __init__(self, max_bytes: int, max_user_bytes: int) -> None:

@@ -81,13 +81,13 @@ class Parsed:
 def _refuse_non_finite(value: JsonValue) -> JsonValue:
     # JSON has no NaN and no Infinity (RFC 8259 §6), but the parser accepts both, and 1e400.
     unchecked = [value]
-    while unchecked:
-        item = unchecked.pop()
-        if isinstance(item, dict):
+    for item in unchecked:
+        kind = type(item)  # the parser's values have no subclasses
+        if kind is dict:
             unchecked += item.values()
-        elif isinstance(item, list):
+        elif kind is list:
             unchecked += item
-        elif isinstance(item, float) and not math.isfinite(item):
+        elif kind is float and not math.isfinite(item):
             raise PydanticCustomError("finite_number", "Numbers must be finite")
     return value
 

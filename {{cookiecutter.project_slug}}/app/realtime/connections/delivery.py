@@ -10,6 +10,7 @@ from asyncio import get_running_loop
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
+from threading import get_ident
 
 import structlog
 
@@ -66,7 +67,7 @@ class Delivery:
 
     Recipients wait in a list per source, and the sources take turns: a flood to ten thousand
     connections does not hold up a message to two. Frames for single connections have one source in
-    common. It belongs to one event loop and its thread.
+    common. It belongs to one thread, in which an event loop runs.
     """
 
     def __init__(self, max_unsent_bytes: float = math.inf) -> None:
@@ -85,7 +86,7 @@ class Delivery:
         self._recount: asyncio.TimerHandle | None = None
         self.unsent_bytes = 0
         """Bytes that slow recipients have not read; too many until the next count."""
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: int | None = None
 
     @property
     def is_full(self) -> bool:
@@ -102,24 +103,29 @@ class Delivery:
         return {"one": self._bytes_to_one, "group": self._bytes_to_groups}
 
     def attach(self) -> None:
-        """Belong to the running event loop, and accept calls in its thread alone."""
-        self._loop = get_running_loop()
+        """Belong to this thread, and refuse calls in others.
+
+        Raises:
+            WrongThread: no event loop runs in it.
+
+        """
+        try:
+            get_running_loop()
+        except RuntimeError:
+            raise WrongThread from None
+        self._thread = get_ident()
 
     def check_thread(self) -> None:
-        """Check that this is the event loop's thread.
+        """Check that this is the thread that this belongs to; the first caller's, if there is none.
 
         Raises:
             WrongThread: this is another thread.
 
         """
-        try:
-            running = get_running_loop()
-        except RuntimeError:
-            raise WrongThread from None
-        if running is not self._loop:
-            if self._loop is not None:
+        if get_ident() != self._thread:
+            if self._thread is not None:
                 raise WrongThread
-            self._loop = running
+            self.attach()
 
     def send(self, recipient: Recipient, *frames: ServerFrame) -> None:
         """Send frames to one recipient: all of them, or none if one cannot be encoded.

@@ -63,13 +63,15 @@ class UserBudget(RateLimit):
 
     def target(self, target: str, now: float) -> RateLimit:
         """Return the budget for messages to a target."""
-        if target not in self._targets:
+        budget = self._targets.get(target)
+        if budget is None:
             if len(self._targets) >= MAX_TARGETS:
                 old = self._targets.items()
                 self._targets = {name: budget for name, budget in old if budget.lead_s(now)}
             bytes_per_s = self._settings.max_bytes_per_s_per_target
-            self._targets[target] = RateLimit(math.inf, bytes_per_s, self._settings.max_burst_s)
-        return self._targets[target]
+            budget = RateLimit(math.inf, bytes_per_s, self._settings.max_burst_s)
+            self._targets[target] = budget
+        return budget
 
     def unpaid_s(self, now: float) -> float:
         """Return how many seconds pass until all is paid."""

@@ -42,6 +42,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/realtime/redis",
     ),
     ("rooms", "redis"): (
+        "app/realtime/redis/lua/rooms",
         "app/realtime/redis/rooms",
         "tests/realtime/redis/test_rooms.py",
     ),

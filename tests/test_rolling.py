@@ -29,17 +29,17 @@ NEXT_VERSION = [
         '    exclude: str | None = None\n    next: str = "new"\n',
     ),
     (  # a user joined or left
-        "app/realtime/redis/rooms/lua/members.lua",
+        "app/realtime/redis/lua/rooms/members.lua",
         "event = event}",
         "event = event, next = 'new'}",
     ),
     (  # a message to a room, with its position
-        "app/realtime/redis/rooms/lua/publish.lua",
+        "app/realtime/redis/lua/rooms/publish.lua",
         '{"epoch":"%s",',
         '{"position":"new","epoch":"%s",',
     ),
     (  # the position of a room
-        "app/realtime/redis/rooms/lua/position.lua",
+        "app/realtime/redis/lua/rooms/position.lua",
         "'run', run)",
         "'run', run, 'next', 'new')",
     ),

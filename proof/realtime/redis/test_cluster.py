@@ -17,11 +17,12 @@ from app.realtime.redis.map import RedisMap
 from app.realtime.redis.topologies import make_client
 from app.realtime.settings.redis import server_urls
 
-from ..backplane_contract import BackplaneContract, Inbox, numbered
+from ..backplane_contract import Inbox, numbered
 from ..client import DEADLINE_S
 from ..live import make_settings, wait_until, wait_until_async
 from ..map_contract import MapContract
 from .proxy import run_proxy
+from .test_backplane import RedisBackplaneContract
 from .test_backplane import run_node as run_any_node
 from .valkey import run_valkey
 from .valkey_cluster import Cluster, Server, run_cluster
@@ -44,7 +45,7 @@ def run_node(
     return run_any_node(cluster.url, redis_cluster=True, **overrides)
 
 
-class TestClusterBackplane(BackplaneContract):
+class TestClusterBackplane(RedisBackplaneContract):
     """Two nodes that know each other through a cluster alone."""
 
     @pytest.fixture

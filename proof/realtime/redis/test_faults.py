@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import pytest
 from redis.asyncio import Redis
@@ -41,6 +42,28 @@ def is_worth_a_retry(answer: Frame) -> bool:
 async def is_ready(live: Live) -> bool:
     """Return whether the service wants newcomers."""
     return (await live.get("/readyz")).status_code == 200
+
+
+async def test_a_repetition_after_a_lost_answer_is_not_sent_again(
+    valkey: Valkey, proxy: Proxy
+) -> None:
+    async with two_nodes(valkey, proxy, redis_probe_interval_s=60) as (first, second):
+        here, there = await first.connect("alice"), await second.connect("bob")
+        send = partial(here.ask, type="send", to=there.user)
+        proxy.tear_answer_to(b":published:")
+        assert is_worth_a_retry(await send(data=1, key="one"))
+        assert (await send(data=1, key="one"))["reached"] == 1
+        assert (await send(data=2))["reached"] == 1
+        assert await received_until(there, 2) == [1, 2]
+        proxy.tear_answer_to(b":published:")
+        for live, status in ((first, 503), (first, 202), (second, 202)):
+            headers = {"Idempotency-Key": "one"}
+            answer = await live.post("/publish", {"data": 3}, headers=headers)
+            assert answer.status_code == status
+        assert (await broadcast(here, 4))["type"] == "ok"
+        for client in (here, there):
+            assert await received_until(client, 4) == [3, 4]
+            assert await client.is_quiet()
 
 
 @pytest.mark.hostile(73)

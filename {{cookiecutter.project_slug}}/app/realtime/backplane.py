@@ -121,12 +121,17 @@ class Backplane:
         """Whether messages flow just now."""
         return True
 
-    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[int]:
+    def publish(
+        self, channel: Channel, envelope: Envelope, message_id: str | None = None
+    ) -> asyncio.Future[int]:
         """Deliver to every node that hosts the channel, this one included.
 
         The future yields the number of these nodes when the message is on its way, or fails with
         `Unavailable`. Messages keep the order of the calls: a caller may publish the next one
         without waiting.
+
+        Of several messages with one id, only the first is published. A single node needs no id:
+        what failed was not published.
         """
         subscription = self.hosted.get(channel)
         if subscription is not None:

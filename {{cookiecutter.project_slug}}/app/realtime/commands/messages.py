@@ -54,9 +54,12 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         if command.key is None:
             return now_or_later(service.manager.send_to_user(to, data, sender=sender), _send_ok)
         send = partial(service.manager.send_to_user, to, data, sender=sender)
-        key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
-        requests = service.client_requests
-        return _send_ok(await send_once(requests, key, command, lambda _: send(), timeout_s))
+        requests, key = service.client_requests, connection.pay_for_key(command.key)
+        timeout_s = service.settings.handler_timeout_s
+        sent = send_once(
+            requests, key, command, lambda message_id: send(message_id=message_id), timeout_s
+        )
+        return _send_ok(await sent)
 
     @router.command(Broadcast)
     async def broadcast(

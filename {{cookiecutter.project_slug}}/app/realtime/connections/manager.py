@@ -136,23 +136,36 @@ class ConnectionManager:
         return True
 
     def send_to_user(
-        self, user: str, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
+        self,
+        user: str,
+        data: JsonValue,
+        *,
+        sender: str | None = None,
+        exclude: str | None = None,
+        message_id: str | None = None,
     ) -> asyncio.Future[int]:
         """Send to every connection of a user, on every node, but the excluded one.
 
         The future yields how many nodes the user is connected to, 0 if to none. It fails
-        with `Unavailable` if the message cannot be passed on.
+        with `Unavailable` if the message cannot be passed on. Of several messages with one id,
+        only the first is sent.
         """
-        return self._publish(user_channel(user), DirectEnvelope(sender, data, exclude))
+        return self._publish(user_channel(user), DirectEnvelope(sender, data, exclude), message_id)
 
     def broadcast(
-        self, data: JsonValue, *, sender: str | None = None, exclude: str | None = None
+        self,
+        data: JsonValue,
+        *,
+        sender: str | None = None,
+        exclude: str | None = None,
+        message_id: str | None = None,
     ) -> asyncio.Future[int]:
         """Send to every connection, on every node, but the excluded one.
 
-        The future yields the number of nodes, or fails with `Unavailable`.
+        The future yields the number of nodes, or fails with `Unavailable`. Of several messages with
+        one id, only the first is sent.
         """
-        return self._publish(ALL, DirectEnvelope(sender, data, exclude))
+        return self._publish(ALL, DirectEnvelope(sender, data, exclude), message_id)
 
     def send_frame(
         self, frame: ServerFrame, *users: str, exclude: str | None = None
@@ -180,9 +193,11 @@ class ConnectionManager:
         envelope = DirectEnvelope(sender=None, data=None, event="disconnect")
         return self._publish(user_channel(user), envelope)
 
-    def _publish(self, channel: Channel, envelope: DirectEnvelope) -> asyncio.Future[int]:
+    def _publish(
+        self, channel: Channel, envelope: DirectEnvelope, message_id: str | None = None
+    ) -> asyncio.Future[int]:
         self._delivery.check_thread()
-        return self._backplane.publish(channel, envelope)
+        return self._backplane.publish(channel, envelope, message_id)
 
     def _deliver(self, envelope: DirectEnvelope) -> None:
         frame = direct_frame(envelope, "all")

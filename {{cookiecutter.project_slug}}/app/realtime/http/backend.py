@@ -91,9 +91,10 @@ async def _send(
         return then(sent, lambda at: {"epoch": at.epoch, "offset": at.offset})
     # {% endif %}
     if publication.user is not None:
-        reached = service.manager.send_to_user(publication.user, publication.data)
+        user, data = publication.user, publication.data
+        reached = service.manager.send_to_user(user, data, message_id=message_id)
     else:
-        reached = service.manager.broadcast(publication.data)
+        reached = service.manager.broadcast(publication.data, message_id=message_id)
     return then(reached, lambda nodes: {"reached": nodes})
 
 

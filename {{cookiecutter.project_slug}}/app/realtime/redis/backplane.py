@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Literal
 
@@ -22,6 +23,7 @@ from redis.exceptions import ResponseError
 from ..backplane import Backplane, Channel, Envelope, OnGap, Subscription
 from ..connections.delivery import Delivery
 from ..errors import Misconfigured, Unavailable
+from ..idempotency import REMEMBERED_S
 from ..metrics import Metrics
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
@@ -30,9 +32,12 @@ from .client import RedisClient
 from .connections import FAILURES, Command, answered_within, explain, is_temporary, misconfigured
 from .listener import Listener
 from .publisher import RedisPublisher
+from .scripts import Script
 from .traces import delivering
 
 log = structlog.stdlib.get_logger(__name__)
+
+PUBLISH_ONCE = Script("publish_once")
 
 FIRST_PAUSE_S = 0.2
 NOT_CONFIRMED = "the subscription is not confirmed just now"
@@ -76,7 +81,7 @@ class RedisBackplane(Backplane):
         """The error of Redis while it refuses to work, though it answers."""
         self._is_subscribed = self._works = False
         self._was_healthy = self._has_gap = self._has_warned = False
-        client.probe_with(lambda channel: [self.plain(channel, [b""]), self._counting(channel)])
+        client.probe_with(self._attempt)
         self._gaps = metrics.counter("redis_gaps", "Times that messages may have been lost.")
         self._malformed = metrics.counter("redis_malformed", "Malformed messages dropped.")
         metrics.watch("redis_up", "Whether messages flow through Redis.", lambda: self.healthy)
@@ -106,14 +111,27 @@ class RedisBackplane(Backplane):
         """Call a listener when Redis works again after messages may have been lost."""
         self._gap_listeners.append(listener)
 
-    def publish(self, channel: Channel, envelope: Envelope) -> asyncio.Future[int]:
-        """Queue the envelope for Redis, which answers with the number of subscribed nodes."""
-        return self.publisher.publish(self.plain, channel, envelope)
+    def publish(
+        self, channel: Channel, envelope: Envelope, message_id: str | None = None
+    ) -> asyncio.Future[int]:
+        """Queue the envelope for Redis, which answers with the number of subscribed nodes.
+
+        The answer may get lost after the message was published. So Redis remembers the id for five
+        minutes, and answers a repetition like the first message.
+        """
+        publish = self.plain
+        if message_id is not None:  # a command of its own
+            publish = partial(self._publish_once, f"published:{message_id}")
+        return self.publisher.publish(publish, channel, envelope)
 
     async def count_nodes(self, channel: Channel) -> int:
         """Return how many nodes have subscribed to the channel."""
         _, nodes = await self.client.ask(*self._counting(channel), repeatable=True)
         return int(nodes)
+
+    def _attempt(self, channel: Channel) -> Sequence[Command]:
+        once = self._publish_once("published", channel, [b""])
+        return self.plain(channel, [b""]), once, self._counting(channel)
 
     def _counting(self, channel: Channel) -> Command:
         return "PUBSUB", self.client.count_command, self.client.name(channel)
@@ -121,6 +139,10 @@ class RedisBackplane(Backplane):
     def plain(self, channel: Channel, payloads: Sequence[bytes]) -> Command:
         """Return the command that publishes payloads and stores nothing."""
         return self.client.publish_command, self.client.name(channel), SEPARATOR.join(payloads)
+
+    def _publish_once(self, what: str, channel: Channel, payloads: Sequence[bytes]) -> Command:
+        key = self.client.key(channel, what)
+        return PUBLISH_ONCE.command([key], *self.plain(channel, payloads), REMEMBERED_S)
 
     def subscribe(self, subscription: Subscription) -> Subscription:
         """Host a channel."""

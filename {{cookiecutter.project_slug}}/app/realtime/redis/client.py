@@ -9,19 +9,13 @@ from typing import Any, ClassVar
 import structlog
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.client import PubSub
-# {% if cookiecutter.rooms %}
 from redis.exceptions import NoScriptError, ResponseError
-# {% else %}
-from redis.exceptions import ResponseError
-# {% endif %}
 
 from ..backplane import Channel
 from ..errors import Unavailable
 from ..settings.settings import RealtimeSettings
 from .connections import FAILURES, Command, answered_within, explain
-# {% if cookiecutter.rooms %}
-from .rooms.scripts import with_text
-# {% endif %}
+from .scripts import with_text
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -77,7 +71,6 @@ class RedisClient(ABC):
         """
         async with answered_within(self.timeout_s):
             replies: list[Any] = await self._pipeline(commands).execute(raise_on_error=False)
-            # {% if cookiecutter.rooms %}
             # After a restart, the server does not know the scripts.
             if NoScriptError in map(type, replies):
                 unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -85,7 +78,6 @@ class RedisClient(ABC):
                 again = await scripts.execute(raise_on_error=False)
                 for number, reply in zip(unknown, again, strict=True):
                     replies[number] = reply
-            # {% endif %}
             return replies
 
     def _pipeline(self, commands: Sequence[Command]) -> Any:

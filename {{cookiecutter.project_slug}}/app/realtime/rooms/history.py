@@ -222,10 +222,13 @@ class History:
         self.backplane.publish(room_channel(room), numbered)
         return done(log.position)
 
-    def publish_ephemeral(self, room: str, envelope: Envelope) -> asyncio.Future[Position]:
+    def publish_ephemeral(
+        self, room: str, envelope: Envelope, message_id: str | None = None
+    ) -> asyncio.Future[Position]:
         """Publish a message that is neither numbered nor kept, in the order of the calls."""
         message = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
-        return then(self.backplane.publish(room_channel(room), message), lambda nodes: NOWHERE)
+        sent = self.backplane.publish(room_channel(room), message, message_id)
+        return then(sent, lambda nodes: NOWHERE)
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
         """Deliver a room's messages from now on; announce that some were lost."""

@@ -323,7 +323,7 @@ class Rooms:
     ) -> asyncio.Future[Position]:
         """Publish, but return when the policy has agreed: messages of one caller keep order.
 
-        Of several messages with one id, only the first is published, if it is kept.
+        Of several messages with one id, only the first is published.
         """
         answer = self._before_publish(room, sender, data)
         if self._policy_waits:
@@ -334,9 +334,9 @@ class Rooms:
     def _publish(
         self, room: str, envelope: Envelope, *, keep: bool, message_id: str | None = None
     ) -> asyncio.Future[Position]:
-        if keep:
-            return self._history.publish(room, envelope, message_id)
-        return self._history.publish_ephemeral(room, envelope)
+        history = self._history
+        publish = history.publish if keep else history.publish_ephemeral
+        return publish(room, envelope, message_id)
 
     def send_frame(
         self, room: str, frame: ServerFrame, *, exclude: str | None = None

@@ -74,7 +74,24 @@ async def run_node(
             await running
 
 
-class TestRedisBackplane(BackplaneContract):
+class RedisBackplaneContract(BackplaneContract):
+    """What holds for nodes that share a Redis, whatever its topology."""
+
+    async def test_a_message_with_the_id_of_an_earlier_one_is_not_sent_again(
+        self, backplane: Backplane, other: Backplane
+    ) -> None:
+        assert await other.publish(CHANNEL, numbered(0), "id-0") == 0
+        inbox = Inbox()
+        await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
+        assert await backplane.publish(CHANNEL, numbered(0), "id-0") == 0
+        for node in (backplane, other):
+            assert await node.publish(CHANNEL, numbered(1), "id-1") == 1
+        assert await other.publish(CHANNEL, numbered(2), "id-2") == 1
+        assert [await inbox.next() for _ in range(2)] == [numbered(1), numbered(2)]
+        assert inbox.is_empty()
+
+
+class TestRedisBackplane(RedisBackplaneContract):
     """Two nodes that know each other through Redis alone."""
 
     @pytest.fixture

@@ -38,7 +38,7 @@ from ..connections import FAILURES, Command, explain
 from ..worker import Worker
 from .feed import RedisFeed
 from .quota import HistoryQuota
-from .scripts import Script
+from ..scripts import Script
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -49,10 +49,10 @@ RENEWED_AT_ONCE = 500  # positions in one round trip
 EVICTED_AT_ONCE = 100  # rooms in one round trip
 HEALED_AT_ONCE = 50  # rooms whose missing messages are read at the same time
 
-EVICT = Script("evict")
-PUBLISH = Script("position", "publish")
-READ = Script("position", "read")
-RENEW = Script("renew")
+EVICT = Script("rooms/evict")
+PUBLISH = Script("rooms/position", "rooms/publish")
+READ = Script("rooms/position", "rooms/read")
+RENEW = Script("rooms/renew")
 
 
 class RedisHistory(History):

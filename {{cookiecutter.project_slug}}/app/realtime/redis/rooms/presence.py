@@ -25,15 +25,15 @@ from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, answered_within, explain, is_temporary
 from ..worker import Worker
 from .room import RoomPresence
-from .scripts import Argument, Script
+from ..scripts import Argument, Script
 
 log = structlog.stdlib.get_logger(__name__)
 
 RENEWALS = 4  # renewals per lease; a dead node is detected after RENEWALS - 1 of them
 ROOMS_AT_ONCE = 100  # rooms in one round trip
 
-WRITE = Script("members", "write")
-REMOVE_NODE = Script("members", "remove_node")
+WRITE = Script("rooms/members", "rooms/write")
+REMOVE_NODE = Script("rooms/members", "rooms/remove_node")
 
 
 class RedisPresence(Presence):

@@ -18,7 +18,7 @@ from ...connections.connection import Connection
 from ...protocol import Data, UserName
 from ...rooms.options import Rules
 from ...rooms.presence import NO_INFO, Attendance
-from .scripts import Argument
+from ..scripts import Argument
 
 USERS_AT_ONCE = 500  # users that one script writes; Redis executes nothing else meanwhile
 

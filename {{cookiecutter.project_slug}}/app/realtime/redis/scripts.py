@@ -5,7 +5,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-from ..connections import Command
+from .connections import Command
 
 Argument = str | int | bytes
 
@@ -15,7 +15,7 @@ _texts: dict[str, str] = {}
 
 
 class Script:
-    """A script made of one or more files."""
+    """A script made of one or more files below ``lua``."""
 
     def __init__(self, *names: str) -> None:
         text = "\n".join((LUA / f"{name}.lua").read_text(encoding="utf-8") for name in names)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import not_
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -80,7 +80,7 @@ class Parsed:
 
 def _refuse_non_finite(value: JsonValue) -> JsonValue:
     # JSON has no NaN and no Infinity (RFC 8259 §6), but the parser accepts both, and 1e400.
-    unchecked = [value]
+    unchecked: list[Any] = [value]
     for item in unchecked:
         kind = type(item)  # the parser's values have no subclasses
         if kind is dict:

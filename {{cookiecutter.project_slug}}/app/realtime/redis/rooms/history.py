@@ -35,10 +35,10 @@ from ...rooms.options import Rules, make_rules
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, explain
+from ..scripts import Script
 from ..worker import Worker
 from .feed import RedisFeed
 from .quota import HistoryQuota
-from ..scripts import Script
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -109,13 +109,7 @@ class RedisHistory(History):
 
     async def _evict(self, rooms: list[str]) -> Collection[str]:
         """Remove the histories of rooms; return the rooms again if Redis does not answer."""
-        client, channels = self._client, [room_channel(room) for room in rooms]
-        replies = await self._send(
-            [
-                EVICT.command(self._keys(each), client.count_command, client.name(each))
-                for each in channels
-            ]
-        )
+        replies = await self._send([self._removal(room_channel(room)) for room in rooms])
         return () if replies else rooms
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
@@ -163,11 +157,7 @@ class RedisHistory(History):
         """Renew positions in one round trip; a feed whose position is lost reads a new one."""
         if not feeds:
             return
-        commands = []
-        for feed in feeds:
-            position = self._client.key(room_channel(feed.room), "position")
-            commands.append(RENEW.command([position], UNUSED_S, _position_s(feed.rules)))
-        replies = await self._send(commands)
+        replies = await self._send([self._renewal(room_channel(f.room), f.rules) for f in feeds])
         for feed, reply in zip(feeds, replies, strict=False):
             is_lost = reply == 0 or "WRONGTYPE" in str(reply)
             if is_lost and feed.position is not NOWHERE:
@@ -209,13 +199,24 @@ class RedisHistory(History):
         wanted = UNUSED_S, since.epoch, since.offset, last
         return READ.command(self._keys(channel), *_terms(rules), *wanted)
 
+    def _renewal(self, channel: Channel, rules: Rules) -> Command:
+        return RENEW.command([self._keys(channel)[1]], UNUSED_S, _position_s(rules))
+
+    def _removal(self, channel: Channel) -> Command:
+        client = self._client
+        return EVICT.command(self._keys(channel), client.count_command, client.name(channel))
+
     def _keys(self, channel: Channel) -> tuple[str, ...]:
         return self._client.key(channel, "messages"), self._client.key(channel, "position")
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
         message, rules = Envelope(None, None).encode(), make_rules(self._settings)(channel)
-        publish = self._publication(rules)
-        return publish(channel, [message]), self._reading(channel, rules, NOWHERE)
+        return (
+            self._publication(rules)(channel, [message]),
+            self._reading(channel, rules, NOWHERE),
+            self._renewal(channel, rules),
+            self._removal(channel),
+        )
 
 
 def _terms(rules: Rules) -> tuple[int, int, str]:

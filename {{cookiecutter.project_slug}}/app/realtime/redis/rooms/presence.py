@@ -23,9 +23,9 @@ from ...rooms.presence import Attendance, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, answered_within, explain, is_temporary
+from ..scripts import Argument, Script
 from ..worker import Worker
 from .room import RoomPresence
-from ..scripts import Argument, Script
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -190,10 +190,11 @@ class RedisPresence(Presence):
         return self._script(WRITE, channel, self._node, rules, *terms, *report)
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
-        # A user enters and leaves.
+        # A user enters and leaves. Only the removal of a dead node needs HGETALL.
         rules = make_rules(self._settings)(channel)
         reports = [[1, 1, self._node, connections, self._node, ""] for connections in (1, 0)]
-        return [self.writing(channel, rules, report) for report in reports]
+        writes = [self.writing(channel, rules, report) for report in reports]
+        return *writes, ("HGETALL", self._keys(channel, self._node)[0])
 
     def _keys(self, channel: Channel, node: str | bytes) -> Sequence[str]:
         names = "users", "nodes", f"node:{_name(node)}"

@@ -1,4 +1,4 @@
-"""Authentication of clients, in the chosen style. Adapt it to your users."""
+"""Authentication of clients. Adapt it to your users."""
 
 from starlette.requests import HTTPConnection
 

@@ -1,4 +1,4 @@
-"""Your commands, and your code for the begin and the end of connections."""
+"""Your commands, and your observers of the start and the end of connections."""
 
 from .realtime import CommandRouter
 from .resources import Connection, Service, State

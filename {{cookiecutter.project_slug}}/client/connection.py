@@ -37,13 +37,22 @@ from .rooms import Room, StateFunction
 
 Token = str | Callable[[], str | None] | Callable[[], Awaitable[str | None]]
 # {% if cookiecutter.auth == "jwt" %}
-"""Returns a JSON Web Token, before every attempt and its expiry. None ends the connection."""
+"""A JSON Web Token, or a function that returns one, or None to end the connection.
+
+The function is called before every attempt, and before the token expires.
+"""
 # {% elif cookiecutter.auth == "ticket" %}
-"""Returns a new ticket, before every attempt. None ends the connection."""
+"""A function that returns a new ticket before every attempt, or None to end the connection."""
 # {% elif cookiecutter.auth == "session" %}
-"""Returns the site's cookie as ``name=value``, before every attempt. None ends the connection."""
+"""The site's cookie as ``name=value``, or a function that returns it before every attempt.
+
+None ends the connection.
+"""
 # {% elif cookiecutter.auth == "api_key" %}
-"""Returns the API key, before every attempt. None ends the connection."""
+"""The API key, or a function that returns it before every attempt.
+
+None ends the connection.
+"""
 # {% else %}
 """Called before every attempt; the value is not sent. None ends the connection."""
 # {% endif %}
@@ -59,9 +68,9 @@ MAX_UNREAD = 10_000
 class Connection:
     """Connects in ``async with``, and stays connected until its end.
 
-    Iterate over it for messages to the user or to all, and for frames of your own. If they are not
-    read, all are replaced by one ``resync``: some may have been lost. An invalid URL raises
-    `websockets.exceptions.InvalidURI`.
+    Iterate over it for messages to the user or to all, and for frames of your own. If more than
+    10,000 are unread, all are replaced by one ``resync``: some may have been lost. An invalid URL
+    raises `websockets.exceptions.InvalidURI`.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class Ended(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a connection is. ``attempt`` counts since one has lasted."""
+    """State of a connection. ``attempt`` counts attempts since a connection has lasted."""
 
     state: Literal["connecting", "online", "offline", "ended"]
     attempt: int = 0

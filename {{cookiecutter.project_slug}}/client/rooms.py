@@ -21,7 +21,7 @@ EVENTS = ("joined", "updated", "left", "evicted")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message from a user (null: the server), or an event of a user, with the info as data.
+    """A message from a user (None: the server), or an event of a user, with the info as data.
 
     Any other ``type`` is that of a frame of your own, which is the ``data``.
     """

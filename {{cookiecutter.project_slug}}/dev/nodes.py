@@ -40,7 +40,7 @@ def server_path() -> str | None:
 async def running(
     command: tuple[str, ...], env: Mapping[str, str], stdout: int | None = None
 ) -> AsyncIterator[Process]:
-    """Run a program, and end it as Ctrl+C would, which itself does not reach its group."""
+    """Run a program in a process group of its own, and stop it with SIGINT at the end."""
     process = await create_subprocess_exec(
         *command, env=os.environ | env, stdout=stdout, process_group=0
     )

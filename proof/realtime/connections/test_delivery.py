@@ -103,7 +103,7 @@ async def test_each_recipient_is_flushed_once(count: int) -> None:
 
 
 async def test_delivery_is_full_until_the_next_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FULL", 3)
+    monkeypatch.setattr(module, "MAX_FRAMES_PER_TURN", 3)
     delivery, flushed = Delivery(), list[str]()
     enqueue_all(delivery, [Note("first", flushed), Note("second", flushed)])
     assert not delivery.is_full

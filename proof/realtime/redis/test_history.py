@@ -14,7 +14,7 @@ from app.realtime.redis.rooms.history import POSITION_S, UNUSED_S, RedisHistory
 from app.realtime.rooms.history import Past, Position
 
 from ..live import make_settings, run_service, wait_until, wait_until_async
-from ..rooms.history_contract import ROOM, Member, say, standing
+from ..rooms.history_contract import ROOM, Member, position_of, say
 from .test_backplane import run_node, settings_for, two_nodes
 from .test_rooms import run_history
 from .valkey import Valkey
@@ -208,7 +208,7 @@ async def test_false_history_is_not_believed(shared_valkey: Valkey, entry: str) 
         run_history(shared_valkey) as history,
         Redis.from_url(shared_valkey.url) as redis,
     ):
-        since = await standing(history)
+        since = await position_of(history)
         await say(history, 1)
         await redis.lset("ws:{room:lobby}:messages", -1, "99999999999999 " + entry)
         past = await Member(history).past(since)
@@ -226,7 +226,7 @@ async def test_what_has_expired_takes_no_space(shared_valkey: Valkey) -> None:
         for _ in range(2):
             await history.publish(ROOM, large)
         await redis.delete("ws:{room:lobby}:messages")  # as its expiry does
-        since = await standing(history)
+        since = await position_of(history)
         for _ in range(2):
             await history.publish(ROOM, large)
         assert len((await Member(history).past(since)).messages) == 2
@@ -312,11 +312,11 @@ async def test_the_position_of_an_unused_room_is_kept_for_a_short_time(
         Redis.from_url(shared_valkey.url) as redis,
     ):
         await redis.flushall()
-        await standing(history)
+        await position_of(history)
         assert 0 < await redis.ttl(POSITION) <= UNUSED_S
         await say(history, 1)
         assert await redis.ttl(POSITION) > POSITION_S
-        await standing(other)
+        await position_of(other)
         assert await redis.ttl(POSITION) > POSITION_S
 
 

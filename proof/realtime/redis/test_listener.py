@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.realtime.backplane import Envelope, Subscription
-from app.realtime.connections.delivery import BURST, FULL
+from app.realtime.connections.delivery import MAX_FRAMES_PER_TURN, MESSAGES_IN_A_ROW
 from app.realtime.redis.backplane import RedisBackplane
 
 from ..live import wait_until
@@ -40,9 +40,9 @@ async def test_others_have_a_turn_after_a_burst(node: RedisBackplane, redis: Red
         asyncio.get_running_loop().call_soon(turns.append, 1)
 
     await node.confirm(node.subscribe(Subscription(CHANNEL, deliver)))
-    await publish_at_once(redis, node, 10 * BURST)
-    await wait_until(lambda: len(in_a_row) == 10 * BURST)
-    assert max(map(in_a_row.count, in_a_row)) == BURST
+    await publish_at_once(redis, node, 10 * MESSAGES_IN_A_ROW)
+    await wait_until(lambda: len(in_a_row) == 10 * MESSAGES_IN_A_ROW)
+    assert max(map(in_a_row.count, in_a_row)) == MESSAGES_IN_A_ROW
 
 
 @pytest.mark.parametrize("is_own", [True, False])
@@ -52,7 +52,7 @@ async def test_it_waits_for_many_frames_of_its_own_messages_alone(
     delivery, flushed, seen = node._delivery, list[str](), list[int]()
 
     def enqueue_many() -> None:
-        enqueue_all(delivery, [Note("frame", flushed) for _ in range(FULL)])
+        enqueue_all(delivery, [Note("frame", flushed) for _ in range(MAX_FRAMES_PER_TURN)])
 
     def deliver(envelope: Envelope) -> None:
         seen.append(len(flushed))
@@ -62,6 +62,6 @@ async def test_it_waits_for_many_frames_of_its_own_messages_alone(
             asyncio.get_running_loop().call_soon(enqueue_many)
 
     await node.confirm(node.subscribe(Subscription(CHANNEL, deliver)))
-    await publish_at_once(redis, node, BURST + 2)
-    await wait_until(lambda: len(seen) == BURST + 2 and len(flushed) == FULL)
-    assert (seen[-1] == FULL) == is_own
+    await publish_at_once(redis, node, MESSAGES_IN_A_ROW + 2)
+    await wait_until(lambda: len(seen) == MESSAGES_IN_A_ROW + 2 and len(flushed) == MAX_FRAMES_PER_TURN)
+    assert (seen[-1] == MAX_FRAMES_PER_TURN) == is_own

@@ -1,4 +1,4 @@
-"""The engine: connections, delivery, limits, and the server. This is its public face.
+"""The engine: connections, delivery, limits, and the server. This is its public interface.
 
 ================  ====================================================================
 `application`     joins the parts to a FastAPI app
@@ -11,10 +11,10 @@
 `connections/`    `ConnectionManager`, connections, and when frames are written
 `backplane`       how a message reaches every node
 # {% if cookiecutter.redis %}
-`redis/`          messages between nodes, and what all of them know
+`redis/`          messages between nodes, and the state that they share
 # {% endif %}
-`auth/`           the chosen way to authenticate
-`limits/`         who may connect, and how fast each client may send
+`auth/`           authentication, and its settings
+`limits/`         limits of connections, handshakes and rates
 `http/`           health, metrics, and the routes of your backend
 `server/`         the process, and uvicorn
 `wire/`           WebSocket frames, and what a connection needs of its server
@@ -23,7 +23,7 @@
 `protocol`        every frame and close code; `errors` has every failure
 ================  ====================================================================
 
-Your files import from here alone.
+Your files import only from here.
 """
 
 from .application import Application

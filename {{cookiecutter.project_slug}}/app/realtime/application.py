@@ -213,7 +213,7 @@ class Application(FastAPI):
         self.service.delivery.attach()
         if is_on():
             self._endpoint.dispatcher.trace()
-        # Your own routes come first, also below /users, and at /.
+        # Routes of the team come before these, also below /users, and before /.
         self.router.routes.sort(key=self._replaceable.__contains__)
         if self._in_development:
             self.mount("/page", StaticFiles(directory=PAGE))

@@ -36,10 +36,10 @@ class Envelope:
     """A message on its way between nodes.
 
     # {% if cookiecutter.redis %}
-    ``sender`` is null for the server, ``exclude`` the id of a connection that is to be left out,
+    ``sender`` is None for the server, ``exclude`` the id of a connection that is to be left out,
     ``trace`` the ``traceparent`` of what has caused the message, if that is traced.
     # {% else %}
-    ``sender`` is null for the server, ``exclude`` the id of a connection that is to be left out.
+    ``sender`` is None for the server, ``exclude`` the id of a connection that is to be left out.
     # {% endif %}
     """
 
@@ -70,7 +70,7 @@ class Envelope:
 
 
 class _Adapters(dict[type[Envelope], TypeAdapter[Any]]):
-    """What reads and writes each kind of envelope, made when it is first needed."""
+    """The type adapter of each kind of envelope, made on its first use."""
 
     def __missing__(self, kind: type[Envelope]) -> TypeAdapter[Any]:
         adapter = self[kind] = TypeAdapter(kind)
@@ -95,7 +95,7 @@ OnGap = Callable[[], None]
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """What one channel's envelopes, all of a kind, are delivered to.
+    """The subscription of a node to one channel, whose envelopes are all of a kind.
 
     When some may have been missed, ``on_gap`` is called, if there is one.
     """

@@ -75,7 +75,7 @@ class TeamCodeFailed(ServiceError):
 class Refused(ServiceError):
     """The handshake is answered with an HTTP status (RFC 6455 §10.2, RFC 6585 §4).
 
-    ``reason`` is for the log. Clients may try again after ``retry_after_s``, if it is not null.
+    ``reason`` is for the log. Clients may try again after ``retry_after_s``, if it is not None.
     """
 
     REASONS: ClassVar = {

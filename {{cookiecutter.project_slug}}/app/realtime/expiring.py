@@ -15,7 +15,7 @@ class ExpiringMap:
 
     def __init__(self, max_items: int = MAX_ITEMS) -> None:
         self._max_items = max_items
-        # Unlike a dict, it finds its first item at once after many before that were removed.
+        # A dict would be slow to find its first item after many removals at its start.
         self._items: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def __len__(self) -> int:

@@ -1,7 +1,8 @@
 """The wire protocol: the frames of both sides, and the close codes.
 
-A frame is one JSON object with a ``type``. A command with an ``id`` gets exactly one ``ok`` or
-``error`` with that ``id``; a command without one is only answered if it fails.
+A frame is one JSON object with a ``type``. A command with an ``id`` gets exactly one answer with
+that ``id``: ``ok``, ``error``, or ``pong`` to a ``ping``. A command without an ``id`` is answered
+only if it is a ``ping`` or fails.
 """
 
 import math

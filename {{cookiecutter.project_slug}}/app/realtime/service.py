@@ -63,7 +63,7 @@ class Service(Generic[SettingsT, ResourcesT]):
         metrics.watch("rooms", "Rooms with members on this node.", lambda: len(rooms))
         # {% endif %}
         metrics.watch(
-            "unsent_bytes", "Bytes that slow clients have not read.", lambda: delivery.unsent_bytes
+            "unsent_bytes", "Bytes unsent to slow consumers.", lambda: delivery.unsent_bytes
         )
         sent = "Frames sent to clients, each counted once."
         metrics.watch_counts("frames_sent", sent, ("to",), delivery.frames_sent)
@@ -91,7 +91,7 @@ class Service(Generic[SettingsT, ResourcesT]):
             raise Banned
 
     def forget(self, connection: Connection) -> None:
-        """Take a connection that has ended out of everything. Idempotent; nothing here waits."""
+        """Remove an ended connection from rooms and manager. Idempotent; nothing here waits."""
         # {% if cookiecutter.rooms %}
         try:
             self.rooms.leave_all(connection)

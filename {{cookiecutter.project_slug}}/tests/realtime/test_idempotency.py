@@ -49,7 +49,7 @@ class Sender:
 
 @pytest.fixture
 def sender(requests: ExpiringMap) -> Sender:
-    """Return what sends."""
+    """Return a sender over an empty map."""
     return Sender(requests)
 
 

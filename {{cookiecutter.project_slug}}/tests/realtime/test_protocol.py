@@ -15,7 +15,7 @@ def test_a_frame_cannot_have_a_type_of_the_engine(kind: str) -> None:
         type("Mine", (ServerFrame,), {"type": kind, "__module__": "app.handlers"})
 
 
-def test_nor_by_the_default_of_a_field() -> None:
+def test_a_frame_cannot_default_to_a_type_of_the_engine() -> None:
     with pytest.raises(TypeError, match=r"^Mine: the type 'message'"):
 
         @dataclass(slots=True, kw_only=True)

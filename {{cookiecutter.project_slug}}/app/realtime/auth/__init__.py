@@ -1,4 +1,4 @@
-"""Authentication: the chosen style, its settings, and the identity that it yields."""
+"""Authentication: its settings, and the identity that it yields."""
 
 # {% if cookiecutter.auth == "api_key" %}
 from .api_key import CREDENTIALS, Authenticator, AuthSettings

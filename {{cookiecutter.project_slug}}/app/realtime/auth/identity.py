@@ -29,7 +29,7 @@ log = structlog.stdlib.get_logger(__name__)
 class Identity:
     """A user, the time at which their credentials expire, and the other claims in them.
 
-    ``expires_at`` is in Unix seconds; null means never. The user's name has 1 to 128 visible
+    ``expires_at`` is in Unix seconds; None means never. The user's name has 1 to 128 visible
     characters, which may have spaces between them.
     """
 

@@ -39,7 +39,7 @@ RSA_BITS = range(2048, 8193)
 
 log = structlog.stdlib.get_logger(__name__)
 
-# Both log the address or the headers of each request.
+# Both log the URL or the headers of each request.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)
 

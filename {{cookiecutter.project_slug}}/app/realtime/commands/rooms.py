@@ -23,7 +23,7 @@ from ..service import Service
 from .router import CommandRouter
 
 RECOVERED = {None: "none", False: "no", True: "yes"}
-"""Values of a label."""
+"""Values of the label ``recovered``."""
 
 MEMBER_BYTES = 40
 """Bytes of a `Member` besides the user's name and info."""
@@ -114,7 +114,7 @@ class Member:
 
 @dataclass(slots=True, kw_only=True)
 class PresenceOk(Ok):
-    """The users in the room: ``total``, of which large rooms list only some."""
+    """The number of users in the room, and a list of them; in large rooms, of only some."""
 
     members: list[Member]
     total: int

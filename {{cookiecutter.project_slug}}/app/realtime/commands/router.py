@@ -20,8 +20,8 @@ Connecting = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 class CommandRouter:
     """Collects handlers and observers, as an `APIRouter` collects routes.
 
-    ``failures`` maps a kind of exception to the error that clients get if a handler raises it. All
-    other exceptions become `InternalError`.
+    ``failures`` maps a kind of exception to the error that clients get if a handler raises it. By
+    default, an `OSError` becomes `Unavailable`, and every other exception `InternalError`.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class CommandRouter:
     def command(self, model: type[C]) -> Callable[[Handler[C]], Handler[C]]:
         """Register a handler: ``async def handler(service, connection, command) -> Reply | None``.
 
-        Null stands for a plain `Ok`. The connection's next command waits until the handler returns;
+        None stands for a plain `Ok`. The connection's next command waits until the handler returns;
         to answer later, return an `asyncio.Future` of the reply. Raise a `CommandError` to refuse
         the command, a `Rejected` to close the connection. After ``HANDLER_TIMEOUT_S``, or when its
         connection has ended, the handler is cancelled.
@@ -60,7 +60,7 @@ class CommandRouter:
         return observer
 
     def disconnected(self, observer: Observer) -> Observer:
-        """Register a function to run when a connection has ended and has left everything."""
+        """Register a function to run after a connection that got ``welcome`` has ended."""
         self.on_disconnect.append(_check_async(observer))
         return observer
 

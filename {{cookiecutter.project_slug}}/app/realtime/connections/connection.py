@@ -74,7 +74,7 @@ class Connection(Recipient, Generic[StateT]):
         return self._wire.heard_at
 
     def pay_for_key(self, key: str) -> str:
-        """Pay for what a key of this user takes, and return its name among the keys of all."""
+        """Pay for an idempotency key, and return it with the user's name before it."""
         self.limits.charge(KEY_BYTES)
         return f"{self.user}\n{key}"  # no user's name has a line break
 

@@ -1,7 +1,7 @@
 """Delivery: when frames are written. Each connection is written to once per turn of the event loop.
 
-A write costs much more than a frame in it. So a flush comes one turn later than it could: what the
-sockets hold by then is handled first, and shares the write. A large flush is done in slices.
+A write costs much more than a frame in it. So a flush is delayed by one turn of the loop: frames
+that are caused by what has arrived meanwhile share the write. A large flush is done in slices.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from ..wire.frame import encode
 SLICE = 256
 """Connections flushed in a row, which takes about a millisecond."""
 
-FULL = 50_000
-"""Frames enqueued in one turn of the loop from which on senders wait for the next flush."""
+MAX_FRAMES_PER_TURN = 50_000
+"""Frames enqueued in one turn of the loop; at more, senders wait for the next flush."""
 
-FEW = 500
+FREE_FRAMES = 500
 """A sender that enqueues no more frames than this for one command does not wait."""
 
-BURST = 32
+MESSAGES_IN_A_ROW = 32
 """Messages of one origin that are handled in a row before others have a turn."""
 
 STALLED_S = 2.0
@@ -85,13 +85,13 @@ class Delivery:
         self._unsent: dict[Recipient, int] = {}
         self._recount: asyncio.TimerHandle | None = None
         self.unsent_bytes = 0
-        """Bytes that slow recipients have not read; too many until the next count."""
+        """Bytes unsent to slow recipients; an overestimate until the next recount."""
         self._thread: int | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether enough frames were enqueued in this turn of the loop."""
-        return self.enqueued - self._enqueued_before >= FULL
+        """Whether senders should wait: many frames were enqueued since the last flush."""
+        return self.enqueued - self._enqueued_before >= MAX_FRAMES_PER_TURN
 
     def frames_sent(self) -> dict[str, float]:
         """Return the numbers of frames, for metrics."""

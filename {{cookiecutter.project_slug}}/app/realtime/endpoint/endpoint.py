@@ -13,7 +13,7 @@ from ..auth.identity import Identity
 from ..commands.dispatcher import Dispatcher
 from ..commands.router import CommandRouter, Observer
 from ..connections.connection import Connection
-from ..connections.delivery import BURST, FEW
+from ..connections.delivery import FREE_FRAMES, MESSAGES_IN_A_ROW
 from ..connections.guard import Guard
 from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, Unavailable, close_codes
 from ..metrics import OTHER
@@ -190,8 +190,8 @@ class Session:
                 else:
                     connection.close(UNSUPPORTED_DATA)
                 handled += 1
-                sent_many = delivery.enqueued - enqueued > FEW
-                if handled % BURST == 0 or (sent_many and delivery.is_full):
+                sent_many = delivery.enqueued - enqueued > FREE_FRAMES
+                if handled % MESSAGES_IN_A_ROW == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)
 
     async def _give_way(self, unanswered: asyncio.Future[object] | None) -> None:
@@ -237,7 +237,7 @@ class Session:
         self._guard.end()
 
     def _leave(self) -> None:
-        """Take the connection out of everything. Idempotent; never waits."""
+        """Remove the connection everywhere. Idempotent; never waits."""
         if self._leave_timer is not None:
             self._leave_timer.cancel()
         try:
@@ -249,7 +249,7 @@ class Session:
                 self._service.admission.leave(self._network)
 
     def close(self) -> None:
-        """Leave nothing behind. Idempotent."""
+        """Remove the connection everywhere, and stop the timers. Idempotent."""
         self._leave()
         self._guard.close()
 

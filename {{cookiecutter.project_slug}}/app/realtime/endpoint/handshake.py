@@ -18,7 +18,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def network_behind(websocket: WebSocket) -> str | None:
-    """Return the client's network, null if the server cannot tell.
+    """Return the client's network, None if the server cannot tell.
 
     The client is the one that a proxy reports, if uvicorn trusts the proxy.
     """
@@ -38,13 +38,13 @@ class Handshakes:
         )
         self._rejected = service.metrics.counter(
             "connections_rejected",
-            "Connections accepted and closed before the welcome.",
+            "Connections closed because authentication failed or was impossible.",
             labels=("code",),
             known=((close.code,) for close in declared(Rejected, "close_as", Close)),
         )
 
     def admit(self, websocket: WebSocket, network: str | None) -> None:
-        """Count a client in, whose network must leave once.
+        """Admit a client; then `Admission.leave` must be called exactly once.
 
         The limits of one network come before those that all share, so that no client can use up
         the shared ones.
@@ -64,7 +64,7 @@ class Handshakes:
         service.admission.enter(network)
 
     async def complete(self, websocket: WebSocket, guard: Guard) -> Identity | None:
-        """Answer the handshake by the client's credentials; return null if it failed."""
+        """Authenticate the client and answer the handshake; return None if that failed."""
         offered = websocket.scope["subprotocols"]
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         try:

@@ -31,7 +31,7 @@ def heartbeat_of(settings: RealtimeSettings) -> HeartbeatTerms | None:
 
 # {% else %}
 def heartbeat_of(settings: RealtimeSettings) -> HeartbeatTerms | None:
-    """Return null: the server sends no pings of its own."""
+    """Return None: the server sends no pings of its own."""
     return None
 
 

@@ -58,7 +58,7 @@ async def _find_problem(service: Service) -> str | None:
 async def metrics(request: Request, service: ServiceDep) -> Response:
     """Return the metrics of this node, and of your own code, for Prometheus."""
     if service.metrics.port not in (None, request.scope["server"][1]):
-        # It would be another one's each time.
+        # The shared port reaches a different process each time.
         detail = "each process has its own metrics: ask the ports PORT + 1 to PORT + WORKERS"
         raise HTTPException(status.HTTP_421_MISDIRECTED_REQUEST, detail)
 # {% else %}

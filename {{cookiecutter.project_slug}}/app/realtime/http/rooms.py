@@ -44,7 +44,7 @@ class RoomState:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The users in a room: ``total``, of which large rooms list only some."""
+    """The number of users in a room, and a list of them; in large rooms, of only some."""
 
     members: list[Member]
     total: int

@@ -9,7 +9,7 @@ from ..settings.settings import RealtimeSettings
 from .rate import RateLimit
 
 BURST_S = 1.0
-"""Handshakes of this time at the full rate may come at once."""
+"""Length of a burst of handshakes, in seconds at the full rate."""
 
 
 def network_of(host: str) -> str:
@@ -29,7 +29,7 @@ def network_of(host: str) -> str:
 
 
 class ByNetwork:
-    """Counts the connections of each network, up to a limit; null is a network without a limit."""
+    """Counts the connections of each network, up to a limit; None is a network without a limit."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -45,7 +45,7 @@ class ByNetwork:
             self._connections[network] += 1
 
     def leave(self, network: str | None) -> None:
-        """Count a connection out that has entered, once."""
+        """Count a connection out. Each that has entered must leave exactly once."""
         if network is not None:
             self._connections[network] -= 1
             if not self._connections[network]:
@@ -55,7 +55,7 @@ class ByNetwork:
 class Admission:
     """Counts connections and handshakes, in all and per network, from before the handshake on.
 
-    A network is null if the server cannot tell it. ``http`` counts the connections that are not, or
+    A network is None if the server cannot tell it. ``http`` counts the connections that are not, or
     not yet, WebSockets.
     """
 
@@ -65,8 +65,8 @@ class Admission:
         self._connections = 0
         self._by_network = ByNetwork(settings.max_connections_per_address)
         self._handshakes = RateLimit(settings.max_handshakes_per_s)
-        # By network, in the order of the last handshake. An OrderedDict, since a dict is slow to
-        # find its first item after many before it were removed.
+        # By network, in the order of the last handshake. A dict would be slow to find its first
+        # item after many removals at its start.
         self._handshakes_from: OrderedDict[str, RateLimit] = OrderedDict()
 
     @property
@@ -116,7 +116,7 @@ class Admission:
         self._by_network.enter(network)
 
     def leave(self, network: str | None) -> None:
-        """Count a connection out that has entered, once."""
+        """Count a connection out. Each that has entered must leave exactly once."""
         self._connections -= 1
         self._by_network.leave(network)
 

@@ -5,8 +5,9 @@ of its user are paid
 
 - each message, control frame and fragment, by number or by bytes;
 - answers above `FREE_ANSWER_BYTES`, with the messages replayed after them;
-- what else a message costs: many arrays and objects, errors to explain, numbers that are longer
-  when they are written out (in all but small messages), and more than `COPIES` recipients.
+- what else a message costs: many arrays and objects, errors to explain, numbers that get longer
+  when they are encoded again (in all but small messages), and recipients beyond
+  `FREE_RECIPIENTS`.
 
 Messages to others are also paid from a budget that the user has for each target.
 """
@@ -26,7 +27,7 @@ FREE_ANSWER_BYTES = 1_024
 """Answers up to this size are part of the price of their command."""
 
 GROWTH = 5
-"""Data is at most so many times as long with its numbers written out; `1e15` gets 18 characters."""
+"""Data grows at most by this factor when it is encoded again: `1e15` gets 18 characters."""
 
 LARGE_BYTES = 4_096
 BRACKET_BYTES = 16
@@ -35,14 +36,14 @@ BRACKET_BYTES = 16
 INVALID_PRICE = 8
 """Price of a byte in a frame that is not a valid command."""
 
-COPIES = 100
-"""Recipients of a message that are part of its price; as many more cost its bytes once more."""
+FREE_RECIPIENTS = 100
+"""Recipients included in the price of a message; each 100 more cost its bytes once more."""
 
 KEY_BYTES = 8_192
-"""Price of a key, which is remembered for minutes."""
+"""Price of an idempotency key, which is stored for minutes."""
 
 MAX_TARGETS = 100
-"""Targets of one user with a budget; beyond it, budgets that are paid off are removed."""
+"""Targets of one user with a budget; at more, budgets that are paid off are removed."""
 
 MAX_REFUSALS_LOGGED = 50
 """Kinds of refusal logged for one connection; a bound for kinds that are made up at run time."""
@@ -138,7 +139,7 @@ class ClientLimits:
 
         Raises:
             RateLimited: a budget is spent.
-            Flood: as much again was refused.
+            Flood: refused commands have spent a budget of their own.
 
         """
         size_bytes = price_bytes = len(frame) if frame.isascii() else len(frame.encode())
@@ -156,7 +157,7 @@ class ClientLimits:
         """Pay for control frames and fragments, which have no answer that could refuse them.
 
         Raises:
-            Flood: there are as many again as the budgets allow.
+            Flood: frames beyond the budgets have spent a budget of their own.
 
         """
         now = monotonic()
@@ -171,23 +172,23 @@ class ClientLimits:
         The data is that of the client's last frame.
 
         Raises:
-            TooLarge: the data is larger than a message may be, written out.
+            TooLarge: encoded again, the data is larger than a message may be.
             RateLimited: the user's budget for this target is spent.
-            Flood: as much again was refused.
+            Flood: refused commands have spent a budget of their own.
 
         """
         size_bytes = self._size_bytes
         if size_bytes > self._small_bytes:
             size_bytes = len(to_json(data))
             if size_bytes > self._settings.max_message_bytes:
-                msg = f"with its numbers written out, the data has {size_bytes} bytes"
+                msg = f"encoded again, the data has {size_bytes} bytes"
                 raise TooLarge(msg)
         if isinstance(self._user, UserBudget):
             now = monotonic()
             budget = self._user.target(target, now)
             if not budget.take(now, size_bytes):
                 self._refuse(now, budget, "this user's messages to this target")
-        more_bytes = size_bytes * (recipients // COPIES)
+        more_bytes = size_bytes * (recipients // FREE_RECIPIENTS)
         if size_bytes > self._size_bytes:
             more_bytes += size_bytes - self._size_bytes
         if more_bytes:

@@ -6,8 +6,8 @@ import math
 class RateLimit:
     """Rates of messages and of bytes, kept as one number: the theoretical arrival time.
 
-    A message takes as long as its rate allows for one, or as the other rate allows for its bytes if
-    that is longer. The number's distance from the clock is how far the sender is ahead.
+    A message costs ``1 / messages_per_s`` seconds, or its bytes ``/ bytes_per_s`` if that is more.
+    The theoretical arrival time minus the current time is how far the sender is ahead.
     """
 
     __slots__ = ("_arrival", "_burst_s", "_byte_s", "_message_s")
@@ -25,11 +25,11 @@ class RateLimit:
         return max(0.0, self._arrival - now)
 
     def count(self, now: float) -> None:
-        """Count a message in any case."""
+        """Count a message, even beyond the limit."""
         self._arrival = max(self._arrival, now) + self._message_s
 
     def charge(self, now: float, size_bytes: float) -> None:
-        """Count bytes in any case."""
+        """Count bytes, even beyond the limit."""
         arrival = self._arrival
         self._arrival = (arrival if arrival > now else now) + size_bytes * self._byte_s
 

@@ -58,7 +58,7 @@ def is_temporary(refusal: Exception) -> bool:
 
 
 def misconfigured(failure: BaseException) -> Misconfigured | None:
-    """Return why a retry cannot help, null if it may."""
+    """Return why a retry cannot help, None if it may."""
     if isinstance(failure, Misconfigured):
         return failure
     # redis-py wraps the errors of a new connection.

@@ -9,7 +9,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ResponseError
 
 from ..backplane import Channel, Subscription
-from ..connections.delivery import BURST, FULL, Delivery
+from ..connections.delivery import MAX_FRAMES_PER_TURN, MESSAGES_IN_A_ROW, Delivery
 from .client import Takes
 from .connections import answered_within
 from .worker import Worker
@@ -22,7 +22,7 @@ CHANNELS_AT_ONCE = 1_000
 
 
 class Listener:
-    """Subscribes to what the node hosts, and delivers what comes.
+    """Subscribes to the channels that the node hosts, and delivers their messages.
 
     ``takes`` tells which channels belong to this connection.
     """
@@ -91,14 +91,14 @@ class Listener:
             self._take(message)
             enqueued += delivery.enqueued - before
             taken += 1
-            if enqueued >= FULL:
+            if enqueued >= MAX_FRAMES_PER_TURN:
                 enqueued = 0
                 await delivery.catch_up()
-            elif taken % BURST == 0:
+            elif taken % MESSAGES_IN_A_ROW == 0:
                 await asyncio.sleep(0)
 
     async def _ping(self) -> dict[str, Any] | None:
-        """Send a ping, and return the next message, null if Redis refuses the ping."""
+        """Send a ping, and return the next message, None if Redis refuses the ping."""
         async with answered_within(self._client.timeout_s):
             await self._pubsub.ping()
             try:

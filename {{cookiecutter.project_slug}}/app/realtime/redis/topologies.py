@@ -129,7 +129,7 @@ def _pool_options(settings: RealtimeSettings) -> dict[str, Any]:
 
 
 def make_client(settings: RealtimeSettings) -> RedisClient | None:
-    """Return a client for ``REDIS_URL``, null without one. It connects when it is first used."""
+    """Return a client for ``REDIS_URL``, None without one. It connects when it is first used."""
     if settings.redis_url is None:
         return None
     options: dict[str, Any] = {

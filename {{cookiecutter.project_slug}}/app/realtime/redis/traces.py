@@ -14,7 +14,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 def current_trace() -> str | None:
-    """Return the ``traceparent`` of the current span (W3C Trace Context), null without one."""
+    """Return the ``traceparent`` of the current span (W3C Trace Context), None without one."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier)
     return carrier.get("traceparent")

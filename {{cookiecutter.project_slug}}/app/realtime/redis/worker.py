@@ -25,7 +25,7 @@ class Worker(Generic[Item]):
         self._work = work
         self._batch_weight = batch_weight
         self._pause_s = pause_s
-        # Unlike a dict, it finds its first item at once after many before that were removed.
+        # A dict would be slow to find its first item after many removals at its start.
         self._weights: OrderedDict[Item, int] = OrderedDict()
         self._has_items = asyncio.Event()
         self.weight = 0

@@ -58,7 +58,7 @@ Event = Literal["joined", "updated", "left", "evicted", "frame"]
 
 @dataclass(slots=True, kw_only=True)
 class RoomEnvelope(Envelope):
-    """A message, a frame of the team's own, or an event in the presence of its sender.
+    """A message, a frame of the team's own, or a presence event of its sender.
 
     Only messages that are kept have a position. The data of ``joined`` and ``updated`` is the
     user's info, that of ``evicted`` the reason.
@@ -199,7 +199,7 @@ class History:
         self._settings = settings
         self._logs: dict[str, Log] = {}
         # By ``history_s``, since logs that are kept equally long expire in the order of their use.
-        # Unlike a dict, it finds its first item at once after many before that were removed.
+        # A dict would be slow to find its first item after many removals at its start.
         self._by_use: defaultdict[float, OrderedDict[str, Log]] = defaultdict(OrderedDict)
         self._size_bytes = 0
         self._timers: dict[float, asyncio.TimerHandle] = {}

@@ -25,7 +25,7 @@ from .presence import Attendance, Presence, encode_info
 log = structlog.stdlib.get_logger(__name__)
 
 BeforePublish = Callable[[str, str | None, JsonValue], JsonValue | Awaitable[JsonValue]]
-"""Takes room, sender (null for the server) and data; returns the data to publish."""
+"""Takes room, sender (None for the server) and data; returns the data to publish."""
 
 Evict = Callable[["Room", RoomEnvelope], None]
 
@@ -126,8 +126,8 @@ class Room:
     """The members of a room on this node.
 
     ``complete_since`` has, by connection id, the position since which a member missed nothing.
-    ``joining`` has the connections that are about to enter, and ``evicted`` those of them that must
-    not any more.
+    ``joining`` has the connections whose join is in progress, and ``evicted`` those of them whose
+    join must fail, because their user was evicted meanwhile.
     """
 
     def __init__(self, name: str, history: History, delivery: Delivery, evict: Evict) -> None:
@@ -185,9 +185,9 @@ class Rooms:
     ) -> Past[bytes]:
         """Make the connection a member; from the return on, it misses no message.
 
-        Returns the frames since a position, or so many of the last ones, to send before anything
-        waits. A member that joins again gets no message twice: it is only told whether it missed
-        any. An ``info`` other than null becomes that of the user in this room.
+        Returns the frames since a position, or the ``last`` ones. The caller must enqueue them
+        before its next ``await``. A member that joins again gets no message twice: it is only told
+        whether it missed any. An ``info`` other than null becomes that of the user in this room.
 
         Raises:
             Forbidden: the user was evicted meanwhile.
@@ -356,7 +356,7 @@ class Rooms:
         """Set two rules of the policy.
 
         ``before_publish``, a ``def`` or an ``async def``, is called for every message;
-        ``room_options``, a ``def``, once for each room.
+        ``room_options``, a ``def``, for every room whose options are not remembered.
         """
         self._history.rules_of = make_rules(self._settings, room_options)
         self._before_publish = before_publish

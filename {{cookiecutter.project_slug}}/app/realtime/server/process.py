@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
         self._has_descriptors = True
         refusals = self.service.metrics.counter(
             "requests_refused",
-            "Malformed HTTP requests refused, handshakes included.",
+            "HTTP requests refused by the protocol, handshakes included.",
             labels=("status",),
             known=((int(status),) for status in (*REASONS, *REFUSALS)),
         )

@@ -42,7 +42,7 @@ FRAMES_AT_ONCE = 100
 """Control frames and fragments that are read before they are counted."""
 
 MAX_DROPPED_FRAMES = 10_000
-"""Such frames after a close frame from which on the peer is cut off."""
+"""Such frames that are read after a close frame; after more, the peer is cut off."""
 
 LARGE_BYTES = 65_536
 """A write of this size may leave bytes unsent. So may any other, which the next write notices."""

@@ -1,8 +1,8 @@
 """Several processes on one port. Each is a node of its own; their parent starts and stops them.
 
-Each has a socket on the port, and Linux spreads new connections over those that listen. So one that
-is starting or dead gets none. One that was killed is started again. One that fails, as for a wrong
-setting, would fail again: then all stop.
+Each has a socket on the port, and Linux spreads new connections over those that listen, so a
+process that is starting or dead gets none. A killed process is started again. If a process fails,
+for example because of a wrong setting, it would fail again, so all processes stop.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What the environment and ``.env`` have beside settings: files with values, and unknown names."""
+"""Settings that are read from files (``NAME_FILE``), and unknown names in ``.env``."""
 
 from pathlib import Path
 from typing import Any

@@ -57,7 +57,7 @@ def _check_url(url: SecretStr) -> SecretStr:
 
 
 def _problem_of_url(url: str) -> str | None:
-    """Return the problem, null if there is none; never show the user or the password.
+    """Return the problem, None if there is none; never show the user or the password.
 
     Raises:
         ValueError: this is not the URL of a server.

@@ -24,7 +24,7 @@ class RealtimeSettings(
     # {% endif %}
     BaseSettings,
 ):
-    """What every service has to decide. `app/settings.py` adds your own."""
+    """The settings of the engine. `app/settings.py` adds your own."""
 
     model_config = SettingsConfigDict(
         dotenv_filtering="only_existing",

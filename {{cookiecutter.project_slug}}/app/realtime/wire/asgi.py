@@ -54,8 +54,8 @@ class Wire(Protocol):
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Write frames in order; drop them if the connection is closing.
 
-        Returns how many bytes are unsent, as far as they matter. Returns null, and drops the rest,
-        before too many would be.
+        Returns how many bytes are unsent; after a small write perhaps 0 instead. Before more than
+        ``max_unsent_bytes`` would be unsent, drops the other frames and returns None.
         """
         ...
 

@@ -109,7 +109,7 @@ class FrameScanner:
         self.others = 0
         """Frames so far that are not whole text messages."""
         self._header = b""  # of the current frame, as far as it has arrived
-        self._left: int | None = None  # bytes of mask and payload; null within the header
+        self._left: int | None = None  # bytes of mask and payload; None within the header
 
     def scan(self, received: bytes, max_others: float = math.inf) -> int:
         """Read the next bytes of the stream, up to so many ``others``; return how many bytes."""
@@ -133,7 +133,7 @@ class FrameScanner:
 
 
 def _size_after(header: bytes) -> int | None:
-    # Bytes of mask and payload (RFC 6455 §5.2); null while the header is incomplete.
+    # Bytes of mask and payload (RFC 6455 §5.2); None while the header is incomplete.
     if len(header) < HEADER_BYTES:
         return None
     size = header[1] & ~MASK_FLAG

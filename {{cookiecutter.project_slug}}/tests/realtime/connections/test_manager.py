@@ -78,7 +78,7 @@ async def test_the_server_can_send(live: Live) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Notice(ServerFrame):
-    """A frame of a team."""
+    """A frame of the team's own."""
 
     type: Literal["notice"] = "notice"
     text: str

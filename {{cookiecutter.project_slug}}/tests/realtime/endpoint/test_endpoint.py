@@ -15,7 +15,7 @@ from app.realtime.auth.identity import BaseAuthenticator, Identity
 from app.realtime.commands.router import CommandRouter
 from app.realtime.connections import delivery
 from app.realtime.connections.connection import Connection
-from app.realtime.connections.delivery import BURST, Delivery
+from app.realtime.connections.delivery import MESSAGES_IN_A_ROW, Delivery
 from app.realtime.connections.manager import ConnectionManager
 from app.realtime.endpoint import endpoint, welcome
 from app.realtime.errors import TooManyConnections, Unauthorized
@@ -203,11 +203,11 @@ async def test_a_burst_of_one_client_yields_to_others(
     client = await live.connect()
     monkeypatch.setattr(FrameProtocol, "write", note)
     transport = client.connection.transport
-    commands = b"".join(masked_text(b'{"type": "ping"}') for _ in range(10 * BURST))
+    commands = b"".join(masked_text(b'{"type": "ping"}') for _ in range(10 * MESSAGES_IN_A_ROW))
     transport.write(commands)
-    for _ in range(10 * BURST):
+    for _ in range(10 * MESSAGES_IN_A_ROW):
         await client.receive("pong")
-    assert max(written) <= 2 * BURST
+    assert max(written) <= 2 * MESSAGES_IN_A_ROW
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
         await catch_up(waiting)
 
     monkeypatch.setattr(Delivery, "catch_up", note)
-    monkeypatch.setattr(delivery, "FULL", 0)
+    monkeypatch.setattr(delivery, "MAX_FRAMES_PER_TURN", 0)
     return waits
 
 
@@ -229,7 +229,7 @@ async def test_a_client_with_few_commands_does_not_wait_for_a_flood(
     live: Live, waits: list[None]
 ) -> None:
     client = await live.connect()
-    for _ in range(2 * BURST):
+    for _ in range(2 * MESSAGES_IN_A_ROW):
         await client.ask(type="ping")
     assert waits == []
 
@@ -237,7 +237,7 @@ async def test_a_client_with_few_commands_does_not_wait_for_a_flood(
 async def test_a_client_with_many_recipients_waits_while_delivery_is_full(
     live: Live, waits: list[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "FEW", 0)
+    monkeypatch.setattr(endpoint, "FREE_FRAMES", 0)
     client = await live.connect()
     for _ in range(3):
         await client.ask(type="ping")

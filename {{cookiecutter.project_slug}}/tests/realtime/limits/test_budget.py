@@ -192,7 +192,7 @@ async def test_targets_that_are_paid_for_are_forgotten() -> None:
 async def test_copies_of_a_message_are_paid_by_its_sender(
     clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "COPIES", 10)
+    monkeypatch.setattr(budget, "FREE_RECIPIENTS", 10)
     async with run_service(make_settings(max_bytes_per_s=10_000, max_burst_s=1)) as live:
         clients = [await live.connect() for _ in range(20)]
         answers = [
@@ -205,7 +205,7 @@ async def test_copies_of_a_message_are_paid_by_its_sender(
 
 @pytest.mark.parametrize("value", ["1e15", "-1e15", "1E+15"])
 async def test_numbers_do_not_grow_beyond_a_message(live: Live, value: str) -> None:
-    """`1e15` is written out as `1000000000000000.0`."""
+    """`1e15` is encoded again as `1000000000000000.0`."""
     client, victim = await live.connect(), await live.connect("bob")
     largest = live.settings.max_message_bytes
     frame = sent_on(largest - 200, value).replace("nobody", victim.user)

@@ -389,6 +389,6 @@ def test_without_a_url_the_service_is_a_single_node() -> None:
     assert make_client(make_settings()) is None
 
 
-async def test_and_runs_on_the_local_backplane() -> None:
+async def test_without_a_url_the_service_uses_the_local_backplane() -> None:
     async with run_service() as live:
         assert type(live.service.backplane) is Backplane

@@ -121,13 +121,13 @@ class RedisNode(Node):
         return any(room._unconfirmed for room in self.presence._rooms.values())
 
     async def stop(self) -> None:
-        """Stop in good order."""
+        """Stop, and remove this node's users from Redis."""
         self._running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._running
 
     async def kill(self) -> None:
-        """Stop without a last word."""
+        """Stop like a crash: this node's users stay in Redis until their lease expires."""
         self.presence._rooms.clear()
         while self.presence._unwritten:
             self.presence._unwritten.take_batch()
@@ -208,7 +208,7 @@ class TestRedisPresence(PresenceContract):
 
     @pytest.fixture
     async def make(self, empty_valkey: Valkey) -> AsyncIterator[Callable[..., Node]]:
-        """Return what makes one more."""
+        """Return a function that makes one more node."""
         async with (
             run_node(empty_valkey, redis_timeout_s=DEADLINE_S) as (backplane, _),
             contextlib.AsyncExitStack() as stack,

@@ -79,7 +79,7 @@ async def test_what_failed_is_done_again_behind_the_others() -> None:
     assert done == ["a", "b", "c", "b"]
 
 
-async def test_what_its_work_raises_ends_it() -> None:
+async def test_an_exception_in_work_ends_the_worker() -> None:
     async def fail(batch: list[str]) -> Collection[str]:
         raise ConnectionError
 

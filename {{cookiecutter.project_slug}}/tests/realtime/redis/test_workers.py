@@ -143,7 +143,7 @@ async def test_a_killed_process_starts_again_and_all_stop_with_their_parent(
             assert await client.closed() == SERVICE_RESTART
 
 
-async def test_one_that_fails_ends_all(shared_valkey: Valkey, tmp_path: Path) -> None:
+async def test_a_failed_worker_stops_all_workers(shared_valkey: Valkey, tmp_path: Path) -> None:
     url = f"{shared_valkey.url}?username=nobody&password=wrong"
     async with run_parent(tmp_path, url) as process:
         await next_line(process, "a worker has failed, so all stop")

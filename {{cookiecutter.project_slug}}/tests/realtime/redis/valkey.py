@@ -38,7 +38,7 @@ class Valkey:
         return f"unix://{self._socket}"
 
     async def start(self, *arguments: str) -> None:
-        """Start the server and wait until it answers, be it that it loads its data."""
+        """Start the server and wait until it answers, even if it is still loading its data."""
         process = self._process = subprocess.Popen(
             [
                 server_path(),

@@ -62,7 +62,7 @@ async def say(history: History, *data: int) -> list[int]:
         return [(await future).offset for future in futures]
 
 
-async def standing(history: History) -> Position:
+async def position_of(history: History) -> Position:
     """Return the room's position."""
     member = Member(history)
     past = await member.past(None)
@@ -92,7 +92,7 @@ class HistoryContract:
     async def test_a_publication_yields_its_position(
         self, history: History, other: History
     ) -> None:
-        begin = await standing(history)
+        begin = await position_of(history)
         envelope = Envelope(sender="alice", data=1)
         assert await other.publish(ROOM, envelope) == begin.next
         assert await history.publish_ephemeral(ROOM, envelope) == NOWHERE
@@ -113,12 +113,12 @@ class HistoryContract:
             assert since.position == end.position
         unknown = await history.kept(ROOM, Position("another-epoch", 0))
         assert (unknown.messages, unknown.recovered) == ((), False)
-        assert await standing(history) == end.position
+        assert await position_of(history) == end.position
 
     async def test_a_rejoin_replays_exactly_the_missed_messages(
         self, history: History, other: History
     ) -> None:
-        since = await standing(history)
+        since = await position_of(history)
         await say(other, 1, 2, 3)
         member = Member(history)
         past = await member.past(since)
@@ -131,19 +131,19 @@ class HistoryContract:
 
     async def test_a_rejoin_at_the_current_position_replays_nothing(self, history: History) -> None:
         await say(history, 1)
-        since = await standing(history)
+        since = await position_of(history)
         past = await Member(history).past(since)
         assert (past.position, past.messages, past.recovered) == (since, (), True)
 
     async def test_a_join_without_since_returns_the_position(self, history: History) -> None:
         await say(history, 1)
         past = await Member(history).past(None)
-        assert past.position == await standing(history)
+        assert past.position == await position_of(history)
         assert (past.messages, past.recovered) == ((), None)
 
     async def test_the_last_messages_are_replayed(self, history: History, other: History) -> None:
         await say(other, 1, 2, 3)
-        position = await standing(history)
+        position = await position_of(history)
         member = Member(history)
         for last, expected in (0, []), (1, [3]), (2, [2, 3]), (2**53 - 1, [1, 2, 3]):
             past = await member.past(None, last)
@@ -194,7 +194,7 @@ class HistoryContract:
 
     async def test_an_unknown_position_is_not_recovered(self, history: History) -> None:
         await say(history, 1)
-        position = await standing(history)
+        position = await position_of(history)
         member = Member(history)
         for since in (
             Position("another-epoch", position.offset),
@@ -208,7 +208,7 @@ class HistoryContract:
 
     async def test_the_number_of_messages_is_limited(self, make: Callable[..., History]) -> None:
         history = make(history_messages=3)
-        since = await standing(history)
+        since = await position_of(history)
         await say(history, 1, 2, 3)
         assert (await Member(history).past(since)).recovered is True
         await say(history, 4)
@@ -234,7 +234,7 @@ class HistoryContract:
 
     async def test_the_size_of_messages_is_limited(self, make: Callable[..., History]) -> None:
         history = make(history_bytes=3_000)
-        since = await standing(history)
+        since = await position_of(history)
         for _ in range(4):
             await history.publish(ROOM, Envelope(sender="alice", data="x" * 1_000))
         assert (await Member(history).past(since)).recovered is False
@@ -255,7 +255,7 @@ class HistoryContract:
             return RoomOptions(history_messages=30, history_bytes=100_000)
 
         history.rules_of = make_rules(history._settings, options)
-        since = await standing(history)
+        since = await position_of(history)
         await say(history, *range(30))
         assert data_in(await Member(history).past(since)) == list(range(30))
         await say(history, 30)
@@ -314,7 +314,7 @@ class HistoryContract:
     async def test_an_ephemeral_message_leaves_no_trace_of_its_room(
         self, history: History, other: History
     ) -> None:
-        before = await standing(history)
+        before = await position_of(history)
         member = Member(history)
         await member.past(None)
         await other.publish_ephemeral(ROOM, Envelope(sender="alice", data=1))
@@ -335,7 +335,7 @@ class HistoryContract:
     async def test_repeated_rejoins_miss_nothing(self, history: History, other: History) -> None:
         """Publish on both nodes while a member leaves and rejoins at random times."""
         rng = random.Random(7)
-        since = await standing(history)
+        since = await position_of(history)
         got: list[object] = []
         count = 300
 

@@ -22,7 +22,7 @@ ROOM = "lobby"
 
 @dataclass(slots=True, kw_only=True)
 class Notice(ServerFrame):
-    """A frame of a team."""
+    """A frame of the team's own."""
 
     type: Literal["notice"] = "notice"
     room: str

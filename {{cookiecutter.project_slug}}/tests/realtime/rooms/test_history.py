@@ -15,7 +15,7 @@ from app.realtime.rooms.history import SWEPT_AT_ONCE, History
 from app.realtime.rooms.options import RoomOptions, make_rules
 
 from ..live import make_settings, wait_until
-from .history_contract import ROOM, HistoryContract, Member, data_in, say, standing
+from .history_contract import ROOM, HistoryContract, Member, data_in, position_of, say
 
 
 class TestHistory(HistoryContract):
@@ -252,7 +252,7 @@ async def test_expired_messages_are_not_among_the_last_before_the_sweep(clock: C
 @pytest.mark.parametrize("keeps", [0, 100])
 async def test_data_other_than_json_takes_no_offset(keeps: int) -> None:
     history = History(Backplane(), make_settings(history_messages=keeps))
-    since = await standing(history)
+    since = await position_of(history)
     for data in (object(), "\ud800"):
         with pytest.raises(PydanticSerializationError):
             history.publish(ROOM, Envelope(sender=None, data=cast(JsonValue, data)))
@@ -262,7 +262,7 @@ async def test_data_other_than_json_takes_no_offset(keeps: int) -> None:
 
 async def test_a_new_log_has_a_new_epoch() -> None:
     settings = make_settings()
-    assert await standing(History(Backplane(), settings)) != await standing(
+    assert await position_of(History(Backplane(), settings)) != await position_of(
         History(Backplane(), settings)
     )
-    assert (await standing(History(Backplane(), settings))).offset == 0
+    assert (await position_of(History(Backplane(), settings))).offset == 0

@@ -23,7 +23,7 @@ class HistoryQuota:
         self._max_bytes = max_bytes
         self._max_user_bytes = max_user_bytes
         self._owners: dict[str, str | None] = {}
-        # By user, null for all: the sizes of rooms, the least recently used first, and their sum
+        # By user, None for all: the sizes of rooms, the least recently used first, and their sum
         self._sizes: defaultdict[str | None, OrderedDict[str, int]] = defaultdict(OrderedDict)
         self._sums: Counter[str | None] = Counter()
 

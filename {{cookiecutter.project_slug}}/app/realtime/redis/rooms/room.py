@@ -33,7 +33,7 @@ class RoomPresence:
         self.rules = rules
         self.users: Counter[str] = Counter()
         self.infos: dict[str, bytes] = {}
-        """Of users that this node has set, with the time: the newest one on any node counts."""
+        """Infos by user, as ``b"<Unix µs> <JSON>"``; the newest on any node counts."""
         # For each changed user, the connection that caused the change and gets no event of it; an
         # empty id if there is no event.
         self.unwritten: dict[str, str] = {}
@@ -83,7 +83,7 @@ class RoomPresence:
     def confirm(self, total: int, listed: Sequence[bytes]) -> bool:
         """Note that the last report is written, and answer the requests from before it.
 
-        Returns whether the listed users can be true.
+        Returns false if the list is malformed, so that no node can have written it.
         """
         try:
             pairs = islice(zip(listed[::2], listed[1::2], strict=True), self._max_listed)

@@ -91,7 +91,7 @@ class Service(Generic[SettingsT, ResourcesT]):
             raise Banned
 
     def forget(self, connection: Connection) -> None:
-        """Remove an ended connection from rooms and manager. Idempotent; nothing here waits."""
+        """Remove an ended connection everywhere. Idempotent; nothing here waits."""
         # {% if cookiecutter.rooms %}
         try:
             self.rooms.leave_all(connection)

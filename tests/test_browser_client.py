@@ -559,6 +559,26 @@ def test_messages_held_while_a_join_fails_are_handed_over(page: Page, service: S
     assert page.run("return got") == ["state", 0, 1, 2]
 
 
+def test_what_a_former_membership_brings_is_not_handed_over_before_replayed_messages(
+    page: Page, service: Service
+) -> None:
+    page.run("open_(); ws.room('tea')")
+    page.wait_until("ws.rooms.get('tea').position")
+    with service.client("bob") as bob:
+        bob.ask(type="join", room="tea")
+        for number in (1, 2):
+            bob.ask(type="publish", room="tea", data=number)
+    page.run("await ws.rooms.get('tea').leave()")
+    page.run("""
+      globalThis.got = [];
+      const room = ws.room("tea", { last: 2, message: (data) => got.push(data) });
+      room.receive({ type: "message", room: "tea", from: "bob", data: 2, offset: 2 });
+    """)
+    page.wait_until("got.length >= 2")
+    page.run("await ws.ping()")
+    assert page.run("return got") == [1, 2]
+
+
 def test_a_room_that_may_not_be_joined_says_so(page: Page) -> None:
     page.run("open_(); ws.room('?', { refused: ({ code }) => { globalThis.code = code; } })")
     page.wait_until("globalThis.code")
@@ -620,12 +640,15 @@ def test_infos_are_told_and_an_eviction_ends_a_room(page: Page, service: Service
 def test_frames_of_the_team_are_handed_over_in_their_room(page: Page) -> None:
     page.run("""
       globalThis.got = [];
+      spy();
       open_();
       globalThis.room = ws.room("hall", { last: 1, frame: (frame) => got.push(frame) });
     """)
     page.wait_until("room.position")
     frame = {"type": "last", "room": "hall", "offset": 1}  # no name of a handler confuses it
-    page.run(f"room.receive({json.dumps(frame)})")
+    late = {"type": "ok", "id": "999", "room": "hall"}  # the answer to a join that has timed out
+    for each in (late, frame):
+        page.run(f"socket.onmessage({{ data: {json.dumps(json.dumps(each))} }})")
     assert page.run("return got") == [frame]
 
 

@@ -1,6 +1,7 @@
 """The Python client, against a service that is cut off, freezes, drains and dies."""
 
 import asyncio
+import json
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -11,8 +12,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidURI
 
+from . import faulty_server
 from .checks.service import Service, running
 from .combination import DEFAULT
 from .conftest import Baker
@@ -30,6 +33,15 @@ HASTE = {
     "MAX_BYTES_PER_S": "100000000",
     "HEARTBEAT_INTERVAL_S": "0.5",
     "HEARTBEAT_TIMEOUT_S": "2",
+}
+WELCOME = {
+    "type": "welcome",
+    "protocol": 1,
+    "connection": "1",
+    "user": "alice",
+    "heartbeat": None,
+    "limits": {"message_bytes": 65_536},
+    "expires_at": None,
 }
 
 
@@ -235,6 +247,84 @@ def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> Non
     assert [message.data for message in room._messages] == ["hi"]
 
 
+def test_what_a_former_membership_brings_is_not_yielded_before_replayed_messages(
+    client: ModuleType,
+) -> None:
+    answers: list[Callable[[dict[str, Any]], None]] = []
+    connection = SimpleNamespace(rooms={}, welcome={}, ask=lambda _, take: answers.append(take))
+    room = import_module(f"{client.__name__}.rooms").Room(
+        connection, "tea", None, events=False, last=2, info=None
+    )
+    message = {"type": "message", "from": "bob", "data": "hi", "room": "tea"}
+    room.join()
+    room.take(message | {"offset": 10})
+    answers.pop()({"type": "ok", "epoch": "e", "offset": 10, "recovered": None, "replayed": 2})
+    for offset in (9, 10):
+        room.take(message | {"offset": offset})
+    assert [each.offset for each in room._messages] == [9, 10]
+
+
+def test_an_entry_that_is_cancelled_leaves_the_room(client: ModuleType) -> None:
+    commands: list[str] = []
+
+    async def wait_until(condition: Callable[[], bool]) -> None:
+        await asyncio.Event().wait()
+
+    async def enter() -> None:
+        connection = SimpleNamespace(
+            rooms={},
+            welcome={},
+            ask=lambda command, _: commands.append(command["type"]),
+            wait_until=wait_until,
+        )
+        room = import_module(f"{client.__name__}.rooms").Room(
+            connection, "tea", None, events=False, last=0, info=None
+        )
+        entering = asyncio.create_task(room.__aenter__())
+        await asyncio.sleep(0)
+        entering.cancel()
+        await asyncio.wait([entering])
+        assert entering.cancelled()
+        assert connection.rooms == {}
+
+    asyncio.run(enter())
+    assert commands == ["join", "leave"]
+
+
+def test_a_late_answer_to_a_join_is_given_to_nobody(client: ModuleType) -> None:
+    ws = client.connect("ws://127.0.0.1:1/ws")
+    ws.rooms["tea"] = room = ws.room("tea")
+    ws._take({"type": "ok", "id": "4", "room": "tea", "offset": 1})
+    assert not room._messages
+    assert not ws._unread
+
+
+def test_it_closes_with_1000_and_lets_itself_be_cancelled(client: ModuleType) -> None:
+    codes: list[int | None] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        await connection.send(json.dumps(WELCOME))
+        await connection.wait_closed()
+        codes.append(connection.close_code)
+
+    async def connect(url: str) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            async with client.connect(url):
+                pass
+            ws = await client.connect(url).__aenter__()
+            closing = asyncio.create_task(ws.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            assert closing.cancelled()
+            assert ws.status.state == "ended"
+            await asyncio.wait([ws._running])
+
+    with faulty_server.running(handler) as port:
+        asyncio.run(connect(f"ws://127.0.0.1:{port}/ws"))
+    assert codes == [1000, 1000]
+
+
 def test_an_eviction_ends_a_room_which_is_not_joined_again(client: ModuleType) -> None:
     async def follow() -> None:
         commands: list[dict[str, Any]] = []
@@ -248,9 +338,9 @@ def test_an_eviction_ends_a_room_which_is_not_joined_again(client: ModuleType) -
         room.join()
         assert commands[0]["info"] == {"name": "Alice"}
         room.take({"type": "updated", "room": "busy", "user": "bob", "info": 1})
-        (message,) = room._messages
-        assert (message.type, message.user, message.data) == ("updated", "bob", 1)
         room.take({"type": "evicted", "room": "busy", "reason": "spam"})
+        message = await anext(room)
+        assert (message.type, message.user, message.data) == ("updated", "bob", 1)
         with pytest.raises(client.RequestError) as failure:
             await anext(room)
         assert (failure.value.code, str(failure.value)) == ("evicted", "evicted: spam")

@@ -206,6 +206,22 @@ async def test_a_handler_that_times_out_gets_unavailable(hasty_team: Team, handl
     assert await client.is_quiet()
 
 
+async def test_a_deferred_reply_at_the_deadline_is_the_only_answer(hasty_team: Team) -> None:
+    """The future is done in the turn of the loop in which the engine's timer expires."""
+
+    async def handle(service: Service, *_: object) -> asyncio.Future[Reply]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        loop.call_later(service.settings.handler_timeout_s, future.set_result, Ok())
+        return future
+
+    client = await hasty_team.live.connect()
+    hasty_team.handle = handle
+    for _ in range(3):
+        await client.ask(type="work", id="1")
+        assert await client.is_quiet()
+
+
 async def test_an_os_error_in_a_handler_is_retryable(team: Team) -> None:
     async def fail(*_: object) -> None:
         raise ConnectionRefusedError

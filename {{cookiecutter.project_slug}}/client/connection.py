@@ -175,9 +175,12 @@ class Connection:
     async def close(self) -> None:
         """End the connection for good."""
         self._running.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._running
-        self._end(NORMAL, "closed by the client")
+        try:
+            await asyncio.wait([self._running])
+        finally:
+            self._end(NORMAL, "closed by the client")
+        if not self._running.cancelled():
+            self._running.result()  # raises the client's own mistake
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition on what the server sends; raise `Ended` if it cannot come true."""
@@ -267,6 +270,9 @@ class Connection:
             except ConnectionClosed as end:
                 close = end.rcvd
                 return (close.code, close.reason) if close else (ABNORMAL, "connection lost")
+            except asyncio.CancelledError:
+                await socket.close()
+                raise
             finally:
                 for task in tasks:
                     task.cancel()
@@ -324,7 +330,7 @@ class Connection:
         return frame
 
     def _take(self, frame: Frame) -> None:
-        if frame.get("id") in self._waiting:
+        if "id" in frame:
             self._settle(frame["id"], frame)
         elif frame["type"] == "ping":
             self._send('{"type": "pong"}')
@@ -337,7 +343,7 @@ class Connection:
             for room in self.rooms.values():
                 room.join()
         # {% endif %}
-        elif "id" not in frame:
+        else:
             if len(self._unread) >= MAX_UNREAD:
                 self._unread.clear()
                 frame = {"type": "resync", "room": None}

@@ -61,7 +61,11 @@ class Room:
         self.connection.rooms[self.name] = self
         if self.connection.welcome is not None:
             self.join()
-        await self.connection.wait_until(lambda: bool(self.position or self._refusal))
+        try:
+            await self.connection.wait_until(lambda: bool(self.position or self._refusal))
+        except BaseException:
+            self._leave()
+            raise
         if self._refusal is not None:
             self.connection.rooms.pop(self.name, None)
             raise self._refusal
@@ -81,6 +85,8 @@ class Room:
         If the server has taken the user out of the room, raise `RequestError` with ``evicted``.
         """
         while True:
+            if self._messages and not self._loads_due:
+                return self._messages.popleft()
             if self._refusal is not None:
                 raise self._refusal
             if due := self._loads_due:
@@ -88,8 +94,6 @@ class Room:
                     await self.state()
                 # Meanwhile, another gap may have made what was loaded too old.
                 self._loads_due -= due
-            elif self._messages:
-                return self._messages.popleft()
             elif self._is_full:
                 self._is_full = False
                 self.connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
@@ -135,7 +139,7 @@ class Room:
                 self._arrive(answer)
             elif answer["retry"] and self.connection.welcome is not None:
                 asyncio.get_running_loop().call_later(pause(attempt), again)
-            elif not answer["retry"]:
+            elif not answer["retry"] and answer["code"] != "ended":
                 self._refusal = RequestError(answer["code"], answer["message"], retry=False)
 
         command = {"type": "join", "room": self.name, "info": self.info, **since}
@@ -150,13 +154,15 @@ class Room:
                 self._messages.clear()
                 self._is_full = False
                 self._loads_due += 1
-            else:
+            elif not ok["replayed"]:
                 self._messages.extend(map(_message, before))
             self.position = position
         elif not ok["replayed"]:
             for frame in before:
                 self._deliver(frame)
-            if self.position is not None and position["offset"] > self.position["offset"]:
+            if len(before) >= MAX_HELD:
+                self._is_full = True  # and more were dropped, which the history has
+            elif self.position is not None and position["offset"] > self.position["offset"]:
                 self.position = position
 
     def take(self, frame: Frame) -> None:
@@ -175,10 +181,10 @@ class Room:
         elif frame["type"] != "message" or frame["offset"] is None:
             if len(self._messages) < MAX_HELD:
                 self._messages.append(_message(frame))
-        elif self._held is not None:
-            self._held.append(frame)
-        else:
+        elif self._held is None:
             self._deliver(frame)
+        elif len(self._held) < MAX_HELD:
+            self._held.append(frame)
 
     def _leave(self) -> None:
         self.connection.rooms.pop(self.name, None)

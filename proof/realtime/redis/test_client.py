@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from app.realtime.backplane import ALL, Channel, Envelope, Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
-from app.realtime.redis.client import RedisClient
-from app.realtime.redis.connections import Command, answered_within
+from app.realtime.redis.client import RESERVED, RedisClient
+from app.realtime.redis.connections import Command, answered_within, has_malformed_data
 from app.realtime.redis.publisher import RedisPublisher
 from app.realtime.redis.topologies import ServerClient, make_client
 from app.realtime.settings import project
@@ -73,6 +74,41 @@ async def test_a_node_has_no_more_connections_than_it_may(valkey: Valkey) -> Non
         await ask_often(node.client, BURST)
         await asyncio.gather(*published)
         assert len(await redis.client_list()) <= MAX_CONNECTIONS + 1
+
+
+async def test_all_uses_of_connections_at_once_need_no_more_than_are_reserved(
+    valkey: Valkey,
+) -> None:
+    echo = [("ECHO", b"1")]
+    async with (
+        run_client(valkey, redis_max_connections=RESERVED + 1) as client,
+        client.open_pubsubs(),
+        Redis.from_url(valkey.url) as redis,
+    ):
+        await redis.client_pause(200)
+        in_background = (client.send_in_background(echo) for _ in range(10))
+        published, probed, *others = await asyncio.gather(
+            client.send(echo), client.send(echo), *in_background, ask_often(client, 20)
+        )
+        assert published == probed == [b"1"]
+        assert others == [*[[b"1"]] * 10, [str(number).encode() for number in range(20)]]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "is_malformed"),
+    [
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", True),
+        ("ERR user_script:3: attempt to compare nil with number script: 1, on @user_script:3", True),
+        ("ERR Error running script (call to f_1): @user_script:5: bad argument", True),
+        ("OOM command not allowed when used memory > 'maxmemory'. on @user_script:4.", False),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", False),
+        ("BUSY Redis is busy running a script.", False),
+        ("LOADING Redis is loading the dataset in memory", False),
+        ("CLUSTERDOWN The cluster is down", False),
+    ],
+)
+def test_only_some_refusals_say_that_data_is_malformed(refusal: str, *, is_malformed: bool) -> None:
+    assert has_malformed_data(ResponseError(refusal)) == is_malformed
 
 
 async def test_when_redis_is_silent_nobody_waits_in_vain_and_one_line_says_so(

@@ -216,7 +216,7 @@ class World:
         self.rng = random.Random(seed)
         self.node = Node(self.server, self.rng)
         self.visitors = [Visitor(self.server, demanding=not harsh) for _ in range(3)]
-        self.entering: set[Visitor] = set()
+        self.entering: dict[Visitor, asyncio.Task[None]] = {}
         self.healing = False
 
     async def run(self) -> None:
@@ -227,6 +227,7 @@ class World:
             *4 * [self.node.take_next],
             *2 * [self.come_or_go],
             *2 * [self.heal],
+            self.give_up,
             self.lose,
         ]
         async with asyncio.TaskGroup() as self.group:
@@ -240,6 +241,9 @@ class World:
                 self.drain()
                 self.heal()
                 await asyncio.sleep(0)
+        self.drain()
+        await self.node.heal()
+        assert self.harsh or all(visitor.is_up_to_date for visitor in self.node.members)
         await self.rest()
 
     def publish_without_echo(self) -> None:
@@ -254,9 +258,13 @@ class World:
         if visitor in self.node.members:
             self.node.members.remove(visitor)
         elif visitor not in self.entering:
-            self.entering.add(visitor)
-            task = self.begin(lambda: visitor.enter(self.node))
-            task.add_done_callback(lambda _: self.entering.discard(visitor))
+            task = self.entering[visitor] = self.begin(lambda: visitor.enter(self.node))
+            task.add_done_callback(lambda _: self.entering.pop(visitor))
+
+    def give_up(self) -> None:
+        """Cancel a join, as if its client had disconnected."""
+        if self.entering:
+            self.rng.choice(list(self.entering.values())).cancel()
 
     def heal(self) -> None:
         """Have the feed read what it misses, if it knows of something."""

@@ -118,7 +118,7 @@ async def service() -> AsyncIterator[Live]:
 @pytest.fixture(scope="module")
 async def strict_service() -> AsyncIterator[Live]:
     """Run a service with a short close timeout and low limits."""
-    settings = make_settings(max_message_bytes=1_000, max_unsent_bytes=100_000, close_timeout_s=0.1)
+    settings = make_settings(max_message_bytes=1_000, max_unsent_bytes=300_000, close_timeout_s=0.1)
     async with run_service(settings, ws=CountingProtocol) as live:
         yield live
 

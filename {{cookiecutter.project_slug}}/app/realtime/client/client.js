@@ -179,8 +179,7 @@ export class Connection {
     this.#heardAt = performance.now();
     call(() => this.onframe("in", text));
     const frame = JSON.parse(text);
-    const request = this.#requests.get(frame.id);
-    if (request) request.settle(frame);
+    if ("id" in frame) this.#requests.get(frame.id)?.settle(frame);
     else if (frame.type === "welcome") this.#begin(frame);
     else if (frame.type === "ping") this.#send('{"type":"pong"}');
     //# if cookiecutter.rooms
@@ -189,7 +188,7 @@ export class Connection {
     //# if cookiecutter.rooms and cookiecutter.redis
     else if (frame.type === "resync") this.rooms.forEach((room) => room.resync());
     //# endif
-    else if (!("id" in frame)) call(() => this.onmessage(frame));
+    else call(() => this.onmessage(frame));
   }
 
   #begin(/** @type {Frame} */ welcome) {

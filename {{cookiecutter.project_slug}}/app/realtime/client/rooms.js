@@ -118,7 +118,7 @@ export class Room {
     if (!ok.recovered) {
       // Until the state is loaded, the position stays: after a lost connection, it is loaded again.
       if (this.handlers.state) await this.#load(visit);
-      else before.forEach((frame) => this.#hand(frame));
+      else if (!ok.replayed) before.forEach((frame) => this.#hand(frame));
       if (visit !== this.#visit) return;
       this.position = { epoch: ok.epoch, offset: ok.offset - ok.replayed };
     } else if (!ok.replayed) {

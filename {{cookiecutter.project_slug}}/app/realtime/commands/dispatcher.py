@@ -162,6 +162,8 @@ class Dispatcher:
             note_duration()
 
         def give_up() -> None:
+            if future.done():
+                return  # `answer` is called in this turn of the loop
             future.remove_done_callback(answer)
             future.cancel()
             self._fail(connection, command, TimedOut())

@@ -39,7 +39,7 @@ INVALID_PRICE = 8
 FREE_RECIPIENTS = 100
 """Recipients included in the price of a message; each 100 more cost its bytes once more."""
 
-KEY_BYTES = 8_192
+KEY_BYTES = 32_768
 """Price of an idempotency key, which is stored for minutes."""
 
 MAX_TARGETS = 100

@@ -154,10 +154,12 @@ class RedisBackplane(Backplane):
         """Wait until Redis has confirmed the subscription.
 
         Raises:
-            Unavailable: Redis has confirmed no subscription for too long.
+            Unavailable: Redis has confirmed no subscription for too long, or this one has ended.
 
         """
         while not subscription.confirmed:
+            if self.hosted.get(subscription.channel) is not subscription:
+                raise Unavailable(NOT_CONFIRMED)
             confirmations = self._confirmations
             try:
                 async with answered_within(self.client.timeout_s):
@@ -171,7 +173,8 @@ class RedisBackplane(Backplane):
         """Stop hosting the channel."""
         if not super().unsubscribe(subscription):
             return False
-        self._awaited.pop(subscription.channel, None)
+        if awaited := self._awaited.pop(subscription.channel, None):
+            awaited.set()
         self._adjust_later(subscription.channel)
         return True
 

@@ -1,7 +1,7 @@
 """The client of the service: how it sends commands to Redis, and names channels and keys."""
 
 from abc import ABC, abstractmethod
-from asyncio import Semaphore
+from asyncio import Lock, Semaphore
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
@@ -46,6 +46,7 @@ class RedisClient(ABC):
         # Each database has its own keys, but they share all channels.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
         self._turns = Semaphore(settings.redis_max_connections - RESERVED)
+        self._background = Lock()
         self._outages = 0
         self._is_failing = False
         self._attempts: list[Attempt] = []
@@ -79,6 +80,11 @@ class RedisClient(ABC):
                 for number, reply in zip(unknown, again, strict=True):
                     replies[number] = reply
             return replies
+
+    async def send_in_background(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands like `send`, on the one connection for writing in the background."""
+        async with self._background:
+            return await self.send(commands)
 
     def _pipeline(self, commands: Sequence[Command]) -> Any:
         pipeline = self.commands.pipeline(transaction=False)

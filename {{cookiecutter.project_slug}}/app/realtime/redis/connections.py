@@ -41,6 +41,9 @@ HOPELESS = {
 TEMPORARY = re.compile(r"permissions|can't (run|access)|used memory|MISCONF|NOREPLICAS")
 """Pattern of the errors of a server that may work again later."""
 
+MALFORMED = re.compile(r"WRONGTYPE|user_script")
+"""Pattern of the errors of a script that finds data which no node can have written."""
+
 Command = Sequence[Any]
 """The name of a command, and its arguments."""
 
@@ -55,6 +58,11 @@ def explain(failure: BaseException) -> str:
 def is_temporary(refusal: Exception) -> bool:
     """Return whether the server may accept the same command later."""
     return TEMPORARY.search(str(refusal)) is not None
+
+
+def has_malformed_data(refusal: Exception) -> bool:
+    """Return whether a script has failed because of what is stored."""
+    return MALFORMED.search(str(refusal)) is not None and not is_temporary(refusal)
 
 
 def misconfigured(failure: BaseException) -> Misconfigured | None:

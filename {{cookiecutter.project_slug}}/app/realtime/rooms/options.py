@@ -53,6 +53,9 @@ def make_rules(
             kind = type(options).__name__
             msg = f"room_options must be a `def` that returns RoomOptions, not {kind}"
             raise TypeError(msg)
+        if options.history_bytes is not None and options.history_bytes >= settings.max_unsent_bytes:
+            msg = f"history_bytes: must be less than MAX_UNSENT_BYTES, {settings.max_unsent_bytes}"
+            raise ValueError(msg)
         messages, max_told = options.history_messages, settings.max_members_for_presence_events
         return Rules(
             settings.history_messages if messages is None else messages,

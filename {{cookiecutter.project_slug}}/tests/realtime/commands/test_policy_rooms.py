@@ -172,6 +172,7 @@ async def test_rooms_have_options_of_their_own(monkeypatch: pytest.MonkeyPatch) 
     [
         (None, "internal", 500),
         ({"presence": False}, "internal", 500),
+        (RoomOptions(history_bytes=1_048_576), "internal", 500),
         (ValueError("no such room"), "internal", 500),
         (Forbidden("no such room"), "forbidden", 403),
     ],

@@ -11,7 +11,7 @@ from app.realtime.protocol import EXPIRED, REPLACED, SLOW_CONSUMER, TRY_AGAIN_LA
 from app.realtime.wire.frame import encode, text_frame
 
 from ..live import make_settings, wait_until
-from ..recording_wire import RecordingWire, open_connection
+from ..recording_wire import SETTINGS, RecordingWire, open_connection
 
 FRAME = text_frame(b"{}")
 
@@ -56,8 +56,8 @@ async def test_frames_of_one_turn_are_one_write_in_order() -> None:
 
 async def test_a_slow_consumer_is_closed_and_gets_no_more() -> None:
     wire, delivery = RecordingWire(), Delivery()
-    connection = open_connection(wire, delivery, max_unsent_bytes=100)
-    wire.unsent = 100
+    connection = open_connection(wire, delivery)
+    wire.unsent = SETTINGS.max_unsent_bytes
     connection.send_encoded(FRAME)
     await delivery.catch_up()
     assert wire.closes == [SLOW_CONSUMER]

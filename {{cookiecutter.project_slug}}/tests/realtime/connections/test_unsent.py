@@ -18,7 +18,7 @@ MORE_THAN_THE_SYSTEM_TAKES = 400
 @pytest.mark.hostile(56)
 async def test_the_first_write_is_limited_too() -> None:
     """Megabytes for a client that reads nothing, in one turn of the loop."""
-    limit = 200_000
+    limit = 300_000
     async with (
         run_service(make_settings(max_unsent_bytes=limit)) as live,
         raw_client(await live.options()) as client,

@@ -140,6 +140,22 @@ async def test_subscriptions_and_their_ends_may_come_in_any_number_at_once(
             assert await inbox.next() == numbered(number)
 
 
+async def test_a_subscription_that_ends_is_confirmed_to_nobody(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_node(shared_valkey) as (node, _):
+        monkeypatch.setattr(node, "_adjust_later", lambda channel: None)
+        subscription = node.subscribe(Subscription(CHANNEL, Inbox().deliver))
+        confirming = asyncio.create_task(node.confirm(subscription))
+        await wait_until(lambda: CHANNEL in node._awaited)
+        node.unsubscribe(subscription)
+        with pytest.raises(Unavailable):
+            await confirming
+        with pytest.raises(Unavailable):
+            await node.confirm(subscription)
+        assert node._awaited == {}
+
+
 @pytest.mark.hostile(71)
 @pytest.mark.parametrize(
     "payload",

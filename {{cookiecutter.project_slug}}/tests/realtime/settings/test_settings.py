@@ -51,6 +51,10 @@ def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         ("FORWARDED_ALLOW_IPS", "10.0.0.1/8", "10.0.0.0/8"),
         ("FORWARDED_ALLOW_IPS", "*, 10.0.0.1", "* alone"),
         ("MAX_MESSAGES_PER_S", "0", "greater than 0"),
+        ("MAX_UNSENT_BYTES", "131071", "at least twice MAX_MESSAGE_BYTES"),
+        # {% if cookiecutter.rooms %}
+        ("MAX_UNSENT_BYTES", "262144", "larger than HISTORY_BYTES"),
+        # {% endif %}
         ("BACKEND_KEY", "short", "at least 32"),
         ("BACKEND_KEY", " " * 40, "token_urlsafe(32)"),
         ("BACKEND_KEY", "changeme" * 4, "token_urlsafe(32)"),

@@ -109,7 +109,7 @@ class RedisFeed:
             self._hold()
             try:
                 missed = await self._history.read(self.room, self.rules, self.position)
-            except Unavailable:
+            except BaseException:  # also if a client that joins has gone
                 self._history.heal_later(self)
                 raise
             if not missed.recovered:

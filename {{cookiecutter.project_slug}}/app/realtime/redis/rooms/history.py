@@ -166,7 +166,7 @@ class RedisHistory(History):
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands; return no replies if Redis does not answer."""
         try:
-            return await self._client.send(commands)
+            return await self._client.send_in_background(commands)
         except FAILURES as failure:
             log.warning("maintaining history failed", error=explain(failure))
             return []

@@ -22,7 +22,7 @@ from ...rooms.options import Rules, make_rules
 from ...rooms.presence import Attendance, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
-from ..connections import FAILURES, Command, answered_within, explain, is_temporary
+from ..connections import FAILURES, Command, answered_within, explain, has_malformed_data
 from ..scripts import Argument, Script
 from ..worker import Worker
 from .room import RoomPresence
@@ -129,13 +129,13 @@ class RedisPresence(Presence):
         dead: list[tuple[RoomPresence, bytes]] = []
         malformed: list[RoomPresence] = []
         refusals: list[BaseException] = []
-        replies = await self._client.send(
+        replies = await self._client.send_in_background(
             [self.writing(room_channel(each.name), each.rules, each.report()) for each in rooms]
         )
         for room, reply in zip(rooms, replies, strict=True):
             if isinstance(reply, Exception):
                 refusals.append(reply)
-                if not is_temporary(reply):
+                if has_malformed_data(reply):
                     malformed.append(room)
             elif reply is None:
                 room.restart()
@@ -160,7 +160,7 @@ class RedisPresence(Presence):
     async def _remove_malformed(self, rooms: Sequence[RoomPresence]) -> None:
         """Remove presence that no node can have written; the next renewals write it again."""
         log.warning("malformed presence removed", rooms=len(rooms))
-        await self._client.send(
+        await self._client.send_in_background(
             [("DEL", *self._keys(room_channel(each.name), self._node)) for each in rooms]
         )
         for room in rooms:
@@ -170,7 +170,7 @@ class RedisPresence(Presence):
         self, dead: Sequence[tuple[RoomPresence, bytes]]
     ) -> list[BaseException]:
         """Remove dead nodes, and write their rooms again; return the errors of Redis."""
-        replies = await self._client.send(
+        replies = await self._client.send_in_background(
             [
                 self._script(REMOVE_NODE, room_channel(room.name), node, room.rules)
                 for room, node in dead

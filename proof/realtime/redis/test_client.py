@@ -98,7 +98,7 @@ async def test_all_uses_of_connections_at_once_need_no_more_than_are_reserved(
     ("refusal", "is_malformed"),
     [
         ("WRONGTYPE Operation against a key holding the wrong kind of value", True),
-        ("ERR user_script:3: attempt to compare nil with number script: 1, on @user_script:3", True),
+        ("ERR user_script:3: attempt to compare nil with number, on @user_script:3.", True),
         ("ERR Error running script (call to f_1): @user_script:5: bad argument", True),
         ("OOM command not allowed when used memory > 'maxmemory'. on @user_script:4.", False),
         ("TRYAGAIN Multiple keys request during rehashing of slot", False),

@@ -338,6 +338,38 @@ async def test_what_arrives_while_missing_messages_are_read_is_delivered_after_t
     assert visitor.heard == 2
 
 
+async def test_a_reader_whose_answer_is_older_than_that_of_the_first_reads_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server(keeps=STEPS)
+    node = Node(server, random.Random(0))
+    answers: list[asyncio.Future[None]] = []
+
+    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Past:
+        past = server.read(since)
+        answers.append(asyncio.get_running_loop().create_future())
+        if len(answers) <= 2:
+            await answers[-1]
+        return past
+
+    async def enter() -> asyncio.Task[Past]:
+        count = len(answers)
+        entering = asyncio.create_task(node.feed.past(Position("epoch-0", 0)))
+        while len(answers) == count:
+            await asyncio.sleep(0)
+        return entering
+
+    monkeypatch.setattr(node, "read", read)
+    older = await enter()
+    server.publish()
+    newer = await enter()
+    for entering, answer in ((newer, answers[1]), (older, answers[0])):
+        answer.set_result(None)
+        past = await entering
+        assert past.recovered
+        assert [envelope.data for envelope in past.messages] == [0]
+
+
 @pytest.mark.parametrize("harsh", [False, True], ids=["calm", "harsh"])
 @pytest.mark.parametrize("seeds", [range(start, start + 50) for start in range(0, 200, 50)])
 async def test_nothing_is_lost_in_silence_doubled_or_out_of_order(

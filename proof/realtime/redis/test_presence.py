@@ -27,9 +27,10 @@ TIMEOUT_S = 0.3
 """How long tests wait in which no answer comes."""
 
 
-async def keys(redis: Redis) -> list[bytes | str]:
-    """Return the keys of all rooms."""
-    return list(await redis.keys("ws:{room:*"))
+async def keys(redis: Redis) -> list[bytes]:
+    """Return the keys of all rooms, but not the numbers of the nodes' last writes."""
+    found = await redis.keys("ws:{room:*")
+    return [key for key in found if b":node:" not in key or await redis.hlen(key) > 1]
 
 
 async def wait_until_seen(visitor: Visitor, expected: dict[str, int]) -> None:
@@ -144,6 +145,7 @@ async def test_a_node_that_was_given_up_comes_back(valkey: Valkey) -> None:
         await bob.seen()
         await redis.zadd("ws:{room:lobby}:nodes", {there.presence._node: 1})
         assert await alice.seen() == {"alice": 1}
+        assert await redis.ttl("ws:{room:lobby}:node:" + there.presence._node) > 3_000
         assert await bob.seen() == {"alice": 1, "bob": 1}
         assert await alice.seen() == {"alice": 1, "bob": 1}
         assert await alice.heard() == ["bob joined", "bob left", "bob joined"]
@@ -243,6 +245,20 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
         assert await alice.seen() == {"alice": 2}
         assert await node.presence._client.send([late]) == [None]
         assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"2 0 null"}
+
+
+async def test_a_write_that_comes_after_the_last_user_has_left_does_nothing(
+    valkey: Valkey,
+) -> None:
+    async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
+        alice = await node.visitor("alice")
+        assert await alice.seen() == {"alice": 1}
+        rules, first = node.presence._rooms[ROOM].rules, [1, 0, "alice", 1, "", b""]
+        late = node.presence.writing(room_channel(ROOM), rules, first)
+        await alice.leave()
+        await wait_until(lambda: not node.presence._rooms)
+        assert await node.presence._client.send([late]) == [None]
+        assert await keys(redis) == []
 
 
 @pytest.mark.parametrize("key", ["users", "nodes", "node"])

@@ -144,6 +144,16 @@ def members_within(max_bytes: int, attendance: Attendance) -> Iterator[Member]:
         yield Member(user=user, connections=connections, info=info)
 
 
+async def _check_join(
+    policy: Policy[Any, Any], service: Service, connection: Connection, room: str
+) -> None:
+    """Raise `Forbidden` unless the policy allows the join."""
+    answer = policy.can_join(service, connection, room)
+    if not (answer if isinstance(answer, bool) else await answer):
+        msg = "you may not join this room"
+        raise Forbidden(msg)
+
+
 async def _info(
     policy: Policy[Any, Any], service: Service, connection: Connection, command: Join
 ) -> JsonValue:
@@ -151,6 +161,8 @@ async def _info(
     info = policy.presence_info(service, connection, command.room, command.info)
     if isinstance(info, Awaitable):
         info = await info
+        # Meanwhile, the user may have lost the permission and been evicted.
+        await _check_join(policy, service, connection, command.room)
     if info is not None:
         members = service.rooms.members_here(command.room)
         connection.limits.pay_for_message(room_channel(command.room), info, members)
@@ -171,10 +183,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
     @router.command(Join)
     async def join(service: Service, connection: Connection, command: Join) -> JoinOk:
         """Enter the room, if the policy allows it; missed messages follow the reply."""
-        answer = policy.can_join(service, connection, command.room)
-        if not (answer if isinstance(answer, bool) else await answer):
-            msg = "you may not join this room"
-            raise Forbidden(msg)
+        await _check_join(policy, service, connection, command.room)
         info = await _info(policy, service, connection, command)
         past = await service.rooms.join(connection, command.room, command.since, command.last, info)
         joins.labels(RECOVERED[past.recovered]).inc()

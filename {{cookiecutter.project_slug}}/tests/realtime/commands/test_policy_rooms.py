@@ -135,6 +135,28 @@ async def test_the_policy_decides_on_the_info_of_a_user(
     assert member["info"] == {"name": client.user, "status": "here"}
 
 
+async def test_a_user_who_is_evicted_while_the_policy_waits_does_not_join(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed, asked, answered = {True}, asyncio.Event(), asyncio.Event()
+
+    async def wait(*_: object) -> JsonValue:
+        asked.set()
+        await answered.wait()
+        return None
+
+    monkeypatch.setattr(Policy, "can_join", lambda *_: True in allowed)
+    monkeypatch.setattr(Policy, "presence_info", wait)
+    client = await live.connect()
+    joining = asyncio.create_task(client.ask(type="join", room="lobby"))
+    await asked.wait()
+    allowed.clear()
+    await live.service.rooms.evict("lobby", client.user)
+    answered.set()
+    assert (await joining)["code"] == "forbidden"
+    assert len(live.service.rooms) == 0
+
+
 def options(policy: Policy, service: Service, room: str) -> RoomOptions:
     """Return what differs from the settings."""
     if room == "stream":

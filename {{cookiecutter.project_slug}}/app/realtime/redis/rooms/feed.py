@@ -56,13 +56,17 @@ class RedisFeed:
             return Past(self.position)
         self._readers += 1
         try:
-            past = await self._history.read(self.room, self.rules, since or NOWHERE, last)
-            if self.position is NOWHERE:
-                self.position = past.position
-                self._release()
-            if not self._has_reached(past.position):
-                await self._catch_up(past.position)
-            extended = self._extend(past)
+            for _ in range(2):
+                past = await self._history.read(self.room, self.rules, since or NOWHERE, last)
+                if self.position is NOWHERE:
+                    self.position = past.position
+                    self._release()
+                if not self._has_reached(past.position):
+                    await self._catch_up(past.position)
+                extended = self._extend(past)
+                if extended.recovered or not past.recovered:
+                    break
+                # The first reader got a newer answer. From now on, new messages are noted.
             if since is None:
                 return Past(self.position, extended.messages[-last:] if last else ())
             return extended

@@ -1,6 +1,6 @@
--- Removes a dead node's users. If the list of them is lost, all nodes begin again. Further ARGV:
--- how long the node is marked as removed, in milliseconds. If it returns, its users join again.
-local keep_ms = ARGV[4]
+-- Removes a dead node's users. If the list of them is lost, all nodes begin again. For an hour, the
+-- node is marked as removed: if it returns, its users join again.
+local marked_s = 3600
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
 if not lease_ends_ms or tonumber(lease_ends_ms) > now_ms then return end
 if redis.call('EXISTS', node_users) == 0 then
@@ -15,4 +15,4 @@ tell()
 redis.call('DEL', node_users)
 redis.call('ZREM', nodes, node)
 redis.call('HSET', node_users, '', 'removed')
-redis.call('PEXPIRE', node_users, keep_ms)
+redis.call('EXPIRE', node_users, marked_s)

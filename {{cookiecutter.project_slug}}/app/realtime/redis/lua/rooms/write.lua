@@ -8,8 +8,9 @@
 -- A node whose own lease has expired must not declare others dead: after an outage, they may only
 -- be later than this one.
 --
--- A node's hash has the number of its last write, under an empty name. So a write does nothing if it
--- arrives after a newer one, as after a freeze of the server.
+-- A node's hash has the number of its last write, under an empty name, for a while also after its last
+-- user has left. So a write does nothing if it arrives after a newer one, as after a freeze of the
+-- server or over a connection that was given up.
 local keep_ms, lease_ms, write = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local max_bytes, begins, max_listed = tonumber(ARGV[7]), ARGV[8] == '1', tonumber(ARGV[9])
 
@@ -18,12 +19,13 @@ if lease_ends_ms and redis.call('EXISTS', users, node_users) < 2 then
   redis.call('DEL', users, nodes)
   lease_ends_ms = false
 end
-local was_removed = false
-if lease_ends_ms then
-  if tonumber(redis.call('HGET', node_users, '')) > write then return false end
-else
+local last_write = redis.call('HGET', node_users, '')
+local is_late = (tonumber(last_write or 0) or 0) > write
+-- What no node has written has no expiry, and is replaced.
+if is_late and (lease_ends_ms or redis.call('PTTL', node_users) > 0) then return false end
+local was_removed = last_write == 'removed'
+if not lease_ends_ms then
   if not begins then return false end
-  was_removed = redis.call('HGET', node_users, '') == 'removed'
   redis.call('DEL', node_users)
   if redis.call('EXISTS', nodes) == 0 then redis.call('DEL', users) end
 end
@@ -50,7 +52,7 @@ if redis.call('HLEN', node_users) > 1 then
   redis.call('PEXPIRE', nodes, keep_ms)
   redis.call('PEXPIRE', node_users, keep_ms)
 else
-  redis.call('DEL', node_users)
+  redis.call('PEXPIRE', node_users, keep_ms)
   redis.call('ZREM', nodes, node)
 end
 

@@ -26,6 +26,9 @@ HASTE = {
     "MAX_HANDSHAKES_PER_S_PER_ADDRESS": "100000",
     "MAX_MESSAGES_PER_S": "100000",
     "MAX_BYTES_PER_S": "100000000",
+    "MAX_MESSAGES_PER_S_PER_USER": "100000",
+    "MAX_BYTES_PER_S_PER_USER": "100000000",
+    "MAX_BYTES_PER_S_PER_TARGET": "100000000",
 }
 """Limits that would be in the way of these tests."""
 
@@ -51,6 +54,33 @@ const later = setTimeout;
 globalThis.setTimeout = (react, ms) => later(react, ms === 500 ? 1 : ms);
 """
 """Makes the shortest pause before a new attempt, which random numbers of 0 yield, even shorter."""
+FAKE = """
+globalThis.commands = [];
+globalThis.of = (type) => commands.filter((command) => command.type === type);
+globalThis.receive = (frame) => socket.onmessage({ data: JSON.stringify(frame) });
+globalThis.joined = (id, how = {}) => receive(
+  { type: "ok", id, room: "tea", epoch: "e", offset: 0, recovered: null, replayed: 0, ...how });
+globalThis.message = (offset) =>
+  receive({ type: "message", room: "tea", from: "bob", data: offset, offset });
+globalThis.refuse = (id) =>
+  receive({ type: "error", id, code: "rate_limited", message: "", retry: true });
+globalThis.answer = ({ id }) => joined(id);
+globalThis.expires_at = null;
+globalThis.WebSocket = class {
+  constructor() {
+    globalThis.socket = this;
+    const terms = { heartbeat: null, limits: { message_bytes: 65_536 }, expires_at };
+    setTimeout(() => receive({ type: "welcome", user: "alice", ...terms }));
+  }
+  send(text) {
+    const command = JSON.parse(text);
+    commands.push(command);
+    setTimeout(() => this.onmessage && answer(command));
+  }
+  close() {}
+};
+"""
+"""A server in the page, whose answers a test may replace."""
 FOLLOW = """
 globalThis.entries = [];
 open_();
@@ -577,6 +607,124 @@ def test_what_a_former_membership_brings_is_not_handed_over_before_replayed_mess
     page.wait_until("got.length >= 2")
     page.run("await ws.ping()")
     assert page.run("return got") == [1, 2]
+
+
+def test_frames_in_the_turn_of_the_answer_to_a_join_come_after_it(page: Page) -> None:
+    """Node.js dispatches several frames in one turn."""
+    page.run(f"""
+      {FAKE}
+      globalThis.got = [];
+      globalThis.answer = ({{ id }}) => {{
+        joined(id, {{ offset: 2, replayed: 2 }});
+        message(1);
+        message(2);
+      }};
+      open_();
+      ws.room("tea", {{ last: 2, message: (data) => got.push(data) }});
+    """)
+    page.wait_until("ws.rooms.get('tea').position")
+    assert page.run("return got") == [1, 2]
+
+
+def test_what_is_dropped_before_a_join_is_answered_comes_from_the_history(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      globalThis.got = [];
+      open_();
+      ws.room("tea", {{ message: (data) => got.push(data) }});
+    """)
+    page.wait_until("ws.rooms.get('tea').position")
+    page.run("""
+      globalThis.answer = ({ type, id, since }) => {
+        if (type === "leave") return receive({ type: "ok", id });
+        const offset = 10_001, replayed = of("leave").length && offset - since.offset;
+        if (!replayed) for (let at = 1; at <= offset; at++) message(at);
+        joined(id, { offset, recovered: true, replayed });
+        if (replayed) message(offset);
+      };
+      receive({ type: "resync", room: "tea" });
+    """)
+    page.wait_until("got.at(-1) === 10_001")
+    assert page.run("return got.every((number, at) => number === at + 1)")
+    assert page.run("return commands.map(({ type }) => type)") == ["join", "join", "leave", "join"]
+
+
+def test_an_info_does_not_overtake_the_join_of_its_room(page: Page) -> None:
+    page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea')")
+    page.wait_until("room.position")
+    page.run("""
+      globalThis.answer = ({ id }) => {
+        const number = of("join").length;
+        if (number === 3) room.setInfo("unanswered");
+        if (number === 2) refuse(id);
+        else joined(id);
+        if (number === 2) room.setInfo("refused");
+      };
+      socket.onclose({ code: 1006, reason: "" });
+      await room.setInfo("offline");
+    """)
+    page.wait_until("of('join').length >= 4")
+    page.run("await room.setInfo('joined')")
+    infos = page.run("return of('join').slice(1).map(({ info, since }) => [info, Boolean(since)])")
+    assert infos[0] == ["offline", True]
+    assert infos[1] == ["refused", True]
+    assert infos[2:] == [["unanswered", False], ["joined", False]]
+
+
+def test_a_leave_that_is_refused_for_now_is_repeated(page: Page) -> None:
+    page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea')")
+    page.wait_until("room.position")
+    page.run("""
+      globalThis.answer = ({ type, id }) =>
+        type === "leave" && of("leave").length < 3 ? refuse(id) : joined(id);
+      await room.leave();
+    """)
+    assert page.run("return of('leave').length") == 3
+    page.run("""
+      globalThis.answer = ({ type, id }) => (type === "leave" ? refuse(id) : joined(id));
+      const leaving = ws.room("tea").leave();
+      ws.room("tea");
+      await leaving;
+    """)
+    assert page.run("return of('leave').length") == 4
+
+
+def test_a_room_tells_that_it_was_joined_again(page: Page) -> None:
+    page.run(f"""
+      {EAGER} {FAKE}
+      globalThis.calls = 0;
+      open_();
+      globalThis.room = ws.room("tea", {{ rejoined: () => calls++ }});
+    """)
+    page.wait_until("room.position")
+    assert page.run("return calls") == 0
+    page.run("socket.onclose({ code: 1006, reason: '' })")
+    page.wait_until("calls === 1")
+    page.run("receive({ type: 'resync', room: null })")
+    page.wait_until("calls === 2")
+    assert page.run("return of('join').length") == 3
+
+
+def test_a_lost_connection_leaves_no_timer_behind(page: Page) -> None:
+    page.run(f"""
+      {EAGER} {FAKE}
+      globalThis.waiting = new Set();
+      const [start, stop] = [setTimeout, clearTimeout];
+      globalThis.setTimeout = (react, ms) => {{
+        const timer = start(react, ms);
+        if (ms > 60_000) waiting.add(timer);
+        return timer;
+      }};
+      globalThis.clearTimeout = (timer) => {{ waiting.delete(timer); stop(timer); }};
+      globalThis.expires_at = Date.now() / 1_000 + 3_600;
+      open_();
+    """)
+    for number in (1, 2):
+        page.wait_until(f"count('online') === {number}")
+        assert page.run("return waiting.size") == 1
+        page.run("socket.onclose({ code: 1006, reason: '' })")
+    page.run("ws.close()")
+    assert page.run("return waiting.size") == 0
 
 
 def test_a_room_that_may_not_be_joined_says_so(page: Page) -> None:

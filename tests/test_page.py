@@ -183,6 +183,38 @@ def test_a_dropped_connection_recovers_and_is_shown(
     check_quiet(alice, behind[1])
 
 
+def test_who_is_there_is_shown_again_after_a_resync(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    alice, bob = in_room(chrome, behind, "people")
+    alice.wait_until("text('article [role=status]') === '2 here: alice, bob'")
+    alice.run("""
+      globalThis.WebSocket = class extends WebSocket {
+        constructor(...how) { super(...how); globalThis.socket = this; }
+      };
+      globalThis.before = sent("presence").length;
+      press("Drop the connection");
+    """)
+    alice.wait_until("text('#reconnects') === '1' && sent('presence').length > before")
+    alice.wait_until("text('article [role=status]') === '2 here: bob, alice'")
+    alice.run("""
+      const take = socket.onmessage;
+      socket.onmessage = (event) => {
+        globalThis.hasLeft ||= JSON.parse(event.data).type === "left";
+        if (!hasLeft) take(event);
+      };
+      globalThis.resync = () => {
+        socket.onmessage = take;
+        take({ data: '{"type": "resync", "room": "people"}' });
+      };
+    """)
+    bob.run("press('Leave')")
+    alice.wait_until("globalThis.hasLeft")
+    alice.run("resync()")
+    alice.wait_until("text('article [role=status]') === '1 here: alice'")
+    check_quiet(alice, behind[1])
+
+
 def test_credentials_that_expire_are_replaced_and_nothing_is_lost(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:

@@ -22,6 +22,7 @@ from .conftest import Baker
 from .documents import blocks_of
 from .numbers_room import ROOM, Entry, Numbers, check, numbers, spoil
 from .proxy import Proxy
+from .venv import venv_bin
 
 CUTS = 1_000
 DEADLINE_S = 60.0
@@ -31,6 +32,9 @@ HASTE = {
     "MAX_HANDSHAKES_PER_S_PER_ADDRESS": "100000",
     "MAX_MESSAGES_PER_S": "100000",
     "MAX_BYTES_PER_S": "100000000",
+    "MAX_MESSAGES_PER_S_PER_USER": "100000",
+    "MAX_BYTES_PER_S_PER_USER": "100000000",
+    "MAX_BYTES_PER_S_PER_TARGET": "100000000",
     "HEARTBEAT_INTERVAL_S": "0.5",
     "HEARTBEAT_TIMEOUT_S": "2",
 }
@@ -289,6 +293,158 @@ def test_an_entry_that_is_cancelled_leaves_the_room(client: ModuleType) -> None:
 
     asyncio.run(enter())
     assert commands == ["join", "leave"]
+
+
+class Commands:
+    """Stands in for a connection: keeps the commands, which a test answers."""
+
+    def __init__(self, client: ModuleType, **options: Any) -> None:
+        self.welcome: dict[str, Any] | None = {}
+        self.commands: list[dict[str, Any]] = []
+        module = import_module(f"{client.__name__}.rooms")
+        options = {"events": False, "last": 0, "info": None} | options
+        self.make_room: Callable[[], Any] = lambda: module.Room(self, "tea", None, **options)
+        self.rooms = {"tea": self.make_room()}
+        self._takes: list[Callable[[dict[str, Any]], None]] = []
+
+    def ask(self, command: dict[str, Any], take: Callable[[dict[str, Any]], None]) -> None:
+        """Keep a command."""
+        self.commands.append(command)
+        self._takes.append(take)
+
+    async def request(self, command: str, /, **fields: Any) -> None:
+        """Keep a command, whose answer does not matter."""
+        self.commands.append({"type": command, **fields})
+
+    def types(self) -> list[str]:
+        """Return the types of the commands."""
+        return [command["type"] for command in self.commands]
+
+    def answer(self, **fields: Any) -> None:
+        """Answer the oldest command that is unanswered."""
+        ok = {"type": "ok", "epoch": "e", "offset": 0, "recovered": None, "replayed": 0}
+        self._takes.pop(0)(ok | fields)
+
+    def refuse(self) -> None:
+        """Refuse it for now."""
+        self._takes.pop(0)({"type": "error", "code": "rate_limited", "message": "", "retry": True})
+
+    async def sent(self, number: int) -> None:
+        """Wait for this number of commands."""
+        async with asyncio.timeout(DEADLINE_S):
+            while len(self.commands) < number:
+                await asyncio.sleep(0.001)
+
+
+def test_messages_dropped_before_a_resync_are_read_from_the_history(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module(f"{client.__name__}.rooms"), "MAX_HELD", 2)
+    connection = Commands(client)
+    room = connection.rooms["tea"]
+    room.join()
+    connection.answer()
+    for offset in (1, 2, 3):
+        room.take({"type": "message", "from": "bob", "data": "hi", "room": "tea", "offset": offset})
+    room.take({"type": "resync", "room": "tea"})
+    connection.answer(offset=3, recovered=True)
+
+    async def read() -> None:
+        for _ in range(2):
+            await anext(room)
+        reading = asyncio.create_task(anext(room))
+        await connection.sent(3)
+        connection.answer()
+        await connection.sent(4)
+        reading.cancel()
+
+    connection.wait_for_more = lambda _: asyncio.Event().wait()  # type: ignore[attr-defined]
+    asyncio.run(read())
+    assert connection.types() == ["join", "join", "leave", "join"]
+    assert connection.commands[-1]["since"] == {"epoch": "e", "offset": 2}
+
+
+def test_an_info_does_not_overtake_the_join_of_its_room(client: ModuleType) -> None:
+    connection = Commands(client)
+    room = connection.rooms["tea"]
+
+    async def change() -> None:
+        room.join()
+        connection.answer()
+        room.join()
+        connection.refuse()
+        await room.set_info("refused")
+        await connection.sent(3)
+        await room.set_info("unanswered")
+        assert len(connection.commands) == 3
+        connection.answer(recovered=True)
+        await room.set_info("joined")
+
+    asyncio.run(change())
+    infos = [(command["info"], "since" in command) for command in connection.commands[1:]]
+    assert infos == [(None, True), ("refused", True), ("unanswered", False), ("joined", False)]
+
+
+@pytest.mark.parametrize("then", ["nothing", "a new entry", "a lost connection"])
+def test_a_leave_that_is_refused_for_now_is_repeated(client: ModuleType, then: str) -> None:
+    connection = Commands(client)
+
+    async def leave() -> None:
+        await connection.rooms["tea"].__aexit__()
+        connection.refuse()
+        if then == "a new entry":
+            connection.rooms["tea"] = connection.make_room()
+        elif then == "a lost connection":
+            connection.welcome = None
+        else:
+            await connection.sent(2)
+            connection.answer()
+        await asyncio.sleep(0.1)
+
+    asyncio.run(leave())
+    assert connection.types() == ["leave"] * (2 if then == "nothing" else 1)
+
+
+def test_a_room_with_events_tells_that_it_was_joined_again(client: ModuleType) -> None:
+    for events in (True, False):
+        connection = Commands(client, events=events)
+        room = connection.rooms["tea"]
+        room.join()
+        connection.answer()
+        assert not room._messages
+        room.take({"type": "resync", "room": "tea"})
+        connection.answer(recovered=True)
+        assert [message.type for message in room._messages] == ["rejoined"] * events
+
+
+CHAT = """
+. ./.env
+rooms=http://127.0.0.1:$PORT/rooms
+ask() { curl --silent --fail -H "Authorization: Bearer $BACKEND_KEY" "$@"; }
+until_in() { for _ in $(seq 300); do grep -q "$1" chat.log && return; sleep 0.1; done; exit 1; }
+touch chat.log
+{
+  echo /join tea
+  until_in "in tea: alice"
+  ask $rooms/tea/evict -d '{"user": "alice", "reason": "spam"}' >&2
+  until_in "! tea: evicted: spam"
+  echo /join tea
+  until_in "in tea: alice.*"
+  ask http://127.0.0.1:$PORT/disconnect -d '{"user": "alice"}' >&2
+  until_in "ended: 4503"
+  echo
+} | PYTHONUNBUFFERED=1 "$PYTHON" -m dev.client alice >>chat.log 2>&1
+cat chat.log
+"""
+
+
+def test_the_chat_goes_on_after_an_eviction(baked: Baker) -> None:
+    project = baked(DEFAULT)
+    with running(project) as service:
+        shown = service.shell(f"PYTHON={venv_bin(project) / 'python'}\n{CHAT}")
+    assert shown.count("* in tea: alice") == 2
+    assert "never retrieved" not in shown
+    assert "Traceback" not in shown
 
 
 def test_a_late_answer_to_a_join_is_given_to_nobody(client: ModuleType) -> None:

@@ -23,7 +23,8 @@ EVENTS = ("joined", "updated", "left", "evicted")
 class Message:
     """A message from a user (None: the server), or an event of a user, with the info as data.
 
-    Any other ``type`` is that of a frame of your own, which is the ``data``.
+    After ``rejoined``, events may have been missed: ask for presence again. Any other ``type`` is
+    that of a frame of your own, which is the ``data``.
     """
 
     type: str
@@ -96,8 +97,8 @@ class Room:
                 self._loads_due -= due
             elif self._is_full:
                 self._is_full = False
-                self.connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
-                self.join()
+                self._held = []
+                self._send_leave(then=self.join)
             else:
                 await self.connection.wait_for_more(
                     lambda: bool(self._messages or self._loads_due or self._refusal)
@@ -115,9 +116,11 @@ class Room:
         )
 
     async def set_info(self, info: object) -> None:
-        """Change what members see of the user."""
+        """Change what members see of the user: now, or when the room is joined."""
         self.info = info
-        await self.connection.request("join", room=self.name, info=info)
+        # A join without a position must not overtake the room's own.
+        if self._held is None and self.connection.welcome is not None:
+            await self.connection.request("join", room=self.name, info=info)
 
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
@@ -127,6 +130,7 @@ class Room:
         """Join, or find out what a member has missed; for the connection."""
         self._held = self._held or []
         since = {"since": self.position} if self.position else {"last": self.last}
+        command = {"type": "join", "room": self.name, "info": self.info, **since}
         welcome = self.connection.welcome
 
         def again() -> None:
@@ -136,16 +140,26 @@ class Room:
 
         def take(answer: Frame) -> None:
             if answer["type"] != "error":
-                self._arrive(answer)
+                self._arrive(command, answer)
             elif answer["retry"] and self.connection.welcome is not None:
                 asyncio.get_running_loop().call_later(pause(attempt), again)
             elif not answer["retry"] and answer["code"] != "ended":
                 self._refusal = RequestError(answer["code"], answer["message"], retry=False)
 
-        command = {"type": "join", "room": self.name, "info": self.info, **since}
         self.connection.ask(command, take)
 
-    def _arrive(self, ok: Frame) -> None:
+    def _arrive(self, command: Frame, ok: Frame) -> None:
+        """Take the answer to a join."""
+        self._proceed(ok)
+        # If messages were dropped, the room will be joined once more.
+        if self.events and "since" in command and not self._is_full:
+            self._messages.append(Message("rejoined", None))
+        if self.info is not command["info"]:
+            current = {"type": "join", "room": self.name, "info": self.info}
+            self.connection.ask(current, lambda answer: None)
+
+    def _proceed(self, ok: Frame) -> None:
+        """Go on from the position of the answer, as its ``recovered`` says."""
         before, self._held = self._held or [], None
         position = {"epoch": ok["epoch"], "offset": ok["offset"] - ok["replayed"]}
         if not ok["recovered"]:
@@ -160,7 +174,7 @@ class Room:
         elif not ok["replayed"]:
             for frame in before:
                 self._deliver(frame)
-            if len(before) >= MAX_HELD:
+            if self._is_full or len(before) >= MAX_HELD:
                 self._is_full = True  # and more were dropped, which the history has
             elif self.position is not None and position["offset"] > self.position["offset"]:
                 self.position = position
@@ -188,8 +202,29 @@ class Room:
 
     def _leave(self) -> None:
         self.connection.rooms.pop(self.name, None)
-        if self.connection.welcome is not None:
-            self.connection.ask({"type": "leave", "room": self.name}, lambda answer: None)
+        self._send_leave()
+
+    def _send_leave(self, attempt: int = 1, then: Callable[[], None] = lambda: None) -> None:
+        """Send a leave; repeat it if refused for now, while WebSocket and room are the same."""
+        connection, name = self.connection, self.name
+        welcome, room = connection.welcome, connection.rooms.get(name)
+        if welcome is None:
+            return
+
+        def is_due() -> bool:
+            return connection.welcome is welcome and connection.rooms.get(name) is room
+
+        def again() -> None:
+            if is_due():
+                self._send_leave(attempt + 1, then)
+
+        def take(answer: Frame) -> None:
+            if answer["type"] == "error" and answer["retry"]:
+                asyncio.get_running_loop().call_later(pause(attempt), again)
+            elif is_due():
+                then()
+
+        connection.ask({"type": "leave", "room": name}, take)
 
     def _deliver(self, frame: Frame) -> None:
         if self.position is not None and frame["offset"] > self.position["offset"]:

@@ -10,7 +10,11 @@ from contextlib import AsyncExitStack
 # {% endif %}
 
 from app.settings import Settings
+# {% if cookiecutter.rooms %}
+from client import Ended, Message, RequestError, Status, connect
+# {% else %}
 from client import Ended, RequestError, Status, connect
+# {% endif %}
 from client.connection import Connection
 
 from .connect import ConnectOptions, connect_options
@@ -65,15 +69,23 @@ class Chat:
             room = await stack.enter_async_context(self._ws.room(name, events=True))
 
             async def show() -> None:
-                async for message in room:
-                    said = json.dumps(message.data, ensure_ascii=False)
-                    event = message.type in {"joined", "left"}
-                    what = f" has {message.type}" if event else f": {said}"
-                    print(f"{name} {message.user or 'the backend'}{what}")
+                try:
+                    async for message in room:
+                        if message.type == "rejoined":
+                            await self(f"/who {name}")
+                        else:
+                            show_message(name, message)
+                except RequestError as failure:
+                    print(f"! {name}: {failure}", flush=True)
+                    self._rooms.pop(name, None)
+                    if self._room == name:
+                        self._room = next(iter(self._rooms), "")
+                except Ended:
+                    pass  # the status says so
 
             self._rooms[name] = stack, asyncio.create_task(show())
         self._room = name
-        await self.who("")
+        await self.who(name)
 
     async def leave(self, _: str) -> None:
         """Leave the room."""
@@ -82,10 +94,11 @@ class Chat:
         await stack.aclose()
         self._room = next(iter(self._rooms), "")
 
-    async def who(self, _: str) -> None:
-        """List who is in the room."""
-        answer = await self._ws.request("presence", room=self._room)
-        print(f"* in {self._room}: {', '.join(member['user'] for member in answer['members'])}")
+    async def who(self, name: str) -> None:
+        """List who is in the room, or in another one: /who ROOM."""
+        room = name or self._room
+        answer = await self._ws.request("presence", room=room)
+        print(f"* in {room}: {', '.join(member['user'] for member in answer['members'])}")
     # {% endif %}
 
     async def _say(self, text: str) -> None:
@@ -120,6 +133,15 @@ class Chat:
             print(f"! that is no command: {mistake!r}")
 
 
+# {% if cookiecutter.rooms %}
+def show_message(room: str, message: Message) -> None:
+    """Print a message or an event of a room."""
+    said = json.dumps(message.data, ensure_ascii=False)
+    what = f" has {message.type}" if message.type in {"joined", "left"} else f": {said}"
+    print(f"{room} {message.user or 'the backend'}{what}", flush=True)
+
+
+# {% endif %}
 def show_status(status: Status) -> None:
     """Print what has become of the connection."""
     again = "" if status.pause_s is None else f"; trying again in {status.pause_s:.1f} s"

@@ -40,6 +40,11 @@ const HEARTBEAT = { interval_s: 25, timeout_s: 10 };
 export class RequestError extends Error {
   code = "";
   retry = false;
+
+  constructor(/** @type {Frame} */ answer) {
+    super(answer.message);
+    Object.assign(this, answer);
+  }
 }
 
 /** Call a handler of the page. What it throws is reported, and does no harm here. */
@@ -73,6 +78,9 @@ export class Connection {
   #openedAt = 0;
   #heardAt = 0;
   #timer = /** @type {any} */ (0);
+  //# if cookiecutter.auth == "jwt"
+  #refreshTimer = /** @type {any} */ (0);
+  //# endif
   #lastId = 0;
   #requests = /** @type {Map<string, Request>} */ (new Map());
   #listeners = new AbortController();
@@ -95,18 +103,27 @@ export class Connection {
   /** Send a command, now or once online. @returns {Promise<Frame>} The answer or a RequestError. */
   request(/** @type {Frame} */ command, timeout_ms = TIMEOUT_MS) {
     return new Promise((resolve, reject) => {
-      const id = `${++this.#lastId}`;
-      const settle = (/** @type {Frame} */ answer) => {
-        if (!this.#requests.delete(id)) return;
-        if (answer.type !== "error") resolve(answer);
-        else reject(Object.assign(new RequestError(answer.message), answer));
-      };
-      const request = { text: JSON.stringify({ ...command, id }), sent: false, settle };
-      this.#requests.set(id, request);
-      setTimeout(() => settle(failure("timeout", "no answer in time", true)), timeout_ms);
-      if (this.status.state === "ended") settle(failure("ended", "the connection has ended"));
-      else if (this.welcome) this.#transmit(request);
+      const take = (/** @type {Frame} */ answer) =>
+        answer.type === "error" ? reject(new RequestError(answer)) : resolve(answer);
+      this.ask(command, take, timeout_ms);
     });
+  }
+
+  /**
+   * Send a command, and call a function with its answer before any later frame is handled.
+   * @param {Frame} command
+   * @param {(answer: Frame) => void} take
+   */
+  ask(command, take, timeout_ms = TIMEOUT_MS) {
+    const id = `${++this.#lastId}`;
+    const settle = (/** @type {Frame} */ answer) => {
+      if (this.#requests.delete(id)) take(answer);
+    };
+    const request = { text: JSON.stringify({ ...command, id }), sent: false, settle };
+    this.#requests.set(id, request);
+    setTimeout(() => settle(failure("timeout", "no answer in time", true)), timeout_ms);
+    if (this.status.state === "ended") settle(failure("ended", "the connection has ended"));
+    else if (this.welcome) this.#transmit(request);
   }
 
   /** Return the milliseconds of a round trip. */
@@ -172,7 +189,7 @@ export class Connection {
     const limit = this.welcome?.limits.message_bytes;
     request.sent = true;
     if (new TextEncoder().encode(request.text).length <= limit) this.#send(request.text);
-    else request.settle(failure("too_large", `more than ${limit} bytes`));
+    else queueMicrotask(() => request.settle(failure("too_large", `more than ${limit} bytes`)));
   }
 
   #receive(/** @type {string} */ text) {
@@ -233,8 +250,7 @@ export class Connection {
   #refreshLater(/** @type {number | null} */ expires_at, turn = this.#turn) {
     if (expires_at === null || turn !== this.#turn) return;
     const delay_ms = Math.max(TIMEOUT_MS, 0.75 * (1_000 * expires_at - Date.now()));
-    setTimeout(async () => {
-      if (turn !== this.#turn) return;
+    this.#refreshTimer = setTimeout(async () => {
       try {
         const token = await this.token();
         if (turn !== this.#turn) return;
@@ -249,6 +265,9 @@ export class Connection {
   #drop() {
     this.#turn++;
     clearTimeout(this.#timer);
+    //# if cookiecutter.auth == "jwt"
+    clearTimeout(this.#refreshTimer);
+    //# endif
     if (this.#socket) this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket?.close();
     this.#socket = this.welcome = null;

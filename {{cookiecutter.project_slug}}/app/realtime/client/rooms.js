@@ -6,7 +6,7 @@
  *   });
  *   await room.publish({ text: "hi" }, { echo: true });
  */
-import { call, pause } from "./client.js";
+import { RequestError, call, pause } from "./client.js";
 
 /**
  * @typedef {import("./client.js").Frame} Frame
@@ -20,12 +20,15 @@ import { call, pause } from "./client.js";
  * @property {OnMember} [joined]
  * @property {OnMember} [updated]
  * @property {OnMember} [left]
+ * @property {() => void} [rejoined] The room was joined again, for example after a lost connection.
+ *   Events may have been missed: ask for `presence()` again.
  * @property {(frame: Frame) => void} [frame] Takes the frames of your own that name the room.
  * @property {(error: import("./client.js").RequestError) => void} [refused] It cannot be joined.
  * @property {(reason: string | null, frame: Frame) => void} [evicted] The server ended the visit.
  */
 
 const MAX_HELD = 10_000;
+const sleep = (/** @type {number} */ ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The field that a handler gets first, by the type of the frame. @type {Map<string, string>} */
 const SUBJECTS = new Map(Object.entries({
@@ -41,6 +44,8 @@ export class Room {
   position = null;
   #held = /** @type {Frame[] | null} */ (null); // until a join is answered and `state()` is done
   #visit = 0; // of the present join: what belongs to an older one is ignored
+  #isJoining = true; // until a join is answered, or refused for good
+  #joins = 0; // that were answered
   #loading = /** @type {Promise<unknown>} */ (Promise.resolve());
 
   /** @param {import("./client.js").Connection} connection */
@@ -66,42 +71,75 @@ export class Room {
     return this.connection.request({ type: "presence", room: this.name });
   }
 
-  /** Change what members see of the user. */
-  setInfo(/** @type {any} */ info) {
+  /** Change what members see of the user: now, or when the room is joined. */
+  async setInfo(/** @type {any} */ info) {
     this.info = info;
-    return this.connection.request({ type: "join", room: this.name, info });
+    if (this.#isJoining) return; // a join without a position must not overtake it
+    await this.connection.request({ type: "join", room: this.name, info });
   }
 
   /** Leave for good. */
-  async leave() {
+  leave() {
     this.interrupt();
+    this.#isJoining = false;
     this.connection.rooms.delete(this.name);
-    if (this.connection.welcome) await this.connection.request({ type: "leave", room: this.name });
+    return this.#leave();
   }
 
   /** Called by the connection when it is lost; the next join is from `position` on. */
   interrupt() {
     this.#visit++;
     this.#held = null;
+    this.#isJoining = true;
   }
 
   /** Called by the connection to join, and when a member may have missed messages. */
-  async enter(attempt = 1) {
+  enter(attempt = 1) {
     const visit = ++this.#visit;
     const { name: room, info, position: since } = this;
     const from = since ? { since } : { last: this.handlers.last };
     this.#held ??= [];
-    try {
-      const ok = await this.connection.request({ type: "join", room, info, ...from });
-      if (visit === this.#visit) await this.#arrive(ok, visit);
-    } catch (/** @type {any} */ error) {
+    this.#isJoining = true;
+    this.connection.ask({ type: "join", room, info, ...from }, (answer) => {
+      if (visit !== this.#visit) return;
       const again = () => visit === this.#visit && this.enter(attempt + 1);
-      if (error.retry) setTimeout(again, pause(attempt));
-      else if (visit === this.#visit) {
+      if (answer.type === "error" && answer.retry) return setTimeout(again, pause(attempt));
+      this.#isJoining = false;
+      if (answer.type === "error") {
         this.#held = null;
-        call(() => this.handlers.refused?.(error));
+        return call(() => this.handlers.refused?.(new RequestError(answer)));
       }
+      if (info !== this.info) this.setInfo(this.info).catch(() => {});
+      this.#arrive(answer, visit);
+      if (this.#joins++) call(() => this.handlers.rejoined?.());
+    });
+  }
+
+  /** Send a leave; repeat it if refused for now, while WebSocket and room are the same. */
+  async #leave() {
+    const { connection, name } = this;
+    const { welcome, rooms } = connection;
+    const room = rooms.get(name);
+    const isDue = () => welcome && connection.welcome === welcome && rooms.get(name) === room;
+    for (let attempt = 1; isDue(); attempt++) {
+      try {
+        await connection.request({ type: "leave", room: name });
+        return;
+      } catch (/** @type {any} */ error) {
+        if (!error.retry) throw error;
+      }
+      await sleep(pause(attempt));
     }
+  }
+
+  /** Leave and enter, so that the history replays what came after the last of MAX_HELD messages. */
+  async #enterAnew(/** @type {number} */ former) {
+    if (former !== this.#visit) return;
+    const visit = ++this.#visit;
+    this.#held = [];
+    this.#isJoining = true;
+    await this.#leave().catch(() => {});
+    if (visit === this.#visit) this.enter();
   }
 
   //# if cookiecutter.redis
@@ -123,15 +161,13 @@ export class Room {
       this.position = { epoch: ok.epoch, offset: ok.offset - ok.replayed };
     } else if (!ok.replayed) {
       before.forEach((frame) => this.#deliver(frame));
+      if (before.length >= MAX_HELD) return this.#enterAnew(visit);
       this.position = { epoch: ok.epoch, offset: Math.max(ok.offset, this.position?.offset ?? 0) };
     }
     const held = this.#held ?? [];
     this.#held = null;
     held.forEach((frame) => this.#deliver(frame));
-    if (held.length < MAX_HELD) return;
-    // What came after them is missing; a new member gets it from the history.
-    this.connection.request({ type: "leave", room: this.name }).catch(() => {});
-    this.enter();
+    if (held.length >= MAX_HELD) await this.#enterAnew(visit);
   }
 
   /** Call `state()` until it succeeds, never twice at a time. */
@@ -142,7 +178,7 @@ export class Room {
       await this.#loading;
     } catch (error) {
       call(() => Promise.reject(error));
-      await new Promise((resolve) => setTimeout(resolve, pause(attempt)));
+      await sleep(pause(attempt));
       if (visit === this.#visit) await this.#load(visit, attempt + 1);
     }
   }

@@ -4,6 +4,7 @@ import { element, labelled, recordMessage, words } from "./element.js";
 
 const LAST = 100;
 const TYPING_MS = 2_000;
+const RETRY_MS = 1_000;
 
 /** Return the section of rooms for a connection. */
 export function showRooms(ws) {
@@ -11,26 +12,21 @@ export function showRooms(ws) {
   const name = element("input", { required: true, value: "hall" });
   const kept = JSON.parse(sessionStorage.rooms ?? "[]"); // over a reload
   const failure = element("p", { role: "alert" });
-  const shown = new Map();
-  const { onstatus } = ws;
-  ws.onstatus = (status) => {
-    onstatus(status);
-    if (status.state === "online") shown.forEach((update) => update());
-  };
+  const shown = new Set();
 
   function keep() {
-    sessionStorage.rooms = JSON.stringify([...shown.keys()]);
+    sessionStorage.rooms = JSON.stringify([...shown]);
   }
 
   function join(joined) {
-    const { article, update, input } = showRoom(ws, joined, (left, error) => {
+    const { article, input } = showRoom(ws, joined, (left, error) => {
       shown.delete(left);
       keep();
       article.remove();
       failure.textContent = error ? `${left}: ${words(error)}` : "";
       name.focus();
     });
-    shown.set(joined, update);
+    shown.add(joined);
     keep();
     list.append(article);
     input.focus();
@@ -66,6 +62,7 @@ function showRoom(ws, name, close) {
     joined: update,
     updated: update,
     left: update,
+    rejoined: update,
     refused: (error) => leave(error),
     evicted: (reason) => close(name, { message: reason ?? "taken out of the room" }),
   });
@@ -82,10 +79,13 @@ function showRoom(ws, name, close) {
   }
 
   async function update() {
-    const { members, total } = await room.presence().catch(() => ({ members: [], total: null }));
-    if (total === null) return;
-    people.textContent = `${total} here: ${members.map(described).join(", ")}`;
-    attempt(answers.resume); // the messages that were missed have come before the members
+    try {
+      const { members, total } = await room.presence();
+      people.textContent = `${total} here: ${members.map(described).join(", ")}`;
+      attempt(answers.resume); // the messages that were missed have come before the members
+    } catch (error) {
+      if (error.retry) setTimeout(update, RETRY_MS);
+    }
   }
 
   function leave(error) {
@@ -123,5 +123,5 @@ function showRoom(ws, name, close) {
       element("button", {}, "Publish"), " ",
       element("button", { type: "button", onclick: () => attempt(answers.start) }, "Stream an answer"), " ",
       element("button", { type: "button", onclick: () => leave() }, "Leave")));
-  return { article, update, input };
+  return { article, input };
 }

@@ -79,7 +79,8 @@ function contentOf({ info, servers, channels, operations, components }) {
     paragraphs(schemas[name].description), fields(`Fields of ${typeNamed(name)}`, schemas[name]));
   const credentials = ([name, { scheme, in: place, name: key, description }]) =>
     [name, code(scheme ? `Authorization: ${scheme}` : `${place} ${key}`), prose(description)];
-  const types = Object.keys(schemas).filter((name) => !messages[name] && schemas[name].properties);
+  const types = Object.keys(schemas).filter((name) =>
+    !messages[name] && (schemas[name].properties || schemas[name].enum));
 
   return [
     element("p", {}, prose(info.description), ` Version ${info.version}.`),
@@ -101,6 +102,7 @@ function contentOf({ info, servers, channels, operations, components }) {
       ([number, close]) => [code(number), yes(close.reconnect), close.reason])),
     types.length ? heading("Types") : [],
     types.map((name) => section(name, name, paragraphs(schemas[name].description),
+      schemas[name].enum ? element("p", {}, "One of ", typeOf(schemas[name])) : [],
       fields(`Fields of ${name}`, schemas[name]))),
   ].flat(Infinity);
 }

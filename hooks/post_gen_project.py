@@ -127,6 +127,7 @@ def remove_unchosen(project: Path, chosen: set[str], before: dict[str, int]) -> 
         for options, paths in PATHS.items()
         if not chosen.issuperset(options)
         for path in paths
+        if (project / path).resolve() == project.resolve() / path  # not behind a symbolic link
         for file in files_of(project / path)
     }
     kept = []
@@ -141,6 +142,13 @@ def remove_unchosen(project: Path, chosen: set[str], before: dict[str, int]) -> 
                 break
             directory.rmdir()
     return kept
+
+
+def remove_unfinished(project: Path, before: dict[str, int]) -> None:
+    """Remove the mark of an unfinished project, but no file of the user with its name."""
+    mark = project / UNFINISHED
+    if before.get(UNFINISHED) != mark.lstat().st_mtime_ns:
+        mark.unlink()
 
 
 def files_of(path: Path) -> Iterator[Path]:
@@ -175,10 +183,12 @@ def record_template(project: Path, answers: dict[str, Any]) -> None:
 
 
 def repository_url(repository: Path) -> str:
-    """Return where the repository was cloned from, without a password."""
+    """Return where the repository was cloned from, without a user, token or password."""
     url = git(repository, "remote", "get-url", "origin")
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", "@") if password else url
+    parts = urlsplit(url)
+    if parts.scheme in {"http", "https"}:
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return url.replace(f":{parts.password}@", "@") if parts.password else url
 
 
 def git(repository: Path, *arguments: str) -> str:
@@ -209,7 +219,7 @@ def main(answers: dict[str, Any]) -> None:
     """Finish the project in the working directory."""
     before = take_files_before(Path())
     kept = remove_unchosen(Path(), {answers["auth"], *extras(answers)}, before)
-    (Path() / UNFINISHED).unlink()
+    remove_unfinished(Path(), before)
     record_template(Path(), answers)
     print(summary(answers))
     if kept:

@@ -8,7 +8,13 @@ import pytest
 from pytest_cookies.plugin import Cookies
 
 from hooks import pre_gen_project
-from hooks.post_gen_project import FILES_BEFORE, PATHS, remove_unchosen
+from hooks.post_gen_project import (
+    FILES_BEFORE,
+    PATHS,
+    UNFINISHED,
+    remove_unchosen,
+    remove_unfinished,
+)
 
 from .checks.files import EXCEPTIONS, needed_options, template_files
 from .combination import OPTIONS, Combination, find
@@ -105,6 +111,26 @@ def test_a_file_overwritten_by_this_run_is_removed(template: Path, tmp_path: Pat
     for path in OVERWRITTEN:
         assert not (project / path).exists()
     assert f"Kept files of options that were not chosen: {OWN_FILE}\n" in printed
+
+
+def test_files_behind_a_symbolic_link_are_not_removed(template: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(template / PROJECT_DIRECTORY, project)
+    elsewhere = tmp_path / "elsewhere"
+    (project / "app/realtime/redis").rename(elsewhere)
+    (project / "app/realtime/redis").symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+    remove_unchosen(project, {*OPTIONS} - {"redis"}, {})
+    assert sorted(elsewhere.rglob("*")) == before
+
+
+def test_a_makefile_of_the_user_is_not_removed(tmp_path: Path) -> None:
+    mark = tmp_path / UNFINISHED
+    mark.touch()
+    remove_unfinished(tmp_path, {UNFINISHED: mark.lstat().st_mtime_ns})
+    assert mark.exists()
+    remove_unfinished(tmp_path, {})
+    assert not mark.exists()
 
 
 def test_without_hooks_every_target_of_make_fails(template: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_cloned_template_is_recorded_by_its_address(repository: Path, tmp_path
 
 def test_passwords_are_not_recorded(repository: Path, tmp_path: Path) -> None:
     git(repository, "remote", "add", "origin", "https://me:secret@example.com/x.git")
-    assert repository_url(repository) == "https://me@example.com/x.git"
+    assert repository_url(repository) == "https://example.com/x.git"
 
 
 def test_a_template_without_git_is_accepted(template: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.realtime.errors import Unavailable
+from app.realtime.redis.scripts import Argument
 from app.realtime.rooms.history import room_channel
 from dev import fresh_secrets
 from dev.connect import connect_options
@@ -29,7 +30,7 @@ TIMEOUT_S = 0.3
 
 async def keys(redis: Redis) -> list[bytes]:
     """Return the keys of all rooms, but not the numbers of the nodes' last writes."""
-    found = await redis.keys("ws:{room:*")
+    found: Any = await redis.keys("ws:{room:*")
     return [key for key in found if b":node:" not in key or await redis.hlen(key) > 1]
 
 
@@ -253,7 +254,8 @@ async def test_a_write_that_comes_after_the_last_user_has_left_does_nothing(
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
         alice = await node.visitor("alice")
         assert await alice.seen() == {"alice": 1}
-        rules, first = node.presence._rooms[ROOM].rules, [1, 0, "alice", 1, "", b""]
+        first: list[Argument] = [1, 0, "alice", 1, "", b""]
+        rules = node.presence._rooms[ROOM].rules
         late = node.presence.writing(room_channel(ROOM), rules, first)
         await alice.leave()
         await wait_until(lambda: not node.presence._rooms)

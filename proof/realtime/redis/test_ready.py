@@ -131,7 +131,8 @@ async def test_while_a_server_loads_its_data_the_service_waits_and_tells_once(
         with structlog.testing.capture_logs() as lines:
             often = ("--loading-process-events-interval-bytes", "1024")
             await valkey.start("--key-load-delay", "50000", *often)
-            await wait_until(lambda: any("BusyLoading" in line.get("error", "") for line in lines))
+            loading = "Redis is loading the dataset"
+            await wait_until(lambda: any(loading in line.get("error", "") for line in lines))
             assert (await redis.info("persistence"))["loading"]
             assert not await is_ready(live)
             await redis.config_set("key-load-delay", 0)

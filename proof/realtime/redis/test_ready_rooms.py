@@ -14,7 +14,9 @@ __all__ = ["restricted"]
 BURST = 1_000
 
 
-@pytest.mark.parametrize("command", ["eval", "rpush", "hset", "hgetall", "info", "pubsub", "zadd"])
+@pytest.mark.parametrize(
+    "command", ["evalsha", "script", "rpush", "hset", "hgetall", "info", "pubsub", "zadd"]
+)
 async def test_a_permission_that_a_script_lacks_stops_a_service_that_starts(
     valkey: Valkey, redis: Redis, command: str
 ) -> None:

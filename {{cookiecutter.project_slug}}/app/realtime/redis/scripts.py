@@ -27,6 +27,11 @@ class Script:
         return "EVALSHA", self._sha, len(keys), *keys, *arguments
 
 
+def all_scripts() -> Sequence[str]:
+    """Return the texts of all scripts that were made until now."""
+    return list(_texts.values())
+
+
 def with_text(command: Command) -> Command:
     """Return the command with the script's text, for a server that does not know the script."""
     return "EVAL", _texts[command[1]], *command[2:]

@@ -96,6 +96,20 @@ async def test_concurrent_handshakes_share_one_fetch() -> None:
         assert issuer.fetches == 2
 
 
+async def test_a_client_that_leaves_does_not_end_the_fetch() -> None:
+    async with run_issuer_and_service() as (issuer, live):
+        issuer.rotate("2")
+        issuer.answers.clear()
+        waiting = asyncio.create_task(is_admitted(live, issuer.token()))
+        await wait_until(lambda: issuer.fetches == 2)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await wait_until(lambda: not live.server.server_state.tasks)
+        issuer.answers.set()
+        await wait_until_async(lambda: is_admitted(live, issuer.token()))
+        assert issuer.fetches == 2
+
+
 async def test_a_withdrawn_key_is_valid_until_the_maximum_age() -> None:
     async with run_issuer_and_service(jwt_jwks_max_age_s=0.05) as (issuer, live):
         old = issuer.token()

@@ -17,7 +17,7 @@ from app.realtime.server import http as http_uvicorn
 from app.realtime.server.http import MAX_HEAD_BYTES
 
 from ..live import Live, make_settings, run_service, wait_until
-from ..raw_client import RawClient, handshake, raw_connection
+from ..raw_client import RawClient, handshake, masked, raw_connection
 
 GET = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
 
@@ -272,6 +272,20 @@ async def test_a_refused_client_that_stays_is_aborted(
         client.send(b"hello\r\n\r\n")
         await wait_until(lambda: len(service.server.server_state.connections) == 1)
         await wait_until(lambda: is_empty(service))
+
+
+async def test_few_requests_wait_for_the_answers_to_earlier_ones(service: Live) -> None:
+    async with connected(service, 1_000 * (GET + b"\r\n")):
+        pass
+
+
+async def test_a_frame_in_the_segment_of_the_handshake_is_read(service: Live) -> None:
+    early = masked(b'{"type": "ping", "id": "early"}')
+    async with raw_connection("127.0.0.1", service.port) as client:
+        client.send(handshake(await service.options()) + early)
+        await client.upgraded()
+        assert (await client.text())["type"] == "welcome"
+        assert (await client.text())["id"] == "early"
 
 
 async def test_an_upgrade_leaves_no_reference_cycles(service: Live) -> None:

@@ -19,6 +19,7 @@ from websockets.asyncio.client import connect
 from app.realtime.commands.dispatcher import Dispatcher
 from app.realtime.connections.connection import Connection
 from app.realtime.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
+from app.realtime.server.inbox import Inbox
 from app.realtime.server.websocket import (
     ENDED_EARLY,
     FRAMES_AT_ONCE,
@@ -855,3 +856,9 @@ async def test_closing_another_route_times_out(strict_service: Live) -> None:
 
     async with other_route(strict_service, close_with_a_debt):
         await wait_until(lambda: is_empty(strict_service))
+
+
+async def test_binary_messages_count_as_unread_bytes() -> None:
+    inbox = Inbox(asyncio.get_running_loop())
+    inbox.put_nowait({"type": "websocket.receive", "bytes": b"123"})
+    assert inbox.unread_bytes == 3

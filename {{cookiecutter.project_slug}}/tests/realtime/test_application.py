@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Literal
 
+import httpx
 import prometheus_client
 import pytest
 import uvicorn
@@ -221,6 +222,13 @@ async def test_the_jobs_that_started_last_stop_first() -> None:
     assert stopped == ["c", "b", "a"]
 
 
+async def test_without_its_lifespan_the_application_is_not_ready() -> None:
+    transport = httpx.ASGITransport(make_trusting())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "not started"})
+
+
 async def test_a_failing_or_hanging_readiness_check_is_not_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -232,7 +240,10 @@ async def test_a_failing_or_hanging_readiness_check_is_not_ready(
     async def fail(service: Service) -> bool:
         raise OSError
 
-    for ready in (hang, fail):
+    async def cancel(service: Service) -> bool:
+        raise asyncio.CancelledError
+
+    for ready in (hang, fail, cancel):
         async with run_app(make_trusting(ready=ready)) as live:
             assert (await live.get("/readyz")).status_code == 503
 

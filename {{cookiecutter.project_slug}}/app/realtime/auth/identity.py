@@ -19,8 +19,13 @@ from ..errors import (
     Unavailable,
 )
 
-JOINERS = {0x200C: None, 0x200D: None}
-"""Join visible characters, in some scripts and in emojis."""
+JOINERS = "\u200c\u200d"
+"""They join visible characters, in some scripts and in emojis."""
+
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and symbols without a shape."""
+
+_removed = str.maketrans("", "", JOINERS)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,8 +45,8 @@ class Identity:
     def __post_init__(self) -> None:
         """Raise `Unauthorized` if the name is too long, or has characters that nobody sees."""
         user = self.user
-        is_visible = user.translate(JOINERS).isprintable() and user.strip() == user
-        if not is_visible or not 0 < len(user) <= 128:
+        is_visible = user.translate(_removed).isprintable() and not set(user) & set(BLANKS)
+        if user.strip().strip(JOINERS) != user or not is_visible or not 0 < len(user) <= 128:
             msg = "the user's name is not 1 to 128 visible characters"
             raise Unauthorized(msg)
 

@@ -120,18 +120,22 @@ class JwkSet:
         self._timeout_s = settings.jwt_jwks_timeout_s
         self._tls = httpx.create_ssl_context()
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._lock = asyncio.Lock()
-        self._fetched_at = self._rest_until = 0.0
+        self._fetching: asyncio.Task[None] | None = None
+        self._rest_until = 0.0
 
     async def run(self) -> None:
         """Fetch the keys at start, and again whenever they are too old."""
-        while True:
-            pause_s = self._max_age_s
-            try:
-                await self._fetch()
-            except AuthenticatorDown:
-                pause_s = self._cooldown_s
-            await asyncio.sleep(pause_s)
+        try:
+            while True:
+                pause_s = self._max_age_s
+                try:
+                    await self._fetch()
+                except AuthenticatorDown:
+                    pause_s = self._cooldown_s
+                await asyncio.sleep(pause_s)
+        finally:
+            if self._fetching is not None:
+                self._fetching.cancel()
 
     async def find(self, token: str) -> jwt.PyJWK:
         """Return the key whose id is in the token's header; fetch the keys if it is unknown.
@@ -152,28 +156,29 @@ class JwkSet:
         return self._keys[key_id]
 
     async def _fetch(self, *, then_rest: bool = False) -> None:
-        """Fetch the keys, unless another call has done so meanwhile.
+        """Fetch the keys, or wait for a fetch in progress. It goes on if the caller is cancelled.
 
         After a failure, or with ``then_rest``, the issuer gets no request for some time.
         """
-        wanted_at = monotonic()
-        async with self._lock:
-            if self._fetched_at >= wanted_at:
-                return
+        if self._fetching is None or self._fetching.done():
             if monotonic() < self._rest_until:
                 raise AuthenticatorDown("the issuer was asked for keys a moment ago")
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    self._keys = read_keys(await self._download())
-            except Exception as failure:
-                # Whatever the issuer answers, the keys stay as they are.
-                log.warning("keys cannot be fetched", error=f"{type(failure).__name__}: {failure}")
-                self._rest_until = monotonic() + self._cooldown_s
-                raise AuthenticatorDown("the keys cannot be fetched") from failure
-            self._fetched_at = monotonic()
-            if then_rest:
-                self._rest_until = self._fetched_at + self._cooldown_s
-            log.info("keys fetched", keys=len(self._keys))
+            self._fetching = asyncio.create_task(self._fetch_now(then_rest=then_rest))
+            self._fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(self._fetching)
+
+    async def _fetch_now(self, *, then_rest: bool) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                self._keys = read_keys(await self._download())
+        except Exception as failure:
+            # Whatever the issuer answers, the keys stay as they are.
+            log.warning("keys cannot be fetched", error=f"{type(failure).__name__}: {failure}")
+            self._rest_until = monotonic() + self._cooldown_s
+            raise AuthenticatorDown("the keys cannot be fetched") from failure
+        if then_rest:
+            self._rest_until = monotonic() + self._cooldown_s
+        log.info("keys fetched", keys=len(self._keys))
 
     async def _download(self) -> bytes:
         timeout_s = self._timeout_s

@@ -16,6 +16,11 @@ from ..service import Service
 from .errors import problems
 from .request_log import REASON
 
+# {% if cookiecutter.auth == "session" %}
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing (RFC 9110 §9.2.1)."""
+
+# {% endif %}
 KEY_REFUSALS = problems(
     {401: "The key is missing or wrong", 404: "The key is not set, so the route is off"}
 )
@@ -49,11 +54,18 @@ async def current_user(
     """Return the user who sends the request, by the same credentials as a connection's.
 
     Raises:
+        # {% if cookiecutter.auth == "session" %}
+        Refused: another site may have made the browser send the request; answered with 403.
+        # {% endif %}
         Unauthorized: the credentials are missing or invalid; answered with 401.
         Banned: the user is banned; answered with 403.
         AuthenticatorDown: they cannot be checked now; answered with 503.
 
     """
+    # {% if cookiecutter.auth == "session" %}
+    if request.method not in SAFE_METHODS:
+        service.origins.check(request)
+    # {% endif %}
     with authenticating(), guarded(service.settings.handshake_timeout_s):
         identity = await service.authenticator.authenticate(request)
         await service.check_ban(identity.user)

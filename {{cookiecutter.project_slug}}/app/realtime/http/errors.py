@@ -88,11 +88,17 @@ def _problem(
 
 def _invalid(failure: RequestValidationError) -> Response:
     """Tell where the first error is, and list all; never repeat the input."""
-    errors = [{key: error[key] for key in ("loc", "msg", "type")} for error in failure.errors()]
+    errors = [_without_input(error) for error in failure.errors()]
     place = ".".join(map(str, errors[0]["loc"]))
     cause = failure.errors()[0].get("ctx", {}).get("error")
     code = cause.code if isinstance(cause, CommandError) else BadRequest.code
     return _problem(422, f"{place or 'body'}: {errors[0]['msg']}", code=code, errors=errors)
+
+
+def _without_input(error: Mapping[str, Any]) -> dict[str, Any]:
+    # The location of an unknown field ends with its name, which is the client's own text.
+    loc = error["loc"][:-1] if error["type"] == "extra_forbidden" else error["loc"]
+    return {"loc": loc, "msg": error["msg"], "type": error["type"]}
 
 
 def _answer_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None:

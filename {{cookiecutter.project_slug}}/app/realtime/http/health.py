@@ -1,7 +1,5 @@
 """Health for orchestrators, and metrics for Prometheus."""
 
-import asyncio
-
 import structlog
 # {% if cookiecutter.redis %}
 from fastapi import APIRouter, HTTPException, Request, Response, status
@@ -10,7 +8,7 @@ from fastapi import APIRouter, Response, status
 # {% endif %}
 
 from ..service import Service
-from .dependencies import KEY_REFUSALS, ServiceDep, require_key
+from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
 
 READY_TIMEOUT_S = 2.0
 """Time limit of your own readiness check."""
@@ -38,6 +36,8 @@ async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
 
 
 async def _find_problem(service: Service) -> str | None:
+    if not service.started:
+        return "not started"
     if service.manager.draining:
         return "draining"
     if await service.delivery.is_stalled():
@@ -45,7 +45,7 @@ async def _find_problem(service: Service) -> str | None:
     if not service.backplane.healthy:
         return "backplane lost"
     try:
-        async with asyncio.timeout(READY_TIMEOUT_S):
+        with guarded(READY_TIMEOUT_S):
             is_ready = service.is_ready is None or await service.is_ready()
     except Exception:
         log.exception("readiness check failed")

@@ -5,10 +5,11 @@ has one timer, which runs while a request is expected or incomplete.
 """
 
 import re
-from asyncio import TimerHandle, Transport
+import sys
+from asyncio import Protocol, TimerHandle, Transport
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from prometheus_client import Counter
@@ -21,6 +22,9 @@ from ..limits.admission import ByNetwork, network_of
 
 MAX_HEAD_BYTES = 32_768
 """The limit for the request line and all headers. The other limits are the WebSocket library's."""
+
+MAX_PIPELINED = 10
+"""Requests of one connection that may wait for the answers to earlier ones."""
 
 LINGER_S = 2.0
 """How long a refused client may take to read the answer and to disconnect."""
@@ -64,6 +68,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._timeout_s = timeout_s
         self._refusals = refusals
         self._timer: TimerHandle | None = None
+        self._data = b""
         self._unfinished_bytes = 0
         self._in_body = False
         self._refused = False
@@ -93,8 +98,10 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._timer is None:
             self._start_timer(self._timeout_s, self._time_out)
+        self._data = data
         self._unfinished_bytes += len(data)
         super().data_received(data)
+        self._data = b""
         if self._in_body:  # chunks have bytes of their own, hence twice the limit
             limit, excess = MAX_HEAD_BYTES + 2 * self.config.ws_max_size, BODY_TOO_LARGE
         else:
@@ -103,14 +110,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(self._excess_of_head() or excess)
 
     def on_headers_complete(self) -> None:
-        """Check the size of the head, and the host.
+        """Check the size of the head, the host, and how many requests wait.
 
         Raises:
-            ValueError: it is too large, or has no valid host; uvicorn then calls
-                `send_400_response`.
+            ValueError: one of them is not valid; uvicorn then calls `send_400_response`.
 
         """
-        if self._excess_of_head() is not None or not self._has_host():
+        is_flood = len(self.pipeline) >= MAX_PIPELINED
+        if is_flood or self._excess_of_head() is not None or not self._has_host():
             raise ValueError
         self._in_body = True
         super().on_headers_complete()
@@ -123,8 +130,15 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_body = False
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection to `FrameProtocol`, without a reference cycle left behind."""
+        """Hand the connection to `FrameProtocol`, without a reference cycle left behind.
+
+        uvicorn calls this while it handles the parser's exception, which has the end of the request
+        in the received data.
+        """
         super().handle_websocket_upgrade()
+        upgrade = sys.exception()
+        if upgrade is not None and (early := self._data[upgrade.args[0] :]):
+            cast(Protocol, self.transport.get_protocol()).data_received(early)
         self._leave()
         self.parser = None  # type: ignore[assignment]  # as uvicorn does at the end
 

@@ -46,6 +46,7 @@ class Inbox:
             self.put_texts([text], len(text))
             return
         self.messages.append(event)
+        self.unread_bytes += len(event.get("bytes") or b"")
         if event["type"] == "websocket.disconnect":
             self.has_end = True
             self.when_gone(self._gone)

@@ -78,6 +78,8 @@ class Server(uvicorn.Server):
         settings = self.service.settings
         self._grace_s = float(settings.shutdown_grace_s)
         self._has_descriptors = True
+        self.next_signal = signal.SIG_DFL
+        """The action of a second signal."""
         refusals = self.service.metrics.counter(
             "requests_refused",
             "HTTP requests refused by the protocol, handshakes included.",
@@ -138,7 +140,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the shutdown. The next signal gets its default action: it ends the process."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, self.next_signal)
         if sig == signal.SIGINT:
             self._grace_s = INTERRUPT_GRACE_S
         signal.signal(signal.SIGALRM, self._give_up)
@@ -205,9 +207,11 @@ def raise_descriptor_limit(max_connections: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    except (OSError, ValueError):
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    if soft < needed:
         log.warning(
             "MAX_CONNECTIONS needs more file descriptors than the system allows; see ulimit -Hn",
             needed=needed,
@@ -234,6 +238,11 @@ def serve(app: Application) -> None:
         raise SystemExit(asyncio.run(Parent(settings).run()))
     # {% endif %}
     server = Server(app)
+    # {% if cookiecutter.redis %}
+    if worker is not None:
+        # It may get a signal from its parent that it has got already, if both got it.
+        server.next_signal = signal.SIG_IGN
+    # {% endif %}
     tune_garbage_collector()
     with suppress(KeyboardInterrupt):  # before uvicorn handles signals
         server.run(sockets)

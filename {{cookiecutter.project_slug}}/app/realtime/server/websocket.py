@@ -8,7 +8,7 @@ import asyncio
 import select
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from prometheus_client import Counter
@@ -79,6 +79,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         "_count_frames",
         "_early",
         "_inbox",
+        "_is_checking_peer",
         "_received_at",
         "_refusals",
         "_scanner",
@@ -108,6 +109,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._received_at = 0.0
         self._scanner = FrameScanner()
         self._early = b""
+        self._is_checking_peer = False
         self._count_frames: Callable[[int], None] | None = None
 
     @property
@@ -221,11 +223,14 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if not self.read_paused:
             self.read_paused = True
             self.transport.pause_reading()
-            self.loop.call_later(PEER_CHECK_S, self._check_peer)
+            if not self._is_checking_peer:
+                self._is_checking_peer = True
+                self.loop.call_later(PEER_CHECK_S, self._check_peer)
 
     def _check_peer(self) -> None:
         # While reading is paused, the event loop does not report the end of a connection.
-        if self.read_paused and not self.disconnected:
+        self._is_checking_peer = self.read_paused and not self.disconnected
+        if self._is_checking_peer:
             if has_hung_up(self.transport):
                 self.transport.abort()
             else:
@@ -293,7 +298,11 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def keepalive_timeout(self) -> None:
         """Close the connection of a peer that did not answer a ping."""
         self.pong_timer = None
-        if not self.close_sent:
+        if self.read_paused:  # the answer may wait in the system's buffers
+            self.pong_timer = self.loop.call_later(
+                cast(float, self.ping_timeout), self.keepalive_timeout
+            )
+        elif not self.close_sent:
             self._report_end(LOST, NO_ANSWER)
             self.close(PING_UNANSWERED)
 

@@ -12,6 +12,7 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from contextlib import ExitStack, suppress
+from ipaddress import IPv4Address
 from threading import Thread
 from time import monotonic
 
@@ -19,7 +20,7 @@ import structlog
 
 from ..settings.settings import RealtimeSettings
 
-VARIABLE = "WORKER"
+VARIABLE = "APP_REALTIME_WORKER"
 """The environment variable that makes a process a worker: its number, and file descriptors."""
 
 FIRST_PAUSE_S = 1.0
@@ -42,7 +43,7 @@ def this_worker() -> tuple[int, list[socket.socket]] | None:
     """
     if VARIABLE not in os.environ:
         return None
-    number, pipe, *descriptors = map(int, os.environ[VARIABLE].split())
+    number, pipe, *descriptors = map(int, os.environ.pop(VARIABLE).split())
     Thread(target=_stop_with_parent, args=(pipe,), daemon=True).start()
     return number, [socket.socket(fileno=each) for each in descriptors]
 
@@ -73,9 +74,11 @@ class Parent:
         except OSError as failure:
             log.error("cannot listen", port=self._port, error=failure.strerror)
             return STARTUP_FAILURE
-        with reserved:
-            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._port = reserved.getsockname()[1]
+        with ExitStack() as stack:
+            for each in reserved:
+                stack.enter_context(each)
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._port = reserved[0].getsockname()[1]
             say = log.info if self._settings.port else log.warning
             say("listening on http://%s:%d", self._settings.host, self._port, workers=workers)
             return max(await asyncio.gather(*map(self._keep, range(1, workers + 1))))
@@ -105,10 +108,12 @@ class Parent:
     async def _run(self, number: int) -> int:
         with ExitStack() as stack:
             try:
-                sockets = [stack.enter_context(self._bind(self._port, shared=True))]
+                sockets = self._bind(self._port, shared=True)
                 if self._settings.metrics_key is not None:
                     own_port = self._settings.port and self._port + number
-                    sockets.append(stack.enter_context(self._bind(own_port)))
+                    sockets += self._bind(own_port)
+                for each in sockets:
+                    stack.enter_context(each)
             except OSError as failure:
                 log.error("cannot listen", worker=number, error=failure.strerror)
                 return STARTUP_FAILURE
@@ -128,22 +133,29 @@ class Parent:
         self._processes.remove(process)
         return status
 
-    def _bind(self, port: int, *, shared: bool = False) -> socket.socket:
-        host, find = self._settings.host, socket.getaddrinfo
-        family, *_, address = find(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        bound = socket.socket(family)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
-        if shared:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind(address)
+    def _bind(self, port: int, *, shared: bool = False) -> list[socket.socket]:
+        """Return a bound socket; for ``::`` two, so that clients have an address of their kind."""
+        host, bound = self._settings.host, list[socket.socket]()
+        for each in ("::", str(IPv4Address(0))) if host == "::" else (host,):
+            family, *_, address = socket.getaddrinfo(each, port, type=socket.SOCK_STREAM)[0]
+            listener = socket.socket(family)
+            bound.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+            port = listener.getsockname()[1]
         return bound
 
     def _stop(self, number: int) -> None:
         for process in self._processes:
             with suppress(ProcessLookupError):  # it has just ended
-                process.send_signal(number)
+                if self._stopping.is_set():
+                    process.kill()
+                else:
+                    process.send_signal(number)
         if self._stopping.is_set():  # a second signal ends everything at once
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

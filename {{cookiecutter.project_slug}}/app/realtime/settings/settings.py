@@ -16,6 +16,8 @@ from .environment import read_files, unknown_names
 from .redis import RedisSettings
 # {% endif %}
 
+LAST_PORT = 65_535
+
 
 class RealtimeSettings(
     AuthSettings,
@@ -40,7 +42,7 @@ class RealtimeSettings(
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     max_log_lines_per_s: PositiveInt = 250
     host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=0, le=LAST_PORT)
     workers: PositiveInt = 1
     shutdown_grace_s: int = Field(default=10, ge=2, le=YEAR_S)
     # Proxies whose X-Forwarded-For is believed
@@ -117,6 +119,9 @@ class RealtimeSettings(
         # {% if cookiecutter.redis %}
         if self.workers > 1 and self.redis_url is None:
             msg = "WORKERS: processes reach each other's clients through Redis; set REDIS_URL, too"
+            raise ValueError(msg)
+        if self.workers > 1 and self.port + self.workers > LAST_PORT:
+            msg = f"PORT: with {self.workers} WORKERS, must be at most {LAST_PORT - self.workers}"
             raise ValueError(msg)
         # {% else %}
         if self.workers > 1:

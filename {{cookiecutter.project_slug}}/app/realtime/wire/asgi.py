@@ -162,7 +162,7 @@ class AsgiWire:
             self._received_at = asyncio.get_running_loop().time()
             text = event.get("text")
             self._messages.append(event if text is None else text)
-            self._unread_bytes += len(text or "")
+            self._unread_bytes += len(text or event.get("bytes") or "")
             self._arrived.set()
             if event["type"] == "websocket.disconnect":
                 self._tell_gone()

@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from secrets import token_urlsafe
+from time import time
 
 import httpx
 import pytest
@@ -16,11 +17,12 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
+from app.realtime import CurrentUser
 from dev.connect import ConnectOptions
 
 from ..client import Client
 from ..engine import make_app
-from ..live import ORIGIN, Live, make_settings, run_service
+from ..live import ORIGIN, Live, make_settings, run_app, run_service
 from ..settings.test_settings import complaint
 
 
@@ -118,6 +120,38 @@ def test_a_missing_or_short_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert former not in repr(make_settings(session_secret_fallbacks=former))
 
 
+@pytest.mark.parametrize(("ahead_s", "kind"), [(5, "welcome"), (60, None)])
+async def test_the_clock_of_the_site_may_be_a_little_ahead(
+    live: Live, monkeypatch: pytest.MonkeyPatch, ahead_s: int, kind: str | None
+) -> None:
+    with monkeypatch.context() as future:
+        future.setattr(TimestampSigner, "get_timestamp", lambda signer: int(time()) + ahead_s)
+        cookie = signed(live, {"user": "alice"})
+    client = await live.connect_with(with_cookie(live, cookie), welcomed=False)
+    if kind is None:
+        assert await client.closed() == (4500, "unauthorized")
+    else:
+        await client.receive(kind)
+
+
+async def test_a_page_of_another_site_cannot_send_requests_as_the_user() -> None:
+    app = make_app(make_settings())
+
+    @app.api_route("/name", methods=["GET", "POST"])
+    async def name(user: CurrentUser) -> str:
+        return user.user
+
+    async with run_app(app) as live, live.http() as http:
+        cookie = {"Cookie": signed(live, {"user": "alice"})}
+        for method, origin, status in (
+            ("GET", "https://evil.example", 200),
+            ("POST", "https://evil.example", 403),
+            ("POST", ORIGIN, 200),
+        ):
+            answer = await http.request(method, "/name", headers=cookie | {"Origin": origin})
+            assert answer.status_code == status
+
+
 async def test_the_log_tells_why_a_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with run_service(make_settings(session_max_age_s=60)) as live:
         with monkeypatch.context() as past:
@@ -127,7 +161,7 @@ async def test_the_log_tells_why_a_cookie_is_refused(monkeypatch: pytest.MonkeyP
             "": "no cookie",
             "session=nonsense": "bad signature",
             signed(live, {"user": "alice"}, "strange-" * 8): "bad signature",
-            old: "the session is too old",
+            old: "the session is too old, or not valid yet",
             signed(live, {"user": ""}): "the session names no user",
             signed(live, ["alice"]): "the session names no user",
         }

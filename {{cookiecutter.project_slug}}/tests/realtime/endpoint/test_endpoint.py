@@ -296,7 +296,10 @@ async def test_other_observers_run_after_one_has_failed(failure: type[Exception]
         assert len(live.service.manager) == 0
 
 
-@pytest.mark.parametrize("user", ["", " ", "a ", "\x01" * 120, "a\u202eb", "a\u2028b", "x" * 129])
+@pytest.mark.parametrize(
+    "user",
+    ["", " ", "a ", "\x01" * 120, "a\u202eb", "a\u2028b", "a\u200d", "\u2800", "\u3164", "x" * 129],
+)
 async def test_users_have_visible_names(user: str) -> None:
     class Careless(BaseAuthenticator):
         async def authenticate(self, handshake: HTTPConnection) -> Identity:

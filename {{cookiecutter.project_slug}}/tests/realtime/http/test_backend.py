@@ -54,6 +54,12 @@ async def test_a_repeated_request_has_the_first_answer(live: Live) -> None:
     assert first.json() == again.json() == {"status": "accepted", "reached": 1}
 
 
+async def test_the_name_of_an_unknown_field_is_not_repeated(live: Live) -> None:
+    answer = await live.post("/publish", {"data": 1, "<b>": 2})
+    assert answer.status_code == 422
+    assert "<b>" not in answer.text
+
+
 async def test_a_user_is_online_or_not(live: Live) -> None:
     client = await live.connect("alice")
     online = await live.get(f"/users/{client.user}", key=BACKEND)

@@ -17,6 +17,7 @@ import httpx
 
 from app.realtime import RealtimeSettings
 from app.realtime.protocol import SERVICE_RESTART
+from app.realtime.server.workers import Parent
 from dev import fresh_secrets
 from dev.connect import connect_options
 
@@ -127,6 +128,31 @@ async def test_processes_share_clients_and_messages_and_drain_as_one(
         async with asyncio.timeout(STOP_S):
             await node.process.communicate()
         assert node.process.returncode == 0
+
+
+async def test_a_signal_to_all_processes_drains_them(shared_valkey: Valkey, tmp_path: Path) -> None:
+    """As from a process manager: the workers get it from their parent once more."""
+    async with run_node(tmp_path, shared_valkey.url) as node:
+        clients = await node.connect_to_each()
+        for pid in node.pids.values():
+            os.kill(pid, signal.SIGTERM)
+            await next_line(node.process, "draining")
+        node.process.send_signal(signal.SIGTERM)
+        for client in clients:
+            assert await client.closed() == SERVICE_RESTART
+        async with asyncio.timeout(STOP_S):
+            await node.process.communicate()
+        assert node.process.returncode == 0
+
+
+async def test_any_address_is_a_socket_of_each_kind() -> None:
+    listeners = Parent(make_settings(host="::"))._bind(0)
+    try:
+        assert {each.family for each in listeners} == {socket.AF_INET, socket.AF_INET6}
+        assert len({each.getsockname()[1] for each in listeners}) == 1
+    finally:
+        for each in listeners:
+            each.close()
 
 
 async def test_a_killed_process_starts_again_and_all_stop_with_their_parent(

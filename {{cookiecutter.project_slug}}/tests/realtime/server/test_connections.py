@@ -152,3 +152,5 @@ async def test_too_few_descriptors_are_a_warning(tmp_path: Path) -> None:
         line = (await next_line(process, "MAX_CONNECTIONS needs more")).string
         assert '"needed": 10000' in line
         await next_line(process, "listening on port")
+        if sys.platform == "linux":
+            assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (5_000, 5_000)

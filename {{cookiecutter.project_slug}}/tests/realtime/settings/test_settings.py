@@ -104,6 +104,13 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.backend_key.get_secret_value() not in repr(settings)
 
 
+# {% if cookiecutter.redis %}
+def test_each_worker_needs_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = complaint(monkeypatch, PORT="65534", WORKERS="2", REDIS_URL="redis://localhost")
+    assert "PORT: with 2 WORKERS, must be at most 65533" in error
+
+
+# {% endif %}
 def load_with_env_file(
     monkeypatch: pytest.MonkeyPatch, directory: Path, text: str
 ) -> RealtimeSettings:

@@ -97,5 +97,5 @@ async def send_once(
 
 
 def _digest(text: str) -> str:
-    # 128 bits: nobody can find two requests of their own with one digest, and it is stored often.
+    # 128 bits keep collisions out of reach, and take half the memory for each key.
     return sha256(text.encode()).hexdigest()[:32]

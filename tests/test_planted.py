@@ -270,6 +270,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         ),
         "No contracts found",
     ),
+    "an unused function": ("unused", adding("app/policy.py", "def helper(): ...\n"), "helper"),
     "a failing test": ("suite", with_tests("def test_one(): assert 1 == 2\n"), "its tests fail"),
     "a skipped test": (
         "suite",

@@ -13,6 +13,7 @@ from .files import check_files
 from .suite import check_suite
 from .text import check_jinja, check_text
 from .traces import check_traces
+from .unused import check_unused
 
 Check = Callable[[Project], None]
 
@@ -26,6 +27,7 @@ CHECKS: dict[str, Check] = {
     "format": check_format,
     "lint": check_lint,
     "traces": check_traces,
+    "unused": check_unused,
     "text": check_text,
     "data": check_data,
     "jinja": check_jinja,

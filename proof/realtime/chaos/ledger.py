@@ -211,7 +211,7 @@ class Membership:
             if Position(position.epoch, position.offset - replayed) != self.position:
                 self._out_of_order += 1
             position = self.position  # the replayed messages will move it
-        elif position == self.position or position.is_after(self.position):
+        elif position.epoch == self.position.epoch and position.offset >= self.position.offset:
             self._skip(self.position.offset, position.offset)
         else:
             self._out_of_order += 1

@@ -18,9 +18,9 @@ from app.realtime.backplane import Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.protocol import ServerFrame
 from app.realtime.redis.backplane import Resync
-from app.realtime.redis.rooms.feed import RedisFeed
+from app.realtime.redis.rooms.feed import RedisFeed, Stored, position_of
 from app.realtime.redis.rooms.history import RedisHistory
-from app.realtime.rooms.history import Past, Position, RoomEnvelope
+from app.realtime.rooms.history import Position, RoomEnvelope
 from app.realtime.rooms.options import Rules, make_rules
 
 from ..live import make_settings
@@ -60,13 +60,13 @@ class Server:
         self.position = Position(f"epoch-{self.emptied}", 0)
         self.kept = []
 
-    def read(self, since: Position) -> Past:
+    def read(self, since: Position) -> Stored:
         """Return what was said since then."""
         missed = self.position.offset - since.offset
         if since.epoch != self.position.epoch or not 0 <= missed <= len(self.kept):
-            return Past(self.position, recovered=False)
+            return Stored(self.position, recovered=False)
         messages = tuple(self.kept[len(self.kept) - missed :])
-        return Past(self.position, messages, recovered=True)
+        return Stored(self.position, messages, recovered=True)
 
 
 class Node:
@@ -92,7 +92,7 @@ class Node:
         """Confirm it, some time."""
         await self._wait()
 
-    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Past:
+    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         """Read at some moment, and bring the answer at a later one."""
         await self._wait()
         reading = self.server.read(since)
@@ -160,9 +160,9 @@ class Visitor:
         """Take a message, which must be the next one, or the next one of others."""
         assert self.position is not None
         position = self.position.next
-        while position != envelope.position and position in self.own:
+        while position != position_of(envelope) and position in self.own:
             position = position.next
-        assert envelope.position == position
+        assert position_of(envelope) == position
         assert envelope.data == self.server.published[position]
         self.position = position
         self.heard += 1
@@ -182,7 +182,7 @@ class Visitor:
         self._take(past)
         node.members.add(self)
 
-    def _take(self, past: Past) -> None:
+    def _take(self, past: Stored) -> None:
         if past.recovered:
             for envelope in past.messages:
                 self.hear(envelope)
@@ -318,7 +318,7 @@ async def test_what_arrives_while_missing_messages_are_read_is_delivered_after_t
     await visitor.enter(node)
     reading, answered = asyncio.Event(), asyncio.Event()
 
-    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Past:
+    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         past = server.read(since)
         reading.set()
         await answered.wait()
@@ -345,14 +345,14 @@ async def test_a_reader_whose_answer_is_older_than_that_of_the_first_reads_again
     node = Node(server, random.Random(0))
     answers: list[asyncio.Future[None]] = []
 
-    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Past:
+    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         past = server.read(since)
         answers.append(asyncio.get_running_loop().create_future())
         if len(answers) <= 2:
             await answers[-1]
         return past
 
-    async def enter() -> asyncio.Task[Past]:
+    async def enter() -> asyncio.Task[Stored]:
         count = len(answers)
         entering = asyncio.create_task(node.feed.past(Position("epoch-0", 0)))
         while len(answers) == count:

@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import Resync
-from app.realtime.redis.rooms.feed import RedisFeed
+from app.realtime.redis.rooms.feed import RedisFeed, Stored
 from app.realtime.redis.rooms.history import POSITION_S, UNUSED_S, RedisHistory
-from app.realtime.rooms.history import Past, Position
+from app.realtime.rooms.history import Position
 
 from ..live import make_settings, run_service, wait_until, wait_until_async
 from ..rooms.history_contract import ROOM, Member, position_of, say
@@ -51,11 +51,11 @@ async def test_a_client_without_a_position_needs_no_reading(
         feed = history._feeds[ROOM]
         position = (await feed.past(None)).position
 
-        async def read(room: str, since: Position) -> Past:
+        async def read(room: str, since: Position) -> Stored:
             raise AssertionError
 
         monkeypatch.setattr(history, "read", read)
-        assert await feed.past(None) == Past(position)
+        assert await feed.past(None) == Stored(position)
 
 
 async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(

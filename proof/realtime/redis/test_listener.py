@@ -9,7 +9,9 @@ from redis.asyncio import Redis
 from app.realtime.backplane import Envelope, Subscription
 from app.realtime.connections.delivery import MAX_FRAMES_PER_TURN, MESSAGES_IN_A_ROW
 from app.realtime.redis.backplane import RedisBackplane
+from app.realtime.redis.envelopes import encode
 
+from ..backplane_contract import numbered
 from ..live import wait_until
 from ..recording_wire import Note, enqueue_all
 from .test_backplane import CHANNEL, run_node
@@ -27,7 +29,7 @@ async def publish_at_once(redis: Redis, node: RedisBackplane, count: int) -> Non
     """Have Redis send many messages in one piece."""
     async with redis.pipeline() as pipeline:
         for number in range(count):
-            pipeline.publish(node.client.name(CHANNEL), Envelope(None, number).encode())
+            pipeline.publish(node.client.name(CHANNEL), encode(numbered(number)))
         await pipeline.execute()
 
 

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.realtime.errors import Unavailable
-from app.realtime.redis.scripts import Argument
+from app.realtime.redis.rooms.room import Argument
 from app.realtime.rooms.history import room_channel
 from dev import fresh_secrets
 from dev.connect import connect_options

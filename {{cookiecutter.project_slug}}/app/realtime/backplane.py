@@ -7,9 +7,9 @@ to it. It gets each envelope once and delivers it to its own connections.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NewType, Self
+from typing import Any, NewType
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from .futures import done
 from .protocol import STRICT, Data, UserName
@@ -24,13 +24,6 @@ def user_channel(user: str) -> Channel:
     return Channel(f"user:{user}")
 
 
-def check_frame(data: object) -> None:
-    """Raise `ValueError` unless this is the JSON object of a frame of the team's own."""
-    if not isinstance(data, dict):
-        msg = "a frame is a JSON object"
-        raise ValueError(msg)
-
-
 @dataclass(slots=True)
 class Envelope:
     """A message on its way between nodes.
@@ -43,41 +36,17 @@ class Envelope:
     # {% endif %}
     """
 
+    # {% if cookiecutter.redis %}
     # A node of the next version may tell more; what this one does not know, it leaves out.
     __pydantic_config__ = STRICT | {"extra": "ignore"}
 
+    # {% endif %}
     sender: UserName | None
     data: Data
     exclude: str | None = None
     # {% if cookiecutter.redis %}
     trace: str | None = None
     # {% endif %}
-
-    def encode(self) -> bytes:
-        """Return the envelope as JSON."""
-        return _adapters[type(self)].serializer.to_json(self, exclude_defaults=True)
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Self:
-        """Return the envelope that the payload holds.
-
-        Raises:
-            ValidationError: it holds something else.
-
-        """
-        envelope: Self = _adapters[cls].validator.validate_json(payload)
-        return envelope
-
-
-class _Adapters(dict[type[Envelope], TypeAdapter[Any]]):
-    """The type adapter of each kind of envelope, made on its first use."""
-
-    def __missing__(self, kind: type[Envelope]) -> TypeAdapter[Any]:
-        adapter = self[kind] = TypeAdapter(kind)
-        return adapter
-
-
-_adapters = _Adapters()
 
 
 class Publication(BaseModel):
@@ -90,21 +59,28 @@ class Publication(BaseModel):
 
 
 Deliver = Callable[[Any], None]
+# {% if cookiecutter.redis %}
 OnGap = Callable[[], None]
+# {% endif %}
 
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """The subscription of a node to one channel, whose envelopes are all of a kind.
+    # {% if cookiecutter.redis %}
+    """The subscription of a node to one channel.
 
-    When some may have been missed, ``on_gap`` is called, if there is one.
+    ``on_gap`` is called, if there is one, when envelopes may have been missed.
     """
+    # {% else %}
+    """The subscription of a node to one channel."""
+    # {% endif %}
 
     channel: Channel
     deliver: Deliver
-    kind: type[Envelope] = Envelope
+    # {% if cookiecutter.redis %}
     on_gap: OnGap | None = None
-    confirmed: bool = False
+    is_confirmed: bool = False
+    # {% endif %}
 
 
 class Backplane:

@@ -3,12 +3,13 @@
 import asyncio
 from functools import partial
 
-from app.realtime.backplane import Backplane, Channel, Envelope, Subscription
+from app.realtime.backplane import Backplane, Envelope, Subscription, user_channel
+from app.realtime.connections.manager import DirectEnvelope
 
 from .client import DEADLINE_S
 from .live import wait_until_async
 
-CHANNEL = Channel("channel-a")
+CHANNEL = user_channel("a")
 
 
 class Inbox:
@@ -33,7 +34,7 @@ class Inbox:
 
 def numbered(number: int) -> Envelope:
     """Return an envelope with a number."""
-    return Envelope(sender="alice", data=number)
+    return DirectEnvelope(sender="alice", data=number)
 
 
 class BackplaneContract:
@@ -42,7 +43,7 @@ class BackplaneContract:
     async def test_messages_are_delivered_once(self, backplane: Backplane) -> None:
         inbox = Inbox()
         await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
-        envelope = Envelope(sender="alice", data={"n": [1, "ü"]}, exclude="someone")
+        envelope = DirectEnvelope(sender="alice", data={"n": [1, "ü"]}, exclude="someone")
         for published in (envelope, numbered(2)):
             assert await backplane.publish(CHANNEL, published) == 1
         assert await inbox.next() == envelope
@@ -53,7 +54,7 @@ class BackplaneContract:
         inbox, neighbour = Inbox(), Inbox()
         await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
         await backplane.confirm(
-            backplane.subscribe(Subscription(Channel("channel-b"), neighbour.deliver))
+            backplane.subscribe(Subscription(user_channel("b"), neighbour.deliver))
         )
         await backplane.publish(CHANNEL, numbered(1))
         assert await inbox.next() == numbered(1)
@@ -72,10 +73,10 @@ class BackplaneContract:
         await backplane.confirm(subscription)
         backplane.unsubscribe(subscription)
         await backplane.confirm(
-            backplane.subscribe(Subscription(Channel("channel-marker"), marker.deliver))
+            backplane.subscribe(Subscription(user_channel("marker"), marker.deliver))
         )
         await backplane.publish(CHANNEL, numbered(1))
-        await backplane.publish(Channel("channel-marker"), numbered(2))
+        await backplane.publish(user_channel("marker"), numbered(2))
         assert await marker.next() == numbered(2)
         assert inbox.is_empty()
 
@@ -101,13 +102,13 @@ class BackplaneContract:
         assert old.is_empty()
 
     async def test_publishing_without_subscribers_succeeds(self, backplane: Backplane) -> None:
-        assert await backplane.publish(Channel("user:nobody"), numbered(1)) == 0
+        assert await backplane.publish(user_channel("nobody"), numbered(1)) == 0
 
     async def test_the_nodes_of_a_channel_are_counted(
         self, backplane: Backplane, other: Backplane
     ) -> None:
         nodes = {backplane, other}
-        channel = Channel("channel-counted")
+        channel = user_channel("counted")
 
         async def are_counted(expected: int) -> bool:
             counted = [await node.count_nodes(channel) for node in nodes]

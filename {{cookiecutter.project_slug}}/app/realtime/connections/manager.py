@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, check_frame, user_channel
+from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, user_channel
 from ..errors import TooManyConnections
 from ..protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from ..settings.settings import RealtimeSettings
@@ -22,11 +22,6 @@ class DirectEnvelope(Envelope):
     """A message to a user or to all, a frame of the team's own, or the order to disconnect."""
 
     event: Literal["frame", "disconnect"] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a frame that is no object."""
-        if self.event == "frame":
-            check_frame(self.data)
 
 
 def direct_frame(envelope: DirectEnvelope, to: Literal["user", "all"]) -> bytes | DirectMessage:
@@ -44,9 +39,7 @@ class LocalUser:
     def __init__(self, user: str, delivery: Delivery, backplane: Backplane) -> None:
         self.connections: dict[str, Connection] = {}
         self._delivery = delivery
-        self.subscription = backplane.subscribe(
-            Subscription(user_channel(user), self._deliver, DirectEnvelope)
-        )
+        self.subscription = backplane.subscribe(Subscription(user_channel(user), self._deliver))
 
     def _deliver(self, envelope: DirectEnvelope) -> None:
         if envelope.event == "disconnect":
@@ -73,7 +66,7 @@ class ConnectionManager:
         self._connections: dict[str, Connection] = {}
         self._users: dict[str, LocalUser] = {}
         self.draining = False
-        backplane.subscribe(Subscription(ALL, self._deliver, DirectEnvelope))
+        backplane.subscribe(Subscription(ALL, self._deliver))
 
     def __len__(self) -> int:
         """Return the number of registered connections."""
@@ -122,11 +115,13 @@ class ConnectionManager:
             del self._users[connection.user]
             self._backplane.unsubscribe(user.subscription)
 
+    # {% if cookiecutter.redis %}
     def send_to_all(self, frame: ServerFrame) -> None:
         """Send a frame of the server's own to every connection of this node."""
         self._delivery.check_thread()
         self._delivery.send_all(self._connections, frame)
 
+    # {% endif %}
     def send_to_connection(self, connection_id: str, data: JsonValue) -> bool:
         """Send server data to one connection of this node; return whether it exists."""
         connection = self._connections.get(connection_id)

@@ -69,11 +69,6 @@ class Admission:
         # item after many removals at its start.
         self._handshakes_from: OrderedDict[str, RateLimit] = OrderedDict()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody is connected or connecting."""
-        return self._connections == 0
-
     def check_network(self, network: str | None) -> None:
         """Count a handshake against the limits of its network.
 

@@ -30,6 +30,7 @@ from ..settings.settings import RealtimeSettings
 from ..tracing import is_on
 from .client import RedisClient
 from .connections import FAILURES, Command, answered_within, explain, is_temporary, misconfigured
+from .envelopes import decode
 from .listener import Listener
 from .publisher import RedisPublisher
 from .scripts import Script
@@ -157,7 +158,7 @@ class RedisBackplane(Backplane):
             Unavailable: Redis has confirmed no subscription for too long, or this one has ended.
 
         """
-        while not subscription.confirmed:
+        while not subscription.is_confirmed:
             if self.hosted.get(subscription.channel) is not subscription:
                 raise Unavailable(NOT_CONFIRMED)
             confirmations = self._confirmations
@@ -204,7 +205,7 @@ class RedisBackplane(Backplane):
             self._listeners = []
             self._has_gap = True
             for subscription in self.hosted.values():
-                subscription.confirmed = False
+                subscription.is_confirmed = False
             await self.client.reconnect()
             # With jitter, so that the nodes do not reconnect all at once.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))
@@ -263,7 +264,7 @@ class RedisBackplane(Backplane):
         """Note that Redis has confirmed a subscription."""
         self._confirmations += 1
         if subscription := self.hosted.get(channel):
-            subscription.confirmed = True
+            subscription.is_confirmed = True
             if self._has_gap and subscription.on_gap is not None:
                 subscription.on_gap()
         if awaited := self._awaited.pop(channel, None):
@@ -290,7 +291,7 @@ class RedisBackplane(Backplane):
             return
         for payload in publication.split(SEPARATOR):
             try:
-                envelope = subscription.kind.decode(payload)
+                envelope = decode(channel, payload)
                 if envelope.trace is None:
                     subscription.deliver(envelope)
                 else:

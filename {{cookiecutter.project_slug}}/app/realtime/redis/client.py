@@ -1,7 +1,11 @@
 """The client of the service: how it sends commands to Redis, and names channels and keys."""
 
 from abc import ABC, abstractmethod
+# {% if cookiecutter.rooms %}
 from asyncio import Lock, Semaphore
+# {% else %}
+from asyncio import Semaphore
+# {% endif %}
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
@@ -25,8 +29,13 @@ Attempt = Callable[[Channel], Sequence[Command]]
 Takes = Callable[[str], bool]
 """Returns whether a connection takes the channel with this name."""
 
+# {% if cookiecutter.rooms %}
 RESERVED = 4
 """Connections for one purpose each: listening, publishing, probing, writing in the background."""
+# {% else %}
+RESERVED = 3
+"""Connections for one purpose each: listening, publishing, probing."""
+# {% endif %}
 
 NOT_ANSWERING = "Redis does not answer just now"
 
@@ -46,7 +55,9 @@ class RedisClient(ABC):
         # Each database has its own keys, but they share all channels.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
         self._turns = Semaphore(settings.redis_max_connections - RESERVED)
+        # {% if cookiecutter.rooms %}
         self._background = Lock()
+        # {% endif %}
         self._outages = 0
         self._is_failing = False
         self._attempts: list[Attempt] = []
@@ -81,11 +92,13 @@ class RedisClient(ABC):
                     replies[number] = reply
             return replies
 
+    # {% if cookiecutter.rooms %}
     async def send_in_background(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands like `send`, on the one connection for writing in the background."""
         async with self._background:
             return await self.send(commands)
 
+    # {% endif %}
     def _pipeline(self, commands: Sequence[Command]) -> Any:
         pipeline = self.commands.pipeline(transaction=False)
         for command in commands:

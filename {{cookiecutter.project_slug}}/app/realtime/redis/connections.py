@@ -41,9 +41,11 @@ HOPELESS = {
 TEMPORARY = re.compile(r"permissions|can't (run|access)|used memory|MISCONF|NOREPLICAS")
 """Pattern of the errors of a server that may work again later."""
 
+# {% if cookiecutter.rooms %}
 MALFORMED = re.compile(r"WRONGTYPE|user_script")
 """Pattern of the errors of a script that finds data which no node can have written."""
 
+# {% endif %}
 Command = Sequence[Any]
 """The name of a command, and its arguments."""
 
@@ -60,11 +62,13 @@ def is_temporary(refusal: Exception) -> bool:
     return TEMPORARY.search(str(refusal)) is not None
 
 
+# {% if cookiecutter.rooms %}
 def has_malformed_data(refusal: Exception) -> bool:
     """Return whether a script has failed because of what is stored."""
     return MALFORMED.search(str(refusal)) is not None and not is_temporary(refusal)
 
 
+# {% endif %}
 def misconfigured(failure: BaseException) -> Misconfigured | None:
     """Return why a retry cannot help, None if it may."""
     if isinstance(failure, Misconfigured):

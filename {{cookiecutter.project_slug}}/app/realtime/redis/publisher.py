@@ -14,6 +14,7 @@ from ..errors import Unavailable
 from ..metrics import Metrics
 from .client import RedisClient
 from .connections import Command, explain
+from .envelopes import encode
 from .traces import current_trace
 from .worker import Worker
 
@@ -76,7 +77,7 @@ class RedisPublisher:
         taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.is_traced:
             envelope.trace = current_trace()
-        message = Outgoing(publish, channel, envelope.encode(), read_reply, taken)
+        message = Outgoing(publish, channel, encode(envelope), read_reply, taken)
         size_bytes = len(message.payload)
         if self._waiting.weight + size_bytes > self._max_waiting_bytes:
             self._fail([message])

@@ -7,8 +7,6 @@ from typing import Any
 
 from .connections import Command
 
-Argument = str | int | bytes
-
 LUA = Path(__file__).parent / "lua"
 
 _texts: dict[str, str] = {}

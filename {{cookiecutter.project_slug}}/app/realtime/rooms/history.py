@@ -15,14 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
-from typing import Annotated, Generic, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
-from typing_extensions import TypeVar
 
-from ..backplane import Backplane, Channel, Envelope, Subscription, check_frame
+from ..backplane import Backplane, Channel, Envelope, Subscription
 from ..futures import done, then
+# {% if cookiecutter.redis %}
 from ..protocol import STRICT, Message, ServerFrame
+# {% else %}
+from ..protocol import STRICT, Message
+# {% endif %}
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import encode
 from .options import Rules, make_rules
@@ -45,13 +48,13 @@ class Position:
         """The position after the next message."""
         return Position(self.epoch, self.offset + 1)
 
-    def is_after(self, other: "Position") -> bool:
-        """Return whether this position comes later in the same epoch."""
-        return self.epoch == other.epoch and self.offset > other.offset
-
 
 NOWHERE = Position("", 0)
+# {% if cookiecutter.redis %}
 """Position of what is not kept, and of a feed that has not read anything; never a real epoch."""
+# {% else %}
+"""Position of what is not kept; never a real epoch."""
+# {% endif %}
 
 Event = Literal["joined", "updated", "left", "evicted", "frame"]
 
@@ -60,28 +63,17 @@ Event = Literal["joined", "updated", "left", "evicted", "frame"]
 class RoomEnvelope(Envelope):
     """A message, a frame of the team's own, or a presence event of its sender.
 
-    Only messages that are kept have a position. The data of ``joined`` and ``updated`` is the
+    Only messages that are kept have an offset. The data of ``joined`` and ``updated`` is the
     user's info, that of ``evicted`` the reason.
     """
 
+    # {% if cookiecutter.redis %}
     epoch: str = NOWHERE.epoch
+    # {% endif %}
     offset: int = NOWHERE.offset
     event: Event | None = None
-    frame: Annotated[bytes | None, Field(exclude=True)] = field(default=None, init=False)
+    frame: bytes | None = field(default=None, init=False)
     """The frame of a message, if it is encoded already."""
-
-    def __post_init__(self) -> None:
-        """Refuse an event without a sender, and a frame that is no object."""
-        if self.event == "frame":
-            check_frame(self.data)
-        elif self.event is not None and self.sender is None:
-            msg = "an event needs a sender"
-            raise ValueError(msg)
-
-    @property
-    def position(self) -> Position:
-        """Position of the message, `NOWHERE` if it is not kept."""
-        return Position(self.epoch, self.offset)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,27 +94,24 @@ def message_frame(room: str, envelope: RoomEnvelope) -> bytes:
     return encode(RoomMessage(envelope.sender, envelope.data, room=room, offset=offset))
 
 
-KeptT = TypeVar("KeptT", default=RoomEnvelope)
-
-
 @dataclass(frozen=True, slots=True)
-class Past(Generic[KeptT]):
-    """The current position of a room, and its messages before it, oldest first.
-
-    The messages are envelopes, or encoded frames.
+class Past:
+    """The current position of a room, and the frames of messages before it, oldest first.
 
     ``recovered`` is true if nothing is missing, false if something may be, and null without an
     earlier position.
     """
 
     position: Position
-    messages: tuple[KeptT, ...] = ()
+    messages: tuple[bytes, ...] = ()
     recovered: bool | None = None
 
 
 Deliver = Callable[[RoomEnvelope], None]
+# {% if cookiecutter.redis %}
 Announce = Callable[[ServerFrame, Position], None]
 """Takes a frame for the members, and the position before which they may have missed messages."""
+# {% endif %}
 
 
 def room_channel(room: str) -> Channel:
@@ -167,7 +156,7 @@ class Log:
         ):
             self.size_bytes -= len(kept.popleft()[1])
 
-    def past(self, since: Position | None, last: int) -> Past[bytes]:
+    def past(self, since: Position | None, last: int) -> Past:
         """Return the messages since a position, or without one the last messages."""
         expired_at = monotonic() - self.rules.history_s
         if since is None:
@@ -218,7 +207,6 @@ class History:
         log = self._take_out(room)
         log.append(numbered.frame)
         self._put_back(room, log)
-        numbered.epoch = log.epoch
         self.backplane.publish(room_channel(room), numbered)
         return done(log.position)
 
@@ -230,18 +218,22 @@ class History:
         sent = self.backplane.publish(room_channel(room), message, message_id)
         return then(sent, lambda nodes: NOWHERE)
 
+    # {% if cookiecutter.redis %}
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
         """Deliver a room's messages from now on; announce that some were lost."""
+    # {% else %}
+    def open(self, room: str, deliver: Deliver) -> None:
+        """Deliver a room's messages from now on."""
+    # {% endif %}
         log = self._take_out(room)
-        subscription = Subscription(room_channel(room), deliver, RoomEnvelope)
-        log.subscription = self.backplane.subscribe(subscription)
+        log.subscription = self.backplane.subscribe(Subscription(room_channel(room), deliver))
         self._put_back(room, log)
 
-    async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
+    async def past(self, room: str, since: Position | None, last: int = 0) -> Past:
         """Return an open room's messages since a position, or the last ones; then deliver."""
         return self._logs[room].past(since, last)
 
-    async def kept(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
+    async def kept(self, room: str, since: Position | None, last: int = 0) -> Past:
         """Return any room's messages since a position, or the last ones."""
         log = self._take_out(room)
         self._put_back(room, log)

@@ -139,17 +139,23 @@ class Room:
         self.evicted: set[Connection] = set()
         self._delivery = delivery
         self._evict = evict
+        # {% if cookiecutter.redis %}
         history.open(name, self._deliver, self._announce)
+        # {% else %}
+        history.open(name, self._deliver)
+        # {% endif %}
 
     def _deliver(self, envelope: RoomEnvelope) -> None:
         if envelope.event == "evicted":
             self._evict(self, envelope)
         else:
             self._delivery.send_all(self.members, room_frame(self.name, envelope), envelope.exclude)
+    # {% if cookiecutter.redis %}
 
     def _announce(self, frame: ServerFrame, position: Position) -> None:
         self.complete_since = dict.fromkeys(self.members, position)
         self._delivery.send_all(self.members, frame)
+    # {% endif %}
 
 
 class Rooms:
@@ -182,7 +188,7 @@ class Rooms:
         since: Position | None = None,
         last: int = 0,
         info: JsonValue = None,
-    ) -> Past[bytes]:
+    ) -> Past:
         """Make the connection a member; from the return on, it misses no message.
 
         Returns the frames since a position, or the ``last`` ones. The caller must enqueue them
@@ -378,7 +384,7 @@ class Rooms:
             raise Forbidden(msg)
         return await self._presence.attendance(name, rules)
 
-    async def kept(self, name: str, since: Position | None = None, last: int = 0) -> Past[bytes]:
+    async def kept(self, name: str, since: Position | None = None, last: int = 0) -> Past:
         """Return the room's position, and the frames of messages since another, or the last ones.
 
         Like `attendance`, it needs no member here.
@@ -403,9 +409,7 @@ class Rooms:
             self._history.close(room.name)
 
 
-def _past_of_member(
-    position: Position, since: Position | None, complete_since: Position
-) -> Past[bytes]:
+def _past_of_member(position: Position, since: Position | None, complete_since: Position) -> Past:
     if since is None:
         return Past(position)
     is_same_epoch = since.epoch == position.epoch

@@ -127,7 +127,7 @@ async def test_a_failed_handshake_releases_its_slot(
     with pytest.raises(InvalidStatus) as refusal:
         await Client.open(options)
     assert refusal.value.response.status_code == 500
-    await wait_until(lambda: live.service.admission.is_empty)
+    await wait_until(lambda: not live.service.admission._connections)
 
 
 @pytest.mark.hostile(27)

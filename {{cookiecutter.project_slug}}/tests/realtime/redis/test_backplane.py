@@ -11,8 +11,9 @@ import structlog
 from redis.asyncio import Redis
 
 from app.realtime import RealtimeSettings
-from app.realtime.backplane import ALL, Backplane, Channel, Envelope, Subscription
+from app.realtime.backplane import ALL, Backplane, Subscription, user_channel
 from app.realtime.connections.delivery import Delivery
+from app.realtime.connections.manager import DirectEnvelope
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.protocol import REVOKED, TRY_AGAIN_LATER
@@ -28,7 +29,7 @@ from ..server.test_process import next_line, run_process
 from ..settings.test_settings import complaint
 from .valkey import Valkey
 
-CHANNEL = Channel("channel-a")
+CHANNEL = user_channel("a")
 
 
 class Reachable(Protocol):
@@ -111,13 +112,13 @@ async def test_a_node_subscribes_only_to_what_it_hosts(shared_valkey: Valkey) ->
     async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
         subscription = node.subscribe(Subscription(CHANNEL, Inbox().deliver))
         await node.confirm(subscription)
-        assert set(await redis.pubsub_channels()) == {b"ws:0:{all}", b"ws:0:{channel-a}"}
+        assert set(await redis.pubsub_channels()) == {b"ws:0:{all}", b"ws:0:{user:a}"}
         node.unsubscribe(subscription)
-        marker = node.subscribe(Subscription(Channel("channel-marker"), Inbox().deliver))
+        marker = node.subscribe(Subscription(user_channel("marker"), Inbox().deliver))
         await node.confirm(marker)
 
         async def is_left() -> bool:
-            return set(await redis.pubsub_channels()) == {b"ws:0:{all}", b"ws:0:{channel-marker}"}
+            return set(await redis.pubsub_channels()) == {b"ws:0:{all}", b"ws:0:{user:marker}"}
 
         await wait_until_async(is_left)
 
@@ -126,7 +127,7 @@ async def test_subscriptions_and_their_ends_may_come_in_any_number_at_once(
     shared_valkey: Valkey,
 ) -> None:
     async with run_node(shared_valkey) as (node, _):
-        inboxes = {Channel(f"channel-{number}"): Inbox() for number in range(300)}
+        inboxes = {user_channel(str(number)): Inbox() for number in range(300)}
         for channel, inbox in inboxes.items():
             node.unsubscribe(node.subscribe(Subscription(channel, inbox.deliver)))
         subscriptions = [
@@ -165,7 +166,7 @@ async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: by
     inbox = Inbox()
     async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
-        await redis.publish("ws:0:{channel-a}", payload)
+        await redis.publish("ws:0:{user:a}", payload)
         await node.publish(CHANNEL, numbered(1))
         assert await inbox.next() == numbered(1)
         assert node.healthy
@@ -223,14 +224,14 @@ async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
         with pytest.raises(Unavailable):
             await node.publish(CHANNEL, numbered(1))
         with pytest.raises(Unavailable):
-            await node.confirm(node.subscribe(Subscription(Channel("channel-b"), inbox.deliver)))
+            await node.confirm(node.subscribe(Subscription(user_channel("b"), inbox.deliver)))
         assert gaps == []
         await valkey.start()
         await wait_until(lambda: node.healthy)
         assert gaps == ["gap"]
         await node.publish(CHANNEL, numbered(2))
         assert await inbox.next() == numbered(2)
-        late = Subscription(Channel("channel-c"), inbox.deliver, on_gap=lambda: gaps.append("late"))
+        late = Subscription(user_channel("c"), inbox.deliver, on_gap=lambda: gaps.append("late"))
         await node.confirm(node.subscribe(late))
         assert gaps == ["gap"]
         # A task that seems to be cancelled has its timeouts misbehave on older Pythons.
@@ -241,7 +242,7 @@ async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
 async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valkey) -> None:
     async with run_node(valkey) as (node, gaps):
         valkey.freeze()
-        large = Envelope(sender=None, data="x" * BATCH_BYTES)
+        large = DirectEnvelope(sender=None, data="x" * BATCH_BYTES)
         sent = [node.publish(CHANNEL, each) for each in (numbered(1), *[large] * 10)]
         async with asyncio.timeout(2):  # one batch after the other would take longer
             answers = await asyncio.gather(*sent, return_exceptions=True)
@@ -262,7 +263,7 @@ async def test_a_message_that_cannot_be_sent_harms_no_other(shared_valkey: Valke
     async with run_node(shared_valkey) as (node, gaps):
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
         with pytest.raises(Unavailable):
-            await node.publish(Channel("\ud800"), numbered(1))
+            await node.publish(user_channel("\ud800"), numbered(1))
         await node.publish(CHANNEL, numbered(2))
         assert await inbox.next() == numbered(2)
         assert gaps == []

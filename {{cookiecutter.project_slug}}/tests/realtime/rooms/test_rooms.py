@@ -9,9 +9,14 @@ from app.realtime.backplane import Backplane, Channel, Envelope
 from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Forbidden, Unavailable
 from app.realtime.protocol import TRY_AGAIN_LATER
+# {% if cookiecutter.redis %}
+from app.realtime.redis.backplane import Resync
 from app.realtime.rooms.history import Announce, Deliver, History, Past, Position
+# {% else %}
+from app.realtime.rooms.history import History, Past, Position
+# {% endif %}
 from app.realtime.rooms.presence import Presence
-from app.realtime.rooms.rooms import ROOM_NAME, Left, NotJoined, RoomPublication, Rooms
+from app.realtime.rooms.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms
 
 from ..live import Live, make_settings, run_service, wait_until
 from ..recording_wire import RecordingWire, open_connection
@@ -67,7 +72,7 @@ class SlowHistory(History):
     hold: asyncio.Event | None = None
     outage = False
 
-    async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
+    async def past(self, room: str, since: Position | None, last: int = 0) -> Past:
         """Wait while held; fail in an outage."""
         if self.hold is not None:
             await self.hold.wait()
@@ -160,6 +165,7 @@ async def test_a_failed_join_does_not_affect_an_earlier_one() -> None:
     assert len(rooms) == 1
 
 
+# {% if cookiecutter.redis %}
 class LosingHistory(History):
     """A history that announces a lost message on demand."""
 
@@ -180,12 +186,13 @@ async def test_a_rejoin_across_an_announced_loss_is_not_recovered() -> None:
         await rooms.publish("a", number)
     assert (await rooms.join(member, "a", begin)).recovered is True
     position = begin.next.next
-    history.announce(Left(room="a", user="any frame"), position)
+    history.announce(Resync(room="a"), position)
     for since, recovered in ((begin, False), (begin.next, False), (position, True)):
         past = await rooms.join(member, "a", since)
         assert (past.messages, past.recovered) == ((), recovered)
 
 
+# {% endif %}
 @pytest.mark.hostile(51)
 async def test_all_rooms_are_left_even_if_the_events_cannot_be_published(
     monkeypatch: pytest.MonkeyPatch,

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...backplane import Subscription
 from ...errors import Unavailable
-from ...rooms.history import NOWHERE, Announce, Deliver, Past, Position, RoomEnvelope, room_channel
+from ...rooms.history import NOWHERE, Announce, Deliver, Position, RoomEnvelope, room_channel
 from ..backplane import Resync
 
 if TYPE_CHECKING:
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 
 MAX_HELD = 1_000
 """Messages held until older ones are read; beyond it, the oldest are dropped and read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A room's position in Redis, and the messages before it, oldest first.
+
+    ``recovered`` is true if nothing is missing, false if something may be, and null without an
+    earlier position.
+    """
+
+    position: Position
+    messages: tuple[RoomEnvelope, ...] = ()
+    recovered: bool | None = None
 
 
 class RedisFeed:
@@ -38,10 +52,10 @@ class RedisFeed:
         self._readers = 0
         self._recent: list[RoomEnvelope] = []  # delivered while anybody reads the history
         self._subscription = history.backplane.subscribe(
-            Subscription(room_channel(room), self._take, RoomEnvelope, self.fall_behind)
+            Subscription(room_channel(room), self._take, self.fall_behind)
         )
 
-    async def past(self, since: Position | None, last: int = 0) -> Past:
+    async def past(self, since: Position | None, last: int = 0) -> Stored:
         """Return the messages since a position, or the last ones; later ones are delivered.
 
         For either, the history must be read: the last message may have been lost on its way to
@@ -53,7 +67,7 @@ class RedisFeed:
         """
         await self._history.backplane.confirm(self._subscription)
         if self._held is None and since is None and not last:
-            return Past(self.position)
+            return Stored(self.position)
         self._readers += 1
         try:
             for _ in range(2):
@@ -68,20 +82,20 @@ class RedisFeed:
                     break
                 # The first reader got a newer answer. From now on, new messages are noted.
             if since is None:
-                return Past(self.position, extended.messages[-last:] if last else ())
+                return Stored(self.position, extended.messages[-last:] if last else ())
             return extended
         finally:
             self._readers -= 1
             if not self._readers:
                 self._recent.clear()
 
-    def _extend(self, past: Past) -> Past:
+    def _extend(self, past: Stored) -> Stored:
         """Add the messages that were delivered after the history was read, if there is no gap."""
-        later = [each for each in self._recent if each.position.is_after(past.position)]
+        later = [each for each in self._recent if _is_after(position_of(each), past.position)]
         end = Position(past.position.epoch, past.position.offset + len(later))
         if not past.recovered or end != self.position:
-            return Past(self.position, recovered=False)
-        return Past(self.position, (*past.messages, *later), recovered=True)
+            return Stored(self.position, recovered=False)
+        return Stored(self.position, (*past.messages, *later), recovered=True)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -120,11 +134,11 @@ class RedisFeed:
                 self.position = missed.position
                 self._announce(Resync(room=self.room), missed.position)
             for envelope in missed.messages:
-                self._emit(envelope, envelope.position)
+                self._emit(envelope, position_of(envelope))
             self._release()
 
     def _has_reached(self, position: Position) -> bool:
-        return position == self.position or self.position.is_after(position)
+        return position == self.position or _is_after(self.position, position)
 
     def _hold(self) -> None:
         if self._held is None:
@@ -136,7 +150,7 @@ class RedisFeed:
             self._take(envelope)
 
     def _take(self, envelope: RoomEnvelope) -> None:
-        position = envelope.position
+        position = position_of(envelope)
         if envelope.event is not None or not (envelope.offset or envelope.epoch):
             self._deliver(envelope)  # it is not kept, so nothing is missing before it
         elif self._held is not None:
@@ -151,3 +165,12 @@ class RedisFeed:
         self._deliver(envelope)
         if self._readers:
             self._recent.append(envelope)
+
+
+def position_of(envelope: RoomEnvelope) -> Position:
+    """Return the position of a message, `NOWHERE` if it is not kept."""
+    return Position(envelope.epoch, envelope.offset)
+
+
+def _is_after(position: Position, other: Position) -> bool:
+    return position.epoch == other.epoch and position.offset > other.offset

@@ -12,6 +12,7 @@ server process, identified by its ``run_id``, and ends with it.
 import asyncio
 import secrets
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -27,7 +28,6 @@ from ...rooms.history import (
     History,
     Past,
     Position,
-    RoomEnvelope,
     message_frame,
     room_channel,
 )
@@ -35,9 +35,10 @@ from ...rooms.options import Rules, make_rules
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, explain
+from ..envelopes import decode, encode
 from ..scripts import Script
 from ..worker import Worker
-from .feed import RedisFeed
+from .feed import RedisFeed, Stored, position_of
 from .quota import HistoryQuota
 
 log = structlog.stdlib.get_logger(__name__)
@@ -116,14 +117,14 @@ class RedisHistory(History):
         """Subscribe to the room's channel."""
         self._feeds[room] = RedisFeed(room, self, deliver, announce)
 
-    async def past(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
+    async def past(self, room: str, since: Position | None, last: int = 0) -> Past:
         """Return an open room's messages since a position, or the last ones; then deliver."""
         return _framed(room, await self._feeds[room].past(since, last))
 
-    async def kept(self, room: str, since: Position | None, last: int = 0) -> Past[bytes]:
+    async def kept(self, room: str, since: Position | None, last: int = 0) -> Past:
         """Return any room's messages since a position, or the last ones."""
-        past = await self.read(room, self.rules_of(room), since or NOWHERE, last)
-        return _framed(room, past if since else Past(past.position, past.messages))
+        stored = await self.read(room, self.rules_of(room), since or NOWHERE, last)
+        return _framed(room, stored if since else replace(stored, recovered=None))
 
     def close(self, room: str) -> None:
         """Unsubscribe."""
@@ -171,15 +172,16 @@ class RedisHistory(History):
             log.warning("maintaining history failed", error=explain(failure))
             return []
 
-    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Past:
+    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         """Return a room's position, and its messages since an earlier one, or the last ones.
 
         Raises:
             Unavailable: Redis does not answer.
 
         """
-        command = self._reading(room_channel(room), rules, since, last)
-        return _past(await self._client.ask(*command, repeatable=True))
+        channel = room_channel(room)
+        command = self._reading(channel, rules, since, last)
+        return _stored(channel, await self._client.ask(*command, repeatable=True))
 
     def _publish_by(
         self,
@@ -210,7 +212,7 @@ class RedisHistory(History):
         return self._client.key(channel, "messages"), self._client.key(channel, "position")
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
-        message, rules = Envelope(None, None).encode(), make_rules(self._settings)(channel)
+        message, rules = encode(Envelope(None, None)), make_rules(self._settings)(channel)
         return (
             self._publication(rules)(channel, [message]),
             self._reading(channel, rules, NOWHERE),
@@ -228,25 +230,25 @@ def _position_s(rules: Rules) -> int:
     return round(rules.history_s) + POSITION_S
 
 
-def _framed(room: str, past: Past) -> Past[bytes]:
-    frames = tuple(message_frame(room, envelope) for envelope in past.messages)
-    return Past(past.position, frames, past.recovered)
+def _framed(room: str, stored: Stored) -> Past:
+    frames = tuple(message_frame(room, envelope) for envelope in stored.messages)
+    return Past(stored.position, frames, stored.recovered)
 
 
-def _past(reply: Any) -> Past:
+def _stored(channel: Channel, reply: Any) -> Stored:
     """Parse the script's reply. A history that the script cannot have stored counts as lost."""
     epoch, offset, is_whole, entries = reply
     position = Position(epoch.decode(), int(offset))
-    lost = Past(position, recovered=False)
+    lost = Stored(position, recovered=False)
     if not is_whole:
         return lost
     try:
-        messages = tuple(RoomEnvelope.decode(entry.partition(b" ")[2]) for entry in entries)
+        messages = tuple(decode(channel, entry.partition(b" ")[2]) for entry in entries)
     except ValidationError:
         log.warning("malformed history refused")
         return lost
     offsets = range(position.offset - len(messages) + 1, position.offset + 1)
-    if [each.position for each in messages] != [Position(position.epoch, n) for n in offsets]:
+    if list(map(position_of, messages)) != [Position(position.epoch, n) for n in offsets]:
         log.warning("inconsistent history refused")
         return lost
-    return Past(position, messages, recovered=True)
+    return Stored(position, messages, recovered=True)

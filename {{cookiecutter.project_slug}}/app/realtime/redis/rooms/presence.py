@@ -23,9 +23,9 @@ from ...rooms.presence import Attendance, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, Command, answered_within, explain, has_malformed_data
-from ..scripts import Argument, Script
+from ..scripts import Script
 from ..worker import Worker
-from .room import RoomPresence
+from .room import Argument, RoomPresence
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -18,7 +18,8 @@ from ...connections.connection import Connection
 from ...protocol import Data, UserName
 from ...rooms.options import Rules
 from ...rooms.presence import NO_INFO, Attendance
-from ..scripts import Argument
+
+Argument = str | int | bytes
 
 USERS_AT_ONCE = 500  # users that one script writes; Redis executes nothing else meanwhile
 
@@ -43,11 +44,6 @@ class RoomPresence:
         self._unconfirmed: dict[str, str] = {}
         self._answered = 0
         self._set_at_us = 0
-
-    @property
-    def is_written(self) -> bool:
-        """Whether Redis has all changes."""
-        return not self.unwritten and not self._unconfirmed
 
     def count(self, connection: Connection, difference: int, info: bytes | None) -> None:
         """Count a connection in or out, and note the user's info if there is one."""

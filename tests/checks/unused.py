@@ -1,0 +1,32 @@
+"""The project defines nothing that only an option uses which was not chosen."""
+
+from vulture.core import Vulture
+
+from tests.project import Project
+
+DIRECTORIES = ("app", "client", "dev")
+
+USED_BY_DECORATORS = ["@router.*", "@*_validator", "@self.get"]
+
+USED_ELSEWHERE = [
+    # Methods for the team's code
+    *("broadcast_frame", "connected", "is_online", "renew"),
+    *("send_frame", "send_to_connection", "set_info"),
+    # Fields that the team's code, a client or the environment knows by name
+    *("backend_key", "claims", "heartbeat", "interval_s", "metrics_key", "online", "room"),
+    *("valkey_password", "alg", "d", "kty", "use"),
+    # What a base class of a library or of Python calls or reads
+    *("__init_subclass__", "_pipe_end", "eof_received", "field_title_should_be_set"),
+    *("handle_close", "handle_exit", "model_config", "parser_exc", "pause_writing", "pong_timer"),
+    *("queue", "send_400_response", "should_exit", "timeout_graceful_shutdown", "traceback"),
+    # Commands and parameters that are named at run time, or for all styles of authentication
+    *("direction", "help", "http_url"),
+]
+
+
+def check_unused(project: Project) -> None:
+    """Find definitions whose name is nowhere else in the code."""
+    found = Vulture(ignore_names=USED_ELSEWHERE, ignore_decorators=USED_BY_DECORATORS)
+    found.scavenge([project.root / directory for directory in DIRECTORIES])
+    unused = [f"{item.typ} {item.name} in {item.filename}" for item in found.get_unused_code()]
+    assert not unused, f"unused: {unused}"

@@ -1,0 +1,58 @@
+"""Envelopes as JSON, on their way through Redis."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, TypeAdapter
+
+from ..backplane import Channel, Envelope
+from ..connections.manager import DirectEnvelope
+# {% if cookiecutter.rooms %}
+from ..rooms.history import RoomEnvelope, room_channel
+# {% endif %}
+
+
+def encode(envelope: Envelope) -> bytes:
+    """Return an envelope as JSON."""
+    return _adapters[type(envelope)].serializer.to_json(envelope, exclude_defaults=True)
+
+
+def decode(channel: Channel, payload: bytes) -> Any:
+    """Return the envelope that came over a channel.
+
+    Raises:
+        ValidationError: it is none.
+
+    """
+    # {% if cookiecutter.rooms %}
+    kind = RoomEnvelope if channel.startswith(room_channel("")) else DirectEnvelope
+    return _adapters[kind].validator.validate_json(payload)
+    # {% else %}
+    return _adapters[DirectEnvelope].validator.validate_json(payload)
+    # {% endif %}
+
+
+def _check_frame(envelope: Any) -> Any:
+    if envelope.event == "frame" and not isinstance(envelope.data, dict):
+        msg = "a frame is a JSON object"
+        raise ValueError(msg)
+    return envelope
+
+
+# {% if cookiecutter.rooms %}
+def _check_event(envelope: RoomEnvelope) -> RoomEnvelope:
+    if envelope.event not in (None, "frame") and envelope.sender is None:
+        msg = "an event needs a sender"
+        raise ValueError(msg)
+    return envelope
+
+
+# {% endif %}
+_adapters: dict[type[Envelope], TypeAdapter[Any]] = {
+    DirectEnvelope: TypeAdapter(Annotated[DirectEnvelope, AfterValidator(_check_frame)]),
+    # {% if cookiecutter.rooms %}
+    RoomEnvelope: TypeAdapter(
+        Annotated[RoomEnvelope, AfterValidator(_check_frame), AfterValidator(_check_event)]
+    ),
+    Envelope: TypeAdapter(Envelope),  # a message that a script numbers
+    # {% endif %}
+}

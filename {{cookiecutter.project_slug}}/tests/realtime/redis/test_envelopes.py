@@ -1,0 +1,44 @@
+"""Envelopes that come from Redis: those of the next version, and forged ones."""
+
+import pytest
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from app.realtime.backplane import Channel, user_channel
+from app.realtime.redis.envelopes import decode
+# {% if cookiecutter.rooms %}
+from app.realtime.rooms.history import room_channel
+# {% endif %}
+
+Fields = dict[str, object]
+
+USER = user_channel("alice")
+# {% if cookiecutter.rooms %}
+ROOM = room_channel("lobby")
+# {% endif %}
+
+FRAME: Fields = {"sender": None, "data": {}, "event": "frame"}
+FORGED: list[tuple[Channel, Fields, Fields]] = [
+    (USER, FRAME, Fields(data=1)),
+    # {% if cookiecutter.rooms %}
+    (ROOM, FRAME, Fields(data=1)),
+    *(
+        (ROOM, Fields(sender="alice", data=None, event=event), Fields(sender=None))
+        for event in ("joined", "updated", "left", "evicted")
+    ),
+    # {% endif %}
+]
+
+
+def test_fields_of_the_next_version_are_ignored() -> None:
+    for channel in {channel for channel, _, _ in FORGED}:
+        assert decode(channel, b'{"sender": "alice", "data": 1, "added": 2}').data == 1
+
+
+@pytest.mark.parametrize(("channel", "valid", "change"), FORGED)
+def test_an_event_needs_a_sender_and_a_frame_an_object(
+    channel: Channel, valid: Fields, change: Fields
+) -> None:
+    decode(channel, to_json(valid))
+    with pytest.raises(ValidationError):
+        decode(channel, to_json(valid | change))

@@ -28,6 +28,12 @@ from ..live import make_settings
 STEPS = 120
 
 
+@pytest.fixture(autouse=True)
+def arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count messages as lost soon."""
+    monkeypatch.setattr("app.realtime.redis.rooms.feed.ARRIVAL_S", 0.01)
+
+
 class Server:
     """What Redis does for one room: it numbers, keeps, and has a channel."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -9,10 +10,12 @@ from redis.asyncio import Redis
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import Resync
+from app.realtime.redis.rooms import feed as feed_module
 from app.realtime.redis.rooms.feed import RedisFeed, Stored
 from app.realtime.redis.rooms.history import POSITION_S, UNUSED_S, RedisHistory
-from app.realtime.rooms.history import Position
+from app.realtime.rooms.history import Position, RoomEnvelope
 
+from ..client import DEADLINE_S
 from ..live import make_settings, run_service, wait_until, wait_until_async
 from ..rooms.history_contract import ROOM, Member, position_of, say
 from .test_backplane import run_node, settings_for, two_nodes
@@ -88,6 +91,58 @@ async def test_a_client_that_knows_more_than_the_node_is_caught_up_with(
         assert past.position.offset == begin.offset + 3
         assert [envelope.data for envelope in past.messages] == [3]
         assert member.data == [1, 2, 3]
+
+
+async def test_messages_on_their_way_are_not_lost_when_somebody_returns(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "ARRIVAL_S", DEADLINE_S)
+    async with (
+        run_history(shared_valkey, history_messages=0) as history,
+        run_history(shared_valkey, history_messages=0) as other,
+    ):
+        member = Member(history)
+        feed = history._feeds[ROOM]
+        begin = (await feed.past(None)).position
+        on_their_way: list[RoomEnvelope] = []
+        feed._subscription.deliver = on_their_way.append
+        await say(other, 1, 2, 3)
+        await wait_until(lambda: len(on_their_way) == 3)
+        read, answered = history.read, asyncio.Event()
+
+        async def note_answer(*arguments: Any) -> Stored:
+            stored = await read(*arguments)
+            answered.set()
+            return stored
+
+        monkeypatch.setattr(history, "read", note_answer)
+        returning = asyncio.create_task(feed.past(begin))
+        await answered.wait()
+        for envelope in on_their_way:
+            feed._take(envelope)
+        assert (await returning).position == Position(begin.epoch, begin.offset + 3)
+        assert member.data == [1, 2, 3]
+        assert member.news == []
+
+
+async def test_messages_that_arrive_while_the_history_is_read_fill_the_gap(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_history(shared_valkey, history_messages=0) as history:
+        member = Member(history)
+        feed = history._feeds[ROOM]
+        await feed.past(None)
+        read = history.read
+
+        async def read_late(*arguments: Any) -> Stored:
+            await say(history, 1, 2, 3)
+            await wait_until(lambda: len(feed._held or ()) == 3)
+            return await read(*arguments)
+
+        monkeypatch.setattr(history, "read", read_late)
+        feed.fall_behind()
+        await wait_until(lambda: member.data == [1, 2, 3])
+        assert member.news == []
 
 
 async def test_what_a_node_missed_it_reads_and_delivers_in_order(valkey: Valkey) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,16 @@ from ...backplane import Subscription
 from ...errors import Unavailable
 from ...rooms.history import NOWHERE, Announce, Deliver, Position, RoomEnvelope, room_channel
 from ..backplane import Resync
+from ..connections import answered_within
 
 if TYPE_CHECKING:
     from .history import RedisHistory
 
 MAX_HELD = 1_000
 """Messages held until older ones are read; beyond it, the oldest are dropped and read again."""
+
+ARRIVAL_S = 0.5
+"""Time within which a message that the history has should arrive; after it, it counts as lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,9 @@ class RedisFeed:
         self._held: deque[RoomEnvelope] | None = deque(maxlen=MAX_HELD)
         self._healing = asyncio.Lock()
         self._readers = 0
-        self._recent: list[RoomEnvelope] = []  # delivered while anybody reads the history
+        # Delivered while anybody reads the history
+        self._recent: deque[RoomEnvelope] = deque(maxlen=MAX_HELD)
+        self._emitted = asyncio.Event()  # set for a moment by each delivery
         self._subscription = history.backplane.subscribe(
             Subscription(room_channel(room), self._take, self.fall_behind)
         )
@@ -75,8 +82,7 @@ class RedisFeed:
                 if self.position is NOWHERE:
                     self.position = past.position
                     self._release()
-                if not self._has_reached(past.position):
-                    await self._catch_up(past.position)
+                await self._reach(past.position)
                 extended = self._extend(past)
                 if extended.recovered or not past.recovered:
                     break
@@ -88,6 +94,16 @@ class RedisFeed:
             self._readers -= 1
             if not self._readers:
                 self._recent.clear()
+
+    async def _reach(self, position: Position) -> None:
+        """Wait until the messages up to a position are delivered; if they are lost, read them."""
+        if self._held is None and self.position.epoch == position.epoch:
+            with suppress(TimeoutError):
+                async with answered_within(ARRIVAL_S):
+                    while not self._has_reached(position):
+                        await self._emitted.wait()
+        if not self._has_reached(position):
+            await self._catch_up(position)
 
     def _extend(self, past: Stored) -> Stored:
         """Add the messages that were delivered after the history was read, if there is no gap."""
@@ -131,8 +147,10 @@ class RedisFeed:
                 self._history.heal_later(self)
                 raise
             if not missed.recovered:
-                self.position = missed.position
-                self._announce(Resync(room=self.room), missed.position)
+                self._emit_held()
+                if not self._has_reached(missed.position):
+                    self.position = missed.position
+                    self._announce(Resync(room=self.room), missed.position)
             for envelope in missed.messages:
                 self._emit(envelope, position_of(envelope))
             self._release()
@@ -143,6 +161,11 @@ class RedisFeed:
     def _hold(self) -> None:
         if self._held is None:
             self._held = deque(maxlen=MAX_HELD)
+
+    def _emit_held(self) -> None:
+        """Deliver held messages as long as none is missing before them."""
+        while self._held and position_of(self._held[0]) == self.position.next:
+            self._emit(self._held.popleft(), self.position.next)
 
     def _release(self) -> None:
         held, self._held = self._held or (), None
@@ -165,6 +188,8 @@ class RedisFeed:
         self._deliver(envelope)
         if self._readers:
             self._recent.append(envelope)
+            self._emitted.set()
+            self._emitted.clear()
 
 
 def position_of(envelope: RoomEnvelope) -> Position:

@@ -1,7 +1,11 @@
 """How a user connects to a service with these settings, in development and in tests."""
 
-from dataclasses import dataclass
+# {% if cookiecutter.auth == "ticket" %}
+from dataclasses import dataclass, field
 from urllib.parse import urlencode
+# {% else %}
+from dataclasses import dataclass, field
+# {% endif %}
 
 from app.realtime import RealtimeSettings
 
@@ -15,7 +19,7 @@ class ConnectOptions:
 
     uri: str
     headers: dict[str, str]
-    subprotocols: list[str]
+    subprotocols: list[str] = field(default_factory=list)
 
 
 def base_url(settings: RealtimeSettings, port: int | None = None) -> str:
@@ -28,8 +32,11 @@ def base_url(settings: RealtimeSettings, port: int | None = None) -> str:
 
 def websocket_url(url: str, handshake: Handshake) -> str:
     """Return the URL to connect to, for a service with this base URL."""
-    query = f"?{urlencode(handshake.query)}" if handshake.query else ""
-    return f"ws{url.removeprefix('http')}/ws{query}"
+    # {% if cookiecutter.auth == "ticket" %}
+    return f"ws{url.removeprefix('http')}/ws?{urlencode(handshake.query)}"
+    # {% else %}
+    return f"ws{url.removeprefix('http')}/ws"
+    # {% endif %}
 
 
 async def connect_options(
@@ -38,5 +45,4 @@ async def connect_options(
     """Return options to connect as the user, to the settings' own port or another."""
     url = base_url(settings, port)
     handshake = await credentials(settings, url, user)
-    uri = websocket_url(url, handshake)
-    return ConnectOptions(uri, handshake.headers, handshake.subprotocols)
+    return ConnectOptions(websocket_url(url, handshake), handshake.headers)

@@ -22,8 +22,8 @@ async def credentials(
     value = Authenticator(settings).sign({"user": user} | claims)
     cookie = f"{settings.session_cookie}={value}"
     headers = {"Cookie": cookie}
-    if settings.allowed_origins:
-        headers["Origin"] = settings.allowed_origins[0]
+    if settings.origins:
+        headers["Origin"] = settings.origins[0]
     return Handshake(headers=headers, token=cookie)
 
 

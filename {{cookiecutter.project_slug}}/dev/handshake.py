@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 class Handshake:
     """The parts of a WebSocket handshake that can have credentials, and these by themselves."""
 
+    # {% if cookiecutter.auth == "ticket" %}
     query: dict[str, str] = field(default_factory=dict)
+    # {% endif %}
     headers: dict[str, str] = field(default_factory=dict)
-    subprotocols: list[str] = field(default_factory=list)
     token: str = ""

@@ -28,6 +28,9 @@ RECOVERED = {None: "none", False: "no", True: "yes"}
 MEMBER_BYTES = 40
 """Bytes of a `Member` besides the user's name and info."""
 
+ANSWER_BYTES = 512
+"""Bytes of an answer besides its members: most are an id whose characters JSON escapes."""
+
 
 def _check_without_since(last: int, info: ValidationInfo) -> int:
     if last and info.data.get("since") is not None:
@@ -136,6 +139,7 @@ async def _offset_later(
 
 def members_within(max_bytes: int, attendance: Attendance) -> Iterator[Member]:
     """Yield the listed users, as many as an answer of this size can have."""
+    max_bytes -= ANSWER_BYTES
     for user, connections in attendance.users.items():
         info = attendance.infos[user]
         max_bytes -= len(to_json(user)) + len(to_json(info)) + MEMBER_BYTES
@@ -219,6 +223,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
             service.rooms.pass_on,
             command.room,
             command.data,
+            member=connection,
             sender=connection.user,
             exclude=exclude,
             keep=command.keep,

@@ -3,17 +3,34 @@
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, TypeAdapter
+from pydantic_core import from_json
 
 from ..backplane import Channel, Envelope
 from ..connections.manager import DirectEnvelope
+from ..errors import BadRequest
 # {% if cookiecutter.rooms %}
 from ..rooms.history import RoomEnvelope, room_channel
 # {% endif %}
 
+READABLE_BYTES = 400
+"""JSON of this size is never too deep, and has no number that is too long, to be read again."""
+
 
 def encode(envelope: Envelope) -> bytes:
-    """Return an envelope as JSON."""
-    return _adapters[type(envelope)].serializer.to_json(envelope, exclude_defaults=True)
+    """Return an envelope as JSON.
+
+    Raises:
+        BadRequest: no node could read it again.
+
+    """
+    payload = _adapters[type(envelope)].serializer.to_json(envelope, exclude_defaults=True)
+    if len(payload) > READABLE_BYTES:
+        try:
+            from_json(payload)
+        except ValueError as failure:
+            msg = "data: is nested too deeply, or has a number that is too long"
+            raise BadRequest(msg) from failure
+    return payload
 
 
 def decode(channel: Channel, payload: bytes) -> Any:

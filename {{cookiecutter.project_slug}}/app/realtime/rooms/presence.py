@@ -26,11 +26,16 @@ NO_INFO = b"null"
 
 
 def encode_info(info: JsonValue) -> bytes:
-    """Return an info as JSON, or raise `BadRequest` if it is too large."""
+    """Return an info as JSON, or raise `BadRequest` if it is too large or too deep."""
     encoded = to_json(info, inf_nan_mode="null")
     if len(encoded) > MAX_INFO_BYTES:
         msg = f"info: has {len(encoded)} bytes as JSON, may have {MAX_INFO_BYTES}"
         raise BadRequest(msg)
+    try:
+        from_json(encoded)
+    except ValueError as failure:
+        msg = "info: is nested too deeply"
+        raise BadRequest(msg) from failure
     return encoded
 
 

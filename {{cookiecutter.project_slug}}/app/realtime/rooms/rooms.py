@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
@@ -135,7 +136,7 @@ class Room:
         self.rules = history.rules_of(name)
         self.members: dict[str, Connection] = {}
         self.complete_since: dict[str, Position] = {}
-        self.joining: list[Connection] = []
+        self.joining: Counter[Connection] = Counter()
         self.evicted: set[Connection] = set()
         self._delivery = delivery
         self._evict = evict
@@ -211,7 +212,7 @@ class Rooms:
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = Room(name, self._history, self._delivery, self._evict)
-        room.joining.append(connection)
+        room.joining[connection] += 1
         try:
             past = await self._history.past(name, since, last)
             if connection in room.evicted:
@@ -227,8 +228,9 @@ class Rooms:
                 self._count(room, connection, 1, encoded)
             return past
         finally:
-            room.joining.remove(connection)
-            if connection not in room.joining:
+            room.joining[connection] -= 1
+            if not room.joining[connection]:
+                del room.joining[connection]
                 room.evicted.discard(connection)
             self._free_if_empty(room)
 
@@ -322,6 +324,7 @@ class Rooms:
         room: str,
         data: JsonValue,
         *,
+        member: Connection | None = None,
         sender: str | None = None,
         exclude: str | None = None,
         keep: bool = True,
@@ -330,10 +333,17 @@ class Rooms:
         """Publish, but return when the policy has agreed: messages of one caller keep order.
 
         Of several messages with one id, only the first is published.
+
+        Raises:
+            Forbidden: the policy refuses the message.
+            NotJoined: meanwhile, ``member`` has left, or was evicted.
+
         """
         answer = self._before_publish(room, sender, data)
         if self._policy_waits:
             answer = await cast(Awaitable[JsonValue], answer)
+        if member is not None:
+            self.check_joined(member, room)
         envelope = Envelope(sender, cast(JsonValue, answer), exclude)
         return self._publish(room, envelope, keep=keep, message_id=message_id)
 

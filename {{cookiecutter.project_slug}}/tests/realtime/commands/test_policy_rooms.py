@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -155,6 +156,30 @@ async def test_a_user_who_is_evicted_while_the_policy_waits_does_not_join(
     answered.set()
     assert (await joining)["code"] == "forbidden"
     assert len(live.service.rooms) == 0
+
+
+async def test_a_user_who_is_evicted_while_the_policy_waits_does_not_publish(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def wait(policy: Policy, service: Service, *message: Any) -> Any:
+        asked.set()
+        await answered.wait()
+        return message[-1]
+
+    service = live.service
+    service.rooms.set_policy(partial(wait, Policy(), service), lambda room: RoomOptions())
+    client, member = await live.connect("alice"), await live.connect("bob")
+    for each in (member, client):
+        await each.ask(type="join", room="lobby")
+    publishing = asyncio.create_task(client.ask(type="publish", room="lobby", data=1))
+    await asked.wait()
+    await service.rooms.evict("lobby", client.user)
+    answered.set()
+    assert (await publishing)["code"] == "not_joined"
+    assert [(await member.receive())["type"] for _ in range(2)] == ["joined", "left"]
+    assert await member.is_quiet()
 
 
 def options(policy: Policy, service: Service, room: str) -> RoomOptions:

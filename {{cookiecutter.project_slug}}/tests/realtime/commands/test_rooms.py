@@ -2,6 +2,7 @@
 
 import pytest
 from pydantic import JsonValue
+from pydantic_core import to_json
 
 from app.realtime.errors import Forbidden
 from app.realtime.policy import Policy
@@ -355,6 +356,16 @@ async def test_the_answer_to_presence_is_no_larger_than_a_message() -> None:
         assert (len(answer["members"]), answer["total"]) == (1, 2)
         listed = (await live.get("/rooms/lobby/members", key=BACKEND)).json()
         assert (listed["members"], listed["total"]) == (answer["members"], 2)
+
+
+async def test_the_answer_to_presence_has_place_for_the_longest_id() -> None:
+    async with run_service(make_settings(max_message_bytes=1_500)) as live:
+        client = await live.connect()
+        await client.ask(type="join", room="lobby", info="x" * 1_000)
+        await client.send(type="presence", room="lobby", id="\x01" * 64)
+        answer = await client.receive("ok")
+        assert answer["total"] == 1
+        assert len(to_json(answer)) <= 1_500
 
 
 async def test_a_backend_evicts_a_user_from_a_room(live: Live) -> None:

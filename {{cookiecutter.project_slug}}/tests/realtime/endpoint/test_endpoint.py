@@ -82,6 +82,13 @@ async def test_a_listed_origin_is_accepted(live: Live) -> None:
     assert client.welcome["type"] == "welcome"
 
 
+async def test_in_development_the_own_pages_may_connect() -> None:
+    async with run_service(make_settings(environment="development", port=9_100)) as live:
+        for host in ("localhost", "127.0.0.1"):
+            options = with_headers(await live.options(), Origin=f"http://{host}:9100")
+            assert await live.connect_with(options)
+
+
 @pytest.mark.hostile(28)
 @pytest.mark.parametrize(
     "origin",

@@ -1,11 +1,15 @@
 """Envelopes that come from Redis: those of the next version, and forged ones."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from app.realtime.backplane import Channel, user_channel
-from app.realtime.redis.envelopes import decode
+from app.realtime.connections.manager import DirectEnvelope
+from app.realtime.errors import BadRequest
+from app.realtime.redis.envelopes import decode, encode
 # {% if cookiecutter.rooms %}
 from app.realtime.rooms.history import room_channel
 # {% endif %}
@@ -16,6 +20,12 @@ USER = user_channel("alice")
 # {% if cookiecutter.rooms %}
 ROOM = room_channel("lobby")
 # {% endif %}
+
+
+def nested(levels: int) -> object:
+    """Return an array in so many others."""
+    return [nested(levels - 1)] if levels else []
+
 
 FRAME: Fields = {"sender": None, "data": {}, "event": "frame"}
 FORGED: list[tuple[Channel, Fields, Fields]] = [
@@ -42,3 +52,9 @@ def test_an_event_needs_a_sender_and_a_frame_an_object(
     decode(channel, to_json(valid))
     with pytest.raises(ValidationError):
         decode(channel, to_json(valid | change))
+
+
+@pytest.mark.parametrize("data", [nested(201), 10**5_000], ids=["deep", "long"])
+def test_what_could_not_be_read_again_is_refused(data: Any) -> None:
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        encode(DirectEnvelope(None, data))

@@ -19,8 +19,8 @@ USED_ELSEWHERE = [
     *("__init_subclass__", "_pipe_end", "eof_received", "field_title_should_be_set"),
     *("handle_close", "handle_exit", "model_config", "parser_exc", "pause_writing", "pong_timer"),
     *("queue", "send_400_response", "should_exit", "timeout_graceful_shutdown", "traceback"),
-    # Commands and parameters that are named at run time, or for all styles of authentication
-    *("direction", "help", "http_url"),
+    # What tests use, what is named at run time, and a parameter for all styles of authentication
+    *("subprotocols", "direction", "help", "http_url"),
 ]
 
 

@@ -5,8 +5,7 @@ from app.settings import Settings
 from dev.connect import connect_options
 
 from .realtime.client import Client
-from .realtime.live import Live, settings_with
-from .realtime.test_application import served
+from .realtime.live import Live, served, settings_with
 
 
 async def test_the_service_is_ready(live: Live) -> None:

@@ -15,7 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+import uvicorn
 from pydantic_settings import PydanticBaseSettingsSource
+from starlette.types import ASGIApp
 
 from app.realtime import Application, RealtimeSettings
 from app.realtime.server.process import Server
@@ -218,6 +220,22 @@ async def run_app(app: Application, *, ws: Any = None) -> AsyncIterator[Live]:
             server.stop.set()
             async with asyncio.timeout(DEADLINE_S):
                 await serving
+
+
+@asynccontextmanager
+async def served(app: ASGIApp, **options: Any) -> AsyncIterator[str]:
+    """Serve an app with plain uvicorn, as ``uvicorn app.main:app`` does; yield its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, **options))
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    serving = asyncio.create_task(server._serve())
+    await wait_until(lambda: server.started or serving.done())
+    try:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(DEADLINE_S):
+            await serving
 
 
 def leftovers() -> Counter[str]:

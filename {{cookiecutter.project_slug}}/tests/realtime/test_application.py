@@ -10,7 +10,6 @@ from typing import Any, Literal
 import httpx
 import prometheus_client
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
@@ -35,7 +34,7 @@ from app.realtime import (
 from app.realtime.protocol import UNAUTHORIZED
 
 from .client import DEADLINE_S
-from .live import make_settings, run_app, run_service, wait_until
+from .live import make_settings, run_app, run_service, served, wait_until
 
 
 class Trusting(Authenticator):
@@ -56,22 +55,6 @@ def make_trusting(**parts: Any) -> Application:
     """Return an application with this authenticator."""
     settings = make_settings(environment="development")
     return Application(settings, authenticator=Trusting(settings), policy=Policy(), **parts)
-
-
-@asynccontextmanager
-async def served(app: ASGIApp, **options: Any) -> AsyncIterator[str]:
-    """Serve an app with plain uvicorn, as ``uvicorn app.main:app`` does; yield its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, **options))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server._serve())
-    await wait_until(lambda: server.started or serving.done())
-    try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        async with asyncio.timeout(DEADLINE_S):
-            await serving
 
 
 async def welcome(address: str, path: str = "/ws") -> dict[str, Any]:

@@ -25,6 +25,7 @@ from app.realtime.server.websocket import (
     FRAMES_AT_ONCE,
     MAX_DROPPED_FRAMES,
     NO_ANSWER,
+    PING_UNANSWERED,
     RESET,
     TIMED_OUT,
     UNKNOWN,
@@ -518,6 +519,21 @@ async def test_a_client_gets_the_close_code_while_reading_is_paused(
     assert await peer.client.close_code() == TRY_AGAIN_LATER.code
     peer.client.send(masked_close(TRY_AGAIN_LATER.code))
     await peer.client.ended()
+
+
+async def test_the_answer_to_a_ping_may_be_unread_while_reading_is_paused(
+    peer: Peer, ready: asyncio.Event
+) -> None:
+    for number in range(3):
+        await peer.send_pieces(masked(ping(number, READ_AHEAD_BYTES // 2)))
+    assert peer.protocol.read_paused
+    peer.protocol.keepalive_timeout()
+    assert peer.connection.closed is None
+    ready.set()
+    assert [(await peer.client.text())["id"] for _ in range(3)] == ["0", "1", "2"]
+    assert not peer.protocol.read_paused
+    peer.protocol.keepalive_timeout()
+    assert await peer.client.close_code() == PING_UNANSWERED.code
 
 
 @pytest.mark.parametrize("end", [RawClient.send_eof, RawClient.vanish])

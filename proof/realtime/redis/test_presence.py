@@ -15,7 +15,7 @@ from app.realtime.rooms.history import room_channel
 from dev import fresh_secrets
 from dev.connect import connect_options
 
-from ..client import Client
+from ..client import DEADLINE_S, Client
 from ..live import make_settings, wait_until, wait_until_async
 from ..rooms.presence_contract import ROOM, Visitor
 from ..server.test_process import next_line, run_process
@@ -167,6 +167,35 @@ async def test_after_an_outage_nobody_is_given_up_who_is_only_later(valkey: Valk
             await redis.zadd("ws:{room:lobby}:nodes", {node.presence._node: 1})
         for visitor in (alice, bob, alice, bob):
             assert await visitor.seen() == {"alice": 1, "bob": 1}
+        assert await alice.heard() == ["bob joined"]
+
+
+@pytest.mark.parametrize("trouble", ["failed write", "gap"])
+async def test_nobody_is_given_up_soon_after_an_outage(valkey: Valkey, trouble: str) -> None:
+    """The node that is back first must not remove the others, which are about to renew."""
+    async with (
+        run_presence(valkey, timeout_s=TIMEOUT_S) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await here.visitor("alice")
+        await there.visitor("bob")
+        assert await alice.seen() == {"alice": 1, "bob": 1}
+        if trouble == "gap":
+            is_over = asyncio.Event()
+            here.backplane.after_gap(is_over.set)
+            await redis.client_kill_filter(_type="pubsub")
+            await asyncio.wait_for(is_over.wait(), DEADLINE_S)
+        else:
+            valkey.freeze()
+            alice.set_info_now("away")
+            await wait_until(lambda: here.presence._is_failing)
+            valkey.thaw()
+        for node in (here, there):
+            await node.settle()
+            await redis.zadd("ws:{room:lobby}:nodes", {node.presence._node: 1})
+        for _ in range(2):
+            assert await alice.seen() == {"alice": 1, "bob": 1}
         assert await alice.heard() == ["bob joined"]
 
 

@@ -105,6 +105,7 @@ class RedisNode(Node):
         self, backplane: RedisBackplane, *, lease_s: float = 60.0, **overrides: object
     ) -> None:
         settings = make_settings(presence_lease_s=lease_s, **overrides)
+        self.backplane = backplane
         self.presence = RedisPresence(backplane, settings)
         super().__init__(
             lambda delivery: Rooms(settings, Events(backplane, settings), self.presence, delivery)

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -117,6 +118,22 @@ async def test_whoever_asks_is_not_told_of_the_dead(valkey: Valkey) -> None:
         await redis.zadd("ws:{room:lobby}:nodes", {node: 1})
         assert await alice.seen() == {"alice": 1}
         assert await alice.heard() == ["bob joined", "bob left"]
+
+
+async def test_a_node_without_users_there_declares_only_a_very_late_node_dead(
+    valkey: Valkey,
+) -> None:
+    async with (
+        run_presence(valkey) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        await there.visitor("bob")
+        await there.kill()
+        for lease_ends_ms, total in ((time() * 1000 - 1, 1), (1, 0)):
+            await redis.zadd("ws:{room:lobby}:nodes", {there.presence._node: lease_ends_ms})
+            assert (await here.rooms.attendance(ROOM)).total == total
+        assert await keys(redis) == []
 
 
 async def test_when_all_nodes_die_redis_forgets(valkey: Valkey) -> None:

@@ -71,6 +71,26 @@ async def test_a_user_displaces_only_rooms_of_the_same_user(valkey: Valkey, redi
         await wait_until_async(is_bounded)
 
 
+@pytest.mark.hostile(51)
+@pytest.mark.parametrize("owner", ["alice", "mallory", None])
+async def test_a_room_belongs_to_the_user_who_began_it_on_any_node(
+    valkey: Valkey, redis: Redis, owner: str | None
+) -> None:
+    async with (
+        run_history(valkey) as there,
+        run_history(valkey, history_user_bytes=3 * ROOM) as here,
+    ):
+        await fill(there, ["lobby"], owner)
+        await fill(here, ["lobby"], "mallory")
+        await fill(here, named("flood", 20), "mallory")
+        kept = {*named("flood", 20)[-2:], *([] if owner == "mallory" else ["lobby"])}
+
+        async def is_bounded() -> bool:
+            return await rooms_with(redis, "messages") == kept
+
+        await wait_until_async(is_bounded)
+
+
 async def test_members_of_a_room_without_history_keep_their_position(
     valkey: Valkey, redis: Redis
 ) -> None:
@@ -120,32 +140,62 @@ async def test_a_new_room_does_not_exceed_the_memory_of_redis(valkey: Valkey, re
             await fill(history, ["new"])
 
 
-def test_a_quota_forgets_rooms_whose_history_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other nodes may have written to them since, so they are not removed."""
+@pytest.mark.hostile(51)
+async def test_positions_count_after_their_messages_have_expired(
+    valkey: Valkey, redis: Redis
+) -> None:
+    async def is_expired() -> bool:
+        return not await rooms_with(redis, "messages")
+
+    async def is_bounded() -> bool:
+        return len(await rooms_with(redis, "position")) * ROOM_BYTES <= 10 * ROOM
+
+    async with run_history(valkey, history_total_bytes=10 * ROOM, history_s=0.1) as history:
+        for number in range(5):
+            await fill(history, named(f"room-{number}", 10))
+            await wait_until_async(is_expired)
+        await wait_until_async(is_bounded)
+
+
+def test_a_quota_forgets_messages_and_then_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other nodes may have written to the rooms since, so they are not removed."""
     now_s = 1_000.0
     monkeypatch.setattr("app.realtime.redis.rooms.quota.monotonic", lambda: now_s)
-    quota = HistoryQuota(2 * ROOM_BYTES, 2 * ROOM_BYTES)
-    quota.note("old", "alice", 0, kept_s=60)
+    quota = HistoryQuota(3 * ROOM_BYTES, 3 * ROOM_BYTES, position_s=600)
+    quota.note("old", "alice", ROOM_BYTES, history_s=60)
     now_s += 61
-    removed = [quota.note(room, "alice", 0, kept_s=60) for room in ("one", "two", "three")]
-    assert removed == [[], [], ["one"]]
+    assert [quota.note(room, "alice", 0, history_s=60) for room in ("one", "two")] == [[], []]
+    now_s += 601
+    assert [quota.note(room, "alice", 0, history_s=60) for room in ("three", "four")] == [
+        [],
+        ["one"],
+    ]
 
 
 def test_a_quota_forgets_each_room_after_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1_000.0
     monkeypatch.setattr("app.realtime.redis.rooms.quota.monotonic", lambda: now_s)
-    quota = HistoryQuota(2 * ROOM_BYTES, 2 * ROOM_BYTES)
-    quota.note("day", "alice", 0, kept_s=86_400)
-    quota.note("stream", "alice", 0, kept_s=10)
+    quota = HistoryQuota(2 * ROOM_BYTES, 2 * ROOM_BYTES, position_s=0)
+    quota.note("day", "alice", 0, history_s=86_400)
+    quota.note("stream", "alice", 0, history_s=10)
     now_s += 11
-    assert quota.note("new", "alice", 0, kept_s=10) == []
-    assert quota.note("newer", "alice", 0, kept_s=10) == ["day"]
+    assert quota.note("new", "alice", 0, history_s=10) == []
+    assert quota.note("newer", "alice", 0, history_s=10) == ["day"]
+
+
+def test_a_room_whose_next_epoch_another_user_begins_counts_for_that_user() -> None:
+    quota = HistoryQuota(10 * ROOM_BYTES, 2 * ROOM_BYTES, position_s=0)
+    for owner in ("alice", "bob"):
+        quota.note("lobby", owner, 0, history_s=60)
+    rooms = [("alice", "one"), ("alice", "two"), ("bob", "three"), ("bob", "four")]
+    removed = [quota.note(room, user, 0, history_s=60) for user, room in rooms]
+    assert removed == [[], [], [], ["lobby"]]
 
 
 def test_a_quota_keeps_nothing_of_removed_rooms() -> None:
-    quota = HistoryQuota(10 * ROOM_BYTES, 3 * ROOM_BYTES)
+    quota = HistoryQuota(10 * ROOM_BYTES, 3 * ROOM_BYTES, position_s=1)
     for number in range(1_000):
-        quota.note(f"room-{number}", f"user-{number % 100}", 0, kept_s=number % 3)
+        quota.note(f"room-{number}", f"user-{number % 100}", 0, history_s=number % 3)
     assert len(quota._owners) == len(quota._kept_s) == 10
     assert sum(map(len, quota._noted_at.values())) == 10
     assert len(quota._sizes) == len(quota._sums) == 11

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from app.realtime.rooms.history import room_channel
 from dev import fresh_secrets
 from dev.connect import connect_options
 
-from ..client import Client
+from ..client import DEADLINE_S, Client
 from ..live import make_settings, wait_until, wait_until_async
 from ..rooms.presence_contract import ROOM, Visitor
 from ..server.test_process import next_line, run_process
@@ -119,6 +120,22 @@ async def test_whoever_asks_is_not_told_of_the_dead(valkey: Valkey) -> None:
         assert await alice.heard() == ["bob joined", "bob left"]
 
 
+async def test_a_node_without_users_there_declares_only_a_very_late_node_dead(
+    valkey: Valkey,
+) -> None:
+    async with (
+        run_presence(valkey) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        await there.visitor("bob")
+        await there.kill()
+        for lease_ends_ms, total in ((time() * 1000 - 1, 1), (1, 0)):
+            await redis.zadd("ws:{room:lobby}:nodes", {there.presence._node: lease_ends_ms})
+            assert (await here.rooms.attendance(ROOM)).total == total
+        assert await keys(redis) == []
+
+
 async def test_when_all_nodes_die_redis_forgets(valkey: Valkey) -> None:
     async with (
         run_presence(valkey, lease_s=1.0) as node,
@@ -167,6 +184,35 @@ async def test_after_an_outage_nobody_is_given_up_who_is_only_later(valkey: Valk
             await redis.zadd("ws:{room:lobby}:nodes", {node.presence._node: 1})
         for visitor in (alice, bob, alice, bob):
             assert await visitor.seen() == {"alice": 1, "bob": 1}
+        assert await alice.heard() == ["bob joined"]
+
+
+@pytest.mark.parametrize("trouble", ["failed write", "gap"])
+async def test_nobody_is_given_up_soon_after_an_outage(valkey: Valkey, trouble: str) -> None:
+    """The node that is back first must not remove the others, which are about to renew."""
+    async with (
+        run_presence(valkey, timeout_s=TIMEOUT_S) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await here.visitor("alice")
+        await there.visitor("bob")
+        assert await alice.seen() == {"alice": 1, "bob": 1}
+        if trouble == "gap":
+            is_over = asyncio.Event()
+            here.backplane.after_gap(is_over.set)
+            await redis.client_kill_filter(_type="pubsub")
+            await asyncio.wait_for(is_over.wait(), DEADLINE_S)
+        else:
+            valkey.freeze()
+            alice.set_info_now("away")
+            await wait_until(lambda: here.presence._is_failing)
+            valkey.thaw()
+        for node in (here, there):
+            await node.settle()
+            await redis.zadd("ws:{room:lobby}:nodes", {node.presence._node: 1})
+        for _ in range(2):
+            assert await alice.seen() == {"alice": 1, "bob": 1}
         assert await alice.heard() == ["bob joined"]
 
 

@@ -264,6 +264,32 @@ class PresenceContract:
         assert await watcher.infos() == {"watcher": None, "alice": None}
         assert (await watcher.told())[-1][2] is None
 
+    async def test_an_info_stays_while_another_connection_leaves_and_returns(
+        self, here: Node, there: Node
+    ) -> None:
+        first, second = await there.visitor("alice", info="kept"), await here.visitor("alice")
+        second.leave_now()
+        await here.visitor("alice")
+        await first.leave()
+        await here.visitor("alice")
+        assert await second.infos() == {"alice": "kept"}
+
+    async def test_an_info_may_become_null_again(self, here: Node, there: Node) -> None:
+        alice, other = await here.visitor("alice", info=1), await there.visitor("alice")
+        await alice.set_info(None)
+        assert await other.infos() == {"alice": None}
+        assert await other.told() == [("alice", "updated", None)]
+
+    async def test_only_the_connection_that_set_the_newest_info_is_not_told(
+        self, here: Node
+    ) -> None:
+        first, second = await here.visitor("alice"), await here.visitor("alice")
+        first.set_info_now(1)
+        await second.set_info(2)
+        newest = ("alice", "updated", 2)
+        assert newest in await first.told()
+        assert newest not in await second.told()
+
     async def test_updates_are_not_told_in_large_rooms(self, make: Callable[..., Node]) -> None:
         node = make(max_members_for_presence_events=2)
         watcher, alice = await node.visitor("watcher"), await node.visitor("alice")

@@ -68,7 +68,9 @@ class RedisHistory(History):
             self._heal, batch_weight=HEALED_AT_ONCE, pause_s=self._client.timeout_s
         )
         self.heal_later = self._behind.add
-        self._quota = HistoryQuota(settings.history_total_bytes, settings.history_user_bytes)
+        self._quota = HistoryQuota(
+            settings.history_total_bytes, settings.history_user_bytes, POSITION_S
+        )
         # One function per rules: what is published by the same function shares a command.
         self._publication = lru_cache(lambda rules: partial(self._publish_by, rules))
         self._unwanted = Worker(
@@ -85,18 +87,19 @@ class RedisHistory(History):
         the id for five minutes, and answers a repetition with the position of the first message.
         """
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
-        read_reply = partial(self._read_positions, room, envelope.sender, rules.history_s)
+        read_reply = partial(self._read_positions, room, rules.history_s)
         publish = self._publication(rules)
         if message_id is not None:  # a command of its own
             publish = partial(self._publish_by, rules, message_id=message_id)
         return self.backplane.publisher.publish(publish, room_channel(room), envelope, read_reply)
 
     def _read_positions(
-        self, room: str, sender: str | None, history_s: float, reply: Any, count: int
+        self, room: str, history_s: float, reply: Any, count: int
     ) -> list[Position]:
         """Return the positions of published messages; remove other rooms beyond the quota."""
         epoch, last, size_bytes = reply[0].decode(), int(reply[1]), reply[2]
-        for unwanted in self._quota.note(room, sender, size_bytes, history_s):
+        owner = reply[3].decode(errors="replace") or None
+        for unwanted in self._quota.note(room, owner, size_bytes, history_s):
             self._unwanted.add(unwanted)
         return [Position(epoch, offset) for offset in range(last - count + 1, last + 1)]
 

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Collection, Sequence
 from itertools import count
+from time import monotonic
 
 import structlog
 
@@ -50,7 +51,9 @@ class RedisPresence(Presence):
             self._write, batch_weight=ROOMS_AT_ONCE, pause_s=self._client.timeout_s
         )
         self._is_failing = False
+        self._ignores_dead_until = 0.0
         backplane.after_gap(self.write_all_later)
+        backplane.after_gap(self._ignore_dead)
         self._client.probe_with(self._attempt)
 
     def count(
@@ -119,10 +122,16 @@ class RedisPresence(Presence):
             failures = await self._write_together(rooms)
         except FAILURES as failure:
             failures, again = [failure], rooms
-        if failures and not self._is_failing:  # one line per outage
-            log.warning("writing presence failed", error=explain(failures[0]))
+        if failures:
+            self._ignore_dead()
+            if not self._is_failing:  # one line per outage
+                log.warning("writing presence failed", error=explain(failures[0]))
         self._is_failing = bool(failures)
         return again
+
+    def _ignore_dead(self) -> None:
+        """Remove no node for one lease: after an outage, others may only be later than this one."""
+        self._ignores_dead_until = monotonic() + self._lease_ms / 1000
 
     async def _write_together(self, rooms: Sequence[RoomPresence]) -> list[BaseException]:
         """Write rooms in one round trip, remove dead nodes, and return the errors of Redis."""
@@ -140,7 +149,7 @@ class RedisPresence(Presence):
             elif reply is None:
                 room.restart()
                 self._unwritten.add(room)
-            elif reply[0]:
+            elif reply[0] and monotonic() > self._ignores_dead_until:
                 dead += [(room, node) for node in reply[0]]
             elif room.confirm(*reply[1:]):
                 self._finish(room)

@@ -10,16 +10,17 @@ ROOM_BYTES = 1_024
 class HistoryQuota:
     """Counts the bytes of rooms, and names the least recently used rooms beyond a limit.
 
-    A room counts towards the total, and towards the share of the user who was the first to publish
-    to it. So a user who fills one new room after another displaces only the history of these rooms.
-    A room that the backend published to first counts only towards the total. When nobody has
-    published to a room for ``kept_s``, Redis has removed its messages, and it counts no more.
+    A room counts towards the total, and towards the share of its owner: the user who began its
+    epoch. So a user who fills one new room after another displaces only the history of these rooms.
+    A room that the backend began counts only towards the total. When nobody has published to a room
+    for ``history_s``, Redis has removed its messages, and ``position_s`` later also its position.
     """
 
-    def __init__(self, max_bytes: int, max_user_bytes: int) -> None:
-        # By ``kept_s``: when each room was last noted, the least recently used first
+    def __init__(self, max_bytes: int, max_user_bytes: int, position_s: float) -> None:
+        # By how long they are kept: when each room was last noted, the least recently used first
         self._noted_at: defaultdict[float, OrderedDict[str, float]] = defaultdict(OrderedDict)
         self._kept_s: dict[str, float] = {}
+        self._position_s = position_s
         self._max_bytes = max_bytes
         self._max_user_bytes = max_user_bytes
         self._owners: dict[str, str | None] = {}
@@ -27,20 +28,17 @@ class HistoryQuota:
         self._sizes: defaultdict[str | None, OrderedDict[str, int]] = defaultdict(OrderedDict)
         self._sums: Counter[str | None] = Counter()
 
-    def note(self, room: str, sender: str | None, size_bytes: int, kept_s: float) -> list[str]:
-        """Note the size of a room after a message of ``sender``; return the rooms to remove.
-
-        Redis keeps the messages for ``kept_s``.
-        """
+    def note(self, room: str, owner: str | None, size_bytes: int, history_s: float) -> list[str]:
+        """Note the size of a room's messages after a new one; return the rooms to remove."""
         now = monotonic()
-        self._forget_expired(now)
-        noted_at = self._noted_at[self._kept_s.setdefault(room, kept_s)]
-        noted_at[room] = now
-        noted_at.move_to_end(room)
-        owner = self._owners.setdefault(room, sender)
+        self._expire(now)
+        if self._owners.setdefault(room, owner) != owner:
+            self._forget(room)
+            self._owners[room] = owner
+        self._keep(room, history_s if size_bytes else history_s + self._position_s, now)
+        self._resize(room, ROOM_BYTES + size_bytes)
         for user in {owner, None}:
-            self._sums[user] += ROOM_BYTES + size_bytes - self._sizes[user].pop(room, 0)
-            self._sizes[user][room] = ROOM_BYTES + size_bytes
+            self._sizes[user].move_to_end(room)
         removed = [] if owner is None else self._shrink(owner, self._max_user_bytes)
         return removed + self._shrink(None, self._max_bytes)
 
@@ -56,16 +54,30 @@ class HistoryQuota:
             removed.append(room)
         return removed
 
-    def _forget_expired(self, now: float) -> None:
+    def _resize(self, room: str, size_bytes: int) -> None:
+        for user in {self._owners[room], None}:
+            self._sums[user] += size_bytes - self._sizes[user].get(room, 0)
+            self._sizes[user][room] = size_bytes
+
+    def _expire(self, now: float) -> None:
         for kept_s, noted_at in list(self._noted_at.items()):
             while noted_at and next(iter(noted_at.values())) < now - kept_s:
-                self._forget(next(iter(noted_at)))
+                room = next(iter(noted_at))
+                if self._sizes[None][room] > ROOM_BYTES:
+                    self._resize(room, ROOM_BYTES)
+                    self._keep(room, self._position_s, now)
+                else:
+                    self._forget(room)
+            if not noted_at:
+                del self._noted_at[kept_s]
+
+    def _keep(self, room: str, kept_s: float, now: float) -> None:
+        self._noted_at[self._kept_s.get(room, kept_s)].pop(room, None)
+        self._noted_at[kept_s][room] = now
+        self._kept_s[room] = kept_s
 
     def _forget(self, room: str) -> None:
-        kept_s = self._kept_s.pop(room)
-        del self._noted_at[kept_s][room]
-        if not self._noted_at[kept_s]:
-            del self._noted_at[kept_s]
+        del self._noted_at[self._kept_s.pop(room)][room]
         for each in {self._owners.pop(room), None}:
             self._sums[each] -= self._sizes[each].pop(room)
             if not self._sizes[each]:

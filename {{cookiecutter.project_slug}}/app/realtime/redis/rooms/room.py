@@ -17,7 +17,7 @@ from pydantic import Json, NonNegativeInt, PositiveInt, TypeAdapter
 from ...connections.connection import Connection
 from ...protocol import Data, UserName
 from ...rooms.options import Rules
-from ...rooms.presence import NO_INFO, Attendance
+from ...rooms.presence import Attendance
 
 Argument = str | int | bytes
 
@@ -33,10 +33,11 @@ class RoomPresence:
         self.name = name
         self.rules = rules
         self.users: Counter[str] = Counter()
-        self.infos: dict[str, bytes] = {}
-        """Infos by user, as ``b"<Unix µs> <JSON>"``; the newest on any node counts."""
-        # For each changed user, the connection that caused the change and gets no event of it; an
-        # empty id if there is no event.
+        self.infos: dict[str, tuple[str, bytes]] = {}
+        """By user, the connection that set the info, and ``b"<Unix µs> <JSON>"``; the newest on any
+        node counts. The JSON is empty if the user has left and returned since the last write."""
+        # For each changed user, the connection that caused the change and gets no event of it,
+        # unless another one has set the info; an empty id if there is no event.
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Attendance]] = []
         self._max_listed = max_listed
@@ -50,10 +51,10 @@ class RoomPresence:
         user = connection.user
         is_changing = user in self.unwritten or user in self._unconfirmed
         if info is None and is_changing and not self.users[user]:
-            info = NO_INFO  # Redis may never learn that the user had left
+            info = b""  # Redis may never learn that the user had left
         if info is not None:
             self._set_at_us = max(self._set_at_us + 1, time_ns() // 1000)
-            self.infos[user] = b"%d %b" % (self._set_at_us, info)
+            self.infos[user] = connection.id, b"%d %b" % (self._set_at_us, info)
         self.users[user] += difference
         if not self.users[user]:
             del self.users[user]
@@ -73,7 +74,8 @@ class RoomPresence:
         max_listed = self._max_listed if self._answered else 0
         arguments: list[Argument] = [int(self._is_new), max_listed]
         for user, cause in self._unconfirmed.items():
-            arguments += [user, self.users[user], cause, self.infos.get(user, b"")]
+            setter, info = self.infos.get(user, (cause, b""))
+            arguments += [user, self.users[user], cause and setter, info]
         return arguments
 
     def confirm(self, total: int, listed: Sequence[bytes]) -> bool:
@@ -91,6 +93,10 @@ class RoomPresence:
         infos = {user: info for user, (_, _, info) in entries.items()}
         attendance = Attendance(users, infos, total)
         self._is_new = False
+        for user in self._unconfirmed.keys() - self.unwritten.keys():
+            _, info = self.infos.get(user, ("", b""))
+            if info.endswith(b" "):
+                del self.infos[user]
         self._unconfirmed = {}
         answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]
         for answer in answered:

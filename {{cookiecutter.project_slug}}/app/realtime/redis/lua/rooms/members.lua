@@ -7,8 +7,8 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local size = redis.call('HLEN', users)
 local events = {}
 
--- Changes a user's connections, and the info if this one is newer. An info that is null replaces
--- another only if all connections of the user are this node's.
+-- Changes a user's connections, and the info if this one is newer. Empty JSON says that the user has
+-- left the node and returned: so the info ends if all connections of the user are this node's.
 local function change(user, difference, is_news, cause, count, info)
   local stored = redis.call('HGET', users, user) or '0 0 null'
   local total, set_at, known = string.match(stored, '^(%d+) (%d+) (.*)$')
@@ -16,7 +16,8 @@ local function change(user, difference, is_news, cause, count, info)
   local event = total <= 0 and 'left' or total == difference and 'joined'
   local newer_at, newer = string.match(info or '', '^(%d+) (.*)$')
   local is_newer = newer and tonumber(newer_at) > tonumber(set_at)
-  if is_newer and (newer ~= 'null' or total == count) then
+  if is_newer and (newer ~= '' or total == count) then
+    if newer == '' then newer = 'null' end
     if newer ~= known then event = event or 'updated' end
     set_at, known = newer_at, newer
   end

@@ -1,6 +1,7 @@
--- Numbers, stores and publishes messages; returns the epoch, the offset of the last one, and the
--- size of the room's messages in bytes. Further ARGV: the command that publishes, the channel, the
--- limits of messages and bytes per room, how many seconds an id is remembered, the envelopes.
+-- Numbers, stores and publishes messages; returns the epoch, the offset of the last one, the size of
+-- the room's messages in bytes, and the user who began the epoch, or an empty string. Further ARGV:
+-- the command that publishes, the channel, the limits of messages and bytes per room, how many
+-- seconds an id is remembered, the envelopes.
 --
 -- A third key belongs to the id of a message that may be repeated. It holds the message's position.
 local command, channel, id = ARGV[4], ARGV[5], KEYS[3]
@@ -8,8 +9,9 @@ local max_count, max_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
 local published = id and redis.pcall('GET', id)
 if type(published) == 'string' then
   local in_epoch, at_offset = string.match(published, '^([%w_-]+) (%d+)$')
-  if at_offset then return {in_epoch, at_offset, bytes} end
+  if at_offset then return {in_epoch, at_offset, bytes, owner} end
 end
+if offset == 0 then owner = string.match(ARGV[9], '^{"sender":"(.-)","data":') or '' end
 local lines = {}
 for number = 9, #ARGV do
   offset = offset + 1
@@ -27,4 +29,4 @@ redis.call('PEXPIRE', messages, keep_ms)
 save(position_s)
 if id then redis.call('SET', id, string.format('%s %.0f', epoch, offset), 'EX', ARGV[8]) end
 redis.call(command, channel, table.concat(lines, '\n'))
-return {epoch, string.format('%.0f', offset), bytes}
+return {epoch, string.format('%.0f', offset), bytes, owner}

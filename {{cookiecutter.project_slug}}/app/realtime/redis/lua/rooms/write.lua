@@ -6,7 +6,7 @@
 -- with its time, or nothing.
 --
 -- A node whose own lease has expired must not declare others dead: after an outage, they may only
--- be later than this one.
+-- be later than this one. A node without a lease declares dead only those that are a lease too late.
 --
 -- A node's hash has the number of its last write, under an empty name, for a while also after its last
 -- user has left. So a write does nothing if it arrives after a newer one, as after a freeze of the
@@ -67,7 +67,8 @@ while #listed < 2 * max_listed and max_bytes > 0 do
   if cursor == '0' then break end
 end
 local dead = {}
-if lease_ends_ms and tonumber(lease_ends_ms) > now_ms then
-  dead = redis.call('ZRANGEBYSCORE', nodes, '-inf', now_ms, 'LIMIT', 0, 100)
+if not lease_ends_ms or tonumber(lease_ends_ms) > now_ms then
+  local latest_ms = lease_ends_ms and now_ms or now_ms - lease_ms
+  dead = redis.call('ZRANGEBYSCORE', nodes, '-inf', latest_ms, 'LIMIT', 0, 100)
 end
 return {dead, redis.call('HLEN', users), listed}

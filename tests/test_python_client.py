@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from http import HTTPStatus
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Timer
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -19,15 +21,18 @@ from websockets.exceptions import InvalidURI
 from websockets.http11 import Request, Response
 
 from . import faulty_server
+from .checks.docs import JINJA
 from .checks.service import Service, running
-from .combination import DEFAULT
+from .combination import COMBINATIONS, DEFAULT, TEMPLATE, Combination
 from .conftest import Baker
 from .documents import blocks_of
 from .numbers_room import ROOM, Entry, Numbers, check, numbers, spoil
 from .process import check_output, environment, run
+from .project import PROJECT_DIRECTORY
 from .proxy import Proxy
 from .venv import venv_bin
 
+CLIENTS = "docs/clients.md"
 CUTS = 1_000
 DEADLINE_S = 60.0
 SECRETS = {"JWT_SECRET": "jwt-secret" * 4, "BACKEND_KEY": "backend-key" * 3}
@@ -619,22 +624,41 @@ def test_frames_of_the_team_are_yielded_in_their_room(client: ModuleType) -> Non
     ]
 
 
-def test_the_example_of_the_document_works(client: ModuleType, baked: Baker) -> None:
-    text = baked(DEFAULT).read("docs/clients.md")
-    (block,) = blocks_of("docs/clients.md", text, "python")
-    example: dict[str, Any] = {"__name__": "example"}
-    exec(block.body, example)  # noqa: S102 - it is the document's
-    got: list[Any] = []
+def example_of(combination: Combination) -> str:
+    """Return the example of the combination's document."""
+    page = (TEMPLATE / PROJECT_DIRECTORY / CLIENTS).read_text(encoding="utf-8")
+    text = JINJA.from_string(page).render(cookiecutter=dict(combination.answers))
+    (block,) = blocks_of(CLIENTS, text, "python")
+    return block.body
 
-    async def follow(options: dict[str, Any]) -> None:
-        token = options["headers"]["Authorization"].removeprefix("Bearer ")
-        following = asyncio.create_task(example["follow"](options["uri"], token, got))
-        async with asyncio.timeout(DEADLINE_S):
-            while len(got) < 2:
-                await asyncio.sleep(0.01)
-        following.cancel()
-        await asyncio.wait({following})
 
-    with running(baked(DEFAULT)) as service:
-        asyncio.run(follow(service.connect_options("alice")))
-    assert got == ["the state", {"text": "hi"}]
+VARIANTS = {example_of(each): each for each in COMBINATIONS}
+
+
+@pytest.mark.parametrize("example", VARIANTS, ids=[each.id for each in VARIANTS.values()])
+def test_the_example_of_the_document_works(example: str, baked: Baker) -> None:
+    project = baked(VARIANTS[example])
+    options = project.combination.options
+    expected = ["state='online'"]
+    if "rooms" in options:
+        expected += ["the state", "{'text': 'hi'}"]
+    elif "none" not in options:  # a guest is not alice
+        expected += ["alice hi"]
+    with running(project) as service, TemporaryDirectory() as directory:
+        copy = project.copy(Path(directory, "project"))
+        copy.write("follow.py", example.replace(":8000/ws", f":{service.port}/ws"))
+        printed = service.shell(f"{venv_bin(project) / 'python'} -m dev.token alice")
+        following = subprocess.Popen(
+            [venv_bin(project) / "python", "-u", "follow.py", printed.partition("\n")[0]],
+            cwd=copy.root,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        deadline = Timer(DEADLINE_S, following.kill)
+        deadline.start()
+        with following:
+            assert following.stdout is not None
+            for part in expected:
+                assert any(part in line for line in following.stdout), f"prints no {part}"
+            following.terminate()
+        deadline.cancel()

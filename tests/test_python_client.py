@@ -550,7 +550,7 @@ def test_the_chat_asks_once_whether_the_service_is_running(baked: Baker, tmp_pat
         )
     shown = (end.value.stdout or b"").decode()
     assert shown.count("offline: 1006 ") > 1
-    assert shown.count("is the service running? (make run)") == 1
+    assert shown.count("the service does not answer; is it running? (make run)") == 1
 
 
 def test_a_late_answer_to_a_join_is_given_to_nobody(client: ModuleType) -> None:

@@ -165,7 +165,7 @@ def show_status(status: Status) -> None:
     why = "" if status.code is None else f": {status.code} {status.reason}"
     print(f"* {status.state}{why}{again}", flush=True)
     if status.state == "offline" and status.attempt == 1:
-        print("* is the service running? (make run)", flush=True)
+        print("* the service does not answer; is it running? (make run)", flush=True)
 
 
 async def main(user: str) -> None:

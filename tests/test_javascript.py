@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from .checks.docs import JINJA
-from .combination import COMBINATIONS, TEMPLATE, Combination
+from .combination import COMBINATIONS, DEFAULT, TEMPLATE, Combination
 from .process import check_output
 from .project import PROJECT_DIRECTORY
 from .venv import npm_directory
@@ -60,6 +60,14 @@ def test_a_page_loads_little(tmp_path: Path) -> None:
     terser = str(tools() / "terser")
     minified = check_output([terser, "--module", "-c", "-m", "--", "bundle.mjs"], tmp_path)
     assert len(gzip.compress(minified.encode(), 9)) <= MAX_COMPRESSED_BYTES
+
+
+def test_the_readme_states_the_sizes() -> None:
+    files = [text.encode() for text in render(DEFAULT).values()]
+    source_kb = sum(map(len, files)) / 1_000
+    compressed_kb = sum(len(gzip.compress(file, 9)) for file in files) / 1_000
+    stated = f"{source_kb:.0f} KB of source, {compressed_kb:.1f} KB with gzip"
+    assert stated in (TEMPLATE / "README.md").read_text(encoding="utf-8")
 
 
 def test_types_are_right_in_every_variant(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A project can be built, and installed with pip and uv, with its lock files."""
 
+import base64
+import json
 import os
 import re
 import shutil
@@ -102,6 +104,21 @@ def test_make_passes_the_index_of_pip_to_uv(project: Project) -> None:
     done = run(["make", ".venv/ready"], project.root, env=env)
     assert done.returncode != 0
     assert "http://127.0.0.1:9/simple" in done.stderr
+
+
+def test_make_passes_any_name_on(project: Project) -> None:
+    (project.root / ".venv").symlink_to(venv_bin(project).parent)
+    name = 'alice "x" $HOME'
+    make = [
+        "make",
+        "--silent",
+        "--old-file=.venv/ready",
+        "token",
+        f"NAME={name}".replace("$", "$$"),
+    ]
+    token, _, _ = check_output(make, project.root).splitlines()[-3:]
+    payload = token.split(".")[1]
+    assert json.loads(base64.urlsafe_b64decode(payload + "=="))["sub"] == name
 
 
 def composed(project: Project) -> dict[str, Any]:

@@ -239,6 +239,16 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         changing("docs/extending.md", r'title: str = "member"', "title: str = 1"),
         "Incompatible types",
     ),
+    "an example without an import": (
+        "docs",
+        changing("docs/extending.md", r"^(from .realtime import Command), Forbidden$", r"\1"),
+        r'sections/take_a_user_out_of_a_room/handlers.py:\d+: error: Name "Forbidden"',
+    ),
+    "an example that does not say what it needs": (
+        "docs",
+        changing("docs/extending.md", r"This example\nneeds the connection state", "It is short"),
+        r'sections/\w+/\w+.py:\d+: error: "State" has no attribute "title"',
+    ),
     "an example in another format": (
         "docs",
         changing("docs/extending.md", r'title: str = "member"', "title: str = 'member'"),

@@ -2,28 +2,37 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
+from http import HTTPStatus
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Timer
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import InvalidURI
+from websockets.http11 import Request, Response
 
 from . import faulty_server
+from .checks.docs import JINJA
 from .checks.service import Service, running
-from .combination import DEFAULT
+from .combination import COMBINATIONS, DEFAULT, TEMPLATE, Combination
 from .conftest import Baker
 from .documents import blocks_of
 from .numbers_room import ROOM, Entry, Numbers, check, numbers, spoil
+from .process import check_output, environment, run
+from .project import PROJECT_DIRECTORY
 from .proxy import Proxy
 from .venv import venv_bin
 
+CLIENTS = "docs/clients.md"
 CUTS = 1_000
 DEADLINE_S = 60.0
 SECRETS = {"JWT_SECRET": "jwt-secret" * 4, "BACKEND_KEY": "backend-key" * 3}
@@ -212,6 +221,51 @@ def test_no_token_at_a_refresh_ends_the_connection(
 def test_a_wrong_url_is_refused_at_once(client: ModuleType) -> None:
     with pytest.raises(InvalidURI):
         client.connect("127.0.0.1:8000/ws")
+
+
+def test_a_refusal_that_no_retry_can_help_ends_the_connection(client: ModuleType) -> None:
+    async def connect(url: str) -> None:
+        async with asyncio.timeout(DEADLINE_S), client.connect(url):
+            pass
+
+    with (
+        faulty_server.running(faulty_server.echo, refuse=True) as port,
+        pytest.raises(client.Ended, match="403 the origin is not allowed"),
+    ):
+        asyncio.run(connect(f"ws://127.0.0.1:{port}/ws"))
+
+
+def test_a_client_that_was_online_repeats_a_refused_handshake(client: ModuleType) -> None:
+    answers = [None, HTTPStatus.NOT_FOUND, None]
+    reasons: list[str] = []
+
+    def answer(connection: ServerConnection, _: Request) -> Response | None:
+        status = answers.pop(0)
+        return None if status is None else connection.respond(status, "no\n")
+
+    async def handler(connection: ServerConnection) -> None:
+        await connection.send(json.dumps(WELCOME))
+        if answers:
+            await connection.close(1012)
+        await connection.wait_closed()
+
+    async def connect() -> None:
+        async with serve(handler, "127.0.0.1", 0, process_request=answer) as server:
+            port = server.sockets[0].getsockname()[1]
+            ws = client.connect(
+                f"ws://127.0.0.1:{port}/ws", on_status=lambda status: reasons.append(status.reason)
+            )
+            async with asyncio.timeout(DEADLINE_S), ws:
+                await ws.wait_until(lambda: not answers and ws.welcome is not None)
+
+    asyncio.run(connect())
+    assert "the server refuses the handshake: 404 Not Found" in reasons
+
+
+def test_a_command_as_in_javascript_is_a_type_error(client: ModuleType) -> None:
+    ws = client.connect("ws://127.0.0.1:1/ws")
+    with pytest.raises(TypeError, match="the first argument is the type"):
+        asyncio.run(ws.request({"type": "ping"}))
 
 
 def test_a_token_function_that_hangs_is_called_again(
@@ -447,6 +501,58 @@ def test_the_chat_goes_on_after_an_eviction(baked: Baker) -> None:
     assert "Traceback" not in shown
 
 
+TYPED = """
+/leave
+/leave hall
+/who
+/to nobody hi
+/join hall
+/join hall2
+/leave hall
+/leave hall
+/leave
+/join hall
+"""
+SHOWN = """
+! you are not in a room
+! you are not in hall
+! you are not in a room
+! nobody is not connected
+* in hall: alice
+* in hall2: alice
+* your lines go to hall2
+! you are not in hall
+* your lines go to everybody
+* in hall: alice
+"""
+
+
+def test_the_chat_names_the_room_that_a_line_is_for(baked: Baker) -> None:
+    project = baked(DEFAULT)
+    with running(project) as service:
+        chat = f'echo "{TYPED}" | {venv_bin(project) / "python"} -m dev.client alice'
+        shown = service.shell(chat).splitlines()
+    assert [line for line in shown if line.startswith(("!", "* in", "* your"))] == SHOWN.split(
+        "\n"
+    )[1:-1]
+
+
+def test_the_chat_asks_once_whether_the_service_is_running(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT).copy(tmp_path / "project")
+    python = venv_bin(project) / "python"
+    check_output([python, "-m", "dev.env"], project.root)
+    with pytest.raises(subprocess.TimeoutExpired) as end:
+        run(
+            [python, "-u", "-m", "dev.client", "alice"],
+            project.root,
+            env=environment(PORT="1"),
+            timeout_s=6,
+        )
+    shown = (end.value.stdout or b"").decode()
+    assert shown.count("offline: 1006 ") > 1
+    assert shown.count("the service does not answer; is it running? (make run)") == 1
+
+
 def test_a_late_answer_to_a_join_is_given_to_nobody(client: ModuleType) -> None:
     ws = client.connect("ws://127.0.0.1:1/ws")
     ws.rooms["tea"] = room = ws.room("tea")
@@ -518,22 +624,41 @@ def test_frames_of_the_team_are_yielded_in_their_room(client: ModuleType) -> Non
     ]
 
 
-def test_the_example_of_the_document_works(client: ModuleType, baked: Baker) -> None:
-    text = baked(DEFAULT).read("docs/clients.md")
-    (block,) = blocks_of("docs/clients.md", text, "python")
-    example: dict[str, Any] = {"__name__": "example"}
-    exec(block.body, example)  # noqa: S102 - it is the document's
-    got: list[Any] = []
+def example_of(combination: Combination) -> str:
+    """Return the example of the combination's document."""
+    page = (TEMPLATE / PROJECT_DIRECTORY / CLIENTS).read_text(encoding="utf-8")
+    text = JINJA.from_string(page).render(cookiecutter=dict(combination.answers))
+    (block,) = blocks_of(CLIENTS, text, "python")
+    return block.body
 
-    async def follow(options: dict[str, Any]) -> None:
-        token = options["headers"]["Authorization"].removeprefix("Bearer ")
-        following = asyncio.create_task(example["follow"](options["uri"], token, got))
-        async with asyncio.timeout(DEADLINE_S):
-            while len(got) < 2:
-                await asyncio.sleep(0.01)
-        following.cancel()
-        await asyncio.wait({following})
 
-    with running(baked(DEFAULT)) as service:
-        asyncio.run(follow(service.connect_options("alice")))
-    assert got == ["the state", {"text": "hi"}]
+VARIANTS = {example_of(each): each for each in COMBINATIONS}
+
+
+@pytest.mark.parametrize("example", VARIANTS, ids=[each.id for each in VARIANTS.values()])
+def test_the_example_of_the_document_works(example: str, baked: Baker) -> None:
+    project = baked(VARIANTS[example])
+    options = project.combination.options
+    expected = ["state='online'"]
+    if "rooms" in options:
+        expected += ["the state", "{'text': 'hi'}"]
+    elif "none" not in options:  # a guest is not alice
+        expected += ["alice hi"]
+    with running(project) as service, TemporaryDirectory() as directory:
+        copy = project.copy(Path(directory, "project"))
+        copy.write("follow.py", example.replace(":8000/ws", f":{service.port}/ws"))
+        printed = service.shell(f"{venv_bin(project) / 'python'} -m dev.token alice")
+        following = subprocess.Popen(
+            [venv_bin(project) / "python", "-u", "follow.py", printed.partition("\n")[0]],
+            cwd=copy.root,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        deadline = Timer(DEADLINE_S, following.kill)
+        deadline.start()
+        with following:
+            assert following.stdout is not None
+            for part in expected:
+                assert any(part in line for line in following.stdout), f"prints no {part}"
+            following.terminate()
+        deadline.cancel()

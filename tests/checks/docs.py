@@ -27,6 +27,17 @@ TESTS_OF_EXAMPLES = "tests/test_extending.py"
 
 EXAMPLE_LANGUAGES = ("python", "sh")
 
+NEEDED = {
+    "the command": "A command",
+    "the database": "A database, and everything else that opens and closes",
+    "the connection state": "Connection state",
+    "the policy": "Policies",
+    "the background job": "Background jobs",
+    "the metric": "Metrics",
+    "the route": "HTTP routes",
+}
+"""What an example says that it needs, and the section that has it."""
+
 JINJA = Environment(
     **QUESTIONS["_jinja2_env_vars"],
     undefined=StrictUndefined,
@@ -122,9 +133,52 @@ def check_examples(project: Project) -> None:
         check_output([ruff, "check", *pasted], copy.root)
         check_types(copy)
         check_imports(copy)
+        check_sections(project, copy)
         tests = sorted(name for name in pasted if name.startswith("tests/"))
         python = venv_bin(project) / "python"
         check_output([python, "-m", "pytest", "--quiet", *tests], copy.root)
+
+
+def check_sections(project: Project, copy: Project) -> None:
+    """Check the types of each section's examples, pasted with those that it needs alone."""
+    team = {path.name: project.read(path) for path in project.files() if path.match("app/*.py")}
+    sections = dict(
+        section.split("\n", 1) for section in project.read(EXTENDING).split("\n## ")[1:]
+    )
+    (copy.root / "sections").mkdir()
+    for heading in sections:
+        files = dict(team)
+        for name in _with_needed(heading, sections):
+            for block in blocks_of(EXTENDING, sections[name], "python"):
+                file = Path(block.target).name
+                files[file] = paste(files.get(file, ""), block.body)
+        package = Path("sections", re.sub(r"\W", "_", heading).lower())
+        (copy.root / package).mkdir()
+        for file, text in files.items():
+            copy.write(package / file, _moved(text))
+    check_types(copy, "sections")
+
+
+def _with_needed(heading: str, sections: dict[str, str]) -> list[str]:
+    """Return the headings of the examples that a section needs, the section's own last."""
+    needs = re.findall(r"example\s+needs\s+([^.]*)\.", sections[heading])
+    named = [
+        NEEDED[each] for text in needs for each in re.split(", | and ", " ".join(text.split()))
+    ]
+    needed = [each for name in named for each in _with_needed(name, sections)]
+    return list(dict.fromkeys([*needed, heading]))
+
+
+def _moved(text: str) -> str:
+    """Return a module of the team with the imports that it needs in another folder."""
+    for old, new in {
+        r"from \.realtime\.live ": "from tests.realtime.live ",
+        r"from \.realtime ": "from app.realtime ",
+        r"from \. import realtime": "from app import realtime",
+        r"from app\.(?!realtime)": "from .",
+    }.items():
+        text = re.sub(f"(?m)^{old}", new, text)
+    return text
 
 
 def _paste(project: Project, block: Block) -> None:

@@ -6,7 +6,6 @@ The template's check `docs` pastes them into a copy of a project, and runs this 
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -25,9 +24,8 @@ HAS_TOKENS = "jwt_secret" in Settings.model_fields
 
 
 @pytest.fixture(autouse=True)
-async def empty_database(service: Service) -> AsyncIterator[None]:
-    """Empty the database after the test."""
-    yield
+async def empty_database(service: Service) -> None:
+    """Empty the database before the test."""
     await service.resources.database.query("DELETE FROM users")
     await service.resources.database.query("DELETE FROM messages")
 

@@ -14,15 +14,17 @@ from urllib.parse import urlencode
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
 from .outcome import (
     ABNORMAL,
     FINAL,
+    FORBIDDEN,
     LONGEST_PAUSE_S,
     NORMAL,
+    REFUSED,
     UNAUTHORIZED,
     Ended,
     Frame,
@@ -94,6 +96,7 @@ class Connection:
         self._origin = Origin(origin) if origin else None
         self._on_status, self._on_frame = on_status, on_frame
         self._attempt = 0
+        self._was_online = False
         self._ids = map(str, itertools.count(1))
         self._waiting: dict[str, tuple[str, Callable[[Frame], None]]] = {}
         self._sent: set[str] = set()
@@ -145,6 +148,9 @@ class Connection:
         self, command: str, /, *, timeout_s: float = TIMEOUT_S, **fields: object
     ) -> Frame:
         """Send a command, now or once online, and return its answer; raise `RequestError`."""
+        if not isinstance(command, str):
+            msg = 'the first argument is the type: request("send", to="bob", data="hi")'
+            raise TypeError(msg)
         answered = asyncio.get_running_loop().create_future()
         self.ask({"type": command, **fields}, answered.set_result, timeout_s)
         answer: Frame = await asyncio.shield(answered)
@@ -209,8 +215,13 @@ class Connection:
             self._attempt += 1
             self._show(Status("connecting", self._attempt))
             started_at = time.monotonic()
+            is_final = False
             try:
                 code, reason = await self._visit()
+            except InvalidStatus as refusal:
+                code, reason = ABNORMAL, _explain(refusal)
+                # Once online, the client is right, and a proxy may miss the server.
+                is_final = refusal.response.status_code in REFUSED and not self._was_online
             except (OSError, WebSocketException) as problem:
                 code, reason = ABNORMAL, str(problem) or "no answer in time"
             except Exception as mistake:
@@ -218,7 +229,7 @@ class Connection:
                 raise
             finally:
                 self._drop()
-            if code in FINAL:
+            if is_final or code in FINAL:
                 return self._end(code, reason)
             if time.monotonic() - started_at > LONGEST_PAUSE_S:
                 self._attempt = 0
@@ -315,7 +326,7 @@ class Connection:
     # {% endif %}
     def _begin(self, welcome: Frame) -> None:
         waiting = list(self._waiting)
-        self.welcome = welcome
+        self.welcome, self._was_online = welcome, True
         # {% if cookiecutter.rooms %}
         for room in self.rooms.values():
             room.join()
@@ -388,6 +399,13 @@ class Connection:
     def _call(self, handler: Callable[..., object], *arguments: object) -> None:
         """Call a handler of the user. The loop reports what it raises."""
         asyncio.get_running_loop().call_soon(handler, *arguments)
+
+
+def _explain(refusal: InvalidStatus) -> str:
+    response = refusal.response
+    forbidden = response.status_code == FORBIDDEN
+    why = "the origin is not allowed" if forbidden else response.reason_phrase
+    return f"the server refuses the handshake: {response.status_code} {why}"
 
 
 connect = Connection

@@ -11,6 +11,11 @@ NORMAL, ABNORMAL, UNAUTHORIZED = 1000, 1006, 4500
 FINAL = {1002, 1003, 1007, 1009, *range(4500, 5000)}
 """Close codes after which a client must not reconnect."""
 
+REFUSED = {*range(400, 500)} - {408, 429}
+"""HTTP statuses after which a client that was never online must not reconnect."""
+
+FORBIDDEN = 403
+
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 20.0
 
 

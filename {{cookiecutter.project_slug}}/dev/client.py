@@ -50,12 +50,18 @@ class Chat:
         """List the commands."""
         for name, command in self._commands.items():
             print(f"{name:10} {command.__doc__}")
-        print('{"type": …} sends any command; other lines are messages')
+        # {% if cookiecutter.rooms %}
+        print('{"type": …} sends any command. Other lines go to your room, or else to everybody.')
+        # {% else %}
+        print('{"type": …} sends any command. Other lines go to everybody.')
+        # {% endif %}
 
     async def to(self, rest: str) -> None:
         """Send to one user: /to USER TEXT."""
         user, _, text = rest.partition(" ")
-        await self._ws.request("send", to=user, data=text)
+        answer = await self._ws.request("send", to=user, data=text)
+        if not answer.get("reached", True):
+            print(f"! {user} is not connected")
 
     async def ping(self, _: str) -> None:
         """Measure the round trip."""
@@ -77,9 +83,7 @@ class Chat:
                             show_message(name, message)
                 except RequestError as failure:
                     print(f"! {name}: {failure}", flush=True)
-                    self._rooms.pop(name, None)
-                    if self._room == name:
-                        self._room = next(iter(self._rooms), "")
+                    self._forget(name)
                 except Ended:
                     pass  # the status says so
 
@@ -87,16 +91,29 @@ class Chat:
         self._room = name
         await self.who(name)
 
-    async def leave(self, _: str) -> None:
-        """Leave the room."""
-        stack, showing = self._rooms.pop(self._room)
+    async def leave(self, name: str) -> None:
+        """Leave your room, or another one: /leave ROOM."""
+        name = name or self._room
+        if name not in self._rooms:
+            print(f"! you are not in {name or 'a room'}")
+            return
+        stack, showing = self._rooms[name]
         showing.cancel()
         await stack.aclose()
-        self._room = next(iter(self._rooms), "")
+        self._forget(name)
+        print(f"* your lines go to {self._room or 'everybody'}")
+
+    def _forget(self, name: str) -> None:
+        self._rooms.pop(name, None)
+        if self._room == name:
+            self._room = next(iter(self._rooms), "")
 
     async def who(self, name: str) -> None:
-        """List who is in the room, or in another one: /who ROOM."""
+        """List the users in your room, or in another one: /who ROOM."""
         room = name or self._room
+        if not room:
+            print("! you are not in a room")
+            return
         answer = await self._ws.request("presence", room=room)
         print(f"* in {room}: {', '.join(member['user'] for member in answer['members'])}")
     # {% endif %}
@@ -143,10 +160,12 @@ def show_message(room: str, message: Message) -> None:
 
 # {% endif %}
 def show_status(status: Status) -> None:
-    """Print what has become of the connection."""
+    """Print what has become of the connection; ask once whether the service is running."""
     again = "" if status.pause_s is None else f"; trying again in {status.pause_s:.1f} s"
     why = "" if status.code is None else f": {status.code} {status.reason}"
     print(f"* {status.state}{why}{again}", flush=True)
+    if status.state == "offline" and status.attempt == 1:
+        print("* the service does not answer; is it running? (make run)", flush=True)
 
 
 async def main(user: str) -> None:

@@ -24,7 +24,7 @@ async def main(user: str, claims: str = "{}") -> None:
     try:
         handshake = await credentials(settings, url, user, **json.loads(claims))
     except (TypeError, ValueError):
-        sys.exit(f"error: CLAIMS: is not a JSON object: {claims}")
+        sys.exit(f"error: CLAIMS is not a JSON object: {claims}")
 # {% else %}
 
 

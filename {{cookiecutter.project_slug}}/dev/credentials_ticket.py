@@ -2,7 +2,6 @@
 
 import secrets
 import ssl
-import sys
 
 import httpx
 
@@ -23,7 +22,7 @@ async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> H
     """Return a handshake that the service at this URL accepts as the user's, once.
 
     Raises:
-        SystemExit: the service does not run.
+        ConnectionError: the service does not answer.
 
     """
     key = settings.backend_key.get_secret_value()
@@ -31,8 +30,9 @@ async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> H
     async with httpx.AsyncClient(base_url=http_url, trust_env=False, verify=NO_TLS) as client:
         try:
             answer = await client.post("/tickets", json={"user": user}, headers=headers)
-        except httpx.ConnectError:
-            sys.exit("error: the service does not answer; is it running? (make run)")
+        except httpx.ConnectError as failure:
+            msg = "the service does not answer"
+            raise ConnectionError(msg) from failure
     ticket = answer.raise_for_status().json()["ticket"]
     return Handshake(query={"ticket": ticket}, token=ticket)
 

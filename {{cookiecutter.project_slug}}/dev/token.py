@@ -43,4 +43,11 @@ async def main(user: str) -> None:
 
 
 if __name__ == "__main__":
+    # {% if cookiecutter.auth == "ticket" %}
+    try:
+        asyncio.run(main(*sys.argv[1:]))
+    except ConnectionError as failure:
+        sys.exit(f"error: {failure}; is it running? (make run)")
+    # {% else %}
     asyncio.run(main(*sys.argv[1:]))
+    # {% endif %}

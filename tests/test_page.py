@@ -105,17 +105,6 @@ def signed_in(chrome: Browser, behind: tuple[Service, Proxy], user: str) -> Page
     return page
 
 
-def resize(page: Page, width: int) -> None:
-    """Show the page in a window of this width."""
-    page.call(
-        "Emulation.setDeviceMetricsOverride",
-        width=width,
-        height=800,
-        deviceScaleFactor=1,
-        mobile=width < 600,
-    )
-
-
 def in_room(chrome: Browser, behind: tuple[Service, Proxy], room: str) -> list[Page]:
     """Open a page as alice and one as bob, and join a room in both."""
     pages = [signed_in(chrome, behind, user) for user in ("alice", "bob")]
@@ -339,7 +328,7 @@ def test_it_is_in_line(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
     page = signed_in(chrome, behind, "alice")
     page.run("press('Join')")
     page.wait_until("/ here: /.test(text('article'))")
-    resize(page, 1280)
+    page.resize(1280)
     tops, rows, gaps = page.run("""
       scrollTo(0, 0);
       const box = (node) => node.getBoundingClientRect();
@@ -372,7 +361,7 @@ def test_it_is_accessible(chrome: Browser, behind: tuple[Service, Proxy], scheme
     page.wait_until("/ here: /.test(text('article'))")
     page.run(axe.read_text(encoding="utf-8"))
     for width in (1280, 360):
-        resize(page, width)
+        page.resize(width)
         found = page.run(
             "return (await axe.run()).violations.map(({ id, nodes }) => "
             "[id, nodes.map((node) => node.html)])"

@@ -199,7 +199,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
 
     @router.command(Leave)
     async def leave(service: Service, connection: Connection, command: Leave) -> None:
-        """Leave the room. Idempotent."""
+        """Leave the room. Not being in it is no error."""
         service.rooms.leave(connection, command.room)
 
     @router.command(Publish)

@@ -8,7 +8,7 @@ import pytest
 
 from .browser import FULL_SPEED, Browser, Page, browser
 from .checks.service import Service
-from .combination import DEFAULT
+from .combination import DEFAULT, QUESTIONS
 from .conftest import Baker
 from .proxy import Proxy
 from .test_browser_client import evict, make_token, served
@@ -137,6 +137,7 @@ def check_quiet(page: Page, proxy: Proxy) -> None:
 def test_two_pages_chat_in_a_room(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
     alice, bob = (signed_in(chrome, behind, user) for user in ("alice", "bob"))
     for page in (alice, bob):
+        assert page.run("return [document.title, text('h1')]") == [QUESTIONS["project_name"]] * 2
         page.run("press('Join')")
         page.wait_until("/ here: /.test(text('article'))")
     alice.wait_until("text('article [role=status]') === '2 here: alice, bob'")

@@ -120,7 +120,7 @@ function switchOffline() {
 /** Sign in again, once with credentials that expire in a moment. */
 function expire() {
   expiring = { user: ws.welcome.user, lifetime_s: EXPIRES_S };
-  socket.close(DROPPED, `reconnecting with credentials that expire after ${EXPIRES_S} s`);
+  socket.close(DROPPED, `the next credentials expire after ${EXPIRES_S} s`);
 }
 
 show("hint", hint);

@@ -101,6 +101,16 @@ class Page:
             assert time.monotonic() < deadline, f"{expression} does not become true"
             time.sleep(POLL_S)
 
+    def resize(self, width: int) -> None:
+        """Show the page in a window of this width; a narrow one is that of a phone."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+
     def open(self, url: str) -> None:
         """Go to an address, and wait until it is loaded."""
         self.call("Page.navigate", url=url)

@@ -70,7 +70,7 @@ def test_the_documented_generator_makes_types(parser: Path, baked: Baker, tmp_pa
     done = run(["sh", "-ec", script], tmp_path, env=os.environ, timeout_s=TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     types = set(re.findall(r"^export \w+ (\w+)", (tmp_path / "frames.d.ts").read_text(), re.M))
-    assert {"ClientFrame", "ServerFrame", "Join", "JoinOk", "Welcome"} <= types
+    assert {"ClientFrame", "ServerFrame", "Join", "JoinOk", "SendOk", "Welcome"} <= types
 
 
 def diagnostics(

@@ -224,6 +224,11 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         adding("docs/protocol.md", '\n```json\n{"type": "x"}\n```\n'),
         r"docs/protocol.md:\d+: ServerFrame in the AsyncAPI document does not allow",
     ),
+    "a reply that is not declared": (
+        "service",
+        changing("app/realtime/commands/messages.py", r"SendOk \| Future.*\]", "Ok | Future[Ok]"),
+        "The reply to send in the AsyncAPI document does not allow .*reached",
+    ),
     "an exchange with another answer": (
         "service",
         changing("docs/protocol.md", r'"recovered": true, "replayed": 1', '"recovered": null'),

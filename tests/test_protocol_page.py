@@ -14,6 +14,8 @@ HANDLERS = '''"""A command with a field of an enum."""
 from enum import Enum
 from typing import Literal
 
+from pydantic import Field
+
 from .realtime import Command, CommandRouter, Ok
 from .resources import Connection, Service, State
 
@@ -29,7 +31,7 @@ class Paint(Command):
     """Paint a wall."""
 
     type: Literal["paint"]
-    color: Color
+    color: Color = Field(description="Not `gray`")
 
 
 @router.connecting
@@ -46,6 +48,17 @@ async def paint(service: Service, connection: Connection, command: Paint) -> Ok:
 
 IDS = "[...document.querySelectorAll('[id]')].map(each => each.id)"
 LINKS = """[...document.querySelectorAll('a[href^="#"]')].map(each => each.hash.slice(1))"""
+TITLES = "[...document.querySelectorAll('h3')].map(each => each.innerText)"
+
+EMPTY_COLUMNS = """[...document.querySelectorAll("table")].flatMap(({ tHead, tBodies: [body] }) =>
+  [...tHead.rows[0].cells].filter(({ cellIndex }) =>
+    [...body.rows].every(({ cells }) => !cells[cellIndex].innerText)))
+  .map((column) => column.innerText)
+"""
+
+BROKEN_NAMES = """[...document.querySelectorAll("th code")]
+  .filter((name) => name.getClientRects().length > 1).map((name) => name.innerText)
+"""
 
 
 def test_the_page_shows_every_frame_and_code(baked: Baker, tmp_path: Path) -> None:
@@ -54,11 +67,21 @@ def test_the_page_shows_every_frame_and_code(baked: Baker, tmp_path: Path) -> No
     with running(project) as service, browser(tmp_path / "profile") as chromium:
         page = chromium.page(f"http://127.0.0.1:{service.port}/docs/ws/")
         page.wait_until("document.querySelector('main').ariaBusy !== 'true'")
+        page.resize(390)
         text = page.run("return document.body.innerText")
+        titles = page.run(f"return {TITLES}")
+        empty, broken = (page.run(f"return {each}") for each in (EMPTY_COLUMNS, BROKEN_NAMES))
+        fits = page.run("return document.documentElement.scrollWidth <= innerWidth")
         ids, links = set(page.run(f"return {IDS}")), set(page.run(f"return {LINKS}"))
     assert "Nothing to show" not in text
     asyncapi = AsyncApi(print_document(project))
     assert 'One of "crimson" or "navy"' in text
+    assert "Color. Not gray" in text
+    assert "Authorization: bearer" in text
+    assert {"message (DirectMessage)", "message (RoomMessage)"} <= set(titles)
+    assert "message" not in titles
+    assert empty == broken == []
+    assert fits
     expected = asyncapi.types() | {*asyncapi.error_codes(), *asyncapi.close_codes()}
     assert expected | set(asyncapi.limits()) <= set(re.findall(r"\w+", text))
     assert links

@@ -3,7 +3,7 @@
 ``> {…}`` is a frame of the client, ``< {…}`` one of the server; a name before it names the client.
 ``(bob reconnects)`` ends a connection and opens another. Values that vary need only be consistent:
 an epoch that a client receives is the one that it sends later. The schemas of the AsyncAPI document
-must allow the frames.
+must allow the frames, and replies as replies to their commands.
 """
 
 import json
@@ -42,6 +42,7 @@ class Exchange:
         self._clients: dict[str, ClientConnection] = {}
         self._real: dict[str, Any] = {}
         self._shown: dict[str, str] = {}
+        self._asked: dict[tuple[str, Any], str] = {}
 
     def play(self) -> None:
         """Play the exchange."""
@@ -65,7 +66,9 @@ class Exchange:
         name, direction, frame = match[1] or ALICE, match[2], json.loads(match[3])
         if direction == ">":
             if frame["type"] in self._asyncapi.commands():
-                self._asyncapi.validate("Client", frame)
+                self._asyncapi.validate("ClientFrame", frame)
+                if "id" in frame:
+                    self._asked[name, frame["id"]] = frame["type"]
             self._clients[name].send(json.dumps(self._translate(frame, name)))
         elif frame["type"] != "welcome":
             self._expect(frame, self._receive(name), name)
@@ -81,7 +84,8 @@ class Exchange:
 
     def _receive(self, name: str) -> dict[str, Any]:
         frame: dict[str, Any] = json.loads(self._clients[name].recv(timeout=ANSWER_S))
-        self._asyncapi.validate("Server", frame)
+        asked = self._asked.get((name, frame.get("id")))
+        self._asyncapi.validate(f"The reply to {asked}" if asked else "ServerFrame", frame)
         return frame
 
     def _translate(self, value: Any, name: str) -> Any:

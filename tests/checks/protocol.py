@@ -41,19 +41,41 @@ class AsyncApi:
         self._document: Json = json.loads(document)
         self._schemas: Json = self._document["components"]["schemas"]
         self._channel: Json = self._document["channels"]["connection"]
-        self._validators = {side: self._validator(side) for side in ("Client", "Server")}
+        frames = [f"{side}Frame" for side in ("Client", "Server")]
+        self._validators = {
+            name: self._validator({"$ref": f"#/components/schemas/{name}"}) for name in frames
+        } | {
+            f"The reply to {self._type_of(name)}": self._reply_validator(operation)
+            for name, operation in self._operations().items()
+        }
 
-    def _validator(self, side: str) -> Callable[[Json], object]:
-        root = {"$ref": f"#/components/schemas/{side}Frame"}
-        validate: Callable[[Json], object] = fastjsonschema.compile(root | self._document)
+    def _operations(self) -> Json:
+        operations: Json = self._document["operations"]
+        return {name: each for name, each in operations.items() if each["action"] == "receive"}
+
+    def _type_of(self, name: str) -> str:
+        kind: str = self._channel["messages"][name]["name"]
+        return kind
+
+    def _validator(self, root: Json) -> Callable[[Json], object]:
+        validate: Callable[[Json], object] = fastjsonschema.compile(
+            root | self._document,
+            use_default=False,  # the frame stays as it is
+        )
         return validate
 
-    def validate(self, side: str, frame: Json) -> None:
-        """Validate a frame of the side ``Client`` or ``Server``."""
+    def _reply_validator(self, operation: Json) -> Callable[[Json], object]:
+        """Return a validator that allows no more fields than a reply declares."""
+        names = [each["$ref"].rpartition("/")[2] for each in operation["reply"]["messages"]]
+        schemas = [self._schemas[name] | {"additionalProperties": False} for name in names]
+        return self._validator({"anyOf": schemas})
+
+    def validate(self, name: str, frame: Json) -> None:
+        """Validate a frame as a ``ClientFrame``, ``ServerFrame`` or ``The reply to send``."""
         try:
-            self._validators[side](frame)
+            self._validators[name](frame)
         except fastjsonschema.JsonSchemaException as failure:
-            msg = f"{side}Frame in the AsyncAPI document does not allow {json.dumps(frame)}"
+            msg = f"{name} in the AsyncAPI document does not allow {json.dumps(frame)}"
             raise AssertionError(msg) from failure
 
     def types(self) -> set[str]:
@@ -62,12 +84,7 @@ class AsyncApi:
 
     def commands(self) -> dict[str, str]:
         """Return the fields of each command, as the document shows them."""
-        operations = self._document["operations"]
-        commands = [name for name in operations if operations[name]["action"] == "receive"]
-        return {
-            self._channel["messages"][name]["name"]: _fields(self._schemas[name])
-            for name in commands
-        }
+        return {self._type_of(name): _fields(self._schemas[name]) for name in self._operations()}
 
     def error_codes(self) -> dict[str, str]:
         """Return whether to retry after each error."""
@@ -109,7 +126,7 @@ def check_protocol(project: Project, asyncapi: AsyncApi) -> None:
     assert not missing, f"{PROTOCOL}: no example has the types {sorted(missing)}"
     for block in blocks(project, "json"):
         try:
-            asyncapi.validate("Server", json.loads(block.text))
+            asyncapi.validate("ServerFrame", json.loads(block.text))
         except AssertionError as failure:
             msg = f"{block.place}: {failure}"
             raise AssertionError(msg) from failure

@@ -95,7 +95,7 @@ class Application(FastAPI):
         self._in_development = settings.environment == "development"
         project = read_project()
         defaults: dict[str, Any] = {
-            "title": project.name,
+            "title": project.title,
             "version": project.version,
             "description": project.description,
             "lifespan": Application._run,

@@ -133,6 +133,8 @@ async def test_openapi_describes_the_routes_of_the_backend() -> None:
     assert {"data", "user"} <= body["properties"].keys()
     assert {"202", "401", "404", "409", "422", "503"} <= publish["responses"].keys()
     assert {"BACKEND_KEY": []} in publish["security"]
+    operations = [each for path in described["paths"].values() for each in path.values()]
+    assert [each for each in operations if "tags" not in each] == []
 
 
 async def test_probes_may_use_head(anyio_backend: object) -> None:

@@ -123,8 +123,7 @@ export class Room {
     const isDue = () => welcome && connection.welcome === welcome && rooms.get(name) === room;
     for (let attempt = 1; isDue(); attempt++) {
       try {
-        await connection.request({ type: "leave", room: name });
-        return;
+        return await connection.request({ type: "leave", room: name });
       } catch (/** @type {any} */ error) {
         if (!error.retry) throw error;
       }

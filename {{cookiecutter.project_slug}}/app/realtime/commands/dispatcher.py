@@ -57,7 +57,7 @@ class KnownCommand:
     """A command's handler, and what is measured of the command."""
 
     type: str
-    handler: Handler[Any]
+    handler: Handler[Any, Any]
     durations: Histogram | None
     received_bytes: int = 0
 

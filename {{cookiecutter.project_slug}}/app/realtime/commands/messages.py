@@ -11,7 +11,7 @@ from ..errors import Forbidden
 from ..futures import now_or_later
 from ..idempotency import send_once
 from ..policy import Policy
-from ..protocol import Broadcast, Ok, Ping, Pong, PongReply, Reply, Send
+from ..protocol import Broadcast, Ok, Ping, Pong, PongReply, Send
 from ..service import Service
 from .router import CommandRouter
 
@@ -23,7 +23,7 @@ class SendOk(Ok):
     reached: int
 
 
-def _send_ok(reached: int) -> Reply:
+def _send_ok(reached: int) -> SendOk:
     return SendOk(reached=reached)
 
 
@@ -43,7 +43,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
     @router.command(Send)
     async def send(
         service: Service, connection: Connection, command: Send
-    ) -> Reply | Future[Reply]:
+    ) -> SendOk | Future[SendOk]:
         """Send to every connection of one user."""
         answer = policy.can_send(service, connection, command.to)
         if not (answer if isinstance(answer, bool) else await answer):
@@ -64,7 +64,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
     @router.command(Broadcast)
     async def broadcast(
         service: Service, connection: Connection, command: Broadcast
-    ) -> Reply | Future[Reply]:
+    ) -> Ok | Future[Ok]:
         """Send to everybody; to the sender's own connection only on request."""
         answer = policy.can_broadcast(service, connection)
         if not (answer if isinstance(answer, bool) else await answer):

@@ -15,7 +15,7 @@ from ..futures import now_or_later, then
 from ..idempotency import send_once
 from ..metrics import Metrics
 from ..policy import Policy
-from ..protocol import Command, CommandKey, Data, Ok, Reply
+from ..protocol import Command, CommandKey, Data, Ok
 from ..rooms.history import Position, room_channel
 from ..rooms.presence import Attendance
 from ..rooms.rooms import RoomName
@@ -127,7 +127,7 @@ def _offset(position: Position) -> int | None:
     return position.offset or None
 
 
-def _publish_ok(position: Position) -> Reply:
+def _publish_ok(position: Position) -> PublishOk:
     return PublishOk(offset=_offset(position))
 
 
@@ -203,13 +203,13 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
 
     @router.command(Leave)
     async def leave(service: Service, connection: Connection, command: Leave) -> None:
-        """Leave the room. Idempotent."""
+        """Leave the room. Not being in it is no error."""
         service.rooms.leave(connection, command.room)
 
     @router.command(Publish)
     async def publish(
         service: Service, connection: Connection, command: Publish
-    ) -> Reply | Future[Reply]:
+    ) -> PublishOk | Future[PublishOk]:
         """Send to the room's members, if the sender is one and the policy allows it."""
         service.rooms.check_joined(connection, command.room)
         answer = policy.can_publish(service, connection, command.room)

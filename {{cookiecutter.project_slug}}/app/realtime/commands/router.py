@@ -9,10 +9,10 @@ from ..errors import CommandError
 from ..protocol import Command, Reply
 
 C = TypeVar("C", bound=Command)
+R = TypeVar("R", bound=Reply | None)
 F = TypeVar("F", bound=Callable[..., Any])
 
-Answer = Reply | asyncio.Future[Reply] | asyncio.Future[None] | None
-Handler = Callable[[Any, Any, C], Coroutine[Any, Any, Answer]]
+Handler = Callable[[Any, Any, C], Coroutine[Any, Any, R | asyncio.Future[R] | None]]
 Observer = Callable[[Any, Any], Coroutine[Any, Any, None]]
 Connecting = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 
@@ -25,13 +25,13 @@ class CommandRouter:
     """
 
     def __init__(self) -> None:
-        self.handlers: dict[type[Command], Handler[Any]] = {}
+        self.handlers: dict[type[Command], Handler[Any, Any]] = {}
         self.failures: dict[type[Exception], CommandError] = {}
         self.begin: Connecting | None = None
         self.on_connect: list[Observer] = []
         self.on_disconnect: list[Observer] = []
 
-    def command(self, model: type[C]) -> Callable[[Handler[C]], Handler[C]]:
+    def command(self, model: type[C]) -> Callable[[Handler[C, R]], Handler[C, R]]:
         """Register a handler: ``async def handler(service, connection, command) -> Reply | None``.
 
         None stands for a plain `Ok`. The connection's next command waits until the handler returns;
@@ -40,7 +40,7 @@ class CommandRouter:
         connection has ended, the handler is cancelled.
         """
 
-        def register(handler: Handler[C]) -> Handler[C]:
+        def register(handler: Handler[C, R]) -> Handler[C, R]:
             self._add(model, handler)
             return handler
 
@@ -80,7 +80,7 @@ class CommandRouter:
         self.on_connect += other.on_connect
         self.on_disconnect += other.on_disconnect
 
-    def _add(self, model: type[Command], handler: Handler[Any]) -> None:
+    def _add(self, model: type[Command], handler: Handler[Any, Any]) -> None:
         if model in self.handlers:
             msg = f"{model.__name__} has a handler already"
             raise ValueError(msg)

@@ -3,7 +3,7 @@
 https://www.asyncapi.com/docs/reference/specification/v3.1.0
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING
 from inspect import getdoc
 from types import NoneType
@@ -118,14 +118,25 @@ def _sent_frames() -> list[type[ServerFrame]]:
     return [kind for kind, value in types.items() if value is not MISSING]
 
 
-def _replies_of(handler: Handler[Any], frames: list[type[ServerFrame]]) -> list[type[ServerFrame]]:
+def _replies_of(
+    handler: Handler[Any, Any], frames: list[type[ServerFrame]]
+) -> list[type[ServerFrame]]:
     """Return the replies that the handler's annotation names, or else `Ok`; and the error."""
     try:
         answer = get_type_hints(handler).get("return")
     except NameError:  # of a name that is imported for type checkers alone
         answer = None
-    kinds = [Ok if kind is NoneType else kind for kind in get_args(answer) or (answer,)]
+    kinds = dict.fromkeys(Ok if kind is NoneType else kind for kind in _named_in(answer))
     return [*([kind for kind in kinds if kind in frames] or [Ok]), ErrorReply]
+
+
+def _named_in(annotation: Any) -> Iterator[Any]:
+    """Yield the types that an annotation names: those of a union, and results of futures."""
+    if parts := get_args(annotation):
+        for part in parts:
+            yield from _named_in(part)
+    else:
+        yield annotation
 
 
 def _message(name: str, schema: Json) -> Json:

@@ -54,7 +54,7 @@ class UserState(BaseModel):
     nodes: int
 
 
-router = APIRouter(dependencies=[require_key("backend_key")], responses=FAILURES)
+router = APIRouter(tags=["backend"], dependencies=[require_key("backend_key")], responses=FAILURES)
 # {% if cookiecutter.rooms %}
 router.include_router(rooms_router)
 # {% endif %}

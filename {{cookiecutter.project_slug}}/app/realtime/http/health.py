@@ -15,19 +15,19 @@ READY_TIMEOUT_S = 2.0
 
 log = structlog.stdlib.get_logger(__name__)
 
-router = APIRouter()
+router = APIRouter(tags=["health"])
 
 
 @router.get("/livez")
 @router.head("/livez", include_in_schema=False)
-async def livez() -> dict[str, str]:
+async def liveness() -> dict[str, str]:
     """Answer as long as the event loop runs."""
     return {"status": "alive"}
 
 
 @router.get("/readyz", responses={503: {"description": "Send new connections to another node"}})
 @router.head("/readyz", include_in_schema=False)
-async def readyz(service: ServiceDep, response: Response) -> dict[str, str]:
+async def readiness(service: ServiceDep, response: Response) -> dict[str, str]:
     """Return whether the service can accept new connections."""
     problem = await _find_problem(service)
     if problem is not None:

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response, status
 from .body import Login, described, parse
 from .dependencies import ServiceDep
 
-router = APIRouter()
+router = APIRouter(tags=["development"])
 
 
 @router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(Login))

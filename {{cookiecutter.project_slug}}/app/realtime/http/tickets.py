@@ -8,7 +8,9 @@ from ..expiring import ExpiringMap
 from .body import UserBody, described, parse
 from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
 
-router = APIRouter(dependencies=[require_key("backend_key")], responses=KEY_REFUSALS)
+router = APIRouter(
+    tags=["backend"], dependencies=[require_key("backend_key")], responses=KEY_REFUSALS
+)
 
 
 @router.post("/tickets", status_code=status.HTTP_201_CREATED, openapi_extra=described(UserBody))

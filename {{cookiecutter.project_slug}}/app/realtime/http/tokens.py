@@ -8,7 +8,7 @@ from .body import Login, described, parse
 from .dependencies import ServiceDep
 from .errors import problems
 
-router = APIRouter(responses=problems({403: "`JWT_SECRET` is not set"}))
+router = APIRouter(tags=["development"], responses=problems({403: "`JWT_SECRET` is not set"}))
 
 
 @dataclass(frozen=True, slots=True)

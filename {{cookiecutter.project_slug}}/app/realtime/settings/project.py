@@ -1,5 +1,6 @@
 """The project's name, version and description."""
 
+import re
 import tomllib
 from importlib.metadata import metadata, packages_distributions
 from pathlib import Path
@@ -14,6 +15,11 @@ class Project(NamedTuple):
     name: str
     version: str
     description: str
+
+    @property
+    def title(self) -> str:
+        """The name as people read it: ``Support Chat`` for ``support-chat``."""
+        return re.sub("[-_]", " ", self.name).title()
 
 
 def read_project() -> Project:

@@ -129,6 +129,13 @@ def messages_of(whole: Json, operation: Json) -> list[str]:
     return [resolve(whole, each["$ref"])["name"] for each in operation["messages"]]
 
 
+def replies_to(whole: Json, command: str) -> list[str]:
+    """Return the names of the schemas of the replies to a command."""
+    replies = whole["operations"][command]["reply"]["messages"]
+    schemas = [resolve(whole, each["$ref"])["payload"]["$ref"] for each in replies]
+    return [each.rpartition("/")[2] for each in schemas]
+
+
 def test_all_references_resolve() -> None:
     whole = document()
     found = set(references(whole))
@@ -145,12 +152,18 @@ def test_every_registered_command_is_an_operation_with_its_replies() -> None:
     assert commands == [model.__name__ for model in app._endpoint.router.handlers]
     assert messages_of(whole, operations["Draw"]) == ["draw"]
     assert operations["Draw"]["description"] == "Draw it for everybody."
-    replies = operations["Draw"]["reply"]["messages"]
-    schemas = [resolve(whole, each["$ref"])["payload"]["$ref"] for each in replies]
-    assert [each.rpartition("/")[2] for each in schemas] == ["DrawOk", "Ok", "ErrorReply"]
+    assert replies_to(whole, "Draw") == ["DrawOk", "Ok", "ErrorReply"]
     assert messages_of(whole, operations["Erase"]) == ["erase|wipe"]
     assert messages_of(whole, operations["Erase"]["reply"]) == ["ok", "error"]
     assert messages_of(whole, operations["Ping"]["reply"]) == ["pong", "error"]
+
+
+def test_replies_that_come_later_are_in_it() -> None:
+    whole = document()
+    assert replies_to(whole, "Send") == ["SendOk", "ErrorReply"]
+    # {% if cookiecutter.rooms %}
+    assert replies_to(whole, "Publish") == ["PublishOk", "ErrorReply"]
+    # {% endif %}
 
 
 def test_frames_codes_and_limits_are_in_it_and_those_of_the_team() -> None:

@@ -6,14 +6,14 @@ const BOUNDS = { minLength: "minlength", maxLength: "maxlength", minimum: "min",
 
 /** Return the input for a value. Optional ones may be left empty. */
 function inputFor(schema, required) {
-  const placeholder = required ? "" : "optional";
   const values = schema.type === "boolean" ? [true, false] : schema.enum;
   if (values) {
     const choices = values.map((value) =>
       element("option", { value: JSON.stringify(value) }, String(value)));
-    const none = element("option", { value: "" }, placeholder);
+    const none = element("option", { value: "" }, "not set");
     return element("select", {}, required ? choices : [none, choices]);
   }
+  const placeholder = required ? "" : "optional";
   if (!["string", "integer", "number"].includes(schema.type)) {
     const value = required ? EXAMPLES[schema.type ?? "any"] : "";
     return element("textarea", { required, placeholder, value });
@@ -42,7 +42,7 @@ function valueIn(name, input) {
 export function palette({ operations, channels, components }, send) {
   const { messages } = channels.connection;
   const commands = Object.keys(operations).filter((name) => operations[name].action === "receive");
-  const answer = element("output", {});
+  let answer = element("output", {});
   const about = element("p", {});
   const inputs = element("div", { className: "inputs" });
   const choice = element("select", { onchange: show },
@@ -61,6 +61,9 @@ export function palette({ operations, channels, components }, send) {
     const constants = names.filter((name) => "const" in properties[name]);
     const controls = names.filter((name) => !constants.includes(name)).map((name) =>
       [name, inputFor(resolve(properties[name]), required.includes(name))]);
+    const former = answer;
+    answer = element("output", {}); // a late answer must not appear below another command
+    former.replaceWith(answer);
     about.textContent = operations[choice.value].description;
     inputs.replaceChildren(...controls.map(([name, input]) => labelled(name, input)));
     read = () => Object.fromEntries([
@@ -71,11 +74,12 @@ export function palette({ operations, channels, components }, send) {
 
   async function submit(event) {
     event.preventDefault();
+    const output = answer;
     try {
-      answer.textContent = "Sent …";
-      answer.textContent = `Answer: ${JSON.stringify(await send(read()))}`;
+      output.textContent = "Sent …";
+      output.textContent = `Answer: ${JSON.stringify(await send(read()))}`;
     } catch (error) {
-      answer.textContent = `Failed: ${words(error)}`;
+      output.textContent = `Failed: ${words(error)}`;
     }
   }
 

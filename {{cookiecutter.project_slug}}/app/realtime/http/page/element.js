@@ -6,7 +6,7 @@ export function element(tag, properties, ...children) {
 }
 
 /** Return an input with its label. */
-export const labelled = (label, input) => element("label", {}, `${label} `, input);
+export const labelled = (label, input) => element("label", {}, label, input);
 
 const MAX_LINES = 200;
 
@@ -18,10 +18,21 @@ export function record(log, className, ...content) {
 }
 
 /** Add a message of a user, or of the backend, to a log. */
-export function recordMessage(log, { from, data }) {
+export function recordMessage(log, { from, ...frame }) {
+  const { data = frame } = frame; // a frame of your own may have none
   const text = data?.text ?? data;
   const shown = typeof text === "string" ? text : JSON.stringify(data);
   record(log, "", element("b", {}, from ?? "backend"), ` ${shown}`);
+}
+
+const UNITS = { day: 86_400, hour: 3_600, minute: 60, second: 1 };
+const RELATIVE = new Intl.RelativeTimeFormat("en");
+
+/** Return how long it is until a Unix time: `in 36 hours`, `in 5 seconds`. */
+export function inTime(at_s) {
+  const left_s = Math.max(0, at_s - Date.now() / 1_000);
+  const unit = Object.keys(UNITS).find((each) => left_s >= 2 * UNITS[each]) ?? "second";
+  return RELATIVE.format(Math.ceil(left_s / UNITS[unit]), unit);
 }
 
 /** Return what went wrong, in words. */

@@ -1,43 +1,49 @@
 // The page at / in development: see the connection, send commands, and break it.
 import { connect } from "../client/client.js";
 import { palette } from "./commands.js";
-import { element, labelled, record, recordMessage } from "./element.js";
+import { element, inTime, labelled, record, recordMessage } from "./element.js";
 //# if cookiecutter.rooms
 import { showRooms } from "./rooms.js";
 //# endif
 import { credentials, fields, hint } from "./sign_in.js";
 
 const PING_MS = 5_000;
+const TICK_MS = 200;
 const DROPPED = 4000;
 const EXPIRES_S = 5;
+const NO_NETWORK = "this page simulates a lost network";
 const byId = (id) => document.getElementById(id);
 const show = (id, text) => { byId(id).textContent = text; };
 
 let ws = null;
 let socket = null;
 let isOffline = false;
+let retriesAt = 0;
 let expiresAt = null;
 let expiring = null; // credentials to ask for once
 let times = 0; // online
+//# if cookiecutter.rooms
+let rooms = new Map(); // how to leave each
+//# endif
 let url = "ws"; // relative to this page
 
 /** The WebSocket of the client, which the buttons break. */
 globalThis.WebSocket = class extends WebSocket {
   constructor(...options) {
-    if (isOffline) throw new Error("this page plays offline");
+    if (isOffline) throw new Error(NO_NETWORK);
     super(...options);
     socket = this;
   }
 };
 
-function inWords({ state, attempt, code, reason, pause_ms }) {
+function inWords({ state, attempt, code, reason }) {
   const cause = reason?.replace(/^\w*Error: /, "") || "the service refuses or does not answer";
   const why = `${cause} (${code})`;
-  const origins = times || reason ? "" : ` Has ALLOWED_ORIGINS ${location.origin}?`;
+  const origins = times || reason ? "" : ` Add ${location.origin} to ALLOWED_ORIGINS.`;
   return {
     connecting: () => `Connecting, attempt ${attempt} …`,
     online: () => `Online as ${ws.welcome.user}`,
-    offline: () => `Offline: ${why}. Next attempt in ${(pause_ms / 1_000).toFixed(1)} s.${origins}`,
+    offline: () => `Offline: ${why}.${origins}`,
     ended: () => `Ended: ${why}. Connect again to return.`,
   }[state]();
 }
@@ -51,7 +57,8 @@ function onstatus(status) {
   byId("state").className = status.state;
   show("reconnects", Math.max(0, times - 1));
   byId("drop").disabled = byId("expire").disabled = !isOnline;
-  byId("end").disabled = status.state === "ended";
+  byId("end").disabled = byId("offline").disabled = status.state === "ended";
+  retriesAt = (Date.now() + status.pause_ms) / 1_000;
   tick();
 }
 
@@ -70,9 +77,9 @@ async function measure() {
 }
 
 function tick() {
-  const left_s = Math.round(expiresAt - Date.now() / 1_000);
-  const isOnline = ws?.status.state === "online";
-  show("expiry", !isOnline ? "–" : expiresAt ? `in ${Math.max(0, left_s)} s` : "never");
+  const state = ws?.status.state;
+  show("next", state === "offline" ? inTime(retriesAt) : "–");
+  show("expiry", state !== "online" ? "–" : expiresAt ? inTime(expiresAt) : "never");
 }
 
 function signIn(answers) {
@@ -83,7 +90,9 @@ function signIn(answers) {
   const onmessage = (frame) => recordMessage(byId("inbox"), frame);
   Object.assign(ws, { onstatus, onframe, onmessage });
   //# if cookiecutter.rooms
-  byId("parts").replaceChildren(showRooms(ws));
+  const { section, shown } = showRooms(ws);
+  byId("parts").replaceChildren(section);
+  rooms = shown;
   //# endif
 
   function token() {
@@ -95,24 +104,27 @@ function signIn(answers) {
 
 async function send(command) {
   if (!ws) throw new Error("not connected yet");
+  //# if cookiecutter.rooms
+  if (command.type === "leave" && rooms.has(command.room)) return rooms.get(command.room)();
+  //# endif
   return ws.request(command);
 }
 
 function switchOffline() {
   isOffline = !isOffline;
   byId("offline").ariaPressed = isOffline;
-  if (isOffline) socket?.close(DROPPED, "this page plays offline");
+  if (isOffline) socket?.close(DROPPED, NO_NETWORK);
   else dispatchEvent(new Event("online")); // the client tries at once
 }
 
 /** Sign in again, once with credentials that expire in a moment. */
 function expire() {
   expiring = { user: ws.welcome.user, lifetime_s: EXPIRES_S };
-  socket.close(DROPPED, `signs in for ${EXPIRES_S} s`);
+  socket.close(DROPPED, `the next credentials expire after ${EXPIRES_S} s`);
 }
 
 show("hint", hint);
-byId("fields").append(...Object.entries(fields).map(([name, label]) =>
+byId("sign-in").prepend(...Object.entries(fields).map(([name, label]) =>
   labelled(label, element("input", { name, required: true, autocomplete: "off" }))));
 byId("sign-in").onsubmit = (event) => {
   event.preventDefault();
@@ -126,7 +138,7 @@ byId("end").onclick = () => {
   sessionStorage.clear();
 };
 setInterval(measure, PING_MS);
-setInterval(tick, 1_000);
+setInterval(tick, TICK_MS);
 
 // A link may bring the answers, credentials among them: the address must not keep them.
 const given = location.hash.includes("=")

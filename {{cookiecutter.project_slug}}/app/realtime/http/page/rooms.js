@@ -6,27 +6,27 @@ const LAST = 100;
 const TYPING_MS = 2_000;
 const RETRY_MS = 1_000;
 
-/** Return the section of rooms for a connection. */
+/** Return the section of rooms for a connection, and how to leave each room that it shows. */
 export function showRooms(ws) {
   const list = element("div", {});
   const name = element("input", { required: true, value: "hall" });
   const kept = JSON.parse(sessionStorage.rooms ?? "[]"); // over a reload
   const failure = element("p", { role: "alert" });
-  const shown = new Set();
+  const shown = new Map();
 
   function keep() {
-    sessionStorage.rooms = JSON.stringify([...shown]);
+    sessionStorage.rooms = JSON.stringify([...shown.keys()]);
   }
 
   function join(joined) {
-    const { article, input } = showRoom(ws, joined, (left, error) => {
+    const { article, input, leave } = showRoom(ws, joined, (left, error) => {
       shown.delete(left);
       keep();
       article.remove();
       failure.textContent = error ? `${left}: ${words(error)}` : "";
       name.focus();
     });
-    shown.add(joined);
+    shown.set(joined, leave);
     keep();
     list.append(article);
     input.focus();
@@ -40,9 +40,11 @@ export function showRooms(ws) {
 
   kept.forEach(join);
 
-  return element("section", { ariaLabel: "Rooms" }, element("h2", {}, "Rooms"),
-    element("form", { onsubmit: submit }, labelled("Room", name), " ", element("button", {}, "Join")),
+  const section = element("section", { ariaLabel: "Rooms" }, element("h2", {}, "Rooms"),
+    element("form", { className: "line", onsubmit: submit },
+      labelled("Room", name), element("button", {}, "Join")),
     failure, list);
+  return { section, shown };
 }
 
 function described({ user, info }) {
@@ -89,8 +91,10 @@ function showRoom(ws, name, close) {
   }
 
   function leave(error) {
-    room.leave().catch(() => {});
+    const answer = room.leave();
+    answer.catch(() => {}); // the room is left in any case
     close(name, error);
+    return answer;
   }
 
   /** Tell the others at most every `TYPING_MS`; not kept, and not repeated if it gets lost. */
@@ -117,11 +121,12 @@ function showRoom(ws, name, close) {
   }
 
   update();
-  const article = element("article", { ariaLabel: `Room ${name}` }, element("h3", {}, name),
+  const article = element("article", { ariaLabel: `Room ${name}` },
+    element("div", { className: "line" }, element("h3", {}, name),
+      element("button", { type: "button", onclick: () => leave() }, "Leave")),
     people, messages, typing, failure,
-    element("form", { onsubmit: publish }, labelled("Message", input), " ",
-      element("button", {}, "Publish"), " ",
-      element("button", { type: "button", onclick: () => attempt(answers.start) }, "Stream an answer"), " ",
-      element("button", { type: "button", onclick: () => leave() }, "Leave")));
-  return { article, input };
+    element("form", { className: "line", onsubmit: publish }, labelled("Message", input),
+      element("button", {}, "Publish"),
+      element("button", { type: "button", onclick: () => attempt(answers.start) }, "Stream an answer")));
+  return { article, input, leave };
 }

@@ -15,6 +15,7 @@ const paragraphs = (text = "") =>
   text.split(/\n\s*\n/).map((paragraph) => element("p", {}, prose(paragraph)));
 
 function table(caption, columns, rows) {
+  if (!rows.length) return [];
   const head = columns.map((column) => element("th", { scope: "col" }, column));
   const body = rows.map(([first, ...others]) =>
     element("tr", {}, element("th", { scope: "row" }, first),
@@ -47,10 +48,10 @@ function fields(caption, { properties = {}, required = [] }) {
   const own = Object.entries(properties).filter(([name]) => !["type", "id"].includes(name));
   const rows = own.map(([name, field]) => [
     code(name),
-    [typeOf(field), required.includes(name) ? "" : ", optional"],
-    prose(field.description),
+    [typeOf(field), required.includes(name) ? "" : ", optional",
+      field.description ? [". ", prose(field.description)] : ""],
   ]);
-  return rows.length ? table(caption, ["field", "type", "meaning"], rows) : [];
+  return table(caption, ["field", "value"], rows);
 }
 
 /** Return the page's content for a document. */
@@ -63,10 +64,14 @@ function contentOf({ info, servers, channels, operations, components }) {
   const error = Object.keys(messages).find(isError);
   const names = (action) =>
     Object.keys(operations).filter((name) => operations[name].action === action);
+  const title = (name) => {
+    const namesakes = names("send").filter((each) => typeNamed(each) === typeNamed(name));
+    return namesakes.length > 1 ? `${typeNamed(name)} (${name})` : typeNamed(name);
+  };
   const section = (name, title, ...content) =>
     element("section", { id: name }, element("h3", {}, title), content);
   const links = (all) =>
-    element("nav", {}, all.map((name) => element("a", { href: `#${name}` }, typeNamed(name))));
+    element("nav", {}, all.map((name) => element("a", { href: `#${name}` }, title(name))));
 
   const answer = (name) => [
     element("p", {}, "Answer ", code(typeNamed(name)), ": ", prose(schemas[name].description)),
@@ -75,10 +80,10 @@ function contentOf({ info, servers, channels, operations, components }) {
   const command = (name) => section(name, typeNamed(name),
     paragraphs(operations[name].description), fields(`Fields of ${typeNamed(name)}`, schemas[name]),
     operations[name].reply.messages.map(nameIn).filter((reply) => !isError(reply)).map(answer));
-  const frame = (name) => section(name, typeNamed(name),
+  const frame = (name) => section(name, title(name),
     paragraphs(schemas[name].description), fields(`Fields of ${typeNamed(name)}`, schemas[name]));
-  const credentials = ([name, { scheme, in: place, name: key, description }]) =>
-    [name, code(scheme ? `Authorization: ${scheme}` : `${place} ${key}`), prose(description)];
+  const credentials = ({ scheme, in: place, name: key, description }) =>
+    [code(scheme ? `Authorization: ${scheme}` : `${place} ${key}`), prose(description)];
   const types = Object.keys(schemas).filter((name) =>
     !messages[name] && (schemas[name].properties || schemas[name].enum));
 
@@ -86,7 +91,7 @@ function contentOf({ info, servers, channels, operations, components }) {
     element("p", {}, prose(info.description), ` Version ${info.version}.`),
     heading("Connect"),
     element("p", {}, code(`${server.protocol}://${server.host}${server.pathname}${address}`)),
-    table("Credentials", ["name", "place", "meaning"], Object.entries(securitySchemes).map(credentials)),
+    table("Credentials", ["place", "meaning"], Object.values(securitySchemes).map(credentials)),
     table("Limits", ["limit", "value"], Object.entries(limits).map(([name, n]) => [code(name), n])),
     heading("Commands"),
     element("p", {}, prose("A client sends JSON objects with a `type`. To get an answer with an "

@@ -21,10 +21,8 @@ async def credentials(
     """Return a handshake that the service at this URL accepts as the user's, with more claims."""
     value = Authenticator(settings).sign({"user": user} | claims)
     cookie = f"{settings.session_cookie}={value}"
-    headers = {"Cookie": cookie}
-    if settings.origins:
-        headers["Origin"] = settings.origins[0]
-    return Handshake(headers=headers, token=cookie)
+    (origin,) = settings.allowed_origins[:1] or [http_url]
+    return Handshake(headers={"Cookie": cookie, "Origin": origin}, token=cookie)
 
 
 def javascript(url: str, token: str) -> str:

@@ -50,7 +50,11 @@ class Service(Generic[SettingsT, ResourcesT]):
         self.metrics = metrics
         self.admission = Admission(settings)
         self.budgets = Budgets(settings)
-        self.origins = Origins(settings.origins, required=authenticator.needs_origin)
+        self.origins = Origins(
+            settings.allowed_origins,
+            with_own=settings.environment == "development",
+            required=authenticator.needs_origin,
+        )
         self.backplane = shared.backplane
         self.bans = shared.make_map("ban")
         self.backend_requests = shared.make_map("idempotency")

@@ -4,12 +4,20 @@ from starlette.requests import HTTPConnection
 
 from ..errors import Refused
 
+OWN_HOSTS = ("localhost", "127.0.0.1")
+
 
 class Origins:
-    """The allow-list. Browsers send the header Origin; other clients need not, or can forge it."""
+    """The allow-list. Browsers send the header Origin; other clients need not, or can forge it.
 
-    def __init__(self, allowed: tuple[str, ...], *, required: bool = False) -> None:
+    ``with_own`` adds the service's own pages on this machine, at the port that it listens on.
+    """
+
+    def __init__(
+        self, allowed: tuple[str, ...], *, with_own: bool = False, required: bool = False
+    ) -> None:
         self._allowed = frozenset(allowed)
+        self._own_hosts = OWN_HOSTS if with_own else ()
         self._required = required
 
     def check(self, handshake: HTTPConnection) -> None:
@@ -22,5 +30,10 @@ class Origins:
         origins = handshake.headers.getlist("origin")
         if not origins and not self._required:
             return
-        if len(origins) != 1 or origins[0].lower() not in self._allowed:
+        if len(origins) != 1 or not self._is_allowed(origins[0].lower(), handshake):
             raise Refused(403, "origin not allowed")
+
+    def _is_allowed(self, origin: str, handshake: HTTPConnection) -> bool:
+        _, port = handshake.scope.get("server") or (None, None)
+        own = (f"http://{host}:{port}" for host in self._own_hosts)
+        return origin in self._allowed or origin in own

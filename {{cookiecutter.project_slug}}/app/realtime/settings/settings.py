@@ -114,14 +114,6 @@ class RealtimeSettings(
     # The key of your monitoring; without it, /metrics is off
     metrics_key: Key | None = None
 
-    @property
-    def origins(self) -> tuple[str, ...]:
-        """The origins whose pages may connect; in development, also the service's own."""
-        if self.environment == "production":
-            return self.allowed_origins
-        own = (f"http://{host}:{self.port}" for host in ("localhost", "127.0.0.1"))
-        return (*self.allowed_origins, *own)
-
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
         # {% if cookiecutter.redis %}

@@ -83,10 +83,13 @@ async def test_a_listed_origin_is_accepted(live: Live) -> None:
 
 
 async def test_in_development_the_own_pages_may_connect() -> None:
-    async with run_service(make_settings(environment="development", port=9_100)) as live:
+    async with run_service(make_settings(environment="development")) as live:
         for host in ("localhost", "127.0.0.1"):
-            options = with_headers(await live.options(), Origin=f"http://{host}:9100")
-            assert await live.connect_with(options)
+            own = with_headers(await live.options(), Origin=f"http://{host}:{live.port}")
+            assert await live.connect_with(own)
+        other = with_headers(await live.options(), Origin=f"http://{host}:{live.port + 1}")
+        with pytest.raises(InvalidStatus):
+            await Client.open(other)
 
 
 @pytest.mark.hostile(28)

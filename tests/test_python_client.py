@@ -646,7 +646,7 @@ def test_the_example_of_the_document_works(example: str, baked: Baker) -> None:
         expected += ["alice hi"]
     with running(project) as service, TemporaryDirectory() as directory:
         copy = project.copy(Path(directory, "project"))
-        copy.write("follow.py", example.replace(":8000/ws", f":{service.port}/ws"))
+        copy.write("follow.py", example.replace(":8000", f":{service.port}"))
         printed = service.shell(f"{venv_bin(project) / 'python'} -m dev.token alice")
         following = subprocess.Popen(
             [venv_bin(project) / "python", "-u", "follow.py", printed.partition("\n")[0]],

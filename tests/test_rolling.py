@@ -40,8 +40,8 @@ NEXT_VERSION = [
     ),
     (  # the position of a room
         "app/realtime/redis/lua/rooms/position.lua",
-        "'run', run)",
-        "'run', run, 'next', 'new')",
+        "'run', run, 'owner', owner)",
+        "'run', run, 'owner', owner, 'next', 'new')",
     ),
 ]
 

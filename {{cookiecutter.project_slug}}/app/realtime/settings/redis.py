@@ -103,7 +103,11 @@ class RedisSettings(SettingsPart):
     redis_sentinel_password: SecretStr | None = None
     redis_prefix: str = Field(default="", validate_default=True, max_length=64, pattern=r"^[^{}]*$")
     # Those that `redis.client.RESERVED` counts, and at least one for all other commands
+    # {% if cookiecutter.rooms %}
     redis_max_connections: int = Field(default=8, ge=5)
+    # {% else %}
+    redis_max_connections: int = Field(default=8, ge=4)
+    # {% endif %}
     redis_timeout_s: Seconds = 1.0
     redis_ping_interval_s: Seconds = 2.0
     redis_probe_interval_s: Seconds = 2.0

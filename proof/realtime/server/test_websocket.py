@@ -508,12 +508,17 @@ async def test_reading_pauses_while_the_service_is_busy_and_resumes(
     assert not peer.protocol.read_paused
 
 
-async def test_a_client_gets_the_close_code_while_reading_is_paused(
-    peer: Peer, ready: asyncio.Event
-) -> None:
+async def pause_reading(peer: Peer) -> None:
+    """Send more than is read ahead, while the service is busy."""
     for number in range(3):
         await peer.send_pieces(masked(ping(number, READ_AHEAD_BYTES // 2)))
     assert peer.protocol.read_paused
+
+
+async def test_a_client_gets_the_close_code_while_reading_is_paused(
+    peer: Peer, ready: asyncio.Event
+) -> None:
+    await pause_reading(peer)
     peer.client.send(masked(ping("unread")))
     peer.connection.close(TRY_AGAIN_LATER)
     assert await peer.client.close_code() == TRY_AGAIN_LATER.code
@@ -524,9 +529,7 @@ async def test_a_client_gets_the_close_code_while_reading_is_paused(
 async def test_the_answer_to_a_ping_may_be_unread_while_reading_is_paused(
     peer: Peer, ready: asyncio.Event
 ) -> None:
-    for number in range(3):
-        await peer.send_pieces(masked(ping(number, READ_AHEAD_BYTES // 2)))
-    assert peer.protocol.read_paused
+    await pause_reading(peer)
     peer.protocol.keepalive_timeout()
     assert peer.connection.closed is None
     ready.set()
@@ -540,9 +543,7 @@ async def test_the_answer_to_a_ping_may_be_unread_while_reading_is_paused(
 async def test_a_peer_that_leaves_while_reading_is_paused_is_noticed(
     service: Live, peer: Peer, ready: asyncio.Event, end: Callable[[RawClient], None]
 ) -> None:
-    for number in range(3):
-        await peer.send_pieces(masked(ping(number, READ_AHEAD_BYTES // 2)))
-    assert peer.protocol.read_paused
+    await pause_reading(peer)
     peer.client.send(masked(ping("unread")))
     end(peer.client)
     await wait_until(lambda: is_empty(service))

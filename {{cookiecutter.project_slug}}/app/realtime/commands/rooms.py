@@ -240,6 +240,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         """List the room's users, in an answer no larger than a message may be."""
         service.rooms.check_joined(connection, command.room)
         attendance = await service.rooms.attendance(command.room)
+        service.rooms.check_joined(connection, command.room)  # the user may have been evicted
         members = members_within(service.settings.max_message_bytes, attendance)
         return PresenceOk(members=list(members), total=attendance.total)
 

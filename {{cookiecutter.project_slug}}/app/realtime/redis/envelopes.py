@@ -10,10 +10,15 @@ from ..connections.manager import DirectEnvelope
 from ..errors import BadRequest
 # {% if cookiecutter.rooms %}
 from ..rooms.history import RoomEnvelope, room_channel
+
+ROOMS = room_channel("")
 # {% endif %}
 
-READABLE_BYTES = 400
-"""JSON of this size is never too deep, and has no number that is too long, to be read again."""
+MAX_BRACKETS = 200
+"""JSON with no more of them is never nested too deeply to be read again."""
+
+MAX_BYTES = 4_300
+"""JSON of this size has no number that is too long to be read again."""
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -24,7 +29,8 @@ def encode(envelope: Envelope) -> bytes:
 
     """
     payload = _adapters[type(envelope)].serializer.to_json(envelope, exclude_defaults=True)
-    if len(payload) > READABLE_BYTES:
+    brackets = payload.count(b"[") + payload.count(b"{")
+    if brackets > MAX_BRACKETS or len(payload) > MAX_BYTES:
         try:
             from_json(payload)
         except ValueError as failure:
@@ -37,11 +43,11 @@ def decode(channel: Channel, payload: bytes) -> Any:
     """Return the envelope that came over a channel.
 
     Raises:
-        ValidationError: it is none.
+        ValidationError: it is no envelope.
 
     """
     # {% if cookiecutter.rooms %}
-    kind = RoomEnvelope if channel.startswith(room_channel("")) else DirectEnvelope
+    kind = RoomEnvelope if channel.startswith(ROOMS) else DirectEnvelope
     return _adapters[kind].validator.validate_json(payload)
     # {% else %}
     return _adapters[DirectEnvelope].validator.validate_json(payload)

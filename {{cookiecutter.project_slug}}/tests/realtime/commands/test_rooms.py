@@ -6,6 +6,7 @@ from pydantic_core import to_json
 
 from app.realtime.errors import Forbidden
 from app.realtime.policy import Policy
+from app.realtime.rooms.presence import Attendance
 
 from ..client import Client, Frame
 from ..live import BACKEND, Live, make_settings, run_service
@@ -358,14 +359,29 @@ async def test_the_answer_to_presence_is_no_larger_than_a_message() -> None:
         assert (listed["members"], listed["total"]) == (answer["members"], 2)
 
 
+async def test_a_user_who_is_evicted_while_presence_is_read_gets_no_list(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms, client = live.service.rooms, await live.connect()
+    attendance = rooms.attendance
+
+    async def evict_first(room: str) -> Attendance:
+        await rooms.evict(room, client.user)
+        return await attendance(room)
+
+    monkeypatch.setattr(rooms, "attendance", evict_first)
+    await client.ask(type="join", room="lobby")
+    assert (await client.ask(type="presence", room="lobby"))["code"] == "not_joined"
+
+
 async def test_the_answer_to_presence_has_place_for_the_longest_id() -> None:
-    async with run_service(make_settings(max_message_bytes=1_500)) as live:
+    async with run_service(make_settings(max_message_bytes=1_400)) as live:
         client = await live.connect()
         await client.ask(type="join", room="lobby", info="x" * 1_000)
         await client.send(type="presence", room="lobby", id="\x01" * 64)
         answer = await client.receive("ok")
         assert answer["total"] == 1
-        assert len(to_json(answer)) <= 1_500
+        assert len(to_json(answer)) <= 1_400
 
 
 async def test_a_backend_evicts_a_user_from_a_room(live: Live) -> None:

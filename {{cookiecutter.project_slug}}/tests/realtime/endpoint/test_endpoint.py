@@ -93,6 +93,15 @@ async def test_in_development_the_own_pages_may_connect() -> None:
 
 
 @pytest.mark.hostile(28)
+async def test_in_production_pages_of_the_same_machine_are_like_others(live: Live) -> None:
+    assert live.settings.environment == "production"
+    for host in ("localhost", "127.0.0.1"):
+        own = with_headers(await live.options(), Origin=f"http://{host}:{live.port}")
+        with pytest.raises(InvalidStatus):
+            await Client.open(own)
+
+
+@pytest.mark.hostile(28)
 @pytest.mark.parametrize(
     "origin",
     [

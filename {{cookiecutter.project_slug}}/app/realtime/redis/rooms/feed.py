@@ -24,11 +24,7 @@ ARRIVAL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A room's position in Redis, and the messages before it, oldest first.
-
-    ``recovered`` is true if nothing is missing, false if something may be, and null without an
-    earlier position.
-    """
+    """What `Past` has, as Redis stores it: the messages are envelopes."""
 
     position: Position
     messages: tuple[RoomEnvelope, ...] = ()
@@ -163,7 +159,7 @@ class RedisFeed:
             self._held = deque(maxlen=MAX_HELD)
 
     def _emit_held(self) -> None:
-        """Deliver held messages as long as none is missing before them."""
+        """Deliver held messages up to the first gap."""
         while self._held and position_of(self._held[0]) == self.position.next:
             self._emit(self._held.popleft(), self.position.next)
 

@@ -12,8 +12,8 @@ class HistoryQuota:
 
     A room counts towards the total, and towards the share of its owner: the user who began its
     epoch. So a user who fills one new room after another displaces only the history of these rooms.
-    A room that the backend began counts only towards the total. When nobody has published to a room
-    for ``history_s``, Redis has removed its messages, and ``position_s`` later also its position.
+    Rooms that the backend began count only towards the total. Redis removes a room's messages
+    ``history_s`` after the last publication, and its position ``position_s`` after the messages.
     """
 
     def __init__(self, max_bytes: int, max_user_bytes: int, position_s: float) -> None:

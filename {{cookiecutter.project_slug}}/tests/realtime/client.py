@@ -12,8 +12,8 @@ from websockets.typing import Subprotocol
 
 from dev.connect import ConnectOptions
 
-DEADLINE_S = 5.0
-"""At most the service's default timeouts, so that tests notice a setting without effect."""
+DEADLINE_S = 9.0
+"""Less than the timeouts that a test does not set, so that it notices a setting without effect."""
 
 START_S = 20.0
 """Deadline for the start of a process."""

@@ -55,6 +55,7 @@ def settings_with(**overrides: object) -> dict[str, Any]:
     """Return settings with fresh secrets and without limits on rates."""
     values: dict[str, Any] = {name.lower(): value for name, value in fresh_secrets().items()}
     values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2, "clients_may_broadcast": True}
+    values |= {"close_timeout_s": 2 * DEADLINE_S}
     return values | HIGH_LIMITS | overrides
 
 

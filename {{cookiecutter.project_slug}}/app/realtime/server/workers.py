@@ -6,6 +6,7 @@ for example because of a wrong setting, it would fail again, so all processes st
 """
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -29,6 +30,9 @@ LONGEST_PAUSE_S = 30.0
 
 STABLE_S = 60.0
 """A process that has lived so long starts again after the first pause."""
+
+PORT_ATTEMPTS = 10
+"""How many ports of the system's choice are tried, until one is free for both kinds of address."""
 
 STARTUP_FAILURE = 3
 """The exit status of uvicorn if it cannot listen."""
@@ -108,12 +112,10 @@ class Parent:
     async def _run(self, number: int) -> int:
         with ExitStack() as stack:
             try:
-                sockets = self._bind(self._port, shared=True)
+                sockets = [*map(stack.enter_context, self._bind(self._port, shared=True))]
                 if self._settings.metrics_key is not None:
                     own_port = self._settings.port and self._port + number
-                    sockets += self._bind(own_port)
-                for each in sockets:
-                    stack.enter_context(each)
+                    sockets += map(stack.enter_context, self._bind(own_port))
             except OSError as failure:
                 log.error("cannot listen", worker=number, error=failure.strerror)
                 return STARTUP_FAILURE
@@ -134,19 +136,33 @@ class Parent:
         return status
 
     def _bind(self, port: int, *, shared: bool = False) -> list[socket.socket]:
-        """Return a bound socket; for ``::`` two, so that clients have an address of their kind."""
+        """Return a bound socket; for ``::`` two, so that clients have an address of their kind.
+
+        For port 0 the system picks one for the first socket, and the second may find it taken.
+        """
+        for _ in range(PORT_ATTEMPTS - 1):
+            try:
+                return self._bind_once(port, shared=shared)
+            except OSError as failure:
+                if port or failure.errno != errno.EADDRINUSE:
+                    raise
+        return self._bind_once(port, shared=shared)
+
+    def _bind_once(self, port: int, *, shared: bool) -> list[socket.socket]:
         host, bound = self._settings.host, list[socket.socket]()
-        for each in ("::", str(IPv4Address(0))) if host == "::" else (host,):
-            family, *_, address = socket.getaddrinfo(each, port, type=socket.SOCK_STREAM)[0]
-            listener = socket.socket(family)
-            bound.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if shared:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(address)
-            port = listener.getsockname()[1]
+        with ExitStack() as unless_all_are_bound:
+            for each in ("::", str(IPv4Address(0))) if host == "::" else (host,):
+                family, *_, address = socket.getaddrinfo(each, port, type=socket.SOCK_STREAM)[0]
+                listener = unless_all_are_bound.enter_context(socket.socket(family))
+                bound.append(listener)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                if shared:
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                listener.bind(address)
+                port = listener.getsockname()[1]
+            unless_all_are_bound.pop_all()
         return bound
 
     def _stop(self, number: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from app.realtime import RealtimeSettings
 from app.realtime.protocol import SERVICE_RESTART
@@ -159,14 +160,25 @@ async def test_a_signal_to_all_processes_drains_them(shared_valkey: Valkey, tmp_
         await node.check_drained(clients)
 
 
-async def test_any_address_is_a_socket_of_each_kind() -> None:
+async def test_any_address_is_a_socket_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the first port that the system picks is taken for the second kind of address."""
+    bind, others = socket.socket.bind, list[socket.socket]()
+
+    def bind_after_another(listener: socket.socket, address: tuple[str, int]) -> None:
+        if listener.family == socket.AF_INET and not others:
+            others.append(socket.socket())
+            bind(others[0], address)
+        bind(listener, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind_after_another)
     listeners = Parent(make_settings(host="::"))._bind(0)
-    try:
+    with contextlib.ExitStack() as stack:
+        for each in (*others, *listeners):
+            stack.enter_context(each)
         assert {each.family for each in listeners} == {socket.AF_INET, socket.AF_INET6}
-        assert len({each.getsockname()[1] for each in listeners}) == 1
-    finally:
-        for each in listeners:
-            each.close()
+        ports = {each.getsockname()[1] for each in listeners}
+        assert len(ports) == 1
+        assert others[0].getsockname()[1] not in ports
 
 
 async def test_a_killed_process_starts_again_and_all_stop_with_their_parent(

@@ -1,4 +1,4 @@
-"""Remove the files of options that were not chosen, and record the template.
+"""Remove the files of options that were not chosen, check the name, and record the template.
 
 Cookiecutter renders this script and runs it in the new project. The Python is Cookiecutter's own:
 only the standard library is there, and it may be Python 3.8. The answers come as JSON, so none is
@@ -8,6 +8,7 @@ ever run as code.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -215,11 +216,23 @@ def summary(answers: dict[str, Any]) -> str:
     )
 
 
+def check_name(project: Path, slug: str) -> None:
+    """Exit if the project has the name of a package that it needs, which installers refuse.
+
+    Cookiecutter then removes the directory, unless it existed before.
+    """
+    lock = (project / "requirements-dev.lock").read_text(encoding="utf-8")
+    if slug.replace("_", "-") in re.findall("^([a-z0-9-]+)==", lock, re.MULTILINE):
+        name = "is the name of a package that the project needs"
+        sys.exit(f"error: project_slug: {name}; for example: {slug}-service")
+
+
 def main(answers: dict[str, Any]) -> None:
     """Finish the project in the working directory."""
     before = take_files_before(Path())
     kept = remove_unchosen(Path(), {answers["auth"], *extras(answers)}, before)
     remove_unfinished(Path(), before)
+    check_name(Path(), answers["project_slug"])
     record_template(Path(), answers)
     print(summary(answers))
     if kept:

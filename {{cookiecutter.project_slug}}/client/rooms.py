@@ -143,7 +143,7 @@ class Room:
                 self._arrive(command, answer)
             elif answer["retry"] and self.connection.welcome is not None:
                 asyncio.get_running_loop().call_later(pause(attempt), again)
-            elif not answer["retry"] and answer["code"] != "ended":
+            elif not answer["retry"] and answer["code"] != "ended" and self._refusal is None:
                 self._refusal = RequestError(answer["code"], answer["message"], retry=False)
 
         self.connection.ask(command, take)

@@ -282,8 +282,10 @@ class Rooms:
 
     def _evict(self, room: Room, envelope: RoomEnvelope) -> None:
         user, reason = envelope.sender, cast(str | None, envelope.data)
-        room.evicted.update(each for each in room.joining if each.user == user)
-        for connection in [each for each in room.members.values() if each.user == user]:
+        members = [each for each in room.members.values() if each.user == user]
+        joining = {each for each in room.joining if each.user == user}
+        room.evicted |= joining
+        for connection in joining.union(members):
             self.leave(connection, room.name)
             connection.send(Evicted(room=room.name, reason=reason))
 

@@ -123,6 +123,8 @@ async def test_a_user_evicted_during_a_join_does_not_enter() -> None:
     joins = [asyncio.create_task(rooms.join(each, "a")) for each in (member, newcomer, other)]
     await asyncio.sleep(0)
     await rooms.evict("a", "alice")
+    told = [[b'"evicted"' in frame for frame in each.outbox] for each in (member, newcomer, other)]
+    assert told == [[True], [True], []]
     history.hold.set()
     results = await asyncio.gather(*joins, return_exceptions=True)
     assert [isinstance(result, Forbidden) for result in results] == [True, True, False]

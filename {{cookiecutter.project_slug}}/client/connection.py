@@ -98,7 +98,7 @@ class Connection:
         self._attempt = 0
         self._was_online = False
         self._ids = map(str, itertools.count(1))
-        self._waiting: dict[str, tuple[str, Callable[[Frame], None]]] = {}
+        self._waiting: dict[str, tuple[str, Callable[[Frame], None], asyncio.TimerHandle]] = {}
         self._sent: set[str] = set()
         self._unread: deque[Frame] = deque()
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
@@ -163,9 +163,10 @@ class Connection:
     ) -> None:
         """Send a command, and call a function with its answer before any later frame is read."""
         number = next(self._ids)
-        self._waiting[number] = json.dumps({**command, "id": number}), take
+        text = json.dumps({**command, "id": number})
         timeout = failure("timeout", "no answer in time", retry=True)
-        asyncio.get_running_loop().call_later(timeout_s, self._settle, number, timeout)
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._settle, number, timeout)
+        self._waiting[number] = text, take, timer
         if self.status.state == "ended":
             self._settle(number, failure("ended", "the connection has ended"))
         elif self.welcome is not None:
@@ -362,7 +363,7 @@ class Connection:
         self.notify()
 
     def _transmit(self, number: str) -> None:
-        text, _ = self._waiting[number]
+        text, *_ = self._waiting[number]
         limit = self.welcome["limits"]["message_bytes"] if self.welcome else 0
         self._sent.add(number)
         if len(text.encode()) <= limit:
@@ -377,7 +378,9 @@ class Connection:
     def _settle(self, number: str, answer: Frame) -> None:
         self._sent.discard(number)
         if number in self._waiting:
-            self._waiting.pop(number)[1](answer)
+            _, take, timer = self._waiting.pop(number)
+            timer.cancel()
+            take(answer)
 
     def _drop(self) -> None:
         self.welcome = None

@@ -77,7 +77,8 @@ export function palette({ operations, channels, components }, send) {
     const output = answer;
     try {
       output.textContent = "Sent …";
-      output.textContent = `Answer: ${JSON.stringify(await send(read()))}`;
+      const answered = await send(read());
+      output.textContent = answered ? `Answer: ${JSON.stringify(answered)}` : "Done, offline";
     } catch (error) {
       output.textContent = `Failed: ${words(error)}`;
     }

@@ -26,10 +26,11 @@ from dev.connect import ConnectOptions
 from .chaos import __main__
 from .chaos.client import Client, Frame, settle
 from .chaos.faults import schedule
+from .chaos.follower import Follower, Relay
 from .chaos.ledger import Ledger, Membership, Totals
 from .chaos.trial import Trial, first_failure
 from .client import START_S
-from .live import Live, wait_until
+from .live import Live, make_settings, wait_until
 from .processes import PROJECT, Failure, Node, engine_environment
 
 ROOM = "lobby"
@@ -389,6 +390,79 @@ def test_an_ok_to_publish_does_not_move_the_position(room: RecordedRoom) -> None
     older, _ = room.ledger.send(ROOM), room.publish(2, excluded=room.member)
     room.ledger.acknowledge(older, 1)
     assert room.member.position == Position("e", 0)
+
+
+class FollowedRoom(RecordedRoom):
+    """A room in a ledger, with a follower that has loaded the state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.follower = Follower(make_settings(), "alice", Relay(int), ROOM, self.ledger)
+        self.follower.load()
+
+
+@pytest.fixture
+def followed() -> FollowedRoom:
+    return FollowedRoom()
+
+
+@pytest.mark.parametrize(
+    ("missing", "out_of_order"), [(None, 0), (0, 0), (1, 1), (2, 0)], ids=["none", "0", "1", "2"]
+)
+def test_a_follower_gets_every_offset_after_a_load(
+    followed: FollowedRoom, missing: int | None, out_of_order: int
+) -> None:
+    for offset, number in enumerate(followed.publish(1, 2, 3), start=1):
+        if number != missing:
+            followed.follower.receive(number, offset)
+    lost = int(missing is not None)
+    expected = Totals(live=3 - lost, lost=lost, out_of_order=out_of_order, loads=1)
+    assert followed.follower.totals() == expected
+    assert followed.follower.is_complete == (not lost)
+
+
+def test_a_loaded_state_has_what_was_sent_before(followed: FollowedRoom) -> None:
+    first, _, _ = followed.publish(1, 2, 3)
+    followed.follower.receive(first, 1)
+    followed.follower.load()
+    (fourth,) = followed.publish(4)
+    followed.follower.receive(fourth, 4)
+    assert followed.follower.totals() == Totals(live=2, announced=2, loads=2)
+
+
+def test_a_follower_gets_only_a_repeated_message_twice_in_two_epochs(
+    followed: FollowedRoom,
+) -> None:
+    once, (repeated,) = followed.publish(1), followed.publish(2)
+    followed.ledger.repeat(repeated)
+    for _ in range(2):
+        followed.follower.load()
+        for offset, number in enumerate((*once, repeated), start=1):
+            followed.follower.receive(number, offset)
+    assert followed.follower.totals().duplicated == 1
+    followed.follower.receive(repeated, 3)
+    assert followed.follower.totals().duplicated == 2
+
+
+async def test_a_follower_returns_after_a_cut_and_an_eviction(live: Live) -> None:
+    ledger = Ledger()
+    follower = Follower(live.settings, "alice", Relay(lambda: live.port), ROOM, ledger)
+    following = asyncio.create_task(follower.run())
+    async with publishing_clients(live, ledger) as clients:
+        await wait_until(lambda: following.done() or follower.totals().live > 5)
+        follower.abort()
+        sent = len(ledger.messages)
+        await wait_until(lambda: following.done() or follower.totals().live > sent + 5)
+        assert follower.totals().loads == 1
+        await live.service.rooms.evict(ROOM, follower.user)
+        await wait_until(lambda: following.done() or follower.totals().loads > 1)
+        await settle(clients, ledger)
+        await wait_until(lambda: following.done() or follower.is_complete)
+    following.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
+    assert follower.totals().is_correct
+    assert follower.totals().loads == 2
 
 
 @contextlib.asynccontextmanager

@@ -68,6 +68,7 @@ def table(totals: Totals, faults: Mapping[str, int]) -> Iterator[str]:
         ("received live", totals.live, "sent messages, counted for each member"),
         ("recovered by replay", totals.recovered, "replayed to a member that reconnected"),
         ("announced as gaps", totals.announced, "missed in an announced gap"),
+        ("loads of the state", totals.loads, "by four followers, with the Python client"),
         ("out of order", totals.out_of_order, "or with two offsets; must be 0"),
         ("duplicated", totals.duplicated, "must be 0"),
         ("silently lost", totals.lost, "must be 0"),
@@ -95,7 +96,7 @@ async def run(options: Namespace) -> Totals:
             asyncio.get_running_loop().add_signal_handler(number, running.cancel)
         await running
     show("")
-    totals = trial.ledger.totals()
+    totals = trial.totals()
     print("\n".join(table(totals, trial.faults)))
     return totals
 

@@ -51,6 +51,7 @@ class Client:
         pause_s: float,
         seed: str,
     ) -> None:
+        self.rooms = tuple(rooms)
         self.memberships = {room: ledger.open(room) for room in rooms}
         self.publishes = True
         self.user = ""
@@ -269,17 +270,26 @@ async def settle(clients: Sequence[Client], ledger: Ledger) -> None:
     """
     for client in clients:
         client.publishes = False
-    await _wait_until(lambda: not any(client.is_waiting for client in clients), "publications")
+    published = "some publications were not answered in time"
+    await wait_until_settled(lambda: not any(each.is_waiting for each in clients), published)
     tick = ledger.tick()
     for client in clients:
         client.rejoin()
-    await _wait_until(lambda: all(client.has_rejoined_since(tick) for client in clients), "joins")
+    joined = "some joins were not answered in time"
+    await wait_until_settled(
+        lambda: all(client.has_rejoined_since(tick) for client in clients), joined
+    )
 
 
-async def _wait_until(condition: Callable[[], bool], what: str) -> None:
+async def wait_until_settled(condition: Callable[[], bool], otherwise: str) -> None:
+    """Wait for a condition.
+
+    Raises:
+        Failure: it takes too long; with what to say ``otherwise``.
+
+    """
     give_up_at = monotonic() + SETTLE_S
     while not condition():
         if monotonic() > give_up_at:
-            msg = f"some {what} were not answered in time"
-            raise Failure(msg)
+            raise Failure(otherwise)
         await asyncio.sleep(POLL_S)

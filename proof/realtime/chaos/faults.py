@@ -14,6 +14,7 @@ from ..processes import Node, Process
 from ..redis.proxy import Proxy
 from ..redis.servers import SocketServer
 from .client import Client
+from .follower import Follower
 
 LASTS_S = (0.3, 3.0)
 PAUSE_S = (0.5, 5.0)
@@ -21,6 +22,8 @@ PAUSE_S = (0.5, 5.0)
 
 LOST_EVERY_S = 0.1
 """Time from one lost answer to the next."""
+
+Participants = Sequence[Client | Follower]
 
 Faults = dict[str, Callable[[float], Awaitable[None]]]
 """The faults of one victim by name; each is injected for some seconds."""
@@ -72,7 +75,7 @@ def node_faults(node: Node) -> Faults:
     }
 
 
-def client_faults(clients: Sequence[Client], nodes: Sequence[Node], key: str) -> Faults:
+def client_faults(clients: Participants, nodes: Sequence[Node], key: str) -> Faults:
     """Return the faults of clients; the nodes know the backend's key."""
     return {
         "disconnected": partial(abort, clients),
@@ -121,19 +124,19 @@ async def lose_answers(proxy: Proxy, lasts_s: float) -> None:
         await asyncio.sleep(LOST_EVERY_S)
 
 
-async def abort(clients: Sequence[Client], lasts_s: float) -> None:
+async def abort(clients: Participants, lasts_s: float) -> None:
     """Abort the connections of a third of the clients."""
     for client in random.Random(lasts_s).sample(clients, k=-(-len(clients) // 3)):
         client.abort()
 
 
-async def evict(clients: Sequence[Client], nodes: Sequence[Node], key: str, lasts_s: float) -> None:
+async def evict(clients: Participants, nodes: Sequence[Node], key: str, lasts_s: float) -> None:
     """Take the users of a third of the clients out of their rooms."""
     rng = random.Random(lasts_s)
     async with httpx.AsyncClient(trust_env=False, timeout=LASTS_S[1]) as http:
         for client in rng.sample(clients, k=-(-len(clients) // 3)):
             url = f"http://127.0.0.1:{rng.choice(nodes).port}/rooms"
-            for room in client.memberships:
+            for room in client.rooms:
                 with suppress(httpx.HTTPError):  # the node may be killed or frozen
                     await http.post(
                         f"{url}/{room}/evict",

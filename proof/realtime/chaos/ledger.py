@@ -83,7 +83,8 @@ class Totals(NamedTuple):
     """The counts at the end of a trial.
 
     ``sent`` to ``repeated`` count messages. ``live`` to ``lost`` count each sent message once for
-    each member that has to get it. The last two count deliveries of any message.
+    each member that has to get it. The next two count deliveries of any message. ``loads`` counts
+    how often followers have loaded the state.
     """
 
     sent: int = 0
@@ -95,6 +96,11 @@ class Totals(NamedTuple):
     lost: int = 0
     duplicated: int = 0
     out_of_order: int = 0
+    loads: int = 0
+
+    def plus(self, other: "Totals") -> "Totals":
+        """Return the sums of all counts."""
+        return Totals(*map(sum, zip(self, other, strict=True)))
 
     @property
     def is_correct(self) -> bool:
@@ -146,7 +152,7 @@ class Ledger:
             out_of_order=sum(map(self._is_misplaced, self.messages)),
         )
         for membership in self.memberships:
-            total = Totals(*map(sum, zip(total, membership.totals(), strict=True)))
+            total = total.plus(membership.totals())
         return total
 
     def _is_misplaced(self, message: Message) -> bool:

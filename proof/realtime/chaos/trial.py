@@ -12,7 +12,7 @@ from dev.connect import ConnectOptions, connect_options
 from ..processes import POLL_S, Failure, Node, engine_environment
 from ..redis.proxy import Proxy
 from ..redis.servers import SocketServer
-from .client import Client, settle
+from .client import Client, settle, wait_until_settled
 from .faults import (
     Faults,
     answer_faults,
@@ -21,7 +21,8 @@ from .faults import (
     schedule,
     valkey_faults,
 )
-from .ledger import Ledger
+from .follower import Follower, Relay
+from .ledger import Ledger, Totals
 
 ROOMS = ("chaos-1", "chaos-2", "chaos-3", "chaos-4")
 ROOMS_OF_EACH = 2
@@ -66,6 +67,16 @@ class Trial:
             )
             for number in range(clients)
         ]
+        self.followers = [
+            Follower(
+                self._settings,
+                USERS[number % len(USERS)],
+                Relay(lambda: self._rng.choice(self._nodes).port),
+                room,
+                self.ledger,
+            )
+            for number, room in enumerate(ROOMS)
+        ]
         self._active: dict[str, str] = {}
 
     async def run(self, show: Show) -> None:
@@ -81,7 +92,8 @@ class Trial:
                 for process in self.processes:
                     await process.start()
                 async with asyncio.TaskGroup() as tasks:
-                    running = [tasks.create_task(client.run()) for client in self.clients]
+                    participants = [*self.clients, *self.followers]
+                    running = [tasks.create_task(each.run()) for each in participants]
                     running.append(tasks.create_task(self._watch(show)))
                     await self._inject_faults()
                     await self._settle()
@@ -92,6 +104,13 @@ class Trial:
         finally:
             for process in self.processes:
                 process.kill()
+
+    def totals(self) -> Totals:
+        """Return the totals; valid after the run."""
+        total = self.ledger.totals()
+        for follower in self.followers:
+            total = total.plus(follower.totals())
+        return total
 
     def _options_of(self, user: str) -> Callable[[], Awaitable[ConnectOptions]]:
         async def next_options() -> ConnectOptions:
@@ -121,7 +140,8 @@ class Trial:
 
     def _client_faults(self) -> Faults:
         key = self._settings.backend_key
-        return client_faults(self.clients, self._nodes, key.get_secret_value() if key else "")
+        participants = [*self.clients, *self.followers]
+        return client_faults(participants, self._nodes, key.get_secret_value() if key else "")
 
     async def _run_schedule(self, victim: str, faults: Faults) -> None:
         began_at = monotonic()
@@ -139,6 +159,8 @@ class Trial:
         for node in self._nodes:
             await node.wait_until_ready()
         await settle(self.clients, self.ledger)
+        missed = "some messages did not reach a follower in time"
+        await wait_until_settled(lambda: all(each.is_complete for each in self.followers), missed)
 
 
 def first_failure(group: ExceptionGroup[Exception]) -> Exception:

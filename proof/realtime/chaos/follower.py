@@ -1,0 +1,173 @@
+"""A follower: the Python client in one room, which receives every message or loads the state.
+
+It publishes nothing, so it gets every offset. Between two loads, offsets come without a jump; what
+was sent before a load is part of the loaded state.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from app.realtime import RealtimeSettings
+from client import Ended, RequestError, connect, outcome
+from client.connection import Connection
+from dev.client import token_in
+from dev.connect import connect_options
+
+from ..processes import Failure
+from .ledger import Ledger, Totals
+
+outcome.SHORTEST_PAUSE_S, outcome.LONGEST_PAUSE_S = 0.1, 1.0
+
+CHUNK_BYTES = 65_536
+
+
+class Relay:
+    """A load balancer: passes each TCP connection on to a port, which is asked for every time."""
+
+    def __init__(self, next_port: Callable[[], int]) -> None:
+        self.port = 0
+        self._next_port = next_port
+        self._clients: set[asyncio.StreamWriter] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Accept connections on a port that the system picks."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            yield
+            self.abort()
+
+    def abort(self) -> None:
+        """Abort all connections."""
+        for client in self._clients:
+            client.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        try:
+            answers, node = await asyncio.open_connection("127.0.0.1", self._next_port())
+        except OSError:
+            client.transport.abort()
+            return
+        self._clients.add(client)
+        ways = [
+            asyncio.create_task(_pass(reader, node)),
+            asyncio.create_task(_pass(answers, client)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._clients.remove(client)
+            for way in ways:
+                way.cancel()
+            for writer in (client, node):
+                writer.close()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(CHUNK_BYTES):
+            writer.write(data)
+            await writer.drain()
+
+
+class Follower:
+    """A user who follows a room with the project's Python client, on the nodes of a relay."""
+
+    def __init__(
+        self, settings: RealtimeSettings, user: str, relay: Relay, room: str, ledger: Ledger
+    ) -> None:
+        self.rooms = (room,)
+        self.user = user
+        self._settings = settings
+        self._name = user
+        self._relay = relay
+        self._room = room
+        self._ledger = ledger
+        self._loads = 0
+        self._loaded_at = 0
+        self._received: set[int] = set()
+        self._since_load: set[int] = set()
+        self._last_offset: int | None = None
+        self._duplicated = self._out_of_order = 0
+
+    async def run(self) -> None:
+        """Follow the room until cancelled, also after an eviction.
+
+        Raises:
+            Failure: the service permanently refuses the client.
+
+        """
+        origin = self._settings.allowed_origins[0]
+        try:
+            async with self._relay.running():
+                url = f"ws://127.0.0.1:{self._relay.port}/ws"
+                async with connect(url, self._token, origin=origin) as connection:
+                    while True:
+                        await self._follow(connection)
+        except (Ended, RequestError) as refusal:
+            msg = f"the service refuses the Python client: {refusal}"
+            raise Failure(msg) from None
+
+    async def _follow(self, connection: Connection) -> None:
+        try:
+            async with connection.room(self._room, self._load) as room:
+                if connection.welcome is not None:
+                    self.user = connection.welcome["user"]
+                async for message in room:
+                    self.receive(message.data, message.offset)
+        except RequestError as refusal:
+            if refusal.code != "evicted":
+                raise
+
+    async def _token(self) -> str:
+        return token_in(await connect_options(self._settings, self._name, port=self._relay.port))
+
+    def abort(self) -> None:
+        """Abort the connection."""
+        self._relay.abort()
+
+    async def _load(self) -> None:
+        self.load()
+
+    def load(self) -> None:
+        """Record that the state was loaded, which has every message sent by now."""
+        self._loads += 1
+        self._loaded_at = self._ledger.tick()
+        self._since_load.clear()
+        self._last_offset = None
+
+    def receive(self, number: int, offset: int | None) -> None:
+        """Record a message that the client yields."""
+        if offset is None or (self._last_offset is not None and offset != self._last_offset + 1):
+            self._out_of_order += 1
+        self._last_offset = offset
+        is_repeated = self._ledger.messages[number].is_repeated
+        if number in (self._since_load if is_repeated else self._received):
+            self._duplicated += 1
+        self._received.add(number)
+        self._since_load.add(number)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has every message that was acknowledged."""
+        return self._loads > 0 and not self.totals().lost
+
+    def totals(self) -> Totals:
+        """Return the counts of the messages that this follower has to get."""
+        acknowledged = [
+            number
+            for number, message in enumerate(self._ledger.messages)
+            if message.room == self._room and message.acknowledged_at is not None
+        ]
+        missing = set(acknowledged) - self._received
+        lost = sum(self._ledger.messages[each].sent_at > self._loaded_at for each in missing)
+        return Totals(
+            live=len(acknowledged) - len(missing),
+            announced=len(missing) - lost,
+            lost=lost,
+            duplicated=self._duplicated,
+            out_of_order=self._out_of_order,
+            loads=self._loads,
+        )

@@ -82,7 +82,7 @@ def output(tmp_path: Path) -> Path:
         ({"project_slug": "a/b/c"}, "project_slug: is a path, not a name"),
         ({"project_slug": "../../x/y"}, "project_slug: is a path, not a name"),
         ({"project_slug": "x/../y"}, "project_slug: is a path, not a name"),
-        ({"project_slug": "redis"}, "project_slug: is the name of a package that the project needs"),
+        ({"project_slug": "redis"}, "project_slug: is the name of a package"),
         ({"project_slug": "typing_extensions"}, "project_slug: is the name of a package"),
         ({"project_name": "two\nlines"}, "project_name: has U+000A at position 4, but must be"),
         ({"project_name": " ", "project_slug": "x"}, "project_name: is blank"),

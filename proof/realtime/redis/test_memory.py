@@ -13,6 +13,7 @@ from app.realtime.errors import Unavailable
 from app.realtime.redis.map import RedisMap
 from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.redis.rooms.quota import ROOM_BYTES, HistoryQuota
+from app.realtime.rooms.history import Position
 
 from ..live import wait_until, wait_until_async
 from ..rooms.history_contract import Member
@@ -67,6 +68,37 @@ async def test_a_user_displaces_only_rooms_of_the_same_user(valkey: Valkey, redi
 
         async def is_bounded() -> bool:
             return await rooms_with(redis, "messages") == kept
+
+        await wait_until_async(is_bounded)
+
+
+async def test_a_room_to_which_another_node_has_published_since_keeps_its_history(
+    valkey: Valkey, redis: Redis
+) -> None:
+    async with (
+        run_history(valkey) as there,
+        run_history(valkey, history_total_bytes=3 * ROOM + ROOM // 2) as here,
+    ):
+        await fill(here, ["busy", "quiet"])
+        await fill(there, ["busy"])
+        await fill(here, named("other", 3))
+
+        async def is_bounded() -> bool:
+            return await rooms_with(redis, "messages") == {"busy", *named("other", 3)}
+
+        await wait_until_async(is_bounded)
+
+
+async def test_a_repetition_does_not_protect_its_room(valkey: Valkey, redis: Redis) -> None:
+    async with run_history(valkey, history_total_bytes=2 * ROOM + ROOM // 2) as history:
+        envelope = Envelope(None, "x")
+        first = await history.publish("room", envelope, "id")
+        await fill(history, ["room"])
+        assert await history.publish("room", envelope, "id") == first
+        await fill(history, named("other", 2))
+
+        async def is_bounded() -> bool:
+            return await rooms_with(redis, "messages") == set(named("other", 2))
 
         await wait_until_async(is_bounded)
 
@@ -157,16 +189,22 @@ async def test_positions_count_after_their_messages_have_expired(
         await wait_until_async(is_bounded)
 
 
+def note(quota: HistoryQuota, room: str, owner: str, size_bytes: int, history_s: float) -> list[str]:
+    """Note a room at any position, and return the names of the rooms to remove."""
+    unwanted = quota.note(room, Position("e", 1), owner, size_bytes, history_s)
+    return [room for room, _ in unwanted]
+
+
 def test_a_quota_forgets_messages_and_then_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other nodes may have written to the rooms since, so they are not removed."""
     now_s = 1_000.0
     monkeypatch.setattr("app.realtime.redis.rooms.quota.monotonic", lambda: now_s)
     quota = HistoryQuota(3 * ROOM_BYTES, 3 * ROOM_BYTES, position_s=600)
-    quota.note("old", "alice", ROOM_BYTES, history_s=60)
+    note(quota, "old", "alice", ROOM_BYTES, 60)
     now_s += 61
-    assert [quota.note(room, "alice", 0, history_s=60) for room in ("one", "two")] == [[], []]
+    assert [note(quota, room, "alice", 0, 60) for room in ("one", "two")] == [[], []]
     now_s += 601
-    assert [quota.note(room, "alice", 0, history_s=60) for room in ("three", "four")] == [
+    assert [note(quota, room, "alice", 0, 60) for room in ("three", "four")] == [
         [],
         ["one"],
     ]
@@ -176,26 +214,26 @@ def test_a_quota_forgets_each_room_after_its_own_time(monkeypatch: pytest.Monkey
     now_s = 1_000.0
     monkeypatch.setattr("app.realtime.redis.rooms.quota.monotonic", lambda: now_s)
     quota = HistoryQuota(2 * ROOM_BYTES, 2 * ROOM_BYTES, position_s=0)
-    quota.note("day", "alice", 0, history_s=86_400)
-    quota.note("stream", "alice", 0, history_s=10)
+    note(quota, "day", "alice", 0, 86_400)
+    note(quota, "stream", "alice", 0, 10)
     now_s += 11
-    assert quota.note("new", "alice", 0, history_s=10) == []
-    assert quota.note("newer", "alice", 0, history_s=10) == ["day"]
+    assert note(quota, "new", "alice", 0, 10) == []
+    assert note(quota, "newer", "alice", 0, 10) == ["day"]
 
 
 def test_a_room_whose_next_epoch_another_user_begins_counts_for_that_user() -> None:
     quota = HistoryQuota(10 * ROOM_BYTES, 2 * ROOM_BYTES, position_s=0)
     for owner in ("alice", "bob"):
-        quota.note("lobby", owner, 0, history_s=60)
+        note(quota, "lobby", owner, 0, 60)
     rooms = [("alice", "one"), ("alice", "two"), ("bob", "three"), ("bob", "four")]
-    removed = [quota.note(room, user, 0, history_s=60) for user, room in rooms]
+    removed = [note(quota, room, user, 0, 60) for user, room in rooms]
     assert removed == [[], [], [], ["lobby"]]
 
 
 def test_a_quota_keeps_nothing_of_removed_rooms() -> None:
     quota = HistoryQuota(10 * ROOM_BYTES, 3 * ROOM_BYTES, position_s=1)
     for number in range(1_000):
-        quota.note(f"room-{number}", f"user-{number % 100}", 0, history_s=number % 3)
-    assert len(quota._owners) == len(quota._kept_s) == 10
+        note(quota, f"room-{number}", f"user-{number % 100}", 0, number % 3)
+    assert len(quota._owners) == len(quota._positions) == len(quota._kept_s) == 10
     assert sum(map(len, quota._noted_at.values())) == 10
     assert len(quota._sizes) == len(quota._sums) == 11

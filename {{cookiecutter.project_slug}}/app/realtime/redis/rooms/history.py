@@ -39,7 +39,7 @@ from ..envelopes import decode, encode
 from ..scripts import Script
 from ..worker import Worker
 from .feed import RedisFeed, Stored, position_of
-from .quota import HistoryQuota
+from .quota import HistoryQuota, Unwanted
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -97,11 +97,14 @@ class RedisHistory(History):
         self, room: str, history_s: float, reply: Any, count: int
     ) -> list[Position]:
         """Return the positions of published messages; remove other rooms beyond the quota."""
-        epoch, last, size_bytes = reply[0].decode(), int(reply[1]), reply[2]
-        owner = reply[3].decode(errors="replace") or None
-        for unwanted in self._quota.note(room, owner, size_bytes, history_s):
-            self._unwanted.add(unwanted)
-        return [Position(epoch, offset) for offset in range(last - count + 1, last + 1)]
+        epoch, last, *stored = reply
+        position = Position(epoch.decode(), int(last))
+        if stored:  # not a repetition
+            size_bytes, owner = stored[0], stored[1].decode(errors="replace") or None
+            for unwanted in self._quota.note(room, position, owner, size_bytes, history_s):
+                self._unwanted.add(unwanted)
+        offsets = range(position.offset - count + 1, position.offset + 1)
+        return [Position(position.epoch, offset) for offset in offsets]
 
     async def _free_memory(self) -> None:
         """Remove history as long as Redis refuses to write since its memory is full."""
@@ -111,10 +114,10 @@ class RedisHistory(History):
                 for unwanted in self._quota.remove_quarter():
                     self._unwanted.add(unwanted)
 
-    async def _evict(self, rooms: list[str]) -> Collection[str]:
+    async def _evict(self, rooms: list[Unwanted]) -> Collection[Unwanted]:
         """Remove the histories of rooms; return the rooms again if Redis does not answer."""
-        replies = await self._send([self._removal(room_channel(room)) for room in rooms])
-        return () if replies else rooms
+        removals = [self._removal(room_channel(room), position) for room, position in rooms]
+        return () if await self._send(removals) else rooms
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
         """Subscribe to the room's channel."""
@@ -207,9 +210,9 @@ class RedisHistory(History):
     def _renewal(self, channel: Channel, rules: Rules) -> Command:
         return RENEW.command([self._keys(channel)[1]], UNUSED_S, _position_s(rules))
 
-    def _removal(self, channel: Channel) -> Command:
-        client = self._client
-        return EVICT.command(self._keys(channel), client.count_command, client.name(channel))
+    def _removal(self, channel: Channel, position: Position) -> Command:
+        target = self._client.count_command, self._client.name(channel)
+        return EVICT.command(self._keys(channel), *target, position.epoch, position.offset)
 
     def _keys(self, channel: Channel) -> tuple[str, ...]:
         return self._client.key(channel, "messages"), self._client.key(channel, "position")
@@ -220,7 +223,7 @@ class RedisHistory(History):
             self._publication(rules)(channel, [message]),
             self._reading(channel, rules, NOWHERE),
             self._renewal(channel, rules),
-            self._removal(channel),
+            self._removal(channel, NOWHERE),
         )
 
 

@@ -3,8 +3,13 @@
 from collections import Counter, OrderedDict, defaultdict
 from time import monotonic
 
+from ...rooms.history import Position
+
 ROOM_BYTES = 1_024
 """Estimated size of a room's keys in Redis without messages."""
+
+Unwanted = tuple[str, Position]
+"""A room to remove, unless another node has published since this position."""
 
 
 class HistoryQuota:
@@ -12,8 +17,9 @@ class HistoryQuota:
 
     A room counts towards the total, and towards the share of its owner: the user who began its
     epoch. So a user who fills one new room after another displaces only the history of these rooms.
-    Rooms that the backend began count only towards the total. Redis removes a room's messages
-    ``history_s`` after the last publication, and its position ``position_s`` after the messages.
+    Rooms that the backend began count only towards the total. A room to which another node has
+    published since counts there. Redis removes a room's messages ``history_s`` after the last
+    publication, and its position ``position_s`` after the messages.
     """
 
     def __init__(self, max_bytes: int, max_user_bytes: int, position_s: float) -> None:
@@ -24,17 +30,21 @@ class HistoryQuota:
         self._max_bytes = max_bytes
         self._max_user_bytes = max_user_bytes
         self._owners: dict[str, str | None] = {}
+        self._positions: dict[str, Position] = {}
         # By user, None for all: the sizes of rooms, the least recently used first, and their sum
         self._sizes: defaultdict[str | None, OrderedDict[str, int]] = defaultdict(OrderedDict)
         self._sums: Counter[str | None] = Counter()
 
-    def note(self, room: str, owner: str | None, size_bytes: int, history_s: float) -> list[str]:
+    def note(
+        self, room: str, position: Position, owner: str | None, size_bytes: int, history_s: float
+    ) -> list[Unwanted]:
         """Note the size of a room's messages after a new one; return the rooms to remove."""
         now = monotonic()
         self._expire(now)
         if self._owners.setdefault(room, owner) != owner:
             self._forget(room)
             self._owners[room] = owner
+        self._positions[room] = position
         self._keep(room, history_s if size_bytes else history_s + self._position_s, now)
         self._resize(room, ROOM_BYTES + size_bytes)
         for user in {owner, None}:
@@ -42,16 +52,16 @@ class HistoryQuota:
         removed = [] if owner is None else self._shrink(owner, self._max_user_bytes)
         return removed + self._shrink(None, self._max_bytes)
 
-    def remove_quarter(self) -> list[str]:
+    def remove_quarter(self) -> list[Unwanted]:
         """Return the least recently used rooms to remove, with a quarter of all bytes."""
         return self._shrink(None, self._sums[None] * 3 // 4)
 
-    def _shrink(self, user: str | None, max_bytes: int) -> list[str]:
+    def _shrink(self, user: str | None, max_bytes: int) -> list[Unwanted]:
         removed = []
         while self._sums[user] > max_bytes:
             room = next(iter(self._sizes[user]))
+            removed.append((room, self._positions[room]))
             self._forget(room)
-            removed.append(room)
         return removed
 
     def _resize(self, room: str, size_bytes: int) -> None:
@@ -77,7 +87,7 @@ class HistoryQuota:
         self._kept_s[room] = kept_s
 
     def _forget(self, room: str) -> None:
-        del self._noted_at[self._kept_s.pop(room)][room]
+        del self._noted_at[self._kept_s.pop(room)][room], self._positions[room]
         for each in {self._owners.pop(room), None}:
             self._sums[each] -= self._sizes[each].pop(room)
             if not self._sizes[each]:

@@ -3,13 +3,14 @@
 -- the command that publishes, the channel, the limits of messages and bytes per room, how many
 -- seconds an id is remembered, the envelopes.
 --
--- A third key belongs to the id of a message that may be repeated. It holds the message's position.
+-- A third key belongs to the id of a message that may be repeated. It holds the message's position,
+-- which is all that a repetition returns.
 local command, channel, id = ARGV[4], ARGV[5], KEYS[3]
 local max_count, max_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
 local published = id and redis.pcall('GET', id)
 if type(published) == 'string' then
   local in_epoch, at_offset = string.match(published, '^([%w_-]+) (%d+)$')
-  if at_offset then return {in_epoch, at_offset, bytes, owner} end
+  if at_offset then return {in_epoch, at_offset} end
 end
 if offset == 0 then owner = string.match(ARGV[9], '^{"sender":"(.-)","data":') or '' end
 local lines = {}

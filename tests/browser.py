@@ -1,6 +1,7 @@
 """Chromium without a window, driven by the Chrome DevTools Protocol."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,11 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 POLL_S = 0.02
+
+NAVIGATED = re.compile(r"navigated or closed|context was destroyed|Cannot find context")
+"""Chromium's errors for a script whose page was left meanwhile."""
 
 FLAGS = (
     "--headless",
@@ -97,9 +101,17 @@ class Page:
     def wait_until(self, expression: str) -> None:
         """Wait until an expression is true."""
         deadline = time.monotonic() + DEADLINE_S
-        while not self.run(f"return Boolean({expression})"):
+        while not self._is_true(expression):
             assert time.monotonic() < deadline, f"{expression} does not become true"
             time.sleep(POLL_S)
+
+    def _is_true(self, expression: str) -> bool:
+        try:
+            return bool(self.run(f"return Boolean({expression})"))
+        except AssertionError as failure:
+            if NAVIGATED.search(str(failure)):
+                return False
+            raise
 
     def resize(self, width: int) -> None:
         """Show the page in a window of this width; a narrow one is that of a phone."""
@@ -132,7 +144,14 @@ class Browser:
         with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:  # noqa: S310
             target = json.load(answer)
         connection = self._stack.enter_context(
-            connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None)
+            connect(
+                target["webSocketDebuggerUrl"],
+                max_size=None,
+                max_queue=None,  # a tab that is not called has events, too
+                proxy=None,
+                open_timeout=DEADLINE_S,
+                ping_interval=None,
+            )
         )
         page = Page(connection)
         page.open(url)

@@ -37,9 +37,9 @@ def running(handler: Handler, *, refuse: bool = False, trickle: bool = False) ->
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
     try:
-        yield ports.get(timeout=10)
+        yield ports.get(timeout=60)
     finally:
-        stops.get(timeout=10)()
+        stops.get(timeout=60)()
         thread.join()
 
 
@@ -59,7 +59,7 @@ async def _serve(handler: Handler, *, refuse: bool, trickle: bool) -> AsyncItera
         process_request=process,
         max_size=None,
         write_limit=2**24,
-        close_timeout=0.1,
+        close_timeout=5,
     ) as server:
         if not trickle:
             yield _port(server)

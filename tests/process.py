@@ -20,7 +20,7 @@ def run(
     *,
     env: Mapping[str, str] | None = None,
     stdin: str = "",
-    timeout_s: float = 300,
+    timeout_s: float = 900,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command and capture its output."""
     return subprocess.run(

@@ -318,6 +318,12 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture
+def _no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.progress.time.monotonic", lambda: 0.0)
+
+
+@pytest.mark.usefixtures("_no_time_passes")
 def test_progress_on_a_terminal_is_one_line() -> None:
     terminal = Terminal()
     progress = Progress(12, terminal)
@@ -328,6 +334,7 @@ def test_progress_on_a_terminal_is_one_line() -> None:
     assert shown == ["", "[ 1/12, 0:00] echo", "[ 1/12, 0:00] echo: 5 round trips/s", ""]
 
 
+@pytest.mark.usefixtures("_no_time_passes")
 def test_progress_elsewhere_is_one_line_per_measurement() -> None:
     stream = io.StringIO()
     progress = Progress(2, stream)

@@ -87,7 +87,7 @@ def fork(tmp_path: Path) -> Path:
 def failures(fork: Path) -> tuple[set[str], str]:
     """Run the fork's tests; return the failed ones and the output."""
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", *TESTS]
-    done = run(command, fork, timeout_s=600)
+    done = run(command, fork, timeout_s=1_800)
     printed = done.stdout + done.stderr
     return set(
         re.findall(r"^(?:FAILED|ERROR) tests/\w+\.py::(\S+)", printed, re.MULTILINE)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .checks.service import LISTENING, START_S, Service
+from .checks.service import LISTENING, START_S, Service, is_ok
 from .combination import find
 from .conftest import Baker
 
@@ -42,6 +42,7 @@ def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Pa
         service.wait_until_ready()
         wait_until(lambda: len(ports(service)) == 2)
         first, second = ports(service)
+        wait_until(lambda: is_ok("127.0.0.1", int(second), "/readyz"))
         started = children(service.pid)
         assert len(started) == 3
         with service.client("alice", first) as alice, service.client("bob", second) as bob:

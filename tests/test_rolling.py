@@ -74,8 +74,8 @@ def nodes(baked: Baker, tmp_path: Path) -> Iterator[tuple[Service, Service]]:
         following.write(path, text.replace(old, new))
     with (
         run_valkey(project) as url,
-        running(project, REDIS_URL=url) as this,
-        running(following, REDIS_URL=url) as other,
+        running(project, REDIS_URL=url, REDIS_TIMEOUT_S="20") as this,
+        running(following, REDIS_URL=url, REDIS_TIMEOUT_S="20") as other,
     ):
         yield this, other
         for node in (this, other):

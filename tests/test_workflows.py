@@ -67,7 +67,10 @@ def test_every_supported_python_is_tested(root: Path) -> None:
 def project(baked: Baker, tmp_path: Path) -> Project:
     """Return a project with its environment."""
     project = baked(DEFAULT).copy(tmp_path / "project")
-    shutil.copytree(venv_bin(project).parent, project.root / ".venv", symlinks=True)
+    # Other tests may be writing bytecode there.
+    without_bytecode = shutil.ignore_patterns("__pycache__")
+    venv = venv_bin(project).parent
+    shutil.copytree(venv, project.root / ".venv", symlinks=True, ignore=without_bytecode)
     (project.root / ".venv" / "ready").touch()
     return project
 

@@ -40,7 +40,7 @@ ABOVE_AUTHENTICATION = (
     "tests/realtime/test_*.py",
 )
 
-TIMEOUT_S = 600
+TIMEOUT_S = 3_600
 
 
 def check_suite(project: Project) -> None:

@@ -189,7 +189,9 @@ async def test_positions_count_after_their_messages_have_expired(
         await wait_until_async(is_bounded)
 
 
-def note(quota: HistoryQuota, room: str, owner: str, size_bytes: int, history_s: float) -> list[str]:
+def note(
+    quota: HistoryQuota, room: str, owner: str, size_bytes: int, history_s: float
+) -> list[str]:
     """Note a room at any position, and return the names of the rooms to remove."""
     unwanted = quota.note(room, Position("e", 1), owner, size_bytes, history_s)
     return [room for room, _ in unwanted]

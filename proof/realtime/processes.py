@@ -187,9 +187,11 @@ class Node(Process):
         try:
             async with asyncio.timeout(START_S):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
-                status_line = await reader.readline()
-                writer.close()
+                try:
+                    writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
+                    status_line = await reader.readline()
+                finally:
+                    writer.close()
         except OSError:
             return False
         return b" 200 " in status_line

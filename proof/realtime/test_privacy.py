@@ -74,7 +74,9 @@ async def run_recorded(
         assert process.stderr is not None
         async with asyncio.timeout(START_S):
             while "http://" not in recorded.printed:
-                recorded.printed += (await process.stderr.readline()).decode()
+                line = await process.stderr.readline()
+                assert line, recorded.printed
+                recorded.printed += line.decode()
         recorded.port = int(recorded.printed.rpartition("http://127.0.0.1:")[2].split()[0])
         yield recorded
         process.send_signal(signal.SIGTERM)

@@ -15,6 +15,7 @@ from ..redis.servers import SocketServer
 from .client import Client, settle, wait_until_settled
 from .faults import (
     Faults,
+    Participants,
     answer_faults,
     client_faults,
     node_faults,
@@ -77,6 +78,7 @@ class Trial:
             )
             for number, room in enumerate(ROOMS)
         ]
+        self._participants: Participants = [*self.clients, *self.followers]
         self._active: dict[str, str] = {}
 
     async def run(self, show: Show) -> None:
@@ -92,8 +94,7 @@ class Trial:
                 for process in self.processes:
                     await process.start()
                 async with asyncio.TaskGroup() as tasks:
-                    participants = [*self.clients, *self.followers]
-                    running = [tasks.create_task(each.run()) for each in participants]
+                    running = [tasks.create_task(each.run()) for each in self._participants]
                     running.append(tasks.create_task(self._watch(show)))
                     await self._inject_faults()
                     await self._settle()
@@ -140,8 +141,7 @@ class Trial:
 
     def _client_faults(self) -> Faults:
         key = self._settings.backend_key
-        participants = [*self.clients, *self.followers]
-        return client_faults(participants, self._nodes, key.get_secret_value() if key else "")
+        return client_faults(self._participants, self._nodes, key.get_secret_value() if key else "")
 
     async def _run_schedule(self, victim: str, faults: Faults) -> None:
         began_at = monotonic()

@@ -126,8 +126,9 @@ def test_only_some_refusals_say_that_data_is_malformed(refusal: str, *, is_malfo
 async def test_when_redis_is_silent_nobody_waits_in_vain_and_one_line_says_so(
     valkey: Valkey,
 ) -> None:
-    async with run_client(valkey, redis_timeout_s=0.2) as client:
+    async with run_client(valkey) as client:
         await client.ask("PING", repeatable=True)
+        client.timeout_s = 0.2
         valkey.freeze()
         with structlog.testing.capture_logs() as lines:
             async with asyncio.timeout(DEADLINE_S):  # one after the other, they would take longer
@@ -135,6 +136,7 @@ async def test_when_redis_is_silent_nobody_waits_in_vain_and_one_line_says_so(
         assert all(isinstance(reply, Unavailable) for reply in replies)
         assert [line["event"] for line in lines] == ["redis command failed"]
         valkey.thaw()
+        client.timeout_s = DEADLINE_S
         assert await client.ask("PING", repeatable=True)
 
 

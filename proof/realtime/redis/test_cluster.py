@@ -25,7 +25,7 @@ from .proxy import run_proxy
 from .test_backplane import RedisBackplaneContract
 from .test_backplane import run_node as run_any_node
 from .valkey import run_valkey
-from .valkey_cluster import Cluster, Server, run_cluster
+from .valkey_cluster import NODE_TIMEOUT_MS, Cluster, Server, run_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -134,7 +134,7 @@ async def test_a_replica_takes_over(cluster: Cluster) -> None:
 
 
 async def test_a_replica_takes_over_from_a_dead_primary() -> None:
-    async with run_cluster() as cluster:
+    async with run_cluster(NODE_TIMEOUT_MS) as cluster:
         await check_failure(cluster, kill)
 
 

@@ -16,7 +16,7 @@ from ..rooms.presence_contract import Node, PresenceContract
 from .test_backplane import settings_for
 from .test_cluster import Failure, fail_over, kill, run_node
 from .test_rooms import RedisNode, running
-from .valkey_cluster import Cluster, run_cluster
+from .valkey_cluster import NODE_TIMEOUT_MS, Cluster, run_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -128,7 +128,7 @@ async def test_rooms_survive_a_change_of_primaries(cluster: Cluster) -> None:
 
 
 async def test_rooms_survive_the_loss_of_a_primary() -> None:
-    async with run_cluster() as cluster:
+    async with run_cluster(NODE_TIMEOUT_MS) as cluster:
         await check_rooms(cluster, kill)
 
 

@@ -71,7 +71,8 @@ async def test_a_repetition_after_a_lost_answer_is_not_sent_again(
 async def test_an_answer_torn_on_its_way_to_the_publisher(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    async with two_nodes(valkey, proxy, redis_probe_interval_s=60) as (first, _):
+    at_rest = {"redis_probe_interval_s": 60, "redis_ping_interval_s": 60}
+    async with two_nodes(valkey, proxy, **at_rest) as (first, _):
         client = await first.connect()
         assert (await broadcast(client, 0))["type"] == "ok"
         proxy.cut_after(size, subscriber=False)
@@ -101,7 +102,7 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_told_as_a_gap(
 async def test_an_outage_of_the_way_is_noticed_and_outlived(
     valkey: Valkey, proxy: Proxy, outage: Outage
 ) -> None:
-    async with two_nodes(valkey, proxy) as (first, second):
+    async with two_nodes(valkey, proxy, redis_timeout_s=1.0) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         async with outage(proxy):
             assert is_worth_a_retry(await broadcast(here, "refused"))

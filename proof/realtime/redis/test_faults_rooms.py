@@ -82,7 +82,8 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
 async def test_an_answer_torn_on_its_way_to_the_publisher_doubles_nothing(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    async with quiet_nodes(valkey, proxy) as (first, second):
+    at_rest = {"redis_probe_interval_s": 60, "redis_ping_interval_s": 60}
+    async with quiet_nodes(valkey, proxy, **at_rest) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         start = await join(here)
         await join(there)
@@ -152,7 +153,7 @@ async def test_an_ok_that_overtakes_an_older_message_does_not_cost_it(
 async def test_what_was_said_during_an_outage_of_the_way_comes_late_and_in_order(
     valkey: Valkey, proxy: Proxy, outage: Outage
 ) -> None:
-    async with quiet_nodes(valkey, proxy) as (first, second):
+    async with quiet_nodes(valkey, proxy, redis_timeout_s=1.0) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         start = await join(here)
         await join(there)

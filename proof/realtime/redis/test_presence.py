@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import time
@@ -21,12 +23,27 @@ from ..live import make_settings, wait_until, wait_until_async
 from ..rooms.presence_contract import ROOM, Visitor
 from ..server.test_process import next_line, run_process
 from .test_backplane import two_nodes
-from .test_rooms import run_presence
+from .test_rooms import RedisNode, run_presence
 from .valkey import Valkey
 
 LEASE_S = 1.0
 TIMEOUT_S = 0.3
 """How long tests wait in which no answer comes."""
+
+
+@contextmanager
+def hasty(*nodes: RedisNode) -> Iterator[None]:
+    """Have nodes give up soon; before and after, a pause of Valkey does not matter."""
+
+    def set_timeout(seconds: float) -> None:
+        for node in nodes:
+            node.backplane.client.timeout_s = node.presence._unwritten._pause_s = seconds
+
+    set_timeout(TIMEOUT_S)
+    try:
+        yield
+    finally:
+        set_timeout(DEADLINE_S)
 
 
 async def keys(redis: Redis) -> list[bytes]:
@@ -191,7 +208,7 @@ async def test_after_an_outage_nobody_is_given_up_who_is_only_later(valkey: Valk
 async def test_nobody_is_given_up_soon_after_an_outage(valkey: Valkey, trouble: str) -> None:
     """The node that is back first must not remove the others, which are about to renew."""
     async with (
-        run_presence(valkey, timeout_s=TIMEOUT_S) as here,
+        run_presence(valkey) as here,
         run_presence(valkey) as there,
         Redis.from_url(valkey.url) as redis,
     ):
@@ -204,10 +221,11 @@ async def test_nobody_is_given_up_soon_after_an_outage(valkey: Valkey, trouble: 
             await redis.client_kill_filter(_type="pubsub")
             await asyncio.wait_for(is_over.wait(), DEADLINE_S)
         else:
-            valkey.freeze()
-            alice.set_info_now("away")
-            await wait_until(lambda: here.presence._is_failing)
-            valkey.thaw()
+            with hasty(here):
+                valkey.freeze()
+                alice.set_info_now("away")
+                await wait_until(lambda: here.presence._is_failing)
+                valkey.thaw()
         for node in (here, there):
             await node.settle()
             await redis.zadd("ws:{room:lobby}:nodes", {node.presence._node: 1})
@@ -247,37 +265,39 @@ async def test_a_server_that_forgets_is_told_again(valkey: Valkey, lost: str) ->
 
 async def test_changes_in_an_outage_are_told_afterwards(valkey: Valkey) -> None:
     async with (
-        run_presence(valkey, timeout_s=TIMEOUT_S) as here,
-        run_presence(valkey, timeout_s=TIMEOUT_S) as there,
+        run_presence(valkey) as here,
+        run_presence(valkey) as there,
         Redis.from_url(valkey.url) as redis,
     ):
         alice = await here.visitor("alice")
         bob = await there.visitor("bob")
         assert await alice.heard() == ["bob joined"]
-        valkey.freeze()
-        with pytest.raises(Unavailable):
-            await alice.seen()
-        bob.leave_now()
-        valkey.thaw()
-        await wait_until_seen(alice, {"alice": 1})
+        with hasty(here, there):
+            valkey.freeze()
+            with pytest.raises(Unavailable):
+                await alice.seen()
+            bob.leave_now()
+            valkey.thaw()
+            await wait_until_seen(alice, {"alice": 1})
         await wait_until_async(lambda: has_heard(alice, "bob left"))
         assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"1 0 null"}
 
 
 async def test_a_new_server_is_told_everything(valkey: Valkey) -> None:
     async with (
-        run_presence(valkey, timeout_s=TIMEOUT_S) as here,
-        run_presence(valkey, timeout_s=TIMEOUT_S) as there,
+        run_presence(valkey) as here,
+        run_presence(valkey) as there,
     ):
         alice = await here.visitor("alice")
         bob = await there.visitor("bob")
         await wait_until_seen(alice, {"alice": 1, "bob": 1})
-        valkey.kill()
-        with pytest.raises(Unavailable):
-            await alice.seen()
-        await valkey.start()
-        for visitor in (alice, bob):
-            await wait_until_seen(visitor, {"alice": 1, "bob": 1})
+        with hasty(here, there):
+            valkey.kill()
+            with pytest.raises(Unavailable):
+                await alice.seen()
+            await valkey.start()
+            for visitor in (alice, bob):
+                await wait_until_seen(visitor, {"alice": 1, "bob": 1})
 
 
 async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
@@ -312,7 +332,7 @@ async def test_a_write_that_comes_after_the_last_user_has_left_does_nothing(
 @pytest.mark.parametrize("key", ["users", "nodes", "node"])
 async def test_what_others_write_there_does_not_stop_the_rest(valkey: Valkey, key: str) -> None:
     async with (
-        run_presence(valkey, timeout_s=TIMEOUT_S, lease_s=LEASE_S) as node,
+        run_presence(valkey, lease_s=LEASE_S) as node,
         Redis.from_url(valkey.url) as redis,
     ):
         alice = await node.visitor("alice")
@@ -337,13 +357,13 @@ async def test_what_others_write_there_does_not_stop_the_rest(valkey: Valkey, ke
 )
 async def test_false_users_are_not_believed(valkey: Valkey, fields: dict[Any, Any]) -> None:
     async with (
-        run_presence(valkey, timeout_s=TIMEOUT_S) as node,
+        run_presence(valkey) as node,
         Redis.from_url(valkey.url) as redis,
     ):
         alice = await node.visitor("alice")
         await alice.seen()
         await redis.hset("ws:{room:lobby}:users", mapping=fields)
-        with pytest.raises(Unavailable):
+        with hasty(node), pytest.raises(Unavailable):
             await alice.seen()
         await redis.hdel("ws:{room:lobby}:users", *fields)
         assert await alice.seen() == {"alice": 1}
@@ -378,7 +398,12 @@ async def test_clients_of_two_services_see_each_other(empty_valkey: Valkey) -> N
 async def test_users_of_a_killed_process_have_left(valkey: Valkey, tmp_path: Path) -> None:
     secrets = fresh_secrets()
     settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
-    environment = secrets | {"PORT": "0", "REDIS_URL": valkey.url, "PRESENCE_LEASE_S": "1"}
+    environment = secrets | {
+        "PORT": "0",
+        "REDIS_URL": valkey.url,
+        "REDIS_TIMEOUT_S": "5",
+        "PRESENCE_LEASE_S": "1",
+    }
     async with (
         run_process(tmp_path, **environment) as first,
         run_process(tmp_path, **environment) as second,

@@ -16,7 +16,10 @@ from .servers import TcpServer
 SHARDS = 3
 SLOTS = 16_384
 NODE_TIMEOUT_MS = 1_000
-"""How long a primary may be silent before its replica takes over."""
+"""How long a primary may be silent before its replica takes over, if a test waits for that."""
+
+PATIENT_MS = 15_000
+"""The same for other tests, in which the machine may pause."""
 
 START_S = 30.0
 
@@ -130,12 +133,14 @@ class Cluster:
 
 
 @asynccontextmanager
-async def run_cluster() -> AsyncIterator[Cluster]:
+async def run_cluster(node_timeout_ms: int = PATIENT_MS) -> AsyncIterator[Cluster]:
     """Run a cluster for the length of a test or of several."""
     with tempfile.TemporaryDirectory() as directory:
         cluster = Cluster([Server(Path(directory, str(n))) for n in range(2 * SHARDS)])
         try:
             await cluster.form()
+            for server in cluster.servers:
+                await server.redis.config_set("cluster-node-timeout", node_timeout_ms)
             yield cluster
         finally:
             for server in cluster.servers:

@@ -32,7 +32,7 @@ async def service() -> AsyncIterator[Live]:
 @pytest.fixture(scope="module")
 async def hasty_service() -> AsyncIterator[Live]:
     """Run a service with a short request timeout."""
-    async with run_service(make_settings(handshake_timeout_s=0.3)) as live:
+    async with run_service(make_settings(handshake_timeout_s=1.5)) as live:
         yield live
 
 

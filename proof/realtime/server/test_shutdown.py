@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,12 +49,24 @@ HIGH_LIMITS = {
 LONG_TIMEOUTS = {"SHUTDOWN_GRACE_S": "60", "CLOSE_TIMEOUT_S": "60", "TCP_USER_TIMEOUT_S": "60"}
 
 
+ENGINE = ("-m", "tests.realtime.engine")
+PATIENT_ENGINE = (
+    "-c",
+    "import runpy; from app.realtime.server import process; process.INTERRUPT_GRACE_S = 5.0; "
+    "runpy.run_module('tests.realtime.engine', run_name='__main__')",
+)
+"""Gives a shutdown by SIGINT more time, in which the machine may pause."""
+
+
 @asynccontextmanager
-async def run_stuck(cwd: Path, **environment: str) -> AsyncIterator[tuple[Process, Client]]:
+async def run_stuck(
+    cwd: Path, program: Sequence[str] = ENGINE, **environment: str
+) -> AsyncIterator[tuple[Process, Client]]:
     """Run a process with a client, and a stuck client with much unsent data."""
     secrets = fresh_secrets()
     settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
-    async with run_process(cwd, PORT="0", **HIGH_LIMITS, **secrets, **environment) as process:
+    environment |= {"PORT": "0", **HIGH_LIMITS, **secrets}
+    async with run_process(cwd, program, **environment) as process:
         port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
         client = await Client.open(await connect_options(settings, "alice", port=port))
         async with raw_client(await connect_options(settings, "bob", port=port)) as stuck:
@@ -67,7 +79,7 @@ async def run_stuck(cwd: Path, **environment: str) -> AsyncIterator[tuple[Proces
 
 @pytest.mark.hostile(75, 76)
 async def test_shutdown_under_load_with_a_stuck_client_meets_the_deadline(tmp_path: Path) -> None:
-    patient = LONG_TIMEOUTS | {"SHUTDOWN_GRACE_S": "2"}
+    patient = LONG_TIMEOUTS | {"SHUTDOWN_GRACE_S": "6"}
     async with run_stuck(tmp_path, **patient) as (process, client):
         for number in range(1_000):
             await client.send(type="ping", id=str(number))
@@ -85,7 +97,7 @@ async def test_a_second_signal_kills_the_process(tmp_path: Path) -> None:
 
 
 async def test_sigint_skips_the_grace_period(tmp_path: Path) -> None:
-    async with run_stuck(tmp_path, **LONG_TIMEOUTS) as (process, client):
+    async with run_stuck(tmp_path, PATIENT_ENGINE, **LONG_TIMEOUTS) as (process, client):
         process.send_signal(signal.SIGINT)
         assert await client.closed() == SERVICE_RESTART
         assert await status(process) == 0
@@ -95,8 +107,11 @@ ENDLESS_TASK = """
 import asyncio
 import sys
 from app.realtime import RealtimeSettings, serve
+from app.realtime.server import process
 from app.realtime.server.process import Server
 from tests.realtime.engine import make_app
+
+process.LOG_SHARE = 0.5
 
 async def ignore_cancellation():
     while True:
@@ -221,7 +236,8 @@ async def test_connections_are_drained_in_batches(monkeypatch: pytest.MonkeyPatc
         await sleep(seconds)
 
     crowd = 3 * DRAIN_BATCH
-    async with run_service(make_settings(max_connections_per_user=crowd)) as live:
+    settings = make_settings(max_connections_per_user=crowd, shutdown_grace_s=20)
+    async with run_service(settings) as live:
         clients = [await live.connect() for _ in range(crowd)]
         monkeypatch.setattr(Connection, "close", note)
         monkeypatch.setattr(server, "sleep", pause)

@@ -133,7 +133,9 @@ class Live:
 
     def http(self) -> httpx.AsyncClient:
         """Return a client for the HTTP routes."""
-        return httpx.AsyncClient(base_url=self.http_url, trust_env=False, verify=NO_TLS)
+        return httpx.AsyncClient(
+            base_url=self.http_url, trust_env=False, verify=NO_TLS, timeout=DEADLINE_S
+        )
 
     async def post(
         self, path: str, body: object, key: str = BACKEND, headers: Mapping[str, str] = NO_HEADERS

@@ -102,7 +102,10 @@ async def fail(*_: object) -> None:
 async def test_a_failing_store_answers_503(
     monkeypatch: pytest.MonkeyPatch, put: Callable[..., Awaitable[None]]
 ) -> None:
-    async with run_service(make_settings(handshake_timeout_s=0.1)) as live:
+    async with run_service() as live:
+        # Shorter only from here on: the server's own deadline for a request stays long.
+        hasty = live.settings.model_copy(update={"handshake_timeout_s": 0.1})
+        monkeypatch.setattr(live.service, "settings", hasty)
         monkeypatch.setattr(live.service.authenticator.tickets, "put", put)
         answer = await live.post("/tickets", {"user": "alice"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

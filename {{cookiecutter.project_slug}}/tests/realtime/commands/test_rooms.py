@@ -5,6 +5,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from app.realtime.errors import Forbidden
+from app.realtime.limits import budget
 from app.realtime.policy import Policy
 from app.realtime.rooms.presence import Attendance
 
@@ -335,7 +336,8 @@ async def test_an_info_has_at_most_a_kibibyte(live: Live) -> None:
             assert answer["message"].startswith("info: has ")
 
 
-async def test_an_info_is_paid_for_like_a_message() -> None:
+async def test_an_info_is_paid_for_like_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "monotonic", lambda: 1_000.0)
     limits = {"max_bytes_per_s_per_target": 2_000, "max_burst_s": 1}
     async with run_service(make_settings(**limits)) as live:
         client = await live.connect()

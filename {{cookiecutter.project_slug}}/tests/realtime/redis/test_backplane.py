@@ -23,7 +23,7 @@ from app.realtime.redis.topologies import make_client
 from dev import fresh_secrets
 
 from ..backplane_contract import BackplaneContract, Inbox, numbered
-from ..client import STOP_S
+from ..client import DEADLINE_S, STOP_S
 from ..live import BACKEND, Live, make_settings, run_service, wait_until, wait_until_async
 from ..server.test_process import next_line, run_process
 from ..settings.test_settings import complaint
@@ -42,10 +42,11 @@ class Reachable(Protocol):
 
 
 def settings_for(server: Reachable | str, **overrides: object) -> RealtimeSettings:
-    """Return settings under which failures are noticed soon."""
+    """Return settings under which failures are noticed soon, but a server may be slow."""
     url = server if isinstance(server, str) else server.url
     values = {
         "redis_prefix": "ws:",
+        "redis_timeout_s": 5.0,
         "redis_ping_interval_s": 0.2,
         "redis_probe_interval_s": 0.2,
         "redis_retry_max_s": 0.2,
@@ -214,7 +215,7 @@ async def test_messages_beyond_what_may_wait_for_redis_fail(shared_valkey: Valke
 @pytest.mark.hostile(67)
 async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
     inbox = Inbox()
-    async with run_node(valkey) as (node, gaps):
+    async with run_node(valkey, redis_timeout_s=1.0) as (node, gaps):
         subscription = node.subscribe(Subscription(CHANNEL, inbox.deliver))
         await node.confirm(subscription)
         valkey.kill()
@@ -240,11 +241,11 @@ async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
 
 @pytest.mark.hostile(68)
 async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valkey) -> None:
-    async with run_node(valkey) as (node, gaps):
+    async with run_node(valkey, redis_timeout_s=1.0) as (node, gaps):
         valkey.freeze()
         large = DirectEnvelope(sender=None, data="x" * BATCH_BYTES)
-        sent = [node.publish(CHANNEL, each) for each in (numbered(1), *[large] * 10)]
-        async with asyncio.timeout(2):  # one batch after the other would take longer
+        sent = [node.publish(CHANNEL, each) for each in (numbered(1), *[large] * 30)]
+        async with asyncio.timeout(DEADLINE_S):  # one batch after the other would take longer
             answers = await asyncio.gather(*sent, return_exceptions=True)
         assert all(isinstance(answer, Unavailable) for answer in answers)
         inbox = Inbox()

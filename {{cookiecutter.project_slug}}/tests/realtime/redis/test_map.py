@@ -23,7 +23,7 @@ from .valkey import Valkey
 @pytest.fixture
 async def client(valkey: Valkey) -> AsyncIterator[RedisClient]:
     """Return the client of a service."""
-    client = make_client(settings_for(valkey))
+    client = make_client(settings_for(valkey, redis_timeout_s=1.0))
     assert client is not None
     yield client
     await client.aclose()

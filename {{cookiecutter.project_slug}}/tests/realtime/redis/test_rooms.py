@@ -75,10 +75,12 @@ class TestRedisHistory(HistoryContract):
 async def test_a_join_waits_for_the_subscription(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with run_service(settings_for(shared_valkey, redis_timeout_s=0.5)) as live:
+    async with run_service(settings_for(shared_valkey)) as live:
         await wait_until(lambda: live.service.backplane.healthy)
-        client = await live.connect()
-        monkeypatch.setattr(live.service.backplane, "_adjust_later", lambda channel: None)
+        client, backplane = await live.connect(), live.service.backplane
+        assert isinstance(backplane, RedisBackplane)
+        monkeypatch.setattr(backplane, "_adjust_later", lambda channel: None)
+        monkeypatch.setattr(backplane.client, "timeout_s", 0.2)
         assert (await client.ask(type="join", room="lobby"))["code"] == "unavailable"
         assert len(live.service.rooms) == 0
 

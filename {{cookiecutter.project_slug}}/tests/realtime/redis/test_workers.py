@@ -96,7 +96,7 @@ async def run_parent(cwd: Path, url: str, **environment: str) -> AsyncIterator[P
     values = {**fresh_secrets(), "METRICS_KEY": secrets.token_urlsafe(32)}
     lines = [f"{name}={value}" for name, value in values.items()]
     (cwd / ".env").write_text("\n".join([*lines, ""]), encoding="utf-8")
-    more = {"PORT": "0", "MAX_CONNECTIONS_PER_USER": "100", **environment}
+    more = {"PORT": "0", "MAX_CONNECTIONS_PER_USER": "100", "REDIS_TIMEOUT_S": "5", **environment}
     async with run_process(cwd, WORKERS="2", REDIS_URL=url, **more) as process:
         try:
             yield process

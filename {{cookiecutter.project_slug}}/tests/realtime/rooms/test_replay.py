@@ -107,6 +107,7 @@ async def test_the_answer_to_presence_is_no_larger_than_a_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What many long names take is bounded, and paid by who asks."""
+    monkeypatch.setattr(budget, "monotonic", lambda: 1_000.0)
     settings = make_settings(max_message_bytes=2_000, max_bytes_per_s=5_000, max_burst_s=1)
     async with run_service(settings) as live:
         options = await live.options()

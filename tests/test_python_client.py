@@ -289,6 +289,14 @@ def test_a_token_function_that_hangs_is_called_again(
     assert calls == [0, 1]
 
 
+@pytest.fixture
+def _at_once(client: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let rooms join again without a pause."""
+    room = import_module(f"{client.__name__}.rooms").Room
+    monkeypatch.setattr(room, "_later", lambda room, pause_s, act: act())
+
+
+@pytest.mark.usefixtures("_at_once")
 def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> None:
     answers: list[Callable[[dict[str, Any]], None]] = []
     connection = SimpleNamespace(rooms={}, welcome={}, ask=lambda _, take: answers.append(take))
@@ -390,6 +398,7 @@ class Commands:
                 await asyncio.sleep(0.001)
 
 
+@pytest.mark.usefixtures("_at_once")
 def test_messages_dropped_before_a_resync_are_read_from_the_history(
     client: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,6 +468,7 @@ def test_a_leave_that_is_refused_for_now_is_repeated(client: ModuleType, then: s
     assert connection.types() == ["leave"] * (2 if then == "nothing" else 1)
 
 
+@pytest.mark.usefixtures("_at_once")
 def test_a_room_with_events_tells_that_it_was_joined_again(client: ModuleType) -> None:
     for events in (True, False):
         connection = Commands(client, events=events)
@@ -648,12 +658,13 @@ def example_of(combination: Combination) -> str:
     return block.body
 
 
-VARIANTS = {example_of(each): each for each in COMBINATIONS}
+VARIANTS = {(example_of(each), dict(each.answers)["auth"]): each for each in COMBINATIONS}
+"""The client is another one for each kind of authentication, even if the example is the same."""
 
 
-@pytest.mark.parametrize("example", VARIANTS, ids=[each.id for each in VARIANTS.values()])
-def test_the_example_of_the_document_works(example: str, baked: Baker) -> None:
-    project = baked(VARIANTS[example])
+@pytest.mark.parametrize("combination", VARIANTS.values(), ids=[v.id for v in VARIANTS.values()])
+def test_the_example_of_the_document_works(combination: Combination, baked: Baker) -> None:
+    project, example = baked(combination), example_of(combination)
     options = project.combination.options
     expected = ["state='online'"]
     if "rooms" in options:

@@ -353,7 +353,7 @@ class Connection:
         # {% if cookiecutter.rooms and cookiecutter.redis %}
         elif frame["type"] == "resync":
             for room in self.rooms.values():
-                room.join()
+                room.resync()
         # {% endif %}
         else:
             if len(self._unread) >= MAX_UNREAD:

@@ -1,9 +1,13 @@
 """Rooms of the client: each message is yielded once and in order, or the state is loaded."""
 
 import asyncio
+# {% if cookiecutter.redis %}
+import random
+# {% endif %}
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from .outcome import Frame, RequestError, pause
@@ -15,6 +19,9 @@ StateFunction = Callable[[], Awaitable[object]]
 """Loads what you keep of the room: at first, and whenever messages may be missing."""
 
 MAX_HELD = 10_000
+# {% if cookiecutter.redis %}
+RESYNC_S = 1.0
+# {% endif %}
 
 EVENTS = ("joined", "updated", "left", "evicted")
 
@@ -131,22 +138,33 @@ class Room:
         self._held = self._held or []
         since = {"since": self.position} if self.position else {"last": self.last}
         command = {"type": "join", "room": self.name, "info": self.info, **since}
-        welcome = self.connection.welcome
-
-        def again() -> None:
-            is_member = self.connection.rooms.get(self.name) is self
-            if is_member and self.connection.welcome is welcome:
-                self.join(attempt + 1)
 
         def take(answer: Frame) -> None:
             if answer["type"] != "error":
                 self._arrive(command, answer)
             elif answer["retry"] and self.connection.welcome is not None:
-                asyncio.get_running_loop().call_later(pause(attempt), again)
+                self._later(pause(attempt), partial(self.join, attempt + 1))
             elif not answer["retry"] and answer["code"] != "ended" and self._refusal is None:
                 self._refusal = RequestError(answer["code"], answer["message"], retry=False)
 
         self.connection.ask(command, take)
+
+    def _later(self, pause_s: float, act: Callable[[], None]) -> None:
+        """Call a function after a pause, if the WebSocket and the room are still the same."""
+        connection, welcome = self.connection, self.connection.welcome
+
+        def act_if_due() -> None:
+            if connection.welcome is welcome and connection.rooms.get(self.name) is self:
+                act()
+
+        asyncio.get_running_loop().call_later(pause_s, act_if_due)
+    # {% if cookiecutter.redis %}
+
+    def resync(self) -> None:
+        """Join again, at another moment than the other clients; for the connection."""
+        self._held = self._held or []
+        self._later(random.uniform(0, RESYNC_S), self.join)
+    # {% endif %}
 
     def _arrive(self, command: Frame, ok: Frame) -> None:
         """Take the answer to a join."""
@@ -183,7 +201,7 @@ class Room:
         """Take a frame of the room; for the connection."""
         # {% if cookiecutter.redis %}
         if frame["type"] == "resync":
-            self.join()
+            self.resync()
             return
         # {% endif %}
         if frame["type"] == "evicted":

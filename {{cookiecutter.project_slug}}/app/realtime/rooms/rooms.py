@@ -19,7 +19,15 @@ from ..errors import CommandError, Forbidden, LimitExceeded
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import frame_data, text_frame
-from .history import History, Past, Position, RoomEnvelope, message_frame, room_channel
+from .history import (
+    NOWHERE,
+    History,
+    Past,
+    Position,
+    RoomEnvelope,
+    message_frame,
+    room_channel,
+)
 from .options import RoomOptions, make_rules
 from .presence import Attendance, Presence, encode_info
 
@@ -214,7 +222,10 @@ class Rooms:
             room = self._rooms[name] = Room(name, self._history, self._delivery, self._evict)
         room.joining[connection] += 1
         try:
-            past = await self._history.past(name, since, last)
+            if connection.id in room.members:  # it gets no message again: the position is enough
+                past = await self._history.past(name, since and NOWHERE)
+            else:
+                past = await self._history.past(name, since, last)
             if connection in room.evicted:
                 msg = "the user was taken out of the room"
                 raise Forbidden(msg)

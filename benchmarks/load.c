@@ -89,7 +89,7 @@ typedef struct {
     uint8_t accept[64];
     uint32_t accept_size;
     buffer asked, answer; /* prefix of messages to answer, and the answer */
-    buffer before;        /* sent before each message of an echo */
+    buffer before;        /* sent before each message */
     uint32_t mask;
     int patience_ms; /* maximum sleep when idle */
     uint32_t mark_at; /* where the last delivery had its mark */
@@ -611,6 +611,7 @@ void load_fanout(load *l, int publishers, uint64_t first, uint64_t count, int wi
             int publisher = (int)(r->sent % (uint64_t)publishers);
             connection *c = &l->connections[publisher];
             stamp(c, gap ? l->start + gap * r->sent : l->now, first + r->sent);
+            if (l->before.size) append_frame(l, &l->burst, TEXT, l->before.data, l->before.size);
             append_frame(l, &l->burst, TEXT, c->message.data, c->message.size);
             r->sent++;
             last_send = l->now;

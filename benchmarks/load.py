@@ -109,7 +109,7 @@ class Dialect:
     answer: str = ""
     """The answer to them."""
     before: str = ""
-    """A message that is sent before each one of an echo."""
+    """A message that is sent before each one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,10 +112,16 @@ def _hostile_data(data: str) -> Hostile:
 FILLING = _room("hostile")
 TEXT = json.dumps("x" * 2_000)
 PINGS = Hostile(_command('"type":"ping"'))
-REPLAYS = Hostile(_command('"type":"join","room":"hostile","last":200'), fills=FILLING)
+REPLAYS = Hostile(
+    replace(
+        _command('"type":"join","room":"hostile","last":200'),
+        before='{"type":"leave","room":"hostile"}',  # a member is replayed nothing
+    ),
+    fills=FILLING,
+)
 PRESENCE = Hostile(_command('"type":"presence","room":"hostile"'))
-NUMBERS = _hostile_data(json.dumps([1e300] * 400))
-BRACKETS = _hostile_data(json.dumps([[]] * 600))
+NUMBERS = _hostile_data(f"[{','.join(['1e15'] * 400)}]")
+BRACKETS = _hostile_data(json.dumps([[]] * 2_000))
 UNREAD = replace(_hostile_data(TEXT), reads=False)
 VICTIM = Hostile(_command('"type":"send","to":"user-0","data":' + TEXT))
 # Engine.IO 4 and Socket.IO 5: https://socket.io/docs/v4/socket-io-protocol/

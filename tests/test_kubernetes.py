@@ -34,7 +34,7 @@ print(monitor.model_dump_json(by_alias=True, exclude_unset=True))
 
 MIB = 2**20
 BASE_BYTES = 80 * MIB
-BYTES_PER_CONNECTION = 18 * 1024
+BYTES_PER_CONNECTION = 19 * 1024
 
 MARGIN_S = 5
 DEADLINE_S = 30.0

@@ -34,6 +34,14 @@ LINKS = [
 ]
 
 
+@pytest.mark.parametrize("peer", ["FastAPI manager", "Node ws", "C loop"])
+def test_the_figures_are_those_of_the_benchmark(peer: str) -> None:
+    page = (TEMPLATE / "docs/benchmarks.md").read_text(encoding="utf-8")
+    fanout = page.partition("## Fan-out to 100\n")[2].partition("\n## ")[0]
+    (factor,) = re.findall(rf"^\| {peer} \| .* \| ([0-9.]+)×", fanout, re.MULTILINE)
+    assert f"- {factor} times as much as " in PAGES["README.md"]
+
+
 @pytest.mark.parametrize("line", sorted(set(TARGETS)))
 def test_the_targets_of_make_exist(line: str) -> None:
     (target,) = (word for word in shlex.split(line)[1:] if "=" not in word)

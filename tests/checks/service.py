@@ -207,7 +207,11 @@ class Client:
 
     def send(self, **command: object) -> None:
         """Send a command."""
-        self._connection.send(json.dumps(command))
+        self.send_text(json.dumps(command))
+
+    def send_text(self, text: str) -> None:
+        """Send any text."""
+        self._connection.send(text)
 
     def ask(self, **command: object) -> Frame:
         """Send a command, which must be accepted; return the answer."""

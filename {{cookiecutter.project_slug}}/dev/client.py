@@ -69,10 +69,10 @@ class Chat:
     # {% if cookiecutter.rooms %}
 
     async def join(self, name: str) -> None:
-        """Enter a room, to which your lines go from now on: /join ROOM."""
+        """Enter a room, see its last messages, and send your lines to it: /join ROOM."""
         if name not in self._rooms:
             stack = AsyncExitStack()
-            room = await stack.enter_async_context(self._ws.room(name, events=True))
+            room = await stack.enter_async_context(self._ws.room(name, events=True, last=20))
 
             async def show() -> None:
                 try:

@@ -11,9 +11,9 @@ from app.realtime.errors import Forbidden, Unavailable
 from app.realtime.protocol import TRY_AGAIN_LATER
 # {% if cookiecutter.redis %}
 from app.realtime.redis.backplane import Resync
-from app.realtime.rooms.history import Announce, Deliver, History, Past, Position
+from app.realtime.rooms.history import NOWHERE, Announce, Deliver, History, Past, Position
 # {% else %}
-from app.realtime.rooms.history import History, Past, Position
+from app.realtime.rooms.history import NOWHERE, History, Past, Position
 # {% endif %}
 from app.realtime.rooms.presence import Presence
 from app.realtime.rooms.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms
@@ -131,6 +131,33 @@ async def test_a_user_evicted_during_a_join_does_not_enter() -> None:
     assert (await rooms.attendance("a")).users == {"bob": 1}
     await rooms.join(newcomer, "a")
     assert (await rooms.attendance("a")).users == {"bob": 1, "alice": 1}
+
+
+class AskedHistory(History):
+    """Notes what of a room's past is read."""
+
+    def __init__(self) -> None:
+        super().__init__(Backplane(), make_settings())
+        self.asked: list[tuple[Position | None, int]] = []
+
+    async def past(self, room: str, since: Position | None, last: int = 0) -> Past:
+        """Note the question."""
+        self.asked.append((since, last))
+        return await super().past(room, since, last)
+
+
+async def test_for_a_member_that_joins_again_no_message_is_read() -> None:
+    """It gets none, and so pays for none."""
+    rooms = make_rooms(history := AskedHistory())
+    connection = open_connection()
+    position = (await rooms.join(connection, "a", last=5)).position
+    for number in range(3):
+        await rooms.publish("a", number)
+    await rooms.join(connection, "a", last=5)
+    again = await rooms.join(connection, "a", position)
+    assert (again.recovered, again.messages) == (True, ())
+    assert again.position.offset == 3
+    assert history.asked == [(None, 5), (None, 0), (NOWHERE, 0)]
 
 
 async def test_an_eviction_frees_an_empty_room() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -75,11 +75,13 @@ def node_faults(node: Node) -> Faults:
     }
 
 
-def client_faults(clients: Participants, nodes: Sequence[Node], key: str) -> Faults:
-    """Return the faults of clients; the nodes know the backend's key."""
+def client_faults(
+    clients: Participants, nodes: Sequence[Node], backend: Mapping[str, str]
+) -> Faults:
+    """Return the faults of clients; the nodes accept the headers of the backend."""
     return {
         "disconnected": partial(abort, clients),
-        "evicted": partial(evict, clients, nodes, key),
+        "evicted": partial(evict, clients, nodes, backend),
     }
 
 
@@ -130,7 +132,9 @@ async def abort(clients: Participants, lasts_s: float) -> None:
         client.abort()
 
 
-async def evict(clients: Participants, nodes: Sequence[Node], key: str, lasts_s: float) -> None:
+async def evict(
+    clients: Participants, nodes: Sequence[Node], backend: Mapping[str, str], lasts_s: float
+) -> None:
     """Take the users of a third of the clients out of their rooms."""
     rng = random.Random(lasts_s)
     async with httpx.AsyncClient(trust_env=False, timeout=LASTS_S[1]) as http:
@@ -141,5 +145,5 @@ async def evict(clients: Participants, nodes: Sequence[Node], key: str, lasts_s:
                     await http.post(
                         f"{url}/{room}/evict",
                         json={"user": client.user},
-                        headers={"Authorization": f"Bearer {key}"},
+                        headers=backend,
                     )

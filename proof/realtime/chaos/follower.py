@@ -79,10 +79,10 @@ class Follower:
         self, settings: RealtimeSettings, user: str, relay: Relay, room: str, ledger: Ledger
     ) -> None:
         self.rooms = (room,)
-        self.user = user
         self._settings = settings
         self._name = user
         self._relay = relay
+        self._connection: Connection | None = None
         self._room = room
         self._ledger = ledger
         self._loads = 0
@@ -91,6 +91,12 @@ class Follower:
         self._since_load: set[int] = set()
         self._last_offset: int | None = None
         self._duplicated = self._out_of_order = 0
+
+    @property
+    def user(self) -> str:
+        """The user in the last `welcome`; a guest is another one on each connection."""
+        welcome = self._connection and self._connection.welcome
+        return str(welcome["user"]) if welcome else self._name
 
     async def run(self) -> None:
         """Follow the room until cancelled, also after an eviction.
@@ -103,9 +109,9 @@ class Follower:
         try:
             async with self._relay.running():
                 url = f"ws://127.0.0.1:{self._relay.port}/ws"
-                async with connect(url, self._token, origin=origin) as connection:
+                async with connect(url, self._token, origin=origin) as self._connection:
                     while True:
-                        await self._follow(connection)
+                        await self._follow(self._connection)
         except (Ended, RequestError) as refusal:
             msg = f"the service refuses the Python client: {refusal}"
             raise Failure(msg) from None
@@ -113,8 +119,6 @@ class Follower:
     async def _follow(self, connection: Connection) -> None:
         try:
             async with connection.room(self._room, self._load) as room:
-                if connection.welcome is not None:
-                    self.user = connection.welcome["user"]
                 async for message in room:
                     self.receive(message.data, message.offset)
         except RequestError as refusal:

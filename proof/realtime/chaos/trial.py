@@ -4,15 +4,18 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from itertools import product
 from pathlib import Path
 from time import monotonic
+
+import httpx
 
 from dev.connect import ConnectOptions, connect_options
 
 from ..processes import POLL_S, Failure, Node, engine_environment
 from ..redis.proxy import Proxy
 from ..redis.servers import SocketServer
-from .client import Client, settle, wait_until_settled
+from .client import SETTLE_S, Client, settle, wait_until_settled
 from .faults import (
     Faults,
     Participants,
@@ -33,6 +36,8 @@ USERS = ("alice", "bob")
 MESSAGES_PER_S = 100.0
 HISTORY_MESSAGES = 100
 """History per room: some seconds of messages, which is too short for some absences."""
+
+PRESENCE_LEASE_S = 3
 
 HANDLER_TIMEOUT_S = 2
 """Short, so that a key that a killed node has claimed can be used again within the trial."""
@@ -55,7 +60,10 @@ class Trial:
             REDIS_URL=self._proxy.url,
             HISTORY_MESSAGES=str(HISTORY_MESSAGES),
             HANDLER_TIMEOUT_S=str(HANDLER_TIMEOUT_S),
+            PRESENCE_LEASE_S=str(PRESENCE_LEASE_S),
         )
+        key = self._settings.backend_key
+        self._backend = {"Authorization": f"Bearer {key.get_secret_value() if key else ''}"}
         self._nodes = [Node(f"node {number}", directory, environment) for number in (1, 2)]
         self.processes = [self._valkey, *self._nodes]
         self.clients = [
@@ -140,8 +148,7 @@ class Trial:
             tasks.create_task(self._run_schedule("clients", self._client_faults()))
 
     def _client_faults(self) -> Faults:
-        key = self._settings.backend_key
-        return client_faults(self._participants, self._nodes, key.get_secret_value() if key else "")
+        return client_faults(self._participants, self._nodes, self._backend)
 
     async def _run_schedule(self, victim: str, faults: Faults) -> None:
         began_at = monotonic()
@@ -161,6 +168,32 @@ class Trial:
         await settle(self.clients, self.ledger)
         missed = "some messages did not reach a follower in time"
         await wait_until_settled(lambda: all(each.is_complete for each in self.followers), missed)
+        await self._check_presence()
+
+    async def _check_presence(self) -> None:
+        """Wait until every node lists those who are in the rooms, and nobody else.
+
+        Raises:
+            Failure: it takes too long.
+
+        """
+        async with httpx.AsyncClient(trust_env=False, headers=self._backend) as http:
+            for node, room in product(self._nodes, ROOMS):
+                url = f"http://127.0.0.1:{node.port}/rooms/{room}/members"
+                expected = Counter(each.user for each in self._participants if room in each.rooms)
+                give_up_at = monotonic() + SETTLE_S
+                while (found := members_in(await http.get(url))) != expected:
+                    if monotonic() > give_up_at:
+                        msg = f"{node.name}: {room} has {dict(found)}, not {dict(expected)}"
+                        raise Failure(msg)
+                    await asyncio.sleep(POLL_S)
+
+
+def members_in(answer: httpx.Response) -> dict[str, int]:
+    """Return the connections of each user; of nobody while the service cannot tell."""
+    if answer.status_code != httpx.codes.OK:
+        return {}
+    return {each["user"]: each["connections"] for each in answer.json()["members"]}
 
 
 def first_failure(group: ExceptionGroup[Exception]) -> Exception:

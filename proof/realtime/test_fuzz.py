@@ -308,6 +308,30 @@ async def test_the_routes_of_the_backend_answer_or_refuse_as_a_problem(
         assert answer.json()["status"] == answer.status_code
 
 
+BODIES = JSON | st.dictionaries(
+    st.sampled_from(["data", "user", "room", "reason", "surplus"]), NAMES | JSON, max_size=4
+)
+KEYS = st.none() | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=300)
+
+
+@FUZZ
+@given(
+    path=st.sampled_from(["/publish", "/publish", "/disconnect", "/rooms/lobby/evict"]),
+    body=BODIES,
+    key=KEYS,
+)
+async def test_what_the_backend_sends_is_accepted_or_refused_as_a_problem(
+    live: Live, path: str, body: object, key: str | None
+) -> None:
+    headers = {} if key is None else {"Idempotency-Key": key}
+    with no_errors_logged():
+        answer = await live.post(path, body, headers=headers)
+    assert answer.status_code in {202, 400, 404, 409, 422}
+    if answer.status_code != 202:
+        assert answer.headers["content-type"] == PROBLEM_TYPE
+        assert answer.json()["status"] == answer.status_code
+
+
 async def status_of(client: RawClient) -> int | None:
     """Return the status of the response, None if the connection ends without one."""
     try:

@@ -23,7 +23,10 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
+from app.realtime.rooms.rooms import Rooms
+
 from ..client import DEADLINE_S
+from ..live import wait_until
 from ..rooms.presence_contract import ROOM, Visitor
 from .test_rooms import RedisNode, run_presence
 from .valkey import Valkey, run_valkey
@@ -95,6 +98,19 @@ class PresenceMachine(RuleBasedStateMachine):
 
     async def _leave(self, visitor: Visitor) -> None:
         visitor.leave_now()
+        self._forget_infos()
+
+    @rule(number=st.integers(0, 2), user=USERS)
+    def evict(self, number: int, user: str) -> None:
+        """Have a node take a user out of the room, wherever the user is."""
+        self.do(self._evict(self.nodes[number], user))
+
+    async def _evict(self, node: RedisNode, user: str) -> None:
+        await node.rooms.evict(ROOM, user)
+        evicted = [each for each in self.present if each.connection.user == user]
+        for visitor in evicted:
+            rooms = self.present.pop(visitor).rooms
+            await wait_until(partial(_has_left, rooms, visitor))
         self._forget_infos()
 
     def _forget_infos(self) -> None:
@@ -173,6 +189,10 @@ class PresenceMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.runner.run(self.stack.aclose())
+
+
+def _has_left(rooms: Rooms, visitor: Visitor) -> bool:
+    return ROOM not in rooms._joined.get(visitor.connection.id, ())
 
 
 def test_presence_agrees_with_a_simple_model() -> None:

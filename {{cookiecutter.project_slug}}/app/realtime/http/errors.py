@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 import structlog
@@ -72,10 +73,12 @@ async def _answer(request: Request, failure: Exception) -> Response:
             headers = None if pause_s is None else {"Retry-After": str(pause_s)}
             return _problem(status, HTTPStatus(status).phrase, headers)
         case RequestValidationError():
-            return _invalid(failure)
+            return _invalid(request, failure)
         case HTTPException(status_code=status, headers=headers):
             if not is_body_allowed_for_status_code(status):
                 return Response(status_code=status, headers=headers)
+            # Not the detail, in which a route may repeat the client's input.
+            request.scope.setdefault(REASON, responses.get(status, "other"))
             return _problem(status, failure.detail, headers)
     return await _answer(request, FAILED)
 
@@ -86,12 +89,13 @@ def _problem(
     return JSONResponse(problem(status, detail, **more), status, headers, PROBLEM_TYPE)
 
 
-def _invalid(failure: RequestValidationError) -> Response:
+def _invalid(request: Request, failure: RequestValidationError) -> Response:
     """Tell where the first error is, and list all; never repeat the input."""
     errors = [_without_input(error) for error in failure.errors()]
     place = ".".join(map(str, errors[0]["loc"]))
     cause = failure.errors()[0].get("ctx", {}).get("error")
     code = cause.code if isinstance(cause, CommandError) else BadRequest.code
+    request.scope[REASON] = code
     return _problem(422, f"{place or 'body'}: {errors[0]['msg']}", code=code, errors=errors)
 
 

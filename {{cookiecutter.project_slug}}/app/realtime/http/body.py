@@ -5,12 +5,27 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
+from starlette.middleware.body_limit import RequestBodyLimitResponder
 from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from ..fields import YEAR_S
 from ..protocol import STRICT, UserName
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class BodyLimit(RequestBodyLimitResponder):
+    """Limits the body of a request; routes may have limits of their own, by ``max_body_size``.
+
+    It leaves the answer to the application. Starlette would replace that with plain text if the
+    ``Content-Length`` is above the limit.
+    """
+
+    async def send_with_limit(self, message: Message) -> None:
+        """Send a part of the application's answer."""
+        self.response_started = True
+        await self.send(message)
 
 
 class UserBody(BaseModel):

@@ -1,12 +1,17 @@
 """Health checks, and the routes of the backend."""
 
 import re
+from collections.abc import AsyncIterator
 from copy import copy
+from http.client import responses
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request
+from structlog.testing import capture_logs
 
+from app.realtime.errors import PROBLEM_TYPE
 from app.realtime.fields import MIN_SECRET_BYTES
 from app.realtime.protocol import REVOKED
 
@@ -127,12 +132,41 @@ async def test_publish_refuses_bad_bodies(live: Live, body: str) -> None:
     assert answer.json()["detail"]
 
 
-async def test_publish_refuses_bodies_over_the_message_limit(live: Live) -> None:
-    answer = await post_raw(live, '"' + "x" * live.settings.max_message_bytes + '"')
-    assert answer.status_code == 413
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_publish_refuses_bodies_over_the_message_limit(live: Live, chunked: bool) -> None:
+    body = b'"' + b"x" * live.settings.max_message_bytes + b'"'
+    with capture_logs() as lines:
+        answer = await post_raw(live, in_chunks(body) if chunked else body)
+    assert ("content-length" in answer.request.headers) is not chunked
+    assert answer.headers["content-type"] == PROBLEM_TYPE
+    problem = answer.json()
+    assert (answer.status_code, problem["status"]) == (413, 413)
+    assert problem["title"] == responses[413]
+    (line,) = lines
+    assert (line["route"], line["status"]) == ("/publish", 413)
+    assert line["reason"] == responses[413]
 
 
-async def post_raw(live: Live, body: str) -> httpx.Response:
+async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 16_384):
+        yield body[start : start + 16_384]
+
+
+async def test_a_route_may_have_a_limit_of_its_own() -> None:
+    app = make_app(make_settings(max_message_bytes=1_024))
+
+    @app.post("/small", max_body_size=8)
+    @app.post("/large", max_body_size=4_096)
+    async def take(request: Request) -> int:
+        return len(await request.body())
+
+    async with run_app(app) as live:
+        assert (await live.post("/small", "123456789")).status_code == 413
+        assert (await live.post("/large", "x" * 2_000)).json() == 2_002
+        assert (await live.post("/large", "x" * 5_000)).status_code == 413
+
+
+async def post_raw(live: Live, body: str | bytes | AsyncIterator[bytes]) -> httpx.Response:
     key = live.settings.backend_key
     assert key is not None
     async with live.http() as http:

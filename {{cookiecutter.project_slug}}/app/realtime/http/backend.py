@@ -14,6 +14,7 @@ from ..backplane import Publication, user_channel
 # {% endif %}
 from ..futures import then
 from ..idempotency import send_once
+from ..limits.budget import check_size
 from ..protocol import UserName
 # {% if cookiecutter.rooms %}
 from ..rooms.rooms import RoomPublication as Publication
@@ -74,6 +75,7 @@ async def publish(
     publication = await parse(Publication, request)
     send = partial(_send, service, publication)
     timeout_s = service.settings.handler_timeout_s
+    check_size(publication.data, service.settings.max_message_bytes)
     with guarded(timeout_s):
         if idempotency_key is None:
             return Published(**await (await send(None)))

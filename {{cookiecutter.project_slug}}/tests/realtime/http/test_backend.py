@@ -152,6 +152,14 @@ async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + 16_384]
 
 
+async def test_publish_refuses_data_that_is_too_large_when_encoded_again(live: Live) -> None:
+    numbers = live.settings.max_message_bytes // len("1e15,") - 10
+    body = '{"data": [' + ",".join(["1e15"] * numbers) + "]}"
+    answer = await post_raw(live, body)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert answer.json()["detail"].startswith("encoded again, the data has ")
+
+
 async def test_a_route_may_have_a_limit_of_its_own() -> None:
     app = make_app(make_settings(max_message_bytes=1_024))
 

@@ -11,8 +11,11 @@ from starlette.types import Message
 
 from ..fields import YEAR_S
 from ..protocol import STRICT, UserName
+from .errors import problems
 
 M = TypeVar("M", bound=BaseModel)
+
+TOO_LARGE = problems({"413": "The body, or its data encoded again, is too large"})
 
 
 class BodyLimit(RequestBodyLimitResponder):
@@ -68,6 +71,6 @@ async def parse(model: type[M], request: Request) -> M:
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the OpenAPI description of a body that `parse` reads."""
+    """Return the OpenAPI description of a body that `parse` reads, and of its refusal by size."""
     content = {"application/json": {"schema": model.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": True, "content": content}, "responses": TOO_LARGE}

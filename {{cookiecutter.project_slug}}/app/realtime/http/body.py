@@ -9,9 +9,10 @@ from starlette.middleware.body_limit import RequestBodyLimitResponder
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from ..errors import TooLarge
 from ..fields import YEAR_S
 from ..protocol import STRICT, UserName
-from .errors import problems
+from .errors import answer_failure, problems
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -21,14 +22,22 @@ TOO_LARGE = problems({"413": "The body, or its data encoded again, is too large"
 class BodyLimit(RequestBodyLimitResponder):
     """Limits the body of a request; routes may have limits of their own, by ``max_body_size``.
 
-    It leaves the answer to the application. Starlette would replace that with plain text if the
-    ``Content-Length`` is above the limit.
+    Like Starlette's, it replaces the answer to a body above the limit, but with a problem.
     """
 
+    _is_refused = False
+
     async def send_with_limit(self, message: Message) -> None:
-        """Send a part of the application's answer."""
-        self.response_started = True
-        await self.send(message)
+        """Send a part of the answer, or the refusal in place of the whole answer."""
+        if not self.response_started:
+            self.response_started = True
+            self._is_refused = max(self.total_size, self.content_length or 0) > self.max_body_size
+            if self._is_refused:
+                failure = TooLarge(f"the body has more than {self.max_body_size} bytes")
+                refusal = await answer_failure(Request(self.scope), failure)
+                await refusal(self.scope, self.receive, self.send)
+        if not self._is_refused:
+            await self.send(message)
 
 
 class UserBody(BaseModel):

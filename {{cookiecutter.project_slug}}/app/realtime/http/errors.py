@@ -53,12 +53,13 @@ def problems(descriptions: Mapping[int | str, str]) -> dict[int | str, dict[str,
 def add_error_answers(app: FastAPI, failures: Mapping[type[Exception], CommandError]) -> None:
     """Have all routes answer failures as problems, and each kind in ``failures`` as its error."""
     for kind in (CommandError, Rejected, Refused, RequestValidationError, HTTPException, Exception):
-        app.exception_handler(kind)(_answer)
+        app.exception_handler(kind)(answer_failure)
     for kind, error in failures.items():
         _answer_as(app, kind, error)
 
 
-async def _answer(request: Request, failure: Exception) -> Response:
+async def answer_failure(request: Request, failure: Exception) -> Response:
+    """Return the answer to a failure, and note its reason for the log."""
     match failure:
         case CommandError():
             request.scope[REASON] = failure.code
@@ -80,7 +81,7 @@ async def _answer(request: Request, failure: Exception) -> Response:
             # Not the detail, in which a route may repeat the client's input.
             request.scope.setdefault(REASON, responses.get(status, "other"))
             return _problem(status, failure.detail, headers)
-    return await _answer(request, FAILED)
+    return await answer_failure(request, FAILED)
 
 
 def _problem(
@@ -110,4 +111,4 @@ def _answer_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None
     async def answer(request: Request, failure: Exception) -> Response:
         route = getattr(request.scope.get("route"), "path", None)
         log.error("handler failed", route=route, code=error.code, exc_info=failure)
-        return await _answer(request, error)
+        return await answer_failure(request, error)

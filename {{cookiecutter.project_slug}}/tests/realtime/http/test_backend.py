@@ -1,14 +1,14 @@
 """Health checks, and the routes of the backend."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from copy import copy
 from http.client import responses
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import Request
+from fastapi import Request, Response
 from structlog.testing import capture_logs
 
 from app.realtime.errors import PROBLEM_TYPE
@@ -139,12 +139,37 @@ async def test_publish_refuses_bodies_over_the_message_limit(live: Live, chunked
         answer = await post_raw(live, in_chunks(body) if chunked else body)
     assert ("content-length" in answer.request.headers) is not chunked
     assert answer.headers["content-type"] == PROBLEM_TYPE
-    problem = answer.json()
-    assert (answer.status_code, problem["status"]) == (413, 413)
-    assert problem["title"] == responses[413]
+    assert answer.status_code == 413
+    assert answer.json() == {
+        "type": "about:blank",
+        "title": responses[413],
+        "status": 413,
+        "detail": f"the body has more than {live.settings.max_message_bytes} bytes",
+        "code": "too_large",
+    }
     (line,) = lines
     assert (line["route"], line["status"]) == ("/publish", 413)
-    assert line["reason"] == responses[413]
+    assert line["reason"] == "too_large"
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_with_middleware_a_large_body_is_refused_by_a_problem_too(reads: bool) -> None:
+    app = make_app(make_settings(max_message_bytes=1_024))
+
+    @app.middleware("http")
+    async def pass_on(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        if reads:
+            await request.body()
+        return await call_next(request)
+
+    async with run_app(app) as live:
+        body = b"x" * 2_000
+        answers = [await post_raw(live, content) for content in (body, in_chunks(body))]
+    for answer in answers:
+        assert answer.headers["content-type"] == PROBLEM_TYPE
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
 async def in_chunks(body: bytes) -> AsyncIterator[bytes]:

@@ -18,7 +18,8 @@ USED_ELSEWHERE = [
     # What a base class of a library or of Python calls or reads
     *("__init_subclass__", "_pipe_end", "eof_received", "field_title_should_be_set"),
     *("handle_close", "handle_exit", "model_config", "parser_exc", "pause_writing", "pong_timer"),
-    *("queue", "send_400_response", "should_exit", "timeout_graceful_shutdown", "traceback"),
+    *("queue", "send_400_response", "send_with_limit", "should_exit", "timeout_graceful_shutdown"),
+    "traceback",
     # What tests use, what is named at run time, and a parameter for all styles of authentication
     *("subprotocols", "direction", "help", "http_url"),
 ]

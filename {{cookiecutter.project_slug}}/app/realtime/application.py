@@ -37,6 +37,7 @@ from .http import asyncapi, backend, health, tickets
 # {% else %}
 from .http import asyncapi, backend, health
 # {% endif %}
+from .http.body import BodyLimit
 from .http.errors import add_error_answers, problems
 from .http.request_log import log_request
 from .jobs import Job, keep_running
@@ -102,7 +103,6 @@ class Application(FastAPI):
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": "/openapi.json" if self._in_development else None,
-            "max_body_size": settings.max_message_bytes,
             "responses": problems({"4XX": "The request is refused"}),
             # A redirect would lead to whatever host the request names.
             "redirect_slashes": False,
@@ -194,7 +194,8 @@ class Application(FastAPI):
         if self._is_shortcut(scope):
             await self._endpoint.serve(WebSocket(scope, receive, send))
         elif scope["type"] == "http":
-            await log_request(super().__call__, scope, receive, send)
+            limited = BodyLimit(super().__call__, self.service.settings.max_message_bytes)
+            await log_request(limited, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

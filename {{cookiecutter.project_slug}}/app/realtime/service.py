@@ -70,8 +70,8 @@ class Service(Generic[SettingsT, ResourcesT]):
             "unsent_bytes", "Bytes unsent to slow consumers.", lambda: delivery.unsent_bytes
         )
         sent = "Frames sent to clients, each counted once."
-        metrics.watch_counts("frames_sent", sent, ("to",), delivery.frames_sent)
-        metrics.watch_counts("sent_bytes", "Bytes of these frames.", ("to",), delivery.bytes_sent)
+        metrics.watch_counts("frames_sent", sent, "to", delivery.frames_sent)
+        metrics.watch_counts("sent_bytes", "Bytes of these frames.", "to", delivery.bytes_sent)
         self.started = False
         self.is_ready: Callable[[], Awaitable[bool]] | None = None
         """What ``/readyz`` asks besides the engine's own parts."""

@@ -31,6 +31,7 @@ from app.realtime import (
     Service,
     Unauthorized,
 )
+from app.realtime.errors import PROBLEM_TYPE
 from app.realtime.protocol import UNAUTHORIZED
 
 from .client import DEADLINE_S
@@ -131,10 +132,16 @@ async def test_openapi_describes_the_routes_of_the_backend() -> None:
     publish = described["paths"]["/publish"]["post"]
     body = publish["requestBody"]["content"]["application/json"]["schema"]
     assert {"data", "user"} <= body["properties"].keys()
-    assert {"202", "401", "404", "409", "422", "503"} <= publish["responses"].keys()
-    assert {"BACKEND_KEY": []} in publish["security"]
+    assert {"202", "409"} <= publish["responses"].keys()
     operations = [each for path in described["paths"].values() for each in path.values()]
     assert [each for each in operations if "tags" not in each] == []
+    backend = [each for each in operations if each["tags"] == ["backend"]]
+    assert publish in backend
+    for operation in backend:
+        assert {"BACKEND_KEY": []} in operation["security"]
+        refusals = {"401", "404", "422", "503"} | ({"413"} if "requestBody" in operation else set())
+        for status in refusals:
+            assert PROBLEM_TYPE in operation["responses"][status]["content"]
 
 
 async def test_probes_may_use_head(anyio_backend: object) -> None:

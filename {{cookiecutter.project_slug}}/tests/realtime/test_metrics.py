@@ -79,7 +79,9 @@ async def test_commands_and_their_errors_are_counted(monitored: Live) -> None:
     await client.send_text("[]")
     await client.receive("error")
     samples = await read(monitored)
-    assert samples["ws_commands_total"] == 3
+    assert samples["ws_commands_total ping"] == 1
+    assert samples["ws_commands_total broadcast"] == 0
+    assert samples["ws_commands_total refused"] == 2
     assert samples["ws_command_errors_total unknown_type"] == 1
     assert samples["ws_command_errors_total bad_request"] == 1
 
@@ -170,6 +172,7 @@ KNOWN = [
     *(f"ws_handshakes_refused_total {why} {code}" for why, code in Refused.REASONS.items()),
     *(f"ws_connections_rejected_total {code}" for code in (1013, 4500)),
     *(f"ws_command_errors_total {code}" for code in ("bad_request", "unavailable", "internal")),
+    *(f"ws_commands_total {kind}" for kind in ("ping", "send", "broadcast", "refused")),
     *(f"ws_command_{name} broadcast" for name in ("duration_seconds_count", "failures_total")),
     *(f"ws_requests_refused_total {status}" for status in (400, 408, 426, 431)),
     *(f"ws_connections_closed_total client {code}" for code in (1000, 1005, 1006, "other")),

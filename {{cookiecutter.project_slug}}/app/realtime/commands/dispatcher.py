@@ -53,13 +53,21 @@ EXPECTED: dict[type[Exception], CommandError] = {
 
 
 @dataclass(slots=True)
+class Received:
+    """The number of frames, and their bytes."""
+
+    frames: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
 class KnownCommand:
     """A command's handler, and what is measured of the command."""
 
     type: str
     handler: Handler[Any, Any]
     durations: Histogram | None
-    received_bytes: int = 0
+    received: Received
 
 
 class Dispatcher:
@@ -71,8 +79,6 @@ class Dispatcher:
         self._validator = commands.validator
         self.failures = EXPECTED | router.failures
         self._timeout_s = timeout_s
-        self._handled = 0
-        metrics.watch_count("commands", "Commands received.", lambda: self._handled)
         types = {model: types_of(model)[0] for model in router.handlers}
         durations = metrics.histograms(
             "command_duration_seconds",
@@ -82,12 +88,24 @@ class Dispatcher:
             [name for model, name in types.items() if model not in NOT_TIMED],
         )
         self._handlers = router.handlers
+        self._refused = Received()
+        received = {name: Received() for name in types.values()} | {REFUSED: self._refused}
+        metrics.watch_counts(
+            "commands",
+            "Commands received.",
+            "type",
+            lambda: {name: each.frames for name, each in received.items()},
+        )
+        metrics.watch_counts(
+            "received_bytes",
+            "Bytes of commands.",
+            "type",
+            lambda: {name: each.bytes for name, each in received.items()},
+        )
         self._known = {
-            model: KnownCommand(name, self._handlers[model], durations.get(name))
+            model: KnownCommand(name, self._handlers[model], durations.get(name), received[name])
             for model, name in types.items()
         }
-        self._refused_bytes = 0
-        metrics.watch_counts("received_bytes", "Bytes of commands.", ("type",), self._bytes_by_type)
         self._failures = metrics.counter(
             "command_failures",
             "Commands that failed for a reason that is not the client's.",
@@ -114,17 +132,18 @@ class Dispatcher:
 
         Returns the future that the answer waits for, if it comes later.
         """
-        self._handled += 1
         try:
             size_bytes = connection.limits.pay(frame)
             command = self._validator.validate_json(frame)
         except Exception as fault:
-            self._refused_bytes += len(frame.encode())
+            self._refused.frames += 1
+            self._refused.bytes += len(frame.encode())
             self._refuse_frame(connection, frame, fault)
             return None
         connection.limits.errors_in_a_row = 0
         known = self._known[type(command)]
-        known.received_bytes += size_bytes
+        known.received.frames += 1
+        known.received.bytes += size_bytes
         begin = monotonic() if known.durations else 0.0
         try:
             with connection.guard:
@@ -171,10 +190,6 @@ class Dispatcher:
 
         deadline = asyncio.get_running_loop().call_later(self._timeout_s, give_up)
         future.add_done_callback(answer)
-
-    def _bytes_by_type(self) -> dict[str, float]:
-        by_type = {known.type: known.received_bytes for known in self._known.values()}
-        return {**by_type, REFUSED: self._refused_bytes}
 
     def _refuse_frame(self, connection: Connection, frame: str, fault: Exception) -> None:
         if isinstance(fault, Rejected):

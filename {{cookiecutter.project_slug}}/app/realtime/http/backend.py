@@ -14,13 +14,14 @@ from ..backplane import Publication, user_channel
 # {% endif %}
 from ..futures import then
 from ..idempotency import send_once
+from ..limits.budget import check_size
 from ..protocol import UserName
 # {% if cookiecutter.rooms %}
 from ..rooms.rooms import RoomPublication as Publication
 # {% endif %}
 from ..service import Service
 from .body import Disconnection, described, parse
-from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
+from .dependencies import BACKEND_REFUSALS, ServiceDep, guarded, require_key
 from .errors import problems
 # {% if cookiecutter.rooms %}
 from .rooms import router as rooms_router
@@ -28,10 +29,10 @@ from .rooms import router as rooms_router
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=128, pattern="^[!-~]+$")]
 
-FAILURES = KEY_REFUSALS | problems(
+IDEMPOTENCY_REFUSALS = problems(
     {
+        409: "A request with this `Idempotency-Key` is in progress",
         422: "The request is not valid, or the `Idempotency-Key` was used for another",
-        503: "Something behind the service does not work now; repeat after `Retry-After`",
     }
 )
 
@@ -54,7 +55,9 @@ class UserState(BaseModel):
     nodes: int
 
 
-router = APIRouter(tags=["backend"], dependencies=[require_key("backend_key")], responses=FAILURES)
+router = APIRouter(
+    tags=["backend"], dependencies=[require_key("backend_key")], responses=BACKEND_REFUSALS
+)
 # {% if cookiecutter.rooms %}
 router.include_router(rooms_router)
 # {% endif %}
@@ -63,7 +66,7 @@ router.include_router(rooms_router)
 @router.post(
     "/publish",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=problems({409: "A request with this `Idempotency-Key` is in progress"}),
+    responses=IDEMPOTENCY_REFUSALS,
     response_model_exclude_none=True,
     openapi_extra=described(Publication),
 )
@@ -72,6 +75,7 @@ async def publish(
 ) -> Published:
     """Send data to clients. With an ``Idempotency-Key``, a repeated request is sent once."""
     publication = await parse(Publication, request)
+    check_size(publication.data, service.settings.max_message_bytes)
     send = partial(_send, service, publication)
     timeout_s = service.settings.handler_timeout_s
     with guarded(timeout_s):

@@ -5,12 +5,39 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
+from starlette.middleware.body_limit import RequestBodyLimitResponder
 from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
+from ..errors import TooLarge
 from ..fields import YEAR_S
 from ..protocol import STRICT, UserName
+from .errors import answer_failure, problems
 
 M = TypeVar("M", bound=BaseModel)
+
+TOO_LARGE = problems({"413": "The body, or its data encoded again, is too large"})
+
+
+class BodyLimit(RequestBodyLimitResponder):
+    """Limits the body of a request; routes may have limits of their own, by ``max_body_size``.
+
+    Like Starlette's, it replaces the answer to a body above the limit, but with a problem.
+    """
+
+    _is_refused = False
+
+    async def send_with_limit(self, message: Message) -> None:
+        """Send a part of the answer, or the refusal in place of the whole answer."""
+        if not self.response_started:
+            self.response_started = True
+            self._is_refused = max(self.total_size, self.content_length or 0) > self.max_body_size
+            if self._is_refused:
+                failure = TooLarge(f"the body has more than {self.max_body_size} bytes")
+                refusal = await answer_failure(Request(self.scope), failure)
+                await refusal(self.scope, self.receive, self.send)
+        if not self._is_refused:
+            await self.send(message)
 
 
 class UserBody(BaseModel):
@@ -53,6 +80,6 @@ async def parse(model: type[M], request: Request) -> M:
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the OpenAPI description of a body that `parse` reads."""
+    """Return the OpenAPI description of a body that `parse` reads, and of its refusal by size."""
     content = {"application/json": {"schema": model.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": True, "content": content}, "responses": TOO_LARGE}

@@ -24,6 +24,12 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 KEY_REFUSALS = problems(
     {401: "The key is missing or wrong", 404: "The key is not set, so the route is off"}
 )
+BACKEND_REFUSALS = KEY_REFUSALS | problems(
+    {
+        422: "The request is not valid",
+        503: "Something behind the service does not work now; repeat after `Retry-After`",
+    }
+)
 
 
 def get_service(request: Request) -> Service:

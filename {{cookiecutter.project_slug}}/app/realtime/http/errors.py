@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 import structlog
@@ -52,12 +53,13 @@ def problems(descriptions: Mapping[int | str, str]) -> dict[int | str, dict[str,
 def add_error_answers(app: FastAPI, failures: Mapping[type[Exception], CommandError]) -> None:
     """Have all routes answer failures as problems, and each kind in ``failures`` as its error."""
     for kind in (CommandError, Rejected, Refused, RequestValidationError, HTTPException, Exception):
-        app.exception_handler(kind)(_answer)
+        app.exception_handler(kind)(answer_failure)
     for kind, error in failures.items():
         _answer_as(app, kind, error)
 
 
-async def _answer(request: Request, failure: Exception) -> Response:
+async def answer_failure(request: Request, failure: Exception) -> Response:
+    """Return the answer to a failure, and note its reason for the log."""
     match failure:
         case CommandError():
             request.scope[REASON] = failure.code
@@ -72,12 +74,14 @@ async def _answer(request: Request, failure: Exception) -> Response:
             headers = None if pause_s is None else {"Retry-After": str(pause_s)}
             return _problem(status, HTTPStatus(status).phrase, headers)
         case RequestValidationError():
-            return _invalid(failure)
+            return _invalid(request, failure)
         case HTTPException(status_code=status, headers=headers):
             if not is_body_allowed_for_status_code(status):
                 return Response(status_code=status, headers=headers)
+            # Not the detail, in which a route may repeat the client's input.
+            request.scope.setdefault(REASON, responses.get(status, "other"))
             return _problem(status, failure.detail, headers)
-    return await _answer(request, FAILED)
+    return await answer_failure(request, FAILED)
 
 
 def _problem(
@@ -86,12 +90,13 @@ def _problem(
     return JSONResponse(problem(status, detail, **more), status, headers, PROBLEM_TYPE)
 
 
-def _invalid(failure: RequestValidationError) -> Response:
+def _invalid(request: Request, failure: RequestValidationError) -> Response:
     """Tell where the first error is, and list all; never repeat the input."""
     errors = [_without_input(error) for error in failure.errors()]
     place = ".".join(map(str, errors[0]["loc"]))
     cause = failure.errors()[0].get("ctx", {}).get("error")
     code = cause.code if isinstance(cause, CommandError) else BadRequest.code
+    request.scope[REASON] = code
     return _problem(422, f"{place or 'body'}: {errors[0]['msg']}", code=code, errors=errors)
 
 
@@ -106,4 +111,4 @@ def _answer_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None
     async def answer(request: Request, failure: Exception) -> Response:
         route = getattr(request.scope.get("route"), "path", None)
         log.error("handler failed", route=route, code=error.code, exc_info=failure)
-        return await _answer(request, error)
+        return await answer_failure(request, error)

@@ -4,11 +4,12 @@ import structlog
 # {% if cookiecutter.redis %}
 from fastapi import APIRouter, HTTPException, Request, Response, status
 # {% else %}
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Request, Response, status
 # {% endif %}
 
 from ..service import Service
 from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
+from .request_log import REASON
 
 READY_TIMEOUT_S = 2.0
 """Time limit of your own readiness check."""
@@ -27,10 +28,11 @@ async def liveness() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"description": "Send new connections to another node"}})
 @router.head("/readyz", include_in_schema=False)
-async def readiness(service: ServiceDep, response: Response) -> dict[str, str]:
+async def readiness(request: Request, service: ServiceDep, response: Response) -> dict[str, str]:
     """Return whether the service can accept new connections."""
     problem = await _find_problem(service)
     if problem is not None:
+        request.scope[REASON] = problem
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return {"status": problem or "ready"}
 

@@ -6,10 +6,10 @@ from ..auth.identity import authenticating
 from ..auth.ticket import Authenticator, Ticket
 from ..expiring import ExpiringMap
 from .body import UserBody, described, parse
-from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
+from .dependencies import BACKEND_REFUSALS, ServiceDep, guarded, require_key
 
 router = APIRouter(
-    tags=["backend"], dependencies=[require_key("backend_key")], responses=KEY_REFUSALS
+    tags=["backend"], dependencies=[require_key("backend_key")], responses=BACKEND_REFUSALS
 )
 
 

@@ -49,6 +49,20 @@ MAX_REFUSALS_LOGGED = 50
 """Kinds of refusal logged for one connection; a bound for kinds that are made up at run time."""
 
 
+def check_size(data: JsonValue, max_bytes: int) -> int:
+    """Return the size of a message's data in bytes when it is encoded again.
+
+    Raises:
+        TooLarge: it is larger than a message may be.
+
+    """
+    size_bytes = len(to_json(data))
+    if size_bytes > max_bytes:
+        msg = f"encoded again, the data has {size_bytes} bytes"
+        raise TooLarge(msg)
+    return size_bytes
+
+
 class UserBudget(RateLimit):
     """The budget of a user, and one for each target of its messages."""
 
@@ -179,10 +193,7 @@ class ClientLimits:
         """
         size_bytes = self._size_bytes
         if size_bytes > self._small_bytes:
-            size_bytes = len(to_json(data))
-            if size_bytes > self._settings.max_message_bytes:
-                msg = f"encoded again, the data has {size_bytes} bytes"
-                raise TooLarge(msg)
+            size_bytes = check_size(data, self._settings.max_message_bytes)
         if isinstance(self._user, UserBudget):
             now = monotonic()
             budget = self._user.target(target, now)

@@ -84,6 +84,9 @@ class RedisBackplane(Backplane):
         self._was_healthy = self._has_gap = self._has_warned = False
         client.probe_with(self._attempt)
         self._gaps = metrics.counter("redis_gaps", "Times that messages may have been lost.")
+        self._reconnections = metrics.counter(
+            "redis_reconnections", "Times that Redis was connected again after it was lost."
+        )
         self._malformed = metrics.counter("redis_malformed", "Malformed messages dropped.")
         metrics.watch("redis_up", "Whether messages flow through Redis.", lambda: self.healthy)
 
@@ -276,6 +279,8 @@ class RedisBackplane(Backplane):
     def _note_healthy(self) -> None:
         if not self.healthy:
             return
+        if self._was_healthy and self._has_gap:
+            self._reconnections.inc()
         self._was_healthy = True
         log.info("redis connected", channels=len(self.hosted))
         if self._has_gap:

@@ -1,12 +1,17 @@
 """Health checks, and the routes of the backend."""
 
 import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from copy import copy
+from http.client import responses
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request, Response
+from structlog.testing import capture_logs
 
+from app.realtime.errors import PROBLEM_TYPE
 from app.realtime.fields import MIN_SECRET_BYTES
 from app.realtime.protocol import REVOKED
 
@@ -127,12 +132,74 @@ async def test_publish_refuses_bad_bodies(live: Live, body: str) -> None:
     assert answer.json()["detail"]
 
 
-async def test_publish_refuses_bodies_over_the_message_limit(live: Live) -> None:
-    answer = await post_raw(live, '"' + "x" * live.settings.max_message_bytes + '"')
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_publish_refuses_bodies_over_the_message_limit(live: Live, chunked: bool) -> None:
+    body = b'"' + b"x" * live.settings.max_message_bytes + b'"'
+    with capture_logs() as lines:
+        answer = await post_raw(live, in_chunks(body) if chunked else body)
+    assert ("content-length" in answer.request.headers) is not chunked
+    assert answer.headers["content-type"] == PROBLEM_TYPE
     assert answer.status_code == 413
+    assert answer.json() == {
+        "type": "about:blank",
+        "title": responses[413],
+        "status": 413,
+        "detail": f"the body has more than {live.settings.max_message_bytes} bytes",
+        "code": "too_large",
+    }
+    (line,) = lines
+    assert (line["route"], line["status"]) == ("/publish", 413)
+    assert line["reason"] == "too_large"
 
 
-async def post_raw(live: Live, body: str) -> httpx.Response:
+@pytest.mark.parametrize("reads", [False, True])
+async def test_with_middleware_a_large_body_is_refused_by_a_problem_too(reads: bool) -> None:
+    app = make_app(make_settings(max_message_bytes=1_024))
+
+    @app.middleware("http")
+    async def pass_on(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        if reads:
+            await request.body()
+        return await call_next(request)
+
+    async with run_app(app) as live:
+        body = b"x" * 2_000
+        answers = [await post_raw(live, content) for content in (body, in_chunks(body))]
+    for answer in answers:
+        assert answer.headers["content-type"] == PROBLEM_TYPE
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 16_384):
+        yield body[start : start + 16_384]
+
+
+async def test_publish_refuses_data_that_is_too_large_when_encoded_again(live: Live) -> None:
+    numbers = live.settings.max_message_bytes // len("1e15,") - 10
+    body = '{"data": [' + ",".join(["1e15"] * numbers) + "]}"
+    answer = await post_raw(live, body)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert answer.json()["detail"].startswith("encoded again, the data has ")
+
+
+async def test_a_route_may_have_a_limit_of_its_own() -> None:
+    app = make_app(make_settings(max_message_bytes=1_024))
+
+    @app.post("/small", max_body_size=8)
+    @app.post("/large", max_body_size=4_096)
+    async def take(request: Request) -> int:
+        return len(await request.body())
+
+    async with run_app(app) as live:
+        assert (await live.post("/small", "123456789")).status_code == 413
+        assert (await live.post("/large", "x" * 2_000)).json() == 2_002
+        assert (await live.post("/large", "x" * 5_000)).status_code == 413
+
+
+async def post_raw(live: Live, body: str | bytes | AsyncIterator[bytes]) -> httpx.Response:
     key = live.settings.backend_key
     assert key is not None
     async with live.http() as http:

@@ -1,8 +1,9 @@
 """HTTP requests in the log: by route, with the reason of a refusal, without what clients wrote."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from fastapi import Body, HTTPException, status
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -37,7 +38,7 @@ async def test_a_request_is_one_line_with_its_route() -> None:
             assert (await live.get(f"/{SECRET}")).status_code == 404
     assert requests(lines) == [
         {"method": "GET", "route": "/items/{name}", "status": 200},
-        {"method": "GET", "route": None, "status": 404},
+        {"method": "GET", "route": None, "status": 404, "reason": "Not Found"},
     ]
     assert SECRET not in str(lines)
 
@@ -61,6 +62,28 @@ async def test_a_refusal_has_its_reason() -> None:
     assert SECRET not in str(lines)
 
 
+async def test_the_reason_is_never_text_of_the_client() -> None:
+    app = make_app(make_settings())
+
+    @app.get("/items/{name}")
+    async def item(name: str, limits: Annotated[dict[str, int], Body()]) -> None:
+        raise HTTPException(status.HTTP_409_CONFLICT, f"no {name}")
+
+    async with run_app(app) as live, live.http() as http:
+        with capture_logs() as lines:
+            for body in ({}, {SECRET: SECRET}):
+                await http.request("GET", f"/items/{SECRET}", json=body)
+            await live.post("/publish", {SECRET: SECRET})
+            await live.post(f"/items/{SECRET}", {})
+    assert [(line["status"], line["reason"]) for line in requests(lines)] == [
+        (409, "Conflict"),
+        (422, "bad_request"),
+        (422, "bad_request"),
+        (405, "Method Not Allowed"),
+    ]
+    assert SECRET not in str(lines)
+
+
 async def test_probes_are_logged_only_if_they_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     async with run_service() as live:
         with capture_logs() as lines:
@@ -68,7 +91,8 @@ async def test_probes_are_logged_only_if_they_fail(monkeypatch: pytest.MonkeyPat
             await live.get("/readyz")
             monkeypatch.setattr(live.service.manager, "draining", True)
             await live.get("/readyz")
-    assert [(line["route"], line["status"]) for line in requests(lines)] == [("/readyz", 503)]
+    line = {"method": "GET", "route": "/readyz", "status": 503, "reason": "draining"}
+    assert requests(lines) == [line]
 
 
 async def test_a_request_that_crashes_is_logged() -> None:

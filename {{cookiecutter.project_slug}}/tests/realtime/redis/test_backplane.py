@@ -187,8 +187,10 @@ async def test_what_happens_to_redis_is_counted(valkey: Valkey) -> None:
         await client.ask(type="broadcast", data=1)
         await wait_until(lambda: "ws_redis_up 0.0" in metrics.text().decode())
         assert "ws_redis_publish_failures_total 1.0" in metrics.text().decode()
+        assert "ws_redis_reconnections_total 0.0" in metrics.text().decode()
         await valkey.start()
         await wait_until(lambda: "ws_redis_gaps_total 1.0" in metrics.text().decode())
+        assert "ws_redis_reconnections_total 1.0" in metrics.text().decode()
         assert "ws_redis_up 1.0" in metrics.text().decode()
 
 
@@ -287,6 +289,7 @@ async def test_the_service_starts_without_the_server_and_waits_for_it(valkey: Va
         await valkey.start()
         await wait_until(lambda: live.service.backplane.healthy)
         assert (await live.get("/readyz")).status_code == 200
+        assert live.counts()["ws_redis_reconnections_total"] == 0
 
 
 @pytest.mark.hostile(66)

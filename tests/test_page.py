@@ -88,12 +88,12 @@ def behind(
         yield both
 
 
-def open_page(chrome: Browser, proxy: Proxy, fragment: str = "") -> Page:
+def open_page(chrome: Browser, origin: str, fragment: str = "") -> Page:
     """Open the page, and record what the browser does and complains of."""
     page = chrome.page("about:blank")
     for domain in ("Log", "Network", "Runtime"):
         page.call(f"{domain}.enable")
-    page.call("Page.navigate", url=f"{proxy.origin}/{fragment}")
+    page.call("Page.navigate", url=f"{origin}/{fragment}")
     page.wait_until(
         "location.pathname === '/' && globalThis.document.querySelector('#palette form')"
     )
@@ -104,7 +104,7 @@ def open_page(chrome: Browser, proxy: Proxy, fragment: str = "") -> Page:
 def signed_in(chrome: Browser, behind: tuple[Service, Proxy], user: str) -> Page:
     """Open the page by the link that ``make token`` prints."""
     service, proxy = behind
-    page = open_page(chrome, proxy, f"#token={make_token(service, user)}")
+    page = open_page(chrome, proxy.origin, f"#token={make_token(service, user)}")
     page.wait_until(f"text('#state') === 'Online as {user}'")
     return page
 
@@ -118,7 +118,7 @@ def in_room(chrome: Browser, behind: tuple[Service, Proxy], room: str) -> list[P
     return pages
 
 
-def check_quiet(page: Page, proxy: Proxy) -> None:
+def check_quiet(page: Page, origin: str) -> None:
     """Check that nothing went to another origin, and that nothing was refused or failed."""
     assert page.run("return location.hash") == ""
     urls = [
@@ -128,7 +128,7 @@ def check_quiet(page: Page, proxy: Proxy) -> None:
     ]
     urls = [url for url in urls if not url.startswith("data:")]
     assert any(url.startswith("ws:") for url in urls)
-    assert {urlsplit(url).netloc for url in urls} == {urlsplit(proxy.origin).netloc}
+    assert {urlsplit(url).netloc for url in urls} == {urlsplit(origin).netloc}
     complaints = [
         event
         for event in page.events
@@ -159,7 +159,7 @@ def test_two_pages_chat_in_a_room(chrome: Browser, behind: tuple[Service, Proxy]
         alice.wait_until("document.body.innerText.includes('hall: spam')")
         assert carol.receive("left")["user"] == "alice"
     for page in (alice, bob):
-        check_quiet(page, proxy)
+        check_quiet(page, proxy.origin)
 
 
 def test_a_dropped_connection_recovers_and_is_shown(
@@ -185,7 +185,7 @@ def test_a_dropped_connection_recovers_and_is_shown(
     alice.wait_until(
         "text('#state') === 'Ended: closed by the page (1000). Connect again to return.'"
     )
-    check_quiet(alice, behind[1])
+    check_quiet(alice, behind[1].origin)
 
 
 def test_who_is_there_is_shown_again_after_a_resync(
@@ -217,7 +217,7 @@ def test_who_is_there_is_shown_again_after_a_resync(
     alice.wait_until("globalThis.hasLeft")
     alice.run("resync()")
     alice.wait_until("text('article [role=status]') === '1 here: alice'")
-    check_quiet(alice, behind[1])
+    check_quiet(alice, behind[1].origin)
 
 
 def test_credentials_that_expire_are_replaced_and_nothing_is_lost(
@@ -231,7 +231,7 @@ def test_credentials_that_expire_are_replaced_and_nothing_is_lost(
     alice.wait_until("text('article .log') === 'bob while you were away'")
     alice.wait_until("expiresInAnHour()")
     assert alice.run("return [text('#state'), text('#reconnects')]") == ["Online as alice", "2"]
-    check_quiet(alice, behind[1])
+    check_quiet(alice, behind[1].origin)
 
 
 def test_who_types_is_shown_and_not_kept(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
@@ -241,7 +241,7 @@ def test_who_types_is_shown_and_not_kept(chrome: Browser, behind: tuple[Service,
     alice.run("fill('Message', 'done'); press('Publish')")
     bob.wait_until("text('article .log') === 'alice done'")
     assert bob.run("return text('.typing')") == ""
-    check_quiet(alice, behind[1])
+    check_quiet(alice, behind[1].origin)
 
 
 def test_a_streamed_answer_survives_a_reload(
@@ -260,7 +260,7 @@ def test_a_streamed_answer_survives_a_reload(
     assert sent == sorted(sent, key=int)
     assert int(sent[0]) > 3  # it was not given again from the beginning
     alice.wait_until("Object.keys(sessionStorage).length === 2")  # the answer is finished
-    check_quiet(bob, behind[1])
+    check_quiet(bob, behind[1].origin)
 
 
 def test_the_palette_sends_a_command_of_the_team(
@@ -288,7 +288,7 @@ def test_the_palette_sends_a_command_of_the_team(
         "wild": True,
         "rules": {"aces": 4},
     }
-    check_quiet(page, behind[1])
+    check_quiet(page, behind[1].origin)
 
 
 def test_the_palette_has_every_command(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
@@ -314,7 +314,7 @@ def test_a_room_can_be_left_by_the_palette(chrome: Browser, behind: tuple[Servic
     alice.wait_until("""text('output').startsWith('Answer: {"type":"ok"')""")
     assert alice.run("return [text('article'), sent('leave').length]") == ["", 1]
     bob.wait_until("text('article [role=status]') === '1 here: bob'")
-    check_quiet(alice, behind[1])
+    check_quiet(alice, behind[1].origin)
 
 
 def test_frames_of_a_room_that_only_the_palette_has_joined_are_shown(
@@ -326,7 +326,7 @@ def test_frames_of_a_room_that_only_the_palette_has_joined_are_shown(
     with behind[0].client("bob") as bob:
         bob.ask(type="join", room="attic")
         page.wait_until("""/"type":"joined".*"user":"bob"/.test(text('#inbox'))""")
-    check_quiet(page, behind[1])
+    check_quiet(page, behind[1].origin)
 
 
 def test_it_is_in_line(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
@@ -387,7 +387,7 @@ SIGN_IN = {
 @pytest.mark.parametrize("combination", SIGN_IN)
 def test_it_signs_in_as_the_style_works(chrome: Browser, baked: Baker, combination: str) -> None:
     with served(baked, combination) as (service, proxy):
-        page = open_page(chrome, proxy)
+        page = open_page(chrome, proxy.origin)
         enabled = "[...document.querySelectorAll('button:enabled')].map((each) => each.innerText)"
         assert {*page.run(f"return {enabled}")} <= {"Connect", "Send"}
         key = service.shell(". ./.env; printf %s $BACKEND_KEY")
@@ -402,20 +402,20 @@ def test_it_signs_in_as_the_style_works(chrome: Browser, baked: Baker, combinati
             page.run("press('Expire credentials')")
             page.wait_until("states.some((each) => /^Offline: expired .4005./.test(each))")
             page.wait_until("text('#state') === 'Online as alice'")
-        check_quiet(page, proxy)
+        check_quiet(page, proxy.origin)
         page.run("press('Disconnect')")
 
 
 def test_it_says_that_a_page_cannot_send_a_key(chrome: Browser, baked: Baker) -> None:
     with served(baked, "api_key-heartbeat") as (_, proxy):
-        page = open_page(chrome, proxy)
+        page = open_page(chrome, proxy.origin)
         page.run("press('Connect')")
         page.wait_until("text('#state').startsWith('Ended: a page cannot send')")
 
 
 def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:
     with served(baked, "ticket-redis") as (_, proxy):
-        page = open_page(chrome, proxy)
+        page = open_page(chrome, proxy.origin)
         page.run("fill('Name', 'alice'); fill('Backend key', 'wrong'); press('Connect')")
         page.wait_until("text('#state').startsWith('Offline: the key is missing or wrong')")
         proxy.refuses = True
@@ -426,7 +426,7 @@ def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:
 
 def test_it_says_why_it_cannot_connect(chrome: Browser, baked: Baker) -> None:
     with served(baked, "none", ALLOWED_ORIGINS="http://elsewhere.test") as (_, proxy):
-        page = open_page(chrome, proxy)
+        page = open_page(chrome, proxy.origin)
         page.run("press('Connect')")
         page.wait_until(f"text('#state').endsWith(' Add {proxy.origin} to ALLOWED_ORIGINS.')")
 

@@ -6,15 +6,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from .axe import check_accessible
 from .browser import FULL_SPEED, Browser, Page, browser
 from .checks.service import Service
 from .combination import DEFAULT, QUESTIONS
 from .conftest import Baker
 from .proxy import Proxy
 from .test_browser_client import evict, make_token, served
-from .venv import npm_directory
 
-AXE = "axe-core@4.14.1"
+MAX_TABS = 50
 
 HANDLERS = '''"""A command that has an input of each kind."""
 
@@ -55,6 +55,10 @@ globalThis.text = (selector) => document.querySelector(selector)?.innerText ?? "
 globalThis.inputOf = (label) => [...document.querySelectorAll("label")]
   .find((each) => each.firstChild.textContent.trim() === label)
   .querySelector("input, select, textarea");
+globalThis.focused = () => {
+  const { labels, innerText } = document.activeElement;
+  return (labels?.[0]?.firstChild.textContent ?? innerText).trim();
+};
 globalThis.fill = (label, value) => {
   inputOf(label).value = value;
   inputOf(label).dispatchEvent(new Event("change"));
@@ -357,22 +361,67 @@ def test_it_is_in_line(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible(chrome: Browser, behind: tuple[Service, Proxy], scheme: str) -> None:
-    axe = npm_directory(AXE) / "node_modules" / "axe-core" / "axe.min.js"
-    page = signed_in(chrome, behind, "alice")
+def test_it_is_accessible_in_every_state(
+    chrome: Browser, behind: tuple[Service, Proxy], scheme: str
+) -> None:
+    page = open_page(chrome, behind[1].origin)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.call("Emulation.setEmulatedMedia", features=features)
+    check_accessible(page)
+    page.run("fill('Name', 'alice'); press('Connect')")
+    page.wait_until("text('#state') === 'Online as alice'")
     page.run("press('Join'); fill('Command', 'Draw')")
     page.wait_until("/ here: /.test(text('article'))")
-    page.run(axe.read_text(encoding="utf-8"))
-    for width in (1280, 360):
-        page.resize(width)
-        found = page.run(
-            "return (await axe.run()).violations.map(({ id, nodes }) => "
-            "[id, nodes.map((node) => node.html)])"
-        )
-        assert not found
-        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    check_accessible(page)
+    for button, state in (("Go offline", "Offline"), ("Disconnect", "Ended")):
+        page.run(f"press('{button}')")
+        page.wait_until(f"text('#state').startsWith('{state}')")
+        check_accessible(page)
+
+
+def tab_to(page: Page, label: str, *, back: bool = False) -> None:
+    """Move the focus by the keyboard to the input or button with this label."""
+    for _ in range(MAX_TABS):
+        page.press("Tab", shift=back)
+        if page.run(f"return focused() === '{label}'"):
+            return
+    pytest.fail(f"{label} is not reached")
+
+
+def test_it_is_used_by_the_keyboard_alone(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    page = open_page(chrome, behind[1].origin)
+    page.call("Emulation.setFocusEmulationEnabled", enabled=True)
+    tab_to(page, "Name")
+    page.type("alice")
+    tab_to(page, "Connect")
+    page.press("Enter")
+    page.wait_until("text('#state') === 'Online as alice'")
+    tab_to(page, "Room")
+    page.type("keys")
+    tab_to(page, "Join")
+    page.press("Space")
+    page.wait_until("text('article [role=status]') === '1 here: alice'")
+    assert page.run("return [text('h3'), focused()]") == ["keys", "Message"]
+    page.type("hello")
+    tab_to(page, "Publish")
+    page.press("Space")
+    page.wait_until("text('article .log') === 'alice hello'")
+    tab_to(page, "Leave", back=True)
+    page.press("Enter")
+    page.wait_until("!document.querySelector('article') && focused() === 'Room'")
+    check_quiet(page, behind[1].origin)
+
+
+def test_it_may_not_load_from_elsewhere_nor_run_inline_scripts(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = open_page(chrome, behind[1].origin)
+    header = page.run("return (await fetch('/')).headers.get('Content-Security-Policy')")
+    policy = dict(directive.strip().split(" ", 1) for directive in header.split(";"))
+    for name in ("default-src", "base-uri", "form-action", "frame-ancestors"):
+        assert policy.pop(name) == "'none'"
+    assert policy.pop("img-src") == "data:"
+    assert policy == dict.fromkeys(("connect-src", "script-src", "style-src"), "'self'")
 
 
 SIGN_IN = {

@@ -64,6 +64,10 @@ def chromium(directory: Path, *arguments: str) -> Iterator[None]:
             process.wait(DEADLINE_S)
 
 
+KEYS = {"Tab": ("Tab", "", 9), "Enter": ("Enter", "\r", 13), "Space": (" ", " ", 32)}
+"""The key, the text and the Windows code of each, by the code of the protocol."""
+
+
 class Page:
     """One tab."""
 
@@ -112,6 +116,17 @@ class Page:
             if NAVIGATED.search(str(failure)):
                 return False
             raise
+
+    def press(self, code: str, *, shift: bool = False) -> None:
+        """Press a key and release it."""
+        key, text, number = KEYS[code]
+        event = {"code": code, "key": key, "windowsVirtualKeyCode": number, "modifiers": 8 * shift}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **event)
+
+    def type(self, text: str) -> None:
+        """Type into what has the focus."""
+        self.call("Input.insertText", text=text)
 
     def resize(self, width: int) -> None:
         """Show the page in a window of this width; a narrow one is that of a phone."""

@@ -19,6 +19,15 @@ TIMEOUT_S = 600
 
 ALL_EXTRAS = [name for name, question in QUESTIONS.items() if question is True]
 
+SCHEMES = {
+    "jwt": [("http", None, None, "bearer")],
+    "ticket": [("httpApiKey", "query", "ticket", None)],
+    "session": [("httpApiKey", "cookie", "session", None)],
+    "api_key": [("httpApiKey", "header", "X-API-Key", None)],
+    "none": [],
+}
+"""Type, place, name and scheme of what each style of authentication asks for."""
+
 VALIDATE = """
 import { fromFile, Parser } from "@asyncapi/parser";
 const parser = new Parser();
@@ -59,6 +68,17 @@ def test_the_parser_of_asyncapi_accepts_the_documents(
     assert found.pop("broken"), "the parser accepts a document with a reference to nothing"
     assert found.keys() == documents.keys() - {"broken"}
     assert not any(found.values()), found
+
+
+@pytest.mark.parametrize("auth", QUESTIONS["auth"])
+def test_the_credentials_of_each_style_are_described(baked: Baker, auth: str) -> None:
+    document = json.loads(print_document(baked(find(auth))))
+    schemes = document["components"]["securitySchemes"]
+    shown = [tuple(map(each.get, ("type", "in", "name", "scheme"))) for each in schemes.values()]
+    assert shown == SCHEMES[auth]
+    (server,) = document["servers"].values()
+    names = [each["$ref"].rpartition("/")[2] for each in server["security"]]
+    assert names == list(schemes)
 
 
 def test_the_documented_generator_makes_types(parser: Path, baked: Baker, tmp_path: Path) -> None:

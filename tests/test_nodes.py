@@ -2,14 +2,19 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from .browser import FULL_SPEED, browser
 from .checks.service import LISTENING, START_S, Service, is_ok
-from .combination import find
+from .combination import DEFAULT, find
 from .conftest import Baker
+from .project import Project
+from .test_page import check_quiet, open_page
 
 NODES = "jwt-redis"
+BOTH = "/^2 here: (alice, bob|bob, alice)$/"
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -36,13 +41,23 @@ def is_running(process: int) -> bool:
     return Path(f"/proc/{process}").exists()
 
 
-def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Path) -> None:
-    service = Service(baked(find(NODES)).copy(tmp_path / "project"), "dev.nodes", REDIS_URL="")
+@contextmanager
+def two_nodes(project: Project) -> Iterator[tuple[Service, str, str]]:
+    """Run two nodes, and yield them with their ports when both are ready."""
+    service = Service(project, "dev.nodes", REDIS_URL="")
     try:
         service.wait_until_ready()
         wait_until(lambda: len(ports(service)) == 2)
         first, second = ports(service)
         wait_until(lambda: is_ok("127.0.0.1", int(second), "/readyz"))
+        yield service, first, second
+    finally:
+        service.end()
+
+
+def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Path) -> None:
+    project = baked(find(NODES)).copy(tmp_path / "project")
+    with two_nodes(project) as (service, first, second):
         started = children(service.pid)
         assert len(started) == 3
         with service.client("alice", first) as alice, service.client("bob", second) as bob:
@@ -51,8 +66,27 @@ def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Pa
         service.stop()
         assert not any(map(is_running, started))
         assert "starting two nodes" in service.log()
-    finally:
-        service.end()
+
+
+def test_the_pages_of_two_nodes_chat_in_a_room(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT).copy(tmp_path / "project")
+    with (
+        browser(tmp_path / "profile", *FULL_SPEED) as chrome,
+        two_nodes(project) as (_, first, second),
+    ):
+        origins = {"alice": f"http://127.0.0.1:{first}", "bob": f"http://localhost:{second}"}
+        pages = {user: open_page(chrome, origin) for user, origin in origins.items()}
+        for user, page in pages.items():
+            page.run(f"fill('Name', '{user}'); press('Connect')")
+            page.wait_until(f"text('#state') === 'Online as {user}'")
+            page.run("press('Join')")
+            page.wait_until("/ here: /.test(text('article'))")
+        for page in pages.values():
+            page.wait_until(f"{BOTH}.test(text('article [role=status]'))")
+        pages["alice"].run("fill('Message', 'hello'); press('Publish')")
+        for user, page in pages.items():
+            page.wait_until("text('article .log') === 'alice hello'")
+            check_quiet(page, origins[user])
 
 
 def test_the_end_of_a_node_ends_the_other(baked: Baker, tmp_path: Path) -> None:

@@ -6,15 +6,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from .axe import check_accessible
 from .browser import FULL_SPEED, Browser, Page, browser
 from .checks.service import Service
 from .combination import DEFAULT, QUESTIONS
 from .conftest import Baker
 from .proxy import Proxy
 from .test_browser_client import evict, make_token, served
-from .venv import npm_directory
 
-AXE = "axe-core@4.14.1"
+MAX_TABS = 50
 
 HANDLERS = '''"""A command that has an input of each kind."""
 
@@ -55,6 +55,10 @@ globalThis.text = (selector) => document.querySelector(selector)?.innerText ?? "
 globalThis.inputOf = (label) => [...document.querySelectorAll("label")]
   .find((each) => each.firstChild.textContent.trim() === label)
   .querySelector("input, select, textarea");
+globalThis.focused = () => {
+  const { labels, innerText } = document.activeElement;
+  return (labels?.[0]?.firstChild.textContent ?? innerText).trim();
+};
 globalThis.fill = (label, value) => {
   inputOf(label).value = value;
   inputOf(label).dispatchEvent(new Event("change"));
@@ -88,12 +92,12 @@ def behind(
         yield both
 
 
-def open_page(chrome: Browser, proxy: Proxy, fragment: str = "") -> Page:
+def open_page(chrome: Browser, origin: str, fragment: str = "") -> Page:
     """Open the page, and record what the browser does and complains of."""
     page = chrome.page("about:blank")
     for domain in ("Log", "Network", "Runtime"):
         page.call(f"{domain}.enable")
-    page.call("Page.navigate", url=f"{proxy.origin}/{fragment}")
+    page.call("Page.navigate", url=f"{origin}/{fragment}")
     page.wait_until(
         "location.pathname === '/' && globalThis.document.querySelector('#palette form')"
     )
@@ -104,7 +108,7 @@ def open_page(chrome: Browser, proxy: Proxy, fragment: str = "") -> Page:
 def signed_in(chrome: Browser, behind: tuple[Service, Proxy], user: str) -> Page:
     """Open the page by the link that ``make token`` prints."""
     service, proxy = behind
-    page = open_page(chrome, proxy, f"#token={make_token(service, user)}")
+    page = open_page(chrome, proxy.origin, f"#token={make_token(service, user)}")
     page.wait_until(f"text('#state') === 'Online as {user}'")
     return page
 
@@ -118,7 +122,7 @@ def in_room(chrome: Browser, behind: tuple[Service, Proxy], room: str) -> list[P
     return pages
 
 
-def check_quiet(page: Page, proxy: Proxy) -> None:
+def check_quiet(page: Page, origin: str) -> None:
     """Check that nothing went to another origin, and that nothing was refused or failed."""
     assert page.run("return location.hash") == ""
     urls = [
@@ -128,7 +132,7 @@ def check_quiet(page: Page, proxy: Proxy) -> None:
     ]
     urls = [url for url in urls if not url.startswith("data:")]
     assert any(url.startswith("ws:") for url in urls)
-    assert {urlsplit(url).netloc for url in urls} == {urlsplit(proxy.origin).netloc}
+    assert {urlsplit(url).netloc for url in urls} == {urlsplit(origin).netloc}
     complaints = [
         event
         for event in page.events
@@ -159,7 +163,7 @@ def test_two_pages_chat_in_a_room(chrome: Browser, behind: tuple[Service, Proxy]
         alice.wait_until("document.body.innerText.includes('hall: spam')")
         assert carol.receive("left")["user"] == "alice"
     for page in (alice, bob):
-        check_quiet(page, proxy)
+        check_quiet(page, proxy.origin)
 
 
 def test_a_dropped_connection_recovers_and_is_shown(
@@ -185,7 +189,7 @@ def test_a_dropped_connection_recovers_and_is_shown(
     alice.wait_until(
         "text('#state') === 'Ended: closed by the page (1000). Connect again to return.'"
     )
-    check_quiet(alice, behind[1])
+    check_quiet(alice, behind[1].origin)
 
 
 def test_who_is_there_is_shown_again_after_a_resync(
@@ -217,7 +221,7 @@ def test_who_is_there_is_shown_again_after_a_resync(
     alice.wait_until("globalThis.hasLeft")
     alice.run("resync()")
     alice.wait_until("text('article [role=status]') === '1 here: alice'")
-    check_quiet(alice, behind[1])
+    check_quiet(alice, behind[1].origin)
 
 
 def test_credentials_that_expire_are_replaced_and_nothing_is_lost(
@@ -231,7 +235,7 @@ def test_credentials_that_expire_are_replaced_and_nothing_is_lost(
     alice.wait_until("text('article .log') === 'bob while you were away'")
     alice.wait_until("expiresInAnHour()")
     assert alice.run("return [text('#state'), text('#reconnects')]") == ["Online as alice", "2"]
-    check_quiet(alice, behind[1])
+    check_quiet(alice, behind[1].origin)
 
 
 def test_who_types_is_shown_and_not_kept(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
@@ -241,7 +245,7 @@ def test_who_types_is_shown_and_not_kept(chrome: Browser, behind: tuple[Service,
     alice.run("fill('Message', 'done'); press('Publish')")
     bob.wait_until("text('article .log') === 'alice done'")
     assert bob.run("return text('.typing')") == ""
-    check_quiet(alice, behind[1])
+    check_quiet(alice, behind[1].origin)
 
 
 def test_a_streamed_answer_survives_a_reload(
@@ -260,7 +264,7 @@ def test_a_streamed_answer_survives_a_reload(
     assert sent == sorted(sent, key=int)
     assert int(sent[0]) > 3  # it was not given again from the beginning
     alice.wait_until("Object.keys(sessionStorage).length === 2")  # the answer is finished
-    check_quiet(bob, behind[1])
+    check_quiet(bob, behind[1].origin)
 
 
 def test_the_palette_sends_a_command_of_the_team(
@@ -288,7 +292,7 @@ def test_the_palette_sends_a_command_of_the_team(
         "wild": True,
         "rules": {"aces": 4},
     }
-    check_quiet(page, behind[1])
+    check_quiet(page, behind[1].origin)
 
 
 def test_the_palette_has_every_command(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
@@ -314,7 +318,7 @@ def test_a_room_can_be_left_by_the_palette(chrome: Browser, behind: tuple[Servic
     alice.wait_until("""text('output').startsWith('Answer: {"type":"ok"')""")
     assert alice.run("return [text('article'), sent('leave').length]") == ["", 1]
     bob.wait_until("text('article [role=status]') === '1 here: bob'")
-    check_quiet(alice, behind[1])
+    check_quiet(alice, behind[1].origin)
 
 
 def test_frames_of_a_room_that_only_the_palette_has_joined_are_shown(
@@ -326,7 +330,7 @@ def test_frames_of_a_room_that_only_the_palette_has_joined_are_shown(
     with behind[0].client("bob") as bob:
         bob.ask(type="join", room="attic")
         page.wait_until("""/"type":"joined".*"user":"bob"/.test(text('#inbox'))""")
-    check_quiet(page, behind[1])
+    check_quiet(page, behind[1].origin)
 
 
 def test_it_is_in_line(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
@@ -357,22 +361,67 @@ def test_it_is_in_line(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible(chrome: Browser, behind: tuple[Service, Proxy], scheme: str) -> None:
-    axe = npm_directory(AXE) / "node_modules" / "axe-core" / "axe.min.js"
-    page = signed_in(chrome, behind, "alice")
+def test_it_is_accessible_in_every_state(
+    chrome: Browser, behind: tuple[Service, Proxy], scheme: str
+) -> None:
+    page = open_page(chrome, behind[1].origin)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.call("Emulation.setEmulatedMedia", features=features)
+    check_accessible(page)
+    page.run("fill('Name', 'alice'); press('Connect')")
+    page.wait_until("text('#state') === 'Online as alice'")
     page.run("press('Join'); fill('Command', 'Draw')")
     page.wait_until("/ here: /.test(text('article'))")
-    page.run(axe.read_text(encoding="utf-8"))
-    for width in (1280, 360):
-        page.resize(width)
-        found = page.run(
-            "return (await axe.run()).violations.map(({ id, nodes }) => "
-            "[id, nodes.map((node) => node.html)])"
-        )
-        assert not found
-        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    check_accessible(page)
+    for button, state in (("Go offline", "Offline"), ("Disconnect", "Ended")):
+        page.run(f"press('{button}')")
+        page.wait_until(f"text('#state').startsWith('{state}')")
+        check_accessible(page)
+
+
+def tab_to(page: Page, label: str, *, back: bool = False) -> None:
+    """Move the focus by the keyboard to the input or button with this label."""
+    for _ in range(MAX_TABS):
+        page.press("Tab", shift=back)
+        if page.run(f"return focused() === '{label}'"):
+            return
+    pytest.fail(f"{label} is not reached")
+
+
+def test_it_is_used_by_the_keyboard_alone(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    page = open_page(chrome, behind[1].origin)
+    page.call("Emulation.setFocusEmulationEnabled", enabled=True)
+    tab_to(page, "Name")
+    page.type("alice")
+    tab_to(page, "Connect")
+    page.press("Enter")
+    page.wait_until("text('#state') === 'Online as alice'")
+    tab_to(page, "Room")
+    page.type("keys")
+    tab_to(page, "Join")
+    page.press("Space")
+    page.wait_until("text('article [role=status]') === '1 here: alice'")
+    assert page.run("return [text('h3'), focused()]") == ["keys", "Message"]
+    page.type("hello")
+    tab_to(page, "Publish")
+    page.press("Space")
+    page.wait_until("text('article .log') === 'alice hello'")
+    tab_to(page, "Leave", back=True)
+    page.press("Enter")
+    page.wait_until("!document.querySelector('article') && focused() === 'Room'")
+    check_quiet(page, behind[1].origin)
+
+
+def test_it_may_not_load_from_elsewhere_nor_run_inline_scripts(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = open_page(chrome, behind[1].origin)
+    header = page.run("return (await fetch('/')).headers.get('Content-Security-Policy')")
+    policy = dict(directive.strip().split(" ", 1) for directive in header.split(";"))
+    for name in ("default-src", "base-uri", "form-action", "frame-ancestors"):
+        assert policy.pop(name) == "'none'"
+    assert policy.pop("img-src") == "data:"
+    assert policy == dict.fromkeys(("connect-src", "script-src", "style-src"), "'self'")
 
 
 SIGN_IN = {
@@ -387,7 +436,7 @@ SIGN_IN = {
 @pytest.mark.parametrize("combination", SIGN_IN)
 def test_it_signs_in_as_the_style_works(chrome: Browser, baked: Baker, combination: str) -> None:
     with served(baked, combination) as (service, proxy):
-        page = open_page(chrome, proxy)
+        page = open_page(chrome, proxy.origin)
         enabled = "[...document.querySelectorAll('button:enabled')].map((each) => each.innerText)"
         assert {*page.run(f"return {enabled}")} <= {"Connect", "Send"}
         key = service.shell(". ./.env; printf %s $BACKEND_KEY")
@@ -402,20 +451,20 @@ def test_it_signs_in_as_the_style_works(chrome: Browser, baked: Baker, combinati
             page.run("press('Expire credentials')")
             page.wait_until("states.some((each) => /^Offline: expired .4005./.test(each))")
             page.wait_until("text('#state') === 'Online as alice'")
-        check_quiet(page, proxy)
+        check_quiet(page, proxy.origin)
         page.run("press('Disconnect')")
 
 
 def test_it_says_that_a_page_cannot_send_a_key(chrome: Browser, baked: Baker) -> None:
     with served(baked, "api_key-heartbeat") as (_, proxy):
-        page = open_page(chrome, proxy)
+        page = open_page(chrome, proxy.origin)
         page.run("press('Connect')")
         page.wait_until("text('#state').startsWith('Ended: a page cannot send')")
 
 
 def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:
     with served(baked, "ticket-redis") as (_, proxy):
-        page = open_page(chrome, proxy)
+        page = open_page(chrome, proxy.origin)
         page.run("fill('Name', 'alice'); fill('Backend key', 'wrong'); press('Connect')")
         page.wait_until("text('#state').startsWith('Offline: the key is missing or wrong')")
         proxy.refuses = True
@@ -426,7 +475,7 @@ def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:
 
 def test_it_says_why_it_cannot_connect(chrome: Browser, baked: Baker) -> None:
     with served(baked, "none", ALLOWED_ORIGINS="http://elsewhere.test") as (_, proxy):
-        page = open_page(chrome, proxy)
+        page = open_page(chrome, proxy.origin)
         page.run("press('Connect')")
         page.wait_until(f"text('#state').endsWith(' Add {proxy.origin} to ALLOWED_ORIGINS.')")
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from .axe import check_accessible
 from .browser import browser
 from .checks.protocol import AsyncApi, print_document
 from .checks.service import running
@@ -72,6 +73,7 @@ def test_the_page_shows_every_frame_and_code(baked: Baker, tmp_path: Path) -> No
         titles = page.run(f"return {TITLES}")
         empty, broken = (page.run(f"return {each}") for each in (EMPTY_COLUMNS, BROKEN_NAMES))
         fits = page.run("return document.documentElement.scrollWidth <= innerWidth")
+        check_accessible(page)
         ids, links = set(page.run(f"return {IDS}")), set(page.run(f"return {LINKS}"))
     assert "Nothing to show" not in text
     asyncapi = AsyncApi(print_document(project))

@@ -5,8 +5,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidURI
 from websockets.http11 import Request, Response
 
 from . import faulty_server
@@ -260,6 +260,193 @@ def test_a_client_that_was_online_repeats_a_refused_handshake(client: ModuleType
 
     asyncio.run(connect())
     assert "the server refuses the handshake: 404 Not Found" in reasons
+
+
+Script = Callable[[ServerConnection], Awaitable[object]]
+"""What a server does on one connection after its welcome."""
+
+
+def scripted(
+    connect: Callable[..., Any],
+    act: Callable[[Any], Awaitable[object]],
+    *scripts: Script,
+    token: Any = "",
+    **terms: object,
+) -> None:
+    """Do something with a client, each connection of which is served by the next script."""
+    remaining = iter(scripts)
+
+    async def handler(connection: ServerConnection) -> None:
+        await connection.send(json.dumps(WELCOME | terms))
+        with suppress(ConnectionClosed):
+            await next(remaining)(connection)
+        await connection.wait_closed()
+
+    async def run() -> None:
+        async with asyncio.timeout(DEADLINE_S), serve(handler, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with connect(f"ws://127.0.0.1:{port}/ws", token) as ws:
+                await act(ws)
+
+    asyncio.run(run())
+
+
+async def answer(connection: ServerConnection, **fields: object) -> dict[str, Any]:
+    """Receive a command, answer it, and return it."""
+    command: dict[str, Any] = json.loads(await connection.recv())
+    await connection.send(json.dumps({"type": "ok", "id": command["id"], **fields}))
+    return command
+
+
+async def send(connection: ServerConnection, *data: object) -> None:
+    """Send messages to the user."""
+    for each in data:
+        await connection.send(json.dumps({"type": "message", "from": "bob", "data": each}))
+
+
+def test_each_attempt_has_a_fresh_token(client: ModuleType) -> None:
+    sent: list[str] = []
+
+    def closing(code: int) -> Script:
+        async def script(connection: ServerConnection) -> None:
+            assert connection.request is not None
+            sent.append(connection.request.headers["Authorization"])
+            await connection.close(code)
+
+        return script
+
+    async def follow(ws: Any) -> None:
+        with pytest.raises(client.Ended, match="4503"):
+            await anext(ws)
+
+    tokens = iter(["first", "second", "third"])
+    scripts = [closing(code) for code in (4005, 1012, 4503)]
+    scripted(client.connect, follow, *scripts, token=lambda: next(tokens))
+    assert sent == ["Bearer first", "Bearer second", "Bearer third"]
+
+
+def test_a_token_is_replaced_before_it_expires(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module(f"{client.__name__}.connection")
+    before = SimpleNamespace(monotonic=time.monotonic, time=lambda: 1_000.0)
+    monkeypatch.setattr(module, "time", before)
+    monkeypatch.setattr(module, "SHORTEST_REFRESH_S", 0.0)
+    commands: list[dict[str, Any]] = []
+
+    async def renew(connection: ServerConnection) -> None:
+        commands.append(await answer(connection, expires_at=1_000.02))
+        commands.append(await answer(connection, expires_at=None))
+        await send(connection, "still here")
+
+    async def follow(ws: Any) -> None:
+        assert (await anext(ws))["data"] == "still here"
+
+    tokens = iter(["first", "second", "third"])
+    scripted(client.connect, follow, renew, token=lambda: next(tokens), expires_at=1_000.02)
+    sent = [(command["type"], command["token"]) for command in commands]
+    assert sent == [("refresh", "second"), ("refresh", "third")]
+
+
+def test_a_request_without_an_answer_fails_in_time(client: ModuleType) -> None:
+    async def ask(ws: Any) -> None:
+        with pytest.raises(client.RequestError) as failure:
+            await ws.request("send", to="bob", timeout_s=0.01)
+        assert (failure.value.code, failure.value.retry) == ("timeout", True)
+
+    scripted(client.connect, ask, ServerConnection.wait_closed)
+
+
+def test_a_request_fails_with_its_connection_and_may_be_repeated(client: ModuleType) -> None:
+    async def drop(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.close(1012)
+
+    async def ask(ws: Any) -> None:
+        with pytest.raises(client.RequestError) as failure:
+            await ws.request("send", to="bob")
+        assert (failure.value.code, failure.value.retry) == ("disconnected", True)
+        assert (await ws.request("send", to="bob"))["type"] == "ok"
+
+    scripted(client.connect, ask, drop, answer)
+
+
+def test_a_request_that_is_too_large_is_not_sent(client: ModuleType) -> None:
+    commands: list[dict[str, Any]] = []
+
+    async def keep(connection: ServerConnection) -> None:
+        commands.append(await answer(connection))
+
+    async def ask(ws: Any) -> None:
+        with pytest.raises(client.RequestError) as failure:
+            await ws.request("send", to="bob", data="x" * 100)
+        assert (failure.value.code, failure.value.retry) == ("too_large", False)
+        await ws.ping()
+
+    scripted(client.connect, ask, keep, limits={"message_bytes": 100})
+    assert [command["type"] for command in commands] == ["ping"]
+
+
+def test_a_state_that_cannot_be_loaded_is_loaded_at_the_next_iteration(client: ModuleType) -> None:
+    loads: list[str] = []
+
+    async def load() -> None:
+        await asyncio.sleep(0)
+        loads.append("load")
+        if len(loads) == 1:
+            raise LookupError
+
+    async def join(connection: ServerConnection) -> None:
+        await answer(connection, epoch="e", offset=0, recovered=None, replayed=0)
+        message = {"type": "message", "room": "tea", "from": "bob", "data": "hi", "offset": 1}
+        await connection.send(json.dumps(message))
+
+    async def follow(ws: Any) -> None:
+        async with ws.room("tea", state=load) as room:
+            with pytest.raises(LookupError):
+                await anext(room)
+            assert (await anext(room)).data == "hi"
+
+    scripted(client.connect, follow, join)
+    assert loads == ["load", "load"]
+
+
+def test_too_many_unread_frames_are_replaced_by_one(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module(f"{client.__name__}.connection"), "MAX_UNREAD", 2)
+
+    async def flood(connection: ServerConnection) -> None:
+        await send(connection, *range(5))
+        await answer(connection)
+        await send(connection, "next")
+
+    async def read(ws: Any) -> None:
+        await ws.ping()  # what was sent before is there now
+        assert await anext(ws) == {"type": "resync", "room": None}
+        assert (await anext(ws))["data"] == "next"
+
+    scripted(client.connect, read, flood)
+
+
+def test_requests_within_the_loop_are_answered(client: ModuleType) -> None:
+    read: list[object] = []
+
+    async def interrupt(connection: ServerConnection) -> None:
+        for number in range(3):
+            await send(connection, number, "meanwhile")
+            await answer(connection)
+
+    async def follow(ws: Any) -> None:
+        async for frame in ws:
+            read.append(frame["data"])
+            if frame["data"] != "meanwhile":
+                await ws.request("send", to="bob", data=frame["data"])
+            elif len(read) == 6:
+                break
+
+    scripted(client.connect, follow, interrupt)
+    assert read == [0, "meanwhile", 1, "meanwhile", 2, "meanwhile"]
 
 
 def test_a_command_as_in_javascript_is_a_type_error(client: ModuleType) -> None:

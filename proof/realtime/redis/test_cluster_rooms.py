@@ -11,11 +11,10 @@ from app.realtime.rooms.history import History, room_channel
 
 from ..client import Client
 from ..live import make_settings, run_service, wait_until, wait_until_async
-from ..rooms.history_contract import HistoryContract
 from ..rooms.presence_contract import Node, PresenceContract
 from .test_backplane import settings_for
 from .test_cluster import Failure, fail_over, kill, run_node
-from .test_rooms import RedisNode, running
+from .test_rooms import RedisHistoryContract, RedisNode, running
 from .valkey_cluster import NODE_TIMEOUT_MS, Cluster, run_cluster
 
 pytestmark = pytest.mark.slow
@@ -36,7 +35,7 @@ async def cluster(running_cluster: Cluster) -> Cluster:
     return running_cluster
 
 
-class TestClusterHistory(HistoryContract):
+class TestClusterHistory(RedisHistoryContract):
     """Two nodes that know each other through a cluster alone."""
 
     @pytest.fixture

@@ -24,6 +24,7 @@ from dev import fresh_secrets
 
 from ..backplane_contract import BackplaneContract, Inbox, numbered
 from ..client import DEADLINE_S, STOP_S
+from ..connections.test_manager import Notice
 from ..live import BACKEND, Live, make_settings, run_service, wait_until, wait_until_async
 from ..server.test_process import next_line, run_process
 from ..settings.test_settings import complaint
@@ -367,6 +368,20 @@ async def test_messages_cross_nodes_both_ways_and_arrive_once(shared_valkey: Val
         assert (await second.post("/publish", {"data": 3})).status_code == 202
         for client in (here, there):
             assert (await client.receive("message"))["data"] == 3
+            assert await client.is_quiet()
+
+
+async def test_frames_of_the_team_reach_users_on_every_node(shared_valkey: Valkey) -> None:
+    async with two_nodes(shared_valkey) as (first, second):
+        here = await first.connect("alice")
+        there = await second.connect("bob")
+        manager, frame = first.service.manager, Notice(text="ü\n")
+        assert await manager.send_frame(frame, here.user, there.user, "nobody") == [1, 1, 0]
+        await manager.broadcast_frame(frame)
+        await manager.broadcast_frame(frame, exclude=there.welcome["connection"])
+        for client, count in ((here, 3), (there, 2)):
+            for _ in range(count):
+                assert await client.receive() == {"type": "notice", "text": "ü\n", "from": None}
             assert await client.is_quiet()
 
 

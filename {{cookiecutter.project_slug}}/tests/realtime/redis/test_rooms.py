@@ -20,7 +20,7 @@ from app.realtime.rooms.rooms import Rooms
 from ..client import DEADLINE_S
 from ..live import make_settings, run_service, wait_until
 from ..recording_wire import open_connection
-from ..rooms.history_contract import HistoryContract
+from ..rooms.history_contract import ROOM, HistoryContract, Member, data_in, say
 from ..rooms.presence_contract import Node, PresenceContract
 from .test_backplane import run_node, settings_for
 from .valkey import Valkey
@@ -46,7 +46,24 @@ async def running(backplane: RedisBackplane, **overrides: object) -> AsyncIterat
             await healing
 
 
-class TestRedisHistory(HistoryContract):
+class RedisHistoryContract(HistoryContract):
+    """What holds for nodes that share a Redis, whatever its topology."""
+
+    async def test_a_message_with_the_id_of_an_earlier_one_is_not_sent_again(
+        self, history: History, other: History
+    ) -> None:
+        member = Member(history)
+        begin = (await member.past(None)).position
+        for node in (other, history, other):
+            first = await node.publish(ROOM, Envelope(sender="alice", data=1), "id-1")
+            assert first == begin.next
+        assert await say(history, 2) == [begin.offset + 2]
+        await wait_until(lambda: len(member.got) == 2)
+        assert member.data == [1, 2]
+        assert data_in(await other.kept(ROOM, begin)) == [1, 2]
+
+
+class TestRedisHistory(RedisHistoryContract):
     """Two nodes that know each other through Redis alone."""
 
     @pytest.fixture

@@ -70,8 +70,8 @@ function contentOf({ info, servers, channels, operations, components }) {
   };
   const section = (name, title, ...content) =>
     element("section", { id: name }, element("h3", {}, title), content);
-  const links = (all) =>
-    element("nav", {}, all.map((name) => element("a", { href: `#${name}` }, title(name))));
+  const links = (ariaLabel, all) => element("nav", { ariaLabel },
+    all.map((name) => element("a", { href: `#${name}` }, title(name))));
 
   const answer = (name) => [
     element("p", {}, "Answer ", code(typeNamed(name)), ": ", prose(schemas[name].description)),
@@ -97,8 +97,9 @@ function contentOf({ info, servers, channels, operations, components }) {
     element("p", {}, prose("A client sends JSON objects with a `type`. To get an answer with an "
       + "`id`, it sends one. Every command may be answered by an "),
       element("a", { href: `#${error}` }, "error"), "."),
-    links(names("receive")), names("receive").map(command),
-    heading("Frames of the server"), links(names("send")), names("send").map(frame),
+    links("Commands", names("receive")), names("receive").map(command),
+    heading("Frames of the server"), links("Frames of the server", names("send")),
+    names("send").map(frame),
     heading("Errors"), frame(error),
     table("Error codes", ["code", "retry", "meaning"], schemas[error].properties.code.oneOf.map(
       (each) => [code(each.const), yes(each["x-retry"]), prose(each.description)])),

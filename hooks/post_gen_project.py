@@ -223,8 +223,8 @@ def check_name(project: Path, slug: str) -> None:
     """
     lock = (project / "requirements-dev.lock").read_text(encoding="utf-8")
     if slug.replace("_", "-") in re.findall("^([a-z0-9-]+)==", lock, re.MULTILINE):
-        name = "is the name of a package that the project needs"
-        sys.exit(f"error: project_slug: {name}; for example: {slug}-service")
+        problem = "is the name of a package that the project needs"
+        sys.exit(f"error: project_slug: {problem}; for example: {slug}-service")
 
 
 def main(answers: dict[str, Any]) -> None:

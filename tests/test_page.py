@@ -321,6 +321,17 @@ def test_a_room_can_be_left_by_the_palette(chrome: Browser, behind: tuple[Servic
     check_quiet(alice, behind[1].origin)
 
 
+def test_a_room_can_be_left_by_the_palette_while_offline(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    alice, _ = in_room(chrome, behind, "away")
+    alice.run("press('Go offline')")
+    alice.wait_until("text('#state').startsWith('Offline')")
+    alice.run("fill('Command', 'Leave'); fill('room', 'away'); press('Send')")
+    alice.wait_until("text('output').startsWith('Done. Nothing was sent')")
+    assert alice.run("return text('article')") == ""
+
+
 def test_frames_of_a_room_that_only_the_palette_has_joined_are_shown(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:

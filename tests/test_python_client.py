@@ -614,6 +614,42 @@ def test_messages_dropped_before_a_resync_are_read_from_the_history(
     assert connection.commands[-1]["since"] == {"epoch": "e", "offset": 2}
 
 
+def test_a_room_is_joined_some_time_after_a_resync(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module(f"{client.__name__}.rooms")
+    waiting: list[tuple[float, Callable[[], None]]] = []
+    monkeypatch.setattr(module.Room, "_later", lambda room, *later: waiting.append(later))
+    monkeypatch.setattr(module.random, "uniform", lambda least, most: (least + most) / 2)
+    connection = Commands(client)
+    connection.rooms["tea"].take({"type": "resync", "room": "tea"})
+    assert connection.commands == []
+    ((pause_s, join),) = waiting
+    assert pause_s == module.RESYNC_S / 2
+    join()
+    assert connection.types() == ["join"]
+
+
+def test_an_eviction_during_a_join_is_not_taken_for_a_refusal(client: ModuleType) -> None:
+    connection = Commands(client)
+    room = connection.rooms["tea"]
+    room.join()
+    room.take({"type": "evicted", "room": "tea", "reason": "spam"})
+    connection.answer(type="error", code="forbidden", message="", retry=False)
+    assert room._refusal.code == "evicted"
+
+
+def test_an_answer_ends_the_timer_of_its_request(client: ModuleType) -> None:
+    async def ask() -> None:
+        ws = client.connect("ws://127.0.0.1:1/ws")
+        ws.ask({"type": "ping"}, lambda answer: None)
+        ((number, (*_, timer)),) = ws._waiting.items()
+        ws._settle(number, {"type": "pong"})
+        assert timer.cancelled()
+
+    asyncio.run(ask())
+
+
 def test_an_info_does_not_overtake_the_join_of_its_room(client: ModuleType) -> None:
     connection = Commands(client)
     room = connection.rooms["tea"]
@@ -683,10 +719,13 @@ touch chat.log
 {
   echo /join tea
   until_in "in tea: alice"
+  echo hello
+  until_in 'tea alice: "hello"'
   ask $rooms/tea/evict -d '{"user": "alice", "reason": "spam"}' >&2
   until_in "! tea: evicted: spam"
   echo /join tea
   until_in "in tea: alice" 2
+  until_in 'tea alice: "hello"' 2
   ask http://127.0.0.1:$PORT/disconnect -d '{"user": "alice"}' >&2
   until_in "ended: 4503"
   echo
@@ -700,6 +739,7 @@ def test_the_chat_goes_on_after_an_eviction(baked: Baker) -> None:
     with running(project) as service:
         shown = service.shell(f"PYTHON={venv_bin(project) / 'python'}\n{CHAT}")
     assert shown.count("* in tea: alice") == 2
+    assert shown.count('tea alice: "hello"') == 2  # once when it came, once from the history
     assert "never retrieved" not in shown
     assert "Traceback" not in shown
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from itertools import chain, cycle, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -28,7 +29,7 @@ from .chaos.client import Client, Frame, settle
 from .chaos.faults import schedule
 from .chaos.follower import Follower, Relay
 from .chaos.ledger import Ledger, Membership, Totals
-from .chaos.trial import Trial, first_failure
+from .chaos.trial import ROOMS, Trial, first_failure
 from .client import START_S
 from .live import Live, make_settings, wait_until
 from .processes import PROJECT, Failure, Node, engine_environment
@@ -719,6 +720,26 @@ async def test_a_permanent_refusal_ends_the_client(
         await asyncio.create_task(client.run())
     failure = first_failure(group.value)
     assert str(failure) == "the service refuses a command: forbidden: you may not join this room"
+
+
+async def test_presence_that_differs_ends_the_trial(
+    trial: Trial, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await live.connect("alice")
+    await client.ask(type="join", room=ROOMS[0])
+    key = live.settings.backend_key
+    assert key is not None
+    monkeypatch.setattr(trial, "_backend", {"Authorization": f"Bearer {key.get_secret_value()}"})
+    monkeypatch.setattr(trial, "_nodes", [SimpleNamespace(name="node 1", port=live.port)])
+    member = SimpleNamespace(user=client.user, rooms=ROOMS[:1])
+    monkeypatch.setattr(trial, "_participants", [member])
+    await trial._check_presence()
+    monkeypatch.setattr("tests.realtime.chaos.trial.SETTLE_S", 0)
+    monkeypatch.setattr(trial, "_participants", [])
+    with pytest.raises(Failure) as failure:
+        await trial._check_presence()
+    found, expected = {client.user: 1}, dict[str, int]()
+    assert str(failure.value) == f"node 1: chaos-1 has {found}, not {expected}"
 
 
 def test_a_seed_determines_the_schedule() -> None:

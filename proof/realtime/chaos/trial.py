@@ -171,7 +171,7 @@ class Trial:
         await self._check_presence()
 
     async def _check_presence(self) -> None:
-        """Wait until every node lists those who are in the rooms, and nobody else.
+        """Wait until the presence of each room, at every node, agrees with the participants.
 
         Raises:
             Failure: it takes too long.
@@ -190,7 +190,7 @@ class Trial:
 
 
 def members_in(answer: httpx.Response) -> dict[str, int]:
-    """Return the connections of each user; of nobody while the service cannot tell."""
+    """Return each user's number of connections; nothing if the request was refused."""
     if answer.status_code != httpx.codes.OK:
         return {}
     return {each["user"]: each["connections"] for each in answer.json()["members"]}

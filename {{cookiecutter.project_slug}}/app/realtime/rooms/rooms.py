@@ -222,8 +222,8 @@ class Rooms:
             room = self._rooms[name] = Room(name, self._history, self._delivery, self._evict)
         room.joining[connection] += 1
         try:
-            if connection.id in room.members:  # it gets no message again: the position is enough
-                past = await self._history.past(name, since and NOWHERE)
+            if connection.id in room.members:  # it gets no message again, so none is read
+                past = await self._history.past(name, NOWHERE if since else None)
             else:
                 past = await self._history.past(name, since, last)
             if connection in room.evicted:

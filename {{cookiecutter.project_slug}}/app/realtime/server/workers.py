@@ -6,7 +6,6 @@ for example because of a wrong setting, it would fail again, so all processes st
 """
 
 import asyncio
-import errno
 import os
 import signal
 import socket
@@ -140,12 +139,9 @@ class Parent:
 
         For port 0 the system picks one for the first socket, and the second may find it taken.
         """
-        for _ in range(PORT_ATTEMPTS - 1):
-            try:
+        for _ in range(0 if port else PORT_ATTEMPTS - 1):
+            with suppress(OSError):
                 return self._bind_once(port, shared=shared)
-            except OSError as failure:
-                if port or failure.errno != errno.EADDRINUSE:
-                    raise
         return self._bind_once(port, shared=shared)
 
     def _bind_once(self, port: int, *, shared: bool) -> list[socket.socket]:

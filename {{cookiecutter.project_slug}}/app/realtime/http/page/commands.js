@@ -78,7 +78,7 @@ export function palette({ operations, channels, components }, send) {
     try {
       output.textContent = "Sent …";
       const answered = await send(read());
-      output.textContent = answered ? `Answer: ${JSON.stringify(answered)}` : "Done, offline";
+      output.textContent = answered ? `Answer: ${JSON.stringify(answered)}` : "Done. Nothing was sent, since the connection is offline.";
     } catch (error) {
       output.textContent = `Failed: ${words(error)}`;
     }

@@ -27,7 +27,7 @@ def main(module: str) -> None:
     import_module("app.settings")
     service = os.fork()
     if service == 0:
-        os.close(answers.fileno())
+        answers.close()
         sys.argv = [module]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         return

@@ -67,7 +67,7 @@ function onframe(direction, text) {
   if ("expires_at" in frame) expiresAt = frame.expires_at;
   const isPing = frame.type === "ping" || frame.type === "pong";
   const arrow = element("b", {}, direction === "in" ? "← in " : "→ out ");
-  record(byId("frames"), isPing ? "ping" : "", arrow, text);
+  record(byId("frames"), isPing ? `${direction} ping` : direction, arrow, text);
 }
 
 async function measure() {

@@ -1,0 +1,112 @@
+"""A project's tools in a terminal: the chat, and the server that restarts."""
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .checks.service import LISTENING, START_S, Service, is_ok
+from .combination import DEFAULT
+from .conftest import Baker
+from .process import environment
+from .project import Project
+from .venv import venv_bin
+
+HELLO = """
+
+@router.get("/hello")
+async def hello() -> str:
+    return "hello"
+"""
+
+
+class Terminal:
+    """A pseudoterminal, in which a program runs."""
+
+    def __init__(self, command: Sequence[str | Path], directory: Path, **settings: str) -> None:
+        self._controller, side = os.openpty()
+        self._process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment(TERM="xterm", **settings),
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            start_new_session=True,
+        )
+        os.close(side)
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        """Type, with a tab or a line feed for these keys."""
+        os.write(self._controller, text.encode())
+
+    def read(self) -> None:
+        """Wait until the program writes something."""
+        ready, _, _ = select.select([self._controller], [], [], START_S)
+        assert ready, f"nothing follows:\n{self.shown}"
+        self.shown += os.read(self._controller, 65_536).decode(errors="replace")
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the program has written a text."""
+        while text not in self.shown:
+            self.read()
+
+    def end(self) -> None:
+        """End the program with all that it has started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._controller)
+
+
+@contextmanager
+def terminal(command: Sequence[str | Path], directory: Path, **settings: str) -> Iterator[Terminal]:
+    """Run a program in a terminal."""
+    running = Terminal(command, directory, **settings)
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def copy_with_environment(project: Project, directory: Path) -> Project:
+    """Return a copy whose `make` finds everything installed."""
+    copy = project.copy(directory)
+    (copy.root / ".venv").symlink_to(venv_bin(project).parent)
+    return copy
+
+
+def test_the_chat_completes_commands(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT).copy(tmp_path / "project")
+    service = Service(project)
+    try:
+        service.wait_until_ready()
+        command: list[str | Path] = [venv_bin(project) / "python", "-m", "dev.client", "alice"]
+        with terminal(command, project.root, PORT=service.port) as chat:
+            chat.wait_for("* online")
+            chat.type("/jo\thall\n")
+            chat.wait_for("/join hall")
+            chat.wait_for("* in hall: alice")
+    finally:
+        service.end()
+
+
+def test_the_server_restarts_when_the_code_changes(baked: Baker, tmp_path: Path) -> None:
+    project = copy_with_environment(baked(DEFAULT), tmp_path / "project")
+    command = ["make", "--assume-old=.venv/ready", "dev"]
+    with terminal(command, project.root, HOST="127.0.0.1", PORT="0", REDIS_URL="") as server:
+        while not LISTENING.search(server.shown):
+            server.read()
+        routes = project.root / "app/routes.py"
+        routes.write_text(routes.read_text(encoding="utf-8") + HELLO, encoding="utf-8")
+        while len(ports := LISTENING.findall(server.shown)) < 2:
+            server.read()
+        deadline = time.monotonic() + START_S
+        while not is_ok("127.0.0.1", int(ports[1]), "/hello"):
+            assert time.monotonic() < deadline, server.shown
+            time.sleep(0.05)

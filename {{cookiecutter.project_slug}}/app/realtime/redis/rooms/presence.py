@@ -4,7 +4,8 @@ Each node writes which users it has in a room, and renews its lease on them. Whe
 dead node has expired, another node removes its users.
 
 A node writes how many connections a user has, not the difference. So it can repeat a write after an
-outage, and write everything again if Redis has lost it.
+outage, and write everything again if Redis has lost it. Members then get a `resync`, since nobody
+knows any more who has left or died meanwhile.
 """
 
 import asyncio
@@ -201,7 +202,7 @@ class RedisPresence(Presence):
     def _attempt(self, channel: Channel) -> Sequence[Command]:
         # A user enters and leaves. Only the removal of a dead node needs HGETALL.
         rules = make_rules(self._settings)(channel)
-        reports = [[1, 1, self._node, connections, self._node, ""] for connections in (1, 0)]
+        reports = [[1, 1, "", self._node, connections, self._node, ""] for connections in (1, 0)]
         writes = [self.writing(channel, rules, report) for report in reports]
         return *writes, ("HGETALL", self._keys(channel, self._node)[0])
 

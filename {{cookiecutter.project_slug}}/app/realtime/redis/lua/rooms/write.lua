@@ -1,9 +1,9 @@
 -- Writes a node's users and renews its lease. Returns some nodes whose lease has expired, the number
 -- of users, and some of the users with their connections; or nil if the node must begin again.
 -- Further ARGV: how long the keys are stored in milliseconds, the lease in milliseconds, the number
--- of this write, how many bytes to list, whether the node begins, how many users to list, and for
--- each changed user the name, the connections, the connection that caused the change, and the info
--- with its time, or nothing.
+-- of this write, how many bytes to list, whether the node begins, how many users to list, an envelope
+-- to publish after the changes, or nothing, and for each changed user the name, the connections, the
+-- connection that caused the change, and the info with its time, or nothing.
 --
 -- A node whose own lease has expired must not declare others dead: after an outage, they may only
 -- be later than this one. A node without a lease declares dead only those that are a lease too late.
@@ -13,6 +13,7 @@
 -- server or over a connection that was given up.
 local keep_ms, lease_ms, write = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local max_bytes, begins, max_listed = tonumber(ARGV[7]), ARGV[8] == '1', tonumber(ARGV[9])
+local news = ARGV[10]
 
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
 if lease_ends_ms and redis.call('EXISTS', users, node_users) < 2 then
@@ -30,7 +31,7 @@ if not lease_ends_ms then
   if redis.call('EXISTS', nodes) == 0 then redis.call('DEL', users) end
 end
 
-for number = 10, #ARGV, 4 do
+for number = 11, #ARGV, 4 do
   local user, count, cause, info = unpack(ARGV, number, number + 3)
   count = tonumber(count)
   local difference = count - tonumber(redis.call('HGET', node_users, user) or 0)
@@ -43,6 +44,7 @@ for number = 10, #ARGV, 4 do
     change(user, difference, was_removed or cause ~= '', cause, count, info)
   end
 end
+if news ~= '' and not was_removed then events[#events + 1] = news end
 tell()
 
 redis.call('HSET', node_users, '', write)

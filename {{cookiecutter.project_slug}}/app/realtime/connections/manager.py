@@ -142,8 +142,8 @@ class ConnectionManager:
         """Send to every connection of a user, on every node, but the excluded one.
 
         The future yields how many nodes the user is connected to, 0 if to none. It fails
-        with `Unavailable` if the message cannot be passed on. Of several messages with one id,
-        only the first is sent.
+        with `Unavailable` if the message cannot be passed on. It may then be sent again with the
+        same id: clients get it once.
         """
         return self._publish(user_channel(user), DirectEnvelope(sender, data, exclude), message_id)
 
@@ -157,8 +157,8 @@ class ConnectionManager:
     ) -> asyncio.Future[int]:
         """Send to every connection, on every node, but the excluded one.
 
-        The future yields the number of nodes, or fails with `Unavailable`. Of several messages with
-        one id, only the first is sent.
+        The future yields the number of nodes, or fails with `Unavailable`. A message that failed
+        may be sent again with the same id: clients get it once.
         """
         return self._publish(ALL, DirectEnvelope(sender, data, exclude), message_id)
 

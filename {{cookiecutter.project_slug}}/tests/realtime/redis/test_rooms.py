@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from app.realtime import Policy
 from app.realtime.backplane import Envelope
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.rooms.history import RedisHistory
@@ -18,6 +19,7 @@ from app.realtime.rooms.options import make_rules
 from app.realtime.rooms.rooms import Rooms
 
 from ..client import DEADLINE_S
+from ..commands.test_policy_rooms import follow_stream, keep_a_stream
 from ..live import make_settings, run_service, wait_until
 from ..recording_wire import open_connection
 from ..rooms.history_contract import ROOM, HistoryContract, Member, data_in, say
@@ -100,6 +102,15 @@ async def test_a_join_waits_for_the_subscription(
         monkeypatch.setattr(backplane.client, "timeout_s", 0.2)
         assert (await client.ask(type="join", room="lobby"))["code"] == "unavailable"
         assert len(live.service.rooms) == 0
+
+
+async def test_a_client_recovers_thousands_of_messages(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Policy, "room_options", keep_a_stream)
+    async with run_service(settings_for(shared_valkey)) as live:
+        await wait_until(lambda: live.service.backplane.healthy)
+        await follow_stream(live)
 
 
 class Events(History):

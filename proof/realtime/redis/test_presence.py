@@ -315,6 +315,29 @@ async def test_members_ask_again_when_a_node_returns_that_redis_has_forgotten(
         assert await members_seen(here) == {here.user, there.user}
 
 
+async def test_what_a_failover_has_lost_is_written_again(valkey: Valkey) -> None:
+    """The replica takes over before it has the last writes."""
+    async with (
+        run_presence(valkey) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice, bob = await here.visitor("alice"), await there.visitor("bob")
+        await there.visitor("carol")
+        assert await alice.seen() == {"alice": 1, "bob": 1, "carol": 1}
+        replicated = {key: await redis.dump(key) for key in await redis.keys("ws:{room:lobby}:*")}
+        await bob.leave()
+        await there.visitor("dave")
+        expected = {"alice": 1, "carol": 1, "dave": 1}
+        assert await alice.seen() == expected
+        for key, value in replicated.items():
+            assert value is not None
+            await redis.restore(key, 60_000, value, replace=True)
+        there.presence.write_all_later()
+        await wait_until(lambda: resyncs(alice) > 0)
+        await wait_until_seen(alice, expected)
+
+
 async def test_a_room_without_events_has_no_resync_of_presence(valkey: Valkey) -> None:
     async with (
         run_presence(valkey, max_members_for_presence_events=1) as node,
@@ -389,7 +412,8 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
         assert await alice.seen() == {"alice": 1}
         room = node.presence._rooms[ROOM]
         room.unwritten["alice"] = ""
-        late = node.presence.writing(room_channel(ROOM), room.rules, room.report())
+        report = room.report(next(node.presence._writes))
+        late = node.presence.writing(room_channel(ROOM), room.rules, report)
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}
         assert await node.presence._client.send([late]) == [None]
@@ -402,7 +426,7 @@ async def test_a_write_that_comes_after_the_last_user_has_left_does_nothing(
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
         alice = await node.visitor("alice")
         assert await alice.seen() == {"alice": 1}
-        first: list[Argument] = [1, 0, b"", "alice", 1, "", b""]
+        first: list[Argument] = [next(node.presence._writes), 0, 0, b"", "alice", 1, "", b""]
         rules = node.presence._rooms[ROOM].rules
         late = node.presence.writing(room_channel(ROOM), rules, first)
         await alice.leave()

@@ -187,14 +187,14 @@ async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
     room = RoomPresence("lobby", make_rules(make_settings())("lobby"), 10)
     first, second = open_connection(), open_connection()
     room.count(first, 1, None)
-    assert room.report() == [1, 0, b"", "alice", 1, first.id, b""]
+    assert room.report(1) == [1, 0, 0, b"", "alice", 1, first.id, b""]
     room.count(first, -1, None)
     room.confirm(1, [])
-    assert room.report() == [0, 0, b"", "alice", 0, first.id, b""]
+    assert room.report(2) == [2, 1, 0, b"", "alice", 0, first.id, b""]
     room.count(second, 1, None)
     room.confirm(0, [])
-    *report, info = room.report()
-    assert report == [1, 0, b"", "alice", 1, second.id]
+    *report, info = room.report(3)
+    assert report == [3, 0, 0, b"", "alice", 1, second.id]
     assert str(info).endswith(" '")  # an info from before counts no more
     room.confirm(1, [])
     assert not has_changes(room)
@@ -208,13 +208,13 @@ async def test_the_first_of_several_connections_gets_no_event_of_its_own_user(
     first, second = open_connection(), open_connection()
     room.count(first, 1, None)
     room.count(second, 1, None)
-    assert room.report() == [1, 0, b"", "alice", 2, first.id, b""]
+    assert room.report(1) == [1, 0, 0, b"", "alice", 2, first.id, b""]
     room.count(second, -1, None)
     room.count(first, -1, None)
     if is_confirmed:
         room.confirm(1, [])
     cause = second if is_confirmed else first
-    assert room.report() == [int(not is_confirmed), 0, b"", "alice", 0, cause.id, b""]
+    assert room.report(2) == [2, int(is_confirmed), 0, b"", "alice", 0, cause.id, b""]
 
 
 async def test_a_room_without_presence_writes_nothing(empty_valkey: Valkey) -> None:

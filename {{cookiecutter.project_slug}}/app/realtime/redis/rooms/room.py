@@ -48,8 +48,9 @@ class RoomPresence:
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Attendance]] = []
         self._max_listed = max_listed
-        self._is_new, self._was_lost = True, False
-        self._once_confirmed = self._is_new, self._was_lost
+        # The number of the last write, 0 if Redis has nothing of this node
+        self._written, self._was_lost = 0, False
+        self._once_confirmed = self._written, self._was_lost
         self._unconfirmed: dict[str, str] = {}
         self._answered = 0
         self._set_at_us = 0
@@ -69,8 +70,8 @@ class RoomPresence:
             self.infos.pop(user, None)
         self.unwritten[user] = self.unwritten.get(user) or connection.id
 
-    def report(self) -> list[Argument]:
-        """Return the last arguments of ``write.lua`` for the next write."""
+    def report(self, write: int) -> list[Argument]:
+        """Return the last arguments of ``write.lua`` for the write with this number."""
         for user, cause in self._unconfirmed.items():
             self.unwritten[user] = cause or self.unwritten.get(user, "")
         self._unconfirmed = dict(islice(self.unwritten.items(), USERS_AT_ONCE))
@@ -82,8 +83,9 @@ class RoomPresence:
         self._answered = len(self.asking) if is_last else 0
         max_listed = self._max_listed if self._answered else 0
         news = self._resync() if is_last and self._was_lost else b""
-        self._once_confirmed = is_last and not self.users, self._was_lost and not is_last
-        arguments: list[Argument] = [int(self._is_new), max_listed, news]
+        is_empty = is_last and not self.users
+        self._once_confirmed = 0 if is_empty else write, self._was_lost and not is_last
+        arguments: list[Argument] = [write, self._written, max_listed, news]
         for user, cause in self._unconfirmed.items():
             setter, info = self.infos.get(user, (cause, b""))
             arguments += [user, self.users[user], cause and setter, info]
@@ -106,7 +108,7 @@ class RoomPresence:
         users = {user: connections for user, (connections, _, _) in entries.items()}
         infos = {user: info for user, (_, _, info) in entries.items()}
         attendance = Attendance(users, infos, total)
-        self._is_new, self._was_lost = self._once_confirmed
+        self._written, self._was_lost = self._once_confirmed
         for user in self._unconfirmed.keys() - self.unwritten.keys():
             _, info = self.infos.get(user, ("", b""))
             if info.endswith(b" "):
@@ -120,5 +122,5 @@ class RoomPresence:
 
     def restart(self) -> None:
         """Report all users again: Redis has lost this node's entries."""
-        self._is_new = self._was_lost = True
+        self._written, self._was_lost = 0, True
         self.unwritten = dict.fromkeys(self.users, "") | self.unwritten

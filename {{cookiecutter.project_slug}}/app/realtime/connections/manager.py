@@ -66,7 +66,7 @@ class ConnectionManager:
         self._connections: dict[str, Connection] = {}
         self._users: dict[str, LocalUser] = {}
         self.draining = False
-        backplane.subscribe(Subscription(ALL, self._deliver))
+        self._subscription = backplane.subscribe(Subscription(ALL, self._deliver))
 
     def __len__(self) -> int:
         """Return the number of registered connections."""
@@ -93,7 +93,8 @@ class ConnectionManager:
             self._replace_oldest(user)
         user.connections[connection.id] = connection
         self._connections[connection.id] = connection
-        await self._backplane.confirm(user.subscription)
+        for subscription in (self._subscription, user.subscription):
+            await self._backplane.confirm(subscription)
 
     def _replace_oldest(self, user: LocalUser) -> None:
         # Connections that are closing do not count.

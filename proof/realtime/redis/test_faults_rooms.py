@@ -6,6 +6,9 @@ from functools import partial
 import pytest
 from redis.asyncio import Redis
 
+from app.realtime.backplane import Channel
+from app.realtime.redis.backplane import RedisBackplane
+
 from ..client import Client, Frame
 from ..live import Live, wait_until, wait_until_async
 from .proxy import Proxy, proxy
@@ -216,3 +219,23 @@ async def test_a_killed_publishing_connection_doubles_nothing(valkey: Valkey) ->
         assert heard == [number for number in range(5) if number in heard]
         *kept, _ = await recovered(await second.connect("bob"), start)
         assert kept == heard
+
+
+async def test_an_eviction_before_the_subscription_is_to_be_repeated(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy has agreed to the join; nothing tells the node of what was published before."""
+    async with quiet_nodes(valkey) as (first, second):
+        here = await first.connect("alice")
+        held: list[Channel] = []
+        eviction = {"user": here.user, "reason": "spam"}
+        with monkeypatch.context() as patch:
+            patch.setattr(first.service.backplane, "_adjust_later", held.append)
+            await here.send(type="join", room=ROOM, id="1")
+            await wait_until(lambda: len(held) == 1)
+            assert (await second.post(f"/rooms/{ROOM}/evict", eviction)).status_code == 202
+        assert isinstance(first.service.backplane, RedisBackplane)
+        first.service.backplane._adjust_later(held[0])
+        assert (await here.receive("ok"))["id"] == "1"
+        assert (await second.post(f"/rooms/{ROOM}/evict", eviction)).status_code == 202
+        assert (await here.receive())["type"] == "evicted"

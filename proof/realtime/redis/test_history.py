@@ -46,6 +46,30 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
         assert len((await Member(history).past(begin)).messages) == 3
 
 
+async def test_a_forgotten_script_does_not_change_the_order(shared_valkey: Valkey) -> None:
+    """Messages that wait together go out by several commands, not all of them by a script."""
+    async with (
+        run_history(shared_valkey) as history,
+        Redis.from_url(shared_valkey.url) as redis,
+    ):
+        member = Member(history)
+        begin = (await member.past(None)).position
+        await redis.script_flush()
+        envelopes = [Envelope("alice", number) for number in range(6)]
+        futures = [
+            history.publish(ROOM, envelopes[0]),
+            history.publish_ephemeral(ROOM, envelopes[1]),
+            history.publish_ephemeral(ROOM, envelopes[2], "ephemeral"),
+            history.publish(ROOM, envelopes[3], "kept"),
+            history.publish_ephemeral(ROOM, envelopes[4]),
+            history.publish(ROOM, envelopes[5]),
+        ]
+        offsets = [at.offset and at.offset - begin.offset for at in await asyncio.gather(*futures)]
+        assert offsets == [1, 0, 0, 2, 0, 3]
+        await wait_until(lambda: len(member.data) == 6)
+        assert member.data == list(range(6))
+
+
 async def test_a_client_without_a_position_needs_no_reading(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:

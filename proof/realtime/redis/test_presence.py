@@ -186,6 +186,7 @@ async def test_a_node_that_was_given_up_comes_back(valkey: Valkey) -> None:
         assert await alice.heard() == ["bob joined", "bob left", "bob joined"]
         await bob.leave()
         assert await alice.heard() == ["bob joined", "bob left", "bob joined", "bob left"]
+        assert resyncs(alice) == 0
 
 
 async def test_after_an_outage_nobody_is_given_up_who_is_only_later(valkey: Valkey) -> None:
@@ -261,6 +262,94 @@ async def test_a_server_that_forgets_is_told_again(valkey: Valkey, lost: str) ->
         for visitor in (alice, bob):
             await wait_until_seen(visitor, expected)
         assert await alice.heard() == events
+        await wait_until(lambda: resyncs(alice) > 0)
+
+
+def resyncs(visitor: Visitor) -> int:
+    """Return how many times the visitor was told to ask again."""
+    return visitor.frames.count({"type": "resync", "room": ROOM})
+
+
+async def forget(redis: Redis) -> None:
+    """Have Redis lose who is in the room."""
+    await redis.delete(*await redis.keys("ws:{room:lobby}:[un]*"))
+
+
+async def members_seen(client: Client) -> set[str]:
+    members = (await client.ask(type="presence", room=ROOM))["members"]
+    return {member["user"] for member in members}
+
+
+async def test_members_ask_again_when_redis_has_forgotten_who_leaves(valkey: Valkey) -> None:
+    async with (
+        two_nodes(valkey, presence_lease_s=3600) as (first, second),
+        Redis.from_url(valkey.url) as redis,
+    ):
+        here, there = await first.connect("alice"), await second.connect("bob")
+        for client in (here, there):
+            await client.ask(type="join", room=ROOM)
+        await here.receive("joined")
+        await forget(redis)
+        await there.ask(type="leave", room=ROOM)
+        assert await here.receive() == {"type": "resync", "room": ROOM}
+        assert await members_seen(here) == {here.user}
+
+
+async def test_members_ask_again_when_a_node_returns_that_redis_has_forgotten(
+    valkey: Valkey,
+) -> None:
+    """Its entries have expired, and nobody was there who could have removed it."""
+    async with (
+        two_nodes(valkey, presence_lease_s=3600) as (first, second),
+        Redis.from_url(valkey.url) as redis,
+    ):
+        here, there = await first.connect("alice"), await second.connect("bob")
+        await there.ask(type="join", room=ROOM)
+        assert await members_seen(there) == {there.user}
+        await forget(redis)
+        await here.ask(type="join", room=ROOM)
+        assert await members_seen(here) == {here.user}
+        presence: Any = second.service.rooms._presence
+        presence.write_all_later()
+        assert await here.receive() == {"type": "resync", "room": ROOM}
+        assert await members_seen(here) == {here.user, there.user}
+
+
+async def test_what_a_failover_has_lost_is_written_again(valkey: Valkey) -> None:
+    """The replica takes over before it has the last writes."""
+    async with (
+        run_presence(valkey) as here,
+        run_presence(valkey) as there,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice, bob = await here.visitor("alice"), await there.visitor("bob")
+        await there.visitor("carol")
+        assert await alice.seen() == {"alice": 1, "bob": 1, "carol": 1}
+        replicated = {key: await redis.dump(key) for key in await redis.keys("ws:{room:lobby}:*")}
+        await bob.leave()
+        await there.visitor("dave")
+        expected = {"alice": 1, "carol": 1, "dave": 1}
+        assert await alice.seen() == expected
+        for key, value in replicated.items():
+            assert value is not None
+            await redis.restore(key, 60_000, value, replace=True)
+        there.presence.write_all_later()
+        await wait_until(lambda: resyncs(alice) > 0)
+        await wait_until_seen(alice, expected)
+
+
+async def test_a_room_without_events_has_no_resync_of_presence(valkey: Valkey) -> None:
+    async with (
+        run_presence(valkey, max_members_for_presence_events=1) as node,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        alice = await node.visitor("alice")
+        await node.visitor("bob")
+        assert await alice.seen() == {"alice": 1, "bob": 1}
+        await forget(redis)
+        assert await alice.seen() == {"alice": 1, "bob": 1}
+        assert await alice.heard() == []
+        assert resyncs(alice) == 0
 
 
 async def test_changes_in_an_outage_are_told_afterwards(valkey: Valkey) -> None:
@@ -281,6 +370,22 @@ async def test_changes_in_an_outage_are_told_afterwards(valkey: Valkey) -> None:
             await wait_until_seen(alice, {"alice": 1})
         await wait_until_async(lambda: has_heard(alice, "bob left"))
         assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"1 0 null"}
+
+
+async def test_a_user_who_leaves_and_returns_during_a_write_is_no_loss(valkey: Valkey) -> None:
+    async with run_presence(valkey) as here, run_presence(valkey) as there:
+        watcher = await here.visitor("watcher")
+        for _ in range(5):
+            alice = await there.visitor("alice")
+            alice.leave_now()
+            while not there.is_writing():
+                await asyncio.sleep(0)
+            await there.visitor("alice")
+            await there.rooms.attendance(ROOM)
+            there.rooms.evict(ROOM, "alice")
+            await wait_until_seen(watcher, {"watcher": 1})
+        await watcher.heard()
+        assert resyncs(watcher) == 0
 
 
 async def test_a_new_server_is_told_everything(valkey: Valkey) -> None:
@@ -307,7 +412,8 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
         assert await alice.seen() == {"alice": 1}
         room = node.presence._rooms[ROOM]
         room.unwritten["alice"] = ""
-        late = node.presence.writing(room_channel(ROOM), room.rules, room.report())
+        report = room.report(next(node.presence._writes))
+        late = node.presence.writing(room_channel(ROOM), room.rules, report)
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}
         assert await node.presence._client.send([late]) == [None]
@@ -320,7 +426,7 @@ async def test_a_write_that_comes_after_the_last_user_has_left_does_nothing(
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
         alice = await node.visitor("alice")
         assert await alice.seen() == {"alice": 1}
-        first: list[Argument] = [1, 0, "alice", 1, "", b""]
+        first: list[Argument] = [next(node.presence._writes), 0, 0, b"", "alice", 1, "", b""]
         rules = node.presence._rooms[ROOM].rules
         late = node.presence.writing(room_channel(ROOM), rules, first)
         await alice.leave()
@@ -370,13 +476,16 @@ async def test_false_users_are_not_believed(valkey: Valkey, fields: dict[Any, An
 
 
 async def test_many_users_are_written_in_parts(valkey: Valkey) -> None:
-    async with run_presence(valkey, max_members_listed=5_000) as node:
+    limits = {"max_members_listed": 5_000, "max_members_for_presence_events": 5_000}
+    async with run_presence(valkey, **limits) as node:
         first = await node.visitor("first")
         await node.crowd(1_200)
         assert len(await first.seen()) == 1_201
         async with Redis.from_url(valkey.url) as redis:
             await redis.flushall()
         assert len(await first.seen()) == 1_201
+        await first.heard()
+        assert resyncs(first) == 1
 
 
 async def test_clients_of_two_services_see_each_other(empty_valkey: Valkey) -> None:

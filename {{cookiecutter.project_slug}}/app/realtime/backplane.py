@@ -106,8 +106,8 @@ class Backplane:
         `Unavailable`. Messages keep the order of the calls: a caller may publish the next one
         without waiting.
 
-        Of several messages with one id, only the first is published. A single node needs no id:
-        what failed was not published.
+        A message that failed may be published again with the same id: it is delivered once. A
+        single node ignores the id, since what failed was not published.
         """
         subscription = self.hosted.get(channel)
         if subscription is not None:

@@ -66,7 +66,7 @@ class ConnectionManager:
         self._connections: dict[str, Connection] = {}
         self._users: dict[str, LocalUser] = {}
         self.draining = False
-        backplane.subscribe(Subscription(ALL, self._deliver))
+        self._subscription = backplane.subscribe(Subscription(ALL, self._deliver))
 
     def __len__(self) -> int:
         """Return the number of registered connections."""
@@ -93,7 +93,8 @@ class ConnectionManager:
             self._replace_oldest(user)
         user.connections[connection.id] = connection
         self._connections[connection.id] = connection
-        await self._backplane.confirm(user.subscription)
+        for subscription in (self._subscription, user.subscription):
+            await self._backplane.confirm(subscription)
 
     def _replace_oldest(self, user: LocalUser) -> None:
         # Connections that are closing do not count.
@@ -142,8 +143,8 @@ class ConnectionManager:
         """Send to every connection of a user, on every node, but the excluded one.
 
         The future yields how many nodes the user is connected to, 0 if to none. It fails
-        with `Unavailable` if the message cannot be passed on. Of several messages with one id,
-        only the first is sent.
+        with `Unavailable` if the message cannot be passed on. It may then be sent again with the
+        same id: clients get it once.
         """
         return self._publish(user_channel(user), DirectEnvelope(sender, data, exclude), message_id)
 
@@ -157,8 +158,8 @@ class ConnectionManager:
     ) -> asyncio.Future[int]:
         """Send to every connection, on every node, but the excluded one.
 
-        The future yields the number of nodes, or fails with `Unavailable`. Of several messages with
-        one id, only the first is sent.
+        The future yields the number of nodes, or fails with `Unavailable`. A message that failed
+        may be sent again with the same id: clients get it once.
         """
         return self._publish(ALL, DirectEnvelope(sender, data, exclude), message_id)
 

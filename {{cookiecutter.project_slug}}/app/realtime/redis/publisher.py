@@ -15,6 +15,7 @@ from ..metrics import Metrics
 from .client import RedisClient
 from .connections import Command, explain
 from .envelopes import encode
+from .scripts import with_text
 from .traces import current_trace
 from .worker import Worker
 
@@ -88,10 +89,7 @@ class RedisPublisher:
     async def _publish(self, batch: list[Outgoing]) -> Collection[Outgoing]:
         groups = _groups(batch)
         try:
-            commands = []
-            for group in groups:
-                payloads = [message.payload for message in group]
-                commands.append(group[0].publish(group[0].channel, payloads))
+            commands = _commands(groups)
             begin = monotonic()
             replies = await self._client.send(commands)
             self._durations.observe(monotonic() - begin)
@@ -134,3 +132,18 @@ def _groups(batch: Sequence[Outgoing]) -> list[list[Outgoing]]:
             groups.append(group)
         group.append(message)
     return groups
+
+
+def _commands(groups: Sequence[Sequence[Outgoing]]) -> list[Command]:
+    """Return the command of each group.
+
+    If Redis does not know a script, the command is repeated, and must not come after others to the
+    same channel. So only the last command to a channel relies on that.
+    """
+    last = {group[0].channel: group for group in groups}
+    commands = []
+    for group in groups:
+        first = group[0]
+        command = first.publish(first.channel, [message.payload for message in group])
+        commands.append(command if last[first.channel] is group else with_text(command))
+    return commands

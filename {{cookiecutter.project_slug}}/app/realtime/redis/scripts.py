@@ -31,5 +31,5 @@ def all_scripts() -> Sequence[str]:
 
 
 def with_text(command: Command) -> Command:
-    """Return the command with the script's text, for a server that does not know the script."""
-    return "EVAL", _texts[command[1]], *command[2:]
+    """Return the command with the text of its script, if it runs one: Redis need not know it."""
+    return ("EVAL", _texts[command[1]], *command[2:]) if command[0] == "EVALSHA" else command

@@ -198,8 +198,9 @@ class History:
     ) -> asyncio.Future[Position]:
         """Publish a message, numbered and kept, in the order of the calls.
 
-        The future yields its position, or fails with `Unavailable`. Of several messages with one
-        id, only the first is published. A single node needs no id: what failed was not published.
+        The future yields its position, or fails with `Unavailable`. A message that failed may be
+        published again with the same id: members get it once. A single node ignores the id, since
+        what failed was not published.
         """
         numbered = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
         numbered.offset = self._logs[room].offset + 1 if room in self._logs else 1

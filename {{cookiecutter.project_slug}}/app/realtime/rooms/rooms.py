@@ -345,7 +345,7 @@ class Rooms:
     ) -> asyncio.Future[Position]:
         """Publish, but return when the policy has agreed: messages of one caller keep order.
 
-        Of several messages with one id, only the first is published.
+        A message that failed may be passed on again with the same id: members get it once.
 
         Raises:
             Forbidden: the policy refuses the message.

@@ -11,7 +11,7 @@ import structlog
 from redis.asyncio import Redis
 
 from app.realtime import RealtimeSettings
-from app.realtime.backplane import ALL, Backplane, Subscription, user_channel
+from app.realtime.backplane import ALL, Backplane, Channel, Subscription, user_channel
 from app.realtime.connections.delivery import Delivery
 from app.realtime.connections.manager import DirectEnvelope
 from app.realtime.errors import Unavailable
@@ -201,6 +201,22 @@ async def test_a_welcome_waits_for_the_subscription(
     async with run_service(settings_for(shared_valkey, redis_timeout_s=0.5)) as live:
         await wait_until(lambda: live.service.backplane.healthy)
         monkeypatch.setattr(live.service.backplane, "_adjust_later", lambda channel: None)
+        client = await live.connect_with(await live.options(), welcomed=False)
+        assert await client.closed() == TRY_AGAIN_LATER
+
+
+async def test_a_welcome_waits_for_the_channel_of_all(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster, it may belong to another server than the channel of the user."""
+    adjust_later = RedisBackplane._adjust_later
+
+    def adjust_users_later(backplane: RedisBackplane, channel: Channel) -> None:
+        if channel != ALL:
+            adjust_later(backplane, channel)
+
+    monkeypatch.setattr(RedisBackplane, "_adjust_later", adjust_users_later)
+    async with run_service(settings_for(shared_valkey, redis_timeout_s=0.5)) as live:
         client = await live.connect_with(await live.options(), welcomed=False)
         assert await client.closed() == TRY_AGAIN_LATER
 

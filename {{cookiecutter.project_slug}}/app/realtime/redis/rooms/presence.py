@@ -4,7 +4,8 @@ Each node writes which users it has in a room, and renews its lease on them. Whe
 dead node has expired, another node removes its users.
 
 A node writes how many connections a user has, not the difference. So it can repeat a write after an
-outage, and write everything again if Redis has lost it.
+outage, and write everything again if Redis has lost it. Members then get a `resync`, since nobody
+knows any more who has left or died meanwhile.
 """
 
 import asyncio
@@ -139,7 +140,10 @@ class RedisPresence(Presence):
         malformed: list[RoomPresence] = []
         refusals: list[BaseException] = []
         replies = await self._client.send_in_background(
-            [self.writing(room_channel(each.name), each.rules, each.report()) for each in rooms]
+            [
+                self.writing(room_channel(each.name), each.rules, each.report(next(self._writes)))
+                for each in rooms
+            ]
         )
         for room, reply in zip(rooms, replies, strict=True):
             if isinstance(reply, Exception):
@@ -195,13 +199,14 @@ class RedisPresence(Presence):
     def writing(self, channel: Channel, rules: Rules, report: Sequence[Argument]) -> Command:
         """Return the command that writes the report of a room."""
         lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
-        terms = lease_ms, next(self._writes), self._settings.max_message_bytes
+        terms = lease_ms, self._settings.max_message_bytes
         return self._script(WRITE, channel, self._node, rules, *terms, *report)
 
     def _attempt(self, channel: Channel) -> Sequence[Command]:
         # A user enters and leaves. Only the removal of a dead node needs HGETALL.
         rules = make_rules(self._settings)(channel)
-        reports = [[1, 1, self._node, connections, self._node, ""] for connections in (1, 0)]
+        changes = [[self._node, connections, self._node, ""] for connections in (1, 0)]
+        reports = [[next(self._writes), 0, 1, "", *change] for change in changes]
         writes = [self.writing(channel, rules, report) for report in reports]
         return *writes, ("HGETALL", self._keys(channel, self._node)[0])
 

@@ -4,6 +4,9 @@ In Redis, a room has three kinds of keys. ``users`` is a hash: each user's numbe
 when the info was set (Unix microseconds, or 0), and the info as JSON, separated by spaces.
 ``nodes`` is a sorted set: the end of each node's lease (Unix milliseconds). ``node:<id>`` is a hash
 per node: each user's number of connections to it. They expire if no node renews them.
+
+If Redis has lost a node's entries, the node writes them again. Members may have missed who came or
+left meanwhile, so the last of these writes tells them to ask again.
 """
 
 import asyncio
@@ -16,8 +19,12 @@ from pydantic import Json, NonNegativeInt, PositiveInt, TypeAdapter
 
 from ...connections.connection import Connection
 from ...protocol import Data, UserName
+from ...rooms.history import RoomEnvelope
 from ...rooms.options import Rules
 from ...rooms.presence import Attendance
+from ...wire.frame import frame_data
+from ..backplane import Resync
+from ..envelopes import encode
 
 Argument = str | int | bytes
 
@@ -41,7 +48,9 @@ class RoomPresence:
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Attendance]] = []
         self._max_listed = max_listed
-        self._is_new = True
+        # The number of the last write, 0 if Redis has nothing of this node
+        self._written, self._was_lost = 0, False
+        self._once_confirmed = self._written, self._was_lost
         self._unconfirmed: dict[str, str] = {}
         self._answered = 0
         self._set_at_us = 0
@@ -61,8 +70,8 @@ class RoomPresence:
             self.infos.pop(user, None)
         self.unwritten[user] = self.unwritten.get(user) or connection.id
 
-    def report(self) -> list[Argument]:
-        """Return the last arguments of ``write.lua`` for the next write."""
+    def report(self, write: int) -> list[Argument]:
+        """Return the last arguments of ``write.lua`` for the write with this number."""
         for user, cause in self._unconfirmed.items():
             self.unwritten[user] = cause or self.unwritten.get(user, "")
         self._unconfirmed = dict(islice(self.unwritten.items(), USERS_AT_ONCE))
@@ -70,13 +79,20 @@ class RoomPresence:
             del self.unwritten[user]
         self.asking = [answer for answer in self.asking if not answer.done()]
         # Before all changes are written, a user who asks might not be listed.
-        self._answered = 0 if self.unwritten else len(self.asking)
+        is_last = not self.unwritten
+        self._answered = len(self.asking) if is_last else 0
         max_listed = self._max_listed if self._answered else 0
-        arguments: list[Argument] = [int(self._is_new), max_listed]
+        news = self._resync() if is_last and self._was_lost else b""
+        is_empty = is_last and not self.users
+        self._once_confirmed = 0 if is_empty else write, self._was_lost and not is_last
+        arguments: list[Argument] = [write, self._written, max_listed, news]
         for user, cause in self._unconfirmed.items():
             setter, info = self.infos.get(user, (cause, b""))
             arguments += [user, self.users[user], cause and setter, info]
         return arguments
+
+    def _resync(self) -> bytes:
+        return encode(RoomEnvelope(None, frame_data(Resync(room=self.name)), event="frame"))
 
     def confirm(self, total: int, listed: Sequence[bytes]) -> bool:
         """Note that the last report is written, and answer the requests from before it.
@@ -92,7 +108,7 @@ class RoomPresence:
         users = {user: connections for user, (connections, _, _) in entries.items()}
         infos = {user: info for user, (_, _, info) in entries.items()}
         attendance = Attendance(users, infos, total)
-        self._is_new = False
+        self._written, self._was_lost = self._once_confirmed
         for user in self._unconfirmed.keys() - self.unwritten.keys():
             _, info = self.infos.get(user, ("", b""))
             if info.endswith(b" "):
@@ -106,5 +122,5 @@ class RoomPresence:
 
     def restart(self) -> None:
         """Report all users again: Redis has lost this node's entries."""
-        self._is_new = True
+        self._written, self._was_lost = 0, True
         self.unwritten = dict.fromkeys(self.users, "") | self.unwritten

@@ -1,36 +1,40 @@
 -- Writes a node's users and renews its lease. Returns some nodes whose lease has expired, the number
 -- of users, and some of the users with their connections; or nil if the node must begin again.
--- Further ARGV: how long the keys are stored in milliseconds, the lease in milliseconds, the number
--- of this write, how many bytes to list, whether the node begins, how many users to list, and for
--- each changed user the name, the connections, the connection that caused the change, and the info
--- with its time, or nothing.
+-- Further ARGV: how long the keys are stored in milliseconds, the lease in milliseconds, how many
+-- bytes to list, the number of this write and of the last one that was confirmed, 0 if the node
+-- begins, how many users to list, an envelope to publish after the changes, or nothing, and for each
+-- changed user the name, the connections, the connection that caused the change, and the info with
+-- its time, or nothing.
 --
 -- A node whose own lease has expired must not declare others dead: after an outage, they may only
 -- be later than this one. A node without a lease declares dead only those that are a lease too late.
 --
 -- A node's hash has the number of its last write, under an empty name, for a while also after its last
 -- user has left. So a write does nothing if it arrives after a newer one, as after a freeze of the
--- server or over a connection that was given up.
-local keep_ms, lease_ms, write = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local max_bytes, begins, max_listed = tonumber(ARGV[7]), ARGV[8] == '1', tonumber(ARGV[9])
+-- server or over a connection that was given up. If the number is older than that of a confirmed write,
+-- a failover has lost the newer one.
+local keep_ms, lease_ms, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local write, confirmed, max_listed = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local news = ARGV[10]
 
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
-if lease_ends_ms and redis.call('EXISTS', users, node_users) < 2 then
+local last_write = redis.call('HGET', node_users, '')
+local stored = tonumber(last_write or 0) or 0
+if lease_ends_ms and (stored < confirmed or redis.call('EXISTS', users, node_users) < 2) then
   redis.call('DEL', users, nodes)
   lease_ends_ms = false
 end
-local last_write = redis.call('HGET', node_users, '')
-local is_late = (tonumber(last_write or 0) or 0) > write
+local is_late = stored > write
 -- What no node has written has no expiry, and is replaced.
 if is_late and (lease_ends_ms or redis.call('PTTL', node_users) > 0) then return false end
 local was_removed = last_write == 'removed'
 if not lease_ends_ms then
-  if not begins then return false end
+  if confirmed > 0 then return false end
   redis.call('DEL', node_users)
   if redis.call('EXISTS', nodes) == 0 then redis.call('DEL', users) end
 end
 
-for number = 10, #ARGV, 4 do
+for number = 11, #ARGV, 4 do
   local user, count, cause, info = unpack(ARGV, number, number + 3)
   count = tonumber(count)
   local difference = count - tonumber(redis.call('HGET', node_users, user) or 0)
@@ -43,6 +47,7 @@ for number = 10, #ARGV, 4 do
     change(user, difference, was_removed or cause ~= '', cause, count, info)
   end
 end
+if news ~= '' and not was_removed then events[#events + 1] = news end
 tell()
 
 redis.call('HSET', node_users, '', write)

@@ -195,7 +195,7 @@ class Application(FastAPI):
             await self._endpoint.serve(WebSocket(scope, receive, send))
         elif scope["type"] == "http":
             limited = BodyLimit(super().__call__, self.service.settings.max_message_bytes)
-            await log_request(limited, scope, receive, send)
+            await log_request(self, limited, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

@@ -6,7 +6,7 @@ from http.client import responses
 
 import httpx
 import pytest
-from fastapi import HTTPException
+from fastapi import APIRouter, HTTPException
 from structlog.testing import capture_logs
 
 from app.realtime import (
@@ -135,6 +135,29 @@ def may_succeed(failure: Exception) -> bool:
     """Return whether a retry may succeed."""
     return isinstance(failure, OSError | Unavailable | RateLimited | Flood)
 # {% if cookiecutter.rooms %}
+
+
+async def test_a_wrong_method_is_answered_with_all_methods_of_the_path() -> None:
+    app, router = make_app(make_settings()), APIRouter()
+
+    @app.get("/own/{name}")
+    @router.put("/{name}")
+    @router.delete("/{name}")
+    async def own(name: str) -> None: ...
+
+    app.include_router(router, prefix="/own")
+    allowed = {
+        "/livez": "GET, HEAD",
+        "/readyz": "GET, HEAD",
+        "/metrics": "GET",
+        "/own/alice": "DELETE, GET, PUT",
+        "/client/client.js": "GET, HEAD",
+    }
+    async with run_app(app) as live:
+        for path, methods in allowed.items():
+            answer = await live.post(path, {})
+            assert described(answer) == (405, "Method Not Allowed")
+            assert answer.headers["Allow"] == methods
 
 
 @pytest.mark.parametrize("waits", [False, True])

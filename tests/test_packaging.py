@@ -3,7 +3,9 @@
 import base64
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -106,6 +108,28 @@ def test_make_passes_the_index_of_pip_to_uv(project: Project) -> None:
     done = run(["make", ".venv/ready"], project.root, env=env)
     assert done.returncode != 0
     assert "http://127.0.0.1:9/simple" in done.stderr
+
+
+def test_make_shows_in_a_terminal_that_it_still_installs(project: Project) -> None:
+    """Its Python waits until a dot has been seen."""
+    (project.root / "python").write_text('#!/bin/sh\ntest "$1" = -c || read -r _ <seen\n')
+    (project.root / "python").chmod(0o755)
+    os.mkfifo(project.root / "seen")
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
+        ["/usr/bin/env", "make", ".venv/ready", "PYTHON=./python"],
+        cwd=project.root,
+        env=environment(PATH="/usr/bin:/bin"),  # without uv
+        stdout=end,
+        stderr=end,
+    ):
+        os.close(end)
+        printed = b""
+        while b"pip\r\n." not in printed:
+            assert select.select([terminal], [], [], DEADLINE_S)[0], printed
+            printed += os.read(terminal, 1_000)
+        (project.root / "seen").write_text("\n")
+    os.close(terminal)
 
 
 def test_make_passes_any_name_on(project: Project) -> None:

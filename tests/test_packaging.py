@@ -20,7 +20,7 @@ import yaml
 
 from .combination import CHOICES, DEFAULT, find
 from .conftest import Baker
-from .process import check_output, environment, run
+from .process import check_output, end_group, environment, run
 from .project import Project
 from .venv import UV, package_bin, venv_bin
 
@@ -111,10 +111,8 @@ def test_make_passes_the_index_of_pip_to_uv(project: Project) -> None:
 
 
 def test_make_shows_in_a_terminal_that_it_still_installs(project: Project) -> None:
-    """Its Python waits until a dot has been seen."""
-    (project.root / "python").write_text('#!/bin/sh\ntest "$1" = -c || read -r _ <seen\n')
+    project.write("python", f'#!/bin/sh\ntest "$1" = -c || exec sleep {DEADLINE_S}\n')
     (project.root / "python").chmod(0o755)
-    os.mkfifo(project.root / "seen")
     terminal, end = pty.openpty()
     with subprocess.Popen(
         ["/usr/bin/env", "make", ".venv/ready", "PYTHON=./python"],
@@ -122,14 +120,18 @@ def test_make_shows_in_a_terminal_that_it_still_installs(project: Project) -> No
         env=environment(PATH="/usr/bin:/bin"),  # without uv
         stdout=end,
         stderr=end,
-    ):
+        encoding="utf-8",
+        process_group=0,
+    ) as process:
         os.close(end)
         printed = b""
-        while b"pip\r\n." not in printed:
-            assert select.select([terminal], [], [], DEADLINE_S)[0], printed
-            printed += os.read(terminal, 1_000)
-        (project.root / "seen").write_text("\n")
-    os.close(terminal)
+        try:
+            while b"pip\r\n." not in printed:
+                assert select.select([terminal], [], [], DEADLINE_S / 3)[0], printed
+                printed += os.read(terminal, 1_000)
+        finally:
+            end_group(process)
+            os.close(terminal)
 
 
 def test_make_passes_any_name_on(project: Project) -> None:

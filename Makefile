@@ -72,12 +72,14 @@ clean: ## remove what the other targets made
 	  exit 1; }
 	@echo "installing requirements-dev.lock into .venv: seconds with uv, a minute with pip"
 	@rm -rf .venv
-	@if command -v uv >/dev/null; then \
+	@# Dots show that it goes on, in a terminal; they end with the shell of this recipe.
+	@if test -t 1; then while sleep 1 && kill -0 $$$$; do printf .; done 2>/dev/null & fi; \
+	if command -v uv >/dev/null; then \
 	  uv venv --quiet --no-project --python "$(PYTHON)" .venv && \
 	  uv pip install --quiet --python $(VENV_PYTHON) --require-hashes -r requirements-dev.lock; \
 	else \
 	  "$(PYTHON)" -m venv .venv && \
 	  $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check \
 	    --require-hashes -r requirements-dev.lock; \
-	fi
+	fi && echo installed
 	@touch $@

@@ -1,6 +1,7 @@
 """Projects for the tests, each baked once per worker, and a table of times."""
 
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
@@ -32,6 +33,11 @@ def baked(cookies_session: Cookies, template: Path) -> Baker:
         return bake(cookies_session, template, combination)
 
     return baked
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end the tests as Ctrl+C does, so that the processes they started end too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:

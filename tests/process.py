@@ -1,12 +1,17 @@
 """Run other programs with a minimal environment."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 # Other variables could change the tests: a project's settings are environment variables too.
 INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
+
+STOP_S = 30.0
+"""How long tests of a project may take to end their own processes."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -22,17 +27,32 @@ def run(
     stdin: str = "",
     timeout_s: float = 900,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command and capture its output."""
-    return subprocess.run(
+    """Run a command and capture its output. Its processes end with it, also after a timeout."""
+    with subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
         env=environment() if env is None else env,
-        input=stdin,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
-        timeout=timeout_s,
-        check=False,
-    )
+        process_group=0,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout_s)
+        except BaseException:
+            end_group(process)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """End a process that leads its group, and all that it has started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
 
 
 def check_output(

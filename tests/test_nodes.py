@@ -52,7 +52,10 @@ def two_nodes(project: Project) -> Iterator[tuple[Service, str, str]]:
         wait_until(lambda: is_ok("127.0.0.1", int(second), "/readyz"))
         yield service, first, second
     finally:
-        service.end()
+        try:
+            service.stop()  # its nodes and their server end with it
+        finally:
+            service.end()
 
 
 def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import base64
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -18,7 +20,7 @@ import yaml
 
 from .combination import CHOICES, DEFAULT, find
 from .conftest import Baker
-from .process import check_output, environment, run
+from .process import check_output, end_group, environment, run
 from .project import Project
 from .venv import UV, package_bin, venv_bin
 
@@ -106,6 +108,30 @@ def test_make_passes_the_index_of_pip_to_uv(project: Project) -> None:
     done = run(["make", ".venv/ready"], project.root, env=env)
     assert done.returncode != 0
     assert "http://127.0.0.1:9/simple" in done.stderr
+
+
+def test_make_shows_in_a_terminal_that_it_still_installs(project: Project) -> None:
+    project.write("python", f'#!/bin/sh\ntest "$1" = -c || exec sleep {DEADLINE_S}\n')
+    (project.root / "python").chmod(0o755)
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
+        ["/usr/bin/env", "make", ".venv/ready", "PYTHON=./python"],
+        cwd=project.root,
+        env=environment(PATH="/usr/bin:/bin"),  # without uv
+        stdout=end,
+        stderr=end,
+        encoding="utf-8",
+        process_group=0,
+    ) as process:
+        os.close(end)
+        printed = b""
+        try:
+            while b"pip\r\n." not in printed:
+                assert select.select([terminal], [], [], DEADLINE_S / 3)[0], printed
+                printed += os.read(terminal, 1_000)
+        finally:
+            end_group(process)
+            os.close(terminal)
 
 
 def test_make_passes_any_name_on(project: Project) -> None:

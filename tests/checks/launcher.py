@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import runpy
+import signal
 import sys
 from dataclasses import asdict
 from importlib import import_module
@@ -39,6 +40,8 @@ def main(module: str) -> None:
             ended, code = os.waitpid(service, os.WNOHANG)
             status = os.waitstatus_to_exitcode(code) if ended else None
         print(json.dumps(options(*request) if request else status), file=answers)
+    if status is None:  # the tests have ended, and perhaps could not end it
+        os.kill(service, signal.SIGKILL)
 
 
 def options(port: str, *names: str) -> list[Any] | str:

@@ -279,6 +279,22 @@ async def test_few_requests_wait_for_the_answers_to_earlier_ones(service: Live) 
         pass
 
 
+async def test_a_handshake_may_follow_an_answered_request_only(service: Live) -> None:
+    alive, opening = b'{"status":"alive"}', handshake(await service.options())
+    async with raw_connection("127.0.0.1", service.port) as client:
+        client.send(GET + b"\r\n")
+        assert (await client.head()).startswith("HTTP/1.1 200 ")
+        assert await client.read(len(alive)) == alive
+        client.send(opening)
+        await client.upgraded()
+    async with raw_connection("127.0.0.1", service.port) as client:
+        client.send(GET + b"\r\n" + opening)
+        assert (await client.head()).startswith("HTTP/1.1 200 ")
+        assert await client.read(len(alive)) == alive
+        assert (await client.head()).startswith("HTTP/1.1 404 ")
+    await wait_until(lambda: is_empty(service))
+
+
 async def test_a_frame_in_the_segment_of_the_handshake_is_read(service: Live) -> None:
     early = masked(b'{"type": "ping", "id": "early"}')
     async with raw_connection("127.0.0.1", service.port) as client:

@@ -65,6 +65,15 @@ CONTENT_SECURITY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+TAGS = [
+    {"name": "backend", "description": "For your backend, with `BACKEND_KEY`."},
+    {"name": "health", "description": "For orchestrators and Prometheus."},
+    # {% if cookiecutter.auth in ["jwt", "session"] %}
+    {"name": "development", "description": "In development only."},
+    # {% endif %}
+]
+"""The groups of the engine's routes in `/docs`, in this order."""
+
 OpenResources = Callable[[Any], AbstractAsyncContextManager[Any]]
 """Takes the service, and yields its ``resources``."""
 
@@ -103,6 +112,9 @@ class Application(FastAPI):
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": "/openapi.json" if self._in_development else None,
+            "openapi_tags": TAGS,
+            # Code generators name functions by it. By default, it has the path and the method, too.
+            "generate_unique_id_function": lambda route: route.name,
             "responses": problems({"4XX": "The request is refused"}),
             # A redirect would lead to whatever host the request names.
             "redirect_slashes": False,
@@ -195,7 +207,7 @@ class Application(FastAPI):
             await self._endpoint.serve(WebSocket(scope, receive, send))
         elif scope["type"] == "http":
             limited = BodyLimit(super().__call__, self.service.settings.max_message_bytes)
-            await log_request(limited, scope, receive, send)
+            await log_request(self, limited, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

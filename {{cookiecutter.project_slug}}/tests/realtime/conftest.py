@@ -1,6 +1,7 @@
 """Fixtures of the engine's tests: a service with default settings, and a check for leftovers."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,6 +10,11 @@ import structlog
 from app.realtime import RealtimeSettings
 
 from .live import Live, leftovers, run_service, wait_until
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end the tests as Ctrl+C does, so that the processes they started end too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

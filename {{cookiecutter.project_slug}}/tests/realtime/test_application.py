@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -134,7 +135,12 @@ async def test_openapi_describes_the_routes_of_the_backend() -> None:
     assert {"data", "user"} <= body["properties"].keys()
     assert {"202", "409"} <= publish["responses"].keys()
     operations = [each for path in described["paths"].values() for each in path.values()]
-    assert [each for each in operations if "tags" not in each] == []
+    named = {each["name"] for each in described["tags"]}
+    assert {tag for each in operations for tag in each["tags"]} == named
+    assert publish["operationId"] == "publish"
+    assert all(re.fullmatch("[a-z]+(_[a-z]+)?", each["operationId"]) for each in operations)
+    metrics = described["paths"]["/metrics"]["get"]["responses"]["200"]
+    assert metrics["content"].keys() == {"text/plain"}
     backend = [each for each in operations if each["tags"] == ["backend"]]
     assert publish in backend
     for operation in backend:

@@ -112,7 +112,7 @@ async def read_user(user: UserName, service: ServiceDep) -> UserState:
 @router.post(
     "/disconnect", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Disconnection)
 )
-async def disconnect(request: Request, service: ServiceDep) -> dict[str, str]:
+async def disconnect_user(request: Request, service: ServiceDep) -> dict[str, str]:
     """Close every connection of a user, on every node, and ban the user for ``ban_s``."""
     body = await parse(Disconnection, request)
     if body.ban_s is None:

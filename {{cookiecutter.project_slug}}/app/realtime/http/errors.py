@@ -23,6 +23,7 @@ from ..errors import (
     problem,
 )
 from .request_log import REASON
+from .routing import allow, template_of
 
 RETRY_SOON = {"Retry-After": "1"}
 
@@ -80,7 +81,8 @@ async def answer_failure(request: Request, failure: Exception) -> Response:
                 return Response(status_code=status, headers=headers)
             # Not the detail, in which a route may repeat the client's input.
             request.scope.setdefault(REASON, responses.get(status, "other"))
-            return _problem(status, failure.detail, headers)
+            methods = allow(request.app, request.scope) if status == 405 else None
+            return _problem(status, failure.detail, methods or headers)
     return await answer_failure(request, FAILED)
 
 
@@ -109,6 +111,6 @@ def _without_input(error: Mapping[str, Any]) -> dict[str, Any]:
 def _answer_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
     @app.exception_handler(kind)
     async def answer(request: Request, failure: Exception) -> Response:
-        route = getattr(request.scope.get("route"), "path", None)
+        route = template_of(app, request.scope)
         log.error("handler failed", route=route, code=error.code, exc_info=failure)
         return await answer_failure(request, error)

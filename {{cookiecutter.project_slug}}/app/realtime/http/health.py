@@ -6,6 +6,7 @@ from fastapi import APIRouter, HTTPException, Request, Response, status
 # {% else %}
 from fastapi import APIRouter, Request, Response, status
 # {% endif %}
+from starlette.responses import PlainTextResponse
 
 from ..service import Service
 from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
@@ -55,7 +56,12 @@ async def _find_problem(service: Service) -> str | None:
     return None if is_ready else "resources not ready"
 
 
-@router.get("/metrics", dependencies=[require_key("metrics_key")], responses=KEY_REFUSALS)
+@router.get(
+    "/metrics",
+    dependencies=[require_key("metrics_key")],
+    response_class=PlainTextResponse,
+    responses=KEY_REFUSALS,
+)
 # {% if cookiecutter.redis %}
 async def metrics(request: Request, service: ServiceDep) -> Response:
     """Return the metrics of this node, and of your own code, for Prometheus."""

@@ -3,9 +3,11 @@
 from time import monotonic
 
 import structlog
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..tracing import PROBES
+from .routing import template_of
 
 REASON = "app.realtime.reason"
 """The key in a request's scope of why it is refused; not the client's text."""
@@ -13,8 +15,10 @@ REASON = "app.realtime.reason"
 log = structlog.stdlib.get_logger(__name__)
 
 
-async def log_request(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Have an application answer a request, and log it; probes only if they fail."""
+async def log_request(
+    app: FastAPI, answer: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer a request to an application, and log it; probes only if they fail."""
     begin = monotonic()
     status: int | None = None
 
@@ -24,9 +28,9 @@ async def log_request(app: ASGIApp, scope: Scope, receive: Receive, send: Send) 
         await send(message)
 
     try:
-        await app(scope, receive, note_status)
+        await answer(scope, receive, note_status)
     finally:
-        route = getattr(scope.get("route"), "path", None)
+        route = template_of(app, scope)
         if route not in PROBES or status is None or status >= 400:
             log.info(
                 "request",

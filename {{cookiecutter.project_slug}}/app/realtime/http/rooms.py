@@ -73,7 +73,7 @@ async def read_room(room: RoomName, service: ServiceDep) -> RoomState:
 
 
 @router.get("/members")
-async def read_members(room: RoomName, service: ServiceDep) -> Members:
+async def list_members(room: RoomName, service: ServiceDep) -> Members:
     """List the room's users, in an answer no larger than a message may be."""
     attendance = await service.rooms.attendance(room)
     members = members_within(service.settings.max_message_bytes, attendance)
@@ -81,7 +81,7 @@ async def read_members(room: RoomName, service: ServiceDep) -> Members:
 
 
 @router.get("/messages", response_model=Messages)
-async def read_messages(
+async def list_messages(
     room: RoomName,
     service: ServiceDep,
     epoch: Epoch = None,
@@ -102,7 +102,7 @@ async def read_messages(
 
 
 @router.post("/evict", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Eviction))
-async def evict(request: Request, service: ServiceDep, room: RoomName) -> dict[str, str]:
+async def evict_user(request: Request, service: ServiceDep, room: RoomName) -> dict[str, str]:
     """Take every connection of a user out of a room, on every node, and tell it the reason."""
     body = await parse(Eviction, request)
     await service.rooms.evict(room, body.user, body.reason)

@@ -129,6 +129,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._unfinished_bytes = 0
         self._in_body = False
 
+    def _should_upgrade(self) -> bool:
+        """Ignore an upgrade (RFC 9110 §7.8) while earlier requests wait for their answers.
+
+        uvicorn would write these between the frames, and close the WebSocket as an idle connection.
+        """
+        is_answered = self.cycle is None or self.cycle.response_complete
+        return is_answered and super()._should_upgrade()
+
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection to `FrameProtocol`, without a reference cycle left behind.
 

@@ -230,6 +230,8 @@ def serve(app: Application) -> None:
     configure_logging(settings)
     raise_descriptor_limit(settings.max_connections)
     # {% if cookiecutter.redis %}
+    if settings.environment == "development":  # two nodes log to one terminal, see `dev.nodes`
+        structlog.contextvars.bind_contextvars(port=settings.port)
     if (worker := this_worker()) is not None:
         number, sockets = worker
         app.service.metrics.port = sockets[-1].getsockname()[1]

@@ -6,7 +6,7 @@ from http.client import responses
 
 import httpx
 import pytest
-from fastapi import HTTPException
+from fastapi import APIRouter, HTTPException
 from structlog.testing import capture_logs
 
 from app.realtime import (
@@ -96,6 +96,29 @@ async def test_errors_of_a_route_have_their_status() -> None:
         assert answer.json().get("code") in {code, "bad_request", "unavailable"}
     logged = [(line["route"], line["code"]) for line in lines if line["event"] == "handler failed"]
     assert logged == [("/own/{name}", code) for code in ["bad_request"] * 2 + ["unavailable"] * 2]
+
+
+async def test_a_wrong_method_is_answered_with_all_methods_of_the_path() -> None:
+    app, router = make_app(make_settings()), APIRouter()
+
+    @app.get("/own/{name}")
+    @router.put("/{name}")
+    @router.delete("/{name}")
+    async def own(name: str) -> None: ...
+
+    app.include_router(router, prefix="/own")
+    allowed = {
+        "/livez": "GET, HEAD",
+        "/readyz": "GET, HEAD",
+        "/metrics": "GET",
+        "/own/alice": "DELETE, GET, PUT",
+        "/client/client.js": "GET, HEAD",
+    }
+    async with run_app(app) as live:
+        for path, methods in allowed.items():
+            answer = await live.post(path, {})
+            assert described(answer) == (405, "Method Not Allowed")
+            assert answer.headers["Allow"] == methods
 
 
 async def test_other_failures_of_a_route_are_problems_too() -> None:

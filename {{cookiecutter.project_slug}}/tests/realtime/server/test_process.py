@@ -5,6 +5,9 @@ import json
 import os
 import re
 import signal
+# {% if cookiecutter.redis %}
+import socket
+# {% endif %}
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
@@ -102,6 +105,18 @@ async def test_a_free_port_is_logged_at_every_level(tmp_path: Path) -> None:
         writer.close()
 
 
+# {% if cookiecutter.redis %}
+async def test_in_development_each_line_has_the_port_of_its_node(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        async with run_process(
+            tmp_path, PORT=port, ENVIRONMENT="development", **fresh_secrets()
+        ) as process:
+            for event in ("Started server process", "address already in use"):
+                await next_line(process, rf"{event}.* port={port}$")
+
+
+# {% endif %}
 async def test_a_refused_handshake_is_logged_once(tmp_path: Path) -> None:
     async with run_server(tmp_path, LOG_LEVEL="DEBUG") as (process, options):
         evil = replace(options, headers=options.headers | {"Origin": "https://evil.test"})

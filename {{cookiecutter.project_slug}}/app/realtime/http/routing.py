@@ -1,0 +1,41 @@
+"""The routes of a path: for the log, and for the answer to a method that none of them has."""
+
+from collections.abc import Iterator, Mapping
+
+from fastapi import FastAPI
+from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.routing import Match
+from starlette.types import Scope
+
+
+def template_of(app: FastAPI, scope: Scope) -> str | None:
+    """Return the template of the route that a request has reached, with that of its mount.
+
+    FastAPI notes the innermost route alone, and none for files.
+    """
+    routes = dict(reversed([*_matching(app, scope)]))  # the first of each kind
+    if not routes:
+        return None
+    outer = routes[max(routes, key=lambda match: match.value)].path or ""
+    inner = getattr(scope.get("route"), "path", "") if "app_root_path" in scope else ""
+    return f"{outer}{inner}" or "/"
+
+
+def allow(app: FastAPI, scope: Scope) -> Mapping[str, str] | None:
+    """Return the header with all methods of a path (RFC 9110 §15.5.6): FastAPI's has one route's.
+
+    None if a route took the request. It knows better, for example that of static files.
+    """
+    routes = list(_matching(app, scope))
+    if not routes or any(match is Match.FULL for match, _ in routes):
+        return None
+    methods = {method for _, route in routes for method in route.methods or ()}
+    return {"Allow": ", ".join(sorted(methods))}
+
+
+def _matching(app: FastAPI, scope: Scope) -> Iterator[tuple[Match, RouteContext]]:
+    before_mount = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
+    for route in iter_route_contexts(app.routes):
+        match, _ = route.matches(before_mount)
+        if match is not Match.NONE:
+            yield match, route

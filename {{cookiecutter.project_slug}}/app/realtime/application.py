@@ -113,8 +113,6 @@ class Application(FastAPI):
             "redoc_url": None,
             "openapi_url": "/openapi.json" if self._in_development else None,
             "openapi_tags": TAGS,
-            # Code generators name functions by it. By default, it has the path and the method, too.
-            "generate_unique_id_function": lambda route: route.name,
             "responses": problems({"4XX": "The request is refused"}),
             # A redirect would lead to whatever host the request names.
             "redirect_slashes": False,

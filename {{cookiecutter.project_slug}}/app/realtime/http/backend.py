@@ -4,7 +4,7 @@ from asyncio import Future
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Request, status
+from fastapi import Header, Request, status
 from pydantic import BaseModel
 
 # {% if cookiecutter.rooms %}
@@ -26,6 +26,7 @@ from .errors import problems
 # {% if cookiecutter.rooms %}
 from .rooms import router as rooms_router
 # {% endif %}
+from .routing import engine_router
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=128, pattern="^[!-~]+$")]
 
@@ -55,7 +56,7 @@ class UserState(BaseModel):
     nodes: int
 
 
-router = APIRouter(
+router = engine_router(
     tags=["backend"], dependencies=[require_key("backend_key")], responses=BACKEND_REFUSALS
 )
 # {% if cookiecutter.rooms %}

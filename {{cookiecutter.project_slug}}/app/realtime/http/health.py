@@ -2,22 +2,23 @@
 
 import structlog
 # {% if cookiecutter.redis %}
-from fastapi import APIRouter, HTTPException, Request, Response, status
+from fastapi import HTTPException, Request, Response, status
 # {% else %}
-from fastapi import APIRouter, Request, Response, status
+from fastapi import Request, Response, status
 # {% endif %}
 from starlette.responses import PlainTextResponse
 
 from ..service import Service
 from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
 from .request_log import REASON
+from .routing import engine_router
 
 READY_TIMEOUT_S = 2.0
 """Time limit of your own readiness check."""
 
 log = structlog.stdlib.get_logger(__name__)
 
-router = APIRouter(tags=["health"])
+router = engine_router(tags=["health"])
 
 
 @router.get("/livez")

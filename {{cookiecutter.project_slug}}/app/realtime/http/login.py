@@ -1,11 +1,12 @@
 """``POST /login``: replaces the login of your site during development."""
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import Request, Response, status
 
 from .body import Login, described, parse
 from .dependencies import ServiceDep
+from .routing import engine_router
 
-router = APIRouter(tags=["development"])
+router = engine_router(tags=["development"])
 
 
 @router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(Login))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import Query, Request, Response, status
 from pydantic import Field
 from pydantic_core import to_json
 
@@ -14,13 +14,14 @@ from ..rooms.rooms import RoomName
 from ..wire.frame import frame_payload
 from .body import UserBody, described, parse
 from .dependencies import ServiceDep
+from .routing import engine_router
 
 DEFAULT_LAST = 100
 
 Count = Annotated[int | None, Query(ge=0, lt=2**53)]
 Epoch = Annotated[str | None, Query(min_length=1, max_length=64)]
 
-router = APIRouter(prefix="/rooms/{room}")
+router = engine_router(prefix="/rooms/{room}")
 
 
 class Eviction(UserBody):

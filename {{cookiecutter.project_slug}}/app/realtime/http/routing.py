@@ -1,11 +1,17 @@
-"""The routes of a path: for the log, and for the answer to a method that none of them has."""
+"""The engine's routers; and the routes of a path, for the log and for a 405."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.routing import Match
 from starlette.types import Scope
+
+
+def engine_router(**options: Any) -> APIRouter:
+    """Return a router whose functions give OpenAPI their names: code generators use them, too."""
+    return APIRouter(generate_unique_id_function=lambda route: route.name, **options)
 
 
 def template_of(app: FastAPI, scope: Scope) -> str | None:

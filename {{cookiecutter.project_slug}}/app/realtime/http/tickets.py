@@ -1,14 +1,15 @@
 """``POST /tickets``: your backend requests a ticket for one of its users."""
 
-from fastapi import APIRouter, FastAPI, Request, Response, status
+from fastapi import FastAPI, Request, Response, status
 
 from ..auth.identity import authenticating
 from ..auth.ticket import Authenticator, Ticket
 from ..expiring import ExpiringMap
 from .body import UserBody, described, parse
 from .dependencies import BACKEND_REFUSALS, ServiceDep, guarded, require_key
+from .routing import engine_router
 
-router = APIRouter(
+router = engine_router(
     tags=["backend"], dependencies=[require_key("backend_key")], responses=BACKEND_REFUSALS
 )
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import Request, Response, status
 
 from .body import Login, described, parse
 from .dependencies import ServiceDep
 from .errors import problems
+from .routing import engine_router
 
-router = APIRouter(tags=["development"], responses=problems({403: "`JWT_SECRET` is not set"}))
+router = engine_router(tags=["development"], responses=problems({403: "`JWT_SECRET` is not set"}))
 
 
 @dataclass(frozen=True, slots=True)

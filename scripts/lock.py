@@ -11,6 +11,7 @@ Needs make and uv on PATH, and Jinja2.
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -121,7 +122,7 @@ def main() -> None:
     """Write the lock files."""
     names = ("requirements.lock", "requirements-dev.lock")
     present = {name: read(name) if (PROJECT / name).exists() else "" for name in names}
-    options = [f"ARGS={argument}" for argument in sys.argv[1:]]
+    options = [f"ARGS={shlex.join(sys.argv[1:])}"]
     everything = make_lock(
         render(BLOCK_TAG.sub("", read("pyproject.toml")), next(combinations())),
         {name: BLOCK_TAG.sub("", lock) for name, lock in present.items()},

@@ -174,6 +174,6 @@ def _remarks(pinged: Result, attacked: Result) -> Iterator[str]:
     if pinged.complaint:
         yield pinged.complaint
     if attacked.closed:
-        yield f"{attacked.closed:,} hostile closed"
+        yield "hostile clients were closed"
     if attacked.refused:
-        yield f"{attacked.refused:,} refused: {attacked.error}"
+        yield f"hostile handshakes failed: {attacked.error}"

@@ -120,12 +120,7 @@ def _subjects(*servers: Server) -> tuple[Subject, ...]:
 
 
 def _beside(
-    name: str,
-    title: str,
-    attacks: tuple[Attack, ...],
-    *,
-    redis_mb: float | None = None,
-    rounds: tuple[int, int] = (1, 3),
+    name: str, title: str, attacks: tuple[Attack, ...], redis_mb: float | None = None
 ) -> Scenario:
     """Return a scenario of honest clients beside attacks."""
     limits = {P50: 50, WORST: 500, CLOSED: 0, GROWTH: 64} | (
@@ -150,7 +145,7 @@ def _beside(
             for attack in (ALONE, *attacks)
         ),
         tuple(Target(metric, at_most=at_most, by_all=True) for metric, at_most in limits.items()),
-        rounds=rounds,
+        rounds=(1, 2),
         redis=redis_mb is not None,
         fresh=True,
         plotted=False,
@@ -429,14 +424,12 @@ SCENARIOS = (
             *map(of_address, (PINGS, FRAGMENTATION, SURPLUS_KEYS, NUMBERS, UNREAD, REPLAYS)),
             *(HANDSHAKES, BAD_HANDSHAKES, HALF_HANDSHAKES, IDLE),
         ),
-        rounds=(1, 2),
     ),
     _beside(
         "hostile-address-redis",
         "Beside a hostile address, with Redis",
         (*map(of_address, (REPLAYS, VICTIM, IN_ROOMS)), HANDSHAKES),
         redis_mb=67.1,
-        rounds=(1, 2),
     ),
     Scenario(
         "slow",

@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     names = ", ".join(scenario.name for scenario in SCENARIOS)
     parser = Arguments(prog="make bench ARGS=...", description="Compare the service.")
     parser.add_argument(
-        "--full", action="store_true", help="more servers and longer runs: about 20 minutes"
+        "--full", action="store_true", help="more servers and longer runs: half an hour"
     )
     parser.add_argument(
         "--only", type=chosen, default=list(SCENARIOS), metavar="NAMES", help=f"a list of: {names}"

@@ -24,6 +24,7 @@
 
 #define SECOND_NS 1000000000ull
 #define RECV_BYTES (256 * 1024)
+#define SLOW_RECV_BYTES (16 * 1024)
 #define MAX_EVENTS 1024
 #define MAX_BURST 64 /* messages in one write of the publisher */
 
@@ -47,6 +48,7 @@ typedef struct {
     uint64_t late;       /* deliveries that came after one with a higher number */
     uint64_t other;      /* other messages than deliveries of this run */
     uint64_t closed;     /* connections that the server closed */
+    uint64_t refused;    /* handshakes that failed */
     uint64_t max_ns;
     uint64_t latency[BUCKETS];
     char error[200]; /* the first one */
@@ -67,12 +69,16 @@ typedef struct step {
 typedef struct {
     enum { NEW, CONNECTING, UPGRADING, GREETING, READY, CLOSED } state;
     int fd, port;
+    in_addr_t source; /* the client's address */
     int stalled;
+    int raw;         /* the message is sent as it is, and not in a text frame */
     int close_code;  /* of the server's close frame, 1006 without one, -errno after an error */
-    step *steps;     /* pending, until the connection is ready */
+    step *steps;     /* after the upgrade, until the connection is ready */
+    step *pending;   /* the next one */
     buffer request;  /* the handshake */
     buffer unparsed; /* the beginning of a frame */
     buffer unsent;   /* not accepted by the socket yet */
+    buffer before;   /* sent before each message */
     buffer message;  /* the message to publish */
     uint8_t *mark;   /* inside the message */
     int64_t newest;  /* the highest number received */
@@ -89,13 +95,14 @@ typedef struct {
     uint8_t accept[64];
     uint32_t accept_size;
     buffer asked, answer; /* prefix of messages to answer, and the answer */
-    buffer before;        /* sent before each message */
     uint32_t mask;
     int patience_ms; /* maximum sleep when idle */
+    int recv_bytes;  /* maximum of one read, and hint for the size of the system's buffer */
     uint32_t mark_at; /* where the last delivery had its mark */
     enum { QUIET, FANOUT, ECHO } mode;
     int handshakes, ready, failed, closed, reading;
     int waiting; /* connections waiting for an echo */
+    uint64_t bytes_sent, bytes_received; /* over all connections, since the beginning */
     uint64_t first; /* the number of this run's first message */
     uint64_t now, start, last_delivery, busy_ns;
     result *result;
@@ -142,14 +149,15 @@ static void watch(load *l, int i, int operation, uint32_t events) {
 
 /* ---- Writing ------------------------------------------------------------------------------- */
 
+/* The code is 0 if the server did not end the connection. */
 static void end(load *l, connection *c, int code) {
     if (c->state == READY) {
         l->ready--;
-        l->closed++;
+        l->closed += code != 0;
         if (!c->stalled) l->reading--;
     } else if (c->state != NEW && c->state != CLOSED) {
         l->handshakes--;
-        l->failed++;
+        l->failed += code != 0;
     }
     if (c->fd >= 0) close(c->fd);
     c->fd = -1;
@@ -170,6 +178,7 @@ static void write_bytes(load *l, int i, const uint8_t *data, uint32_t size) {
             return;
         }
         if (done < 0) done = 0;
+        l->bytes_sent += (uint64_t)done;
         if (done == size) return;
         watch(l, i, EPOLL_CTL_MOD, c->stalled ? EPOLLOUT : EPOLLIN | EPOLLOUT);
     }
@@ -183,6 +192,7 @@ static void write_unsent(load *l, int i) {
         if (errno != EAGAIN) end(l, c, -errno);
         return;
     }
+    l->bytes_sent += (uint64_t)done;
     c->unsent.size -= (uint32_t)done;
     memmove(c->unsent.data, c->unsent.data + done, c->unsent.size);
     if (!c->unsent.size) watch(l, i, EPOLL_CTL_MOD, c->stalled ? 0 : EPOLLIN);
@@ -236,6 +246,14 @@ static void stamp(connection *c, uint64_t time, uint64_t number) {
     put_digits(c->mark + MARK_SEQUENCE, 10, number);
 }
 
+static void append_message(load *l, connection *c) {
+    if (c->before.size) append_frame(l, &l->burst, TEXT, c->before.data, c->before.size);
+    if (c->raw)
+        append(&l->burst, c->message.data, c->message.size);
+    else
+        append_frame(l, &l->burst, TEXT, c->message.data, c->message.size);
+}
+
 static void next_round(load *l, int i) {
     connection *c = &l->connections[i];
     if (!c->rounds_left) {
@@ -246,8 +264,7 @@ static void next_round(load *l, int i) {
     c->newest = (int64_t)l->result->sent;
     stamp(c, clock_ns(), l->result->sent++);
     l->burst.size = 0;
-    if (l->before.size) append_frame(l, &l->burst, TEXT, l->before.data, l->before.size);
-    append_frame(l, &l->burst, TEXT, c->message.data, c->message.size);
+    append_message(l, c);
     write_bytes(l, i, l->burst.data, l->burst.size);
 }
 
@@ -316,27 +333,26 @@ static const uint8_t *find_mark(load *l, const uint8_t *data, uint32_t size) {
 
 static void greet(load *l, int i) {
     connection *c = &l->connections[i];
-    while (c->steps && c->steps->sends) {
-        step *done = c->steps;
-        c->steps = done->next;
-        write_message(l, i, TEXT, done->text, done->size);
-        free(done);
+    while (c->pending && c->pending->sends) {
+        write_message(l, i, TEXT, c->pending->text, c->pending->size);
         if (c->state == CLOSED) return;
+        c->pending = c->pending->next;
     }
-    if (c->steps) return;
+    if (c->pending) return;
     c->state = READY;
     l->handshakes--;
     l->ready++;
-    l->reading++;
+    if (c->stalled)
+        watch(l, i, EPOLL_CTL_MOD, c->unsent.size ? EPOLLOUT : 0);
+    else
+        l->reading++;
 }
 
 static void on_text(load *l, int i, const uint8_t *data, uint32_t size) {
     connection *c = &l->connections[i];
     if (c->state == GREETING) {
-        step *expected = c->steps;
-        if (memmem(data, size, expected->text, expected->size)) {
-            c->steps = expected->next;
-            free(expected);
+        if (memmem(data, size, c->pending->text, c->pending->size)) {
+            c->pending = c->pending->next;
             greet(l, i);
         }
         return;
@@ -413,14 +429,15 @@ static void on_readable(load *l, int i) {
     buffer *in = &l->incoming;
     in->size = 0;
     append(in, c->unparsed.data, c->unparsed.size);
-    reserve(in, in->size + RECV_BYTES + 1);
-    ssize_t got = recv(c->fd, in->data + in->size, RECV_BYTES, MSG_DONTWAIT);
+    reserve(in, in->size + (uint32_t)l->recv_bytes + 1);
+    ssize_t got = recv(c->fd, in->data + in->size, (size_t)l->recv_bytes, MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) {
         if (c->state != READY) fail(l, got ? strerror(errno) : "closed during the handshake");
         end(l, c, got ? -errno : NO_CLOSE_FRAME);
         return;
     }
+    l->bytes_received += (uint64_t)got;
     in->size += (uint32_t)got;
     in->data[in->size] = 0;
     uint32_t used = parse(l, i, in->data, in->size);
@@ -477,16 +494,17 @@ load *load_new(const char *accept) {
     if (!l) abort();
     l->epoll = epoll_create1(EPOLL_CLOEXEC);
     l->mask = (uint32_t)clock_ns();
+    l->recv_bytes = RECV_BYTES;
     l->accept_size = (uint32_t)snprintf((char *)l->accept, sizeof l->accept, "%s", accept);
     return l;
 }
 
-/* Add a connection to 127.0.0.1 and return its index. */
-int load_add(load *l, int port, const uint8_t *request, uint32_t size) {
+/* Add a connection from an address of this machine to 127.0.0.1, and return its index. */
+int load_add(load *l, int port, const char *source, const uint8_t *request, uint32_t size) {
     l->connections = realloc(l->connections, (size_t)(l->count + 1) * sizeof *l->connections);
     if (!l->connections) abort();
     connection *c = &l->connections[l->count];
-    *c = (connection){.fd = -1, .port = port};
+    *c = (connection){.fd = -1, .port = port, .source = inet_addr(source)};
     append(&c->request, request, size);
     return l->count++;
 }
@@ -501,13 +519,15 @@ void load_step(load *l, int i, int sends, const uint8_t *text, uint32_t size) {
     *last = new;
 }
 
-/* Set the message of connection `i`; returns -1 if it has no mark. */
-int load_message(load *l, int i, const uint8_t *text, uint32_t size) {
+/* Set the message of connection `i`; returns -1 if it has no mark. Raw frames need none. */
+int load_message(load *l, int i, int raw, const uint8_t *text, uint32_t size) {
     connection *c = &l->connections[i];
+    c->raw = raw;
     c->message.size = 0;
     append(&c->message, text, size);
     c->mark = memmem(c->message.data, size, "@T", 2);
-    return c->mark && c->mark + MARK_BYTES <= c->message.data + size ? 0 : -1;
+    if (raw) c->mark = NULL;
+    return raw || (c->mark && c->mark + MARK_BYTES <= c->message.data + size) ? 0 : -1;
 }
 
 void load_answer(load *l, const uint8_t *asked, uint32_t asked_size, const uint8_t *answer,
@@ -516,7 +536,9 @@ void load_answer(load *l, const uint8_t *asked, uint32_t asked_size, const uint8
     append(&l->answer, answer, answer_size);
 }
 
-void load_before(load *l, const uint8_t *text, uint32_t size) { append(&l->before, text, size); }
+void load_before(load *l, int i, const uint8_t *text, uint32_t size) {
+    append(&l->connections[i].before, text, size);
+}
 
 static void begin(load *l, int mode, result *r) {
     memset(r, 0, sizeof *r);
@@ -535,6 +557,7 @@ static void finish(load *l, uint64_t end_ns) {
     r->seconds = (double)ns / (double)SECOND_NS;
     r->busy = (double)l->busy_ns / (double)all;
     r->closed = (uint64_t)l->closed;
+    r->refused = (uint64_t)l->failed;
     l->result = NULL;
     l->mode = QUIET;
 }
@@ -545,6 +568,7 @@ static uint64_t after(load *l, double seconds) {
 
 static void start_connecting(load *l, int i) {
     connection *c = &l->connections[i];
+    struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = c->source};
     struct sockaddr_in address = {
         .sin_family = AF_INET,
         .sin_port = htons((uint16_t)c->port),
@@ -552,10 +576,17 @@ static void start_connecting(load *l, int i) {
     };
     int one = 1;
     c->state = CONNECTING;
+    c->close_code = 0;
+    c->pending = c->steps;
     l->handshakes++;
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0 || (connect(c->fd, (struct sockaddr *)&address, sizeof address) < 0 &&
-                      errno != EINPROGRESS)) {
+    /* Let the system choose the port later, when it knows both ends. */
+    setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    if (l->recv_bytes < RECV_BYTES)
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &l->recv_bytes, sizeof l->recv_bytes);
+    if (c->fd < 0 || bind(c->fd, (struct sockaddr *)&source, sizeof source) < 0 ||
+        (connect(c->fd, (struct sockaddr *)&address, sizeof address) < 0 &&
+         errno != EINPROGRESS)) {
         fail(l, "cannot connect: %s", strerror(errno));
         end(l, c, -errno);
         return;
@@ -591,15 +622,15 @@ static int lost(load *l, int publishers) {
  * With a rate of 0, at most `window` messages are in flight: sent, and not yet received by the mean
  * connection. With a rate, a message is due every 1/rate seconds regardless of earlier ones, and
  * stamped with its due time: a server that falls behind cannot hide the delay ("coordinated
- * omission").
+ * omission"). If `own`, each is for its sender alone.
  *
  * Ends when everything has arrived, when nothing has for `quiet_s` (0: never), or after timeout_s.
  */
 void load_fanout(load *l, int publishers, uint64_t first, uint64_t count, int window, double rate,
-                 double quiet_s, double timeout_s, result *r) {
+                 int own, double quiet_s, double timeout_s, result *r) {
     begin(l, FANOUT, r);
     l->first = first;
-    uint64_t readers = (uint64_t)l->reading, deadline = after(l, timeout_s);
+    uint64_t readers = own ? 1 : (uint64_t)l->reading, deadline = after(l, timeout_s);
     uint64_t gap = rate > 0 ? (uint64_t)((double)SECOND_NS / rate) : 0, last_send = l->start;
     uint64_t quiet = (uint64_t)(quiet_s * (double)SECOND_NS);
     while (l->now < deadline && !lost(l, publishers)) {
@@ -611,8 +642,7 @@ void load_fanout(load *l, int publishers, uint64_t first, uint64_t count, int wi
             int publisher = (int)(r->sent % (uint64_t)publishers);
             connection *c = &l->connections[publisher];
             stamp(c, gap ? l->start + gap * r->sent : l->now, first + r->sent);
-            if (l->before.size) append_frame(l, &l->burst, TEXT, l->before.data, l->before.size);
-            append_frame(l, &l->burst, TEXT, c->message.data, c->message.size);
+            append_message(l, c);
             r->sent++;
             last_send = l->now;
             if (publishers > 1 || k == MAX_BURST - 1 || r->sent == allowed) {
@@ -644,6 +674,32 @@ void load_echo(load *l, uint64_t rounds, double timeout_s, result *r) {
     finish(l, l->last_delivery);
 }
 
+/*
+ * In turn, let each connection send its message; `burst` times at once, and then at a rate. One that
+ * the server has closed connects again. So does each connection that has no message, every time.
+ */
+void load_attack(load *l, uint64_t burst, double rate, double seconds, result *r) {
+    begin(l, QUIET, r);
+    while (l->now < after(l, seconds)) {
+        uint64_t due = burst + (uint64_t)((double)(l->now - l->start) / (double)SECOND_NS * rate);
+        for (int k = 0; k < MAX_BURST && r->sent < due; k++) {
+            int i = (int)(r->sent++ % (uint64_t)l->count);
+            connection *c = &l->connections[i];
+            if (!c->message.size || c->state == NEW || c->state == CLOSED) {
+                end(l, c, 0);
+                start_connecting(l, i);
+            } else if (c->state == READY) {
+                if (c->mark) stamp(c, l->now, 0);
+                l->burst.size = 0;
+                append_message(l, c);
+                write_bytes(l, i, l->burst.data, l->burst.size);
+            }
+        }
+        turn(l, l->patience_ms);
+    }
+    finish(l, l->now);
+}
+
 /* Read, and answer pings, without a load; returns the number of events. */
 int load_idle(load *l, double seconds) {
     int events = 0, count;
@@ -655,19 +711,27 @@ int load_idle(load *l, double seconds) {
     return events;
 }
 
-/* Stop reading from a connection, or resume. */
 void load_patience(load *l, int patience_ms) { l->patience_ms = patience_ms; }
 
+/* Read few bytes at once, and let the system buffer few, on connections that are not open yet. */
+void load_slow(load *l) { l->recv_bytes = SLOW_RECV_BYTES; }
+
+/* Stop reading from a connection as soon as it is ready, or resume. */
 void load_stall(load *l, int i, int stalled) {
     connection *c = &l->connections[i];
-    if (c->state != READY || c->stalled == stalled) return;
+    if (c->stalled == stalled) return;
     c->stalled = stalled;
+    if (c->state != READY) return;
     l->reading += stalled ? -1 : 1;
     watch(l, i, EPOLL_CTL_MOD, (stalled ? 0 : EPOLLIN) | (c->unsent.size ? EPOLLOUT : 0));
 }
 
 /* The end of a connection: see `close_code`; 0 while it is open. */
 int load_close_code(load *l, int i) { return l->connections[i].close_code; }
+
+uint64_t load_bytes_sent(load *l) { return l->bytes_sent; }
+
+uint64_t load_bytes_received(load *l) { return l->bytes_received; }
 
 void load_free(load *l) {
     for (int i = 0; i < l->count; i++) {
@@ -679,6 +743,7 @@ void load_free(load *l) {
             c->steps = next;
         }
         clear(&c->request);
+        clear(&c->before);
         clear(&c->message);
     }
     close(l->epoll);
@@ -686,7 +751,6 @@ void load_free(load *l) {
     clear(&l->burst);
     clear(&l->asked);
     clear(&l->answer);
-    clear(&l->before);
     free(l->connections);
     free(l);
 }

@@ -33,6 +33,12 @@ BUCKETS = 64 * SUB_BUCKETS
 
 NO_CLOSE_FRAME = 1006
 
+NOT_CLOSED = "not closed"
+
+LOCALHOST = "127.0.0.1"
+
+ROOMS = 20
+
 
 class _Result(ctypes.Structure):
     _fields_ = (
@@ -45,6 +51,7 @@ class _Result(ctypes.Structure):
         ("late", ctypes.c_uint64),
         ("other", ctypes.c_uint64),
         ("closed", ctypes.c_uint64),
+        ("refused", ctypes.c_uint64),
         ("max_ns", ctypes.c_uint64),
         ("latency", ctypes.c_uint64 * BUCKETS),
         ("error", ctypes.c_char * 200),
@@ -64,21 +71,26 @@ def _library(*, install: bool) -> ctypes.CDLL:
     library.load_new.restype = load
     for name, arguments in {
         "load_new": [text],
-        "load_add": [load, integer, text, size],
+        "load_add": [load, integer, text, text, size],
         "load_step": [load, integer, integer, text, size],
-        "load_message": [load, integer, text, size],
+        "load_message": [load, integer, integer, text, size],
         "load_answer": [load, text, size, text, size],
-        "load_before": [load, text, size],
+        "load_before": [load, integer, text, size],
         "load_connect": [load, integer, real, result],
-        "load_fanout": [load, integer, number, number, integer, real, real, real, result],
+        "load_fanout": [load, integer, number, number, integer, real, integer, real, real, result],
         "load_echo": [load, number, real, result],
+        "load_attack": [load, number, real, real, result],
         "load_idle": [load, real],
         "load_patience": [load, integer],
+        "load_slow": [load],
         "load_stall": [load, integer, integer],
         "load_close_code": [load, integer],
+        "load_bytes_sent": [load],
+        "load_bytes_received": [load],
         "load_free": [load],
     }.items():
         getattr(library, name).argtypes = arguments
+    library.load_bytes_sent.restype = library.load_bytes_received.restype = number
     return library
 
 
@@ -98,12 +110,15 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The messages of a server's protocol; ``{i}`` stands for the number of the connection."""
+    """The messages of a server's protocol.
+
+    ``{i}`` stands for the number of the connection, ``{room}`` for that of its room.
+    """
 
     greeting: tuple[Expect | Send, ...] = ()
     """Steps after the upgrade, until the connection is ready."""
-    envelope: str = "{data}"
-    """The message that publishes ``{data}``."""
+    envelope: str | bytes = "{data}"
+    """The message that publishes ``{data}``; or frames, which are sent as they are."""
     asked: str = ""
     """Prefix of messages to answer, such as a heartbeat's ping."""
     answer: str = ""
@@ -125,6 +140,8 @@ class Result:
     """Deliveries out of order: after one of a later message."""
     closed: int
     """Connections that the server closed."""
+    refused: int
+    """Handshakes that failed."""
     seconds: float
     """From the first message sent to the last one received."""
     busy: float
@@ -184,7 +201,6 @@ class Load:
         self._library.load_answer(
             self._load, *_text(self._dialect.asked), *_text(self._dialect.answer)
         )
-        self._library.load_before(self._load, *_text(self._dialect.before))
         self._count = 0
         self._sent = 0
 
@@ -195,9 +211,18 @@ class Load:
         self._library.load_free(self._load)
 
     def add(
-        self, port: int, path: str = "/", headers: Callable[[int], dict[str, str]] | None = None
+        self,
+        port: int,
+        path: str = "/",
+        headers: Callable[[int], dict[str, str]] | None = None,
+        *,
+        source: str = LOCALHOST,
+        request_bytes: int | None = None,
     ) -> None:
-        """Add a connection to a port of this machine, without opening it."""
+        """Add a connection to a port of this machine, without opening it.
+
+        It comes from the address ``source``, and sends so many bytes of its handshake, or all.
+        """
         number = self._count
         self._count += 1
         lines = {
@@ -212,10 +237,12 @@ class Load:
             + [f"{name}: {value}\r\n" for name, value in lines.items()]
             + ["\r\n"]
         )
-        self._library.load_add(self._load, port, *_text(request))
+        self._library.load_add(self._load, port, source.encode(), *_text(request[:request_bytes]))
         for step in self._dialect.greeting:
             text = _text(_fill(step.text, number))
             self._library.load_step(self._load, number, isinstance(step, Send), *text)
+        before = _text(_fill(self._dialect.before, number))
+        self._library.load_before(self._load, number, *before)
 
     def connect(self, *, handshakes: int = 32, timeout_s: float = 30) -> Result:
         """Open all connections, with at most ``handshakes`` handshakes in flight."""
@@ -230,11 +257,15 @@ class Load:
             ValueError: it has no mark.
 
         """
+        envelope = self._dialect.envelope
         for number in range(self._count):
-            text = _fill(self._dialect.envelope, number).replace("{data}", data)
-            if self._library.load_message(self._load, number, *_text(text)):
-                message = f"no mark in {text[:80]}"
-                raise ValueError(message)
+            if is_raw := isinstance(envelope, bytes):
+                message = envelope
+            else:
+                message = _fill(envelope, number).replace("{data}", data).encode()
+            if self._library.load_message(self._load, number, is_raw, message, len(message)):
+                complaint = f"no mark in {message[:80].decode(errors='replace')}"
+                raise ValueError(complaint)
 
     def fanout(
         self,
@@ -243,10 +274,13 @@ class Load:
         window: int = 16,
         rate: float = 0,
         publishers: int = 1,
+        own: bool = False,
         quiet_s: float = 5,
         timeout_s: float = 30,
     ) -> Result:
-        """Publish in turn on the first connections; every connection must get each message.
+        """Publish in turn on the first connections.
+
+        Every connection must get each message, or ``own`` ones its sender alone.
 
         At most ``window`` messages are in flight, or else ``rate`` messages are due per second. The
         run ends when all have arrived, when none has arrived for ``quiet_s`` (0: no limit), or at
@@ -254,7 +288,7 @@ class Load:
         """
         result = _Result()
         self._library.load_fanout(
-            self._load, publishers, self._sent, count, window, rate, quiet_s, timeout_s, result
+            self._load, publishers, self._sent, count, window, rate, own, quiet_s, timeout_s, result
         )
         self._sent += result.sent
         return _result(result, one_order=publishers == 1)
@@ -265,6 +299,16 @@ class Load:
         self._library.load_echo(self._load, rounds, timeout_s, result)
         return _result(result)
 
+    def attack(self, rate: float, seconds: float, *, burst: int = 0) -> Result:
+        """In turn, send on each connection, ``burst`` times at once and then at the rate.
+
+        A connection that the server has closed connects again. Without a message to publish, each
+        connection disconnects and connects again instead.
+        """
+        result = _Result()
+        self._library.load_attack(self._load, burst, rate, seconds, result)
+        return _result(result)
+
     def idle(self, seconds: float) -> int:
         """Read, and answer pings; return the number of events."""
         return int(self._library.load_idle(self._load, seconds))
@@ -273,6 +317,10 @@ class Load:
         """Sleep when idle from now on, to leave the core to others: adds up to 1 ms of latency."""
         self._library.load_patience(self._load, 1)
 
+    def slow(self) -> None:
+        """Read at most 16 KiB at once, and buffer little, on connections that are not open yet."""
+        self._library.load_slow(self._load)
+
     def settle(self, quiet_s: float = 0.1, timeout_s: float = 15) -> None:
         """Read until no message arrives for ``quiet_s``."""
         deadline = time.monotonic() + timeout_s
@@ -280,21 +328,31 @@ class Load:
             pass
 
     def stall(self, number: int, *, stalled: bool = True) -> None:
-        """Stop reading from a connection, or resume."""
+        """Stop reading from a connection as soon as it is ready, or resume."""
         self._library.load_stall(self._load, number, stalled)
+
+    @property
+    def bytes_sent(self) -> int:
+        """The bytes that all connections have sent."""
+        return int(self._library.load_bytes_sent(self._load))
+
+    @property
+    def bytes_received(self) -> int:
+        """The bytes that all connections have read."""
+        return int(self._library.load_bytes_received(self._load))
 
     def ending(self, number: int) -> str:
         """Describe how a connection ended."""
         code = self._library.load_close_code(self._load, number)
         if code == 0:
-            return "not closed"
+            return NOT_CLOSED
         if code == NO_CLOSE_FRAME:
             return "closed without a close frame"
         return f"closed with {code}" if code > 0 else f"reset ({errno.errorcode[-code]})"
 
 
 def _fill(text: str, number: int) -> str:
-    return text.replace("{i}", str(number))
+    return text.replace("{i}", str(number)).replace("{room}", str(number % ROOMS))
 
 
 def _result(result: _Result, *, one_order: bool = True) -> Result:
@@ -306,6 +364,7 @@ def _result(result: _Result, *, one_order: bool = True) -> Result:
         duplicates=result.duplicates,
         late=result.late if one_order else 0,
         closed=result.closed,
+        refused=result.refused,
         seconds=result.seconds,
         busy=result.busy,
         p50_ms=quantile_ms(buckets, 0.50),

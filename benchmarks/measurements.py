@@ -8,24 +8,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median
 
-from .load import MARK, Dialect, Load, Result, payload
+from .attacks import ALONE, Attack
+from .load import LOCALHOST, MARK, Dialect, Load, Result, payload
 from .processes import Failed, Meter, Spent, forget_peak, memory_bytes, pinned
 from .results import Metric, Sample
-from .servers import (
-    SERVICE_FILLED,
-    SERVICE_PINGS,
-    Hostile,
-    Running,
-    Server,
-    hostile_authorization,
-)
+from .servers import SERVICE_FILLED, SERVICE_PINGS, Running, Server
 
 MESSAGE_BYTES = 128
 LARGE_MESSAGE_BYTES = 4096
 ENDLESS = 10_000_000
 SLICES = 8
-FILLING = 200
-"""Messages of 2 kB in the history that hostile clients have replayed."""
 
 DELIVERIES = Metric("deliveries/s")
 P50 = Metric("p50, ms", more_is_better=False, digits=2)
@@ -72,7 +64,7 @@ class Subject:
     publishers: int = 1
     flood: Dialect | None = None
     """The room that other clients flood meanwhile."""
-    hostile: Hostile | None = None
+    attack: Attack = ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +85,8 @@ class Trial:
         dialect: Dialect | None = None,
         process: int | None = None,
         headers: Callable[[int], dict[str, str]] | None = None,
+        source: str = LOCALHOST,
+        request_bytes: int | None = None,
     ) -> Iterator[Load]:
         """Yield connections that are not open yet, to one process or spread over all."""
         server, ports = self.subject.server, self.running.ports
@@ -102,7 +96,13 @@ class Trial:
         path = server.echo_path if echo else server.path
         with pinned(self.generator_core), Load(dialect) as load:
             for number in range(count):
-                load.add(ports[number * len(ports) // count], path, headers or server.headers)
+                load.add(
+                    ports[number * len(ports) // count],
+                    path,
+                    headers or server.headers,
+                    source=source,
+                    request_bytes=request_bytes,
+                )
             yield load
 
     @contextmanager
@@ -113,6 +113,8 @@ class Trial:
         echo: bool = False,
         dialect: Dialect | None = None,
         process: int | None = None,
+        headers: Callable[[int], dict[str, str]] | None = None,
+        source: str = LOCALHOST,
         message_bytes: int = MESSAGE_BYTES,
     ) -> Iterator[Load]:
         """Yield open connections with a message to publish.
@@ -121,7 +123,9 @@ class Trial:
             Failed: a connection cannot be opened.
 
         """
-        with self.load(count, echo=echo, dialect=dialect, process=process) as load:
+        with self.load(
+            count, echo=echo, dialect=dialect, process=process, headers=headers, source=source
+        ) as load:
             connected = load.connect()
             if connected.missing:
                 message = f"{connected.received} of {count} connect: {connected.error}"
@@ -194,18 +198,15 @@ def streams(rooms: int, rate: float) -> Measure:
         effort, total = trial.effort, rooms * rate
         with trial.connected(rooms) as load:
             load.sleep()
-            load.fanout(int(total * effort.warm_up_s), rate=total, publishers=rooms, quiet_s=0.3)
+            load.fanout(int(total * effort.warm_up_s), rate=total, publishers=rooms, own=True)
             load.settle()
             meter = trial.meter()
             count = int(total * effort.latency_s)
-            result = load.fanout(count, rate=total, publishers=rooms, quiet_s=0.3)
+            result = load.fanout(count, rate=total, publishers=rooms, own=True)
             spent = meter.read()
             cpu = None if spent.cpu_s is None else 100 * spent.cpu_s / result.seconds
             values = {LOAD: cpu, DELIVERIES: result.per_second, P99: result.p99_ms}
-            # Each member gets its own messages alone.
-            lost = result.sent - result.received
-            complaint = result.error or (f"{lost} lost" if lost else "")
-            return Sample(values, complaint, result.busy, spent.foreign)
+            return Sample(values, result.complaint, result.busy, spent.foreign)
 
     return measure
 
@@ -363,62 +364,5 @@ def among_busy_clients(members: int, rate: float, *, others: int, pings: float) 
             result = load.fanout(int(rate * trial.effort.latency_s), rate=rate)
             values = {P50: result.p50_ms, P99: result.p99_ms, BUSY: pinging.result().per_second}
             return Sample(values, result.complaint)
-
-    return measure
-
-
-@contextmanager
-def _attack(trial: Trial, hostile: Hostile, count: int) -> Iterator[Load]:
-    """Yield the connections of a hostile user, ready to send."""
-
-    @contextmanager
-    def connected(count: int, dialect: Dialect) -> Iterator[Load]:
-        with trial.load(count, dialect=dialect, headers=hostile_authorization) as load:
-            load.connect()
-            load.publish(json.dumps(MARK))
-            load.sleep()
-            yield load
-
-    if hostile.fills is not None:
-        with connected(1, hostile.fills) as load:
-            load.publish(payload(2_000))
-            load.fanout(FILLING, rate=50)
-    with connected(count, hostile.dialect) as load:
-        for number in range(0 if hostile.reads else count):
-            load.stall(number)
-        yield load
-
-
-def beside_hostile_clients(honest: int, hostile: int, *, rate: float) -> Measure:
-    """Measure a ping per second of each honest client, beside a user that sends all it may.
-
-    Both loads share the generator's core, so the delays include their own.
-    """
-
-    def measure(trial: Trial) -> Sample:
-        seconds, attacker = trial.effort.latency_s, trial.subject.hostile
-        with ExitStack() as stack:
-            load = stack.enter_context(trial.connected(honest, dialect=SERVICE_PINGS))
-            load.publish(json.dumps(MARK))
-            load.sleep()
-            before = memory_bytes(trial.running.pids)
-            attack = stack.enter_context(_attack(trial, attacker, hostile)) if attacker else None
-            meter, begin = trial.meter(), time.monotonic()
-            pool = stack.enter_context(ThreadPoolExecutor(1))
-            pinging = pool.submit(
-                load.fanout, int(honest * seconds), rate=honest, publishers=honest, quiet_s=1
-            )
-            if attack is not None:
-                attack.fanout(
-                    ENDLESS, rate=rate, publishers=hostile, quiet_s=0, timeout_s=seconds + 1
-                )
-            result, spent = pinging.result(), meter.read()
-            cpu = spent.cpu_s and 100 * spent.cpu_s / (time.monotonic() - begin)
-            after = memory_bytes(trial.running.pids)
-            remark = f"hostile: {attack.ending(0)}" if attack else ""
-        growth = None if before is None or after is None else (after - before) / 1e6
-        lost = result.sent - result.received
-        values = {P50: result.p50_ms, WORST: result.worst_ms, LOAD: cpu, GROWTH: growth}
-        return Sample(values, "; ".join(filter(None, [f"{lost} lost" if lost else "", remark])))
 
     return measure

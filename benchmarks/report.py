@@ -16,7 +16,8 @@ METHOD = """\
   during a measurement, since waking it would cost the servers' core time.
 - The servers of a scenario run at the same time; only one is measured, the others are idle. Rounds
   are interleaved, in reverse order every other round, so that drift affects all servers alike.
-  Each scenario starts new processes; memory and slow consumer start them for each measurement.
+  Each scenario starts new processes; memory, hostile clients and slow consumer start them for each
+  measurement.
 - Figures are medians of {rounds} rounds; the range is from the lowest to the highest. Each
   measurement warms up first. Messages have 128 bytes; the publisher is a member and gets its own.
 - Every delivery is checked by its number: the table reports missing, duplicate and out-of-order

@@ -70,6 +70,8 @@ class Target:
     at_least: float | None = None
     at_most: float | None = None
     beside: str | None = None
+    by_all: bool = False
+    """Whether every row must meet it, and not only the service's."""
 
     def met(self, value: float) -> bool:
         """Return whether a value meets the target."""
@@ -112,5 +114,8 @@ class Outcome:
     def reached(self, target: Target) -> float | None:
         """Return the result for a target, None if it was not measured."""
         if target.beside is None:
-            return self.rows[0].median(target.metric)
+            rows = self.rows if target.by_all else self.rows[:1]
+            medians = [row.median(target.metric) for row in rows]
+            found = [value for value in medians if value is not None]
+            return max(found, default=None) if target.at_least is None else min(found, default=None)
         return self.ratio(self.row(target.beside), target.metric)

@@ -12,7 +12,7 @@ from .processes import Cores, Failed
 from .progress import Progress
 from .results import MAX_FOREIGN, Outcome, Row, Sample
 from .scenarios import Scenario
-from .servers import THIS, Running, Server, running, running_valkey
+from .servers import THIS, Running, Server, ask_redis, running, running_valkey
 
 MAX_REPEATS = 2
 
@@ -36,6 +36,8 @@ def stage(scenario: Scenario, cores: Cores) -> Iterator[Callable[[Subject], Runn
             if scenario.fresh:
                 started.close()
                 found.clear()
+                if scenario.redis:
+                    ask_redis(env["REDIS_URL"], "FLUSHALL")
             if subject.name not in found:
                 core = cores.server if scenario.pinned else None
                 start = running(subject.server, core, processes=scenario.processes, env=env)

@@ -5,6 +5,31 @@ from dataclasses import dataclass
 
 from proof.project import Answers
 
+from .attacks import (
+    ALONE,
+    BAD_HANDSHAKES,
+    BRACKETS,
+    CONTROL_FRAMES,
+    FLOODS,
+    FRAGMENTATION,
+    HALF_HANDSHAKES,
+    HANDSHAKES,
+    IDLE,
+    IN_ROOMS,
+    NESTED,
+    NUMBERS,
+    PINGS,
+    PRESENCE,
+    REPLAYS,
+    SLOW_VICTIM,
+    STORM,
+    SURPLUS_KEYS,
+    UNREAD,
+    VICTIM,
+    Attack,
+    of_address,
+)
+from .hostile import AMPLIFICATION, CLOSED, CPU_PER_BYTE, REDIS_GROWTH, beside_hostile_clients
 from .measurements import (
     BUSY,
     CONNECTS,
@@ -23,7 +48,6 @@ from .measurements import (
     Subject,
     Trial,
     among_busy_clients,
-    beside_hostile_clients,
     bystanders,
     connect,
     echo,
@@ -36,7 +60,6 @@ from .measurements import (
 )
 from .results import Metric, Sample, Target
 from .servers import (
-    BRACKETS,
     BROADCASTER,
     C_LOOP,
     CHANNELS,
@@ -46,10 +69,6 @@ from .servers import (
     MANAGER_REDIS,
     NODE_SOCKETIO,
     NODE_WS,
-    NUMBERS,
-    PINGS,
-    PRESENCE,
-    REPLAYS,
     SERVICE_EPHEMERAL,
     SERVICE_FLOOD,
     SERVICE_JOINS,
@@ -59,9 +78,8 @@ from .servers import (
     SOCKETIO,
     THIS,
     THIS_LIMITED,
+    THIS_LIMITED_EXCEPT_HANDSHAKES,
     THIS_TWICE,
-    UNREAD,
-    VICTIM,
     WEBSOCKETS,
     Server,
 )
@@ -93,12 +111,45 @@ class Scenario:
 def fits(scenario: Scenario, answers: Answers) -> bool:
     """Return whether a project with these answers supports the scenario."""
     dialects = {SERVICE_ROOM, SERVICE_FLOOD, SERVICE_STREAMS, SERVICE_JOINS}
-    rooms = any(each.hostile or each.dialect in dialects for each in scenario.subjects)
+    rooms = any(each.attack is not ALONE or each.dialect in dialects for each in scenario.subjects)
     return bool((answers["rooms"] or not rooms) and (answers["redis"] or not scenario.redis))
 
 
 def _subjects(*servers: Server) -> tuple[Subject, ...]:
     return tuple(Subject(server, server.name, server.title) for server in servers)
+
+
+def _beside(
+    name: str, title: str, attacks: tuple[Attack, ...], redis_mb: float | None = None
+) -> Scenario:
+    """Return a scenario of honest clients beside attacks."""
+    limits = {P50: 50, WORST: 500, CLOSED: 0, GROWTH: 64} | (
+        {} if redis_mb is None else {REDIS_GROWTH: redis_mb}
+    )
+    return Scenario(
+        name,
+        title,
+        "100 clients send a ping per second each, beside hostile clients that do all that the "
+        "limits allow: a user with 20 connections, or an address with 500, of 25 users. Bytes and "
+        "CPU time are those of the attack. All clients share the generator's core, and wait for "
+        "it. A slow client reads 256 KiB per second.",
+        (*limits, LOAD, AMPLIFICATION, CPU_PER_BYTE),
+        beside_hostile_clients(100),
+        tuple(
+            Subject(
+                THIS_LIMITED if attack.repeats_handshakes else THIS_LIMITED_EXCEPT_HANDSHAKES,
+                attack.name,
+                attack.title,
+                attack=attack,
+            )
+            for attack in (ALONE, *attacks)
+        ),
+        tuple(Target(metric, at_most=at_most, by_all=True) for metric, at_most in limits.items()),
+        rounds=(1, 2),
+        redis=redis_mb is not None,
+        fresh=True,
+        plotted=False,
+    )
 
 
 MORE = (WEBSOCKETS, MANAGER_ONCE, LITESTAR, BROADCASTER, SOCKETIO, NODE_SOCKETIO, CHANNELS)
@@ -352,34 +403,33 @@ SCENARIOS = (
         )
         for others in (1_000, 2_000)
     ),
-    *(
-        Scenario(
-            name,
-            f"Beside a hostile user: {attack}",
-            "100 clients send a ping per second each, while a user with 20 connections sends all "
-            "that the limits allow. Both loads share the generator's core, and wait for it.",
-            (P50, WORST, LOAD, GROWTH),
-            beside_hostile_clients(100, 20, rate=400),
-            (
-                Subject(THIS_LIMITED, "beside", "beside the hostile user", hostile=hostile),
-                Subject(THIS_LIMITED, "alone", "alone"),
-            ),
-            (Target(P50, at_most=50), Target(WORST, at_most=500), Target(GROWTH, at_most=64)),
-            rounds=(1, 3),
-            redis=name.endswith("redis"),
-            fresh=True,
-            plotted=False,
-        )
-        for name, attack, hostile in (
-            ("hostile-pings", "pings", PINGS),
-            ("hostile-replays", "replays", REPLAYS),
-            ("hostile-replays-redis", "replays from Redis", REPLAYS),
-            ("hostile-presence-redis", "presence from Redis", PRESENCE),
-            ("hostile-numbers", "numbers that grow when written out", NUMBERS),
-            ("hostile-brackets", "many small arrays", BRACKETS),
-            ("hostile-unread", "messages that it does not read", UNREAD),
-            ("hostile-victim-redis", "messages to one of the clients, through Redis", VICTIM),
-        )
+    _beside(
+        "hostile",
+        "Beside a hostile user",
+        (
+            *(PINGS, CONTROL_FRAMES, FRAGMENTATION, SURPLUS_KEYS, NUMBERS, BRACKETS, NESTED),
+            *(UNREAD, REPLAYS, STORM, IN_ROOMS, SLOW_VICTIM, FLOODS),
+        ),
+    ),
+    _beside(
+        "hostile-redis",
+        "Beside a hostile user, with Redis",
+        (REPLAYS, PRESENCE, STORM, VICTIM, IN_ROOMS),
+        redis_mb=8.4,
+    ),
+    _beside(
+        "hostile-address",
+        "Beside a hostile address",
+        (
+            *map(of_address, (PINGS, FRAGMENTATION, SURPLUS_KEYS, NUMBERS, UNREAD, REPLAYS)),
+            *(HANDSHAKES, BAD_HANDSHAKES, HALF_HANDSHAKES, IDLE),
+        ),
+    ),
+    _beside(
+        "hostile-address-redis",
+        "Beside a hostile address, with Redis",
+        (*map(of_address, (REPLAYS, VICTIM, IN_ROOMS)), HANDSHAKES),
+        redis_mb=67.1,
     ),
     Scenario(
         "slow",

@@ -5,6 +5,7 @@ import hmac
 import json
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -43,7 +44,7 @@ SERVICE = Dialect(
 )
 
 
-def _room(name: str, fields: str = "") -> Dialect:
+def room(name: str, fields: str = "") -> Dialect:
     """Return a dialect whose clients join a room, and publish in it with further fields."""
     join = '{"type":"join","room":"NAME","id":"{i}"}'.replace("NAME", name)
     publish = '{"type":"publish","room":"NAME","echo":true,FIELDS"data":{data}}'
@@ -52,10 +53,10 @@ def _room(name: str, fields: str = "") -> Dialect:
     return replace(SERVICE, greeting=greeting, envelope=publish)
 
 
-SERVICE_ROOM = _room("benchmark")
-SERVICE_FLOOD = _room("flood")
-SERVICE_STREAMS = _room("stream-{i}")
-SERVICE_EPHEMERAL = _room("benchmark", '"keep":false,')
+SERVICE_ROOM = room("benchmark")
+SERVICE_FLOOD = room("flood")
+SERVICE_STREAMS = room("stream-{i}")
+SERVICE_EPHEMERAL = room("benchmark", '"keep":false,')
 SERVICE_ECHO = Dialect(
     greeting=SERVICE.greeting,
     envelope='{"type":"send","to":"user-{i}","data":{data}}',
@@ -65,10 +66,10 @@ SERVICE_ECHO = Dialect(
 SERVICE_PINGS = replace(SERVICE, envelope='{"type":"ping","id":{data}}')
 
 
-def _filled(room: str, messages: int) -> Dialect:
+def _filled(name: str, messages: int) -> Dialect:
     """Return a dialect whose clients publish so many messages in a room before they are ready."""
-    publish = json.dumps({"type": "publish", "room": room, "data": "x" * 128, "id": "filled"})
-    joined = _room(room)
+    publish = json.dumps({"type": "publish", "room": name, "data": "x" * 128, "id": "filled"})
+    joined = room(name)
     filling = (Send(publish), Expect('"filled"')) * messages
     return replace(joined, greeting=(*joined.greeting, *filling))
 
@@ -90,40 +91,6 @@ SERVICE_JOINS = _joins(0)
 SERVICE_JOINS_WITH_LAST = _joins(50)
 
 
-def _command(fields: str) -> Dialect:
-    """Return a dialect whose clients are in a room, and send this command again and again."""
-    return replace(_room("hostile"), envelope='{"id":{data},' + fields + "}")
-
-
-@dataclass(frozen=True, slots=True)
-class Hostile:
-    """What a hostile user's connections send, as often and as much as the limits allow."""
-
-    dialect: Dialect
-    reads: bool = True
-    fills: Dialect | None = None
-    """What they publish before."""
-
-
-def _hostile_data(data: str) -> Hostile:
-    return Hostile(_command('"type":"publish","room":"hostile","echo":true,"data":' + data))
-
-
-FILLING = _room("hostile")
-TEXT = json.dumps("x" * 2_000)
-PINGS = Hostile(_command('"type":"ping"'))
-REPLAYS = Hostile(
-    replace(
-        _command('"type":"join","room":"hostile","last":200'),
-        before='{"type":"leave","room":"hostile"}',  # a member is replayed nothing
-    ),
-    fills=FILLING,
-)
-PRESENCE = Hostile(_command('"type":"presence","room":"hostile"'))
-NUMBERS = _hostile_data(f"[{','.join(['1e15'] * 400)}]")
-BRACKETS = _hostile_data(json.dumps([[]] * 2_000))
-UNREAD = replace(_hostile_data(TEXT), reads=False)
-VICTIM = Hostile(_command('"type":"send","to":"user-0","data":' + TEXT))
 # Engine.IO 4 and Socket.IO 5: https://socket.io/docs/v4/socket-io-protocol/
 SOCKET_IO = Dialect(
     greeting=(Expect("0{"), Send("40"), Expect("40"), Send('420["join"]'), Expect("430")),
@@ -154,16 +121,12 @@ class Server:
 
 
 def authorization(number: int) -> dict[str, str]:
-    """Return a header with a token for a user of this number, valid for a day (RFC 7515)."""
-    return _authorization(f"user-{number}")
+    """Return a header with a token for a user of this number."""
+    return authorization_of(f"user-{number}")
 
 
-def hostile_authorization(_: int) -> dict[str, str]:
-    """Return a header with a token for the user that all hostile connections share."""
-    return _authorization("hostile")
-
-
-def _authorization(user: str) -> dict[str, str]:
+def authorization_of(user: str) -> dict[str, str]:
+    """Return a header with a token for a user, valid for a day (RFC 7515)."""
     claims = {"sub": user, "exp": int(time.time()) + ONE_DAY_S}
     parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims)]
     signed = b".".join(parts)
@@ -244,6 +207,12 @@ THIS_LIMITED = replace(
     THIS, name="limited", title="this service, limited", prepare=_limited_service
 )
 """The service with the limits that it has by default."""
+THIS_LIMITED_EXCEPT_HANDSHAKES = replace(
+    THIS_LIMITED,
+    prepare=lambda: _limited_service(
+        MAX_HANDSHAKES_PER_S=str(NO_LIMIT), MAX_HANDSHAKES_PER_S_PER_ADDRESS=str(NO_LIMIT)
+    ),
+)
 THIS_TWICE = replace(
     THIS,
     name="two-processes",
@@ -325,6 +294,7 @@ class Running:
     core: int | None
     ports: list[int]
     pids: list[int]
+    redis_url: str = ""
 
 
 @contextmanager
@@ -346,7 +316,8 @@ def running(
             stack.callback(process.stop)
             started.append(process)
         ports = [process.wait_for_port(server.ready_path) for process in started]
-        yield Running(core, ports, [pid for process in started for pid in process.workers])
+        pids = [pid for process in started for pid in process.workers]
+        yield Running(core, ports, pids, program.env.get("REDIS_URL", ""))
 
 
 @contextmanager
@@ -366,3 +337,17 @@ def running_valkey(core: int | None) -> Iterator[str]:
         stack.callback(process.stop)
         process.wait_until(path.exists)
         yield f"unix://{path}"
+
+
+def ask_redis(url: str, command: str) -> str:
+    """Return the answer of a Redis server at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(url.removeprefix("unix://"))
+        connection.sendall(f"{command}\r\nQUIT\r\n".encode())
+        return connection.makefile(encoding="ascii").read()
+
+
+def redis_memory_bytes(url: str) -> int:
+    """Return the memory that a Redis server uses."""
+    answer = ask_redis(url, "INFO memory")
+    return int(answer.partition("used_memory:")[2].split()[0])

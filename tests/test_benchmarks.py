@@ -1,7 +1,6 @@
 """The benchmark: evaluation, report, progress, rounds and error handling."""
 
 import io
-import json
 import os
 import re
 import shutil
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -36,11 +35,10 @@ from benchmarks.report import Report, markdown, text, times
 from benchmarks.results import Metric, Outcome, Row, Sample, Target
 from benchmarks.rounds import Bench
 from benchmarks.scenarios import SCENARIOS, Scenario, fits
-from benchmarks.servers import BRACKETS, NUMBERS, REPLAYS, Hostile, Server, authorization
+from benchmarks.servers import Server, authorization
 from proof.project import Answers, Unavailable
 
-from .checks.service import Client, running
-from .combination import DEFAULT, TEMPLATE, find
+from .combination import TEMPLATE, find
 from .conftest import Baker
 from .process import environment as clean_environment
 from .process import run
@@ -107,6 +105,14 @@ def test_target(target: Target, value: float | None, met: bool) -> None:
     reached = outcome(*rows).reached(target)
     assert reached == value
     assert reached is None or target.met(reached) == met
+
+
+def test_a_target_for_all_rows_is_as_good_as_the_worst() -> None:
+    rows = outcome(row("alone", 10), row("beside", 90), row("gone"))
+    assert rows.reached(Target(RATE, at_most=50, by_all=True)) == 90
+    assert rows.reached(Target(RATE, at_least=50, by_all=True)) == 10
+    assert rows.reached(Target(RATE, at_most=50)) == 10
+    assert outcome(row("gone")).reached(Target(RATE, at_most=50, by_all=True)) is None
 
 
 def test_text() -> None:
@@ -251,43 +257,6 @@ def test_a_bad_argument_is_reported_in_one_line(arguments: list[str], complaint:
     assert done.stdout == ""
     assert done.stderr.startswith(complaint)
     assert done.stderr.count("\n") == 1
-
-
-ATTACK = "hostile"
-
-
-@pytest.fixture(scope="module")
-def attacked(baked: Baker) -> Iterator[Client]:
-    """Return a member of the room that hostile clients use, which has a history."""
-    with running(baked(DEFAULT)) as service, service.client("alice") as alice:
-        alice.ask(type="join", room=ATTACK)
-        for number in range(10):
-            alice.ask(type="publish", room=ATTACK, data=number)
-        yield alice
-
-
-def text_of(attack: Hostile) -> str:
-    """Return the command that the attack repeats."""
-    return attack.dialect.envelope.replace("{data}", '"1"')
-
-
-def test_a_replay_brings_messages_each_time(attacked: Client) -> None:
-    for _ in range(2):
-        attacked.ask(**json.loads(REPLAYS.dialect.before))
-        attacked.send_text(text_of(REPLAYS))
-        assert attacked.receive("ok")["replayed"] == 10
-
-
-def test_numbers_grow_when_they_are_passed_on(attacked: Client) -> None:
-    attacked.send_text(text_of(NUMBERS))
-    while not isinstance(data := attacked.receive("message")["data"], list):
-        pass  # of the replays
-    assert len(json.dumps(data)) > 3 * len(text_of(NUMBERS))
-
-
-def test_brackets_are_in_a_large_message() -> None:
-    """Only there, each bracket has a price of its own."""
-    assert len(BRACKETS.dialect.envelope) > 4_096
 
 
 def test_every_target_names_a_server_of_its_scenario() -> None:

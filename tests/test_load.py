@@ -96,6 +96,12 @@ def test_reads_of_few_bytes(size: int) -> None:
     assert (delivered.received, delivered.complaint) == (2, "")
 
 
+def test_messages_for_their_senders_alone() -> None:
+    with connected(echo, 3) as load:
+        delivered = load.fanout(30, rate=1000, publishers=3, own=True, quiet_s=0)
+    assert (delivered.expected, delivered.received, delivered.complaint) == (30, 30, "")
+
+
 def test_losses() -> None:
     with connected(room(lambda number, text: [] if number % 10 == 0 else [text])) as load:
         delivered = load.fanout(100, rate=2000, quiet_s=QUIET_S)
@@ -405,3 +411,118 @@ def test_a_fragmented_message_is_an_error() -> None:
     with connected(handler, 1) as load:
         delivered = load.fanout(1, quiet_s=QUIET_S)
     assert "in several frames" in delivered.error
+
+
+def test_an_attack_begins_with_a_burst() -> None:
+    paths: list[str] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        while await connection.recv():
+            paths.append(connection.request.path)
+
+    with connected(handler, 3) as load:
+        sent = load.attack(rate=100, seconds=0.2, burst=30)
+        wait_until(lambda: len(paths) == sent.sent, load)
+    assert set(paths) == {"/0", "/1", "/2"}
+    assert 30 < sent.sent <= 50
+
+
+def test_an_attack_connects_again_what_the_server_closes() -> None:
+    paths: list[str] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        paths.append(connection.request.path)
+        await connection.recv()
+        await connection.close(4013)
+
+    with connected(handler, 2) as load:
+        closed = load.attack(rate=100, seconds=0.5).closed
+        wait_until(lambda: len(paths) > 4, load)
+    assert closed >= 2
+    assert set(paths) == {"/0", "/1"}
+
+
+def test_an_attack_without_messages_repeats_handshakes() -> None:
+    paths: list[str] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        paths.append(connection.request.path)
+        await connection.wait_closed()
+
+    with running(handler) as port, Load(install=False) as load:
+        for _ in range(2):
+            load.add(port, "/{i}")
+        done = load.attack(rate=20, seconds=0.5)
+        wait_until(lambda: len(paths) >= 4, load)
+    assert (done.closed, done.refused) == (0, 0)
+    assert set(paths) == {"/0", "/1"}
+
+
+def test_each_attack_repeats_the_greeting() -> None:
+    said: list[str] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        async for message in connection:
+            said.append(str(message))
+            await connection.send("joined")
+
+    dialect = Dialect(greeting=(Send("join {i} in {room}"), Expect("joined")), envelope="")
+    with running(handler) as port, Load(dialect, install=False) as load:
+        load.add(port)
+        load.attack(rate=20, seconds=0.5)
+        wait_until(lambda: len(said) >= 2, load)
+    assert set(said) == {"join 0 in 0"}
+
+
+def test_the_address_of_the_clients_and_a_part_of_a_handshake() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, Load(install=False) as load:
+        load.add(listener.getsockname()[1], source="127.0.0.2", request_bytes=10)
+        load.attack(rate=1, seconds=0.1, burst=1)
+        connection, (host, _) = listener.accept()
+        with connection:
+            assert connection.recv(100) == b"GET / HTTP"
+    assert host == "127.0.0.2"
+
+
+def test_frames_are_sent_as_they_are() -> None:
+    pieces: list[str] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        pieces.extend([str(piece) async for piece in connection.recv_streaming()])
+        await connection.wait_closed()
+
+    fragments = b"\x01\x82\0\0\0\0he" + b"\x80\x83\0\0\0\0llo"
+    with connected(handler, 1, dialect=Dialect(envelope=fragments)) as load:
+        load.attack(rate=1, seconds=0.1, burst=1)
+        wait_until(lambda: len(pieces) == 2, load)
+    assert pieces == ["he", "llo"]
+
+
+def test_bytes_are_counted() -> None:
+    with connected(echo, 1) as load:
+        sent, received = load.bytes_sent, load.bytes_received
+        load.echo(10)
+        # A frame of the client has a mask of four bytes.
+        assert load.bytes_sent - sent == 10 * (128 + 8)
+        assert load.bytes_received - received == 10 * (128 + 4)
+
+
+def test_a_slow_client_reads_little_at_once() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send("x" * 1_000_000)
+        await connection.wait_closed()
+
+    with running(handler) as port, Load(install=False) as load:
+        load.slow()
+        load.add(port)
+        load.connect()
+        load.publish(payload(128))
+        load.attack(rate=1, seconds=0, burst=1)
+        received = load.bytes_received
+        while load.bytes_received == received:
+            load.idle(0)
+        assert load.bytes_received - received <= 16 * 1024

@@ -35,6 +35,9 @@ from .welcome import welcome
 
 DURATIONS_S = (1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
 
+TURN_S = 0.001
+"""How long messages of one connection are handled in a row before others have a turn."""
+
 LEAVE_GRACE_S = 0.5
 """How long the messages of a client may be handled after it has disconnected."""
 
@@ -180,19 +183,22 @@ class Session:
         while connection.closed is None:
             if await wire.arrival():
                 handled = 0
+            turn_began = monotonic()
             for message in wire.take():
                 enqueued = delivery.enqueued
                 if isinstance(message, str):
                     if connection.closed is None and self._is_admitted:
                         unanswered = await dispatcher.dispatch(service, connection, message)
-                elif message["type"] == "websocket.disconnect":
-                    connection.mark_closed(_end_of(message))
                 else:
-                    connection.close(UNSUPPORTED_DATA)
+                    _end_by(connection, message)
                 handled += 1
                 sent_many = delivery.enqueued - enqueued > FREE_FRAMES
                 if handled % MESSAGES_IN_A_ROW == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)
+                    turn_began = monotonic()
+                elif monotonic() - turn_began > TURN_S:
+                    await asyncio.sleep(0)
+                    turn_began = monotonic()
 
     async def _give_way(self, unanswered: asyncio.Future[object] | None) -> None:
         if unanswered is not None:
@@ -260,6 +266,13 @@ class Session:
         log.info(
             "connection closed", by=by, code=end.code, reason=end.reason, seconds=round(open_s, 3)
         )
+
+
+def _end_by(connection: Connection, event: Event) -> None:
+    if event["type"] == "websocket.disconnect":
+        connection.mark_closed(_end_of(event))
+    else:
+        connection.close(UNSUPPORTED_DATA)
 
 
 def _end_of(event: Event) -> ClientClose:

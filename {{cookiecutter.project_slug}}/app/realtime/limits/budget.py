@@ -29,7 +29,7 @@ FREE_ANSWER_BYTES = 1_024
 GROWTH = 5
 """Data grows at most by this factor when it is encoded again: `1e15` gets 18 characters."""
 
-LARGE_BYTES = 4_096
+LARGE_BYTES = 1_024
 BRACKET_BYTES = 16
 """Price of a bracket in a large message: parsing it takes as long as 16 other bytes."""
 

@@ -18,7 +18,7 @@ class Inbox:
         self.messages: list[Message] = []
         self.has_end = False
         self.unread_bytes = 0
-        """How much the client has sent since nothing was waiting."""
+        """How much the client has sent since its reader had handled everything."""
 
     def when_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back once, in a later turn of the loop, when the end has come."""
@@ -66,12 +66,16 @@ class Inbox:
     def take(self) -> list[Message]:
         """Return and remove all messages."""
         messages, self.messages = self.messages, []
-        self.unread_bytes = 0
         return messages
 
     def arrival(self) -> asyncio.Future[bool]:
-        """Return a future that is done when there is a message: true if that took time."""
+        """Return a future that is done when there is a message: true if that took time.
+
+        The reader has handled the messages that it took before.
+        """
         self._reader = self._loop.create_future()
         if self.messages:
             self._reader.set_result(False)
+        else:
+            self.unread_bytes = 0
         return self._reader

@@ -318,14 +318,14 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._inbox.when_gone(callback)
 
     def arrival(self) -> asyncio.Future[bool]:
-        """Wait until the peer has sent something, or has gone."""
+        """Wait until the peer has sent something, or has gone. Resume reading if nothing waits."""
+        if self.read_paused and self._inbox.empty():
+            self.read_paused = False
+            self.transport.resume_reading()
         return self._inbox.arrival()
 
     def take(self) -> Sequence[Message]:
-        """Return the messages that have arrived, and resume reading."""
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
+        """Return the messages that have arrived."""
         return self._inbox.take()
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:

@@ -20,7 +20,7 @@ EXTENSION = "app.realtime.wire.asgi"
 READ_AHEAD_BYTES = 65_536
 """Unhandled bytes of a client up to which its connection is read.
 
-Reading ahead detects the end of a connection while a handler waits.
+Those that are being handled count, too. Reading ahead detects the end of a connection while a handler waits.
 """
 
 Event = Mapping[str, Any]
@@ -43,6 +43,7 @@ class Wire(Protocol):
     def arrival(self) -> Awaitable[bool]:
         """Wait until the peer has sent something, or has gone.
 
+        The caller has handled what it took; so the peer may send more.
         Returns true if all others have certainly had a turn of the event loop meanwhile.
         """
         ...
@@ -88,7 +89,7 @@ class AsgiWire:
         self._messages: list[Message] = []
         self._unread_bytes = 0
         self._arrived = asyncio.Event()
-        self._taken = asyncio.Event()
+        self._handled = asyncio.Event()
         self._received_at = asyncio.get_running_loop().time()
         self._gone: Callable[[], None] | None = None
 
@@ -105,15 +106,16 @@ class AsgiWire:
 
     async def arrival(self) -> bool:
         """Wait for the next ASGI event. ASGI does not tell whether others had a turn."""
+        if not self._messages:
+            self._unread_bytes = 0
+            self._handled.set()
         await self._arrived.wait()
         return False
 
     def take(self) -> Sequence[Message]:
         """Return the messages that have arrived."""
         messages, self._messages = self._messages, []
-        self._unread_bytes = 0
         self._arrived.clear()
-        self._taken.set()
         return messages
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
@@ -167,9 +169,9 @@ class AsgiWire:
             if event["type"] == "websocket.disconnect":
                 self._tell_gone()
                 return
-            self._taken.clear()
+            self._handled.clear()
             if self._unread_bytes >= READ_AHEAD_BYTES:
-                await self._taken.wait()
+                await self._handled.wait()
 
     def _tell_gone(self) -> None:
         gone, self._gone = self._gone, None

@@ -250,10 +250,11 @@ async def test_what_takes_long_to_parse_costs_more(clock: Callable[[float], None
     """Brackets, and frames with many errors."""
     settings = make_settings(max_bytes_per_s=100_000, max_burst_s=1)
     async with run_service(settings) as live:
-        flat, nested, wrong = [await live.connect() for _ in range(3)]
+        flat, nested, short, wrong = [await live.connect() for _ in range(4)]
         for client, frame, allowed in (
             (flat, sent_on(20_000), 5),
             (nested, sent_on(20_000, "[]"), 1),
+            (short, sent_on(3_000, "[]"), 6),
             (wrong, surplus(2_000), 1),
         ):
             answers = [await answer_to(client, frame) for _ in range(allowed + 1)]

@@ -1,0 +1,147 @@
+"""Each attack of the benchmark does what its name says."""
+
+import http.client
+import json
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import attacks
+from benchmarks.attacks import Attack
+from benchmarks.compiler import LIBRARY, compiled
+from benchmarks.hostile import AMPLIFICATION, beside_hostile_clients
+from benchmarks.load import SOURCE
+from benchmarks.measurements import QUICK, Subject, Trial
+from benchmarks.results import Sample
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.servers import JWT_SECRET, THIS_LIMITED, Running
+from proof.project import Unavailable
+
+from .checks.service import METRICS_KEY, Service, running
+from .combination import DEFAULT
+from .conftest import Baker
+
+HONEST = 5
+
+COMMANDS = 'commands_total{type="%s"}'
+TO_ROOMS = 'frames_sent_total{to="group"}'
+
+COUNTED: dict[Attack, dict[str, int]] = {
+    attacks.PINGS: {COMMANDS % "ping": 2_000},
+    attacks.FRAGMENTATION: {COMMANDS % "ping": 100},
+    attacks.SURPLUS_KEYS: {'command_errors_total{code="bad_request"}': 20},
+    attacks.NUMBERS: {COMMANDS % "publish": 100},
+    attacks.BRACKETS: {COMMANDS % "publish": 20},
+    attacks.NESTED: {COMMANDS % "publish": 20},
+    attacks.UNREAD: {TO_ROOMS: 1_000},
+    attacks.REPLAYS: {"messages_replayed_total": 1_000},
+    attacks.PRESENCE: {COMMANDS % "presence": 1_000},
+    attacks.STORM: {'joins_total{recovered="none"}': 1_000, TO_ROOMS: 1_000 * HONEST},
+    attacks.VICTIM: {COMMANDS % "send": 100},
+    attacks.IN_ROOMS: {TO_ROOMS: 1_000 * HONEST},
+    attacks.SLOW_VICTIM: {TO_ROOMS: 2_000},
+    attacks.FLOODS: {
+        'connections_closed_total{by="server",code="4013"}': attacks.FLOODS.connections,
+        "connections_opened_total": HONEST + attacks.FLOODS.connections + 1,
+    },
+    attacks.HANDSHAKES: {
+        "connections_opened_total": HONEST + 100,
+        "handshakes_refused_total{.*429.*}": 1,
+    },
+    attacks.BAD_HANDSHAKES: {'connections_rejected_total{code="4500"}': 100},
+    attacks.HALF_HANDSHAKES: {'requests_refused_total{status="408"}': 100},
+    attacks.IDLE: {'requests_refused_total{status="429"}': 100},
+}
+"""What the service counts, at least."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    if sys.platform != "linux":
+        pytest.skip("the load generator needs Linux")
+    try:
+        compiled(SOURCE, *LIBRARY, install=False)
+    except Unavailable as failure:
+        pytest.skip(str(failure))
+
+
+def attacked(service: Service, attack: Attack) -> Sample:
+    """Measure a service beside an attack."""
+    here = Running(None, [int(service.port)], [service.pid])
+    subject = Subject(THIS_LIMITED, attack.name, attack.title, attack=attack)
+    return beside_hostile_clients(HONEST)(Trial(here, subject, replace(QUICK, latency_s=1), None))
+
+
+def counted(service: Service, metric: str) -> int:
+    """Return the sum of the metrics that match a pattern."""
+    connection = http.client.HTTPConnection("127.0.0.1", int(service.port), timeout=30)
+    connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS_KEY}"})
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return sum(
+        int(float(value)) for value in re.findall(rf"^ws_{metric} (.+)$", text, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("attack", COUNTED, ids=lambda attack: attack.name)
+def test_the_service_counts_what_an_attack_does(baked: Baker, attack: Attack) -> None:
+    settings = {"JWT_SECRET": JWT_SECRET, "HANDSHAKE_TIMEOUT_S": "0.5"}
+    with running(baked(DEFAULT), **settings) as service:
+        sample = attacked(service, attack)
+        found = {metric: counted(service, metric) for metric in COUNTED[attack]}
+    missing = {metric: n for metric, n in found.items() if n < COUNTED[attack][metric]}
+    assert not missing, sample.remark
+    assert "missing" not in sample.remark
+
+
+def test_control_frames_are_answered(baked: Baker) -> None:
+    with running(baked(DEFAULT), JWT_SECRET=JWT_SECRET) as service:
+        answered = attacked(service, attacks.CONTROL_FRAMES).values[AMPLIFICATION]
+    # Only clients mask: 4 of 39 bytes.
+    assert answered == pytest.approx(35 / 39, abs=0.01)
+
+
+def test_every_attack_is_tested() -> None:
+    measured = {each.attack.name for scenario in SCENARIOS for each in scenario.subjects}
+    tested = {attack.name for attack in COUNTED}
+    assert measured - tested == {attacks.ALONE.name, attacks.CONTROL_FRAMES.name}
+    assert tested <= measured
+
+
+def test_an_address_has_all_its_connections_and_users() -> None:
+    attack = attacks.of_address(attacks.PINGS)
+    users = {attack.headers(number)["Authorization"] for number in range(attack.connections)}
+    assert (attack.connections, len(users)) == (500, 25)
+
+
+def envelope(attack: Attack) -> str:
+    """Return the text of the attack's message."""
+    text = attack.dialect.envelope
+    assert isinstance(text, str)
+    return text.replace("{data}", '"id"')
+
+
+def test_numbers_grow_when_they_are_passed_on() -> None:
+    text = envelope(attacks.NUMBERS)
+    assert len(json.dumps(json.loads(text)["data"])) > 3 * len(text)
+
+
+def test_brackets_are_in_a_large_message_and_nested_arrays_in_a_small_one() -> None:
+    """Only in a message of more than 1 KiB, each bracket has a price of its own."""
+    assert len(envelope(attacks.BRACKETS)) > 1_024 > len(envelope(attacks.NESTED)) > 900
+
+
+def test_a_message_in_fragments_is_a_ping() -> None:
+    frames = attacks.FRAGMENTATION.dialect.envelope
+    assert isinstance(frames, bytes)
+    opcodes, payload = [], b""
+    while frames:
+        size = frames[1] & 0x7F
+        opcodes.append(frames[0])
+        payload += frames[6 : 6 + size]
+        frames = frames[6 + size :]
+    assert opcodes == [0x01, *[0x00] * (len(opcodes) - 2), 0x80]
+    assert len(opcodes) == attacks.FRAGMENTS > 10
+    assert json.loads(payload)["type"] == "ping"

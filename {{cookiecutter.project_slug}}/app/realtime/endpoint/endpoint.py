@@ -31,12 +31,10 @@ from ..protocol import (
 from ..service import Service
 from ..wire.asgi import Event, Wire, connect_wire
 from .handshake import Handshakes, network_behind
+from .turns import Turns
 from .welcome import welcome
 
 DURATIONS_S = (1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
-
-TURN_S = 0.001
-"""How long messages of one connection are handled in a row before others have a turn."""
 
 LEAVE_GRACE_S = 0.5
 """How long the messages of a client may be handled after it has disconnected."""
@@ -54,6 +52,7 @@ class Endpoint:
         metrics = service.metrics
         self.dispatcher = Dispatcher(router, metrics, service.settings.handler_timeout_s)
         self.handshakes = Handshakes(service)
+        self.turns = Turns()
         self.opened = metrics.counter("connections_opened", "Connections opened.")
         self.closed = metrics.counter(
             "connections_closed",
@@ -176,15 +175,16 @@ class Session:
             await self._observe(observer, connection)
 
     async def _receive(self, connection: Connection) -> None:
-        service, dispatcher = self._service, self._endpoint.dispatcher
+        service, dispatcher, turns = self._service, self._endpoint.dispatcher, self._endpoint.turns
         wire, delivery = self._wire, service.delivery
         unanswered: asyncio.Future[object] | None = None
         handled = 0
         while connection.closed is None:
             if await wire.arrival():
                 handled = 0
-            turn_began = monotonic()
             for message in wire.take():
+                if monotonic() > turns.end:
+                    await turns.begin(connection.limits.due_at())
                 enqueued = delivery.enqueued
                 if isinstance(message, str):
                     if connection.closed is None and self._is_admitted:
@@ -195,10 +195,6 @@ class Session:
                 sent_many = delivery.enqueued - enqueued > FREE_FRAMES
                 if handled % MESSAGES_IN_A_ROW == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)
-                    turn_began = monotonic()
-                elif monotonic() - turn_began > TURN_S:
-                    await asyncio.sleep(0)
-                    turn_began = monotonic()
 
     async def _give_way(self, unanswered: asyncio.Future[object] | None) -> None:
         if unanswered is not None:

@@ -20,7 +20,8 @@ EXTENSION = "app.realtime.wire.asgi"
 READ_AHEAD_BYTES = 65_536
 """Unhandled bytes of a client up to which its connection is read.
 
-Those that are being handled count, too. Reading ahead detects the end of a connection while a handler waits.
+Those that are being handled count, too. Reading ahead detects the end of a connection while a
+handler waits.
 """
 
 Event = Mapping[str, Any]

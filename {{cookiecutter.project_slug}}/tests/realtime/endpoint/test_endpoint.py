@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import struct
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -17,7 +16,7 @@ from app.realtime.connections import delivery
 from app.realtime.connections.connection import Connection
 from app.realtime.connections.delivery import MESSAGES_IN_A_ROW, Delivery
 from app.realtime.connections.manager import ConnectionManager
-from app.realtime.endpoint import endpoint, welcome
+from app.realtime.endpoint import endpoint, turns, welcome
 from app.realtime.errors import TooManyConnections, Unauthorized
 from app.realtime.protocol import SERVICE_RESTART, SUBPROTOCOL, TRY_AGAIN_LATER, UNAUTHORIZED
 from app.realtime.server.websocket import FrameProtocol
@@ -26,6 +25,7 @@ from dev.connect import ConnectOptions
 
 from ..client import Client
 from ..live import Live, make_settings, run_service, wait_until
+from ..raw_client import masked
 
 
 def with_headers(options: ConnectOptions, **headers: str) -> ConnectOptions:
@@ -176,7 +176,7 @@ async def test_binary_frames_close_with_1003(live: Live) -> None:
 @pytest.mark.hostile(10)
 async def test_text_that_is_not_utf8_closes_with_1007(live: Live) -> None:
     client = await live.connect()
-    client.connection.transport.write(masked_text(b"\xff"))
+    client.connection.transport.write(masked(b"\xff"))
     assert (await client.closed())[0] == 1007
 
 
@@ -225,9 +225,9 @@ async def test_a_burst_of_one_client_yields_to_others(
 
     client = await live.connect()
     monkeypatch.setattr(FrameProtocol, "write", note)
-    monkeypatch.setattr(endpoint, "TURN_S", turn_s)
+    monkeypatch.setattr(turns, "TURN_S", turn_s)
     transport = client.connection.transport
-    commands = b"".join(masked_text(b'{"type": "ping"}') for _ in range(10 * MESSAGES_IN_A_ROW))
+    commands = b"".join(masked(b'{"type": "ping"}') for _ in range(10 * MESSAGES_IN_A_ROW))
     transport.write(commands)
     for _ in range(10 * MESSAGES_IN_A_ROW):
         await client.receive("pong")
@@ -266,11 +266,6 @@ async def test_a_client_with_many_recipients_waits_while_delivery_is_full(
     for _ in range(3):
         await client.ask(type="ping")
     assert len(waits) == 3
-
-
-def masked_text(payload: bytes) -> bytes:
-    """Return a client's frame, masked with zeros."""
-    return struct.pack("!BB4x", 0x81, 0x80 | len(payload)) + payload
 
 
 async def test_observers_are_called_for_welcomed_connections_only(

@@ -37,7 +37,7 @@ NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "redis/test_presence.py",
         "redis/test_presence_model.py",
         "redis/test_ready_rooms.py",
-        "scale.py",
+        "scale",
         "test_chaos.py",
     ),
     ("jwt",): ("auth",),

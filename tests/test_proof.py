@@ -151,26 +151,29 @@ def test_chaos_counts(baked: Baker) -> None:
 
 
 def test_scale_measures_each_operation(baked: Baker) -> None:
-    small = [
-        "--nodes",
-        "2",
-        "--shards",
-        "1",
-        "--rooms",
-        "3",
-        "--publications",
-        "30",
-        "--lease",
-        "2",
-    ]
-    status, printed = proving(baked(DEFAULT), *small, what="scale")
+    small = ["--publications", "30", "--lease", "2", "--seconds", "1"]
+    sizes = ["--operations", "2x3x2", "--floods", "2x3x1 2x1x16"]
+    status, printed = proving(baked(DEFAULT), *small, *sizes, what="scale")
     assert status == 0, printed
-    rows = re.findall(r"^\| 1 \| 2 \| 3 \| (\w+) \| (\d+) \| ([\d.]+) \|", printed, re.MULTILINE)
-    assert [(what, int(count) > 0, float(cpu) > 0) for what, count, cpu in rows] == [
-        ("join", True, True),
-        ("publication", True, True),
-        ("renewal", True, True),
+    row = r"^\| (\d) \| (\d \| \d \| \d+ \| \w+) \| ([\d,]+) \| [-\d.]+ \| [\d,]+ \| ([\d,]+) \|"
+    rows = re.findall(row, printed, re.MULTILINE)
+    assert [row[:2] for row in rows] == [
+        (shards, trial)
+        for shards in ("1", "3")
+        for trial in (
+            "2 | 3 | 2 | join",
+            "2 | 3 | 2 | publication",
+            "2 | 3 | 2 | presence",
+            "2 | 3 | 2 | recovery",
+            "2 | 3 | 2 | renewal",
+            "2 | 3 | 1 | saturated",
+            "2 | 1 | 16 | saturated",
+        )
     ]
+    for _, trial, count, sent_bytes in rows:
+        assert count != "0", printed
+        if trial.endswith(("publication", "saturated")):  # two nodes get its 100 bytes of data
+            assert int(sent_bytes.replace(",", "")) > 200, printed
 
 
 @pytest.mark.parametrize("what", ["chaos", "scale"])

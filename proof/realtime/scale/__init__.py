@@ -1,0 +1,1 @@
+"""`make scale`: measures what Redis pays for each operation, and how much one server takes."""

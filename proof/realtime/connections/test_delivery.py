@@ -6,10 +6,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.realtime.connections import delivery as module
-from app.realtime.connections.delivery import SLICE, Delivery, Recipient
+from app.realtime.connections.delivery import FEW_FRAMES, Delivery, Recipient
 
 from ..client import DEADLINE_S
 from ..recording_wire import Note, enqueue_all
+
+
+COUNT = 10
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flush one recipient in each turn of the loop."""
+    monkeypatch.setattr(module, "FLUSH_S", 0.0)
 
 
 async def catch_up(delivery: Delivery) -> None:
@@ -27,34 +36,45 @@ async def test_frames_of_two_turns_are_flushed_together() -> None:
     assert flushed == ["first", "second"]
 
 
+@pytest.mark.usefixtures("one_by_one")
 async def test_a_large_flush_yields_between_slices() -> None:
     delivery, flushed = Delivery(), list[str]()
-    enqueue_all(delivery, [Note("large", flushed) for _ in range(10 * SLICE)])
+    enqueue_all(delivery, [Note("large", flushed) for _ in range(COUNT)])
     between = [0]
-    while len(flushed) < 10 * SLICE:
+    while len(flushed) < COUNT:
         await asyncio.sleep(0)
         if len(flushed) != between[-1]:
             between.append(len(flushed))
-    assert between == [number * SLICE for number in range(11)]
+    assert between == list(range(COUNT + 1))
 
 
+@pytest.mark.usefixtures("one_by_one")
 async def test_a_small_group_does_not_wait_for_a_large_one() -> None:
     delivery, flushed = Delivery(), list[str]()
-    enqueue_all(delivery, [Note("large", flushed) for _ in range(10 * SLICE)])
+    enqueue_all(delivery, [Note("large", flushed) for _ in range(COUNT)])
     while not flushed:
         await asyncio.sleep(0)
     enqueue_all(delivery, [Note("small", flushed)])
     await catch_up(delivery)
-    assert flushed.index("small") <= 2 * SLICE
-    assert flushed.count("large") == 10 * SLICE
+    assert flushed.index("small") <= 2
+    assert flushed.count("large") == COUNT
 
 
+async def test_a_few_frames_do_not_wait_for_many() -> None:
+    delivery, flushed = Delivery(), list[str]()
+    delivery.enqueue(Note("many", flushed), [b""] * (FEW_FRAMES + 1))
+    delivery.enqueue(Note("few", flushed), [b""] * FEW_FRAMES)
+    await catch_up(delivery)
+    assert flushed == ["few", "many"]
+
+
+@pytest.mark.usefixtures("one_by_one")
 async def test_catching_up_waits_until_all_is_flushed() -> None:
     delivery, flushed = Delivery(), list[str]()
     await catch_up(delivery)
-    enqueue_all(delivery, [Note("large", flushed) for _ in range(3 * SLICE)])
+    enqueue_all(delivery, [Note("large", flushed) for _ in range(COUNT)])
     await catch_up(delivery)
-    assert len(flushed) == 3 * SLICE
+    assert len(flushed) == COUNT
     delivery.enqueue(Note("late", flushed), [b""])
     await catch_up(delivery)
     assert flushed[-1] == "late"
@@ -91,15 +111,18 @@ async def test_catching_up_does_not_wait_for_later_frames() -> None:
     await catch_up(delivery)
 
 
-@pytest.mark.parametrize("count", [1, SLICE - 1, SLICE, SLICE + 1])
-async def test_each_recipient_is_flushed_once(count: int) -> None:
+@pytest.mark.parametrize("flush_s", [0.0, DEADLINE_S])
+async def test_each_recipient_is_flushed_once(
+    monkeypatch: pytest.MonkeyPatch, flush_s: float
+) -> None:
+    monkeypatch.setattr(module, "FLUSH_S", flush_s)
     delivery, flushed = Delivery(), list[str]()
-    for number in range(count):
+    for number in range(COUNT):
         note = Note(str(number), flushed)
         delivery.enqueue(note, [b"first"])
         delivery.enqueue(note, [b"second"])
     await catch_up(delivery)
-    assert flushed == [str(number) for number in range(count)]
+    assert flushed == [str(number) for number in range(COUNT)]
 
 
 async def test_delivery_is_full_until_the_next_flush(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ import math
 from asyncio import get_running_loop
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from operator import itemgetter
 from threading import get_ident
+from time import monotonic
 
 import structlog
 
@@ -18,8 +20,11 @@ from ..errors import WrongThread
 from ..protocol import ServerFrame
 from ..wire.frame import encode
 
-SLICE = 256
-"""Connections flushed in a row, which takes about a millisecond."""
+FLUSH_S = 0.004
+"""How long connections are flushed in one turn of the loop."""
+
+FEW_FRAMES = 8
+"""Connections that have got frames of their own, and have no more than this, are flushed first."""
 
 MAX_FRAMES_PER_TURN = 50_000
 """Frames enqueued in one turn of the loop; at more, senders wait for the next flush."""
@@ -67,7 +72,7 @@ class Delivery:
 
     Recipients wait in a list per source, and the sources take turns: a flood to ten thousand
     connections does not hold up a message to two. Frames for single connections have one source in
-    common. It belongs to one thread, in which an event loop runs.
+    common; those with few frames go first. It belongs to one thread, in which an event loop runs.
     """
 
     def __init__(self, max_unsent_bytes: float = math.inf) -> None:
@@ -234,27 +239,38 @@ class Delivery:
         self._turn += 1
         self._enqueued_before = self.enqueued
         slices = self._slices
-        for recipients in self._waiting.values():
-            slices.append((self._turn, 0, recipients))
+        alone = self._waiting.pop(None, [])
+        few = [each for each in alone if len(each.outbox) <= FEW_FRAMES]
+        slices.appendleft((self._turn, 0, few))
+        if len(few) < len(alone):
+            many = [each for each in alone if len(each.outbox) > FEW_FRAMES]
+            slices.append((self._turn, 0, many))
+        slices.extend((self._turn, 0, recipients) for recipients in self._waiting.values())
         self._waiting.clear()
-        left = SLICE
-        while slices and left > 0:
-            turn, start, recipients = slices.popleft()
-            end = start + left
-            for recipient in recipients[start:end]:
-                try:
-                    recipient.flush()
-                except Exception:
-                    log.exception("flush failed")
-            left = end - len(recipients)
-            if left < 0:
-                slices.append((turn, end, recipients))
+        ends_at = monotonic() + FLUSH_S
+        while slices:
+            self._flush_slice(ends_at, *slices.popleft())
+            if monotonic() > ends_at:
+                break
         if slices or self._waiting:
             get_running_loop().call_soon(self._flush)
         else:
             self._is_due = False
         if self._waiters:
             self._wake_waiters()
+
+    def _flush_slice(
+        self, ends_at: float, turn: int, start: int, recipients: list[Recipient]
+    ) -> None:
+        """Flush recipients from ``start`` on; when the time is over, the others wait."""
+        for end, recipient in enumerate(islice(recipients, start, None), start + 1):
+            try:
+                recipient.flush()
+            except Exception:
+                log.exception("flush failed")
+            if monotonic() > ends_at and end < len(recipients):
+                self._slices.append((turn, end, recipients))
+                break
 
     def _wake_waiters(self) -> None:
         unfinished = min((turn for turn, _, _ in self._slices), default=self._turn + 1)

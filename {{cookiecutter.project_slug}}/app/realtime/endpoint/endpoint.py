@@ -184,7 +184,7 @@ class Session:
                 handled = 0
             for message in wire.take():
                 if monotonic() > turns.end:
-                    await turns.begin(connection.limits.due_at())
+                    await turns.begin(connection.limits.due_at)
                 enqueued = delivery.enqueued
                 if isinstance(message, str):
                     if connection.closed is None and self._is_admitted:

@@ -1,6 +1,7 @@
 """Turns: how connections share the event loop when it cannot handle all that they send."""
 
 import asyncio
+from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -28,11 +29,11 @@ class Turns:
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []  # a heap
         self._numbers = count()
 
-    async def begin(self, due_at: float) -> None:
+    async def begin(self, due_at: Callable[[], float]) -> None:
         """Begin the turn's time; if it is over, wait for another turn, the earliest due first."""
         while self._has_begun and monotonic() > self.end:
             woken = asyncio.get_running_loop().create_future()
-            heappush(self._waiting, (due_at, next(self._numbers), woken))
+            heappush(self._waiting, (due_at(), next(self._numbers), woken))
             await woken
         if not self._has_begun:
             self._has_begun = True

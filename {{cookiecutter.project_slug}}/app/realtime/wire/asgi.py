@@ -17,7 +17,7 @@ from .frame import frame_payload
 
 EXTENSION = "app.realtime.wire.asgi"
 
-READ_AHEAD_BYTES = 65_536
+READ_AHEAD_BYTES = 32_768
 """Unhandled bytes of a client up to which its connection is read.
 
 Those that are being handled count, too. Reading ahead detects the end of a connection while a

@@ -19,7 +19,7 @@ async def in_turns(*due: float) -> list[float]:
     shared, handled = Turns(), list[float]()
 
     async def handle(due_at: float) -> None:
-        await shared.begin(due_at)
+        await shared.begin(lambda: due_at)
         handled.append(due_at)
 
     async with asyncio.TaskGroup() as tasks:
@@ -44,7 +44,7 @@ async def test_everybody_has_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_those_that_are_gone_delay_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     shared = Turns()
-    first, gone, last = [asyncio.create_task(shared.begin(due_at)) for due_at in (1.0, 2.0, 3.0)]
+    first, gone, last = [asyncio.create_task(shared.begin(lambda: 0.0)) for _ in range(3)]
     await first
     gone.cancel()
     await last

@@ -18,7 +18,7 @@ from app.realtime.commands.dispatcher import Dispatcher
 from app.realtime.connections.connection import Connection
 from app.realtime.protocol import SERVICE_RESTART, Close
 from app.realtime.server import process as server
-from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S
+from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S, RECEIVE_S
 from dev import fresh_secrets
 from dev.connect import connect_options
 
@@ -364,6 +364,16 @@ async def test_tcp_options_are_set(setting: float, milliseconds: int) -> None:
             assert option(live, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
             assert option(live, socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert option(live, socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_S
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count in another way")
+@pytest.mark.parametrize(("bytes_per_s", "is_bounded"), [(65_536, True), (1_000_000_000, False)])
+async def test_the_receive_buffer_follows_the_rate(bytes_per_s: int, *, is_bounded: bool) -> None:
+    async with run_service(make_settings(max_bytes_per_s=bytes_per_s)) as live:
+        await live.connect()
+        # Linux adds as much for its own.
+        size_bytes = option(live, socket.SOL_SOCKET, socket.SO_RCVBUF) / 2
+        assert (size_bytes == RECEIVE_S * bytes_per_s) is is_bounded
 
 
 @pytest.mark.hostile(58)

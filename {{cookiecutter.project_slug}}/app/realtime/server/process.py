@@ -27,6 +27,7 @@ import uvicorn
 
 from ..application import Application
 from ..protocol import SERVICE_RESTART
+from ..settings.settings import RealtimeSettings
 from .http import REASONS, HttpProtocol
 from .logging import configure_logging
 from .websocket import REFUSALS, FrameProtocol
@@ -52,6 +53,15 @@ The clients reconnect to other nodes, where ``MAX_HANDSHAKES_PER_S`` applies.
 """
 DRAIN_PAUSE_S = 0.1
 DRAIN_BATCH = round(DRAIN_PER_S * DRAIN_PAUSE_S)
+
+RECEIVE_S = 1 / 8
+"""How long a connection may send at its limit until the system's receive buffer is full.
+
+So clients whose round trip takes longer cannot reach ``MAX_BYTES_PER_S``.
+"""
+
+LARGE_RECEIVE_BYTES = 131_072
+"""The system chooses the size of larger receive buffers."""
 
 KEEPALIVE_IDLE_S = 60
 """Silence after which the system probes the peer. Pings, if enabled, do so earlier."""
@@ -120,7 +130,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for server in self.servers:
             for listener in server.sockets:
-                for option in socket_options(self.service.settings.tcp_user_timeout_s):
+                for option in socket_options(self.service.settings):
                     listener.setsockopt(*option)
                 if self.service.settings.port == 0:
                     # A warning, so that the port is visible with LOG_LEVEL=WARNING, too.
@@ -188,17 +198,20 @@ class Server(uvicorn.Server):
                 await sleep(random.uniform(0, 2 * DRAIN_PAUSE_S))
 
 
-def socket_options(user_timeout_s: float) -> Iterator[tuple[int, int, int]]:
-    """Yield socket options that detect a peer that has vanished.
+def socket_options(settings: RealtimeSettings) -> Iterator[tuple[int, int, int]]:
+    """Yield socket options that bound the memory of a peer, and detect one that has vanished.
 
     With unacknowledged data, the user timeout applies (RFC 5482), otherwise keepalive. The times
     can be set on Linux only.
     """
+    received_bytes = round(RECEIVE_S * settings.max_bytes_per_s)
+    if received_bytes < LARGE_RECEIVE_BYTES:
+        yield socket.SOL_SOCKET, socket.SO_RCVBUF, received_bytes
     yield socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1
     if sys.platform == "linux":
         yield socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S
         yield socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S
-        yield socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * user_timeout_s)
+        yield socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * settings.tcp_user_timeout_s)
 
 
 def raise_descriptor_limit(max_connections: int) -> None:

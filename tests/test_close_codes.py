@@ -162,7 +162,7 @@ def test_close_codes_reach_the_websocket_client_package(uri: str, page: Page) ->
                 client.send("y" * MORE_BYTES)
             codes.append((expected, close_code(client)))
         finally:
-            client.shutdown()
+            client.shutdown()  # type: ignore[no-untyped-call]
     assert_expected(codes)
 
 

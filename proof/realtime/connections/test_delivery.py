@@ -11,7 +11,6 @@ from app.realtime.connections.delivery import FEW_FRAMES, Delivery, Recipient
 from ..client import DEADLINE_S
 from ..recording_wire import Note, enqueue_all
 
-
 COUNT = 10
 
 

@@ -40,10 +40,11 @@ async def test_a_large_flush_yields_between_slices() -> None:
     delivery, flushed = Delivery(), list[str]()
     enqueue_all(delivery, [Note("large", flushed) for _ in range(COUNT)])
     between = [0]
-    while len(flushed) < COUNT:
-        await asyncio.sleep(0)
-        if len(flushed) != between[-1]:
-            between.append(len(flushed))
+    async with asyncio.timeout(DEADLINE_S):
+        while len(flushed) < COUNT:
+            await asyncio.sleep(0)
+            if len(flushed) != between[-1]:
+                between.append(len(flushed))
     assert between == list(range(COUNT + 1))
 
 
@@ -51,8 +52,9 @@ async def test_a_large_flush_yields_between_slices() -> None:
 async def test_a_small_group_does_not_wait_for_a_large_one() -> None:
     delivery, flushed = Delivery(), list[str]()
     enqueue_all(delivery, [Note("large", flushed) for _ in range(COUNT)])
-    while not flushed:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE_S):
+        while not flushed:
+            await asyncio.sleep(0)
     enqueue_all(delivery, [Note("small", flushed)])
     await catch_up(delivery)
     assert flushed.index("small") <= 2
@@ -65,6 +67,22 @@ async def test_a_few_frames_do_not_wait_for_many() -> None:
     delivery.enqueue(Note("few", flushed), [b""] * FEW_FRAMES)
     await catch_up(delivery)
     assert flushed == ["few", "many"]
+
+
+@pytest.mark.usefixtures("one_by_one")
+async def test_many_frames_do_not_wait_for_few_for_ever() -> None:
+    delivery, flushed = Delivery(), list[str]()
+
+    class Flood(Recipient):
+        def flush(self) -> None:
+            self.outbox.clear()
+            if "large" not in flushed:
+                delivery.enqueue(self, [b""])
+
+    delivery.enqueue(Flood(), [b""])
+    enqueue_all(delivery, [Note("large", flushed), Note("large", flushed)])
+    await catch_up(delivery)
+    assert flushed == ["large", "large"]
 
 
 @pytest.mark.usefixtures("one_by_one")

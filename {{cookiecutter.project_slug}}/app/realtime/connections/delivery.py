@@ -20,11 +20,11 @@ from ..errors import WrongThread
 from ..protocol import ServerFrame
 from ..wire.frame import encode
 
-FLUSH_S = 0.004
-"""How long connections are flushed in one turn of the loop."""
+FLUSH_S = 0.002
+"""How long connections with few frames are flushed in one turn of the loop, and all others then."""
 
 FEW_FRAMES = 8
-"""Connections that have got frames of their own, and have no more than this, are flushed first."""
+"""The most frames of a connection that is flushed first. Some must be for it alone."""
 
 MAX_FRAMES_PER_TURN = 50_000
 """Frames enqueued in one turn of the loop; at more, senders wait for the next flush."""
@@ -241,12 +241,12 @@ class Delivery:
         slices = self._slices
         alone = self._waiting.pop(None, [])
         few = [each for each in alone if len(each.outbox) <= FEW_FRAMES]
-        slices.appendleft((self._turn, 0, few))
         if len(few) < len(alone):
             many = [each for each in alone if len(each.outbox) > FEW_FRAMES]
             slices.append((self._turn, 0, many))
         slices.extend((self._turn, 0, recipients) for recipients in self._waiting.values())
         self._waiting.clear()
+        self._flush_slice(monotonic() + FLUSH_S, self._turn, 0, few)
         ends_at = monotonic() + FLUSH_S
         while slices:
             self._flush_slice(ends_at, *slices.popleft())

@@ -45,6 +45,7 @@ async def test_a_large_flush_yields_between_slices() -> None:
             await asyncio.sleep(0)
             if len(flushed) != between[-1]:
                 between.append(len(flushed))
+            assert delivery.is_behind is (0 < len(flushed) < COUNT)
     assert between == list(range(COUNT + 1))
 
 

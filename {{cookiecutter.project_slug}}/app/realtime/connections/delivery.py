@@ -98,6 +98,11 @@ class Delivery:
         """Whether senders should wait: many frames were enqueued since the last flush."""
         return self.enqueued - self._enqueued_before >= MAX_FRAMES_PER_TURN
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether frames of an earlier turn are still unwritten."""
+        return bool(self._slices)
+
     def frames_sent(self) -> dict[str, float]:
         """Return the numbers of frames, for metrics."""
         to_groups = self._enqueued_to_groups

@@ -192,7 +192,9 @@ class Session:
                 else:
                     _end_by(connection, message)
                 handled += 1
-                sent_many = delivery.enqueued - enqueued > FREE_FRAMES
+                sent = delivery.enqueued - enqueued
+                turns.end_early(delivery, sent)
+                sent_many = sent > FREE_FRAMES
                 if handled % MESSAGES_IN_A_ROW == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)
 

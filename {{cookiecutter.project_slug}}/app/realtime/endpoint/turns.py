@@ -6,8 +6,13 @@ from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
 
+from ..connections.delivery import Delivery
+
 TURN_S = 0.002
 """How long clients' messages are handled in one turn of the event loop."""
+
+MANY_FRAMES = 64
+"""A message that causes more ends the turn, if frames of an earlier turn are unwritten."""
 
 WOKEN_AT_ONCE = 64
 """Connections that are woken for a turn. Those for which it has no time left wait again."""
@@ -40,6 +45,14 @@ class Turns:
             self.end = monotonic() + TURN_S
             if not self._is_next_due:
                 self._schedule_next()
+
+    def end_early(self, delivery: Delivery, frames: int) -> None:
+        """End the turn's time if many frames were caused while earlier ones are unwritten.
+
+        Otherwise the outboxes would grow, and fast readers would be closed as slow consumers.
+        """
+        if frames > MANY_FRAMES and delivery.is_behind:
+            self.end = 0.0
 
     def _schedule_next(self) -> None:
         self._is_next_due = True

@@ -210,12 +210,21 @@ async def test_a_message_over_the_limit_closes_with_1009(live: Live) -> None:
 
 @pytest.mark.hostile(54)
 @pytest.mark.parametrize(
-    ("turn_s", "most_in_a_row"), [(60.0, 2 * MESSAGES_IN_A_ROW), (0.0, MESSAGES_IN_A_ROW // 2)]
+    ("turn_s", "is_behind", "most_in_a_row"),
+    [
+        (60.0, False, 2 * MESSAGES_IN_A_ROW),
+        (60.0, True, MESSAGES_IN_A_ROW // 2),
+        (0.0, False, MESSAGES_IN_A_ROW // 2),
+    ],
 )
 async def test_a_burst_of_one_client_yields_to_others(
-    live: Live, monkeypatch: pytest.MonkeyPatch, turn_s: float, most_in_a_row: int
+    live: Live,
+    monkeypatch: pytest.MonkeyPatch,
+    turn_s: float,
+    is_behind: bool,
+    most_in_a_row: int,
 ) -> None:
-    """After so many messages, or sooner if they take long."""
+    """After so many messages, or sooner if they take long, or cause more than can be written."""
     written: list[int] = []
     write = FrameProtocol.write
 
@@ -226,6 +235,8 @@ async def test_a_burst_of_one_client_yields_to_others(
     client = await live.connect()
     monkeypatch.setattr(FrameProtocol, "write", note)
     monkeypatch.setattr(turns, "TURN_S", turn_s)
+    monkeypatch.setattr(turns, "MANY_FRAMES", 0)
+    monkeypatch.setattr(Delivery, "is_behind", is_behind)
     transport = client.connection.transport
     commands = b"".join(masked(b'{"type": "ping"}') for _ in range(10 * MESSAGES_IN_A_ROW))
     transport.write(commands)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from pytest_cookies.plugin import Cookies
+
+from benchmarks.compiler import LIBRARY, compiled
+from benchmarks.load import SOURCE
+from proof.project import Unavailable
 
 from .combination import Combination
 from .project import Project, bake, copy_template
@@ -67,3 +72,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for subject in sorted(seconds, key=lambda subject: -seconds[subject]):
         count = len(tests[subject])
         terminalreporter.write_line(f"{seconds[subject]:8.1f} s  {count:4} tests  {subject}")
+
+
+@pytest.fixture(scope="session")
+def compiled_load() -> None:
+    """Compile the load generator; skip the test where that is impossible."""
+    if sys.platform != "linux":
+        pytest.skip("the load generator needs Linux")
+    try:
+        compiled(SOURCE, *LIBRARY, install=False)
+    except Unavailable as failure:
+        pytest.skip(str(failure))

@@ -3,7 +3,6 @@
 import http.client
 import json
 import re
-import sys
 import time
 from dataclasses import replace
 
@@ -11,14 +10,11 @@ import pytest
 
 from benchmarks import attacks
 from benchmarks.attacks import Attack
-from benchmarks.compiler import LIBRARY, compiled
 from benchmarks.hostile import AMPLIFICATION, beside_hostile_clients
-from benchmarks.load import SOURCE
 from benchmarks.measurements import QUICK, Subject, Trial
 from benchmarks.results import Sample
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import JWT_SECRET, THIS_LIMITED, Running
-from proof.project import Unavailable
 
 from .checks.service import METRICS_KEY, Service, running
 from .combination import DEFAULT
@@ -58,15 +54,7 @@ COUNTED: dict[Attack, dict[str, int]] = {
 }
 """What the service counts, at least."""
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled() -> None:
-    if sys.platform != "linux":
-        pytest.skip("the load generator needs Linux")
-    try:
-        compiled(SOURCE, *LIBRARY, install=False)
-    except Unavailable as failure:
-        pytest.skip(str(failure))
+pytestmark = pytest.mark.usefixtures("compiled_load")
 
 
 def attacked(service: Service, attack: Attack) -> Sample:

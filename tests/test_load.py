@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,24 +11,14 @@ from contextlib import contextmanager
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from benchmarks.compiler import LIBRARY, compiled
-from benchmarks.load import SOURCE, Dialect, Expect, Load, Send, payload, quantile_ms
-from proof.project import Unavailable
+from benchmarks.load import Dialect, Expect, Load, Send, payload, quantile_ms
 
 from .faulty_server import Handler, echo, room, running
 
 DEADLINE_S = 90.0
 QUIET_S = 3.0
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled() -> None:
-    if sys.platform != "linux":
-        pytest.skip("the load generator needs Linux")
-    try:
-        compiled(SOURCE, *LIBRARY, install=False)
-    except Unavailable as failure:
-        pytest.skip(str(failure))
+pytestmark = pytest.mark.usefixtures("compiled_load")
 
 
 @contextmanager

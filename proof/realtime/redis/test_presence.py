@@ -271,7 +271,7 @@ def resyncs(visitor: Visitor) -> int:
 
 
 async def forget(redis: Redis) -> None:
-    """Have Redis lose who is in the room."""
+    """Delete the presence of the room in Redis."""
     await redis.delete(*await redis.keys("ws:{room:lobby}:[un]*"))
 
 
@@ -298,7 +298,7 @@ async def test_members_ask_again_when_redis_has_forgotten_who_leaves(valkey: Val
 async def test_members_ask_again_when_a_node_returns_that_redis_has_forgotten(
     valkey: Valkey,
 ) -> None:
-    """Its entries have expired, and nobody was there who could have removed it."""
+    """Its entries have expired, and no other node in the room has removed them."""
     async with (
         two_nodes(valkey, presence_lease_s=3600) as (first, second),
         Redis.from_url(valkey.url) as redis,

@@ -25,7 +25,7 @@ class Usage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """One server, or the primaries of a cluster; who has a channel; settings that lead to them."""
+    """One server, or the primaries of a cluster, with the settings that lead to them."""
 
     primaries: list[TcpServer]
     server_of: Callable[[str], Awaitable[TcpServer]]

@@ -4,8 +4,8 @@ Each node writes which users it has in a room, and renews its lease on them. Whe
 dead node has expired, another node removes its users.
 
 A node writes how many connections a user has, not the difference. So it can repeat a write after an
-outage, and write everything again if Redis has lost it. Members then get a `resync`, since nobody
-knows any more who has left or died meanwhile.
+outage, and write everything again if Redis has lost it. Members then get a `resync`, since
+events may be missing.
 """
 
 import asyncio

@@ -28,7 +28,6 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/realtime/commands/test_policy_rooms.py",
         "tests/realtime/commands/test_rooms.py",
         "tests/realtime/http/test_rooms.py",
-        "tests/realtime/rooms",
     ),
     ("heartbeat",): (
         "app/realtime/connections/heartbeat.py",

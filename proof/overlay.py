@@ -25,6 +25,7 @@ JINJA = Environment(
 
 # Options, and the files and directories that need all of them.
 NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("rooms",): ("rooms",),
     ("redis",): ("redis",),
     ("rooms", "redis"): (
         "chaos",
@@ -37,6 +38,7 @@ NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "redis/test_presence.py",
         "redis/test_presence_model.py",
         "redis/test_ready_rooms.py",
+        "redis/test_room_contracts.py",
         "scale",
         "test_chaos.py",
     ),

@@ -23,7 +23,7 @@ OWN_DEPENDENCY = '  "aiosqlite>=0.21",\n'
 
 CHANGED = "app/realtime/jobs.py"
 ADDED = "app/realtime/added.py"
-REMOVED = "tests/realtime/test_jobs.py"
+REMOVED = "tests/realtime/test_protocol.py"
 NEW_ENGINE = "\n# Version 2 of the engine.\n"
 
 

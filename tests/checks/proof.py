@@ -2,7 +2,7 @@
 
 A module of the proof runs with every option, and again with only those that it needs. It runs once
 if no other option concerns it: if only the heartbeat is left, which has nothing to do with rooms in
-Redis, and if it is about `FRAMES`. It runs with one kind of authentication, the one that it needs.
+Redis, and if it is in `ONCE`. It runs with one kind of authentication, the one that it needs.
 Those in `CREDENTIALS` run with every other kind, too, and with every option.
 """
 
@@ -15,8 +15,20 @@ from tests.project import Project
 
 from .suite import EXTRAS, FULL, run_tests
 
-FRAMES = ("test_autobahn.py", "test_asgi.py", "test_frames.py")
-"""Modules that test the frames of RFC 6455."""
+ONCE = (
+    "test_asgi.py",
+    "test_autobahn.py",
+    "test_connection.py",
+    "test_expiring.py",
+    "test_frames.py",
+    "test_futures.py",
+    "test_groups.py",
+    "test_jobs.py",
+    "test_origin.py",
+    "test_repeated_requests.py",
+    "test_turns.py",
+)
+"""Modules about a part of the engine that is the same in every project."""
 
 CREDENTIALS = ("test_privacy.py",)
 """Modules that test credentials of every kind."""
@@ -36,7 +48,7 @@ def proving_tests(combination: Combination) -> list[Path]:
 def _runs(module: Path, options: set[str]) -> bool:
     needs, extras = needed(module), options & EXTRAS
     if options & AUTH == (needs & AUTH or {FULL}):
-        is_least = extras == needs & EXTRAS and module.name not in FRAMES
+        is_least = extras == needs & EXTRAS and module.name not in ONCE
         return extras == EXTRAS or (is_least and EXTRAS - extras != HEARTBEAT)
     return module.name in CREDENTIALS and extras == EXTRAS
 

@@ -35,7 +35,6 @@ ABOVE_AUTHENTICATION = (
     "tests/realtime/endpoint/*",
     "tests/realtime/http/*",
     "tests/realtime/limits/*",
-    "tests/realtime/rooms/*",
     "tests/realtime/settings/*",
     "tests/realtime/test_*.py",
 )

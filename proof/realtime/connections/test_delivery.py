@@ -9,7 +9,7 @@ from app.realtime.connections import delivery as module
 from app.realtime.connections.delivery import FEW_FRAMES, Delivery, Recipient
 
 from ..client import DEADLINE_S
-from ..recording_wire import Note, enqueue_all
+from ..recipients import Note, enqueue_all
 
 COUNT = 10
 

@@ -33,7 +33,8 @@ from ..client import DEADLINE_S
 from ..live import make_settings
 from ..settings.test_settings import complaint
 from .proxy import Proxy, proxy
-from .test_backplane import CHANNEL, run_node, settings_for
+from .test_backplane import settings_for
+from .test_node import CHANNEL, run_node
 from .valkey import Valkey
 
 __all__ = ["proxy"]

@@ -22,8 +22,8 @@ from ..client import DEADLINE_S
 from ..live import make_settings, wait_until, wait_until_async
 from ..map_contract import MapContract
 from .proxy import run_proxy
-from .test_backplane import RedisBackplaneContract
-from .test_backplane import run_node as run_any_node
+from .test_node import RedisBackplaneContract
+from .test_node import run_node as run_any_node
 from .valkey import run_valkey
 from .valkey_cluster import NODE_TIMEOUT_MS, Cluster, Server, run_cluster
 

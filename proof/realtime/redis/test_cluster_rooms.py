@@ -14,7 +14,7 @@ from ..live import make_settings, run_service, wait_until, wait_until_async
 from ..rooms.presence_contract import Node, PresenceContract
 from .test_backplane import settings_for
 from .test_cluster import Failure, fail_over, kill, run_node
-from .test_rooms import RedisHistoryContract, RedisNode, running
+from .test_room_contracts import RedisHistoryContract, RedisNode, running
 from .valkey_cluster import NODE_TIMEOUT_MS, Cluster, run_cluster
 
 pytestmark = pytest.mark.slow

@@ -18,8 +18,9 @@ from app.realtime.rooms.history import Position, RoomEnvelope
 from ..client import DEADLINE_S
 from ..live import make_settings, run_service, wait_until, wait_until_async
 from ..rooms.history_contract import ROOM, Member, position_of, say
-from .test_backplane import run_node, settings_for, two_nodes
-from .test_rooms import run_history
+from .test_backplane import settings_for, two_nodes
+from .test_node import run_node
+from .test_room_contracts import run_history
 from .valkey import Valkey
 
 CHANNEL = "ws:0:{room:lobby}"
@@ -491,21 +492,3 @@ async def test_a_member_of_a_room_hears_of_no_outage_that_it_missed_nothing_in(
         epoch = (await there.ask(type="join", room=ROOM))["epoch"]
         again = await there.ask(type="join", room=ROOM, since={"epoch": epoch, "offset": 0})
         assert (again["recovered"], again["replayed"], again["offset"]) == (True, 0, 1)
-
-
-async def test_a_client_gets_on_another_node_what_it_missed(valkey: Valkey) -> None:
-    async with two_nodes(valkey) as (first, second):
-        visitor = await first.connect("alice")
-        ok = await visitor.ask(type="join", room=ROOM)
-        await visitor.close()
-        talker = await first.connect("bob")
-        await talker.ask(type="join", room=ROOM)
-        for number in (1, 2, 3):
-            await talker.ask(type="publish", room=ROOM, data=number)
-        visitor = await second.connect("alice")
-        since = {"epoch": ok["epoch"], "offset": ok["offset"]}
-        ok = await visitor.ask(type="join", room=ROOM, since=since)
-        assert (ok["recovered"], ok["replayed"], ok["offset"]) == (True, 3, 3)
-        for number in (1, 2, 3):
-            message = await visitor.receive("message")
-            assert (message["data"], message["offset"]) == (number, number)

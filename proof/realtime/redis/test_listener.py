@@ -13,8 +13,8 @@ from app.realtime.redis.envelopes import encode
 
 from ..backplane_contract import numbered
 from ..live import wait_until
-from ..recording_wire import Note, enqueue_all
-from .test_backplane import CHANNEL, run_node
+from ..recipients import Note, enqueue_all
+from .test_node import CHANNEL, run_node
 from .valkey import Valkey
 
 

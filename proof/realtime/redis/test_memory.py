@@ -17,7 +17,7 @@ from app.realtime.rooms.history import Position
 
 from ..live import wait_until, wait_until_async
 from ..rooms.history_contract import Member
-from .test_rooms import run_history
+from .test_room_contracts import run_history
 from .valkey import Valkey
 
 SIZE_BYTES = 1_000

@@ -23,7 +23,7 @@ from ..live import make_settings, wait_until, wait_until_async
 from ..rooms.presence_contract import ROOM, Visitor
 from ..server.test_process import next_line, run_process
 from .test_backplane import two_nodes
-from .test_rooms import RedisNode, run_presence
+from .test_room_contracts import RedisNode, run_presence
 from .valkey import Valkey
 
 LEASE_S = 1.0
@@ -486,22 +486,6 @@ async def test_many_users_are_written_in_parts(valkey: Valkey) -> None:
         assert len(await first.seen()) == 1_201
         await first.heard()
         assert resyncs(first) == 1
-
-
-async def test_clients_of_two_services_see_each_other(empty_valkey: Valkey) -> None:
-    async with two_nodes(empty_valkey) as (first, second):
-        here = await first.connect("alice")
-        await here.ask(type="join", room=ROOM)
-        there = await second.connect("bob")
-        await there.ask(type="join", room=ROOM)
-        assert (await here.receive("joined"))["user"] == there.user
-        answer = await there.ask(type="presence", room=ROOM)
-        assert sorted(member["user"] for member in answer["members"]) == sorted(
-            [here.user, there.user]
-        )
-        assert answer["total"] == 2
-        await there.close()
-        assert await here.receive() == {"type": "left", "room": ROOM, "user": there.user}
 
 
 async def test_users_of_a_killed_process_have_left(valkey: Valkey, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from app.realtime.rooms.rooms import Rooms
 from ..client import DEADLINE_S
 from ..live import wait_until
 from ..rooms.presence_contract import ROOM, Visitor
-from .test_rooms import RedisNode, run_presence
+from .test_room_contracts import RedisNode, run_presence
 from .valkey import Valkey, run_valkey
 
 pytestmark = pytest.mark.slow

@@ -21,8 +21,9 @@ from app.realtime.redis.topologies import make_client
 from ..client import DEADLINE_S
 from ..live import Live, run_service, wait_until, wait_until_async
 from ..server.test_process import PROJECT
-from .test_backplane import run_node, settings_for
+from .test_backplane import settings_for
 from .test_faults import is_ready
+from .test_node import run_node
 from .valkey import Valkey
 
 REPLICA = "REPLICAOF 127.0.0.1 1"

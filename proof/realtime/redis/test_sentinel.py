@@ -15,8 +15,8 @@ from ..backplane_contract import Inbox
 from ..live import wait_until_async
 from . import servers as running
 from .servers import TcpServer
-from .test_backplane import CHANNEL, run_node
 from .test_cluster import reaches
+from .test_node import CHANNEL, run_node
 
 pytestmark = pytest.mark.slow
 

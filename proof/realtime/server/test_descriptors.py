@@ -1,19 +1,22 @@
 """File descriptors: one address cannot use them up, and the log says when none is left."""
 
+import resource
 import signal
 import socket
+import sys
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import pytest
 
+from app.realtime.server.process import SPARE_DESCRIPTORS
 from dev import fresh_secrets
 from dev.connect import ConnectOptions
 
 from ..client import START_S
 from ..live import ORIGIN, wait_until_async
 from ..raw_client import handshake, raw_connection
-from .test_connections import LIVEZ, OTHER, limit_to, only_linux, status
+from .test_connections import LIVEZ, OTHER, only_linux, status
 from .test_process import next_line, run_process
 
 
@@ -66,3 +69,33 @@ async def answers(port: int) -> bool:
             return await status(client) == 200
         except (EOFError, OSError):
             return False
+
+
+def limit_to(soft: int, hard: int) -> list[str]:
+    """Return a program that runs the engine with these limits of file descriptors."""
+    script = (
+        "import resource, runpy;"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"
+        "runpy.run_module('tests.realtime.engine', run_name='__main__')"
+    )
+    return ["-c", script]
+
+
+async def test_descriptors_for_all_connections_are_asked_for(tmp_path: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    settings = {"PORT": "0", "MAX_CONNECTIONS": "50", **fresh_secrets()}
+    async with run_process(tmp_path, limit_to(256, hard), **settings) as process:
+        await next_line(process, "listening on port")
+        if sys.platform == "linux":
+            soft, _ = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            assert soft == 50 + SPARE_DESCRIPTORS
+
+
+async def test_too_few_descriptors_are_a_warning(tmp_path: Path) -> None:
+    settings = {"PORT": "0", "MAX_CONNECTIONS": "9000", **fresh_secrets()}
+    async with run_process(tmp_path, limit_to(256, 5_000), **settings) as process:
+        line = (await next_line(process, "MAX_CONNECTIONS needs more")).string
+        assert '"needed": 10000' in line
+        await next_line(process, "listening on port")
+        if sys.platform == "linux":
+            assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (5_000, 5_000)

@@ -49,6 +49,7 @@ from ..raw_client import (
     masked_close,
     raw_client,
 )
+from ..tls import listen_for_tls
 
 MAX_BYTES = 65_536
 MORE_THAN_SOCKET_BUFFERS = 8_000_000
@@ -612,7 +613,7 @@ async def test_unread_input_does_not_cost_the_close_code(*, name: str, tls: bool
     settings = make_settings(max_message_bytes=1_000, close_timeout_s=60, max_messages_per_s=1)
     async with run_service(settings) as live:
         if tls:
-            await live.listen_for_tls()
+            await listen_for_tls(live)
         frames, code = ILLEGAL.get(name, (b"", 0))
         assert isinstance(frames, bytes)
         if name == "binary":

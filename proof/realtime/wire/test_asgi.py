@@ -19,6 +19,7 @@ from app.realtime.wire.frame import text_frame
 from ..client import DEADLINE_S
 from ..live import Live, make_settings, run_service, wait_until
 from ..raw_client import raw_client
+from ..tls import listen_for_tls
 
 WIRES = {"frames": FrameProtocol, "asgi": "websockets-sansio"}
 TRANSPORTS = ["tcp", "tls"]
@@ -30,7 +31,7 @@ async def any_service(request: pytest.FixtureRequest) -> AsyncIterator[Live]:
     settings = make_settings(max_unsent_bytes=300_000, close_timeout_s=0.1)
     async with run_service(settings, ws=WIRES[wire]) as live:
         if transport == "tls":
-            await live.listen_for_tls()
+            await listen_for_tls(live)
         yield live
 
 

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -25,7 +24,6 @@ from app.realtime.service import Service
 from dev import fresh_secrets
 from dev.connect import ConnectOptions, connect_options
 
-from .certificate import server_context
 from .client import DEADLINE_S, Client
 from .engine import make_app
 
@@ -104,8 +102,8 @@ class Live:
         self.settings = settings
         self.port = port
         self.service: Service[Any, Any] = server.service
-        self.tls: ssl.SSLContext | None = None
-        self._tls_port = 0
+        self.tls: ssl.SSLContext | None = None  # with it, clients connect to `tls_port`
+        self.tls_port = 0
         self._clients: list[Client] = []
 
     @property
@@ -118,7 +116,7 @@ class Live:
         options = await connect_options(self.settings, user, port=self.port)
         if self.tls is None:
             return options
-        plain, secure = f"ws://127.0.0.1:{self.port}", f"wss://127.0.0.1:{self._tls_port}"
+        plain, secure = f"ws://127.0.0.1:{self.port}", f"wss://127.0.0.1:{self.tls_port}"
         return replace(options, uri=options.uri.replace(plain, secure))
 
     async def connect(self, user: str = "alice") -> Client:
@@ -165,26 +163,6 @@ class Live:
                 and not sample.name.endswith(("_frames_sent_total", "_bytes_total"))
             }
         )
-
-    async def listen_for_tls(self) -> None:
-        """Serve TLS on another port, and use it for later WebSocket clients; HTTP stays plain."""
-        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        with TemporaryDirectory() as directory:
-            certificate = Path(directory, "certificate.pem")
-            context = server_context(certificate)
-            self.tls.load_verify_locations(certificate)
-        config = self.server.config
-        protocol_class: Any = config.http_protocol_class
-        protocol = partial(
-            protocol_class,
-            config=config,
-            server_state=self.server.server_state,
-            app_state=self.server.lifespan.state,
-        )
-        loop = asyncio.get_running_loop()
-        listener = await loop.create_server(protocol, "127.0.0.1", 0, ssl=context)
-        self._tls_port = listener.sockets[0].getsockname()[1]
-        self.server.servers.append(listener)
 
     async def close_clients(self) -> None:
         """Close the connections that `connect` has opened."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from app.realtime.auth.identity import Identity
 from app.realtime.connections.connection import Connection
-from app.realtime.connections.delivery import Delivery, Recipient
+from app.realtime.connections.delivery import Delivery
 from app.realtime.connections.guard import Guard
 from app.realtime.limits.budget import UserBudget
 from app.realtime.protocol import Close, Ok
@@ -79,22 +79,3 @@ def open_connection(
     connection.flush()
     wire.writes.clear()
     return connection
-
-
-class Note(Recipient):
-    """A recipient that adds its name to a list when it is flushed."""
-
-    def __init__(self, name: str, flushed: list[str]) -> None:
-        super().__init__()
-        self._name = name
-        self._flushed = flushed
-
-    def flush(self) -> None:
-        """Add the name."""
-        self.outbox.clear()
-        self._flushed.append(self._name)
-
-
-def enqueue_all(delivery: Delivery, recipients: Sequence[Recipient]) -> None:
-    """Send a frame to several recipients."""
-    delivery.send_all({str(number): each for number, each in enumerate(recipients)}, Ok())

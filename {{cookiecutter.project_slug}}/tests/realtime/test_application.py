@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Literal
 
 import httpx
@@ -204,20 +203,6 @@ async def test_resources_are_open_while_jobs_and_handlers_run() -> None:
         unready = await live.get("/readyz")
         assert (unready.status_code, unready.json()) == (503, {"status": "resources not ready"})
     assert happened == ["opened", "closed"]
-
-
-async def test_the_jobs_that_started_last_stop_first() -> None:
-    stopped: list[str] = []
-
-    async def work(name: str, service: Service) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            stopped.append(name)
-
-    async with run_app(make_trusting(jobs=[Job(partial(work, name)) for name in "abc"])):
-        pass
-    assert stopped == ["c", "b", "a"]
 
 
 async def test_without_its_lifespan_the_application_is_not_ready() -> None:

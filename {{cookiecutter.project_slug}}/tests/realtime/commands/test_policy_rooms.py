@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 from pydantic import JsonValue
+from structlog.testing import capture_logs
 
 from app.realtime import Connection, Forbidden, Policy, RoomOptions, Service
-from app.realtime.rooms.history import Position
 
-from ..live import BACKEND, Live, make_settings, run_service
+from ..engine import make_app
+from ..http.test_errors import ANSWERS, described, mapping
+from ..live import BACKEND, Live, make_settings, run_app, run_service
 
 
 @pytest.mark.hostile(49)
@@ -137,52 +138,6 @@ async def test_the_policy_decides_on_the_info_of_a_user(
     assert member["info"] == {"name": client.user, "status": "here"}
 
 
-async def test_a_user_who_is_evicted_while_the_policy_waits_does_not_join(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    allowed, asked, answered = {True}, asyncio.Event(), asyncio.Event()
-
-    async def wait(*_: object) -> JsonValue:
-        asked.set()
-        await answered.wait()
-        return None
-
-    monkeypatch.setattr(Policy, "can_join", lambda *_: True in allowed)
-    monkeypatch.setattr(Policy, "presence_info", wait)
-    client = await live.connect()
-    joining = asyncio.create_task(client.ask(type="join", room="lobby"))
-    await asked.wait()
-    allowed.clear()
-    await live.service.rooms.evict("lobby", client.user)
-    answered.set()
-    assert (await joining)["code"] == "forbidden"
-    assert len(live.service.rooms) == 0
-
-
-async def test_a_user_who_is_evicted_while_the_policy_waits_does_not_publish(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, answered = asyncio.Event(), asyncio.Event()
-
-    async def wait(policy: Policy, service: Service, *message: Any) -> Any:
-        asked.set()
-        await answered.wait()
-        return message[-1]
-
-    service = live.service
-    service.rooms.set_policy(partial(wait, Policy(), service), lambda room: RoomOptions())
-    client, member = await live.connect("alice"), await live.connect("bob")
-    for each in (member, client):
-        await each.ask(type="join", room="lobby")
-    publishing = asyncio.create_task(client.ask(type="publish", room="lobby", data=1))
-    await asked.wait()
-    await service.rooms.evict("lobby", client.user)
-    answered.set()
-    assert (await publishing)["code"] == "not_joined"
-    assert [(await member.receive())["type"] for _ in range(2)] == ["joined", "left"]
-    assert await member.is_quiet()
-
-
 def options(policy: Policy, service: Service, room: str) -> RoomOptions:
     """Return what differs from the settings."""
     if room == "stream":
@@ -213,42 +168,6 @@ async def test_rooms_have_options_of_their_own(monkeypatch: pytest.MonkeyPatch) 
         for room in ("stream", "chat", "lobby"):
             await second.ask(type="leave", room=room)
         assert (await first.receive())["room"] == "lobby"
-
-
-def keep_a_stream(policy: Policy, service: Service, room: str) -> RoomOptions:
-    """Return the options of a stream in docs/extending.md."""
-    return RoomOptions(
-        history_messages=10_000, history_s=60, history_bytes=1_000_000, presence=False
-    )
-
-
-async def follow_stream(live: Live) -> None:
-    """Fill the history of a stream, and return to it while it goes on."""
-    rooms, room = live.service.rooms, "stream:1"
-    epoch = (await rooms.kept(room)).position.epoch
-    await asyncio.gather(*(rooms.publish(room, number) for number in range(1, 10_001)))
-    client = await live.connect()
-    since = {"epoch": epoch, "offset": 5_000}
-    joining = asyncio.create_task(client.ask(type="join", room=room, since=since))
-    for number in range(10_001, 10_101):
-        await rooms.publish(room, number)
-        await asyncio.sleep(0)
-    assert (await joining)["recovered"] is True
-    got = [await client.receive("message") for _ in range(5_100)]
-    expected = [(number, number) for number in range(5_001, 10_101)]
-    assert [(frame["offset"], frame["data"]) for frame in got] == expected
-    assert await client.is_quiet()
-    for offset, kept in ((99, None), (100, 10_000), (10_100, 0), (10_101, None)):
-        past = await rooms.kept(room, Position(epoch, offset))
-        assert (past.recovered, len(past.messages)) == (kept is not None, kept or 0)
-    whole = await (await live.connect()).ask(type="join", room=room, last=10_000)
-    assert whole["replayed"] == 10_000
-
-
-async def test_a_client_recovers_thousands_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Policy, "room_options", keep_a_stream)
-    async with run_service() as live:
-        await follow_stream(live)
 
 
 @pytest.mark.parametrize(
@@ -302,13 +221,32 @@ def test_room_options_are_validated(values: dict[str, Any]) -> None:
         RoomOptions(**values)
 
 
-async def test_a_hanging_policy_answers_503(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_hanging_policy_answers_503(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(*_: object) -> JsonValue:
         return await asyncio.Event().wait()
 
     monkeypatch.setattr(Policy, "before_publish", hang)
     async with run_service(make_settings(handler_timeout_s=0.05)) as live:
         answer = await live.post("/publish", {"room": "lobby", "data": 1})
-        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert described(answer) == (503, "the command took too long")
+        assert answer.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_errors_of_a_policy_have_their_status(waits: bool) -> None:
+    failures = iter(ANSWERS)
+
+    class Refusing(Policy):
+        def before_publish(self, *_: object) -> None:
+            raise next(failures)
+
+    class RefusingLater(Policy):
+        async def before_publish(self, *_: object) -> None:
+            raise next(failures)
+
+    policy = RefusingLater() if waits else Refusing()
+    async with run_app(make_app(make_settings(), policy=policy, commands=mapping())) as live:
+        with capture_logs():
+            body = {"room": "lobby", "data": 1}
+            answers = [await live.post("/publish", body) for _ in ANSWERS]
+    assert [described(answer) for answer in answers] == list(ANSWERS.values())

@@ -7,7 +7,6 @@ from pydantic_core import to_json
 from app.realtime.errors import Forbidden
 from app.realtime.limits import budget
 from app.realtime.policy import Policy
-from app.realtime.rooms.presence import Attendance
 
 from ..client import Client, Frame
 from ..live import BACKEND, Live, make_settings, run_service
@@ -361,21 +360,6 @@ async def test_the_answer_to_presence_is_no_larger_than_a_message() -> None:
         assert (listed["members"], listed["total"]) == (answer["members"], 2)
 
 
-async def test_a_user_who_is_evicted_while_presence_is_read_gets_no_list(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rooms, client = live.service.rooms, await live.connect()
-    attendance = rooms.attendance
-
-    async def evict_first(room: str) -> Attendance:
-        await rooms.evict(room, client.user)
-        return await attendance(room)
-
-    monkeypatch.setattr(rooms, "attendance", evict_first)
-    await client.ask(type="join", room="lobby")
-    assert (await client.ask(type="presence", room="lobby"))["code"] == "not_joined"
-
-
 async def test_the_answer_to_presence_has_place_for_the_longest_id() -> None:
     async with run_service(make_settings(max_message_bytes=1_400)) as live:
         client = await live.connect()
@@ -421,3 +405,16 @@ async def test_a_backend_publishes_to_a_room(live: Live) -> None:
     assert (message["from"], message["room"], message["data"]) == (None, "lobby", 1)
     assert await stranger.is_quiet()
     assert (await live.post("/publish", {"data": 1, "room": "no/room"})).status_code == 422
+
+
+@pytest.mark.hostile(51)
+async def test_rooms_per_connection_are_limited() -> None:
+    async with run_service(make_settings(max_rooms_per_connection=2)) as live:
+        client = await live.connect()
+        assert client.welcome["limits"]["rooms"] == 2
+        await client.ask(type="join", room="a")
+        await client.ask(type="join", room="b")
+        assert (await client.ask(type="join", room="c"))["code"] == "limit_exceeded"
+        assert (await client.ask(type="join", room="a"))["type"] == "ok"
+        await client.ask(type="leave", room="a")
+        assert (await client.ask(type="join", room="c"))["type"] == "ok"

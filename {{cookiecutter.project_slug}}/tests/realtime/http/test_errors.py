@@ -1,24 +1,17 @@
-"""HTTP answers to errors of the engine, of a policy and of the authenticator."""
+"""HTTP answers to errors of a route and of the engine."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from http.client import responses
 
 import httpx
-import pytest
-from fastapi import APIRouter, HTTPException
+from fastapi import HTTPException
 from structlog.testing import capture_logs
 
 from app.realtime import (
     BadRequest,
     CommandError,
     CommandRouter,
-    CurrentUser,
     Forbidden,
     LimitExceeded,
-    # {% if cookiecutter.rooms %}
-    Policy,
-    # {% endif %}
     Unauthorized,
     Unavailable,
 )
@@ -98,29 +91,6 @@ async def test_errors_of_a_route_have_their_status() -> None:
     assert logged == [("/own/{name}", code) for code in ["bad_request"] * 2 + ["unavailable"] * 2]
 
 
-async def test_a_wrong_method_is_answered_with_all_methods_of_the_path() -> None:
-    app, router = make_app(make_settings()), APIRouter()
-
-    @app.get("/own/{name}")
-    @router.put("/{name}")
-    @router.delete("/{name}")
-    async def own(name: str) -> None: ...
-
-    app.include_router(router, prefix="/own")
-    allowed = {
-        "/livez": "GET, HEAD",
-        "/readyz": "GET, HEAD",
-        "/metrics": "GET",
-        "/own/alice": "DELETE, GET, PUT",
-        "/client/client.js": "GET, HEAD",
-    }
-    async with run_app(app) as live:
-        for path, methods in allowed.items():
-            answer = await live.post(path, {})
-            assert described(answer) == (405, "Method Not Allowed")
-            assert answer.headers["Allow"] == methods
-
-
 async def test_other_failures_of_a_route_are_problems_too() -> None:
     app = make_app(make_settings())
     failures = iter(
@@ -157,83 +127,3 @@ async def test_other_failures_of_a_route_are_problems_too() -> None:
 def may_succeed(failure: Exception) -> bool:
     """Return whether a retry may succeed."""
     return isinstance(failure, OSError | Unavailable | RateLimited | Flood)
-# {% if cookiecutter.rooms %}
-
-
-@pytest.mark.parametrize("waits", [False, True])
-async def test_errors_of_a_policy_have_their_status(waits: bool) -> None:
-    failures = iter(ANSWERS)
-
-    class Refusing(Policy):
-        def before_publish(self, *_: object) -> None:
-            raise next(failures)
-
-    class RefusingLater(Policy):
-        async def before_publish(self, *_: object) -> None:
-            raise next(failures)
-
-    policy = RefusingLater() if waits else Refusing()
-    async with run_app(make_app(make_settings(), policy=policy, commands=mapping())) as live:
-        with capture_logs():
-            body = {"room": "lobby", "data": 1}
-            answers = [await live.post("/publish", body) for _ in ANSWERS]
-    assert [described(answer) for answer in answers] == list(ANSWERS.values())
-
-
-async def test_a_hanging_policy_times_out() -> None:
-    class Hanging(Policy):
-        async def before_publish(self, *_: object) -> None:
-            await asyncio.Event().wait()
-
-    app = make_app(make_settings(handler_timeout_s=0.05), policy=Hanging())
-    async with run_app(app) as live:
-        answer = await live.post("/publish", {"room": "lobby", "data": 1})
-    assert described(answer) == (503, "the command took too long")
-# {% endif %}
-
-
-async def hang(*_: object) -> None:
-    await asyncio.Event().wait()
-
-
-def failing(failure: BaseException) -> Callable[..., Awaitable[None]]:
-    async def fail(*_: object) -> None:
-        raise failure
-
-    return fail
-
-
-AUTHENTICATORS: list[tuple[Callable[..., Awaitable[None]], int]] = [
-    (hang, 503),
-    (failing(OSError()), 503),
-    (failing(TimeoutError()), 503),
-    (failing(RuntimeError()), 500),
-    (failing(asyncio.CancelledError()), 500),
-    (failing(SystemExit()), 500),
-    (failing(Unauthorized()), 401),
-    (failing(Refused(403, "not from there")), 403),
-]
-
-
-async def test_errors_of_an_authenticator_have_their_status(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    app = make_app(make_settings())
-
-    @app.get("/me")
-    async def me(user: CurrentUser) -> str:
-        return user.user
-
-    async with run_app(app) as live:
-        # Shorter only from here on: the server's own deadline for a request stays long.
-        app.service.settings = make_settings(handshake_timeout_s=0.1)
-        for authenticate, status in AUTHENTICATORS:
-            monkeypatch.setattr(app.service.authenticator, "authenticate", authenticate)
-            with capture_logs() as lines:
-                answer = await live.get("/me")
-            assert answer.status_code == status, authenticate
-            assert answer.json()["detail"]
-            events = [line["event"] for line in lines if "authenticator" in line["event"]]
-            assert events == {503: ["authenticator down"], 500: ["authenticator failed"]}.get(
-                status, []
-            )

@@ -11,26 +11,17 @@ import structlog
 from redis.asyncio import Redis
 
 from app.realtime import RealtimeSettings
-from app.realtime.backplane import ALL, Backplane, Channel, Subscription, user_channel
-from app.realtime.connections.delivery import Delivery
-from app.realtime.connections.manager import DirectEnvelope
-from app.realtime.errors import Unavailable
-from app.realtime.metrics import Metrics
-from app.realtime.protocol import REVOKED, TRY_AGAIN_LATER
-from app.realtime.redis.backplane import RedisBackplane
-from app.realtime.redis.publisher import BATCH_BYTES
+from app.realtime.backplane import Backplane
+from app.realtime.protocol import REVOKED
 from app.realtime.redis.topologies import make_client
 from dev import fresh_secrets
 
-from ..backplane_contract import BackplaneContract, Inbox, numbered
-from ..client import DEADLINE_S, STOP_S
+from ..client import STOP_S
 from ..connections.test_manager import Notice
-from ..live import BACKEND, Live, make_settings, run_service, wait_until, wait_until_async
+from ..live import BACKEND, Live, make_settings, run_service, wait_until
 from ..server.test_process import next_line, run_process
 from ..settings.test_settings import complaint
 from .valkey import Valkey
-
-CHANNEL = user_channel("a")
 
 
 class Reachable(Protocol):
@@ -55,125 +46,6 @@ def settings_for(server: Reachable | str, **overrides: object) -> RealtimeSettin
     return make_settings(redis_url=url, **(values | overrides))
 
 
-@contextlib.asynccontextmanager
-async def run_node(
-    server: Valkey | str, **overrides: object
-) -> AsyncIterator[tuple[RedisBackplane, list[str]]]:
-    """Run a backplane; also yield a list that grows by one for each gap it tells of."""
-    settings = settings_for(server, **overrides)
-    client = make_client(settings)
-    assert client is not None
-    gaps: list[str] = []
-    node = RedisBackplane(client, settings, Metrics(), Delivery())
-    node.after_gap(lambda: gaps.append("gap"))
-    node.subscribe(Subscription(ALL, lambda envelope: None))
-    running = asyncio.create_task(node.run())
-    try:
-        await wait_until(lambda: node.healthy)
-        yield node, gaps
-    finally:
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-
-
-class RedisBackplaneContract(BackplaneContract):
-    """What holds for nodes that share a Redis, whatever its topology."""
-
-    async def test_a_message_with_the_id_of_an_earlier_one_is_not_sent_again(
-        self, backplane: Backplane, other: Backplane
-    ) -> None:
-        assert await other.publish(CHANNEL, numbered(0), "id-0") == 0
-        inbox = Inbox()
-        await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
-        assert await backplane.publish(CHANNEL, numbered(0), "id-0") == 0
-        for node in (backplane, other):
-            assert await node.publish(CHANNEL, numbered(1), "id-1") == 1
-        assert await other.publish(CHANNEL, numbered(2), "id-2") == 1
-        assert [await inbox.next() for _ in range(2)] == [numbered(1), numbered(2)]
-        assert inbox.is_empty()
-
-
-class TestRedisBackplane(RedisBackplaneContract):
-    """Two nodes that know each other through Redis alone."""
-
-    @pytest.fixture
-    async def backplane(self, shared_valkey: Valkey) -> AsyncIterator[Backplane]:
-        """Run one node."""
-        async with run_node(shared_valkey) as (node, _):
-            yield node
-
-    @pytest.fixture
-    async def other(self, shared_valkey: Valkey) -> AsyncIterator[Backplane]:
-        """Run another."""
-        async with run_node(shared_valkey) as (node, _):
-            yield node
-
-
-async def test_a_node_subscribes_only_to_what_it_hosts(shared_valkey: Valkey) -> None:
-    async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
-        subscription = node.subscribe(Subscription(CHANNEL, Inbox().deliver))
-        await node.confirm(subscription)
-        assert set(await redis.pubsub_channels()) == {b"ws:0:{all}", b"ws:0:{user:a}"}
-        node.unsubscribe(subscription)
-        marker = node.subscribe(Subscription(user_channel("marker"), Inbox().deliver))
-        await node.confirm(marker)
-
-        async def is_left() -> bool:
-            return set(await redis.pubsub_channels()) == {b"ws:0:{all}", b"ws:0:{user:marker}"}
-
-        await wait_until_async(is_left)
-
-
-async def test_subscriptions_and_their_ends_may_come_in_any_number_at_once(
-    shared_valkey: Valkey,
-) -> None:
-    async with run_node(shared_valkey) as (node, _):
-        inboxes = {user_channel(str(number)): Inbox() for number in range(300)}
-        for channel, inbox in inboxes.items():
-            node.unsubscribe(node.subscribe(Subscription(channel, inbox.deliver)))
-        subscriptions = [
-            node.subscribe(Subscription(channel, inbox.deliver))
-            for channel, inbox in inboxes.items()
-        ]
-        await asyncio.gather(*(node.confirm(subscription) for subscription in subscriptions))
-        for number, channel in enumerate(inboxes):
-            await node.publish(channel, numbered(number))
-        for number, inbox in enumerate(inboxes.values()):
-            assert await inbox.next() == numbered(number)
-
-
-async def test_a_subscription_that_ends_is_confirmed_to_nobody(
-    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with run_node(shared_valkey) as (node, _):
-        monkeypatch.setattr(node, "_adjust_later", lambda channel: None)
-        subscription = node.subscribe(Subscription(CHANNEL, Inbox().deliver))
-        confirming = asyncio.create_task(node.confirm(subscription))
-        await wait_until(lambda: CHANNEL in node._awaited)
-        node.unsubscribe(subscription)
-        with pytest.raises(Unavailable):
-            await confirming
-        with pytest.raises(Unavailable):
-            await node.confirm(subscription)
-        assert node._awaited == {}
-
-
-@pytest.mark.hostile(71)
-@pytest.mark.parametrize(
-    "payload",
-    [b"", b"\x80\x04\x95", b"[]", b"{}", b'{"sender": 7, "data": 1}', b'{"data": 1}', b"\xff{}"],
-)
-async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: bytes) -> None:
-    inbox = Inbox()
-    async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
-        await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
-        await redis.publish("ws:0:{user:a}", payload)
-        await node.publish(CHANNEL, numbered(1))
-        assert await inbox.next() == numbered(1)
-        assert node.healthy
-
-
 async def test_what_happens_to_redis_is_counted(valkey: Valkey) -> None:
     async with run_service(settings_for(valkey)) as live, Redis.from_url(valkey.url) as redis:
         metrics = live.service.metrics
@@ -193,108 +65,6 @@ async def test_what_happens_to_redis_is_counted(valkey: Valkey) -> None:
         await wait_until(lambda: "ws_redis_gaps_total 1.0" in metrics.text().decode())
         assert "ws_redis_reconnections_total 1.0" in metrics.text().decode()
         assert "ws_redis_up 1.0" in metrics.text().decode()
-
-
-async def test_a_welcome_waits_for_the_subscription(
-    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with run_service(settings_for(shared_valkey, redis_timeout_s=0.5)) as live:
-        await wait_until(lambda: live.service.backplane.healthy)
-        monkeypatch.setattr(live.service.backplane, "_adjust_later", lambda channel: None)
-        client = await live.connect_with(await live.options(), welcomed=False)
-        assert await client.closed() == TRY_AGAIN_LATER
-
-
-async def test_a_welcome_waits_for_the_channel_of_all(
-    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a cluster, it may belong to another server than the channel of the user."""
-    adjust_later = RedisBackplane._adjust_later
-
-    def adjust_users_later(backplane: RedisBackplane, channel: Channel) -> None:
-        if channel != ALL:
-            adjust_later(backplane, channel)
-
-    monkeypatch.setattr(RedisBackplane, "_adjust_later", adjust_users_later)
-    async with run_service(settings_for(shared_valkey, redis_timeout_s=0.5)) as live:
-        client = await live.connect_with(await live.options(), welcomed=False)
-        assert await client.closed() == TRY_AGAIN_LATER
-
-
-async def test_messages_beyond_what_may_wait_for_redis_fail(shared_valkey: Valkey) -> None:
-    async with run_node(shared_valkey, redis_max_waiting_bytes=1_000) as (node, _):
-        sent = [node.publish(CHANNEL, numbered(number)) for number in range(100)]
-        answers = await asyncio.gather(*sent, return_exceptions=True)
-        failed = [isinstance(answer, Unavailable) for answer in answers]
-        assert failed == sorted(failed)
-        assert 0 < sum(failed) < len(failed)
-        await node.publish(CHANNEL, numbered(100))
-
-
-@pytest.mark.hostile(67)
-async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
-    inbox = Inbox()
-    async with run_node(valkey, redis_timeout_s=1.0) as (node, gaps):
-        subscription = node.subscribe(Subscription(CHANNEL, inbox.deliver))
-        await node.confirm(subscription)
-        valkey.kill()
-        await wait_until(lambda: not node.healthy)
-        with pytest.raises(Unavailable):
-            await node.confirm(subscription)
-        with pytest.raises(Unavailable):
-            await node.publish(CHANNEL, numbered(1))
-        with pytest.raises(Unavailable):
-            await node.confirm(node.subscribe(Subscription(user_channel("b"), inbox.deliver)))
-        assert gaps == []
-        await valkey.start()
-        await wait_until(lambda: node.healthy)
-        assert gaps == ["gap"]
-        await node.publish(CHANNEL, numbered(2))
-        assert await inbox.next() == numbered(2)
-        late = Subscription(user_channel("c"), inbox.deliver, on_gap=lambda: gaps.append("late"))
-        await node.confirm(node.subscribe(late))
-        assert gaps == ["gap"]
-        # A task that seems to be cancelled has its timeouts misbehave on older Pythons.
-        assert not any(task.cancelling() for task in asyncio.all_tasks())
-
-
-@pytest.mark.hostile(68)
-async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valkey) -> None:
-    async with run_node(valkey, redis_timeout_s=1.0) as (node, gaps):
-        valkey.freeze()
-        large = DirectEnvelope(sender=None, data="x" * BATCH_BYTES)
-        sent = [node.publish(CHANNEL, each) for each in (numbered(1), *[large] * 30)]
-        async with asyncio.timeout(DEADLINE_S):  # one batch after the other would take longer
-            answers = await asyncio.gather(*sent, return_exceptions=True)
-        assert all(isinstance(answer, Unavailable) for answer in answers)
-        inbox = Inbox()
-        subscription = node.subscribe(Subscription(CHANNEL, inbox.deliver))
-        await wait_until(lambda: not node.healthy)
-        valkey.thaw()
-        await wait_until(lambda: node.healthy)
-        assert gaps == ["gap"]
-        await node.confirm(subscription)
-        await node.publish(CHANNEL, numbered(2))
-        assert await inbox.next() == numbered(2)
-
-
-async def test_a_message_that_cannot_be_sent_harms_no_other(shared_valkey: Valkey) -> None:
-    inbox = Inbox()
-    async with run_node(shared_valkey) as (node, gaps):
-        await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
-        with pytest.raises(Unavailable):
-            await node.publish(user_channel("\ud800"), numbered(1))
-        await node.publish(CHANNEL, numbered(2))
-        assert await inbox.next() == numbered(2)
-        assert gaps == []
-
-
-@pytest.mark.hostile(69, 70)
-async def test_a_killed_subscriber_connection_is_told_as_a_gap(valkey: Valkey) -> None:
-    async with run_node(valkey) as (node, gaps), Redis.from_url(valkey.url) as redis:
-        await redis.client_kill_filter(_type="pubsub")
-        await wait_until(lambda: bool(gaps))
-        await wait_until(lambda: node.healthy)
 
 
 @pytest.mark.hostile(65)
@@ -331,16 +101,6 @@ async def test_a_server_that_refuses_the_service_ends_it(
         async with asyncio.timeout(STOP_S):
             await process.communicate()
         assert process.returncode == 1
-
-
-async def test_a_server_that_refuses_the_service_later_is_asked_again(valkey: Valkey) -> None:
-    async with run_node(valkey) as (node, gaps), Redis.from_url(valkey.url) as redis:
-        await redis.config_set("requirepass", "secret")
-        await redis.client_kill_filter(_type="pubsub")
-        await wait_until(lambda: not node.healthy)
-        await redis.config_set("requirepass", "")
-        await wait_until(lambda: node.healthy)
-        assert gaps == ["gap"]
 
 
 @pytest.mark.hostile(68)

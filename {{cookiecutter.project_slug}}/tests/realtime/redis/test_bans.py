@@ -1,14 +1,11 @@
 """A ban applies to every node. A connection is refused while bans cannot be looked up."""
 
-import asyncio
-
 import pytest
 from starlette.requests import HTTPConnection
 
 from app.realtime import Authenticator, Identity
 from app.realtime.protocol import REVOKED, TRY_AGAIN_LATER
 
-from ..client import DEADLINE_S
 from ..live import Live, run_service, wait_until
 from .test_backplane import settings_for
 from .valkey import Valkey
@@ -42,41 +39,6 @@ async def test_a_ban_applies_to_every_node_until_it_is_lifted(shared_valkey: Val
         await disconnect(second, 0)
         for node in (first, second):
             await node.connect()
-
-
-async def test_a_ban_outlives_the_node(shared_valkey: Valkey) -> None:
-    settings = settings_for(shared_valkey)
-    async with run_service(settings) as live:
-        await disconnect(live, 60)
-    async with run_service(settings) as live:
-        refused = await live.connect_with(await live.options(), welcomed=False)
-        assert await refused.closed() == REVOKED
-        await disconnect(live, 0)
-
-
-@pytest.mark.hostile(86)
-async def test_a_ban_after_the_lookup_closes_the_connection(
-    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = settings_for(shared_valkey)
-    async with run_service(settings) as first, run_service(settings) as second:
-        looked_up, banned = asyncio.Event(), asyncio.Event()
-        get = first.service.bans.get
-
-        async def get_early(user: str) -> str | None:
-            value = await get(user)
-            looked_up.set()
-            await banned.wait()
-            return value
-
-        monkeypatch.setattr(first.service.bans, "get", get_early)
-        connecting = asyncio.create_task(first.connect_with(await first.options(), welcomed=False))
-        async with asyncio.timeout(DEADLINE_S):
-            await looked_up.wait()
-        await disconnect(second, 60)
-        banned.set()
-        assert await (await connecting).closed() == REVOKED
-        await disconnect(second, 0)
 
 
 async def test_a_connection_is_refused_while_bans_cannot_be_looked_up(valkey: Valkey) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
-import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from app.realtime import RealtimeSettings
 from app.realtime.protocol import SERVICE_RESTART
-from app.realtime.server.workers import Parent
 from dev import fresh_secrets
 from dev.connect import connect_options
 
@@ -136,51 +132,6 @@ async def test_processes_share_clients_and_messages_and_drain_as_one(
         await node.check_drained(clients)
 
 
-def ignores(pid: int, number: signal.Signals) -> bool:
-    """Return whether a process ignores a signal; on Linux (proc_pid_status(5))."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
-    return bool(ignored & 1 << (number - 1))
-
-
-async def test_a_signal_to_all_processes_drains_them(shared_valkey: Valkey, tmp_path: Path) -> None:
-    """As from a process manager: the workers get it from their parent once more."""
-    async with run_node(tmp_path, shared_valkey.url) as node:
-        clients = await node.connect_to_each()
-        for client in clients:
-            client.connection.transport.pause_reading()  # so that the workers wait for it
-        for pid in node.pids.values():
-            os.kill(pid, signal.SIGTERM)
-            await next_line(node.process, "draining")
-            if sys.platform == "linux":
-                assert ignores(pid, signal.SIGTERM)
-        node.process.send_signal(signal.SIGTERM)
-        for client in clients:
-            client.connection.transport.resume_reading()
-        await node.check_drained(clients)
-
-
-async def test_any_address_is_a_socket_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if the first port that the system picks is taken for the second kind of address."""
-    bind, others = socket.socket.bind, list[socket.socket]()
-
-    def bind_after_another(listener: socket.socket, address: tuple[str, int]) -> None:
-        if listener.family == socket.AF_INET and not others:
-            others.append(socket.socket())
-            bind(others[0], address)
-        bind(listener, address)
-
-    monkeypatch.setattr(socket.socket, "bind", bind_after_another)
-    listeners = Parent(make_settings(host="::"))._bind(0)
-    with contextlib.ExitStack() as stack:
-        for each in (*others, *listeners):
-            stack.enter_context(each)
-        assert {each.family for each in listeners} == {socket.AF_INET, socket.AF_INET6}
-        ports = {each.getsockname()[1] for each in listeners}
-        assert len(ports) == 1
-        assert others[0].getsockname()[1] not in ports
-
-
 async def test_a_killed_process_starts_again_and_all_stop_with_their_parent(
     shared_valkey: Valkey, tmp_path: Path
 ) -> None:
@@ -193,21 +144,3 @@ async def test_a_killed_process_starts_again_and_all_stop_with_their_parent(
         node.process.kill()
         for client in clients:
             assert await client.closed() == SERVICE_RESTART
-
-
-async def test_a_failed_worker_stops_all_workers(shared_valkey: Valkey, tmp_path: Path) -> None:
-    url = f"{shared_valkey.url}?username=nobody&password=wrong"
-    async with run_parent(tmp_path, url) as process:
-        await next_line(process, "a worker has failed, so all stop")
-        async with asyncio.timeout(START_S):
-            await process.communicate()
-        assert process.returncode == 1
-
-
-async def test_a_port_of_another_service_is_an_error(shared_valkey: Valkey, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
-        port = str(other.getsockname()[1])
-        async with run_parent(tmp_path, shared_valkey.url, PORT=port) as process:
-            await next_line(process, "cannot listen")
-            async with asyncio.timeout(START_S):
-                assert await process.wait() == 3

@@ -1,19 +1,13 @@
 """Connections before the handshake: their limits, and what a request must have."""
 
-import resource
 import sys
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime.server.process import SPARE_DESCRIPTORS
-from dev import fresh_secrets
-
 from ..live import Live, make_settings, run_service, wait_until
 from ..raw_client import RawClient, handshake, raw_connection
-from .test_process import next_line, run_process
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -124,33 +118,3 @@ async def test_no_redirect_leads_to_the_host_of_a_request(live: Live, path: str)
         head = await client.head()
     assert head.startswith("HTTP/1.1 404 ")
     assert "evil.test" not in head
-
-
-def limit_to(soft: int, hard: int) -> list[str]:
-    """Return a program that runs the engine with these limits of file descriptors."""
-    script = (
-        "import resource, runpy;"
-        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"
-        "runpy.run_module('tests.realtime.engine', run_name='__main__')"
-    )
-    return ["-c", script]
-
-
-async def test_descriptors_for_all_connections_are_asked_for(tmp_path: Path) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    settings = {"PORT": "0", "MAX_CONNECTIONS": "50", **fresh_secrets()}
-    async with run_process(tmp_path, limit_to(256, hard), **settings) as process:
-        await next_line(process, "listening on port")
-        if sys.platform == "linux":
-            soft, _ = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-            assert soft == 50 + SPARE_DESCRIPTORS
-
-
-async def test_too_few_descriptors_are_a_warning(tmp_path: Path) -> None:
-    settings = {"PORT": "0", "MAX_CONNECTIONS": "9000", **fresh_secrets()}
-    async with run_process(tmp_path, limit_to(256, 5_000), **settings) as process:
-        line = (await next_line(process, "MAX_CONNECTIONS needs more")).string
-        assert '"needed": 10000' in line
-        await next_line(process, "listening on port")
-        if sys.platform == "linux":
-            assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (5_000, 5_000)

@@ -18,7 +18,7 @@ from app.realtime.rooms.history import NOWHERE, History, Past, Position
 from app.realtime.rooms.presence import Presence
 from app.realtime.rooms.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms
 
-from ..live import Live, make_settings, run_service, wait_until
+from ..live import Live, make_settings, wait_until
 from ..recording_wire import RecordingWire, open_connection
 
 
@@ -45,19 +45,6 @@ async def test_empty_rooms_are_freed(live: Live) -> None:
     await wait_until(lambda: len(live.service.rooms) == 0)
     assert all(log.subscription is None for log in history._logs.values())
     assert not live.service.rooms._joined
-
-
-@pytest.mark.hostile(51)
-async def test_rooms_per_connection_are_limited() -> None:
-    async with run_service(make_settings(max_rooms_per_connection=2)) as live:
-        client = await live.connect()
-        assert client.welcome["limits"]["rooms"] == 2
-        await client.ask(type="join", room="a")
-        await client.ask(type="join", room="b")
-        assert (await client.ask(type="join", room="c"))["code"] == "limit_exceeded"
-        assert (await client.ask(type="join", room="a"))["type"] == "ok"
-        await client.ask(type="leave", room="a")
-        assert (await client.ask(type="join", room="c"))["type"] == "ok"
 
 
 def make_rooms(history: History, delivery: Delivery | None = None) -> Rooms:

@@ -3,15 +3,18 @@
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime import jobs
+from app.realtime import Service, jobs
 from app.realtime.errors import Misconfigured
 from app.realtime.jobs import Job, keep_running
 
 from .client import DEADLINE_S
+from .live import run_app
+from .test_application import make_trusting
 
 Run = Callable[[], Coroutine[None, None, None]]
 
@@ -113,3 +116,17 @@ async def test_a_job_ends_with_the_service() -> None:
     await asyncio.wait([keeping], timeout=DEADLINE_S)
     assert keeping.cancelled()
     assert ended.is_set()
+
+
+async def test_the_jobs_that_started_last_stop_first() -> None:
+    stopped: list[str] = []
+
+    async def work(name: str, service: Service) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(name)
+
+    async with run_app(make_trusting(jobs=[Job(partial(work, name)) for name in "abc"])):
+        pass
+    assert stopped == ["c", "b", "a"]

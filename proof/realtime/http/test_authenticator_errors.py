@@ -1,0 +1,63 @@
+"""Errors of an authenticator, for a handshake and for a route."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.realtime import (
+    CurrentUser,
+    Unauthorized,
+)
+from app.realtime.errors import Refused
+
+from ..engine import make_app
+from ..live import make_settings, run_app
+
+
+async def hang(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+def failing(failure: BaseException) -> Callable[..., Awaitable[None]]:
+    async def fail(*_: object) -> None:
+        raise failure
+
+    return fail
+
+
+AUTHENTICATORS: list[tuple[Callable[..., Awaitable[None]], int]] = [
+    (hang, 503),
+    (failing(OSError()), 503),
+    (failing(TimeoutError()), 503),
+    (failing(RuntimeError()), 500),
+    (failing(asyncio.CancelledError()), 500),
+    (failing(SystemExit()), 500),
+    (failing(Unauthorized()), 401),
+    (failing(Refused(403, "not from there")), 403),
+]
+
+
+async def test_errors_of_an_authenticator_have_their_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = make_app(make_settings())
+
+    @app.get("/me")
+    async def me(user: CurrentUser) -> str:
+        return user.user
+
+    async with run_app(app) as live:
+        # Shorter only from here on: the server's own deadline for a request stays long.
+        app.service.settings = make_settings(handshake_timeout_s=0.1)
+        for authenticate, status in AUTHENTICATORS:
+            monkeypatch.setattr(app.service.authenticator, "authenticate", authenticate)
+            with capture_logs() as lines:
+                answer = await live.get("/me")
+            assert answer.status_code == status, authenticate
+            assert answer.json()["detail"]
+            events = [line["event"] for line in lines if "authenticator" in line["event"]]
+            assert events == {503: ["authenticator down"], 500: ["authenticator failed"]}.get(
+                status, []
+            )

@@ -1,0 +1,68 @@
+"""Paths and methods of routes in routers and mounts."""
+
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+from fastapi.staticfiles import StaticFiles
+from structlog.testing import capture_logs
+
+from ..engine import make_app
+from ..live import make_settings, run_app, wait_until
+from .test_errors import described
+from .test_request_log import SECRET, requests
+
+
+async def test_the_route_is_whole_in_routers_and_in_mounts(tmp_path: Path) -> None:
+    (tmp_path / SECRET).touch()
+    app = make_app(make_settings(environment="development"))
+    router, mounted = APIRouter(), FastAPI()
+    router.mount("/files", StaticFiles(directory=tmp_path))
+
+    @router.get("/items")
+    @mounted.get("/items/{name}")
+    async def item(name: str = "") -> str:
+        return name
+
+    app.include_router(router, prefix="/v1")
+    app.mount("/sites/{site}", mounted)
+    paths = {
+        "/": "/",
+        "/openapi.json": "/openapi.json",
+        "/docs/start.js": "/docs",
+        "/client/client.js": "/client",
+        f"/client/{SECRET}": "/client",
+        "/v1/items": "/v1/items",
+        f"/v1/files/{SECRET}": "/v1/files",
+        f"/sites/{SECRET}/items/{SECRET}": "/sites/{site}/items/{name}",
+        f"/sites/{SECRET}/{SECRET}": "/sites/{site}",
+    }
+    async with run_app(app) as live:
+        with capture_logs() as lines:
+            for path in paths:
+                await live.get(path)
+            await wait_until(lambda: len(requests(lines)) == len(paths))
+    assert {line["route"] for line in requests(lines)} == set(paths.values())
+    assert SECRET not in str(lines)
+
+
+async def test_a_wrong_method_is_answered_with_all_methods_of_the_path() -> None:
+    app, router = make_app(make_settings()), APIRouter()
+
+    @app.get("/own/{name}")
+    @router.put("/{name}")
+    @router.delete("/{name}")
+    async def own(name: str) -> None: ...
+
+    app.include_router(router, prefix="/own")
+    allowed = {
+        "/livez": "GET, HEAD",
+        "/readyz": "GET, HEAD",
+        "/metrics": "GET",
+        "/own/alice": "DELETE, GET, PUT",
+        "/client/client.js": "GET, HEAD",
+    }
+    async with run_app(app) as live:
+        for path, methods in allowed.items():
+            answer = await live.post(path, {})
+            assert described(answer) == (405, "Method Not Allowed")
+            assert answer.headers["Allow"] == methods

@@ -1,0 +1,206 @@
+"""What each kind of message costs its sender, and when a budget is forgotten."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from math import ceil
+from time import monotonic
+
+import pytest
+from pydantic_core import from_json, to_json
+
+from app.realtime import RealtimeSettings
+from app.realtime.errors import RateLimited
+from app.realtime.limits import budget
+from app.realtime.limits.budget import (
+    GROWTH,
+    KEY_BYTES,
+    MAX_TARGETS,
+    Budgets,
+    ClientLimits,
+    UserBudget,
+)
+from app.realtime.protocol import FLOOD
+
+from ..live import Live, make_settings, run_service, wait_until
+from ..raw_client import CONT, PING, PONG, TEXT, masked, raw_client
+from .test_budget import BURST_S, answer_to, clock, sent_on
+
+__all__ = ["clock"]  # a fixture
+
+
+def surplus(count: int) -> str:
+    """Return a command with so many unknown fields."""
+    return json.dumps({"type": "ping", "id": "ask"} | dict.fromkeys(map(str, range(count)), 1))
+
+
+async def test_the_budget_of_a_user_is_forgotten_when_it_is_paid() -> None:
+    budgets = Budgets(make_settings(max_messages_per_s_per_user=1_000))
+    paid, unpaid = budgets.enter("paid"), budgets.enter("unpaid")
+    assert budgets.enter("paid") is paid
+    for _ in range(10):
+        unpaid.count(monotonic())
+    for user in ("paid", "paid", "unpaid"):
+        budgets.leave(user)
+    assert budgets.enter("unpaid") is unpaid
+    budgets.leave("unpaid")
+    await wait_until(lambda: not budgets._of_users)
+
+
+async def test_the_budget_of_a_user_is_kept_until_its_targets_are_paid() -> None:
+    budgets = Budgets(make_settings(max_bytes_per_s_per_target=100))
+    alice, now = budgets.enter("alice"), monotonic()
+    alice.target("bob", now).charge(now, 10_000)
+    budgets.leave("alice")
+    assert alice.forgetting is not None
+    assert alice.forgetting.when() - asyncio.get_running_loop().time() > 90
+    assert budgets.enter("alice") is alice
+    assert alice.forgetting.cancelled()
+
+
+async def test_a_key_has_a_price(clock: Callable[[float], None]) -> None:
+    settings = make_settings(max_bytes_per_s=KEY_BYTES, max_burst_s=BURST_S)
+    async with run_service(settings) as live:
+        client = await live.connect()
+        command = {"type": "send", "to": "nobody", "data": 1}
+        answers = [await client.ask(**command, key=f"key-{n}") for n in range(BURST_S + 1)]
+    assert [each["type"] for each in answers] == ["ok"] * BURST_S + ["error"]
+    assert answers[-1]["code"] == "rate_limited"
+
+
+def test_a_burst_to_one_target_fits_into_half_of_what_a_client_may_leave_unread() -> None:
+    fields = RealtimeSettings.model_fields
+    burst = fields["max_bytes_per_s_per_target"].default * fields["max_burst_s"].default
+    assert burst + fields["max_message_bytes"].default <= fields["max_unsent_bytes"].default / 2
+
+
+async def test_targets_that_are_paid_for_are_forgotten() -> None:
+    user = UserBudget(make_settings(max_bytes_per_s_per_target=1, max_burst_s=BURST_S))
+    user.target("large", 0).take(0, 10**9)
+    for number in range(3 * MAX_TARGETS):
+        user.target(f"small {number}", number).take(number, 1)
+        assert len(user._targets) <= MAX_TARGETS
+    assert not user.target("large", number).take(number, 1)
+
+
+async def test_copies_of_a_message_are_paid_by_its_sender(
+    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "FREE_RECIPIENTS", 10)
+    async with run_service(make_settings(max_bytes_per_s=10_000, max_burst_s=1)) as live:
+        clients = [await live.connect() for _ in range(20)]
+        answers = [
+            (await clients[0].ask(type="broadcast", data="x" * 1_000))["type"] for _ in range(12)
+        ]
+        command = {"type": "broadcast", "data": "x" * 1_000, "id": "ask"}
+        price = len(json.dumps(command)) + 1_002 * len(clients) / 10
+        assert answers.count("ok") == ceil(10_000 / price) < ceil(10_000 / len(json.dumps(command)))
+
+
+@pytest.mark.parametrize("value", ["1e15", "-1e15", "1E+15"])
+async def test_numbers_do_not_grow_beyond_a_message(live: Live, value: str) -> None:
+    """`1e15` is encoded again as `1000000000000000.0`."""
+    client, victim = await live.connect(), await live.connect("bob")
+    largest = live.settings.max_message_bytes
+    frame = sent_on(largest - 200, value).replace("nobody", victim.user)
+    assert (await answer_to(client, frame))["code"] == "too_large"
+    assert await victim.is_quiet()
+    honest = sent_on(largest - 200, "1000000000000000.0").replace("nobody", victim.user)
+    assert (await answer_to(client, honest))["type"] == "ok"
+    assert len(json.dumps(await victim.receive("message"))) < 1.2 * largest
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_no_number_grows_by_more_than_the_known_factor(sign: str) -> None:
+    for exponent in range(-300, 300):
+        text = f"{sign}1e{exponent}"
+        assert len(to_json(from_json(text))) <= GROWTH * len(text)
+
+
+async def test_a_small_message_is_written_out_once(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size is known from its frame, unless the limit is as small."""
+    client = await live.connect()
+    async with run_service(make_settings(max_message_bytes=160)) as narrow:
+        answer = await answer_to(await narrow.connect(), sent_on(80, "1e15"))
+        assert answer["code"] == "too_large"
+    monkeypatch.delattr(budget, "to_json")
+    assert (await answer_to(client, sent_on(80, "1e15")))["type"] == "ok"
+
+
+@pytest.mark.hostile(82)
+async def test_numbers_that_grow_are_paid_by_their_size(clock: Callable[[float], None]) -> None:
+    settings = make_settings(max_bytes_per_s=10_000, max_burst_s=1)
+    async with run_service(settings) as live:
+        client = await live.connect()
+        assert (await answer_to(client, sent_on(3_000, "1e15")))["type"] == "ok"
+        assert (await answer_to(client, sent_on(100)))["type"] == "error"
+
+
+@pytest.mark.hostile(82)
+async def test_what_takes_long_to_parse_costs_more(clock: Callable[[float], None]) -> None:
+    """Brackets, and frames with many errors."""
+    settings = make_settings(max_bytes_per_s=100_000, max_burst_s=1)
+    async with run_service(settings) as live:
+        flat, nested, short, wrong = [await live.connect() for _ in range(4)]
+        for client, frame, allowed in (
+            (flat, sent_on(20_000), 5),
+            (nested, sent_on(20_000, "[]"), 1),
+            (short, sent_on(3_000, "[]"), 6),
+            (wrong, surplus(2_000), 1),
+        ):
+            answers = [await answer_to(client, frame) for _ in range(allowed + 1)]
+            refused = [answer.get("code") == "rate_limited" for answer in answers]
+            assert refused == [False] * allowed + [True]
+
+
+async def test_of_many_errors_none_is_explained(live: Live) -> None:
+    client = await live.connect()
+    answer = await answer_to(client, surplus(100))
+    assert answer["code"] == "bad_request"
+    assert answer["message"] == "many fields are unknown or invalid"
+
+
+@pytest.mark.hostile(84)
+@pytest.mark.parametrize(
+    "frames", [masked(b"", PING), masked(b"", PONG), masked(b"", CONT, fin=False)]
+)
+async def test_control_frames_and_fragments_are_messages(
+    clock: Callable[[float], None], frames: bytes
+) -> None:
+    """They are few in the time of a burst, and many close the connection."""
+    settings = make_settings(max_messages_per_s=10, max_burst_s=BURST_S)
+    async with run_service(settings) as live:
+        async with raw_client(await live.options()) as client:
+            await client.upgraded()
+            await client.text()
+            if frames[0] == CONT:
+                client.send(masked(b"x", TEXT, fin=False))
+            client.send(frames * 5_000)
+            assert await client.close_code() == FLOOD.code
+            await wait_until(lambda: len(live.service.manager) == 0)
+        async with raw_client(await live.options("bob")) as client:
+            await client.upgraded()
+            await client.text()
+            client.send(masked(b"", PING) * (10 * BURST_S))
+            for _ in range(10 * BURST_S):
+                assert await client.frame() == (PONG, b"")
+            client.send(masked(b'{"type": "ping"}'))
+            assert (await client.text())["code"] == "rate_limited"
+
+
+async def test_the_budget_of_a_user_without_connections_is_forgotten() -> None:
+    async with run_service() as live:
+        client = await live.connect()
+        assert live.service.budgets._of_users
+        await client.close()
+        await wait_until(lambda: not live.service.budgets._of_users)
+
+
+def test_control_frames_are_paid_by_the_user_as_well(clock: Callable[[float], None]) -> None:
+    settings = make_settings(max_messages_per_s_per_user=5, max_burst_s=BURST_S)
+    user = UserBudget(settings)
+    ClientLimits(settings, user).pay_for_frames(5 * BURST_S)
+    with pytest.raises(RateLimited, match="all connections of this user"):
+        ClientLimits(settings, user).pay("{}")

@@ -6,10 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime import (
-    CurrentUser,
-    Unauthorized,
-)
+from app.realtime import CurrentUser, Unauthorized
 from app.realtime.errors import Refused
 
 from ..engine import make_app
@@ -18,6 +15,10 @@ from ..live import make_settings, run_app
 
 async def hang(*_: object) -> None:
     await asyncio.Event().wait()
+
+
+async def forget_to_return(*_: object) -> None:
+    pass
 
 
 def failing(failure: BaseException) -> Callable[..., Awaitable[None]]:
@@ -32,6 +33,7 @@ AUTHENTICATORS: list[tuple[Callable[..., Awaitable[None]], int]] = [
     (failing(OSError()), 503),
     (failing(TimeoutError()), 503),
     (failing(RuntimeError()), 500),
+    (forget_to_return, 500),
     (failing(asyncio.CancelledError()), 500),
     (failing(SystemExit()), 500),
     (failing(Unauthorized()), 401),

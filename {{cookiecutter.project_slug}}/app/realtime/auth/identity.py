@@ -71,6 +71,15 @@ class BaseAuthenticator(ABC):
         """
 
 
+async def identify(authenticator: BaseAuthenticator, handshake: HTTPConnection) -> Identity:
+    """Authenticate a handshake or a request; raise `TypeError` if the result is no identity."""
+    identity: object = await authenticator.authenticate(handshake)
+    if not isinstance(identity, Identity):
+        msg = f"authenticate returned {type(identity).__name__}, not an Identity"
+        raise TypeError(msg)
+    return identity
+
+
 @contextmanager
 def authenticating() -> Iterator[None]:
     """Call the authenticator in this context: each of its failures becomes a `Rejected`.

@@ -1,6 +1,7 @@
 """Flushing of connections: batched, in slices, and fair between sources."""
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,6 +18,8 @@ from ..client import DEADLINE_S
 from ..recipients import Note, enqueue_all
 
 COUNT = 10
+
+sender: ContextVar[str] = ContextVar("sender")
 
 
 @pytest.fixture
@@ -38,6 +41,21 @@ async def test_frames_of_two_turns_are_flushed_together() -> None:
     delivery.enqueue(Note("second", flushed), [b""])
     await asyncio.sleep(0)
     assert flushed == ["first", "second"]
+
+
+async def test_a_flush_has_no_context_of_a_sender() -> None:
+    seen: list[str] = []
+
+    class Watch(Note):
+        def flush(self) -> None:
+            seen.append(sender.get("nobody"))
+            super().flush()
+
+    sender.set("alice")
+    delivery = Delivery()
+    delivery.enqueue(Watch("watch", []), [b""])
+    await catch_up(delivery)
+    assert seen == ["nobody"]
 
 
 @pytest.mark.usefixtures("one_by_one")

@@ -38,14 +38,12 @@ class Wait(Command):
 
 @router.command(Refuse)
 async def refuse(service: Any, connection: Any, command: Refuse) -> None:
-    msg = "a private reason"
-    raise BadRequest(msg)
+    raise BadRequest("a private reason")
 
 
 @router.command(Crash)
 async def crash(service: Any, connection: Any, command: Crash) -> None:
-    msg = "a private reason"
-    raise LookupError(msg)
+    raise LookupError("a private reason")
 
 
 @router.command(Wait)

@@ -47,8 +47,7 @@ class Identity:
         user = self.user
         is_visible = user.translate(_removed).isprintable() and not set(user) & set(BLANKS)
         if user.strip().strip(JOINERS) != user or not is_visible or not 0 < len(user) <= 128:
-            msg = "the user's name is not 1 to 128 visible characters"
-            raise Unauthorized(msg)
+            raise Unauthorized("the user's name is not 1 to 128 visible characters")
 
 
 class BaseAuthenticator(ABC):

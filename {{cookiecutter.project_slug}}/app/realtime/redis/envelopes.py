@@ -56,16 +56,14 @@ def decode(channel: Channel, payload: bytes) -> Any:
 
 def _check_frame(envelope: Any) -> Any:
     if envelope.event == "frame" and not isinstance(envelope.data, dict):
-        msg = "a frame is a JSON object"
-        raise ValueError(msg)
+        raise ValueError("a frame is a JSON object")
     return envelope
 
 
 # {% if cookiecutter.rooms %}
 def _check_event(envelope: RoomEnvelope) -> RoomEnvelope:
     if envelope.event not in (None, "frame") and envelope.sender is None:
-        msg = "an event needs a sender"
-        raise ValueError(msg)
+        raise ValueError("an event needs a sender")
     return envelope
 
 

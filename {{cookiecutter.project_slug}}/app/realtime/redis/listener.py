@@ -117,8 +117,7 @@ class Listener:
             case "unsubscribe" | "sunsubscribe":
                 name = message["channel"].decode()
                 if name not in self._leaving:
-                    msg = "a slot has moved to another server"
-                    raise ConnectionError(msg)
+                    raise ConnectionError("a slot has moved to another server")
                 _count_down(self._leaving, name)
 
 

@@ -89,8 +89,7 @@ class ClusterClient(RedisClient):
             await self._cluster.nodes_manager.initialize()
         except RedisClusterException as failure:
             if "not enabled" in str(failure):
-                msg = "REDIS_CLUSTER: the server belongs to no cluster"
-                raise Misconfigured(msg) from failure
+                raise Misconfigured("REDIS_CLUSTER: the server belongs to no cluster") from failure
             raise
         async with AsyncExitStack() as stack:
             yield [await self._open(node, stack) for node in self._cluster.get_primaries()]

@@ -113,8 +113,7 @@ class RoomPublication(Publication):
     @model_validator(mode="after")
     def _check_one_target(self) -> Self:
         if self.room is not None and self.user is not None:
-            msg = "name a room or a user, not both"
-            raise ValueError(msg)
+            raise ValueError("name a room or a user, not both")
         return self
 
 
@@ -227,8 +226,7 @@ class Rooms:
             else:
                 past = await self._history.past(name, since, last)
             if connection in room.evicted:
-                msg = "the user was taken out of the room"
-                raise Forbidden(msg)
+                raise Forbidden("the user was taken out of the room")
             if connection.id in room.members:
                 self._count(room, connection, 0, encoded)
                 return _past_of_member(past.position, since, room.complete_since[connection.id])
@@ -403,8 +401,7 @@ class Rooms:
         room = self._rooms.get(name)
         rules = self._history.rules_of(name) if room is None else room.rules
         if not rules.has_presence:
-            msg = "this room has no presence"
-            raise Forbidden(msg)
+            raise Forbidden("this room has no presence")
         return await self._presence.attendance(name, rules)
 
     async def kept(self, name: str, since: Position | None = None, last: int = 0) -> Past:
@@ -423,8 +420,7 @@ class Rooms:
     def check_joined(self, connection: Connection, name: str) -> None:
         """Raise `NotJoined` unless the connection is a member."""
         if name not in self._joined.get(connection.id, ()):
-            msg = "join the room first"
-            raise NotJoined(msg)
+            raise NotJoined("join the room first")
 
     def _free_if_empty(self, room: Room) -> None:
         if not room.members and not room.joining:

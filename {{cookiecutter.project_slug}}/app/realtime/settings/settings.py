@@ -134,12 +134,10 @@ class RealtimeSettings(
     def _check_unsent_bytes(self) -> Self:
         # Otherwise one message, or what a client has missed, would close the client that gets it.
         if self.max_unsent_bytes < 2 * self.max_message_bytes:
-            msg = "MAX_UNSENT_BYTES: must be at least twice MAX_MESSAGE_BYTES"
-            raise ValueError(msg)
+            raise ValueError("MAX_UNSENT_BYTES: must be at least twice MAX_MESSAGE_BYTES")
         # {% if cookiecutter.rooms %}
         if self.max_unsent_bytes <= self.history_bytes:
-            msg = "MAX_UNSENT_BYTES: must be larger than HISTORY_BYTES"
-            raise ValueError(msg)
+            raise ValueError("MAX_UNSENT_BYTES: must be larger than HISTORY_BYTES")
         # {% endif %}
         return self
 

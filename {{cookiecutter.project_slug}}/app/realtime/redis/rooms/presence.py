@@ -85,8 +85,7 @@ class RedisPresence(Presence):
             async with answered_within(self._client.timeout_s):
                 return await answer
         except TimeoutError:
-            msg = "the users of the room are not known now"
-            raise Unavailable(msg) from None
+            raise Unavailable("the users of the room are not known now") from None
 
     async def run(self) -> None:
         """Write and renew until cancelled; at the end, write that the users have left."""

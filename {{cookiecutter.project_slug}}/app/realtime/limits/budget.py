@@ -175,8 +175,8 @@ class ClientLimits:
         """
         now = monotonic()
         for _ in range(count):
-            is_paid = self._own.take(now, 0) and self._user.take(now, 0)
-            if not is_paid and not self._refused.take(now, 0):
+            is_paid = self._own.take(now) and self._user.take(now)
+            if not is_paid and not self._refused.take(now):
                 raise Flood
 
     def pay_for_message(self, target: str, data: JsonValue, recipients: int) -> None:

@@ -35,7 +35,7 @@ async def run_node(
     client = make_client(settings)
     assert client is not None
     gaps: list[str] = []
-    node = RedisBackplane(client, settings, Metrics(), Delivery())
+    node = RedisBackplane(client, settings, Metrics("1.0"), Delivery())
     node.after_gap(lambda: gaps.append("gap"))
     node.subscribe(Subscription(ALL, lambda envelope: None))
     running = asyncio.create_task(node.run())

@@ -167,7 +167,7 @@ async def check_refusal(valkey: Valkey, reason: str) -> None:
     settings, stops = settings_for(valkey), asyncio.Event()
     client = make_client(settings)
     assert client is not None
-    shared = in_redis(client, settings, Metrics(), Delivery(), lambda: None)
+    shared = in_redis(client, settings, Metrics("1.0"), Delivery(), lambda: None)
     shared.make_map("keys")
     shared.backplane.subscribe(Subscription(ALL, lambda envelope: None))
     with structlog.testing.capture_logs() as lines:

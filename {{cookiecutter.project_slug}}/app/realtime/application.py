@@ -121,8 +121,7 @@ class Application(FastAPI):
         super().__init__(**(defaults | options))
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
-        metrics, delivery = Metrics(), Delivery(settings.max_unsent_total_bytes)
-        metrics.info("build", "Version of the project.", version=project.version)
+        metrics, delivery = Metrics(project.version), Delivery(settings.max_unsent_total_bytes)
         shared = in_memory(settings)
         # {% if cookiecutter.redis %}
         redis = make_client(settings)

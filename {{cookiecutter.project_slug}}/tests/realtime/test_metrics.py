@@ -31,7 +31,7 @@ async def read(live: Live) -> dict[str, float]:
     async with live.http() as http:
         answer = await http.get("/metrics", headers={"Authorization": f"Bearer {KEY}"})
     assert answer.status_code == 200
-    assert answer.headers["content-type"] == live.service.metrics.content_type
+    assert answer.headers["content-type"] == CONTENT_TYPE_PLAIN_0_0_4
     samples = {}
     for family in text_string_to_metric_families(answer.text):
         assert family.documentation

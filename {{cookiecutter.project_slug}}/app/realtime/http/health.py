@@ -6,6 +6,7 @@ from fastapi import HTTPException, Request, Response, status
 # {% else %}
 from fastapi import Request, Response, status
 # {% endif %}
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import PlainTextResponse
 
 from ..service import Service
@@ -74,4 +75,4 @@ async def metrics(request: Request, service: ServiceDep) -> Response:
 async def metrics(service: ServiceDep) -> Response:
     """Return the metrics of this node, and of your own code, for Prometheus."""
 # {% endif %}
-    return Response(service.metrics.text(), media_type=service.metrics.content_type)
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

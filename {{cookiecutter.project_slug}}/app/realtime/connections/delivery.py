@@ -6,6 +6,7 @@ that are caused by what has arrived meanwhile share the write. A large flush is 
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from asyncio import get_running_loop
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ CUT_DOWN_TO = 7 / 8
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Recipient:
+class Recipient(ABC):
     """Something that frames are written to. Only `Delivery` adds to its ``outbox``."""
 
     __slots__ = ("outbox",)
@@ -55,14 +56,15 @@ class Recipient:
     def __init__(self) -> None:
         self.outbox: list[bytes] = []
 
+    @abstractmethod
     def flush(self) -> None:
         """Write the frames in the outbox and empty it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unsent_bytes(self) -> int:
         """Return how many written bytes are still in this process."""
-        return 0
 
+    @abstractmethod
     def cut_off(self) -> None:
         """End the connection and drop what is unsent."""
 

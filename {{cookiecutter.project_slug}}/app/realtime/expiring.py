@@ -15,7 +15,6 @@ class ExpiringMap:
 
     def __init__(self, max_items: int = MAX_ITEMS) -> None:
         self._max_items = max_items
-        # A dict would be slow to find its first item after many removals at its start.
         self._items: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def __len__(self) -> int:

@@ -188,7 +188,6 @@ class History:
         self._settings = settings
         self._logs: dict[str, Log] = {}
         # By ``history_s``, since logs that are kept equally long expire in the order of their use.
-        # A dict would be slow to find its first item after many removals at its start.
         self._by_use: defaultdict[float, OrderedDict[str, Log]] = defaultdict(OrderedDict)
         self._size_bytes = 0
         self._timers: dict[float, asyncio.TimerHandle] = {}

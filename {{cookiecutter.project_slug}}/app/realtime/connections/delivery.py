@@ -22,10 +22,10 @@ from ..protocol import ServerFrame
 from ..wire.frame import encode
 
 FLUSH_S = 0.002
-"""How long connections with few frames are flushed in one turn of the loop, and all others then."""
+"""Time budget per turn of the loop: once for connections with few frames, then for all others."""
 
 FEW_FRAMES = 8
-"""The most frames of a connection that is flushed first. Some must be for it alone."""
+"""A connection with at most this many queued frames, one for it alone, is flushed first."""
 
 MAX_FRAMES_PER_TURN = 50_000
 """Frames enqueued in one turn of the loop; at more, senders wait for the next flush."""

@@ -76,7 +76,7 @@ class Handshakes:
         except ConnectionEnded:
             return None
         except Rejected as rejection:
-            # Browsers cannot read the status of a refused handshake, but a close code.
+            # Browsers can read a close code, but not the HTTP status of a refused handshake.
             reason = rejection.close_as.reason
             log.info("connection rejected", reason=reason, cause=rejection.cause)
             self._rejected.labels(rejection.close_as.code).inc()

@@ -12,7 +12,7 @@ TURN_S = 0.002
 """How long clients' messages are handled in one turn of the event loop."""
 
 MANY_FRAMES = 64
-"""A message that causes more ends the turn, if frames of an earlier turn are unwritten."""
+"""A message that causes more frames ends the turn while frames of earlier turns are unwritten."""
 
 WOKEN_AT_ONCE = 64
 """Connections that are woken for a turn. Those for which it has no time left wait again."""
@@ -21,8 +21,8 @@ WOKEN_AT_ONCE = 64
 class Turns:
     """Bounds the time for clients' messages in each turn of the event loop.
 
-    Then the other connections wait for a later turn. Those that are least ahead of their rates go
-    first. So a flood from many connections does not delay the few messages of others.
+    Then the other connections wait for a later turn. The one with the earliest theoretical arrival
+    time goes first. So a flood from many connections does not delay the few messages of others.
     """
 
     def __init__(self) -> None:

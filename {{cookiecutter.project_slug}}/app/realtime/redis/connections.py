@@ -87,8 +87,8 @@ def misconfigured(failure: BaseException) -> Misconfigured | None:
 async def answered_within(timeout_s: float) -> AsyncIterator[None]:
     """Limit how long Redis may take to answer.
 
-    The time is counted in ticks. However long this process is too busy to read the answer, only
-    one tick passes meanwhile.
+    The time is counted in ticks. While this process is blocked, at most one tick is counted, so a
+    busy node does not time out by itself.
 
     Raises:
         TimeoutError: there was no answer in time.

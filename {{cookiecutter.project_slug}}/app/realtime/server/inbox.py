@@ -18,7 +18,7 @@ class Inbox:
         self.messages: list[Message] = []
         self.has_end = False
         self.unread_bytes = 0
-        """How much the client has sent since its reader had handled everything."""
+        """Bytes received since the reader last had nothing to do."""
 
     def when_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back once, in a later turn of the loop, when the end has come."""
@@ -69,9 +69,10 @@ class Inbox:
         return messages
 
     def arrival(self) -> asyncio.Future[bool]:
-        """Return a future that is done when there is a message: true if that took time.
+        """Return a future that is done when there is a message.
 
-        The reader has handled the messages that it took before.
+        It yields false if a message was waiting already, otherwise true. The reader has handled
+        the messages that it took before.
         """
         self._reader = self._loop.create_future()
         if self.messages:

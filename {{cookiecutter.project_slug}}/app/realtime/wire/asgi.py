@@ -45,7 +45,7 @@ class Wire(Protocol):
         """Wait until the peer has sent something, or has gone.
 
         The caller has handled what it took; so the peer may send more.
-        Returns true if all others have certainly had a turn of the event loop meanwhile.
+        Returns true if this had to wait, so that other tasks ran.
         """
         ...
 

@@ -43,8 +43,8 @@ class RoomPresence:
         self.infos: dict[str, tuple[str, bytes]] = {}
         """By user, the connection that set the info, and ``b"<Unix µs> <JSON>"``; the newest on any
         node counts. The JSON is empty if the user has left and returned since the last write."""
-        # For each changed user, the connection that caused the change and gets no event of it,
-        # unless another one has set the info; an empty id if there is no event.
+        # For each changed user, the connection to leave out of the event; empty: publish no event.
+        # If another connection set the info, that one is left out instead.
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Attendance]] = []
         self._max_listed = max_listed

@@ -73,7 +73,8 @@ class Admission:
         """Count a handshake against the limits of its network.
 
         This comes before the limits that all clients share, so that one network cannot use those
-        up. Refused handshakes do not count: clients that retry must not keep everybody out.
+        up. Handshakes that it refuses do not count, so that clients that retry do not keep their
+        network out; those that are refused later, for their origin or at capacity, do.
 
         Raises:
             Refused: 429; the network is at its limit of connections, or connects too fast.

@@ -34,4 +34,4 @@ async def test_expired_values_are_removed(monkeypatch: pytest.MonkeyPatch) -> No
         await values.put(str(number), "value", 30)
     now += 30
     await values.put("new", "value", 30)
-    assert len(values) == 1
+    assert len(values._items) == 1

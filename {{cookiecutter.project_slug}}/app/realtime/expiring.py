@@ -17,10 +17,6 @@ class ExpiringMap:
         self._max_items = max_items
         self._items: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
-    def __len__(self) -> int:
-        """Return the number of items, some of which may have expired."""
-        return len(self._items)
-
     async def get(self, key: str) -> str | None:
         """Return a value that has not expired."""
         value, expires_at = self._items.get(key, (None, 0.0))

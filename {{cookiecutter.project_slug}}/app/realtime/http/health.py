@@ -67,7 +67,8 @@ async def _find_problem(service: Service) -> str | None:
 # {% if cookiecutter.redis %}
 async def metrics(request: Request, service: ServiceDep) -> Response:
     """Return the metrics of this node, and of your own code, for Prometheus."""
-    if service.metrics.port not in (None, request.scope["server"][1]):
+    _, port = request.scope.get("server") or (None, None)
+    if service.metrics.port not in (None, port):
         # The shared port reaches a different process each time.
         detail = "each process has its own metrics: ask the ports PORT + 1 to PORT + WORKERS"
         raise HTTPException(status.HTTP_421_MISDIRECTED_REQUEST, detail)

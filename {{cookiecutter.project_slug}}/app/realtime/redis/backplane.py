@@ -27,14 +27,13 @@ from ..idempotency import REMEMBERED_S
 from ..metrics import Metrics
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
-from ..tracing import is_on
+from ..tracing import delivering, is_on
 from .client import RedisClient
 from .connections import FAILURES, Command, answered_within, explain, is_temporary, misconfigured
 from .envelopes import decode
 from .listener import Listener
 from .publisher import RedisPublisher
 from .scripts import Script
-from .traces import delivering
 
 log = structlog.stdlib.get_logger(__name__)
 

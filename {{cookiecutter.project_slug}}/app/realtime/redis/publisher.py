@@ -12,11 +12,11 @@ import structlog
 from ..backplane import Channel, Envelope
 from ..errors import Unavailable
 from ..metrics import Metrics
+from ..tracing import current_trace
 from .client import RedisClient
 from .connections import Command, explain
 from .envelopes import encode
 from .scripts import with_text
-from .traces import current_trace
 from .worker import Worker
 
 log = structlog.stdlib.get_logger(__name__)

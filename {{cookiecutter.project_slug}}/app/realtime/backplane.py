@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NewType
 
-from pydantic import BaseModel
-
 from .futures import done
+# {% if cookiecutter.redis %}
 from .protocol import STRICT, Data, UserName
+# {% else %}
+from .protocol import Data, UserName
+# {% endif %}
 
 Channel = NewType("Channel", str)
 
@@ -47,15 +49,6 @@ class Envelope:
     # {% if cookiecutter.redis %}
     trace: str | None = None
     # {% endif %}
-
-
-class Publication(BaseModel):
-    """What the team's backend publishes: to one user, or to everybody."""
-
-    model_config = STRICT
-
-    data: Data
-    user: UserName | None = None
 
 
 Deliver = Callable[[Any], None]

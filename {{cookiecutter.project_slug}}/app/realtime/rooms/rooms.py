@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, cast
 
 import structlog
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue
 from pydantic_core import to_json
 
-from ..backplane import Envelope, Publication
+from ..backplane import Envelope
 from ..connections.connection import Connection
 from ..connections.delivery import Delivery
 from ..errors import CommandError, Forbidden, LimitExceeded
@@ -103,18 +103,6 @@ class Evicted(ServerFrame):
     type: Literal["evicted"] = "evicted"
     room: str
     reason: str | None
-
-
-class RoomPublication(Publication):
-    """What the team's backend publishes: to a room, to a user, or to everybody."""
-
-    room: RoomName | None = None
-
-    @model_validator(mode="after")
-    def _check_one_target(self) -> Self:
-        if self.room is not None and self.user is not None:
-            raise ValueError("name a room or a user, not both")
-        return self
 
 
 def room_frame(room: str, envelope: RoomEnvelope) -> bytes | ServerFrame:

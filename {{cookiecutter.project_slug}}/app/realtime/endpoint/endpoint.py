@@ -30,7 +30,8 @@ from ..protocol import (
     Close,
 )
 from ..service import Service
-from ..wire.asgi import Event, Wire, connect_wire
+from ..wire.asgi import Wire, connect_wire
+from ..wire.inbox import Event
 from .handshake import Handshakes, welcome
 from .turns import Turns
 

@@ -1,9 +1,13 @@
-"""The inbox: messages of one connection between the protocol, which reads them, and the app."""
+"""The inbox: messages of one connection between the server, which reads them, and the app."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ..wire.asgi import Event, Message
+Event = Mapping[str, Any]
+
+Message = str | Event
+"""A text message; or a ``websocket.receive`` with bytes, or a ``websocket.disconnect``."""
 
 
 class Inbox:
@@ -27,6 +31,11 @@ class Inbox:
             self._loop.call_soon(callback)
             self._gone = None
 
+    def end(self) -> None:
+        """Note that the end has come, or is certain. Idempotent."""
+        self.has_end = True
+        self.when_gone(self._gone)
+
     def empty(self) -> bool:
         """Return whether nothing waits."""
         return not self.messages
@@ -48,8 +57,7 @@ class Inbox:
         self.messages.append(event)
         self.unread_bytes += len(event.get("bytes") or b"")
         if event["type"] == "websocket.disconnect":
-            self.has_end = True
-            self.when_gone(self._gone)
+            self.end()
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(True)
 

@@ -8,7 +8,7 @@ Nothing is traced, and nothing costs time, until a tracer provider is set: see "
 `docs/operating.md`. Spans have no data, and no names of users.
 """
 
-from asyncio import Future
+from asyncio import CancelledError, Future
 # {% if cookiecutter.redis %}
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -75,7 +75,7 @@ def traced(handle: Handle) -> Handle:
 
 
 def _failure_of(done: Future[Any]) -> BaseException | None:
-    return None if done.cancelled() else done.exception()
+    return CancelledError() if done.cancelled() else done.exception()
 
 
 def _end(span: Span, failure: BaseException | None) -> None:

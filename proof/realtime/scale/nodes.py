@@ -106,6 +106,6 @@ async def run_nodes(
             services.append(app.service)
         while not all(service.backplane.healthy for service in services):
             await asyncio.sleep(POLL_S)
-        # Open the connections for commands, each of which loads the scripts.
+        # Open the connections for commands.
         await asyncio.gather(*(each.rooms.kept("unused") for each in services * AT_ONCE))
         yield Nodes(services, rooms, members)

@@ -83,7 +83,7 @@ class RedisClient(ABC):
         """
         async with answered_within(self.timeout_s):
             replies: list[Any] = await self._pipeline(commands).execute(raise_on_error=False)
-            # Connections load the scripts, but SCRIPT FLUSH makes the server forget them.
+            # A new server does not know the scripts, nor does one after SCRIPT FLUSH.
             if NoScriptError in map(type, replies):
                 unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
                 scripts = self._pipeline([with_text(commands[n]) for n in unknown])

@@ -25,11 +25,6 @@ class Script:
         return "EVALSHA", self._sha, len(keys), *keys, *arguments
 
 
-def all_scripts() -> Sequence[str]:
-    """Return the texts of all scripts that were made until now."""
-    return list(_texts.values())
-
-
 def with_text(command: Command) -> Command:
     """Return the command with the text of its script, if it runs one: Redis need not know it."""
     return ("EVAL", _texts[command[1]], *command[2:]) if command[0] == "EVALSHA" else command

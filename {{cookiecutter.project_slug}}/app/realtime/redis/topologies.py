@@ -23,7 +23,6 @@ from ..settings.redis import server_urls
 from ..settings.settings import RealtimeSettings
 from .client import RedisClient, Takes
 from .connections import CHECKED, FAILURES, CheckedConnection
-from .scripts import all_scripts
 
 
 class ServerClient(RedisClient):
@@ -122,7 +121,6 @@ def _urls(settings: RealtimeSettings) -> Sequence[str]:
 def _pool_options(settings: RealtimeSettings) -> dict[str, Any]:
     return {
         "max_connections": settings.redis_max_connections,
-        "scripts": all_scripts(),
         "idle_s": settings.redis_ping_interval_s,
         # Leaves time for a new connection
         "ping_timeout_s": settings.redis_timeout_s / 2,

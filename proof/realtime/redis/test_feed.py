@@ -14,13 +14,13 @@ from typing import Any, cast
 
 import pytest
 
-from app.realtime.backplane import Subscription
+from app.realtime.backplane import Envelope, Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.protocol import ServerFrame
 from app.realtime.redis.backplane import Resync
-from app.realtime.redis.rooms.feed import RedisFeed, Stored, position_of
+from app.realtime.redis.rooms.feed import RedisFeed, position_of
 from app.realtime.redis.rooms.history import RedisHistory
-from app.realtime.rooms.history import Position, RoomEnvelope
+from app.realtime.rooms.history import Past, Position
 from app.realtime.rooms.options import Rules, make_rules
 
 from ..live import make_settings
@@ -40,8 +40,8 @@ class Server:
     def __init__(self, *, keeps: int) -> None:
         self.keeps = keeps
         self.position = Position("epoch-0", 0)
-        self.kept: list[RoomEnvelope] = []
-        self.on_the_way: deque[RoomEnvelope] = deque()
+        self.kept: list[Envelope] = []
+        self.on_the_way: deque[Envelope] = deque()
         self.published: dict[Position, object] = {}
         self.emptied = 0
 
@@ -50,7 +50,7 @@ class Server:
         self.position = self.position.next
         data = len(self.published)
         self.published[self.position] = data
-        envelope = RoomEnvelope(
+        envelope = Envelope(
             sender=None,
             data=data,
             exclude=exclude,
@@ -66,13 +66,13 @@ class Server:
         self.position = Position(f"epoch-{self.emptied}", 0)
         self.kept = []
 
-    def read(self, since: Position) -> Stored:
+    def read(self, since: Position) -> Past[Envelope]:
         """Return what was said since then."""
         missed = self.position.offset - since.offset
         if since.epoch != self.position.epoch or not 0 <= missed <= len(self.kept):
-            return Stored(self.position, recovered=False)
+            return Past(self.position, recovered=False)
         messages = tuple(self.kept[len(self.kept) - missed :])
-        return Stored(self.position, messages, recovered=True)
+        return Past(self.position, messages, recovered=True)
 
 
 class Node:
@@ -98,7 +98,7 @@ class Node:
         """Confirm it, some time."""
         await self._wait()
 
-    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
+    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Past[Envelope]:
         """Read at some moment, and bring the answer at a later one."""
         await self._wait()
         reading = self.server.read(since)
@@ -126,7 +126,7 @@ class Node:
         for _ in range(self.rng.randrange(4)):
             await asyncio.sleep(0)
 
-    def _deliver(self, envelope: RoomEnvelope) -> None:
+    def _deliver(self, envelope: Envelope) -> None:
         for member in self.members:
             if envelope.exclude != member.connection:
                 member.hear(envelope)
@@ -162,7 +162,7 @@ class Visitor:
         self.server.publish(exclude=self.connection)
         self.own.add(self.server.position)
 
-    def hear(self, envelope: RoomEnvelope) -> None:
+    def hear(self, envelope: Envelope) -> None:
         """Take a message, which must be the next one, or the next one of others."""
         assert self.position is not None
         position = self.position.next
@@ -188,7 +188,7 @@ class Visitor:
         self._take(past)
         node.members.add(self)
 
-    def _take(self, past: Stored) -> None:
+    def _take(self, past: Past[Envelope]) -> None:
         if past.recovered:
             for envelope in past.messages:
                 self.hear(envelope)
@@ -324,7 +324,7 @@ async def test_what_arrives_while_missing_messages_are_read_is_delivered_after_t
     await visitor.enter(node)
     reading, answered = asyncio.Event(), asyncio.Event()
 
-    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
+    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Past[Envelope]:
         past = server.read(since)
         reading.set()
         await answered.wait()
@@ -351,14 +351,14 @@ async def test_a_reader_whose_answer_is_older_than_that_of_the_first_reads_again
     node = Node(server, random.Random(0))
     answers: list[asyncio.Future[None]] = []
 
-    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
+    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Past[Envelope]:
         past = server.read(since)
         answers.append(asyncio.get_running_loop().create_future())
         if len(answers) <= 2:
             await answers[-1]
         return past
 
-    async def enter() -> asyncio.Task[Stored]:
+    async def enter() -> asyncio.Task[Past[Envelope]]:
         count = len(answers)
         entering = asyncio.create_task(node.feed.past(Position("epoch-0", 0)))
         while len(answers) == count:

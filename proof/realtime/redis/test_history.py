@@ -11,9 +11,9 @@ from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import Resync
 from app.realtime.redis.rooms import feed as feed_module
-from app.realtime.redis.rooms.feed import RedisFeed, Stored
+from app.realtime.redis.rooms.feed import RedisFeed
 from app.realtime.redis.rooms.history import POSITION_S, UNUSED_S, RedisHistory
-from app.realtime.rooms.history import Position, RoomEnvelope
+from app.realtime.rooms.history import Past, Position
 
 from ..client import DEADLINE_S
 from ..live import make_settings, run_service, wait_until, wait_until_async
@@ -59,10 +59,10 @@ async def test_a_forgotten_script_does_not_change_the_order(shared_valkey: Valke
         envelopes = [Envelope("alice", number) for number in range(6)]
         futures = [
             history.publish(ROOM, envelopes[0]),
-            history.publish_ephemeral(ROOM, envelopes[1]),
-            history.publish_ephemeral(ROOM, envelopes[2], "ephemeral"),
-            history.publish(ROOM, envelopes[3], "kept"),
-            history.publish_ephemeral(ROOM, envelopes[4]),
+            history.publish(ROOM, envelopes[1], keep=False),
+            history.publish(ROOM, envelopes[2], keep=False, message_id="ephemeral"),
+            history.publish(ROOM, envelopes[3], message_id="kept"),
+            history.publish(ROOM, envelopes[4], keep=False),
             history.publish(ROOM, envelopes[5]),
         ]
         offsets = [at.offset and at.offset - begin.offset for at in await asyncio.gather(*futures)]
@@ -79,11 +79,11 @@ async def test_a_client_without_a_position_needs_no_reading(
         feed = history._feeds[ROOM]
         position = (await feed.past(None)).position
 
-        async def read(room: str, since: Position) -> Stored:
+        async def read(room: str, since: Position) -> Past[Envelope]:
             raise AssertionError
 
         monkeypatch.setattr(history, "read", read)
-        assert await feed.past(None) == Stored(position)
+        assert await feed.past(None) == Past(position)
 
 
 async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(
@@ -129,13 +129,13 @@ async def test_messages_on_their_way_are_not_lost_when_somebody_returns(
         member = Member(history)
         feed = history._feeds[ROOM]
         begin = (await feed.past(None)).position
-        on_their_way: list[RoomEnvelope] = []
+        on_their_way: list[Envelope] = []
         feed._subscription.deliver = on_their_way.append
         await say(other, 1, 2, 3)
         await wait_until(lambda: len(on_their_way) == 3)
         read, answered = history.read, asyncio.Event()
 
-        async def note_answer(*arguments: Any) -> Stored:
+        async def note_answer(*arguments: Any) -> Past[Envelope]:
             stored = await read(*arguments)
             answered.set()
             return stored
@@ -159,7 +159,7 @@ async def test_messages_that_arrive_while_the_history_is_read_fill_the_gap(
         await feed.past(None)
         read = history.read
 
-        async def read_late(*arguments: Any) -> Stored:
+        async def read_late(*arguments: Any) -> Past[Envelope]:
             await say(history, 1, 2, 3)
             await wait_until(lambda: len(feed._held or ()) == 3)
             return await read(*arguments)

@@ -12,14 +12,15 @@ import asyncio
 import secrets
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal
 
 from pydantic import Field, StringConstraints
+from typing_extensions import TypeVar
 
-from ..backplane import Backplane, Channel, Envelope, Subscription
+from ..backplane import Backplane, Channel, Deliver, Envelope, Subscription
 from ..futures import done, then
 # {% if cookiecutter.redis %}
 from ..protocol import STRICT, Message, ServerFrame
@@ -56,25 +57,6 @@ NOWHERE = Position("", 0)
 """Position of what is not kept; never a real epoch."""
 # {% endif %}
 
-Event = Literal["joined", "updated", "left", "evicted", "frame"]
-
-
-@dataclass(slots=True, kw_only=True)
-class RoomEnvelope(Envelope):
-    """A message, a frame of the team's own, or a presence event of its sender.
-
-    Only messages that are kept have an offset. The data of ``joined`` and ``updated`` is the
-    user's info, that of ``evicted`` the reason.
-    """
-
-    # {% if cookiecutter.redis %}
-    epoch: str = NOWHERE.epoch
-    # {% endif %}
-    offset: int = NOWHERE.offset
-    event: Event | None = None
-    frame: bytes | None = field(default=None, init=False)
-    """The frame of a message, if it is encoded already."""
-
 
 @dataclass(slots=True, kw_only=True)
 class RoomMessage(Message):
@@ -88,26 +70,28 @@ class RoomMessage(Message):
     offset: int | None
 
 
-def message_frame(room: str, envelope: RoomEnvelope) -> bytes:
+def message_frame(room: str, envelope: Envelope) -> bytes:
     """Return the encoded frame with a room's message."""
     offset = envelope.offset or None
     return encode(RoomMessage(envelope.sender, envelope.data, room=room, offset=offset))
 
 
+MessageT = TypeVar("MessageT", default=bytes)
+
+
 @dataclass(frozen=True, slots=True)
-class Past:
-    """The current position of a room, and the frames of messages before it, oldest first.
+class Past(Generic[MessageT]):
+    """The current position of a room, and messages before it as frames, oldest first.
 
     ``recovered`` is true if nothing is missing, false if something may be, and null without an
     earlier position.
     """
 
     position: Position
-    messages: tuple[bytes, ...] = ()
+    messages: tuple[MessageT, ...] = ()
     recovered: bool | None = None
 
 
-Deliver = Callable[[RoomEnvelope], None]
 # {% if cookiecutter.redis %}
 Announce = Callable[[ServerFrame, Position], None]
 """Takes a frame for the members, and the position before which they may have missed messages."""
@@ -193,15 +177,18 @@ class History:
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
     def publish(
-        self, room: str, envelope: Envelope, message_id: str | None = None
+        self, room: str, envelope: Envelope, *, keep: bool = True, message_id: str | None = None
     ) -> asyncio.Future[Position]:
-        """Publish a message, numbered and kept, in the order of the calls.
+        """Publish a message in the order of the calls; with ``keep``, number and keep it.
 
         The future yields its position, or fails with `Unavailable`. A message that failed may be
         published again with the same id: members get it once. A single node ignores the id, since
         what failed was not published.
         """
-        numbered = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
+        if not keep:
+            sent = self.backplane.publish(room_channel(room), envelope, message_id)
+            return then(sent, lambda nodes: NOWHERE)
+        numbered = Envelope(envelope.sender, envelope.data, envelope.exclude)
         numbered.offset = self._logs[room].offset + 1 if room in self._logs else 1
         numbered.frame = message_frame(room, numbered)  # raises if the data is not JSON
         log = self._take_out(room)
@@ -209,14 +196,6 @@ class History:
         self._put_back(room, log)
         self.backplane.publish(room_channel(room), numbered)
         return done(log.position)
-
-    def publish_ephemeral(
-        self, room: str, envelope: Envelope, message_id: str | None = None
-    ) -> asyncio.Future[Position]:
-        """Publish a message that is neither numbered nor kept, in the order of the calls."""
-        message = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
-        sent = self.backplane.publish(room_channel(room), message, message_id)
-        return then(sent, lambda nodes: NOWHERE)
 
     # {% if cookiecutter.redis %}
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:

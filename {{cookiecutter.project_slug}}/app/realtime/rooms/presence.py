@@ -12,11 +12,11 @@ from itertools import islice
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
-from ..backplane import Backplane
+from ..backplane import Backplane, Envelope, Event
 from ..connections.connection import Connection
 from ..errors import BadRequest
 from ..settings.settings import RealtimeSettings
-from .history import Event, RoomEnvelope, room_channel
+from .history import room_channel
 from .options import Rules
 
 MAX_INFO_BYTES = 1_024
@@ -81,7 +81,7 @@ class Presence:
         elif info != known:
             event = "updated"
         if event is not None and size <= rules.max_members_for_events:
-            envelope = RoomEnvelope(connection.user, from_json(info), connection.id, event=event)
+            envelope = Envelope(connection.user, from_json(info), connection.id, event=event)
             self._backplane.publish(room_channel(room), envelope)
 
     async def attendance(self, room: str, rules: Rules) -> Attendance:

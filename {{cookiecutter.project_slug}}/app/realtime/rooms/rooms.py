@@ -19,15 +19,7 @@ from ..errors import CommandError, Forbidden, LimitExceeded
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import frame_data, text_frame
-from .history import (
-    NOWHERE,
-    History,
-    Past,
-    Position,
-    RoomEnvelope,
-    message_frame,
-    room_channel,
-)
+from .history import NOWHERE, History, Past, Position, message_frame, room_channel
 from .options import RoomOptions, make_rules
 from .presence import Attendance, Presence, encode_info
 
@@ -36,7 +28,7 @@ log = structlog.stdlib.get_logger(__name__)
 BeforePublish = Callable[[str, str | None, JsonValue], JsonValue | Awaitable[JsonValue]]
 """Takes room, sender (None for the server) and data; returns the data to publish."""
 
-Evict = Callable[["Room", RoomEnvelope], None]
+Evict = Callable[["Room", Envelope], None]
 
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -105,7 +97,7 @@ class Evicted(ServerFrame):
     reason: str | None
 
 
-def room_frame(room: str, envelope: RoomEnvelope) -> bytes | ServerFrame:
+def room_frame(room: str, envelope: Envelope) -> bytes | ServerFrame:
     """Return the frame that members get."""
     if envelope.event is None:
         return envelope.frame or message_frame(room, envelope)
@@ -141,7 +133,7 @@ class Room:
         history.open(name, self._deliver)
         # {% endif %}
 
-    def _deliver(self, envelope: RoomEnvelope) -> None:
+    def _deliver(self, envelope: Envelope) -> None:
         if envelope.event == "evicted":
             self._evict(self, envelope)
         else:
@@ -274,10 +266,10 @@ class Rooms:
         nodes that have members, or fails with `Unavailable`.
         """
         self._delivery.check_thread()
-        envelope = RoomEnvelope(user, reason, event="evicted")
+        envelope = Envelope(user, reason, event="evicted")
         return self._history.backplane.publish(room_channel(room), envelope)
 
-    def _evict(self, room: Room, envelope: RoomEnvelope) -> None:
+    def _evict(self, room: Room, envelope: Envelope) -> None:
         user, reason = envelope.sender, cast(str | None, envelope.data)
         members = [each for each in room.members.values() if each.user == user]
         joining = {each for each in room.joining if each.user == user}
@@ -308,7 +300,7 @@ class Rooms:
         self._delivery.check_thread()
         if not self._policy_waits:
             data = cast(JsonValue, self._before_publish(room, sender, data))
-            return self._publish(room, Envelope(sender, data, exclude), keep=keep)
+            return self._history.publish(room, Envelope(sender, data, exclude), keep=keep)
 
         async def pass_on() -> Position:
             return await (await self.pass_on(room, data, sender=sender, exclude=exclude, keep=keep))
@@ -344,14 +336,7 @@ class Rooms:
         if member is not None:
             self.check_joined(member, room)
         envelope = Envelope(sender, cast(JsonValue, answer), exclude)
-        return self._publish(room, envelope, keep=keep, message_id=message_id)
-
-    def _publish(
-        self, room: str, envelope: Envelope, *, keep: bool, message_id: str | None = None
-    ) -> asyncio.Future[Position]:
-        history = self._history
-        publish = history.publish if keep else history.publish_ephemeral
-        return publish(room, envelope, message_id)
+        return self._history.publish(room, envelope, keep=keep, message_id=message_id)
 
     def send_frame(
         self, room: str, frame: ServerFrame, *, exclude: str | None = None
@@ -362,7 +347,7 @@ class Rooms:
         fails with `Unavailable`.
         """
         self._delivery.check_thread()
-        envelope = RoomEnvelope(None, frame_data(frame), exclude, event="frame")
+        envelope = Envelope(None, frame_data(frame), exclude, event="frame")
         return self._history.backplane.publish(room_channel(room), envelope)
 
     def set_policy(

@@ -3,12 +3,11 @@
 import asyncio
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...backplane import Subscription
+from ...backplane import Deliver, Envelope, Subscription
 from ...errors import Unavailable
-from ...rooms.history import NOWHERE, Announce, Deliver, Position, RoomEnvelope, room_channel
+from ...rooms.history import NOWHERE, Announce, Past, Position, room_channel
 from ..backplane import Resync
 from ..connections import answered_within
 
@@ -20,15 +19,6 @@ MAX_HELD = 1_000
 
 ARRIVAL_S = 0.5
 """Time within which a message that the history has should arrive; after it, it counts as lost."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What `Past` has, as Redis stores it: the messages are envelopes."""
-
-    position: Position
-    messages: tuple[RoomEnvelope, ...] = ()
-    recovered: bool | None = None
 
 
 class RedisFeed:
@@ -48,17 +38,17 @@ class RedisFeed:
         self._history = history
         self._deliver = deliver
         self._announce = announce
-        self._held: deque[RoomEnvelope] | None = deque(maxlen=MAX_HELD)
+        self._held: deque[Envelope] | None = deque(maxlen=MAX_HELD)
         self._healing = asyncio.Lock()
         self._readers = 0
         # Delivered while anybody reads the history
-        self._recent: deque[RoomEnvelope] = deque(maxlen=MAX_HELD)
+        self._recent: deque[Envelope] = deque(maxlen=MAX_HELD)
         self._emitted = asyncio.Event()  # set for a moment by each delivery
         self._subscription = history.backplane.subscribe(
             Subscription(room_channel(room), self._take, self.fall_behind)
         )
 
-    async def past(self, since: Position | None, last: int = 0) -> Stored:
+    async def past(self, since: Position | None, last: int = 0) -> Past[Envelope]:
         """Return the messages since a position, or the last ones; later ones are delivered.
 
         For either, the history must be read: the last message may have been lost on its way to
@@ -70,7 +60,7 @@ class RedisFeed:
         """
         await self._history.backplane.confirm(self._subscription)
         if self._held is None and since is None and not last:
-            return Stored(self.position)
+            return Past(self.position)
         self._readers += 1
         try:
             for _ in range(2):
@@ -84,7 +74,7 @@ class RedisFeed:
                     break
                 # The first reader got a newer answer. From now on, new messages are noted.
             if since is None:
-                return Stored(self.position, extended.messages[-last:] if last else ())
+                return Past(self.position, extended.messages[-last:] if last else ())
             return extended
         finally:
             self._readers -= 1
@@ -101,13 +91,13 @@ class RedisFeed:
         if not self._has_reached(position):
             await self._catch_up(position)
 
-    def _extend(self, past: Stored) -> Stored:
+    def _extend(self, past: Past[Envelope]) -> Past[Envelope]:
         """Add the messages that were delivered after the history was read, if there is no gap."""
         later = [each for each in self._recent if _is_after(position_of(each), past.position)]
         end = Position(past.position.epoch, past.position.offset + len(later))
         if not past.recovered or end != self.position:
-            return Stored(self.position, recovered=False)
-        return Stored(self.position, (*past.messages, *later), recovered=True)
+            return Past(self.position, recovered=False)
+        return Past(self.position, (*past.messages, *later), recovered=True)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -168,7 +158,7 @@ class RedisFeed:
         for envelope in held:
             self._take(envelope)
 
-    def _take(self, envelope: RoomEnvelope) -> None:
+    def _take(self, envelope: Envelope) -> None:
         position = position_of(envelope)
         if envelope.event is not None or not (envelope.offset or envelope.epoch):
             self._deliver(envelope)  # it is not kept, so nothing is missing before it
@@ -179,7 +169,7 @@ class RedisFeed:
         elif not self._has_reached(position):
             self.fall_behind()  # the history has this message, too
 
-    def _emit(self, envelope: RoomEnvelope, position: Position) -> None:
+    def _emit(self, envelope: Envelope, position: Position) -> None:
         self.position = position
         self._deliver(envelope)
         if self._readers:
@@ -188,7 +178,7 @@ class RedisFeed:
             self._emitted.clear()
 
 
-def position_of(envelope: RoomEnvelope) -> Position:
+def position_of(envelope: Envelope) -> Position:
     """Return the position of a message, `NOWHERE` if it is not kept."""
     return Position(envelope.epoch, envelope.offset)
 

@@ -19,12 +19,11 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from ...backplane import Channel, Envelope
+from ...backplane import Channel, Deliver, Envelope
 from ...idempotency import REMEMBERED_S
 from ...rooms.history import (
     NOWHERE,
     Announce,
-    Deliver,
     History,
     Past,
     Position,
@@ -38,7 +37,7 @@ from ..connections import FAILURES, Command, explain
 from ..envelopes import decode, encode
 from ..scripts import Script
 from ..worker import Worker
-from .feed import RedisFeed, Stored, position_of
+from .feed import RedisFeed, position_of
 from .quota import HistoryQuota, Unwanted
 
 log = structlog.stdlib.get_logger(__name__)
@@ -79,13 +78,15 @@ class RedisHistory(History):
         self._client.probe_with(self._attempt)
 
     def publish(
-        self, room: str, envelope: Envelope, message_id: str | None = None
+        self, room: str, envelope: Envelope, *, keep: bool = True, message_id: str | None = None
     ) -> asyncio.Future[Position]:
         """Queue a message for the script that numbers, stores and publishes it.
 
         The answer of Redis may get lost after the message was published. So the script remembers
         the id for five minutes, and answers a repetition with the position of the first message.
         """
+        if not keep:
+            return super().publish(room, envelope, keep=False, message_id=message_id)
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
         read_reply = partial(self._read_positions, room, rules.history_s)
         publish = self._publication(rules)
@@ -178,7 +179,7 @@ class RedisHistory(History):
             log.warning("maintaining history failed", error=explain(failure))
             return []
 
-    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
+    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Past[Envelope]:
         """Return a room's position, and its messages since an earlier one, or the last ones.
 
         Raises:
@@ -236,16 +237,16 @@ def _position_s(rules: Rules) -> int:
     return round(rules.history_s) + POSITION_S
 
 
-def _framed(room: str, stored: Stored) -> Past:
+def _framed(room: str, stored: Past[Envelope]) -> Past:
     frames = tuple(message_frame(room, envelope) for envelope in stored.messages)
     return Past(stored.position, frames, stored.recovered)
 
 
-def _stored(channel: Channel, reply: Any) -> Stored:
+def _stored(channel: Channel, reply: Any) -> Past[Envelope]:
     """Parse the script's reply. A history that the script cannot have stored counts as lost."""
     epoch, offset, is_whole, entries = reply
     position = Position(epoch.decode(), int(offset))
-    lost = Stored(position, recovered=False)
+    lost: Past[Envelope] = Past(position, recovered=False)
     if not is_whole:
         return lost
     try:
@@ -257,4 +258,4 @@ def _stored(channel: Channel, reply: Any) -> Stored:
     if list(map(position_of, messages)) != [Position(position.epoch, n) for n in offsets]:
         log.warning("inconsistent history refused")
         return lost
-    return Stored(position, messages, recovered=True)
+    return Past(position, messages, recovered=True)

@@ -17,9 +17,9 @@ from time import time_ns
 
 from pydantic import Json, NonNegativeInt, PositiveInt, TypeAdapter
 
+from ...backplane import Envelope
 from ...connections.connection import Connection
 from ...protocol import Data, UserName
-from ...rooms.history import RoomEnvelope
 from ...rooms.options import Rules
 from ...rooms.presence import Attendance
 from ...wire.frame import frame_data
@@ -92,7 +92,7 @@ class RoomPresence:
         return arguments
 
     def _resync(self) -> bytes:
-        return encode(RoomEnvelope(None, frame_data(Resync(room=self.name)), event="frame"))
+        return encode(Envelope(None, frame_data(Resync(room=self.name)), event="frame"))
 
     def confirm(self, total: int, listed: Sequence[bytes]) -> bool:
         """Note that the last report is written, and answer the requests from before it.

@@ -46,7 +46,6 @@ from .policy import Policy
 # {% if cookiecutter.redis %}
 from .redis.backplane import Resync
 from .redis.shared import in_redis
-from .redis.topologies import make_client
 # {% endif %}
 from .service import Service
 from .settings.project import read_project
@@ -122,17 +121,10 @@ class Application(FastAPI):
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
         metrics, delivery = Metrics(project.version), Delivery(settings.max_unsent_total_bytes)
-        shared = in_memory(settings)
         # {% if cookiecutter.redis %}
-        redis = make_client(settings)
-        if redis is not None:
-            shared = in_redis(
-                redis,
-                settings,
-                metrics,
-                delivery,
-                after_gap=lambda: self.service.manager.send_to_all(Resync()),
-            )
+        shared = in_redis(settings, metrics, delivery, self._tell_gap) or in_memory(settings)
+        # {% else %}
+        shared = in_memory(settings)
         # {% endif %}
         self.service = self.state.service = Service(
             settings, authenticator, shared, delivery, metrics
@@ -213,6 +205,11 @@ class Application(FastAPI):
             return False
         return bool(scope["path"].removeprefix(scope.get("root_path", "")) == PATH)
 
+    # {% if cookiecutter.redis %}
+    def _tell_gap(self) -> None:
+        self.service.manager.send_to_all(Resync())
+
+    # {% endif %}
     def stop(self) -> None:
         """Stop the process with a failure."""
         self.failed = True

@@ -19,9 +19,9 @@ from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.redis.client import RESERVED, RedisClient
 # {% if cookiecutter.rooms %}
-from app.realtime.redis.connections import Command, answered_within, has_malformed_data
+from app.realtime.redis.connections import RedisCommand, answered_within, has_malformed_data
 # {% else %}
-from app.realtime.redis.connections import Command, answered_within
+from app.realtime.redis.connections import RedisCommand, answered_within
 # {% endif %}
 from app.realtime.redis.publisher import RedisPublisher
 from app.realtime.redis.topologies import ServerClient, make_client
@@ -209,7 +209,7 @@ async def test_a_publishing_connection_that_was_forgotten_loses_nothing(proxy: P
         publisher = RedisPublisher(client, max_waiting_bytes=1_000_000, metrics=metrics)
         running = asyncio.create_task(publisher.run())
 
-        def plain(channel: Channel, payloads: Sequence[bytes]) -> Command:
+        def plain(channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
             return client.publish_command, client.name(channel), payloads[0]
 
         try:

@@ -38,7 +38,7 @@ from .http import asyncapi, backend, health, tickets
 from .http import asyncapi, backend, health
 # {% endif %}
 from .http.body import BodyLimit
-from .http.errors import add_error_answers, problems
+from .http.errors import add_error_handlers, problems
 from .http.request_log import log_request
 from .jobs import Job, keep_running
 from .metrics import Metrics
@@ -143,7 +143,7 @@ class Application(FastAPI):
         ]
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
         self.add_api_websocket_route(PATH, self._endpoint.serve)
-        add_error_answers(self, self._endpoint.dispatcher.failures)
+        add_error_handlers(self, self._endpoint.dispatcher.failures)
         self.include_router(health.router)
         engine = len(self.routes)
         self.include_router(backend.router)

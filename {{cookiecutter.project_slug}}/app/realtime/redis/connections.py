@@ -46,7 +46,7 @@ MALFORMED = re.compile(r"WRONGTYPE|user_script")
 """Pattern of the errors of a script that finds data which no node can have written."""
 
 # {% endif %}
-Command = Sequence[Any]
+RedisCommand = Sequence[Any]
 """The name of a command, and its arguments."""
 
 TICKS = 10

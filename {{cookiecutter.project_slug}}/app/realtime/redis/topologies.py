@@ -21,7 +21,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from ..errors import Misconfigured
 from ..settings.redis import server_urls
 from ..settings.settings import RealtimeSettings
-from .client import RedisClient, Takes
+from .client import OwnsChannel, RedisClient
 from .connections import CHECKED, FAILURES, CheckedConnection
 
 
@@ -36,7 +36,7 @@ class ServerClient(RedisClient):
         super().__init__(redis, settings)
 
     @asynccontextmanager
-    async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, Takes]]]:
+    async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
         """Open one connection, which takes all channels."""
         async with self._redis.pubsub() as pubsub:
             await pubsub.connect()
@@ -81,7 +81,7 @@ class ClusterClient(RedisClient):
         super().__init__(self._cluster, settings)
 
     @asynccontextmanager
-    async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, Takes]]]:
+    async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
         """Ask which primary has which slots now, and open a connection to each."""
         try:
             await self._cluster.initialize()
@@ -93,7 +93,7 @@ class ClusterClient(RedisClient):
         async with AsyncExitStack() as stack:
             yield [await self._open(node, stack) for node in self._cluster.get_primaries()]
 
-    async def _open(self, node: ClusterNode, stack: AsyncExitStack) -> tuple[PubSub, Takes]:
+    async def _open(self, node: ClusterNode, stack: AsyncExitStack) -> tuple[PubSub, OwnsChannel]:
         server = Redis.from_url(self._url_of(node), **self._options)
         await stack.enter_async_context(server)
         pubsub = await stack.enter_async_context(server.pubsub())

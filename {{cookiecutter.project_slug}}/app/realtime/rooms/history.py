@@ -103,7 +103,7 @@ def room_channel(room: str) -> Channel:
     return Channel(f"room:{room}")
 
 
-class Log:
+class RoomLog:
     """One room's position and its last messages, as frames, each with the time of its arrival."""
 
     __slots__ = ("epoch", "kept", "offset", "rules", "size_bytes", "subscription", "used_at")
@@ -170,9 +170,9 @@ class History:
         self.backplane = backplane
         self.rules_of = make_rules(settings)
         self._settings = settings
-        self._logs: dict[str, Log] = {}
+        self._logs: dict[str, RoomLog] = {}
         # By ``history_s``, since logs that are kept equally long expire in the order of their use.
-        self._by_use: defaultdict[float, OrderedDict[str, Log]] = defaultdict(OrderedDict)
+        self._by_use: defaultdict[float, OrderedDict[str, RoomLog]] = defaultdict(OrderedDict)
         self._size_bytes = 0
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
@@ -227,16 +227,16 @@ class History:
         log.trim()
         self._put_back(room, log)
 
-    def _take_out(self, room: str) -> Log:
+    def _take_out(self, room: str) -> RoomLog:
         """Return a room's log, and take it out of the order while its size changes."""
         log = self._logs.get(room)
         if log is None:
-            log = self._logs[room] = Log(self.rules_of(room))
+            log = self._logs[room] = RoomLog(self.rules_of(room))
         elif self._by_use[log.rules.history_s].pop(room, None) is not None:
             self._size_bytes -= log.size_bytes
         return log
 
-    def _put_back(self, room: str, log: Log) -> None:
+    def _put_back(self, room: str, log: RoomLog) -> None:
         log.used_at = monotonic()
         if log.kept or log.subscription is None:
             self._by_use[log.rules.history_s][room] = log
@@ -245,7 +245,7 @@ class History:
                 self._evict_first(min(filter(None, self._by_use.values()), key=_first_used_at))
             self._sweep_later(log.rules.history_s)
 
-    def _evict_first(self, by_use: OrderedDict[str, Log]) -> None:
+    def _evict_first(self, by_use: OrderedDict[str, RoomLog]) -> None:
         room, log = by_use.popitem(last=False)
         self._size_bytes -= log.size_bytes
         if log.subscription is None:
@@ -273,5 +273,5 @@ class History:
         self._sweep_later(history_s)
 
 
-def _first_used_at(by_use: OrderedDict[str, Log]) -> float:
+def _first_used_at(by_use: OrderedDict[str, RoomLog]) -> float:
     return next(iter(by_use.values())).used_at

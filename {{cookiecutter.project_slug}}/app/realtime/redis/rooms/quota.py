@@ -8,7 +8,7 @@ from ...rooms.history import Position
 ROOM_BYTES = 1_024
 """Estimated size of a room's keys in Redis without messages."""
 
-Unwanted = tuple[str, Position]
+Eviction = tuple[str, Position]
 """A room to remove, unless another node has published since this position."""
 
 
@@ -37,7 +37,7 @@ class HistoryQuota:
 
     def note(
         self, room: str, position: Position, owner: str | None, size_bytes: int, history_s: float
-    ) -> list[Unwanted]:
+    ) -> list[Eviction]:
         """Note the size of a room's messages after a new one; return the rooms to remove."""
         now = monotonic()
         self._expire(now)
@@ -52,11 +52,11 @@ class HistoryQuota:
         removed = [] if owner is None else self._shrink(owner, self._max_user_bytes)
         return removed + self._shrink(None, self._max_bytes)
 
-    def remove_quarter(self) -> list[Unwanted]:
+    def remove_quarter(self) -> list[Eviction]:
         """Return the least recently used rooms to remove, with a quarter of all bytes."""
         return self._shrink(None, self._sums[None] * 3 // 4)
 
-    def _shrink(self, user: str | None, max_bytes: int) -> list[Unwanted]:
+    def _shrink(self, user: str | None, max_bytes: int) -> list[Eviction]:
         removed = []
         while self._sums[user] > max_bytes:
             room = next(iter(self._sizes[user]))

@@ -19,11 +19,11 @@ from app.realtime.rooms.options import make_rules
 from app.realtime.rooms.rooms import Rooms
 
 from ..client import DEADLINE_S
-from ..commands.test_policy_rooms import follow_stream, keep_a_stream
 from ..live import make_settings, run_service, wait_until
 from ..recording_wire import open_connection
 from ..rooms.history_contract import ROOM, HistoryContract, Member, data_in, say
 from ..rooms.presence_contract import Node, PresenceContract
+from ..rooms.test_streams import follow_stream, keep_a_stream
 from .test_backplane import settings_for
 from .test_node import run_node
 from .valkey import Valkey

@@ -18,9 +18,9 @@ from app.realtime.backplane import Envelope, Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.protocol import ServerFrame
 from app.realtime.redis.backplane import Resync
-from app.realtime.redis.rooms.feed import RedisFeed, position_of
+from app.realtime.redis.rooms.feed import RedisFeed, Stored, position_of
 from app.realtime.redis.rooms.history import RedisHistory
-from app.realtime.rooms.history import Past, Position
+from app.realtime.rooms.history import Position
 from app.realtime.rooms.options import Rules, make_rules
 
 from ..live import make_settings
@@ -66,13 +66,13 @@ class Server:
         self.position = Position(f"epoch-{self.emptied}", 0)
         self.kept = []
 
-    def read(self, since: Position) -> Past[Envelope]:
+    def read(self, since: Position) -> Stored:
         """Return what was said since then."""
         missed = self.position.offset - since.offset
         if since.epoch != self.position.epoch or not 0 <= missed <= len(self.kept):
-            return Past(self.position, recovered=False)
+            return Stored(self.position, recovered=False)
         messages = tuple(self.kept[len(self.kept) - missed :])
-        return Past(self.position, messages, recovered=True)
+        return Stored(self.position, messages, recovered=True)
 
 
 class Node:
@@ -98,7 +98,7 @@ class Node:
         """Confirm it, some time."""
         await self._wait()
 
-    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Past[Envelope]:
+    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         """Read at some moment, and bring the answer at a later one."""
         await self._wait()
         reading = self.server.read(since)
@@ -188,7 +188,7 @@ class Visitor:
         self._take(past)
         node.members.add(self)
 
-    def _take(self, past: Past[Envelope]) -> None:
+    def _take(self, past: Stored) -> None:
         if past.recovered:
             for envelope in past.messages:
                 self.hear(envelope)
@@ -324,7 +324,7 @@ async def test_what_arrives_while_missing_messages_are_read_is_delivered_after_t
     await visitor.enter(node)
     reading, answered = asyncio.Event(), asyncio.Event()
 
-    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Past[Envelope]:
+    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         past = server.read(since)
         reading.set()
         await answered.wait()
@@ -351,14 +351,14 @@ async def test_a_reader_whose_answer_is_older_than_that_of_the_first_reads_again
     node = Node(server, random.Random(0))
     answers: list[asyncio.Future[None]] = []
 
-    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Past[Envelope]:
+    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         past = server.read(since)
         answers.append(asyncio.get_running_loop().create_future())
         if len(answers) <= 2:
             await answers[-1]
         return past
 
-    async def enter() -> asyncio.Task[Past[Envelope]]:
+    async def enter() -> asyncio.Task[Stored]:
         count = len(answers)
         entering = asyncio.create_task(node.feed.past(Position("epoch-0", 0)))
         while len(answers) == count:

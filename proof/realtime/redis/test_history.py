@@ -11,9 +11,9 @@ from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import Resync
 from app.realtime.redis.rooms import feed as feed_module
-from app.realtime.redis.rooms.feed import RedisFeed
+from app.realtime.redis.rooms.feed import RedisFeed, Stored
 from app.realtime.redis.rooms.history import POSITION_S, UNUSED_S, RedisHistory
-from app.realtime.rooms.history import Past, Position
+from app.realtime.rooms.history import Position
 
 from ..client import DEADLINE_S
 from ..live import make_settings, run_service, wait_until, wait_until_async
@@ -77,13 +77,13 @@ async def test_a_client_without_a_position_needs_no_reading(
     async with run_history(shared_valkey) as history:
         Member(history)
         feed = history._feeds[ROOM]
-        position = (await feed.past(None)).position
+        past = await feed.past(None)
 
-        async def read(room: str, since: Position) -> Past[Envelope]:
+        async def read(room: str, since: Position) -> Stored:
             raise AssertionError
 
         monkeypatch.setattr(history, "read", read)
-        assert await feed.past(None) == Past(position)
+        assert await feed.past(None) == past
 
 
 async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(
@@ -135,7 +135,7 @@ async def test_messages_on_their_way_are_not_lost_when_somebody_returns(
         await wait_until(lambda: len(on_their_way) == 3)
         read, answered = history.read, asyncio.Event()
 
-        async def note_answer(*arguments: Any) -> Past[Envelope]:
+        async def note_answer(*arguments: Any) -> Stored:
             stored = await read(*arguments)
             answered.set()
             return stored
@@ -159,7 +159,7 @@ async def test_messages_that_arrive_while_the_history_is_read_fill_the_gap(
         await feed.past(None)
         read = history.read
 
-        async def read_late(*arguments: Any) -> Past[Envelope]:
+        async def read_late(*arguments: Any) -> Stored:
             await say(history, 1, 2, 3)
             await wait_until(lambda: len(feed._held or ()) == 3)
             return await read(*arguments)

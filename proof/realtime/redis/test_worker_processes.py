@@ -52,7 +52,7 @@ async def test_metrics_need_the_port_of_a_process_also_if_the_server_tells_none(
     app = make_app(make_settings(metrics_key=key))
 
     async def without_server(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope | {"server": None}, receive, send)
+        await app({**scope, "server": None}, receive, send)
 
     transport = httpx.ASGITransport(cast(Any, without_server))
     headers = {"Authorization": f"Bearer {key}"}

@@ -5,14 +5,18 @@ from typing import NoReturn
 
 import pytest
 
+# {% if cookiecutter.redis %}
+from app.realtime.backplane import Backplane, Channel, Deliver, Envelope
+# {% else %}
 from app.realtime.backplane import Backplane, Channel, Envelope
+# {% endif %}
 from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Forbidden, Unavailable
 from app.realtime.http.backend import Publication
 from app.realtime.protocol import TRY_AGAIN_LATER
 # {% if cookiecutter.redis %}
 from app.realtime.redis.backplane import Resync
-from app.realtime.rooms.history import NOWHERE, Announce, Deliver, History, Past, Position
+from app.realtime.rooms.history import NOWHERE, Announce, History, Past, Position
 # {% else %}
 from app.realtime.rooms.history import NOWHERE, History, Past, Position
 # {% endif %}

@@ -11,14 +11,15 @@ message, and publishes it to the room's channel.
 import asyncio
 import secrets
 from collections import OrderedDict, defaultdict, deque
+# {% if cookiecutter.redis %}
 from collections.abc import Callable
+# {% endif %}
 from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
-from typing import Annotated, Generic, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
-from typing_extensions import TypeVar
 
 from ..backplane import Backplane, Channel, Deliver, Envelope, Subscription
 from ..futures import done, then
@@ -76,28 +77,25 @@ def message_frame(room: str, envelope: Envelope) -> bytes:
     return encode(RoomMessage(envelope.sender, envelope.data, room=room, offset=offset))
 
 
-MessageT = TypeVar("MessageT", default=bytes)
-
-
 @dataclass(frozen=True, slots=True)
-class Past(Generic[MessageT]):
-    """The current position of a room, and messages before it as frames, oldest first.
+class Past:
+    """The current position of a room, and the frames of messages before it, oldest first.
 
     ``recovered`` is true if nothing is missing, false if something may be, and null without an
     earlier position.
     """
 
     position: Position
-    messages: tuple[MessageT, ...] = ()
+    messages: tuple[bytes, ...] = ()
     recovered: bool | None = None
 
 
 # {% if cookiecutter.redis %}
 Announce = Callable[[ServerFrame, Position], None]
 """Takes a frame for the members, and the position before which they may have missed messages."""
+
+
 # {% endif %}
-
-
 def room_channel(room: str) -> Channel:
     """Return the channel of one room's messages and events."""
     return Channel(f"room:{room}")

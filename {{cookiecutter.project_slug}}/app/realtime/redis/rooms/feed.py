@@ -3,11 +3,12 @@
 import asyncio
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...backplane import Deliver, Envelope, Subscription
 from ...errors import Unavailable
-from ...rooms.history import NOWHERE, Announce, Past, Position, room_channel
+from ...rooms.history import NOWHERE, Announce, Position, room_channel
 from ..backplane import Resync
 from ..connections import answered_within
 
@@ -19,6 +20,15 @@ MAX_HELD = 1_000
 
 ARRIVAL_S = 0.5
 """Time within which a message that the history has should arrive; after it, it counts as lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What `Past` has, as Redis stores it: the messages are envelopes."""
+
+    position: Position
+    messages: tuple[Envelope, ...] = ()
+    recovered: bool | None = None
 
 
 class RedisFeed:
@@ -48,7 +58,7 @@ class RedisFeed:
             Subscription(room_channel(room), self._take, self.fall_behind)
         )
 
-    async def past(self, since: Position | None, last: int = 0) -> Past[Envelope]:
+    async def past(self, since: Position | None, last: int = 0) -> Stored:
         """Return the messages since a position, or the last ones; later ones are delivered.
 
         For either, the history must be read: the last message may have been lost on its way to
@@ -60,7 +70,7 @@ class RedisFeed:
         """
         await self._history.backplane.confirm(self._subscription)
         if self._held is None and since is None and not last:
-            return Past(self.position)
+            return Stored(self.position)
         self._readers += 1
         try:
             for _ in range(2):
@@ -74,7 +84,7 @@ class RedisFeed:
                     break
                 # The first reader got a newer answer. From now on, new messages are noted.
             if since is None:
-                return Past(self.position, extended.messages[-last:] if last else ())
+                return Stored(self.position, extended.messages[-last:] if last else ())
             return extended
         finally:
             self._readers -= 1
@@ -91,13 +101,13 @@ class RedisFeed:
         if not self._has_reached(position):
             await self._catch_up(position)
 
-    def _extend(self, past: Past[Envelope]) -> Past[Envelope]:
+    def _extend(self, past: Stored) -> Stored:
         """Add the messages that were delivered after the history was read, if there is no gap."""
         later = [each for each in self._recent if _is_after(position_of(each), past.position)]
         end = Position(past.position.epoch, past.position.offset + len(later))
         if not past.recovered or end != self.position:
-            return Past(self.position, recovered=False)
-        return Past(self.position, (*past.messages, *later), recovered=True)
+            return Stored(self.position, recovered=False)
+        return Stored(self.position, (*past.messages, *later), recovered=True)
 
     def close(self) -> None:
         """Unsubscribe."""

@@ -37,7 +37,7 @@ from ..connections import FAILURES, RedisCommand, explain
 from ..envelopes import decode, encode
 from ..scripts import Script
 from ..worker import Worker
-from .feed import RedisFeed, position_of
+from .feed import RedisFeed, Stored, position_of
 from .quota import Eviction, HistoryQuota
 
 log = structlog.stdlib.get_logger(__name__)
@@ -179,7 +179,7 @@ class RedisHistory(History):
             log.warning("maintaining history failed", error=explain(failure))
             return []
 
-    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Past[Envelope]:
+    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         """Return a room's position, and its messages since an earlier one, or the last ones.
 
         Raises:
@@ -239,16 +239,16 @@ def _position_s(rules: Rules) -> int:
     return round(rules.history_s) + POSITION_S
 
 
-def _framed(room: str, stored: Past[Envelope]) -> Past:
+def _framed(room: str, stored: Stored) -> Past:
     frames = tuple(message_frame(room, envelope) for envelope in stored.messages)
     return Past(stored.position, frames, stored.recovered)
 
 
-def _stored(channel: Channel, reply: Any) -> Past[Envelope]:
+def _stored(channel: Channel, reply: Any) -> Stored:
     """Parse the script's reply. A history that the script cannot have stored counts as lost."""
     epoch, offset, is_whole, entries = reply
     position = Position(epoch.decode(), int(offset))
-    lost: Past[Envelope] = Past(position, recovered=False)
+    lost = Stored(position, recovered=False)
     if not is_whole:
         return lost
     try:
@@ -260,4 +260,4 @@ def _stored(channel: Channel, reply: Any) -> Past[Envelope]:
     if list(map(position_of, messages)) != [Position(position.epoch, n) for n in offsets]:
         log.warning("inconsistent history refused")
         return lost
-    return Past(position, messages, recovered=True)
+    return Stored(position, messages, recovered=True)

@@ -174,7 +174,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "a limit of which clients are not told": (
         "protocol",
-        changing("app/realtime/endpoint/welcome.py", r"^ +\"burst_s.*\n", ""),
+        changing("app/realtime/endpoint/handshake.py", r"^ +\"burst_s.*\n", ""),
         r"the table below Limits has \['burst_s'\], unknown to the service",
     ),
     "a field that is not optional": (

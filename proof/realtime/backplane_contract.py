@@ -4,7 +4,6 @@ import asyncio
 from functools import partial
 
 from app.realtime.backplane import Backplane, Envelope, Subscription, user_channel
-from app.realtime.connections.manager import DirectEnvelope
 
 from .client import DEADLINE_S
 from .live import wait_until_async
@@ -34,7 +33,7 @@ class Inbox:
 
 def numbered(number: int) -> Envelope:
     """Return an envelope with a number."""
-    return DirectEnvelope(sender="alice", data=number)
+    return Envelope(sender="alice", data=number)
 
 
 class BackplaneContract:
@@ -43,7 +42,7 @@ class BackplaneContract:
     async def test_messages_are_delivered_once(self, backplane: Backplane) -> None:
         inbox = Inbox()
         await backplane.confirm(backplane.subscribe(Subscription(CHANNEL, inbox.deliver)))
-        envelope = DirectEnvelope(sender="alice", data={"n": [1, "ü"]}, exclude="someone")
+        envelope = Envelope(sender="alice", data={"n": [1, "ü"]}, exclude="someone")
         for published in (envelope, numbered(2)):
             assert await backplane.publish(CHANNEL, published) == 1
         assert await inbox.next() == envelope

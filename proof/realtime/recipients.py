@@ -6,7 +6,18 @@ from app.realtime.connections.delivery import Delivery, Recipient
 from app.realtime.protocol import ServerFrame
 
 
-class Note(Recipient):
+class Reader(Recipient):
+    """A recipient that reads everything at once."""
+
+    def unsent_bytes(self) -> int:
+        """Return 0."""
+        return 0
+
+    def cut_off(self) -> None:
+        """Do nothing."""
+
+
+class Note(Reader):
     """A recipient that adds its name to a list when it is flushed."""
 
     def __init__(self, name: str, flushed: list[str]) -> None:

@@ -20,7 +20,7 @@ import pytest
 from app.realtime import Policy
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
-from app.realtime.rooms.history import History, Position, RoomEnvelope
+from app.realtime.rooms.history import History, Position
 from app.realtime.rooms.rooms import Room
 from dev.connect import ConnectOptions
 
@@ -493,7 +493,7 @@ async def test_a_loss_or_duplicate_counts_once_for_each_member(
 ) -> None:
     deliver = Room._deliver
 
-    def deliver_or_not(room: Room, envelope: RoomEnvelope) -> None:
+    def deliver_or_not(room: Room, envelope: Envelope) -> None:
         for _ in range(deliveries if envelope.data == 20 else 1):
             deliver(room, envelope)
 
@@ -519,13 +519,18 @@ async def test_a_repetition_that_is_published_again_is_counted(
     publish, failed = History.publish, list[int]()
 
     def publish_but_fail(
-        history: History, room: str, envelope: Envelope, message_id: str | None = None
+        history: History,
+        room: str,
+        envelope: Envelope,
+        *,
+        keep: bool = True,
+        message_id: str | None = None,
     ) -> asyncio.Future[Position]:
         is_first = message_id is not None and not failed
         if is_first:
             failed.append(cast(int, envelope.data))
         if is_published or not is_first:
-            position = publish(history, room, envelope)
+            position = publish(history, room, envelope, keep=keep)
         if is_first:
             raise Unavailable("the answer was lost")
         return position
@@ -612,7 +617,7 @@ async def test_a_position_moved_by_an_ok_to_publish_loses_messages(
     """Messages are stored and acknowledged, but delivered only by replay."""
     deliver, is_late = Room._deliver, False
 
-    def deliver_unless_late(room: Room, envelope: RoomEnvelope) -> None:
+    def deliver_unless_late(room: Room, envelope: Envelope) -> None:
         if not is_late:
             deliver(room, envelope)
 

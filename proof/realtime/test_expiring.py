@@ -16,14 +16,40 @@ class TestExpiringMap(MapContract):
         return ExpiringMap()
 
 
-async def test_at_the_limit_the_oldest_are_removed() -> None:
+async def test_at_the_limit_what_expires_first_is_removed() -> None:
     values = ExpiringMap(max_items=3)
-    for key in "abcd":
+    await values.put("year", "a", 31_536_000)
+    for key in "abc":
         await values.put(key, key, 60)
-    assert [await values.get(key) for key in "abcd"] == [None, "b", "c", "d"]
-    await values.put("b", "b", 60)  # now the newest
-    await values.put("e", "e", 60)
-    assert [await values.get(key) for key in "bcd"] == ["b", None, "d"]
+    assert [await values.get(key) for key in ("year", *"abc")] == ["a", None, "b", "c"]
+    await values.put("b", "longer", 3_600)
+    await values.put("short", "d", 1)
+    assert [await values.get(key) for key in ("year", "b", "c", "short")] == [
+        *("a", "longer", None, "d")
+    ]
+
+
+async def test_what_has_expired_is_removed_before_anything_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("app.realtime.expiring.monotonic", lambda: now)
+    values = ExpiringMap(max_items=2)
+    await values.put("old", "value", 60)
+    await values.put("expired", "value", 1)
+    now += 1
+    await values.put("new", "value", 60)
+    assert await values.get("old") == await values.get("new") == "value"
+
+
+async def test_replaced_and_removed_values_take_no_memory() -> None:
+    values = ExpiringMap(max_items=10)
+    for _ in range(50):
+        await values.put("replaced", "value", 60)
+        await values.put("removed", "value", 60)
+        await values.pop("removed")
+    assert len(values._expiries) <= 20
+    assert await values.get("replaced") == "value"
 
 
 async def test_expired_values_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,4 +60,4 @@ async def test_expired_values_are_removed(monkeypatch: pytest.MonkeyPatch) -> No
         await values.put(str(number), "value", 30)
     now += 30
     await values.put("new", "value", 30)
-    assert len(values) == 1
+    assert len(values._items) == 1

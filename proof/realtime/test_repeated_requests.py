@@ -103,11 +103,11 @@ async def test_a_request_that_was_cancelled_before_it_was_sent_may_be_repeated(
 
     command = Send(type="send", to="bob", data=1)
     sending = asyncio.create_task(send_once(requests, "key", command, hang, 0.0))
-    await wait_until(lambda: len(requests) == 1)
+    await wait_until(lambda: len(requests._items) == 1)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
-    assert len(requests) == 0
+    assert len(requests._items) == 0
 
 
 async def test_what_was_sent_is_remembered_when_its_caller_has_gone(sender: Sender) -> None:

@@ -56,16 +56,9 @@ RESYNC = "`resync` always has the field `room`, null for everywhere"
 
 ALLOWED = [
     Allowed("api_key", "app/realtime/http/asyncapi.py", r'"(apiKey|httpApiKey)"', API_KEY),
-    Allowed(
-        "heartbeat",
-        "app/realtime/endpoint/welcome.py",
-        r"heartbeat(_of)?\b|HeartbeatTerms",
-        WELCOME,
-    ),
+    Allowed("heartbeat", "app/realtime/endpoint/handshake.py", r"heartbeat=", WELCOME),
     Allowed("heartbeat", "app/realtime/protocol.py", r"HeartbeatTerms", WELCOME),
-    Allowed(
-        "heartbeat", "tests/realtime/endpoint/test_endpoint.py", r"heartbeat_of|welcome\[", WELCOME
-    ),
+    Allowed("heartbeat", "tests/realtime/endpoint/test_endpoint.py", r"welcome\[", WELCOME),
     Allowed("heartbeat", "docs/protocol.md", r'[`"]heartbeat[`"]', WELCOME),
     Allowed("heartbeat", "app/realtime/client/client.js", r"\.heartbeat|HEARTBEAT", WELCOME),
     Allowed("heartbeat", "client/connection.py", r'\["heartbeat"\]|HEARTBEAT', WELCOME),

@@ -64,8 +64,7 @@ class Room:
     async def __aenter__(self) -> Self:
         """Join the room; raise `RequestError` if that is refused, `Ended` without a connection."""
         if self.name in self.connection.rooms:
-            msg = f"the room {self.name} is joined already"
-            raise ValueError(msg)
+            raise ValueError(f"the room {self.name} is joined already")
         self.connection.rooms[self.name] = self
         if self.connection.welcome is not None:
             self.join()

@@ -31,8 +31,7 @@ async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> H
         try:
             answer = await client.post("/tickets", json={"user": user}, headers=headers)
         except httpx.ConnectError as failure:
-            msg = "the service does not answer"
-            raise ConnectionError(msg) from failure
+            raise ConnectionError("the service does not answer") from failure
     ticket = answer.raise_for_status().json()["ticket"]
     return Handshake(query={"ticket": ticket}, token=ticket)
 

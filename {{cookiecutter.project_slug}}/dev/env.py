@@ -21,8 +21,7 @@ def fill(example: str, secrets: dict[str, str]) -> str:
     for name, value in secrets.items():
         empty = f"\n{name}=\n"
         if empty not in example:
-            msg = f"{EXAMPLE} has no line {name}="
-            raise ValueError(msg)
+            raise ValueError(f"{EXAMPLE} has no line {name}=")
         example = example.replace(empty, f"\n{name}={value}\n")
     return example
 

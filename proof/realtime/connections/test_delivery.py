@@ -7,15 +7,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.realtime.connections import delivery as module
-from app.realtime.connections.delivery import (
-    FEW_FRAMES,
-    MAX_BYTES_WHILE_BEHIND,
-    Delivery,
-    Recipient,
-)
+from app.realtime.connections.delivery import FEW_FRAMES, MAX_BYTES_WHILE_BEHIND, Delivery
 
 from ..client import DEADLINE_S
-from ..recipients import Note, enqueue_all
+from ..recipients import Note, Reader, enqueue_all
 
 COUNT = 10
 
@@ -114,7 +109,7 @@ async def test_a_few_frames_do_not_wait_for_many() -> None:
 async def test_many_frames_do_not_wait_for_few_for_ever() -> None:
     delivery, flushed = Delivery(), list[str]()
 
-    class Flood(Recipient):
+    class Flood(Reader):
         def flush(self) -> None:
             self.outbox.clear()
             if "large" not in flushed:
@@ -139,7 +134,7 @@ async def test_catching_up_waits_until_all_is_flushed() -> None:
 
 
 async def test_a_failing_flush_does_not_stop_the_others() -> None:
-    class Failing(Recipient):
+    class Failing(Reader):
         def flush(self) -> None:
             raise OSError
 
@@ -155,7 +150,7 @@ async def test_catching_up_does_not_wait_for_later_frames() -> None:
     delivery, flushed = Delivery(), list[str]()
     flooding = True
 
-    class Flood(Recipient):
+    class Flood(Reader):
         def flush(self) -> None:
             self.outbox.clear()
             if flooding:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime import CurrentUser, Unauthorized
+from app.realtime import CurrentUser, Identity, Unauthorized
 from app.realtime.errors import Refused
 
 from ..engine import make_app
@@ -28,7 +29,14 @@ def failing(failure: BaseException) -> Callable[..., Awaitable[None]]:
     return fail
 
 
-AUTHENTICATORS: list[tuple[Callable[..., Awaitable[None]], int]] = [
+def returning(*fields: Any) -> Callable[..., Awaitable[Identity]]:
+    async def make_identity(*_: object) -> Identity:
+        return Identity(*fields)
+
+    return make_identity
+
+
+AUTHENTICATORS: list[tuple[Callable[..., Awaitable[object]], int]] = [
     (hang, 503),
     (failing(OSError()), 503),
     (failing(TimeoutError()), 503),
@@ -36,6 +44,9 @@ AUTHENTICATORS: list[tuple[Callable[..., Awaitable[None]], int]] = [
     (forget_to_return, 500),
     (failing(asyncio.CancelledError()), 500),
     (failing(SystemExit()), 500),
+    (returning(7), 500),
+    (returning("alice", "soon"), 500),
+    (returning(""), 401),
     (failing(Unauthorized()), 401),
     (failing(Refused(403, "not from there")), 403),
 ]

@@ -39,7 +39,7 @@ async def test_the_budget_of_a_user_is_forgotten_when_it_is_paid() -> None:
     paid, unpaid = budgets.enter("paid"), budgets.enter("unpaid")
     assert budgets.enter("paid") is paid
     for _ in range(10):
-        unpaid.count(monotonic())
+        unpaid.take(monotonic())
     for user in ("paid", "paid", "unpaid"):
         budgets.leave(user)
     assert budgets.enter("unpaid") is unpaid

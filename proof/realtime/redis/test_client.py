@@ -19,9 +19,9 @@ from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.redis.client import RESERVED, RedisClient
 # {% if cookiecutter.rooms %}
-from app.realtime.redis.connections import Command, answered_within, has_malformed_data
+from app.realtime.redis.connections import RedisCommand, answered_within, has_malformed_data
 # {% else %}
-from app.realtime.redis.connections import Command, answered_within
+from app.realtime.redis.connections import RedisCommand, answered_within
 # {% endif %}
 from app.realtime.redis.publisher import RedisPublisher
 from app.realtime.redis.topologies import ServerClient, make_client
@@ -217,11 +217,11 @@ async def test_after_a_lost_answer_only_a_repeatable_command_is_sent_again(
 
 async def test_a_publishing_connection_that_was_forgotten_loses_nothing(proxy: Proxy) -> None:
     async with run_client(proxy, redis_ping_interval_s=AT_ONCE_S) as client:
-        metrics = Metrics()
+        metrics = Metrics("1.0")
         publisher = RedisPublisher(client, max_waiting_bytes=1_000_000, metrics=metrics)
         running = asyncio.create_task(publisher.run())
 
-        def plain(channel: Channel, payloads: Sequence[bytes]) -> Command:
+        def plain(channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
             return client.publish_command, client.name(channel), payloads[0]
 
         try:

@@ -175,7 +175,7 @@ async def test_the_wrong_kind_of_server_ends_the_service(cluster: Cluster) -> No
             settings = make_settings(redis_url=url, redis_cluster=is_cluster)
             client = make_client(settings)
             assert client is not None
-            node = RedisBackplane(client, settings, Metrics(), Delivery())
+            node = RedisBackplane(client, settings, Metrics("1.0"), Delivery())
             async with asyncio.timeout(DEADLINE_S):
                 with pytest.raises(ExceptionGroup) as caught:
                     await asyncio.create_task(node.run())

@@ -6,8 +6,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from app.realtime.backplane import Channel, user_channel
-from app.realtime.connections.manager import DirectEnvelope
+from app.realtime.backplane import ALL, Channel, Envelope, user_channel
 from app.realtime.errors import BadRequest
 from app.realtime.redis.envelopes import decode, encode
 # {% if cookiecutter.rooms %}
@@ -28,10 +27,16 @@ def nested(levels: int) -> object:
 
 
 FRAME: Fields = {"sender": None, "data": {}, "event": "frame"}
+DISCONNECT: Fields = {"sender": None, "data": None, "event": "disconnect"}
 FORGED: list[tuple[Channel, Fields, Fields]] = [
     (USER, FRAME, Fields(data=1)),
+    (USER, DISCONNECT, Fields(event="unknown")),
+    (ALL, FRAME, DISCONNECT),
     # {% if cookiecutter.rooms %}
+    (USER, DISCONNECT, Fields(sender="alice", event="joined")),
     (ROOM, FRAME, Fields(data=1)),
+    (ROOM, FRAME, DISCONNECT),
+    (ROOM, Fields(sender="alice", data="a reason", event="evicted"), Fields(data={"a": 1})),
     *(
         (ROOM, Fields(sender="alice", data=None, event=event), Fields(sender=None))
         for event in ("joined", "updated", "left", "evicted")
@@ -46,7 +51,7 @@ def test_fields_of_the_next_version_are_ignored() -> None:
 
 
 @pytest.mark.parametrize(("channel", "valid", "change"), FORGED)
-def test_an_event_needs_a_sender_and_a_frame_an_object(
+def test_an_event_of_another_kind_of_channel_or_with_other_fields_is_refused(
     channel: Channel, valid: Fields, change: Fields
 ) -> None:
     decode(channel, to_json(valid))
@@ -57,4 +62,4 @@ def test_an_event_needs_a_sender_and_a_frame_an_object(
 @pytest.mark.parametrize("data", [nested(201), 10**5_000], ids=["deep", "long"])
 def test_what_could_not_be_read_again_is_refused(data: Any) -> None:
     with pytest.raises(BadRequest, match="nested too deeply"):
-        encode(DirectEnvelope(None, data))
+        encode(Envelope(None, data))

@@ -14,13 +14,13 @@ from typing import Any, cast
 
 import pytest
 
-from app.realtime.backplane import Subscription
+from app.realtime.backplane import Envelope, Subscription
 from app.realtime.errors import Unavailable
 from app.realtime.protocol import ServerFrame
 from app.realtime.redis.backplane import Resync
 from app.realtime.redis.rooms.feed import RedisFeed, Stored, position_of
 from app.realtime.redis.rooms.history import RedisHistory
-from app.realtime.rooms.history import Position, RoomEnvelope
+from app.realtime.rooms.history import Position
 from app.realtime.rooms.options import Rules, make_rules
 
 from ..live import make_settings
@@ -40,8 +40,8 @@ class Server:
     def __init__(self, *, keeps: int) -> None:
         self.keeps = keeps
         self.position = Position("epoch-0", 0)
-        self.kept: list[RoomEnvelope] = []
-        self.on_the_way: deque[RoomEnvelope] = deque()
+        self.kept: list[Envelope] = []
+        self.on_the_way: deque[Envelope] = deque()
         self.published: dict[Position, object] = {}
         self.emptied = 0
 
@@ -50,7 +50,7 @@ class Server:
         self.position = self.position.next
         data = len(self.published)
         self.published[self.position] = data
-        envelope = RoomEnvelope(
+        envelope = Envelope(
             sender=None,
             data=data,
             exclude=exclude,
@@ -126,7 +126,7 @@ class Node:
         for _ in range(self.rng.randrange(4)):
             await asyncio.sleep(0)
 
-    def _deliver(self, envelope: RoomEnvelope) -> None:
+    def _deliver(self, envelope: Envelope) -> None:
         for member in self.members:
             if envelope.exclude != member.connection:
                 member.hear(envelope)
@@ -162,7 +162,7 @@ class Visitor:
         self.server.publish(exclude=self.connection)
         self.own.add(self.server.position)
 
-    def hear(self, envelope: RoomEnvelope) -> None:
+    def hear(self, envelope: Envelope) -> None:
         """Take a message, which must be the next one, or the next one of others."""
         assert self.position is not None
         position = self.position.next

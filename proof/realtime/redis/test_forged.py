@@ -31,6 +31,13 @@ JUNK = [
     b'{"sender":"\xff","data":1}',
 ]
 
+FORGED = [
+    b'{"sender":"alice","data":{"reason":1},"event":"evicted"}',
+    b'{"sender":"alice","data":null,"event":"unknown"}',
+    b'{"sender":null,"data":1,"event":"frame"}',
+]
+"""Envelopes that no node sends over any channel."""
+
 Forge = Callable[[Redis, bytes, bytes], Awaitable[object]]
 
 
@@ -137,7 +144,7 @@ async def test_false_messages_are_dropped(valkey: Valkey, redis: Redis) -> None:
         assert (await client.ask(type="join", room="lobby"))["type"] == "ok"
         with structlog.testing.capture_logs() as lines:
             for channel in await redis.pubsub_channels():
-                for junk in (*JUNK, *(chance.randbytes(50) for _ in range(50))):
+                for junk in (*JUNK, *FORGED, *(chance.randbytes(50) for _ in range(50))):
                     await redis.publish(channel, junk)
             assert (await client.ask(type="broadcast", data=1, echo=True))["type"] == "ok"
             assert (await client.receive("message"))["data"] == 1

@@ -13,7 +13,7 @@ from app.realtime.redis.backplane import Resync
 from app.realtime.redis.rooms import feed as feed_module
 from app.realtime.redis.rooms.feed import RedisFeed, Stored
 from app.realtime.redis.rooms.history import POSITION_S, UNUSED_S, RedisHistory
-from app.realtime.rooms.history import Position, RoomEnvelope
+from app.realtime.rooms.history import Position
 
 from ..client import DEADLINE_S
 from ..live import make_settings, run_service, wait_until, wait_until_async
@@ -59,10 +59,10 @@ async def test_a_forgotten_script_does_not_change_the_order(shared_valkey: Valke
         envelopes = [Envelope("alice", number) for number in range(6)]
         futures = [
             history.publish(ROOM, envelopes[0]),
-            history.publish_ephemeral(ROOM, envelopes[1]),
-            history.publish_ephemeral(ROOM, envelopes[2], "ephemeral"),
-            history.publish(ROOM, envelopes[3], "kept"),
-            history.publish_ephemeral(ROOM, envelopes[4]),
+            history.publish(ROOM, envelopes[1], keep=False),
+            history.publish(ROOM, envelopes[2], keep=False, message_id="ephemeral"),
+            history.publish(ROOM, envelopes[3], message_id="kept"),
+            history.publish(ROOM, envelopes[4], keep=False),
             history.publish(ROOM, envelopes[5]),
         ]
         offsets = [at.offset and at.offset - begin.offset for at in await asyncio.gather(*futures)]
@@ -77,13 +77,13 @@ async def test_a_client_without_a_position_needs_no_reading(
     async with run_history(shared_valkey) as history:
         Member(history)
         feed = history._feeds[ROOM]
-        position = (await feed.past(None)).position
+        past = await feed.past(None)
 
         async def read(room: str, since: Position) -> Stored:
             raise AssertionError
 
         monkeypatch.setattr(history, "read", read)
-        assert await feed.past(None) == Stored(position)
+        assert await feed.past(None) == past
 
 
 async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(
@@ -129,7 +129,7 @@ async def test_messages_on_their_way_are_not_lost_when_somebody_returns(
         member = Member(history)
         feed = history._feeds[ROOM]
         begin = (await feed.past(None)).position
-        on_their_way: list[RoomEnvelope] = []
+        on_their_way: list[Envelope] = []
         feed._subscription.deliver = on_their_way.append
         await say(other, 1, 2, 3)
         await wait_until(lambda: len(on_their_way) == 3)

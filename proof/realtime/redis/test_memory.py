@@ -92,9 +92,9 @@ async def test_a_room_to_which_another_node_has_published_since_keeps_its_histor
 async def test_a_repetition_does_not_protect_its_room(valkey: Valkey, redis: Redis) -> None:
     async with run_history(valkey, history_total_bytes=2 * ROOM + ROOM // 2) as history:
         envelope = Envelope(None, "x")
-        first = await history.publish("room", envelope, "id")
+        first = await history.publish("room", envelope, message_id="id")
         await fill(history, ["room"])
-        assert await history.publish("room", envelope, "id") == first
+        assert await history.publish("room", envelope, message_id="id") == first
         await fill(history, named("other", 2))
 
         async def is_bounded() -> bool:

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from app.realtime.backplane import ALL, Backplane, Channel, Subscription, user_channel
+from app.realtime.backplane import ALL, Backplane, Channel, Envelope, Subscription, user_channel
 from app.realtime.connections.delivery import Delivery
-from app.realtime.connections.manager import DirectEnvelope
 from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.protocol import TRY_AGAIN_LATER
@@ -35,7 +34,7 @@ async def run_node(
     client = make_client(settings)
     assert client is not None
     gaps: list[str] = []
-    node = RedisBackplane(client, settings, Metrics(), Delivery())
+    node = RedisBackplane(client, settings, Metrics("1.0"), Delivery())
     node.after_gap(lambda: gaps.append("gap"))
     node.subscribe(Subscription(ALL, lambda envelope: None))
     running = asyncio.create_task(node.run())
@@ -212,7 +211,7 @@ async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
 async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valkey) -> None:
     async with run_node(valkey, redis_timeout_s=1.0) as (node, gaps):
         valkey.freeze()
-        large = DirectEnvelope(sender=None, data="x" * BATCH_BYTES)
+        large = Envelope(sender=None, data="x" * BATCH_BYTES)
         sent = [node.publish(CHANNEL, each) for each in (numbered(1), *[large] * 30)]
         async with asyncio.timeout(DEADLINE_S):  # one batch after the other would take longer
             answers = await asyncio.gather(*sent, return_exceptions=True)

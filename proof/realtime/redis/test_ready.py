@@ -16,7 +16,6 @@ from app.realtime.connections.delivery import Delivery
 from app.realtime.jobs import keep_running
 from app.realtime.metrics import Metrics
 from app.realtime.redis.shared import in_redis
-from app.realtime.redis.topologies import make_client
 
 from ..client import DEADLINE_S
 from ..live import Live, run_service, wait_until, wait_until_async
@@ -165,15 +164,13 @@ async def test_what_no_waiting_mends_stops_a_service_that_starts(
 async def check_refusal(valkey: Valkey, reason: str) -> None:
     """Start what a node shares through Redis; it has to stop the service and log why."""
     settings, stops = settings_for(valkey), asyncio.Event()
-    client = make_client(settings)
-    assert client is not None
-    shared = in_redis(client, settings, Metrics(), Delivery(), lambda: None)
+    shared = in_redis(settings, Metrics("1.0"), Delivery(), lambda: None)
+    assert shared is not None
     shared.make_map("keys")
     shared.backplane.subscribe(Subscription(ALL, lambda envelope: None))
     with structlog.testing.capture_logs() as lines:
         async with asyncio.timeout(DEADLINE_S):
             await keep_running(shared.jobs[0], stops.set)
-    await client.aclose()
     assert stops.is_set()
     (why,) = [line["reason"] for line in lines if line["event"] == "the service stops"]
     assert f"REDIS_URL: {reason}" in why

@@ -15,7 +15,7 @@ BURST = 1_000
 
 
 @pytest.mark.parametrize(
-    "command", ["evalsha", "script", "rpush", "hset", "hgetall", "info", "pubsub", "zadd"]
+    "command", ["evalsha", "rpush", "hset", "hgetall", "info", "pubsub", "zadd"]
 )
 async def test_a_permission_that_a_script_lacks_stops_a_service_that_starts(
     valkey: Valkey, redis: Redis, command: str

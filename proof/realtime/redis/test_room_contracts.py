@@ -58,7 +58,7 @@ class RedisHistoryContract(HistoryContract):
         member = Member(history)
         begin = (await member.past(None)).position
         for node in (other, history, other):
-            first = await node.publish(ROOM, Envelope(sender="alice", data=1), "id-1")
+            first = await node.publish(ROOM, Envelope(sender="alice", data=1), message_id="id-1")
             assert first == begin.next
         assert await say(history, 2) == [begin.offset + 2]
         await wait_until(lambda: len(member.got) == 2)
@@ -118,10 +118,10 @@ class Events(History):
     """Stands for the history, so that Redis holds nothing but presence."""
 
     def publish(
-        self, room: str, envelope: Envelope, message_id: str | None = None
-    ) -> asyncio.Future[Any]:
+        self, room: str, envelope: Envelope, *, keep: bool = True, message_id: str | None = None
+    ) -> asyncio.Future[Position]:
         """Pass a message on without a number."""
-        return self.publish_ephemeral(room, envelope)
+        return super().publish(room, envelope, keep=False)
 
     async def past(self, room: str, since: Position | None, last: int = 0) -> Past:
         """Wait for the subscription."""

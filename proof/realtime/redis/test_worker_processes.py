@@ -7,12 +7,16 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any, cast
 
+import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from app.realtime.server.workers import Parent
 
 from ..client import START_S
+from ..engine import make_app
 from ..live import make_settings
 from ..server.test_process import next_line
 from .test_workers import run_node, run_parent
@@ -41,6 +45,21 @@ async def test_a_signal_to_all_processes_drains_them(shared_valkey: Valkey, tmp_
         for client in clients:
             client.connection.transport.resume_reading()
         await node.check_drained(clients)
+
+
+async def test_metrics_need_the_port_of_a_process_also_if_the_server_tells_none() -> None:
+    key = "a-key-for-the-monitoring-" * 2
+    app = make_app(make_settings(metrics_key=key))
+
+    async def without_server(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "server": None}, receive, send)
+
+    transport = httpx.ASGITransport(cast(Any, without_server))
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        assert (await http.get("/metrics", headers=headers)).status_code == 200
+        app.service.metrics.port = 8001
+        assert (await http.get("/metrics", headers=headers)).status_code == 421
 
 
 async def test_any_address_is_a_socket_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:

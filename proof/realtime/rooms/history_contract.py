@@ -12,14 +12,7 @@ from app.realtime.backplane import Envelope
 # {% if cookiecutter.redis %}
 from app.realtime.protocol import ServerFrame
 # {% endif %}
-from app.realtime.rooms.history import (
-    NOWHERE,
-    History,
-    Past,
-    Position,
-    RoomEnvelope,
-    message_frame,
-)
+from app.realtime.rooms.history import NOWHERE, History, Past, Position, message_frame
 from app.realtime.rooms.options import RoomOptions, make_rules
 from app.realtime.wire.frame import frame_payload
 
@@ -35,7 +28,7 @@ class Member:
     """The member of the room, with the messages and announcements that it received."""
 
     history: History
-    got: list[RoomEnvelope] = field(default_factory=list)
+    got: list[Envelope] = field(default_factory=list)
     news: list[ServerFrame] = field(default_factory=list)
     lost_before: list[Position] = field(default_factory=list)
 
@@ -49,7 +42,7 @@ class Member:
     """The member of the room, with the messages that it received."""
 
     history: History
-    got: list[RoomEnvelope] = field(default_factory=list)
+    got: list[Envelope] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.history.open(ROOM, self.got.append)
@@ -114,7 +107,7 @@ class HistoryContract:
         begin = await position_of(history)
         envelope = Envelope(sender="alice", data=1)
         assert await other.publish(ROOM, envelope) == begin.next
-        assert await history.publish_ephemeral(ROOM, envelope) == NOWHERE
+        assert await history.publish(ROOM, envelope, keep=False) == NOWHERE
         assert await history.publish(ROOM, envelope) == begin.next.next
 
     async def test_what_is_kept_of_a_room_is_read_without_members(
@@ -179,7 +172,7 @@ class HistoryContract:
         history = make()
         member = Member(history)
         assert await member.past(None, 5) == await member.past(None)
-        await history.publish_ephemeral(ROOM, Envelope(sender="alice", data=1))
+        await history.publish(ROOM, Envelope(sender="alice", data=1), keep=False)
         assert (await member.past(None, 5)).messages == ()
 
     async def test_expired_messages_are_not_among_the_last(
@@ -268,7 +261,7 @@ class HistoryContract:
         self, make: Callable[..., History], data: str
     ) -> None:
         """Otherwise what a client has missed would close its connection."""
-        limit = 5 * len(message_frame("r" * 64, RoomEnvelope(None, data)))
+        limit = 5 * len(message_frame("r" * 64, Envelope(None, data)))
         history, room = make(history_bytes=limit), "r" * 64
         for _ in range(10):
             await history.publish(room, Envelope(sender=None, data=data))
@@ -330,9 +323,7 @@ class HistoryContract:
         member = Member(history)
         begin = (await member.past(None)).position
         futures = [
-            (other.publish_ephemeral if number % 3 else other.publish)(
-                ROOM, Envelope(sender="alice", data=number)
-            )
+            other.publish(ROOM, Envelope(sender="alice", data=number), keep=number % 3 == 0)
             for number in range(9)
         ]
         offsets = [(await future).offset for future in futures]
@@ -351,7 +342,7 @@ class HistoryContract:
         before = await position_of(history)
         member = Member(history)
         await member.past(None)
-        await other.publish_ephemeral(ROOM, Envelope(sender="alice", data=1))
+        await other.publish(ROOM, Envelope(sender="alice", data=1), keep=False)
         await wait_until(lambda: member.data == [1])
         assert member.got[0].offset == 0
         assert (await member.past(before)).position == before

@@ -5,18 +5,23 @@ from typing import NoReturn
 
 import pytest
 
+# {% if cookiecutter.redis %}
+from app.realtime.backplane import Backplane, Channel, Deliver, Envelope
+# {% else %}
 from app.realtime.backplane import Backplane, Channel, Envelope
+# {% endif %}
 from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Forbidden, Unavailable
+from app.realtime.http.backend import Publication
 from app.realtime.protocol import TRY_AGAIN_LATER
 # {% if cookiecutter.redis %}
 from app.realtime.redis.backplane import Resync
-from app.realtime.rooms.history import NOWHERE, Announce, Deliver, History, Past, Position
+from app.realtime.rooms.history import NOWHERE, Announce, History, Past, Position
 # {% else %}
 from app.realtime.rooms.history import NOWHERE, History, Past, Position
 # {% endif %}
 from app.realtime.rooms.presence import Presence
-from app.realtime.rooms.rooms import ROOM_NAME, NotJoined, RoomPublication, Rooms
+from app.realtime.rooms.rooms import ROOM_NAME, NotJoined, Rooms
 
 from ..live import Live, make_settings, wait_until
 from ..recording_wire import RecordingWire, open_connection
@@ -232,4 +237,4 @@ async def test_all_rooms_are_left_even_if_the_events_cannot_be_published(
 
 def test_a_publication_has_one_target() -> None:
     with pytest.raises(ValueError, match="not both"):
-        RoomPublication(data=1, room="a", user="alice")
+        Publication(data=1, room="a", user="alice")

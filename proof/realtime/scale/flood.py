@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from time import monotonic
 
-from app.realtime.redis.connections import Command
+from app.realtime.redis.connections import RedisCommand
 
 CHUNK_BYTES = 65_536
 BUFFER_BYTES = 1_048_576
@@ -15,7 +15,7 @@ PONG = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
 """The answer to a ping on a connection with subscriptions."""
 
 
-def encode(commands: Iterable[Command]) -> bytes:
+def encode(commands: Iterable[RedisCommand]) -> bytes:
     """Return commands as they are sent to Redis."""
     encoded = b""
     for command in commands:

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from unittest.mock import AsyncMock, patch
 
-from app.realtime.redis.connections import Command
+from app.realtime.redis.connections import RedisCommand
 from app.realtime.rooms.history import room_channel
 from app.realtime.service import Service
 
@@ -73,7 +73,7 @@ class Nodes:
 
         await many(ask, count)
 
-    async def publications(self, batch: int) -> dict[str, list[Command]]:
+    async def publications(self, batch: int) -> dict[str, list[RedisCommand]]:
         """Return, by channel, the commands with which a node publishes so many messages to it."""
         backplane: Any = self._services[0].backplane
         client, commands = backplane.client, {}
@@ -106,6 +106,6 @@ async def run_nodes(
             services.append(app.service)
         while not all(service.backplane.healthy for service in services):
             await asyncio.sleep(POLL_S)
-        # Open the connections for commands, each of which loads the scripts.
+        # Open the connections for commands.
         await asyncio.gather(*(each.rooms.kept("unused") for each in services * AT_ONCE))
         yield Nodes(services, rooms, members)

@@ -19,7 +19,6 @@ from websockets.asyncio.client import connect
 from app.realtime.commands.dispatcher import Dispatcher
 from app.realtime.connections.connection import Connection
 from app.realtime.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
-from app.realtime.server.inbox import Inbox
 from app.realtime.server.websocket import (
     ENDED_EARLY,
     FRAMES_AT_ONCE,
@@ -34,6 +33,7 @@ from app.realtime.server.websocket import (
 )
 from app.realtime.wire.asgi import READ_AHEAD_BYTES
 from app.realtime.wire.frame import text_frame
+from app.realtime.wire.inbox import Inbox
 
 from ..client import DEADLINE_S
 from ..live import Live, make_settings, run_service, wait_until

@@ -38,7 +38,7 @@ from .http import asyncapi, backend, health, tickets
 from .http import asyncapi, backend, health
 # {% endif %}
 from .http.body import BodyLimit
-from .http.errors import add_error_answers, problems
+from .http.errors import add_error_handlers, problems
 from .http.request_log import log_request
 from .jobs import Job, keep_running
 from .metrics import Metrics
@@ -46,7 +46,6 @@ from .policy import Policy
 # {% if cookiecutter.redis %}
 from .redis.backplane import Resync
 from .redis.shared import in_redis
-from .redis.topologies import make_client
 # {% endif %}
 from .service import Service
 from .settings.project import read_project
@@ -121,19 +120,11 @@ class Application(FastAPI):
         super().__init__(**(defaults | options), lifespan=Application._run)
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
-        metrics, delivery = Metrics(), Delivery(settings.max_unsent_total_bytes)
-        metrics.info("build", "Version of the project.", version=project.version)
-        shared = in_memory(settings)
+        metrics, delivery = Metrics(project.version), Delivery(settings.max_unsent_total_bytes)
         # {% if cookiecutter.redis %}
-        redis = make_client(settings)
-        if redis is not None:
-            shared = in_redis(
-                redis,
-                settings,
-                metrics,
-                delivery,
-                after_gap=lambda: self.service.manager.send_to_all(Resync()),
-            )
+        shared = in_redis(settings, metrics, delivery, self._tell_gap) or in_memory(settings)
+        # {% else %}
+        shared = in_memory(settings)
         # {% endif %}
         self.service = self.state.service = Service(
             settings, authenticator, shared, delivery, metrics
@@ -152,7 +143,7 @@ class Application(FastAPI):
         ]
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
         self.add_api_websocket_route(PATH, self._endpoint.serve)
-        add_error_answers(self, self._endpoint.dispatcher.failures)
+        add_error_handlers(self, self._endpoint.dispatcher.failures)
         self.include_router(health.router)
         engine = len(self.routes)
         self.include_router(backend.router)
@@ -214,6 +205,11 @@ class Application(FastAPI):
             return False
         return bool(scope["path"].removeprefix(scope.get("root_path", "")) == PATH)
 
+    # {% if cookiecutter.redis %}
+    def _tell_gap(self) -> None:
+        self.service.manager.send_to_all(Resync())
+
+    # {% endif %}
     def stop(self) -> None:
         """Stop the process with a failure."""
         self.failed = True

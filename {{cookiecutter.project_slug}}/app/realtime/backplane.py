@@ -6,13 +6,19 @@ to it. It gets each envelope once and delivers it to its own connections.
 
 import asyncio
 from collections.abc import Callable
+# {% if cookiecutter.rooms %}
+from dataclasses import dataclass, field
+# {% else %}
 from dataclasses import dataclass
-from typing import Any, NewType
-
-from pydantic import BaseModel
+# {% endif %}
+from typing import Literal, NewType
 
 from .futures import done
+# {% if cookiecutter.redis %}
 from .protocol import STRICT, Data, UserName
+# {% else %}
+from .protocol import Data, UserName
+# {% endif %}
 
 Channel = NewType("Channel", str)
 
@@ -24,15 +30,27 @@ def user_channel(user: str) -> Channel:
     return Channel(f"user:{user}")
 
 
+# {% if cookiecutter.rooms %}
+Event = Literal["frame", "disconnect", "joined", "updated", "left", "evicted"]
+# {% else %}
+Event = Literal["frame", "disconnect"]
+# {% endif %}
+
+
 @dataclass(slots=True)
 class Envelope:
-    """A message on its way between nodes.
+    """A message on its way between nodes, a frame of the team's own, or an event.
 
     # {% if cookiecutter.redis %}
     ``sender`` is None for the server, ``exclude`` the id of a connection that is to be left out,
     ``trace`` the ``traceparent`` of what has caused the message, if that is traced.
     # {% else %}
     ``sender`` is None for the server, ``exclude`` the id of a connection that is to be left out.
+    # {% endif %}
+    # {% if cookiecutter.rooms %}
+
+    The sender of a room's event is the user whom it concerns. Its data is the user's info, or the
+    reason of ``evicted``. Only messages that a room keeps have an ``offset``.
     # {% endif %}
     """
 
@@ -47,18 +65,20 @@ class Envelope:
     # {% if cookiecutter.redis %}
     trace: str | None = None
     # {% endif %}
+    # {% if cookiecutter.rooms and cookiecutter.redis %}
+    epoch: str = ""
+    # {% endif %}
+    # {% if cookiecutter.rooms %}
+    offset: int = 0
+    # {% endif %}
+    event: Event | None = None
+    # {% if cookiecutter.rooms %}
+    frame: bytes | None = field(default=None, init=False)
+    """The frame of a room's message, if it is encoded already."""
+    # {% endif %}
 
 
-class Publication(BaseModel):
-    """What the team's backend publishes: to one user, or to everybody."""
-
-    model_config = STRICT
-
-    data: Data
-    user: UserName | None = None
-
-
-Deliver = Callable[[Any], None]
+Deliver = Callable[[Envelope], None]
 # {% if cookiecutter.redis %}
 OnGap = Callable[[], None]
 # {% endif %}

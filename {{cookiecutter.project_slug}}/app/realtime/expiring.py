@@ -1,6 +1,6 @@
 """A map whose items expire."""
 
-from collections import OrderedDict
+from heapq import heapify, heappop, heappush
 from time import monotonic
 
 MAX_ITEMS = 100_000
@@ -9,18 +9,14 @@ MAX_ITEMS = 100_000
 class ExpiringMap:
     """Values by key, each for a time. This one is in the memory of a single node.
 
-    At ``max_items``, the oldest are removed. Those that have expired are removed once they are the
-    oldest.
+    At ``max_items``, a new item replaces the one that would expire first.
     """
 
     def __init__(self, max_items: int = MAX_ITEMS) -> None:
         self._max_items = max_items
-        # A dict would be slow to find its first item after many removals at its start.
-        self._items: OrderedDict[str, tuple[str, float]] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Return the number of items, some of which may have expired."""
-        return len(self._items)
+        self._items: dict[str, tuple[str, float]] = {}
+        # A heap of expiries with their keys, also of items that were replaced or removed
+        self._expiries: list[tuple[float, str]] = []
 
     async def get(self, key: str) -> str | None:
         """Return a value that has not expired."""
@@ -36,15 +32,21 @@ class ExpiringMap:
 
     async def put(self, key: str, value: str, ttl_s: float) -> None:
         """Keep a value for this time; it replaces any other."""
+        now = monotonic()
         self._items.pop(key, None)
-        while self._items and (len(self._items) >= self._max_items or self._oldest_has_expired()):
-            self._items.popitem(last=False)
-        self._items[key] = (value, monotonic() + ttl_s)
+        while self._expiries and (
+            self._expiries[0][0] <= now or len(self._items) >= self._max_items
+        ):
+            expires_at, first = heappop(self._expiries)
+            if first in self._items and self._items[first][1] == expires_at:
+                del self._items[first]
+        self._items[key] = value, now + ttl_s
+        heappush(self._expiries, (now + ttl_s, key))
+        if len(self._expiries) > 2 * self._max_items:
+            self._expiries = [(expires_at, key) for key, (_, expires_at) in self._items.items()]
+            heapify(self._expiries)
 
     async def pop(self, key: str) -> str | None:
         """Remove a value and return it, in one atomic step."""
         value, expires_at = self._items.pop(key, (None, 0.0))
         return value if monotonic() < expires_at else None
-
-    def _oldest_has_expired(self) -> bool:
-        return next(iter(self._items.values()))[1] <= monotonic()

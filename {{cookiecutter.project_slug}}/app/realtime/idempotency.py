@@ -64,12 +64,10 @@ async def send_once(
     claimed, done = f"claimed:{fingerprint}", f"done:{fingerprint}:"
     existing = await requests.add(key, claimed, timeout_s + CLAIM_MARGIN_S)
     if existing == claimed:
-        msg = "the same request is in progress; repeat it in a moment"
-        raise InProgress(msg)
+        raise InProgress("the same request is in progress; repeat it in a moment")
     if existing is not None:
         if not existing.startswith(done):
-            msg = "key: it was used for another request; make a new one for each"
-            raise KeyReused(msg)
+            raise KeyReused("key: it was used for another request; make a new one for each")
         first: T = from_json(existing.removeprefix(done))
         return first
 

@@ -62,14 +62,14 @@ class Histogram:
 class Metrics:
     """A registry of its own, so that several services can run in one process."""
 
-    content_type = "text/plain; version=0.0.4; charset=utf-8"
-
-    def __init__(self) -> None:
+    def __init__(self, version: str) -> None:
         # {% if cookiecutter.redis %}
         self.port: int | None = None
         """The only port with these metrics, if several processes share another one."""
         # {% endif %}
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        build = Info(PREFIX + "build", "Version of the project.", registry=self.registry)
+        build.info({"version": version})
         self._lag = self.histogram(
             "loop_lag_seconds", "How late the event loop runs what is due.", LAG_BUCKETS_S
         )
@@ -86,7 +86,7 @@ class Metrics:
         Known combinations of label values start at 0: without a first value, Prometheus does not
         see the first increase. Values that a client can choose must be mapped to a few first.
         """
-        counter = Counter(PREFIX + name, description, labels, registry=self._registry)
+        counter = Counter(PREFIX + name, description, labels, registry=self.registry)
         for values in known:
             counter.labels(*values)
         return counter
@@ -107,12 +107,8 @@ class Metrics:
                 family.add_metric([value] if label else [], *histogram.read())
             return family
 
-        self._registry.register(OnRequest(make))
+        self.registry.register(OnRequest(make))
         return histograms
-
-    def info(self, name: str, description: str, **values: str) -> None:
-        """Add a metric that is always 1, and whose labels have these values."""
-        Info(PREFIX + name, description, registry=self._registry).info(values)
 
     async def measure_loop_lag(self) -> None:
         """Measure for ever how late the event loop is."""
@@ -124,7 +120,7 @@ class Metrics:
 
     def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
         """Add a gauge that is read when Prometheus asks."""
-        Gauge(PREFIX + name, description, registry=self._registry).set_function(read)
+        Gauge(PREFIX + name, description, registry=self.registry).set_function(read)
 
     def watch_counts(
         self, name: str, description: str, label: str, read: Callable[[], Mapping[str, float]]
@@ -140,12 +136,8 @@ class Metrics:
                 family.add_metric([value], count)
             return family
 
-        self._registry.register(OnRequest(make))
-
-    def collect(self) -> Iterable[Metric]:
-        """Return all metrics of the service."""
-        return self._registry.collect()
+        self.registry.register(OnRequest(make))
 
     def text(self) -> bytes:
         """Return the metrics of the service, the process and the team's code in text format."""
-        return generate_latest(self._registry) + generate_latest(REGISTRY)
+        return generate_latest(self.registry) + generate_latest(REGISTRY)

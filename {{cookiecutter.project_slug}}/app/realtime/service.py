@@ -30,8 +30,8 @@ class Service(Generic[SettingsT, ResourcesT]):
     ``resources`` is what your `resources.py` opens. It is there from the start of the application
     to its end.
 
-    ``bans`` has the banned users. ``backend_requests`` and ``client_requests`` have the requests
-    with a key that your backend or a client may repeat, see `send_once`.
+    ``bans`` has the banned users. ``backend_requests`` and ``client_requests`` have the idempotency
+    keys of your backend and of clients, see `send_once`.
     """
 
     resources: ResourcesT

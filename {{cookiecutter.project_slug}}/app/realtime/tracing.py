@@ -1,17 +1,29 @@
 """Traces by OpenTelemetry: a span for each command.
 
+# {% if cookiecutter.redis %}
+A message takes the trace of what has caused it through Redis, so its deliveries belong to it, too.
+
+# {% endif %}
 Nothing is traced, and nothing costs time, until a tracer provider is set: see "Traces" in
 `docs/operating.md`. Spans have no data, and no names of users.
 """
 
-from asyncio import Future
+from asyncio import CancelledError, Future
+# {% if cookiecutter.redis %}
+from collections.abc import Callable, Coroutine, Iterator, MutableMapping
+from contextlib import contextmanager
+# {% else %}
 from collections.abc import Callable, Coroutine, MutableMapping
+# {% endif %}
 from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import ProxyTracerProvider, Span, SpanKind, StatusCode
+# {% if cookiecutter.redis %}
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+# {% endif %}
 
 from .errors import CommandError, Rejected
 
@@ -20,6 +32,10 @@ NAME = "app.realtime"
 PROBES = ("/livez", "/readyz", "/metrics")
 """Routes that machines ask all the time."""
 
+# {% if cookiecutter.redis %}
+_propagator = TraceContextTextMapPropagator()
+
+# {% endif %}
 Handle = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
 
 
@@ -59,7 +75,7 @@ def traced(handle: Handle) -> Handle:
 
 
 def _failure_of(done: Future[Any]) -> BaseException | None:
-    return None if done.cancelled() else done.exception()
+    return CancelledError() if done.cancelled() else done.exception()
 
 
 def _end(span: Span, failure: BaseException | None) -> None:
@@ -69,3 +85,23 @@ def _end(span: Span, failure: BaseException | None) -> None:
         if not isinstance(failure, CommandError | Rejected) or failure.status >= 500:
             span.set_status(StatusCode.ERROR)
     span.end()
+# {% if cookiecutter.redis %}
+
+
+def current_trace() -> str | None:
+    """Return the ``traceparent`` of the current span (W3C Trace Context), None without one."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get("traceparent")
+
+
+@contextmanager
+def delivering(kind: str, traceparent: str) -> Iterator[None]:
+    """Make a span of a delivery, below the one that has caused it on some node."""
+    context = _propagator.extract({"traceparent": traceparent}, Context())
+    tracer, attributes = trace.get_tracer(NAME), {"ws.channel": kind}
+    with tracer.start_as_current_span(
+        "deliver", context, SpanKind.CONSUMER, attributes, record_exception=False
+    ):
+        yield
+# {% endif %}

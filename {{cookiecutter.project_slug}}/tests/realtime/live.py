@@ -157,7 +157,7 @@ class Live:
         return Counter(
             {
                 " ".join((sample.name, *sample.labels.values())): int(sample.value)
-                for family in self.service.metrics.collect()
+                for family in self.service.metrics.registry.collect()
                 for sample in family.samples
                 if sample.name.endswith("_total")
                 and not sample.name.endswith(("_frames_sent_total", "_bytes_total"))

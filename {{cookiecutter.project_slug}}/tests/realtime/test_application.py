@@ -47,8 +47,7 @@ class Trusting(Authenticator):
         """Return the user of the query."""
         user = handshake.query_params.get("user")
         if user is None:
-            msg = "no user"
-            raise Unauthorized(msg)
+            raise Unauthorized("no user")
         return Identity(user)
 
 

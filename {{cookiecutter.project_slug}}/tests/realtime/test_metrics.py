@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import pytest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
@@ -31,7 +32,7 @@ async def read(live: Live) -> dict[str, float]:
     async with live.http() as http:
         answer = await http.get("/metrics", headers={"Authorization": f"Bearer {KEY}"})
     assert answer.status_code == 200
-    assert answer.headers["content-type"] == live.service.metrics.content_type
+    assert answer.headers["content-type"] == CONTENT_TYPE_PLAIN_0_0_4
     samples = {}
     for family in text_string_to_metric_families(answer.text):
         assert family.documentation

@@ -13,7 +13,7 @@ from opentelemetry.trace import StatusCode
 
 from app.realtime import BadRequest, Command, CommandRouter, tracing
 
-from .live import Live, run_service, wait_until
+from .live import Live, make_settings, run_service, wait_until
 
 router = CommandRouter()
 
@@ -38,14 +38,12 @@ class Wait(Command):
 
 @router.command(Refuse)
 async def refuse(service: Any, connection: Any, command: Refuse) -> None:
-    msg = "a private reason"
-    raise BadRequest(msg)
+    raise BadRequest("a private reason")
 
 
 @router.command(Crash)
 async def crash(service: Any, connection: Any, command: Crash) -> None:
-    msg = "a private reason"
-    raise LookupError(msg)
+    raise LookupError("a private reason")
 
 
 @router.command(Wait)
@@ -53,6 +51,17 @@ async def wait(service: Any, connection: Any, command: Wait) -> asyncio.Future[N
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(future.set_result, None)
     return future
+
+
+class Hang(Command):
+    """Never answer."""
+
+    type: Literal["hang"]
+
+
+@router.command(Hang)
+async def hang(service: Any, connection: Any, command: Hang) -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
 
 
 Spans = Callable[[], dict[str, ReadableSpan]]
@@ -98,6 +107,14 @@ async def test_each_command_has_a_span_of_its_own(live: Live, spans: Spans) -> N
     assert error_of(found["refuse"]) == ("bad_request", StatusCode.UNSET)
     assert error_of(found["crash"]) == ("LookupError", StatusCode.ERROR)
     assert "private" not in "".join(span.to_json() for span in found.values())
+
+
+async def test_the_span_of_an_answer_that_comes_too_late_tells_it(spans: Spans) -> None:
+    async with run_service(make_settings(handler_timeout_s=0.1), commands=router) as live:
+        client = await live.connect()
+        assert (await client.ask(type="hang"))["code"] == "unavailable"
+        await wait_until(lambda: "hang" in spans())
+    assert error_of(spans()["hang"]) == ("CancelledError", StatusCode.ERROR)
 
 
 def error_of(span: ReadableSpan) -> tuple[object, StatusCode]:

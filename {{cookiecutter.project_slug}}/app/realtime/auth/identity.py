@@ -43,12 +43,19 @@ class Identity:
     claims: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise `Unauthorized` if the name is too long, or has characters that nobody sees."""
+        """Check the fields.
+
+        Raises:
+            TypeError: the name is not a string, or the expiry not a number.
+            Unauthorized: the name is empty or too long, or has invisible characters.
+
+        """
         user = self.user
+        if not isinstance(user, str) or not isinstance(self.expires_at, float | int | None):
+            raise TypeError("a user's name is a str, and the expiry a number or None")
         is_visible = user.translate(_removed).isprintable() and not set(user) & set(BLANKS)
         if user.strip().strip(JOINERS) != user or not is_visible or not 0 < len(user) <= 128:
-            msg = "the user's name is not 1 to 128 visible characters"
-            raise Unauthorized(msg)
+            raise Unauthorized("the user's name is not 1 to 128 visible characters")
 
 
 class BaseAuthenticator(ABC):

@@ -11,7 +11,7 @@ import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..connections.connection import Connection
-from ..connections.guard import FAILURES
+from ..connections.guard import TEAM_FAILURES
 from ..errors import (
     BadRequest,
     CommandError,
@@ -176,7 +176,7 @@ class Dispatcher:
             deadline.cancel()
             try:
                 _answer(connection, command, future.result())
-            except FAILURES as failure:
+            except TEAM_FAILURES as failure:
                 self._fail(connection, command, failure)
             note_duration()
 

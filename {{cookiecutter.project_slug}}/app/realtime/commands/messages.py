@@ -47,8 +47,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         """Send to every connection of one user."""
         answer = policy.can_send(service, connection, command.to)
         if not (answer if isinstance(answer, bool) else await answer):
-            msg = "you may not send to this user"
-            raise Forbidden(msg)
+            raise Forbidden("you may not send to this user")
         connection.limits.pay_for_message(user_channel(command.to), command.data, 1)
         to, data, sender = command.to, command.data, connection.user
         if command.key is None:
@@ -68,8 +67,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         """Send to everybody; to the sender's own connection only on request."""
         answer = policy.can_broadcast(service, connection)
         if not (answer if isinstance(answer, bool) else await answer):
-            msg = "you may not send to everybody"
-            raise Forbidden(msg)
+            raise Forbidden("you may not send to everybody")
         connection.limits.pay_for_message(ALL, command.data, len(service.manager))
         exclude = None if command.echo else connection.id
         sent = service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)

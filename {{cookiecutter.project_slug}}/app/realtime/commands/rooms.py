@@ -154,8 +154,7 @@ async def _check_join(
     """Raise `Forbidden` unless the policy allows the join."""
     answer = policy.can_join(service, connection, room)
     if not (answer if isinstance(answer, bool) else await answer):
-        msg = "you may not join this room"
-        raise Forbidden(msg)
+        raise Forbidden("you may not join this room")
 
 
 async def _info(
@@ -214,8 +213,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         service.rooms.check_joined(connection, command.room)
         answer = policy.can_publish(service, connection, command.room)
         if not (answer if isinstance(answer, bool) else await answer):
-            msg = "you may not publish to this room"
-            raise Forbidden(msg)
+            raise Forbidden("you may not publish to this room")
         members = service.rooms.members_here(command.room)
         connection.limits.pay_for_message(room_channel(command.room), command.data, members)
         exclude = None if command.echo else connection.id

@@ -82,8 +82,7 @@ class CommandRouter:
 
     def _add(self, model: type[Command], handler: Handler[Any, Any]) -> None:
         if model in self.handlers:
-            msg = f"{model.__name__} has a handler already"
-            raise ValueError(msg)
+            raise ValueError(f"{model.__name__} has a handler already")
         self.handlers[model] = _check_async(handler)
 
 
@@ -94,6 +93,5 @@ def types_of(model: type[Command]) -> tuple[str, ...]:
 
 def _check_async(function: F) -> F:
     if not iscoroutinefunction(function):
-        msg = f"{function!r} must be declared with async def"
-        raise TypeError(msg)
+        raise TypeError(f"{function!r} must be declared with async def")
     return function

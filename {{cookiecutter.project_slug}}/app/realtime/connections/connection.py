@@ -25,7 +25,8 @@ StateT = TypeVar("StateT", default=Any)
 class Connection(Recipient, Generic[StateT]):
     """An accepted connection. None of its methods waits.
 
-    They work in the event loop's thread only; in another one they raise `WrongThread`. ``state`` is
+    They belong to the event loop's thread. In another thread, `send`, `close` and `renew` raise
+    `WrongThread` and do nothing; the others, which the engine calls, do not check. ``state`` is
     what your `connecting` function has returned. ``closed`` says why the connection has ended.
     """
 

@@ -6,6 +6,7 @@ that are caused by what has arrived meanwhile share the write. A large flush is 
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from asyncio import get_running_loop
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,10 @@ from ..protocol import ServerFrame
 from ..wire.frame import encode
 
 FLUSH_S = 0.002
-"""How long connections with few frames are flushed in one turn of the loop, and all others then."""
+"""Time budget per turn of the loop: once for connections with few frames, then for all others."""
 
 FEW_FRAMES = 8
-"""The most frames of a connection that is flushed first. Some must be for it alone."""
+"""A connection with at most this many queued frames, one for it alone, is flushed first."""
 
 MAX_FRAMES_PER_TURN = 50_000
 """Frames enqueued in one turn of the loop; at more, senders wait for the next flush."""
@@ -51,7 +52,7 @@ CUT_DOWN_TO = 7 / 8
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Recipient:
+class Recipient(ABC):
     """Something that frames are written to. Only `Delivery` adds to its ``outbox``."""
 
     __slots__ = ("outbox",)
@@ -59,14 +60,15 @@ class Recipient:
     def __init__(self) -> None:
         self.outbox: list[bytes] = []
 
+    @abstractmethod
     def flush(self) -> None:
         """Write the frames in the outbox and empty it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unsent_bytes(self) -> int:
         """Return how many written bytes are still in this process."""
-        return 0
 
+    @abstractmethod
     def cut_off(self) -> None:
         """End the connection and drop what is unsent."""
 

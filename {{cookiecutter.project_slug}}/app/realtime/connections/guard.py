@@ -11,7 +11,7 @@ from ..errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
 
 ENDINGS = (asyncio.CancelledError, SystemExit)
 
-FAILURES = (Exception, *ENDINGS)
+TEAM_FAILURES = (Exception, *ENDINGS)
 """Exceptions of the team's code that must not end the process."""
 
 

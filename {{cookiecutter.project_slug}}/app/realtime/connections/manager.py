@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import JsonValue
@@ -17,14 +16,7 @@ from .connection import Connection
 from .delivery import Delivery
 
 
-@dataclass(slots=True, kw_only=True)
-class DirectEnvelope(Envelope):
-    """A message to a user or to all, a frame of the team's own, or the order to disconnect."""
-
-    event: Literal["frame", "disconnect"] | None = None
-
-
-def direct_frame(envelope: DirectEnvelope, to: Literal["user", "all"]) -> bytes | DirectMessage:
+def direct_frame(envelope: Envelope, to: Literal["user", "all"]) -> bytes | DirectMessage:
     """Return the frame that connections get."""
     if envelope.event == "frame":
         return text_frame(to_json(envelope.data))
@@ -45,7 +37,7 @@ class LocalUser:
         """Return the connections that are not closing."""
         return [each for each in self.connections.values() if each.closed is None]
 
-    def _deliver(self, envelope: DirectEnvelope) -> None:
+    def _deliver(self, envelope: Envelope) -> None:
         if envelope.event == "disconnect":
             for connection in list(self.connections.values()):
                 connection.close(REVOKED)
@@ -150,7 +142,7 @@ class ConnectionManager:
         with `Unavailable` if the message cannot be passed on. It may then be sent again with the
         same id: clients get it once.
         """
-        return self._publish(user_channel(user), DirectEnvelope(sender, data, exclude), message_id)
+        return self._publish(user_channel(user), Envelope(sender, data, exclude), message_id)
 
     def broadcast(
         self,
@@ -165,7 +157,7 @@ class ConnectionManager:
         The future yields the number of nodes, or fails with `Unavailable`. A message that failed
         may be sent again with the same id: clients get it once.
         """
-        return self._publish(ALL, DirectEnvelope(sender, data, exclude), message_id)
+        return self._publish(ALL, Envelope(sender, data, exclude), message_id)
 
     def send_frame(
         self, frame: ServerFrame, *users: str, exclude: str | None = None
@@ -190,19 +182,19 @@ class ConnectionManager:
         This does not ban the user, see `Service.ban`. The future fails with `Unavailable` if the
         other nodes cannot be told.
         """
-        envelope = DirectEnvelope(sender=None, data=None, event="disconnect")
+        envelope = Envelope(sender=None, data=None, event="disconnect")
         return self._publish(user_channel(user), envelope)
 
     def _publish(
-        self, channel: Channel, envelope: DirectEnvelope, message_id: str | None = None
+        self, channel: Channel, envelope: Envelope, message_id: str | None = None
     ) -> asyncio.Future[int]:
         self._delivery.check_thread()
         return self._backplane.publish(channel, envelope, message_id)
 
-    def _deliver(self, envelope: DirectEnvelope) -> None:
+    def _deliver(self, envelope: Envelope) -> None:
         frame = direct_frame(envelope, "all")
         self._delivery.send_all(self._connections, frame, envelope.exclude)
 
 
-def _frame_envelope(frame: ServerFrame, exclude: str | None) -> DirectEnvelope:
-    return DirectEnvelope(None, frame_data(frame), exclude, event="frame")
+def _frame_envelope(frame: ServerFrame, exclude: str | None) -> Envelope:
+    return Envelope(None, frame_data(frame), exclude, event="frame")

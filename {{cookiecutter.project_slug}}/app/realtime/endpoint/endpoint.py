@@ -16,6 +16,7 @@ from ..connections.connection import Connection
 from ..connections.delivery import FREE_FRAMES, MESSAGES_IN_A_ROW
 from ..connections.guard import Guard
 from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, Unavailable, close_codes
+from ..limits.admission import network_of
 from ..metrics import OTHER
 from ..policy import Policy
 from ..protocol import (
@@ -29,10 +30,10 @@ from ..protocol import (
     Close,
 )
 from ..service import Service
-from ..wire.asgi import Event, Wire, connect_wire
-from .handshake import Handshakes, network_behind
+from ..wire.asgi import Wire, connect_wire
+from ..wire.inbox import Event
+from .handshake import Handshakes, welcome
 from .turns import Turns
-from .welcome import welcome
 
 DURATIONS_S = (1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
 
@@ -67,7 +68,8 @@ class Endpoint:
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
-        network = network_behind(websocket)
+        client = websocket.client  # the one that a proxy reports, if uvicorn trusts the proxy
+        network = None if client is None else network_of(client.host)
         try:
             self.handshakes.admit(websocket, network)
         except Refused as refusal:

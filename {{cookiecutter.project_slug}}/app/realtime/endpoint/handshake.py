@@ -1,4 +1,4 @@
-"""Handshakes: admission and authentication, with an HTTP status or a close code for refusals."""
+"""Handshakes: admission, authentication, and the welcome, which is the first frame."""
 
 from http import HTTPStatus
 
@@ -7,26 +7,26 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
 from ..auth.identity import Identity, authenticating, identify
+from ..connections.connection import Connection
 from ..connections.guard import Guard
 from ..errors import PROBLEM_TYPE, ConnectionEnded, Refused, Rejected, declared, problem
-from ..limits.admission import network_of
 from ..metrics import OTHER
-from ..protocol import SUBPROTOCOL, Close
+# {% if cookiecutter.heartbeat %}
+from ..protocol import SUBPROTOCOL, Close, HeartbeatTerms, Welcome
+# {% else %}
+from ..protocol import SUBPROTOCOL, Close, Welcome
+# {% endif %}
 from ..service import Service
+from ..settings.settings import RealtimeSettings
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-def network_behind(websocket: WebSocket) -> str | None:
-    """Return the client's network, None if the server cannot tell.
-
-    The client is the one that a proxy reports, if uvicorn trusts the proxy.
-    """
-    return None if websocket.client is None else network_of(websocket.client.host)
-
-
 class Handshakes:
-    """Admits and authenticates clients, for all connections of a service."""
+    """Admits and authenticates clients, for all connections of a service.
+
+    A refusal is an HTTP status or, so that browsers can read it, a close code.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -76,7 +76,7 @@ class Handshakes:
         except ConnectionEnded:
             return None
         except Rejected as rejection:
-            # Browsers cannot read the status of a refused handshake, but a close code.
+            # Browsers can read a close code, but not the HTTP status of a refused handshake.
             reason = rejection.close_as.reason
             log.info("connection rejected", reason=reason, cause=rejection.cause)
             self._rejected.labels(rejection.close_as.code).inc()
@@ -103,3 +103,36 @@ class Handshakes:
         body = problem(refusal.status, HTTPStatus(refusal.status).phrase)
         denial = JSONResponse(body, refusal.status, headers, PROBLEM_TYPE)
         await websocket.send_denial_response(denial)
+
+
+def limits_of(settings: RealtimeSettings) -> dict[str, int]:
+    """Return the limits that clients are told."""
+    return {
+        "message_bytes": settings.max_message_bytes,
+        "messages_per_s": settings.max_messages_per_s,
+        "bytes_per_s": settings.max_bytes_per_s,
+        "user_messages_per_s": settings.max_messages_per_s_per_user,
+        "user_bytes_per_s": settings.max_bytes_per_s_per_user,
+        "target_bytes_per_s": settings.max_bytes_per_s_per_target,
+        "burst_s": settings.max_burst_s,
+        # {% if cookiecutter.rooms %}
+        "rooms": settings.max_rooms_per_connection,
+        # {% endif %}
+    }
+
+
+def welcome(connection: Connection, settings: RealtimeSettings) -> Welcome:
+    """Return the first frame of a connection."""
+    return Welcome(
+        connection=connection.id,
+        user=connection.user,
+        # {% if cookiecutter.heartbeat %}
+        heartbeat=HeartbeatTerms(
+            interval_s=settings.heartbeat_interval_s, timeout_s=settings.heartbeat_timeout_s
+        ),
+        # {% else %}
+        heartbeat=None,
+        # {% endif %}
+        limits=limits_of(settings),
+        expires_at=connection.identity.expires_at,
+    )

@@ -18,8 +18,8 @@ WOKEN_AT_ONCE = 64
 class Turns:
     """Bounds the time for clients' messages in each turn of the event loop.
 
-    Then the other connections wait for a later turn. Those that are least ahead of their rates go
-    first. So a flood from many connections does not delay the few messages of others.
+    Then the other connections wait for a later turn. The one with the earliest theoretical arrival
+    time goes first. So a flood from many connections does not delay the few messages of others.
     """
 
     def __init__(self) -> None:

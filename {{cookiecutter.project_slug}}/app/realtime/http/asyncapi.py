@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 
 from ..auth import CREDENTIALS
 from ..commands.router import CommandRouter, Handler
-from ..endpoint.welcome import limits_of
+from ..endpoint.handshake import limits_of
 from ..errors import CommandError, close_codes, subclasses
 from ..protocol import Close, ErrorReply, Ok, Reply, ServerFrame
 from ..settings.settings import RealtimeSettings

@@ -2,22 +2,26 @@
 
 from asyncio import Future
 from functools import partial
+# {% if cookiecutter.rooms %}
+from typing import Annotated, Any, Literal, Self
+# {% else %}
 from typing import Annotated, Any, Literal
+# {% endif %}
 
 from fastapi import Header, Request, status
-from pydantic import BaseModel
-
 # {% if cookiecutter.rooms %}
-from ..backplane import user_channel
+from pydantic import BaseModel, model_validator
 # {% else %}
-from ..backplane import Publication, user_channel
+from pydantic import BaseModel
 # {% endif %}
+
+from ..backplane import user_channel
 from ..futures import then
 from ..idempotency import send_once
 from ..limits.budget import check_size
-from ..protocol import UserName
+from ..protocol import STRICT, Data, UserName
 # {% if cookiecutter.rooms %}
-from ..rooms.rooms import RoomPublication as Publication
+from ..rooms.rooms import RoomName
 # {% endif %}
 from ..service import Service
 from .body import Disconnection, described, parse
@@ -36,6 +40,28 @@ IDEMPOTENCY_REFUSALS = problems(
         422: "The request is not valid, or the `Idempotency-Key` was used for another",
     }
 )
+
+
+class Publication(BaseModel):
+    # {% if cookiecutter.rooms %}
+    """What your backend publishes: to a room, to a user, or to everybody."""
+    # {% else %}
+    """What your backend publishes: to a user, or to everybody."""
+    # {% endif %}
+
+    model_config = STRICT
+
+    data: Data
+    user: UserName | None = None
+    # {% if cookiecutter.rooms %}
+    room: RoomName | None = None
+
+    @model_validator(mode="after")
+    def _check_one_target(self) -> Self:
+        if self.room is not None and self.user is not None:
+            raise ValueError("name a room or a user, not both")
+        return self
+    # {% endif %}
 
 
 class Published(BaseModel):

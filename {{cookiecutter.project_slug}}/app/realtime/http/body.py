@@ -12,7 +12,7 @@ from starlette.types import Message
 from ..errors import TooLarge
 from ..fields import YEAR_S
 from ..protocol import STRICT, UserName
-from .errors import answer_failure, problems
+from .errors import problem_response, problems
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -34,7 +34,7 @@ class BodyLimit(RequestBodyLimitResponder):
             self._is_refused = max(self.total_size, self.content_length or 0) > self.max_body_size
             if self._is_refused:
                 failure = TooLarge(f"the body has more than {self.max_body_size} bytes")
-                refusal = await answer_failure(Request(self.scope), failure)
+                refusal = await problem_response(Request(self.scope), failure)
                 await refusal(self.scope, self.receive, self.send)
         if not self._is_refused:
             await self.send(message)

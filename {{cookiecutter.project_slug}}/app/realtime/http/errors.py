@@ -51,15 +51,15 @@ def problems(descriptions: Mapping[int | str, str]) -> dict[int | str, dict[str,
     }
 
 
-def add_error_answers(app: FastAPI, failures: Mapping[type[Exception], CommandError]) -> None:
+def add_error_handlers(app: FastAPI, failures: Mapping[type[Exception], CommandError]) -> None:
     """Have all routes answer failures as problems, and each kind in ``failures`` as its error."""
     for kind in (CommandError, Rejected, Refused, RequestValidationError, HTTPException, Exception):
-        app.exception_handler(kind)(answer_failure)
+        app.exception_handler(kind)(problem_response)
     for kind, error in failures.items():
-        _answer_as(app, kind, error)
+        _handle_as(app, kind, error)
 
 
-async def answer_failure(request: Request, failure: Exception) -> Response:
+async def problem_response(request: Request, failure: Exception) -> Response:
     """Return the answer to a failure, and note its reason for the log."""
     match failure:
         case CommandError():
@@ -83,7 +83,7 @@ async def answer_failure(request: Request, failure: Exception) -> Response:
             request.scope.setdefault(REASON, responses.get(status, "other"))
             methods = allow(request.app, request.scope) if status == 405 else None
             return _problem(status, failure.detail, methods or headers)
-    return await answer_failure(request, FAILED)
+    return await problem_response(request, FAILED)
 
 
 def _problem(
@@ -108,9 +108,9 @@ def _without_input(error: Mapping[str, Any]) -> dict[str, Any]:
     return {"loc": loc, "msg": error["msg"], "type": error["type"]}
 
 
-def _answer_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
+def _handle_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
     @app.exception_handler(kind)
     async def answer(request: Request, failure: Exception) -> Response:
         route = template_of(app, request.scope)
         log.error("handler failed", route=route, code=error.code, exc_info=failure)
-        return await answer_failure(request, error)
+        return await problem_response(request, error)

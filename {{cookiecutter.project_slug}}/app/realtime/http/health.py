@@ -6,6 +6,7 @@ from fastapi import HTTPException, Request, Response, status
 # {% else %}
 from fastapi import Request, Response, status
 # {% endif %}
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import PlainTextResponse
 
 from ..service import Service
@@ -66,7 +67,8 @@ async def _find_problem(service: Service) -> str | None:
 # {% if cookiecutter.redis %}
 async def metrics(request: Request, service: ServiceDep) -> Response:
     """Return the metrics of this node, and of your own code, for Prometheus."""
-    if service.metrics.port not in (None, request.scope["server"][1]):
+    _, port = request.scope.get("server") or (None, None)
+    if service.metrics.port not in (None, port):
         # The shared port reaches a different process each time.
         detail = "each process has its own metrics: ask the ports PORT + 1 to PORT + WORKERS"
         raise HTTPException(status.HTTP_421_MISDIRECTED_REQUEST, detail)
@@ -74,4 +76,4 @@ async def metrics(request: Request, service: ServiceDep) -> Response:
 async def metrics(service: ServiceDep) -> Response:
     """Return the metrics of this node, and of your own code, for Prometheus."""
 # {% endif %}
-    return Response(service.metrics.text(), media_type=service.metrics.content_type)
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -64,7 +64,7 @@ class Admission:
         self._settings = settings
         self._connections = 0
         self._by_network = ByNetwork(settings.max_connections_per_address)
-        self._handshakes = RateLimit(settings.max_handshakes_per_s)
+        self._handshakes = RateLimit(settings.max_handshakes_per_s, burst_s=BURST_S)
         # By network, in the order of the last handshake. A dict would be slow to find its first
         # item after many removals at its start.
         self._handshakes_from: OrderedDict[str, RateLimit] = OrderedDict()
@@ -73,7 +73,8 @@ class Admission:
         """Count a handshake against the limits of its network.
 
         This comes before the limits that all clients share, so that one network cannot use those
-        up. Refused handshakes do not count: clients that retry must not keep everybody out.
+        up. Handshakes that it refuses do not count, so that clients that retry do not keep their
+        network out; those that are refused later, for their origin or at capacity, do.
 
         Raises:
             Refused: 429; the network is at its limit of connections, or connects too fast.
@@ -87,11 +88,10 @@ class Admission:
         self._forget_idle(now)
         rate = self._handshakes_from.get(network)
         if rate is None:
-            rate = RateLimit(self._settings.max_handshakes_per_s_per_address)
+            rate = RateLimit(self._settings.max_handshakes_per_s_per_address, burst_s=BURST_S)
             self._handshakes_from[network] = rate
-        elif rate.lead_s(now) >= BURST_S:
+        if not rate.take(now):
             raise Refused(429, "too many handshakes from this address", retry_after_s=1)
-        rate.count(now)
         self._handshakes_from.move_to_end(network)
 
     def enter(self, network: str | None) -> None:
@@ -103,10 +103,8 @@ class Admission:
         """
         if self._connections >= self._settings.max_connections:
             raise Refused(503, "at capacity", retry_after_s=5)
-        now = monotonic()
-        if self._handshakes.lead_s(now) >= BURST_S:
+        if not self._handshakes.take(monotonic()):
             raise Refused(503, "too many handshakes", retry_after_s=1)
-        self._handshakes.count(now)
         self._connections += 1
         self._by_network.enter(network)
 

@@ -58,8 +58,7 @@ def check_size(data: JsonValue, max_bytes: int) -> int:
     """
     size_bytes = len(to_json(data))
     if size_bytes > max_bytes:
-        msg = f"encoded again, the data has {size_bytes} bytes"
-        raise TooLarge(msg)
+        raise TooLarge(f"encoded again, the data has {size_bytes} bytes")
     return size_bytes
 
 
@@ -176,8 +175,8 @@ class ClientLimits:
         """
         now = monotonic()
         for _ in range(count):
-            is_paid = self._own.take(now, 0) and self._user.take(now, 0)
-            if not is_paid and not self._refused.take(now, 0):
+            is_paid = self._own.take(now) and self._user.take(now)
+            if not is_paid and not self._refused.take(now):
                 raise Flood
 
     def pay_for_message(self, target: str, data: JsonValue, recipients: int) -> None:
@@ -219,8 +218,7 @@ class ClientLimits:
         if not self._refused.take(now, self._size_bytes):
             raise Flood
         wait_s = budget.lead_s(now) - self._settings.max_burst_s
-        msg = f"the budget of {payer} is spent; retry in {wait_s:.1f} s"
-        raise RateLimited(msg)
+        raise RateLimited(f"the budget of {payer} is spent; retry in {wait_s:.1f} s")
 
     def count_error(self) -> None:
         """Count a frame that is not a valid command, and pay for it.

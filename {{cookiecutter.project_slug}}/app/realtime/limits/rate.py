@@ -25,16 +25,12 @@ class RateLimit:
         """Return how many seconds the sender is ahead."""
         return max(0.0, self.arrival - now)
 
-    def count(self, now: float) -> None:
-        """Count a message, even beyond the limit."""
-        self.arrival = max(self.arrival, now) + self._message_s
-
     def charge(self, now: float, size_bytes: float) -> None:
         """Count bytes, even beyond the limit."""
         arrival = self.arrival
         self.arrival = (arrival if arrival > now else now) + size_bytes * self._byte_s
 
-    def take(self, now: float, size_bytes: int) -> bool:
+    def take(self, now: float, size_bytes: int = 0) -> bool:
         """Count a message; if the sender is ahead by a burst, return false and count nothing.
 
         Only the messages before this one decide, so after a pause it may be of any size.

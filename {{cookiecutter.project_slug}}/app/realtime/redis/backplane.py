@@ -27,14 +27,20 @@ from ..idempotency import REMEMBERED_S
 from ..metrics import Metrics
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
-from ..tracing import is_on
+from ..tracing import delivering, is_on
 from .client import RedisClient
-from .connections import FAILURES, Command, answered_within, explain, is_temporary, misconfigured
+from .connections import (
+    FAILURES,
+    RedisCommand,
+    answered_within,
+    explain,
+    is_temporary,
+    misconfigured,
+)
 from .envelopes import decode
 from .listener import Listener
 from .publisher import RedisPublisher
 from .scripts import Script
-from .traces import delivering
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -82,7 +88,7 @@ class RedisBackplane(Backplane):
         """The error of Redis while it refuses to work, though it answers."""
         self._is_subscribed = self._works = False
         self._was_healthy = self._has_gap = self._has_warned = False
-        client.probe_with(self._attempt)
+        client.add_probe(self._probe_commands)
         self._gaps = metrics.counter("redis_gaps", "Times that messages may have been lost.")
         self._reconnections = metrics.counter(
             "redis_reconnections", "Times that Redis was connected again after it was lost."
@@ -133,18 +139,18 @@ class RedisBackplane(Backplane):
         _, nodes = await self.client.ask(*self._counting(channel), repeatable=True)
         return int(nodes)
 
-    def _attempt(self, channel: Channel) -> Sequence[Command]:
+    def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
         once = self._publish_once("published", channel, [b""])
         return self.plain(channel, [b""]), once, self._counting(channel)
 
-    def _counting(self, channel: Channel) -> Command:
+    def _counting(self, channel: Channel) -> RedisCommand:
         return "PUBSUB", self.client.count_command, self.client.name(channel)
 
-    def plain(self, channel: Channel, payloads: Sequence[bytes]) -> Command:
+    def plain(self, channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
         """Return the command that publishes payloads and stores nothing."""
         return self.client.publish_command, self.client.name(channel), SEPARATOR.join(payloads)
 
-    def _publish_once(self, what: str, channel: Channel, payloads: Sequence[bytes]) -> Command:
+    def _publish_once(self, what: str, channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
         key = self.client.key(channel, what)
         return PUBLISH_ONCE.command([key], *self.plain(channel, payloads), REMEMBERED_S)
 
@@ -184,7 +190,7 @@ class RedisBackplane(Backplane):
 
     def _adjust_later(self, channel: Channel) -> None:
         for listener in self._listeners:
-            if listener.takes(self.client.name(channel)):
+            if listener.owns(self.client.name(channel)):
                 listener.adjust_later(channel)
 
     async def _supervise(self) -> None:
@@ -261,7 +267,7 @@ class RedisBackplane(Backplane):
     def _unused_channel(self, listener: Listener) -> Channel:
         """Return a channel that belongs to a listener, and so to its server."""
         channels = (Channel(f"probe-{number}") for number in count())
-        return next(each for each in channels if listener.takes(self.client.name(each)))
+        return next(each for each in channels if listener.owns(self.client.name(each)))
 
     def note_confirmed(self, channel: Channel) -> None:
         """Note that Redis has confirmed a subscription."""

@@ -14,15 +14,15 @@ from redis.exceptions import NoScriptError, ResponseError
 from ..backplane import Channel
 from ..errors import Unavailable
 from ..settings.settings import RealtimeSettings
-from .connections import FAILURES, Command, answered_within, explain
+from .connections import FAILURES, RedisCommand, answered_within, explain
 from .scripts import with_text
 
 log = structlog.stdlib.get_logger(__name__)
 
-Attempt = Callable[[Channel], Sequence[Command]]
+ProbeCommands = Callable[[Channel], Sequence[RedisCommand]]
 """Returns the commands that a part uses, with the keys of a channel that nobody uses."""
 
-Takes = Callable[[str], bool]
+OwnsChannel = Callable[[str], bool]
 """Returns whether a connection takes the channel with this name."""
 
 # {% if cookiecutter.rooms %}
@@ -57,7 +57,7 @@ class RedisClient(ABC):
         # {% endif %}
         self._outages = 0
         self._is_failing = False
-        self._attempts: list[Attempt] = []
+        self._probes: list[ProbeCommands] = []
 
     def name(self, channel: Channel) -> str:
         """Return the name of a channel in Redis."""
@@ -71,7 +71,7 @@ class RedisClient(ABC):
         """Return a key of a channel; in a cluster, it is in the channel's slot."""
         return self.prefix + "{" + channel + "}:" + what
 
-    async def send(self, commands: Sequence[Command]) -> list[Any]:
+    async def send(self, commands: Sequence[RedisCommand]) -> list[Any]:
         """Send commands in one round trip; return the replies, exceptions where Redis refuses.
 
         Raises:
@@ -80,7 +80,7 @@ class RedisClient(ABC):
         """
         async with answered_within(self.timeout_s):
             replies: list[Any] = await self._pipeline(commands).execute(raise_on_error=False)
-            # Connections load the scripts, but SCRIPT FLUSH makes the server forget them.
+            # A new server does not know the scripts, nor does one after SCRIPT FLUSH.
             if NoScriptError in map(type, replies):
                 unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
                 scripts = self._pipeline([with_text(commands[n]) for n in unknown])
@@ -90,13 +90,13 @@ class RedisClient(ABC):
             return replies
 
     # {% if cookiecutter.rooms %}
-    async def send_in_background(self, commands: Sequence[Command]) -> list[Any]:
+    async def send_in_background(self, commands: Sequence[RedisCommand]) -> list[Any]:
         """Send commands like `send`, on the one connection for writing in the background."""
         async with self._background:
             return await self.send(commands)
 
     # {% endif %}
-    def _pipeline(self, commands: Sequence[Command]) -> Any:
+    def _pipeline(self, commands: Sequence[RedisCommand]) -> Any:
         pipeline = self.commands.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
@@ -142,7 +142,7 @@ class RedisClient(ABC):
         finally:
             self._turns.release()
 
-    async def _execute(self, commands: Sequence[Command], *, repeatable: bool) -> list[Any]:
+    async def _execute(self, commands: Sequence[RedisCommand], *, repeatable: bool) -> list[Any]:
         """Send commands, twice if the connection fails and they are repeatable; return the replies.
 
         Raises:
@@ -160,9 +160,9 @@ class RedisClient(ABC):
             return await self._execute(commands, repeatable=False)
         return replies
 
-    def probe_with(self, attempt: Attempt) -> None:
+    def add_probe(self, probe: ProbeCommands) -> None:
         """Add the commands of a part to those that `probe` tries."""
-        self._attempts.append(attempt)
+        self._probes.append(probe)
 
     async def probe(self, channel: Channel) -> None:
         """Try all commands of the service on the server that has a channel.
@@ -171,11 +171,11 @@ class RedisClient(ABC):
             RedisError, OSError: the first failure.
 
         """
-        commands = [command for attempt in self._attempts for command in attempt(channel)]
+        commands = [command for probe in self._probes for command in probe(channel)]
         await self._execute(commands, repeatable=True)
 
     @abstractmethod
-    def open_pubsubs(self) -> AbstractAsyncContextManager[list[tuple[PubSub, Takes]]]:
+    def open_pubsubs(self) -> AbstractAsyncContextManager[list[tuple[PubSub, OwnsChannel]]]:
         """Open connections to listen on. Each channel belongs to exactly one of them.
 
         Raises:

@@ -46,7 +46,7 @@ MALFORMED = re.compile(r"WRONGTYPE|user_script")
 """Pattern of the errors of a script that finds data which no node can have written."""
 
 # {% endif %}
-Command = Sequence[Any]
+RedisCommand = Sequence[Any]
 """The name of a command, and its arguments."""
 
 TICKS = 10
@@ -87,8 +87,8 @@ def misconfigured(failure: BaseException) -> Misconfigured | None:
 async def answered_within(timeout_s: float) -> AsyncIterator[None]:
     """Limit how long Redis may take to answer.
 
-    The time is counted in ticks. However long this process is too busy to read the answer, only
-    one tick passes meanwhile.
+    The time is counted in ticks. While this process is blocked, at most one tick is counted, so a
+    busy node does not time out by itself.
 
     Raises:
         TimeoutError: there was no answer in time.
@@ -118,15 +118,9 @@ class CheckedConnection(AbstractConnection):
 
     If Redis has closed an idle connection (its setting ``timeout``), the socket tells. If a
     firewall has dropped it, nothing does, so the first command after an idle time follows a ping.
-
-    A new connection loads the ``scripts``: if the server did not know one, the command would have
-    to be repeated, and later ones would come first.
     """
 
-    def __init__(
-        self, *, idle_s: float, ping_timeout_s: float, scripts: Sequence[str], **options: Any
-    ) -> None:
-        self._scripts = scripts
+    def __init__(self, *, idle_s: float, ping_timeout_s: float, **options: Any) -> None:
         self._idle_s = idle_s
         self._ping_timeout_s = ping_timeout_s
         self._used_at_s = 0.0
@@ -137,10 +131,6 @@ class CheckedConnection(AbstractConnection):
         """Set up a new connection."""
         self.listens = False
         await super().on_connect_check_health(check_health=False)
-        for script in self._scripts:
-            await self.send_command("SCRIPT LOAD", script, check_health=False)
-        for _ in self._scripts:
-            await self.read_response()
 
     async def send_packed_command(
         self, command: bytes | str | Iterable[bytes], check_health: bool = True

@@ -1,18 +1,27 @@
 """Envelopes as JSON, on their way through Redis."""
 
-from typing import Annotated, Any
+from collections.abc import Collection
+from functools import partial
+from typing import Annotated
 
 from pydantic import AfterValidator, TypeAdapter
 from pydantic_core import from_json
 
-from ..backplane import Channel, Envelope
-from ..connections.manager import DirectEnvelope
+from ..backplane import Channel, Envelope, Event
 from ..errors import BadRequest
-# {% if cookiecutter.rooms %}
-from ..rooms.history import RoomEnvelope, room_channel
 
-ROOMS = room_channel("")
+# {% if cookiecutter.rooms %}
+ROOM_EVENTS: Collection[Event] = ("joined", "updated", "left", "evicted")
+
 # {% endif %}
+EVENTS: dict[str, Collection[Event | None]] = {
+    "all": (None, "frame"),
+    "user": (None, "frame", "disconnect"),
+    # {% if cookiecutter.rooms %}
+    "room": (None, "frame", *ROOM_EVENTS),
+    # {% endif %}
+}
+"""The events that envelopes may have, by the kind of their channel; None is a message."""
 
 MAX_BRACKETS = 200
 """JSON with no more of them is never nested too deeply to be read again."""
@@ -28,7 +37,7 @@ def encode(envelope: Envelope) -> bytes:
         BadRequest: no node could read it again.
 
     """
-    payload = _adapters[type(envelope)].serializer.to_json(envelope, exclude_defaults=True)
+    payload = _serializer.to_json(envelope, exclude_defaults=True)
     brackets = payload.count(b"[") + payload.count(b"{")
     if brackets > MAX_BRACKETS or len(payload) > MAX_BYTES:
         try:
@@ -39,43 +48,34 @@ def encode(envelope: Envelope) -> bytes:
     return payload
 
 
-def decode(channel: Channel, payload: bytes) -> Any:
+def decode(channel: Channel, payload: bytes) -> Envelope:
     """Return the envelope that came over a channel.
 
     Raises:
-        ValidationError: it is no envelope.
+        ValidationError: it is no envelope, or none that a node sends over such a channel.
 
     """
-    # {% if cookiecutter.rooms %}
-    kind = RoomEnvelope if channel.startswith(ROOMS) else DirectEnvelope
-    return _adapters[kind].validator.validate_json(payload)
-    # {% else %}
-    return _adapters[DirectEnvelope].validator.validate_json(payload)
-    # {% endif %}
-
-
-def _check_frame(envelope: Any) -> Any:
-    if envelope.event == "frame" and not isinstance(envelope.data, dict):
-        msg = "a frame is a JSON object"
-        raise ValueError(msg)
+    envelope: Envelope = _validators[channel.partition(":")[0]].validate_json(payload)
     return envelope
 
 
-# {% if cookiecutter.rooms %}
-def _check_event(envelope: RoomEnvelope) -> RoomEnvelope:
-    if envelope.event not in (None, "frame") and envelope.sender is None:
-        msg = "an event needs a sender"
-        raise ValueError(msg)
+def _check(events: Collection[Event | None], envelope: Envelope) -> Envelope:
+    event, data = envelope.event, envelope.data
+    if event not in events:
+        raise ValueError("such a channel has no such event")
+    if event == "frame" and not isinstance(data, dict):
+        raise ValueError("a frame is a JSON object")
+    # {% if cookiecutter.rooms %}
+    if event in ROOM_EVENTS and envelope.sender is None:
+        raise ValueError("an event needs a sender")
+    if event == "evicted" and not isinstance(data, str | None):
+        raise ValueError("a reason is a string")
+    # {% endif %}
     return envelope
 
 
-# {% endif %}
-_adapters: dict[type[Envelope], TypeAdapter[Any]] = {
-    DirectEnvelope: TypeAdapter(Annotated[DirectEnvelope, AfterValidator(_check_frame)]),
-    # {% if cookiecutter.rooms %}
-    RoomEnvelope: TypeAdapter(
-        Annotated[RoomEnvelope, AfterValidator(_check_frame), AfterValidator(_check_event)]
-    ),
-    Envelope: TypeAdapter(Envelope),  # a message that a script numbers
-    # {% endif %}
+_serializer = TypeAdapter(Envelope).serializer
+_validators = {
+    kind: TypeAdapter(Annotated[Envelope, AfterValidator(partial(_check, events))]).validator
+    for kind, events in EVENTS.items()
 }

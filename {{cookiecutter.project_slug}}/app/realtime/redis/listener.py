@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from ..backplane import Channel, Subscription
 from ..connections.delivery import MAX_FRAMES_PER_TURN, MESSAGES_IN_A_ROW, Delivery
-from .client import Takes
+from .client import OwnsChannel
 from .connections import answered_within
 from .worker import Worker
 
@@ -24,13 +24,13 @@ CHANNELS_AT_ONCE = 1_000
 class Listener:
     """Subscribes to the channels that the node hosts, and delivers their messages.
 
-    ``takes`` tells which channels belong to this connection.
+    ``owns`` tells which channels belong to this connection.
     """
 
     def __init__(
-        self, backplane: "RedisBackplane", delivery: Delivery, pubsub: PubSub, takes: Takes
+        self, backplane: "RedisBackplane", delivery: Delivery, pubsub: PubSub, owns: OwnsChannel
     ) -> None:
-        self.takes = takes
+        self.owns = owns
         self._backplane = backplane
         self._client = backplane.client
         self._delivery = delivery
@@ -117,8 +117,7 @@ class Listener:
             case "unsubscribe" | "sunsubscribe":
                 name = message["channel"].decode()
                 if name not in self._leaving:
-                    msg = "a slot has moved to another server"
-                    raise ConnectionError(msg)
+                    raise ConnectionError("a slot has moved to another server")
                 _count_down(self._leaving, name)
 
 

@@ -6,7 +6,7 @@ from ..backplane import Channel
 from ..errors import Unavailable
 from ..expiring import ExpiringMap
 from .client import RedisClient
-from .connections import Command
+from .connections import RedisCommand
 
 
 class RedisMap(ExpiringMap):
@@ -18,7 +18,7 @@ class RedisMap(ExpiringMap):
     def __init__(self, client: RedisClient, kind: str) -> None:
         self._client = client
         self._kind = kind
-        client.probe_with(self._attempt)
+        client.add_probe(self._probe_commands)
 
     async def get(self, key: str) -> str | None:
         """Return a value that has not expired."""
@@ -59,10 +59,10 @@ class RedisMap(ExpiringMap):
     def _name(self, key: str) -> str:
         return f"{self._client.prefix}{self._kind}:{key}"
 
-    def _attempt(self, channel: Channel) -> Sequence[Command]:
+    def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
         name = self._client.key(channel, self._kind)
         return (*_set(name, "", 1), "NX"), ("GET", name), ("GETDEL", name)
 
 
-def _set(name: str, value: str, ttl_s: float) -> Command:
+def _set(name: str, value: str, ttl_s: float) -> RedisCommand:
     return "SET", name, value, "PX", max(1, round(ttl_s * 1000))

@@ -12,11 +12,11 @@ import structlog
 from ..backplane import Channel, Envelope
 from ..errors import Unavailable
 from ..metrics import Metrics
+from ..tracing import current_trace
 from .client import RedisClient
-from .connections import Command, explain
+from .connections import RedisCommand, explain
 from .envelopes import encode
 from .scripts import with_text
-from .traces import current_trace
 from .worker import Worker
 
 log = structlog.stdlib.get_logger(__name__)
@@ -26,7 +26,7 @@ DURATIONS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 BATCH_BYTES = 262_144
 """Size of a batch; one failure loses no more than this."""
 
-Publish = Callable[[Channel, Sequence[bytes]], Command]
+Publish = Callable[[Channel, Sequence[bytes]], RedisCommand]
 """Returns the command that publishes payloads to a channel, in this order."""
 
 ReadReply = Callable[[Any, int], Iterable[Any]]
@@ -134,7 +134,7 @@ def _groups(batch: Sequence[Outgoing]) -> list[list[Outgoing]]:
     return groups
 
 
-def _commands(groups: Sequence[Sequence[Outgoing]]) -> list[Command]:
+def _commands(groups: Sequence[Sequence[Outgoing]]) -> list[RedisCommand]:
     """Return the command of each group.
 
     If Redis does not know a script, the command is repeated, and must not come after others to the

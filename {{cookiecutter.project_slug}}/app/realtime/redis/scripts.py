@@ -5,7 +5,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-from .connections import Command
+from .connections import RedisCommand
 
 LUA = Path(__file__).parent / "lua"
 
@@ -20,16 +20,11 @@ class Script:
         self._sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
         _texts[self._sha] = text
 
-    def command(self, keys: Sequence[str], *arguments: Any) -> Command:
+    def command(self, keys: Sequence[str], *arguments: Any) -> RedisCommand:
         """Return the command that runs the script."""
         return "EVALSHA", self._sha, len(keys), *keys, *arguments
 
 
-def all_scripts() -> Sequence[str]:
-    """Return the texts of all scripts that were made until now."""
-    return list(_texts.values())
-
-
-def with_text(command: Command) -> Command:
+def with_text(command: RedisCommand) -> RedisCommand:
     """Return the command with the text of its script, if it runs one: Redis need not know it."""
     return ("EVAL", _texts[command[1]], *command[2:]) if command[0] == "EVALSHA" else command

@@ -1,30 +1,32 @@
 """What the nodes of a service share through Redis."""
 
-from collections.abc import Callable
 from functools import partial
 
+from ..backplane import OnGap
 from ..connections.delivery import Delivery
 from ..jobs import Job
 from ..metrics import Metrics
 from ..settings.settings import RealtimeSettings
 from ..shared import Shared
 from .backplane import RedisBackplane
-from .client import RedisClient
 from .map import RedisMap
 # {% if cookiecutter.rooms %}
 from .rooms.history import RedisHistory
 from .rooms.presence import RedisPresence
 # {% endif %}
+from .topologies import make_client
 
 
 def in_redis(
-    client: RedisClient,
-    settings: RealtimeSettings,
-    metrics: Metrics,
-    delivery: Delivery,
-    after_gap: Callable[[], None],
-) -> Shared:
-    """Return the shared parts; call ``after_gap`` when messages may have been lost."""
+    settings: RealtimeSettings, metrics: Metrics, delivery: Delivery, after_gap: OnGap
+) -> Shared | None:
+    """Return the shared parts, None without ``REDIS_URL``.
+
+    ``after_gap`` is called when messages may have been lost.
+    """
+    client = make_client(settings)
+    if client is None:
+        return None
     backplane = RedisBackplane(client, settings, metrics, delivery)
     backplane.after_gap(after_gap)
     # {% if cookiecutter.rooms %}

@@ -21,9 +21,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 from ..errors import Misconfigured
 from ..settings.redis import server_urls
 from ..settings.settings import RealtimeSettings
-from .client import RedisClient, Takes
+from .client import OwnsChannel, RedisClient
 from .connections import CHECKED, FAILURES, CheckedConnection
-from .scripts import all_scripts
 
 
 class ServerClient(RedisClient):
@@ -37,7 +36,7 @@ class ServerClient(RedisClient):
         super().__init__(redis, settings)
 
     @asynccontextmanager
-    async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, Takes]]]:
+    async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
         """Open one connection, which takes all channels."""
         async with self._redis.pubsub() as pubsub:
             await pubsub.connect()
@@ -82,20 +81,19 @@ class ClusterClient(RedisClient):
         super().__init__(self._cluster, settings)
 
     @asynccontextmanager
-    async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, Takes]]]:
+    async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
         """Ask which primary has which slots now, and open a connection to each."""
         try:
             await self._cluster.initialize()
             await self._cluster.nodes_manager.initialize()
         except RedisClusterException as failure:
             if "not enabled" in str(failure):
-                msg = "REDIS_CLUSTER: the server belongs to no cluster"
-                raise Misconfigured(msg) from failure
+                raise Misconfigured("REDIS_CLUSTER: the server belongs to no cluster") from failure
             raise
         async with AsyncExitStack() as stack:
             yield [await self._open(node, stack) for node in self._cluster.get_primaries()]
 
-    async def _open(self, node: ClusterNode, stack: AsyncExitStack) -> tuple[PubSub, Takes]:
+    async def _open(self, node: ClusterNode, stack: AsyncExitStack) -> tuple[PubSub, OwnsChannel]:
         server = Redis.from_url(self._url_of(node), **self._options)
         await stack.enter_async_context(server)
         pubsub = await stack.enter_async_context(server.pubsub())
@@ -123,7 +121,6 @@ def _urls(settings: RealtimeSettings) -> Sequence[str]:
 def _pool_options(settings: RealtimeSettings) -> dict[str, Any]:
     return {
         "max_connections": settings.redis_max_connections,
-        "scripts": all_scripts(),
         "idle_s": settings.redis_ping_interval_s,
         # Leaves time for a new connection
         "ping_timeout_s": settings.redis_timeout_s / 2,

@@ -25,7 +25,6 @@ class Worker(Generic[Item]):
         self._work = work
         self._batch_weight = batch_weight
         self._pause_s = pause_s
-        # A dict would be slow to find its first item after many removals at its start.
         self._weights: OrderedDict[Item, int] = OrderedDict()
         self._has_items = asyncio.Event()
         self.weight = 0

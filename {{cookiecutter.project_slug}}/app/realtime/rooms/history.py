@@ -11,15 +11,17 @@ message, and publishes it to the room's channel.
 import asyncio
 import secrets
 from collections import OrderedDict, defaultdict, deque
+# {% if cookiecutter.redis %}
 from collections.abc import Callable
-from dataclasses import dataclass, field
+# {% endif %}
+from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from ..backplane import Backplane, Channel, Envelope, Subscription
+from ..backplane import Backplane, Channel, Deliver, Envelope, Subscription
 from ..futures import done, then
 # {% if cookiecutter.redis %}
 from ..protocol import STRICT, Message, ServerFrame
@@ -56,25 +58,6 @@ NOWHERE = Position("", 0)
 """Position of what is not kept; never a real epoch."""
 # {% endif %}
 
-Event = Literal["joined", "updated", "left", "evicted", "frame"]
-
-
-@dataclass(slots=True, kw_only=True)
-class RoomEnvelope(Envelope):
-    """A message, a frame of the team's own, or a presence event of its sender.
-
-    Only messages that are kept have an offset. The data of ``joined`` and ``updated`` is the
-    user's info, that of ``evicted`` the reason.
-    """
-
-    # {% if cookiecutter.redis %}
-    epoch: str = NOWHERE.epoch
-    # {% endif %}
-    offset: int = NOWHERE.offset
-    event: Event | None = None
-    frame: bytes | None = field(default=None, init=False)
-    """The frame of a message, if it is encoded already."""
-
 
 @dataclass(slots=True, kw_only=True)
 class RoomMessage(Message):
@@ -88,7 +71,7 @@ class RoomMessage(Message):
     offset: int | None
 
 
-def message_frame(room: str, envelope: RoomEnvelope) -> bytes:
+def message_frame(room: str, envelope: Envelope) -> bytes:
     """Return the encoded frame with a room's message."""
     offset = envelope.offset or None
     return encode(RoomMessage(envelope.sender, envelope.data, room=room, offset=offset))
@@ -107,19 +90,18 @@ class Past:
     recovered: bool | None = None
 
 
-Deliver = Callable[[RoomEnvelope], None]
 # {% if cookiecutter.redis %}
 Announce = Callable[[ServerFrame, Position], None]
 """Takes a frame for the members, and the position before which they may have missed messages."""
+
+
 # {% endif %}
-
-
 def room_channel(room: str) -> Channel:
     """Return the channel of one room's messages and events."""
     return Channel(f"room:{room}")
 
 
-class Log:
+class RoomLog:
     """One room's position and its last messages, as frames, each with the time of its arrival."""
 
     __slots__ = ("epoch", "kept", "offset", "rules", "size_bytes", "subscription", "used_at")
@@ -186,23 +168,25 @@ class History:
         self.backplane = backplane
         self.rules_of = make_rules(settings)
         self._settings = settings
-        self._logs: dict[str, Log] = {}
+        self._logs: dict[str, RoomLog] = {}
         # By ``history_s``, since logs that are kept equally long expire in the order of their use.
-        # A dict would be slow to find its first item after many removals at its start.
-        self._by_use: defaultdict[float, OrderedDict[str, Log]] = defaultdict(OrderedDict)
+        self._by_use: defaultdict[float, OrderedDict[str, RoomLog]] = defaultdict(OrderedDict)
         self._size_bytes = 0
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
     def publish(
-        self, room: str, envelope: Envelope, message_id: str | None = None
+        self, room: str, envelope: Envelope, *, keep: bool = True, message_id: str | None = None
     ) -> asyncio.Future[Position]:
-        """Publish a message, numbered and kept, in the order of the calls.
+        """Publish a message in the order of the calls; with ``keep``, number and keep it.
 
         The future yields its position, or fails with `Unavailable`. A message that failed may be
         published again with the same id: members get it once. A single node ignores the id, since
         what failed was not published.
         """
-        numbered = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
+        if not keep:
+            sent = self.backplane.publish(room_channel(room), envelope, message_id)
+            return then(sent, lambda nodes: NOWHERE)
+        numbered = Envelope(envelope.sender, envelope.data, envelope.exclude)
         numbered.offset = self._logs[room].offset + 1 if room in self._logs else 1
         numbered.frame = message_frame(room, numbered)  # raises if the data is not JSON
         log = self._take_out(room)
@@ -210,14 +194,6 @@ class History:
         self._put_back(room, log)
         self.backplane.publish(room_channel(room), numbered)
         return done(log.position)
-
-    def publish_ephemeral(
-        self, room: str, envelope: Envelope, message_id: str | None = None
-    ) -> asyncio.Future[Position]:
-        """Publish a message that is neither numbered nor kept, in the order of the calls."""
-        message = RoomEnvelope(envelope.sender, envelope.data, envelope.exclude)
-        sent = self.backplane.publish(room_channel(room), message, message_id)
-        return then(sent, lambda nodes: NOWHERE)
 
     # {% if cookiecutter.redis %}
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
@@ -249,16 +225,16 @@ class History:
         log.trim()
         self._put_back(room, log)
 
-    def _take_out(self, room: str) -> Log:
+    def _take_out(self, room: str) -> RoomLog:
         """Return a room's log, and take it out of the order while its size changes."""
         log = self._logs.get(room)
         if log is None:
-            log = self._logs[room] = Log(self.rules_of(room))
+            log = self._logs[room] = RoomLog(self.rules_of(room))
         elif self._by_use[log.rules.history_s].pop(room, None) is not None:
             self._size_bytes -= log.size_bytes
         return log
 
-    def _put_back(self, room: str, log: Log) -> None:
+    def _put_back(self, room: str, log: RoomLog) -> None:
         log.used_at = monotonic()
         if log.kept or log.subscription is None:
             self._by_use[log.rules.history_s][room] = log
@@ -267,7 +243,7 @@ class History:
                 self._evict_first(min(filter(None, self._by_use.values()), key=_first_used_at))
             self._sweep_later(log.rules.history_s)
 
-    def _evict_first(self, by_use: OrderedDict[str, Log]) -> None:
+    def _evict_first(self, by_use: OrderedDict[str, RoomLog]) -> None:
         room, log = by_use.popitem(last=False)
         self._size_bytes -= log.size_bytes
         if log.subscription is None:
@@ -295,5 +271,5 @@ class History:
         self._sweep_later(history_s)
 
 
-def _first_used_at(by_use: OrderedDict[str, Log]) -> float:
+def _first_used_at(by_use: OrderedDict[str, RoomLog]) -> float:
     return next(iter(by_use.values())).used_at

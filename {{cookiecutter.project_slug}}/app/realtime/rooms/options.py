@@ -51,8 +51,7 @@ def make_rules(
         options = room_options(room)
         if not isinstance(options, RoomOptions):
             kind = type(options).__name__
-            msg = f"room_options must be a `def` that returns RoomOptions, not {kind}"
-            raise TypeError(msg)
+            raise TypeError(f"room_options must be a `def` that returns RoomOptions, not {kind}")
         if options.history_bytes is not None and options.history_bytes >= settings.max_unsent_bytes:
             msg = f"history_bytes: must be less than MAX_UNSENT_BYTES, {settings.max_unsent_bytes}"
             raise ValueError(msg)

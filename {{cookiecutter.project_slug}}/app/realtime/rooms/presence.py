@@ -12,11 +12,11 @@ from itertools import islice
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
-from ..backplane import Backplane
+from ..backplane import Backplane, Envelope, Event
 from ..connections.connection import Connection
 from ..errors import BadRequest
 from ..settings.settings import RealtimeSettings
-from .history import Event, RoomEnvelope, room_channel
+from .history import room_channel
 from .options import Rules
 
 MAX_INFO_BYTES = 1_024
@@ -29,13 +29,11 @@ def encode_info(info: JsonValue) -> bytes:
     """Return an info as JSON, or raise `BadRequest` if it is too large or too deep."""
     encoded = to_json(info, inf_nan_mode="null")
     if len(encoded) > MAX_INFO_BYTES:
-        msg = f"info: has {len(encoded)} bytes as JSON, may have {MAX_INFO_BYTES}"
-        raise BadRequest(msg)
+        raise BadRequest(f"info: has {len(encoded)} bytes as JSON, may have {MAX_INFO_BYTES}")
     try:
         from_json(encoded)
     except ValueError as failure:
-        msg = "info: is nested too deeply"
-        raise BadRequest(msg) from failure
+        raise BadRequest("info: is nested too deeply") from failure
     return encoded
 
 
@@ -83,7 +81,7 @@ class Presence:
         elif info != known:
             event = "updated"
         if event is not None and size <= rules.max_members_for_events:
-            envelope = RoomEnvelope(connection.user, from_json(info), connection.id, event=event)
+            envelope = Envelope(connection.user, from_json(info), connection.id, event=event)
             self._backplane.publish(room_channel(room), envelope)
 
     async def attendance(self, room: str, rules: Rules) -> Attendance:

@@ -6,28 +6,20 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, cast
 
 import structlog
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue
 from pydantic_core import to_json
 
-from ..backplane import Envelope, Publication
+from ..backplane import Envelope
 from ..connections.connection import Connection
 from ..connections.delivery import Delivery
 from ..errors import CommandError, Forbidden, LimitExceeded
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import frame_data, text_frame
-from .history import (
-    NOWHERE,
-    History,
-    Past,
-    Position,
-    RoomEnvelope,
-    message_frame,
-    room_channel,
-)
+from .history import NOWHERE, History, Past, Position, message_frame, room_channel
 from .options import RoomOptions, make_rules
 from .presence import Attendance, Presence, encode_info
 
@@ -36,7 +28,7 @@ log = structlog.stdlib.get_logger(__name__)
 BeforePublish = Callable[[str, str | None, JsonValue], JsonValue | Awaitable[JsonValue]]
 """Takes room, sender (None for the server) and data; returns the data to publish."""
 
-Evict = Callable[["Room", RoomEnvelope], None]
+Evict = Callable[["Room", Envelope], None]
 
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -105,20 +97,7 @@ class Evicted(ServerFrame):
     reason: str | None
 
 
-class RoomPublication(Publication):
-    """What the team's backend publishes: to a room, to a user, or to everybody."""
-
-    room: RoomName | None = None
-
-    @model_validator(mode="after")
-    def _check_one_target(self) -> Self:
-        if self.room is not None and self.user is not None:
-            msg = "name a room or a user, not both"
-            raise ValueError(msg)
-        return self
-
-
-def room_frame(room: str, envelope: RoomEnvelope) -> bytes | ServerFrame:
+def room_frame(room: str, envelope: Envelope) -> bytes | ServerFrame:
     """Return the frame that members get."""
     if envelope.event is None:
         return envelope.frame or message_frame(room, envelope)
@@ -154,7 +133,7 @@ class Room:
         history.open(name, self._deliver)
         # {% endif %}
 
-    def _deliver(self, envelope: RoomEnvelope) -> None:
+    def _deliver(self, envelope: Envelope) -> None:
         if envelope.event == "evicted":
             self._evict(self, envelope)
         else:
@@ -227,8 +206,7 @@ class Rooms:
             else:
                 past = await self._history.past(name, since, last)
             if connection in room.evicted:
-                msg = "the user was taken out of the room"
-                raise Forbidden(msg)
+                raise Forbidden("the user was taken out of the room")
             if connection.id in room.members:
                 self._count(room, connection, 0, encoded)
                 return _past_of_member(past.position, since, room.complete_since[connection.id])
@@ -288,10 +266,10 @@ class Rooms:
         nodes that have members, or fails with `Unavailable`.
         """
         self._delivery.check_thread()
-        envelope = RoomEnvelope(user, reason, event="evicted")
+        envelope = Envelope(user, reason, event="evicted")
         return self._history.backplane.publish(room_channel(room), envelope)
 
-    def _evict(self, room: Room, envelope: RoomEnvelope) -> None:
+    def _evict(self, room: Room, envelope: Envelope) -> None:
         user, reason = envelope.sender, cast(str | None, envelope.data)
         members = [each for each in room.members.values() if each.user == user]
         joining = {each for each in room.joining if each.user == user}
@@ -322,7 +300,7 @@ class Rooms:
         self._delivery.check_thread()
         if not self._policy_waits:
             data = cast(JsonValue, self._before_publish(room, sender, data))
-            return self._publish(room, Envelope(sender, data, exclude), keep=keep)
+            return self._history.publish(room, Envelope(sender, data, exclude), keep=keep)
 
         async def pass_on() -> Position:
             return await (await self.pass_on(room, data, sender=sender, exclude=exclude, keep=keep))
@@ -358,14 +336,7 @@ class Rooms:
         if member is not None:
             self.check_joined(member, room)
         envelope = Envelope(sender, cast(JsonValue, answer), exclude)
-        return self._publish(room, envelope, keep=keep, message_id=message_id)
-
-    def _publish(
-        self, room: str, envelope: Envelope, *, keep: bool, message_id: str | None = None
-    ) -> asyncio.Future[Position]:
-        history = self._history
-        publish = history.publish if keep else history.publish_ephemeral
-        return publish(room, envelope, message_id)
+        return self._history.publish(room, envelope, keep=keep, message_id=message_id)
 
     def send_frame(
         self, room: str, frame: ServerFrame, *, exclude: str | None = None
@@ -376,7 +347,7 @@ class Rooms:
         fails with `Unavailable`.
         """
         self._delivery.check_thread()
-        envelope = RoomEnvelope(None, frame_data(frame), exclude, event="frame")
+        envelope = Envelope(None, frame_data(frame), exclude, event="frame")
         return self._history.backplane.publish(room_channel(room), envelope)
 
     def set_policy(
@@ -403,8 +374,7 @@ class Rooms:
         room = self._rooms.get(name)
         rules = self._history.rules_of(name) if room is None else room.rules
         if not rules.has_presence:
-            msg = "this room has no presence"
-            raise Forbidden(msg)
+            raise Forbidden("this room has no presence")
         return await self._presence.attendance(name, rules)
 
     async def kept(self, name: str, since: Position | None = None, last: int = 0) -> Past:
@@ -423,8 +393,7 @@ class Rooms:
     def check_joined(self, connection: Connection, name: str) -> None:
         """Raise `NotJoined` unless the connection is a member."""
         if name not in self._joined.get(connection.id, ()):
-            msg = "join the room first"
-            raise NotJoined(msg)
+            raise NotJoined("join the room first")
 
     def _free_if_empty(self, room: Room) -> None:
         if not room.members and not room.joining:

@@ -21,9 +21,9 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 
 from ..protocol import ABNORMAL_CLOSURE, SERVICE_RESTART, Close
-from ..wire.asgi import EXTENSION, READ_AHEAD_BYTES, Message
+from ..wire.asgi import EXTENSION, READ_AHEAD_BYTES
 from ..wire.frame import FrameScanner, read_texts
-from .inbox import Inbox
+from ..wire.inbox import Inbox, Message
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -40,9 +40,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def this_worker() -> tuple[int, list[socket.socket]] | None:
-    """Return the number and the bound sockets of a worker: the shared one, perhaps one of its own.
+    """Return the number and the bound sockets of a worker, None in another process.
 
-    From then on it stops when its parent ends.
+    These are the shared socket, and the metrics socket if ``METRICS_KEY`` is set. From then on, the
+    worker stops when its parent ends.
     """
     if VARIABLE not in os.environ:
         return None

@@ -24,8 +24,7 @@ def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
 
 def _read_file(name: str, path: str, *, is_set: bool) -> str:
     if is_set:
-        msg = f"{name}_FILE: {name} is set as well; leave one of them out"
-        raise SettingsError(msg)
+        raise SettingsError(f"{name}_FILE: {name} is set as well; leave one of them out")
     try:
         value = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

@@ -36,5 +36,4 @@ def read_project() -> Project:
         installed = metadata(packages_distributions()[__name__.partition(".")[0]][0])
         return Project(installed["Name"], installed["Version"], installed["Summary"])
     except (OSError, KeyError, tomllib.TOMLDecodeError):
-        msg = f"{PYPROJECT} does not name the project"
-        raise ValueError(msg) from None
+        raise ValueError(f"{PYPROJECT} does not name the project") from None

@@ -6,14 +6,15 @@ uvicorn protocol (`FrameProtocol`) offers itself to the app as an ASGI extension
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..protocol import Close
 from .frame import frame_payload
+from .inbox import Inbox, Message
 
 EXTENSION = "app.realtime.wire.asgi"
 
@@ -23,11 +24,6 @@ READ_AHEAD_BYTES = 32_768
 Those that are being handled count, too. Reading ahead detects the end of a connection while a
 handler waits.
 """
-
-Event = Mapping[str, Any]
-
-Message = str | Event
-"""A text message; or a ``websocket.receive`` with bytes, or a ``websocket.disconnect``."""
 
 
 class Wire(Protocol):
@@ -45,7 +41,7 @@ class Wire(Protocol):
         """Wait until the peer has sent something, or has gone.
 
         The caller has handled what it took; so the peer may send more.
-        Returns true if all others have certainly had a turn of the event loop meanwhile.
+        Returns true if this had to wait, so that other tasks ran.
         """
         ...
 
@@ -87,37 +83,30 @@ class AsgiWire:
         self._leave_by: float | None = None
         self._deadline: asyncio.Timeout | None = None
         self._finished = asyncio.Event()
-        self._messages: list[Message] = []
-        self._unread_bytes = 0
-        self._arrived = asyncio.Event()
+        self._inbox = Inbox(asyncio.get_running_loop())
         self._handled = asyncio.Event()
         self._received_at = asyncio.get_running_loop().time()
-        self._gone: Callable[[], None] | None = None
 
     @property
     def heard_at(self) -> float:
         """When the last event arrived; now, while reading is paused because the app is busy."""
-        if self._unread_bytes >= READ_AHEAD_BYTES:
+        if self._inbox.unread_bytes >= READ_AHEAD_BYTES:
             return asyncio.get_running_loop().time()
         return self._received_at
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call back when the server reports the end, or this side closes."""
-        self._gone = callback
+        self._inbox.when_gone(callback)
 
-    async def arrival(self) -> bool:
-        """Wait for the next ASGI event. ASGI does not tell whether others had a turn."""
-        if not self._messages:
-            self._unread_bytes = 0
+    def arrival(self) -> asyncio.Future[bool]:
+        """Wait for the next ASGI event. Resume reading if nothing waits."""
+        if self._inbox.empty():
             self._handled.set()
-        await self._arrived.wait()
-        return False
+        return self._inbox.arrival()
 
     def take(self) -> Sequence[Message]:
         """Return the messages that have arrived."""
-        messages, self._messages = self._messages, []
-        self._arrived.clear()
-        return messages
+        return self._inbox.take()
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Queue frames until too many bytes would be unsent."""
@@ -141,7 +130,7 @@ class AsgiWire:
             self._leave_by = asyncio.get_running_loop().time() + self._close_timeout_s
             if self._deadline is not None:
                 self._deadline.reschedule(self._leave_by)
-            self._tell_gone()
+            self._inbox.end()
 
     def abort(self) -> None:
         """Drop what is queued, and give the peer no more time."""
@@ -163,21 +152,12 @@ class AsgiWire:
         while True:
             event = await self._websocket.receive()
             self._received_at = asyncio.get_running_loop().time()
-            text = event.get("text")
-            self._messages.append(event if text is None else text)
-            self._unread_bytes += len(text or event.get("bytes") or "")
-            self._arrived.set()
+            self._inbox.put_nowait(event)
             if event["type"] == "websocket.disconnect":
-                self._tell_gone()
                 return
             self._handled.clear()
-            if self._unread_bytes >= READ_AHEAD_BYTES:
+            if self._inbox.unread_bytes >= READ_AHEAD_BYTES:
                 await self._handled.wait()
-
-    def _tell_gone(self) -> None:
-        gone, self._gone = self._gone, None
-        if gone is not None:
-            gone()
 
     async def send(self) -> None:
         """Send what is queued, the close frame last, and wait to be cancelled.

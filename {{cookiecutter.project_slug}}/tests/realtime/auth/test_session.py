@@ -162,7 +162,7 @@ async def test_the_log_tells_why_a_cookie_is_refused(monkeypatch: pytest.MonkeyP
             "session=nonsense": "bad signature",
             signed(live, {"user": "alice"}, "strange-" * 8): "bad signature",
             old: "the session is too old, or not valid yet",
-            signed(live, {"user": ""}): "the session names no user",
+            signed(live, {"user": ""}): "the user's name is not 1 to 128 visible characters",
             signed(live, ["alice"]): "the session names no user",
         }
         for cookie, cause in causes.items():

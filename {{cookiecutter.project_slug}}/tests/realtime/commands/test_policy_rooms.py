@@ -68,8 +68,7 @@ async def shout(
     """Refuse empty data, and change the rest to upper case."""
     await asyncio.sleep(0)
     if not data:
-        msg = "silence"
-        raise Forbidden(msg)
+        raise Forbidden("silence")
     return str(data).upper()
 
 
@@ -78,8 +77,7 @@ def shout_at_once(
 ) -> JsonValue:
     """Do the same without awaiting."""
     if not data:
-        msg = "silence"
-        raise Forbidden(msg)
+        raise Forbidden("silence")
     return str(data).upper()
 
 

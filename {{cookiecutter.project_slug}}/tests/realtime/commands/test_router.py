@@ -176,4 +176,4 @@ def test_one_type_has_one_command() -> None:
     router.command(Wave)(wave)
     router.command(OtherWave)(wave)
     with pytest.raises(TypeError, match=r"'wave' .* multiple choices"):
-        Dispatcher(router, Metrics(), timeout_s=1.0)
+        Dispatcher(router, Metrics("1.0"), timeout_s=1.0)

@@ -1,7 +1,6 @@
 """The life of a connection, from the handshake to the cleanup."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 from starlette.requests import HTTPConnection
@@ -11,7 +10,6 @@ from app.realtime.auth.identity import BaseAuthenticator, Identity
 from app.realtime.commands.router import CommandRouter
 from app.realtime.connections.connection import Connection
 from app.realtime.connections.manager import ConnectionManager
-from app.realtime.endpoint import welcome
 from app.realtime.errors import TooManyConnections, Unauthorized
 from app.realtime.protocol import SLOW_CONSUMER, SUBPROTOCOL, TRY_AGAIN_LATER, UNAUTHORIZED
 from app.realtime.server.websocket import FrameProtocol
@@ -34,8 +32,14 @@ async def test_welcome_comes_first_and_has_the_limits(live: Live) -> None:
     assert client.welcome["protocol"] == 1
     assert client.welcome["connection"]
     assert client.welcome["limits"]["message_bytes"] == live.settings.max_message_bytes
-    terms = welcome.heartbeat_of(live.settings)
-    assert client.welcome["heartbeat"] == (terms and asdict(terms))
+    # {% if cookiecutter.heartbeat %}
+    assert client.welcome["heartbeat"] == {
+        "interval_s": live.settings.heartbeat_interval_s,
+        "timeout_s": live.settings.heartbeat_timeout_s,
+    }
+    # {% else %}
+    assert client.welcome["heartbeat"] is None
+    # {% endif %}
 
 
 async def test_credentials_are_not_kept_in_memory(live: Live) -> None:

@@ -19,7 +19,7 @@ from app.realtime import (
     ServerFrame,
     Service,
 )
-from app.realtime.endpoint.welcome import limits_of
+from app.realtime.endpoint.handshake import limits_of
 
 from ..engine import make_app
 from ..live import make_settings

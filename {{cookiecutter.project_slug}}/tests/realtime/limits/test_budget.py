@@ -8,7 +8,11 @@ from app.realtime.limits import budget
 from app.realtime.policy import Policy
 
 from ..client import Client, Frame
+# {% if cookiecutter.auth != "none" %}
 from ..live import Live, make_settings, run_service, wait_until
+# {% else %}
+from ..live import Live, make_settings, run_service
+# {% endif %}
 
 BURST_S = 2
 

@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...backplane import Subscription
+from ...backplane import Deliver, Envelope, Subscription
 from ...errors import Unavailable
-from ...rooms.history import NOWHERE, Announce, Deliver, Position, RoomEnvelope, room_channel
+from ...rooms.history import NOWHERE, Announce, Position, room_channel
 from ..backplane import Resync
 from ..connections import answered_within
 
@@ -27,7 +27,7 @@ class Stored:
     """What `Past` has, as Redis stores it: the messages are envelopes."""
 
     position: Position
-    messages: tuple[RoomEnvelope, ...] = ()
+    messages: tuple[Envelope, ...] = ()
     recovered: bool | None = None
 
 
@@ -48,11 +48,11 @@ class RedisFeed:
         self._history = history
         self._deliver = deliver
         self._announce = announce
-        self._held: deque[RoomEnvelope] | None = deque(maxlen=MAX_HELD)
+        self._held: deque[Envelope] | None = deque(maxlen=MAX_HELD)
         self._healing = asyncio.Lock()
         self._readers = 0
         # Delivered while anybody reads the history
-        self._recent: deque[RoomEnvelope] = deque(maxlen=MAX_HELD)
+        self._recent: deque[Envelope] = deque(maxlen=MAX_HELD)
         self._emitted = asyncio.Event()  # set for a moment by each delivery
         self._subscription = history.backplane.subscribe(
             Subscription(room_channel(room), self._take, self.fall_behind)
@@ -168,7 +168,7 @@ class RedisFeed:
         for envelope in held:
             self._take(envelope)
 
-    def _take(self, envelope: RoomEnvelope) -> None:
+    def _take(self, envelope: Envelope) -> None:
         position = position_of(envelope)
         if envelope.event is not None or not (envelope.offset or envelope.epoch):
             self._deliver(envelope)  # it is not kept, so nothing is missing before it
@@ -179,7 +179,7 @@ class RedisFeed:
         elif not self._has_reached(position):
             self.fall_behind()  # the history has this message, too
 
-    def _emit(self, envelope: RoomEnvelope, position: Position) -> None:
+    def _emit(self, envelope: Envelope, position: Position) -> None:
         self.position = position
         self._deliver(envelope)
         if self._readers:
@@ -188,7 +188,7 @@ class RedisFeed:
             self._emitted.clear()
 
 
-def position_of(envelope: RoomEnvelope) -> Position:
+def position_of(envelope: Envelope) -> Position:
     """Return the position of a message, `NOWHERE` if it is not kept."""
     return Position(envelope.epoch, envelope.offset)
 

@@ -19,12 +19,11 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from ...backplane import Channel, Envelope
+from ...backplane import Channel, Deliver, Envelope
 from ...idempotency import REMEMBERED_S
 from ...rooms.history import (
     NOWHERE,
     Announce,
-    Deliver,
     History,
     Past,
     Position,
@@ -34,12 +33,12 @@ from ...rooms.history import (
 from ...rooms.options import Rules, make_rules
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
-from ..connections import FAILURES, Command, explain
+from ..connections import FAILURES, RedisCommand, explain
 from ..envelopes import decode, encode
 from ..scripts import Script
 from ..worker import Worker
 from .feed import RedisFeed, Stored, position_of
-from .quota import HistoryQuota, Unwanted
+from .quota import Eviction, HistoryQuota
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -73,19 +72,21 @@ class RedisHistory(History):
         )
         # One function per rules: what is published by the same function shares a command.
         self._publication = lru_cache(lambda rules: partial(self._publish_by, rules))
-        self._unwanted = Worker(
+        self._evictions = Worker(
             self._evict, batch_weight=EVICTED_AT_ONCE, pause_s=self._client.timeout_s
         )
-        self._client.probe_with(self._attempt)
+        self._client.add_probe(self._probe_commands)
 
     def publish(
-        self, room: str, envelope: Envelope, message_id: str | None = None
+        self, room: str, envelope: Envelope, *, keep: bool = True, message_id: str | None = None
     ) -> asyncio.Future[Position]:
         """Queue a message for the script that numbers, stores and publishes it.
 
         The answer of Redis may get lost after the message was published. So the script remembers
         the id for five minutes, and answers a repetition with the position of the first message.
         """
+        if not keep:
+            return super().publish(room, envelope, keep=False, message_id=message_id)
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
         read_reply = partial(self._read_positions, room, rules.history_s)
         publish = self._publication(rules)
@@ -101,8 +102,8 @@ class RedisHistory(History):
         position = Position(epoch.decode(), int(last))
         if stored:  # not a repetition
             size_bytes, owner = stored[0], stored[1].decode(errors="replace") or None
-            for unwanted in self._quota.note(room, position, owner, size_bytes, history_s):
-                self._unwanted.add(unwanted)
+            for eviction in self._quota.note(room, position, owner, size_bytes, history_s):
+                self._evictions.add(eviction)
         offsets = range(position.offset - count + 1, position.offset + 1)
         return [Position(position.epoch, offset) for offset in offsets]
 
@@ -111,10 +112,10 @@ class RedisHistory(History):
         while True:
             await asyncio.sleep(self._settings.redis_probe_interval_s)
             if "used memory" in str(self.backplane.refusal):
-                for unwanted in self._quota.remove_quarter():
-                    self._unwanted.add(unwanted)
+                for eviction in self._quota.remove_quarter():
+                    self._evictions.add(eviction)
 
-    async def _evict(self, rooms: list[Unwanted]) -> Collection[Unwanted]:
+    async def _evict(self, rooms: list[Eviction]) -> Collection[Eviction]:
         """Remove the histories of rooms; return the rooms again if Redis does not answer."""
         removals = [self._removal(room_channel(room), position) for room, position in rooms]
         return () if await self._send(removals) else rooms
@@ -141,7 +142,7 @@ class RedisHistory(History):
     async def run(self) -> None:
         """Heal feeds with gaps, remove and renew what is stored, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._unwanted.run())
+            tasks.create_task(self._evictions.run())
             tasks.create_task(self._free_memory())
             tasks.create_task(self._behind.run())
             tasks.create_task(self._renew_often(UNUSED_S, is_used=False))
@@ -170,7 +171,7 @@ class RedisHistory(History):
             if is_lost and feed.position is not NOWHERE:
                 feed.fall_behind()
 
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+    async def _send(self, commands: Sequence[RedisCommand]) -> list[Any]:
         """Send commands; return no replies if Redis does not answer."""
         try:
             return await self._client.send_in_background(commands)
@@ -195,7 +196,7 @@ class RedisHistory(History):
         channel: Channel,
         payloads: Sequence[bytes],
         message_id: str | None = None,
-    ) -> Command:
+    ) -> RedisCommand:
         keys = self._keys(channel)
         if message_id is not None:
             keys = (*keys, self._client.key(channel, f"published:{message_id}"))
@@ -203,21 +204,23 @@ class RedisHistory(History):
         target = self._client.publish_command, self._client.name(channel)
         return PUBLISH.command(keys, *_terms(rules), *target, *limits, REMEMBERED_S, *payloads)
 
-    def _reading(self, channel: Channel, rules: Rules, since: Position, last: int = 0) -> Command:
+    def _reading(
+        self, channel: Channel, rules: Rules, since: Position, last: int = 0
+    ) -> RedisCommand:
         wanted = UNUSED_S, since.epoch, since.offset, last
         return READ.command(self._keys(channel), *_terms(rules), *wanted)
 
-    def _renewal(self, channel: Channel, rules: Rules) -> Command:
+    def _renewal(self, channel: Channel, rules: Rules) -> RedisCommand:
         return RENEW.command([self._keys(channel)[1]], UNUSED_S, _position_s(rules))
 
-    def _removal(self, channel: Channel, position: Position) -> Command:
+    def _removal(self, channel: Channel, position: Position) -> RedisCommand:
         target = self._client.count_command, self._client.name(channel)
         return EVICT.command(self._keys(channel), *target, position.epoch, position.offset)
 
     def _keys(self, channel: Channel) -> tuple[str, ...]:
         return self._client.key(channel, "messages"), self._client.key(channel, "position")
 
-    def _attempt(self, channel: Channel) -> Sequence[Command]:
+    def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
         message, rules = encode(Envelope(None, None)), make_rules(self._settings)(channel)
         return (
             self._publication(rules)(channel, [message]),

@@ -24,7 +24,7 @@ from ...rooms.options import Rules, make_rules
 from ...rooms.presence import Attendance, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
-from ..connections import FAILURES, Command, answered_within, explain, has_malformed_data
+from ..connections import FAILURES, RedisCommand, answered_within, explain, has_malformed_data
 from ..scripts import Script
 from ..worker import Worker
 from .room import Argument, RoomPresence
@@ -55,7 +55,7 @@ class RedisPresence(Presence):
         self._ignores_dead_until = 0.0
         backplane.after_gap(self.write_all_later)
         backplane.after_gap(self._ignore_dead)
-        self._client.probe_with(self._attempt)
+        self._client.add_probe(self._probe_commands)
 
     def count(
         self, room: str, rules: Rules, connection: Connection, difference: int, info: bytes | None
@@ -85,8 +85,7 @@ class RedisPresence(Presence):
             async with answered_within(self._client.timeout_s):
                 return await answer
         except TimeoutError:
-            msg = "the users of the room are not known now"
-            raise Unavailable(msg) from None
+            raise Unavailable("the users of the room are not known now") from None
 
     async def run(self) -> None:
         """Write and renew until cancelled; at the end, write that the users have left."""
@@ -196,13 +195,13 @@ class RedisPresence(Presence):
                 self._unwritten.add(room)
         return refusals
 
-    def writing(self, channel: Channel, rules: Rules, report: Sequence[Argument]) -> Command:
+    def writing(self, channel: Channel, rules: Rules, report: Sequence[Argument]) -> RedisCommand:
         """Return the command that writes the report of a room."""
         lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
         terms = lease_ms, self._settings.max_message_bytes
         return self._script(WRITE, channel, self._node, rules, *terms, *report)
 
-    def _attempt(self, channel: Channel) -> Sequence[Command]:
+    def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
         # A user enters and leaves. Only the removal of a dead node needs HGETALL.
         rules = make_rules(self._settings)(channel)
         changes = [[self._node, connections, self._node, ""] for connections in (1, 0)]
@@ -216,7 +215,7 @@ class RedisPresence(Presence):
 
     def _script(
         self, script: Script, channel: Channel, node: str | bytes, rules: Rules, *more: Argument
-    ) -> Command:
+    ) -> RedisCommand:
         client = self._client
         users, nodes, node_users = self._keys(channel, node)
         return script.command(

@@ -8,7 +8,7 @@ from ...rooms.history import Position
 ROOM_BYTES = 1_024
 """Estimated size of a room's keys in Redis without messages."""
 
-Unwanted = tuple[str, Position]
+Eviction = tuple[str, Position]
 """A room to remove, unless another node has published since this position."""
 
 
@@ -17,9 +17,9 @@ class HistoryQuota:
 
     A room counts towards the total, and towards the share of its owner: the user who began its
     epoch. So a user who fills one new room after another displaces only the history of these rooms.
-    Rooms that the backend began count only towards the total. A room to which another node has
-    published since counts there. Redis removes a room's messages ``history_s`` after the last
-    publication, and its position ``position_s`` after the messages.
+    Rooms that the backend began count only towards the total. A room counts on the node that
+    published to it last. Redis removes a room's messages ``history_s`` after the last publication,
+    and its position ``position_s`` after the messages.
     """
 
     def __init__(self, max_bytes: int, max_user_bytes: int, position_s: float) -> None:
@@ -37,7 +37,7 @@ class HistoryQuota:
 
     def note(
         self, room: str, position: Position, owner: str | None, size_bytes: int, history_s: float
-    ) -> list[Unwanted]:
+    ) -> list[Eviction]:
         """Note the size of a room's messages after a new one; return the rooms to remove."""
         now = monotonic()
         self._expire(now)
@@ -52,11 +52,11 @@ class HistoryQuota:
         removed = [] if owner is None else self._shrink(owner, self._max_user_bytes)
         return removed + self._shrink(None, self._max_bytes)
 
-    def remove_quarter(self) -> list[Unwanted]:
+    def remove_quarter(self) -> list[Eviction]:
         """Return the least recently used rooms to remove, with a quarter of all bytes."""
         return self._shrink(None, self._sums[None] * 3 // 4)
 
-    def _shrink(self, user: str | None, max_bytes: int) -> list[Unwanted]:
+    def _shrink(self, user: str | None, max_bytes: int) -> list[Eviction]:
         removed = []
         while self._sums[user] > max_bytes:
             room = next(iter(self._sizes[user]))

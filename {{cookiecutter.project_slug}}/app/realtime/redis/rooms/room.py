@@ -17,9 +17,9 @@ from time import time_ns
 
 from pydantic import Json, NonNegativeInt, PositiveInt, TypeAdapter
 
+from ...backplane import Envelope
 from ...connections.connection import Connection
 from ...protocol import Data, UserName
-from ...rooms.history import RoomEnvelope
 from ...rooms.options import Rules
 from ...rooms.presence import Attendance
 from ...wire.frame import frame_data
@@ -43,8 +43,8 @@ class RoomPresence:
         self.infos: dict[str, tuple[str, bytes]] = {}
         """By user, the connection that set the info, and ``b"<Unix µs> <JSON>"``; the newest on any
         node counts. The JSON is empty if the user has left and returned since the last write."""
-        # For each changed user, the connection that caused the change and gets no event of it,
-        # unless another one has set the info; an empty id if there is no event.
+        # For each changed user, the connection to leave out of the event; empty: publish no event.
+        # If another connection set the info, that one is left out instead.
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Attendance]] = []
         self._max_listed = max_listed
@@ -92,7 +92,7 @@ class RoomPresence:
         return arguments
 
     def _resync(self) -> bytes:
-        return encode(RoomEnvelope(None, frame_data(Resync(room=self.name)), event="frame"))
+        return encode(Envelope(None, frame_data(Resync(room=self.name)), event="frame"))
 
     def confirm(self, total: int, listed: Sequence[bytes]) -> bool:
         """Note that the last report is written, and answer the requests from before it.

@@ -9,10 +9,9 @@
 -- A node whose own lease has expired must not declare others dead: after an outage, they may only
 -- be later than this one. A node without a lease declares dead only those that are a lease too late.
 --
--- A node's hash has the number of its last write, under an empty name, for a while also after its last
--- user has left. So a write does nothing if it arrives after a newer one, as after a freeze of the
--- server or over a connection that was given up. If the number is older than that of a confirmed write,
--- a failover has lost the newer one.
+-- In a node's hash, the field '' holds the number of the node's last write; it outlives the node's last
+-- user. A write with a lower number is stale, as after a freeze of the server, and is ignored. A number
+-- below that of a confirmed write means that a failover has lost data.
 local keep_ms, lease_ms, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local write, confirmed, max_listed = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local news = ARGV[10]

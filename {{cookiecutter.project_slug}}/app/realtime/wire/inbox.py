@@ -1,9 +1,13 @@
-"""The inbox: messages of one connection between the protocol, which reads them, and the app."""
+"""The inbox: messages of one connection between the server, which reads them, and the app."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ..wire.asgi import Event, Message
+Event = Mapping[str, Any]
+
+Message = str | Event
+"""A text message; or a ``websocket.receive`` with bytes, or a ``websocket.disconnect``."""
 
 
 class Inbox:
@@ -18,7 +22,7 @@ class Inbox:
         self.messages: list[Message] = []
         self.has_end = False
         self.unread_bytes = 0
-        """How much the client has sent since its reader had handled everything."""
+        """Bytes received since the reader last had nothing to do."""
 
     def when_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back once, in a later turn of the loop, when the end has come."""
@@ -26,6 +30,11 @@ class Inbox:
         if self.has_end and callback is not None:
             self._loop.call_soon(callback)
             self._gone = None
+
+    def end(self) -> None:
+        """Note that the end has come, or is certain. Idempotent."""
+        self.has_end = True
+        self.when_gone(self._gone)
 
     def empty(self) -> bool:
         """Return whether nothing waits."""
@@ -48,8 +57,7 @@ class Inbox:
         self.messages.append(event)
         self.unread_bytes += len(event.get("bytes") or b"")
         if event["type"] == "websocket.disconnect":
-            self.has_end = True
-            self.when_gone(self._gone)
+            self.end()
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(True)
 
@@ -69,9 +77,10 @@ class Inbox:
         return messages
 
     def arrival(self) -> asyncio.Future[bool]:
-        """Return a future that is done when there is a message: true if that took time.
+        """Return a future that is done when there is a message.
 
-        The reader has handled the messages that it took before.
+        It yields false if a message was waiting already, otherwise true. The reader has handled
+        the messages that it took before.
         """
         self._reader = self._loop.create_future()
         if self.messages:

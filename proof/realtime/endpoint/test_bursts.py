@@ -31,7 +31,7 @@ async def test_closed_connections_leave_no_task(live: Live) -> None:
 async def test_a_failed_handshake_releases_its_slot(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(websocket: WebSocket, close_timeout_s: float) -> None:
+    def fail(websocket: WebSocket, *limits: float) -> None:
         raise RuntimeError
 
     options = await live.options()

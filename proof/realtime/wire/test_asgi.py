@@ -154,6 +154,18 @@ async def test_tasks_per_connection(
     await wait_until(lambda: len(asyncio.all_tasks()) == before)
 
 
+@pytest.mark.hostile(12)
+@pytest.mark.parametrize("character", ["x", "é"])
+async def test_a_message_over_the_limit_closes_with_1009(service: Live, character: str) -> None:
+    size = len(character.encode())
+    client = await service.connect()
+    await client.send_text(character * (service.settings.max_message_bytes // size))
+    assert (await client.receive("error"))["code"] == "bad_request"
+    await client.send_text(character * (service.settings.max_message_bytes // size + 1))
+    assert (await client.closed())[0] == 1009
+    await wait_until(lambda: service.counts()["ws_connections_closed_total client 1009"] >= 1)
+
+
 def connecting(send: Send) -> WebSocket:
     """Return a client that connects, and says nothing more."""
     events = [{"type": "websocket.connect"}]
@@ -172,7 +184,7 @@ async def test_plain_asgi_works_without_a_disconnect_event() -> None:
 
     async with asyncio.timeout(DEADLINE_S):
         websocket = connecting(send)
-        async with connect_wire(websocket, close_timeout_s=0.1) as wire:
+        async with connect_wire(websocket, 0.1, 1_000) as wire:
             await websocket.accept()
             wire.close(TRY_AGAIN_LATER)
             await wire.arrival()
@@ -186,7 +198,7 @@ async def test_plain_asgi_drops_what_a_gone_client_has_not_read() -> None:
 
     async with asyncio.timeout(DEADLINE_S):
         websocket = connecting(send)
-        async with connect_wire(websocket, close_timeout_s=0.1) as wire:
+        async with connect_wire(websocket, 0.1, 1_000) as wire:
             await websocket.accept()
             for _ in range(3):
                 wire.write([text_frame(b"x" * 1_000)], 10_000)

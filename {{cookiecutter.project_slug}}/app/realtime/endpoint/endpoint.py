@@ -75,9 +75,10 @@ class Endpoint:
         except Refused as refusal:
             await self.handshakes.refuse(websocket, refusal)
             return
-        session = Session(self, websocket, network)
+        session, settings = Session(self, websocket, network), self.service.settings
+        limits = settings.close_timeout_s, settings.max_message_bytes
         try:
-            async with connect_wire(websocket, self.service.settings.close_timeout_s) as wire:
+            async with connect_wire(websocket, *limits) as wire:
                 await session.run(wire)
         finally:
             session.close()

@@ -20,12 +20,12 @@ from ..auth import CREDENTIALS
 from ..commands.router import CommandRouter, Handler
 from ..endpoint.handshake import limits_of
 from ..errors import CommandError, close_codes, subclasses
-from ..protocol import Close, ErrorReply, Ok, Reply, ServerFrame
+from ..protocol import TOO_LARGE, Close, ErrorReply, Ok, Reply, ServerFrame
 from ..settings.settings import RealtimeSettings
 
 Json = dict[str, Any]
 
-BROKEN_PROTOCOL = {Close(1002, "protocol error"), Close(1007, "bad UTF-8"), Close(1009, "too big")}
+BROKEN_PROTOCOL = {Close(1002, "protocol error"), Close(1007, "bad UTF-8"), TOO_LARGE}
 """How the WebSocket library closes if a client breaks the protocol (RFC 6455 §7.4.1)."""
 
 router = APIRouter()

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..protocol import Close
+from ..protocol import TOO_LARGE, Close
 from .frame import frame_payload
 from .inbox import Inbox, Message
 
@@ -74,9 +74,12 @@ class Wire(Protocol):
 class AsgiWire:
     """A `Wire` over plain ASGI: a task that reads, and a queue with a task that sends."""
 
-    def __init__(self, websocket: WebSocket, close_timeout_s: float) -> None:
+    def __init__(
+        self, websocket: WebSocket, close_timeout_s: float, max_message_bytes: int
+    ) -> None:
         self._websocket = websocket
         self._close_timeout_s = close_timeout_s
+        self._max_message_bytes = max_message_bytes
         self._queue: asyncio.Queue[bytes | Close] = asyncio.Queue()
         self._unsent_bytes = 0
         self._closing = False
@@ -148,9 +151,12 @@ class AsgiWire:
         """Do nothing: the server keeps control frames and fragments to itself."""
 
     async def read(self) -> None:
-        """Read until the end."""
+        """Read until the end, or a message that is too large."""
         while True:
             event = await self._websocket.receive()
+            if len((event.get("text") or "").encode()) > self._max_message_bytes:
+                self.close(TOO_LARGE)
+                event = {"type": "websocket.disconnect", "code": TOO_LARGE.code}
             self._received_at = asyncio.get_running_loop().time()
             self._inbox.put_nowait(event)
             if event["type"] == "websocket.disconnect":
@@ -184,7 +190,9 @@ class AsgiWire:
 
 
 @asynccontextmanager
-async def connect_wire(websocket: WebSocket, close_timeout_s: float) -> AsyncIterator[Wire]:
+async def connect_wire(
+    websocket: WebSocket, close_timeout_s: float, max_message_bytes: int
+) -> AsyncIterator[Wire]:
     """Yield the server's wire, if it has one, or one over plain ASGI.
 
     A peer that does not disconnect in time is cut off.
@@ -194,7 +202,7 @@ async def connect_wire(websocket: WebSocket, close_timeout_s: float) -> AsyncIte
         yield extension["wire"]
         return
     await websocket.receive()  # the connect event
-    wire = AsgiWire(websocket, close_timeout_s)
+    wire = AsgiWire(websocket, close_timeout_s, max_message_bytes)
     try:
         # If one task fails, the group cancels the other one, which would wait for ever.
         async with asyncio.TaskGroup() as tasks:

@@ -1,4 +1,4 @@
-"""The project has exactly the files of the chosen options."""
+"""The project has exactly the files of the chosen options, and its tests are not too long."""
 
 from pathlib import Path
 
@@ -23,6 +23,10 @@ EXCEPTIONS: dict[str, set[str]] = {
     "tests/realtime/http/test_tokens.py": {"jwt"},
     "tests/realtime/redis/test_tickets.py": {"ticket", "redis"},
 }
+
+
+MAX_TEST_LINES = 6_000
+"""Lines of a project's tests. Those of the engine's inner parts belong to the proof."""
 
 
 def needed_options(path: Path) -> set[str]:
@@ -57,3 +61,6 @@ def check_files(project: Project) -> None:
     assert not extra, f"not asked for: {extra}"
     empty = [path for path in project.root.rglob("*") if path.is_dir() and not any(path.iterdir())]
     assert not empty, f"empty directories: {', '.join(map(str, empty))}"
+    tests = [project.read(str(path)) for path in found if path.parts[0] == "tests"]
+    lines = sum(len(text.splitlines()) for text in tests)
+    assert lines <= MAX_TEST_LINES, f"{lines} lines of tests, at most {MAX_TEST_LINES} are allowed"

@@ -1,6 +1,7 @@
 """Errors of an authenticator, for a handshake and for a route."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -46,6 +47,7 @@ AUTHENTICATORS: list[tuple[Callable[..., Awaitable[object]], int]] = [
     (failing(SystemExit()), 500),
     (returning(7), 500),
     (returning("alice", "soon"), 500),
+    (returning("alice", math.inf), 500),
     (returning(""), 401),
     (failing(Unauthorized()), 401),
     (failing(Refused(403, "not from there")), 403),

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, ClassVar
 
 import structlog
@@ -46,13 +47,14 @@ class Identity:
         """Check the fields.
 
         Raises:
-            TypeError: the name is not a string, or the expiry not a number.
+            TypeError: the name is not a string, or the expiry not a finite number.
             Unauthorized: the name is empty or too long, or has invisible characters.
 
         """
-        user = self.user
-        if not isinstance(user, str) or not isinstance(self.expires_at, float | int | None):
-            raise TypeError("a user's name is a str, and the expiry a number or None")
+        user, expires_at = self.user, self.expires_at
+        has_expiry = isinstance(expires_at, float | int) and isfinite(expires_at)
+        if not isinstance(user, str) or not (has_expiry or expires_at is None):
+            raise TypeError("a user's name is a str, and the expiry a finite number or None")
         is_visible = user.translate(_removed).isprintable() and not set(user) & set(BLANKS)
         if user.strip().strip(JOINERS) != user or not is_visible or not 0 < len(user) <= 128:
             raise Unauthorized("the user's name is not 1 to 128 visible characters")

@@ -1,14 +1,14 @@
 """Health checks, and the routes of the backend."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from copy import copy
 from http.client import responses
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import Request, Response
+from fastapi import Request
 from structlog.testing import capture_logs
 
 from app.realtime.errors import PROBLEM_TYPE
@@ -150,26 +150,6 @@ async def test_publish_refuses_bodies_over_the_message_limit(live: Live, chunked
     (line,) = lines
     assert (line["route"], line["status"]) == ("/publish", 413)
     assert line["reason"] == "too_large"
-
-
-@pytest.mark.parametrize("reads", [False, True])
-async def test_with_middleware_a_large_body_is_refused_by_a_problem_too(reads: bool) -> None:
-    app = make_app(make_settings(max_message_bytes=1_024))
-
-    @app.middleware("http")
-    async def pass_on(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        if reads:
-            await request.body()
-        return await call_next(request)
-
-    async with run_app(app) as live:
-        body = b"x" * 2_000
-        answers = [await post_raw(live, content) for content in (body, in_chunks(body))]
-    for answer in answers:
-        assert answer.headers["content-type"] == PROBLEM_TYPE
-        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
 async def in_chunks(body: bytes) -> AsyncIterator[bytes]:

@@ -143,7 +143,11 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "an unchosen file": ("files", adding("app/guest.py", "\n"), "not asked for: app/guest.py"),
     "a strange file": ("files", adding("app/x.orig", "\n"), "not asked for: app/x.orig"),
     "an empty directory": ("files", making_directory("x"), "empty directories: .*x"),
-    "long tests": ("files", changing("tests/test_policy.py", r"\Z", "\n" * 6_000), "lines of tests"),
+    "long tests": (
+        "files",
+        changing("tests/test_policy.py", r"\Z", "\n" * 6_000),
+        "lines of tests",
+    ),
     "a variable": ("jinja", adding("Makefile", "# {{ cookiecutter.auth }}\n"), "Jinja is left"),
     "an unused tag": ("jinja", adding("app/main.py", "# {% endif %}\n"), "Jinja is left"),
     "a comment": ("jinja", adding("compose.yaml", "# {# x #}\n"), "Jinja is left"),

@@ -630,10 +630,13 @@ def test_an_answer_ends_the_timer_of_its_request(
     async def ask() -> None:
         loop = asyncio.get_running_loop()
         timers: list[asyncio.TimerHandle] = []
-        call_later = loop.call_later
-        monkeypatch.setattr(
-            loop, "call_later", lambda *how: timers.append(call_later(*how)) or timers[-1]
-        )
+        start = loop.call_later
+
+        def call_later(*how: Any) -> asyncio.TimerHandle:
+            timers.append(start(*how))
+            return timers[-1]
+
+        monkeypatch.setattr(loop, "call_later", call_later)
         ws = client.connect("ws://127.0.0.1:1/ws")
         ws.ask({"type": "ping"}, lambda answer: None)
         ws._receive({"type": "pong", "id": "1"})
@@ -1035,7 +1038,12 @@ def test_the_limit_of_pauses_is_reset_by_a_connection_that_has_lasted(
     module = import_module(f"{client.__name__}.connection")
     monkeypatch.setattr(module, "LASTING_S", -1.0)  # after its welcome, each has lasted
     attempts: list[int] = []
-    monkeypatch.setattr(module, "pause", lambda attempt: attempts.append(attempt) or 0.0)
+
+    def pause(attempt: int) -> float:
+        attempts.append(attempt)
+        return 0.0
+
+    monkeypatch.setattr(module, "pause", pause)
 
     async def handler(connection: ServerConnection) -> None:
         if is_welcome:

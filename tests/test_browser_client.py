@@ -634,27 +634,67 @@ def test_frames_in_the_turn_of_the_answer_to_a_join_come_after_it(page: Page) ->
     assert page.run("return got") == [1, 2]
 
 
-def test_what_is_dropped_before_a_join_is_answered_comes_from_the_history(page: Page) -> None:
+@pytest.mark.parametrize("handler", ["state", "gap"])
+def test_messages_dropped_before_a_join_is_answered_are_a_gap(page: Page, handler: str) -> None:
     page.run(f"""
       {FAKE}
       globalThis.got = [];
       open_();
-      ws.room("tea", {{ message: (data) => got.push(data) }});
+      ws.room("tea", {{ message: (data) => got.push(data), {handler}: () => got.push("gap") }});
     """)
     page.wait_until("ws.rooms.get('tea').position")
     page.run("""
-      globalThis.answer = ({ type, id, since }) => {
-        if (type === "leave") return receive({ type: "ok", id });
-        const offset = 10_001, replayed = of("leave").length && offset - since.offset;
-        if (!replayed) for (let at = 1; at <= offset; at++) message(at);
-        joined(id, { offset, recovered: true, replayed });
-        if (replayed) message(offset);
+      globalThis.before = got.splice(0);
+      globalThis.answer = ({ id }) => {
+        for (let at = 1; at <= 10_001; at++) message(at);
+        joined(id, { offset: 10_001, recovered: true });
+        message(10_002);
       };
       receive({ type: "resync", room: "tea" });
     """)
-    page.wait_until("got.at(-1) === 10_001")
-    assert page.run("return got.every((number, at) => number === at + 1)")
-    assert page.run("return commands.map(({ type }) => type)") == ["join", "join", "leave", "join"]
+    page.wait_until("got.at(-1) === 10_002")
+    assert page.run("return before") == ["gap"] * (handler == "state")
+    assert page.run("return got") == ["gap", 10_002]
+
+
+def test_messages_dropped_while_the_state_is_loaded_are_a_gap(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      globalThis.got = [];
+      globalThis.loads = 0;
+      open_();
+      ws.room("tea", {{
+        message: (data) => got.push(data),
+        state: () => {{
+          got.push("state");
+          if (loads++) return;
+          for (let at = 1; at <= 10_002; at++) message(at);
+        }},
+      }});
+    """)
+    page.wait_until("got.at(-1) === 10_002")
+    assert page.run("return got") == ["state", "state", 10_002]
+
+
+def test_a_gap_is_told_to_a_page_without_a_state(page: Page) -> None:
+    page.run(f"""
+      {EAGER} {FAKE}
+      globalThis.got = [];
+      open_();
+      ws.room("tea", {{ message: (data) => got.push(data), gap: () => got.push("gap") }});
+    """)
+    page.wait_until("ws.rooms.get('tea').position")
+    for is_gap in (False, True):
+        page.run(f"""
+          globalThis.answer = ({{ id }}) => {{
+            joined(id, {{ recovered: {json.dumps(not is_gap)}, offset: 7 }});
+            message(8);
+          }};
+          ws.rooms.get("tea").position = {{ epoch: "e", offset: 7 }};
+          socket.onclose({{ code: 1006, reason: "" }});
+        """)
+        page.wait_until("got.at(-1) === 8")
+        assert page.run("return got.splice(0)") == ["gap"] * is_gap + [8]
 
 
 def test_an_info_does_not_overtake_the_join_of_its_room(page: Page) -> None:
@@ -677,6 +717,123 @@ def test_an_info_does_not_overtake_the_join_of_its_room(page: Page) -> None:
     assert infos[0] == ["offline", True]
     assert infos[1] == ["refused", True]
     assert infos[2:] == [["unanswered", False], ["joined", False]]
+
+
+ENDS = {
+    "evicted": "receive({ type: 'evicted', room: 'tea', reason: null });",
+    "left": "await room.leave();",
+    "refused": """
+      globalThis.answer = ({ id }) =>
+        receive({ type: "error", id, code: "forbidden", message: "", retry: false });
+      receive({ type: "resync", room: "tea" });
+      while (ws.rooms.size) await new Promise((resolve) => setTimeout(resolve));
+    """,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_info_of_a_room_that_is_not_joined_is_only_kept(page: Page, end: str) -> None:
+    page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea')")
+    page.wait_until("room.position")
+    page.run(f"""
+      {ENDS[end]}
+      globalThis.before = of("join").length;
+      await room.setInfo("away");
+      globalThis.answer = ({{ id }}) => joined(id);
+      await ws.ping();
+    """)
+    assert page.run("return [of('join').length - before, room.info]") == [0, "away"]
+    # The name is free, and what becomes of the old room does not touch the new one.
+    page.run("globalThis.fresh = ws.room('tea'); await room.leave(); await ws.ping();")
+    assert page.run("return ws.rooms.get('tea') === fresh && of('leave').length") == 1
+
+
+def test_a_resync_without_a_room_is_for_all_rooms_and_is_handed_over(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      globalThis.got = [];
+      open_();
+      ws.onmessage = ({{ room }}) => got.push(room);
+      for (const name of ["tea", "milk"]) ws.room(name);
+    """)
+    page.wait_until("[...ws.rooms.values()].every(({ position }) => position)")
+    page.run("receive({ type: 'resync', room: 'attic' }); await ws.ping(); await ws.ping();")
+    assert page.run("return [got, of('join').length]") == [["attic"], 2]
+    page.run("receive({ type: 'resync', room: null })")
+    page.wait_until("of('join').length === 4")
+    assert page.run("return got") == ["attic", None]
+
+
+def test_messages_in_flight_after_a_leave_are_dropped(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      globalThis.got = [];
+      open_();
+      ws.onmessage = ({{ data }}) => got.push(data);
+      globalThis.room = ws.room("tea");
+    """)
+    page.wait_until("room.position")
+    page.run("""
+      globalThis.answer = ({ type, id }) => {
+        if (type === "leave") message(1);
+        joined(id);
+        if (type === "join") message(2);
+      };
+      await room.leave();
+      await ws.request({ type: "join", room: "tea" }); // by hand
+      await ws.ping();
+    """)
+    assert page.run("return got") == [2]
+
+
+def test_a_connection_that_has_lasted_resets_the_limit_to_two_seconds(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      Math.random = () => 1;
+      globalThis.later = 0;
+      const now = performance.now.bind(performance);
+      performance.now = () => now() + later;
+      open_();
+    """)
+    page.wait_until("ws.welcome")
+    for number, pause_ms in enumerate((2_000, 4_000), start=1):
+        page.run("socket.onclose({ code: 1006, reason: '' }); dispatchEvent(new Event('online'))")
+        page.wait_until(f"count('online') === {number + 1}")
+        assert page.run("return states.findLast((each) => each.pause_ms).pause_ms") == pause_ms
+    page.run("later = 21_000; socket.onclose({ code: 1012, reason: '' })")
+    assert page.run("return [ws.status.pause_ms, ws.status.attempt]") == [2_000, 1]
+
+
+def test_a_token_function_that_returns_no_text_is_called_again(page: Page) -> None:
+    page.run("""
+      globalThis.answers = [undefined, { token: "?" }, credentials];
+      open_({ token: () => answers.shift() });
+    """)
+    page.wait_until("ws.welcome")
+    reasons = page.run("return states.flatMap(({ reason }) => reason ?? [])")
+    assert reasons[0] == "TypeError: the token is undefined, not a string"
+    assert len(reasons) == 2
+
+
+def test_an_answer_ends_the_timer_of_its_request(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      globalThis.waiting = new Set();
+      const [start, stop] = [setTimeout, clearTimeout];
+      globalThis.setTimeout = (react, ms) => {{
+        const timer = start(react, ms);
+        if (ms === 12_345) waiting.add(timer);
+        return timer;
+      }};
+      globalThis.clearTimeout = (timer) => {{ waiting.delete(timer); stop(timer); }};
+      open_();
+      await ws.request({{ type: "ping" }}, 12_345);
+      globalThis.answer = () => {{}};
+      globalThis.outcome = failure(ws.request({{ type: "ping" }}, 12_345));
+    """)
+    assert page.run("return waiting.size") == 1
+    page.run("ws.close()")
+    assert page.run("return [waiting.size, (await outcome).code]") == [0, "disconnected"]
 
 
 def test_a_leave_that_is_refused_for_now_is_repeated(page: Page) -> None:
@@ -914,7 +1071,6 @@ def test_outside_of_a_page_it_sends_an_api_key(baked: Baker, tmp_path: Path) -> 
       const ws = connect(url, { token });
       console.log((await ws.request({ type: "ping" })).type, ws.welcome.user);
       ws.close();
-      process.exit();
     """)
     with running(project) as service:
         options = service.connect_options("alice")

@@ -256,7 +256,7 @@ def test_a_client_that_was_online_repeats_a_refused_handshake(client: ModuleType
                 f"ws://127.0.0.1:{port}/ws", on_status=lambda status: reasons.append(status.reason)
             )
             async with asyncio.timeout(DEADLINE_S), ws:
-                await ws.wait_until(lambda: not answers and ws.welcome is not None)
+                await ws._wait_until(lambda: not answers and ws.welcome is not None)
 
     asyncio.run(connect())
     assert "the server refuses the handshake: 404 Not Found" in reasons
@@ -414,7 +414,7 @@ def test_a_state_that_cannot_be_loaded_is_loaded_at_the_next_iteration(client: M
 def test_too_many_unread_frames_are_replaced_by_one(
     client: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module(f"{client.__name__}.connection"), "MAX_UNREAD", 2)
+    monkeypatch.setattr(import_module(f"{client.__name__}.inbox"), "MAX_UNREAD", 2)
 
     async def flood(connection: ServerConnection) -> None:
         await send(connection, *range(5))
@@ -483,65 +483,7 @@ def _at_once(client: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_later", lambda room, pause_s, act: act())
 
 
-@pytest.mark.usefixtures("_at_once")
-def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> None:
-    answers: list[Callable[[dict[str, Any]], None]] = []
-    connection = SimpleNamespace(rooms={}, welcome={}, ask=lambda _, take: answers.append(take))
-    room = import_module(f"{client.__name__}.rooms").Room(
-        connection, "busy", None, events=False, last=0, info=None
-    )
-    ok = {"type": "ok", "epoch": "e", "offset": 0, "recovered": None, "replayed": 0}
-    room.join()
-    answers.pop()(ok)
-    room.take({"type": "resync", "room": "busy"})
-    room.take({"type": "message", "from": "bob", "data": "hi", "room": "busy", "offset": 1})
-    room.join(attempt=2)  # the first one was answered with an error
-    answers.pop()(ok | {"offset": 1, "recovered": True})
-    assert [message.data for message in room._messages] == ["hi"]
-
-
-def test_what_a_former_membership_brings_is_not_yielded_before_replayed_messages(
-    client: ModuleType,
-) -> None:
-    answers: list[Callable[[dict[str, Any]], None]] = []
-    connection = SimpleNamespace(rooms={}, welcome={}, ask=lambda _, take: answers.append(take))
-    room = import_module(f"{client.__name__}.rooms").Room(
-        connection, "tea", None, events=False, last=2, info=None
-    )
-    message = {"type": "message", "from": "bob", "data": "hi", "room": "tea"}
-    room.join()
-    room.take(message | {"offset": 10})
-    answers.pop()({"type": "ok", "epoch": "e", "offset": 10, "recovered": None, "replayed": 2})
-    for offset in (9, 10):
-        room.take(message | {"offset": offset})
-    assert [each.offset for each in room._messages] == [9, 10]
-
-
-def test_an_entry_that_is_cancelled_leaves_the_room(client: ModuleType) -> None:
-    commands: list[str] = []
-
-    async def wait_until(condition: Callable[[], bool]) -> None:
-        await asyncio.Event().wait()
-
-    async def enter() -> None:
-        connection = SimpleNamespace(
-            rooms={},
-            welcome={},
-            ask=lambda command, _: commands.append(command["type"]),
-            wait_until=wait_until,
-        )
-        room = import_module(f"{client.__name__}.rooms").Room(
-            connection, "tea", None, events=False, last=0, info=None
-        )
-        entering = asyncio.create_task(room.__aenter__())
-        await asyncio.sleep(0)
-        entering.cancel()
-        await asyncio.wait([entering])
-        assert entering.cancelled()
-        assert connection.rooms == {}
-
-    asyncio.run(enter())
-    assert commands == ["join", "leave"]
+MESSAGE = {"type": "message", "room": "tea", "from": "bob", "data": "hi"}
 
 
 class Commands:
@@ -554,12 +496,14 @@ class Commands:
         options = {"events": False, "last": 0, "info": None} | options
         self.make_room: Callable[[], Any] = lambda: module.Room(self, "tea", None, **options)
         self.rooms = {"tea": self.make_room()}
-        self._takes: list[Callable[[dict[str, Any]], None]] = []
+        self.left: dict[str, Any] = {}
+        self.error: Exception | None = None
+        self._settle: list[Callable[[dict[str, Any]], None]] = []
 
-    def ask(self, command: dict[str, Any], take: Callable[[dict[str, Any]], None]) -> None:
+    def ask(self, command: dict[str, Any], on_answer: Callable[[dict[str, Any]], None]) -> None:
         """Keep a command."""
         self.commands.append(command)
-        self._takes.append(take)
+        self._settle.append(on_answer)
 
     async def request(self, command: str, /, **fields: Any) -> None:
         """Keep a command, whose answer does not matter."""
@@ -572,11 +516,11 @@ class Commands:
     def answer(self, **fields: Any) -> None:
         """Answer the oldest command that is unanswered."""
         ok = {"type": "ok", "epoch": "e", "offset": 0, "recovered": None, "replayed": 0}
-        self._takes.pop(0)(ok | fields)
+        self._settle.pop(0)(ok | fields)
 
     def refuse(self) -> None:
         """Refuse it for now."""
-        self._takes.pop(0)({"type": "error", "code": "rate_limited", "message": "", "retry": True})
+        self.answer(type="error", code="rate_limited", message="", retry=True)
 
     async def sent(self, number: int) -> None:
         """Wait for this number of commands."""
@@ -586,32 +530,73 @@ class Commands:
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_messages_dropped_before_a_resync_are_read_from_the_history(
-    client: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(import_module(f"{client.__name__}.rooms"), "MAX_HELD", 2)
+def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> None:
     connection = Commands(client)
     room = connection.rooms["tea"]
-    room.join()
+    room.enter()
     connection.answer()
-    for offset in (1, 2, 3):
-        room.take({"type": "message", "from": "bob", "data": "hi", "room": "tea", "offset": offset})
-    room.take({"type": "resync", "room": "tea"})
-    connection.answer(offset=3, recovered=True)
+    room.receive({"type": "resync", "room": "tea"})
+    room.receive(MESSAGE | {"offset": 1})
+    connection.refuse()
+    connection.answer(offset=1, recovered=True)
+    assert [message.data for message in room._unread] == ["hi"]
 
-    async def read() -> None:
-        for _ in range(2):
-            await anext(room)
-        reading = asyncio.create_task(anext(room))
-        await connection.sent(3)
+
+def test_what_a_former_membership_brings_is_not_yielded_before_replayed_messages(
+    client: ModuleType,
+) -> None:
+    connection = Commands(client, last=2)
+    room = connection.rooms["tea"]
+    room.enter()
+    room.receive(MESSAGE | {"offset": 10})
+    connection.answer(offset=10, replayed=2)
+    for offset in (9, 10):
+        room.receive(MESSAGE | {"offset": offset})
+    assert [each.offset for each in room._unread] == [9, 10]
+
+
+def test_an_entry_that_is_cancelled_leaves_the_room(client: ModuleType) -> None:
+    connection = Commands(client)
+
+    async def enter() -> None:
+        room = connection.rooms.pop("tea")
+        entering = asyncio.create_task(room.__aenter__())
+        await connection.sent(1)
+        entering.cancel()
+        await asyncio.wait([entering])
+        assert entering.cancelled()
+        assert connection.rooms == {}
+
+    asyncio.run(enter())
+    assert connection.types() == ["join", "leave"]
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+def test_messages_dropped_before_a_join_is_answered_are_a_gap(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch, *, has_state: bool
+) -> None:
+    monkeypatch.setattr(import_module(f"{client.__name__}.rooms"), "MAX_UNREAD", 2)
+    connection = Commands(client)
+    loads: list[str] = []
+    room = connection.rooms["tea"]
+
+    async def load() -> None:
+        await asyncio.sleep(0)
+        loads.append("load")
+
+    async def read() -> list[object]:
+        room.enter()
         connection.answer()
-        await connection.sent(4)
-        reading.cancel()
+        room._state = load if has_state else None
+        room.interrupt()
+        room.enter()
+        for offset in (1, 2, 3, 4):
+            room.receive(MESSAGE | {"offset": offset})
+        connection.answer(offset=4, recovered=True)
+        return [(await anext(room)).offset for _ in range(1 if has_state else 2)]
 
-    connection.wait_for_more = lambda _: asyncio.Event().wait()  # type: ignore[attr-defined]
-    asyncio.run(read())
-    assert connection.types() == ["join", "join", "leave", "join"]
-    assert connection.commands[-1]["since"] == {"epoch": "e", "offset": 2}
+    assert asyncio.run(read()) == ([4] if has_state else [None, 4])
+    assert len(loads) == has_state
 
 
 def test_a_room_is_joined_some_time_after_a_resync(
@@ -622,7 +607,7 @@ def test_a_room_is_joined_some_time_after_a_resync(
     monkeypatch.setattr(module.Room, "_later", lambda room, *later: waiting.append(later))
     monkeypatch.setattr(module.random, "uniform", lambda least, most: (least + most) / 2)
     connection = Commands(client)
-    connection.rooms["tea"].take({"type": "resync", "room": "tea"})
+    connection.rooms["tea"].receive({"type": "resync", "room": "tea"})
     assert connection.commands == []
     ((pause_s, join),) = waiting
     assert pause_s == module.RESYNC_S / 2
@@ -633,19 +618,29 @@ def test_a_room_is_joined_some_time_after_a_resync(
 def test_an_eviction_during_a_join_is_not_taken_for_a_refusal(client: ModuleType) -> None:
     connection = Commands(client)
     room = connection.rooms["tea"]
-    room.join()
-    room.take({"type": "evicted", "room": "tea", "reason": "spam"})
+    room.enter()
+    room.receive({"type": "evicted", "room": "tea", "reason": "spam"})
     connection.answer(type="error", code="forbidden", message="", retry=False)
-    assert room._refusal.code == "evicted"
+    assert str(room.error) == "evicted: spam"
 
 
-def test_an_answer_ends_the_timer_of_its_request(client: ModuleType) -> None:
+def test_an_answer_ends_the_timer_of_its_request(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        start = loop.call_later
+
+        def call_later(*how: Any) -> asyncio.TimerHandle:
+            timers.append(start(*how))
+            return timers[-1]
+
+        monkeypatch.setattr(loop, "call_later", call_later)
         ws = client.connect("ws://127.0.0.1:1/ws")
         ws.ask({"type": "ping"}, lambda answer: None)
-        ((number, (*_, timer)),) = ws._waiting.items()
-        ws._settle(number, {"type": "pong"})
-        assert timer.cancelled()
+        ws._receive({"type": "pong", "id": "1"})
+        assert [timer.cancelled() for timer in timers] == [True]
 
     asyncio.run(ask())
 
@@ -655,9 +650,10 @@ def test_an_info_does_not_overtake_the_join_of_its_room(client: ModuleType) -> N
     room = connection.rooms["tea"]
 
     async def change() -> None:
-        room.join()
+        room.enter()
         connection.answer()
-        room.join()
+        room.interrupt()
+        room.enter()
         connection.refuse()
         await room.set_info("refused")
         await connection.sent(3)
@@ -668,7 +664,7 @@ def test_an_info_does_not_overtake_the_join_of_its_room(client: ModuleType) -> N
 
     asyncio.run(change())
     infos = [(command["info"], "since" in command) for command in connection.commands[1:]]
-    assert infos == [(None, True), ("refused", True), ("unanswered", False), ("joined", False)]
+    assert infos == [(None, True), (None, True), ("unanswered", False), ("joined", False)]
 
 
 @pytest.mark.parametrize("then", ["nothing", "a new entry", "a lost connection"])
@@ -676,19 +672,24 @@ def test_a_leave_that_is_refused_for_now_is_repeated(client: ModuleType, then: s
     connection = Commands(client)
 
     async def leave() -> None:
-        await connection.rooms["tea"].__aexit__()
+        room = connection.rooms["tea"]
+        await room.__aexit__()
         connection.refuse()
         if then == "a new entry":
-            connection.rooms["tea"] = connection.make_room()
+            entering = asyncio.create_task(connection.make_room().__aenter__())
+            await connection.sent(2)
+            connection.answer()
+            await entering
         elif then == "a lost connection":
-            connection.welcome = None
+            room.interrupt()
         else:
             await connection.sent(2)
             connection.answer()
         await asyncio.sleep(0.1)
 
     asyncio.run(leave())
-    assert connection.types() == ["leave"] * (2 if then == "nothing" else 1)
+    expected = {"nothing": ["leave", "leave"], "a new entry": ["leave", "join"]}
+    assert connection.types() == expected.get(then, ["leave"])
 
 
 @pytest.mark.usefixtures("_at_once")
@@ -696,12 +697,12 @@ def test_a_room_with_events_tells_that_it_was_joined_again(client: ModuleType) -
     for events in (True, False):
         connection = Commands(client, events=events)
         room = connection.rooms["tea"]
-        room.join()
+        room.enter()
         connection.answer()
-        assert not room._messages
-        room.take({"type": "resync", "room": "tea"})
+        assert not room._unread
+        room.receive({"type": "resync", "room": "tea"})
         connection.answer(recovered=True)
-        assert [message.type for message in room._messages] == ["rejoined"] * events
+        assert [message.type for message in room._unread] == ["rejoined"] * events
 
 
 CHAT = """
@@ -809,8 +810,8 @@ def test_the_chat_asks_once_whether_the_service_is_running(baked: Baker, tmp_pat
 def test_a_late_answer_to_a_join_is_given_to_nobody(client: ModuleType) -> None:
     ws = client.connect("ws://127.0.0.1:1/ws")
     ws.rooms["tea"] = room = ws.room("tea")
-    ws._take({"type": "ok", "id": "4", "room": "tea", "offset": 1})
-    assert not room._messages
+    ws._receive({"type": "ok", "id": "4", "room": "tea", "offset": 1})
+    assert not room._unread
     assert not ws._unread
 
 
@@ -841,19 +842,14 @@ def test_it_closes_with_1000_and_lets_itself_be_cancelled(client: ModuleType) ->
 
 
 def test_an_eviction_ends_a_room_which_is_not_joined_again(client: ModuleType) -> None:
+    connection = Commands(client, events=True, info={"name": "Alice"})
+    room = connection.rooms["tea"]
+
     async def follow() -> None:
-        commands: list[dict[str, Any]] = []
-        connection = SimpleNamespace(
-            rooms={}, welcome={}, ask=lambda command, _: commands.append(command)
-        )
-        room = import_module(f"{client.__name__}.rooms").Room(
-            connection, "busy", None, events=True, last=0, info={"name": "Alice"}
-        )
-        connection.rooms["busy"] = room
-        room.join()
-        assert commands[0]["info"] == {"name": "Alice"}
-        room.take({"type": "updated", "room": "busy", "user": "bob", "info": 1})
-        room.take({"type": "evicted", "room": "busy", "reason": "spam"})
+        room.enter()
+        assert connection.commands[0]["info"] == {"name": "Alice"}
+        room.receive({"type": "updated", "room": "tea", "user": "bob", "info": 1})
+        room.receive({"type": "evicted", "room": "tea", "reason": "spam"})
         message = await anext(room)
         assert (message.type, message.user, message.data) == ("updated", "bob", 1)
         with pytest.raises(client.RequestError) as failure:
@@ -865,16 +861,250 @@ def test_an_eviction_ends_a_room_which_is_not_joined_again(client: ModuleType) -
 
 
 def test_frames_of_the_team_are_yielded_in_their_room(client: ModuleType) -> None:
-    connection = SimpleNamespace(rooms={}, welcome={}, ask=lambda *_: None)
-    room = import_module(f"{client.__name__}.rooms").Room(
-        connection, "hall", None, events=False, last=0, info=None
-    )
-    frame = {"type": "typing", "room": "hall", "offset": 1}
-    room.take({"type": "joined", "room": "hall", "user": "bob"})  # without events, not yielded
-    room.take(frame)
-    assert [(each.type, each.user, each.data) for each in room._messages] == [
-        ("typing", None, frame)
-    ]
+    room = Commands(client).rooms["tea"]
+    frame = {"type": "typing", "room": "tea", "offset": 1}
+    room.receive({"type": "joined", "room": "tea", "user": "bob"})  # without events, not yielded
+    room.receive(frame)
+    assert [(each.type, each.user, each.data) for each in room._unread] == [("typing", None, frame)]
+
+
+OK = {"type": "ok", "epoch": "e", "offset": 0, "recovered": None, "replayed": 0}
+
+
+class RoomServer:
+    """Answers every command; tests decide what else comes."""
+
+    def __init__(self, **joined: object) -> None:
+        self.commands: list[dict[str, Any]] = []
+        self._joined = joined
+
+    def types(self) -> list[str]:
+        """Return the types of the commands."""
+        return [command["type"] for command in self.commands]
+
+    async def __call__(self, connection: ServerConnection) -> None:
+        """Serve one connection. A command ``say`` has the frames to send before its answer."""
+        async for text in connection:
+            command = json.loads(text)
+            self.commands.append(command)
+            for frame in command.get("frames", []):
+                await connection.send(json.dumps(frame))
+            if command["type"] == "leave":
+                await connection.send(json.dumps(MESSAGE | {"data": "in flight", "offset": 1}))
+            recovered = True if "since" in command else None
+            joined = self._joined if command["type"] == "join" else {}
+            ok = OK | {"recovered": recovered} | joined | {"id": command["id"]}
+            await connection.send(json.dumps(ok))
+            if command["type"] == "end":
+                await connection.close(1012)
+
+
+EVICTED = {"type": "evicted", "room": "tea", "reason": None}
+REFUSED = {"type": "error", "code": "forbidden", "message": "no", "retry": False}
+
+
+@pytest.mark.parametrize("end", ["evicted", "left", "refused"])
+def test_an_info_of_a_room_that_is_not_joined_is_only_kept(client: ModuleType, end: str) -> None:
+    server = RoomServer(**(REFUSED if end == "refused" else {}))
+
+    async def change(ws: Any) -> None:
+        room = ws.room("tea")
+        with suppress(client.RequestError):
+            async with room:
+                if end == "evicted":
+                    await ws.request("say", frames=[EVICTED])
+        await room.set_info("away")
+        assert room.info == "away"
+        assert ws.rooms == {}
+        await ws.ping()
+
+    scripted(client.connect, change, server)
+    assert server.types().count("join") == 1
+
+
+def test_a_resync_without_a_room_is_for_all_rooms_and_is_yielded(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module(f"{client.__name__}.rooms"), "RESYNC_S", 0.0)
+    server = RoomServer()
+    everywhere, elsewhere = ({"type": "resync", "room": room} for room in (None, "attic"))
+
+    async def follow(ws: Any) -> None:
+        async with ws.room("tea", events=True) as tea, ws.room("milk", events=True) as milk:
+            await ws.request("say", frames=[elsewhere])
+            await ws.ping()
+            assert await anext(ws) == elsewhere
+            assert server.types() == ["join", "join", "say", "ping"]
+            await ws.request("say", frames=[everywhere])
+            assert await anext(ws) == everywhere
+            for room in (tea, milk):
+                while (await anext(room)).type != "rejoined":
+                    pass
+
+    scripted(client.connect, follow, server)
+    assert server.types()[5:7] == ["join", "join"]
+
+
+def test_messages_in_flight_after_a_leave_are_dropped(client: ModuleType) -> None:
+    by_hand = MESSAGE | {"data": "joined by hand", "offset": 2}
+
+    async def follow(ws: Any) -> None:
+        async with ws.room("tea"):
+            pass
+        await ws.request("say", frames=[by_hand])
+        assert await anext(ws) == by_hand
+
+    scripted(client.connect, follow, RoomServer())
+
+
+def test_a_room_that_was_left_does_not_end_a_new_one(client: ModuleType) -> None:
+    server = RoomServer()
+
+    async def follow(ws: Any) -> None:
+        async with ws.room("tea"):
+            await ws.request("say", frames=[EVICTED])
+            new = await ws.room("tea").__aenter__()
+        await ws.ping()
+        assert ws.rooms == {"tea": new}
+
+    scripted(client.connect, follow, server)
+    assert server.types() == ["join", "say", "leave", "join", "ping"]
+
+
+def test_a_room_may_be_entered_again(client: ModuleType) -> None:
+    async def follow(ws: Any) -> None:
+        room = ws.room("tea")
+        for offset in (1, 2):
+            async with room:
+                await ws.request("say", frames=[MESSAGE | {"offset": offset}])
+                assert (await anext(room)).offset == offset
+
+    scripted(client.connect, follow, RoomServer())
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+def test_a_gap_is_loaded_or_told(client: ModuleType, *, has_state: bool) -> None:
+    read: list[str] = []
+
+    async def load() -> None:
+        read.append("state")
+        await asyncio.sleep(0)
+
+    async def follow(ws: Any) -> None:
+        async with ws.room("tea", load if has_state else None) as room:
+            await ws.request("say", frames=[MESSAGE | {"offset": 1}])
+            read.append((await anext(room)).type)
+            await ws.request("end")
+            while ws.rooms["tea"].position["epoch"] != "new":
+                await asyncio.sleep(0.001)
+            await ws.request("say", frames=[MESSAGE | {"offset": 11}])
+            while read[-1] != "message" or len(read) < 3:
+                read.append((await anext(room)).type)
+
+    again = RoomServer(recovered=False, epoch="new", offset=10)
+    scripted(client.connect, follow, RoomServer(), again)
+    missing = "state" if has_state else "gap"
+    assert read == ["state"] * has_state + ["message", missing, "message"]
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+def test_too_many_unread_messages_are_replaced_by_a_gap(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch, *, has_state: bool
+) -> None:
+    monkeypatch.setattr(import_module(f"{client.__name__}.inbox"), "MAX_UNREAD", 3)
+    loads: list[str] = []
+
+    async def load() -> None:
+        await asyncio.sleep(0)
+        loads.append("load")
+
+    async def follow(ws: Any) -> None:
+        async with ws.room("tea", load if has_state else None) as room:
+            await ws.request("say", frames=[MESSAGE | {"offset": 1}])
+            assert (await anext(room)).offset == 1
+            await ws.request("say", frames=[MESSAGE | {"offset": at} for at in range(2, 7)])
+            if not has_state:
+                assert (await anext(room)).type == "gap"
+            assert (await anext(room)).offset == 6
+
+    scripted(client.connect, follow, RoomServer())
+    assert len(loads) == 2 * has_state
+
+
+@pytest.mark.parametrize("is_welcome", [True, False])
+def test_the_limit_of_pauses_is_reset_by_a_connection_that_has_lasted(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch, *, is_welcome: bool
+) -> None:
+    module = import_module(f"{client.__name__}.connection")
+    monkeypatch.setattr(module, "LASTING_S", -1.0)  # after its welcome, each has lasted
+    attempts: list[int] = []
+
+    def pause(attempt: int) -> float:
+        attempts.append(attempt)
+        return 0.0
+
+    monkeypatch.setattr(module, "pause", pause)
+
+    async def handler(connection: ServerConnection) -> None:
+        if is_welcome:
+            await connection.send(json.dumps(WELCOME))
+        await connection.close(1012 if len(attempts) < 3 else 4503)
+
+    async def connect(url: str) -> None:
+        async with asyncio.timeout(DEADLINE_S), client.connect(url) as ws:
+            await anext(ws)
+
+    with faulty_server.running(handler) as port, pytest.raises(client.Ended, match="4503"):
+        asyncio.run(connect(f"ws://127.0.0.1:{port}/ws"))
+    assert attempts == ([1, 1, 1] if is_welcome else [1, 2, 3])
+
+
+def test_the_limit_of_pauses_begins_with_two_seconds(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module(f"{client.__name__}.outcome")
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 20.0)
+    monkeypatch.setattr(module.random, "uniform", lambda least, most: most)
+    assert [module.pause(attempt) for attempt in range(1, 6)] == [2.0, 4.0, 8.0, 16.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    ("header", "pause_s"), [("7", 7), ("3600", 60), ("Fri, 31 Dec 1999 23:59:59 GMT", 0)]
+)
+def test_the_pause_that_a_refusal_asks_for_is_kept(
+    client: ModuleType, header: str, pause_s: float
+) -> None:
+    statuses: list[Any] = []
+
+    def refuse(connection: ServerConnection, _: Request) -> Response:
+        response = connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "no\n")
+        response.headers["Retry-After"] = header
+        return response
+
+    async def connect() -> None:
+        async with serve(send, "127.0.0.1", 0, process_request=refuse) as server:
+            port = server.sockets[0].getsockname()[1]
+            ws = client.connect(f"ws://127.0.0.1:{port}/ws", on_status=statuses.append)
+            connecting = asyncio.create_task(ws.__aenter__())
+            async with asyncio.timeout(DEADLINE_S):
+                while not any(status.state == "offline" for status in statuses):
+                    await asyncio.sleep(0.001)
+            await ws.close()
+            with pytest.raises(client.Ended):
+                await connecting
+
+    asyncio.run(connect())
+    assert pause_s < statuses[1].pause_s < pause_s + 0.5
+
+
+def test_a_connection_may_be_closed_before_it_begins(client: ModuleType) -> None:
+    async def connect() -> None:
+        ws = client.connect("ws://127.0.0.1:1/ws")
+        await ws.close()
+        with pytest.raises(client.Ended, match="1000 closed by the client"):
+            await ws.__aenter__()
+
+    asyncio.run(connect())
 
 
 def example_of(combination: Combination) -> str:

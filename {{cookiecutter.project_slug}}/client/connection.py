@@ -4,9 +4,12 @@ import asyncio
 import itertools
 import json
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
+# {% if cookiecutter.rooms %}
+from functools import partial
+# {% endif %}
 from typing import Literal, Self
 # {% if cookiecutter.auth == "ticket" %}
 from urllib.parse import urlencode
@@ -15,26 +18,14 @@ from urllib.parse import urlencode
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
-from .outcome import (
-    ABNORMAL,
-    FINAL,
-    FORBIDDEN,
-    LONGEST_PAUSE_S,
-    NORMAL,
-    REFUSED,
-    UNAUTHORIZED,
-    Ended,
-    Frame,
-    RequestError,
-    Status,
-    failure,
-    pause,
-)
+from .inbox import Inbox
+from .outcome import ABNORMAL, FINAL, NORMAL, Ended, Frame, RequestError, Status, failure, pause
 # {% if cookiecutter.rooms %}
-from .rooms import Room, StateFunction
+from .rooms import Room
 # {% endif %}
 
 Token = str | Callable[[], str | None] | Callable[[], Awaitable[str | None]]
@@ -59,15 +50,29 @@ None ends the connection.
 """Called before every attempt; the value is not sent. None ends the connection."""
 # {% endif %}
 
+UNAUTHORIZED = 4500
+REFUSED = {*range(400, 500)} - {408, 429}
+"""HTTP statuses after which a client that was never online must not reconnect."""
+
 TIMEOUT_S = 10.0
+LASTING_S = 20.0
 # {% if cookiecutter.auth == "jwt" %}
 SHORTEST_REFRESH_S = 10.0
 # {% endif %}
 HEARTBEAT = {"interval_s": 25.0, "timeout_s": 10.0}
-MAX_UNREAD = 10_000
+LOST: Frame = {"type": "resync", "room": None}
 
 
-class Connection:
+@dataclass(slots=True)
+class Request:
+    """A command that waits for its answer."""
+
+    text: str
+    settle: Callable[[Frame], None]
+    is_sent: bool = False
+
+
+class Connection(Inbox[Frame]):
     """Connects in ``async with``, and stays connected until its end.
 
     Iterate over it for messages to the user or to all, and for frames of your own. If more than
@@ -84,11 +89,15 @@ class Connection:
         on_status: Callable[[Status], object] = lambda status: None,
         on_frame: Callable[[Literal["in", "out"], str], object] = lambda direction, text: None,
     ) -> None:
+        super().__init__(LOST)
         self.status = Status("connecting")
         self.welcome: Frame | None = None
-        self.latency_s: float | None = None
         # {% if cookiecutter.rooms %}
         self.rooms: dict[str, Room] = {}
+        self.left: dict[str, Room] = {}
+        """Rooms until their ``leave`` is answered: what still comes for them is dropped."""
+        self.room = partial(Room, self)
+        """Return a room to enter."""
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
         parse_uri(self._url)  # raises here, since no attempt could succeed
@@ -96,19 +105,17 @@ class Connection:
         self._origin = Origin(origin) if origin else None
         self._on_status, self._on_frame = on_status, on_frame
         self._attempt = 0
-        self._was_online = False
-        self._ids = map(str, itertools.count(1))
-        self._waiting: dict[str, tuple[str, Callable[[Frame], None], asyncio.TimerHandle]] = {}
-        self._sent: set[str] = set()
-        self._unread: deque[Frame] = deque()
+        self._online_at = 0.0
+        self._numbers = map(str, itertools.count(1))
+        self._requests: dict[str, Request] = {}
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
-        self._changed = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Connect; raise `Ended` if the server refuses the client for good."""
         self._running = asyncio.create_task(self._run())
         try:
-            await self.wait_until(lambda: self.welcome is not None)
+            await self._wait_until(lambda: self.welcome)
         except BaseException:
             await self.close()
             raise
@@ -118,32 +125,6 @@ class Connection:
         """Close the connection."""
         await self.close()
 
-    def __aiter__(self) -> Self:
-        """Iterate over frames."""
-        return self
-
-    async def __anext__(self) -> Frame:
-        """Return the next frame; raise `Ended` if the server has ended the connection."""
-        await self.wait_for_more(lambda: bool(self._unread))
-        return self._unread.popleft()
-
-    # {% if cookiecutter.rooms %}
-    def room(
-        self,
-        name: str,
-        state: StateFunction | None = None,
-        *,
-        events: bool = False,
-        last: int = 0,
-        info: object = None,
-    ) -> Room:
-        """Return a room to enter; with ``events`` it also yields who has joined and left.
-
-        It yields the ``last`` messages at first. Members see the ``info`` of the user.
-        """
-        return Room(self, name, state, events=events, last=last, info=info)
-
-    # {% endif %}
     async def request(
         self, command: str, /, *, timeout_s: float = TIMEOUT_S, **fields: object
     ) -> Frame:
@@ -155,74 +136,58 @@ class Connection:
         self.ask({"type": command, **fields}, answered.set_result, timeout_s)
         answer: Frame = await asyncio.shield(answered)
         if answer["type"] == "error":
-            raise RequestError(answer["code"], answer["message"], retry=answer["retry"])
+            raise RequestError(answer)
         return answer
 
     def ask(
-        self, command: Frame, take: Callable[[Frame], None], timeout_s: float = TIMEOUT_S
+        self, command: Frame, on_answer: Callable[[Frame], object], timeout_s: float = TIMEOUT_S
     ) -> None:
         """Send a command, and call a function with its answer before any later frame is read."""
-        number = next(self._ids)
-        text = json.dumps({**command, "id": number})
+        number = next(self._numbers)
+
+        def settle(answer: Frame) -> None:
+            if self._requests.pop(number, None):
+                timer.cancel()
+                on_answer(answer)
+
         timeout = failure("timeout", "no answer in time", retry=True)
-        timer = asyncio.get_running_loop().call_later(timeout_s, self._settle, number, timeout)
-        self._waiting[number] = text, take, timer
-        if self.status.state == "ended":
-            self._settle(number, failure("ended", "the connection has ended"))
-        elif self.welcome is not None:
-            self._transmit(number)
+        timer = asyncio.get_running_loop().call_later(timeout_s, settle, timeout)
+        request = Request(json.dumps({**command, "id": number}), settle)
+        self._requests[number] = request
+        if self.error:
+            settle(failure("ended", "the connection has ended"))
+        elif self.welcome:
+            self._transmit(request)
 
     async def ping(self) -> float:
         """Return the time of a round trip, in seconds."""
         sent_at = time.monotonic()
         await self.request("ping")
-        self.latency_s = time.monotonic() - sent_at
-        return self.latency_s
+        return time.monotonic() - sent_at
 
     async def close(self) -> None:
         """End the connection for good."""
-        self._running.cancel()
-        try:
+        self._end(NORMAL, "closed by the client")
+        if self._running:
+            self._running.cancel()
             await asyncio.wait([self._running])
-        finally:
-            self._end(NORMAL, "closed by the client")
-        if not self._running.cancelled():
-            self._running.result()  # raises the client's own mistake
-
-    async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition on what the server sends; raise `Ended` if it cannot come true."""
-        while not condition():
-            if self.status.state == "ended":
-                raise Ended(self.status.code or ABNORMAL, self.status.reason)
-            await self._changed.wait()
-
-    async def wait_for_more(self, condition: Callable[[], bool]) -> None:
-        """Wait for something to yield; `close` ends the iteration."""
-        try:
-            await self.wait_until(condition)
-        except Ended as end:
-            if end.code == NORMAL:
-                raise StopAsyncIteration from None
-            raise
-
-    def notify(self) -> None:
-        """Wake all tasks that wait for a condition."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+            if not self._running.cancelled():
+                self._running.result()  # raises the client's own mistake
 
     async def _run(self) -> None:
-        code, reason = ABNORMAL, ""
         while True:
             self._attempt += 1
             self._show(Status("connecting", self._attempt))
-            started_at = time.monotonic()
-            is_final = False
+            retry_after_s, is_final = 0, False
             try:
-                code, reason = await self._visit()
+                code, reason = await self._connect()
             except InvalidStatus as refusal:
-                code, reason = ABNORMAL, _explain(refusal)
+                response, status = refusal.response, refusal.response.status_code
+                why = {403: "the origin is not allowed"}.get(status, response.reason_phrase)
+                code, reason = ABNORMAL, f"the server refuses the handshake: {status} {why}"
+                retry_after_s = _retry_after_s(response)
                 # Once online, the client is right, and a proxy may miss the server.
-                is_final = refusal.response.status_code in REFUSED and not self._was_online
+                is_final = status in REFUSED and not self._online_at
             except (OSError, WebSocketException) as problem:
                 code, reason = ABNORMAL, str(problem) or "no answer in time"
             except Exception as mistake:
@@ -230,15 +195,14 @@ class Connection:
                 raise
             finally:
                 self._drop()
-            if is_final or code in FINAL:
-                return self._end(code, reason)
-            if time.monotonic() - started_at > LONGEST_PAUSE_S:
-                self._attempt = 0
-            pause_s = pause(self._attempt)
+            if self.error or is_final or code in FINAL:
+                self._end(code, reason)
+                return
+            pause_s = retry_after_s + pause(self._attempt)
             self._show(Status("offline", self._attempt, code, reason, pause_s))
             await asyncio.sleep(pause_s)
 
-    async def _visit(self) -> tuple[int, str]:
+    async def _connect(self) -> tuple[int, str]:
         """Connect once, and read until the end; return the close code and its reason."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
@@ -272,13 +236,18 @@ class Connection:
             self._outbox = asyncio.Queue()
             tasks = [asyncio.create_task(self._write(socket))]
             try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    self._begin(self._parse(await socket.recv()))
+                self._begin(await self._next_frame(socket, TIMEOUT_S))
                 # {% if cookiecutter.auth == "jwt" %}
-                tasks.append(asyncio.create_task(self._refresh()))
+                tasks.append(asyncio.create_task(self._refresh(socket)))
                 # {% endif %}
+                terms = (self.welcome and self.welcome["heartbeat"]) or HEARTBEAT
                 while True:
-                    self._take(self._parse(await self._receive(socket)))
+                    try:
+                        frame = await self._next_frame(socket, terms["interval_s"])
+                    except TimeoutError:  # a silence: is the server there?
+                        self.ask({"type": "ping"}, lambda answer: None)
+                        frame = await self._next_frame(socket, terms["timeout_s"])
+                    self._receive(frame)
             except ConnectionClosed as end:
                 close = end.rcvd
                 return (close.code, close.reason) if close else (ABNORMAL, "connection lost")
@@ -293,16 +262,12 @@ class Connection:
         token = self._token() if callable(self._token) else self._token
         return await token if isinstance(token, Awaitable) else token
 
-    async def _receive(self, socket: ClientConnection) -> str | bytes:
-        """Return the next frame; after a silence, ask whether the server is there."""
-        terms = (self.welcome and self.welcome["heartbeat"]) or HEARTBEAT
-        try:
-            async with asyncio.timeout(terms["interval_s"]):
-                return await socket.recv()
-        except TimeoutError:
-            self.ask({"type": "ping"}, lambda answer: None)
-        async with asyncio.timeout(terms["timeout_s"]):
-            return await socket.recv()
+    async def _next_frame(self, socket: ClientConnection, timeout_s: float) -> Frame:
+        async with asyncio.timeout(timeout_s):
+            text = await socket.recv()
+        self._call(self._on_frame, "in", str(text))
+        frame: Frame = json.loads(text)
+        return frame
 
     async def _write(self, socket: ClientConnection) -> None:
         with suppress(ConnectionClosed):
@@ -310,7 +275,7 @@ class Connection:
                 await socket.send(await self._outbox.get())
 
     # {% if cookiecutter.auth == "jwt" %}
-    async def _refresh(self) -> None:
+    async def _refresh(self, socket: ClientConnection) -> None:
         """Refresh after three quarters of the time, and if that fails, of what is left."""
         expires_at: float | None = self.welcome["expires_at"] if self.welcome else None
         while expires_at is not None:
@@ -320,95 +285,98 @@ class Connection:
                 token = await self._current_token()
                 if token is None:
                     self._end(UNAUTHORIZED, "signed out")
-                    self._running.cancel()
+                    await socket.close()
                     return
                 expires_at = (await self.request("refresh", token=token))["expires_at"]
 
     # {% endif %}
     def _begin(self, welcome: Frame) -> None:
-        waiting = list(self._waiting)
-        self.welcome, self._was_online = welcome, True
+        waiting = list(self._requests.values())
+        self.welcome, self._online_at = welcome, time.monotonic()
         # {% if cookiecutter.rooms %}
         for room in self.rooms.values():
-            room.join()
+            room.enter()
         # {% endif %}
-        for number in waiting:
-            self._transmit(number)
+        for request in waiting:
+            self._transmit(request)
         self._show(Status("online", self._attempt))
+        self._changed.set()
 
-    def _parse(self, text: str | bytes) -> Frame:
-        self._call(self._on_frame, "in", str(text))
-        frame: Frame = json.loads(text)
-        return frame
-
-    def _take(self, frame: Frame) -> None:
+    def _receive(self, frame: Frame) -> None:
+        # {% if cookiecutter.rooms %}
+        name = frame.get("room")
+        # {% endif %}
         if "id" in frame:
-            self._settle(frame["id"], frame)
+            if request := self._requests.get(frame["id"]):
+                request.settle(frame)
         elif frame["type"] == "ping":
             self._send('{"type": "pong"}')
         # {% if cookiecutter.rooms %}
-        elif frame.get("room") in self.rooms:
-            self.rooms[frame["room"]].take(frame)
-        # {% endif %}
-        # {% if cookiecutter.rooms and cookiecutter.redis %}
-        elif frame["type"] == "resync":
-            for room in self.rooms.values():
-                room.resync()
-        # {% endif %}
+        elif name in self.rooms:
+            self.rooms[name].receive(frame)
+        elif name not in self.left:
+            # {% if cookiecutter.redis %}
+            if frame["type"] == "resync" and name is None:
+                for room in self.rooms.values():
+                    room.resync()
+            # {% endif %}
+            self._put(frame)
+        # {% else %}
         else:
-            if len(self._unread) >= MAX_UNREAD:
-                self._unread.clear()
-                frame = {"type": "resync", "room": None}
-            self._unread.append(frame)
-        self.notify()
+            self._put(frame)
+        # {% endif %}
 
-    def _transmit(self, number: str) -> None:
-        text, *_ = self._waiting[number]
+    def _transmit(self, request: Request) -> None:
         limit = self.welcome["limits"]["message_bytes"] if self.welcome else 0
-        self._sent.add(number)
-        if len(text.encode()) <= limit:
-            self._send(text)
+        request.is_sent = True
+        if len(request.text.encode()) <= limit:
+            self._send(request.text)
         else:
-            self._settle(number, failure("too_large", f"more than {limit} bytes"))
+            request.settle(failure("too_large", f"more than {limit} bytes"))
 
     def _send(self, text: str) -> None:
         self._outbox.put_nowait(text)
         self._call(self._on_frame, "out", text)
 
-    def _settle(self, number: str, answer: Frame) -> None:
-        self._sent.discard(number)
-        if number in self._waiting:
-            _, take, timer = self._waiting.pop(number)
-            timer.cancel()
-            take(answer)
-
     def _drop(self) -> None:
+        if self.welcome and time.monotonic() - self._online_at > LASTING_S:
+            self._attempt = 1
         self.welcome = None
+        # {% if cookiecutter.rooms %}
+        for room in (*self.rooms.values(), *self.left.values()):
+            room.interrupt()
+        self.left.clear()
+        # {% endif %}
         lost = failure("disconnected", "the command may have been carried out", retry=True)
-        for number in list(self._sent):
-            self._settle(number, lost)
+        for request in list(self._requests.values()):
+            if request.is_sent:
+                request.settle(lost)
 
     def _end(self, code: int, reason: str) -> None:
-        if self.status.state != "ended":
+        if self.error is None:
             self._show(Status("ended", self._attempt, code, reason))
-            for number in list(self._waiting):
-                self._settle(number, failure("ended", reason))
+            error = Ended(code, reason)
+            self.end(error)
+            # {% if cookiecutter.rooms %}
+            for room in self.rooms.values():
+                room.end(error)
+            # {% endif %}
+            for request in list(self._requests.values()):
+                request.settle(failure("ended", reason))
 
     def _show(self, status: Status) -> None:
         self.status = status
         self._call(self._on_status, status)
-        self.notify()
 
     def _call(self, handler: Callable[..., object], *arguments: object) -> None:
         """Call a handler of the user. The loop reports what it raises."""
         asyncio.get_running_loop().call_soon(handler, *arguments)
 
 
-def _explain(refusal: InvalidStatus) -> str:
-    response = refusal.response
-    forbidden = response.status_code == FORBIDDEN
-    why = "the origin is not allowed" if forbidden else response.reason_phrase
-    return f"the server refuses the handshake: {response.status_code} {why}"
+def _retry_after_s(refusal: Response) -> int:
+    """Return the seconds in ``Retry-After`` (RFC 9110, 10.2.3), at most a minute, or 0."""
+    first = next(iter(refusal.headers.get_all("Retry-After")), "")
+    return min(60, int(first)) if first.isdecimal() else 0
 
 
 connect = Connection

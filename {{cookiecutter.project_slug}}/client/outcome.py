@@ -7,14 +7,9 @@ from typing import Any, Literal
 Frame = dict[str, Any]
 """A frame of ``docs/protocol.md``."""
 
-NORMAL, ABNORMAL, UNAUTHORIZED = 1000, 1006, 4500
+NORMAL, ABNORMAL = 1000, 1006
 FINAL = {1002, 1003, 1007, 1009, *range(4500, 5000)}
 """Close codes after which a client must not reconnect."""
-
-REFUSED = {*range(400, 500)} - {408, 429}
-"""HTTP statuses after which a client that was never online must not reconnect."""
-
-FORBIDDEN = 403
 
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 20.0
 
@@ -22,10 +17,10 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 20.0
 class RequestError(Exception):
     """A request failed; ``code`` is the server's, or timeout, disconnected, ended, too_large."""
 
-    def __init__(self, code: str, message: str, *, retry: bool) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.retry = retry
+    def __init__(self, error: Frame) -> None:
+        super().__init__(f"{error['code']}: {error['message']}")
+        self.code: str = error["code"]
+        self.retry: bool = error["retry"]
 
 
 class Ended(Exception):
@@ -39,7 +34,7 @@ class Ended(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """State of a connection. ``attempt`` counts attempts since a connection has lasted."""
+    """State of a connection. ``attempt`` is 1 at first, and for a connection that has lasted."""
 
     state: Literal["connecting", "online", "offline", "ended"]
     attempt: int = 0

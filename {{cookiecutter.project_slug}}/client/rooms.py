@@ -4,111 +4,108 @@ import asyncio
 # {% if cookiecutter.redis %}
 import random
 # {% endif %}
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from .outcome import Frame, RequestError, pause
+from .inbox import MAX_UNREAD, Inbox
+from .outcome import NORMAL, Ended, Frame, RequestError, failure, pause
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-StateFunction = Callable[[], Awaitable[object]]
-"""Loads what you keep of the room: at first, and whenever messages may be missing."""
-
-MAX_HELD = 10_000
 # {% if cookiecutter.redis %}
 RESYNC_S = 1.0
 # {% endif %}
-
-EVENTS = ("joined", "updated", "left", "evicted")
+EVENTS = ("joined", "updated", "left")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message from a user (None: the server), or an event of a user, with the info as data.
 
-    After ``rejoined``, events may have been missed: ask for presence again. Any other ``type`` is
-    that of a frame of your own, which is the ``data``.
+    At a ``gap``, messages may be missing. After ``rejoined``, events may have been missed: ask for
+    presence again. Any other ``type`` is that of a frame of your own, which is the ``data``.
     """
 
     type: str
-    user: str | None
+    user: str | None = None
     data: Any = None
     offset: int | None = None
 
 
-@dataclass(eq=False)
-class Room:
-    """A room to enter in ``async with``. Iterate over it for its messages."""
+GAP = Message("gap")
 
-    connection: "Connection"
-    name: str
-    state: StateFunction | None
-    events: bool
-    last: int
-    info: object
 
-    def __post_init__(self) -> None:
-        """Begin without a position; the first join yields one."""
-        self.position: Frame | None = None
+class Room(Inbox[Message]):
+    """A room to enter in ``async with``. Iterate over it for its messages.
+
+    ``state`` loads what you keep of the room: at first, and at a gap. With ``events``, the room
+    also yields who has joined and left. It yields the ``last`` messages at first. Members see the
+    ``info`` of the user. If more than 10,000 messages are unread, a gap replaces them.
+    """
+
+    def __init__(
+        self,
+        connection: "Connection",
+        name: str,
+        state: Callable[[], Awaitable[object]] | None = None,
+        *,
+        events: bool = False,
+        last: int = 0,
+        info: object = None,
+    ) -> None:
+        super().__init__(GAP)
+        self.name = name
+        self.info = info
+        self.position: Frame = {}
         """Of the last message received."""
-        self._loads_due = 0
-        self._messages: deque[Message] = deque()
-        self._held: list[Frame] | None = None
-        self._is_full = False
-        self._refusal: RequestError | None = None
+        self._connection = connection
+        self._state = state
+        self._events = events
+        self._last = last
+        self._held: list[Frame] | None = []  # messages, until a join is answered
+        self._visit = 0  # counts joins and leaves: what belongs to an older one is ignored
 
     async def __aenter__(self) -> Self:
         """Join the room; raise `RequestError` if that is refused, `Ended` without a connection."""
-        if self.name in self.connection.rooms:
+        connection = self._connection
+        if self.name in connection.rooms:
             raise ValueError(f"the room {self.name} is joined already")
-        self.connection.rooms[self.name] = self
-        if self.connection.welcome is not None:
-            self.join()
+        if connection.error is not None:
+            raise connection.error
+        if former := connection.left.pop(self.name, None):
+            former.interrupt()
+        connection.rooms[self.name], self.error = self, None
+        if connection.welcome is not None:
+            self.enter()
         try:
-            await self.connection.wait_until(lambda: bool(self.position or self._refusal))
+            await self._wait_until(lambda: self._held is None)
         except BaseException:
-            self._leave()
+            await self.__aexit__()
             raise
-        if self._refusal is not None:
-            self.connection.rooms.pop(self.name, None)
-            raise self._refusal
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Leave the room."""
-        self._leave()
-
-    def __aiter__(self) -> Self:
-        """Iterate over messages."""
-        return self
+        self._leave(Ended(NORMAL, "the room was left"))
 
     async def __anext__(self) -> Message:
-        """Return the next message, after the state is loaded; raise `Ended` like the connection.
+        """Return the next message, after the state is loaded.
 
-        If the server has taken the user out of the room, raise `RequestError` with ``evicted``.
+        Raise `Ended` like the connection, and `RequestError` if the room cannot be joined again, or
+        with ``evicted`` if the server has taken the user out of it.
         """
         while True:
-            if self._messages and not self._loads_due:
-                return self._messages.popleft()
-            if self._refusal is not None:
-                raise self._refusal
-            if due := self._loads_due:
-                if self.state is not None:
-                    await self.state()
-                # Meanwhile, another gap may have made what was loaded too old.
-                self._loads_due -= due
-            elif self._is_full:
-                self._is_full = False
-                self._held = []
-                self._send_leave(then=self.join)
-            else:
-                await self.connection.wait_for_more(
-                    lambda: bool(self._messages or self._loads_due or self._refusal)
-                )
+            message = await super().__anext__()
+            if message is not GAP or self._state is None:
+                return message
+            try:
+                await self._state()
+            except BaseException:
+                self._unread.appendleft(GAP)
+                raise
 
     async def publish(
         self, data: object, *, echo: bool = False, keep: bool = True, key: str | None = None
@@ -117,86 +114,102 @@ class Room:
 
         Repeated with the same ``key``, it is sent once.
         """
-        return await self.connection.request(
+        return await self._connection.request(
             "publish", room=self.name, data=data, echo=echo, keep=keep, key=key
         )
 
     async def set_info(self, info: object) -> None:
         """Change what members see of the user: now, or when the room is joined."""
         self.info = info
-        # A join without a position must not overtake the room's own.
-        if self._held is None and self.connection.welcome is not None:
-            await self.connection.request("join", room=self.name, info=info)
+        if self._held is None:  # a join without a position must not overtake the room's own
+            await self._connection.request("join", room=self.name, info=info)
 
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
-        return await self.connection.request("presence", room=self.name)
+        return await self._connection.request("presence", room=self.name)
 
-    def join(self, attempt: int = 1) -> None:
+    def interrupt(self) -> None:
+        """Ignore what belongs to the connection that is lost; for the connection."""
+        self._visit += 1
+        self._held = []
+
+    def enter(self) -> None:
         """Join, or find out what a member has missed; for the connection."""
-        self._held = self._held or []
-        since = {"since": self.position} if self.position else {"last": self.last}
-        command = {"type": "join", "room": self.name, "info": self.info, **since}
-
-        def take(answer: Frame) -> None:
-            if answer["type"] != "error":
-                self._arrive(command, answer)
-            elif answer["retry"] and self.connection.welcome is not None:
-                self._later(pause(attempt), partial(self.join, attempt + 1))
-            elif not answer["retry"] and answer["code"] != "ended" and self._refusal is None:
-                self._refusal = RequestError(answer["code"], answer["message"], retry=False)
-
-        self.connection.ask(command, take)
-
-    def _later(self, pause_s: float, act: Callable[[], None]) -> None:
-        """Call a function after a pause, if the WebSocket and the room are still the same."""
-        connection, welcome = self.connection, self.connection.welcome
-
-        def act_if_due() -> None:
-            if connection.welcome is welcome and connection.rooms.get(self.name) is self:
-                act()
-
-        asyncio.get_running_loop().call_later(pause_s, act_if_due)
+        since = {"since": self.position} if self.position else {"last": self._last}
+        self._ask({"type": "join", "info": self.info, **since}, self._on_join)
     # {% if cookiecutter.redis %}
 
     def resync(self) -> None:
         """Join again, at another moment than the other clients; for the connection."""
+        self._visit += 1
         self._held = self._held or []
-        self._later(random.uniform(0, RESYNC_S), self.join)
+        self._later(random.uniform(0, RESYNC_S), self.enter)
     # {% endif %}
 
-    def _arrive(self, command: Frame, ok: Frame) -> None:
-        """Take the answer to a join."""
-        self._proceed(ok)
-        # If messages were dropped, the room will be joined once more.
-        if self.events and "since" in command and not self._is_full:
-            self._messages.append(Message("rejoined", None))
-        if self.info is not command["info"]:
-            current = {"type": "join", "room": self.name, "info": self.info}
-            self.connection.ask(current, lambda answer: None)
+    def _leave(self, error: Exception) -> None:
+        """Leave for good; the reader gets the rest, and then an error."""
+        rooms, left = self._connection.rooms, self._connection.left
+        if rooms.get(self.name) is self:
+            del rooms[self.name]
+            self.end(error)
+            self.interrupt()
+            if self._connection.welcome is not None:
+                left[self.name] = self
+                self._ask({"type": "leave"}, lambda *_: left.pop(self.name))
 
-    def _proceed(self, ok: Frame) -> None:
+    def _ask(
+        self, command: Frame, on_answer: Callable[[Frame, Frame], object], attempt: int = 1
+    ) -> None:
+        """Send a command; repeat it if it is refused for now, while the visit is the same."""
+        visit = self._visit
+
+        def settle(answer: Frame) -> None:
+            if visit != self._visit:
+                return
+            if answer["type"] != "error":
+                on_answer(command, answer)
+            elif answer["retry"]:
+                self._later(pause(attempt), partial(self._ask, command, on_answer, attempt + 1))
+            else:
+                self._leave(RequestError(answer))  # a refused join does not end an earlier one
+
+        self._connection.ask({**command, "room": self.name}, settle)
+
+    def _later(self, pause_s: float, act: Callable[[], object]) -> None:
+        """Call a function after a pause, if the visit is the same then."""
+        visit = self._visit
+        asyncio.get_running_loop().call_later(pause_s, lambda: visit == self._visit and act())
+
+    def _on_join(self, command: Frame, ok: Frame) -> None:
         """Go on from the position of the answer, as its ``recovered`` says."""
-        before, self._held = self._held or [], None
+        held, self._held = self._held or [], None
         position = {"epoch": ok["epoch"], "offset": ok["offset"] - ok["replayed"]}
         if not ok["recovered"]:
-            if self.state is not None:
-                # What came before the answer is part of what will be loaded.
-                self._messages.clear()
-                self._is_full = False
-                self._loads_due += 1
-            elif not ok["replayed"]:
-                self._messages.extend(map(_message, before))
+            self._lose()
+            is_known = self._state or ok["replayed"]  # what was held is loaded or replayed
+            for frame in [] if is_known else held:
+                self._put(_message(frame))
             self.position = position
         elif not ok["replayed"]:
-            for frame in before:
-                self._deliver(frame)
-            if self._is_full or len(before) >= MAX_HELD:
-                self._is_full = True  # and more were dropped, which the history has
-            elif self.position is not None and position["offset"] > self.position["offset"]:
+            for frame in held:
+                self._advance(frame)
+            if position["offset"] > self.position["offset"]:
                 self.position = position
+        if self._events and "since" in command:
+            self._put(Message("rejoined"))
+        if self.info is not command["info"]:
+            current = {"type": "join", "room": self.name, "info": self.info}
+            self._connection.ask(current, lambda answer: None)
+        self._changed.set()
 
-    def take(self, frame: Frame) -> None:
+    def _lose(self) -> None:
+        """Let the reader load the state, or know that messages may be missing."""
+        if self._state:
+            self._unread.clear()  # what came before is part of what will be loaded
+        if self._state or self.position:
+            self._put(GAP)
+
+    def receive(self, frame: Frame) -> None:
         """Take a frame of the room; for the connection."""
         # {% if cookiecutter.redis %}
         if frame["type"] == "resync":
@@ -205,50 +218,23 @@ class Room:
         # {% endif %}
         if frame["type"] == "evicted":
             reason = frame["reason"] or "the server has taken the user out of the room"
-            self._refusal = RequestError("evicted", reason, retry=False)
-            self._leave()  # a join may be on its way
-        elif self._is_full or (frame["type"] in EVENTS and not self.events):
-            return
+            self._leave(RequestError(failure("evicted", reason)))  # a join may be on its way
         elif frame["type"] != "message" or frame["offset"] is None:
-            if len(self._messages) < MAX_HELD:
-                self._messages.append(_message(frame))
+            if self._events or frame["type"] not in EVENTS:
+                self._put(_message(frame))
         elif self._held is None:
-            self._deliver(frame)
-        elif len(self._held) < MAX_HELD:
+            self._advance(frame)
+        else:
             self._held.append(frame)
+            if len(self._held) > MAX_UNREAD:
+                self._held.clear()
+                self._lose()
 
-    def _leave(self) -> None:
-        self.connection.rooms.pop(self.name, None)
-        self._send_leave()
-
-    def _send_leave(self, attempt: int = 1, then: Callable[[], None] = lambda: None) -> None:
-        """Send a leave; repeat it if refused for now, while WebSocket and room are the same."""
-        connection, name = self.connection, self.name
-        welcome, room = connection.welcome, connection.rooms.get(name)
-        if welcome is None:
-            return
-
-        def is_due() -> bool:
-            return connection.welcome is welcome and connection.rooms.get(name) is room
-
-        def again() -> None:
-            if is_due():
-                self._send_leave(attempt + 1, then)
-
-        def take(answer: Frame) -> None:
-            if answer["type"] == "error" and answer["retry"]:
-                asyncio.get_running_loop().call_later(pause(attempt), again)
-            elif is_due():
-                then()
-
-        connection.ask({"type": "leave", "room": name}, take)
-
-    def _deliver(self, frame: Frame) -> None:
-        if self.position is not None and frame["offset"] > self.position["offset"]:
+    def _advance(self, frame: Frame) -> None:
+        """Yield a message that is newer than the position, and move the position there."""
+        if frame["offset"] > self.position["offset"]:
             self.position = {**self.position, "offset": frame["offset"]}
-            self._messages.append(_message(frame))
-            # What comes from now on is read from the history, when there is room for it.
-            self._is_full = len(self._messages) >= MAX_HELD
+            self._put(_message(frame))
 
 
 def _message(frame: Frame) -> Message:
@@ -256,4 +242,4 @@ def _message(frame: Frame) -> Message:
         return Message("message", frame["from"], frame["data"], frame["offset"])
     if frame["type"] in EVENTS:
         return Message(frame["type"], frame["user"], frame.get("info"))
-    return Message(frame["type"], None, frame)
+    return Message(frame["type"], data=frame)

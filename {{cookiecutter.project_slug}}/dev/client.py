@@ -21,6 +21,7 @@ from client import Ended, Message, RequestError, Status, connect
 from client import Ended, RequestError, Status, connect
 # {% endif %}
 from client.connection import Connection
+from client.outcome import ABNORMAL
 
 from .connect import ConnectOptions, connect_options
 
@@ -84,6 +85,8 @@ class Chat:
                     async for message in room:
                         if message.type == "rejoined":
                             await self(f"/who {name}")
+                        elif message.type == "gap":
+                            print(f"! {name}: some messages may be missing", flush=True)
                         else:
                             show_message(name, message)
                 except RequestError as failure:
@@ -169,7 +172,7 @@ def show_status(status: Status) -> None:
     again = "" if status.pause_s is None else f"; trying again in {status.pause_s:.1f} s"
     why = "" if status.code is None else f": {status.code} {status.reason}"
     print(f"* {status.state}{why}{again}", flush=True)
-    if status.state == "offline" and status.attempt == 1:
+    if status.state == "offline" and status.attempt == 1 and status.code == ABNORMAL:
         print("* the service does not answer; is it running? (make run)", flush=True)
 
 

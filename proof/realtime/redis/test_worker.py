@@ -37,10 +37,8 @@ async def test_items_are_done_once_in_batches_the_oldest_first() -> None:
         return ()
 
     async with run_worker(work) as worker:
-        for item in "abcadeb":
+        for item in "abcaeb":
             worker.add(item)
-        worker.discard("d")
-        worker.discard("strange")
         assert (len(worker), worker.weight) == (4, 4)
         await wait_until(lambda: not worker)
         assert done == [["a", "b"], ["c", "e"]]
@@ -48,6 +46,24 @@ async def test_items_are_done_once_in_batches_the_oldest_first() -> None:
         await wait_until(lambda: done[2:] == [["a"]])
 
 
+# {% if cookiecutter.rooms %}
+async def test_discarded_items_are_not_done() -> None:
+    done: list[list[str]] = []
+
+    def work(batch: list[str]) -> Collection[str]:
+        done.append(batch)
+        return ()
+
+    async with run_worker(work) as worker:
+        for item in "ab":
+            worker.add(item)
+        worker.discard("a")
+        worker.discard("strange")
+        assert (len(worker), worker.weight) == (1, 1)
+        await wait_until(lambda: done == [["b"]])
+
+
+# {% endif %}
 async def test_a_batch_ends_where_its_weight_is_reached() -> None:
     done: list[list[str]] = []
 

@@ -29,7 +29,8 @@ import { Room } from "./rooms.js";
  * @typedef { { text: string, sent: boolean, settle: (answer: Frame) => void }} Request
  * @typedef {"connecting" | "online" | "offline" | "ended"} State
  * @typedef { { code?: number, reason?: string, pause_ms?: number }} Cause When offline or ended.
- * @typedef { { state: State, attempt: number } & Cause} Status Attempts since a lasting connection.
+ * @typedef { { state: State, attempt: number } & Cause} Status The attempt is 1 at first, and for a
+ *   connection that has lasted.
  */
 
 const [TIMEOUT_MS, LATE_MS, SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS] = [10_000, 1_000, 500, 20_000];
@@ -71,6 +72,7 @@ export class Connection {
   welcome = /** @type {Frame | null} */ (null);
   //# if cookiecutter.rooms
   rooms = /** @type {Map<string, Room>} */ (new Map());
+  left = /** @type {Map<string, Room>} */ (new Map()); // until their `leave` is answered
   //# endif
   #socket = /** @type {WebSocket | null} */ (null);
   #turn = 0; // changes with each attempt: what belongs to an older one is ignored
@@ -88,7 +90,15 @@ export class Connection {
   constructor(/** @type {string} */ url, /** @type {Token | undefined} */ token) {
     this.url = new URL(url, globalThis.location?.href);
     this.url.protocol = this.url.protocol.replace("http", "ws");
+    //# if cookiecutter.auth in ["jwt", "ticket", "api_key"]
+    this.token = async () => {
+      const given = await (typeof token === "function" ? token() : token);
+      if (given === null || typeof given === "string") return given;
+      throw new TypeError(`the token is ${given}, not a string`);
+    };
+    //# else
     this.token = async () => (typeof token === "function" ? token() : token);
+    //# endif
     const { signal } = this.#listeners;
     const wake = () => this.#wake();
     globalThis.document?.addEventListener("visibilitychange", wake, { signal });
@@ -103,25 +113,27 @@ export class Connection {
   /** Send a command, now or once online. @returns {Promise<Frame>} The answer or a RequestError. */
   request(/** @type {Frame} */ command, timeout_ms = TIMEOUT_MS) {
     return new Promise((resolve, reject) => {
-      const take = (/** @type {Frame} */ answer) =>
+      const onAnswer = (/** @type {Frame} */ answer) =>
         answer.type === "error" ? reject(new RequestError(answer)) : resolve(answer);
-      this.ask(command, take, timeout_ms);
+      this.ask(command, onAnswer, timeout_ms);
     });
   }
 
   /**
    * Send a command, and call a function with its answer before any later frame is handled.
    * @param {Frame} command
-   * @param {(answer: Frame) => void} take
+   * @param {(answer: Frame) => void} onAnswer
    */
-  ask(command, take, timeout_ms = TIMEOUT_MS) {
+  ask(command, onAnswer, timeout_ms = TIMEOUT_MS) {
     const id = `${++this.#lastId}`;
     const settle = (/** @type {Frame} */ answer) => {
-      if (this.#requests.delete(id)) take(answer);
+      clearTimeout(timer);
+      if (this.#requests.delete(id)) onAnswer(answer);
     };
     const request = { text: JSON.stringify({ ...command, id }), sent: false, settle };
     this.#requests.set(id, request);
-    setTimeout(() => settle(failure("timeout", "no answer in time", true)), timeout_ms);
+    const timeout = failure("timeout", "no answer in time", true);
+    const timer = setTimeout(() => settle(timeout), timeout_ms);
     if (this.status.state === "ended") settle(failure("ended", "the connection has ended"));
     else if (this.welcome) this.#transmit(request);
   }
@@ -137,6 +149,7 @@ export class Connection {
   room(/** @type {string} */ name, /** @type {import("./rooms.js").Handlers} */ handlers = {}) {
     if (this.rooms.has(name)) throw new Error(`the room ${name} is joined already`);
     const room = new Room(this, name, handlers);
+    this.left.delete(name);
     this.rooms.set(name, room);
     if (this.welcome) room.enter();
     return room;
@@ -201,11 +214,12 @@ export class Connection {
     else if (frame.type === "ping") this.#send('{"type":"pong"}');
     //# if cookiecutter.rooms
     else if (this.rooms.has(frame.room)) this.rooms.get(frame.room)?.receive(frame);
-    //# endif
-    //# if cookiecutter.rooms and cookiecutter.redis
-    else if (frame.type === "resync") this.rooms.forEach((room) => room.resync());
+    else if (this.left.has(frame.room)) return; // sent before the server has read the `leave`
     //# endif
     else call(() => this.onmessage(frame));
+    //# if cookiecutter.rooms and cookiecutter.redis
+    if (frame.type === "resync" && !frame.room) this.rooms.forEach((room) => room.resync());
+    //# endif
   }
 
   #begin(/** @type {Frame} */ welcome) {
@@ -273,13 +287,14 @@ export class Connection {
     this.#socket = this.welcome = null;
     //# if cookiecutter.rooms
     this.rooms.forEach((room) => room.interrupt());
+    this.left.clear();
     //# endif
     const lost = failure("disconnected", "the command may have been carried out", true);
     this.#requests.forEach(({ sent, settle }) => sent && settle(lost));
   }
 
   #lost(/** @type {number} */ code, /** @type {string} */ reason) {
-    if (this.welcome && performance.now() - this.#openedAt > LONGEST_PAUSE_MS) this.#attempt = 0;
+    if (this.welcome && performance.now() - this.#openedAt > LONGEST_PAUSE_MS) this.#attempt = 1;
     if (FINAL.includes(code) || (code >= 4500 && code <= 4999)) return this.#end(code, reason);
     this.#drop();
     const pause_ms = pause(this.#attempt);

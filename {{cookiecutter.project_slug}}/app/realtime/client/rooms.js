@@ -14,7 +14,8 @@ import { RequestError, call, pause } from "./client.js";
  * @typedef {object} Handlers
  * @property {() => unknown} [state] Loads what the page shows of the room: at first, and whenever
  *   messages may be missing. They are held back until it is done; if it fails, it is called again.
- * @property {number} [last] How many earlier messages to hand over at first.
+ * @property {() => void} [gap] Without `state`: messages may be missing here.
+ * @property {number} [last] Number of recent messages to hand over after the first join.
  * @property {(data: any, frame: Frame) => void} [message]
  * @property {any} [info] What members see of the user: in `joined`, `updated` and `presence`.
  * @property {OnMember} [joined]
@@ -23,11 +24,13 @@ import { RequestError, call, pause } from "./client.js";
  * @property {() => void} [rejoined] The room was joined again, for example after a lost connection.
  *   Events may have been missed: ask for `presence()` again.
  * @property {(frame: Frame) => void} [frame] Takes the frames of your own that name the room.
- * @property {(error: import("./client.js").RequestError) => void} [refused] It cannot be joined.
- * @property {(reason: string | null, frame: Frame) => void} [evicted] The server ended the visit.
+ * @property {(error: import("./client.js").RequestError) => void} [refused] The server refuses a
+ *   join: the room is left.
+ * @property {(reason: string | null, frame: Frame) => void} [evicted] The server has taken the user
+ *   out of the room: it is left.
  */
 
-const MAX_HELD = 10_000;
+const MAX_HELD = 10_000; // messages; beyond it, they are dropped, which is a gap
 const sleep = (/** @type {number} */ ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The field that a handler gets first, by the type of the frame. @type {Map<string, string>} */
@@ -43,9 +46,10 @@ export class Room {
   /** Of the last message that was handed over. @type { { epoch: string, offset: number } | null} */
   position = null;
   #held = /** @type {Frame[] | null} */ (null); // until a join is answered and `state()` is done
-  #visit = 0; // of the present join: what belongs to an older one is ignored
-  #isJoining = true; // until a join is answered, or refused for good
+  #visit = 0; // counts joins: what belongs to an older one is ignored
+  #isJoining = true; // until a join is answered
   #joins = 0; // that were answered
+  #gaps = 0; // for which `state()` is not loaded yet
   #loading = /** @type {Promise<unknown>} */ (Promise.resolve());
 
   /** @param {import("./client.js").Connection} connection */
@@ -78,12 +82,22 @@ export class Room {
     await this.connection.request({ type: "join", room: this.name, info });
   }
 
-  /** Leave for good. */
-  leave() {
+  /** Leave for good. @returns {Promise<Frame | undefined>} The answer, if a `leave` was sent. */
+  async leave() {
+    const { connection, name } = this;
+    const { left, rooms } = connection;
+    if (rooms.get(name) !== this) return;
+    rooms.delete(name);
     this.interrupt();
-    this.#isJoining = false;
-    this.connection.rooms.delete(this.name);
-    return this.#leave();
+    if (connection.welcome) left.set(name, this);
+    for (let attempt = 1; left.get(name) === this; attempt++) {
+      const answer = await connection.request({ type: "leave", room: name }).catch((error) => {
+        if (!error.retry) throw error;
+      });
+      if (answer && left.get(name) === this) left.delete(name);
+      if (answer) return answer;
+      await sleep(pause(attempt));
+    }
   }
 
   /** Called by the connection when it is lost; the next join is from `position` on. */
@@ -104,41 +118,15 @@ export class Room {
       if (visit !== this.#visit) return;
       const again = () => visit === this.#visit && this.enter(attempt + 1);
       if (answer.type === "error" && answer.retry) return setTimeout(again, pause(attempt));
-      this.#isJoining = false;
       if (answer.type === "error") {
-        this.#held = null;
+        this.leave().catch(() => {}); // a refused join does not end an earlier one
         return call(() => this.handlers.refused?.(new RequestError(answer)));
       }
+      this.#isJoining = false;
       if (info !== this.info) this.setInfo(this.info).catch(() => {});
-      this.#arrive(answer, visit);
+      this.#onJoin(answer, visit);
       if (this.#joins++) call(() => this.handlers.rejoined?.());
     });
-  }
-
-  /** Send a leave; repeat it if refused for now, while WebSocket and room are the same. */
-  async #leave() {
-    const { connection, name } = this;
-    const { welcome, rooms } = connection;
-    const room = rooms.get(name);
-    const isDue = () => welcome && connection.welcome === welcome && rooms.get(name) === room;
-    for (let attempt = 1; isDue(); attempt++) {
-      try {
-        return await connection.request({ type: "leave", room: name });
-      } catch (/** @type {any} */ error) {
-        if (!error.retry) throw error;
-      }
-      await sleep(pause(attempt));
-    }
-  }
-
-  /** Leave and enter, so that the history replays what came after the last of MAX_HELD messages. */
-  async #enterAnew(/** @type {number} */ former) {
-    if (former !== this.#visit) return;
-    const visit = ++this.#visit;
-    this.#held = [];
-    this.#isJoining = true;
-    await this.#leave().catch(() => {});
-    if (visit === this.#visit) this.enter();
   }
 
   //# if cookiecutter.redis
@@ -150,35 +138,43 @@ export class Room {
   }
 
   //# endif
-  async #arrive(/** @type {Frame} */ ok, /** @type {number} */ visit) {
+  /** Go on from the position of the answer, as its `recovered` says. */
+  async #onJoin(/** @type {Frame} */ ok, /** @type {number} */ visit) {
     const before = this.#held?.splice(0) ?? [];
-    if (!ok.recovered) {
-      // Until the state is loaded, the position stays: after a lost connection, it is loaded again.
-      if (this.handlers.state) await this.#load(visit);
-      else if (!ok.replayed) before.forEach((frame) => this.#hand(frame));
-      if (visit !== this.#visit) return;
-      this.position = { epoch: ok.epoch, offset: ok.offset - ok.replayed };
-    } else if (!ok.replayed) {
-      before.forEach((frame) => this.#deliver(frame));
-      if (before.length >= MAX_HELD) return this.#enterAnew(visit);
-      this.position = { epoch: ok.epoch, offset: Math.max(ok.offset, this.position?.offset ?? 0) };
+    if (!ok.recovered) this.#lose();
+    if (!ok.replayed && !this.#gaps)
+      before.forEach((frame) => (ok.recovered ? this.#advance(frame) : this.#hand(frame)));
+    // Until the state is loaded, the position stays: after a lost connection, it is loaded again.
+    if (this.#gaps) await this.#load(visit);
+    if (visit !== this.#visit) return;
+    if (!ok.recovered || !ok.replayed) {
+      const least = (ok.recovered && this.position?.offset) || 0;
+      this.position = { epoch: ok.epoch, offset: Math.max(ok.offset - ok.replayed, least) };
     }
     const held = this.#held ?? [];
     this.#held = null;
-    held.forEach((frame) => this.#deliver(frame));
-    if (held.length >= MAX_HELD) await this.#enterAnew(visit);
+    held.forEach((frame) => this.#advance(frame));
   }
 
-  /** Call `state()` until it succeeds, never twice at a time. */
-  async #load(/** @type {number} */ visit, attempt = 1) {
+  /** Messages may be missing: have the state loaded, or tell the page. */
+  #lose() {
+    if (this.handlers.state) this.#gaps++;
+    else if (this.position) call(() => this.handlers.gap?.());
+  }
+
+  /** Call `state()` until it has succeeded after the last gap, never twice at a time. */
+  async #load(/** @type {number} */ visit) {
     const load = () => (visit === this.#visit ? this.handlers.state?.() : undefined);
-    this.#loading = this.#loading.catch(() => {}).then(load);
-    try {
-      await this.#loading;
-    } catch (error) {
-      call(() => Promise.reject(error));
-      await sleep(pause(attempt));
-      if (visit === this.#visit) await this.#load(visit, attempt + 1);
+    for (let attempt = 1; this.#gaps && visit === this.#visit; attempt++) {
+      const gaps = this.#gaps;
+      this.#loading = this.#loading.catch(() => {}).then(load);
+      try {
+        await this.#loading;
+        if (visit === this.#visit) this.#gaps -= gaps;
+      } catch (error) {
+        call(() => Promise.reject(error));
+        await sleep(pause(attempt));
+      }
     }
   }
 
@@ -191,11 +187,15 @@ export class Room {
     //# else
     if (frame.type !== "message" || frame.offset === null) this.#hand(frame);
     //# endif
-    else if (!this.#held) this.#deliver(frame);
-    else if (this.#held.length < MAX_HELD) this.#held.push(frame);
+    else if (!this.#held) this.#advance(frame);
+    else if (this.#held.push(frame) > MAX_HELD) {
+      this.#held = [];
+      this.#lose();
+    }
   }
 
-  #deliver(/** @type {Frame} */ frame) {
+  /** Hand over a message that is newer than the position, and move the position there. */
+  #advance(/** @type {Frame} */ frame) {
     if (!this.position || frame.offset <= this.position.offset) return;
     this.position = { ...this.position, offset: frame.offset };
     this.#hand(frame);

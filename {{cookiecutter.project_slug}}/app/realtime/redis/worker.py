@@ -41,10 +41,12 @@ class Worker(Generic[Item]):
             self.weight += weight
             self._has_items.set()
 
+    # {% if cookiecutter.rooms %}
     def discard(self, item: Item) -> None:
         """Remove an item. Idempotent."""
         self.weight -= self._weights.pop(item, 0)
 
+    # {% endif %}
     async def run(self) -> None:
         """Work until cancelled."""
         while True:

@@ -40,7 +40,7 @@ export function answering(room, log) {
 
   /** Give another answer. */
   function start() {
-    sessionStorage[unfinished] ??= crypto.randomUUID();
+    sessionStorage[unfinished] ??= crypto.getRandomValues(new Uint32Array(4)).join("-");
     return resume();
   }
 

@@ -39,7 +39,7 @@ globalThis.WebSocket = class extends WebSocket {
 function inWords({ state, attempt, code, reason }) {
   const cause = reason?.replace(/^\w*Error: /, "") || "the service refuses or does not answer";
   const why = `${cause} (${code})`;
-  const origins = times || reason ? "" : ` Add ${location.origin} to ALLOWED_ORIGINS.`;
+  const origins = times || reason ? "" : ` If it runs, add ${location.origin} to ALLOWED_ORIGINS.`;
   return {
     connecting: () => `Connecting, attempt ${attempt} …`,
     online: () => `Online as ${ws.welcome.user}`,

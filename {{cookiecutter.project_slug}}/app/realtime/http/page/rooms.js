@@ -1,6 +1,6 @@
 // Rooms: who is there, who types, their messages, a line to write, and an answer in tokens.
 import { answering } from "./answer.js";
-import { element, labelled, recordMessage, words } from "./element.js";
+import { element, labelled, record, recordMessage, words } from "./element.js";
 
 const LAST = 100;
 const TYPING_MS = 2_000;
@@ -65,7 +65,8 @@ function showRoom(ws, name, close) {
     updated: update,
     left: update,
     rejoined: update,
-    refused: (error) => leave(error),
+    gap: () => record(messages, "", "Some messages may be missing here."),
+    refused: (error) => close(name, error),
     evicted: (reason) => close(name, { message: reason ?? "taken out of the room" }),
   });
   const answers = answering(room, messages);
@@ -84,16 +85,19 @@ function showRoom(ws, name, close) {
     try {
       const { members, total } = await room.presence();
       people.textContent = `${total} here: ${members.map(described).join(", ")}`;
-      attempt(answers.resume); // the messages that were missed have come before the members
     } catch (error) {
-      if (error.retry) setTimeout(update, RETRY_MS);
+      const isLater = error.retry || error.code === "not_joined"; // the join may be repeated
+      if (isLater && ws.rooms.get(name) === room) setTimeout(update, RETRY_MS);
+      if (error.code !== "forbidden") return;
+      people.textContent = "Joined. This room does not show who is here.";
     }
+    attempt(answers.resume); // the messages that were missed have come before the members
   }
 
-  function leave(error) {
+  function leave() {
     const answer = room.leave();
     answer.catch(() => {}); // the room is left in any case
-    close(name, error);
+    close(name);
     return answer;
   }
 
@@ -123,7 +127,7 @@ function showRoom(ws, name, close) {
   update();
   const article = element("article", { ariaLabel: `Room ${name}` },
     element("div", { className: "line" }, element("h3", {}, name),
-      element("button", { type: "button", onclick: () => leave() }, "Leave")),
+      element("button", { type: "button", onclick: leave }, "Leave")),
     people, messages, typing, failure,
     element("form", { className: "line", onsubmit: publish }, labelled("Message", input),
       element("button", {}, "Publish"),

@@ -1,0 +1,59 @@
+"""What was received, and is not read yet."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Self, TypeVar
+
+from .outcome import NORMAL, Ended
+
+MAX_UNREAD = 10_000
+
+Item = TypeVar("Item")
+
+
+class Inbox(Generic[Item]):
+    """Items to iterate over, until an error ends them.
+
+    If more than 10,000 are unread, one item, the ``gap``, replaces them.
+    """
+
+    def __init__(self, gap: Item) -> None:
+        self._gap = gap
+        self._unread: deque[Item] = deque()
+        self.error: Exception | None = None
+        self._changed = asyncio.Event()
+
+    def __aiter__(self) -> Self:
+        """Iterate over items."""
+        return self
+
+    async def __anext__(self) -> Item:
+        """Return the next item; after the last one, raise the error, unless the end is normal."""
+        try:
+            await self._wait_until(lambda: self._unread)
+        except Ended as end:
+            if end.code == NORMAL:
+                raise StopAsyncIteration from None
+            raise
+        return self._unread.popleft()
+
+    def end(self, error: Exception) -> None:
+        """Let the reader read the rest, and then raise an error."""
+        self.error = self.error or error
+        self._changed.set()
+
+    def _put(self, item: Item) -> None:
+        if len(self._unread) >= MAX_UNREAD:
+            self._unread.clear()
+            item = self._gap
+        self._unread.append(item)
+        self._changed.set()
+
+    async def _wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition, checked at each change; raise the error if that comes first."""
+        while not condition():
+            if self.error is not None:
+                raise self.error
+            self._changed.clear()
+            await self._changed.wait()

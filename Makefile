@@ -18,7 +18,7 @@ export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help demo test prove chaos scale bench lint lock pictures clean
 
-help: ## say what there is
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready ## make a project with the default answers in demo/, and serve it

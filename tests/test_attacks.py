@@ -16,7 +16,7 @@ from benchmarks.results import Sample
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import JWT_SECRET, THIS_LIMITED, Running
 
-from .checks.service import METRICS_KEY, Service, running
+from .checks.service import Service, running
 from .combination import DEFAULT
 from .conftest import Baker
 
@@ -67,7 +67,9 @@ def attacked(service: Service, attack: Attack) -> Sample:
 def counted(service: Service, metric: str) -> int:
     """Return the sum of the metrics that match a pattern."""
     connection = http.client.HTTPConnection("127.0.0.1", int(service.port), timeout=30)
-    connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS_KEY}"})
+    connection.request(
+        "GET", "/metrics", headers={"Authorization": f"Bearer {service.metrics_key}"}
+    )
     text = connection.getresponse().read().decode()
     connection.close()
     return sum(

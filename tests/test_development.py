@@ -4,10 +4,14 @@ import os
 import select
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from .checks.service import LISTENING, START_S, Service, is_ok
 from .combination import DEFAULT
@@ -22,6 +26,10 @@ HELLO = """
 async def hello() -> str:
     return "hello"
 """
+
+
+LOCAL = 3
+"""The index of the local modes in what `termios` returns."""
 
 
 class Terminal:
@@ -56,6 +64,18 @@ class Terminal:
         while text not in self.shown:
             self.read()
 
+    def mode(self) -> list[Any]:
+        """Return the mode of the terminal, such as whether it shows what is typed."""
+        return termios.tcgetattr(self._controller)
+
+    def interrupt(self) -> None:
+        """Send the signal of Ctrl+C."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def wait(self) -> int:
+        """Wait until the program ends by itself, and return its exit status."""
+        return self._process.wait(START_S)
+
     def end(self) -> None:
         """End the program with all that it has started."""
         if self._process.poll() is None:
@@ -81,19 +101,52 @@ def copy_with_environment(project: Project, directory: Path) -> Project:
     return copy
 
 
-def test_the_chat_completes_commands(baked: Baker, tmp_path: Path) -> None:
-    project = baked(DEFAULT).copy(tmp_path / "project")
+@contextmanager
+def chatting(project: Project) -> Iterator[tuple[Service, Terminal]]:
+    """Run the service, and the chat of alice in a terminal."""
     service = Service(project)
     try:
         service.wait_until_ready()
         command: list[str | Path] = [venv_bin(project) / "python", "-m", "dev.client", "alice"]
         with terminal(command, project.root, PORT=service.port) as chat:
             chat.wait_for("* online")
-            chat.type("/jo\thall\n")
-            chat.wait_for("/join hall")
-            chat.wait_for("* in hall: alice")
+            yield service, chat
     finally:
         service.end()
+
+
+def test_the_chat_completes_commands(baked: Baker, tmp_path: Path) -> None:
+    with chatting(baked(DEFAULT).copy(tmp_path / "project")) as (_, chat):
+        chat.type("/jo\thall\n")
+        chat.wait_for("/join hall")
+        chat.wait_for("* in hall: alice")
+
+
+@pytest.mark.parametrize("cause", ["ctrl+c", "ctrl+d", "ban"])
+def test_the_chat_ends_without_another_line(baked: Baker, tmp_path: Path, cause: str) -> None:
+    with chatting(baked(DEFAULT).copy(tmp_path / "project")) as (service, chat):
+        # `input` waits for the next line, in its own mode of the terminal.
+        chat.type("/ping\n")
+        chat.wait_for(" ms")
+        deadline = time.monotonic() + START_S
+        while chat.mode()[LOCAL] & termios.ICANON:
+            assert time.monotonic() < deadline, chat.shown
+            time.sleep(0.02)
+        if cause == "ctrl+c":
+            chat.interrupt()
+        elif cause == "ctrl+d":
+            chat.type("\x04")
+        else:
+            ban = '{"user": "alice", "ban_s": 60}'
+            service.shell(
+                f". ./.env; curl --fail http://127.0.0.1:{service.port}/disconnect"
+                f""" -H "Authorization: Bearer $BACKEND_KEY" -d '{ban}'"""
+            )
+            chat.wait_for("error: ")
+        assert chat.wait() == (cause == "ban")
+        for flag in (termios.ICANON, termios.ECHO):
+            assert chat.mode()[LOCAL] & flag
+        assert "Traceback" not in chat.shown
 
 
 def test_the_server_restarts_when_the_code_changes(baked: Baker, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def project(request: pytest.FixtureRequest, baked: Baker) -> Project:
 
 def manifests(project: Project) -> list[Path]:
     """Return the files with manifests."""
-    return sorted((project.root / "deploy" / "kubernetes").iterdir())
+    return sorted((project.root / "deploy" / "kubernetes").rglob("*.yaml"))
 
 
 def resources(project: Project) -> dict[str, Any]:
@@ -71,6 +71,15 @@ def test_manifests_follow_the_schemas(project: Project, version: str) -> None:
     unknown = [line for line in printed.splitlines() if line.startswith("WARN")]
     assert len(unknown) == 1
     assert "kind ServiceMonitor" in unknown[0]
+
+
+def test_the_directory_can_be_applied_to_a_cluster_without_operators(project: Project) -> None:
+    applied = [path for path in manifests(project) if path.parent.name == "kubernetes"]
+    assert len(applied) == len(manifests(project)) - 1
+    for path in applied:
+        for resource in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            group = resource["apiVersion"].rpartition("/")[0]
+            assert group in {"", "apps", "policy", "autoscaling", "networking.k8s.io"}
 
 
 def test_a_misspelt_field_is_found(baked: Baker, tmp_path: Path) -> None:
@@ -137,13 +146,18 @@ def setting(project: Project, name: str) -> float:
 def test_only_nodes_that_reach_each_other_are_several(project: Project) -> None:
     found = resources(project)
     deployment = found["Deployment"]["spec"]
+    (container,) = deployment["template"]["spec"]["containers"]
     if "redis" in project.combination.options:
+        (required,) = container["env"]
+        secret = {"name": found["Deployment"]["metadata"]["name"], "key": "REDIS_URL"}
+        assert required == {"name": "REDIS_URL", "valueFrom": {"secretKeyRef": secret}}
         assert "replicas" not in deployment
         assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
         (metric,) = found["HorizontalPodAutoscaler"]["spec"]["metrics"]
         assert metric["pods"]["metric"]["name"] == "ws_connections"
         assert int(metric["pods"]["target"]["averageValue"]) < setting(project, "MAX_CONNECTIONS")
     else:
+        assert "env" not in container
         assert deployment["replicas"] == 1
         assert deployment["strategy"] == {"type": "Recreate"}
         assert not found.keys() & {"HorizontalPodAutoscaler", "PodDisruptionBudget"}

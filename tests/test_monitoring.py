@@ -16,9 +16,10 @@ import pytest
 import yaml
 from websockets.exceptions import InvalidStatus
 
-from .checks.service import METRICS_KEY, Service, running
+from .checks.service import Service, running
 from .combination import DEFAULT, find
 from .conftest import Baker
+from .documents import tables
 from .process import check_output, environment, run
 from .project import Project
 from .test_rolling import run_valkey
@@ -149,14 +150,19 @@ def test_each_alert_fires_when_it_must_and_only_then(project: Project, tmp_path:
         assert set(alerts) == SERIES.keys()
 
 
+def test_the_documents_say_what_to_do_for_each_alert(project: Project) -> None:
+    listed = [row[0].strip("`") for row in tables(project, "docs/operating.md", "Alerts")]
+    assert listed == [rule["alert"] for rule in rules(project)]
+
+
 def test_the_configuration_and_the_rules_are_valid(project: Project, tmp_path: Path) -> None:
     check_output([program("promtool"), "check", "config", configure(project, tmp_path)], tmp_path)
 
 
-def configure(project: Project, directory: Path, port: str = "8000") -> Path:
-    """Copy the configuration, for a service on this port; return its path."""
+def configure(project: Project, directory: Path, port: str = "8000", metrics_key: str = "") -> Path:
+    """Copy the configuration, for a service on this port with this key; return its path."""
     key = directory / "metrics_key"
-    key.write_text(METRICS_KEY, encoding="utf-8")
+    key.write_text(metrics_key, encoding="utf-8")
     shutil.copy(project.root / "deploy/prometheus/alerts.yaml", directory)
     text = project.read("deploy/prometheus/prometheus.yaml")
     for old, new in {
@@ -232,7 +238,8 @@ def test_prometheus_resolves_every_query(project: Project, tmp_path: Path) -> No
         if "redis" in project.combination.options:
             more["REDIS_URL"] = stack.enter_context(run_valkey(project))
         service = stack.enter_context(running(project, **more))
-        address = stack.enter_context(run_prometheus(configure(project, tmp_path, service.port)))
+        config = configure(project, tmp_path, service.port, service.metrics_key)
+        address = stack.enter_context(run_prometheus(config))
         missing = set(queries(project))
         deadline = time.monotonic() + DEADLINE_S
         while missing:
@@ -245,7 +252,9 @@ def test_the_metrics_follow_the_conventions(project: Project) -> None:
     with running(project) as service:
         be_busy(service)
         url = f"http://127.0.0.1:{service.port}/metrics"
-        text = service.shell(f'curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}')
+        text = service.shell(
+            f'. ./.env; curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}'
+        )
     own = "\n".join(line for line in text.splitlines() if re.match(r"(# \w+ )?ws_", line)) + "\n"
     done = run([program("promtool"), "check", "metrics"], project.root, stdin=own)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -209,7 +209,12 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "an event that nothing logs": (
         "docs",
         changing("docs/operating.md", "`slow consumer`", "`slow reader`"),
-        "docs/operating.md: nothing logs the event slow reader",
+        r"docs/operating.md: nothing logs the events \['slow reader'\]",
+    ),
+    "a warning without an explanation": (
+        "docs",
+        changing("app/realtime/jobs.py", r'"the service stops"', '"the end"'),
+        r"docs/operating.md: no table has the events \['the end'\]",
     ),
     "a link to nothing": (
         "docs",

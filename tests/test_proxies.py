@@ -15,7 +15,7 @@ from threading import Thread
 
 import pytest
 import yaml
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from .checks.service import Service, running
 from .combination import DEFAULT, find
@@ -308,3 +308,30 @@ def test_a_node_that_is_not_ready_gets_no_clients(
                     accepted += 1
             except WebSocketException:  # the proxy does not know yet
                 accepted = 0
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_node_with_too_many_handshakes_gets_the_next_clients(
+    baked: Baker, tmp_path: Path, program: str
+) -> None:
+    project = baked(DEFAULT)
+    # Then a proxy that leaves a node out answers at once, and by itself: without `Retry-After`.
+    changes = {"lb_try_duration 5s": "lb_try_duration 0s"} if program == "caddy" else None
+    with (
+        running(project, **composed_settings(project), MAX_HANDSHAKES_PER_S="2") as service,
+        run_shipped(program, project, [service.port] * 2, tmp_path, changes) as port,
+    ):
+        deadline = time.monotonic() + DEADLINE_S
+        answers = ""
+        refusals = set()
+        while answers.count("refused accepted") < 2:
+            assert time.monotonic() < deadline, answers
+            try:
+                with service.client("alice", port):
+                    answers += "accepted "
+            except InvalidStatus as refusal:
+                answers += "refused "
+                headers = refusal.response.headers
+                refusals.add((refusal.response.status_code, headers.get("Retry-After")))
+                time.sleep(0.02)
+        assert refusals == {(503, "1")}

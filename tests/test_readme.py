@@ -42,6 +42,20 @@ def test_the_figures_are_those_of_the_benchmark(peer: str) -> None:
     assert f"- {factor} times as much as " in PAGES["README.md"]
 
 
+def test_the_promised_helpers_for_tests_exist() -> None:
+    (row,) = re.findall(r"^\| helpers for your tests \|.*", PAGES["README.md"], re.MULTILINE)
+    files = [
+        path
+        for folder in ("dev", "tests/realtime")
+        for path in (TEMPLATE / PROJECT_DIRECTORY / folder).rglob("*.py")
+    ]
+    code = "".join(path.read_text(encoding="utf-8") for path in files)
+    names = re.findall(r"`(\w+)`", row)
+    assert names
+    for name in names:
+        assert re.search(rf"^(async )?(def|class) {name}\b", code, re.MULTILINE), name
+
+
 @pytest.mark.parametrize("line", sorted(set(TARGETS)))
 def test_the_targets_of_make_exist(line: str) -> None:
     (target,) = (word for word in shlex.split(line)[1:] if "=" not in word)

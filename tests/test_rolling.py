@@ -88,7 +88,9 @@ def nodes(baked: Baker, tmp_path: Path) -> Iterator[tuple[Service, Service]]:
 def metrics(node: Service) -> dict[str, float]:
     """Return the node's metrics that have no labels."""
     url = f"http://127.0.0.1:{node.port}/metrics"
-    text = node.shell(f'curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}')
+    text = node.shell(
+        f'. ./.env; curl --silent --fail -H "Authorization: Bearer $METRICS_KEY" {url}'
+    )
     return {
         name: float(value) for name, value in re.findall(r"^(ws_\w+) (\S+)$", text, re.MULTILINE)
     }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.realtime.connections.delivery import Delivery, Recipient
-from app.realtime.protocol import Ok
+from app.realtime.protocol import ServerFrame
 
 
 class Reader(Recipient):
@@ -31,6 +31,8 @@ class Note(Reader):
         self._flushed.append(self._name)
 
 
-def enqueue_all(delivery: Delivery, recipients: Sequence[Recipient]) -> None:
+def enqueue_all(
+    delivery: Delivery, recipients: Sequence[Recipient], frame: ServerFrame | bytes = b""
+) -> None:
     """Send a frame to several recipients."""
-    delivery.send_all({str(number): each for number, each in enumerate(recipients)}, Ok())
+    delivery.send_all({str(number): each for number, each in enumerate(recipients)}, frame)

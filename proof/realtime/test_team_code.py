@@ -21,7 +21,7 @@ from app.realtime.auth.identity import Identity
 from app.realtime.commands.router import CommandRouter
 from app.realtime.connections import delivery
 from app.realtime.connections.connection import Connection
-from app.realtime.connections.delivery import Delivery
+from app.realtime.connections.delivery import MESSAGES_IN_A_ROW, Delivery
 from app.realtime.connections.guard import Guard
 from app.realtime.errors import (
     CommandError,
@@ -351,6 +351,42 @@ async def test_commands_of_a_gone_client_are_not_handled_after_the_grace(team: T
     assert handled == 1
 
 
+DEFERRED = masked(b'{"type": "work"}') * (MESSAGES_IN_A_ROW - 1)
+BURST = 4 * (DEFERRED + masked(b'{"type": "ping"}'))
+
+
+async def test_a_burst_waits_for_its_deferred_replies(team: Team) -> None:
+    replies: list[asyncio.Future[Reply]] = []
+
+    async def defer(*_: object) -> asyncio.Future[Reply]:
+        replies.append(asyncio.get_running_loop().create_future())
+        return replies[-1]
+
+    team.handle = defer
+    client, other = await team.live.connect(), await team.live.connect("bob")
+    client.connection.transport.write(BURST)
+    for _ in range(4):
+        await wait_until(lambda: len(replies) >= MESSAGES_IN_A_ROW - 1)
+        for _ in range(5):
+            await other.ask(type="ping")
+        assert len(replies) == MESSAGES_IN_A_ROW - 1
+        for reply in replies:
+            reply.set_result(Ok())
+        replies.clear()
+
+
+async def test_a_client_that_leaves_before_its_deferred_reply_has_closed_itself(team: Team) -> None:
+    async def defer(*_: object) -> asyncio.Future[Reply]:
+        return asyncio.get_running_loop().create_future()
+
+    team.handle = defer
+    async with raw_client(await team.live.options()) as client:
+        await client.upgraded()
+        await client.frame()  # the welcome
+        client.send(BURST + masked_close(1001))
+        await wait_until(lambda: team.live.counts()["ws_connections_closed_total client 1001"] == 1)
+
+
 async def test_a_disconnected_user_is_removed_while_the_handler_hangs(
     team: Team, stuck: Handle
 ) -> None:
@@ -404,6 +440,7 @@ async def test_an_observer_may_close_the_connection() -> None:
         (hang, TRY_AGAIN_LATER),
         (raise_cancelled, INTERNAL_ERROR),
         (fail_later, INTERNAL_ERROR),
+        (return_another_object, INTERNAL_ERROR),
         (exit_at_once, INTERNAL_ERROR),
     ],
 )

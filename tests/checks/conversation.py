@@ -90,7 +90,7 @@ def _harmless(line: str, port: str) -> str:
 def check_metrics(project: Project, service: Service) -> None:
     """Look up each metric of the engine in a table."""
     key = "Authorization: Bearer $METRICS_KEY"
-    text = service.shell(f'curl --silent --fail -H "{key}" {url(service)}/metrics')
+    text = service.shell(f'. ./.env; curl --silent --fail -H "{key}" {url(service)}/metrics')
     documented = {
         word for cells in tables(project, OPERATING) for word in re.findall(r"ws_\w+", cells[0])
     }

@@ -105,11 +105,27 @@ def check_lengths(project: Project) -> None:
 
 
 def check_log(project: Project) -> None:
-    """Look up each event of the table of log lines in the code."""
+    """Compare the table of log lines with the code: each row, and each warning of the engine."""
     code = "".join(project.read(path) for path in project.files() if path.match("*.py"))
-    for cells in tables(project, OPERATING):
-        for event in re.findall(r"`([a-z]+(?: [a-z]+)+)`", cells[0]):
-            assert f'"{event}"' in code, f"{OPERATING}: nothing logs the event {event}"
+    cells = [row[0] for row in tables(project, OPERATING)]
+    listed = {event for cell in cells for event in re.findall(r"`(\w+(?:,? [a-z]+)+)`", cell)}
+    unknown = sorted(event for event in listed if f'"{event}"' not in code)
+    assert not unknown, f"{OPERATING}: nothing logs the events {unknown}"
+    missing = sorted(event for event in warnings(project) if f"`{event}`" not in "".join(cells))
+    assert not missing, f"{OPERATING}: no table has the events {missing}"
+
+
+def warnings(project: Project) -> Iterator[str]:
+    """Yield each event that the engine logs as a warning or worse."""
+    for path in project.files():
+        if path.is_relative_to("app/realtime") and path.suffix == ".py":
+            for node in ast.walk(ast.parse(project.read(path))):
+                match node:
+                    case ast.Call(
+                        func=ast.Attribute(value=ast.Name("log"), attr=level),
+                        args=[ast.Constant(value=str(event)), *_],
+                    ) if level in {"warning", "error", "critical", "exception"}:
+                        yield event
 
 
 def check_examples(project: Project) -> None:

@@ -23,8 +23,6 @@ from tests.venv import venv_bin
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
-METRICS_KEY = "metrics-" * 4
-
 USERS = ("alice", "bob")
 """Most tests need both; one process prints how they connect."""
 
@@ -55,7 +53,7 @@ class Service:
     def __init__(self, project: Project, module: str = "app", **settings: str) -> None:
         self._root = project.root
         self._python = venv_bin(project) / "python"
-        self._env = environment(HOST="127.0.0.1", PORT="0", METRICS_KEY=METRICS_KEY) | settings
+        self._env = environment(HOST="127.0.0.1", PORT="0") | settings
         self._options: dict[str, dict[str, Any]] = {}
         self._log = (self._root / "service.log").open("w+", encoding="utf-8")
         self._launcher = subprocess.Popen(
@@ -143,6 +141,13 @@ class Service:
     def shell(self, line: str) -> str:
         """Run a line in a shell, in the project's directory; return its output."""
         return check_output(["sh", "-c", line], self._root, env=self._env)
+
+    @property
+    def metrics_key(self) -> str:
+        """The key for ``/metrics`` in the service's `.env`."""
+        text = (self._root / ".env").read_text(encoding="utf-8")
+        (key,) = re.findall(r"^METRICS_KEY=(.+)$", text, re.MULTILINE)
+        return str(key)
 
     @property
     def port(self) -> str:

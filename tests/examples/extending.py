@@ -123,6 +123,22 @@ async def test_a_failure_of_the_database_is_unavailable(
     assert "handler failed" in [line["event"] for line in lines]
 
 
+async def test_a_command_refuses_and_closes_with_codes_of_its_own(live: Live) -> None:
+    alice = await live.connect("alice")
+    assert (await alice.ask(type="buy", product="tea", count=1))["type"] == "ok"
+    refusal = await alice.ask(type="buy", product="gold", count=1)
+    assert (refusal["code"], refusal["retry"]) == ("sold_out", False)
+    await alice.send(type="buy", product="tea", count=9_999)
+    assert await alice.closed() == (4600, "suspended")
+
+
+@pytest.mark.skipif("not HAS_ROOMS")
+async def test_a_route_lists_the_users_in_a_room(live: Live) -> None:
+    alice = await live.connect("alice")
+    await alice.ask(type="join", room="lobby")
+    assert (await live.get("/lobby")).json() == [alice.user]
+
+
 @pytest.mark.skipif("not HAS_ROOMS")
 async def test_the_policy_of_rooms_asks_the_database(live: Live) -> None:
     alice = await live.connect("alice")
@@ -266,9 +282,9 @@ async def test_crawlers_are_refused(live: Live) -> None:
 
 
 @pytest.mark.skipif("not HAS_TOKENS")
-async def test_machines_are_refused(live: Live) -> None:
+async def test_service_accounts_are_refused(live: Live) -> None:
     settings: Any = live.settings
-    claims = {"sub": "printer", "exp": 2**32, "kind": "machine"}
+    claims = {"sub": "printer", "exp": 2**32, "kind": "service"}
     jwt = pytest.importorskip("jwt")
     token = jwt.encode(claims, settings.jwt_secret.get_secret_value(), "HS256")
     async with live.http() as http:

@@ -1,4 +1,4 @@
-"""The parts of this service. ``python -m app`` serves it, and so does any ASGI server."""
+"""Assembles the service. Run it with ``python -m app`` or any ASGI server."""
 
 from .auth import Authenticator
 from .handlers import router as commands

@@ -1,4 +1,4 @@
-"""Authorization: the engine calls a rule before it acts for a client; a refusal is ``forbidden``.
+"""Authorization: rules for what clients may do; a refused command gets the error ``forbidden``.
 
 Write a rule with ``def``, or with ``async def`` if it has to wait, for example for a database.
 """

@@ -30,7 +30,7 @@ async def open_resources(service: Service) -> AsyncIterator[Resources]:
 
 
 async def is_ready(service: Service) -> bool:
-    """Return whether the resources work: part of the answer of ``/readyz``."""
+    """Return whether the resources are ready; ``/readyz`` calls this."""
     return True
 
 

@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+import os
 import readline
 import sys
-from collections.abc import Awaitable, Callable
+import termios
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 # {% if cookiecutter.rooms %}
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager, suppress
+# {% else %}
+from contextlib import contextmanager, suppress
 # {% endif %}
+from threading import Thread
 
 from app.settings import Settings
 # {% if cookiecutter.rooms %}
@@ -168,6 +173,21 @@ def show_status(status: Status) -> None:
         print("* the service does not answer; is it running? (make run)", flush=True)
 
 
+async def typed_lines() -> AsyncIterator[str]:
+    """Yield the lines that are typed. A thread waits for them, which does not delay the end."""
+    loop, lines = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+
+    def read() -> None:
+        with suppress(EOFError):
+            while True:
+                loop.call_soon_threadsafe(lines.put_nowait, input())
+        loop.call_soon_threadsafe(lines.put_nowait, None)
+
+    Thread(target=read, daemon=True).start()
+    while (line := await lines.get()) is not None:
+        yield line.strip()
+
+
 async def main(user: str) -> None:
     """Talk to the service that `.env` describes, until the input ends or the service refuses."""
     settings = Settings.load()
@@ -187,18 +207,48 @@ async def main(user: str) -> None:
             async for frame in ws:
                 print(f"< {json.dumps(frame, ensure_ascii=False)}", flush=True)
 
-        chat, showing = Chat(ws), asyncio.create_task(show())
-        while not showing.done():
-            await chat((await asyncio.to_thread(input)).strip())
-        showing.result()
+        async def talk() -> None:
+            chat = Chat(ws)
+            async for line in typed_lines():
+                await chat(line)
+
+        tasks = [asyncio.create_task(each) for each in (show(), talk())]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+
+def run(user: str) -> str | None:
+    """Run the chat; return why it failed."""
+    try:
+        asyncio.run(main(user))
+    except KeyboardInterrupt:
+        pass
+    except Ended as end:
+        return f"error: {end}"
+    except OSError as failure:
+        return f"error: {failure}; is the service running? (make run)"
+    return None
+
+
+@contextmanager
+def restored_terminal() -> Iterator[None]:
+    """Restore the terminal at the end: `input`, if it still waits, has changed its mode."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    mode = termios.tcgetattr(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, mode)
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "alice"))
-    except (EOFError, KeyboardInterrupt):
-        pass
-    except Ended as end:
-        sys.exit(f"error: {end}")
-    except OSError as failure:
-        sys.exit(f"error: {failure}; is the service running? (make run)")
+    with restored_terminal():
+        error = run(sys.argv[1] if len(sys.argv) > 1 else "alice")
+    if error is not None:
+        print(error, file=sys.stderr)
+    sys.stdout.flush()
+    # The interpreter cannot end normally while a thread reads standard input.
+    os._exit(error is not None)

@@ -3,9 +3,7 @@
 import os
 import sys
 from pathlib import Path
-# {% if cookiecutter.redis %}
 from secrets import token_urlsafe
-# {% endif %}
 
 from . import fresh_secrets
 
@@ -32,7 +30,7 @@ def main() -> None:
     """Write the file, unless it is there, readable for its owner only."""
     if TARGET.exists():
         sys.exit(f"{TARGET} exists already; remove it to get a new one")
-    secrets = fresh_secrets()
+    secrets = fresh_secrets() | {"METRICS_KEY": token_urlsafe(32)}
     # {% if cookiecutter.redis %}
     secrets["VALKEY_PASSWORD"] = token_urlsafe(32)
     # {% endif %}

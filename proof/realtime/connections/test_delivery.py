@@ -1,17 +1,20 @@
 """Flushing of connections: batched, in slices, and fair between sources."""
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 from structlog.testing import capture_logs
 
 from app.realtime.connections import delivery as module
-from app.realtime.connections.delivery import FEW_FRAMES, Delivery
+from app.realtime.connections.delivery import FEW_FRAMES, MAX_BYTES_WHILE_BEHIND, Delivery
 
 from ..client import DEADLINE_S
 from ..recipients import Note, Reader, enqueue_all
 
 COUNT = 10
+
+sender: ContextVar[str] = ContextVar("sender")
 
 
 @pytest.fixture
@@ -35,6 +38,21 @@ async def test_frames_of_two_turns_are_flushed_together() -> None:
     assert flushed == ["first", "second"]
 
 
+async def test_a_flush_has_no_context_of_a_sender() -> None:
+    seen: list[str] = []
+
+    class Watch(Note):
+        def flush(self) -> None:
+            seen.append(sender.get("nobody"))
+            super().flush()
+
+    sender.set("alice")
+    delivery = Delivery()
+    delivery.enqueue(Watch("watch", []), [b""])
+    await catch_up(delivery)
+    assert seen == ["nobody"]
+
+
 @pytest.mark.usefixtures("one_by_one")
 async def test_a_large_flush_yields_between_slices() -> None:
     delivery, flushed = Delivery(), list[str]()
@@ -45,8 +63,25 @@ async def test_a_large_flush_yields_between_slices() -> None:
             await asyncio.sleep(0)
             if len(flushed) != between[-1]:
                 between.append(len(flushed))
-            assert delivery.is_behind is (0 < len(flushed) < COUNT)
     assert between == list(range(COUNT + 1))
+
+
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize("many", [False, True])
+async def test_many_bytes_while_others_are_unwritten_are_a_congestion(*, many: bool) -> None:
+    delivery, flushed = Delivery(), list[str]()
+    group = [Note("group", flushed) for _ in range(COUNT)]
+    frame = b"x" * (MAX_BYTES_WHILE_BEHIND // COUNT + 1 if many else 100)
+    enqueue_all(delivery, group, frame)
+    assert not delivery.is_congested  # nothing of an earlier turn is unwritten
+    async with asyncio.timeout(DEADLINE_S):
+        while not flushed:
+            await asyncio.sleep(0)
+    assert not delivery.is_congested
+    enqueue_all(delivery, group, frame)
+    assert delivery.is_congested is many
+    await catch_up(delivery)
+    assert not delivery.is_congested
 
 
 @pytest.mark.usefixtures("one_by_one")

@@ -5,7 +5,7 @@ import asyncio
 from app.realtime.backplane import Backplane, Subscription
 from app.realtime.connections.delivery import Delivery
 from app.realtime.connections.manager import ConnectionManager
-from app.realtime.protocol import TRY_AGAIN_LATER
+from app.realtime.protocol import REPLACED, TRY_AGAIN_LATER
 
 from ..live import make_settings
 from ..recording_wire import open_connection
@@ -19,6 +19,7 @@ async def test_connections_that_are_closing_do_not_count() -> None:
     await manager.add(leaving)
     leaving.close(TRY_AGAIN_LATER)
     await manager.add(new)
+    manager.replace_older(new)
     assert staying.closed is None
 
 
@@ -36,6 +37,18 @@ async def test_a_connection_is_added_after_its_subscription_is_confirmed() -> No
     assert not adding.done()
     confirmed.set()
     await adding
+
+
+async def test_the_oldest_connection_stays_until_a_newer_one_is_open() -> None:
+    manager = make_manager(max_connections_per_user=2)
+    connections = [open_connection() for _ in range(4)]
+    for connection in connections:
+        await manager.add(connection)
+    assert not [connection for connection in connections if connection.closed]
+    manager.replace_older(connections[2])
+    assert [connection.closed for connection in connections] == [REPLACED, None, None, None]
+    manager.replace_older(connections[3])
+    assert [connection.closed for connection in connections] == [REPLACED, REPLACED, None, None]
 
 
 async def test_removing_the_last_connection_ends_the_subscription() -> None:

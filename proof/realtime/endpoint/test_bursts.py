@@ -53,7 +53,7 @@ async def test_a_cancelled_connection_is_closed_with_1012() -> None:
 
 @pytest.mark.hostile(54)
 @pytest.mark.parametrize(
-    ("turn_s", "is_behind", "most_in_a_row"),
+    ("turn_s", "is_congested", "most_in_a_row"),
     [
         (60.0, False, 2 * MESSAGES_IN_A_ROW),
         (60.0, True, MESSAGES_IN_A_ROW // 2),
@@ -64,7 +64,7 @@ async def test_a_burst_of_one_client_yields_to_others(
     live: Live,
     monkeypatch: pytest.MonkeyPatch,
     turn_s: float,
-    is_behind: bool,
+    is_congested: bool,
     most_in_a_row: int,
 ) -> None:
     """After so many messages, or sooner if they take long, or cause more than can be written."""
@@ -78,14 +78,35 @@ async def test_a_burst_of_one_client_yields_to_others(
     client = await live.connect()
     monkeypatch.setattr(FrameProtocol, "write", note)
     monkeypatch.setattr(turns, "TURN_S", turn_s)
-    monkeypatch.setattr(turns, "MANY_FRAMES", 0)
-    monkeypatch.setattr(Delivery, "is_behind", is_behind)
+    monkeypatch.setattr(Delivery, "is_congested", is_congested)
     transport = client.connection.transport
     commands = b"".join(masked(b'{"type": "ping"}') for _ in range(10 * MESSAGES_IN_A_ROW))
     transport.write(commands)
     for _ in range(10 * MESSAGES_IN_A_ROW):
         await client.receive("pong")
     assert max(written) <= most_in_a_row
+
+
+async def test_messages_to_many_share_writes_while_a_flush_is_unfinished(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = FrameProtocol.write
+
+    def note(protocol: FrameProtocol, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
+        written.append(len(frames))
+        return write(protocol, frames, max_unsent_bytes)
+
+    members = [await live.connect(f"member-{number}") for number in range(20)]
+    client = await live.connect()
+    monkeypatch.setattr(FrameProtocol, "write", note)
+    monkeypatch.setattr(delivery, "FLUSH_S", 0.0)  # one connection in each turn of the loop
+    command = masked(b'{"type": "broadcast", "data": 1}')
+    client.connection.transport.write(command * 10 * MESSAGES_IN_A_ROW)
+    for member in members:
+        for _ in range(10 * MESSAGES_IN_A_ROW):
+            await member.receive("message")
+    assert len(written) < sum(written) / 8
 
 
 @pytest.fixture

@@ -18,6 +18,10 @@ async def hang(*_: object) -> None:
     await asyncio.Event().wait()
 
 
+async def forget_to_return(*_: object) -> None:
+    pass
+
+
 def failing(failure: BaseException) -> Callable[..., Awaitable[None]]:
     async def fail(*_: object) -> None:
         raise failure
@@ -37,6 +41,7 @@ AUTHENTICATORS: list[tuple[Callable[..., Awaitable[object]], int]] = [
     (failing(OSError()), 503),
     (failing(TimeoutError()), 503),
     (failing(RuntimeError()), 500),
+    (forget_to_return, 500),
     (failing(asyncio.CancelledError()), 500),
     (failing(SystemExit()), 500),
     (returning(7), 500),

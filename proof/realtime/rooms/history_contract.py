@@ -12,7 +12,7 @@ from app.realtime.backplane import Envelope
 # {% if cookiecutter.redis %}
 from app.realtime.protocol import ServerFrame
 # {% endif %}
-from app.realtime.rooms.history import NOWHERE, History, Past, Position
+from app.realtime.rooms.history import NOWHERE, History, Past, Position, message_frame
 from app.realtime.rooms.options import RoomOptions, make_rules
 from app.realtime.wire.frame import frame_payload
 
@@ -255,6 +255,19 @@ class HistoryContract:
         await history.publish(ROOM, Envelope(sender="alice", data="x" * 10_000))
         past = await Member(history).past(Position(since.epoch, since.offset + 4))
         assert past.recovered is False
+
+    @pytest.mark.parametrize("data", ["x", "é" * 40_000])
+    async def test_a_replay_is_no_larger_than_the_history(
+        self, make: Callable[..., History], data: str
+    ) -> None:
+        """Otherwise what a client has missed would close its connection."""
+        limit = 5 * len(message_frame("r" * 64, Envelope(None, data)))
+        history, room = make(history_bytes=limit), "r" * 64
+        for _ in range(10):
+            await history.publish(room, Envelope(sender=None, data=data))
+        past = await history.kept(room, None, 1_000)
+        assert len(past.messages) > 1
+        assert sum(map(len, past.messages)) <= limit
 
     async def test_options_of_a_room_replace_the_settings(
         self, make: Callable[..., History]

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 
@@ -23,7 +24,7 @@ from dev import fresh_secrets
 from dev.connect import connect_options
 
 from ..client import START_S, STOP_S, Client
-from ..live import Live, make_settings, run_service, wait_until
+from ..live import Live, make_settings, run_service, wait_until, wait_until_async
 from ..raw_client import raw_client
 from .test_process import next_line, run_process
 
@@ -216,6 +217,25 @@ async def test_a_failure_exits_with_1(tmp_path: Path) -> None:
     async with run_process(tmp_path, ("-c", FAILING), **fresh_secrets(), PORT="0") as process:
         await next_line(process, "draining")
         assert await status(process) == 1
+
+
+async def test_a_service_that_stops_accepts_clients_during_the_delay(tmp_path: Path) -> None:
+    secrets = fresh_secrets()
+    settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
+    delay = {"PORT": "0", "SHUTDOWN_DELAY_S": "60"}
+    async with run_process(tmp_path, ENGINE, **secrets, **delay) as process:
+        port = int((await next_line(process, r"listening on port (\d+)"))[1])
+        process.send_signal(signal.SIGTERM)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+
+            async def is_stopping() -> bool:
+                return "draining" in (await http.get("/readyz")).text
+
+            await wait_until_async(is_stopping)
+        client = await Client.open(await connect_options(settings, "alice", port=port))
+        process.send_signal(signal.SIGTERM)
+        assert await status(process) == -signal.SIGTERM
+        await client.close()
 
 
 @pytest.mark.hostile(75)

@@ -2,9 +2,10 @@
 
 ================  ====================================================================
 `application`     joins the parts to a FastAPI app
+`service`         the parts, as your code sees them; `shared` has those that nodes share
 `endpoint/`       the life of a connection, from the handshake to its end
 `commands/`       from a client's frame to its handler, and the built-in commands
-`policy`          the questions that the engine asks your `policy.py`
+`policy`          the rules that your `policy.py` overrides
 # {% if cookiecutter.rooms %}
 `rooms/`          members, history and presence of rooms
 # {% endif %}
@@ -18,9 +19,14 @@
 `http/`           health, metrics, and the routes of your backend
 `server/`         the process, and uvicorn
 `wire/`           WebSocket frames, and what a connection needs of its server
+`client/`         the JavaScript client
 `metrics`         what Prometheus reads; `tracing` has spans for OpenTelemetry
-`settings/`       every setting of the engine
-`protocol`        every frame and close code; `errors` has every failure
+`settings/`       every setting of the engine; `fields` has their types
+`protocol`        frames and close codes; parts define more frames
+`errors`          failures, and how clients are told; parts define more
+`jobs`            background jobs
+`idempotency`     requests that are carried out once; `expiring` has the map of their keys
+`futures`         results that are there now or later
 ================  ====================================================================
 
 Your files import only from here.

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -85,8 +85,8 @@ class Application(FastAPI):
     it runs, ``jobs`` run beside the connections, and ``/readyz`` asks ``ready``; each is called
     with the service. Whatever else FastAPI takes, this takes too.
 
-    Without middleware, connections skip FastAPI's routing, which would take a fifth of a handshake
-    and 8 KiB of each connection.
+    Without middleware, and without dependencies of the whole app, connections skip FastAPI's
+    routing, which would take a fifth of a handshake and 8 KiB of each connection.
     """
 
     def __init__(
@@ -107,7 +107,6 @@ class Application(FastAPI):
             "title": project.title,
             "version": project.version,
             "description": project.description,
-            "lifespan": Application._run,
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": "/openapi.json" if self._in_development else None,
@@ -117,7 +116,8 @@ class Application(FastAPI):
             "redirect_slashes": False,
             "telemetry": HTTP,
         }
-        super().__init__(**(defaults | options))
+        self._lifespan = options.pop("lifespan", None) or _no_lifespan
+        super().__init__(**(defaults | options), lifespan=Application._run)
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
         metrics, delivery = Metrics(project.version), Delivery(settings.max_unsent_total_bytes)
@@ -201,7 +201,7 @@ class Application(FastAPI):
             await super().__call__(scope, receive, send)
 
     def _is_shortcut(self, scope: Scope) -> bool:
-        if scope["type"] != "websocket" or self.user_middleware:
+        if scope["type"] != "websocket" or self.user_middleware or self.router.dependencies:
             return False
         return bool(scope["path"].removeprefix(scope.get("root_path", "")) == PATH)
 
@@ -216,7 +216,7 @@ class Application(FastAPI):
         signal.raise_signal(signal.SIGTERM)
 
     @asynccontextmanager
-    async def _run(self) -> AsyncIterator[None]:
+    async def _run(self) -> AsyncIterator[Mapping[str, Any]]:
         self.service.delivery.attach()
         if is_on():
             self._endpoint.dispatcher.trace()
@@ -226,14 +226,22 @@ class Application(FastAPI):
             self.mount("/page", StaticFiles(directory=PAGE))
             self.add_route("/", _show_page)
         resources = self._resources(self.service)
-        async with resources as self.service.resources, asyncio.TaskGroup() as tasks:
+        async with (
+            self._lifespan(self) as state,
+            resources as self.service.resources,
+            asyncio.TaskGroup() as tasks,
+        ):
             running = [tasks.create_task(keep_running(job, self.stop)) for job in self._jobs]
             self.service.started = True
-            yield
+            yield state or {}
             self.service.started = False
             for task in reversed(running):  # each stops before those that it uses
                 task.cancel()
                 await asyncio.wait([task])
+
+
+def _no_lifespan(_: FastAPI) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
 
 
 async def _show_page(_: Request) -> FileResponse:

@@ -61,7 +61,7 @@ class Service(Generic[SettingsT, ResourcesT]):
         self.client_requests = shared.make_map("key")
         self.manager = manager = ConnectionManager(settings, shared.backplane, delivery)
         metrics.watch("connections", "Connections now.", lambda: len(manager))
-        metrics.watch("draining", "Whether the service is stopping.", lambda: manager.draining)
+        metrics.watch("draining", "Whether the service is stopping.", lambda: self.stopping)
         # {% if cookiecutter.rooms %}
         self.rooms = rooms = Rooms(settings, shared.history, shared.presence, delivery)
         metrics.watch("rooms", "Rooms with members on this node.", lambda: len(rooms))
@@ -73,6 +73,7 @@ class Service(Generic[SettingsT, ResourcesT]):
         metrics.watch_counts("frames_sent", sent, "to", delivery.frames_sent)
         metrics.watch_counts("sent_bytes", "Bytes of these frames.", "to", delivery.bytes_sent)
         self.started = False
+        self.stopping = False
         self.is_ready: Callable[[], Awaitable[bool]] | None = None
         """What ``/readyz`` asks besides the engine's own parts."""
 

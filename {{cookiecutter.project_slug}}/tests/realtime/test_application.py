@@ -10,7 +10,7 @@ from typing import Any, Literal
 import httpx
 import prometheus_client
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request, WebSocketException
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -115,6 +115,38 @@ async def test_middleware_sees_connections() -> None:
     async with run_app(app) as live:
         assert (await welcome(f"127.0.0.1:{live.port}"))["user"] == "alice"
     assert "websocket" in seen
+
+
+async def test_dependencies_of_the_whole_app_guard_connections() -> None:
+    def refuse() -> None:
+        raise WebSocketException(4321)
+
+    async with run_app(make_trusting(dependencies=[Depends(refuse)])) as live:
+        with pytest.raises(InvalidStatus) as refused:
+            await welcome(f"127.0.0.1:{live.port}")
+    assert refused.value.response.status_code == 403
+
+
+async def test_a_lifespan_of_the_team_runs_around_the_service() -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+        events.append("start")
+        yield {"key": "value"}
+        events.append("end")
+
+    app = make_trusting(lifespan=lifespan)
+
+    @app.get("/key")
+    async def key(request: Request) -> str:
+        return str(request.state.key)
+
+    async with run_app(app) as live:
+        assert (await welcome(f"127.0.0.1:{live.port}"))["user"] == "alice"
+        assert (await live.get("/key")).json() == "value"
+        assert events == ["start"]
+    assert events == ["start", "end"]
 
 
 def test_the_test_client_connects() -> None:

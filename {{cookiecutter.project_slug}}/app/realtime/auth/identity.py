@@ -78,6 +78,14 @@ class BaseAuthenticator(ABC):
         """
 
 
+async def identify(authenticator: BaseAuthenticator, handshake: HTTPConnection) -> Identity:
+    """Authenticate a handshake or a request; raise `TypeError` if the result is no identity."""
+    identity: object = await authenticator.authenticate(handshake)
+    if not isinstance(identity, Identity):
+        raise TypeError(f"authenticate returned {type(identity).__name__}, not an Identity")
+    return identity
+
+
 @contextmanager
 def authenticating() -> Iterator[None]:
     """Call the authenticator in this context: each of its failures becomes a `Rejected`.

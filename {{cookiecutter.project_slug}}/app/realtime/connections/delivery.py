@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from asyncio import get_running_loop
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 from itertools import islice
 from operator import itemgetter
 from threading import get_ident
@@ -29,6 +30,9 @@ FEW_FRAMES = 8
 
 MAX_FRAMES_PER_TURN = 50_000
 """Frames enqueued in one turn of the loop; at more, senders wait for the next flush."""
+
+MAX_BYTES_WHILE_BEHIND = 2_097_152
+"""Bytes enqueued in one turn of the loop while frames of an earlier turn are unwritten."""
 
 FREE_FRAMES = 500
 """A sender that enqueues no more frames than this for one command does not wait."""
@@ -85,7 +89,7 @@ class Delivery:
         self._waiting: defaultdict[int | None, list[Recipient]] = defaultdict(list)
         self._slices: deque[tuple[int, int, list[Recipient]]] = deque()
         self._turn = 0
-        self._enqueued_before = 0
+        self._enqueued_before = self._bytes_before = 0
         self._is_due = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._max_unsent_bytes = max_unsent_bytes
@@ -94,6 +98,8 @@ class Delivery:
         self.unsent_bytes = 0
         """Bytes unsent to slow recipients; an overestimate until the next recount."""
         self._thread: int | None = None
+        # A log line of a flush must not have the fields of the task that has scheduled it.
+        self._context = Context()
 
     @property
     def is_full(self) -> bool:
@@ -101,9 +107,13 @@ class Delivery:
         return self.enqueued - self._enqueued_before >= MAX_FRAMES_PER_TURN
 
     @property
-    def is_behind(self) -> bool:
-        """Whether frames of an earlier turn are still unwritten."""
-        return bool(self._slices)
+    def is_congested(self) -> bool:
+        """Whether many bytes were enqueued while frames of an earlier turn are unwritten.
+
+        Then outboxes grow, and fast readers would be closed as slow consumers.
+        """
+        enqueued = self._bytes_to_one + self._bytes_to_groups
+        return bool(self._slices) and enqueued - self._bytes_before >= MAX_BYTES_WHILE_BEHIND
 
     def frames_sent(self) -> dict[str, float]:
         """Return the numbers of frames, for metrics."""
@@ -239,12 +249,13 @@ class Delivery:
 
     def _schedule(self) -> None:
         loop = get_running_loop()
-        loop.call_soon(loop.call_soon, self._flush)
+        loop.call_soon(loop.call_soon, self._flush, context=self._context)
         self._is_due = True
 
     def _flush(self) -> None:
         self._turn += 1
         self._enqueued_before = self.enqueued
+        self._bytes_before = self._bytes_to_one + self._bytes_to_groups
         slices = self._slices
         alone = self._waiting.pop(None, [])
         few = [each for each in alone if len(each.outbox) <= FEW_FRAMES]

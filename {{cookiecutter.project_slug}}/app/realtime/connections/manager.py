@@ -33,6 +33,10 @@ class LocalUser:
         self._delivery = delivery
         self.subscription = backplane.subscribe(Subscription(user_channel(user), self._deliver))
 
+    def present(self) -> list[Connection]:
+        """Return the connections that are not closing."""
+        return [each for each in self.connections.values() if each.closed is None]
+
     def _deliver(self, envelope: Envelope) -> None:
         if envelope.event == "disconnect":
             for connection in list(self.connections.values()):
@@ -69,7 +73,7 @@ class ConnectionManager:
         return iter(list(self._connections.values()))
 
     async def add(self, connection: Connection) -> None:
-        """Register a connection. From the return on, it misses no message to its user or to all.
+        """Register a connection. Once it is opened, it misses no message to its user or to all.
 
         Raises:
             TooManyConnections: the user is at the limit, and settings say to refuse the newest.
@@ -81,20 +85,20 @@ class ConnectionManager:
         if user is None:
             user = LocalUser(connection.user, self._delivery, self._backplane)
             self._users[connection.user] = user
-        else:
-            self._replace_oldest(user)
+        may_refuse = self._settings.user_limit_policy == "refuse_newest"
+        if may_refuse and len(user.present()) >= self._settings.max_connections_per_user:
+            raise TooManyConnections
         user.connections[connection.id] = connection
         self._connections[connection.id] = connection
         for subscription in (self._subscription, user.subscription):
             await self._backplane.confirm(subscription)
 
-    def _replace_oldest(self, user: LocalUser) -> None:
-        # Connections that are closing do not count.
-        present = [each for each in user.connections.values() if each.closed is None]
-        excess = len(present) + 1 - self._settings.max_connections_per_user
-        if excess > 0 and self._settings.user_limit_policy == "refuse_newest":
-            raise TooManyConnections
-        for oldest in present[: max(0, excess)]:
+    def replace_older(self, connection: Connection) -> None:
+        """Close the oldest connections of a user that are too many beside this one."""
+        present = self._users[connection.user].present()
+        older = present[: present.index(connection)]
+        excess = len(older) + 1 - self._settings.max_connections_per_user
+        for oldest in older[: max(0, excess)]:
             oldest.close(REPLACED)
 
     def remove(self, connection: Connection) -> None:

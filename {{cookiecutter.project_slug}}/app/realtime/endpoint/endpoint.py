@@ -167,11 +167,13 @@ class Session:
             answer = self._endpoint.policy.can_exceed_rates(service, connection)
             if answer if isinstance(answer, bool) else await answer:
                 connection.limits.exempt()
-        await service.manager.add(connection)
-        await service.check_ban(connection.user)  # a later ban finds the connection registered
-        connection.open(welcome(connection, service.settings))
+        with self._guard:
+            await service.manager.add(connection)
+            await service.check_ban(connection.user)  # a later ban finds the connection registered
         if connection.closed is not None:
             return
+        service.manager.replace_older(connection)
+        connection.open(welcome(connection, service.settings))
         self._was_welcomed = True
         for observer in router.on_connect:
             await self._observe(observer, connection)
@@ -190,19 +192,20 @@ class Session:
                 enqueued = delivery.enqueued
                 if isinstance(message, str):
                     if connection.closed is None and self._is_admitted:
-                        unanswered = await dispatcher.dispatch(service, connection, message)
+                        pending = await dispatcher.dispatch(service, connection, message)
+                        unanswered = pending or unanswered
                 else:
                     _end_by(connection, message)
                 handled += 1
                 sent = delivery.enqueued - enqueued
-                turns.end_early(delivery, sent)
+                turns.end_if_congested(delivery)
                 sent_many = sent > FREE_FRAMES
                 if handled % MESSAGES_IN_A_ROW == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)
 
     async def _give_way(self, unanswered: asyncio.Future[object] | None) -> None:
-        if unanswered is not None:
-            with suppress(TimedOut), self._guard:
+        if unanswered is not None and self._is_admitted:
+            with suppress(TimedOut, ConnectionEnded), self._guard:
                 await asyncio.wait([unanswered])
         await self._service.delivery.catch_up()
 

@@ -6,7 +6,7 @@ import structlog
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
-from ..auth.identity import Identity, authenticating
+from ..auth.identity import Identity, authenticating, identify
 from ..connections.connection import Connection
 from ..connections.guard import Guard
 from ..errors import PROBLEM_TYPE, ConnectionEnded, Refused, Rejected, declared, problem
@@ -69,7 +69,7 @@ class Handshakes:
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         try:
             with authenticating(), guard:
-                identity = await self._service.authenticator.authenticate(websocket)
+                identity = await identify(self._service.authenticator, websocket)
         except Refused as refusal:
             await self.refuse(websocket, refusal)
             return None

@@ -11,9 +11,6 @@ from ..connections.delivery import Delivery
 TURN_S = 0.002
 """How long clients' messages are handled in one turn of the event loop."""
 
-MANY_FRAMES = 64
-"""A message that causes more frames ends the turn while frames of earlier turns are unwritten."""
-
 WOKEN_AT_ONCE = 64
 """Connections that are woken for a turn. Those for which it has no time left wait again."""
 
@@ -45,12 +42,9 @@ class Turns:
             if not self._is_next_due:
                 self._schedule_next()
 
-    def end_early(self, delivery: Delivery, frames: int) -> None:
-        """End the turn's time if many frames were caused while earlier ones are unwritten.
-
-        Otherwise the outboxes would grow, and fast readers would be closed as slow consumers.
-        """
-        if frames > MANY_FRAMES and delivery.is_behind:
+    def end_if_congested(self, delivery: Delivery) -> None:
+        """End the turn's time if what its messages have caused must be written first."""
+        if delivery.is_congested:
             self.end = 0.0
 
     def _schedule_next(self) -> None:

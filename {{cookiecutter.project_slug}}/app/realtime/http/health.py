@@ -43,7 +43,7 @@ async def readiness(request: Request, service: ServiceDep, response: Response) -
 async def _find_problem(service: Service) -> str | None:
     if not service.started:
         return "not started"
-    if service.manager.draining:
+    if service.stopping:
         return "draining"
     if await service.delivery.is_stalled():
         return "send path stalled"

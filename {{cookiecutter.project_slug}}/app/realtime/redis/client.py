@@ -1,13 +1,9 @@
 """The client of the service: how it sends commands to Redis, and names channels and keys."""
 
+import asyncio
 from abc import ABC, abstractmethod
-# {% if cookiecutter.rooms %}
-from asyncio import Lock, Semaphore
-# {% else %}
-from asyncio import Semaphore
-# {% endif %}
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
 import structlog
@@ -50,13 +46,14 @@ class RedisClient(ABC):
         self.commands = commands
         self.prefix = settings.redis_prefix
         self.timeout_s = settings.redis_timeout_s
+        self._handler_timeout_s = settings.handler_timeout_s
         self.publish_command = "SPUBLISH" if self.is_sharded else "PUBLISH"
         self.count_command = "SHARDNUMSUB" if self.is_sharded else "NUMSUB"
         # Each database has its own keys, but they share all channels.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
-        self._turns = Semaphore(settings.redis_max_connections - RESERVED)
+        self._turns = asyncio.Semaphore(settings.redis_max_connections - RESERVED)
         # {% if cookiecutter.rooms %}
-        self._background = Lock()
+        self._background = asyncio.Lock()
         # {% endif %}
         self._outages = 0
         self._is_failing = False
@@ -108,7 +105,7 @@ class RedisClient(ABC):
     async def ask(self, *command: Any, repeatable: bool) -> Any:
         """Send one command and return the reply. It waits for a free connection first.
 
-        While Redis answers, this wait has no limit. When Redis stops answering, all waiting
+        This wait is limited by ``HANDLER_TIMEOUT_S``. When Redis stops answering, all waiting
         commands fail at once. If the connection fails, a repeatable command is sent once more; any
         other might then be executed twice.
 
@@ -117,7 +114,7 @@ class RedisClient(ABC):
 
         """
         outages = self._outages
-        async with self._turns:
+        async with self._turn():
             if self._outages != outages:
                 raise Unavailable(NOT_ANSWERING)
             try:
@@ -132,6 +129,18 @@ class RedisClient(ABC):
                 raise Unavailable(NOT_ANSWERING) from failure
             self._is_failing = False
             return reply
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._handler_timeout_s):
+                await self._turns.acquire()
+        except TimeoutError as late:
+            raise Unavailable(NOT_ANSWERING) from late
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def _execute(self, commands: Sequence[RedisCommand], *, repeatable: bool) -> list[Any]:
         """Send commands, twice if the connection fails and they are repeatable; return the replies.

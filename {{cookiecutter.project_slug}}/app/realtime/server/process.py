@@ -86,6 +86,7 @@ class Server(uvicorn.Server):
         self.app = app
         self.service = app.service
         settings = self.service.settings
+        self._delay_s = settings.shutdown_delay_s
         self._grace_s = float(settings.shutdown_grace_s)
         self._has_descriptors = True
         self.next_signal = signal.SIG_DFL
@@ -151,10 +152,12 @@ class Server(uvicorn.Server):
         """Start the shutdown. The next signal gets its default action: it ends the process."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.next_signal)
+        if self.app.failed:
+            self._delay_s = 0.0
         if sig == signal.SIGINT:
-            self._grace_s = INTERRUPT_GRACE_S
+            self._delay_s, self._grace_s = 0.0, INTERRUPT_GRACE_S
         signal.signal(signal.SIGALRM, self._give_up)
-        signal.setitimer(signal.ITIMER_REAL, (1 - LOG_SHARE) * self._grace_s)
+        signal.setitimer(signal.ITIMER_REAL, self._delay_s + (1 - LOG_SHARE) * self._grace_s)
         self.should_exit = True
 
     def _give_up(self, sig: int, frame: FrameType | None) -> None:
@@ -173,10 +176,13 @@ class Server(uvicorn.Server):
             os._exit(EXIT_FAILURE)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse handshakes, close connections in batches, wait for open requests, and stop.
+        """Be not ready for a while; then refuse handshakes, close connections, and stop.
 
         Half of the grace period is for the batches, most of the rest for the peers to leave.
         """
+        self.service.stopping = True
+        if self._delay_s:
+            await sleep(self._delay_s)
         self.service.manager.draining = True
         await self._drain(get_running_loop().time() + self._grace_s / 2)
         self.config.timeout_graceful_shutdown = 0.4 * self._grace_s  # type: ignore[assignment]

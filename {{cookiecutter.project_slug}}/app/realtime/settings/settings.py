@@ -46,6 +46,8 @@ class RealtimeSettings(
     # {% if cookiecutter.redis %}
     workers: PositiveInt = 1
     # {% endif %}
+    # Not ready, but new clients are still accepted
+    shutdown_delay_s: float = Field(default=0, ge=0, le=YEAR_S)
     shutdown_grace_s: int = Field(default=10, ge=2, le=YEAR_S)
     # Proxies whose X-Forwarded-For is believed
     forwarded_allow_ips: Proxies = ("127.0.0.1", "::1")

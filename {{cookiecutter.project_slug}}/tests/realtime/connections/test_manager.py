@@ -136,11 +136,10 @@ def make_manager(**settings: object) -> ConnectionManager:
 async def test_the_newest_connection_replaces_the_oldest_of_its_user() -> None:
     manager = make_manager(max_connections_per_user=2)
     connections = [open_connection() for _ in range(3)]
-    for connection in connections:
+    for connection in (*connections, open_connection(user="bob")):
         await manager.add(connection)
+        manager.replace_older(connection)
     assert [connection.closed for connection in connections] == [REPLACED, None, None]
-    await manager.add(open_connection(user="bob"))
-    assert connections[1].closed is None
 
 
 @pytest.mark.hostile(53)

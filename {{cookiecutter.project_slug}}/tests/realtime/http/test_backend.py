@@ -27,7 +27,7 @@ async def test_health(live: Live) -> None:
 
 async def test_a_draining_service_is_alive_but_not_ready() -> None:
     async with run_service() as live:
-        live.service.manager.draining = True
+        live.service.stopping = True
         assert (await live.get("/livez")).status_code == 200
         ready = await live.get("/readyz")
         assert (ready.status_code, ready.json()) == (503, {"status": "draining"})

@@ -89,7 +89,7 @@ async def test_probes_are_logged_only_if_they_fail(monkeypatch: pytest.MonkeyPat
         with capture_logs() as lines:
             await live.get("/livez")
             await live.get("/readyz")
-            monkeypatch.setattr(live.service.manager, "draining", True)
+            monkeypatch.setattr(live.service, "stopping", True)
             await live.get("/readyz")
     line = {"method": "GET", "route": "/readyz", "status": 503, "reason": "draining"}
     assert requests(lines) == [line]

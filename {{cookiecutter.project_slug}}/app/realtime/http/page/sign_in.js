@@ -15,7 +15,7 @@ async function post(path, body, headers = {}) {
 
 //# endif
 //# if cookiecutter.auth == "jwt"
-export const hint = "In development, everybody may sign in by any name.";
+export const hint = "In development, sign in with any name.";
 export const fields = { user: "Name" };
 export async function credentials({ token, user, lifetime_s }) {
   if (token) return token; // from a link of `make token`
@@ -30,7 +30,7 @@ export async function credentials({ user, key }) {
   return (await answer.json()).ticket;
 }
 //# elif cookiecutter.auth == "session"
-export const hint = "In development, everybody may log in by any name.";
+export const hint = "In development, log in with any name.";
 export const fields = { user: "Name" };
 export const credentials = ({ user, lifetime_s }) => post("login", { user, lifetime_s });
 //# elif cookiecutter.auth == "api_key"

@@ -26,11 +26,17 @@ if count == 0 then bytes = 0 end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- How long the frame of a replayed entry is at most: it names the room.
+local room = string.match(messages, '{room:(.*)}') or messages
+local function size(entry)
+  return #entry + #room
+end
+
 local function trim(max_count, max_bytes)
   while count > 0 do
     local oldest_ms = tonumber(string.match(redis.call('LINDEX', messages, 0), '^%d+') or 0)
     if count <= max_count and bytes <= max_bytes and oldest_ms > now_ms - keep_ms then break end
-    bytes = bytes - #redis.call('LPOP', messages)
+    bytes = bytes - size(redis.call('LPOP', messages))
     count = count - 1
   end
 end

@@ -21,7 +21,7 @@ for number = 9, #ARGV do
   if max_count > 0 then
     local entry = string.format('%.0f ', now_ms) .. line
     count = redis.call('RPUSH', messages, entry)
-    bytes = bytes + #entry
+    bytes = bytes + size(entry)
   end
   lines[#lines + 1] = line
 end

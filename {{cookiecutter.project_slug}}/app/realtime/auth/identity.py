@@ -84,8 +84,7 @@ async def identify(authenticator: BaseAuthenticator, handshake: HTTPConnection) 
     """Authenticate a handshake or a request; raise `TypeError` if the result is no identity."""
     identity: object = await authenticator.authenticate(handshake)
     if not isinstance(identity, Identity):
-        msg = f"authenticate returned {type(identity).__name__}, not an Identity"
-        raise TypeError(msg)
+        raise TypeError(f"authenticate returned {type(identity).__name__}, not an Identity")
     return identity
 
 

@@ -239,6 +239,19 @@ def test_offsets_are_ignored_between_resync_and_rejoin(room: RecordedRoom) -> No
     assert room.totals() == Totals(sent=1, live=1)
 
 
+def test_messages_between_resync_and_rejoin_are_not_skipped(room: RecordedRoom) -> None:
+    (first,) = room.publish(1)
+    room.member.resync()
+    room.member.received(first, 1)
+    room.member.resync()
+    room.join_answered(room.member, 1, recovered=True)
+    assert room.totals() == Totals(sent=1, live=1)
+    room.member.resync()
+    room.publish(2)
+    room.join_answered(room.member, 2, recovered=True)
+    assert room.totals() == Totals(sent=2, live=1, lost=1, out_of_order=1)
+
+
 def test_a_sender_without_echo_is_not_owed_its_message(room: RecordedRoom) -> None:
     room.publish(1, excluded=room.member)
     (second,) = room.publish(2)

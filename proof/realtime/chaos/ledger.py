@@ -193,6 +193,8 @@ class Membership:
         self._received: set[tuple[int, str | None]] = set()
         self._undated: list[tuple[int, int]] = []
         """Deliveries whose epoch is unknown, of messages with a key."""
+        self._unplaced: set[int] = set()
+        """Offsets received between a ``resync`` and the answered join, which may be of its epoch."""
         self._duplicated = 0
         self._out_of_order = 0
 
@@ -225,11 +227,13 @@ class Membership:
         if position != self.position:
             self.position, self._certain_since = position, join_sent_at
         self.rejoined_at, self._replays, self._position_unknown = join_sent_at, replayed, False
+        self._unplaced.clear()
 
     def disconnected(self) -> None:
         """Record the end of the connection, and of its replay."""
         self.rejoined_at, self._replays, self._position_unknown = 0, 0, False
         self._undated.clear()
+        self._unplaced.clear()
 
     def resync(self) -> None:
         """Record that offsets may be of another epoch, until the next join is answered."""
@@ -245,6 +249,7 @@ class Membership:
         message = self._ledger.messages[number]
         position = None if self._position_unknown else self.position
         if position is None:
+            self._unplaced.add(offset)
             if message.has_key:
                 self._undated.append((number, offset))
             else:
@@ -271,7 +276,7 @@ class Membership:
 
     def _skip(self, after: int, until: int) -> None:
         # The acknowledgements of its own messages may come later.
-        self._skipped.update(range(after + 1, until + 1))
+        self._skipped.update(set(range(after + 1, until + 1)) - self._unplaced)
 
     def _skipped_from_others(self) -> int:
         """Return how many skipped offsets cannot be those of its own messages without ``echo``."""

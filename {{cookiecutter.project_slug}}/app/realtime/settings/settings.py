@@ -43,9 +43,7 @@ class RealtimeSettings(
     max_log_lines_per_s: PositiveInt = 250
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=LAST_PORT)
-    # {% if cookiecutter.redis %}
     workers: PositiveInt = 1
-    # {% endif %}
     # Not ready, but new clients are still accepted
     shutdown_delay_s: float = Field(default=0, ge=0, le=YEAR_S)
     shutdown_grace_s: int = Field(default=10, ge=2, le=YEAR_S)
@@ -118,18 +116,22 @@ class RealtimeSettings(
     # The key of your monitoring; without it, /metrics is off
     metrics_key: Key | None = None
 
-    # {% if cookiecutter.redis %}
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
+        # {% if cookiecutter.redis %}
         if self.workers > 1 and self.redis_url is None:
             msg = "WORKERS: processes reach each other's clients through Redis; set REDIS_URL, too"
             raise ValueError(msg)
         if self.workers > 1 and self.port + self.workers > LAST_PORT:
             msg = f"PORT: with {self.workers} WORKERS, must be at most {LAST_PORT - self.workers}"
             raise ValueError(msg)
+        # {% else %}
+        if self.workers > 1:
+            msg = "WORKERS: must be 1: several processes cannot reach each other's clients"
+            raise ValueError(msg)
+        # {% endif %}
         return self
 
-    # {% endif %}
     @model_validator(mode="after")
     def _check_unsent_bytes(self) -> Self:
         # Otherwise one message, or what a client has missed, would close the client that gets it.

@@ -27,9 +27,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         ("PORT", "http", "valid integer"),
         ("PORT", "65536", "less than or equal to 65535"),
         ("MAX_CONNECTIONS", "0", "greater than 0"),
-        # {% if cookiecutter.redis %}
         ("WORKERS", "2", "each other's clients"),
-        # {% endif %}
         ("ENVIRONMENT", "staging", "'development' or 'production'"),
         ("USER_LIMIT_POLICY", "maybe", "'replace_oldest' or 'refuse_newest'"),
         ("ALLOWED_ORIGINS", "*", "https://example.com"),

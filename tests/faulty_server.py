@@ -64,9 +64,16 @@ async def _serve(handler: Handler, *, refuse: bool, trickle: bool) -> AsyncItera
         if not trickle:
             yield _port(server)
             return
-        relay = partial(_relay, port=_port(server))
+        relays: list[asyncio.Task[None]] = []
+
+        def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            relays.append(asyncio.create_task(_relay(reader, writer, _port(server))))
+
         async with await asyncio.start_server(relay, "127.0.0.1", 0) as proxy:
             yield _port(proxy)
+        for task in relays:
+            task.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
 
 
 def _port(server: Server | asyncio.Server) -> int:
@@ -74,7 +81,7 @@ def _port(server: Server | asyncio.Server) -> int:
     return port
 
 
-async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, port: int) -> None:
+async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
     server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         with suppress(ConnectionError):
@@ -82,8 +89,10 @@ async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, 
                 _pass_on(reader, server_writer, 2**16), _pass_on(server_reader, writer, PIECE_BYTES)
             )
     finally:
-        writer.transport.abort()
-        server_writer.transport.abort()
+        for each in (writer, server_writer):
+            each.transport.abort()
+            with suppress(ConnectionError):
+                await each.wait_closed()
 
 
 async def _pass_on(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import readline
+import signal
 import sys
 import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -192,7 +193,14 @@ async def typed_lines() -> AsyncIterator[str]:
 
 
 async def main(user: str) -> None:
-    """Talk to the service that `.env` describes, until the input ends or the service refuses."""
+    """Talk to the service that `.env` describes, until the input ends or the service refuses.
+
+    Raises:
+        CancelledError: Ctrl+C, which must wake the loop even if the reading thread gets the signal.
+
+    """
+    if (task := asyncio.current_task()) is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
     settings = Settings.load()
     options = await connect_options(settings, user)
 
@@ -225,7 +233,7 @@ def run(user: str) -> str | None:
     """Run the chat; return why it failed."""
     try:
         asyncio.run(main(user))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         pass
     except Ended as end:
         return f"error: {end}"

@@ -194,7 +194,7 @@ class Membership:
         self._undated: list[tuple[int, int]] = []
         """Deliveries whose epoch is unknown, of messages with a key."""
         self._unplaced: set[int] = set()
-        """Offsets received between a ``resync`` and the answered join, which may be of its epoch."""
+        """Offsets received between a ``resync`` and the answered join; perhaps of its epoch."""
         self._duplicated = 0
         self._out_of_order = 0
 

@@ -186,7 +186,7 @@ class Connection(Inbox[Frame]):
                 why = {403: "the origin is not allowed"}.get(status, response.reason_phrase)
                 code, reason = ABNORMAL, f"the server refuses the handshake: {status} {why}"
                 retry_after_s = _retry_after_s(response)
-                # Once online, the client is right, and a proxy may miss the server.
+                # A client that was online is configured correctly; a proxy may have answered.
                 is_final = status in REFUSED and not self._online_at
             except (OSError, WebSocketException) as problem:
                 code, reason = ABNORMAL, str(problem) or "no answer in time"

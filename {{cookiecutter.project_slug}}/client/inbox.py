@@ -1,4 +1,4 @@
-"""What was received, and is not read yet."""
+"""Unread items."""
 
 import asyncio
 from collections import deque

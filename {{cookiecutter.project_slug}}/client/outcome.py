@@ -1,4 +1,4 @@
-"""What can become of a connection and of a request."""
+"""Status of a connection, errors, and the pause between attempts."""
 
 import random
 from dataclasses import dataclass

@@ -169,7 +169,7 @@ def show_message(room: str, message: Message) -> None:
 
 # {% endif %}
 def show_status(status: Status) -> None:
-    """Print what has become of the connection; ask once whether the service is running."""
+    """Print the status; hint once that the service may not be running."""
     again = "" if status.pause_s is None else f"; trying again in {status.pause_s:.1f} s"
     why = "" if status.code is None else f": {status.code} {status.reason}"
     print(f"* {status.state}{why}{again}", flush=True)

@@ -23,7 +23,6 @@ from .protocol import (
 
 V = TypeVar("V")
 
-
 PROBLEM_TYPE = "application/problem+json"
 
 

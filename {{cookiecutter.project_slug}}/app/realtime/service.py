@@ -88,7 +88,7 @@ class Service(Generic[SettingsT, ResourcesT]):
             await self.bans.put(user, "", ban_s)
         else:
             await self.bans.pop(user)
-        await self.manager.disconnect(user)  # and connections that were checked before
+        await self.manager.disconnect(user)  # also those that passed the check before the ban
 
     async def check_ban(self, user: str) -> None:
         """Raise `Banned` if the user is banned, or `Unavailable` if that is unknown."""

@@ -7,10 +7,11 @@
 //# endif
  *   await ws.request({ type: "send", to: "bob", data: "hello" });
  */
+
 //# if cookiecutter.rooms
 import { Room } from "./rooms.js";
-//# endif
 
+//# endif
 /**
  * @typedef {Record<string, any>} Frame A frame of docs/protocol.md.
  * @typedef {string | (() => unknown)} Token Called and awaited before every attempt. Null ends the
@@ -143,8 +144,8 @@ export class Connection {
     await this.request({ type: "ping" });
     return performance.now() - sentAt;
   }
-  //# if cookiecutter.rooms
 
+  //# if cookiecutter.rooms
   /** Join a room, now and after each reconnection. */
   room(/** @type {string} */ name, /** @type {import("./rooms.js").Handlers} */ handlers = {}) {
     if (this.rooms.has(name)) throw new Error(`the room ${name} is joined already`);
@@ -154,8 +155,8 @@ export class Connection {
     if (this.welcome) room.enter();
     return room;
   }
-  //# endif
 
+  //# endif
   /** End the connection for good. */
   close() {
     if (this.status.state !== "ended") this.#end(NORMAL, "closed by the page");
@@ -237,7 +238,7 @@ export class Connection {
     this.#show("online");
   }
 
-  /** Ask after a silence, or now, whether the server is there. A late timer is no evidence. */
+  /** Send a ping after a silence, or now. A late timer does not prove that the server is gone. */
   #watch(asks = false) {
     const { interval_s, timeout_s } = this.welcome?.heartbeat ?? HEARTBEAT;
     const since = asks ? performance.now() : this.#heardAt;
@@ -258,8 +259,8 @@ export class Connection {
     if (this.status.state === "offline") this.#connect();
     else if (this.welcome) this.#watch(true);
   }
-  //# if cookiecutter.auth == "jwt"
 
+  //# if cookiecutter.auth == "jwt"
   /** Refresh after three quarters of the time, and if that fails, of what is left. */
   #refreshLater(/** @type {number | null} */ expires_at, turn = this.#turn) {
     if (expires_at === null || turn !== this.#turn) return;
@@ -274,8 +275,8 @@ export class Connection {
       this.#refreshLater(expires_at, turn);
     }, Math.min(delay_ms, 2 ** 31 - 1));
   }
-  //# endif
 
+  //# endif
   #drop() {
     this.#turn++;
     clearTimeout(this.#timer);

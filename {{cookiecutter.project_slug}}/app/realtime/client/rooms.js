@@ -37,10 +37,11 @@ const sleep = (/** @type {number} */ ms) => new Promise((resolve) => setTimeout(
 const SUBJECTS = new Map(Object.entries({
   message: "data", joined: "user", updated: "user", left: "user", evicted: "reason",
 }));
+
 //# if cookiecutter.redis
 const RESYNC_MS = 1_000;
-//# endif
 
+//# endif
 /** A room that the connection joins whenever it is online. */
 export class Room {
   /** Of the last message that was handed over. @type { { epoch: string, offset: number } | null} */

@@ -34,7 +34,7 @@ from .router import CommandRouter, Handler, types_of
 log = structlog.stdlib.get_logger(__name__)
 
 MAX_ERRORS_LISTED = 20
-"""With more errors in a frame, none is explained: pydantic lists all or none."""
+"""A frame with more errors gets a general message: pydantic lists all errors or none."""
 
 DURATIONS_S = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 

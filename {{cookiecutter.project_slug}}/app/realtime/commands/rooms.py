@@ -177,7 +177,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
     router = CommandRouter()
     joins = metrics.counter(
         "joins",
-        "Rooms joined, by whether a position was given and nothing after it is missing.",
+        "Joins, by recovery: none, yes or no.",
         labels=("recovered",),
         known=((recovered,) for recovered in RECOVERED.values()),
     )

@@ -18,7 +18,6 @@ from .guard import Guard
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 StateT = TypeVar("StateT", default=Any)
 
 

@@ -30,7 +30,7 @@ def template_of(app: FastAPI, scope: Scope) -> str | None:
 def allow(app: FastAPI, scope: Scope) -> Mapping[str, str] | None:
     """Return the header with all methods of a path (RFC 9110 §15.5.6): FastAPI's has one route's.
 
-    None if a route took the request. It knows better, for example that of static files.
+    None if a route accepts the method: then the `Allow` of the route itself is right.
     """
     routes = list(_matching(app, scope))
     if not routes or any(match is Match.FULL for match, _ in routes):

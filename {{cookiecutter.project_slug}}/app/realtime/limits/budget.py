@@ -1,7 +1,7 @@
 """Budgets: what a connection, and all connections of a user, may make the service do.
 
-Each is a `RateLimit`: whatever a client causes costs time. From the budgets of the connection and
-of its user are paid
+Each is a `RateLimit`: whatever a client causes costs time. These are charged to the budgets of the
+connection and of its user:
 
 - each message, control frame and fragment, by number or by bytes;
 - answers above `FREE_ANSWER_BYTES`, with the messages replayed after them;

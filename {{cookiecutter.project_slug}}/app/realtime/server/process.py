@@ -49,7 +49,7 @@ LOG_SHARE = 0.05
 DRAIN_PER_S = 100
 """How fast connections are closed, unless half of the grace period is too short for that.
 
-The clients reconnect to other nodes, where ``MAX_HANDSHAKES_PER_S`` applies.
+When the clients reconnect, ``MAX_HANDSHAKES_PER_S`` applies.
 """
 DRAIN_PAUSE_S = 0.1
 DRAIN_BATCH = round(DRAIN_PER_S * DRAIN_PAUSE_S)

@@ -32,7 +32,6 @@ SMALL_HEADER = Struct("!BB")
 MEDIUM_HEADER = Struct("!BBH")
 LARGE_HEADER = Struct("!BBQ")
 
-
 _serializers: dict[type[ServerFrame], Callable[[Any], bytes]] = {}
 
 

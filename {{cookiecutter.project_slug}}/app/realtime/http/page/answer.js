@@ -2,10 +2,10 @@
 import { element, record } from "./element.js";
 
 const TOKENS = `Each of these words is a message of its own, numbered and kept for a while. Reload this
-  page in the middle: the room tells the words that you missed, and the answer goes on.`.split(/\s+/);
+  page in the middle: the room replays the words that you missed, and the answer goes on.`.split(/\s+/);
 const PAUSE_MS = 150;
 
-/** Return how a room shows the answers in it, and gives one that goes on after a reload. */
+/** Return functions that show answers in a room, and send one that continues after a reload. */
 export function answering(room, log) {
   const paragraphs = new Map();
   const unfinished = `answer in ${room.name}`;

@@ -93,8 +93,8 @@ function signIn(answers) {
   const { section, shown } = showRooms(ws);
   byId("parts").replaceChildren(section);
   rooms = shown;
-  //# endif
 
+  //# endif
   function token() {
     const once = expiring ?? answers;
     expiring = null;

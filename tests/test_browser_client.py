@@ -719,6 +719,34 @@ def test_an_info_does_not_overtake_the_join_of_its_room(page: Page) -> None:
     assert infos[2:] == [["unanswered", False], ["joined", False]]
 
 
+def test_an_info_that_is_refused_is_not_sent_again(page: Page) -> None:
+    page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea', {{ info: 'good' }})")
+    page.wait_until("room.position")
+    page.run("""
+      const { answer } = globalThis;
+      globalThis.answer = ({ id }) =>
+        receive({ type: "error", id, code: "bad_request", message: "", retry: false });
+      globalThis.refusal = await room.setInfo("bad").catch(({ code }) => code);
+      globalThis.answer = answer;
+      socket.onclose({ code: 1006, reason: "" });
+    """)
+    page.wait_until("of('join').length === 3")
+    infos = page.run("return of('join').map(({ info }) => info)")
+    assert page.run("return refusal") == "bad_request"
+    assert infos == ["good", "bad", "good"]
+
+
+def test_a_leave_that_is_refused_for_good_is_over(page: Page) -> None:
+    page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea')")
+    page.wait_until("room.position")
+    page.run("""
+      globalThis.answer = ({ id }) =>
+        receive({ type: "error", id, code: "internal", message: "", retry: false });
+      globalThis.refusal = await room.leave().catch(({ code }) => code);
+    """)
+    assert page.run("return [refusal, ws.left.size]") == ["internal", 0]
+
+
 ENDS = {
     "evicted": "receive({ type: 'evicted', room: 'tea', reason: null });",
     "left": "await room.leave();",

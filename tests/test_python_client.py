@@ -893,8 +893,10 @@ class RoomServer:
                 await connection.send(json.dumps(MESSAGE | {"data": "in flight", "offset": 1}))
             recovered = True if "since" in command else None
             joined = self._joined if command["type"] == "join" else {}
-            ok = OK | {"recovered": recovered} | joined | {"id": command["id"]}
-            await connection.send(json.dumps(ok))
+            answer = (
+                REFUSED if command.get("info") == "bad" else OK | {"recovered": recovered} | joined
+            )
+            await connection.send(json.dumps(answer | {"id": command["id"]}))
             if command["type"] == "end":
                 await connection.close(1012)
 
@@ -920,6 +922,39 @@ def test_an_info_of_a_room_that_is_not_joined_is_only_kept(client: ModuleType, e
 
     scripted(client.connect, change, server)
     assert server.types().count("join") == 1
+
+
+def test_an_info_that_is_refused_is_not_sent_again(client: ModuleType) -> None:
+    server = RoomServer()
+
+    async def change(ws: Any) -> None:
+        async with ws.room("tea", info="good") as room:
+            with pytest.raises(client.RequestError):
+                await room.set_info("bad")
+            with pytest.raises(TypeError):
+                await room.set_info({"a set"})
+            await ws.request("end")
+            while ws.welcome is not None:
+                await asyncio.sleep(0)
+            await ws.ping()
+
+    scripted(client.connect, change, server, server)
+    joins = [command["info"] for command in server.commands if command["type"] == "join"]
+    assert joins == ["good", "bad", "good"]
+
+
+def test_a_join_that_is_too_large_refuses_its_room_alone(client: ModuleType) -> None:
+    async def enter(ws: Any) -> None:
+        async with ws.room("tea"):
+            await ws.request("end")
+            while ws.welcome is not None:
+                await asyncio.sleep(0)
+            with pytest.raises(client.RequestError, match="too_large"):
+                await ws.room("milk", info="x" * 100_000).__aenter__()
+            await ws.ping()
+            assert list(ws.rooms) == ["tea"]
+
+    scripted(client.connect, enter, RoomServer(), RoomServer())
 
 
 def test_a_resync_without_a_room_is_for_all_rooms_and_is_yielded(

@@ -294,7 +294,7 @@ class Connection(Inbox[Frame]):
         waiting = list(self._requests.values())
         self.welcome, self._online_at = welcome, time.monotonic()
         # {% if cookiecutter.rooms %}
-        for room in self.rooms.values():
+        for room in list(self.rooms.values()):  # a join that is too large ends a room at once
             room.enter()
         # {% endif %}
         for request in waiting:
@@ -376,7 +376,7 @@ class Connection(Inbox[Frame]):
 def _retry_after_s(refusal: Response) -> int:
     """Return the seconds in ``Retry-After`` (RFC 9110, 10.2.3), at most a minute, or 0."""
     first = next(iter(refusal.headers.get_all("Retry-After")), "")
-    return min(60, int(first)) if first.isdecimal() else 0
+    return min(60, int(first[:6])) if first.isdecimal() else 0
 
 
 connect = Connection

@@ -1,6 +1,7 @@
 """Rooms of the client: each message is yielded once and in order, or the state is loaded."""
 
 import asyncio
+import json
 # {% if cookiecutter.redis %}
 import random
 # {% endif %}
@@ -57,6 +58,7 @@ class Room(Inbox[Message]):
         info: object = None,
     ) -> None:
         super().__init__(GAP)
+        json.dumps(info)  # raises here, not at a join
         self.name = name
         self.info = info
         self.position: Frame = {}
@@ -78,9 +80,9 @@ class Room(Inbox[Message]):
         if former := connection.left.pop(self.name, None):
             former.interrupt()
         connection.rooms[self.name], self.error = self, None
-        if connection.welcome is not None:
-            self.enter()
         try:
+            if connection.welcome is not None:
+                self.enter()
             await self._wait_until(lambda: self._held is None)
         except BaseException:
             await self.__aexit__()
@@ -120,9 +122,15 @@ class Room(Inbox[Message]):
 
     async def set_info(self, info: object) -> None:
         """Change what members see of the user: now, or when the room is joined."""
-        self.info = info
+        json.dumps(info)  # raises before anything changes
+        former, self.info = self.info, info
         if self._held is None:  # a join without a position must not overtake the room's own
-            await self._connection.request("join", room=self.name, info=info)
+            try:
+                await self._connection.request("join", room=self.name, info=info)
+            except RequestError as error:
+                if not error.retry and self.info is info:
+                    self.info = former  # or the next join would be refused
+                raise
 
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
@@ -170,6 +178,8 @@ class Room(Inbox[Message]):
                 on_answer(command, answer)
             elif answer["retry"]:
                 self._later(pause(attempt), partial(self._ask, command, on_answer, attempt + 1))
+            elif command["type"] == "leave":
+                on_answer(command, answer)
             else:
                 self._leave(RequestError(answer))  # a refused join does not end an earlier one
 

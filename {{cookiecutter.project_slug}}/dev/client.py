@@ -173,7 +173,8 @@ def show_status(status: Status) -> None:
     again = "" if status.pause_s is None else f"; trying again in {status.pause_s:.1f} s"
     why = "" if status.code is None else f": {status.code} {status.reason}"
     print(f"* {status.state}{why}{again}", flush=True)
-    if status.state == "offline" and status.attempt == 1 and status.code == ABNORMAL:
+    is_first = status.state == "offline" and status.attempt == 1 and status.code == ABNORMAL
+    if is_first and not status.reason.startswith(("the server refuses", "connection lost")):
         print("* the service does not answer; is it running? (make run)", flush=True)
 
 

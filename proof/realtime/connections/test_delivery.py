@@ -14,7 +14,7 @@ from ..recipients import Note, Reader, enqueue_all
 
 COUNT = 10
 
-sender: ContextVar[str] = ContextVar("sender")
+bound: ContextVar[str] = ContextVar("bound")
 
 
 @pytest.fixture
@@ -38,19 +38,22 @@ async def test_frames_of_two_turns_are_flushed_together() -> None:
     assert flushed == ["first", "second"]
 
 
-async def test_a_flush_has_no_context_of_a_sender() -> None:
+async def test_a_flush_has_the_context_of_the_process_and_not_of_a_sender() -> None:
+    """So its log lines have the field ``worker``, and not the user of another connection."""
     seen: list[str] = []
 
     class Watch(Note):
         def flush(self) -> None:
-            seen.append(sender.get("nobody"))
+            seen.append(bound.get())
             super().flush()
 
-    sender.set("alice")
     delivery = Delivery()
+    bound.set("process")
+    delivery.attach()
+    bound.set("alice")
     delivery.enqueue(Watch("watch", []), [b""])
     await catch_up(delivery)
-    assert seen == ["nobody"]
+    assert seen == ["process"]
 
 
 @pytest.mark.usefixtures("one_by_one")

@@ -48,6 +48,7 @@ AUTHENTICATORS: list[tuple[Callable[..., Awaitable[object]], int]] = [
     (returning(7), 500),
     (returning("alice", "soon"), 500),
     (returning("alice", math.inf), 500),
+    (returning("alice", 10**400), 500),
     (returning(""), 401),
     (failing(Unauthorized()), 401),
     (failing(Refused(403, "not from there")), 403),

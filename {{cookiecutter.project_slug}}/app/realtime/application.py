@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -213,10 +213,11 @@ class Application(FastAPI):
     def stop(self) -> None:
         """Stop the process with a failure."""
         self.failed = True
-        signal.raise_signal(signal.SIGTERM)
+        if not self.service.stopping:  # a second signal would end it at once
+            signal.raise_signal(signal.SIGTERM)
 
     @asynccontextmanager
-    async def _run(self) -> AsyncIterator[Mapping[str, Any]]:
+    async def _run(self) -> AsyncIterator[Any]:
         self.service.delivery.attach()
         if is_on():
             self._endpoint.dispatcher.trace()
@@ -233,7 +234,7 @@ class Application(FastAPI):
         ):
             running = [tasks.create_task(keep_running(job, self.stop)) for job in self._jobs]
             self.service.started = True
-            yield state or {}
+            yield state
             self.service.started = False
             for task in reversed(running):  # each stops before those that it uses
                 task.cancel()

@@ -56,7 +56,6 @@ The client sends 1000 and 1001; 1002, 1007 and 1009 answer its protocol errors.
 """
 
 UNSUPPORTED_DATA = Close(1003, "binary frames are not supported")
-TOO_LARGE = Close(1009, "too big")
 INTERNAL_ERROR = Close(1011, "internal error")
 SERVICE_RESTART = Close(1012, "the service restarts")
 TRY_AGAIN_LATER = Close(1013, "try again later")

@@ -13,7 +13,7 @@ import pytest
 from fastapi import Depends, FastAPI, Request, WebSocketException
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -97,6 +97,17 @@ async def test_mounted_in_an_app_that_does_not_run_its_lifespan() -> None:
             await welcome(address, "/realtime/ws")
     assert refused.value.response.status_code == 503
     assert b'{reason="other",status="503"} 1.0' in child.service.metrics.text()
+
+
+async def test_a_server_need_not_offer_lifespan_state() -> None:
+    app, sent = make_trusting(), asyncio.Queue[Message]()
+    events: asyncio.Queue[Message] = asyncio.Queue()
+    events.put_nowait({"type": "lifespan.startup"})
+    running = asyncio.create_task(app({"type": "lifespan"}, events.get, sent.put))
+    assert (await sent.get())["type"] == "lifespan.startup.complete"
+    events.put_nowait({"type": "lifespan.shutdown"})
+    assert (await sent.get())["type"] == "lifespan.shutdown.complete"
+    await running
 
 
 async def test_middleware_sees_connections() -> None:

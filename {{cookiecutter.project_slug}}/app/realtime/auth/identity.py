@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any, ClassVar
 
 import structlog
@@ -52,7 +51,7 @@ class Identity:
 
         """
         user, expires_at = self.user, self.expires_at
-        has_expiry = isinstance(expires_at, float | int) and isfinite(expires_at)
+        has_expiry = isinstance(expires_at, float | int) and abs(expires_at) < 2**53
         if not isinstance(user, str) or not (has_expiry or expires_at is None):
             raise TypeError("a user's name is a str, and the expiry a finite number or None")
         is_visible = user.translate(_removed).isprintable() and not set(user) & set(BLANKS)

@@ -170,6 +170,10 @@ export class Connection {
     this.#timer = setTimeout(() => this.#lost(ABNORMAL, "no welcome in time"), TIMEOUT_MS);
     this.#show("connecting");
     try {
+      //# if cookiecutter.auth == "api_key"
+      const why = "a page cannot send an API key: browsers set no headers on WebSockets";
+      if (globalThis.document) return this.#end(UNAUTHORIZED, why);
+      //# endif
       const token = await this.token();
       if (turn !== this.#turn) return;
       if (token === null) return this.#end(UNAUTHORIZED, "signed out");
@@ -180,8 +184,6 @@ export class Connection {
       this.#socket = new WebSocket(this.url, "ws.v1");
       //# elif cookiecutter.auth == "api_key"
       const headers = { "X-API-Key": token };
-      const why = "a page cannot send an API key: browsers set no headers on WebSockets";
-      if (globalThis.document) return this.#end(UNAUTHORIZED, why);
       const options = { protocols: ["ws.v1"], headers };
       this.#socket = new WebSocket(this.url, /** @type {any} */ (options));
       //# else

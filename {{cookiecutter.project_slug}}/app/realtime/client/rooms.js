@@ -78,9 +78,13 @@ export class Room {
 
   /** Change what members see of the user: now, or when the room is joined. */
   async setInfo(/** @type {any} */ info) {
+    const former = this.info;
     this.info = info;
     if (this.#isJoining) return; // a join without a position must not overtake it
-    await this.connection.request({ type: "join", room: this.name, info });
+    await this.connection.request({ type: "join", room: this.name, info }).catch((error) => {
+      if (!error.retry && this.info === info) this.info = former; // or the next join is refused
+      throw error;
+    });
   }
 
   /** Leave for good. @returns {Promise<Frame | undefined>} The answer, if a `leave` was sent. */
@@ -92,11 +96,15 @@ export class Room {
     this.interrupt();
     if (connection.welcome) left.set(name, this);
     for (let attempt = 1; left.get(name) === this; attempt++) {
-      const answer = await connection.request({ type: "leave", room: name }).catch((error) => {
-        if (!error.retry) throw error;
-      });
-      if (answer && left.get(name) === this) left.delete(name);
-      if (answer) return answer;
+      let isOver = true;
+      try {
+        return await connection.request({ type: "leave", room: name });
+      } catch (/** @type {any} */ error) {
+        isOver = !error.retry;
+        if (isOver) throw error;
+      } finally {
+        if (isOver && left.get(name) === this) left.delete(name);
+      }
       await sleep(pause(attempt));
     }
   }

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from asyncio import get_running_loop
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from contextvars import Context
+from contextvars import Context, copy_context
 from itertools import islice
 from operator import itemgetter
 from threading import get_ident
@@ -32,7 +32,10 @@ MAX_FRAMES_PER_TURN = 50_000
 """Frames enqueued in one turn of the loop; at more, senders wait for the next flush."""
 
 MAX_BYTES_WHILE_BEHIND = 2_097_152
-"""Bytes enqueued in one turn of the loop while frames of an earlier turn are unwritten."""
+"""Bytes enqueued in one turn of the loop while frames of an earlier turn are unwritten.
+
+At more, no more messages of clients are handled in this turn.
+"""
 
 FREE_FRAMES = 500
 """A sender that enqueues no more frames than this for one command does not wait."""
@@ -98,7 +101,7 @@ class Delivery:
         self.unsent_bytes = 0
         """Bytes unsent to slow recipients; an overestimate until the next recount."""
         self._thread: int | None = None
-        # A log line of a flush must not have the fields of the task that has scheduled it.
+        # Log lines of a flush have the fields of the process, not those of a sender.
         self._context = Context()
 
     @property
@@ -135,7 +138,7 @@ class Delivery:
             get_running_loop()
         except RuntimeError:
             raise WrongThread from None
-        self._thread = get_ident()
+        self._thread, self._context = get_ident(), copy_context()
 
     def check_thread(self) -> None:
         """Check that this is the thread that this belongs to; the first caller's, if there is none.

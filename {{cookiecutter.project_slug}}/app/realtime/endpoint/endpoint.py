@@ -173,8 +173,8 @@ class Session:
             await service.check_ban(connection.user)  # a later ban finds the connection registered
         if connection.closed is not None:
             return
-        service.manager.replace_older(connection)
         connection.open(welcome(connection, service.settings))
+        service.manager.replace_older(connection)
         self._was_welcomed = True
         for observer in router.on_connect:
             await self._observe(observer, connection)

@@ -20,8 +20,9 @@ from ..auth import CREDENTIALS
 from ..commands.router import CommandRouter, Handler
 from ..endpoint.handshake import limits_of
 from ..errors import CommandError, close_codes, subclasses
-from ..protocol import TOO_LARGE, Close, ErrorReply, Ok, Reply, ServerFrame
+from ..protocol import Close, ErrorReply, Ok, Reply, ServerFrame
 from ..settings.settings import RealtimeSettings
+from ..wire.asgi import TOO_LARGE
 
 Json = dict[str, Any]
 

@@ -29,7 +29,7 @@ async def liveness() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses={503: {"description": "The service cannot accept new connections"}})
+@router.get("/readyz", responses={503: {"description": "The service accepts no new connections"}})
 @router.head("/readyz", include_in_schema=False)
 async def readiness(request: Request, service: ServiceDep, response: Response) -> dict[str, str]:
     """Return whether the service can accept new connections."""

@@ -23,7 +23,7 @@ ProbeCommands = Callable[[Channel], Sequence[RedisCommand]]
 """Returns the commands that a part uses, with the keys of a channel that nobody uses."""
 
 OwnsChannel = Callable[[str], bool]
-"""Returns whether a connection takes the channel with this name."""
+"""Returns whether the channel with this name belongs to a connection."""
 
 # {% if cookiecutter.rooms %}
 RESERVED = 4
@@ -73,6 +73,8 @@ class RedisClient(ABC):
 
     async def send(self, commands: Sequence[RedisCommand]) -> list[Any]:
         """Send commands in one round trip; return the replies, exceptions where Redis refuses.
+
+        A script that the server does not know yet runs after the other commands.
 
         Raises:
             RedisError, OSError: Redis does not answer in time.

@@ -52,7 +52,7 @@ def decode(channel: Channel, payload: bytes) -> Envelope:
     """Return the envelope that came over a channel.
 
     Raises:
-        ValidationError: it is no envelope, or none that a node sends over such a channel.
+        ValidationError: it is no envelope, or has an event that this channel cannot carry.
 
     """
     envelope: Envelope = _validators[channel.partition(":")[0]].validate_json(payload)
@@ -62,7 +62,7 @@ def decode(channel: Channel, payload: bytes) -> Envelope:
 def _check(events: Collection[Event | None], envelope: Envelope) -> Envelope:
     event, data = envelope.event, envelope.data
     if event not in events:
-        raise ValueError("such a channel has no such event")
+        raise ValueError("this channel cannot carry this event")
     if event == "frame" and not isinstance(data, dict):
         raise ValueError("a frame is a JSON object")
     # {% if cookiecutter.rooms %}

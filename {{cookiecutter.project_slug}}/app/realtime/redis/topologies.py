@@ -37,7 +37,7 @@ class ServerClient(RedisClient):
 
     @asynccontextmanager
     async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
-        """Open one connection, which takes all channels."""
+        """Open one connection, which owns all channels."""
         async with self._redis.pubsub() as pubsub:
             await pubsub.connect()
             if isinstance(pubsub.connection, CheckedConnection):

@@ -176,7 +176,7 @@ class Server(uvicorn.Server):
             os._exit(EXIT_FAILURE)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Be not ready for a while; then refuse handshakes, close connections, and stop.
+        """Answer ``/readyz`` with 503 for a while; then refuse clients, close connections and stop.
 
         Half of the grace period is for the batches, most of the rest for the peers to leave.
         """

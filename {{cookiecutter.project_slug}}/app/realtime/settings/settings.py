@@ -44,7 +44,7 @@ class RealtimeSettings(
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=LAST_PORT)
     workers: PositiveInt = 1
-    # Not ready, but new clients are still accepted
+    # From the 503 of /readyz to the first client that is refused
     shutdown_delay_s: float = Field(default=0, ge=0, le=YEAR_S)
     shutdown_grace_s: int = Field(default=10, ge=2, le=YEAR_S)
     # Proxies whose X-Forwarded-For is believed

@@ -12,11 +12,14 @@ from typing import Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..protocol import TOO_LARGE, Close
+from ..protocol import Close
 from .frame import frame_payload
 from .inbox import Inbox, Message
 
 EXTENSION = "app.realtime.wire.asgi"
+
+TOO_LARGE = Close(1009, "too big")
+"""As the WebSocket library closes: a protocol error of the client (RFC 6455 §7.4.1)."""
 
 READ_AHEAD_BYTES = 32_768
 """Unhandled bytes of a client up to which its connection is read.

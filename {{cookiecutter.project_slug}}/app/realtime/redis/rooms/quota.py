@@ -17,9 +17,9 @@ class HistoryQuota:
 
     A room counts towards the total, and towards the share of its owner: the user who began its
     epoch. So a user who fills one new room after another displaces only the history of these rooms.
-    Rooms that the backend began count only towards the total. A room counts on the node that
-    published to it last. Redis removes a room's messages ``history_s`` after the last publication,
-    and its position ``position_s`` after the messages.
+    Rooms that the backend began count only towards the total. A room counts on every node that
+    published to it; an eviction does nothing if another node has published since. Redis removes a
+    room's messages ``history_s`` after the last publication, and its position ``position_s`` later.
     """
 
     def __init__(self, max_bytes: int, max_user_bytes: int, position_s: float) -> None:

@@ -26,7 +26,7 @@ if count == 0 then bytes = 0 end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- How long the frame of a replayed entry is at most: it names the room.
+-- An upper bound of the size of an entry's frame. The frame names the room, the entry does not.
 local room = string.match(messages, '{room:(.*)}') or messages
 local function size(entry)
   return #entry + #room

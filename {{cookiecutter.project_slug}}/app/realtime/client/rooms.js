@@ -96,15 +96,11 @@ export class Room {
     this.interrupt();
     if (connection.welcome) left.set(name, this);
     for (let attempt = 1; left.get(name) === this; attempt++) {
-      let isOver = true;
-      try {
-        return await connection.request({ type: "leave", room: name });
-      } catch (/** @type {any} */ error) {
-        isOver = !error.retry;
-        if (isOver) throw error;
-      } finally {
-        if (isOver && left.get(name) === this) left.delete(name);
-      }
+      const leaving = connection.request({ type: "leave", room: name });
+      const answer = await leaving.catch((/** @type {any} */ error) => error);
+      if (!answer.retry && left.get(name) === this) left.delete(name);
+      if (!(answer instanceof Error)) return answer;
+      if (!answer.retry) throw answer;
       await sleep(pause(attempt));
     }
   }

@@ -95,13 +95,13 @@ export class Room {
     rooms.delete(name);
     this.interrupt();
     if (connection.welcome) left.set(name, this);
-    for (let attempt = 1; left.get(name) === this; attempt++) {
+    for (let attempt = 1; left.get(name) === this; await sleep(pause(attempt++))) {
       const leaving = connection.request({ type: "leave", room: name });
       const answer = await leaving.catch((/** @type {any} */ error) => error);
-      if (!answer.retry && left.get(name) === this) left.delete(name);
-      if (!(answer instanceof Error)) return answer;
-      if (!answer.retry) throw answer;
-      await sleep(pause(attempt));
+      if (answer.retry) continue;
+      if (left.get(name) === this) left.delete(name);
+      if (answer instanceof Error) throw answer;
+      return answer;
     }
   }
 

@@ -199,7 +199,7 @@ class Session:
                     _end_by(connection, message)
                 handled += 1
                 sent = delivery.enqueued - enqueued
-                turns.end_if_congested(delivery)
+                turns.end_if_congested(delivery, sent)
                 sent_many = sent > FREE_FRAMES
                 if handled % MESSAGES_IN_A_ROW == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)

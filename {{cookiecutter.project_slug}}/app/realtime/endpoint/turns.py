@@ -11,6 +11,9 @@ from ..connections.delivery import Delivery
 TURN_S = 0.002
 """How long clients' messages are handled in one turn of the event loop."""
 
+MANY_FRAMES = 64
+"""A message that causes more frames ends the turn if delivery is congested."""
+
 WOKEN_AT_ONCE = 64
 """Connections that are woken for a turn. Those for which it has no time left wait again."""
 
@@ -42,9 +45,9 @@ class Turns:
             if not self._is_next_due:
                 self._schedule_next()
 
-    def end_if_congested(self, delivery: Delivery) -> None:
-        """End the turn's time if what its messages have caused must be written first."""
-        if delivery.is_congested:
+    def end_if_congested(self, delivery: Delivery, frames: int) -> None:
+        """End the turn's time after a message with many frames, if they must be written first."""
+        if frames > MANY_FRAMES and delivery.is_congested:
             self.end = 0.0
 
     def _schedule_next(self) -> None:

@@ -51,7 +51,7 @@ async def draw(service: Service, connection: Connection, command: Draw) -> Ok:
 '''
 
 RULES = """    def room_options(self, service: Service, room: str) -> realtime.RoomOptions:
-        \"\"\"Let nobody know who is in a room that is named so.\"\"\"
+        \"\"\"Hide the members of rooms with this name.\"\"\"
         return realtime.RoomOptions(presence=room != "secret")
 
     def can_join("""

@@ -155,7 +155,7 @@ class Room(Inbox[Message]):
     # {% endif %}
 
     def _leave(self, error: Exception) -> None:
-        """Leave for good; the reader gets the rest, and then an error."""
+        """Leave for good. The reader gets the unread messages, then the error."""
         rooms, left = self._connection.rooms, self._connection.left
         if rooms.get(self.name) is self:
             del rooms[self.name]

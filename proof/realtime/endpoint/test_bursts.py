@@ -88,28 +88,6 @@ async def test_a_burst_of_one_client_yields_to_others(
     assert max(written) <= most_in_a_row
 
 
-async def test_messages_to_many_share_writes_while_a_flush_is_unfinished(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[int] = []
-    write = FrameProtocol.write
-
-    def note(protocol: FrameProtocol, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
-        written.append(len(frames))
-        return write(protocol, frames, max_unsent_bytes)
-
-    members = [await live.connect(f"member-{number}") for number in range(20)]
-    client = await live.connect()
-    monkeypatch.setattr(FrameProtocol, "write", note)
-    monkeypatch.setattr(delivery, "FLUSH_S", 0.0)  # one connection in each turn of the loop
-    command = masked(b'{"type": "broadcast", "data": 1}')
-    client.connection.transport.write(command * 10 * MESSAGES_IN_A_ROW)
-    for member in members:
-        for _ in range(10 * MESSAGES_IN_A_ROW):
-            await member.receive("message")
-    assert len(written) < sum(written) / 8
-
-
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Return a list that gets an item for each wait for `Delivery.catch_up`."""

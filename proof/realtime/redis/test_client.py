@@ -30,7 +30,7 @@ from app.realtime.settings.project import read_project
 
 from ..backplane_contract import Inbox, numbered
 from ..client import DEADLINE_S
-from ..live import make_settings, wait_until
+from ..live import make_settings
 from ..settings.test_settings import complaint
 from .proxy import Proxy, proxy
 from .test_backplane import settings_for
@@ -144,12 +144,9 @@ async def test_when_redis_is_silent_nobody_waits_in_vain_and_one_line_says_so(
 async def test_the_wait_for_a_connection_is_limited(valkey: Valkey) -> None:
     limits = {"redis_max_connections": RESERVED + 1, "handler_timeout_s": 0.05}
     async with run_client(valkey, **limits) as client:
-        taken = asyncio.create_task(client.ask("BLPOP", "nothing", 5, repeatable=False))
-        await wait_until(client._turns.locked)
-        with pytest.raises(Unavailable):
-            await client.ask("PING", repeatable=True)
-        taken.cancel()
-        await wait_until(taken.done)
+        async with client._turns, asyncio.timeout(DEADLINE_S):
+            with pytest.raises(Unavailable):
+                await client.ask("PING", repeatable=True)
         assert await client.ask("PING", repeatable=True)
 
 

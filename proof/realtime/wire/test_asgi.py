@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from starlette.types import Send
 from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from app.realtime.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
 from app.realtime.server.websocket import FrameProtocol
@@ -17,8 +19,9 @@ from app.realtime.wire.asgi import Wire, connect_wire
 from app.realtime.wire.frame import text_frame
 
 from ..client import DEADLINE_S
-from ..live import Live, make_settings, run_service, wait_until
+from ..live import Live, make_settings, run_service, served, wait_until
 from ..raw_client import raw_client
+from ..test_application import make_trusting
 from ..tls import listen_for_tls
 
 WIRES = {"frames": FrameProtocol, "asgi": "websockets-sansio"}
@@ -156,14 +159,22 @@ async def test_tasks_per_connection(
 
 @pytest.mark.hostile(12)
 @pytest.mark.parametrize("character", ["x", "é"])
-async def test_a_message_over_the_limit_closes_with_1009(service: Live, character: str) -> None:
-    size = len(character.encode())
-    client = await service.connect()
-    await client.send_text(character * (service.settings.max_message_bytes // size))
-    assert (await client.receive("error"))["code"] == "bad_request"
-    await client.send_text(character * (service.settings.max_message_bytes // size + 1))
-    assert (await client.closed())[0] == 1009
-    await wait_until(lambda: service.counts()["ws_connections_closed_total client 1009"] >= 1)
+async def test_a_server_without_the_limit_of_a_message_keeps_it_too(character: str) -> None:
+    app = make_trusting()
+    largest = app.service.settings.max_message_bytes // len(character.encode())
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        served(app) as address,
+        connect(f"ws://{address}/ws?user=alice", proxy=None) as client,
+    ):
+        await client.recv()  # the welcome
+        await client.send(character * largest)
+        assert "bad_request" in str(await client.recv())
+        await client.send(character * (largest + 1))
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert client.close_code == 1009
+    await wait_until(lambda: b'{by="client",code="1009"} 1.0' in app.service.metrics.text())
 
 
 def connecting(send: Send) -> WebSocket:

@@ -116,7 +116,7 @@ class Application(FastAPI):
             "redirect_slashes": False,
             "telemetry": HTTP,
         }
-        self._lifespan = options.pop("lifespan", None) or _no_lifespan
+        self._lifespan = options.pop("lifespan", None) or (lambda app: nullcontext())
         super().__init__(**(defaults | options), lifespan=Application._run)
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
@@ -239,10 +239,6 @@ class Application(FastAPI):
             for task in reversed(running):  # each stops before those that it uses
                 task.cancel()
                 await asyncio.wait([task])
-
-
-def _no_lifespan(_: FastAPI) -> AbstractAsyncContextManager[None]:
-    return nullcontext()
 
 
 async def _show_page(_: Request) -> FileResponse:

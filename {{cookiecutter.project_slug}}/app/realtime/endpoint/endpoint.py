@@ -76,9 +76,10 @@ class Endpoint:
             await self.handshakes.refuse(websocket, refusal)
             return
         session, settings = Session(self, websocket, network), self.service.settings
-        limits = settings.close_timeout_s, settings.max_message_bytes
         try:
-            async with connect_wire(websocket, *limits) as wire:
+            async with connect_wire(
+                websocket, settings.close_timeout_s, settings.max_message_bytes
+            ) as wire:
                 await session.run(wire)
         finally:
             session.close()

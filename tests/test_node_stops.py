@@ -28,6 +28,8 @@ SETTINGS = {
     "JWT_SECRET": "jwt-secret" * 4,
     "MAX_HANDSHAKES_PER_S": "2000",
     "REDIS_TIMEOUT_S": "20",
+    # Until Caddy notices, it prefers the node that stops, which has ever fewer connections.
+    "SHUTDOWN_DELAY_S": "5",
     "SHUTDOWN_GRACE_S": "60",
     "MAX_CONNECTIONS_PER_ADDRESS": "2000",
     "MAX_CONNECTIONS_PER_USER": "2000",

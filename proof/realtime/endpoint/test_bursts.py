@@ -78,7 +78,7 @@ async def test_a_burst_of_one_client_yields_to_others(
     client = await live.connect()
     monkeypatch.setattr(FrameProtocol, "write", note)
     monkeypatch.setattr(turns, "TURN_S", turn_s)
-    monkeypatch.setattr(turns, "MANY_FRAMES", 0)
+    monkeypatch.setattr(endpoint, "MANY_FRAMES", 0)
     monkeypatch.setattr(Delivery, "is_congested", is_congested)
     transport = client.connection.transport
     commands = b"".join(masked(b'{"type": "ping"}') for _ in range(10 * MESSAGES_IN_A_ROW))
@@ -115,7 +115,7 @@ async def test_a_client_with_few_commands_does_not_wait_for_a_flood(
 async def test_a_client_with_many_recipients_waits_while_delivery_is_full(
     live: Live, waits: list[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "FREE_FRAMES", 0)
+    monkeypatch.setattr(endpoint, "MANY_FRAMES", 0)
     client = await live.connect()
     for _ in range(3):
         await client.ask(type="ping")

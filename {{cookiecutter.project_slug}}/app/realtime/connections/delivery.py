@@ -34,11 +34,14 @@ MAX_FRAMES_PER_TURN = 50_000
 MAX_BYTES_WHILE_BEHIND = 2_097_152
 """Bytes enqueued in one turn of the loop while frames of an earlier turn are unwritten.
 
-At more, no more messages of clients are handled in this turn.
+At more, a message of a client that causes many frames is the last one in this turn.
 """
 
-FREE_FRAMES = 500
-"""A sender that enqueues no more frames than this for one command does not wait."""
+MANY_FRAMES = 64
+"""A message of a client that causes more frames than this does not go on regardless of the others.
+
+Its sender waits while delivery is full. If delivery is congested, nobody has more time in this turn.
+"""
 
 MESSAGES_IN_A_ROW = 32
 """Messages of one origin that are handled in a row before others have a turn."""

@@ -13,7 +13,7 @@ from ..auth.identity import Identity
 from ..commands.dispatcher import Dispatcher
 from ..commands.router import CommandRouter, Observer
 from ..connections.connection import Connection
-from ..connections.delivery import FREE_FRAMES, MESSAGES_IN_A_ROW
+from ..connections.delivery import MANY_FRAMES, MESSAGES_IN_A_ROW
 from ..connections.guard import Guard
 from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, Unavailable, close_codes
 from ..limits.admission import network_of
@@ -199,9 +199,9 @@ class Session:
                 else:
                     _end_by(connection, message)
                 handled += 1
-                sent = delivery.enqueued - enqueued
-                turns.end_if_congested(delivery, sent)
-                sent_many = sent > FREE_FRAMES
+                sent_many = delivery.enqueued - enqueued > MANY_FRAMES
+                if sent_many and delivery.is_congested:
+                    turns.end_now()
                 if handled % MESSAGES_IN_A_ROW == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)
 

@@ -6,13 +6,8 @@ from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
 
-from ..connections.delivery import Delivery
-
 TURN_S = 0.002
 """How long clients' messages are handled in one turn of the event loop."""
-
-MANY_FRAMES = 64
-"""A message that causes more frames ends the turn if delivery is congested."""
 
 WOKEN_AT_ONCE = 64
 """Connections that are woken for a turn. Those for which it has no time left wait again."""
@@ -45,10 +40,9 @@ class Turns:
             if not self._is_next_due:
                 self._schedule_next()
 
-    def end_if_congested(self, delivery: Delivery, frames: int) -> None:
-        """End the turn's time after a message with many frames, if they must be written first."""
-        if frames > MANY_FRAMES and delivery.is_congested:
-            self.end = 0.0
+    def end_now(self) -> None:
+        """End the turn's time: the others wait for a later turn."""
+        self.end = 0.0
 
     def _schedule_next(self) -> None:
         self._is_next_due = True

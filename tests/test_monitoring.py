@@ -54,7 +54,7 @@ GAPS = 'ws_redis_gaps_total{job="JOB"}'
 FAILURES = 'ws_redis_publish_failures_total{job="JOB"}'
 
 SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "NodeDown": ({'up{job="JOB"}': "0x60"}, {'up{job="JOB"}': "1x60"}),
+    "InstanceDown": ({'up{job="JOB"}': "0x60"}, {'up{job="JOB"}': "1x60"}),
     "ClientsRefused": ({REFUSED: "0+12x60"}, {REFUSED: "0+1x60"}),
     "CredentialsRefused": (
         {REJECTED: "0+20x60", OPENED: "0+10x60"},

@@ -137,7 +137,7 @@ def run_shipped(
         else:
             text = project.read("deploy/Caddyfile")
             addresses["SITE"] = f"http://127.0.0.1:{port}"
-            addresses["NODES"] = " ".join(f"127.0.0.1:{node}" for node in nodes)
+            addresses["UPSTREAMS"] = " ".join(f"127.0.0.1:{node}" for node in nodes)
         text = replaced(text, changes or {})
         with run_proxy(program, text, port, directory, **addresses):
             yield port
@@ -264,7 +264,7 @@ def test_the_composed_proxy_has_a_site_and_the_nodes(baked: Baker) -> None:
     nodes = {name for name in services if name.startswith("node")}
     assert proxy["volumes"] == ["./deploy/Caddyfile:/etc/caddy/Caddyfile:ro"]
     assert proxy["ports"][0].endswith(proxy["environment"]["SITE"])
-    addresses = dict(address.split(":") for address in proxy["environment"]["NODES"].split())
+    addresses = dict(address.split(":") for address in proxy["environment"]["UPSTREAMS"].split())
     assert addresses == dict.fromkeys(nodes, services["node-a"]["environment"]["PORT"])
 
 

@@ -21,7 +21,7 @@ OWN_HANDLERS = "\n# A command of the team's own.\n"
 OWN_POLICY = "# A rule of the team's own.\n"
 OWN_DEPENDENCY = '  "aiosqlite>=0.21",\n'
 
-CHANGED = "app/realtime/jobs.py"
+CHANGED = ("app/realtime/jobs.py", "dev/env.py", "tests/dev/test_tools.py")
 ADDED = "app/realtime/added.py"
 REMOVED = "tests/realtime/test_protocol.py"
 NEW_ENGINE = "\n# Version 2 of the engine.\n"
@@ -124,11 +124,11 @@ def test_a_template_without_git_is_accepted(template: Path, tmp_path: Path) -> N
 
 
 def release(repository: Path) -> None:
-    """Commit a version that changes the engine, its tests, and files that teams edit."""
+    """Commit a version that changes the engine, `dev`, their tests, and files that teams edit."""
     project = repository / PROJECT_DIRECTORY
     questions = QUESTIONS | {"_version": "9.0.0"}
     (repository / "cookiecutter.json").write_text(json.dumps(questions), encoding="utf-8")
-    for path in (CHANGED, "app/handlers.py"):
+    for path in (*CHANGED, "app/handlers.py", "tests/conftest.py"):
         append(project / path, NEW_ENGINE)
     (project / ADDED).write_text('"""A new module."""\n', encoding="utf-8")
     (project / REMOVED).unlink()
@@ -162,10 +162,11 @@ def test_a_new_engine_comes_without_conflicts(repository: Path, tmp_path: Path, 
     assert conflicts == "", f"{conflicts}{done.stdout}{done.stderr}"
     commit_all(project)
     changed = git(project, "diff", "--name-only", "--no-renames", own).splitlines()
-    assert set(changed) == {".cruft.json", "pyproject.toml", CHANGED, ADDED, REMOVED}
+    assert set(changed) == {".cruft.json", "pyproject.toml", *CHANGED, ADDED, REMOVED}
     updated = (project / "pyproject.toml").read_text(encoding="utf-8")
     assert updated == own_pyproject.replace(f'"{QUESTIONS["_version"]}"', '"9.0.0"')
-    assert NEW_ENGINE in (project / CHANGED).read_text(encoding="utf-8")
+    for path in CHANGED:
+        assert NEW_ENGINE in (project / path).read_text(encoding="utf-8")
     assert (project / ADDED).is_file()
     assert not (project / REMOVED).exists()
     # It is up to date now.

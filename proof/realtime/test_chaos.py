@@ -22,7 +22,6 @@ from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.rooms.history import History, Position
 from app.realtime.rooms.rooms import Room
-from dev.connect import ConnectOptions
 
 from .chaos import __main__
 from .chaos.client import Client, Frame, settle
@@ -30,7 +29,7 @@ from .chaos.faults import schedule
 from .chaos.follower import Follower, Relay
 from .chaos.ledger import Ledger, Membership, Totals
 from .chaos.trial import ROOMS, Trial, first_failure
-from .client import START_S
+from .client import START_S, ConnectOptions
 from .live import Live, make_settings, wait_until
 from .processes import PROJECT, Failure, Node, engine_environment
 

@@ -14,9 +14,8 @@ import pytest
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
 from dev import fresh_secrets
-from dev.connect import ConnectOptions, connect_options
 
-from .client import DEADLINE_S, START_S, STOP_S, Client
+from .client import DEADLINE_S, START_S, STOP_S, Client, ConnectOptions, connect_options
 from .live import ORIGIN, make_settings
 from .server.test_process import run_process
 

@@ -17,7 +17,6 @@ from fastapi import Request
 from pydantic import JsonValue, field_validator
 from structlog.testing import capture_logs
 
-from app.realtime.auth.identity import Identity
 from app.realtime.commands.router import CommandRouter
 from app.realtime.connections import delivery
 from app.realtime.connections.connection import Connection
@@ -499,7 +498,9 @@ CALLS: dict[str, Callable[[Service], object]] = {
     "disconnect": lambda service: service.manager.disconnect("alice"),
     "close": lambda service: only(service).close(FLOOD),
     "send": lambda service: only(service).send(Ok()),
-    "renew": lambda service: only(service).renew(Identity("alice")),
+    # {% if cookiecutter.auth == "jwt" %}
+    "renew": lambda service: only(service).renew(only(service).identity),
+    # {% endif %}
     "in a loop of its own": lambda service: asyncio.run(broadcast(service)),
     # {% if cookiecutter.rooms %}
     "publish": lambda service: service.rooms.publish("lobby", "x"),

@@ -48,7 +48,7 @@ def options(port: str, *names: str) -> list[Any] | str:
     """Return the options of each user for a WebSocket client, or why there are none."""
     os.environ["PORT"] = port
     settings = import_module("app.settings").Settings.load()
-    connect_options = import_module("dev.connect").connect_options
+    connect_options = import_module("tests.realtime.client").connect_options
     try:
         return [asdict(asyncio.run(connect_options(settings, name))) for name in names]
     except SystemExit as failure:

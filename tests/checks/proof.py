@@ -25,6 +25,7 @@ ONCE = (
     "test_groups.py",
     "test_jobs.py",
     "test_origin.py",
+    "test_renewal.py",
     "test_repeated_requests.py",
     "test_turns.py",
 )

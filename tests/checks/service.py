@@ -83,7 +83,7 @@ class Service:
         return is_ok("127.0.0.1", int(listening[1]), "/readyz")
 
     def connect_options(self, name: str) -> dict[str, Any]:
-        """Return uri, headers and subprotocols of the project's own `dev.connect`."""
+        """Return uri, headers and subprotocols as the project's own tests use them."""
         if name not in self._options:
             names = USERS if name in USERS else (name,)
             options = self._ask([self.port, *names])

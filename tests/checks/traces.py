@@ -11,7 +11,7 @@ from tests.project import Project
 WORDS: dict[str, str] = {
     "rooms": r"room|presence|not_joined",
     "heartbeat": r"heartbeat|no_pong|\b4012\b",
-    "redis": r"redis|valkey|sentinel|cluster",
+    "redis": r"redis|valkey|sentinel|cluster|\bnodes?\b(?!\.js)",
     "jwt": r"jwt|jwks|jws|\bbearer\.",
     "ticket": r"ticket",
     "session": r"session_|_session|sessionmiddleware|itsdangerous|(signed|session) cookie",
@@ -52,6 +52,7 @@ class Allowed:
 
 WELCOME = "`welcome` always has the field `heartbeat`, null without"
 API_KEY = "so OpenAPI and AsyncAPI call headers, cookies and queries with credentials"
+NODES = "answers always have the field `nodes`, at most 1 for a single process"
 RESYNC = "`resync` always has the field `room`, null for everywhere"
 
 ALLOWED = [
@@ -62,6 +63,10 @@ ALLOWED = [
     Allowed("heartbeat", "docs/protocol.md", r'[`"]heartbeat[`"]', WELCOME),
     Allowed("heartbeat", "app/realtime/client/client.js", r"\.heartbeat|HEARTBEAT", WELCOME),
     Allowed("heartbeat", "client/connection.py", r'\["heartbeat"\]|HEARTBEAT', WELCOME),
+    Allowed("redis", "app/realtime/http/backend.py", r"\bnodes\b", NODES),
+    Allowed("redis", "app/realtime/http/rooms.py", r"\bnodes\b", NODES),
+    Allowed("redis", "docs/protocol.md", r"nodes", NODES),
+    Allowed("redis", "tests/realtime/http/test_*.py", r'"nodes"', NODES),
     Allowed(
         "rooms", "app/realtime/redis/backplane.py", r"room: str \| None = None|in one room", RESYNC
     ),

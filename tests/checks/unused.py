@@ -10,7 +10,7 @@ USED_BY_DECORATORS = ["@router.*", "@*_validator", "@self.get"]
 
 USED_ELSEWHERE = [
     # Methods for the team's code
-    *("broadcast_frame", "connected", "is_online", "renew"),
+    *("broadcast_frame", "connected", "is_online"),
     *("send_frame", "send_to_connection", "set_info"),
     # Fields that the team's code, a client or the environment knows by name
     *("backend_key", "claims", "heartbeat", "interval_s", "metrics_key", "online", "room"),
@@ -21,7 +21,7 @@ USED_ELSEWHERE = [
     *("queue", "send_400_response", "send_with_limit", "should_exit", "timeout_graceful_shutdown"),
     "traceback",
     # What tests use, what is named at run time, and a parameter for all styles of authentication
-    *("subprotocols", "direction", "help", "http_url"),
+    *("direction", "help", "http_url"),
 ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.main import app
 
-from .connect import base_url
+from .urls import base_url
 
 
 def main(path: Path) -> None:

@@ -24,13 +24,8 @@ from client import Ended, RequestError, Status, connect
 from client.connection import Connection
 from client.outcome import ABNORMAL
 
-from .connect import ConnectOptions, connect_options
-
-
-def token_in(options: ConnectOptions) -> str:
-    """Return the credentials as the client takes them: from the address, or the first header."""
-    credentials = [options.uri.partition("=")[2], *options.headers.values()]
-    return next(filter(None, credentials), "").removeprefix("Bearer ")
+from . import credentials
+from .urls import base_url, websocket_url
 
 
 class Chat:
@@ -203,15 +198,16 @@ async def main(user: str) -> None:
     if (task := asyncio.current_task()) is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
     settings = Settings.load()
-    options = await connect_options(settings, user)
+    url = base_url(settings)
+    handshake = await credentials(settings, url, user)
 
     async def token() -> str:
-        return token_in(await connect_options(settings, user))
+        return (await credentials(settings, url, user)).token
 
     async with connect(
-        options.uri.partition("?")[0],
+        websocket_url(url),
         token,
-        origin=options.headers.get("Origin"),
+        origin=handshake.headers.get("Origin"),
         on_status=show_status,
     ) as ws:
 

@@ -33,9 +33,9 @@ async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> H
         except httpx.ConnectError as failure:
             raise ConnectionError("the service does not answer") from failure
     ticket = answer.raise_for_status().json()["ticket"]
-    return Handshake(query={"ticket": ticket}, token=ticket)
+    return Handshake(token=ticket)
 
 
 def javascript(url: str, token: str) -> str:
-    """Return a line that connects to this URL, which has the ticket."""
-    return f'new WebSocket("{url}")'
+    """Return a line that connects to this URL with the ticket."""
+    return f'new WebSocket("{url}?ticket={token}")'

@@ -5,10 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """The parts of a WebSocket handshake that can have credentials, and these by themselves."""
+    """The headers of a WebSocket handshake that have credentials, and these by themselves."""
 
-    # {% if cookiecutter.auth == "ticket" %}
-    query: dict[str, str] = field(default_factory=dict)
-    # {% endif %}
     headers: dict[str, str] = field(default_factory=dict)
     token: str = ""

@@ -21,7 +21,7 @@ from redis.backoff import ConstantBackoff
 
 from app.settings import Settings
 
-from .connect import base_url
+from .urls import base_url
 
 NODE = (sys.executable, "-m", "app")
 UNTIL_IT_STARTS = Retry(ConstantBackoff(0.05), retries=200)

@@ -1,4 +1,4 @@
-"""Print credentials, and JavaScript that connects with them: ``python -m dev.token alice``."""
+"""Print how a user connects, with JavaScript that does: ``python -m dev.token alice``."""
 
 import asyncio
 # {% if cookiecutter.auth in ["jwt", "session"] %}
@@ -9,7 +9,7 @@ import sys
 from app.settings import Settings
 
 from . import credentials, javascript
-from .connect import base_url, websocket_url
+from .urls import base_url, websocket_url
 # {% if cookiecutter.auth in ["jwt", "session"] %}
 
 
@@ -29,17 +29,18 @@ async def main(user: str, claims: str = "{}") -> None:
 
 
 async def main(user: str) -> None:
-    """Print credentials of the user, and a line of JavaScript that connects with them."""
+    """Print the user's credentials, if any are needed, and a line of JavaScript that connects."""
     settings = Settings.load()
     url = base_url(settings)
     handshake = await credentials(settings, url, user)
 # {% endif %}
-    if handshake.token:
-        print(handshake.token)
+# {% if cookiecutter.auth != "none" %}
+    print(handshake.token)
+# {% endif %}
 # {% if cookiecutter.auth == "jwt" %}
     print(f"{url}/#token={handshake.token}")
 # {% endif %}
-    print(javascript(websocket_url(url, handshake), handshake.token))
+    print(javascript(websocket_url(url), handshake.token))
 
 
 if __name__ == "__main__":

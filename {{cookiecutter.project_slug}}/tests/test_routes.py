@@ -2,9 +2,8 @@
 
 from app.main import create_app
 from app.settings import Settings
-from dev.connect import connect_options
 
-from .realtime.client import Client
+from .realtime.client import Client, connect_options
 from .realtime.live import Live, served, settings_with
 
 

@@ -20,10 +20,9 @@ from app.realtime import Authenticator, RealtimeSettings
 from app.realtime.auth.jwks import MAX_KEYS, MAX_SET_BYTES, BadKeys, read_keys
 from app.realtime.errors import Unauthorized
 from app.realtime.protocol import TRY_AGAIN_LATER, UNAUTHORIZED
-from dev.connect import ConnectOptions
 
 from ..certificate import server_context
-from ..client import Client
+from ..client import Client, ConnectOptions
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
 from ..settings.test_settings import complaint
 from ..test_privacy import PRIVATE, run_recorded

@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from app.realtime.rooms.history import Position
-from dev.connect import ConnectOptions
 
+from ..client import ConnectOptions
 from ..processes import Failure
 from .ledger import Ledger
 

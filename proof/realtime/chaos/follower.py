@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from app.realtime import RealtimeSettings
 from client import Ended, RequestError, connect, outcome
 from client.connection import Connection
-from dev.client import token_in
-from dev.connect import connect_options
+from dev import credentials
+from dev.urls import base_url
 
 from ..processes import Failure
 from .ledger import Ledger, Totals
@@ -126,7 +126,8 @@ class Follower:
                 raise
 
     async def _token(self) -> str:
-        return token_in(await connect_options(self._settings, self._name, port=self._relay.port))
+        url = base_url(self._settings, self._relay.port)
+        return (await credentials(self._settings, url, self._name)).token
 
     def abort(self) -> None:
         """Abort the connection."""

@@ -10,8 +10,7 @@ from time import monotonic
 
 import httpx
 
-from dev.connect import ConnectOptions, connect_options
-
+from ..client import ConnectOptions, connect_options
 from ..processes import POLL_S, Failure, Node, engine_environment
 from ..redis.proxy import Proxy
 from ..redis.servers import SocketServer

@@ -10,7 +10,7 @@ from app.realtime.limits.budget import UserBudget
 from app.realtime.protocol import EXPIRED, REPLACED, SLOW_CONSUMER, TRY_AGAIN_LATER, Ok
 from app.realtime.wire.frame import encode, text_frame
 
-from ..live import make_settings, wait_until
+from ..live import make_settings
 from ..recording_wire import SETTINGS, RecordingWire, open_connection
 
 FRAME = text_frame(b"{}")
@@ -83,28 +83,6 @@ async def test_expired_credentials_close_the_connection() -> None:
     connect(wire, Delivery(), expires_at=1.0)
     await asyncio.sleep(0.01)
     assert wire.closes == [EXPIRED]
-
-
-async def test_renewed_credentials_replace_the_expiry() -> None:
-    wire = RecordingWire()
-    connection = connect(wire, Delivery(), expires_at=1.0)
-    connection.renew(Identity("alice", expires_at=None))
-    await asyncio.sleep(0.01)
-    assert wire.closes == []
-
-
-async def test_renewed_credentials_expire_as_well() -> None:
-    wire = RecordingWire()
-    connection = connect(wire, Delivery(), expires_at=1e15)
-    connection.renew(Identity("alice", expires_at=1.0))
-    await wait_until(lambda: wire.closes == [EXPIRED])
-
-
-async def test_renewed_credentials_of_a_closed_connection_leave_no_timer() -> None:
-    connection = connect(RecordingWire(), Delivery(), expires_at=1e15)
-    connection.close(REPLACED)
-    connection.renew(Identity("alice", expires_at=1e15))
-    assert connection._expiry is None
 
 
 async def test_a_distant_expiry_is_accepted() -> None:

@@ -9,9 +9,8 @@ from app.realtime.errors import Unauthorized
 from app.realtime.limits import admission
 from app.realtime.limits.admission import Admission, network_of
 from app.realtime.protocol import UNAUTHORIZED
-from dev.connect import ConnectOptions
 
-from ..client import Client
+from ..client import Client, ConnectOptions
 from ..live import Live, make_settings, run_service, wait_until
 
 

@@ -16,9 +16,8 @@ from app.realtime.errors import Unavailable
 from app.realtime.redis.rooms.room import Argument
 from app.realtime.rooms.history import room_channel
 from dev import fresh_secrets
-from dev.connect import connect_options
 
-from ..client import DEADLINE_S, Client
+from ..client import DEADLINE_S, Client, connect_options
 from ..live import make_settings, wait_until, wait_until_async
 from ..rooms.presence_contract import ROOM, Visitor
 from ..server.test_process import next_line, run_process

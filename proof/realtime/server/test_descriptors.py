@@ -11,9 +11,8 @@ import pytest
 
 from app.realtime.server.process import SPARE_DESCRIPTORS
 from dev import fresh_secrets
-from dev.connect import ConnectOptions
 
-from ..client import START_S
+from ..client import START_S, ConnectOptions
 from ..live import ORIGIN, wait_until_async
 from ..raw_client import handshake, raw_connection
 from .test_connections import LIVEZ, OTHER, only_linux, status

@@ -15,9 +15,8 @@ from app.realtime.server import log_limit
 from app.realtime.server.log_limit import MAX_EVENTS, MAX_TEXT
 from app.realtime.server.logging import configure_logging
 from dev import fresh_secrets
-from dev.connect import ConnectOptions
 
-from ..client import STOP_S
+from ..client import STOP_S, ConnectOptions
 from ..limits.test_rate import Clock
 from ..live import make_settings
 from ..raw_client import raw_client

@@ -21,9 +21,8 @@ from app.realtime.protocol import SERVICE_RESTART, Close
 from app.realtime.server import process as server
 from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S, RECEIVE_S
 from dev import fresh_secrets
-from dev.connect import connect_options
 
-from ..client import START_S, STOP_S, Client
+from ..client import START_S, STOP_S, Client, connect_options
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
 from ..raw_client import raw_client
 from .test_process import next_line, run_process

@@ -2,7 +2,7 @@
 
 ================  ====================================================================
 `application`     joins the parts to a FastAPI app
-`service`         the parts, as your code sees them; `shared` has those that nodes share
+`service`         the parts, as your code sees them; `shared` has those with the state
 `endpoint/`       the life of a connection, from the handshake to its end
 `commands/`       from a client's frame to its handler, and the built-in commands
 `policy`          the rules that your `policy.py` overrides
@@ -10,7 +10,7 @@
 `rooms/`          members, history and presence of rooms
 # {% endif %}
 `connections/`    `ConnectionManager`, connections, and when frames are written
-`backplane`       how a message reaches every node
+`backplane`       how a message reaches its recipients
 # {% if cookiecutter.redis %}
 `redis/`          messages between nodes, and the state that they share
 # {% endif %}

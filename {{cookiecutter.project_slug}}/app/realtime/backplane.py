@@ -1,7 +1,7 @@
-"""How a message reaches every node.
+"""How a message reaches its recipients.
 
-A node subscribes to the channels of what it hosts: `ALL`, and one for each user that is connected
-to it. It gets each envelope once and delivers it to its own connections.
+A process subscribes to the channels of what it hosts: `ALL`, and one for each user that is
+connected to it. It gets each envelope once and delivers it to its own connections.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ Event = Literal["frame", "disconnect"]
 
 @dataclass(slots=True)
 class Envelope:
-    """A message on its way between nodes, a frame of the team's own, or an event.
+    """A message on its way, a frame of the team's own, or an event.
 
     # {% if cookiecutter.redis %}
     ``sender`` is None for the server, ``exclude`` the id of a connection that is to be left out,
@@ -87,12 +87,12 @@ OnGap = Callable[[], None]
 @dataclass(slots=True, eq=False)
 class Subscription:
     # {% if cookiecutter.redis %}
-    """The subscription of a node to one channel.
+    """The subscription to one channel.
 
     ``on_gap`` is called, if there is one, when envelopes may have been missed.
     """
     # {% else %}
-    """The subscription of a node to one channel."""
+    """The subscription to one channel."""
     # {% endif %}
 
     channel: Channel
@@ -104,9 +104,9 @@ class Subscription:
 
 
 class Backplane:
-    """Carries envelopes to the nodes that host a channel: at most once, in order per publisher.
+    """Carries envelopes to all who host a channel: at most once, in order per publisher.
 
-    This one is for a single node, where what is published is delivered at once.
+    This one is in memory, where what is published is delivered at once.
     """
 
     def __init__(self) -> None:
@@ -120,14 +120,14 @@ class Backplane:
     def publish(
         self, channel: Channel, envelope: Envelope, message_id: str | None = None
     ) -> asyncio.Future[int]:
-        """Deliver to every node that hosts the channel, this one included.
+        """Deliver to all who host the channel.
 
-        The future yields the number of these nodes when the message is on its way, or fails with
+        The future yields their number when the message is on its way, or fails with
         `Unavailable`. Messages keep the order of the calls: a caller may publish the next one
         without waiting.
 
-        A message that failed may be published again with the same id: it is delivered once. A
-        single node ignores the id, since what failed was not published.
+        A message that failed may be published again with the same id: it is delivered once. In
+        memory the id is ignored, since what failed was not published.
         """
         subscription = self.hosted.get(channel)
         if subscription is not None:
@@ -135,7 +135,7 @@ class Backplane:
         return done(int(subscription is not None))
 
     async def count_nodes(self, channel: Channel) -> int:
-        """Return the number of nodes that host the channel.
+        """Return how many host the channel.
 
         Raises:
             Unavailable: it is not known now.

@@ -7,7 +7,7 @@ MAX_ITEMS = 100_000
 
 
 class ExpiringMap:
-    """Values by key, each for a time. This one is in the memory of a single node.
+    """Values by key, each for a time. This one is in memory.
 
     At ``max_items``, a new item replaces the one that would expire first.
     """

@@ -21,7 +21,7 @@ REMEMBERED_S = 300
 """How long a request is remembered after it was carried out."""
 
 CLAIM_MARGIN_S = 5
-"""How long the claim on a key outlives the timeout of its request, in case the node dies."""
+"""How long the claim on a key outlives the timeout of its request, in case the process dies."""
 
 T = TypeVar("T")
 

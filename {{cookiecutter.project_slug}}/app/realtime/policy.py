@@ -57,8 +57,8 @@ class Policy(Generic[ServiceT, ConnectionT]):
     def room_options(self, service: ServiceT, room: str) -> RoomOptions:
         """Return what differs from the settings in a room; the default is nothing.
 
-        It must be a ``def``, and give the same answer for the same name on every node. The answers
-        for the last 10,000 rooms are remembered.
+        It must be a ``def``, and always give the same answer for the same name. The answers for the
+        last 10,000 rooms are remembered.
         """
         return RoomOptions()
 

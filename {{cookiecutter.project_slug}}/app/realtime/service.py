@@ -64,7 +64,7 @@ class Service(Generic[SettingsT, ResourcesT]):
         metrics.watch("draining", "Whether the service is stopping.", lambda: self.stopping)
         # {% if cookiecutter.rooms %}
         self.rooms = rooms = Rooms(settings, shared.history, shared.presence, delivery)
-        metrics.watch("rooms", "Rooms with members on this node.", lambda: len(rooms))
+        metrics.watch("rooms", "Rooms with members now.", lambda: len(rooms))
         # {% endif %}
         metrics.watch(
             "unsent_bytes", "Bytes unsent to slow consumers.", lambda: delivery.unsent_bytes
@@ -81,7 +81,7 @@ class Service(Generic[SettingsT, ResourcesT]):
         """Disconnect a user, and refuse new connections for this time; 0 lifts an earlier ban.
 
         Raises:
-            Unavailable: the ban cannot be stored, or the other nodes cannot be told.
+            Unavailable: the ban cannot be stored or passed on.
 
         """
         if ban_s:

@@ -1,4 +1,4 @@
-"""The parts that the nodes of a service share. A single node keeps them in its memory."""
+"""The parts that have the state of the service. By default they are in memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from .settings.settings import RealtimeSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """The parts that all nodes share. ``jobs`` keep them working.
+    """The parts that have the state of the service. ``jobs`` keep them working.
 
-    ``make_map`` takes the kind of the values, and returns the map of all nodes for this kind.
+    ``make_map`` takes the kind of the values, and returns the one map for this kind.
     """
 
     backplane: Backplane
@@ -30,7 +30,7 @@ class Shared:
 
 
 def in_memory(settings: RealtimeSettings) -> Shared:
-    """Return the parts of a single node."""
+    """Return the parts for one process, which keeps the state in its memory."""
     backplane = Backplane()
     return Shared(
         backplane=backplane,

@@ -4,13 +4,16 @@ import asyncio
 import json
 import ssl
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from dev.connect import ConnectOptions
+from app.realtime import RealtimeSettings
+from dev import credentials
+from dev.urls import base_url, websocket_url
 
 DEADLINE_S = 9.0
 """Less than the timeouts that a test does not set, so that it notices a setting without effect."""
@@ -22,6 +25,29 @@ STOP_S = 9.0
 """Deadline for its end: less than the default grace period."""
 
 Frame = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """The parameters of a client that connects as some user."""
+
+    uri: str
+    headers: dict[str, str]
+    subprotocols: list[str] = field(default_factory=list)
+
+
+async def connect_options(
+    settings: RealtimeSettings, user: str, *, port: int | None = None
+) -> ConnectOptions:
+    """Return options to connect as the user, to the settings' own port or another."""
+    url = base_url(settings, port)
+    handshake = await credentials(settings, url, user)
+    # {% if cookiecutter.auth == "ticket" %}
+    uri = f"{websocket_url(url)}?ticket={handshake.token}"
+    # {% else %}
+    uri = websocket_url(url)
+    # {% endif %}
+    return ConnectOptions(uri, handshake.headers)
 
 
 class Client:

@@ -5,14 +5,7 @@
 
 from typing import Any
 
-from app.realtime import (
-    Application,
-    Authenticator,
-    CommandRouter,
-    Policy,
-    RealtimeSettings,
-    serve,
-)
+from app.realtime import Application, Authenticator, CommandRouter, Policy, RealtimeSettings, serve
 
 
 def make_app(

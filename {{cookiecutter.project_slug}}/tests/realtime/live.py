@@ -22,9 +22,8 @@ from app.realtime import Application, RealtimeSettings
 from app.realtime.server.process import Server
 from app.realtime.service import Service
 from dev import fresh_secrets
-from dev.connect import ConnectOptions, connect_options
 
-from .client import DEADLINE_S, Client
+from .client import DEADLINE_S, Client, ConnectOptions, connect_options
 from .engine import make_app
 
 ORIGIN = "https://example.com"

@@ -12,9 +12,7 @@ from urllib.parse import urlsplit
 
 from websockets.utils import apply_mask
 
-from dev.connect import ConnectOptions
-
-from .client import DEADLINE_S
+from .client import DEADLINE_S, ConnectOptions
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FIN = 0x80

@@ -18,7 +18,7 @@ from .router import CommandRouter
 
 @dataclass(slots=True, kw_only=True)
 class SendOk(Ok):
-    """The message was accepted; ``reached`` is the number of nodes that host the user."""
+    """The message was accepted; ``reached`` is 0 if the user is not connected."""
 
     reached: int
 
@@ -71,6 +71,6 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         connection.limits.pay_for_message(ALL, command.data, len(service.manager))
         exclude = None if command.echo else connection.id
         sent = service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)
-        return now_or_later(sent, lambda nodes: Ok())
+        return now_or_later(sent, lambda count: Ok())
 
     return router

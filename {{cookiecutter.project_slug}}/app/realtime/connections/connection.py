@@ -24,7 +24,7 @@ StateT = TypeVar("StateT", default=Any)
 class Connection(Recipient, Generic[StateT]):
     """An accepted connection. None of its methods waits.
 
-    They belong to the event loop's thread. In another thread, `send`, `close` and `renew` raise
+    They belong to the event loop's thread. In another thread, those for your code raise
     `WrongThread` and do nothing; the others, which the engine calls, do not check. ``state`` is
     what your `connecting` function has returned. ``closed`` says why the connection has ended.
     """
@@ -147,6 +147,7 @@ class Connection(Recipient, Generic[StateT]):
         self.outbox.clear()
         self._cancel_expiry()
 
+    # {% if cookiecutter.auth == "jwt" %}
     def renew(self, identity: Identity) -> None:
         """Replace the credentials by newer ones of the same user."""
         self._delivery.check_thread()
@@ -155,6 +156,7 @@ class Connection(Recipient, Generic[StateT]):
         if self.closed is None:
             self._schedule_expiry()
 
+    # {% endif %}
     def _schedule_expiry(self) -> None:
         if self.identity.expires_at is not None:
             delay_s = max(0.0, self.identity.expires_at - time.time())

@@ -1,4 +1,4 @@
-"""The connection manager: this node's connections, by user, and messages to users and to all."""
+"""The connection manager: connections, by user, and messages to users and to all."""
 
 import asyncio
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def direct_frame(envelope: Envelope, to: Literal["user", "all"]) -> bytes | Dire
 
 
 class LocalUser:
-    """The connections that one user has to this node, by id, oldest first."""
+    """The connections that one user has to this process, by id, oldest first."""
 
     __slots__ = ("_delivery", "connections", "subscription")
 
@@ -47,7 +47,7 @@ class LocalUser:
 
 
 class ConnectionManager:
-    """The registry of this node's connections.
+    """The connections of this process. Messages reach those of the whole service.
 
     It belongs to the event loop's thread. In another thread, as in a route declared with plain
     ``def``, methods that send or change something raise `WrongThread` and do nothing.
@@ -77,7 +77,7 @@ class ConnectionManager:
 
         Raises:
             TooManyConnections: the user is at the limit, and settings say to refuse the newest.
-            Unavailable: messages from other nodes would be missed.
+            Unavailable: messages would be missed.
 
         """
         self._delivery.check_thread()
@@ -120,7 +120,7 @@ class ConnectionManager:
 
     # {% endif %}
     def send_to_connection(self, connection_id: str, data: JsonValue) -> bool:
-        """Send server data to one connection of this node; return whether it exists."""
+        """Send server data to one connection of this process; return whether it exists."""
         connection = self._connections.get(connection_id)
         if connection is None:
             return False
@@ -136,9 +136,9 @@ class ConnectionManager:
         exclude: str | None = None,
         message_id: str | None = None,
     ) -> asyncio.Future[int]:
-        """Send to every connection of a user, on every node, but the excluded one.
+        """Send to every connection of a user but the excluded one.
 
-        The future yields how many nodes the user is connected to, 0 if to none. It fails
+        The future yields how many processes the user is connected to, 0 if to none. It fails
         with `Unavailable` if the message cannot be passed on. It may then be sent again with the
         same id: clients get it once.
         """
@@ -152,10 +152,10 @@ class ConnectionManager:
         exclude: str | None = None,
         message_id: str | None = None,
     ) -> asyncio.Future[int]:
-        """Send to every connection, on every node, but the excluded one.
+        """Send to every connection but the excluded one.
 
-        The future yields the number of nodes, or fails with `Unavailable`. A message that failed
-        may be sent again with the same id: clients get it once.
+        The future yields the number of processes that have some, or fails with `Unavailable`. A
+        message that failed may be sent again with the same id: clients get it once.
         """
         return self._publish(ALL, Envelope(sender, data, exclude), message_id)
 
@@ -173,14 +173,14 @@ class ConnectionManager:
         return self._publish(ALL, _frame_envelope(frame, exclude))
 
     async def is_online(self, user: str) -> bool:
-        """Return whether a user has a connection to any node; raise `Unavailable` if unknown."""
+        """Return whether a user is connected; raise `Unavailable` if that is unknown."""
         return await self._backplane.count_nodes(user_channel(user)) > 0
 
     def disconnect(self, user: str) -> asyncio.Future[int]:
-        """Close every connection of a user, on every node.
+        """Close every connection of a user.
 
-        This does not ban the user, see `Service.ban`. The future fails with `Unavailable` if the
-        other nodes cannot be told.
+        This does not ban the user, see `Service.ban`. The future fails with `Unavailable` if it
+        cannot be passed on.
         """
         envelope = Envelope(sender=None, data=None, event="disconnect")
         return self._publish(user_channel(user), envelope)

@@ -31,7 +31,7 @@ from ..protocol import (
 )
 from ..service import Service
 from ..wire.asgi import Wire, connect_wire
-from ..wire.inbox import Event
+from ..wire.inbox import AsgiEvent
 from .handshake import Handshakes, welcome
 from .turns import Turns
 
@@ -273,14 +273,14 @@ class Session:
         )
 
 
-def _end_by(connection: Connection, event: Event) -> None:
+def _end_by(connection: Connection, event: AsgiEvent) -> None:
     if event["type"] == "websocket.disconnect":
         connection.mark_closed(_end_of(event))
     else:
         connection.close(UNSUPPORTED_DATA)
 
 
-def _end_of(event: Event) -> ClientClose:
+def _end_of(event: AsgiEvent) -> ClientClose:
     # Not the event's reason, which may be the client's text. The library's codes are an enum's.
     code = int(event.get("code") or NO_STATUS)
     return ClientClose(code, event.get("cause", "closed by the client"))

@@ -126,7 +126,7 @@ async def _send(
         reached = service.manager.send_to_user(user, data, message_id=message_id)
     else:
         reached = service.manager.broadcast(publication.data, message_id=message_id)
-    return then(reached, lambda nodes: {"reached": nodes})
+    return then(reached, lambda count: {"reached": count})
 
 
 @router.get("/users/{user:path}")
@@ -140,7 +140,7 @@ async def read_user(user: UserName, service: ServiceDep) -> UserState:
     "/disconnect", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Disconnection)
 )
 async def disconnect_user(request: Request, service: ServiceDep) -> dict[str, str]:
-    """Close every connection of a user, on every node, and ban the user for ``ban_s``."""
+    """Close every connection of a user, and ban the user for ``ban_s``."""
     body = await parse(Disconnection, request)
     if body.ban_s is None:
         await service.manager.disconnect(body.user)

@@ -66,7 +66,7 @@ async def _find_problem(service: Service) -> str | None:
 )
 # {% if cookiecutter.redis %}
 async def metrics(request: Request, service: ServiceDep) -> Response:
-    """Return the metrics of this node, and of your own code, for Prometheus."""
+    """Return the metrics of this process, and of your own code, for Prometheus."""
     _, port = request.scope.get("server") or (None, None)
     if service.metrics.port not in (None, port):
         # The shared port reaches a different process each time.
@@ -74,6 +74,6 @@ async def metrics(request: Request, service: ServiceDep) -> Response:
         raise HTTPException(status.HTTP_421_MISDIRECTED_REQUEST, detail)
 # {% else %}
 async def metrics(service: ServiceDep) -> Response:
-    """Return the metrics of this node, and of your own code, for Prometheus."""
+    """Return the metrics of this process, and of your own code, for Prometheus."""
 # {% endif %}
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -10,7 +10,7 @@ router = engine_router(tags=["development"])
 
 
 @router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(Login))
-async def log_in(request: Request, service: ServiceDep, response: Response) -> None:
+async def sign_in(request: Request, service: ServiceDep, response: Response) -> None:
     """Set the cookie of a session with this user."""
     body = await parse(Login, request)
     response.set_cookie(

@@ -104,7 +104,7 @@ async def list_messages(
 
 @router.post("/evict", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Eviction))
 async def evict_user(request: Request, service: ServiceDep, room: RoomName) -> dict[str, str]:
-    """Take every connection of a user out of a room, on every node, and tell it the reason."""
+    """Take every connection of a user out of a room, and tell it the reason."""
     body = await parse(Eviction, request)
     await service.rooms.evict(room, body.user, body.reason)
     return {"status": "accepted"}

@@ -24,6 +24,6 @@ async def issue_ticket(request: Request, service: ServiceDep, response: Response
 
 
 def add_tickets(app: FastAPI, authenticator: Authenticator, tickets: ExpiringMap) -> None:
-    """Add the route, and have the authenticator keep its tickets in this map, as all nodes do."""
+    """Add the route, and have the authenticator keep its tickets in this map."""
     authenticator.tickets = tickets
     app.include_router(router)

@@ -93,7 +93,7 @@ class UserBudget(RateLimit):
 
 
 class Budgets:
-    """The budgets of users on this node. Each is kept until it is paid."""
+    """The budgets of the users of this process. Each is kept until it is paid."""
 
     def __init__(self, settings: RealtimeSettings) -> None:
         self._settings = settings
@@ -180,7 +180,7 @@ class ClientLimits:
                 raise Flood
 
     def pay_for_message(self, target: str, data: JsonValue, recipients: int) -> None:
-        """Pay for a message to a target, which has so many recipients on this node.
+        """Pay for a message to a target, which has so many recipients in this process.
 
         The data is that of the client's last frame.
 

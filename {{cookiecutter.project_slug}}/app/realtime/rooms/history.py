@@ -155,7 +155,7 @@ class RoomLog:
 
 
 class History:
-    """Numbers, keeps and publishes the messages of rooms. This one is for a single node.
+    """Numbers, keeps and publishes the messages of rooms. This one is in memory.
 
     ``HISTORY_TOTAL_BYTES`` bounds the logs that can be evicted: those with messages, and those of
     rooms without members. They are in order of last use, and are evicted from the front when they
@@ -180,12 +180,12 @@ class History:
         """Publish a message in the order of the calls; with ``keep``, number and keep it.
 
         The future yields its position, or fails with `Unavailable`. A message that failed may be
-        published again with the same id: members get it once. A single node ignores the id, since
+        published again with the same id: members get it once. In memory the id is ignored, since
         what failed was not published.
         """
         if not keep:
             sent = self.backplane.publish(room_channel(room), envelope, message_id)
-            return then(sent, lambda nodes: NOWHERE)
+            return then(sent, lambda count: NOWHERE)
         numbered = Envelope(envelope.sender, envelope.data, envelope.exclude)
         numbered.offset = self._logs[room].offset + 1 if room in self._logs else 1
         numbered.frame = message_frame(room, numbered)  # raises if the data is not JSON

@@ -53,7 +53,7 @@ class _Present:
 
 
 class Presence:
-    """Counts the connections of each user in each room. This one is for a single node."""
+    """Counts the connections of each user in each room. This one is in memory."""
 
     def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
         self._backplane = backplane

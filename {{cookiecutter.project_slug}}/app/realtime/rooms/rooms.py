@@ -1,4 +1,4 @@
-"""Rooms: their members on this node, and the messages that the members get."""
+"""Rooms: their members in this process, and the messages that the members get."""
 
 import asyncio
 import re
@@ -111,7 +111,7 @@ def room_frame(room: str, envelope: Envelope) -> bytes | ServerFrame:
 
 
 class Room:
-    """The members of a room on this node.
+    """The members of a room in this process.
 
     ``complete_since`` has, by connection id, the position since which a member missed nothing.
     ``joining`` has the connections whose join is in progress, and ``evicted`` those of them whose
@@ -147,7 +147,7 @@ class Room:
 
 
 class Rooms:
-    """All rooms with members on this node. A room exists as long as it has members.
+    """All rooms with members in this process. A room exists as long as it has members.
 
     They belong to the event loop's thread. In another thread, methods that send or change something
     raise `WrongThread` and do nothing.
@@ -260,10 +260,10 @@ class Rooms:
                 log.exception("leaving a room failed", room=name)
 
     def evict(self, room: str, user: str, reason: str | None = None) -> asyncio.Future[int]:
-        """Take every connection of a user out of a room, on every node, and tell it the reason.
+        """Take every connection of a user out of a room, and tell it the reason.
 
         The user may join again unless `Policy.can_join` refuses. The future yields the number of
-        nodes that have members, or fails with `Unavailable`.
+        processes that have members, or fails with `Unavailable`.
         """
         self._delivery.check_thread()
         envelope = Envelope(user, reason, event="evicted")
@@ -287,7 +287,7 @@ class Rooms:
         exclude: str | None = None,
         keep: bool = True,
     ) -> asyncio.Future[Position]:
-        """Send to all members, on every node, except the excluded connection.
+        """Send to all members except the excluded connection.
 
         The future yields the message's position. Without ``keep``, the message is not part of the
         history, and its offset is 0. The future fails with `Unavailable` if the message cannot be
@@ -341,10 +341,10 @@ class Rooms:
     def send_frame(
         self, room: str, frame: ServerFrame, *, exclude: str | None = None
     ) -> asyncio.Future[int]:
-        """Send a frame of your own to all members, on every node; it is not kept.
+        """Send a frame of your own to all members; it is not kept.
 
-        `before_publish` is not asked. The future yields the number of nodes that have members, or
-        fails with `Unavailable`.
+        `before_publish` is not asked. The future yields the number of processes that have members,
+        or fails with `Unavailable`.
         """
         self._delivery.check_thread()
         envelope = Envelope(None, frame_data(frame), exclude, event="frame")
@@ -363,7 +363,7 @@ class Rooms:
         self._policy_waits = iscoroutinefunction(before_publish)
 
     async def attendance(self, name: str) -> Attendance:
-        """Return the users in the room, on every node.
+        """Return the users in the room.
 
         Raises:
             Forbidden: the room has no presence.
@@ -386,7 +386,7 @@ class Rooms:
         return await self._history.kept(name, since, last)
 
     def members_here(self, name: str) -> int:
-        """Return the number of members on this node."""
+        """Return the number of members in this process."""
         room = self._rooms.get(name)
         return 0 if room is None else len(room.members)
 

@@ -13,7 +13,7 @@ from time import monotonic
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-Event = tuple[str, str]
+LogEvent = tuple[str, str]
 """The name of a logger, and the text without its arguments."""
 
 MAX_TEXT = 100
@@ -22,7 +22,7 @@ MAX_TEXT = 100
 MAX_EVENTS = 1_000
 """Events counted separately in one second, since other libraries may log any text."""
 
-OTHER_EVENTS: Event = ("", "other events")
+OTHER_EVENTS: LogEvent = ("", "other events")
 """All further events, which share one limit."""
 
 log = structlog.stdlib.get_logger(__name__)
@@ -42,7 +42,7 @@ class LogLimiter(logging.Filter):
         super().__init__()
         self._max_lines = max_lines_per_s
         self._second = 0
-        self._lines: Counter[Event] = Counter()
+        self._lines: Counter[LogEvent] = Counter()
         # Reentrant, since signal handlers and finalizers may log.
         self._lock = RLock()
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Event = Mapping[str, Any]
+AsgiEvent = Mapping[str, Any]
 
-Message = str | Event
+Message = str | AsgiEvent
 """A text message; or a ``websocket.receive`` with bytes, or a ``websocket.disconnect``."""
 
 
@@ -48,7 +48,7 @@ class Inbox:
         if texts and reader is not None and not reader.done():
             reader.set_result(True)
 
-    def put_nowait(self, event: Event) -> None:
+    def put_nowait(self, event: AsgiEvent) -> None:
         """Add an event, as uvicorn does."""
         text = event.get("text")
         if text is not None:
@@ -61,7 +61,7 @@ class Inbox:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(True)
 
-    async def get(self) -> Event:
+    async def get(self) -> AsgiEvent:
         """Wait for the next event, as uvicorn does for other routes."""
         await self.arrival()
         message = self.messages.pop(0)

@@ -4,8 +4,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.realtime.auth.api_key import digest
-from dev.connect import ConnectOptions
 
+from ..client import ConnectOptions
 from ..live import Live, make_settings, run_service
 from ..settings.test_settings import complaint
 

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from app.realtime import Authenticator, RealtimeSettings
 from app.realtime.errors import Unauthorized
-from dev.connect import ConnectOptions
 
+from ..client import ConnectOptions
 from ..live import Live, make_settings, run_service
 from ..settings.test_settings import complaint
 

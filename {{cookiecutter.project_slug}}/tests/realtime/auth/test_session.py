@@ -18,9 +18,8 @@ from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
 from app.realtime import CurrentUser
-from dev.connect import ConnectOptions
 
-from ..client import Client
+from ..client import Client, ConnectOptions
 from ..engine import make_app
 from ..live import ORIGIN, Live, make_settings, run_app, run_service
 from ..settings.test_settings import complaint

@@ -7,8 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
-from dev.connect import ConnectOptions
-
+from ..client import ConnectOptions
 from ..live import Live, make_settings, run_service
 from ..settings.test_settings import complaint
 

@@ -24,12 +24,7 @@ async def test_send_reaches_every_connection_of_one_user(live: Live) -> None:
     answer = await sender.ask(type="send", to=receiver.user, data={"text": "hi"}, id="1")
     assert answer == {"type": "ok", "id": "1", "reached": 1}
     message = await receiver.receive()
-    assert message == {
-        "type": "message",
-        "from": sender.user,
-        "data": {"text": "hi"},
-        "to": "user",
-    }
+    assert message == {"type": "message", "from": sender.user, "data": {"text": "hi"}, "to": "user"}
     assert await sender.is_quiet()
 
 

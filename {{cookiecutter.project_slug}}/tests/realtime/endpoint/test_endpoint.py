@@ -15,9 +15,8 @@ from app.realtime.protocol import SLOW_CONSUMER, SUBPROTOCOL, TRY_AGAIN_LATER, U
 from app.realtime.server.websocket import FrameProtocol
 from app.realtime.service import Service
 from app.realtime.wire.frame import text_frame
-from dev.connect import ConnectOptions
 
-from ..client import Client
+from ..client import Client, ConnectOptions
 from ..live import Live, make_settings, run_service, wait_until
 from ..raw_client import masked, raw_client
 

@@ -172,11 +172,7 @@ def test_frames_codes_and_limits_are_in_it_and_those_of_the_team() -> None:
     assert {"Welcome", "DirectMessage", "Drawn"} <= set(sent)
     assert len(set(sent)) == len(sent)
     codes = whole["components"]["schemas"]["ErrorReply"]["properties"]["code"]["oneOf"]
-    assert {
-        "const": "no_paper",
-        "description": "There is no paper left.",
-        "x-retry": True,
-    } in codes
+    assert {"const": "no_paper", "description": "There is no paper left.", "x-retry": True} in codes
     channel = whole["channels"]["connection"]
     closes = channel["x-close-codes"]
     assert closes["4555"] == {"reason": "the game has ended", "reconnect": False}

@@ -94,11 +94,7 @@ async def test_errors_of_a_route_have_their_status() -> None:
 async def test_other_failures_of_a_route_are_problems_too() -> None:
     app = make_app(make_settings())
     failures = iter(
-        [
-            HTTPException(409, "sold out", {"X-Stock": "0"}),
-            HTTPException(304),
-            ZeroDivisionError(),
-        ]
+        [HTTPException(409, "sold out", {"X-Stock": "0"}), HTTPException(304), ZeroDivisionError()]
     )
 
     @app.get("/own")

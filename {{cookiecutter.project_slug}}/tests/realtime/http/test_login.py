@@ -9,14 +9,14 @@ from ..auth.test_session import with_cookie
 from ..live import Live, make_settings, run_service
 
 
-async def log_in(live: Live, body: object) -> httpx.Response:
+async def sign_in(live: Live, body: object) -> httpx.Response:
     async with live.http() as browser:
         return await browser.post("/login", json=body)
 
 
 async def test_a_login_sets_the_cookie() -> None:
     async with run_service(make_settings(environment="development")) as live:
-        answer = await log_in(live, {"user": "alice"})
+        answer = await sign_in(live, {"user": "alice"})
         assert answer.status_code == 204
         cookie = answer.headers["set-cookie"]
         assert "HttpOnly" in cookie
@@ -28,7 +28,7 @@ async def test_a_login_sets_the_cookie() -> None:
 @pytest.mark.parametrize("body", [{}, {"user": ""}, {"user": 7}, {"user": "a", "admin": True}, []])
 async def test_bad_requests_are_refused(body: object) -> None:
     async with run_service(make_settings(environment="development")) as live:
-        answer = await log_in(live, body)
+        answer = await sign_in(live, body)
         assert answer.status_code == 422
         assert "set-cookie" not in answer.headers
 
@@ -36,7 +36,7 @@ async def test_bad_requests_are_refused(body: object) -> None:
 async def test_a_login_lasts_as_long_as_asked() -> None:
     async with run_service(make_settings(environment="development")) as live:
         before = time()
-        answer = await log_in(live, {"user": "alice", "lifetime_s": 60})
+        answer = await sign_in(live, {"user": "alice", "lifetime_s": 60})
         cookie = answer.headers["set-cookie"].partition(";")[0]
         client = await live.connect_with(with_cookie(live, cookie))
         # Signed in whole seconds
@@ -45,4 +45,4 @@ async def test_a_login_lasts_as_long_as_asked() -> None:
 
 async def test_in_production_the_route_does_not_exist(live: Live) -> None:
     assert live.settings.environment == "production"
-    assert (await log_in(live, {"user": "alice"})).status_code == 404
+    assert (await sign_in(live, {"user": "alice"})).status_code == 404

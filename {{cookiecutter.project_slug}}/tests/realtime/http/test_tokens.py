@@ -5,9 +5,7 @@ from time import time
 import httpx
 import pytest
 
-from dev.connect import ConnectOptions
-
-from ..client import Client
+from ..client import Client, ConnectOptions
 from ..engine import make_app
 from ..live import Live, make_settings, run_app, run_service
 

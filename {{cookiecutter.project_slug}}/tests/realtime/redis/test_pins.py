@@ -13,10 +13,7 @@ from redis.asyncio.connection import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
-from redis.asyncio.sentinel import (
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
+from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 MISSING = "has changed; see the top of this file"
 

@@ -17,9 +17,8 @@ import httpx
 from app.realtime import RealtimeSettings
 from app.realtime.protocol import SERVICE_RESTART
 from dev import fresh_secrets
-from dev.connect import connect_options
 
-from ..client import START_S, STOP_S, Client
+from ..client import START_S, STOP_S, Client, connect_options
 from ..live import NO_TLS, make_settings
 from ..server.test_process import next_line, run_process
 from .valkey import Valkey

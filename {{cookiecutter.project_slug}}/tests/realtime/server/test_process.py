@@ -20,9 +20,8 @@ import pytest
 
 from app.realtime.protocol import SERVICE_RESTART
 from dev import fresh_secrets
-from dev.connect import ConnectOptions, connect_options
 
-from ..client import START_S, STOP_S, Client
+from ..client import START_S, STOP_S, Client, ConnectOptions, connect_options
 from ..live import ORIGIN, make_settings, run_service, wait_until
 from ..raw_client import raw_client
 

@@ -30,7 +30,7 @@ export async function credentials({ user, key }) {
   return (await answer.json()).ticket;
 }
 //# elif cookiecutter.auth == "session"
-export const hint = "In development, log in with any name.";
+export const hint = "In development, sign in with any name.";
 export const fields = { user: "Name" };
 export const credentials = ({ user, lifetime_s }) => post("login", { user, lifetime_s });
 //# elif cookiecutter.auth == "api_key"

@@ -10,12 +10,12 @@ import pytest
 
 from app.settings import Settings
 from dev import asyncapi, env, fresh_secrets, token
-from dev.connect import ConnectOptions, base_url
+from dev.urls import base_url
 
-from .realtime.client import Client
-from .realtime.live import ORIGIN, Live
+from ..realtime.client import Client, ConnectOptions
+from ..realtime.live import ORIGIN, Live
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 
 
 def test_the_first_env_file_has_fresh_secrets_and_starts_the_service(

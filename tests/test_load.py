@@ -4,7 +4,6 @@ import asyncio
 import socket
 import struct
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from websockets.asyncio.server import ServerConnection
 from benchmarks.load import Dialect, Expect, Load, Result, Send, payload, quantile_ms
 
 from .faulty_server import Handler, echo, room, running
+from .waiting import wait_until
 
 DEADLINE_S = 90.0
 QUIET_S = 3.0
@@ -41,14 +41,6 @@ def connected(
         assert (opened.received, opened.error) == (members, "")
         load.publish(payload(size))
         yield load
-
-
-def wait_until(condition: Callable[[], bool], act: Callable[[], object]) -> None:
-    """Let the connections act, such as read, until a condition holds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        act()
 
 
 def reading(load: Load) -> Callable[[], int]:

@@ -159,8 +159,9 @@ def test_an_existing_directory_with_a_refused_name_stays_unfinished(
     project.mkdir()
     (project / "notes.txt").touch()
     env = environment(HOME=str(tmp_path), TMPDIR=str(tmp_path))
-    options = ["--no-input", "--overwrite-if-exists", "--output-dir", tmp_path, "project_slug=redis"]
-    done = run([sys.executable, "-m", "cookiecutter", template, *options], tmp_path, env=env)
+    command: list[str | Path] = [sys.executable, "-m", "cookiecutter", template, "--no-input"]
+    command += ["--overwrite-if-exists", "--output-dir", tmp_path, "project_slug=redis"]
+    done = run(command, tmp_path, env=env)
     assert "error: project_slug: is the name of a package that the project needs" in done.stderr
     assert (project / "notes.txt").exists()
     assert "unfinished" in run(["make", "help"], project).stderr

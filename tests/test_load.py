@@ -48,9 +48,11 @@ def reading(load: Load) -> Callable[[], int]:
     return partial(load.idle, 0.01)
 
 
-def attacking(load: Load) -> Callable[[], Result]:
-    """Return what sends some messages or handshakes in turn."""
-    return partial(load.attack, rate=100, seconds=0.1)
+def attack_until(condition: Callable[[], bool], load: Load) -> list[Result]:
+    """Send some messages or handshakes in turn, again until a condition holds."""
+    results: list[Result] = []
+    wait_until(condition, lambda: results.append(load.attack(rate=100, seconds=0.1)))
+    return results
 
 
 def test_counts_are_exact() -> None:
@@ -427,7 +429,7 @@ def test_an_attack_begins_with_a_burst() -> None:
         assert load.attack(rate=0, seconds=0.1, burst=30).sent == 30
         wait_until(lambda: len(paths) == 30, reading(load))
         assert Counter(paths) == {"/0": 10, "/1": 10, "/2": 10}
-        wait_until(lambda: len(paths) > 30, attacking(load))
+        assert all(each.sent <= 10 for each in attack_until(lambda: len(paths) > 30, load))
 
 
 def test_an_attack_connects_again_what_the_server_closes() -> None:
@@ -440,7 +442,8 @@ def test_an_attack_connects_again_what_the_server_closes() -> None:
         await connection.close(4013)
 
     with connected(handler, 2) as load:
-        wait_until(lambda: paths.count("/0") > 2 and paths.count("/1") > 2, attacking(load))
+        done = attack_until(lambda: min(map(paths.count, ("/0", "/1"))) > 2, load)
+    assert sum(each.closed for each in done) >= 2
 
 
 def test_an_attack_without_messages_repeats_handshakes() -> None:
@@ -454,7 +457,8 @@ def test_an_attack_without_messages_repeats_handshakes() -> None:
     with running(handler) as port, Load(install=False) as load:
         for _ in range(2):
             load.add(port, "/{i}")
-        wait_until(lambda: paths.count("/0") > 2 and paths.count("/1") > 2, attacking(load))
+        done = attack_until(lambda: min(map(paths.count, ("/0", "/1"))) > 2, load)
+    assert {(each.closed, each.refused) for each in done} == {(0, 0)}
 
 
 def test_each_attack_repeats_the_greeting() -> None:
@@ -468,7 +472,7 @@ def test_each_attack_repeats_the_greeting() -> None:
     dialect = Dialect(greeting=(Send("join {i} in {room}"), Expect("joined")), envelope="")
     with running(handler) as port, Load(dialect, install=False) as load:
         load.add(port)
-        wait_until(lambda: len(said) >= 2, attacking(load))
+        attack_until(lambda: len(said) >= 2, load)
     assert set(said) == {"join 0 in 0"}
 
 

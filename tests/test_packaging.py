@@ -22,7 +22,7 @@ from .conftest import Baker
 from .process import check_output, end_group, environment, run
 from .project import Project
 from .valkey import server_path
-from .venv import UV, package_bin, venv_bin
+from .venv import UV, copy_venv, package_bin, venv_bin
 from .waiting import wait_until
 
 PACKAGE = re.compile(r"^[a-z0-9].*\n(?: .*\n)*", re.MULTILINE)
@@ -92,10 +92,7 @@ def test_uv_installs_the_locks_and_nothing_else(project: Project) -> None:
     assert "unmanaged" in done.stderr
     assert not (project.root / "uv.lock").exists()
     # As in docs/operating.md, with the packages that make has installed.
-    (own,) = venv_bin(project).parent.parent.glob(".venv")
-    # Other tests may be writing bytecode there.
-    without_bytecode = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(own, project.root / ".venv", symlinks=True, ignore=without_bytecode)
+    copy_venv(project)
     printed = check_output(
         [UV, "run", "python", "-c", "import sys; print(sys.prefix)"], project.root
     )

@@ -42,6 +42,15 @@ def venv_bin(project: Project) -> Path:
     return lock_bin(project.root / "Makefile", project.root / LOCK)
 
 
+def copy_venv(project: Project) -> None:
+    """Give a project an environment of its own, as its Makefile does."""
+    # Other tests may be writing bytecode there.
+    without_bytecode = shutil.ignore_patterns("__pycache__")
+    own = project.root / ".venv"
+    shutil.copytree(venv_bin(project).parent, own, symlinks=True, ignore=without_bytecode)
+    (own / "ready").touch()
+
+
 def lock_bin(makefile: Path, lock: Path) -> Path:
     """Return the `bin` directory of the environment that a Makefile makes from a lock file."""
     return _made_once(_key(lock), lambda directory: _make(directory, makefile, lock)) / ".venv/bin"

@@ -3,6 +3,9 @@ import { connect } from "../client/client.js";
 import { palette } from "./commands.js";
 import { element, inTime, labelled, recordMessage } from "./element.js";
 import { framesIn } from "./frames.js";
+//# if cookiecutter.redis
+import { showNodes } from "./nodes.js";
+//# endif
 import { recoveryIn } from "./recovery.js";
 //# if cookiecutter.rooms
 import { showRooms } from "./rooms.js";
@@ -160,6 +163,13 @@ setInterval(tick, TICK_MS);
 // A link may bring the answers, credentials among them: the address must not keep them.
 const link = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
 history.replaceState(null, "", location.pathname);
+//# if cookiecutter.redis
+if (link.has("node")) {
+  history.replaceState(null, "", `#node=${link.get("node")}`);
+  byId("another").after(showNodes(link.get("node")));
+  link.delete("node");
+}
+//# endif
 const given = link.size ? Object.fromEntries(link) : JSON.parse(sessionStorage.answers ?? "null");
 for (const name of Object.keys(fields)) byId("sign-in").elements[name].value = given?.[name] ?? "";
 

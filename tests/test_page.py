@@ -236,6 +236,7 @@ def test_who_is_there_is_shown_again_after_a_resync(
     bob.run("press('Leave')")
     alice.wait_until("globalThis.hasLeft")
     alice.run("resync()")
+    alice.wait_until("text('#recovery').endsWith('asks for them. 0 missed messages recovered.')")
     alice.wait_until("members() === 'alice'")
     check_quiet(alice, behind[1].origin)
 
@@ -280,6 +281,8 @@ def test_a_frame_unfolds_and_is_found(chrome: Browser, behind: tuple[Service, Pr
     page.wait_until("text('output').startsWith('Answer')")
     page.run("all('#frames .out[data-type=send] summary').at(-1).click()")
     page.wait_until("text('#frames pre')")
+    page.run("document.querySelector('details[open]').dispatchEvent(new Event('toggle'))")
+    assert page.run("return all('#frames pre').length") == 1
     frame = page.run("return sent('send').at(-1)")
     assert frame["data"] == 'a "b": 1'
     assert json.loads(page.run("return text('#frames pre')")) == frame

@@ -5,32 +5,32 @@ import { clock, element, follow, record } from "./element.js";
 export function recoveryIn(log) {
   let wasOnline = false;
   let lostAt = 0; // if it is lost
-  let missed = 0; // messages, until the client recovered them
-  let returned = element("span"); // the last return, in words
+  let recovery = null; // the last one
 
   function tell(text) {
-    const line = element("p", {}, clock(), element("span", {}, text));
-    record(log, line);
-    return line.lastChild;
+    const told = element("span", {}, text);
+    record(log, element("p", {}, clock(), told));
+    recovery = { text, told, messages: 0 };
   }
 
   function onstatus({ state }) {
     if (state === "offline" && wasOnline) lostAt ||= performance.now();
     if (state === "online" && lostAt) {
       const took_s = ((performance.now() - lostAt) / 1_000).toFixed(1);
-      returned = tell(`Online again after ${took_s} s.`);
-      missed = 0;
+      tell(`Online again after ${took_s} s.`);
     }
     if (state === "online" || state === "ended") [wasOnline, lostAt] = [state === "online", 0];
   }
 
-  function onframe({ recovered, replayed }) {
-    if (!recovered) return;
-    missed += replayed;
-    const what = `${missed} missed ${missed === 1 ? "message" : "messages"} recovered.`;
-    follow(log, () => {
-      returned.textContent = returned.textContent.replace(/ s\..*/, ` s. ${what}`);
-    });
+  function onframe(frame) {
+    //# if cookiecutter.redis
+    if (frame.type === "resync") tell("The service may have lost messages. The client asks for them.");
+    //# endif
+    if (!frame.recovered || !recovery) return;
+    recovery.messages += frame.replayed;
+    const { text, told, messages } = recovery;
+    const what = `${messages} missed ${messages === 1 ? "message" : "messages"} recovered.`;
+    follow(log, () => { told.textContent = `${text} ${what}`; });
   }
 
   return { tell, onstatus, onframe };

@@ -34,6 +34,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/realtime/connections/test_heartbeat.py",
     ),
     ("redis",): (
+        "app/realtime/http/page/nodes.js",
         "app/realtime/redis",
         "app/realtime/server/workers.py",
         "app/realtime/settings/redis.py",

@@ -1,6 +1,7 @@
 """`make run` of a project with Redis serves on two nodes, which end with it."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,11 @@ from .checks.service import LISTENING, Service, is_ok
 from .combination import DEFAULT, find
 from .conftest import Baker
 from .project import Project
-from .test_page import check_quiet, open_page
+from .test_page import SCRIPT, check_quiet, open_page
 from .waiting import wait_until
 
 NODES = "jwt-redis"
-BOTH = "/^2 here: (alice, bob|bob, alice)$/"
+BOTH = "/^(alice,bob|bob,alice)$/"
 
 
 def ports(service: Service) -> list[str]:
@@ -60,7 +61,8 @@ def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Pa
             assert bob.receive("message")["data"] == "hello"
         service.stop()
         assert not any(map(is_running, started))
-        assert "starting two nodes" in service.log()
+        links = re.findall(r"^http://127\.0\.0\.1:\d+/#node=\d+$", service.log(), re.MULTILINE)
+        assert len(links) == 2
 
 
 def test_the_pages_of_two_nodes_chat_in_a_room(baked: Baker, tmp_path: Path) -> None:
@@ -70,17 +72,23 @@ def test_the_pages_of_two_nodes_chat_in_a_room(baked: Baker, tmp_path: Path) -> 
         two_nodes(project) as (_, first, second),
     ):
         origins = {"alice": f"http://127.0.0.1:{first}", "bob": f"http://localhost:{second}"}
-        pages = {user: open_page(chrome, origin) for user, origin in origins.items()}
+        links = {"alice": f"#node={second}", "bob": f"#node={first}"}
+        pages = {user: open_page(chrome, origins[user], links[user]) for user in origins}
         for user, page in pages.items():
+            page.call("Page.reload")  # the address keeps the link
+            page.wait_until("globalThis.document.querySelector('#palette form')")
+            page.run(SCRIPT)
             page.run(f"fill('Name', '{user}'); press('Connect')")
             page.wait_until(f"text('#state') === 'Online as {user}'")
             page.run("press('Join')")
-            page.wait_until("/ here: /.test(text('article'))")
+            page.wait_until("/ here/.test(text('article'))")
+        link = pages["alice"].run("return document.querySelector('#another + p a').href")
+        assert link == f"http://127.0.0.1:{second}/#node={first}"
         for page in pages.values():
-            page.wait_until(f"{BOTH}.test(text('article [role=status]'))")
+            page.wait_until(f"{BOTH}.test(members())")
         pages["alice"].run("fill('Message', 'hello'); press('Publish')")
         for user, page in pages.items():
-            page.wait_until("text('article .log') === 'alice hello'")
+            page.wait_until("said() === 'alice hello'")
             check_quiet(page, origins[user])
 
 

@@ -13,6 +13,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "app/realtime/commands/refresh.py": {"jwt"},
     "app/realtime/http/login.py": {"session"},
     "app/realtime/http/page/answer.js": {"rooms"},
+    "app/realtime/http/page/nodes.js": {"redis"},
     "app/realtime/http/tickets.py": {"ticket"},
     "app/realtime/http/tokens.py": {"jwt"},
     "app/realtime/server/workers.py": {"redis"},

@@ -102,7 +102,9 @@ def main() -> None:
     ports = settings.port, settings.port + 1 if settings.port else 0
     first, second = (base_url(settings, port) for port in ports)
     print(
-        f"starting two nodes, {first}/ and {second}/, with a Valkey that ends with them\n"
+        "starting two nodes, with a Valkey that ends with them; open them side by side:\n"
+        f"{first}/#node={ports[1]}\n"
+        f"{second}/#node={ports[0]}\n"
         "set REDIS_URL to serve on one node with a Redis of your own",
         flush=True,
     )

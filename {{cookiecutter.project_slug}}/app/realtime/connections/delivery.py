@@ -34,13 +34,13 @@ MAX_FRAMES_PER_TURN = 50_000
 MAX_BYTES_WHILE_BEHIND = 2_097_152
 """Bytes enqueued in one turn of the loop while frames of an earlier turn are unwritten.
 
-At more, a message of a client that causes many frames is the last one in this turn.
+At more, no message of a client is handled after one that has caused many frames.
 """
 
 MANY_FRAMES = 64
-"""A message of a client that causes more frames than this does not go on regardless of the others.
+"""After a message of a client that causes more frames, the sender waits while delivery is full.
 
-Its sender waits while delivery is full. If delivery is congested, nobody has more time in this turn.
+If delivery is congested, no more messages are handled in this turn.
 """
 
 MESSAGES_IN_A_ROW = 32

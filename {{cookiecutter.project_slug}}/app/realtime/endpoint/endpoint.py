@@ -199,9 +199,9 @@ class Session:
                 else:
                     _end_by(connection, message)
                 handled += 1
-                sent_many = delivery.enqueued - enqueued > MANY_FRAMES
-                if sent_many and delivery.is_congested:
-                    turns.end_now()
+                sent = delivery.enqueued - enqueued
+                turns.end_if_congested(delivery, sent)
+                sent_many = sent > MANY_FRAMES
                 if handled % MESSAGES_IN_A_ROW == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)
 

@@ -6,6 +6,8 @@ from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
 
+from ..connections.delivery import MANY_FRAMES, Delivery
+
 TURN_S = 0.002
 """How long clients' messages are handled in one turn of the event loop."""
 
@@ -40,9 +42,10 @@ class Turns:
             if not self._is_next_due:
                 self._schedule_next()
 
-    def end_now(self) -> None:
-        """End the turn's time: the others wait for a later turn."""
-        self.end = 0.0
+    def end_if_congested(self, delivery: Delivery, frames: int) -> None:
+        """End the turn's time after a message with many frames, if they must be written first."""
+        if frames > MANY_FRAMES and delivery.is_congested:
+            self.end = 0.0
 
     def _schedule_next(self) -> None:
         self._is_next_due = True

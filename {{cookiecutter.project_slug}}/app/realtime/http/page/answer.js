@@ -1,12 +1,12 @@
 // An answer in tokens, as a language model gives it: each token is a message of the room.
-import { element, record } from "./element.js";
+import { bubble, element, follow, record } from "./element.js";
 
 const TOKENS = `Each of these words is a message of its own, numbered and kept for a while. Reload this
   page in the middle: the room replays the words that you missed, and the answer goes on.`.split(/\s+/);
 const PAUSE_MS = 150;
 
 /** Return functions that show answers in a room, and send one that continues after a reload. */
-export function answering(room, log) {
+export function answering(room, log, user) {
   const paragraphs = new Map();
   const unfinished = `answer in ${room.name}`;
   let isGiving = false;
@@ -15,10 +15,9 @@ export function answering(room, log) {
   function show({ answer, token }, from) {
     if (!paragraphs.has(answer)) {
       paragraphs.set(answer, element("span", { className: "answer" }));
-      record(log, "", element("b", {}, from), paragraphs.get(answer));
+      record(log, bubble({ from }, user(), paragraphs.get(answer)));
     }
-    paragraphs.get(answer).append(element("span", {}, ` ${token}`));
-    log.scrollTop = log.scrollHeight;
+    follow(log, () => paragraphs.get(answer).append(element("span", {}, ` ${token}`)));
   }
 
   /** Send the tokens that are missing of the unfinished answer; none twice, thanks to its key. */

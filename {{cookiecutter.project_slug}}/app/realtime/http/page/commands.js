@@ -1,5 +1,6 @@
 // The palette: a form for each command of asyncapi.json, your own included.
 import { element, labelled, words } from "./element.js";
+import { coloured } from "./json.js";
 
 const EXAMPLES = { array: "[]", object: "{}", any: '{"text": "hello"}' };
 const BOUNDS = { minLength: "minlength", maxLength: "maxlength", minimum: "min", maximum: "max" };
@@ -43,7 +44,7 @@ export function palette({ operations, channels, components }, send) {
   const { messages } = channels.connection;
   const commands = Object.keys(operations).filter((name) => operations[name].action === "receive");
   let answer = element("output", {});
-  const about = element("p", {});
+  const about = element("p", { className: "faint" });
   const inputs = element("div", { className: "inputs" });
   const choice = element("select", { onchange: show },
     commands.map((name) => element("option", { value: name }, messages[name].name)));
@@ -75,16 +76,20 @@ export function palette({ operations, channels, components }, send) {
   async function submit(event) {
     event.preventDefault();
     const output = answer;
+    output.className = "";
     try {
       output.textContent = "Sent …";
       const answered = await send(read());
-      output.textContent = answered ? `Answer: ${JSON.stringify(answered)}` : "Done. Nothing was sent, since the connection is offline.";
+      output.replaceChildren(...answered
+        ? ["Answer: ", element("code", {}, coloured(JSON.stringify(answered)))]
+        : ["Done. Nothing was sent, since the connection is offline."]);
     } catch (error) {
+      output.className = "failed";
       output.textContent = `Failed: ${words(error)}`;
     }
   }
 
   show();
   return element("form", { onsubmit: submit },
-    labelled("Command", choice), about, inputs, element("button", {}, "Send"), " ", answer);
+    labelled("Command", choice), about, inputs, element("button", {}, "Send"), answer);
 }

@@ -9,24 +9,44 @@ export function element(tag, properties, ...children) {
 export const labelled = (label, input) => element("label", {}, label, input);
 
 const MAX_LINES = 200;
+const NEAR_PX = 40;
+
+/** Make a change to a log, and show its end, unless the reader has scrolled up. */
+export function follow(log, change) {
+  const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
+  change();
+  if (isAtEnd) log.scrollTop = log.scrollHeight;
+}
 
 /** Add a line to a log, which forgets its oldest lines. */
-export function record(log, className, ...content) {
-  log.append(element("p", { className }, ...content));
-  while (log.children.length > MAX_LINES) log.firstChild.remove();
-  log.scrollTop = log.scrollHeight;
+export function record(log, line) {
+  follow(log, () => {
+    log.append(line);
+    while (log.children.length > MAX_LINES) log.firstChild.remove();
+  });
 }
 
-/** Add a message of a user, or of the backend, to a log. */
-export function recordMessage(log, { from, ...frame }) {
-  const { data = frame } = frame; // a frame of your own may have none
+/** Return a message of a user, or of the backend, as a bubble. */
+export function bubble({ from, offset }, user, ...content) {
+  return element("div", { className: from === user ? "message own" : "message" },
+    element("b", {}, from ?? "backend"), " ", element("span", {}, ...content),
+    offset ? element("small", {}, ` #${offset}`) : []);
+}
+
+/** Add a message to a log; those of this user are on the other side. */
+export function recordMessage(log, frame, user) {
+  const { from: _, ...rest } = frame;
+  const { data = rest } = frame; // a frame of your own may have none
   const text = data?.text ?? data;
-  const shown = typeof text === "string" ? text : JSON.stringify(data);
-  record(log, "", element("b", {}, from ?? "backend"), ` ${shown}`);
+  record(log, bubble(frame, user, typeof text === "string" ? text : JSON.stringify(data)));
 }
 
+const CLOCK = new Intl.DateTimeFormat("en", { timeStyle: "medium", hourCycle: "h23" });
 const UNITS = { day: 86_400, hour: 3_600, minute: 60, second: 1 };
 const RELATIVE = new Intl.RelativeTimeFormat("en");
+
+/** Return the time of day. */
+export const clock = () => element("time", {}, CLOCK.format(Date.now()));
 
 /** Return how long it is until a Unix time: `in 36 hours`, `in 5 seconds`. */
 export function inTime(at_s) {

@@ -1,7 +1,12 @@
 // The page at / in development: see the connection, send commands, and break it.
 import { connect } from "../client/client.js";
 import { palette } from "./commands.js";
-import { element, inTime, labelled, record, recordMessage } from "./element.js";
+import { element, inTime, labelled, recordMessage } from "./element.js";
+import { framesIn } from "./frames.js";
+//# if cookiecutter.redis
+import { showNodes } from "./nodes.js";
+//# endif
+import { recoveryIn } from "./recovery.js";
 //# if cookiecutter.rooms
 import { showRooms } from "./rooms.js";
 //# endif
@@ -26,6 +31,8 @@ let times = 0; // online
 let rooms = new Map(); // how to leave each
 //# endif
 let url = "ws"; // relative to this page
+const showFrame = framesIn(byId("frames"), byId("filter"));
+const recovery = recoveryIn(byId("recovery"));
 
 /** The WebSocket of the client, which the buttons break. */
 globalThis.WebSocket = class extends WebSocket {
@@ -50,36 +57,40 @@ function inWords({ state, attempt, code, reason }) {
 
 function onstatus(status) {
   const isOnline = status.state === "online";
-  if (isOnline) times++;
-  if (isOnline) measure();
-  if (isOnline) byId("expire").hidden = ws.welcome.expires_at === null;
+  show("latency", "");
+  if (isOnline) {
+    times++;
+    measure();
+    byId("another").hidden = false;
+    byId("expire").hidden = ws.welcome.expires_at === null;
+  }
   show("state", inWords(status));
   byId("state").className = status.state;
   show("reconnects", Math.max(0, times - 1));
   byId("drop").disabled = byId("expire").disabled = !isOnline;
   byId("end").disabled = byId("offline").disabled = status.state === "ended";
   retriesAt = (Date.now() + status.pause_ms) / 1_000;
+  recovery.onstatus(status);
   tick();
 }
 
 function onframe(direction, text) {
   const frame = JSON.parse(text);
   if ("expires_at" in frame) expiresAt = frame.expires_at;
-  const isPing = frame.type === "ping" || frame.type === "pong";
-  const arrow = element("b", {}, direction === "in" ? "← in " : "→ out ");
-  record(byId("frames"), isPing ? `${direction} ping` : direction, arrow, text);
+  showFrame(direction, frame);
+  if (direction === "in") recovery.onframe(frame);
 }
 
 async function measure() {
   if (ws?.status.state !== "online" || document.hidden) return;
   const took_ms = await ws.ping().catch(() => null);
-  show("latency", took_ms === null ? "–" : `${took_ms.toFixed(1)} ms`);
+  show("latency", took_ms === null ? "" : `${took_ms.toFixed(1)} ms`);
 }
 
 function tick() {
   const state = ws?.status.state;
-  show("next", state === "offline" ? inTime(retriesAt) : "–");
-  show("expiry", state !== "online" ? "–" : expiresAt ? inTime(expiresAt) : "never");
+  show("next", state === "offline" ? inTime(retriesAt) : "");
+  show("expiry", state === "online" && expiresAt ? inTime(expiresAt) : "");
 }
 
 function signIn(answers) {
@@ -87,7 +98,7 @@ function signIn(answers) {
   ws?.close();
   [times, expiresAt, expiring] = [0, null, null];
   ws = connect(url, { token });
-  const onmessage = (frame) => recordMessage(byId("inbox"), frame);
+  const onmessage = (frame) => recordMessage(byId("inbox"), frame, ws.welcome.user);
   Object.assign(ws, { onstatus, onframe, onmessage });
   //# if cookiecutter.rooms
   const { section, shown } = showRooms(ws);
@@ -113,13 +124,22 @@ async function send(command) {
 function switchOffline() {
   isOffline = !isOffline;
   byId("offline").ariaPressed = isOffline;
+  recovery.tell(isOffline
+    ? "The network is cut until you press Go offline again."
+    : "The network is back. The client tries at once.");
   if (isOffline) socket?.close(DROPPED, NO_NETWORK);
-  else dispatchEvent(new Event("online")); // the client tries at once
+  else dispatchEvent(new Event("online"));
+}
+
+function drop() {
+  recovery.tell("Dropped. The client connects again after a short pause.");
+  socket.close(DROPPED, "dropped by this page");
 }
 
 /** Sign in again, once with credentials that expire in a moment. */
 function expire() {
   expiring = { user: ws.welcome.user, lifetime_s: EXPIRES_S };
+  recovery.tell(`The client signs in with credentials for ${EXPIRES_S} s, then with new ones.`);
   socket.close(DROPPED, `the next credentials expire after ${EXPIRES_S} s`);
 }
 
@@ -130,7 +150,7 @@ byId("sign-in").onsubmit = (event) => {
   event.preventDefault();
   signIn(Object.fromEntries(new FormData(event.target)));
 };
-byId("drop").onclick = () => socket.close(DROPPED, "dropped by this page");
+byId("drop").onclick = drop;
 byId("offline").onclick = switchOffline;
 byId("expire").onclick = expire;
 byId("end").onclick = () => {
@@ -141,11 +161,17 @@ setInterval(measure, PING_MS);
 setInterval(tick, TICK_MS);
 
 // A link may bring the answers, credentials among them: the address must not keep them.
-const given = location.hash.includes("=")
-  ? Object.fromEntries(new URLSearchParams(location.hash.slice(1)))
-  : JSON.parse(sessionStorage.answers ?? "null");
-for (const name of Object.keys(fields)) byId("sign-in").elements[name].value = given?.[name] ?? "";
+const link = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
 history.replaceState(null, "", location.pathname);
+//# if cookiecutter.redis
+if (link.has("node")) {
+  history.replaceState(null, "", `#node=${link.get("node")}`);
+  byId("another").after(showNodes(link.get("node")));
+  link.delete("node");
+}
+//# endif
+const given = link.size ? Object.fromEntries(link) : JSON.parse(sessionStorage.answers ?? "null");
+for (const name of Object.keys(fields)) byId("sign-in").elements[name].value = given?.[name] ?? "";
 
 try {
   const response = await fetch("asyncapi.json");

@@ -5,6 +5,7 @@ import { element, labelled, record, recordMessage, words } from "./element.js";
 const LAST = 100;
 const TYPING_MS = 2_000;
 const RETRY_MS = 1_000;
+const EMPTY = "No messages yet. Write one. Or stream an answer, and reload this page in the middle.";
 
 /** Return the section of rooms for a connection, and how to leave each room that it shows. */
 export function showRooms(ws) {
@@ -47,49 +48,62 @@ export function showRooms(ws) {
   return { section, shown };
 }
 
-function described({ user, info }) {
-  return info === null ? user : `${user} ${JSON.stringify(info)}`;
+/** Return who is in a room: a dot and the name of each. */
+function people({ members, total }) {
+  const described = ({ user, info }) => (info === null ? user : `${user} ${JSON.stringify(info)}`);
+  const names = members.map((member) => element("li", {}, described(member)));
+  return [`${total} here`, element("ul", {}, names)];
 }
 
 function showRoom(ws, name, close) {
-  const people = element("p", { role: "status" }, "Joining …");
+  const members = element("div", { className: "members", role: "status" }, "Joining …");
   const messages = element("div", { className: "log", role: "log", tabIndex: 0 });
   messages.ariaLabel = `Messages in ${name}`;
+  messages.dataset.empty = EMPTY;
   const typing = element("p", { className: "typing" });
   const input = element("input", { required: true, autocomplete: "off", oninput: type });
   const failure = element("p", { role: "alert" });
   const room = ws.room(name, {
     last: LAST,
     message,
-    joined: update,
+    joined: (who) => happened(`${who} joined`),
     updated: update,
-    left: update,
+    left: (who) => happened(`${who} left`),
     rejoined: update,
-    gap: () => record(messages, "", "Some messages may be missing here."),
+    gap: () => event("Some messages may be missing here."),
     refused: (error) => close(name, error),
     evicted: (reason) => close(name, { message: reason ?? "taken out of the room" }),
   });
-  const answers = answering(room, messages);
+  const user = () => ws.welcome?.user;
+  const answers = answering(room, messages, user);
   let typedAt = -TYPING_MS;
   let hiding = 0;
+
+  function event(text) {
+    record(messages, element("p", { className: "event" }, text));
+  }
+
+  function happened(text) {
+    event(text);
+    update();
+  }
 
   function message(data, frame) {
     clearTimeout(hiding);
     typing.textContent = data?.typing ? `${frame.from} is typing …` : "";
     if (data?.typing) hiding = setTimeout(() => { typing.textContent = ""; }, 2 * TYPING_MS);
     else if (data?.token) answers.show(data, frame.from);
-    else recordMessage(messages, frame);
+    else recordMessage(messages, frame, user());
   }
 
   async function update() {
     try {
-      const { members, total } = await room.presence();
-      people.textContent = `${total} here: ${members.map(described).join(", ")}`;
+      members.replaceChildren(...people(await room.presence()));
     } catch (error) {
       const isLater = error.retry || error.code === "not_joined"; // the join may be repeated
       if (isLater && ws.rooms.get(name) === room) setTimeout(update, RETRY_MS);
       if (error.code !== "forbidden") return;
-      people.textContent = "Joined. This room does not show who is here.";
+      members.textContent = "Joined. This room does not show who is here.";
     }
     attempt(answers.resume); // the messages that were missed have come before the members
   }
@@ -128,7 +142,7 @@ function showRoom(ws, name, close) {
   const article = element("article", { ariaLabel: `Room ${name}` },
     element("div", { className: "line" }, element("h3", {}, name),
       element("button", { type: "button", onclick: leave }, "Leave")),
-    people, messages, typing, failure,
+    members, messages, typing, failure,
     element("form", { className: "line", onsubmit: publish }, labelled("Message", input),
       element("button", {}, "Publish"),
       element("button", { type: "button", onclick: () => attempt(answers.start) }, "Stream an answer")));

@@ -13,8 +13,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from proof.arguments import ArgumentParser
 from proof.project import Unavailable, answers_of
 from tests.combination import TEMPLATE
 
@@ -30,14 +30,6 @@ from .scenarios import SCENARIOS, Scenario, fits
 
 DOCS = TEMPLATE / "docs"
 UNPUBLISHED = TEMPLATE / ".bench"
-
-
-class Arguments(argparse.ArgumentParser):
-    """An argument parser that reports an error in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with the message."""
-        sys.exit(f"error: {message}")
 
 
 def chosen(names: str) -> list[Scenario]:
@@ -59,7 +51,7 @@ def chosen(names: str) -> list[Scenario]:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     names = ", ".join(scenario.name for scenario in SCENARIOS)
-    parser = Arguments(prog="make bench ARGS=...", description="Compare the service.")
+    parser = ArgumentParser(prog="make bench ARGS=...", description="Compare the service.")
     parser.add_argument(
         "--full", action="store_true", help="more servers and longer runs: half an hour"
     )

@@ -101,7 +101,8 @@ class Process:
     """A running server."""
 
     def __init__(self, program: Program, name: str, core: int | None) -> None:
-        self._log = CACHE / "logs" / f"{name}.log"
+        # Another benchmark may run at the same time.
+        self._log = CACHE / "logs" / f"{name}-{os.getpid()}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log, pinned(core):
             self._process = subprocess.Popen(

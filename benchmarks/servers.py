@@ -3,7 +3,6 @@
 import base64
 import hmac
 import json
-import os
 import secrets
 import socket
 import time
@@ -312,7 +311,7 @@ def running(
     with ExitStack() as stack:
         started = []
         for number in range(processes):
-            process = Process(program, f"{server.name}-{os.getpid()}-{number}", core)
+            process = Process(program, f"{server.name}-{number}", core)
             stack.callback(process.stop)
             started.append(process)
         ports = [process.wait_for_port(server.ready_path) for process in started]

@@ -86,7 +86,7 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
 # Written by hooks/pre_gen_project.py if the directory had files.
 FILES_BEFORE = ".files-before.json"
 
-# It stops every `make` in a project without this hook (`cookiecutter --accept-hooks no`).
+# It stops every `make` in a project for which this hook failed or did not run.
 UNFINISHED = "GNUmakefile"
 
 # cruft reads it to update the project.
@@ -219,7 +219,8 @@ def summary(answers: dict[str, Any]) -> str:
 def check_name(project: Path, slug: str) -> None:
     """Exit if the project has the name of a package that it needs, which installers refuse.
 
-    Cookiecutter then removes the directory, unless it existed before.
+    Cookiecutter then removes the directory. One that existed before stays, with the mark of an
+    unfinished project.
     """
     lock = (project / "requirements-dev.lock").read_text(encoding="utf-8")
     if slug.replace("_", "-") in re.findall("^([a-z0-9-]+)==", lock, re.MULTILINE):
@@ -231,12 +232,13 @@ def main(answers: dict[str, Any]) -> None:
     """Finish the project in the working directory."""
     before = take_files_before(Path())
     kept = remove_unchosen(Path(), {answers["auth"], *extras(answers)}, before)
-    remove_unfinished(Path(), before)
     check_name(Path(), answers["project_slug"])
+    remove_unfinished(Path(), before)
     record_template(Path(), answers)
     print(summary(answers))
     if kept:
-        print(f"Kept files of options that were not chosen: {', '.join(kept)}")
+        # stdout may be unable to encode the name of a file.
+        print(f"Kept files of options that were not chosen: {', '.join(kept)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,31 +11,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn
 
-from tests.combination import TEMPLATE
 from tests.process import environment
 
+from .arguments import ArgumentParser
 from .overlay import PLUGIN, TARGET, lay_over
 from .project import Unavailable, answers_of, bake_default, copy_project, options_of, python_of
 
-CACHE = TEMPLATE / ".cache" / "proof"
-
 LONG = {"FUZZ_EXAMPLES": "10000", "LEAK_CYCLES": "10000"}
-
-
-class Arguments(argparse.ArgumentParser):
-    """An argument parser that reports an error in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with the message."""
-        sys.exit(f"error: {message}")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; the arguments after ``--`` are for pytest or the trial."""
     own = list(itertools.takewhile(lambda argument: argument != "--", arguments))
-    parser = Arguments(prog="make", description="Prove the engine of a project.")
+    parser = ArgumentParser(prog="make", description="Prove the engine of a project.")
     parser.add_argument("command", choices=["prove", "chaos", "scale"])
     parser.add_argument(
         "--project", default="", metavar="PATH", help="default: a new one with the default answers"
@@ -67,14 +56,14 @@ def run(options: argparse.Namespace) -> int:
         Unavailable: there is no project, or it lacks what the command needs.
 
     """
-    project = Path(options.project).absolute() if options.project else bake_default(CACHE)
-    chosen = options_of(answers_of(project))
-    if options.command != "prove" and not chosen >= {"rooms", "redis"}:
-        message = f"{project}: {options.command} needs a project with rooms and Redis"
-        raise Unavailable(message)
-    python = python_of(project)
     with TemporaryDirectory() as directory:
-        root = Path(directory, "project")
+        root, new = Path(directory, "project"), Path(directory, "new")
+        project = Path(options.project).absolute() if options.project else bake_default(new)
+        chosen = options_of(answers_of(project))
+        if options.command != "prove" and not chosen >= {"rooms", "redis"}:
+            message = f"{project}: {options.command} needs a project with rooms and Redis"
+            raise Unavailable(message)
+        python = python_of(project)
         copy_project(project, root)
         lay_over(root)
         status = (prove if options.command == "prove" else try_out)(root, python, options)

@@ -1,12 +1,11 @@
 """Lays the proof over a copy of a project: the files for its options, rendered for its answers."""
 
-import json
 import shutil
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from tests.combination import TEMPLATE
+from tests.combination import QUESTIONS
 
 from .project import Answers, answers_of, options_of
 
@@ -17,7 +16,7 @@ PLUGIN = "tests.realtime.hostile"
 """The pytest plugin that reports the result of each hostile case."""
 
 JINJA = Environment(
-    **json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["_jinja2_env_vars"],
+    **QUESTIONS["_jinja2_env_vars"],
     keep_trailing_newline=True,
     undefined=StrictUndefined,
     autoescape=False,  # noqa: S701 - no HTML here

@@ -3,9 +3,7 @@
 import json
 import re
 import shutil
-import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,8 +13,10 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from .process import end_group
+from .waiting import wait_until
+
 DEADLINE_S = 120.0
-POLL_S = 0.02
 
 NAVIGATED = re.compile(r"navigated or closed|context was destroyed|Cannot find context")
 """Chromium's errors for a script whose page was left meanwhile."""
@@ -56,12 +56,13 @@ def chromium(directory: Path, *arguments: str) -> Iterator[None]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+        process_group=0,
     ) as process:
         try:
             yield
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(DEADLINE_S)
+            end_group(process)
 
 
 KEYS = {"Tab": ("Tab", "", 9), "Enter": ("Enter", "\r", 13), "Space": (" ", " ", 32)}
@@ -104,10 +105,9 @@ class Page:
 
     def wait_until(self, expression: str) -> None:
         """Wait until an expression is true."""
-        deadline = time.monotonic() + DEADLINE_S
-        while not self._is_true(expression):
-            assert time.monotonic() < deadline, f"{expression} does not become true"
-            time.sleep(POLL_S)
+        wait_until(
+            lambda: self._is_true(expression), told=lambda: f"{expression} does not become true"
+        )
 
     def _is_true(self, expression: str) -> bool:
         try:
@@ -178,8 +178,5 @@ def browser(directory: Path, *arguments: str) -> Iterator[Browser]:
     """Run a browser to drive."""
     with chromium(directory, "--remote-debugging-port=0", *arguments), ExitStack() as stack:
         port_file = directory / "DevToolsActivePort"
-        deadline = time.monotonic() + DEADLINE_S
-        while not (port_file.exists() and port_file.read_text(encoding="utf-8").count("\n")):
-            assert time.monotonic() < deadline, "the browser does not start"
-            time.sleep(POLL_S)
+        wait_until(lambda: port_file.exists() and "\n" in port_file.read_text(encoding="utf-8"))
         yield Browser(int(port_file.read_text(encoding="utf-8").split()[0]), stack)

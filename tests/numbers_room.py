@@ -3,17 +3,17 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from .checks.service import Client, Service
 from .proxy import Proxy
+from .waiting import wait_until
 
 ROOM = "numbers"
 PAUSE_S = 0.001
 HISTORY_MESSAGES = 100
-DEADLINE_S = 60.0
 
 Entry = tuple[str, int]
 """``message`` and its number, or ``state`` and the last number that was stored then."""
@@ -89,14 +89,6 @@ def spoil(proxy: Proxy, room: Numbers, cuts: int) -> None:
         proxy.refuses = False
     proxy.budget = lambda: None
     proxy.cut()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "too slow"
-        time.sleep(0.01)
 
 
 @contextmanager

@@ -5,9 +5,8 @@ import select
 import signal
 import subprocess
 import termios
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from .conftest import Baker
 from .process import environment
 from .project import Project
 from .venv import venv_bin
+from .waiting import wait_until
 
 HELLO = """
 
@@ -77,8 +77,8 @@ class Terminal:
         return self._process.wait(START_S)
 
     def end(self) -> None:
-        """End the program with all that it has started."""
-        if self._process.poll() is None:
+        """End the program with all that it has started, also if it has ended itself."""
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._controller)
@@ -128,10 +128,7 @@ def test_the_chat_ends_without_another_line(baked: Baker, tmp_path: Path, cause:
         # `input` waits for the next line, in its own mode of the terminal.
         chat.type("/ping\n")
         chat.wait_for(" ms")
-        deadline = time.monotonic() + START_S
-        while chat.mode()[LOCAL] & termios.ICANON:
-            assert time.monotonic() < deadline, chat.shown
-            time.sleep(0.02)
+        wait_until(lambda: not chat.mode()[LOCAL] & termios.ICANON, told=lambda: chat.shown)
         if cause == "ctrl+c":
             chat.interrupt()
         elif cause == "ctrl+d":
@@ -159,7 +156,4 @@ def test_the_server_restarts_when_the_code_changes(baked: Baker, tmp_path: Path)
         routes.write_text(routes.read_text(encoding="utf-8") + HELLO, encoding="utf-8")
         while len(ports := LISTENING.findall(server.shown)) < 2:
             server.read()
-        deadline = time.monotonic() + START_S
-        while not is_ok("127.0.0.1", int(ports[1]), "/hello"):
-            assert time.monotonic() < deadline, server.shown
-            time.sleep(0.05)
+        wait_until(lambda: is_ok("127.0.0.1", int(ports[1]), "/hello"), told=lambda: server.shown)

@@ -2,17 +2,17 @@
 
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
 
-from .checks.service import LISTENING, START_S, Service, is_ok, running
+from .checks.service import LISTENING, Service, is_ok, running
 from .combination import DEFAULT
 from .conftest import Baker
 from .process import environment, run
 from .project import Project
 from .venv import venv_bin
+from .waiting import wait_until
 
 LOOPBACKS = {"127.0.0.1", "::1"}
 
@@ -23,6 +23,11 @@ def health_check(project: Project) -> list[str]:
     (command,) = re.findall(r"^HEALTHCHECK .* CMD (.*)", text, re.MULTILINE)
     parsed: list[str] = json.loads(command)
     return parsed
+
+
+def ports(service: Service) -> list[int]:
+    """Return the ports on which the service has said that it listens."""
+    return list(map(int, LISTENING.findall(service.log())))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])  # noqa: S104 - as in the image
@@ -39,13 +44,10 @@ def test_the_health_check_follows_the_settings(baked: Baker, host: str) -> None:
 def test_two_colons_are_all_of_ipv4_and_ipv6(baked: Baker, tmp_path: Path) -> None:
     service = Service(baked(DEFAULT).copy(tmp_path / "project"), HOST="::")
     try:
-        deadline = time.monotonic() + START_S
         # Any free port is another one for each.
-        while len(ports := LISTENING.findall(service.log())) < len(LOOPBACKS):
-            assert time.monotonic() < deadline, service.log()
-            time.sleep(0.05)
+        wait_until(lambda: len(ports(service)) == len(LOOPBACKS), told=service.log)
         assert {
-            host for port in ports for host in LOOPBACKS if is_ok(host, int(port), "/livez")
+            host for port in ports(service) for host in LOOPBACKS if is_ok(host, port, "/livez")
         } == LOOPBACKS
         service.stop()
     finally:

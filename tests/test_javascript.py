@@ -5,7 +5,8 @@ import json
 import re
 from pathlib import Path
 
-from .checks.docs import JINJA
+from proof.overlay import JINJA
+
 from .combination import COMBINATIONS, DEFAULT, TEMPLATE, Combination
 from .process import check_output
 from .project import PROJECT_DIRECTORY

@@ -22,7 +22,8 @@ from .conftest import Baker
 from .documents import tables
 from .process import check_output, environment, run
 from .project import Project
-from .test_rolling import run_valkey
+from .valkey import run_valkey
+from .waiting import wait_until
 
 DEADLINE_S = 180.0
 VARIANTS = [DEFAULT, find("none")]
@@ -193,11 +194,11 @@ def run_prometheus(config: Path) -> Iterator[str]:
         subprocess.Popen(command, env=environment(), stdout=file, stderr=file) as process,
     ):
         try:
-            deadline = time.monotonic() + DEADLINE_S
-            while "Server is ready to receive web requests" not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.05)
+            ready = "Server is ready to receive web requests"
+            wait_until(
+                lambda: process.poll() is not None or ready in log.read_text(), told=log.read_text
+            )
+            assert process.poll() is None, log.read_text()
             [address] = re.findall(r'"Listening on" address=(\S+)', log.read_text())
             yield f"http://{address}"
         finally:

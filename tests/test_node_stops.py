@@ -16,7 +16,7 @@ from .checks.service import Service, running
 from .combination import DEFAULT
 from .conftest import Baker
 from .test_proxies import PROGRAMS, run_shipped
-from .test_rolling import run_valkey
+from .valkey import run_valkey
 
 CLIENTS = 600
 MAX_REFUSED = CLIENTS // 10

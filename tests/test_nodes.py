@@ -2,28 +2,20 @@
 
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .browser import FULL_SPEED, browser
-from .checks.service import LISTENING, START_S, Service, is_ok
+from .checks.service import LISTENING, Service, is_ok
 from .combination import DEFAULT, find
 from .conftest import Baker
 from .project import Project
 from .test_page import SCRIPT, check_quiet, open_page
+from .waiting import wait_until
 
 NODES = "jwt-redis"
 BOTH = "/^(alice,bob|bob,alice)$/"
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition is met."""
-    deadline = time.monotonic() + START_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def ports(service: Service) -> list[str]:

@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ from .combination import CHOICES, DEFAULT, find
 from .conftest import Baker
 from .process import check_output, end_group, environment, run
 from .project import Project
-from .venv import UV, package_bin, venv_bin
+from .valkey import server_path
+from .venv import UV, copy_venv, package_bin, venv_bin
+from .waiting import wait_until
 
 PACKAGE = re.compile(r"^[a-z0-9].*\n(?: .*\n)*", re.MULTILINE)
 BUILD = ("build==1.6.1", "pip==26.2.1", "setuptools==84.2.1")
@@ -31,7 +32,6 @@ import app.main
 from app.settings import Settings
 print(Settings.load().redis_prefix)
 """
-PRINT_VALKEY = "from tests.realtime.redis.valkey import server_path; print(server_path())"
 DEADLINE_S = 30.0
 
 
@@ -92,10 +92,7 @@ def test_uv_installs_the_locks_and_nothing_else(project: Project) -> None:
     assert "unmanaged" in done.stderr
     assert not (project.root / "uv.lock").exists()
     # As in docs/operating.md, with the packages that make has installed.
-    (own,) = venv_bin(project).parent.parent.glob(".venv")
-    # Other tests may be writing bytecode there.
-    without_bytecode = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(own, project.root / ".venv", symlinks=True, ignore=without_bytecode)
+    copy_venv(project)
     printed = check_output(
         [UV, "run", "python", "-c", "import sys; print(sys.prefix)"], project.root
     )
@@ -168,8 +165,7 @@ def test_only_the_nodes_can_reach_valkey(baked: Baker) -> None:
 def test_the_composed_valkey_asks_for_a_password(baked: Baker, tmp_path: Path) -> None:
     project = baked(DEFAULT)
     valkey = composed(project)["valkey"]
-    printed = check_output([venv_bin(project) / "python", "-Bc", PRINT_VALKEY], project.root)
-    (tmp_path / "valkey-server").symlink_to(printed.strip())
+    (tmp_path / "valkey-server").symlink_to(server_path(project))
     password, unix_socket = "a-password", tmp_path / "valkey.sock"
     shell, option, script = valkey["command"]
     script = script.replace("$$", "$").replace(" - ", f" - --port 0 --unixsocket {unix_socket} ")
@@ -190,16 +186,9 @@ def test_the_composed_valkey_asks_for_a_password(baked: Baker, tmp_path: Path) -
 
 def ask_valkey(unix_socket: Path, commands: str) -> str:
     """Return the replies to commands, as soon as the server listens."""
-    deadline = time.monotonic() + DEADLINE_S
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(DEADLINE_S)
-        while True:
-            try:
-                client.connect(str(unix_socket))
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+        wait_until(lambda: client.connect_ex(str(unix_socket)) == 0)
         client.sendall(commands.encode())
         replies = b""
         while replies.count(b"\r\n") < commands.count("\r\n"):

@@ -69,7 +69,7 @@ def test_both_hooks_use_the_same_file() -> None:
 
 
 OWN = "# The team's own.\n"
-OWN_FILE = "app/realtime/rooms/own.py"
+OWN_FILE = "app/realtime/rooms/聊.py"
 OVERWRITTEN = ["app/realtime/redis/client.py", "app/realtime/rooms/rooms.py"]
 
 
@@ -87,13 +87,13 @@ def bake_over_own_files(template: Path, tmp_path: Path, *flags: str) -> tuple[Pa
     done = run(
         [*command, "--output-dir", project.parent, *flags, *answers],
         tmp_path,
-        env=environment(HOME=str(home), TMPDIR=str(home)),
+        env=environment(HOME=str(home), TMPDIR=str(home), PYTHONIOENCODING="ascii"),
     )
     assert done.returncode == 0, done.stderr
     assert not (project / FILES_BEFORE).exists()
     assert not (project / "app/realtime/rooms/presence.py").exists()
     assert (project / OWN_FILE).read_text(encoding="utf-8") == OWN
-    return project, done.stdout
+    return project, done.stderr.encode().decode("unicode_escape")
 
 
 def test_a_file_not_written_by_this_run_is_kept(template: Path, tmp_path: Path) -> None:
@@ -148,8 +148,23 @@ def test_without_hooks_every_target_of_make_fails(template: Path, tmp_path: Path
         done = run(["make", target], project)
         assert done.returncode != 0
         assert done.stdout == ""
-        assert "hooks did not run" in done.stderr
+        assert "hooks failed or did not run" in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_an_existing_directory_with_a_refused_name_stays_unfinished(
+    template: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "redis"
+    project.mkdir()
+    (project / "notes.txt").touch()
+    env = environment(HOME=str(tmp_path), TMPDIR=str(tmp_path))
+    command: list[str | Path] = [sys.executable, "-m", "cookiecutter", template, "--no-input"]
+    command += ["--overwrite-if-exists", "--output-dir", tmp_path, "project_slug=redis"]
+    done = run(command, tmp_path, env=env)
+    assert "error: project_slug: is the name of a package that the project needs" in done.stderr
+    assert (project / "notes.txt").exists()
+    assert "unfinished" in run(["make", "help"], project).stderr
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -20,8 +21,9 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from .checks.service import Service, running
 from .combination import DEFAULT, find
 from .conftest import Baker
-from .process import environment
+from .process import end_group, environment
 from .project import Project
+from .waiting import wait_until
 
 CLIENT = "127.0.0.2"
 """Address of the clients; the proxy reaches the service from 127.0.0.1."""
@@ -72,18 +74,16 @@ def run_proxy(
             env=environment(HOME=str(directory), **variables),
             stdout=log,
             stderr=log,
+            encoding="utf-8",
+            process_group=0,
         )
         try:
-            deadline = time.monotonic() + DEADLINE_S
-            while not listens(port):
-                printed = (directory / "proxy.log").read_text(encoding="utf-8")
-                assert process.poll() is None, printed
-                assert time.monotonic() < deadline, printed
-                time.sleep(0.02)
+            printed = partial((directory / "proxy.log").read_text, encoding="utf-8")
+            wait_until(lambda: process.poll() is not None or listens(port), told=printed)
+            assert process.poll() is None, printed()
             yield
         finally:
-            process.terminate()
-            process.wait(DEADLINE_S)
+            end_group(process)
 
 
 def listens(port: str) -> bool:

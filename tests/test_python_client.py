@@ -20,8 +20,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidURI
 from websockets.http11 import Request, Response
 
+from proof.overlay import JINJA
+
 from . import faulty_server
-from .checks.docs import JINJA
 from .checks.service import Service, running
 from .combination import COMBINATIONS, DEFAULT, TEMPLATE, Combination
 from .conftest import Baker

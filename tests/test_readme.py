@@ -14,8 +14,9 @@ from .process import check_output, environment
 from .project import PROJECT_DIRECTORY
 
 PAGES = {
-    name: (TEMPLATE / name).read_text(encoding="utf-8")
-    for name in ("README.md", "SECURITY.md", "docs/forking.md", "docs/proof.md")
+    path.relative_to(TEMPLATE).as_posix(): path.read_text(encoding="utf-8")
+    for pattern in ("*.md", "docs/*.md", "examples/*/*.md")
+    for path in sorted(TEMPLATE.glob(pattern))
 }
 LINES = [
     line.partition(" #")[0].strip()

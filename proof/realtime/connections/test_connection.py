@@ -10,7 +10,7 @@ from app.realtime.limits.budget import UserBudget
 from app.realtime.protocol import EXPIRED, REPLACED, SLOW_CONSUMER, TRY_AGAIN_LATER, Ok
 from app.realtime.wire.frame import encode, text_frame
 
-from ..live import make_settings
+from ..live import make_settings, wait_until
 from ..recording_wire import SETTINGS, RecordingWire, open_connection
 
 FRAME = text_frame(b"{}")
@@ -81,8 +81,7 @@ async def test_the_first_close_wins_and_follows_queued_frames() -> None:
 async def test_expired_credentials_close_the_connection() -> None:
     wire = RecordingWire()
     connect(wire, Delivery(), expires_at=1.0)
-    await asyncio.sleep(0.01)
-    assert wire.closes == [EXPIRED]
+    await wait_until(lambda: wire.closes == [EXPIRED])
 
 
 async def test_a_distant_expiry_is_accepted() -> None:

@@ -24,16 +24,17 @@ async def test_connections_that_are_closing_do_not_count() -> None:
 
 
 async def test_a_connection_is_added_after_its_subscription_is_confirmed() -> None:
-    confirmed = asyncio.Event()
+    asked, confirmed = asyncio.Event(), asyncio.Event()
 
     class SlowBackplane(Backplane):
         async def confirm(self, subscription: Subscription) -> None:
+            asked.set()
             await confirmed.wait()
 
     adding = asyncio.create_task(
         ConnectionManager(make_settings(), SlowBackplane(), Delivery()).add(open_connection())
     )
-    await asyncio.sleep(0.01)
+    await asked.wait()
     assert not adding.done()
     confirmed.set()
     await adding

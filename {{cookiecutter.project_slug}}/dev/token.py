@@ -28,7 +28,7 @@ async def main(user: str, claims: str = "{}") -> None:
 # {% else %}
 
 
-async def main(user: str) -> None:
+async def main(user: str = "alice") -> None:
     """Print the user's credentials, if any are needed, and a line of JavaScript that connects."""
     settings = Settings.load()
     url = base_url(settings)

@@ -208,6 +208,51 @@ def test_a_dropped_connection_recovers_and_is_shown(
     check_quiet(alice, behind[1].origin)
 
 
+def test_the_end_of_a_connection_ends_its_simulated_loss(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "alice")
+    button = "document.querySelector('#offline')"
+    page.run("press('Go offline')")
+    page.wait_until("text('#state').startsWith('Offline')")
+    assert page.run(f"return {button}.ariaPressed") == "true"
+    page.run("press('Disconnect')")
+    page.wait_until("text('#state').startsWith('Ended')")
+    assert page.run(f"return [{button}.ariaPressed, {button}.disabled]") == ["false", True]
+    page.run("fill('Name', 'alice'); press('Connect')")
+    page.wait_until("text('#state') === 'Online as alice'")
+    check_quiet(page, behind[1].origin)
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    ["", "abc", "0", "08001", "99999", "65536", "-1", "8e3", "8001%26token=x", "8001%0A", "1%2F.."],
+)
+def test_a_link_without_a_port_names_no_node(
+    chrome: Browser, behind: tuple[Service, Proxy], fragment: str
+) -> None:
+    page = open_page(chrome, behind[1].origin, f"#node={fragment}")
+    assert page.run("return [location.hash, text('#another + p'), text('#state')]") == [
+        "",
+        "",
+        "Not connected",
+    ]
+
+
+@pytest.mark.parametrize("port", [80, 65535])
+def test_a_link_names_another_node(
+    chrome: Browser, behind: tuple[Service, Proxy], port: int
+) -> None:
+    origin = behind[1].origin
+    page = open_page(chrome, origin, f"#node={port}")
+    assert page.run("return [location.hash, text('#another + p a')]") == [
+        f"#node={port}",
+        f"Open the node on port {port}",
+    ]
+    link = urlsplit(page.run("return document.querySelector('#another + p a').href"))
+    assert (link.port or 80, link.fragment) == (port, f"node={urlsplit(origin).port}")
+
+
 def test_who_is_there_is_shown_again_after_a_resync(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:

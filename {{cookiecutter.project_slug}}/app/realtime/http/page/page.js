@@ -4,7 +4,7 @@ import { palette } from "./commands.js";
 import { element, inTime, labelled, recordMessage } from "./element.js";
 import { framesIn } from "./frames.js";
 //# if cookiecutter.redis
-import { showNodes } from "./nodes.js";
+import { isPort, showNodes } from "./nodes.js";
 //# endif
 import { recoveryIn } from "./recovery.js";
 //# if cookiecutter.rooms
@@ -121,11 +121,15 @@ async function send(command) {
   return ws.request(command);
 }
 
+function setOffline(value) {
+  isOffline = value;
+  byId("offline").ariaPressed = value;
+}
+
 function switchOffline() {
-  isOffline = !isOffline;
-  byId("offline").ariaPressed = isOffline;
+  setOffline(!isOffline);
   recovery.tell(isOffline
-    ? "The network is cut until you press Go offline again."
+    ? "The network is cut until you press Go offline again, or Disconnect."
     : "The network is back. The client tries at once.");
   if (isOffline) socket?.close(DROPPED, NO_NETWORK);
   else dispatchEvent(new Event("online"));
@@ -155,6 +159,7 @@ byId("offline").onclick = switchOffline;
 byId("expire").onclick = expire;
 byId("end").onclick = () => {
   ws.close();
+  setOffline(false);
   sessionStorage.clear();
 };
 setInterval(measure, PING_MS);
@@ -164,10 +169,11 @@ setInterval(tick, TICK_MS);
 const link = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
 history.replaceState(null, "", location.pathname);
 //# if cookiecutter.redis
-if (link.has("node")) {
-  history.replaceState(null, "", `#node=${link.get("node")}`);
-  byId("another").after(showNodes(link.get("node")));
-  link.delete("node");
+const node = link.get("node") ?? "";
+link.delete("node");
+if (isPort(node)) {
+  history.replaceState(null, "", `#node=${node}`);
+  byId("another").after(showNodes(node));
 }
 //# endif
 const given = link.size ? Object.fromEntries(link) : JSON.parse(sessionStorage.answers ?? "null");

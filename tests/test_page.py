@@ -1,6 +1,7 @@
 """The page at ``/`` in a browser: it chats, shows the connection, and sends every command."""
 
 import json
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -77,12 +78,47 @@ globalThis.said = () => all("article .message")
 globalThis.events = () => all("article .event").map((each) => each.innerText).join();
 globalThis.members = () => all("article .members li").map((each) => each.innerText).join();
 globalThis.sent = (type) => all(`#frames .out[data-type="${type}"] code`)
-  .map((each) => ({ type, ...JSON.parse(each.textContent) }));
+  .map((each) => JSON.parse(each.textContent));
+globalThis.search = (words) => {
+  inputOf("Filter").value = words;
+  inputOf("Filter").oninput();
+};
+globalThis.shown = () => all("#frames details").filter((each) => each.checkVisibility())
+  .map((each) => each.dataset.type);
 globalThis.expiresInAnHour = () => /^in (5\\d|6[01]) minutes$/.test(text("#expiry"));
 globalThis.states = []; // some last too short to be seen from outside
 new MutationObserver(() => states.push(text("#state")))
   .observe(document.querySelector("#state"), { childList: true });
 """
+
+RECEIVE = """
+const { send } = WebSocket.prototype;
+const socket = new Promise((resolve) => {
+  WebSocket.prototype.send = function (text) { resolve(this); send.call(this, text); };
+});
+fill("Command", "Ping");
+press("Send");
+const { onmessage } = await socket;
+globalThis.receive = (data) => onmessage({ data });
+globalThis.line = (type) => all(`#frames .in[data-type="${type}"]`).at(-1);
+globalThis.unfold = (type) => line(type).firstChild.click();
+"""
+"""Lets a test send frames to the page."""
+
+RAW = '{"type":"odd","data":[12345678901234567890, 1e400,-0.0,{"2":"a, b","1":{}}],"a" : [ ]}'
+UNFOLDED = """{
+  "type": "odd",
+  "data": [
+    12345678901234567890,
+    1e400,
+    -0.0,
+    {
+      "2": "a, b",
+      "1": {}
+    }
+  ],
+  "a": [ ]
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -334,15 +370,44 @@ def test_a_frame_unfolds_and_is_found(chrome: Browser, behind: tuple[Service, Pr
     frame = page.run("return sent('send').at(-1)")
     assert frame["data"] == 'a "b": 1'
     assert json.loads(page.run("return text('#frames pre')")) == frame
-    page.run("""inputOf('Filter').value = '"to":"bob"'; inputOf('Filter').oninput()""")
-    shown = "all('#frames details').filter((each) => each.checkVisibility())"
-    assert page.run(f"return {shown}.map((each) => each.dataset.type)") == ["send"]
+    page.run("""search('"type":"send","to":"bob"')""")
+    assert page.run("return shown()") == ["send"]
     page.run("fill('to', 'carol'); press('Send')")
     page.wait_until("sent('send').length === 2")
-    assert page.run(f"return {shown}.length") == 1
-    page.run("inputOf('Filter').value = ''; inputOf('Filter').oninput()")
-    assert page.run(f"return {shown}.length") > 3
+    assert page.run("return shown().length") == 1
+    page.run("search('')")
+    assert page.run("return shown().length") > 3
     check_quiet(page, behind[1].origin)
+
+
+def test_a_raw_frame_is_shown_as_it_came(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    page = signed_in(chrome, behind, "alice")
+    page.run(f"{RECEIVE} receive({json.dumps(RAW)}); unfold('odd')")
+    page.wait_until("text('pre', line('odd'))")
+    assert page.run("return line('odd').querySelector('code').textContent") == RAW
+    assert page.run("return text('pre', line('odd'))") == UNFOLDED
+    kinds = "all('pre span', line('odd')).map((each) => each.className)"
+    assert page.run(f"return {kinds}.slice(0, 5)") == ["name", "string", "name", "value", "value"]
+    assert page.run(f"return {kinds}.at(-1)") == "name"
+
+
+def test_a_long_frame_makes_few_elements(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    page = signed_in(chrome, behind, "alice")
+    frame = json.dumps({"type": "long", "data": [0] * 32_000, "end": "now"}, separators=(",", ":"))
+    deep = f'{{"type":"deep","data":{"[" * 99}{"]" * 99}}}'
+    page.run(f"{RECEIVE} receive({json.dumps(frame)}); receive({json.dumps(deep)})")
+    elements = "line('long').querySelectorAll('*').length"
+    assert page.run(f"return {elements}") < 300
+    assert page.run("return line('long').querySelector('code').textContent") == frame[:500]
+    page.run("unfold('long'); unfold('deep')")
+    page.wait_until("text('pre', line('long')) && text('pre', line('deep'))")
+    assert page.run(f"return {elements}") < 3_000
+    unfolded = page.run("return line('long').querySelector('pre').textContent")
+    assert "".join(unfolded.split()) == frame
+    lines = page.run("return line('deep').querySelector('pre').textContent").splitlines()
+    assert max(len(each) - len(each.lstrip()) for each in lines) == 100
+    page.run("""search('"end":"now"')""")
+    assert page.run("return shown()") == ["long"]
 
 
 def test_a_log_follows_unless_its_reader_has_scrolled_up(
@@ -668,6 +733,24 @@ def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:
         proxy.refuses = True
         proxy.cut()
         page.wait_until("text('#state').startsWith('Offline: the service does not answer')")
+        page.run("press('Disconnect')")
+
+
+def test_a_client_without_rooms_does_not_ask_for_lost_messages(
+    chrome: Browser, baked: Baker
+) -> None:
+    with served(baked, "none-redis") as (_, proxy):
+        page = open_page(chrome, proxy.origin)
+        page.run("press('Connect')")
+        page.wait_until("text('#state').startsWith('Online')")
+        page.run(f"""{RECEIVE} receive('{{"type":"resync","room":null}}')""")
+        assert page.run("return text('#recovery span')") == "The service may have lost messages."
+        scripts = page.run("""
+          const names = ["page.js", "recovery.js"];
+          const get = async (name) => (await fetch(`/page/${name}`)).text();
+          return (await Promise.all(names.map(get))).join();
+        """)
+        assert not re.search("replayed|messages recovered", scripts)
         page.run("press('Disconnect')")
 
 

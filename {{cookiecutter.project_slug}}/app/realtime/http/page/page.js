@@ -17,10 +17,15 @@ const TICK_MS = 200;
 const DROPPED = 4000;
 const EXPIRES_S = 5;
 const NO_NETWORK = "this page simulates a lost network";
-const byId = (id) => document.getElementById(id);
+//# if cookiecutter.redis and cookiecutter.rooms
+const LOST = "The service may have lost messages. The client asks for them.";
+//# elif cookiecutter.redis
+const LOST = "The service may have lost messages.";
+//# endif
+const byId = (id) => /** @type {any} */ (document.getElementById(id));
 const show = (id, text) => { byId(id).textContent = text; };
 
-let ws = null;
+let ws = /** @type {import("../client/client.js").Connection | null} */ (null);
 let socket = null;
 let isOffline = false;
 let retriesAt = 0;
@@ -36,7 +41,7 @@ const recovery = recoveryIn(byId("recovery"));
 
 /** The WebSocket of the client, which the buttons break. */
 globalThis.WebSocket = class extends WebSocket {
-  constructor(...options) {
+  constructor(/** @type {ConstructorParameters<typeof WebSocket>} */ ...options) {
     if (isOffline) throw new Error(NO_NETWORK);
     super(...options);
     socket = this;
@@ -77,8 +82,13 @@ function onstatus(status) {
 function onframe(direction, text) {
   const frame = JSON.parse(text);
   if ("expires_at" in frame) expiresAt = frame.expires_at;
-  showFrame(direction, frame);
-  if (direction === "in") recovery.onframe(frame);
+  showFrame(direction, frame.type, text);
+  //# if cookiecutter.redis
+  if (frame.type === "resync") recovery.tell(LOST);
+  //# endif
+  //# if cookiecutter.rooms
+  if (frame.type === "ok" && frame.recovered) recovery.count(frame.replayed);
+  //# endif
 }
 
 async function measure() {

@@ -49,6 +49,7 @@ def main() -> None:
         chromium = stack.enter_context(browser(directory / "profile", *FULL_SPEED))
         alice, bob = (visit(chromium, f"{proxy.origin}/#user={user}") for user in ("alice", "bob"))
         alice.call("Page.bringToFront")
+        alice.call("Emulation.setScrollbarsHidden", hidden=True)
         alice.call("Emulation.setDeviceMetricsOverride", **SIZE, deviceScaleFactor=1, mobile=False)
         for page, text in ((alice, "Is anybody here?"), (bob, "I am. Try to go offline!")):
             submit(page, "article form", text)
@@ -63,7 +64,6 @@ def main() -> None:
         alice.run(UNFOLD)
         alice.wait_until("document.querySelector('#frames pre')")
         alice.run(SCROLL)
-        alice.call("Emulation.setScrollbarsHidden", hidden=True)
         alice.wait_until("document.querySelector('#latency').innerText")
         for scheme in ("light", "dark"):
             feature = {"name": "prefers-color-scheme", "value": scheme}

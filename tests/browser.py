@@ -178,5 +178,8 @@ def browser(directory: Path, *arguments: str) -> Iterator[Browser]:
     """Run a browser to drive."""
     with chromium(directory, "--remote-debugging-port=0", *arguments), ExitStack() as stack:
         port_file = directory / "DevToolsActivePort"
-        wait_until(lambda: port_file.exists() and "\n" in port_file.read_text(encoding="utf-8"))
+        wait_until(
+            lambda: port_file.exists() and "\n" in port_file.read_text(encoding="utf-8"),
+            told=lambda: "the browser does not start",
+        )
         yield Browser(int(port_file.read_text(encoding="utf-8").split()[0]), stack)

@@ -430,6 +430,7 @@ def test_an_attack_begins_with_a_burst() -> None:
         wait_until(lambda: len(paths) == 30, reading(load))
         assert Counter(paths) == {"/0": 10, "/1": 10, "/2": 10}
         assert all(each.sent <= 10 for each in attack_until(lambda: len(paths) > 30, load))
+        wait_until(lambda: load.attack(rate=100, seconds=0.2, burst=30).sent > 30)
 
 
 def test_an_attack_connects_again_what_the_server_closes() -> None:

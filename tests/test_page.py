@@ -1,6 +1,7 @@
 """The page at ``/`` in a browser: it chats, shows the connection, and sends every command."""
 
 import json
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -77,12 +78,47 @@ globalThis.said = () => all("article .message")
 globalThis.events = () => all("article .event").map((each) => each.innerText).join();
 globalThis.members = () => all("article .members li").map((each) => each.innerText).join();
 globalThis.sent = (type) => all(`#frames .out[data-type="${type}"] code`)
-  .map((each) => ({ type, ...JSON.parse(each.textContent) }));
+  .map((each) => JSON.parse(each.textContent));
+globalThis.search = (words) => {
+  inputOf("Filter").value = words;
+  inputOf("Filter").oninput();
+};
+globalThis.shown = () => all("#frames details").filter((each) => each.checkVisibility())
+  .map((each) => each.dataset.type);
 globalThis.expiresInAnHour = () => /^in (5\\d|6[01]) minutes$/.test(text("#expiry"));
 globalThis.states = []; // some last too short to be seen from outside
 new MutationObserver(() => states.push(text("#state")))
   .observe(document.querySelector("#state"), { childList: true });
 """
+
+RECEIVE = """
+const { send } = WebSocket.prototype;
+const socket = new Promise((resolve) => {
+  WebSocket.prototype.send = function (text) { resolve(this); send.call(this, text); };
+});
+fill("Command", "Ping");
+press("Send");
+const { onmessage } = await socket;
+globalThis.receive = (data) => onmessage({ data });
+globalThis.line = (type) => all(`#frames .in[data-type="${type}"]`).at(-1);
+globalThis.unfold = (type) => line(type).firstChild.click();
+"""
+"""Lets a test send frames to the page."""
+
+RAW = '{"type":"odd","data":[12345678901234567890, 1e400,-0.0,{"2":"a, b","1":{}}],"a" : [ ]}'
+UNFOLDED = """{
+  "type": "odd",
+  "data": [
+    12345678901234567890,
+    1e400,
+    -0.0,
+    {
+      "2": "a, b",
+      "1": {}
+    }
+  ],
+  "a": [ ]
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +196,10 @@ def test_two_pages_chat_in_a_room(chrome: Browser, behind: tuple[Service, Proxy]
         assert page.run("return [document.title, text('h1')]") == [QUESTIONS["project_name"]] * 2
         page.run("press('Join')")
         page.wait_until("/ here/.test(text('article'))")
-    alice.wait_until("members() === 'alice,bob'")
+    alice.wait_until("members() === 'alice,bob' && events().endsWith('bob joined')")
+    announced = "all('article :is([role=status], [role=log], [role=alert])')"
+    bobs = f"{announced}.filter((each) => each.innerText.includes('bob')).length"
+    assert alice.run(f"return {bobs}") == 1
     alice.run("fill('Message', 'hello <b>bob</b>'); press('Publish')")
     for page in (alice, bob):
         page.wait_until("said() === 'alice hello <b>bob</b>'")
@@ -208,6 +247,51 @@ def test_a_dropped_connection_recovers_and_is_shown(
     check_quiet(alice, behind[1].origin)
 
 
+def test_the_end_of_a_connection_ends_its_simulated_loss(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "alice")
+    button = "document.querySelector('#offline')"
+    page.run("press('Go offline')")
+    page.wait_until("text('#state').startsWith('Offline')")
+    assert page.run(f"return {button}.ariaPressed") == "true"
+    page.run("press('Disconnect')")
+    page.wait_until("text('#state').startsWith('Ended')")
+    assert page.run(f"return [{button}.ariaPressed, {button}.disabled]") == ["false", True]
+    page.run("fill('Name', 'alice'); press('Connect')")
+    page.wait_until("text('#state') === 'Online as alice'")
+    check_quiet(page, behind[1].origin)
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    ["", "abc", "0", "08001", "99999", "65536", "-1", "8e3", "8001%26token=x", "8001%0A", "1%2F.."],
+)
+def test_a_link_without_a_port_names_no_node(
+    chrome: Browser, behind: tuple[Service, Proxy], fragment: str
+) -> None:
+    page = open_page(chrome, behind[1].origin, f"#node={fragment}")
+    assert page.run("return [location.hash, text('#another + p'), text('#state')]") == [
+        "",
+        "",
+        "Not connected",
+    ]
+
+
+@pytest.mark.parametrize("port", [80, 65535])
+def test_a_link_names_another_node(
+    chrome: Browser, behind: tuple[Service, Proxy], port: int
+) -> None:
+    origin = behind[1].origin
+    page = open_page(chrome, origin, f"#node={port}")
+    assert page.run("return [location.hash, text('#another + p a')]") == [
+        f"#node={port}",
+        f"Open the node on port {port}",
+    ]
+    link = urlsplit(page.run("return document.querySelector('#another + p a').href"))
+    assert (link.port or 80, link.fragment) == (port, f"node={urlsplit(origin).port}")
+
+
 def test_who_is_there_is_shown_again_after_a_resync(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:
@@ -246,7 +330,7 @@ def test_a_room_without_presence_is_shown_as_joined(
 ) -> None:
     page = signed_in(chrome, behind, "alice")
     page.run("fill('Room', 'secret'); press('Join')")
-    page.wait_until("text('article [role=status]').startsWith('Joined. This room does not show')")
+    page.wait_until("text('article .members').startsWith('Joined. This room does not show')")
     page.run("press('Stream an answer')")
     page.wait_until("text('.answer').length > 20")
     page.run("press('Leave')")
@@ -286,15 +370,44 @@ def test_a_frame_unfolds_and_is_found(chrome: Browser, behind: tuple[Service, Pr
     frame = page.run("return sent('send').at(-1)")
     assert frame["data"] == 'a "b": 1'
     assert json.loads(page.run("return text('#frames pre')")) == frame
-    page.run("""inputOf('Filter').value = '"to":"bob"'; inputOf('Filter').oninput()""")
-    shown = "all('#frames details').filter((each) => each.checkVisibility())"
-    assert page.run(f"return {shown}.map((each) => each.dataset.type)") == ["send"]
+    page.run("""search('"type":"send","to":"bob"')""")
+    assert page.run("return shown()") == ["send"]
     page.run("fill('to', 'carol'); press('Send')")
     page.wait_until("sent('send').length === 2")
-    assert page.run(f"return {shown}.length") == 1
-    page.run("inputOf('Filter').value = ''; inputOf('Filter').oninput()")
-    assert page.run(f"return {shown}.length") > 3
+    assert page.run("return shown().length") == 1
+    page.run("search('')")
+    assert page.run("return shown().length") > 3
     check_quiet(page, behind[1].origin)
+
+
+def test_a_raw_frame_is_shown_as_it_came(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    page = signed_in(chrome, behind, "alice")
+    page.run(f"{RECEIVE} receive({json.dumps(RAW)}); unfold('odd')")
+    page.wait_until("text('pre', line('odd'))")
+    assert page.run("return line('odd').querySelector('code').textContent") == RAW
+    assert page.run("return text('pre', line('odd'))") == UNFOLDED
+    kinds = "all('pre span', line('odd')).map((each) => each.className)"
+    assert page.run(f"return {kinds}.slice(0, 5)") == ["name", "string", "name", "value", "value"]
+    assert page.run(f"return {kinds}.at(-1)") == "name"
+
+
+def test_a_long_frame_makes_few_elements(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    page = signed_in(chrome, behind, "alice")
+    frame = json.dumps({"type": "long", "data": [0] * 32_000, "end": "now"}, separators=(",", ":"))
+    deep = f'{{"type":"deep","data":{"[" * 99}{"]" * 99}}}'
+    page.run(f"{RECEIVE} receive({json.dumps(frame)}); receive({json.dumps(deep)})")
+    elements = "line('long').querySelectorAll('*').length"
+    assert page.run(f"return {elements}") < 300
+    assert page.run("return line('long').querySelector('code').textContent") == frame[:500]
+    page.run("unfold('long'); unfold('deep')")
+    page.wait_until("text('pre', line('long')) && text('pre', line('deep'))")
+    assert page.run(f"return {elements}") < 3_000
+    unfolded = page.run("return line('long').querySelector('pre').textContent")
+    assert "".join(unfolded.split()) == frame
+    lines = page.run("return line('deep').querySelector('pre').textContent").splitlines()
+    assert max(len(each) - len(each.lstrip()) for each in lines) == 100
+    page.run("""search('"end":"now"')""")
+    assert page.run("return shown()") == ["long"]
 
 
 def test_a_log_follows_unless_its_reader_has_scrolled_up(
@@ -467,15 +580,39 @@ def test_it_is_in_line(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
       };
       return [
         ["#connection", "#break"].map((id) => box(document.querySelector(id)).top),
-        all(".line").map((line) =>
+        all(".line:has(button)").map((line) =>
           new Set(all("button", line).map((button) => box(button).top)).size),
         all("label:not(:has([type=checkbox]))").map((label) =>
           box(label.lastChild).left - right(label.firstChild)),
       ];
     """)
     assert len(set(tops)) == 1
-    assert set(rows) <= {0, 1}
+    assert set(rows) == {1}
     assert min(gaps) > 4  # the outline of a focused input
+
+
+def test_the_bar_stays_in_sight_except_on_a_phone(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "alice")
+    box = "document.querySelector('#bar').getBoundingClientRect()"
+    page.resize(1280)
+    assert page.run(f"scrollTo(0, 9_999); return [scrollY > 0, {box}.top]") == [True, 0]
+    page.resize(390)
+    assert page.run(f"scrollTo(0, 9_999); return {box}.bottom") < 0
+    padding = page.run("return getComputedStyle(document.documentElement).scrollPaddingTop")
+    assert padding == "auto"
+
+
+def test_each_part_has_a_name_of_its_own(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    page = in_room(chrome, behind, "names")[0]
+    names = page.run("""
+      const label = (node) => document.getElementById(node.getAttribute("aria-labelledby"));
+      return all("section, article, [role=group], [role=log]")
+        .map((node) => node.ariaLabel ?? label(node).innerText);
+    """)
+    assert len(names) > 8
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -596,6 +733,24 @@ def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:
         proxy.refuses = True
         proxy.cut()
         page.wait_until("text('#state').startsWith('Offline: the service does not answer')")
+        page.run("press('Disconnect')")
+
+
+def test_a_client_without_rooms_does_not_ask_for_lost_messages(
+    chrome: Browser, baked: Baker
+) -> None:
+    with served(baked, "none-redis") as (_, proxy):
+        page = open_page(chrome, proxy.origin)
+        page.run("press('Connect')")
+        page.wait_until("text('#state').startsWith('Online')")
+        page.run(f"""{RECEIVE} receive('{{"type":"resync","room":null}}')""")
+        assert page.run("return text('#recovery span')") == "The service may have lost messages."
+        scripts = page.run("""
+          const names = ["page.js", "recovery.js"];
+          const get = async (name) => (await fetch(`/page/${name}`)).text();
+          return (await Promise.all(names.map(get))).join();
+        """)
+        assert not re.search("replayed|messages recovered", scripts)
         page.run("press('Disconnect')")
 
 

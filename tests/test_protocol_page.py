@@ -73,6 +73,10 @@ def test_the_page_shows_every_frame_and_code(baked: Baker, tmp_path: Path) -> No
         titles = page.run(f"return {TITLES}")
         empty, broken = (page.run(f"return {each}") for each in (EMPTY_COLUMNS, BROKEN_NAMES))
         fits = page.run("return document.documentElement.scrollWidth <= innerWidth")
+        section = "document.querySelector(location.hash)"
+        page.run(f"location.hash = {LINKS}[0]")
+        page.wait_until(f"{section}.matches(':target')")
+        top = page.run(f"return {section}.getBoundingClientRect().top")
         check_accessible(page)
         ids, links = set(page.run(f"return {IDS}")), set(page.run(f"return {LINKS}"))
     assert "Nothing to show" not in text
@@ -84,6 +88,7 @@ def test_the_page_shows_every_frame_and_code(baked: Baker, tmp_path: Path) -> No
     assert "message" not in titles
     assert empty == broken == []
     assert fits
+    assert 8 <= top <= 24  # a target has some space above it
     expected = asyncapi.types() | {*asyncapi.error_codes(), *asyncapi.close_codes()}
     assert expected | set(asyncapi.limits()) <= set(re.findall(r"\w+", text))
     assert links

@@ -5,6 +5,7 @@ The handlers and observers hang, are cancelled, exit, or call the engine from a 
 
 import asyncio
 import json
+import math
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -62,6 +63,7 @@ class Work(Command):
 
     type: Literal["work"]
     data: JsonValue = None
+    seconds: float = 0.0
 
     @field_validator("data")
     @classmethod
@@ -258,6 +260,12 @@ async def test_a_failing_validator_gets_an_error_reply(team: Team) -> None:
     assert await client.is_quiet()
 
 
+@pytest.mark.parametrize("seconds", [math.nan, math.inf])
+async def test_a_number_must_be_finite(team: Team, seconds: float) -> None:
+    client = await team.live.connect()
+    assert (await client.ask(type="work", id="1", seconds=seconds))["code"] == "bad_request"
+
+
 async def test_a_handler_may_close_the_connection(team: Team) -> None:
     async def reject(*_: object) -> None:
         raise Flood
@@ -422,15 +430,20 @@ async def test_a_failing_observer_does_not_keep_the_connection(when: str, observ
         await wait_until(lambda: heard == [client.user])
 
 
-async def test_an_observer_may_close_the_connection() -> None:
+@pytest.mark.parametrize("when", ["connecting", "connected"])
+async def test_an_observer_may_close_the_connection(when: str) -> None:
     async def reject(service: Service, connection: Connection) -> None:
-        raise Unauthorized
+        raise Unauthorized("the account is locked")
 
     router = CommandRouter()
-    router.connected(reject)
-    async with run_service(commands=router) as live:
-        client = await live.connect_with(await live.options())
-        assert await client.closed() == UNAUTHORIZED
+    getattr(router, when)(reject)
+    with capture_logs() as lines:
+        async with run_service(commands=router) as live:
+            welcomed = when == "connected"
+            client = await live.connect_with(await live.options(), welcomed=welcomed)
+            assert await client.closed() == UNAUTHORIZED
+    (rejected,) = [line for line in lines if line["event"] == "connection rejected"]
+    assert rejected["cause"] == "the account is locked"
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,11 @@ async def serve_until_signal(server: str, ports: tuple[int, int]) -> int:
         return 0
 
 
+def links(settings: Settings, ports: tuple[int, int]) -> list[str]:
+    """Return the page's address on each node, which names the port of the other node."""
+    return [f"{base_url(settings, port)}/#node={other}" for port, other in (ports, ports[::-1])]
+
+
 def main() -> None:
     """Serve on two nodes if there is a Valkey to share, otherwise on one."""
     settings = Settings.load()
@@ -100,12 +105,11 @@ def main() -> None:
         run_module("app", run_name="__main__")
         return
     ports = settings.port, settings.port + 1 if settings.port else 0
-    first, second = (base_url(settings, port) for port in ports)
     print(
-        "starting two nodes, with a Valkey that ends with them; open them side by side:\n"
-        f"{first}/#node={ports[1]}\n"
-        f"{second}/#node={ports[0]}\n"
+        "starting two nodes, with a Valkey that ends with them; open them side by side:",
+        *links(settings, ports),
         "set REDIS_URL to serve on one node with a Redis of your own",
+        sep="\n",
         flush=True,
     )
     sys.exit(asyncio.run(serve_until_signal(server, ports)))

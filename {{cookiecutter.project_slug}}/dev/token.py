@@ -1,4 +1,4 @@
-"""Print how a user connects, with JavaScript that does: ``python -m dev.token alice``."""
+"""Print JavaScript that connects, with credentials if needed: ``python -m dev.token alice``."""
 
 import asyncio
 # {% if cookiecutter.auth in ["jwt", "session"] %}
@@ -29,7 +29,11 @@ async def main(user: str, claims: str = "{}") -> None:
 
 
 async def main(user: str = "alice") -> None:
-    """Print the user's credentials, if any are needed, and a line of JavaScript that connects."""
+# {% if cookiecutter.auth == "none" %}
+    """Print a line of JavaScript that connects."""
+# {% else %}
+    """Print credentials of the user, and a line of JavaScript that connects with them."""
+# {% endif %}
     settings = Settings.load()
     url = base_url(settings)
     handshake = await credentials(settings, url, user)

@@ -27,7 +27,7 @@ from app.resources import Connection, Service  # noqa: E402
 from .realtime.live import Live, run_app, settings_with, wait_until  # noqa: E402
 from .realtime.recording_wire import open_connection  # noqa: E402
 
-FAILURES = {"handler failed", "observer failed", "background job failed"}
+FAILURES = {"background job failed", "connection failed", "handler failed", "observer failed"}
 """Log events for exceptions in your code."""
 
 

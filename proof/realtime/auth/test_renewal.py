@@ -11,7 +11,10 @@ from ..recording_wire import RecordingWire
 
 async def test_renewed_credentials_replace_the_expiry() -> None:
     connection = connect(RecordingWire(), Delivery(), expires_at=1.0)
+    former = connection._expiry
     connection.renew(Identity("alice", expires_at=None))
+    assert former is not None
+    assert former.cancelled()
     assert connection._expiry is None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.connection import Connection
 # {% if cookiecutter.rooms %}
 from redis.exceptions import ResponseError
 # {% endif %}
@@ -19,9 +20,14 @@ from app.realtime.errors import Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.redis.client import RESERVED, RedisClient
 # {% if cookiecutter.rooms %}
-from app.realtime.redis.connections import RedisCommand, answered_within, has_malformed_data
+from app.realtime.redis.connections import (
+    CHECKED,
+    RedisCommand,
+    answered_within,
+    has_malformed_data,
+)
 # {% else %}
-from app.realtime.redis.connections import RedisCommand, answered_within
+from app.realtime.redis.connections import CHECKED, RedisCommand, answered_within
 # {% endif %}
 from app.realtime.redis.publisher import RedisPublisher
 from app.realtime.redis.topologies import ServerClient, make_client
@@ -103,6 +109,13 @@ async def test_all_uses_of_connections_at_once_need_no_more_than_are_reserved(
         # {% endif %}
         assert published == probed == [b"1"]
         assert asked == [str(number).encode() for number in range(20)]
+
+
+@pytest.mark.parametrize("command", [("CLIENT INFO",), (b"SET", "key", "ä", 1, 2.5, b"\r\n")])
+def test_commands_are_packed_as_by_redis_py(command: RedisCommand) -> None:
+    checked = CHECKED[Connection](idle_s=1.0, ping_timeout_s=1.0)
+    expected = b"".join(Connection().pack_command(*command))
+    assert b"".join(checked.pack_command(*command)) == expected
 
 
 # {% if cookiecutter.rooms %}

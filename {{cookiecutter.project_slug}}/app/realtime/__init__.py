@@ -2,7 +2,7 @@
 
 ================  ====================================================================
 `application`     joins the parts to a FastAPI app
-`service`         the parts, as your code sees them; `shared` has those with the state
+`service`         the parts, as your code sees them; `shared` has those that keep its state
 `endpoint/`       the life of a connection, from the handshake to its end
 `commands/`       from a client's frame to its handler, and the built-in commands
 `policy`          the rules that your `policy.py` overrides
@@ -49,7 +49,7 @@ from .errors import (
 from .http.dependencies import CurrentUser, get_service
 from .jobs import Job
 from .policy import Policy
-from .protocol import Close, Command, Ok, Reply, ServerFrame
+from .protocol import Close, Command, Data, Ok, Reply, ServerFrame
 # {% if cookiecutter.rooms %}
 from .rooms.options import RoomOptions
 # {% endif %}
@@ -69,6 +69,7 @@ __all__ = [
     "Connection",
     "ConnectionManager",
     "CurrentUser",
+    "Data",
     "Forbidden",
     "Identity",
     "Job",

@@ -104,7 +104,7 @@ class Subscription:
 
 
 class Backplane:
-    """Carries envelopes to all who host a channel: at most once, in order per publisher.
+    """Carries envelopes to the processes that host a channel: at most once, in order per publisher.
 
     This one is in memory, where what is published is delivered at once.
     """
@@ -120,9 +120,9 @@ class Backplane:
     def publish(
         self, channel: Channel, envelope: Envelope, message_id: str | None = None
     ) -> asyncio.Future[int]:
-        """Deliver to all who host the channel.
+        """Deliver to every process that hosts the channel.
 
-        The future yields their number when the message is on its way, or fails with
+        The future yields the number of processes when the message is on its way, or fails with
         `Unavailable`. Messages keep the order of the calls: a caller may publish the next one
         without waiting.
 
@@ -135,7 +135,7 @@ class Backplane:
         return done(int(subscription is not None))
 
     async def count_nodes(self, channel: Channel) -> int:
-        """Return how many host the channel.
+        """Return the number of processes that host the channel.
 
         Raises:
             Unavailable: it is not known now.

@@ -97,7 +97,7 @@ class Refused(ServiceError):
 class Rejected(ServiceError):
     """The connection is accepted and closed with a code, which browsers can read.
 
-    The message is for the log; it must not repeat credentials.
+    The message is logged as ``cause``; it must not repeat credentials.
     """
 
     close_as: ClassVar[Close]

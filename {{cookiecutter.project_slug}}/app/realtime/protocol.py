@@ -94,13 +94,13 @@ def _refuse_non_finite(value: JsonValue) -> JsonValue:
 
 
 Data = Annotated[JsonValue, Parsed(), AfterValidator(_refuse_non_finite)]
-"""Any JSON value within the size limit."""
+"""Any JSON value within the size limit. A plain `JsonValue` may have NaN and Infinity."""
 
 UserName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 CommandId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 CommandKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
-STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Command(BaseModel):

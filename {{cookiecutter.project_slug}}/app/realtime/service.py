@@ -64,7 +64,7 @@ class Service(Generic[SettingsT, ResourcesT]):
         metrics.watch("draining", "Whether the service is stopping.", lambda: self.stopping)
         # {% if cookiecutter.rooms %}
         self.rooms = rooms = Rooms(settings, shared.history, shared.presence, delivery)
-        metrics.watch("rooms", "Rooms with members now.", lambda: len(rooms))
+        metrics.watch("rooms", "Rooms with members in this process.", lambda: len(rooms))
         # {% endif %}
         metrics.watch(
             "unsent_bytes", "Bytes unsent to slow consumers.", lambda: delivery.unsent_bytes

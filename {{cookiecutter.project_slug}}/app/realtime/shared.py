@@ -1,4 +1,4 @@
-"""The parts that have the state of the service. By default they are in memory."""
+"""The parts that keep the state of the service, by default in memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from .settings.settings import RealtimeSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """The parts that have the state of the service. ``jobs`` keep them working.
+    """The parts that keep the state of the service. ``jobs`` keep them working.
 
-    ``make_map`` takes the kind of the values, and returns the one map for this kind.
+    ``make_map`` takes the kind of the values, and returns the service's map for this kind.
     """
 
     backplane: Backplane

@@ -10,6 +10,9 @@ import pytest
 
 from app.settings import Settings
 from dev import asyncapi, env, fresh_secrets, token
+# {% if cookiecutter.redis %}
+from dev.nodes import links
+# {% endif %}
 from dev.urls import base_url
 
 from ..realtime.client import Client, ConnectOptions
@@ -103,6 +106,13 @@ async def test_the_printed_credentials_have_the_claims(
     assert connection.identity.claims["title"] == "editor"
     with pytest.raises(SystemExit, match="not a JSON object"):
         await token.main("alice", "editor")
+# {% endif %}
+# {% if cookiecutter.redis %}
+
+
+def test_the_link_to_a_node_names_the_port_of_the_other() -> None:
+    first, second = (url.rpartition(":")[2] for url in links(Settings.load(), (8000, 8001)))
+    assert (first, second) == ("8000/#node=8001", "8001/#node=8000")
 # {% endif %}
 
 

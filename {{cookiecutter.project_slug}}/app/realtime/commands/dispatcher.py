@@ -193,7 +193,7 @@ class Dispatcher:
 
     def _refuse_frame(self, connection: Connection, frame: str, fault: Exception) -> None:
         if isinstance(fault, Rejected):
-            connection.close(fault.close_as)
+            connection.reject(fault)
         elif isinstance(fault, CommandError):
             self._refuse(connection, fault, _id_of(frame))
         elif isinstance(fault, ValidationError):
@@ -201,7 +201,7 @@ class Dispatcher:
             try:
                 connection.limits.count_error()
             except Rejected as rejection:
-                connection.close(rejection.close_as)
+                connection.reject(rejection)
         else:
             log.error("validator failed", exc_info=fault)
             self._refuse(connection, FAILED, _id_of(frame))
@@ -210,7 +210,7 @@ class Dispatcher:
         if isinstance(failure, ConnectionEnded):
             return
         if isinstance(failure, Rejected):
-            connection.close(failure.close_as)
+            connection.reject(failure)
             return
         if isinstance(failure, CommandError):
             refusal = failure

@@ -18,7 +18,7 @@ from .router import CommandRouter
 
 @dataclass(slots=True, kw_only=True)
 class SendOk(Ok):
-    """The message was accepted; ``reached`` is 0 if the user is not connected."""
+    """The message was accepted; ``reached`` is the number of processes with the user."""
 
     reached: int
 

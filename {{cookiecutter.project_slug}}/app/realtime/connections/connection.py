@@ -9,6 +9,7 @@ import structlog
 from typing_extensions import TypeVar
 
 from ..auth.identity import Identity
+from ..errors import Rejected
 from ..limits.budget import KEY_BYTES, ClientLimits, UserBudget
 from ..protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
 from ..settings.settings import RealtimeSettings
@@ -24,7 +25,7 @@ StateT = TypeVar("StateT", default=Any)
 class Connection(Recipient, Generic[StateT]):
     """An accepted connection. None of its methods waits.
 
-    They belong to the event loop's thread. In another thread, those for your code raise
+    They belong to the event loop's thread. In another thread, those that send or close raise
     `WrongThread` and do nothing; the others, which the engine calls, do not check. ``state`` is
     what your `connecting` function has returned. ``closed`` says why the connection has ended.
     """
@@ -137,6 +138,13 @@ class Connection(Recipient, Generic[StateT]):
         self.mark_closed(close)
         if unsent_bytes := self._wire.unsent_bytes():
             self._delivery.note_unsent(self, unsent_bytes)
+
+    def reject(self, rejection: Rejected) -> None:
+        """Close as a rejection says, and log its cause."""
+        if self.closed is None:
+            reason = rejection.close_as.reason
+            log.info("connection rejected", reason=reason, cause=rejection.cause)
+        self.close(rejection.close_as)
 
     def mark_closed(self, close: Close) -> None:
         """Note that the connection has ended. Idempotent: the first reason counts."""

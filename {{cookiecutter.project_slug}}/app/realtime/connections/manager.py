@@ -154,8 +154,8 @@ class ConnectionManager:
     ) -> asyncio.Future[int]:
         """Send to every connection but the excluded one.
 
-        The future yields the number of processes that have some, or fails with `Unavailable`. A
-        message that failed may be sent again with the same id: clients get it once.
+        The future yields the number of processes, or fails with `Unavailable`. A message that
+        failed may be sent again with the same id: clients get it once.
         """
         return self._publish(ALL, Envelope(sender, data, exclude), message_id)
 

@@ -145,8 +145,9 @@ class Session:
         except ConnectionEnded:
             pass
         except Rejected as rejection:
-            connection.close(rejection.close_as)
-        except Unavailable:
+            connection.reject(rejection)
+        except Unavailable as failure:
+            log.info("connection rejected", reason=TRY_AGAIN_LATER.reason, cause=str(failure))
             connection.close(TRY_AGAIN_LATER)
         except Exception:
             log.exception("connection failed")
@@ -216,7 +217,7 @@ class Session:
             try:
                 self._connection.limits.pay_for_frames(count)
             except Rejected as rejection:
-                self._connection.close(rejection.close_as)
+                self._connection.reject(rejection)
 
     async def _observe(self, observer: Observer, connection: Connection) -> None:
         try:

@@ -35,6 +35,11 @@ def test_a_connection_has_the_methods(name: str, parameters: set[str]) -> None:
     assert parameters <= set(inspect.signature(method).parameters), f"{name} {MISSING}"
 
 
+def test_every_command_is_packed_by_one_method() -> None:
+    packed = inspect.getsource(AbstractConnection).count("self.pack_command(")
+    assert packed == 2, f"AbstractConnection.pack_command {MISSING}"
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -1,6 +1,6 @@
 /** Return an element with these properties and children; a string becomes text, never HTML. */
 export function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
+  const made = Object.assign(/** @type {any} */ (document.createElement(tag)), properties);
   made.append(...children.flat(Infinity));
   return made;
 }
@@ -27,7 +27,7 @@ export function record(log, line) {
 }
 
 /** Return a message of a user, or of the backend, as a bubble. */
-export function bubble({ from, offset }, user, ...content) {
+export function bubble({ from, offset = null }, user, ...content) {
   return element("div", { className: from === user ? "message own" : "message" },
     element("b", {}, from ?? "backend"), " ", element("span", {}, ...content),
     offset ? element("small", {}, ` #${offset}`) : []);
@@ -51,7 +51,8 @@ export const clock = () => element("time", {}, CLOCK.format(Date.now()));
 /** Return how long it is until a Unix time: `in 36 hours`, `in 5 seconds`. */
 export function inTime(at_s) {
   const left_s = Math.max(0, at_s - Date.now() / 1_000);
-  const unit = Object.keys(UNITS).find((each) => left_s >= 2 * UNITS[each]) ?? "second";
+  const units = /** @type {Intl.RelativeTimeFormatUnit[]} */ (Object.keys(UNITS));
+  const unit = units.find((each) => left_s >= 2 * UNITS[each]) ?? "second";
   return RELATIVE.format(Math.ceil(left_s / UNITS[unit]), unit);
 }
 

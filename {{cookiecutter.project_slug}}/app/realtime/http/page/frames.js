@@ -1,19 +1,22 @@
 // Raw frames: a line each, which unfolds.
 import { clock, element, record } from "./element.js";
-import { coloured } from "./json.js";
+import { coloured, indented } from "./json.js";
 
-/** Return a function that shows a frame, given its direction and itself. */
+const FOLDED = 500; // characters
+
+/** Return a function that shows a frame, given its direction, its type and its text. */
 export function framesIn(log, filter) {
-  const hide = (line) => { line.hidden = !line.textContent.includes(filter.value); };
+  const texts = new WeakMap(); // of the lines
+  const hide = (line) => { line.hidden = !texts.get(line).includes(filter.value); };
   filter.oninput = () => [...log.children].forEach(hide);
-  return (direction, { type, ...rest }) => {
+  return (direction, type, text) => {
     const line = element("details", { className: direction },
       element("summary", {}, clock(), element("b", {}, direction === "in" ? "← in" : "→ out"),
-        element("mark", {}, type), element("code", {}, coloured(JSON.stringify(rest)))));
-    const unfolded = JSON.stringify({ type, ...rest }, null, 2);
-    const unfold = () => line.append(element("pre", {}, coloured(unfolded)));
+        element("mark", {}, type), element("code", {}, coloured(text.slice(0, FOLDED)))));
+    const unfold = () => line.append(element("pre", {}, coloured(indented(text))));
     line.addEventListener("toggle", unfold, { once: true });
     line.dataset.type = type;
+    texts.set(line, text);
     hide(line);
     record(log, line);
   };

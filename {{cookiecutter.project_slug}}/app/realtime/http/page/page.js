@@ -4,7 +4,7 @@ import { palette } from "./commands.js";
 import { element, inTime, labelled, recordMessage } from "./element.js";
 import { framesIn } from "./frames.js";
 //# if cookiecutter.redis
-import { showNodes } from "./nodes.js";
+import { isPort, showNodes } from "./nodes.js";
 //# endif
 import { recoveryIn } from "./recovery.js";
 //# if cookiecutter.rooms
@@ -17,10 +17,15 @@ const TICK_MS = 200;
 const DROPPED = 4000;
 const EXPIRES_S = 5;
 const NO_NETWORK = "this page simulates a lost network";
-const byId = (id) => document.getElementById(id);
+//# if cookiecutter.redis and cookiecutter.rooms
+const LOST = "The service may have lost messages. The client asks for them.";
+//# elif cookiecutter.redis
+const LOST = "The service may have lost messages.";
+//# endif
+const byId = (id) => /** @type {any} */ (document.getElementById(id));
 const show = (id, text) => { byId(id).textContent = text; };
 
-let ws = null;
+let ws = /** @type {import("../client/client.js").Connection | null} */ (null);
 let socket = null;
 let isOffline = false;
 let retriesAt = 0;
@@ -36,7 +41,7 @@ const recovery = recoveryIn(byId("recovery"));
 
 /** The WebSocket of the client, which the buttons break. */
 globalThis.WebSocket = class extends WebSocket {
-  constructor(...options) {
+  constructor(/** @type {ConstructorParameters<typeof WebSocket>} */ ...options) {
     if (isOffline) throw new Error(NO_NETWORK);
     super(...options);
     socket = this;
@@ -77,8 +82,13 @@ function onstatus(status) {
 function onframe(direction, text) {
   const frame = JSON.parse(text);
   if ("expires_at" in frame) expiresAt = frame.expires_at;
-  showFrame(direction, frame);
-  if (direction === "in") recovery.onframe(frame);
+  showFrame(direction, frame.type, text);
+  //# if cookiecutter.redis
+  if (frame.type === "resync") recovery.tell(LOST);
+  //# endif
+  //# if cookiecutter.rooms
+  if (frame.type === "ok" && frame.recovered) recovery.count(frame.replayed);
+  //# endif
 }
 
 async function measure() {
@@ -121,11 +131,15 @@ async function send(command) {
   return ws.request(command);
 }
 
+function setOffline(value) {
+  isOffline = value;
+  byId("offline").ariaPressed = value;
+}
+
 function switchOffline() {
-  isOffline = !isOffline;
-  byId("offline").ariaPressed = isOffline;
+  setOffline(!isOffline);
   recovery.tell(isOffline
-    ? "The network is cut until you press Go offline again."
+    ? "The network is cut until you press Go offline again, or Disconnect."
     : "The network is back. The client tries at once.");
   if (isOffline) socket?.close(DROPPED, NO_NETWORK);
   else dispatchEvent(new Event("online"));
@@ -155,6 +169,7 @@ byId("offline").onclick = switchOffline;
 byId("expire").onclick = expire;
 byId("end").onclick = () => {
   ws.close();
+  setOffline(false);
   sessionStorage.clear();
 };
 setInterval(measure, PING_MS);
@@ -164,10 +179,11 @@ setInterval(tick, TICK_MS);
 const link = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
 history.replaceState(null, "", location.pathname);
 //# if cookiecutter.redis
-if (link.has("node")) {
-  history.replaceState(null, "", `#node=${link.get("node")}`);
-  byId("another").after(showNodes(link.get("node")));
-  link.delete("node");
+const node = link.get("node") ?? "";
+link.delete("node");
+if (isPort(node)) {
+  history.replaceState(null, "", `#node=${node}`);
+  byId("another").after(showNodes(node));
 }
 //# endif
 const given = link.size ? Object.fromEntries(link) : JSON.parse(sessionStorage.answers ?? "null");

@@ -1,16 +1,20 @@
 // What happened to the connection, in words: how it broke, and how the client recovered.
 import { clock, element, follow, record } from "./element.js";
 
-/** Return functions that take what a button did, each status, and each frame of the service. */
+/** Return functions that tell of an event, take each status, and count recovered messages. */
 export function recoveryIn(log) {
   let wasOnline = false;
   let lostAt = 0; // if it is lost
-  let recovery = null; // the last one
+  //# if cookiecutter.rooms
+  let last = null; // told
+  //# endif
 
   function tell(text) {
     const told = element("span", {}, text);
     record(log, element("p", {}, clock(), told));
-    recovery = { text, told, messages: 0 };
+    //# if cookiecutter.rooms
+    last = { text, told, messages: 0 };
+    //# endif
   }
 
   function onstatus({ state }) {
@@ -22,16 +26,17 @@ export function recoveryIn(log) {
     if (state === "online" || state === "ended") [wasOnline, lostAt] = [state === "online", 0];
   }
 
-  function onframe(frame) {
-    //# if cookiecutter.redis
-    if (frame.type === "resync") tell("The service may have lost messages. The client asks for them.");
-    //# endif
-    if (!frame.recovered || !recovery) return;
-    recovery.messages += frame.replayed;
-    const { text, told, messages } = recovery;
+  //# if cookiecutter.rooms
+  function count(recovered) {
+    if (!last) return;
+    last.messages += recovered;
+    const { text, told, messages } = last;
     const what = `${messages} missed ${messages === 1 ? "message" : "messages"} recovered.`;
     follow(log, () => { told.textContent = `${text} ${what}`; });
   }
 
-  return { tell, onstatus, onframe };
+  return { tell, onstatus, count };
+  //# else
+  return { tell, onstatus };
+  //# endif
 }

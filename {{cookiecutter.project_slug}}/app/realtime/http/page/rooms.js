@@ -56,7 +56,7 @@ function people({ members, total }) {
 }
 
 function showRoom(ws, name, close) {
-  const members = element("div", { className: "members", role: "status" }, "Joining …");
+  const members = element("div", { className: "members" }, "Joining …");
   const messages = element("div", { className: "log", role: "log", tabIndex: 0 });
   messages.ariaLabel = `Messages in ${name}`;
   messages.dataset.empty = EMPTY;

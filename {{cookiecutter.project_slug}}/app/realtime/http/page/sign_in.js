@@ -36,9 +36,9 @@ export const credentials = ({ user, lifetime_s }) => post("login", { user, lifet
 //# elif cookiecutter.auth == "api_key"
 export const hint = "A page cannot send a key. Connect with make client.";
 export const fields = {};
-export const credentials = () => "";
+export const credentials = (_) => "";
 //# else
 export const hint = "Every connection is a guest.";
 export const fields = {};
-export const credentials = () => "";
+export const credentials = (_) => "";
 //# endif

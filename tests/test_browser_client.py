@@ -1116,7 +1116,6 @@ def test_the_example_of_the_document_works(page: Page, baked: Baker) -> None:
       globalThis.shown = [];
       const show = (...values) => shown.push(values);
       const [render, apply, getOrders] = [show, show, () => "orders"];
-      const fetchToken = () => credentials;
       {body}
     """)
     page.wait_until("shown.length >= 5")

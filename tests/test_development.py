@@ -109,7 +109,7 @@ def chatting(project: Project) -> Iterator[tuple[Service, Terminal]]:
         service.wait_until_ready()
         command: list[str | Path] = [venv_bin(project) / "python", "-m", "dev.client", "alice"]
         with terminal(command, project.root, PORT=service.port) as chat:
-            chat.wait_for("* online")
+            chat.wait_for("* online as alice")
             yield service, chat
     finally:
         service.end()

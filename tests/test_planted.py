@@ -249,6 +249,11 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         changing("docs/protocol.md", r'^> {"type": "pong"', '> {"type": "ping"'),
         r"docs/protocol.md:\d+: alice gets .*pong",
     ),
+    "a selection of no test": (
+        "docs",
+        changing("AGENTS.md", "-k welcomed", "-k announce"),
+        "no test is selected by -k announce",
+    ),
     "an example with a wrong type": (
         "docs",
         changing("docs/extending.md", r'title: str = "member"', "title: str = 1"),
@@ -256,8 +261,8 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "an example without an import": (
         "docs",
-        changing("docs/extending.md", r"^(from .realtime import Command), Forbidden$", r"\1"),
-        r'sections/take_a_user_out_of_a_room/handlers.py:\d+: error: Name "Forbidden"',
+        changing("docs/extending.md", r"^from .realtime import Unavailable\n\n", ""),
+        r'sections/failures/handlers.py:\d+: error: Name "Unavailable"',
     ),
     "an example that does not say what it needs": (
         "docs",
@@ -271,8 +276,13 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "an example that does something else": (
         "docs",
-        changing("docs/extending.md", "the text is empty", "no"),
+        changing("docs/extending.md", "roll one to ten dice", "no"),
         "test_a_command_replies_and_refuses",
+    ),
+    "an example that breaks a test of the project": (
+        "docs",
+        changing("docs/extending.md", r'data in \("", None\)', "not isinstance(data, dict)"),
+        "test_everybody_may_join_and_publish",
     ),
     "broken TOML": ("data", adding("pyproject.toml", "x = \n"), "pyproject.toml: "),
     "broken YAML": ("data", adding("compose.yaml", "a: b: c\n"), "compose.yaml: "),

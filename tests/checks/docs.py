@@ -44,6 +44,7 @@ def check_docs(project: Project) -> None:
     check_links(project)
     check_lengths(project)
     check_log(project)
+    check_selections(project)
     if project.combination == representative(project.combination):
         check_examples(project)
 
@@ -121,8 +122,17 @@ def warnings(project: Project) -> Iterator[str]:
                         yield event
 
 
+def check_selections(project: Project) -> None:
+    """Look up a test for each word by which a document selects tests."""
+    paths = [path for path in project.files() if path.match("test_*.py")]
+    tests = " ".join(re.findall(r"def (test_\w+)", "".join(map(project.read, paths))))
+    for document in documents(project):
+        for word in re.findall(r'ARGS="-k (\w+)"', project.read(document)):
+            assert word in tests, f"{document}: no test is selected by -k {word}"
+
+
 def check_examples(project: Project) -> None:
-    """Paste the examples into a copy; it must pass its tools and the tests of the examples."""
+    """Paste the examples into a copy; it must pass its tools, its tests and theirs."""
     ruff = venv_bin(project) / "ruff"
     examples = list(blocks_of(EXTENDING, project.read(EXTENDING), *EXAMPLE_LANGUAGES))
     with TemporaryDirectory() as directory:
@@ -143,7 +153,7 @@ def check_examples(project: Project) -> None:
         check_types(copy)
         check_imports(copy)
         check_sections(project, copy)
-        tests = sorted(name for name in pasted if name.startswith("tests/"))
+        tests = sorted(path.relative_to(copy.root) for path in copy.root.glob("tests/test_*.py"))
         python = venv_bin(project) / "python"
         check_output([python, "-m", "pytest", "--quiet", *tests], copy.root)
 

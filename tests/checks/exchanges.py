@@ -2,8 +2,9 @@
 
 ``> {…}`` is a frame of the client, ``< {…}`` one of the server; a name before it names the client.
 ``(bob reconnects)`` ends a connection and opens another. Values that vary need only be consistent:
-an epoch that a client receives is the one that it sends later. The schemas of the AsyncAPI document
-must allow the frames, and replies as replies to their commands.
+an epoch that a client receives is the one that it sends later. A guest is shown by the client's
+name, or as ``guest-…``. The schemas of the AsyncAPI document must allow the frames, and replies as
+replies to their commands.
 """
 
 import json
@@ -19,6 +20,7 @@ from .protocol import AsyncApi
 from .service import ANSWER_S, Service
 
 LINE = re.compile(r"(?:(\w+) +)?([<>]) (\{.*\})")
+GUEST = re.compile(r"guest-\w+")
 RECONNECTS = re.compile(r"\((\w+) reconnects\)")
 ALICE = "alice"
 
@@ -77,7 +79,8 @@ class Exchange:
         self._clients[name] = self._stack.enter_context(self._service.connection(name))
         welcome = self._receive(name)
         self._real[name] = welcome["user"]
-        self._shown[welcome["user"]] = name
+        guest = GUEST.search(self._block.text) if GUEST.fullmatch(welcome["user"]) else None
+        self._shown[welcome["user"]] = guest[0] if guest else name
         shown = [line for line in self._block.text.splitlines() if '"type": "welcome"' in line]
         if shown:
             self._expect(json.loads(shown[0].partition("< ")[2]), welcome, name)

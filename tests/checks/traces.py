@@ -11,7 +11,7 @@ from tests.project import Project
 WORDS: dict[str, str] = {
     "rooms": r"room|presence|not_joined",
     "heartbeat": r"heartbeat|no_pong|\b4012\b",
-    "redis": r"redis|valkey|sentinel|cluster|\bnodes?\b(?!\.js)",
+    "redis": r"redis|valkey|sentinel|cluster|least_conn|\bnodes?\b(?!\.js)",
     "jwt": r"jwt|jwks|jws|\bbearer\.",
     "ticket": r"ticket",
     "session": r"session_|_session|sessionmiddleware|itsdangerous|(signed|session) cookie",

@@ -6,18 +6,21 @@ The template's check `docs` pastes them into a copy of a project, and runs this 
 import asyncio
 import json
 import sqlite3
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from app.resources import Service, is_ready, remove_old_messages
+from app.policy import Policy
+from app.resources import Connection, Service, is_ready, remove_old_messages
 from app.settings import Settings
 from app.site import site
 
-from .realtime.live import ORIGIN, Live, wait_until, wait_until_async
+from .realtime.live import Live, wait_until, wait_until_async
 
 HAS_ROOMS = "max_rooms_per_connection" in Settings.model_fields
 HAS_TOKENS = "jwt_secret" in Settings.model_fields
@@ -37,12 +40,12 @@ async def query(live: Live, statement: str, *values: object) -> list[tuple[objec
 
 
 async def test_a_command_replies_and_refuses(live: Live) -> None:
-    alice, bob = await live.connect("alice"), await live.connect("bob")
-    reply = await alice.ask(type="announce", text="hi", id="1")
-    assert reply == {"type": "ok", "id": "1", "length": 2}
-    assert (await bob.receive("message"))["data"] == "HI"
-    refusal = await alice.ask(type="announce", text="")
-    assert (refusal["code"], refusal["message"]) == ("forbidden", "the text is empty")
+    alice = await live.connect("alice")
+    reply = await alice.ask(type="roll", dice=2, id="1")
+    assert reply.pop("total") in range(2, 13)
+    assert reply == {"type": "ok", "id": "1"}
+    refusal = await alice.ask(type="roll", dice=0)
+    assert (refusal["code"], refusal["message"]) == ("bad_request", "roll one to ten dice")
 
 
 async def test_users_are_invited_and_the_absent_are_named(live: Live) -> None:
@@ -86,6 +89,31 @@ async def test_a_failed_answer_does_not_end_others(
         await wait_until(lambda: "answer failed" in [line["event"] for line in lines])
     while not (await alice.receive("message"))["data"].get("end"):
         pass
+
+
+@pytest.mark.skipif("not HAS_ROOMS")
+async def test_questions_that_cannot_wait_are_unavailable(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = asyncio.Event()
+
+    async def slow_tokens(question: str) -> AsyncIterator[str]:
+        await free.wait()
+        yield question
+
+    alice = await live.connect("alice")
+    await alice.ask(type="join", room="lobby")
+    ask = {"type": "ask", "room": "lobby", "question": "why"}
+    with monkeypatch.context() as patch:
+        patch.setattr("app.resources.tokens", slow_tokens)
+        for _ in range(20 + 100):
+            assert (await alice.ask(**ask))["type"] == "ok"
+        refusal = await alice.ask(**ask)
+        free.set()
+        for _ in range(20 + 100):
+            while not (await alice.receive("message"))["data"].get("end"):
+                pass
+    assert (refusal["code"], refusal["retry"]) == ("unavailable", True)
 
 
 async def test_a_new_connection_is_greeted_and_its_visit_stored(live: Live) -> None:
@@ -148,7 +176,16 @@ async def test_the_policy_of_rooms_asks_the_database(live: Live) -> None:
 
 
 @pytest.mark.skipif("HAS_ROOMS")
-async def test_the_policy_asks_for_the_title(live: Live) -> None:
+async def test_only_editors_may_send_to_the_news_desk(
+    service: Service, connection: Connection
+) -> None:
+    for title, may in (("member", False), ("editor", True)):
+        connection.state.title = title
+        assert Policy().can_send(service, connection, "newsdesk") is may
+
+
+@pytest.mark.skipif("HAS_ROOMS")
+async def test_the_policy_asks_the_database(live: Live) -> None:
     alice = await live.connect("alice")
     assert (await alice.ask(type="broadcast", data=1))["code"] == "forbidden"
     await query(live, "INSERT INTO rights VALUES ('member', 'all')")
@@ -159,17 +196,17 @@ async def test_the_policy_asks_for_the_title(live: Live) -> None:
 async def test_each_message_to_a_room_is_refused_cut_or_stored(live: Live) -> None:
     alice = await live.connect("alice")
     await alice.ask(type="join", room="lobby")
-    assert (await alice.ask(type="publish", room="lobby", data=1))["code"] == "forbidden"
-    message = {"text": "x" * 2000}
-    assert (await alice.ask(type="publish", room="lobby", data=message, echo=True))["type"] == "ok"
-    assert (await alice.receive("message"))["data"] == {"text": "x" * 1000}
+    assert (await alice.ask(type="publish", room="lobby", data=""))["code"] == "forbidden"
+    long = "x" * 2000
+    assert (await alice.ask(type="publish", room="lobby", data=long, echo=True))["type"] == "ok"
+    assert (await alice.receive("message"))["data"] == long[:1000]
     taken = await live.post("/publish", {"room": "lobby", "data": {"text": "backend"}})
-    refused = await live.post("/publish", {"room": "lobby", "data": 1})
+    refused = await live.post("/publish", {"room": "lobby", "data": None})
     assert (taken.status_code, refused.status_code) == (202, 403)
     stored = await query(live, "SELECT sender, body FROM messages")
-    assert [(sender, len(json.loads(str(body))["text"])) for sender, body in stored] == [
-        (alice.user, 1000),
-        (None, 7),
+    assert [(sender, json.loads(str(body))) for sender, body in stored] == [
+        (alice.user, long[:1000]),
+        (None, {"text": "backend"}),
     ]
 
 
@@ -259,28 +296,29 @@ async def test_a_site_has_the_service_below_a_path() -> None:
         assert client.get("/realtime/readyz").json() == {"status": "ready"}
 
 
-async def cheer(live: Live, **headers: str) -> int:
-    """Send a cheer as alice; return the status of the answer."""
+async def read_me(live: Live, **headers: str) -> httpx.Response:
+    """Send the request of the example as alice."""
     options = await live.options("alice")
-    url = options.uri.replace("ws://", "http://").replace("/ws", "/cheers")
+    url = options.uri.replace("ws://", "http://").replace("/ws", "/users/me")
     async with live.http() as http:
-        return (await http.post(url, headers=options.headers | headers)).status_code
+        return await http.get(url, headers=options.headers | headers)
 
 
 async def test_the_route_is_for_users(live: Live) -> None:
-    bob = await live.connect("bob")
-    assert await cheer(live) == 200
-    message = await bob.receive("message")
-    assert message["from"] == "alice" or message["from"].startswith("guest-")
-    if bob.user == "bob":  # a guest needs no credentials
-        async with live.http() as http:
-            headers = {"Origin": ORIGIN}
-            assert (await http.post("/cheers", headers=headers)).status_code == 401
+    alice = await live.connect("alice")
+    answer = (await read_me(live)).json()
+    if alice.user == "alice":
+        assert answer == {"user": "alice", "online": True}
+        assert (await live.get("/users/me")).status_code == 401
+    else:
+        assert answer["user"].startswith("guest-")
+        assert answer["user"] != alice.user
+        assert answer["online"] is False
 
 
 @pytest.mark.skipif("HAS_TOKENS")
 async def test_crawlers_are_refused(live: Live) -> None:
-    assert await cheer(live, **{"User-Agent": "a crawler"}) == 401
+    assert (await read_me(live, **{"User-Agent": "a crawler"})).status_code == 401
 
 
 @pytest.mark.skipif("not HAS_TOKENS")
@@ -290,5 +328,5 @@ async def test_service_accounts_are_refused(live: Live) -> None:
     jwt = pytest.importorskip("jwt")
     token = jwt.encode(claims, settings.jwt_secret.get_secret_value(), "HS256")
     async with live.http() as http:
-        response = await http.post("/cheers", headers={"Authorization": f"Bearer {token}"})
+        response = await http.get("/users/me", headers={"Authorization": f"Bearer {token}"})
     assert response.status_code == 401

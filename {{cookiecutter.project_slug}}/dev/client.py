@@ -163,11 +163,12 @@ def show_message(room: str, message: Message) -> None:
 
 
 # {% endif %}
-def show_status(status: Status) -> None:
-    """Print the status; hint once that the service may not be running."""
+def show_status(ws: Connection, status: Status) -> None:
+    """Print the status, online with the user's name; hint once that the service may not run."""
+    user = f" as {ws.welcome['user']}" if ws.welcome and status.state == "online" else ""
     again = "" if status.pause_s is None else f"; trying again in {status.pause_s:.1f} s"
     why = "" if status.code is None else f": {status.code} {status.reason}"
-    print(f"* {status.state}{why}{again}", flush=True)
+    print(f"* {status.state}{user}{why}{again}", flush=True)
     is_first = status.state == "offline" and status.attempt == 1 and status.code == ABNORMAL
     if is_first and not status.reason.startswith(("the server refuses", "connection lost")):
         print("* the service does not answer; is it running? (make run)", flush=True)
@@ -204,12 +205,13 @@ async def main(user: str) -> None:
     async def token() -> str:
         return (await credentials(settings, url, user)).token
 
-    async with connect(
+    connection = connect(
         websocket_url(url),
         token,
         origin=handshake.headers.get("Origin"),
-        on_status=show_status,
-    ) as ws:
+        on_status=lambda status: show_status(connection, status),
+    )
+    async with connection as ws:
 
         async def show() -> None:
             async for frame in ws:

@@ -28,7 +28,7 @@ async def main(user: str, claims: str = "{}") -> None:
 # {% else %}
 
 
-async def main(user: str) -> None:
+async def main(user: str = "alice") -> None:
 # {% if cookiecutter.auth == "none" %}
     """Print a line of JavaScript that connects."""
 # {% else %}

@@ -101,11 +101,11 @@ async def test_the_printed_link_opens_the_page_with_the_token(
 async def test_the_printed_credentials_have_the_claims(
     live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await connect_by_script(live, monkeypatch, capsys, '{"role": "admin"}')
+    await connect_by_script(live, monkeypatch, capsys, '{"title": "editor"}')
     (connection,) = live.service.manager
-    assert connection.identity.claims["role"] == "admin"
+    assert connection.identity.claims["title"] == "editor"
     with pytest.raises(SystemExit, match="not a JSON object"):
-        await token.main("alice", "admin")
+        await token.main("alice", "editor")
 # {% endif %}
 # {% if cookiecutter.redis %}
 

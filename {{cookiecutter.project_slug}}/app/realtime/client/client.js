@@ -1,7 +1,7 @@
 /**
  * The client for pages: a connection that repairs itself. docs/clients.md explains it.
 //# if cookiecutter.auth in ["jwt", "ticket"]
- *   const ws = connect("/ws", { token: async () => (await fetch("/token")).text() });
+ *   const ws = connect("/ws", { token });
 //# else
  *   const ws = connect("/ws");
 //# endif

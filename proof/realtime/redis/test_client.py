@@ -1,6 +1,7 @@
 """How Redis is asked: few connections, each alive, everybody in turn; and what a URL may say."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection
+from redis.asyncio.connection import AbstractConnection, Connection
 # {% if cookiecutter.rooms %}
 from redis.exceptions import ResponseError
 # {% endif %}
@@ -113,6 +114,7 @@ async def test_all_uses_of_connections_at_once_need_no_more_than_are_reserved(
 
 @pytest.mark.parametrize("command", [("CLIENT INFO",), (b"SET", "key", "ä", 1, 2.5, b"\r\n")])
 def test_commands_are_packed_as_by_redis_py(command: RedisCommand) -> None:
+    assert inspect.getsource(AbstractConnection).count("self.pack_command(") == 2
     checked = CHECKED[Connection](idle_s=1.0, ping_timeout_s=1.0)
     expected = b"".join(Connection().pack_command(*command))
     assert b"".join(checked.pack_command(*command)) == expected

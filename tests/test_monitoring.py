@@ -26,6 +26,7 @@ from .valkey import run_valkey
 from .waiting import wait_until
 
 DEADLINE_S = 180.0
+LISTENING = re.compile(r'"Listening on" address=(\S+)\n')
 VARIANTS = [DEFAULT, find("none")]
 
 REFUSED = 'ws_handshakes_refused_total{job="JOB",reason="at capacity"}'
@@ -178,6 +179,11 @@ def configure(project: Project, directory: Path, port: str = "8000", metrics_key
     return path
 
 
+def has_started(log: str) -> bool:
+    """Return whether Prometheus says, in either order, that it is ready and where it listens."""
+    return "Server is ready to receive web requests" in log and bool(LISTENING.search(log))
+
+
 @contextlib.contextmanager
 def run_prometheus(config: Path) -> Iterator[str]:
     """Run Prometheus, and yield its address."""
@@ -194,12 +200,12 @@ def run_prometheus(config: Path) -> Iterator[str]:
         subprocess.Popen(command, env=environment(), stdout=file, stderr=file) as process,
     ):
         try:
-            ready = "Server is ready to receive web requests"
             wait_until(
-                lambda: process.poll() is not None or ready in log.read_text(), told=log.read_text
+                lambda: process.poll() is not None or has_started(log.read_text()),
+                told=log.read_text,
             )
             assert process.poll() is None, log.read_text()
-            [address] = re.findall(r'"Listening on" address=(\S+)', log.read_text())
+            [address] = LISTENING.findall(log.read_text())
             yield f"http://{address}"
         finally:
             process.terminate()

@@ -268,12 +268,14 @@ async def test_a_number_must_be_finite(team: Team, seconds: float) -> None:
 
 async def test_a_handler_may_close_the_connection(team: Team) -> None:
     async def reject(*_: object) -> None:
-        raise Flood
+        raise Flood("too much work")
 
     client = await team.live.connect()
     team.handle = reject
-    await client.send(type="work", id="1")
-    assert await client.closed() == FLOOD
+    with capture_logs() as lines:
+        await client.send(type="work", id="1")
+        assert await client.closed() == FLOOD
+    assert "too much work" in [line.get("cause") for line in lines]
 
 
 async def test_handlers_and_observers_must_be_coroutine_functions() -> None:
@@ -428,6 +430,20 @@ async def test_a_failing_observer_does_not_keep_the_connection(when: str, observ
         await client.close()
         await wait_until(lambda: is_empty_service(live))
         await wait_until(lambda: heard == [client.user])
+
+
+async def test_a_connection_ends_if_its_beginning_is_unavailable() -> None:
+    router = CommandRouter()
+
+    @router.connecting
+    async def begin(service: Service, connection: Connection) -> None:
+        raise Unavailable("the database does not answer")
+
+    with capture_logs() as lines:
+        async with run_service(commands=router) as live:
+            client = await live.connect_with(await live.options(), welcomed=False)
+            assert await client.closed() == TRY_AGAIN_LATER
+    assert "the database does not answer" in [line.get("cause") for line in lines]
 
 
 @pytest.mark.parametrize("when", ["connecting", "connected"])

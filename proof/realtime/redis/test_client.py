@@ -112,12 +112,12 @@ async def test_all_uses_of_connections_at_once_need_no_more_than_are_reserved(
         assert asked == [str(number).encode() for number in range(20)]
 
 
-@pytest.mark.parametrize("command", [("CLIENT INFO",), (b"SET", "key", "ä", 1, 2.5, b"\r\n")])
+@pytest.mark.parametrize("command", [("CLIENT INFO",), (b"SET", "ä", 1, 2.5, b"\r\n" * 9_999)])
 def test_commands_are_packed_as_by_redis_py(command: RedisCommand) -> None:
     assert inspect.getsource(AbstractConnection).count("self.pack_command(") == 2
     checked = CHECKED[Connection](idle_s=1.0, ping_timeout_s=1.0)
-    expected = b"".join(Connection().pack_command(*command))
-    assert b"".join(checked.pack_command(*command)) == expected
+    (packed,) = checked.pack_command(*command)  # redis-py splits a long one
+    assert packed == b"".join(Connection().pack_command(*command))
 
 
 # {% if cookiecutter.rooms %}

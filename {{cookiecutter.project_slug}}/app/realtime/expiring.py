@@ -1,5 +1,6 @@
 """A map whose items expire."""
 
+from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from time import monotonic
 
@@ -9,12 +10,12 @@ MAX_ITEMS = 100_000
 class ExpiringMap:
     """Values by key, each for a time. This one is in memory.
 
-    At ``max_items``, a new item replaces the one that would expire first.
+    At ``max_items``, a new item replaces the oldest one.
     """
 
     def __init__(self, max_items: int = MAX_ITEMS) -> None:
         self._max_items = max_items
-        self._items: dict[str, tuple[str, float]] = {}
+        self._items: OrderedDict[str, tuple[str, float]] = OrderedDict()
         # A heap of expiries with their keys, also of items that were replaced or removed
         self._expiries: list[tuple[float, str]] = []
 
@@ -34,12 +35,12 @@ class ExpiringMap:
         """Keep a value for this time; it replaces any other."""
         now = monotonic()
         self._items.pop(key, None)
-        while self._expiries and (
-            self._expiries[0][0] <= now or len(self._items) >= self._max_items
-        ):
+        while self._expiries and self._expiries[0][0] <= now:
             expires_at, first = heappop(self._expiries)
             if first in self._items and self._items[first][1] == expires_at:
                 del self._items[first]
+        if len(self._items) >= self._max_items:
+            self._items.popitem(last=False)
         self._items[key] = value, now + ttl_s
         heappush(self._expiries, (now + ttl_s, key))
         if len(self._expiries) > 2 * self._max_items:

@@ -20,7 +20,7 @@ for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
 os.environ.update(fresh_secrets())  # for `app.main`, which reads them when it is imported
 
-from app.handlers import begin  # noqa: E402
+from app.handlers import router  # noqa: E402
 from app.main import create_app  # noqa: E402
 from app.resources import Connection, Service  # noqa: E402
 
@@ -65,7 +65,8 @@ def service(live: Live) -> Service:
 async def connection(service: Service) -> Connection:
     """Return a connection of alice to call a handler with."""
     connection: Connection = open_connection(user="alice")
-    connection.state = await begin(service, connection)
+    if router.begin is not None:
+        connection.state = await router.begin(service, connection)
     return connection
 
 

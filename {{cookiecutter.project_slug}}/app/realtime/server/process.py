@@ -149,9 +149,16 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Start the shutdown. The next signal gets its default action: it ends the process."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.next_signal)
+        """Start the shutdown. The next signal gets its default action: it ends the process.
+
+        A signal of the application itself, after a job has failed, does not count as the first.
+        """
+        if self.should_exit or not self.app.failed:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self.next_signal)
+        if self.should_exit:
+            return
+        self.service.stopping = True  # now, since `shutdown` begins up to 0.1 s later
         if self.app.failed:
             self._delay_s = 0.0
         if sig == signal.SIGINT:

@@ -11,6 +11,9 @@ from ..errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
 
 ENDINGS = (asyncio.CancelledError, SystemExit)
 
+CLEAN_UP_S = 1.0
+"""How long the team's code may wait after it was cancelled, before it is cancelled again."""
+
 TEAM_FAILURES = (Exception, *ENDINGS)
 """Exceptions of the team's code that must not end the process."""
 
@@ -18,8 +21,8 @@ TEAM_FAILURES = (Exception, *ENDINGS)
 class Guard:
     """A context in which one connection's task runs the team's code, one call at a time.
 
-    The code is cancelled at its deadline, and when its connection ends. It leaves the context by
-    its result or an `Exception`:
+    The code is cancelled at its deadline, and when its connection ends; if its clean-up waits too
+    long, it is cancelled again. It leaves the context by its result or an `Exception`:
 
     - `TimedOut`: it did not return in time;
     - `ConnectionEnded`: the connection ended meanwhile;
@@ -32,6 +35,7 @@ class Guard:
         "_cancellations",
         "_deadline",
         "_interruption",
+        "_interruptions",
         "_is_running",
         "_loop",
         "_task",
@@ -48,6 +52,7 @@ class Guard:
         self._is_running = False
         self._timer: asyncio.TimerHandle | None = None
         self._interruption: ServiceError | None = None
+        self._interruptions = 0
 
     def __enter__(self) -> None:
         """Note the deadline of a call that begins."""
@@ -68,7 +73,9 @@ class Guard:
         interruption = self._interruption
         if interruption is not None:
             self._interruption = None
-            self._task.uncancel()
+            for _ in range(self._interruptions):
+                self._task.uncancel()
+            self._interruptions = 0
         if isinstance(failure, ENDINGS):
             if self._task.cancelling() > self._cancellations:
                 return  # the server has cancelled the task
@@ -100,6 +107,12 @@ class Guard:
             self._interrupt(TimedOut())
 
     def _interrupt(self, interruption: ServiceError) -> None:
-        if self._is_running and self._interruption is None:
+        if not self._is_running:
+            return
+        if not isinstance(self._interruption, ConnectionEnded):
             self._interruption = interruption
-            self._task.cancel()
+        self._interruptions += 1
+        self._task.cancel()
+        self.close()
+        self._deadline = self._loop.time() + CLEAN_UP_S
+        self._timer = self._loop.call_at(self._deadline, self._check_deadline)

@@ -94,22 +94,25 @@ class Parent:
             begin = monotonic()
             status = await self._run(number)
             if self._stopping.is_set():
-                was_starting = -status in (signal.SIGINT, signal.SIGTERM)
-                return 0 if was_starting else abs(status)
-            if status > 0:
+                if status is None or -status in (signal.SIGINT, signal.SIGTERM):  # it was starting
+                    return 0
+                return abs(status)
+            if status is not None and status > 0:
                 log.critical("a worker has failed, so all stop", worker=number, status=status)
                 self._stop(signal.SIGTERM)
                 return status
             if monotonic() - begin > STABLE_S:
                 pause_s = FIRST_PAUSE_S
-            log.error("worker ended", worker=number, signal=-status, next_start_s=pause_s)
+            if status is not None:
+                log.error("worker ended", worker=number, signal=-status, next_start_s=pause_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         return 0
 
-    async def _run(self, number: int) -> int:
+    async def _run(self, number: int) -> int | None:
+        """Run a process; return its exit status, None if the system cannot start it now."""
         with ExitStack() as stack:
             try:
                 sockets = [*map(stack.enter_context, self._bind(self._port, shared=True))]
@@ -120,12 +123,16 @@ class Parent:
                 log.error("cannot listen", worker=number, error=failure.strerror)
                 return STARTUP_FAILURE
             descriptors = [self._pipe, *(each.fileno() for each in sockets)]
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, *sys.orig_argv[1:]),
-                pass_fds=descriptors,
-                env={**os.environ, VARIABLE: " ".join(map(str, (number, *descriptors)))},
-                process_group=0,  # Ctrl+C is for the parent, which passes it on
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, *sys.orig_argv[1:]),
+                    pass_fds=descriptors,
+                    env={**os.environ, VARIABLE: " ".join(map(str, (number, *descriptors)))},
+                    process_group=0,  # Ctrl+C is for the parent, which passes it on
+                )
+            except OSError as failure:
+                log.error("worker not started", worker=number, error=failure.strerror)
+                return None
             ports = [each.getsockname()[1] for each in sockets]
             log.info("worker started", worker=number, pid=process.pid, ports=ports)
         self._processes.add(process)

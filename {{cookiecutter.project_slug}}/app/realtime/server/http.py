@@ -96,7 +96,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Read, unless the request gets too large."""
         if self._refused:
             return
-        if self._timer is None:
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._start_timer(self._timeout_s, self._time_out)
         self._data = data
         self._unfinished_bytes += len(data)
@@ -128,6 +128,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._unfinished_bytes = 0
         self._in_body = False
+
+    def on_response_complete(self) -> None:
+        """Start the timer of a request whose beginning arrived before the response ended."""
+        super().on_response_complete()
+        if self._unfinished_bytes and self._timer is None and not self.transport.is_closing():
+            self._start_timer(self._timeout_s, self._time_out)
 
     def _should_upgrade(self) -> bool:
         """Ignore an upgrade (RFC 9110 §7.8) while earlier requests wait for their answers.

@@ -13,11 +13,13 @@ def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
         SettingsError: a file cannot be read, or its setting is set as well.
 
     """
-    sources = DotEnvSettingsSource(settings), EnvSettingsSource(settings)
-    variables = {name: value for source in sources for name, value in source.env_vars.items()}
+    environment = EnvSettingsSource(settings)
+    variables = {**DotEnvSettingsSource(settings).env_vars, **environment.env_vars}
     return {
-        name: _read_file(name.upper(), path, is_set=name in variables)
-        for name in settings.model_fields
+        name: environment.prepare_field_value(  # decodes a list or an object
+            name, field, _read_file(name.upper(), path, is_set=name in variables), False
+        )
+        for name, field in settings.model_fields.items()
         if (path := variables.get(f"{name}_file"))
     }
 

@@ -5,10 +5,11 @@ essential job fails, the process stops with status 1.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 import structlog
 
@@ -18,6 +19,8 @@ FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 60.0
 
 log = structlog.stdlib.get_logger(__name__)
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ async def _run(job: Job) -> BaseException | None:
     """Run a job once and return how it failed."""
     # A task of its own, so that a job that cancels itself does not cancel this task. Also, before
     # Python 3.11.3, timeouts fail in a task whose group has failed (python/cpython#102815).
-    task = asyncio.create_task(_without_exit(job))
+    task = asyncio.create_task(without_exit(job.run))
     try:
         await asyncio.wait([task])
     finally:
@@ -74,9 +77,15 @@ async def _run(job: Job) -> BaseException | None:
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
-async def _without_exit(job: Job) -> None:
+async def without_exit(call: Callable[[], Awaitable[Result]]) -> Result:
+    """Call the team's code in a task of its own, where a `SystemExit` would end the process.
+
+    Raises:
+        TeamCodeFailed: it raised a `SystemExit`.
+
+    """
     try:
-        await job.run()
+        return await call()
     except SystemExit as failure:
         raise TeamCodeFailed from failure
 

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
 from typing import Annotated, Literal, cast
 
 import structlog
@@ -16,6 +15,7 @@ from ..backplane import Envelope
 from ..connections.connection import Connection
 from ..connections.delivery import Delivery
 from ..errors import CommandError, Forbidden, LimitExceeded
+from ..jobs import without_exit
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import frame_data, text_frame
@@ -298,14 +298,15 @@ class Rooms:
 
         """
         self._delivery.check_thread()
-        if not self._policy_waits:
-            data = cast(JsonValue, self._before_publish(room, sender, data))
-            return self._history.publish(room, Envelope(sender, data, exclude), keep=keep)
+        answer = self._before_publish(room, sender, data)
+        if not isinstance(answer, Awaitable):
+            return self._history.publish(room, Envelope(sender, answer, exclude), keep=keep)
 
-        async def pass_on() -> Position:
-            return await (await self.pass_on(room, data, sender=sender, exclude=exclude, keep=keep))
+        async def publish() -> Position:
+            envelope = Envelope(sender, await without_exit(lambda: answer), exclude)
+            return await self._history.publish(room, envelope, keep=keep)
 
-        task = asyncio.create_task(pass_on())
+        task = asyncio.create_task(publish())
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
         return task
@@ -331,11 +332,11 @@ class Rooms:
 
         """
         answer = self._before_publish(room, sender, data)
-        if self._policy_waits:
-            answer = await cast(Awaitable[JsonValue], answer)
+        if isinstance(answer, Awaitable):
+            answer = await answer
         if member is not None:
             self.check_joined(member, room)
-        envelope = Envelope(sender, cast(JsonValue, answer), exclude)
+        envelope = Envelope(sender, answer, exclude)
         return self._history.publish(room, envelope, keep=keep, message_id=message_id)
 
     def send_frame(
@@ -360,7 +361,6 @@ class Rooms:
         """
         self._history.rules_of = make_rules(self._settings, room_options)
         self._before_publish = before_publish
-        self._policy_waits = iscoroutinefunction(before_publish)
 
     async def attendance(self, name: str) -> Attendance:
         """Return the users in the room.

@@ -198,7 +198,7 @@ class ClientLimits:
             budget = self._user.target(target, now)
             if not budget.take(now, size_bytes):
                 self._refuse(now, budget, "this user's messages to this target")
-        more_bytes = size_bytes * (recipients // FREE_RECIPIENTS)
+        more_bytes = size_bytes * max(0, recipients // FREE_RECIPIENTS - 1)
         if size_bytes > self._size_bytes:
             more_bytes += size_bytes - self._size_bytes
         if more_bytes:
@@ -218,7 +218,8 @@ class ClientLimits:
         if not self._refused.take(now, self._size_bytes):
             raise Flood
         wait_s = budget.lead_s(now) - self._settings.max_burst_s
-        raise RateLimited(f"the budget of {payer} is spent; retry in {wait_s:.1f} s")
+        longer_s = (math.floor(10 * wait_s) + 1) / 10
+        raise RateLimited(f"the budget of {payer} is spent; retry in {longer_s} s")
 
     def count_error(self) -> None:
         """Count a frame that is not a valid command, and pay for it.

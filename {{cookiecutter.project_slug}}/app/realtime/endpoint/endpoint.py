@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any
 
 import structlog
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..auth.identity import Identity
 from ..commands.dispatcher import Dispatcher
@@ -121,7 +121,9 @@ class Session:
         """Complete the handshake and serve the connection."""
         self._wire = wire
         wire.when_gone(self._leave_soon)
-        identity = await self._endpoint.handshakes.complete(self._websocket, self._guard)
+        identity = None
+        with suppress(OSError, WebSocketDisconnect):  # the client has gone
+            identity = await self._endpoint.handshakes.complete(self._websocket, self._guard)
         if identity is not None:
             await self._live(identity)
 

@@ -230,7 +230,7 @@ async def test_after_a_lost_answer_only_a_repeatable_command_is_sent_again(
 async def test_a_publishing_connection_that_was_forgotten_loses_nothing(proxy: Proxy) -> None:
     async with run_client(proxy, redis_ping_interval_s=AT_ONCE_S) as client:
         metrics = Metrics("1.0")
-        publisher = RedisPublisher(client, max_waiting_bytes=1_000_000, metrics=metrics)
+        publisher = RedisPublisher(client, make_settings(), metrics)
         running = asyncio.create_task(publisher.run())
 
         def plain(channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:

@@ -120,7 +120,8 @@ class Application(FastAPI):
         super().__init__(**(defaults | options), lifespan=Application._run)
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
-        metrics, delivery = Metrics(project.version), Delivery(settings.max_unsent_total_bytes)
+        metrics = Metrics(project.version)
+        delivery = Delivery(settings.max_unsent_total_bytes, settings.max_unsent_bytes)
         # {% if cookiecutter.redis %}
         shared = in_redis(settings, metrics, delivery, self._tell_gap) or in_memory(settings)
         # {% else %}
@@ -212,8 +213,9 @@ class Application(FastAPI):
     # {% endif %}
     def stop(self) -> None:
         """Stop the process with a failure."""
+        is_stopping = self.failed or self.service.stopping
         self.failed = True
-        if not self.service.stopping:  # a second signal would end it at once
+        if not is_stopping:  # a second signal would end it at once
             signal.raise_signal(signal.SIGTERM)
 
     @asynccontextmanager

@@ -48,6 +48,9 @@ class RecordingWire:
         """Return `unsent`, which a test sets."""
         return self.unsent
 
+    async def drain(self) -> None:
+        """Return at once."""
+
     def close(self, close: Close) -> None:
         """Record the close."""
         self.closes.append(close)

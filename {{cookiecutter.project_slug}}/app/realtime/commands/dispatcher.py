@@ -1,6 +1,7 @@
 """The dispatcher: validates a client's frame, calls the command's handler and sends the answer."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -160,7 +161,10 @@ class Dispatcher:
         if known.durations:
             known.durations.observe(monotonic() - begin)
         if answer is not None and answer.followed_by:
+            # The next command may be answered by as many bytes, which a slow reader would add up.
             await service.delivery.catch_up()
+            with suppress(TimedOut, ConnectionEnded), connection.guard:
+                await connection.drain()
         return None
 
     def _answer_later(

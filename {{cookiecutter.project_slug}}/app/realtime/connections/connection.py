@@ -115,6 +115,10 @@ class Connection(Recipient, Generic[StateT]):
         """Return how many written bytes are still in this process."""
         return self._wire.unsent_bytes()
 
+    async def drain(self) -> None:
+        """Wait until the client has read nearly all that was written to it."""
+        await self._wire.drain()
+
     def cut_off(self) -> None:
         """End the connection as a slow consumer, and drop what is unsent."""
         if self.closed is None:
@@ -142,8 +146,8 @@ class Connection(Recipient, Generic[StateT]):
     def reject(self, rejection: Rejected) -> None:
         """Close as a rejection says, and log its cause."""
         if self.closed is None:
-            reason = rejection.close_as.reason
-            log.info("connection rejected", reason=reason, cause=rejection.cause)
+            reason, fields = rejection.close_as.reason, {"connection": self.id, "user": self.user}
+            log.info("connection rejected", reason=reason, cause=rejection.cause, **fields)
         self.close(rejection.close_as)
 
     def mark_closed(self, close: Close) -> None:

@@ -20,7 +20,7 @@ import structlog
 
 from ..errors import WrongThread
 from ..protocol import ServerFrame
-from ..wire.frame import encode
+from ..wire.frame import check_size, encode
 
 FLUSH_S = 0.002
 """Time budget per turn of the loop: once for connections with few frames, then for all others."""
@@ -87,7 +87,10 @@ class Delivery:
     common; those with few frames go first. It belongs to one thread, in which an event loop runs.
     """
 
-    def __init__(self, max_unsent_bytes: float = math.inf) -> None:
+    def __init__(
+        self, max_unsent_bytes: float = math.inf, max_frame_bytes: float = math.inf
+    ) -> None:
+        self._max_frame_bytes = max_frame_bytes
         self.enqueued = 0
         """Frames enqueued since the start, counted once per recipient."""
         self._enqueued_to_groups = 0
@@ -166,7 +169,14 @@ class Delivery:
         self.enqueue(recipient, list(map(encode, frames)))
 
     def enqueue(self, recipient: Recipient, encoded: Sequence[bytes]) -> None:
-        """Add encoded frames to one outbox."""
+        """Add encoded frames to one outbox: all of them, or none if one is too large.
+
+        Raises:
+            TooLarge: a frame is larger than what may be unsent to one connection.
+
+        """
+        for frame in encoded:
+            check_size(frame, self._max_frame_bytes)
         if not self._is_due:
             self._schedule()
         self.enqueued += len(encoded)
@@ -185,8 +195,13 @@ class Delivery:
         """Send a frame, encoded once, to all recipients but the one with the excluded id.
 
         The caller has checked the thread.
+
+        Raises:
+            TooLarge: the frame is larger than what may be unsent to one connection.
+
         """
         encoded = frame if isinstance(frame, bytes) else encode(frame)
+        check_size(encoded, self._max_frame_bytes)
         if not self._is_due:
             self._schedule()
         excluded = None if exclude is None else recipients.get(exclude)

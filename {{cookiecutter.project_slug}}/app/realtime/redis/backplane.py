@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 
 from ..backplane import Backplane, Channel, Envelope, OnGap, Subscription
 from ..connections.delivery import Delivery
-from ..errors import Misconfigured, Unavailable
+from ..errors import Misconfigured, TooLarge, Unavailable
 from ..idempotency import REMEMBERED_S
 from ..metrics import Metrics
 from ..protocol import ServerFrame
@@ -73,11 +73,7 @@ class RedisBackplane(Backplane):
     ) -> None:
         super().__init__()
         self.client = client
-        self.publisher = RedisPublisher(
-            client,
-            max_waiting_bytes=settings.redis_max_waiting_bytes,
-            metrics=metrics,
-        )
+        self.publisher = RedisPublisher(client, settings, metrics)
         self._settings = settings
         self._delivery = delivery
         self._listeners: list[Listener] = []
@@ -308,7 +304,7 @@ class RedisBackplane(Backplane):
                 else:
                     with delivering(channel.partition(":")[0], envelope.trace):
                         subscription.deliver(envelope)
-            except ValidationError:
+            except (ValidationError, TooLarge):
                 if not self._has_warned:  # one line; the metric counts the others
                     self._has_warned = True
                     log.warning("malformed envelope dropped", channel=channel, size=len(payload))

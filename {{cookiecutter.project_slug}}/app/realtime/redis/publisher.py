@@ -12,7 +12,9 @@ import structlog
 from ..backplane import Channel, Envelope
 from ..errors import Unavailable
 from ..metrics import Metrics
+from ..settings.settings import RealtimeSettings
 from ..tracing import current_trace
+from ..wire.frame import check_size
 from .client import RedisClient
 from .connections import RedisCommand, explain
 from .envelopes import encode
@@ -25,6 +27,9 @@ DURATIONS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 
 BATCH_BYTES = 262_144
 """Size of a batch; one failure loses no more than this."""
+
+FRAME_BYTES = 512
+"""What a frame has besides the payload at most: the header, the type, and the room."""
 
 Publish = Callable[[Channel, Sequence[bytes]], RedisCommand]
 """Returns the command that publishes payloads to a channel, in this order."""
@@ -47,9 +52,10 @@ class Outgoing:
 class RedisPublisher:
     """Publishes in order, one round trip at a time. Messages that wait share the next one."""
 
-    def __init__(self, client: RedisClient, *, max_waiting_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, client: RedisClient, settings: RealtimeSettings, metrics: Metrics) -> None:
         self._client = client
-        self._max_waiting_bytes = max_waiting_bytes
+        self._max_waiting_bytes = settings.redis_max_waiting_bytes
+        self._max_payload_bytes = settings.max_unsent_bytes - FRAME_BYTES
         self.is_traced = False
         """Whether messages tell other nodes which span has caused them."""
         self._waiting = Worker(self._publish, batch_weight=BATCH_BYTES)
@@ -74,11 +80,16 @@ class RedisPublisher:
         """Queue an envelope; the future fails at once if too many bytes wait.
 
         It yields the reply to the command, or what ``read_reply`` makes of it for this message.
+
+        Raises:
+            TooLarge: its frame may be larger than what may be unsent to one connection.
+
         """
         taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.is_traced:
             envelope.trace = current_trace()
         message = Outgoing(publish, channel, encode(envelope), read_reply, taken)
+        check_size(message.payload, self._max_payload_bytes)
         size_bytes = len(message.payload)
         if self._waiting.weight + size_bytes > self._max_waiting_bytes:
             self._fail([message])

@@ -349,6 +349,10 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         """Return the size of the transport's buffer."""
         return self.transport.get_write_buffer_size()
 
+    async def drain(self) -> None:
+        """Wait until the transport's buffer is below its low-water mark, a few KiB."""
+        await self.writable.wait()
+
     def close(self, close: Close) -> None:
         """Start the closing handshake (RFC 6455 §7.1.2)."""
         if not self.close_sent and not self.transport.is_closing():

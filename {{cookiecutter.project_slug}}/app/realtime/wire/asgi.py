@@ -30,7 +30,7 @@ handler waits.
 
 
 class Wire(Protocol):
-    """One accepted connection. Only `arrival` waits."""
+    """One accepted connection. Only `arrival` and `drain` wait."""
 
     @property
     def heard_at(self) -> float:
@@ -63,6 +63,9 @@ class Wire(Protocol):
     def unsent_bytes(self) -> int:
         """Return how many written bytes are still in this process."""
         ...
+
+    async def drain(self) -> None:
+        """Wait until nearly all that was written has left this process."""
 
     def close(self, close: Close) -> None:
         """Send a close frame, which leads to a disconnect, at the latest after a timeout."""
@@ -128,6 +131,10 @@ class AsgiWire:
         """Return the size of the queued frames."""
         return self._unsent_bytes
 
+    async def drain(self) -> None:
+        """Wait until all queued frames are sent."""
+        await self._queue.join()
+
     def close(self, close: Close) -> None:
         """Queue the close frame; the peer has some time to read it and to disconnect."""
         if not self._closing:
@@ -181,6 +188,7 @@ class AsgiWire:
                 while isinstance(item := await self._queue.get(), bytes):
                     await self._websocket.send_text(frame_payload(item).decode())
                     self._unsent_bytes -= len(item)
+                    self._queue.task_done()
                 await self._websocket.close(*item)
             self.drop()
             self._finished.set()

@@ -13,6 +13,7 @@ try:
 except ImportError:  # the library was built without its C code
     from websockets.utils import apply_mask
 
+from ..errors import TooLarge
 from ..protocol import ServerFrame
 
 WHOLE_TEXT = 0x81
@@ -57,6 +58,17 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65_536:
         return MEDIUM_HEADER.pack(WHOLE_TEXT, 126, size) + payload
     return LARGE_HEADER.pack(WHOLE_TEXT, 127, size) + payload
+
+
+def check_size(frame: bytes, max_bytes: float) -> None:
+    """Check that a connection may have a frame unsent.
+
+    Raises:
+        TooLarge: it is larger than what may be unsent, so nobody could get it.
+
+    """
+    if len(frame) > max_bytes:
+        raise TooLarge(f"encoded, the message has {len(frame)} bytes, may have {max_bytes}")
 
 
 def frame_payload(frame: bytes) -> bytes:

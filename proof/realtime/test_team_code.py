@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 
 from app.realtime.commands.router import CommandRouter
 from app.realtime.connections import delivery
+from app.realtime.connections import guard as guards
 from app.realtime.connections.connection import Connection
 from app.realtime.connections.delivery import MESSAGES_IN_A_ROW, Delivery
 from app.realtime.connections.guard import Guard
@@ -694,6 +695,44 @@ async def test_code_in_a_cancelled_task_has_a_deadline() -> None:
     stopping.cancel()
     await asyncio.wait([stopping])
     assert [type(each) for each in raised] == [TimedOut, TeamCodeFailed]
+
+
+async def test_a_clean_up_that_waits_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "CLEAN_UP_S", 0.01)
+
+    async def clean_up_three_times() -> None:
+        for _ in range(3):
+            with suppress(asyncio.CancelledError):
+                await hang()
+        await hang()
+
+    task = asyncio.current_task()
+    with pytest.raises(TimedOut):
+        await run(0.01, clean_up_three_times())
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_connection_ends_while_its_handler_cleans_up(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the handler waits again, for example for the answer to a rollback."""
+    monkeypatch.setattr(guards, "CLEAN_UP_S", 0.01)
+    began = asyncio.Event()
+
+    async def roll_back(*_: object) -> None:
+        began.set()
+        try:
+            await hang()
+        finally:
+            await hang()
+
+    client = await team.live.connect()
+    team.handle = roll_back
+    await client.send(type="work")
+    await began.wait()
+    await client.connection.close()
+    await wait_until(lambda: not team.live.service.budgets._of_users)
 
 
 async def test_an_interrupted_call_leaves_no_pending_cancellation() -> None:

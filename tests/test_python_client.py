@@ -600,6 +600,20 @@ def test_messages_dropped_before_a_join_is_answered_are_a_gap(
     assert len(loads) == has_state
 
 
+def test_events_among_too_many_unread_messages_are_not_lost_in_silence(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module(f"{client.__name__}.inbox"), "MAX_UNREAD", 2)
+    connection = Commands(client, events=True)
+    room = connection.rooms["tea"]
+    room.enter()
+    connection.answer()
+    room.receive({"type": "joined", "room": "tea", "user": "carol", "info": None})
+    for offset in (1, 2):
+        room.receive(MESSAGE | {"offset": offset})
+    assert [message.type for message in room._unread] == ["gap", "rejoined"]
+
+
 def test_a_room_is_joined_some_time_after_a_resync(
     client: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,10 +15,10 @@ Item = TypeVar("Item")
 class Inbox(Generic[Item]):
     """Items to iterate over, until an error ends them.
 
-    If more than 10,000 are unread, one item, the ``gap``, replaces them.
+    If more than 10,000 are unread, the items of the ``gap`` replace them.
     """
 
-    def __init__(self, gap: Item) -> None:
+    def __init__(self, *gap: Item) -> None:
         self._gap = gap
         self._unread: deque[Item] = deque()
         self.error: Exception | None = None
@@ -44,10 +44,9 @@ class Inbox(Generic[Item]):
         self._changed.set()
 
     def _put(self, item: Item) -> None:
-        if len(self._unread) >= MAX_UNREAD:
-            self._unread.clear()
-            item = self._gap
         self._unread.append(item)
+        if len(self._unread) > MAX_UNREAD:
+            self._unread = deque(self._gap)
         self._changed.set()
 
     async def _wait_until(self, condition: Callable[[], object]) -> None:

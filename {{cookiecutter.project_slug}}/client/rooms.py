@@ -37,6 +37,7 @@ class Message:
 
 
 GAP = Message("gap")
+REJOINED = Message("rejoined")
 
 
 class Room(Inbox[Message]):
@@ -44,7 +45,8 @@ class Room(Inbox[Message]):
 
     ``state`` loads what you keep of the room: at first, and at a gap. With ``events``, the room
     also yields who has joined and left. It yields the ``last`` messages at first. Members see the
-    ``info`` of the user. If more than 10,000 messages are unread, a gap replaces them.
+    ``info`` of the user. If more than 10,000 messages are unread, a gap replaces them, with
+    ``events`` followed by ``rejoined``.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Room(Inbox[Message]):
         last: int = 0,
         info: object = None,
     ) -> None:
-        super().__init__(GAP)
+        super().__init__(GAP, *([REJOINED] if events else []))
         json.dumps(info)  # raises here, not at a join
         self.name = name
         self.info = info
@@ -206,7 +208,7 @@ class Room(Inbox[Message]):
             if position["offset"] > self.position["offset"]:
                 self.position = position
         if self._events and "since" in command:
-            self._put(Message("rejoined"))
+            self._put(REJOINED)
         if self.info is not command["info"]:
             current = {"type": "join", "room": self.name, "info": self.info}
             self._connection.ask(current, lambda answer: None)

@@ -247,6 +247,21 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
         assert (await member.past(old)).recovered is False
 
 
+async def test_a_primary_that_was_a_replica_meanwhile_begins_a_new_epoch(valkey: Valkey) -> None:
+    """It has lost what another primary did not get, though its process is the same."""
+    async with run_history(valkey) as history, Redis.from_url(valkey.url) as redis:
+        member = Member(history)
+        await member.past(None)
+        await say(history, 1, 2)
+        await wait_until(lambda: member.data == [1, 2])
+        old = history._feeds[ROOM].position
+        await redis.execute_command("REPLICAOF 127.0.0.1 1")
+        await redis.execute_command("REPLICAOF NO ONE")
+        assert await say(history, 3) == [1]
+        await wait_until(lambda: member.news == [Resync(room=ROOM)])
+        assert (await Member(history).past(old)).recovered is False
+
+
 @pytest.mark.parametrize(
     "payload",
     [

@@ -28,7 +28,7 @@ from ..envelopes import encode
 
 Argument = str | int | bytes
 
-USERS_AT_ONCE = 500  # users that one script writes; Redis executes nothing else meanwhile
+USERS_AT_ONCE = 100  # users that one script writes; Redis executes nothing else meanwhile
 
 _entries = TypeAdapter(dict[UserName, tuple[PositiveInt, NonNegativeInt, Json[Data]]])
 

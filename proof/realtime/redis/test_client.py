@@ -331,6 +331,13 @@ def test_without_a_project_file_the_prefix_has_to_be_set(
     assert settings.redis_prefix == "mine:"
 
 
+def test_a_prefix_that_ends_in_a_digit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`shop1` in database 1 and `shop` in database 11 would have the same channels."""
+    line = complaint(monkeypatch, REDIS_URL="redis://localhost/1", REDIS_PREFIX="shop1")
+    assert line.startswith("error: REDIS_PREFIX: ")
+    assert "end it with another character" in line
+
+
 def test_an_installed_project_has_the_prefix_of_its_distribution(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

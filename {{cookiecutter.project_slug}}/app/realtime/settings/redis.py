@@ -126,6 +126,8 @@ class RedisSettings(SettingsPart):
     @field_validator("redis_prefix")
     @classmethod
     def _name_project(cls, prefix: str, info: ValidationInfo) -> str:
+        if prefix[-1:].isdigit():
+            raise ValueError("the number of the database follows it; end it with another character")
         if prefix or info.data.get("redis_url") is None:
             return prefix
         return f"{read_project().name}:"

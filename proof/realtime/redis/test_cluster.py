@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from app.realtime.errors import Misconfigured, Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.map import RedisMap
-from app.realtime.redis.topologies import make_client
+from app.realtime.redis.topologies import ClusterClient, make_client
 from app.realtime.settings.redis import server_urls
 
 from ..backplane_contract import Inbox, numbered
@@ -164,6 +165,27 @@ async def test_a_slot_that_moves_takes_its_channels_with_it(cluster: Cluster) ->
         await wait_until(lambda: gaps == ["gap"] and here.healthy)
         await wait_until_async(partial(reaches, there, CHANNELS[0], inbox))
         assert await listeners(new, name) == 1
+
+
+async def test_slots_that_move_while_a_node_connects_have_one_listener(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other commands may learn of moved slots meanwhile, so a server may have none."""
+    open_one = ClusterClient._open
+
+    async def learn_of_a_move(client: ClusterClient, *arguments: Any) -> Any:
+        opened = await open_one(client, *arguments)
+        slots = client._cluster.nodes_manager.slots_cache
+        slots.update(dict.fromkeys(slots, slots[0]))
+        return opened
+
+    monkeypatch.setattr(ClusterClient, "_open", learn_of_a_move)
+    async with run_node(cluster) as (node, _):
+        owners = [
+            sum(listener.owns(node.client.name(channel)) for listener in node._listeners)
+            for channel in CHANNELS
+        ]
+        assert owners == [1] * len(CHANNELS)
 
 
 async def test_the_wrong_kind_of_server_ends_the_service(cluster: Cluster) -> None:

@@ -1,12 +1,13 @@
-"""A listener reads at a pace: it gives way, and waits only for the frames of its own messages."""
+"""A listener reads at a pace, and knows what Redis has confirmed."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
-from app.realtime.backplane import Envelope, Subscription
+from app.realtime.backplane import Envelope, Subscription, user_channel
 from app.realtime.connections.delivery import MAX_FRAMES_PER_TURN, MESSAGES_IN_A_ROW
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.envelopes import encode
@@ -68,3 +69,39 @@ async def test_it_waits_for_many_frames_of_its_own_messages_alone(
     await wait_until(lambda: len(seen) == MESSAGES_IN_A_ROW + 2)
     await wait_until(lambda: len(flushed) == MAX_FRAMES_PER_TURN)
     assert (seen[-1] == MAX_FRAMES_PER_TURN) == is_own
+
+
+async def test_a_node_is_ready_again_though_users_leave_while_it_subscribes(
+    node: RedisBackplane, redis: Redis
+) -> None:
+    with capture_logs() as lines:
+        for _ in range(3):
+            users = [
+                node.subscribe(Subscription(user_channel(f"user-{number}"), lambda envelope: None))
+                for number in range(300)
+            ]
+            for each in users:
+                await node.confirm(each)
+            await redis.client_kill_filter(_type="pubsub")
+            await wait_until(lambda: not node.healthy)
+            await wait_until(lambda: bool(node._listeners))
+            for each in users:
+                node.unsubscribe(each)
+                await asyncio.sleep(0)
+            await wait_until(lambda: node.healthy)
+    assert {line["event"] for line in lines} == {"redis lost", "redis connected"}
+
+
+async def test_an_answer_to_an_earlier_subscription_confirms_no_later_one(
+    node: RedisBackplane, redis: Redis
+) -> None:
+    earlier = node.subscribe(Subscription(CHANNEL, lambda envelope: None))
+    await node.confirm(earlier)
+    (listener,) = node._listeners
+    node.unsubscribe(earlier)
+    later = node.subscribe(Subscription(CHANNEL, lambda envelope: None))
+    name = node.client.name(CHANNEL).encode()
+    listener._unconfirmed[name.decode()] = 1
+    listener._take({"type": "subscribe", "channel": name})
+    assert not later.is_confirmed
+    await node.confirm(later)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import Literal
 
 import structlog
@@ -245,7 +244,7 @@ class RedisBackplane(Backplane):
         while True:
             try:
                 for listener in self._listeners:
-                    await self.client.probe(self._unused_channel(listener))
+                    await self.client.probe(listener.unused_channel)
             except ResponseError as refusal:
                 may_wait = self._was_healthy or self._works or not misconfigured(refusal)
                 if not (may_wait and is_temporary(refusal)):
@@ -260,20 +259,19 @@ class RedisBackplane(Backplane):
                     self._note_healthy()
             await asyncio.sleep(self._settings.redis_probe_interval_s)
 
-    def _unused_channel(self, listener: Listener) -> Channel:
-        """Return a channel that belongs to a listener, and so to its server."""
-        channels = (Channel(f"probe-{number}") for number in count())
-        return next(each for each in channels if listener.owns(self.client.name(each)))
-
-    def note_confirmed(self, channel: Channel) -> None:
-        """Note that Redis has confirmed a subscription."""
+    def note_confirmed(self, subscription: Subscription) -> None:
+        """Note that Redis has confirmed a subscription, which may have ended."""
         self._confirmations += 1
-        if subscription := self.hosted.get(channel):
-            subscription.is_confirmed = True
-            if self._has_gap and subscription.on_gap is not None:
-                subscription.on_gap()
-        if awaited := self._awaited.pop(channel, None):
+        if self.hosted.get(subscription.channel) is not subscription:
+            return
+        subscription.is_confirmed = True
+        if self._has_gap and subscription.on_gap is not None:
+            subscription.on_gap()
+        if awaited := self._awaited.pop(subscription.channel, None):
             awaited.set()
+
+    def check_subscribed(self) -> None:
+        """Note that messages flow as soon as Redis has confirmed all subscriptions."""
         if not self._is_subscribed and all(each.is_subscribed for each in self._listeners):
             self._is_subscribed = True
             self._note_healthy()

@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.client import PubSub
 from redis.exceptions import NoScriptError, ResponseError
 
 from ..backplane import Channel
 from ..errors import Unavailable
 from ..settings.settings import RealtimeSettings
-from .connections import FAILURES, RedisCommand, answered_within, explain
+from .connections import FAILURES, PubSub, RedisCommand, answered_within, explain
 from .scripts import with_text
 
 log = structlog.stdlib.get_logger(__name__)

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from hiredis import pack_command
+from redis.asyncio import client
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -161,6 +162,13 @@ class CheckedConnection(AbstractConnection):
         except FAILURES:
             return False
         return True
+
+
+class PubSub(client.PubSub):
+    """A connection to listen on. If it is lost, the backplane replaces it."""
+
+    async def _reconnect(self, *_: object) -> None:
+        """Do nothing: one task would read from the new connection while another subscribes."""
 
 
 CHECKED: dict[type[AbstractConnection], type[CheckedConnection]] = {

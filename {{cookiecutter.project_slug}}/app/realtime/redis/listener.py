@@ -3,15 +3,16 @@
 import asyncio
 from collections import Counter
 from collections.abc import Collection
+from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio.client import PubSub
 from redis.exceptions import ResponseError
 
 from ..backplane import Channel, Subscription
 from ..connections.delivery import MAX_FRAMES_PER_TURN, MESSAGES_IN_A_ROW, Delivery
 from .client import OwnsChannel
-from .connections import answered_within
+from .connections import PubSub, answered_within
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ class Listener:
         self.adjust_later = self._changed.add
         self.subscribe = self._changed.run
 
+    @cached_property
+    def unused_channel(self) -> Channel:
+        """A channel that belongs to this connection, and so to its server."""
+        channels = (Channel(f"probe-{number}") for number in count())
+        return next(each for each in channels if self.owns(self._client.name(each)))
+
     @property
     def is_subscribed(self) -> bool:
         """Whether Redis has confirmed all subscriptions."""
@@ -68,6 +75,7 @@ class Listener:
             await (pubsub.ssubscribe if is_sharded else pubsub.subscribe)(*new)
         if gone:
             await (pubsub.sunsubscribe if is_sharded else pubsub.unsubscribe)(*gone)
+        self._backplane.check_subscribed()
         return ()
 
     async def read(self, ping_interval_s: float) -> None:
@@ -112,8 +120,11 @@ class Listener:
             case "message" | "smessage":
                 self._backplane.deliver(self._client.channel(message["channel"]), message["data"])
             case "subscribe" | "ssubscribe":
-                if _count_down(self._unconfirmed, message["channel"].decode()):
-                    self._backplane.note_confirmed(self._client.channel(message["channel"]))
+                channel = self._client.channel(message["channel"])
+                is_last = _count_down(self._unconfirmed, message["channel"].decode())
+                if is_last and (subscription := self._held.get(channel)):
+                    self._backplane.note_confirmed(subscription)
+                self._backplane.check_subscribed()
             case "unsubscribe" | "sunsubscribe":
                 name = message["channel"].decode()
                 if name not in self._leaving:

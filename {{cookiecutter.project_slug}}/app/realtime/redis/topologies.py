@@ -1,12 +1,12 @@
 """Kinds of Redis: one server, perhaps found through sentinels, or a cluster."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
-from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
@@ -22,7 +22,7 @@ from ..errors import Misconfigured
 from ..settings.redis import server_urls
 from ..settings.settings import RealtimeSettings
 from .client import OwnsChannel, RedisClient
-from .connections import CHECKED, FAILURES, CheckedConnection
+from .connections import CHECKED, FAILURES, CheckedConnection, PubSub
 
 
 class ServerClient(RedisClient):
@@ -38,7 +38,7 @@ class ServerClient(RedisClient):
     @asynccontextmanager
     async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
         """Open one connection, which owns all channels."""
-        async with self._redis.pubsub() as pubsub:
+        async with PubSub(self._redis.connection_pool) as pubsub:
             await pubsub.connect()
             if isinstance(pubsub.connection, CheckedConnection):
                 pubsub.connection.listens = True  # so another task reads from it
@@ -90,16 +90,20 @@ class ClusterClient(RedisClient):
             if "not enabled" in str(failure):
                 raise Misconfigured("REDIS_CLUSTER: the server belongs to no cluster") from failure
             raise
+        # In one step, since other commands may learn of moved slots meanwhile.
+        slots: defaultdict[ClusterNode, set[int]] = defaultdict(set)
+        for slot, (primary, *_) in self._cluster.nodes_manager.slots_cache.items():
+            slots[primary].add(slot)
         async with AsyncExitStack() as stack:
-            yield [await self._open(node, stack) for node in self._cluster.get_primaries()]
+            yield [await self._open(node, owned, stack) for node, owned in slots.items()]
 
-    async def _open(self, node: ClusterNode, stack: AsyncExitStack) -> tuple[PubSub, OwnsChannel]:
+    async def _open(
+        self, node: ClusterNode, slots: Collection[int], stack: AsyncExitStack
+    ) -> tuple[PubSub, OwnsChannel]:
         server = Redis.from_url(self._url_of(node), **self._options)
         await stack.enter_async_context(server)
-        pubsub = await stack.enter_async_context(server.pubsub())
+        pubsub = await stack.enter_async_context(PubSub(server.connection_pool))
         await pubsub.connect()
-        nodes = self._cluster.nodes_manager
-        slots = {slot for slot, holders in nodes.slots_cache.items() if holders[0] is node}
         return pubsub, lambda name: self._cluster.keyslot(name) in slots
 
     async def reconnect(self) -> None:

@@ -96,7 +96,7 @@ async def test_mounted_in_an_app_that_does_not_run_its_lifespan() -> None:
         with pytest.raises(InvalidStatus) as refused:
             await welcome(address, "/realtime/ws")
     assert refused.value.response.status_code == 503
-    assert b'{reason="other",status="503"} 1.0' in child.service.metrics.text()
+    assert b'{reason="the lifespan does not run",status="503"} 1.0' in child.service.metrics.text()
 
 
 async def test_a_server_need_not_offer_lifespan_state() -> None:

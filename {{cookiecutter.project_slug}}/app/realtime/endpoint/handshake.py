@@ -6,7 +6,7 @@ import structlog
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
-from ..auth.identity import Identity, authenticating, identify
+from ..auth.identity import Identity, authenticating, check_identity
 from ..connections.connection import Connection
 from ..connections.guard import Guard
 from ..errors import PROBLEM_TYPE, ConnectionEnded, Refused, Rejected, declared, problem
@@ -67,7 +67,8 @@ class Handshakes:
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         try:
             with authenticating(), guard:
-                identity = await identify(self._service.authenticator, websocket)
+                answer = await self._service.authenticator.authenticate(websocket)
+                identity = check_identity(answer)
         except Refused as refusal:
             await self.refuse(websocket, refusal)
             return None

@@ -14,7 +14,7 @@ from ..errors import Forbidden
 from ..futures import now_or_later, then
 from ..idempotency import send_once
 from ..metrics import Metrics
-from ..policy import Policy
+from ..policy import Policy, settled
 from ..protocol import Command, CommandKey, Data, Ok
 from ..rooms.history import Position, room_channel
 from ..rooms.presence import Member, RoomPresence
@@ -142,8 +142,7 @@ async def _check_join(
     policy: Policy[Any, Any], service: Service, connection: Connection, room: str
 ) -> None:
     """Raise `Forbidden` unless the policy allows the join."""
-    answer = policy.can_join(service, connection, room)
-    if not (answer if isinstance(answer, bool) else await answer):
+    if not await settled(policy.can_join(service, connection, room)):
         raise Forbidden("you may not join this room")
 
 
@@ -203,7 +202,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         """Send to the room's members, if the sender is one and the policy allows it."""
         service.rooms.check_joined(connection, command.room)
         answer = policy.can_publish(service, connection, command.room)
-        if not (answer if isinstance(answer, bool) else await answer):
+        if answer is not True and not await settled(answer):
             raise Forbidden("you may not publish to this room")
         members = service.rooms.members_here(command.room)
         connection.limits.pay_for_message(room_channel(command.room), command.data, members)

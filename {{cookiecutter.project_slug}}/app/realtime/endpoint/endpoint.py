@@ -18,7 +18,7 @@ from ..connections.guard import Guard
 from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, Unavailable, close_codes
 from ..limits.admission import network_of
 from ..metrics import OTHER
-from ..policy import Policy
+from ..policy import Policy, settled
 from ..protocol import (
     CLIENT_CODES,
     INTERNAL_ERROR,
@@ -167,8 +167,7 @@ class Session:
             with self._guard:
                 connection.state = await router.begin(service, connection)
         with self._guard:
-            answer = self._endpoint.policy.can_exceed_rates(service, connection)
-            if answer if isinstance(answer, bool) else await answer:
+            if await settled(self._endpoint.policy.can_exceed_rates(service, connection)):
                 connection.limits.exempt()
         with self._guard:
             await service.manager.add(connection)

@@ -28,7 +28,7 @@ def network_of(host: str) -> str:
     return host
 
 
-class ByNetwork:
+class ConnectionsByNetwork:
     """Counts the connections of each network, up to a limit; None is a network without a limit."""
 
     def __init__(self, limit: int) -> None:
@@ -60,10 +60,10 @@ class Admission:
     """
 
     def __init__(self, settings: RealtimeSettings) -> None:
-        self.http = ByNetwork(settings.max_connections_per_address)
+        self.http = ConnectionsByNetwork(settings.max_connections_per_address)
         self._settings = settings
         self._connections = 0
-        self._by_network = ByNetwork(settings.max_connections_per_address)
+        self._by_network = ConnectionsByNetwork(settings.max_connections_per_address)
         self._handshakes = RateLimit(settings.max_handshakes_per_s, burst_s=BURST_S)
         # By network, in the order of the last handshake. A dict would be slow to find its first
         # item after many removals at its start.

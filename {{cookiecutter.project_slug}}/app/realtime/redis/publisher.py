@@ -26,7 +26,7 @@ DURATIONS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 BATCH_BYTES = 262_144
 """Size of a batch; one failure loses no more than this."""
 
-Publish = Callable[[Channel, Sequence[bytes]], RedisCommand]
+MakeCommand = Callable[[Channel, Sequence[bytes]], RedisCommand]
 """Returns the command that publishes payloads to a channel, in this order."""
 
 ReadReply = Callable[[Any, int], Iterable[Any]]
@@ -37,11 +37,11 @@ ReadReply = Callable[[Any, int], Iterable[Any]]
 class Outgoing:
     """A message that waits to be published, and the future of its publication."""
 
-    publish: Publish
+    make_command: MakeCommand
     channel: Channel
     payload: bytes
     read_reply: ReadReply
-    taken: asyncio.Future[Any]
+    published: asyncio.Future[Any]
 
 
 class RedisPublisher:
@@ -66,7 +66,7 @@ class RedisPublisher:
 
     def publish(
         self,
-        publish: Publish,
+        make_command: MakeCommand,
         channel: Channel,
         envelope: Envelope,
         read_reply: ReadReply = repeat,
@@ -75,16 +75,16 @@ class RedisPublisher:
 
         It yields the reply to the command, or what ``read_reply`` makes of it for this message.
         """
-        taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        published: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.is_traced:
             envelope.trace = current_trace()
-        message = Outgoing(publish, channel, encode(envelope), read_reply, taken)
+        message = Outgoing(make_command, channel, encode(envelope), read_reply, published)
         size_bytes = len(message.payload)
         if self._waiting.weight + size_bytes > self._max_waiting_bytes:
             self._fail([message])
         else:
             self._waiting.add(message, size_bytes)
-        return taken
+        return published
 
     async def _publish(self, batch: list[Outgoing]) -> Collection[Outgoing]:
         groups = _groups(batch)
@@ -110,15 +110,16 @@ class RedisPublisher:
             return
         results = group[0].read_reply(reply, len(group))
         for message, result in zip(group, results, strict=True):
-            if not message.taken.done():
-                message.taken.set_result(result)
+            if not message.published.done():
+                message.published.set_result(result)
 
     def _fail(self, messages: Sequence[Outgoing]) -> None:
         """Fail the futures of messages that were not published, or may not have been."""
         for message in messages:
-            if not message.taken.done():
+            if not message.published.done():
                 self._failures.inc()
-                message.taken.set_exception(Unavailable("messages cannot be passed on just now"))
+                failure = Unavailable("messages cannot be passed on just now")
+                message.published.set_exception(failure)
 
 
 def _groups(batch: Sequence[Outgoing]) -> list[list[Outgoing]]:
@@ -127,7 +128,7 @@ def _groups(batch: Sequence[Outgoing]) -> list[list[Outgoing]]:
     latest: dict[Channel, list[Outgoing]] = {}
     for message in batch:
         group = latest.get(message.channel)
-        if group is None or group[0].publish != message.publish:
+        if group is None or group[0].make_command != message.make_command:
             group = latest[message.channel] = []
             groups.append(group)
         group.append(message)
@@ -144,6 +145,6 @@ def _commands(groups: Sequence[Sequence[Outgoing]]) -> list[RedisCommand]:
     commands = []
     for group in groups:
         first = group[0]
-        command = first.publish(first.channel, [message.payload for message in group])
+        command = first.make_command(first.channel, [message.payload for message in group])
         commands.append(command if last[first.channel] is group else with_text(command))
     return commands

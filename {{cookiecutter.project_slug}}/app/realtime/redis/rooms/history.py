@@ -89,10 +89,11 @@ class RedisHistory(History):
             return super().publish(room, envelope, keep=False, message_id=message_id)
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
         read_reply = partial(self._read_positions, room, rules.history_s)
-        publish = self._publication(rules)
+        make_command = self._publication(rules)
         if message_id is not None:  # a command of its own
-            publish = partial(self._publish_by, rules, message_id=message_id)
-        return self.backplane.publisher.publish(publish, room_channel(room), envelope, read_reply)
+            make_command = partial(self._publish_by, rules, message_id=message_id)
+        channel = room_channel(room)
+        return self.backplane.publisher.publish(make_command, channel, envelope, read_reply)
 
     def _read_positions(
         self, room: str, history_s: float, reply: Any, count: int

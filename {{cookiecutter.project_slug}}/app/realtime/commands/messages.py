@@ -18,7 +18,11 @@ from .router import CommandRouter
 
 @dataclass(slots=True, kw_only=True)
 class SendOk(Ok):
-    """The message was accepted; ``reached`` is the number of processes with the user."""
+    # {% if cookiecutter.redis %}
+    """The message was accepted; ``reached`` is the number of nodes with the user."""
+    # {% else %}
+    """The message was accepted; ``reached`` is 1 if the user is connected, and 0 if not."""
+    # {% endif %}
 
     reached: int
 

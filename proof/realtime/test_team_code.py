@@ -535,12 +535,12 @@ CALLS: dict[str, Callable[[Service], object]] = {
     # {% if cookiecutter.rooms %}
     "publish": lambda service: service.rooms.publish("lobby", "x"),
     "send_frame to a room": lambda service: service.rooms.send_frame("lobby", Notice()),
-    "kept": lambda service: asyncio.run(service.rooms.kept("lobby")),
+    "history": lambda service: asyncio.run(service.rooms.history("lobby")),
     "leave": lambda service: service.rooms.leave(only(service), "lobby"),
     "join": lambda service: asyncio.run(service.rooms.join(only(service), "other")),
     "evict": lambda service: service.rooms.evict("lobby", "alice"),
     "set_info": lambda service: service.rooms.set_info(only(service), "lobby", 1),
-    "attendance": lambda service: asyncio.run(service.rooms.attendance("lobby")),
+    "presence": lambda service: asyncio.run(service.rooms.presence("lobby")),
     # {% endif %}
 }
 

@@ -14,13 +14,13 @@ It needs the package ``websockets`` and nothing else of this project: copy the f
 need it. ``docs/clients.md`` explains it.
 """
 
-from .connection import connect
-from .outcome import Ended, RequestError, Status
+from .connection import Connection, connect
+from .outcome import ABNORMAL, Ended, RequestError, Status
 # {% if cookiecutter.rooms %}
 from .rooms import Message
 
-__all__ = ["Ended", "Message", "RequestError", "Status", "connect"]
+__all__ = ["ABNORMAL", "Connection", "Ended", "Message", "RequestError", "Status", "connect"]
 # {% else %}
 
-__all__ = ["Ended", "RequestError", "Status", "connect"]
+__all__ = ["ABNORMAL", "Connection", "Ended", "RequestError", "Status", "connect"]
 # {% endif %}

@@ -7,9 +7,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-# {% if cookiecutter.rooms %}
-from functools import partial
-# {% endif %}
 from typing import Literal, Self
 # {% if cookiecutter.auth == "ticket" %}
 from urllib.parse import urlencode
@@ -96,8 +93,6 @@ class Connection(Inbox[Frame]):
         self.rooms: dict[str, Room] = {}
         self.left: dict[str, Room] = {}
         """Rooms until their ``leave`` is answered: what still comes for them is dropped."""
-        self.room = partial(Room, self)
-        """Return a room to enter."""
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
         parse_uri(self._url)  # raises here, since no attempt could succeed
@@ -159,6 +154,20 @@ class Connection(Inbox[Frame]):
         elif self.welcome:
             self._transmit(request)
 
+    # {% if cookiecutter.rooms %}
+    def room(
+        self,
+        name: str,
+        state: Callable[[], Awaitable[object]] | None = None,
+        *,
+        events: bool = False,
+        last: int = 0,
+        info: object = None,
+    ) -> Room:
+        """Return a room to enter in ``async with``, with these options of `Room`."""
+        return Room(self, name, state, events=events, last=last, info=info)
+
+    # {% endif %}
     async def ping(self) -> float:
         """Return the time of a round trip, in seconds."""
         sent_at = time.monotonic()

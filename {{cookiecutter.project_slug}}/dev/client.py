@@ -17,12 +17,10 @@ from threading import Thread
 
 from app.settings import Settings
 # {% if cookiecutter.rooms %}
-from client import Ended, Message, RequestError, Status, connect
+from client import ABNORMAL, Connection, Ended, Message, RequestError, Status, connect
 # {% else %}
-from client import Ended, RequestError, Status, connect
+from client import ABNORMAL, Connection, Ended, RequestError, Status, connect
 # {% endif %}
-from client.connection import Connection
-from client.outcome import ABNORMAL
 
 from . import credentials
 from .urls import base_url, websocket_url

@@ -3,7 +3,8 @@
 import secrets
 import sys
 
-from app.realtime import Authenticator, Forbidden, RealtimeSettings
+from app.realtime import Forbidden, RealtimeSettings
+from app.realtime.http.tokens import sign_token
 
 from .handshake import Handshake
 
@@ -26,7 +27,7 @@ async def credentials(
 
     """
     try:
-        token = Authenticator(settings).sign({"sub": user} | claims)
+        token = sign_token(settings, {"sub": user} | claims)
     except Forbidden as failure:
         sys.exit(f"error: {failure}")
     return Handshake(headers={"Authorization": f"Bearer {token}"}, token=token)

@@ -2,7 +2,8 @@
 
 import secrets
 
-from app.realtime import Authenticator, RealtimeSettings
+from app.realtime import RealtimeSettings
+from app.realtime.http.login import sign_session
 
 from .handshake import Handshake
 
@@ -19,7 +20,7 @@ async def credentials(
     settings: RealtimeSettings, http_url: str, user: str, /, **claims: object
 ) -> Handshake:
     """Return a handshake that the service at this URL accepts as the user's, with more claims."""
-    value = Authenticator(settings).sign({"user": user} | claims)
+    value = sign_session(settings, {"user": user} | claims)
     cookie = f"{settings.session_cookie}={value}"
     (origin,) = settings.allowed_origins[:1] or [http_url]
     return Handshake(headers={"Cookie": cookie, "Origin": origin}, token=cookie)

@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from app.realtime import RealtimeSettings
-from client import Ended, RequestError, connect, outcome
-from client.connection import Connection
+from client import Connection, Ended, RequestError, connect, outcome
 from dev import credentials
 from dev.urls import base_url
 

@@ -51,7 +51,7 @@ AUTHENTICATORS: list[tuple[Callable[..., Awaitable[object]], int]] = [
     (returning("alice", 10**400), 500),
     (returning(""), 401),
     (failing(Unauthorized()), 401),
-    (failing(Refused(403, "not from there")), 403),
+    (failing(Refused("origin not allowed")), 403),
 ]
 
 

@@ -72,7 +72,7 @@ async def test_positions_in_all_shards_are_renewed(
         keys = [backplane.client.key(room_channel(room), "position") for room in ROOMS]
         for room, key in zip(ROOMS, keys, strict=True):
             history.open(room, lambda _: None, lambda *_: None)
-            await history.past(room, None)
+            await history.replay(room, None)
             await redis.expire(key, UNUSED_S // 2)
 
         async def are_renewed() -> bool:

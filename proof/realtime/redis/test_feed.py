@@ -98,7 +98,7 @@ class Node:
         """Confirm it, some time."""
         await self._wait()
 
-    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
+    async def load(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         """Read at some moment, and bring the answer at a later one."""
         await self._wait()
         reading = self.server.read(since)
@@ -183,19 +183,19 @@ class Visitor:
 
     async def enter(self, node: Node) -> None:
         """Join, with what there is of a position."""
-        past = await node.feed.past(self.position)
+        stored = await node.feed.replay(self.position)
         self.visits += 1
-        self._take(past)
+        self._take(stored)
         node.members.add(self)
 
-    def _take(self, past: Stored) -> None:
-        if past.recovered:
-            for envelope in past.messages:
+    def _take(self, stored: Stored) -> None:
+        if stored.recovered:
+            for envelope in stored.messages:
                 self.hear(envelope)
-            assert self.position == past.position
+            assert self.position == stored.position
         else:
-            assert past.messages == ()
-            self.accept_hole(past.position)
+            assert stored.messages == ()
+            self.accept_hole(stored.position)
 
     def accept_hole(self, position: Position | None) -> None:
         """Go on from another position."""
@@ -324,13 +324,13 @@ async def test_what_arrives_while_missing_messages_are_read_is_delivered_after_t
     await visitor.enter(node)
     reading, answered = asyncio.Event(), asyncio.Event()
 
-    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
-        past = server.read(since)
+    async def load(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
+        stored = server.read(since)
         reading.set()
         await answered.wait()
-        return past
+        return stored
 
-    monkeypatch.setattr(node, "read", read)
+    monkeypatch.setattr(node, "load", load)
     server.publish()
     server.on_the_way.clear()
     node.feed.fall_behind()
@@ -351,29 +351,29 @@ async def test_a_reader_whose_answer_is_older_than_that_of_the_first_reads_again
     node = Node(server, random.Random(0))
     answers: list[asyncio.Future[None]] = []
 
-    async def read(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
-        past = server.read(since)
+    async def load(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
+        stored = server.read(since)
         answers.append(asyncio.get_running_loop().create_future())
         if len(answers) <= 2:
             await answers[-1]
-        return past
+        return stored
 
     async def enter() -> asyncio.Task[Stored]:
         count = len(answers)
-        entering = asyncio.create_task(node.feed.past(Position("epoch-0", 0)))
+        entering = asyncio.create_task(node.feed.replay(Position("epoch-0", 0)))
         while len(answers) == count:
             await asyncio.sleep(0)
         return entering
 
-    monkeypatch.setattr(node, "read", read)
+    monkeypatch.setattr(node, "load", load)
     older = await enter()
     server.publish()
     newer = await enter()
     for entering, answer in ((newer, answers[1]), (older, answers[0])):
         answer.set_result(None)
-        past = await entering
-        assert past.recovered
-        assert [envelope.data for envelope in past.messages] == [0]
+        stored = await entering
+        assert stored.recovered
+        assert [envelope.data for envelope in stored.messages] == [0]
 
 
 @pytest.mark.parametrize("harsh", [False, True], ids=["calm", "harsh"])

@@ -35,7 +35,7 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
         Redis.from_url(shared_valkey.url) as redis,
     ):
         member = Member(history)
-        begin = (await member.past(None)).position
+        begin = (await member.replay(None)).position
         for number in range(3):
             await redis.script_flush()
             futures = [
@@ -44,7 +44,7 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
             assert (await futures[0]).offset == begin.offset + number + 1
             await asyncio.gather(*futures)
         await redis.script_flush()
-        assert len((await Member(history).past(begin)).messages) == 3
+        assert len((await Member(history).replay(begin)).messages) == 3
 
 
 async def test_a_forgotten_script_does_not_change_the_order(shared_valkey: Valkey) -> None:
@@ -54,7 +54,7 @@ async def test_a_forgotten_script_does_not_change_the_order(shared_valkey: Valke
         Redis.from_url(shared_valkey.url) as redis,
     ):
         member = Member(history)
-        begin = (await member.past(None)).position
+        begin = (await member.replay(None)).position
         await redis.script_flush()
         envelopes = [Envelope("alice", number) for number in range(6)]
         futures = [
@@ -77,13 +77,13 @@ async def test_a_client_without_a_position_needs_no_reading(
     async with run_history(shared_valkey) as history:
         Member(history)
         feed = history._feeds[ROOM]
-        past = await feed.past(None)
+        replay = await feed.replay(None)
 
-        async def read(room: str, since: Position) -> Stored:
+        async def load(room: str, since: Position) -> Stored:
             raise AssertionError
 
-        monkeypatch.setattr(history, "read", read)
-        assert await feed.past(None) == past
+        monkeypatch.setattr(history, "load", load)
+        assert await feed.replay(None) == replay
 
 
 async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(
@@ -92,12 +92,12 @@ async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(
     async with run_history(shared_valkey) as history, run_history(shared_valkey) as other:
         member = Member(history)
         feed = history._feeds[ROOM]
-        begin = (await feed.past(None)).position
+        begin = (await feed.replay(None)).position
         feed._subscription.deliver = lambda envelope: None  # it never comes
         await say(other, 1)
-        past = await feed.past(begin)
-        assert past.recovered is True
-        assert [envelope.data for envelope in past.messages] == [1]
+        replay = await feed.replay(begin)
+        assert replay.recovered is True
+        assert [envelope.data for envelope in replay.messages] == [1]
         assert member.data == [1]
 
 
@@ -108,13 +108,13 @@ async def test_a_client_that_knows_more_than_the_node_is_caught_up_with(
     async with run_history(shared_valkey) as history, run_history(shared_valkey) as other:
         member = Member(history)
         feed = history._feeds[ROOM]
-        begin = (await feed.past(None)).position
+        begin = (await feed.replay(None)).position
         feed._subscription.deliver = lambda envelope: None  # these are late
         await say(other, 1, 2, 3)
-        past = await feed.past(Position(begin.epoch, begin.offset + 2))
-        assert past.recovered is True
-        assert past.position.offset == begin.offset + 3
-        assert [envelope.data for envelope in past.messages] == [3]
+        replay = await feed.replay(Position(begin.epoch, begin.offset + 2))
+        assert replay.recovered is True
+        assert replay.position.offset == begin.offset + 3
+        assert [envelope.data for envelope in replay.messages] == [3]
         assert member.data == [1, 2, 3]
 
 
@@ -128,20 +128,20 @@ async def test_messages_on_their_way_are_not_lost_when_somebody_returns(
     ):
         member = Member(history)
         feed = history._feeds[ROOM]
-        begin = (await feed.past(None)).position
+        begin = (await feed.replay(None)).position
         on_their_way: list[Envelope] = []
         feed._subscription.deliver = on_their_way.append
         await say(other, 1, 2, 3)
         await wait_until(lambda: len(on_their_way) == 3)
-        read, answered = history.read, asyncio.Event()
+        load, answered = history.load, asyncio.Event()
 
         async def note_answer(*arguments: Any) -> Stored:
-            stored = await read(*arguments)
+            stored = await load(*arguments)
             answered.set()
             return stored
 
-        monkeypatch.setattr(history, "read", note_answer)
-        returning = asyncio.create_task(feed.past(begin))
+        monkeypatch.setattr(history, "load", note_answer)
+        returning = asyncio.create_task(feed.replay(begin))
         await answered.wait()
         for envelope in on_their_way:
             feed._take(envelope)
@@ -156,15 +156,15 @@ async def test_messages_that_arrive_while_the_history_is_read_fill_the_gap(
     async with run_history(shared_valkey, history_messages=0) as history:
         member = Member(history)
         feed = history._feeds[ROOM]
-        await feed.past(None)
-        read = history.read
+        await feed.replay(None)
+        load = history.load
 
-        async def read_late(*arguments: Any) -> Stored:
+        async def load_late(*arguments: Any) -> Stored:
             await say(history, 1, 2, 3)
             await wait_until(lambda: len(feed._held or ()) == 3)
-            return await read(*arguments)
+            return await load(*arguments)
 
-        monkeypatch.setattr(history, "read", read_late)
+        monkeypatch.setattr(history, "load", load_late)
         feed.fall_behind()
         await wait_until(lambda: member.data == [1, 2, 3])
         assert member.news == []
@@ -177,7 +177,7 @@ async def test_what_a_node_missed_it_reads_and_delivers_in_order(valkey: Valkey)
         Redis.from_url(valkey.url) as redis,
     ):
         member = Member(history)
-        await member.past(None)
+        await member.replay(None)
         await say(other, 1)
         await wait_until(lambda: member.data == [1])
         await redis.client_kill_filter(_type="pubsub")
@@ -196,7 +196,7 @@ async def test_what_is_not_kept_any_more_is_announced(valkey: Valkey) -> None:
         Redis.from_url(valkey.url) as redis,
     ):
         member = Member(history)
-        since = (await member.past(None)).position
+        since = (await member.replay(None)).position
         await redis.client_kill_filter(_type="pubsub")
         await say(other, 1, 2, 3)
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
@@ -209,7 +209,7 @@ async def test_what_is_not_kept_any_more_is_announced(valkey: Valkey) -> None:
 async def test_an_emptied_server_begins_a_new_epoch(valkey: Valkey) -> None:
     async with run_history(valkey) as history, Redis.from_url(valkey.url) as redis:
         member = Member(history)
-        await member.past(None)
+        await member.replay(None)
         await say(history, 1, 2)
         await wait_until(lambda: member.data == [1, 2])
         old = history._feeds[ROOM].position
@@ -218,9 +218,9 @@ async def test_an_emptied_server_begins_a_new_epoch(valkey: Valkey) -> None:
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
         assert await say(history, 4) == [2]
         await wait_until(lambda: member.data == [1, 2, 4])
-        past = await Member(history).past(old)
-        assert (past.messages, past.recovered) == ((), False)
-        assert past.position.epoch != old.epoch
+        replay = await Member(history).replay(old)
+        assert (replay.frames, replay.recovered) == ((), False)
+        assert replay.position.epoch != old.epoch
 
 
 async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
@@ -228,7 +228,7 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
 ) -> None:
     async with run_history(valkey) as history, Redis.from_url(valkey.url) as redis:
         member = Member(history)
-        await member.past(None)
+        await member.replay(None)
         await say(history, 1)
         await redis.save()
         await say(history, 2)
@@ -244,7 +244,7 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
         assert await say(history, 3) == [1]
         await wait_until(lambda: member.data == [1, 2, 3])
         assert history._feeds[ROOM].position.epoch != old.epoch
-        assert (await member.past(old)).recovered is False
+        assert (await member.replay(old)).recovered is False
 
 
 async def test_a_primary_that_was_a_replica_meanwhile_begins_a_new_epoch(valkey: Valkey) -> None:
@@ -282,7 +282,7 @@ async def test_false_messages_are_not_believed(shared_valkey: Valkey, payload: b
         Redis.from_url(shared_valkey.url) as redis,
     ):
         member = Member(history)
-        position = (await member.past(None)).position
+        position = (await member.replay(None)).position
         await redis.publish(CHANNEL, payload.replace(b"EPOCH", position.epoch.encode()))
         await say(history, 1)
         await wait_until(lambda: member.data == [1])
@@ -306,8 +306,8 @@ async def test_false_history_is_not_believed(shared_valkey: Valkey, entry: str) 
         since = await position_of(history)
         await say(history, 1)
         await redis.lset("ws:{room:lobby}:messages", -1, "99999999999999 " + entry)
-        past = await Member(history).past(since)
-        assert (past.messages, past.recovered) == ((), False)
+        replay = await Member(history).replay(since)
+        assert (replay.frames, replay.recovered) == ((), False)
 
 
 async def test_what_has_expired_takes_no_space(shared_valkey: Valkey) -> None:
@@ -324,7 +324,7 @@ async def test_what_has_expired_takes_no_space(shared_valkey: Valkey) -> None:
         since = await position_of(history)
         for _ in range(2):
             await history.publish(ROOM, large)
-        assert len((await Member(history).past(since)).messages) == 2
+        assert len((await Member(history).replay(since)).messages) == 2
 
 
 @pytest.mark.parametrize("keeps", [0, 100])
@@ -337,15 +337,15 @@ async def test_a_node_that_keeps_nothing_hides_no_loss_on_another(
         run_history(shared_valkey, history_messages=0) as other,
     ):
         member = Member(history)
-        since = (await member.past(None)).position
+        since = (await member.replay(None)).position
         await say(history, 1)
         await say(other, 2)
         await wait_until(lambda: member.data == [1, 2])
         returning = Member(history if keeps else other)
-        past = await returning.past(since)
-        assert (past.position.offset, past.recovered) == (since.offset + 2, False)
-        past = await returning.past(past.position)
-        assert past.recovered is True
+        replay = await returning.replay(since)
+        assert (replay.position.offset, replay.recovered) == (since.offset + 2, False)
+        replay = await returning.replay(replay.position)
+        assert replay.recovered is True
 
 
 async def test_a_closed_feed_is_forgotten(shared_valkey: Valkey) -> None:
@@ -354,7 +354,7 @@ async def test_a_closed_feed_is_forgotten(shared_valkey: Valkey) -> None:
         Redis.from_url(shared_valkey.url) as redis,
     ):
         member = Member(history)
-        await member.past(None)
+        await member.replay(None)
         feed = history._feeds[ROOM]
         feed.fall_behind()
         member.close()
@@ -426,7 +426,7 @@ async def test_the_position_of_a_room_with_members_does_not_expire(
     ):
         await redis.flushall()
         member = Member(history)
-        await member.past(None)
+        await member.replay(None)
         await say(history, *range(messages))
         await redis.expire(POSITION, kept_s // 2)
 
@@ -447,7 +447,7 @@ async def test_a_renewal_does_not_shorten_what_a_message_has_made_long(
         await redis.flushall()
         Member(history)
         feed = history._feeds[ROOM]
-        begin = (await feed.past(None)).position
+        begin = (await feed.replay(None)).position
         await say(history, 1)
         feed.position = begin  # as long as the message is under way
         await history._renew([feed])
@@ -471,7 +471,7 @@ async def test_renewals_share_round_trips(
         rooms = [f"room-{number}" for number in range(10)]
         for room in rooms:
             history.open(room, lambda _: None, lambda *_: None)
-        await asyncio.gather(*(history.past(room, None) for room in rooms))
+        await asyncio.gather(*(history.replay(room, None) for room in rooms))
         await wait_until(lambda: sum(slices) >= 2 * len(rooms))
         assert max(slices) == 4
 
@@ -485,7 +485,7 @@ async def test_a_position_that_is_lost_is_announced(
         Redis.from_url(shared_valkey.url) as redis,
     ):
         member = Member(history)
-        await member.past(None)
+        await member.replay(None)
         await redis.delete(POSITION)
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
         assert await redis.exists(POSITION)

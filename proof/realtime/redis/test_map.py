@@ -79,7 +79,9 @@ async def test_a_repeated_publication_is_sent_once_by_all_nodes(valkey: Valkey) 
 async def send_with_key(live: Live, user: str) -> None:
     manager, command = live.service.manager, Send(type="send", to=user, data="once")
     requests = live.service.client_requests
-    await send_once(requests, "key", command, lambda _: manager.send_to_user(user, "once"), 30.0)
+    await send_once(
+        requests, "key", command, lambda message_id: manager.send_to_user(user, "once"), 30.0
+    )
 
 
 async def test_a_repeated_command_is_sent_once_by_all_nodes(valkey: Valkey) -> None:

@@ -128,7 +128,7 @@ async def test_members_of_a_room_without_history_keep_their_position(
 ) -> None:
     async with run_history(valkey, history_total_bytes=2 * ROOM) as history:
         member = Member(history)
-        await member.past(None)
+        await member.replay(None)
         await fill(history, ["lobby", *named("other", 5)])
 
         async def is_removed() -> bool:

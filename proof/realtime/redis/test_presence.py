@@ -148,7 +148,7 @@ async def test_a_node_without_users_there_declares_only_a_very_late_node_dead(
         await there.kill()
         for lease_ends_ms, total in ((time() * 1000 - 1, 1), (1, 0)):
             await redis.zadd("ws:{room:lobby}:nodes", {there.presence._node: lease_ends_ms})
-            assert (await here.rooms.attendance(ROOM)).total == total
+            assert (await here.rooms.presence(ROOM)).total == total
         assert await keys(redis) == []
 
 
@@ -380,7 +380,7 @@ async def test_a_user_who_leaves_and_returns_during_a_write_is_no_loss(valkey: V
             while not there.is_writing():
                 await asyncio.sleep(0)
             await there.visitor("alice")
-            await there.rooms.attendance(ROOM)
+            await there.rooms.presence(ROOM)
             there.rooms.evict(ROOM, "alice")
             await wait_until_seen(watcher, {"watcher": 1})
         await watcher.heard()

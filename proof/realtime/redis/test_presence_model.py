@@ -167,7 +167,7 @@ class PresenceMachine(RuleBasedStateMachine):
         for _ in range(2):  # what one node finds lost, others have to write again
             for node in self.nodes:
                 await node.settle()
-                await node.rooms.attendance(ROOM)  # once it has written again what was lost
+                await node.rooms.presence(ROOM)  # once it has written again what was lost
 
     async def _check(self) -> None:
         await self._settle()

@@ -13,8 +13,8 @@ from app.realtime.backplane import Envelope
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.rooms.history import RedisHistory
 from app.realtime.redis.rooms.presence import RedisPresence
-from app.realtime.redis.rooms.room import RoomPresence
-from app.realtime.rooms.history import NOWHERE, History, Past, Position, room_channel
+from app.realtime.redis.rooms.room import LocalPresence
+from app.realtime.rooms.history import NOWHERE, History, Position, Replay, room_channel
 from app.realtime.rooms.options import make_rules
 from app.realtime.rooms.rooms import Rooms
 
@@ -56,14 +56,14 @@ class RedisHistoryContract(HistoryContract):
         self, history: History, other: History
     ) -> None:
         member = Member(history)
-        begin = (await member.past(None)).position
+        begin = (await member.replay(None)).position
         for node in (other, history, other):
             first = await node.publish(ROOM, Envelope(sender="alice", data=1), message_id="id-1")
             assert first == begin.next
         assert await say(history, 2) == [begin.offset + 2]
         await wait_until(lambda: len(member.got) == 2)
         assert member.data == [1, 2]
-        assert data_in(await other.kept(ROOM, begin)) == [1, 2]
+        assert data_in(await other.read(ROOM, begin)) == [1, 2]
 
 
 class TestRedisHistory(RedisHistoryContract):
@@ -123,10 +123,10 @@ class Events(History):
         """Pass a message on without a number."""
         return super().publish(room, envelope, keep=False)
 
-    async def past(self, room: str, since: Position | None, last: int = 0) -> Past:
+    async def replay(self, room: str, since: Position | None, last: int = 0) -> Replay:
         """Wait for the subscription."""
         await self.backplane.confirm(self.backplane.hosted[room_channel(room)])
-        return Past(NOWHERE)
+        return Replay(NOWHERE)
 
 
 class RedisNode(Node):
@@ -166,7 +166,7 @@ class RedisNode(Node):
         await self.stop()
 
 
-def has_changes(room: RoomPresence) -> bool:
+def has_changes(room: LocalPresence) -> bool:
     """Return whether Redis lacks some of the room's changes."""
     return bool(room.unwritten or room._unconfirmed)
 
@@ -185,7 +185,7 @@ async def run_presence(
 
 
 async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
-    room = RoomPresence("lobby", make_rules(make_settings())("lobby"), 10)
+    room = LocalPresence("lobby", make_rules(make_settings())("lobby"), 10)
     first, second = open_connection(), open_connection()
     room.count(first, 1, None)
     assert room.report(1) == [1, 0, 0, b"", "alice", 1, first.id, b""]
@@ -205,7 +205,7 @@ async def test_changes_during_a_write_are_reported_in_the_next_one() -> None:
 async def test_the_first_of_several_connections_gets_no_event_of_its_own_user(
     is_confirmed: bool,
 ) -> None:
-    room = RoomPresence("lobby", make_rules(make_settings())("lobby"), 10)
+    room = LocalPresence("lobby", make_rules(make_settings())("lobby"), 10)
     first, second = open_connection(), open_connection()
     room.count(first, 1, None)
     room.count(second, 1, None)

@@ -1,7 +1,6 @@
 """The contract of every history; each implementation's test module inherits it."""
 
 import asyncio
-import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +11,8 @@ from app.realtime.backplane import Envelope
 # {% if cookiecutter.redis %}
 from app.realtime.protocol import ServerFrame
 # {% endif %}
-from app.realtime.rooms.history import NOWHERE, History, Past, Position, message_frame
+from app.realtime.rooms.history import NOWHERE, History, Position, Replay, message_frame
 from app.realtime.rooms.options import RoomOptions, make_rules
-from app.realtime.wire.frame import frame_payload
 
 from ..client import DEADLINE_S
 from ..live import wait_until, wait_until_async
@@ -48,9 +46,9 @@ class Member:
         self.history.open(ROOM, self.got.append)
     # {% endif %}
 
-    async def past(self, since: Position | None, last: int = 0) -> Past:
+    async def replay(self, since: Position | None, last: int = 0) -> Replay:
         """Return the room's position and the messages since another one, or the last ones."""
-        return await self.history.past(ROOM, since, last)
+        return await self.history.replay(ROOM, since, last)
 
     def close(self) -> None:
         """Leave the room, as its only member."""
@@ -62,9 +60,9 @@ class Member:
         return [envelope.data for envelope in self.got]
 
 
-def data_in(past: Past) -> list[object]:
+def data_in(replay: Replay) -> list[object]:
     """Return the data of each message."""
-    return [json.loads(frame_payload(frame))["data"] for frame in past.messages]
+    return [message.data for message in replay.messages]
 
 
 async def say(history: History, *data: int) -> list[int]:
@@ -77,9 +75,9 @@ async def say(history: History, *data: int) -> list[int]:
 async def position_of(history: History) -> Position:
     """Return the room's position."""
     member = Member(history)
-    past = await member.past(None)
+    replay = await member.replay(None)
     member.close()
-    return past.position
+    return replay.position
 
 
 class HistoryContract:
@@ -92,14 +90,14 @@ class HistoryContract:
         self, history: History, other: History
     ) -> None:
         member = Member(history)
-        begin = (await member.past(None)).position
+        begin = (await member.replay(None)).position
         assert await say(other, 1, 2, 3) == [begin.offset + number for number in (1, 2, 3)]
         assert await say(history, 4) == [begin.offset + 4]
         await wait_until(lambda: len(member.got) == 4)
         assert member.data == [1, 2, 3, 4]
         positions = [Position(begin.epoch, begin.offset + number) for number in (1, 2, 3, 4)]
         assert [envelope.offset for envelope in member.got] == [at.offset for at in positions]
-        assert (await member.past(None)).position == positions[-1]
+        assert (await member.replay(None)).position == positions[-1]
 
     async def test_a_publication_yields_its_position(
         self, history: History, other: History
@@ -113,18 +111,18 @@ class HistoryContract:
     async def test_what_is_kept_of_a_room_is_read_without_members(
         self, history: History, other: History
     ) -> None:
-        begin = await history.kept(ROOM, None)
-        assert (begin.messages, begin.recovered) == ((), None)
+        begin = await history.read(ROOM, None)
+        assert (begin.frames, begin.recovered) == ((), None)
         await say(other, 1, 2, 3)
         for node in (history, other):
-            end = await node.kept(ROOM, None, 2)
+            end = await node.read(ROOM, None, 2)
             assert (data_in(end), end.recovered) == ([2, 3], None)
             assert end.position == Position(begin.position.epoch, begin.position.offset + 3)
-            since = await node.kept(ROOM, begin.position)
+            since = await node.read(ROOM, begin.position)
             assert (data_in(since), since.recovered) == ([1, 2, 3], True)
             assert since.position == end.position
-        unknown = await history.kept(ROOM, Position("another-epoch", 0))
-        assert (unknown.messages, unknown.recovered) == ((), False)
+        unknown = await history.read(ROOM, Position("another-epoch", 0))
+        assert (unknown.frames, unknown.recovered) == ((), False)
         assert await position_of(history) == end.position
 
     async def test_a_rejoin_replays_exactly_the_missed_messages(
@@ -133,10 +131,10 @@ class HistoryContract:
         since = await position_of(history)
         await say(other, 1, 2, 3)
         member = Member(history)
-        past = await member.past(since)
-        assert data_in(past) == [1, 2, 3]
-        assert past.recovered is True
-        assert past.position == Position(since.epoch, since.offset + 3)
+        replay = await member.replay(since)
+        assert data_in(replay) == [1, 2, 3]
+        assert replay.recovered is True
+        assert replay.position == Position(since.epoch, since.offset + 3)
         assert member.got == []
         await say(other, 4)
         await wait_until(lambda: member.data == [4])
@@ -144,36 +142,36 @@ class HistoryContract:
     async def test_a_rejoin_at_the_current_position_replays_nothing(self, history: History) -> None:
         await say(history, 1)
         since = await position_of(history)
-        past = await Member(history).past(since)
-        assert (past.position, past.messages, past.recovered) == (since, (), True)
+        replay = await Member(history).replay(since)
+        assert (replay.position, replay.frames, replay.recovered) == (since, (), True)
 
     async def test_a_join_without_since_returns_the_position(self, history: History) -> None:
         await say(history, 1)
-        past = await Member(history).past(None)
-        assert past.position == await position_of(history)
-        assert (past.messages, past.recovered) == ((), None)
+        replay = await Member(history).replay(None)
+        assert replay.position == await position_of(history)
+        assert (replay.frames, replay.recovered) == ((), None)
 
     async def test_the_last_messages_are_replayed(self, history: History, other: History) -> None:
         await say(other, 1, 2, 3)
         position = await position_of(history)
         member = Member(history)
         for last, expected in (0, []), (1, [3]), (2, [2, 3]), (2**53 - 1, [1, 2, 3]):
-            past = await member.past(None, last)
-            assert data_in(past) == expected
-            assert (past.position, past.recovered) == (position, None)
+            replay = await member.replay(None, last)
+            assert data_in(replay) == expected
+            assert (replay.position, replay.recovered) == (position, None)
         assert member.got == []
         await say(other, 4)
         await wait_until(lambda: member.data == [4])
-        assert data_in(await member.past(None, 2)) == [3, 4]
+        assert data_in(await member.replay(None, 2)) == [3, 4]
 
     async def test_a_room_without_messages_has_no_last_ones(
         self, make: Callable[..., History]
     ) -> None:
         history = make()
         member = Member(history)
-        assert await member.past(None, 5) == await member.past(None)
+        assert await member.replay(None, 5) == await member.replay(None)
         await history.publish(ROOM, Envelope(sender="alice", data=1), keep=False)
-        assert (await member.past(None, 5)).messages == ()
+        assert (await member.replay(None, 5)).frames == ()
 
     async def test_expired_messages_are_not_among_the_last(
         self, make: Callable[..., History]
@@ -183,7 +181,7 @@ class HistoryContract:
         member = Member(history)
 
         async def is_forgotten() -> bool:
-            return (await member.past(None, 5)).messages == ()
+            return (await member.replay(None, 5)).frames == ()
 
         await wait_until_async(is_forgotten)
 
@@ -193,12 +191,12 @@ class HistoryContract:
         """Publish on another node while a member asks for the last messages at random times."""
         rng = random.Random(7)
         member = Member(history)
-        begin = (await member.past(None)).position
+        begin = (await member.replay(None)).position
         publishing = asyncio.create_task(say(other, *range(1, 501)))
         while not publishing.done():
-            past = await member.past(None, 5)
-            newest = past.position.offset - begin.offset
-            assert data_in(past) == list(range(1, newest + 1))[-5:]
+            replay = await member.replay(None, 5)
+            newest = replay.position.offset - begin.offset
+            assert data_in(replay) == list(range(1, newest + 1))[-5:]
             assert member.data == list(range(1, newest + 1))
             for _ in range(rng.randrange(20)):
                 await asyncio.sleep(0)
@@ -214,47 +212,47 @@ class HistoryContract:
             Position(position.epoch, position.offset + 1),
             Position(position.epoch, 2**53 - 1),
         ):
-            past = await member.past(since)
-            assert (past.messages, past.recovered) == ((), False)
-            assert past.position == position
+            replay = await member.replay(since)
+            assert (replay.frames, replay.recovered) == ((), False)
+            assert replay.position == position
 
     async def test_the_number_of_messages_is_limited(self, make: Callable[..., History]) -> None:
         history = make(history_messages=3)
         since = await position_of(history)
         await say(history, 1, 2, 3)
-        assert (await Member(history).past(since)).recovered is True
+        assert (await Member(history).replay(since)).recovered is True
         await say(history, 4)
-        past = await Member(history).past(since)
-        assert (past.messages, past.recovered) == ((), False)
-        past = await Member(history).past(Position(since.epoch, since.offset + 1))
-        assert data_in(past) == [2, 3, 4]
+        replay = await Member(history).replay(since)
+        assert (replay.frames, replay.recovered) == ((), False)
+        replay = await Member(history).replay(Position(since.epoch, since.offset + 1))
+        assert data_in(replay) == [2, 3, 4]
 
     async def test_without_history_missed_messages_are_reported(
         self, make: Callable[..., History]
     ) -> None:
         history = make(history_messages=0)
         member = Member(history)
-        begin = (await member.past(None)).position
+        begin = (await member.replay(None)).position
         first, second = begin.next, begin.next.next
         assert await say(history, 1, 2) == [first.offset, second.offset]
         await wait_until(lambda: len(member.got) == 2)
         assert [each.offset for each in member.got] == [first.offset, second.offset]
-        past = await member.past(second)
-        assert (past.messages, past.recovered) == ((), True)
-        past = await member.past(first)
-        assert (past.position, past.messages, past.recovered) == (second, (), False)
+        replay = await member.replay(second)
+        assert (replay.frames, replay.recovered) == ((), True)
+        replay = await member.replay(first)
+        assert (replay.position, replay.frames, replay.recovered) == (second, (), False)
 
     async def test_the_size_of_messages_is_limited(self, make: Callable[..., History]) -> None:
         history = make(history_bytes=3_000)
         since = await position_of(history)
         for _ in range(4):
             await history.publish(ROOM, Envelope(sender="alice", data="x" * 1_000))
-        assert (await Member(history).past(since)).recovered is False
-        past = await Member(history).past(Position(since.epoch, since.offset + 2))
-        assert (len(past.messages), past.recovered) == (2, True)
+        assert (await Member(history).replay(since)).recovered is False
+        replay = await Member(history).replay(Position(since.epoch, since.offset + 2))
+        assert (len(replay.frames), replay.recovered) == (2, True)
         await history.publish(ROOM, Envelope(sender="alice", data="x" * 10_000))
-        past = await Member(history).past(Position(since.epoch, since.offset + 4))
-        assert past.recovered is False
+        replay = await Member(history).replay(Position(since.epoch, since.offset + 4))
+        assert replay.recovered is False
 
     @pytest.mark.parametrize("data", ["x", "é" * 40_000])
     async def test_a_replay_is_no_larger_than_the_history(
@@ -265,9 +263,9 @@ class HistoryContract:
         history, room = make(history_bytes=limit), "r" * 64
         for _ in range(10):
             await history.publish(room, Envelope(sender=None, data=data))
-        past = await history.kept(room, None, 1_000)
-        assert len(past.messages) > 1
-        assert sum(map(len, past.messages)) <= limit
+        replay = await history.read(room, None, 1_000)
+        assert len(replay.frames) > 1
+        assert sum(map(len, replay.frames)) <= limit
 
     async def test_options_of_a_room_replace_the_settings(
         self, make: Callable[..., History]
@@ -282,9 +280,9 @@ class HistoryContract:
         history.rules_of = make_rules(history._settings, options)
         since = await position_of(history)
         await say(history, *range(30))
-        assert data_in(await Member(history).past(since)) == list(range(30))
+        assert data_in(await Member(history).replay(since)) == list(range(30))
         await say(history, 30)
-        assert (await Member(history).past(since)).recovered is False
+        assert (await Member(history).replay(since)).recovered is False
         assert asked == [ROOM]
 
     @pytest.mark.parametrize("room", ["", ROOM])
@@ -294,26 +292,26 @@ class HistoryContract:
             history._settings, lambda name: RoomOptions(history_s=0.05 if name == room else None)
         )
         member = Member(history)
-        since = (await member.past(None)).position
+        since = (await member.replay(None)).position
         await say(history, 1)
 
         async def is_forgotten() -> bool:
-            return (await member.past(since)).recovered is False
+            return (await member.replay(since)).recovered is False
 
         await wait_until_async(is_forgotten)
         current = Position(since.epoch, since.offset + 1)
-        assert (await member.past(current)).recovered is True
+        assert (await member.replay(current)).recovered is True
 
     async def test_old_messages_expire_while_new_ones_arrive(
         self, make: Callable[..., History]
     ) -> None:
         history = make(history_s=0.1, history_messages=100_000)
         member = Member(history)
-        since = (await member.past(None)).position
+        since = (await member.replay(None)).position
 
         async def is_forgotten() -> bool:
             await say(history, 1)
-            return (await member.past(since)).recovered is False
+            return (await member.replay(since)).recovered is False
 
         await wait_until_async(is_forgotten)
 
@@ -321,7 +319,7 @@ class HistoryContract:
         self, history: History, other: History
     ) -> None:
         member = Member(history)
-        begin = (await member.past(None)).position
+        begin = (await member.replay(None)).position
         futures = [
             other.publish(ROOM, Envelope(sender="alice", data=number), keep=number % 3 == 0)
             for number in range(9)
@@ -331,7 +329,8 @@ class HistoryContract:
         assert offsets == [kept[0], 0, 0, kept[1], 0, 0, kept[2], 0, 0]
         await wait_until(lambda: len(member.got) == 9)
         assert member.data == list(range(9))
-        assert (data_in(past := await member.past(begin)), past.recovered) == ([0, 3, 6], True)
+        replay = await member.replay(begin)
+        assert (data_in(replay), replay.recovered) == ([0, 3, 6], True)
         # {% if cookiecutter.redis %}
         assert member.news == []
         # {% endif %}
@@ -341,18 +340,18 @@ class HistoryContract:
     ) -> None:
         before = await position_of(history)
         member = Member(history)
-        await member.past(None)
+        await member.replay(None)
         await other.publish(ROOM, Envelope(sender="alice", data=1), keep=False)
         await wait_until(lambda: member.data == [1])
         assert member.got[0].offset == 0
-        assert (await member.past(before)).position == before
+        assert (await member.replay(before)).position == before
 
     async def test_nothing_is_delivered_after_close(self, history: History) -> None:
         member, other_member = Member(history), None
-        await member.past(None)
+        await member.replay(None)
         member.close()
         other_member = Member(history)
-        await other_member.past(None)
+        await other_member.replay(None)
         await say(history, 1)
         await wait_until(lambda: other_member.data == [1])
         assert member.got == []
@@ -373,15 +372,15 @@ class HistoryContract:
         publishing = asyncio.create_task(publish())
         while not publishing.done() or len(got) < count:
             member = Member(history)
-            past = await member.past(since)
-            assert past.recovered is True
-            got += data_in(past)
-            member.got.clear()  # they are in `past` too
+            replay = await member.replay(since)
+            assert replay.recovered is True
+            got += data_in(replay)
+            member.got.clear()  # they are in `replay`, too
             for _ in range(rng.randrange(20)):
                 await asyncio.sleep(0)
             member.close()
             got += member.data
-            since = past.position
+            since = replay.position
             if member.got:
                 since = Position(since.epoch, member.got[-1].offset)
         await publishing

@@ -12,6 +12,7 @@ from app.realtime import ServerFrame
 from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Forbidden
 from app.realtime.rooms.options import RoomOptions
+from app.realtime.rooms.presence import RoomPresence
 from app.realtime.rooms.rooms import NotJoined, Rooms
 
 from ..live import wait_until_async
@@ -27,6 +28,11 @@ class Notice(ServerFrame):
     type: Literal["notice"] = "notice"
     room: str
     text: str
+
+
+def users_in(presence: RoomPresence) -> dict[str, int]:
+    """Return the users, with their numbers of connections."""
+    return {member.user: member.connections for member in presence.members}
 
 
 class Node:
@@ -78,11 +84,12 @@ class Visitor:
 
     async def seen(self) -> dict[str, int]:
         """Return the users in the room, with their connections."""
-        return dict((await self._node.rooms.attendance(self._room)).users)
+        return users_in(await self._node.rooms.presence(self._room))
 
     async def infos(self) -> dict[str, JsonValue]:
         """Return the infos of the users in the room."""
-        return dict((await self._node.rooms.attendance(self._room)).infos)
+        presence = await self._node.rooms.presence(self._room)
+        return {member.user: member.info for member in presence.members}
 
     def check_joined(self) -> None:
         """Raise `NotJoined` unless it is in the room."""
@@ -139,14 +146,14 @@ class PresenceContract:
         assert await bob.seen() == {"alice": 1, "bob": 1}
 
     async def test_every_node_knows_who_is_there(self, here: Node, there: Node) -> None:
-        assert (await there.rooms.attendance(ROOM)).total == 0
+        assert (await there.rooms.presence(ROOM)).total == 0
         alice = await here.visitor("alice")
         watcher = await here.visitor("watcher")
         for node in (there, here):
-            attendance = await node.rooms.attendance(ROOM)
-            assert (attendance.users, attendance.total) == ({"alice": 1, "watcher": 1}, 2)
+            presence = await node.rooms.presence(ROOM)
+            assert (users_in(presence), presence.total) == ({"alice": 1, "watcher": 1}, 2)
         await alice.leave()
-        assert (await there.rooms.attendance(ROOM)).users == {"watcher": 1}
+        assert users_in(await there.rooms.presence(ROOM)) == {"watcher": 1}
         assert await watcher.heard() == ["alice left"]
 
     async def test_frames_of_the_team_reach_members_on_every_node(
@@ -218,10 +225,10 @@ class PresenceContract:
         node = make(max_members_listed=3)
         for number in range(5):
             await node.visitor(f"user-{number}")
-        attendance = await node.rooms.attendance(ROOM)
-        assert len(attendance.users) == 3
-        assert set(attendance.users.values()) == {1}
-        assert attendance.total == 5
+        presence = await node.rooms.presence(ROOM)
+        assert len(presence.members) == 3
+        assert {member.connections for member in presence.members} == {1}
+        assert presence.total == 5
 
     async def test_members_see_the_newest_info_of_a_user(self, here: Node, there: Node) -> None:
         watcher = await here.visitor("watcher")
@@ -346,6 +353,6 @@ class PresenceContract:
         node = make(max_members_listed=300)
         await node.visitor("first")
         await node.crowd(600)
-        attendance = await node.rooms.attendance(ROOM)
-        assert len(attendance.users) == 300
-        assert attendance.total == 601
+        presence = await node.rooms.presence(ROOM)
+        assert len(presence.members) == 300
+        assert presence.total == 601

@@ -64,35 +64,35 @@ async def test_an_empty_room_is_forgotten_after_its_history_expires() -> None:
 async def test_expired_messages_do_not_reset_the_offset() -> None:
     history = History(Backplane(), make_settings(history_s=0.05))
     member = Member(history)
-    begin = (await member.past(None)).position
+    begin = (await member.replay(None)).position
     await say(history, 1)
     await wait_until(lambda: not history._by_use)
     assert not history._logs[ROOM].kept
     await say(history, 2)
-    assert (await member.past(None)).position == begin.next.next
+    assert (await member.replay(None)).position == begin.next.next
 
 
 async def test_evicted_messages_do_not_reset_the_offset() -> None:
     history = History(Backplane(), make_settings(history_total_bytes=3_000))
     member = Member(history)
-    begin = (await member.past(None)).position
+    begin = (await member.replay(None)).position
     await say(history, 1)
     await history.publish("another", Envelope(sender=None, data="x" * 1_500))
     assert not history._logs[ROOM].kept
     await say(history, 2)
-    assert (await member.past(None)).position == begin.next.next
+    assert (await member.replay(None)).position == begin.next.next
 
 
 async def test_a_rejoin_of_a_briefly_empty_room_is_recovered(clock: Clock) -> None:
     history = History(Backplane(), make_settings(history_messages=0, history_s=60))
     member = Member(history)
     await say(history, 1)
-    position = (await member.past(None)).position
+    position = (await member.replay(None)).position
     clock.now_s += 59
     member.close()
     clock.now_s += 59
     history._sweep(60)
-    assert (await Member(history).past(position)).recovered is True
+    assert (await Member(history).replay(position)).recovered is True
 
 
 def in_order(history: History) -> int:
@@ -165,11 +165,11 @@ async def test_rooms_with_members_leave_room_for_messages() -> None:
     for number in range(1_000):
         room = f"room-{number}"
         open_room(history, room)
-        begins[room] = (await history.past(room, None)).position
+        begins[room] = (await history.replay(room, None)).position
     for room, begin in begins.items():
         await history.publish(room, Envelope(sender=None, data=1))
         open_room(history, room)
-        assert (await history.past(room, begin)).recovered is True
+        assert (await history.replay(room, begin)).recovered is True
     assert in_order(history) == history._size_bytes <= 100_000
     assert len(history._logs) == 1_000
 
@@ -236,11 +236,11 @@ async def test_old_logs_are_removed_in_batches(clock: Clock) -> None:
 async def test_expired_messages_are_not_replayed_before_the_sweep(clock: Clock) -> None:
     history = History(Backplane(), make_settings(history_s=60))
     member = Member(history)
-    since = (await member.past(None)).position
+    since = (await member.replay(None)).position
     await say(history, 1)
     clock.now_s += 61
     assert len(history._logs[ROOM].kept) == 1
-    assert (await member.past(since)).recovered is False
+    assert (await member.replay(since)).recovered is False
 
 
 async def test_expired_messages_are_not_among_the_last_before_the_sweep(clock: Clock) -> None:
@@ -251,7 +251,7 @@ async def test_expired_messages_are_not_among_the_last_before_the_sweep(clock: C
     await say(history, 2)
     clock.now_s += 40
     assert len(history._logs[ROOM].kept) == 2
-    assert data_in(await member.past(None, last=10)) == [2]
+    assert data_in(await member.replay(None, last=10)) == [2]
 
 
 @pytest.mark.parametrize("keeps", [0, 100])

@@ -8,7 +8,7 @@ import pytest
 from pydantic import JsonValue
 
 from app.realtime import Policy, RoomOptions, Service
-from app.realtime.rooms.presence import Attendance
+from app.realtime.rooms.presence import RoomPresence
 
 from ..live import Live
 
@@ -63,12 +63,12 @@ async def test_a_user_who_is_evicted_while_presence_is_read_gets_no_list(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms, client = live.service.rooms, await live.connect()
-    attendance = rooms.attendance
+    presence = rooms.presence
 
-    async def evict_first(room: str) -> Attendance:
+    async def evict_first(room: str) -> RoomPresence:
         await rooms.evict(room, client.user)
-        return await attendance(room)
+        return await presence(room)
 
-    monkeypatch.setattr(rooms, "attendance", evict_first)
+    monkeypatch.setattr(rooms, "presence", evict_first)
     await client.ask(type="join", room="lobby")
     assert (await client.ask(type="presence", room="lobby"))["code"] == "not_joined"

@@ -16,15 +16,16 @@ from app.realtime.http.backend import Publication
 from app.realtime.protocol import TRY_AGAIN_LATER
 # {% if cookiecutter.redis %}
 from app.realtime.redis.backplane import Resync
-from app.realtime.rooms.history import NOWHERE, Announce, History, Past, Position
+from app.realtime.rooms.history import NOWHERE, Announce, History, Position, Replay
 # {% else %}
-from app.realtime.rooms.history import NOWHERE, History, Past, Position
+from app.realtime.rooms.history import NOWHERE, History, Position, Replay
 # {% endif %}
-from app.realtime.rooms.presence import Presence
+from app.realtime.rooms.presence import Member, Presence
 from app.realtime.rooms.rooms import ROOM_NAME, NotJoined, Rooms
 
 from ..live import Live, make_settings, wait_until
 from ..recording_wire import RecordingWire, open_connection
+from .presence_contract import users_in
 
 
 @pytest.mark.parametrize("name", ["a", "Lobby", "game.1:team-2_x", "x" * 64])
@@ -64,13 +65,13 @@ class SlowHistory(History):
     hold: asyncio.Event | None = None
     outage = False
 
-    async def past(self, room: str, since: Position | None, last: int = 0) -> Past:
+    async def replay(self, room: str, since: Position | None, last: int = 0) -> Replay:
         """Wait while held; fail in an outage."""
         if self.hold is not None:
             await self.hold.wait()
         if self.outage:
             raise Unavailable
-        return await super().past(room, since, last)
+        return await super().replay(room, since, last)
 
 
 async def test_no_message_is_delivered_before_the_join_is_complete() -> None:
@@ -120,22 +121,22 @@ async def test_a_user_evicted_during_a_join_does_not_enter() -> None:
     history.hold.set()
     results = await asyncio.gather(*joins, return_exceptions=True)
     assert [isinstance(result, Forbidden) for result in results] == [True, True, False]
-    assert (await rooms.attendance("a")).users == {"bob": 1}
+    assert users_in(await rooms.presence("a")) == {"bob": 1}
     await rooms.join(newcomer, "a")
-    assert (await rooms.attendance("a")).users == {"bob": 1, "alice": 1}
+    assert users_in(await rooms.presence("a")) == {"bob": 1, "alice": 1}
 
 
 class AskedHistory(History):
-    """Notes what of a room's past is read."""
+    """Notes what of a room's history is read."""
 
     def __init__(self) -> None:
         super().__init__(Backplane(), make_settings())
         self.asked: list[tuple[Position | None, int]] = []
 
-    async def past(self, room: str, since: Position | None, last: int = 0) -> Past:
+    async def replay(self, room: str, since: Position | None, last: int = 0) -> Replay:
         """Note the question."""
         self.asked.append((since, last))
-        return await super().past(room, since, last)
+        return await super().replay(room, since, last)
 
 
 async def test_for_a_member_that_joins_again_no_message_is_read() -> None:
@@ -147,7 +148,7 @@ async def test_for_a_member_that_joins_again_no_message_is_read() -> None:
         await rooms.publish("a", number)
     await rooms.join(connection, "a", last=5)
     again = await rooms.join(connection, "a", position)
-    assert (again.recovered, again.messages) == (True, ())
+    assert (again.recovered, again.frames) == (True, ())
     assert again.position.offset == 3
     assert history.asked == [(None, 5), (None, 0), (NOWHERE, 0)]
 
@@ -178,7 +179,7 @@ async def test_a_failed_join_does_not_affect_an_earlier_one() -> None:
     for connection in (member, newcomer):
         with pytest.raises(Unavailable):
             await rooms.join(connection, "a")
-    assert (await rooms.attendance("a")).users == {"alice": 1}
+    assert users_in(await rooms.presence("a")) == {"alice": 1}
     with pytest.raises(NotJoined):
         rooms.check_joined(newcomer, "a")
     with pytest.raises(Unavailable):
@@ -209,8 +210,8 @@ async def test_a_rejoin_across_an_announced_loss_is_not_recovered() -> None:
     position = begin.next.next
     history.announce(Resync(room="a"), position)
     for since, recovered in ((begin, False), (begin.next, False), (position, True)):
-        past = await rooms.join(member, "a", since)
-        assert (past.messages, past.recovered) == ((), recovered)
+        replay = await rooms.join(member, "a", since)
+        assert (replay.frames, replay.recovered) == ((), recovered)
 
 
 # {% endif %}
@@ -238,3 +239,21 @@ async def test_all_rooms_are_left_even_if_the_events_cannot_be_published(
 def test_a_publication_has_one_target() -> None:
     with pytest.raises(ValueError, match="not both"):
         Publication(data=1, room="a", user="alice")
+
+
+async def test_the_team_reads_members_and_messages(live: Live) -> None:
+    client = await live.connect("alice")
+    await client.ask(type="join", room="read", info="here")
+    await client.ask(type="publish", room="read", data={"n": 1})
+    rooms = live.service.rooms
+    begin = await rooms.publish("read", ["n", 2])
+    history = await rooms.history("read", last=2)
+    assert history.position == begin
+    assert [(each.sender, each.data, each.offset) for each in history.messages] == [
+        (client.user, {"n": 1}, 1),
+        (None, ["n", 2], 2),
+    ]
+    assert (await rooms.history("read", begin)).messages == []
+    presence = await rooms.presence("read")
+    member = Member(user=client.user, connections=1, info="here")
+    assert (presence.members, presence.total) == ([member], 1)

@@ -20,7 +20,7 @@ def keep_a_stream(policy: Policy, service: Service, room: str) -> RoomOptions:
 async def follow_stream(live: Live) -> None:
     """Fill the history of a stream, and return to it while it goes on."""
     rooms, room = live.service.rooms, "stream:1"
-    epoch = (await rooms.kept(room)).position.epoch
+    epoch = (await rooms.history(room)).position.epoch
     await asyncio.gather(*(rooms.publish(room, number) for number in range(1, 10_001)))
     client = await live.connect()
     since = {"epoch": epoch, "offset": 5_000}
@@ -34,8 +34,8 @@ async def follow_stream(live: Live) -> None:
     assert [(frame["offset"], frame["data"]) for frame in got] == expected
     assert await client.is_quiet()
     for offset, kept in ((99, None), (100, 10_000), (10_100, 0), (10_101, None)):
-        past = await rooms.kept(room, Position(epoch, offset))
-        assert (past.recovered, len(past.messages)) == (kept is not None, kept or 0)
+        replay = await rooms.history(room, Position(epoch, offset))
+        assert (replay.recovered, len(replay.frames)) == (kept is not None, kept or 0)
     whole = await (await live.connect()).ask(type="join", room=room, last=10_000)
     assert whole["replayed"] == 10_000
 

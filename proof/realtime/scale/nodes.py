@@ -69,7 +69,7 @@ class Nodes:
         async def ask(number: int) -> None:
             number, room = divmod(number, len(self._rooms))
             service = self._services[number % len(self._services)]
-            await service.rooms.attendance(self._rooms[room])
+            await service.rooms.presence(self._rooms[room])
 
         await many(ask, count)
 
@@ -107,5 +107,5 @@ async def run_nodes(
         while not all(service.backplane.healthy for service in services):
             await asyncio.sleep(POLL_S)
         # Open the connections for commands.
-        await asyncio.gather(*(each.rooms.kept("unused") for each in services * AT_ONCE))
+        await asyncio.gather(*(each.rooms.history("unused") for each in services * AT_ONCE))
         yield Nodes(services, rooms, members)

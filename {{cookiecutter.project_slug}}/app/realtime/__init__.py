@@ -51,6 +51,7 @@ from .jobs import Job
 from .policy import Policy
 from .protocol import Close, Command, Data, Ok, Reply, ServerFrame
 # {% if cookiecutter.rooms %}
+from .rooms.history import Position, RoomMessage
 from .rooms.options import RoomOptions
 # {% endif %}
 from .server.process import serve
@@ -76,10 +77,14 @@ __all__ = [
     "LimitExceeded",
     "Ok",
     "Policy",
+    # {% if cookiecutter.rooms %}
+    "Position",
+    # {% endif %}
     "RealtimeSettings",
     "Rejected",
     "Reply",
     # {% if cookiecutter.rooms %}
+    "RoomMessage",
     "RoomOptions",
     # {% endif %}
     "ServerFrame",

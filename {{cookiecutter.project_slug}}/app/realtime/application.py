@@ -134,7 +134,9 @@ class Application(FastAPI):
             self.service.is_ready = partial(ready, self.service)
         self._resources = resources
         self._jobs = [
+            # {% if cookiecutter.auth in ["jwt", "none"] %}
             Job(authenticator.run, essential=True),
+            # {% endif %}
             *shared.jobs,
             # {% if cookiecutter.heartbeat %}
             Job(Heartbeat(settings, self.service.manager).run, essential=True),

@@ -106,7 +106,7 @@ class Subscription:
 class Backplane:
     """Carries envelopes to the processes that host a channel: at most once, in order per publisher.
 
-    This one is in memory, where what is published is delivered at once.
+    In memory, what is published is delivered at once.
     """
 
     def __init__(self) -> None:

@@ -74,22 +74,24 @@ class TeamCodeFailed(ServiceError):
 class Refused(ServiceError):
     """The handshake is answered with an HTTP status (RFC 6455 §10.2, RFC 6585 §4).
 
-    ``reason`` is for the log. Clients may try again after ``retry_after_s``, if it is not None.
+    ``reason`` is one of these, for the log. Clients may try again after ``retry_after_s``, if it is
+    not None.
     """
 
-    REASONS: ClassVar = {
+    STATUSES: ClassVar = {
         "at capacity": 503,
         "origin not allowed": 403,
+        "the lifespan does not run": 503,
         "the service is stopping": 503,
         "too many connections from this address": 429,
         "too many handshakes": 503,
         "too many handshakes from this address": 429,
     }
-    """The engine's reasons, with their statuses."""
+    """The status for each reason."""
 
-    def __init__(self, status: int, reason: str, retry_after_s: int | None = None) -> None:
+    def __init__(self, reason: str, retry_after_s: int | None = None) -> None:
         super().__init__(reason)
-        self.status = status
+        self.status = self.STATUSES[reason]
         self.reason = reason
         self.retry_after_s = retry_after_s
 

@@ -42,14 +42,14 @@ async def send_once(
     requests: ExpiringMap,
     key: str,
     request: BaseModel,
-    send: Callable[[str], asyncio.Future[T] | Coroutine[Any, Any, asyncio.Future[T]]],
+    send: Callable[..., asyncio.Future[T] | Coroutine[Any, Any, asyncio.Future[T]]],
     timeout_s: float,
 ) -> T:
     """Carry out a request, unless it was carried out before; return the result of the first time.
 
-    ``send`` takes an id, which is the same for each repetition: if only the answer was lost, the
-    receiver recognises the message by it. ``timeout_s`` is the longest time that ``send`` may take.
-    A request that fails may be repeated.
+    ``send`` takes a ``message_id``, which is the same for each repetition: if only the answer was
+    lost, the receiver recognises the message by it. ``timeout_s`` is the longest time that ``send``
+    may take. A request that fails may be repeated.
 
     ``requests`` has the state and the fingerprint of the request for each key. What was sent is
     remembered even if the caller is cancelled.
@@ -86,7 +86,7 @@ async def send_once(
         return result
 
     try:
-        answer = send(_digest(f"{key}\n{fingerprint}"))
+        answer = send(message_id=_digest(f"{key}\n{fingerprint}"))
         sent = answer if isinstance(answer, asyncio.Future) else await answer
     except BaseException:
         await release()

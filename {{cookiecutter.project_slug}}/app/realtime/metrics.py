@@ -17,9 +17,6 @@ PREFIX = "ws_"
 LAG_INTERVAL_S = 0.5
 LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
-Label = tuple[str, ...]
-"""The name of a label, empty for a metric without one."""
-
 OTHER = "other"
 """Replaces label values that are not known at start, since each series costs memory."""
 
@@ -96,15 +93,20 @@ class Metrics:
         return self.histograms(name, description, bounds, (), [""])[""]
 
     def histograms(
-        self, name: str, description: str, bounds: tuple[float, ...], label: Label, known: list[str]
+        self,
+        name: str,
+        description: str,
+        bounds: tuple[float, ...],
+        labels: tuple[str, ...],
+        known: list[str],
     ) -> dict[str, Histogram]:
-        """Return new histograms, one for each value of a label."""
+        """Return new histograms, one for each value of the label, if there is one."""
         histograms = {value: Histogram(bounds) for value in known}
 
         def make() -> Metric:
-            family = HistogramMetricFamily(PREFIX + name, description, labels=label)
+            family = HistogramMetricFamily(PREFIX + name, description, labels=labels)
             for value, histogram in histograms.items():
-                family.add_metric([value] if label else [], *histogram.read())
+                family.add_metric([value] if labels else [], *histogram.read())
             return family
 
         self.registry.register(OnRequest(make))

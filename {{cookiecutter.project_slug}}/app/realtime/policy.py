@@ -21,6 +21,11 @@ Answer = bool | Awaitable[bool]
 """The result of a rule: `def` returns it at once, `async def` may wait, for a database."""
 
 
+async def settled(answer: Answer) -> bool:
+    """Return the answer of a rule, when it is there."""
+    return answer if isinstance(answer, bool) else await answer
+
+
 class Policy(Generic[ServiceT, ConnectionT]):
     """The default rules. Override a method with ``def`` or ``async def``.
 

@@ -1,4 +1,4 @@
-"""The parts that keep the state of the service, by default in memory."""
+"""The parts that keep the state of the service."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

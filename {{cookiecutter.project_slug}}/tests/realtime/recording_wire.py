@@ -8,7 +8,7 @@ from app.realtime.connections.delivery import Delivery
 from app.realtime.connections.guard import Guard
 from app.realtime.limits.budget import UserBudget
 from app.realtime.protocol import Close, Ok
-from app.realtime.wire.inbox import Message
+from app.realtime.wire.inbox import Incoming
 
 from .live import make_settings
 
@@ -33,7 +33,7 @@ class RecordingWire:
         """Return at once."""
         return True
 
-    def take(self) -> Sequence[Message]:
+    def take(self) -> Sequence[Incoming]:
         """Return no messages."""
         return ()
 

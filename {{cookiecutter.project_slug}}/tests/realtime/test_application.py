@@ -96,7 +96,7 @@ async def test_mounted_in_an_app_that_does_not_run_its_lifespan() -> None:
         with pytest.raises(InvalidStatus) as refused:
             await welcome(address, "/realtime/ws")
     assert refused.value.response.status_code == 503
-    assert b'{reason="other",status="503"} 1.0' in child.service.metrics.text()
+    assert b'{reason="the lifespan does not run",status="503"} 1.0' in child.service.metrics.text()
 
 
 async def test_a_server_need_not_offer_lifespan_state() -> None:
@@ -273,8 +273,8 @@ async def test_a_failing_or_hanging_readiness_check_is_not_ready(
             assert (await live.get("/readyz")).status_code == 503
 
 
-class Whoami(Command):
-    """Ask for the connection's state."""
+class OwnPing(Command):
+    """Takes the place of the built-in `ping`."""
 
     type: Literal["ping"]
 
@@ -312,8 +312,8 @@ async def test_begin_may_refuse_a_connection() -> None:
 async def test_a_command_replaces_the_built_in_command_of_its_type() -> None:
     router = CommandRouter()
 
-    @router.command(Whoami)
-    async def whoami(service: Service, connection: Connection, command: Whoami) -> Ok:
+    @router.command(OwnPing)
+    async def ping(service: Service, connection: Connection, command: OwnPing) -> Ok:
         return Ok()
 
     async with run_service(commands=router) as live:

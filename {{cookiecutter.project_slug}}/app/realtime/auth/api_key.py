@@ -6,7 +6,7 @@ Only digests are kept. A key has 256 random bits and cannot be guessed, so a fas
 import re
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from fastapi.security import APIKeyHeader
 from pydantic import BeforeValidator, Field
@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
 from ..fields import SettingsPart
-from .identity import BaseAuthenticator, Identity
+from .identity import Identity
 
 KEY_ENTRY = re.compile(r"([A-Za-z0-9_.-]{1,128}):([0-9a-f]{64})")
 
@@ -60,8 +60,11 @@ def digest(key: str) -> str:
     return sha256(key.encode()).hexdigest()
 
 
-class Authenticator(BaseAuthenticator):
+class Authenticator:
     """Finds the name that belongs to the key of a client."""
+
+    needs_origin: ClassVar[bool] = False
+    """Whether handshakes without an ``Origin`` header are refused."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._digests = settings.api_keys

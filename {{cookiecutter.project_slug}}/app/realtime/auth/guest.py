@@ -1,12 +1,13 @@
 """No authentication: each connection is a guest with a name of its own."""
 
 import secrets
+from typing import ClassVar
 
 import structlog
 from starlette.requests import HTTPConnection
 
 from ..fields import SettingsPart
-from .identity import BaseAuthenticator, Identity
+from .identity import Identity
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -23,8 +24,11 @@ class AuthSettings(SettingsPart):
     """Guests have no credentials, so there are no settings."""
 
 
-class Authenticator(BaseAuthenticator):
+class Authenticator:
     """Accepts everybody."""
+
+    needs_origin: ClassVar[bool] = False
+    """Whether handshakes without an ``Origin`` header are refused."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings

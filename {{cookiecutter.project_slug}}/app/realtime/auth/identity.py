@@ -1,13 +1,11 @@
-"""Identity of a user, the interface of authenticators, and what their failures mean."""
+"""Identity of a user, and what the failures of an authenticator mean."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import structlog
-from starlette.requests import HTTPConnection
 
 from ..errors import (
     AuthenticatorDown,
@@ -59,29 +57,8 @@ class Identity:
             raise Unauthorized("the user's name is not 1 to 128 visible characters")
 
 
-class BaseAuthenticator(ABC):
-    """Turns a handshake, or an HTTP request, into an identity."""
-
-    needs_origin: ClassVar[bool] = False
-    """Whether handshakes without an ``Origin`` header are refused."""
-
-    async def run(self) -> None:
-        """Do the background work of the authenticator; there is none by default."""
-        return
-
-    @abstractmethod
-    async def authenticate(self, handshake: HTTPConnection) -> Identity:
-        """Check the credentials in the handshake's headers, cookies or query.
-
-        Raises:
-            Unauthorized: they are missing or invalid.
-
-        """
-
-
-async def identify(authenticator: BaseAuthenticator, handshake: HTTPConnection) -> Identity:
-    """Authenticate a handshake or a request; raise `TypeError` if the result is no identity."""
-    identity: object = await authenticator.authenticate(handshake)
+def check_identity(identity: object) -> Identity:
+    """Return what an authenticator has returned; raise `TypeError` if it is no identity."""
     if not isinstance(identity, Identity):
         raise TypeError(f"authenticate returned {type(identity).__name__}, not an Identity")
     return identity

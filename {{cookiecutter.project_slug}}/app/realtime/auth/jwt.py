@@ -8,8 +8,7 @@ It is signed with a shared secret, or with a key that its issuer publishes, see 
 accepts one kind only (RFC 8725 §3.1): otherwise a public key could be used as a secret.
 """
 
-from time import time
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import jwt
 from fastapi.security import HTTPBearer
@@ -24,14 +23,12 @@ from pydantic import (
 )
 from starlette.requests import HTTPConnection
 
-from ..errors import Forbidden, Unauthorized
+from ..errors import Unauthorized
 from ..fields import Secret
-from .identity import BaseAuthenticator, Identity
+from .identity import Identity
 from .jwks import JwkSet, JwksSettings
 
 SYMMETRIC = "HS256"
-
-ONE_HOUR_S = 3_600
 
 UNREADABLE = (jwt.PyJWTError, ValueError, OverflowError, RecursionError)
 """What reading a token can raise. Its header is parsed before the signature is verified."""
@@ -80,8 +77,11 @@ class CheckedHmac(HMACAlgorithm):
         return key.encode() if isinstance(key, str) else key
 
 
-class Authenticator(BaseAuthenticator):
+class Authenticator:
     """Verifies tokens; ``exp`` and ``sub`` are required."""
+
+    needs_origin: ClassVar[bool] = False
+    """Whether handshakes without an ``Origin`` header are refused."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings
@@ -136,25 +136,6 @@ class Authenticator(BaseAuthenticator):
         except UNREADABLE as failure:
             raise Unauthorized(self._explain(failure)) from failure
         return Identity(claims["sub"], expires_at=expires_at, claims=claims)
-
-    def sign(self, claims: dict[str, Any], lifetime_s: int | None = None) -> str:
-        """Return a token with these claims, which is valid for an hour, or for ``lifetime_s``.
-
-        Raises:
-            Forbidden: there is no secret to sign with.
-
-        """
-        settings = self._settings
-        if settings.jwt_secret is None:
-            raise Forbidden("JWT_SECRET is not set, so only your issuer can sign tokens")
-        leeway_s = settings.jwt_leeway_s  # for which it is accepted after ``exp``
-        claims = {
-            "exp": time() + (ONE_HOUR_S if lifetime_s is None else lifetime_s) - leeway_s,
-            "aud": settings.jwt_audience,
-            "iss": settings.jwt_issuer,
-        } | claims
-        present = {name: value for name, value in claims.items() if value is not None}
-        return jwt.encode(present, settings.jwt_secret.get_secret_value(), SYMMETRIC)
 
     def _explain(self, failure: Exception) -> str:
         """Return why a token is refused, without any part of it."""

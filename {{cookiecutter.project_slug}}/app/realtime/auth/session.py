@@ -6,9 +6,9 @@ Sheet, cross-site hijacking).
 """
 
 import json
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from time import time
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi.security import APIKeyCookie
 from itsdangerous import BadSignature, TimestampSigner
@@ -17,22 +17,12 @@ from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
 from ..fields import CommaSeparated, Secret, SettingsPart
-from .identity import BaseAuthenticator, Identity
+from .identity import Identity
 
 LEEWAY_S = 10
 """How far the clock of the site may be ahead."""
 
 FOURTEEN_DAYS_S = 14 * 24 * 60 * 60
-
-
-class EarlierSigner(TimestampSigner):
-    """Signs with the time of ``age_s`` seconds ago."""
-
-    age_s = 0
-
-    def get_timestamp(self) -> int:
-        """Return the Unix time to sign with."""
-        return super().get_timestamp() - self.age_s
 
 
 CREDENTIALS = APIKeyCookie(name="session", auto_error=False)
@@ -48,17 +38,17 @@ class AuthSettings(SettingsPart):
     session_max_age_s: PositiveInt = FOURTEEN_DAYS_S
 
 
-class Authenticator(BaseAuthenticator):
+class Authenticator:
     """Reads ``user`` from the signed cookie."""
 
-    needs_origin = True
+    needs_origin: ClassVar[bool] = True
+    """Whether handshakes without an ``Origin`` header are refused."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings
         # From the oldest to the newest; any of them may have signed a cookie.
         secrets = (*settings.session_secret_fallbacks, settings.session_secret)
-        self._secrets = [secret.get_secret_value() for secret in secrets]
-        self._signer = TimestampSigner(self._secrets)
+        self._signer = TimestampSigner([secret.get_secret_value() for secret in secrets])
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
         """Return the identity in the handshake's session.
@@ -84,13 +74,3 @@ class Authenticator(BaseAuthenticator):
             raise Unauthorized("the session names no user") from failure
         except ValueError as failure:
             raise Unauthorized from failure
-
-    def sign(self, session: dict[str, Any], lifetime_s: int | None = None) -> str:
-        """Return the value of the cookie for a session, as the middleware makes it.
-
-        With a lifetime, it is the cookie of a session that has only this time left.
-        """
-        signer = EarlierSigner(self._secrets)
-        if lifetime_s is not None:
-            signer.age_s = max(0, self._settings.session_max_age_s - lifetime_s)
-        return signer.sign(b64encode(json.dumps(session).encode())).decode()

@@ -6,6 +6,7 @@ A ticket is valid for one connection, so it may be in a URL. Every browser can p
 import secrets
 from dataclasses import dataclass
 from time import time
+from typing import ClassVar
 
 from fastapi.security import APIKeyQuery
 from pydantic import Field
@@ -14,7 +15,7 @@ from starlette.requests import HTTPConnection
 from ..errors import Unauthorized
 from ..expiring import ExpiringMap
 from ..fields import YEAR_S, Key, SettingsPart
-from .identity import BaseAuthenticator, Identity
+from .identity import Identity
 
 CREDENTIALS = APIKeyQuery(name="ticket", auto_error=False)
 """How OpenAPI and AsyncAPI describe the credentials."""
@@ -35,8 +36,11 @@ class Ticket:
     expires_at: float
 
 
-class Authenticator(BaseAuthenticator):
+class Authenticator:
     """Issues tickets and accepts each once. ``tickets`` has the user of each unused ticket."""
+
+    needs_origin: ClassVar[bool] = False
+    """Whether handshakes without an ``Origin`` header are refused."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._lifetime_s = settings.ticket_lifetime_s

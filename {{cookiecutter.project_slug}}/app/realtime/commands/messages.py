@@ -10,7 +10,7 @@ from ..connections.connection import Connection
 from ..errors import Forbidden
 from ..futures import now_or_later
 from ..idempotency import send_once
-from ..policy import Policy
+from ..policy import Policy, settled
 from ..protocol import Broadcast, Ok, Ping, Pong, PongReply, Send
 from ..service import Service
 from .router import CommandRouter
@@ -18,7 +18,11 @@ from .router import CommandRouter
 
 @dataclass(slots=True, kw_only=True)
 class SendOk(Ok):
-    """The message was accepted; ``reached`` is the number of processes with the user."""
+    # {% if cookiecutter.redis %}
+    """The message was accepted; ``reached`` is the number of nodes with the user."""
+    # {% else %}
+    """The message was accepted; ``reached`` is 1 if the user is connected, and 0 if not."""
+    # {% endif %}
 
     reached: int
 
@@ -46,19 +50,15 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
     ) -> SendOk | Future[SendOk]:
         """Send to every connection of one user."""
         answer = policy.can_send(service, connection, command.to)
-        if not (answer if isinstance(answer, bool) else await answer):
+        if answer is not True and not await settled(answer):
             raise Forbidden("you may not send to this user")
         connection.limits.pay_for_message(user_channel(command.to), command.data, 1)
         to, data, sender = command.to, command.data, connection.user
         if command.key is None:
             return now_or_later(service.manager.send_to_user(to, data, sender=sender), _send_ok)
+        key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
         send = partial(service.manager.send_to_user, to, data, sender=sender)
-        requests, key = service.client_requests, connection.pay_for_key(command.key)
-        timeout_s = service.settings.handler_timeout_s
-        sent = send_once(
-            requests, key, command, lambda message_id: send(message_id=message_id), timeout_s
-        )
-        return _send_ok(await sent)
+        return _send_ok(await send_once(service.client_requests, key, command, send, timeout_s))
 
     @router.command(Broadcast)
     async def broadcast(
@@ -66,7 +66,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
     ) -> Ok | Future[Ok]:
         """Send to everybody; to the sender's own connection only on request."""
         answer = policy.can_broadcast(service, connection)
-        if not (answer if isinstance(answer, bool) else await answer):
+        if answer is not True and not await settled(answer):
             raise Forbidden("you may not send to everybody")
         connection.limits.pay_for_message(ALL, command.data, len(service.manager))
         exclude = None if command.echo else connection.id

@@ -14,10 +14,10 @@ from ..errors import Forbidden
 from ..futures import now_or_later, then
 from ..idempotency import send_once
 from ..metrics import Metrics
-from ..policy import Policy
+from ..policy import Policy, settled
 from ..protocol import Command, CommandKey, Data, Ok
 from ..rooms.history import Position, room_channel
-from ..rooms.presence import Attendance
+from ..rooms.presence import Member, RoomPresence
 from ..rooms.rooms import RoomName
 from ..service import Service
 from .router import CommandRouter
@@ -107,15 +107,6 @@ class PublishOk(Ok):
 
 
 @dataclass(slots=True, kw_only=True)
-class Member:
-    """A user in a room; ``info`` is null if none was set."""
-
-    user: str
-    connections: int
-    info: JsonValue
-
-
-@dataclass(slots=True, kw_only=True)
 class PresenceOk(Ok):
     """The number of users in the room, and a list of them; in large rooms, of only some."""
 
@@ -137,23 +128,21 @@ async def _offset_later(
     return then(await pass_on(message_id=message_id), _offset)
 
 
-def members_within(max_bytes: int, attendance: Attendance) -> Iterator[Member]:
+def members_within(max_bytes: int, presence: RoomPresence) -> Iterator[Member]:
     """Yield the listed users, as many as an answer of this size can have."""
     max_bytes -= ANSWER_BYTES
-    for user, connections in attendance.users.items():
-        info = attendance.infos[user]
-        max_bytes -= len(to_json(user)) + len(to_json(info)) + MEMBER_BYTES
+    for member in presence.members:
+        max_bytes -= len(to_json(member.user)) + len(to_json(member.info)) + MEMBER_BYTES
         if max_bytes < 0:
             return
-        yield Member(user=user, connections=connections, info=info)
+        yield member
 
 
 async def _check_join(
     policy: Policy[Any, Any], service: Service, connection: Connection, room: str
 ) -> None:
     """Raise `Forbidden` unless the policy allows the join."""
-    answer = policy.can_join(service, connection, room)
-    if not (answer if isinstance(answer, bool) else await answer):
+    if not await settled(policy.can_join(service, connection, room)):
         raise Forbidden("you may not join this room")
 
 
@@ -181,23 +170,24 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         labels=("recovered",),
         known=((recovered,) for recovered in RECOVERED.values()),
     )
-    replayed = metrics.counter("messages_replayed", "Messages of a room's past sent to a member.")
+    replayed = metrics.counter("messages_replayed", "Messages sent from the history of rooms.")
 
     @router.command(Join)
     async def join(service: Service, connection: Connection, command: Join) -> JoinOk:
         """Enter the room, if the policy allows it; missed messages follow the reply."""
         await _check_join(policy, service, connection, command.room)
         info = await _info(policy, service, connection, command)
-        past = await service.rooms.join(connection, command.room, command.since, command.last, info)
-        joins.labels(RECOVERED[past.recovered]).inc()
-        replayed.inc(len(past.messages))
+        since, last = command.since, command.last
+        replay = await service.rooms.join(connection, command.room, since, last, info)
+        joins.labels(RECOVERED[replay.recovered]).inc()
+        replayed.inc(len(replay.frames))
         return JoinOk(
             room=command.room,
-            epoch=past.position.epoch,
-            offset=past.position.offset,
-            recovered=past.recovered,
-            replayed=len(past.messages),
-            followed_by=past.messages,
+            epoch=replay.position.epoch,
+            offset=replay.position.offset,
+            recovered=replay.recovered,
+            replayed=len(replay.frames),
+            followed_by=replay.frames,
         )
 
     @router.command(Leave)
@@ -212,7 +202,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
         """Send to the room's members, if the sender is one and the policy allows it."""
         service.rooms.check_joined(connection, command.room)
         answer = policy.can_publish(service, connection, command.room)
-        if not (answer if isinstance(answer, bool) else await answer):
+        if answer is not True and not await settled(answer):
             raise Forbidden("you may not publish to this room")
         members = service.rooms.members_here(command.room)
         connection.limits.pay_for_message(room_channel(command.room), command.data, members)
@@ -237,9 +227,9 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:
         """List the room's users, in an answer no larger than a message may be."""
         service.rooms.check_joined(connection, command.room)
-        attendance = await service.rooms.attendance(command.room)
+        present = await service.rooms.presence(command.room)
         service.rooms.check_joined(connection, command.room)  # the user may have been evicted
-        members = members_within(service.settings.max_message_bytes, attendance)
-        return PresenceOk(members=list(members), total=attendance.total)
+        members = members_within(service.settings.max_message_bytes, present)
+        return PresenceOk(members=list(members), total=present.total)
 
     return router

@@ -18,7 +18,7 @@ from ..connections.guard import Guard
 from ..errors import ConnectionEnded, Refused, Rejected, TimedOut, Unavailable, close_codes
 from ..limits.admission import network_of
 from ..metrics import OTHER
-from ..policy import Policy
+from ..policy import Policy, settled
 from ..protocol import (
     CLIENT_CODES,
     INTERNAL_ERROR,
@@ -68,25 +68,25 @@ class Endpoint:
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection, from its handshake to its end."""
-        client = websocket.client  # the one that a proxy reports, if uvicorn trusts the proxy
-        network = None if client is None else network_of(client.host)
+        address = websocket.client  # the one that a proxy reports, if uvicorn trusts the proxy
+        network = None if address is None else network_of(address.host)
         try:
             self.handshakes.admit(websocket, network)
         except Refused as refusal:
             await self.handshakes.refuse(websocket, refusal)
             return
-        session, settings = Session(self, websocket, network), self.service.settings
+        client, settings = AdmittedClient(self, websocket, network), self.service.settings
         try:
             async with connect_wire(
                 websocket, settings.close_timeout_s, settings.max_message_bytes
             ) as wire:
-                await session.run(wire)
+                await client.run(wire)
         finally:
-            session.close()
+            client.close()
 
 
-class Session:
-    """An admitted client: its handshake, then its connection.
+class AdmittedClient:
+    """A client that was admitted: its handshake, then its connection.
 
     After the client has disconnected, its messages are handled for `LEAVE_GRACE_S` at most. Then
     the connection is removed everywhere, and the team's code that runs for it is cancelled.
@@ -169,8 +169,7 @@ class Session:
             with self._guard:
                 connection.state = await router.begin(service, connection)
         with self._guard:
-            answer = self._endpoint.policy.can_exceed_rates(service, connection)
-            if answer if isinstance(answer, bool) else await answer:
+            if await settled(self._endpoint.policy.can_exceed_rates(service, connection)):
                 connection.limits.exempt()
         with self._guard:
             await service.manager.add(connection)

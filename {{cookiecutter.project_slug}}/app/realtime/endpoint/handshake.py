@@ -6,11 +6,10 @@ import structlog
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
-from ..auth.identity import Identity, authenticating, identify
+from ..auth.identity import Identity, authenticating, check_identity
 from ..connections.connection import Connection
 from ..connections.guard import Guard
 from ..errors import PROBLEM_TYPE, ConnectionEnded, Refused, Rejected, declared, problem
-from ..metrics import OTHER
 # {% if cookiecutter.heartbeat %}
 from ..protocol import SUBPROTOCOL, Close, HeartbeatTerms, Welcome
 # {% else %}
@@ -34,7 +33,7 @@ class Handshakes:
             "handshakes_refused",
             "Handshakes answered with an HTTP status.",
             labels=("status", "reason"),
-            known=((status, reason) for reason, status in Refused.REASONS.items()),
+            known=((status, reason) for reason, status in Refused.STATUSES.items()),
         )
         self._rejected = service.metrics.counter(
             "connections_rejected",
@@ -55,10 +54,9 @@ class Handshakes:
         """
         service = self._service
         if not service.started:
-            reason = "the application around this one does not run its lifespan"
-            raise Refused(503, reason, retry_after_s=5)
+            raise Refused("the lifespan does not run", retry_after_s=5)
         if service.manager.draining:
-            raise Refused(503, "the service is stopping", retry_after_s=5)
+            raise Refused("the service is stopping", retry_after_s=5)
         service.admission.check_network(network)
         service.origins.check(websocket)
         service.admission.enter(network)
@@ -69,7 +67,8 @@ class Handshakes:
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         try:
             with authenticating(), guard:
-                identity = await identify(self._service.authenticator, websocket)
+                answer = await self._service.authenticator.authenticate(websocket)
+                identity = check_identity(answer)
         except Refused as refusal:
             await self.refuse(websocket, refusal)
             return None
@@ -92,8 +91,7 @@ class Handshakes:
         """Answer a handshake with an HTTP status."""
         host = websocket.client and websocket.client.host
         log.info("handshake refused", status=refusal.status, reason=refusal.reason, client=host)
-        reason = refusal.reason if refusal.reason in Refused.REASONS else OTHER
-        self._refused.labels(refusal.status, reason).inc()
+        self._refused.labels(refusal.status, refusal.reason).inc()
         if "websocket.http.response" not in websocket.scope.get("extensions", {}):
             await websocket.close()  # such a server answers 403
             return

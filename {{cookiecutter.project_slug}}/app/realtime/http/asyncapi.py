@@ -22,11 +22,11 @@ from ..endpoint.handshake import limits_of
 from ..errors import CommandError, close_codes, subclasses
 from ..protocol import Close, ErrorReply, Ok, Reply, ServerFrame
 from ..settings.settings import RealtimeSettings
-from ..wire.asgi import TOO_LARGE
+from ..wire.asgi import TOO_BIG
 
 Json = dict[str, Any]
 
-BROKEN_PROTOCOL = {Close(1002, "protocol error"), Close(1007, "bad UTF-8"), TOO_LARGE}
+BROKEN_PROTOCOL = {Close(1002, "protocol error"), Close(1007, "bad UTF-8"), TOO_BIG}
 """How the WebSocket library closes if a client breaks the protocol (RFC 6455 §7.4.1)."""
 
 router = APIRouter()

@@ -107,13 +107,13 @@ async def publish(
     timeout_s = service.settings.handler_timeout_s
     with guarded(timeout_s):
         if idempotency_key is None:
-            return Published(**await (await send(None)))
+            return Published(**await (await send()))
         requests = service.backend_requests
         return Published(**await send_once(requests, idempotency_key, publication, send, timeout_s))
 
 
 async def _send(
-    service: Service, publication: Publication, message_id: str | None
+    service: Service, publication: Publication, message_id: str | None = None
 ) -> Future[dict[str, Any]]:
     # {% if cookiecutter.rooms %}
     if publication.room is not None:

@@ -10,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
 from ..auth import CREDENTIALS, Identity
-from ..auth.identity import authenticating, identify
+from ..auth.identity import authenticating, check_identity
 from ..connections.guard import Guard
 from ..service import Service
 from .errors import problems
@@ -73,7 +73,7 @@ async def current_user(
         service.origins.check(request)
     # {% endif %}
     with authenticating(), guarded(service.settings.handshake_timeout_s):
-        identity = await identify(service.authenticator, request)
+        identity = check_identity(await service.authenticator.authenticate(request))
         await service.check_ban(identity.user)
     return identity
 

@@ -1,12 +1,41 @@
 """``POST /login``: replaces the login of your site during development."""
 
-from fastapi import Request, Response, status
+import json
+from base64 import b64encode
+from typing import Any
 
+from fastapi import Request, Response, status
+from itsdangerous import TimestampSigner
+
+from ..auth import AuthSettings
 from .body import Login, described, parse
 from .dependencies import ServiceDep
 from .routing import engine_router
 
 router = engine_router(tags=["development"])
+
+
+class EarlierSigner(TimestampSigner):
+    """Signs with the time of ``age_s`` seconds ago."""
+
+    age_s = 0
+
+    def get_timestamp(self) -> int:
+        """Return the Unix time to sign with."""
+        return super().get_timestamp() - self.age_s
+
+
+def sign_session(
+    settings: AuthSettings, session: dict[str, Any], lifetime_s: int | None = None
+) -> str:
+    """Return the value of the cookie for a session, as the middleware makes it.
+
+    With a lifetime, it is the cookie of a session that has only this time left.
+    """
+    signer = EarlierSigner(settings.session_secret.get_secret_value())
+    if lifetime_s is not None:
+        signer.age_s = max(0, settings.session_max_age_s - lifetime_s)
+    return signer.sign(b64encode(json.dumps(session).encode())).decode()
 
 
 @router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(Login))
@@ -15,7 +44,7 @@ async def sign_in(request: Request, service: ServiceDep, response: Response) -> 
     body = await parse(Login, request)
     response.set_cookie(
         service.settings.session_cookie,
-        service.authenticator.sign({"user": body.user}, body.lifetime_s),
+        sign_session(service.settings, {"user": body.user}, body.lifetime_s),
         max_age=service.settings.session_max_age_s,
         httponly=True,
         samesite="lax",

@@ -7,9 +7,10 @@ from fastapi import Query, Request, Response, status
 from pydantic import Field
 from pydantic_core import to_json
 
-from ..commands.rooms import Member, members_within
+from ..commands.rooms import members_within
 from ..errors import BadRequest, Forbidden
 from ..rooms.history import Position, RoomMessage, room_channel
+from ..rooms.presence import Member
 from ..rooms.rooms import RoomName
 from ..wire.frame import frame_payload
 from .body import UserBody, described, parse
@@ -64,9 +65,9 @@ class Messages:
 @router.get("")
 async def read_room(room: RoomName, service: ServiceDep) -> RoomState:
     """Return the room's position, and how many are there."""
-    position = (await service.rooms.kept(room)).position
+    position = (await service.rooms.history(room)).position
     try:
-        users = (await service.rooms.attendance(room)).total
+        users = (await service.rooms.presence(room)).total
     except Forbidden:
         users = None
     nodes = await service.backplane.count_nodes(room_channel(room))
@@ -76,9 +77,9 @@ async def read_room(room: RoomName, service: ServiceDep) -> RoomState:
 @router.get("/members")
 async def list_members(room: RoomName, service: ServiceDep) -> Members:
     """List the room's users, in an answer no larger than a message may be."""
-    attendance = await service.rooms.attendance(room)
-    members = members_within(service.settings.max_message_bytes, attendance)
-    return Members(list(members), attendance.total)
+    presence = await service.rooms.presence(room)
+    members = members_within(service.settings.max_message_bytes, presence)
+    return Members(list(members), presence.total)
 
 
 @router.get("/messages", response_model=Messages)
@@ -91,14 +92,14 @@ async def list_messages(
 ) -> Response:
     """Return the messages after a position, or the last ones, by default 100."""
     if epoch is not None and offset is not None and last is None:
-        past = await service.rooms.kept(room, Position(epoch, offset))
+        replay = await service.rooms.history(room, Position(epoch, offset))
     elif epoch is None and offset is None:
-        past = await service.rooms.kept(room, last=DEFAULT_LAST if last is None else last)
+        replay = await service.rooms.history(room, last=DEFAULT_LAST if last is None else last)
     else:
         raise BadRequest("give epoch and offset, or last alone")
-    head = {"epoch": past.position.epoch, "offset": past.position.offset}
-    body = to_json(head | {"recovered": past.recovered})[:-1]
-    messages = b",".join(map(frame_payload, past.messages))  # which are JSON already
+    head = {"epoch": replay.position.epoch, "offset": replay.position.offset}
+    body = to_json(head | {"recovered": replay.recovered})[:-1]
+    messages = b",".join(map(frame_payload, replay.frames))  # which are JSON already
     return Response(body + b',"messages":[' + messages + b"]}", media_type="application/json")
 
 

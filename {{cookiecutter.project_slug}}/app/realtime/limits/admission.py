@@ -28,7 +28,7 @@ def network_of(host: str) -> str:
     return host
 
 
-class ByNetwork:
+class ConnectionsByNetwork:
     """Counts the connections of each network, up to a limit; None is a network without a limit."""
 
     def __init__(self, limit: int) -> None:
@@ -60,10 +60,10 @@ class Admission:
     """
 
     def __init__(self, settings: RealtimeSettings) -> None:
-        self.http = ByNetwork(settings.max_connections_per_address)
+        self.http = ConnectionsByNetwork(settings.max_connections_per_address)
         self._settings = settings
         self._connections = 0
-        self._by_network = ByNetwork(settings.max_connections_per_address)
+        self._by_network = ConnectionsByNetwork(settings.max_connections_per_address)
         self._handshakes = RateLimit(settings.max_handshakes_per_s, burst_s=BURST_S)
         # By network, in the order of the last handshake. A dict would be slow to find its first
         # item after many removals at its start.
@@ -83,7 +83,7 @@ class Admission:
         if network is None:
             return
         if self._by_network.is_full(network):
-            raise Refused(429, "too many connections from this address", retry_after_s=5)
+            raise Refused("too many connections from this address", retry_after_s=5)
         now = monotonic()
         self._forget_idle(now)
         rate = self._handshakes_from.get(network)
@@ -91,7 +91,7 @@ class Admission:
             rate = RateLimit(self._settings.max_handshakes_per_s_per_address, burst_s=BURST_S)
             self._handshakes_from[network] = rate
         if not rate.take(now):
-            raise Refused(429, "too many handshakes from this address", retry_after_s=1)
+            raise Refused("too many handshakes from this address", retry_after_s=1)
         self._handshakes_from.move_to_end(network)
 
     def enter(self, network: str | None) -> None:
@@ -102,9 +102,9 @@ class Admission:
 
         """
         if self._connections >= self._settings.max_connections:
-            raise Refused(503, "at capacity", retry_after_s=5)
+            raise Refused("at capacity", retry_after_s=5)
         if not self._handshakes.take(monotonic()):
-            raise Refused(503, "too many handshakes", retry_after_s=1)
+            raise Refused("too many handshakes", retry_after_s=1)
         self._connections += 1
         self._by_network.enter(network)
 

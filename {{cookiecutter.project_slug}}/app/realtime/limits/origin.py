@@ -31,7 +31,7 @@ class Origins:
         if not origins and not self._required:
             return
         if len(origins) != 1 or not self._is_allowed(origins[0].lower(), handshake):
-            raise Refused(403, "origin not allowed")
+            raise Refused("origin not allowed")
 
     def _is_allowed(self, origin: str, handshake: HTTPConnection) -> bool:
         _, port = handshake.scope.get("server") or (None, None)

@@ -124,10 +124,10 @@ class RedisBackplane(Backplane):
         The answer may get lost after the message was published. So Redis remembers the id for five
         minutes, and answers a repetition like the first message.
         """
-        publish = self.plain
+        make_command = self.plain
         if message_id is not None:  # a command of its own
-            publish = partial(self._publish_once, f"published:{message_id}")
-        return self.publisher.publish(publish, channel, envelope)
+            make_command = partial(self._publish_once, f"published:{message_id}")
+        return self.publisher.publish(make_command, channel, envelope)
 
     async def count_nodes(self, channel: Channel) -> int:
         """Return how many nodes have subscribed to the channel."""

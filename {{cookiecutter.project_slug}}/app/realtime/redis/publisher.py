@@ -31,7 +31,7 @@ BATCH_BYTES = 262_144
 FRAME_BYTES = 512
 """What a frame has besides the payload at most: the header, the type, and the room."""
 
-Publish = Callable[[Channel, Sequence[bytes]], RedisCommand]
+MakeCommand = Callable[[Channel, Sequence[bytes]], RedisCommand]
 """Returns the command that publishes payloads to a channel, in this order."""
 
 ReadReply = Callable[[Any, int], Iterable[Any]]
@@ -42,11 +42,11 @@ ReadReply = Callable[[Any, int], Iterable[Any]]
 class Outgoing:
     """A message that waits to be published, and the future of its publication."""
 
-    publish: Publish
+    make_command: MakeCommand
     channel: Channel
     payload: bytes
     read_reply: ReadReply
-    taken: asyncio.Future[Any]
+    published: asyncio.Future[Any]
 
 
 class RedisPublisher:
@@ -72,7 +72,7 @@ class RedisPublisher:
 
     def publish(
         self,
-        publish: Publish,
+        make_command: MakeCommand,
         channel: Channel,
         envelope: Envelope,
         read_reply: ReadReply = repeat,
@@ -85,17 +85,17 @@ class RedisPublisher:
             TooLarge: its frame may be larger than what may be unsent to one connection.
 
         """
-        taken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        published: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.is_traced:
             envelope.trace = current_trace()
-        message = Outgoing(publish, channel, encode(envelope), read_reply, taken)
+        message = Outgoing(make_command, channel, encode(envelope), read_reply, published)
         check_size(message.payload, self._max_payload_bytes)
         size_bytes = len(message.payload)
         if self._waiting.weight + size_bytes > self._max_waiting_bytes:
             self._fail([message])
         else:
             self._waiting.add(message, size_bytes)
-        return taken
+        return published
 
     async def _publish(self, batch: list[Outgoing]) -> Collection[Outgoing]:
         groups = _groups(batch)
@@ -121,15 +121,16 @@ class RedisPublisher:
             return
         results = group[0].read_reply(reply, len(group))
         for message, result in zip(group, results, strict=True):
-            if not message.taken.done():
-                message.taken.set_result(result)
+            if not message.published.done():
+                message.published.set_result(result)
 
     def _fail(self, messages: Sequence[Outgoing]) -> None:
         """Fail the futures of messages that were not published, or may not have been."""
         for message in messages:
-            if not message.taken.done():
+            if not message.published.done():
                 self._failures.inc()
-                message.taken.set_exception(Unavailable("messages cannot be passed on just now"))
+                failure = Unavailable("messages cannot be passed on just now")
+                message.published.set_exception(failure)
 
 
 def _groups(batch: Sequence[Outgoing]) -> list[list[Outgoing]]:
@@ -138,7 +139,7 @@ def _groups(batch: Sequence[Outgoing]) -> list[list[Outgoing]]:
     latest: dict[Channel, list[Outgoing]] = {}
     for message in batch:
         group = latest.get(message.channel)
-        if group is None or group[0].publish != message.publish:
+        if group is None or group[0].make_command != message.make_command:
             group = latest[message.channel] = []
             groups.append(group)
         group.append(message)
@@ -155,6 +156,6 @@ def _commands(groups: Sequence[Sequence[Outgoing]]) -> list[RedisCommand]:
     commands = []
     for group in groups:
         first = group[0]
-        command = first.publish(first.channel, [message.payload for message in group])
+        command = first.make_command(first.channel, [message.payload for message in group])
         commands.append(command if last[first.channel] is group else with_text(command))
     return commands

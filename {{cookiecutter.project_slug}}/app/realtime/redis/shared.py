@@ -32,9 +32,6 @@ def in_redis(
     # {% if cookiecutter.rooms %}
     history = RedisHistory(backplane, settings)
     presence = RedisPresence(backplane, settings)
-    parts = (backplane, history, presence)
-    # {% else %}
-    parts = (backplane,)
     # {% endif %}
     return Shared(
         backplane=backplane,
@@ -42,6 +39,8 @@ def in_redis(
         # {% if cookiecutter.rooms %}
         history=history,
         presence=presence,
+        jobs=[Job(part.run, essential=True) for part in (backplane, history, presence)],
+        # {% else %}
+        jobs=[Job(backplane.run, essential=True)],
         # {% endif %}
-        jobs=[Job(part.run, essential=True) for part in parts],
     )

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
+from pydantic_core import from_json
 
 from ..backplane import Backplane, Channel, Deliver, Envelope, Subscription
 from ..futures import done, then
@@ -29,7 +30,7 @@ from ..protocol import STRICT, Message, ServerFrame
 from ..protocol import STRICT, Message
 # {% endif %}
 from ..settings.settings import RealtimeSettings
-from ..wire.frame import check_size, encode
+from ..wire.frame import check_size, encode, frame_payload
 from .options import Rules, make_rules
 
 LOG_BYTES = 1_024  # estimated size of a log without messages
@@ -78,16 +79,27 @@ def message_frame(room: str, envelope: Envelope) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """The current position of a room, and the frames of messages before it, oldest first.
+class Replay:
+    """The current position of a room, and messages before it, oldest first.
 
-    ``recovered`` is true if nothing is missing, false if something may be, and null without an
-    earlier position.
+    ``frames`` has them as members get them. ``recovered`` is true if nothing is missing, false if
+    something may be, and None without an earlier position.
     """
 
     position: Position
-    messages: tuple[bytes, ...] = ()
+    frames: tuple[bytes, ...] = ()
     recovered: bool | None = None
+
+    @property
+    def messages(self) -> list[RoomMessage]:
+        """The messages, parsed."""
+        return list(map(_parse, self.frames))
+
+
+def _parse(frame: bytes) -> RoomMessage:
+    fields = from_json(frame_payload(frame))
+    sender, data = fields["from"], fields["data"]
+    return RoomMessage(sender, data, room=fields["room"], offset=fields["offset"])
 
 
 # {% if cookiecutter.redis %}
@@ -138,24 +150,24 @@ class RoomLog:
         ):
             self.size_bytes -= len(kept.popleft()[1])
 
-    def past(self, since: Position | None, last: int) -> Past:
+    def replay(self, since: Position | None, last: int) -> Replay:
         """Return the messages since a position, or without one the last messages."""
         expired_at = monotonic() - self.rules.history_s
         if since is None:
             newest = islice(reversed(self.kept), last)
             frames = [frame for kept_at, frame in newest if kept_at >= expired_at]
-            return Past(self.position, tuple(reversed(frames)))
+            return Replay(self.position, tuple(reversed(frames)))
         missed = self.offset - since.offset
         if since.epoch != self.epoch or not 0 <= missed <= len(self.kept):
-            return Past(self.position, recovered=False)
+            return Replay(self.position, recovered=False)
         kept = list(self.kept)[len(self.kept) - missed :]
         if kept and kept[0][0] < expired_at:
-            return Past(self.position, recovered=False)
-        return Past(self.position, tuple(frame for _, frame in kept), recovered=True)
+            return Replay(self.position, recovered=False)
+        return Replay(self.position, tuple(frame for _, frame in kept), recovered=True)
 
 
 class History:
-    """Numbers, keeps and publishes the messages of rooms. This one is in memory.
+    """Numbers, keeps and publishes the messages of rooms, in memory.
 
     ``HISTORY_TOTAL_BYTES`` bounds the logs that can be evicted: those with messages, and those of
     rooms without members. They are in order of last use, and are evicted from the front when they
@@ -207,15 +219,15 @@ class History:
         log.subscription = self.backplane.subscribe(Subscription(room_channel(room), deliver))
         self._put_back(room, log)
 
-    async def past(self, room: str, since: Position | None, last: int = 0) -> Past:
+    async def replay(self, room: str, since: Position | None, last: int = 0) -> Replay:
         """Return an open room's messages since a position, or the last ones; then deliver."""
-        return self._logs[room].past(since, last)
+        return self._logs[room].replay(since, last)
 
-    async def kept(self, room: str, since: Position | None, last: int = 0) -> Past:
+    async def read(self, room: str, since: Position | None, last: int = 0) -> Replay:
         """Return any room's messages since a position, or the last ones."""
         log = self._take_out(room)
         self._put_back(room, log)
-        return log.past(since, last)
+        return log.replay(since, last)
 
     def close(self, room: str) -> None:
         """Deliver no more, but keep the messages for a while."""

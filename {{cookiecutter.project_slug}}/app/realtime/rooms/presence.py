@@ -5,7 +5,6 @@ of the user's connections has set. Members get these changes as events, unless t
 that the events would be most of its traffic.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -37,12 +36,20 @@ def encode_info(info: JsonValue) -> bytes:
     return encoded
 
 
-@dataclass(frozen=True, slots=True)
-class Attendance:
-    """Listed users with their numbers of connections and infos, and the total number of users."""
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """A user in a room; ``info`` is null if none was set."""
 
-    users: Mapping[str, int]
-    infos: Mapping[str, JsonValue]
+    user: str
+    connections: int
+    info: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPresence:
+    """The users in a room, in large rooms only some of them, and the total number of users."""
+
+    members: list[Member]
     total: int
 
 
@@ -53,7 +60,7 @@ class _Present:
 
 
 class Presence:
-    """Counts the connections of each user in each room. This one is in memory."""
+    """Counts the connections of each user in each room, in memory."""
 
     def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
         self._backplane = backplane
@@ -84,12 +91,11 @@ class Presence:
             envelope = Envelope(connection.user, from_json(info), connection.id, event=event)
             self._backplane.publish(room_channel(room), envelope)
 
-    async def attendance(self, room: str, rules: Rules) -> Attendance:
+    async def read(self, room: str, rules: Rules) -> RoomPresence:
         """Return the users in the room, including all that were counted before."""
         users = self._users.get(room, {})
-        listed = dict(islice(users.items(), self._settings.max_members_listed))
-        return Attendance(
-            {user: present.connections for user, present in listed.items()},
-            {user: from_json(present.info) for user, present in listed.items()},
-            len(users),
-        )
+        members = [
+            Member(user=user, connections=present.connections, info=from_json(present.info))
+            for user, present in islice(users.items(), self._settings.max_members_listed)
+        ]
+        return RoomPresence(members, len(users))

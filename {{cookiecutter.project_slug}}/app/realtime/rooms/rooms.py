@@ -19,9 +19,9 @@ from ..jobs import without_exit
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import frame_data, text_frame
-from .history import NOWHERE, History, Past, Position, message_frame, room_channel
+from .history import NOWHERE, History, Position, Replay, message_frame, room_channel
 from .options import RoomOptions, make_rules
-from .presence import Attendance, Presence, encode_info
+from .presence import Presence, RoomPresence, encode_info
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -176,7 +176,7 @@ class Rooms:
         since: Position | None = None,
         last: int = 0,
         info: JsonValue = None,
-    ) -> Past:
+    ) -> Replay:
         """Make the connection a member; from the return on, it misses no message.
 
         Returns the frames since a position, or the ``last`` ones. The caller must enqueue them
@@ -202,20 +202,20 @@ class Rooms:
         room.joining[connection] += 1
         try:
             if connection.id in room.members:  # it gets no message again, so none is read
-                past = await self._history.past(name, NOWHERE if since else None)
+                replay = await self._history.replay(name, NOWHERE if since else None)
             else:
-                past = await self._history.past(name, since, last)
+                replay = await self._history.replay(name, since, last)
             if connection in room.evicted:
                 raise Forbidden("the user was taken out of the room")
             if connection.id in room.members:
                 self._count(room, connection, 0, encoded)
-                return _past_of_member(past.position, since, room.complete_since[connection.id])
+                return _replay_of_member(replay.position, since, room.complete_since[connection.id])
             if connection.closed is None:
                 self._joined.setdefault(connection.id, set()).add(name)
                 room.members[connection.id] = connection
-                room.complete_since[connection.id] = past.position
+                room.complete_since[connection.id] = replay.position
                 self._count(room, connection, 1, encoded)
-            return past
+            return replay
         finally:
             room.joining[connection] -= 1
             if not room.joining[connection]:
@@ -362,7 +362,7 @@ class Rooms:
         self._history.rules_of = make_rules(self._settings, room_options)
         self._before_publish = before_publish
 
-    async def attendance(self, name: str) -> Attendance:
+    async def presence(self, name: str) -> RoomPresence:
         """Return the users in the room.
 
         Raises:
@@ -375,15 +375,15 @@ class Rooms:
         rules = self._history.rules_of(name) if room is None else room.rules
         if not rules.has_presence:
             raise Forbidden("this room has no presence")
-        return await self._presence.attendance(name, rules)
+        return await self._presence.read(name, rules)
 
-    async def kept(self, name: str, since: Position | None = None, last: int = 0) -> Past:
-        """Return the room's position, and the frames of messages since another, or the last ones.
+    async def history(self, name: str, since: Position | None = None, last: int = 0) -> Replay:
+        """Return the room's position, and its messages since another one, or the last ones.
 
-        Like `attendance`, it needs no member here.
+        Like `presence`, it needs no member here.
         """
         self._delivery.check_thread()
-        return await self._history.kept(name, since, last)
+        return await self._history.read(name, since, last)
 
     def members_here(self, name: str) -> int:
         """Return the number of members in this process."""
@@ -401,9 +401,11 @@ class Rooms:
             self._history.close(room.name)
 
 
-def _past_of_member(position: Position, since: Position | None, complete_since: Position) -> Past:
+def _replay_of_member(
+    position: Position, since: Position | None, complete_since: Position
+) -> Replay:
     if since is None:
-        return Past(position)
+        return Replay(position)
     is_same_epoch = since.epoch == position.epoch
     recovered = is_same_epoch and complete_since.offset <= since.offset <= position.offset
-    return Past(position, recovered=recovered)
+    return Replay(position, recovered=recovered)

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from ..errors import PROBLEM_TYPE, problem
-from ..limits.admission import ByNetwork, network_of
+from ..limits.admission import ConnectionsByNetwork, network_of
 
 MAX_HEAD_BYTES = 32_768
 """The limit for the request line and all headers. The other limits are the WebSocket library's."""
@@ -58,7 +58,12 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     def __init__(
-        self, *args: Any, timeout_s: float, refusals: Counter, connections: ByNetwork, **kwargs: Any
+        self,
+        *args: Any,
+        timeout_s: float,
+        refusals: Counter,
+        connections: ConnectionsByNetwork,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._connections = connections

@@ -23,7 +23,7 @@ from websockets.protocol import OPEN
 from ..protocol import ABNORMAL_CLOSURE, SERVICE_RESTART, Close
 from ..wire.asgi import EXTENSION, READ_AHEAD_BYTES
 from ..wire.frame import FrameScanner, read_texts
-from ..wire.inbox import Inbox, Message
+from ..wire.inbox import Inbox, Incoming
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -324,7 +324,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         return self._inbox.arrival()
 
-    def take(self) -> Sequence[Message]:
+    def take(self) -> Sequence[Incoming]:
         """Return the messages that have arrived."""
         return self._inbox.take()
 

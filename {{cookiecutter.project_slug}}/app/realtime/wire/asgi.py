@@ -14,11 +14,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..protocol import Close
 from .frame import frame_payload
-from .inbox import Inbox, Message
+from .inbox import Inbox, Incoming
 
 EXTENSION = "app.realtime.wire.asgi"
 
-TOO_LARGE = Close(1009, "too big")
+TOO_BIG = Close(1009, "too big")
 """As the WebSocket library closes: a protocol error of the client (RFC 6455 §7.4.1)."""
 
 READ_AHEAD_BYTES = 32_768
@@ -48,7 +48,7 @@ class Wire(Protocol):
         """
         ...
 
-    def take(self) -> Sequence[Message]:
+    def take(self) -> Sequence[Incoming]:
         """Return the messages that have arrived. A ``websocket.disconnect`` is the last one."""
         ...
 
@@ -113,7 +113,7 @@ class AsgiWire:
             self._handled.set()
         return self._inbox.arrival()
 
-    def take(self) -> Sequence[Message]:
+    def take(self) -> Sequence[Incoming]:
         """Return the messages that have arrived."""
         return self._inbox.take()
 
@@ -165,8 +165,8 @@ class AsgiWire:
         while True:
             event = await self._websocket.receive()
             if len((event.get("text") or "").encode()) > self._max_message_bytes:
-                self.close(TOO_LARGE)
-                event = {"type": "websocket.disconnect", "code": TOO_LARGE.code}
+                self.close(TOO_BIG)
+                event = {"type": "websocket.disconnect", "code": TOO_BIG.code}
             self._received_at = asyncio.get_running_loop().time()
             self._inbox.put_nowait(event)
             if event["type"] == "websocket.disconnect":

@@ -6,7 +6,7 @@ from typing import Any
 
 AsgiEvent = Mapping[str, Any]
 
-Message = str | AsgiEvent
+Incoming = str | AsgiEvent
 """A text message; or a ``websocket.receive`` with bytes, or a ``websocket.disconnect``."""
 
 
@@ -19,7 +19,7 @@ class Inbox:
         self._loop = loop
         self._reader: asyncio.Future[bool] | None = None
         self._gone: Callable[[], None] | None = None
-        self.messages: list[Message] = []
+        self.messages: list[Incoming] = []
         self.has_end = False
         self.unread_bytes = 0
         """Bytes received since the reader last had nothing to do."""
@@ -71,7 +71,7 @@ class Inbox:
             return message
         return {"type": "websocket.receive", "text": message}
 
-    def take(self) -> list[Message]:
+    def take(self) -> list[Incoming]:
         """Return and remove all messages."""
         messages, self.messages = self.messages, []
         return messages

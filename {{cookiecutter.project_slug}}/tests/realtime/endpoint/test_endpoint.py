@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import HTTPConnection
 from websockets.exceptions import InvalidStatus
 
-from app.realtime.auth.identity import BaseAuthenticator, Identity
+from app.realtime import Authenticator, Identity
 from app.realtime.commands.router import CommandRouter
 from app.realtime.connections.connection import Connection
 from app.realtime.connections.manager import ConnectionManager
@@ -226,13 +226,13 @@ async def test_other_observers_run_after_one_has_failed(failure: type[Exception]
     ["", " ", "a ", "\x01" * 120, "a\u202eb", "a\u2028b", "a\u200d", "\u2800", "\u3164", "x" * 129],
 )
 async def test_users_have_visible_names(user: str) -> None:
-    class Careless(BaseAuthenticator):
+    class Careless(Authenticator):
         async def authenticate(self, handshake: HTTPConnection) -> Identity:
             return Identity(user)
 
     async with run_service() as live:
         options = await live.options()
-        live.service.authenticator = Careless()  # type: ignore[assignment]
+        live.service.authenticator = Careless(live.settings)
         client = await live.connect_with(options, welcomed=False)
         assert await client.closed() == UNAUTHORIZED
 

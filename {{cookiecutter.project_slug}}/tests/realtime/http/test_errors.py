@@ -50,7 +50,7 @@ ANSWERS: dict[Exception, tuple[int, str]] = {
     TimeoutError(): (503, "something that the service needs does not work now"),
     Unauthorized(): (401, "unauthorized"),
     Flood(): (503, "flood"),
-    Refused(429, "a secret of the log", 7): (429, "Too Many Requests"),
+    Refused("too many handshakes from this address", 7): (429, "Too Many Requests"),
 }
 
 

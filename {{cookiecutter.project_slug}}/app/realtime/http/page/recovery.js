@@ -1,7 +1,7 @@
 // What happened to the connection, in words: how it broke, and how the client recovered.
 import { clock, element, follow, record } from "./element.js";
 
-/** Return functions that tell of an event, take each status, and count recovered messages. */
+/** Return functions that record what happens in this log. */
 export function recoveryIn(log) {
   let wasOnline = false;
   let lostAt = 0; // if it is lost

@@ -24,7 +24,7 @@ ARRIVAL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What `Past` has, as Redis stores it: the messages are envelopes."""
+    """What `Replay` has, as Redis stores it: the messages are envelopes."""
 
     position: Position
     messages: tuple[Envelope, ...] = ()
@@ -58,7 +58,7 @@ class RedisFeed:
             Subscription(room_channel(room), self._take, self.fall_behind)
         )
 
-    async def past(self, since: Position | None, last: int = 0) -> Stored:
+    async def replay(self, since: Position | None, last: int = 0) -> Stored:
         """Return the messages since a position, or the last ones; later ones are delivered.
 
         For either, the history must be read: the last message may have been lost on its way to
@@ -74,13 +74,13 @@ class RedisFeed:
         self._readers += 1
         try:
             for _ in range(2):
-                past = await self._history.read(self.room, self.rules, since or NOWHERE, last)
+                stored = await self._history.load(self.room, self.rules, since or NOWHERE, last)
                 if self.position is NOWHERE:
-                    self.position = past.position
+                    self.position = stored.position
                     self._release()
-                await self._reach(past.position)
-                extended = self._extend(past)
-                if extended.recovered or not past.recovered:
+                await self._reach(stored.position)
+                extended = self._extend(stored)
+                if extended.recovered or not stored.recovered:
                     break
                 # The first reader got a newer answer. From now on, new messages are noted.
             if since is None:
@@ -101,13 +101,13 @@ class RedisFeed:
         if not self._has_reached(position):
             await self._catch_up(position)
 
-    def _extend(self, past: Stored) -> Stored:
+    def _extend(self, stored: Stored) -> Stored:
         """Add the messages that were delivered after the history was read, if there is no gap."""
-        later = [each for each in self._recent if _is_after(position_of(each), past.position)]
-        end = Position(past.position.epoch, past.position.offset + len(later))
-        if not past.recovered or end != self.position:
+        later = [each for each in self._recent if _is_after(position_of(each), stored.position)]
+        end = Position(stored.position.epoch, stored.position.offset + len(later))
+        if not stored.recovered or end != self.position:
             return Stored(self.position, recovered=False)
-        return Stored(self.position, (*past.messages, *later), recovered=True)
+        return Stored(self.position, (*stored.messages, *later), recovered=True)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -138,7 +138,7 @@ class RedisFeed:
                 return
             self._hold()
             try:
-                missed = await self._history.read(self.room, self.rules, self.position)
+                missed = await self._history.load(self.room, self.rules, self.position)
             except BaseException:  # also if a client that joins has gone
                 self._history.heal_later(self)
                 raise

@@ -25,8 +25,8 @@ from ...rooms.history import (
     NOWHERE,
     Announce,
     History,
-    Past,
     Position,
+    Replay,
     message_frame,
     room_channel,
 )
@@ -89,10 +89,11 @@ class RedisHistory(History):
             return super().publish(room, envelope, keep=False, message_id=message_id)
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
         read_reply = partial(self._read_positions, room, rules.history_s)
-        publish = self._publication(rules)
+        make_command = self._publication(rules)
         if message_id is not None:  # a command of its own
-            publish = partial(self._publish_by, rules, message_id=message_id)
-        return self.backplane.publisher.publish(publish, room_channel(room), envelope, read_reply)
+            make_command = partial(self._publish_by, rules, message_id=message_id)
+        channel = room_channel(room)
+        return self.backplane.publisher.publish(make_command, channel, envelope, read_reply)
 
     def _read_positions(
         self, room: str, history_s: float, reply: Any, count: int
@@ -124,13 +125,13 @@ class RedisHistory(History):
         """Subscribe to the room's channel."""
         self._feeds[room] = RedisFeed(room, self, deliver, announce)
 
-    async def past(self, room: str, since: Position | None, last: int = 0) -> Past:
+    async def replay(self, room: str, since: Position | None, last: int = 0) -> Replay:
         """Return an open room's messages since a position, or the last ones; then deliver."""
-        return _framed(room, await self._feeds[room].past(since, last))
+        return _framed(room, await self._feeds[room].replay(since, last))
 
-    async def kept(self, room: str, since: Position | None, last: int = 0) -> Past:
+    async def read(self, room: str, since: Position | None, last: int = 0) -> Replay:
         """Return any room's messages since a position, or the last ones."""
-        stored = await self.read(room, self.rules_of(room), since or NOWHERE, last)
+        stored = await self.load(room, self.rules_of(room), since or NOWHERE, last)
         return _framed(room, stored if since else replace(stored, recovered=None))
 
     def close(self, room: str) -> None:
@@ -179,7 +180,7 @@ class RedisHistory(History):
             log.warning("maintaining history failed", error=explain(failure))
             return []
 
-    async def read(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
+    async def load(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         """Return a room's position, and its messages since an earlier one, or the last ones.
 
         Raises:
@@ -239,9 +240,9 @@ def _position_s(rules: Rules) -> int:
     return round(rules.history_s) + POSITION_S
 
 
-def _framed(room: str, stored: Stored) -> Past:
+def _framed(room: str, stored: Stored) -> Replay:
     frames = tuple(message_frame(room, envelope) for envelope in stored.messages)
-    return Past(stored.position, frames, stored.recovered)
+    return Replay(stored.position, frames, stored.recovered)
 
 
 def _stored(channel: Channel, reply: Any) -> Stored:

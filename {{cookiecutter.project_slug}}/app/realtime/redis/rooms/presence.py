@@ -21,13 +21,13 @@ from ...connections.connection import Connection
 from ...errors import Unavailable
 from ...rooms.history import room_channel
 from ...rooms.options import Rules, make_rules
-from ...rooms.presence import Attendance, Presence
+from ...rooms.presence import Presence, RoomPresence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, RedisCommand, answered_within, explain, has_malformed_data
 from ..scripts import Script
 from ..worker import Worker
-from .room import Argument, RoomPresence
+from .room import Argument, LocalPresence
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class RedisPresence(Presence):
         self._lease_ms = round(settings.presence_lease_s * 1000)
         self._node = secrets.token_urlsafe(9)
         self._writes = count(1)
-        self._rooms: dict[str, RoomPresence] = {}
+        self._rooms: dict[str, LocalPresence] = {}
         self._unwritten = Worker(
             self._write, batch_weight=ROOMS_AT_ONCE, pause_s=self._client.timeout_s
         )
@@ -65,19 +65,19 @@ class RedisPresence(Presence):
         present.count(connection, difference, info)
         self._unwritten.add(present)
 
-    def _room(self, name: str, rules: Rules) -> RoomPresence:
+    def _room(self, name: str, rules: Rules) -> LocalPresence:
         if name not in self._rooms:
-            self._rooms[name] = RoomPresence(name, rules, self._settings.max_members_listed)
+            self._rooms[name] = LocalPresence(name, rules, self._settings.max_members_listed)
         return self._rooms[name]
 
-    async def attendance(self, room: str, rules: Rules) -> Attendance:
+    async def read(self, room: str, rules: Rules) -> RoomPresence:
         """Return the users in the room, which Redis tells with its answer to the next write.
 
         Raises:
             Unavailable: Redis does not answer in time.
 
         """
-        answer: asyncio.Future[Attendance] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[RoomPresence] = asyncio.get_running_loop().create_future()
         present = self._room(room, rules)
         present.asking.append(answer)
         self._unwritten.add(present)
@@ -112,12 +112,12 @@ class RedisPresence(Presence):
         for room in self._rooms.values():
             self._unwritten.add(room)
 
-    async def _write(self, rooms: list[RoomPresence]) -> Collection[RoomPresence]:
+    async def _write(self, rooms: list[LocalPresence]) -> Collection[LocalPresence]:
         """Write rooms; return all of them if Redis does not answer.
 
         Rooms that Redis refuses are written at the next renewal.
         """
-        again: Collection[RoomPresence] = ()
+        again: Collection[LocalPresence] = ()
         try:
             failures = await self._write_together(rooms)
         except FAILURES as failure:
@@ -133,10 +133,10 @@ class RedisPresence(Presence):
         """Remove no node for one lease: after an outage, others may only be later than this one."""
         self._ignores_dead_until = monotonic() + self._lease_ms / 1000
 
-    async def _write_together(self, rooms: Sequence[RoomPresence]) -> list[BaseException]:
+    async def _write_together(self, rooms: Sequence[LocalPresence]) -> list[BaseException]:
         """Write rooms in one round trip, remove dead nodes, and return the errors of Redis."""
-        dead: list[tuple[RoomPresence, bytes]] = []
-        malformed: list[RoomPresence] = []
+        dead: list[tuple[LocalPresence, bytes]] = []
+        malformed: list[LocalPresence] = []
         refusals: list[BaseException] = []
         replies = await self._client.send_in_background(
             [
@@ -162,14 +162,14 @@ class RedisPresence(Presence):
             await self._remove_malformed(malformed)
         return refusals + (await self._remove_nodes(dead) if dead else [])
 
-    def _finish(self, room: RoomPresence) -> None:
+    def _finish(self, room: LocalPresence) -> None:
         if room.unwritten or room.asking:
             self._unwritten.add(room)
         elif not room.users:
             self._rooms.pop(room.name, None)
             self._unwritten.discard(room)
 
-    async def _remove_malformed(self, rooms: Sequence[RoomPresence]) -> None:
+    async def _remove_malformed(self, rooms: Sequence[LocalPresence]) -> None:
         """Remove presence that no node can have written; the next renewals write it again."""
         log.warning("malformed presence removed", rooms=len(rooms))
         await self._client.send_in_background(
@@ -179,7 +179,7 @@ class RedisPresence(Presence):
             room.restart()
 
     async def _remove_nodes(
-        self, dead: Sequence[tuple[RoomPresence, bytes]]
+        self, dead: Sequence[tuple[LocalPresence, bytes]]
     ) -> list[BaseException]:
         """Remove dead nodes, and write their rooms again; return the errors of Redis."""
         replies = await self._client.send_in_background(

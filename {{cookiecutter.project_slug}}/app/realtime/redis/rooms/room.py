@@ -21,7 +21,7 @@ from ...backplane import Envelope
 from ...connections.connection import Connection
 from ...protocol import Data, UserName
 from ...rooms.options import Rules
-from ...rooms.presence import Attendance
+from ...rooms.presence import Member, RoomPresence
 from ...wire.frame import frame_data
 from ..backplane import Resync
 from ..envelopes import encode
@@ -33,7 +33,7 @@ USERS_AT_ONCE = 100  # users that one script writes; Redis executes nothing else
 _entries = TypeAdapter(dict[UserName, tuple[PositiveInt, NonNegativeInt, Json[Data]]])
 
 
-class RoomPresence:
+class LocalPresence:
     """Counts this node's connections in a room by user, and reports the changes."""
 
     def __init__(self, name: str, rules: Rules, max_listed: int) -> None:
@@ -46,7 +46,7 @@ class RoomPresence:
         # For each changed user, the connection to leave out of the event; empty: publish no event.
         # If another connection set the info, that one is left out instead.
         self.unwritten: dict[str, str] = {}
-        self.asking: list[asyncio.Future[Attendance]] = []
+        self.asking: list[asyncio.Future[RoomPresence]] = []
         self._max_listed = max_listed
         # The number of the last write, 0 if Redis has nothing of this node
         self._written, self._was_lost = 0, False
@@ -105,9 +105,10 @@ class RoomPresence:
             entries = _entries.validate_python(parts)
         except ValueError:
             return False
-        users = {user: connections for user, (connections, _, _) in entries.items()}
-        infos = {user: info for user, (_, _, info) in entries.items()}
-        attendance = Attendance(users, infos, total)
+        members = [
+            Member(user=user, connections=connections, info=info)
+            for user, (connections, _, info) in entries.items()
+        ]
         self._written, self._was_lost = self._once_confirmed
         for user in self._unconfirmed.keys() - self.unwritten.keys():
             _, info = self.infos.get(user, ("", b""))
@@ -117,7 +118,7 @@ class RoomPresence:
         answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]
         for answer in answered:
             if not answer.done():
-                answer.set_result(attendance)
+                answer.set_result(RoomPresence(members, total))
         return True
 
     def restart(self) -> None:

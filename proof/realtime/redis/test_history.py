@@ -251,7 +251,7 @@ async def test_a_primary_that_was_a_replica_meanwhile_begins_a_new_epoch(valkey:
     """It has lost what another primary did not get, though its process is the same."""
     async with run_history(valkey) as history, Redis.from_url(valkey.url) as redis:
         member = Member(history)
-        await member.past(None)
+        await member.replay(None)
         await say(history, 1, 2)
         await wait_until(lambda: member.data == [1, 2])
         old = history._feeds[ROOM].position
@@ -259,7 +259,7 @@ async def test_a_primary_that_was_a_replica_meanwhile_begins_a_new_epoch(valkey:
         await redis.execute_command("REPLICAOF NO ONE")
         assert await say(history, 3) == [1]
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
-        assert (await Member(history).past(old)).recovered is False
+        assert (await Member(history).replay(old)).recovered is False
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 
 from app.settings import Settings
 from dev import asyncapi, env, fresh_secrets, token
-# {% if cookiecutter.redis %}
+# {% if cookiecutter.redis and cookiecutter.auth == "api_key" %}
+from dev.nodes import commands
+# {% elif cookiecutter.redis %}
 from dev.nodes import links
 # {% endif %}
 from dev.urls import base_url
@@ -107,7 +109,15 @@ async def test_the_printed_credentials_have_the_claims(
     with pytest.raises(SystemExit, match="not a JSON object"):
         await token.main("alice", "editor")
 # {% endif %}
-# {% if cookiecutter.redis %}
+# {% if cookiecutter.redis and cookiecutter.auth == "api_key" %}
+
+
+def test_the_command_for_a_node_names_its_port() -> None:
+    assert [command.partition(" ")[0] for command in commands((8000, 8001))] == [
+        "PORT=8000",
+        "PORT=8001",
+    ]
+# {% elif cookiecutter.redis %}
 
 
 def test_the_link_to_a_node_names_the_port_of_the_other() -> None:

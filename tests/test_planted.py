@@ -98,7 +98,7 @@ def ready(connection, request):
 
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 server = serve(handle, "127.0.0.1", int(os.environ["PORT"]), process_request=ready)
-print(f"listening on port {{server.socket.getsockname()[1]}}", flush=True)
+print(f"listening port={{server.socket.getsockname()[1]}}", flush=True)
 server.serve_forever()
 """
     return lambda project: project.write("app/__main__.py", program)

@@ -135,7 +135,7 @@ class Server(uvicorn.Server):
                     listener.setsockopt(*option)
                 if self.service.settings.port == 0:
                     # A warning, so that the port is visible with LOG_LEVEL=WARNING, too.
-                    log.warning("listening on port %d", listener.getsockname()[1])
+                    log.warning("listening", port=listener.getsockname()[1])
 
     async def on_tick(self, counter: int) -> bool:
         """Log once when no file descriptor is left: uvloop then cuts clients off in silence."""
@@ -231,11 +231,7 @@ def raise_descriptor_limit(max_connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
         soft = allowed
     if soft < needed:
-        log.warning(
-            "MAX_CONNECTIONS needs more file descriptors than the system allows; see ulimit -Hn",
-            needed=needed,
-            allowed=soft,
-        )
+        log.warning("too few file descriptors", needed=needed, allowed=soft)
 
 
 def serve(app: Application) -> None:

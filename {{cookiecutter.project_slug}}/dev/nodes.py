@@ -20,8 +20,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
 from app.settings import Settings
-
 # {% if cookiecutter.auth != "api_key" %}
+
 from .urls import base_url
 # {% endif %}
 
@@ -100,7 +100,8 @@ def commands(ports: tuple[int, int]) -> list[str]:
 # {% else %}
 def links(settings: Settings, ports: tuple[int, int]) -> list[str]:
     """Return the page's address on each node, which names the port of the other node."""
-    return [f"{base_url(settings, port)}/#node={other}" for port, other in (ports, ports[::-1])]
+    first, second = (base_url(settings.model_copy(update={"port": port})) for port in ports)
+    return [f"{first}/#node={ports[1]}", f"{second}/#node={ports[0]}"]
 # {% endif %}
 
 

@@ -10,11 +10,12 @@ import pytest
 
 from .axe import check_accessible
 from .browser import FULL_SPEED, Browser, Page, browser
-from .checks.service import Service
+from .checks.service import Service, running
 from .combination import DEFAULT, QUESTIONS, find
 from .conftest import Baker
 from .proxy import Proxy
 from .test_browser_client import evict, make_token, served
+from .venv import venv_bin
 
 MAX_TABS = 50
 
@@ -726,6 +727,23 @@ def test_it_signs_in_as_the_style_works(chrome: Browser, baked: Baker, combinati
             page.wait_until("text('#state') === 'Online as alice'")
         check_quiet(page, proxy.origin)
         page.run("press('Disconnect')")
+
+
+def test_the_line_of_make_token_connects_as_somebody_else(chrome: Browser, baked: Baker) -> None:
+    project = baked(find("session-rooms"))
+    with running(project) as service:
+        page = open_page(chrome, f"http://127.0.0.1:{service.port}")
+        page.run("fill('Name', 'alice'); press('Connect')")
+        page.wait_until("text('#state') === 'Online as alice'")
+        printed = service.shell(f"{venv_bin(project) / 'python'} -m dev.token bob")
+        line = printed.splitlines()[-1].replace("new WebSocket", "const socket = new WebSocket")
+        user = page.run(f"""
+          {line};
+          return new Promise((resolve) => {{
+            socket.onmessage = ({{ data }}) => resolve(JSON.parse(data).user);
+          }});
+        """)
+        assert user == "bob"
 
 
 def test_without_a_way_to_connect_it_says_how_and_has_no_scripts(

@@ -33,7 +33,7 @@ EXAMPLE_LANGUAGES = ("python", "sh")
 
 NEEDED = {
     "the command": "A command",
-    "the database": "A database, and everything else that opens and closes",
+    "the database": "Resources: a database",
     "the connection state": "Connection state",
     "the policy": "Policies",
     "the background job": "Background jobs",

@@ -72,7 +72,7 @@ GARBAGE_THRESHOLDS = (10_000, 2, 40)
 
 A collection stops the event loop for about a microsecond per object: 10,000 young objects, 30,000
 of the middle generation, or all of them, which are some 90 per connection. That happens after a
-million new objects; by default, Python does it after 70,000. The first number also bounds the
+million new objects; by default, Python does it far more often. The first number also bounds the
 garbage of handlers that leave reference cycles.
 """
 

@@ -82,6 +82,23 @@ PATHS: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
 }
 
+# A file is removed if the option in its key was chosen.
+NOT_WITH: dict[str, tuple[str, ...]] = {
+    # A browser cannot send a key, so the page at `/` cannot connect.
+    "api_key": (
+        "app/realtime/http/page/answer.js",
+        "app/realtime/http/page/commands.js",
+        "app/realtime/http/page/frames.js",
+        "app/realtime/http/page/json.js",
+        "app/realtime/http/page/log.js",
+        "app/realtime/http/page/nodes.js",
+        "app/realtime/http/page/page.css",
+        "app/realtime/http/page/page.js",
+        "app/realtime/http/page/recovery.js",
+        "app/realtime/http/page/rooms.js",
+        "app/realtime/http/page/sign_in.js",
+    ),
+}
 
 # Written by hooks/pre_gen_project.py if the directory had files.
 FILES_BEFORE = ".files-before.json"
@@ -109,7 +126,7 @@ def take_files_before(project: Path) -> dict[str, int]:
 
 
 def remove_unchosen(project: Path, chosen: set[str], before: dict[str, int]) -> list[str]:
-    """Remove the files of options that were not chosen, and directories that become empty.
+    """Remove the files that the chosen options do not need, and directories that become empty.
 
     A file that existed before stays, unless Cookiecutter has overwritten it.
 
@@ -117,22 +134,24 @@ def remove_unchosen(project: Path, chosen: set[str], before: dict[str, int]) -> 
         The files of such options that stay.
 
     Raises:
-        SystemExit: `PATHS` names a path that the template does not have.
+        SystemExit: `PATHS` or `NOT_WITH` name a path that the template does not have.
 
     """
-    missing = [path for paths in PATHS.values() for path in paths if not (project / path).exists()]
+    named = [path for table in (PATHS, NOT_WITH) for paths in table.values() for path in paths]
+    missing = [path for path in named if not (project / path).exists()]
     if missing:
         sys.exit(f"error: hooks/post_gen_project.py names missing files: {', '.join(missing)}")
-    unchosen = {
+    unchosen = [paths for options, paths in PATHS.items() if not chosen.issuperset(options)]
+    unchosen += [paths for option, paths in NOT_WITH.items() if option in chosen]
+    files = {
         file
-        for options, paths in PATHS.items()
-        if not chosen.issuperset(options)
+        for paths in unchosen
         for path in paths
         if (project / path).resolve() == project.resolve() / path  # not behind a symbolic link
         for file in files_of(project / path)
     }
     kept = []
-    for file in sorted(unchosen):
+    for file in sorted(files):
         name = file.relative_to(project).as_posix()
         if before.get(name) == file.lstat().st_mtime_ns:
             kept.append(name)

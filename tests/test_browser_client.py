@@ -17,7 +17,7 @@ from .combination import DEFAULT, find
 from .conftest import Baker
 from .documents import blocks_of
 from .numbers_room import Numbers, check, numbers, spoil
-from .process import check_output
+from .process import check_output, environment
 from .proxy import Proxy
 
 CUTS = 1_000
@@ -1092,19 +1092,27 @@ def test_outside_of_a_page_it_sends_an_api_key(baked: Baker, tmp_path: Path) -> 
     if node is None:
         pytest.skip("needs Node.js: apt-get install nodejs")
     project = baked(find(API_KEY))
-    (tmp_path / "client.mjs").write_text(project.read("app/realtime/client/client.js"))
-    (tmp_path / "main.mjs").write_text("""
-      import { connect } from "./client.mjs";
-      const [url, token] = process.argv.slice(2);
-      const ws = connect(url, { token });
-      console.log((await ws.request({ type: "ping" })).type, ws.welcome.user);
-      ws.close();
-    """)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "client.js").write_text(project.read("app/realtime/client/client.js"))
+    document = project.read("docs/clients.md")
+    (example,) = blocks_of("docs/clients.md", document, "js")
     with running(project) as service:
-        options = service.connect_options("alice")
-        arguments = [options["uri"], options["headers"]["X-API-Key"]]
-        command = [node, "--experimental-websocket", "main.mjs", *arguments]
-        assert check_output(command, tmp_path).split() == ["pong", "alice"]
+        main = f"""
+          let isHeard;
+          const heard = new Promise((resolve) => {{ isHeard = resolve; }});
+          const show = (who, what) => {{
+            if (what) console.log(who, what);
+            if (what === "hi") isHeard();
+          }};
+          {example.text.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")}
+          await heard;
+          ws.close();
+        """
+        (tmp_path / "main.js").write_text(main)
+        key = service.connect_options("alice")["headers"]["X-API-Key"]
+        command = [node, "--experimental-websocket", "main.js"]
+        shown = check_output(command, tmp_path, env=environment(API_KEY=key))
+    assert shown.splitlines() == ["alice hi", "ended closed by the page"]
 
 
 def test_the_example_of_the_document_works(page: Page, baked: Baker) -> None:

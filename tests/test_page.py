@@ -3,17 +3,19 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import PurePath
 from urllib.parse import urlsplit
 
 import pytest
 
 from .axe import check_accessible
 from .browser import FULL_SPEED, Browser, Page, browser
-from .checks.service import Service
-from .combination import DEFAULT, QUESTIONS
+from .checks.service import Service, running
+from .combination import DEFAULT, QUESTIONS, find
 from .conftest import Baker
 from .proxy import Proxy
 from .test_browser_client import evict, make_token, served
+from .venv import venv_bin
 
 MAX_TABS = 50
 
@@ -173,14 +175,23 @@ def in_room(chrome: Browser, behind: tuple[Service, Proxy], room: str) -> list[P
 def check_quiet(page: Page, origin: str) -> None:
     """Check that nothing went to another origin, and that nothing was refused or failed."""
     assert page.run("return /^(#node=\\d+)?$/.test(location.hash)")  # without credentials
-    urls = [
+    urls = [url for url in requests(page) if not url.startswith("data:")]
+    assert any(url.startswith("ws:") for url in urls)
+    assert {urlsplit(url).netloc for url in urls} == {urlsplit(origin).netloc}
+    check_silent(page)
+
+
+def requests(page: Page) -> list[str]:
+    """Return the URLs that the page has asked for."""
+    return [
         event["params"].get("request", event["params"])["url"]
         for event in page.events
         if event["method"] in {"Network.requestWillBeSent", "Network.webSocketCreated"}
     ]
-    urls = [url for url in urls if not url.startswith("data:")]
-    assert any(url.startswith("ws:") for url in urls)
-    assert {urlsplit(url).netloc for url in urls} == {urlsplit(origin).netloc}
+
+
+def check_silent(page: Page) -> None:
+    """Check that nothing was refused or failed."""
     complaints = [
         event
         for event in page.events
@@ -718,11 +729,46 @@ def test_it_signs_in_as_the_style_works(chrome: Browser, baked: Baker, combinati
         page.run("press('Disconnect')")
 
 
-def test_it_says_that_a_page_cannot_send_a_key(chrome: Browser, baked: Baker) -> None:
-    with served(baked, "api_key-heartbeat") as (_, proxy):
-        page = open_page(chrome, proxy.origin)
-        page.run("press('Connect')")
-        page.wait_until("text('#state').startsWith('Ended: a page cannot send')")
+def test_the_line_of_make_token_connects_as_somebody_else(chrome: Browser, baked: Baker) -> None:
+    project = baked(find("session-rooms"))
+    with running(project) as service:
+        page = open_page(chrome, f"http://127.0.0.1:{service.port}")
+        page.run("fill('Name', 'alice'); press('Connect')")
+        page.wait_until("text('#state') === 'Online as alice'")
+        printed = service.shell(f"{venv_bin(project) / 'python'} -m dev.token bob")
+        line = printed.splitlines()[-1].replace("new WebSocket", "const socket = new WebSocket")
+        user = page.run(f"""
+          {line};
+          return new Promise((resolve) => {{
+            socket.onmessage = ({{ data }}) => resolve(JSON.parse(data).user);
+          }});
+        """)
+        assert user == "bob"
+
+
+def test_without_a_way_to_connect_it_says_how_and_has_no_scripts(
+    chrome: Browser, baked: Baker
+) -> None:
+    combination = "api_key-heartbeat"
+    with served(baked, combination) as (_, proxy):
+        page = chrome.page("about:blank")
+        for domain in ("Log", "Network", "Runtime"):
+            page.call(f"{domain}.enable")
+        page.call("Page.navigate", url=f"{proxy.origin}/")
+        page.wait_until("location.pathname === '/' && document.querySelector('h1')")
+        assert "make client" in page.run("return document.body.innerText")
+        assert page.run("return document.querySelector('script, form, button')") is None
+        check_accessible(page)
+        links = page.run("return [...document.links].map((each) => each.href)")
+        assert links == [f"{proxy.origin}/docs/ws/", f"{proxy.origin}/docs/"]
+        for link in links:
+            page.call("Page.navigate", url=link)
+            page.wait_until(f"location.href === '{link}' && document.querySelector('code, .title')")
+        check_silent(page)
+    loaded = {PurePath(url).name for url in requests(page) if "/page/" in url}
+    files = baked(find(combination)).files()
+    page_files = {path.name for path in files if path.match("http/page/*")}
+    assert loaded == page_files - {"index.html"}
 
 
 def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:

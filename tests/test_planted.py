@@ -98,7 +98,7 @@ def ready(connection, request):
 
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 server = serve(handle, "127.0.0.1", int(os.environ["PORT"]), process_request=ready)
-print(f"listening on port {{server.socket.getsockname()[1]}}", flush=True)
+print(f"listening port={{server.socket.getsockname()[1]}}", flush=True)
 server.serve_forever()
 """
     return lambda project: project.write("app/__main__.py", program)
@@ -505,12 +505,14 @@ def test_trace_words_match_their_example(option: str) -> None:
 
 def test_allowed_traces_are_needed(baked: Baker) -> None:
     """Each entry must still allow something."""
+    projects = [baked(DEFAULT), baked(find("ticket"))]
     for allowed in traces.ALLOWED:
         lines = [
             line
-            for path in baked(DEFAULT).files()
+            for project in projects
+            for path in project.files()
             if path.match(allowed.path)
-            for line in baked(DEFAULT).read(path).splitlines()
+            for line in project.read(path).splitlines()
         ]
         assert any(re.search(allowed.line, line) for line in lines), allowed
 

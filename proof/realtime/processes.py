@@ -19,7 +19,7 @@ from .client import START_S
 PROJECT = Path(__file__).parents[2]
 POLL_S = 0.05
 LAST_LINES = 5
-LISTENING = re.compile(rb"listening on port (\d+)\D")
+LISTENING = re.compile(rb'"port": (\d+).*"listening"')
 
 LOAD_SETTINGS = {
     "ALLOWED_ORIGINS": "http://localhost",

@@ -24,11 +24,16 @@ EXAMPLES = TEMPLATE / "tests" / "examples" / "extending.py"
 TESTS_OF_EXAMPLES = "tests/test_extending.py"
 """Where the tests of the examples are: in the template, and in a project."""
 
+EVENT = "[a-z]+(,? [a-z]+)*"
+"""The form of the event of a log line."""
+
+WARNINGS = {"warning", "error", "critical", "exception"}
+
 EXAMPLE_LANGUAGES = ("python", "sh")
 
 NEEDED = {
     "the command": "A command",
-    "the database": "A database, and everything else that opens and closes",
+    "the database": "Resources: a database",
     "the connection state": "Connection state",
     "the policy": "Policies",
     "the background job": "Background jobs",
@@ -111,15 +116,27 @@ def check_log(project: Project) -> None:
 
 def warnings(project: Project) -> Iterator[str]:
     """Yield each event that the engine logs as a warning or worse."""
+    for level, event in logged(project):
+        if level in WARNINGS:
+            yield event
+
+
+def logged(project: Project) -> Iterator[tuple[str, str]]:
+    """Yield the level and the event of each line that the engine logs.
+
+    An event is a constant text, by which lines can be found; what varies is in fields.
+    """
     for path in project.files():
         if path.is_relative_to("app/realtime") and path.suffix == ".py":
             for node in ast.walk(ast.parse(project.read(path))):
                 match node:
                     case ast.Call(
-                        func=ast.Attribute(value=ast.Name("log"), attr=level),
-                        args=[ast.Constant(value=str(event)), *_],
-                    ) if level in {"warning", "error", "critical", "exception"}:
-                        yield event
+                        func=ast.Attribute(value=ast.Name("log"), attr=level), args=[first, *more]
+                    ) if level in {"debug", "info", *WARNINGS}:
+                        event = ast.literal_eval(first) if isinstance(first, ast.Constant) else ""
+                        is_constant = re.fullmatch(EVENT, event) and not more
+                        assert is_constant, f"{path}:{node.lineno}: {ast.unparse(node)}"
+                        yield level, event
 
 
 def check_selections(project: Project) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hooks.post_gen_project import UNFINISHED
+from hooks.post_gen_project import NOT_WITH, UNFINISHED
 from tests.combination import OPTIONS, TEMPLATE
 from tests.project import PROJECT_DIRECTORY, WORKING_FILES, Project
 
@@ -54,7 +54,9 @@ def check_files(project: Project) -> None:
     """Compare with the template's files and the options in their names."""
     chosen = set(project.combination.options)
     everything = template_files(project.template)
+    useless = {path for option in chosen for path in NOT_WITH.get(option, ())}
     expected = {path for path in everything if needed_options(path) <= chosen}
+    expected -= {Path(path) for path in useless}
     found = set(project.files())
     missing = ", ".join(map(str, sorted(expected - found)))
     extra = ", ".join(map(str, sorted(found - expected)))

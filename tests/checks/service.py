@@ -30,7 +30,9 @@ START_S = 180.0
 ANSWER_S = 30.0
 STOP_S = 180.0
 
-LISTENING = re.compile(r"listening on port (\d+)\b")
+STYLE = r"\x1b\[[\d;]*m"
+LISTENING = re.compile(rf"^(?=.*listening).*port(?:{STYLE}|\W)+(\d+)\b", re.MULTILINE)
+"""The log line with the port: as text, in colours on a terminal, or as JSON."""
 
 Frame = dict[str, Any]
 

@@ -56,7 +56,7 @@ NODES = "answers always have the field `nodes`, at most 1 for a single process"
 RESYNC = "`resync` always has the field `room`, null for everywhere"
 
 ALLOWED = [
-    Allowed("api_key", "app/realtime/http/asyncapi.py", r'"(apiKey|httpApiKey)"', API_KEY),
+    Allowed("api_key", "app/realtime/http/asyncapi.py", r'"httpApiKey"', API_KEY),
     Allowed("heartbeat", "app/realtime/endpoint/handshake.py", r"heartbeat=", WELCOME),
     Allowed("heartbeat", "app/realtime/protocol.py", r"HeartbeatTerms", WELCOME),
     Allowed("heartbeat", "tests/realtime/endpoint/test_endpoint.py", r"welcome\[", WELCOME),

@@ -20,8 +20,8 @@ USED_ELSEWHERE = [
     *("handle_close", "handle_exit", "model_config", "parser_exc", "pause_writing", "pong_timer"),
     *("queue", "send_400_response", "send_with_limit", "should_exit", "timeout_graceful_shutdown"),
     "traceback",
-    # What tests use, what is named at run time, and a parameter for all styles of authentication
-    *("direction", "help", "http_url"),
+    # What tests use, and what is named at run time
+    *("direction", "help"),
 ]
 
 

@@ -123,7 +123,12 @@ class Connection(Inbox[Frame]):
     async def request(
         self, command: str, /, *, timeout_s: float = TIMEOUT_S, **fields: object
     ) -> Frame:
-        """Send a command, now or once online, and return its answer; raise `RequestError`."""
+        """Send a command, now or once online, and return its answer.
+
+        Raises:
+            RequestError: its code is the server's, or timeout, disconnected, ended, too_large.
+
+        """
         if not isinstance(command, str):
             msg = 'the first argument is the type: request("send", to="bob", data="hi")'
             raise TypeError(msg)

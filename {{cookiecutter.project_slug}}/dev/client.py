@@ -23,7 +23,7 @@ from client import ABNORMAL, Connection, Ended, RequestError, Status, connect
 # {% endif %}
 
 from . import credentials
-from .urls import base_url, websocket_url
+from .urls import websocket_url
 
 
 class Chat:
@@ -197,14 +197,13 @@ async def main(user: str) -> None:
     if (task := asyncio.current_task()) is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
     settings = Settings.load()
-    url = base_url(settings)
-    handshake = await credentials(settings, url, user)
+    handshake = await credentials(settings, user)
 
     async def token() -> str:
-        return (await credentials(settings, url, user)).token
+        return (await credentials(settings, user)).token
 
     connection = connect(
-        websocket_url(url),
+        websocket_url(settings),
         token,
         origin=handshake.headers.get("Origin"),
         on_status=lambda status: show_status(connection, status),

@@ -20,8 +20,8 @@ def fresh_secrets() -> dict[str, str]:
     return {"API_KEYS": ",".join(entries), "BACKEND_KEY": backend_key}
 
 
-async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
-    """Return a handshake that the service at this URL accepts as the user's.
+async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
+    """Return a handshake that the service accepts as the user's.
 
     Raises:
         SystemExit: the settings have no key of this user.
@@ -30,7 +30,8 @@ async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> H
     backend_key = settings.backend_key.get_secret_value() if settings.backend_key else ""
     key = _derive(backend_key, user)
     if digest(key) not in settings.api_keys.values():
-        sys.exit(f"error: API_KEYS: has no key for {user} that was derived from BACKEND_KEY")
+        names = " and ".join(NAMES)
+        sys.exit(f"error: API_KEYS has no key for {user}; those of a new .env are for {names}")
     return Handshake(headers={"X-API-Key": key}, token=key)
 
 

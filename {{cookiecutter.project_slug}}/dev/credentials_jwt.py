@@ -17,17 +17,15 @@ def fresh_secrets() -> dict[str, str]:
     }
 
 
-async def credentials(
-    settings: RealtimeSettings, http_url: str, user: str, /, **claims: object
-) -> Handshake:
-    """Return a handshake that the service at this URL accepts as the user's, with more claims.
+async def credentials(settings: RealtimeSettings, user: str, /, **claims: object) -> Handshake:
+    """Return a handshake that the service accepts as the user's, with more claims.
 
     Raises:
         SystemExit: the service has no secret, so only its issuer can make tokens.
 
     """
     try:
-        token = sign_token(settings, {"sub": user} | claims)
+        token = sign_token(settings, claims | {"sub": user})
     except Forbidden as failure:
         sys.exit(f"error: {failure}")
     return Handshake(headers={"Authorization": f"Bearer {token}"}, token=token)

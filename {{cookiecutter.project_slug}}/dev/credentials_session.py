@@ -6,6 +6,7 @@ from app.realtime import RealtimeSettings
 from app.realtime.http.login import sign_session
 
 from .handshake import Handshake
+from .urls import base_url
 
 
 def fresh_secrets() -> dict[str, str]:
@@ -16,13 +17,11 @@ def fresh_secrets() -> dict[str, str]:
     }
 
 
-async def credentials(
-    settings: RealtimeSettings, http_url: str, user: str, /, **claims: object
-) -> Handshake:
-    """Return a handshake that the service at this URL accepts as the user's, with more claims."""
-    value = sign_session(settings, {"user": user} | claims)
+async def credentials(settings: RealtimeSettings, user: str, /, **claims: object) -> Handshake:
+    """Return a handshake that the service accepts as the user's, with more claims."""
+    value = sign_session(settings, claims | {"user": user})
     cookie = f"{settings.session_cookie}={value}"
-    (origin,) = settings.allowed_origins[:1] or [http_url]
+    (origin,) = settings.allowed_origins[:1] or [base_url(settings)]
     return Handshake(headers={"Cookie": cookie, "Origin": origin}, token=cookie)
 
 

@@ -8,6 +8,7 @@ import httpx
 from app.realtime import RealtimeSettings
 
 from .handshake import Handshake
+from .urls import base_url
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """A local service has no certificate, so loading those of the system would only take time."""
@@ -18,8 +19,8 @@ def fresh_secrets() -> dict[str, str]:
     return {"BACKEND_KEY": secrets.token_urlsafe(32)}
 
 
-async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> Handshake:
-    """Return a handshake that the service at this URL accepts as the user's, once.
+async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
+    """Return a handshake that the service accepts as the user's, once.
 
     Raises:
         ConnectionError: the service does not answer.
@@ -27,13 +28,14 @@ async def credentials(settings: RealtimeSettings, http_url: str, user: str) -> H
     """
     key = settings.backend_key.get_secret_value()
     headers = {"Authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=http_url, trust_env=False, verify=NO_TLS) as client:
+    url = base_url(settings)
+    async with httpx.AsyncClient(base_url=url, trust_env=False, verify=NO_TLS) as client:
         try:
             answer = await client.post("/tickets", json={"user": user}, headers=headers)
         except httpx.ConnectError as failure:
             raise ConnectionError("the service does not answer") from failure
     ticket = answer.raise_for_status().json()["ticket"]
-    return Handshake(token=ticket)
+    return Handshake({}, ticket)
 
 
 def javascript(url: str, token: str) -> str:

@@ -20,8 +20,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
 from app.settings import Settings
+# {% if cookiecutter.auth != "api_key" %}
 
 from .urls import base_url
+# {% endif %}
 
 NODE = (sys.executable, "-m", "app")
 UNTIL_IT_STARTS = Retry(ConstantBackoff(0.05), retries=200)
@@ -90,9 +92,17 @@ async def serve_until_signal(server: str, ports: tuple[int, int]) -> int:
         return 0
 
 
+# {% if cookiecutter.auth == "api_key" %}
+def commands(ports: tuple[int, int]) -> list[str]:
+    """Return a command for each node, which connects to it."""
+    users = zip(ports, ("alice", "bob"), strict=True)
+    return [f"PORT={port} make client NAME={user}" for port, user in users]
+# {% else %}
 def links(settings: Settings, ports: tuple[int, int]) -> list[str]:
     """Return the page's address on each node, which names the port of the other node."""
-    return [f"{base_url(settings, port)}/#node={other}" for port, other in (ports, ports[::-1])]
+    first, second = (base_url(settings.model_copy(update={"port": port})) for port in ports)
+    return [f"{first}/#node={ports[1]}", f"{second}/#node={ports[0]}"]
+# {% endif %}
 
 
 def main() -> None:
@@ -105,9 +115,14 @@ def main() -> None:
         run_module("app", run_name="__main__")
         return
     ports = settings.port, settings.port + 1 if settings.port else 0
+    # {% if cookiecutter.auth == "api_key" %}
+    how, lines = "connect to each in a terminal of its own:", commands(ports)
+    # {% else %}
+    how, lines = "open them side by side:", links(settings, ports)
+    # {% endif %}
     print(
-        "starting two nodes, with a Valkey that ends with them; open them side by side:",
-        *links(settings, ports),
+        f"starting two nodes, with a Valkey that ends with them; {how}",
+        *lines,
         "set REDIS_URL to serve on one node with a Redis of your own",
         sep="\n",
         flush=True,

@@ -1,16 +1,42 @@
-"""Print JavaScript that connects, with credentials if needed: ``python -m dev.token alice``."""
+# {% if cookiecutter.auth == "none" %}
+"""Print JavaScript that connects: ``python -m dev.token``."""
+# {% else %}
+"""Print credentials, and JavaScript that connects with them: ``python -m dev.token alice``."""
+# {% endif %}
 
 import asyncio
 # {% if cookiecutter.auth in ["jwt", "session"] %}
 import json
 # {% endif %}
 import sys
+# {% if cookiecutter.auth in ["jwt", "session"] %}
+from contextlib import suppress
+from typing import Any
+# {% endif %}
 
 from app.settings import Settings
 
 from . import credentials, javascript
+# {% if cookiecutter.auth == "jwt" %}
 from .urls import base_url, websocket_url
+# {% else %}
+from .urls import websocket_url
+# {% endif %}
 # {% if cookiecutter.auth in ["jwt", "session"] %}
+
+
+def parse(claims: str) -> dict[str, Any]:
+    """Return the claims, which are a JSON object.
+
+    Raises:
+        SystemExit: they are something else.
+
+    """
+    with suppress(ValueError):
+        parsed = json.loads(claims)
+        if isinstance(parsed, dict):
+            return parsed
+    sys.exit(f"error: CLAIMS is not a JSON object: {claims}")
 
 
 async def main(user: str, claims: str = "{}") -> None:
@@ -20,11 +46,7 @@ async def main(user: str, claims: str = "{}") -> None:
     """Print credentials of the user with these claims, and a line of JavaScript that connects."""
 # {% endif %}
     settings = Settings.load()
-    url = base_url(settings)
-    try:
-        handshake = await credentials(settings, url, user, **json.loads(claims))
-    except (TypeError, ValueError):
-        sys.exit(f"error: CLAIMS is not a JSON object: {claims}")
+    handshake = await credentials(settings, user, **parse(claims))
 # {% else %}
 
 
@@ -35,16 +57,15 @@ async def main(user: str = "alice") -> None:
     """Print credentials of the user, and a line of JavaScript that connects with them."""
 # {% endif %}
     settings = Settings.load()
-    url = base_url(settings)
-    handshake = await credentials(settings, url, user)
+    handshake = await credentials(settings, user)
 # {% endif %}
 # {% if cookiecutter.auth != "none" %}
     print(handshake.token)
 # {% endif %}
 # {% if cookiecutter.auth == "jwt" %}
-    print(f"{url}/#token={handshake.token}")
+    print(f"{base_url(settings)}/#token={handshake.token}")
 # {% endif %}
-    print(javascript(websocket_url(url), handshake.token))
+    print(javascript(websocket_url(settings), handshake.token))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, suppress
 from app.realtime import RealtimeSettings
 from client import Connection, Ended, RequestError, connect, outcome
 from dev import credentials
-from dev.urls import base_url
 
 from ..processes import Failure
 from .ledger import Ledger, Totals
@@ -125,8 +124,8 @@ class Follower:
                 raise
 
     async def _token(self) -> str:
-        url = base_url(self._settings, self._relay.port)
-        return (await credentials(self._settings, url, self._name)).token
+        settings = self._settings.model_copy(update={"port": self._relay.port})
+        return (await credentials(settings, self._name)).token
 
     def abort(self) -> None:
         """Abort the connection."""

@@ -16,7 +16,7 @@ from ..client import START_S, ConnectOptions
 from ..live import ORIGIN, wait_until_async
 from ..raw_client import handshake, raw_connection
 from .test_connections import LIVEZ, OTHER, only_linux, status
-from .test_process import next_line, run_process
+from .test_process import LISTENING, next_line, run_process
 
 
 @pytest.mark.hostile(87)
@@ -46,7 +46,7 @@ async def test_without_descriptors_the_log_says_so_once_and_the_service_recovers
 ) -> None:
     settings = {"PORT": "0", **fresh_secrets()}
     async with run_process(tmp_path, limit_to(100, 100), **settings) as process:
-        await next_line(process, "MAX_CONNECTIONS needs more")
+        await next_line(process, "too few file descriptors")
         port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
         with ExitStack() as crowd:
             for _ in range(200):
@@ -84,7 +84,7 @@ async def test_descriptors_for_all_connections_are_asked_for(tmp_path: Path) -> 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     settings = {"PORT": "0", "MAX_CONNECTIONS": "50", **fresh_secrets()}
     async with run_process(tmp_path, limit_to(256, hard), **settings) as process:
-        await next_line(process, "listening on port")
+        await next_line(process, LISTENING)
         if sys.platform == "linux":
             soft, _ = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
             assert soft == 50 + SPARE_DESCRIPTORS
@@ -93,8 +93,8 @@ async def test_descriptors_for_all_connections_are_asked_for(tmp_path: Path) -> 
 async def test_too_few_descriptors_are_a_warning(tmp_path: Path) -> None:
     settings = {"PORT": "0", "MAX_CONNECTIONS": "9000", **fresh_secrets()}
     async with run_process(tmp_path, limit_to(256, 5_000), **settings) as process:
-        line = (await next_line(process, "MAX_CONNECTIONS needs more")).string
+        line = (await next_line(process, "too few file descriptors")).string
         assert '"needed": 10000' in line
-        await next_line(process, "listening on port")
+        await next_line(process, LISTENING)
         if sys.platform == "linux":
             assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (5_000, 5_000)

@@ -25,7 +25,7 @@ from dev import fresh_secrets
 from ..client import START_S, STOP_S, Client, connect_options
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
 from ..raw_client import raw_client
-from .test_process import next_line, run_process
+from .test_process import LISTENING, next_line, run_process
 
 
 async def status(process: Process) -> int:
@@ -223,7 +223,7 @@ async def test_a_service_that_stops_accepts_clients_during_the_delay(tmp_path: P
     settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
     delay = {"PORT": "0", "SHUTDOWN_DELAY_S": "60"}
     async with run_process(tmp_path, ENGINE, **secrets, **delay) as process:
-        port = int((await next_line(process, r"listening on port (\d+)"))[1])
+        port = int((await next_line(process, LISTENING))[1])
         process.send_signal(signal.SIGTERM)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
 

@@ -10,13 +10,19 @@ import pytest
 
 from app.settings import Settings
 from dev import asyncapi, env, fresh_secrets, token
-# {% if cookiecutter.redis %}
+# {% if cookiecutter.redis and cookiecutter.auth == "api_key" %}
+from dev.nodes import commands
+# {% elif cookiecutter.redis %}
 from dev.nodes import links
 # {% endif %}
 from dev.urls import base_url
 
 from ..realtime.client import Client, ConnectOptions
+# {% if cookiecutter.auth == "api_key" %}
+from ..realtime.live import Live
+# {% else %}
 from ..realtime.live import ORIGIN, Live
+# {% endif %}
 
 PROJECT = Path(__file__).parents[2]
 
@@ -55,30 +61,36 @@ def test_a_secret_without_a_place_is_an_error() -> None:
 
 def options_of(script: str) -> ConnectOptions:
     """Return the options of a client that does what a line of JavaScript does."""
-    call = re.search(r'new WebSocket\("(.*?)"(?:, (.*))?\)$', script)
-    assert call
-    second = json.loads(call[2] or "[]")
-    subprotocols = second if isinstance(second, list) else []
-    headers = {"Origin": ORIGIN} if isinstance(second, list) else second["headers"]
-    if cookie := re.match(r'document\.cookie = "(.*?); path=/"', script):
-        headers["Cookie"] = cookie[1]
-    return ConnectOptions(call[1], headers, subprotocols)
+    # {% if cookiecutter.auth == "jwt" %}
+    ((uri, subprotocols),) = re.findall(r'^new WebSocket\("(.*)", (\[.*\])\)$', script)
+    return ConnectOptions(uri, {"Origin": ORIGIN}, json.loads(subprotocols))
+    # {% elif cookiecutter.auth == "session" %}
+    line = r'^document\.cookie = "(.*); path=/"; new WebSocket\("(.*)"\)$'
+    ((cookie, uri),) = re.findall(line, script)
+    return ConnectOptions(uri, {"Origin": ORIGIN, "Cookie": cookie})
+    # {% elif cookiecutter.auth == "api_key" %}
+    ((uri, options),) = re.findall(r'^new WebSocket\("(.*)", (\{.*\})\)$', script)
+    return ConnectOptions(uri, json.loads(options)["headers"])
+    # {% else %}
+    (uri,) = re.findall(r'^new WebSocket\("(.*)"\)$', script)
+    return ConnectOptions(uri, {"Origin": ORIGIN})
+    # {% endif %}
 
 
 async def connect_by_script(
-    live: Live, monkeypatch: pytest.MonkeyPatch, printed: pytest.CaptureFixture[str], *answers: str
+    live: Live, monkeypatch: pytest.MonkeyPatch, printed: pytest.CaptureFixture[str], *words: str
 ) -> Client:
-    """Connect as alice by the line that `make token` prints."""
+    """Connect by the line that `make token` prints for a user, or for a user and claims."""
     settings = live.settings.model_copy(update={"port": live.port})
     monkeypatch.setattr(Settings, "load", lambda: settings)
-    await token.main("alice", *answers)
+    await token.main(*words)
     return await live.connect_with(options_of(printed.readouterr().out.splitlines()[-1]))
 
 
 async def test_the_printed_line_of_javascript_connects(
     live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client = await connect_by_script(live, monkeypatch, capsys)
+    client = await connect_by_script(live, monkeypatch, capsys, "alice")
     # {% if cookiecutter.auth == "none" %}
     assert client.user.startswith("guest-")
     # {% else %}
@@ -101,13 +113,31 @@ async def test_the_printed_link_opens_the_page_with_the_token(
 async def test_the_printed_credentials_have_the_claims(
     live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await connect_by_script(live, monkeypatch, capsys, '{"title": "editor"}')
+    # {% if cookiecutter.auth == "jwt" %}
+    claims = {"title": "editor", "sub": "bob"}
+    # {% else %}
+    claims = {"title": "editor", "user": "bob"}
+    # {% endif %}
+    client = await connect_by_script(live, monkeypatch, capsys, "alice", json.dumps(claims))
+    assert client.user == "alice"
     (connection,) = live.service.manager
     assert connection.identity.claims["title"] == "editor"
+
+
+@pytest.mark.parametrize("claims", ["editor", '"editor"', "[]", "null"])
+def test_claims_that_are_no_object_are_refused(claims: str) -> None:
     with pytest.raises(SystemExit, match="not a JSON object"):
-        await token.main("alice", "editor")
+        token.parse(claims)
 # {% endif %}
-# {% if cookiecutter.redis %}
+# {% if cookiecutter.redis and cookiecutter.auth == "api_key" %}
+
+
+def test_the_command_for_a_node_names_its_port() -> None:
+    assert [command.partition(" ")[0] for command in commands((8000, 8001))] == [
+        "PORT=8000",
+        "PORT=8001",
+    ]
+# {% elif cookiecutter.redis %}
 
 
 def test_the_link_to_a_node_names_the_port_of_the_other() -> None:

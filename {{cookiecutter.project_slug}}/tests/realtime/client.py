@@ -13,7 +13,7 @@ from websockets.typing import Subprotocol
 
 from app.realtime import RealtimeSettings
 from dev import credentials
-from dev.urls import base_url, websocket_url
+from dev.urls import websocket_url
 
 DEADLINE_S = 9.0
 """Less than the timeouts that a test does not set, so that it notices a setting without effect."""
@@ -40,12 +40,13 @@ async def connect_options(
     settings: RealtimeSettings, user: str, *, port: int | None = None
 ) -> ConnectOptions:
     """Return options to connect as the user, to the settings' own port or another."""
-    url = base_url(settings, port)
-    handshake = await credentials(settings, url, user)
+    if port is not None:
+        settings = settings.model_copy(update={"port": port})
+    handshake = await credentials(settings, user)
     # {% if cookiecutter.auth == "ticket" %}
-    uri = f"{websocket_url(url)}?ticket={handshake.token}"
+    uri = f"{websocket_url(settings)}?ticket={handshake.token}"
     # {% else %}
-    uri = websocket_url(url)
+    uri = websocket_url(settings)
     # {% endif %}
     return ConnectOptions(uri, handshake.headers)
 

@@ -1,4 +1,4 @@
-"""Requests of the backend that are repeated."""
+"""Commands, and requests of the backend, that are repeated."""
 
 import asyncio
 

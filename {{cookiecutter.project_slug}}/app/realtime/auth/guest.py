@@ -36,7 +36,7 @@ class Authenticator:
     async def run(self) -> None:
         """Warn in production."""
         if self._settings.environment != "development":
-            log.warning("anybody can connect: this service has no authentication")
+            log.warning("no authentication")
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
         """Return a new guest."""

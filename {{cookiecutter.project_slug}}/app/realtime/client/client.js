@@ -1,7 +1,9 @@
 /**
- * The client for pages: a connection that repairs itself. docs/clients.md explains it.
+ * The JavaScript client: a connection that repairs itself. docs/clients.md explains it.
 //# if cookiecutter.auth in ["jwt", "ticket"]
  *   const ws = connect("/ws", { token });
+//# elif cookiecutter.auth == "api_key"
+ *   const ws = connect("ws://127.0.0.1:8000/ws", { token });
 //# else
  *   const ws = connect("/ws");
 //# endif

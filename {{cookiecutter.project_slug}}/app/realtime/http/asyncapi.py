@@ -11,12 +11,13 @@ from typing import Any, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
-from fastapi.security.base import SecurityBase
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from starlette.responses import JSONResponse
 
+# {% if cookiecutter.auth != "none" %}
 from ..auth import CREDENTIALS
+# {% endif %}
 from ..commands.router import CommandRouter, Handler
 from ..endpoint.handshake import limits_of
 from ..errors import CommandError, close_codes, subclasses
@@ -174,12 +175,15 @@ def _close_codes() -> dict[str, Json]:
 
 
 def _security(settings: RealtimeSettings) -> dict[str, Json]:
-    if not isinstance(CREDENTIALS, SecurityBase):
-        return {}
+    # {% if cookiecutter.auth == "none" %}
+    return {}
+    # {% else %}
     scheme = CREDENTIALS.model.model_dump(mode="json", by_alias=True, exclude_none=True)
-    if scheme["type"] == "apiKey":
-        scheme["type"] = "httpApiKey"
+    # {% if cookiecutter.auth != "jwt" %}
+    scheme["type"] = "httpApiKey"  # OpenAPI has another name for it
+    # {% endif %}
     # {% if cookiecutter.auth == "session" %}
     scheme["name"] = settings.session_cookie
     # {% endif %}
     return {CREDENTIALS.scheme_name: scheme}
+    # {% endif %}

@@ -65,7 +65,15 @@ class Publication(BaseModel):
 
 
 class Published(BaseModel):
-    """The answer to a publication that was sent."""
+    # {% if cookiecutter.rooms %}
+    """The answer to a publication.
+
+    To a user or to everybody: ``reached``, the number of nodes that got it. To a room: ``epoch``
+    and ``offset``, the position of the message. The others are absent.
+    """
+    # {% else %}
+    """The answer to a publication. ``reached`` is the number of nodes that got it."""
+    # {% endif %}
 
     status: Literal["accepted"] = "accepted"
     reached: int | None = None

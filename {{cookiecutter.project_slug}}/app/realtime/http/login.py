@@ -46,6 +46,5 @@ async def sign_in(request: Request, service: ServiceDep, response: Response) -> 
         service.settings.session_cookie,
         sign_session(service.settings, {"user": body.user}, body.lifetime_s),
         max_age=service.settings.session_max_age_s,
-        httponly=True,
-        samesite="lax",
+        samesite="lax",  # but not HttpOnly: the line of `make token` replaces this cookie
     )

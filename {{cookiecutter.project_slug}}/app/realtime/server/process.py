@@ -72,7 +72,7 @@ GARBAGE_THRESHOLDS = (10_000, 2, 40)
 
 A collection stops the event loop for about a microsecond per object: 10,000 young objects, 30,000
 of the middle generation, or all of them, which are some 90 per connection. That happens after a
-million new objects; by default, Python does it after 70,000. The first number also bounds the
+million new objects; by default, Python does it far more often. The first number also bounds the
 garbage of handlers that leave reference cycles.
 """
 
@@ -135,7 +135,7 @@ class Server(uvicorn.Server):
                     listener.setsockopt(*option)
                 if self.service.settings.port == 0:
                     # A warning, so that the port is visible with LOG_LEVEL=WARNING, too.
-                    log.warning("listening on port %d", listener.getsockname()[1])
+                    log.warning("listening", port=listener.getsockname()[1])
 
     async def on_tick(self, counter: int) -> bool:
         """Log once when no file descriptor is left: uvloop then cuts clients off in silence."""
@@ -238,11 +238,7 @@ def raise_descriptor_limit(max_connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
         soft = allowed
     if soft < needed:
-        log.warning(
-            "MAX_CONNECTIONS needs more file descriptors than the system allows; see ulimit -Hn",
-            needed=needed,
-            allowed=soft,
-        )
+        log.warning("too few file descriptors", needed=needed, allowed=soft)
 
 
 def serve(app: Application) -> None:

@@ -84,7 +84,7 @@ class Parent:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             self._port = reserved[0].getsockname()[1]
             say = log.info if self._settings.port else log.warning
-            say("listening on http://%s:%d", self._settings.host, self._port, workers=workers)
+            say("listening", host=self._settings.host, port=self._port, workers=workers)
             return max(await asyncio.gather(*map(self._keep, range(1, workers + 1))))
 
     async def _keep(self, number: int) -> int:

@@ -47,7 +47,7 @@ class RealtimeSettings(
     # From the 503 of /readyz to the first client that is refused
     shutdown_delay_s: float = Field(default=0, ge=0, le=YEAR_S)
     shutdown_grace_s: int = Field(default=10, ge=2, le=YEAR_S)
-    # Proxies whose X-Forwarded-For is believed
+    # Proxies whose X-Forwarded-For is trusted
     forwarded_allow_ips: Proxies = ("127.0.0.1", "::1")
     # How long a request may take to arrive, and sent data to be acknowledged (0: system default)
     handshake_timeout_s: Seconds = 10.0

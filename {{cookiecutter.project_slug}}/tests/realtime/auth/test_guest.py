@@ -22,7 +22,7 @@ async def test_each_connection_is_a_new_guest(live: Live) -> None:
 
 async def test_the_log_has_a_warning(tmp_path: Path) -> None:
     async with run_process(tmp_path, PORT="0", ENVIRONMENT="production") as process:
-        line = (await next_line(process, "anybody can connect")).string
+        line = (await next_line(process, "no authentication")).string
     assert json.loads(line)["level"] == "warning"
 
 

@@ -209,7 +209,7 @@ async def test_disconnect_needs_the_key_and_a_user(live: Live) -> None:
 @pytest.mark.parametrize(("environment", "status"), [("development", 200), ("production", 404)])
 async def test_the_interactive_docs_are_for_development_only(environment: str, status: int) -> None:
     async with run_service(make_settings(environment=environment)) as live:
-        for path in ("/", "/page/page.js", "/docs/", "/docs/swagger-ui-bundle.js"):
+        for path in ("/", "/page/base.css", "/docs/", "/docs/swagger-ui-bundle.js"):
             assert (await live.get(path)).status_code == status
         for description in ("/openapi.json", "/asyncapi.json"):
             assert (await live.get(description)).status_code == status

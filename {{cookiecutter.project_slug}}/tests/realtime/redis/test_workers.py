@@ -20,7 +20,7 @@ from dev import fresh_secrets
 
 from ..client import START_S, STOP_S, Client, connect_options
 from ..live import NO_TLS, make_settings
-from ..server.test_process import next_line, run_process
+from ..server.test_process import LISTENING, next_line, run_process
 from .valkey import Valkey
 
 MAX_CLIENTS = 50
@@ -106,7 +106,7 @@ async def run_parent(cwd: Path, url: str, **environment: str) -> AsyncIterator[P
 async def run_node(cwd: Path, url: str) -> AsyncIterator[Node]:
     """Run two processes that are ready."""
     async with run_parent(cwd, url) as process:
-        port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
+        port = int((await next_line(process, LISTENING))[1])
         lines = (cwd / ".env").read_text(encoding="utf-8").splitlines()
         values: dict[str, Any] = dict(line.split("=", 1) for line in lines)
         settings = make_settings(**{name.lower(): value for name, value in values.items()})

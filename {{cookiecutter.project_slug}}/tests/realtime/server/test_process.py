@@ -27,6 +27,9 @@ from ..raw_client import raw_client
 
 PROJECT = Path(__file__).parents[3]
 
+LISTENING = r'"port": (\d+).*"listening"'
+"""The log line with the port, if the system has chosen it."""
+
 
 @asynccontextmanager
 async def run_process(
@@ -99,7 +102,7 @@ async def test_sigterm_drains_and_the_log_has_no_secrets(tmp_path: Path) -> None
 
 async def test_a_free_port_is_logged_at_every_level(tmp_path: Path) -> None:
     async with run_process(tmp_path, PORT="0", LOG_LEVEL="WARNING", **fresh_secrets()) as process:
-        port = int((await next_line(process, r"listening on port (\d+)"))[1])
+        port = int((await next_line(process, LISTENING))[1])
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.close()
 

@@ -1,5 +1,6 @@
 // An answer in tokens, as a language model gives it: each token is a message of the room.
-import { bubble, element, follow, record } from "./element.js";
+import { element } from "./element.js";
+import { bubble, follow, record } from "./log.js";
 
 const TOKENS = `Each of these words is a message of its own, numbered and kept for a while. Reload this
   page in the middle: the room replays the words that you missed, and the answer goes on.`.split(/\s+/);

@@ -1,9 +1,13 @@
 // The palette: a form for each command of asyncapi.json, your own included.
-import { element, labelled, words } from "./element.js";
+import { element } from "./element.js";
 import { coloured } from "./json.js";
+import { words } from "./log.js";
 
 const EXAMPLES = { array: "[]", object: "{}", any: '{"text": "hello"}' };
 const BOUNDS = { minLength: "minlength", maxLength: "maxlength", minimum: "min", maximum: "max" };
+
+/** Return an input with its label. */
+export const labelled = (label, input) => element("label", {}, label, input);
 
 /** Return the input for a value. Optional ones may be left empty. */
 function inputFor(schema, required) {

@@ -1,6 +1,7 @@
 // Raw frames: a line each, which unfolds.
-import { clock, element, record } from "./element.js";
+import { element } from "./element.js";
 import { coloured, indented } from "./json.js";
+import { clock, record } from "./log.js";
 
 const FOLDED = 500; // characters
 

@@ -1,8 +1,9 @@
 // The page at / in development: see the connection, send commands, and break it.
 import { connect } from "../client/client.js";
-import { palette } from "./commands.js";
-import { element, inTime, labelled, recordMessage } from "./element.js";
+import { labelled, palette } from "./commands.js";
+import { element } from "./element.js";
 import { framesIn } from "./frames.js";
+import { inTime, recordMessage } from "./log.js";
 //# if cookiecutter.redis
 import { isPort, showNodes } from "./nodes.js";
 //# endif

@@ -1,5 +1,6 @@
 // What happened to the connection, in words: how it broke, and how the client recovered.
-import { clock, element, follow, record } from "./element.js";
+import { element } from "./element.js";
+import { clock, follow, record } from "./log.js";
 
 /** Return functions that record what happens in this log. */
 export function recoveryIn(log) {

@@ -1,6 +1,8 @@
 // Rooms: who is there, who types, their messages, a line to write, and an answer in tokens.
 import { answering } from "./answer.js";
-import { element, labelled, record, recordMessage, words } from "./element.js";
+import { labelled } from "./commands.js";
+import { element } from "./element.js";
+import { record, recordMessage, words } from "./log.js";
 
 const LAST = 100;
 const TYPING_MS = 2_000;

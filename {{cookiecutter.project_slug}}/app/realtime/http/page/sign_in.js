@@ -1,6 +1,6 @@
 /**
  * How the page signs in: `fields` are those of its form, and `credentials` are asked for before
- * every attempt to connect. With `lifetime_s` they expire then, if they ever do.
+ * every attempt to connect. Those that expire are valid for `lifetime_s` seconds, if it is given.
  */
 //# if cookiecutter.auth in ["jwt", "ticket", "session"]
 async function post(path, body, headers = {}) {
@@ -33,10 +33,6 @@ export async function credentials({ user, key }) {
 export const hint = "In development, sign in with any name.";
 export const fields = { user: "Name" };
 export const credentials = ({ user, lifetime_s }) => post("login", { user, lifetime_s });
-//# elif cookiecutter.auth == "api_key"
-export const hint = "A page cannot send a key. Connect with make client.";
-export const fields = {};
-export const credentials = (_) => "";
 //# else
 export const hint = "Every connection is a guest.";
 export const fields = {};

@@ -75,7 +75,6 @@ async def shout(
 def shout_at_once(
     policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue
 ) -> JsonValue:
-    """Do the same without awaiting."""
     if not data:
         raise Forbidden("silence")
     return str(data).upper()
@@ -121,7 +120,6 @@ async def name_of(
 def name_at_once(
     policy: Policy, service: Service, connection: Connection, room: str, info: JsonValue
 ) -> JsonValue:
-    """Do the same without awaiting."""
     return {"name": connection.user, "status": info}
 
 

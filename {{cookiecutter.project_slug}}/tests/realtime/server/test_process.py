@@ -137,9 +137,7 @@ async def test_a_refused_handshake_is_logged_once(tmp_path: Path) -> None:
 
 
 async def test_a_bad_setting_exits_with_one_line_and_status_1(tmp_path: Path) -> None:
-    async with run_process(
-        tmp_path, BACKEND_KEY="short", **secrets_without_backend_key()
-    ) as process:
+    async with run_process(tmp_path, **fresh_secrets() | {"BACKEND_KEY": "short"}) as process:
         async with asyncio.timeout(START_S):
             output, errors = await process.communicate()
         assert process.returncode == 1
@@ -150,10 +148,6 @@ async def test_a_bad_setting_exits_with_one_line_and_status_1(tmp_path: Path) ->
 
 def private_headers(options: ConnectOptions) -> list[str]:
     return [value for name, value in options.headers.items() if name != "Origin"]
-
-
-def secrets_without_backend_key() -> dict[str, str]:
-    return {name: value for name, value in fresh_secrets().items() if name != "BACKEND_KEY"}
 
 
 async def test_shutdown_closes_every_connection_with_1012() -> None:

@@ -709,6 +709,13 @@ def test_causes_of_os_errors(failure: Exception | None, cause: str) -> None:
     assert cause_of(failure) == cause
 
 
+async def test_the_latest_ping_of_a_slow_peer_is_answered_when_it_reads(peer: Peer) -> None:
+    peer.protocol.write([text_frame(b"x" * MORE_THAN_SOCKET_BUFFERS)], sys.maxsize)
+    await peer.send_pieces(masked(b"first", PING) + masked(b"latest", PING))
+    assert (await peer.client.frame())[0] == TEXT
+    assert await peer.client.frame() == (PONG, b"latest")
+
+
 async def test_a_slow_peers_close_behind_a_ping_is_echoed(peer: Peer) -> None:
     peer.protocol.write([text_frame(b"x" * MORE_THAN_SOCKET_BUFFERS)], sys.maxsize)
     await peer.send_pieces(masked(b"", PING) + masked_close(1000))

@@ -80,6 +80,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         "_early",
         "_inbox",
         "_is_checking_peer",
+        "_late_pong",
         "_received_at",
         "_refusals",
         "_scanner",
@@ -110,6 +111,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._scanner = FrameScanner()
         self._early = b""
         self._is_checking_peer = False
+        self._late_pong = b""
         self._count_frames: Callable[[int], None] | None = None
 
     @property
@@ -267,12 +269,20 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._refusals.labels(status).inc()
 
     def handle_ping(self) -> None:
-        """Answer, unless the peer does not read; answering a later ping is enough (§5.5.3)."""
+        """Answer; while the peer does not read, answer only the latest ping, later (§5.5.3)."""
+        pongs = self.conn.data_to_send()
         closing = self.conn.state is not OPEN  # the answer to a close frame is sent with the pong
         if closing or self.writable.is_set():
-            super().handle_ping()
-        else:
-            self.conn.data_to_send()
+            self.transport.write(b"".join(pongs))
+        elif pongs:
+            self._late_pong = pongs[-1]
+
+    def resume_writing(self) -> None:
+        """Let uvicorn's `send` go on, and answer the latest ping."""
+        super().resume_writing()
+        if self._late_pong and not self.close_sent:
+            self.transport.write(self._late_pong)
+        self._late_pong = b""
 
     def handle_close(self, event: Frame) -> None:
         """Send the library's answer to a close frame (RFC 6455 §5.5.1)."""

@@ -29,7 +29,7 @@ BATCH_BYTES = 262_144
 """Size of a batch; one failure loses no more than this."""
 
 FRAME_BYTES = 512
-"""What a frame has besides the payload at most: the header, the type, and the room."""
+"""What a frame has at most besides the payload."""
 
 Publish = Callable[[Channel, Sequence[bytes]], RedisCommand]
 """Returns the command that publishes payloads to a channel, in this order."""

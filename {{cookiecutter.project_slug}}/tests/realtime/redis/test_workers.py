@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dev import fresh_secrets
 
 from ..client import START_S, STOP_S, Client, connect_options
 from ..live import NO_TLS, make_settings
-from ..server.test_process import ENGINE, next_line, run_process
+from ..server.test_process import next_line, run_process
 from .valkey import Valkey
 
 MAX_CLIENTS = 50
@@ -86,15 +86,13 @@ class Node:
 
 
 @asynccontextmanager
-async def run_parent(
-    cwd: Path, url: str, program: Sequence[str] = ENGINE, **environment: str
-) -> AsyncIterator[Process]:
+async def run_parent(cwd: Path, url: str, **environment: str) -> AsyncIterator[Process]:
     """Run two processes and their parent, with a fresh `.env`."""
     values = {**fresh_secrets(), "METRICS_KEY": secrets.token_urlsafe(32)}
     lines = [f"{name}={value}" for name, value in values.items()]
     (cwd / ".env").write_text("\n".join([*lines, ""]), encoding="utf-8")
     more = {"PORT": "0", "MAX_CONNECTIONS_PER_USER": "100", "REDIS_TIMEOUT_S": "5", **environment}
-    async with run_process(cwd, program, WORKERS="2", REDIS_URL=url, **more) as process:
+    async with run_process(cwd, WORKERS="2", REDIS_URL=url, **more) as process:
         try:
             yield process
         finally:
@@ -105,9 +103,9 @@ async def run_parent(
 
 
 @asynccontextmanager
-async def run_node(cwd: Path, url: str, program: Sequence[str] = ENGINE) -> AsyncIterator[Node]:
+async def run_node(cwd: Path, url: str) -> AsyncIterator[Node]:
     """Run two processes that are ready."""
-    async with run_parent(cwd, url, program) as process:
+    async with run_parent(cwd, url) as process:
         port = int((await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1])
         lines = (cwd / ".env").read_text(encoding="utf-8").splitlines()
         values: dict[str, Any] = dict(line.split("=", 1) for line in lines)

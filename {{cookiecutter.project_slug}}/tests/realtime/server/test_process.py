@@ -27,12 +27,10 @@ from ..raw_client import raw_client
 
 PROJECT = Path(__file__).parents[3]
 
-ENGINE = ("-m", "tests.realtime.engine")
-
 
 @asynccontextmanager
 async def run_process(
-    cwd: Path, program: Sequence[str] = ENGINE, **environment: str
+    cwd: Path, program: Sequence[str] = ("-m", "tests.realtime.engine"), **environment: str
 ) -> AsyncIterator[Process]:
     """Run the engine alone, with these environment variables and no others."""
     process = await asyncio.create_subprocess_exec(

@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
 from app.realtime.limits.budget import MAX_REFUSALS_LOGGED, ClientLimits, UserBudget
@@ -10,6 +11,7 @@ from app.realtime.policy import Policy
 from app.realtime.protocol import FLOOD
 
 from ..live import Live, run_service
+from ..raw_client import PING, masked, raw_client
 from .test_rate import SLOW, Clock, clock, closed_as, codes
 
 __all__ = ["clock"]  # a fixture
@@ -35,6 +37,21 @@ async def test_a_client_at_more_than_twice_the_rate_is_closed_in_the_end(clock: 
                 await codes(client, 5, type="ping")
                 clock.now_s += 1
         assert await closed_as(client) == FLOOD
+
+
+async def test_the_log_tells_who_floods_with_control_frames(clock: Clock) -> None:
+    async with run_service(SLOW) as live, raw_client(await live.options()) as client:
+        await client.upgraded()
+        welcome = await client.text()
+        with capture_logs() as lines:
+            client.send(masked(b"", PING) * 100)
+            assert await client.close_code() == FLOOD.code
+    (rejected,) = [line for line in lines if line["event"] == "connection rejected"]
+    assert {name: rejected[name] for name in ("connection", "user", "reason")} == {
+        "connection": welcome["connection"],
+        "user": welcome["user"],
+        "reason": FLOOD.reason,
+    }
 
 
 async def test_refusals_are_not_errors_in_a_row(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from math import ceil
 from time import monotonic
@@ -24,7 +25,7 @@ from app.realtime.protocol import FLOOD
 
 from ..live import Live, make_settings, run_service, wait_until
 from ..raw_client import CONT, PING, PONG, TEXT, masked, raw_client
-from .test_budget import BURST_S, answer_to, clock, sent_on
+from .test_budget import BURST_S, answer_to, clock, pings_until_refused, sent_on
 
 __all__ = ["clock"]  # a fixture
 
@@ -93,8 +94,22 @@ async def test_copies_of_a_message_are_paid_by_its_sender(
             (await clients[0].ask(type="broadcast", data="x" * 1_000))["type"] for _ in range(12)
         ]
         command = {"type": "broadcast", "data": "x" * 1_000, "id": "ask"}
-        price = len(json.dumps(command)) + 1_002 * (len(clients) / 10 - 1)
+        price = len(json.dumps(command)) + 1_002 * (len(clients) - 10) / 10
         assert answers.count("ok") == ceil(10_000 / price) < ceil(10_000 / len(json.dumps(command)))
+
+
+@pytest.mark.parametrize(
+    ("recipients", "copies"), [(99, 0), (100, 0), (199, 0), (200, 1), (299, 1), (300, 2)]
+)
+def test_each_further_100_recipients_cost_the_bytes_of_a_message_once(
+    clock: Callable[[float], None], recipients: int, copies: int
+) -> None:
+    settings, data = make_settings(max_bytes_per_s=100), "x" * 98
+    client = ClientLimits(settings, UserBudget(settings))
+    client.pay(json.dumps(data))
+    due_at = client.due_at()
+    client.pay_for_message("bob", data, recipients)
+    assert client.due_at() - due_at == pytest.approx(copies)
 
 
 @pytest.mark.parametrize("value", ["1e15", "-1e15", "1E+15"])
@@ -188,6 +203,21 @@ async def test_control_frames_and_fragments_are_messages(
                 assert await client.frame() == (PONG, b"")
             client.send(masked(b'{"type": "ping"}'))
             assert (await client.text())["code"] == "rate_limited"
+
+
+async def test_a_client_that_pauses_as_told_is_not_refused_again(
+    clock: Callable[[float], None],
+) -> None:
+    async with run_service(make_settings(max_bytes_per_s=1_000, max_burst_s=BURST_S)) as live:
+        client = await live.connect()
+        for size in range(2_000, 3_000, 37):
+            assert (await answer_to(client, sent_on(size)))["type"] == "ok"
+            _, refusal = await pings_until_refused(client)
+            told = re.fullmatch(r".*; retry in ([0-9.]+) s", refusal["message"])
+            assert told is not None
+            clock(float(told[1]))
+            assert (await client.ask(type="ping"))["type"] == "pong"
+            clock(BURST_S)
 
 
 async def test_the_budget_of_a_user_without_connections_is_forgotten() -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +20,8 @@ from app.realtime.server.workers import Parent
 from ..client import START_S
 from ..engine import make_app
 from ..live import make_settings
-from ..server.test_process import next_line
+from ..server.test_process import next_line, run_process
+from . import test_workers
 from .test_workers import run_node, run_parent
 from .valkey import Valkey
 
@@ -81,6 +84,41 @@ async def test_any_address_is_a_socket_of_each_kind(monkeypatch: pytest.MonkeyPa
         ports = {each.getsockname()[1] for each in listeners}
         assert len(ports) == 1
         assert others[0].getsockname()[1] not in ports
+
+
+FAILING_FORK = """
+import asyncio
+import errno
+import itertools
+import os
+from app.realtime import RealtimeSettings, serve
+from tests.realtime.engine import make_app
+
+spawn, numbers = asyncio.create_subprocess_exec, itertools.count(1)
+
+async def fail_the_third_time(*args, **options):
+    if next(numbers) == 3:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return await spawn(*args, **options)
+
+asyncio.create_subprocess_exec = fail_the_third_time
+serve(make_app(RealtimeSettings.load()))
+"""
+
+
+async def test_a_worker_that_the_system_cannot_start_is_started_later(
+    shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = partial(run_process, program=("-c", FAILING_FORK))
+    monkeypatch.setattr(test_workers, "run_process", program)
+    async with run_node(tmp_path, shared_valkey.url) as node:
+        os.kill(node.pids[1], signal.SIGKILL)
+        line = await next_line(node.process, ".*worker not started.*")
+        assert os.strerror(errno.EAGAIN) in line[0]
+        await node.note_start()
+        clients = await node.connect_to_each()
+        node.process.send_signal(signal.SIGTERM)
+        await node.check_drained(clients)
 
 
 async def test_a_failed_worker_stops_all_workers(shared_valkey: Valkey, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """What a replay and the answer to `presence` cost, and who pays."""
 
 import json
+import socket
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from starlette.requests import HTTPConnection
@@ -13,7 +16,8 @@ from app.realtime.server.websocket import FrameProtocol
 from app.realtime.wire.frame import encode
 
 from ..client import Client, Frame
-from ..live import make_settings, run_service
+from ..live import make_settings, run_service, wait_until
+from ..raw_client import masked, raw_client
 
 NESTED: list[object] = [[]] * 2_000
 
@@ -82,6 +86,43 @@ async def test_others_have_a_turn_after_each_replay(monkeypatch: pytest.MonkeyPa
         for _ in range(10 * 20):
             await reader.receive("message")
         assert max(written) <= 20 + 2
+
+
+SMALL_BUFFER_BYTES = 16_384
+ROOMS, MESSAGES = 6, 18
+
+
+@pytest.mark.hostile(56)
+@pytest.mark.parametrize("ws", [FrameProtocol, "websockets-sansio"])
+async def test_a_slow_reader_is_not_closed_by_what_it_has_missed(ws: Any) -> None:
+    """In several rooms at once: together more bytes than may be unsent, in each room fewer."""
+    settings = make_settings(max_unsent_bytes=140_000, history_bytes=100_000)
+    async with run_service(settings, ws=ws) as live:
+        other, rooms, since = await live.connect("bob"), live.service.rooms, dict[str, Frame]()
+        for room in map(str, range(ROOMS)):
+            position = (await rooms.kept(room)).position
+            since[room] = {"epoch": position.epoch, "offset": position.offset}
+            for _ in range(MESSAGES):
+                await rooms.publish(room, "x" * 5_000)
+        async with raw_client(await live.options()) as client:
+            await client.upgraded()
+            name = (await client.text())["connection"]
+            (connection,) = [each for each in live.service.manager if each.id == name]
+            for protocol in live.server.server_state.connections:
+                peer = protocol.transport.get_extra_info("socket")
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER_BYTES)
+            for room in since:
+                command = {"type": "join", "room": room, "since": since[room]}
+                client.send(masked(json.dumps(command).encode()))
+            await wait_until(lambda: connection.unsent_bytes() > 0)
+            for _ in range(50):
+                assert (await other.ask(type="ping"))["type"] == "pong"
+            assert connection.closed is None
+            replayed = Counter[str]()
+            while replayed.total() < ROOMS * MESSAGES:
+                frame = await client.text()
+                replayed[frame["room"]] += frame["type"] == "message"
+            assert replayed == dict.fromkeys(since, MESSAGES)
 
 
 async def test_a_message_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:

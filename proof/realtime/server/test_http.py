@@ -7,16 +7,18 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from fastapi import Body
 from structlog.testing import capture_logs
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from app.realtime.server import http as http_uvicorn
 from app.realtime.server.http import MAX_HEAD_BYTES
 
-from ..live import Live, make_settings, run_service, wait_until
+from ..engine import make_app
+from ..live import Live, make_settings, run_app, run_service, wait_until
 from ..raw_client import RawClient, handshake, masked, raw_connection
 
 GET = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
@@ -253,6 +255,45 @@ async def test_each_request_has_its_own_timeout(hasty_service: Live) -> None:
             assert await client.read(len(alive)) == alive
             await wait_for_the_handshake_timeout(hasty_service)
         client.send(GET)
+        assert (await client.head()).startswith("HTTP/1.1 408 ")
+        await client.rest()
+
+
+WORK = b"POST /work HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
+PIPELINES = {
+    "an empty line": (WORK + b"1", b"\r\n"),
+    "a head": (WORK + b"1", GET),
+    "a head after two requests": (WORK + b"1" + WORK + b"1", GET),
+    "a head in the same segment": (WORK + b"1" + GET, b""),
+    "no body": (WORK + b"1", WORK),
+    "no body, in the same segment": (WORK + b"1" + WORK, b""),
+}
+"""Requests that are answered late, and what follows them."""
+
+
+@pytest.mark.hostile(24)
+@pytest.mark.parametrize("name", PIPELINES)
+async def test_a_truncated_request_times_out_after_the_answers_to_earlier_ones(name: str) -> None:
+    """Clients may send an empty line, or more, before they have an answer (RFC 9112 §2.2, §9.3)."""
+    requests, more = PIPELINES[name]
+    app = make_app(make_settings(handshake_timeout_s=1.5))
+    begun, ends = asyncio.Queue[None](), asyncio.Queue[None]()
+
+    @app.post("/work")
+    async def work(number: Annotated[int, Body()]) -> None:
+        begun.put_nowait(None)
+        await ends.get()
+
+    async with run_app(app) as live, connected(live, requests) as client:
+        for _ in range(requests.count(WORK + b"1")):
+            await wait_until(lambda: not begun.empty())
+            begun.get_nowait()
+            client.send(more)
+            more = b""
+            await wait_for_the_handshake_timeout(live)
+            ends.put_nowait(None)
+            assert (await client.head()).startswith("HTTP/1.1 200 ")
+            assert await client.read(4) == b"null"
         assert (await client.head()).startswith("HTTP/1.1 408 ")
         await client.rest()
 

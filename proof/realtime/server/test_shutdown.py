@@ -218,6 +218,87 @@ async def test_a_failure_exits_with_1(tmp_path: Path) -> None:
         assert await status(process) == 1
 
 
+FAILING_JOBS = """
+import asyncio
+import signal
+import sys
+from contextlib import asynccontextmanager
+from app.realtime import Job, RealtimeSettings, serve
+from tests.realtime.engine import make_app
+
+failing = asyncio.Event()
+
+@asynccontextmanager
+async def resources(service):
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, failing.set)
+    yield
+    print("closed", flush=True)
+
+async def fail(service):
+    await failing.wait()
+    if "signal" in sys.argv:
+        signal.raise_signal(signal.SIGTERM)
+    raise RuntimeError
+
+jobs = [Job(fail, essential=True) for _ in range(sys.argv.count("job"))]
+serve(make_app(RealtimeSettings.load(), resources=resources, jobs=jobs))
+"""
+"""Its jobs fail when it gets SIGUSR1, all at once."""
+
+
+@asynccontextmanager
+async def run_failing(
+    cwd: Path, *arguments: str, **environment: str
+) -> AsyncIterator[tuple[Process, Client]]:
+    """Run a process with these jobs and a client, and let the jobs fail."""
+    secrets = fresh_secrets()
+    settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
+    environment |= {"PORT": "0", **secrets}
+    async with run_process(cwd, ("-c", FAILING_JOBS, *arguments), **environment) as process:
+        port = int((await next_line(process, r"listening on port (\d+)"))[1])
+        client = await Client.open(await connect_options(settings, "alice", port=port))
+        process.send_signal(signal.SIGUSR1)
+        yield process, client
+
+
+@pytest.mark.parametrize("arguments", [["job"], ["job", "job"], ["job", "signal"]], ids="-".join)
+async def test_jobs_that_fail_together_or_after_a_signal_drain_the_process(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    async with run_failing(tmp_path, *arguments) as (process, client):
+        assert await client.closed() == SERVICE_RESTART
+        async with asyncio.timeout(STOP_S):
+            output, _ = await process.communicate()
+        assert output == b"closed\n"
+        assert process.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_after_a_failed_job_is_the_first_one(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    async with run_failing(tmp_path, "job", **LONG_TIMEOUTS) as (process, client):
+        client.connection.transport.pause_reading()  # so that the process waits for it
+        await next_line(process, "draining")
+        process.send_signal(number)
+        client.connection.transport.resume_reading()
+        assert await client.closed() == SERVICE_RESTART
+        assert await status(process) == 1
+
+
+async def test_a_second_signal_after_a_failed_job_kills_the_process(tmp_path: Path) -> None:
+    async with run_failing(tmp_path, "job", **LONG_TIMEOUTS) as (process, client):
+        client.connection.transport.pause_reading()
+        await next_line(process, "draining")
+        ended = asyncio.create_task(status(process))
+        while not ended.done():
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait([ended], timeout=0.05)
+        client.connection.transport.resume_reading()
+        assert await client.closed() == SERVICE_RESTART
+        assert ended.result() == -signal.SIGTERM
+
+
 async def test_a_service_that_stops_accepts_clients_during_the_delay(tmp_path: Path) -> None:
     secrets = fresh_secrets()
     settings = make_settings(**{name.lower(): value for name, value in secrets.items()})

@@ -2,25 +2,28 @@
 
 import asyncio
 import gc
+import logging
 import weakref
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from itertools import product
 from typing import Any
 
 import pytest
+from starlette.requests import HTTPConnection
 from starlette.types import Send
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from app.realtime.auth.identity import Identity
 from app.realtime.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
 from app.realtime.server.websocket import FrameProtocol
 from app.realtime.wire.asgi import Wire, connect_wire
 from app.realtime.wire.frame import text_frame
 
-from ..client import DEADLINE_S
-from ..live import Live, make_settings, run_service, served, wait_until
-from ..raw_client import raw_client
+from ..client import DEADLINE_S, ConnectOptions
+from ..live import Live, make_settings, run_app, run_service, served, wait_until
+from ..raw_client import RawClient, raw_client
 from ..test_application import make_trusting
 from ..tls import listen_for_tls
 
@@ -175,6 +178,36 @@ async def test_a_server_without_the_limit_of_a_message_keeps_it_too(character: s
             await client.recv()
         assert client.close_code == 1009
     await wait_until(lambda: b'{by="client",code="1009"} 1.0' in app.service.metrics.text())
+
+
+@pytest.mark.parametrize("leave", [RawClient.vanish, RawClient.send_eof])
+async def test_another_server_has_no_error_if_a_client_leaves_during_authentication(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    leave: Callable[[RawClient], None],
+) -> None:
+    app = make_trusting()
+    authenticator, begun, goes_on = app.service.authenticator, asyncio.Event(), asyncio.Event()
+    authenticate = authenticator.authenticate
+
+    async def wait(handshake: HTTPConnection) -> Identity:
+        begun.set()
+        await goes_on.wait()
+        return await authenticate(handshake)
+
+    monkeypatch.setattr(authenticator, "authenticate", wait)
+    async with run_app(app, ws=WIRES["asgi"]) as live:
+        state = live.server.server_state
+        options = ConnectOptions(f"ws://127.0.0.1:{live.port}/ws?user=alice", {})
+        async with raw_client(options) as client:
+            await wait_until(begun.is_set)
+            assert app.service.admission._connections == 1
+            leave(client)
+            await wait_until(lambda: not state.connections)
+            goes_on.set()
+            await wait_until(lambda: not state.tasks)
+            assert app.service.admission._connections == 0
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def connecting(send: Send) -> WebSocket:

@@ -101,8 +101,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Read, unless the request gets too large."""
         if self._refused:
             return
-        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._start_timer(self._timeout_s, self._time_out)
+        self._expect_request()
         self._data = data
         self._unfinished_bytes += len(data)
         super().data_received(data)
@@ -113,6 +112,11 @@ class HttpProtocol(HttpToolsProtocol):
             limit, excess = MAX_HEAD_BYTES, HEAD_TOO_LARGE
         if self._unfinished_bytes > limit or len(self.url) > MAX_LINE_LENGTH:
             self._refuse(self._excess_of_head() or excess)
+
+    def on_message_begin(self) -> None:
+        """Count at least one byte, also if it came together with the end of another request."""
+        super().on_message_begin()
+        self._unfinished_bytes = self._unfinished_bytes or 1
 
     def on_headers_complete(self) -> None:
         """Check the size of the head, the host, and how many requests wait.
@@ -135,9 +139,15 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_body = False
 
     def on_response_complete(self) -> None:
-        """Start the timer of a request whose beginning arrived before the response ended."""
+        """Start the timer of a request that has begun to arrive before the response ended."""
         super().on_response_complete()
-        if self._unfinished_bytes and self._timer is None and not self.transport.is_closing():
+        if self._unfinished_bytes and not self.transport.is_closing():
+            self._expect_request()
+
+    def _expect_request(self) -> None:
+        # While a complete request waits for its answer, the client need not send the next one.
+        is_next = self._in_body or self.cycle is None or self.cycle.response_complete
+        if self._timer is None and is_next and not self.pipeline:
             self._start_timer(self._timeout_s, self._time_out)
 
     def _should_upgrade(self) -> bool:

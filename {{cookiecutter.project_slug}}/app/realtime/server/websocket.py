@@ -38,6 +38,9 @@ WRITABLE = asyncio.Event()
 """Shared by all connections whose transport accepts more data, which are nearly all."""
 WRITABLE.set()
 
+WRITABLE_BYTES = 16_384
+"""Unsent bytes up to which a transport accepts more data; after more, nearly all must be sent."""
+
 FRAMES_AT_ONCE = 100
 """Control frames and fragments that are read before they are counted."""
 
@@ -124,6 +127,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self.scope["extensions"][EXTENSION] = {"wire": self}
+            self.transport.set_write_buffer_limits(WRITABLE_BYTES)
         else:
             self._count_refusal(self.response.status_code)
 
@@ -360,7 +364,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         return self.transport.get_write_buffer_size()
 
     async def drain(self) -> None:
-        """Wait until the transport's buffer is below its low-water mark, a few KiB."""
+        """Wait until at most `WRITABLE_BYTES` are unsent."""
         await self.writable.wait()
 
     def close(self, close: Close) -> None:

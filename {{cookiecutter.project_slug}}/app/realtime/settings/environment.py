@@ -10,18 +10,21 @@ def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
     """Return the settings that are in files: ``METRICS_KEY_FILE`` names one with ``METRICS_KEY``.
 
     Raises:
-        SettingsError: a file cannot be read, or its setting is set as well.
+        SettingsError: a file cannot be read or is not JSON, or its setting is set as well.
 
     """
     environment = EnvSettingsSource(settings)
     variables = {**DotEnvSettingsSource(settings).env_vars, **environment.env_vars}
-    return {
-        name: environment.prepare_field_value(  # decodes a list or an object
-            name, field, _read_file(name.upper(), path, is_set=name in variables), False
-        )
-        for name, field in settings.model_fields.items()
-        if (path := variables.get(f"{name}_file"))
-    }
+    values = {}
+    for name, field in settings.model_fields.items():
+        if path := variables.get(f"{name}_file"):
+            text = _read_file(name.upper(), path, is_set=name in variables)
+            try:  # decodes a list or an object
+                values[name] = environment.prepare_field_value(name, field, text, False)
+            except ValueError as failure:
+                msg = f"{name.upper()}_FILE: {path} is not valid JSON: {failure}"
+                raise SettingsError(msg) from None
+    return values
 
 
 def _read_file(name: str, path: str, *, is_set: bool) -> str:

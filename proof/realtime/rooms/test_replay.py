@@ -100,7 +100,7 @@ async def test_a_slow_reader_is_not_closed_by_what_it_has_missed(ws: Any) -> Non
     async with run_service(settings, ws=ws) as live:
         other, rooms, since = await live.connect("bob"), live.service.rooms, dict[str, Frame]()
         for room in map(str, range(ROOMS)):
-            position = (await rooms.kept(room)).position
+            position = (await rooms.history(room)).position
             since[room] = {"epoch": position.epoch, "offset": position.offset}
             for _ in range(MESSAGES):
                 await rooms.publish(room, "x" * 5_000)

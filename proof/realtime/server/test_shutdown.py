@@ -255,7 +255,7 @@ async def run_failing(
     settings = make_settings(**{name.lower(): value for name, value in secrets.items()})
     environment |= {"PORT": "0", **secrets}
     async with run_process(cwd, ("-c", FAILING_JOBS, *arguments), **environment) as process:
-        port = int((await next_line(process, r"listening on port (\d+)"))[1])
+        port = int((await next_line(process, LISTENING))[1])
         client = await Client.open(await connect_options(settings, "alice", port=port))
         process.send_signal(signal.SIGUSR1)
         yield process, client

@@ -17,9 +17,9 @@ USED_ELSEWHERE = [
     *("valkey_password", "alg", "d", "kty", "use"),
     # What a base class of a library or of Python calls or reads
     *("__init_subclass__", "_pipe_end", "_reconnect", "eof_received", "field_title_should_be_set"),
-    *("handle_close", "handle_exit", "model_config", "parser_exc", "pause_writing", "pong_timer"),
-    *("queue", "send_400_response", "send_with_limit", "should_exit", "timeout_graceful_shutdown"),
-    "traceback",
+    *("handle_close", "handle_exit", "handle_ping", "model_config", "parser_exc", "pause_writing"),
+    *("pong_timer", "queue", "send_400_response", "send_with_limit", "should_exit"),
+    *("timeout_graceful_shutdown", "traceback"),
     # What tests use, and what is named at run time
     *("direction", "help"),
 ]

@@ -255,8 +255,8 @@ async def test_a_primary_that_was_a_replica_meanwhile_begins_a_new_epoch(valkey:
         await say(history, 1, 2)
         await wait_until(lambda: member.data == [1, 2])
         old = history._feeds[ROOM].position
-        await redis.execute_command("REPLICAOF 127.0.0.1 1")
-        await redis.execute_command("REPLICAOF NO ONE")
+        await redis.replicaof("127.0.0.1", "1")
+        await redis.replicaof("NO", "ONE")
         assert await say(history, 3) == [1]
         await wait_until(lambda: member.news == [Resync(room=ROOM)])
         assert (await Member(history).replay(old)).recovered is False

@@ -12,7 +12,7 @@ from .attacks import ALONE, Attack
 from .load import LOCALHOST, MARK, Dialect, Load, Result, payload
 from .processes import Failed, Meter, Spent, forget_peak, memory_bytes, pinned
 from .results import Metric, Sample
-from .servers import SERVICE_FILLED, SERVICE_PINGS, Running, Server
+from .servers import SERVICE_FILLED, SERVICE_PINGS, Running, Server, authorization
 
 MESSAGE_BYTES = 128
 LARGE_MESSAGE_BYTES = 4096
@@ -345,13 +345,17 @@ def bystanders(members: int, rate: float, *, flooded: int) -> Measure:
 def among_busy_clients(members: int, rate: float, *, others: int, pings: float) -> Measure:
     """Measure latency in a room while each of the others sends ``pings`` pings per second.
 
-    Both loads share the generator's core, so the delays include their own.
+    Each client is a user of its own. Both loads share the generator's core, so the delays include
+    their own.
     """
+
+    def other_users(number: int) -> dict[str, str]:
+        return authorization(members + number)
 
     def measure(trial: Trial) -> Sample:
         with (
             trial.connected(members) as load,
-            trial.connected(others, dialect=SERVICE_PINGS) as busy,
+            trial.connected(others, dialect=SERVICE_PINGS, headers=other_users) as busy,
             ThreadPoolExecutor(1) as pool,
         ):
             busy.publish(json.dumps(MARK))

@@ -14,37 +14,73 @@ FLOOD = 100
 """Messages of each hostile connection."""
 
 
-async def in_turns(*due: float) -> list[float]:
-    """Return the order in which connections that are due at these times have a turn."""
-    shared, handled = Turns(), list[float]()
+async def in_turns(*handled: int) -> list[int]:
+    """Return the order in which users have a turn, by the messages that they have had handled."""
+    shared, order = Turns(), list[int]()
+    await shared.begin("first")
+    for number in handled:
+        for _ in range(number):
+            shared.count(f"user {number}", 0)
 
-    async def handle(due_at: float) -> None:
-        await shared.begin(lambda: due_at)
-        handled.append(due_at)
+    async def handle(number: int) -> None:
+        await shared.begin(f"user {number}")
+        order.append(number)
 
     async with asyncio.TaskGroup() as tasks:
-        for due_at in due:
-            tasks.create_task(handle(due_at))
-    return handled
+        for number in handled:
+            tasks.create_task(handle(number))
+    return order
 
 
-async def test_the_earliest_due_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_has_had_least_handled_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
-    assert await in_turns(9.0, 5.0, 1.0, 5.5, 3.0) == [9.0, 1.0, 3.0, 5.0, 5.5]
+    # The first one does not wait.
+    assert await in_turns(9, 5, 1, 0, 3) == [9, 0, 1, 3, 5]
+
+
+async def test_large_messages_count_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
+    shared, order = Turns(), list[str]()
+    await shared.begin("first")
+    shared.count("large", 10_000)
+    shared.count("small", 10)
+    shared.count("small", 10)
+
+    async def handle(user: str) -> None:
+        await shared.begin(user)
+        order.append(user)
+
+    async with asyncio.TaskGroup() as tasks:
+        for user in ("first", "large", "small"):
+            tasks.create_task(handle(user))
+    assert order == ["first", "small", "large"]
+
+
+async def test_all_begin_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So who has sent much for a while is not last for ever, and gone users take no memory."""
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    monkeypatch.setattr(turns, "COMPARED_S", 0.0)
+    shared = Turns()
+    await shared.begin("first")
+    shared.count("busy", 0)
+    await shared.begin("second")
+    assert not shared._handled_bytes
 
 
 async def test_everybody_has_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if the time of a turn is enough for one of those that are woken only."""
     monkeypatch.setattr(turns, "TURN_S", 0.0)
-    due = list(map(float, range(3 * turns.WOKEN_AT_ONCE)))
-    assert sorted(await in_turns(*due)) == due
+    monkeypatch.setattr(turns, "MESSAGE_BYTES", 1)
+    users = list(range(3 * turns.WOKEN_AT_ONCE))
+    assert sorted(await in_turns(*users)) == users
 
 
 async def test_those_that_are_gone_delay_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     shared = Turns()
-    first, gone, last = [asyncio.create_task(shared.begin(lambda: 0.0)) for _ in range(3)]
+    first, gone, last = [asyncio.create_task(shared.begin("alice")) for _ in range(3)]
     await first
     gone.cancel()
     await last

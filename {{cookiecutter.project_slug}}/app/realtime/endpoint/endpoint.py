@@ -192,7 +192,7 @@ class AdmittedClient:
                 handled = 0
             for message in wire.take():
                 if monotonic() > turns.end:
-                    await turns.begin(connection.limits.due_at)
+                    await turns.begin(connection.user)
                 enqueued = delivery.enqueued
                 if isinstance(message, str):
                     if connection.closed is None and self._is_admitted:
@@ -201,6 +201,7 @@ class AdmittedClient:
                 else:
                     _end_by(connection, message)
                 handled += 1
+                turns.count(connection.user, len(message))
                 sent = delivery.enqueued - enqueued
                 turns.end_if_congested(delivery, sent)
                 sent_many = sent > MANY_FRAMES

@@ -1,7 +1,7 @@
 """Turns: how connections share the event loop when it cannot handle all that they send."""
 
 import asyncio
-from collections.abc import Callable
+from collections import defaultdict
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -14,12 +14,19 @@ TURN_S = 0.002
 WOKEN_AT_ONCE = 64
 """Connections that are woken for a turn. Those for which it has no time left wait again."""
 
+COMPARED_S = 10.0
+"""How long the messages of users are compared, before all begin again."""
+
+MESSAGE_BYTES = 4_096
+"""Handling a message takes about as long as reading this many bytes of one."""
+
 
 class Turns:
     """Bounds the time for clients' messages in each turn of the event loop.
 
-    Then the other connections wait for a later turn. The one with the earliest theoretical arrival
-    time goes first. So a flood from many connections does not delay the few messages of others.
+    Then the other connections wait for a later turn. Those go first whose users have had the least
+    handled (least attained service). So a user who sends less than the others does not wait for
+    them, however many they are.
     """
 
     def __init__(self) -> None:
@@ -27,20 +34,29 @@ class Turns:
         """When the turn's time is over, by the monotonic clock; past if it has not begun."""
         self._has_begun = False
         self._is_next_due = False
-        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []  # a heap
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
         self._numbers = count()
+        self._handled_bytes: defaultdict[str, int] = defaultdict(int)  # by user
+        self._compared_until = 0.0
 
-    async def begin(self, due_at: Callable[[], float]) -> None:
-        """Begin the turn's time; if it is over, wait for another turn, the earliest due first."""
+    async def begin(self, user: str) -> None:
+        """Begin the turn's time; if it is over, wait for another turn, in the order of users."""
         while self._has_begun and monotonic() > self.end:
             woken = asyncio.get_running_loop().create_future()
-            heappush(self._waiting, (due_at(), next(self._numbers), woken))
+            heappush(self._waiting, (self._handled_bytes[user], next(self._numbers), woken))
             await woken
         if not self._has_begun:
             self._has_begun = True
             self.end = monotonic() + TURN_S
+            if self.end > self._compared_until:
+                self._handled_bytes.clear()
+                self._compared_until = self.end + COMPARED_S
             if not self._is_next_due:
                 self._schedule_next()
+
+    def count(self, user: str, size_bytes: int) -> None:
+        """Count a message of a user that is handled."""
+        self._handled_bytes[user] += MESSAGE_BYTES + size_bytes
 
     def end_if_congested(self, delivery: Delivery, frames: int) -> None:
         """End the turn's time after a message with many frames, if they must be written first."""

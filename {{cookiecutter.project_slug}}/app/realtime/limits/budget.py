@@ -204,10 +204,6 @@ class ClientLimits:
         if more_bytes:
             self.charge(more_bytes)
 
-    def due_at(self) -> float:
-        """Return when the next message is due by the rates, of the connection and of its user."""
-        return max(self._own.arrival, self._user.arrival)
-
     def charge(self, size_bytes: float) -> None:
         """Pay for bytes that the last message has caused."""
         now = monotonic()

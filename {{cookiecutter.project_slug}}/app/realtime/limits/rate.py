@@ -10,7 +10,7 @@ class RateLimit:
     The theoretical arrival time minus the current time is how far the sender is ahead.
     """
 
-    __slots__ = ("_burst_s", "_byte_s", "_message_s", "arrival")
+    __slots__ = ("_arrival", "_burst_s", "_byte_s", "_message_s")
 
     def __init__(
         self, messages_per_s: float, bytes_per_s: float = math.inf, burst_s: float = 0.0
@@ -18,28 +18,27 @@ class RateLimit:
         self._message_s = 1 / messages_per_s
         self._byte_s = 1 / bytes_per_s
         self._burst_s = burst_s
-        self.arrival = 0.0
-        """The theoretical arrival time of the next message, by the monotonic clock."""
+        self._arrival = 0.0
 
     def lead_s(self, now: float) -> float:
         """Return how many seconds the sender is ahead."""
-        return max(0.0, self.arrival - now)
+        return max(0.0, self._arrival - now)
 
     def charge(self, now: float, size_bytes: float) -> None:
         """Count bytes, even beyond the limit."""
-        arrival = self.arrival
-        self.arrival = (arrival if arrival > now else now) + size_bytes * self._byte_s
+        arrival = self._arrival
+        self._arrival = (arrival if arrival > now else now) + size_bytes * self._byte_s
 
     def take(self, now: float, size_bytes: int = 0) -> bool:
         """Count a message; if the sender is ahead by a burst, return false and count nothing.
 
         Only the messages before this one decide, so after a pause it may be of any size.
         """
-        arrival = self.arrival
+        arrival = self._arrival
         if arrival < now:
             arrival = now
         elif arrival - now >= self._burst_s:
             return False
         cost_s = size_bytes * self._byte_s
-        self.arrival = arrival + (cost_s if cost_s > self._message_s else self._message_s)
+        self._arrival = arrival + (cost_s if cost_s > self._message_s else self._message_s)
         return True

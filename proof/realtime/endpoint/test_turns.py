@@ -7,7 +7,7 @@ import pytest
 from app.realtime.endpoint import turns
 from app.realtime.endpoint.turns import Turns
 
-from ..live import Live, wait_until
+from ..live import Live
 from ..raw_client import masked
 
 FLOOD = 100
@@ -96,7 +96,6 @@ async def test_a_flood_does_not_delay_a_few_messages(
     before = live.counts()["ws_commands_total ping"]
     for client in hostile:
         client.connection.transport.write(masked(b'{"type": "ping"}') * FLOOD)
-    await wait_until(lambda: live.counts()["ws_commands_total ping"] > before)
     assert await alice.ask(type="ping")
     handled = live.counts()["ws_commands_total ping"] - before
-    assert handled < len(hostile) * FLOOD / 2
+    assert handled < len(hostile) * FLOOD / 10

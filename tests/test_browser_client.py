@@ -1098,21 +1098,17 @@ def test_outside_of_a_page_it_sends_an_api_key(baked: Baker, tmp_path: Path) -> 
     (example,) = blocks_of("docs/clients.md", document, "js")
     with running(project) as service:
         main = f"""
-          let isHeard;
-          const heard = new Promise((resolve) => {{ isHeard = resolve; }});
-          const show = (who, what) => {{
-            if (what) console.log(who, what);
-            if (what === "hi") isHeard();
-          }};
           {example.text.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")}
-          await heard;
+          await ws.request({{ type: "ping" }});
           ws.close();
         """
         (tmp_path / "main.js").write_text(main)
         key = service.connect_options("alice")["headers"]["X-API-Key"]
         command = [node, "--experimental-websocket", "main.js"]
         shown = check_output(command, tmp_path, env=environment(API_KEY=key))
-    assert shown.splitlines() == ["alice hi", "ended closed by the page"]
+    assert [line.strip() for line in shown.splitlines()] == [
+        *("connecting", "online", "alice hi", "ended closed by the client")
+    ]
 
 
 def test_the_example_of_the_document_works(page: Page, baked: Baker) -> None:

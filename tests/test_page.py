@@ -253,7 +253,7 @@ def test_a_dropped_connection_recovers_and_is_shown(
     alice.wait_until("/^[0-9.]+ ms$/.test(text('#latency')) && expiresInAnHour()")
     alice.run("press('Disconnect')")
     alice.wait_until(
-        "text('#state') === 'Ended: closed by the page (1000). Connect again to return.'"
+        "text('#state') === 'Ended: closed by the client (1000). Connect again to return.'"
     )
     check_quiet(alice, behind[1].origin)
 

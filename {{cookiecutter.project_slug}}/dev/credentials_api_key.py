@@ -31,7 +31,8 @@ async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
     key = _derive(backend_key, user)
     if digest(key) not in settings.api_keys.values():
         names = " and ".join(NAMES)
-        sys.exit(f"error: API_KEYS has no key for {user}; those of a new .env are for {names}")
+        msg = f"API_KEYS has no key of {user} that is derived from BACKEND_KEY"
+        sys.exit(f"error: {msg}; make .env makes them for {names}")
     return Handshake(headers={"X-API-Key": key}, token=key)
 
 

@@ -20,7 +20,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
 from app.settings import Settings
-# {% if cookiecutter.auth != "api_key" %}
+# {% if cookiecutter.auth == "api_key" %}
+
+from .credentials_api_key import NAMES
+# {% else %}
 
 from .urls import base_url
 # {% endif %}
@@ -95,7 +98,7 @@ async def serve_until_signal(server: str, ports: tuple[int, int]) -> int:
 # {% if cookiecutter.auth == "api_key" %}
 def commands(ports: tuple[int, int]) -> list[str]:
     """Return a command for each node, which connects to it."""
-    users = zip(ports, ("alice", "bob"), strict=True)
+    users = zip(ports, NAMES, strict=True)
     return [f"PORT={port} make client NAME={user}" for port, user in users]
 # {% else %}
 def links(settings: Settings, ports: tuple[int, int]) -> list[str]:

@@ -28,6 +28,26 @@ async def catch_up(delivery: Delivery) -> None:
         await delivery.catch_up()
 
 
+def test_it_goes_on_in_another_event_loop() -> None:
+    """As in an application that tests start several times, each time in a loop of its own."""
+    delivery, flushed = Delivery(), list[str]()
+
+    async def enqueue(name: str) -> None:
+        delivery.attach()
+        delivery.enqueue(Note(name, flushed), [b""])
+
+    async def enqueue_and_wait(name: str) -> None:
+        await enqueue(name)
+        await delivery.catch_up()
+
+    ended = asyncio.new_event_loop()
+    ended.run_until_complete(enqueue("lost"))
+    ended.close()
+    assert flushed == []
+    asyncio.run(enqueue_and_wait("next"))
+    assert "next" in flushed
+
+
 async def test_frames_of_two_turns_are_flushed_together() -> None:
     delivery, flushed = Delivery(), list[str]()
     delivery.enqueue(Note("first", flushed), [b""])

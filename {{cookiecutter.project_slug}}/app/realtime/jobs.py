@@ -78,7 +78,7 @@ async def _run(job: Job) -> BaseException | None:
 
 
 async def without_exit(call: Callable[[], Awaitable[Result]]) -> Result:
-    """Call the team's code in a task of its own, where a `SystemExit` would end the process.
+    """Call the team's code where a `SystemExit` would end the process: in a task of its own.
 
     Raises:
         TeamCodeFailed: it raised a `SystemExit`.

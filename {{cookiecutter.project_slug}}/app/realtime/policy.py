@@ -22,7 +22,7 @@ Answer = bool | Awaitable[bool]
 
 
 async def settled(answer: Answer) -> bool:
-    """Return the answer of a rule, when it is there."""
+    """Return the answer of a rule; wait for it if the rule is an ``async def``."""
     return answer if isinstance(answer, bool) else await answer
 
 

@@ -133,9 +133,9 @@ def test_claims_that_are_no_object_are_refused(claims: str) -> None:
 
 
 def test_the_command_for_a_node_names_its_port() -> None:
-    assert [command.partition(" ")[0] for command in commands((8000, 8001))] == [
-        "PORT=8000",
-        "PORT=8001",
+    assert commands((8000, 8001)) == [
+        "PORT=8000 make client NAME=alice",
+        "PORT=8001 make client NAME=bob",
     ]
 # {% elif cookiecutter.redis %}
 

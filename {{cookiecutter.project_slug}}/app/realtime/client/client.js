@@ -161,7 +161,7 @@ export class Connection {
   //# endif
   /** End the connection for good. */
   close() {
-    if (this.status.state !== "ended") this.#end(NORMAL, "closed by the page");
+    if (this.status.state !== "ended") this.#end(NORMAL, "closed by the client");
   }
 
   async #connect() {

@@ -12,7 +12,7 @@ import { RequestError, call, pause } from "./client.js";
  * @typedef {import("./client.js").Frame} Frame
  * @typedef {(user: string, frame: Frame) => void} OnMember
  * @typedef {object} Handlers
- * @property {() => unknown} [state] Loads what the page shows of the room: at first, and whenever
+ * @property {() => unknown} [state] Loads what you keep of the room: at first, and whenever
  *   messages may be missing. They are held back until it is done; if it fails, it is called again.
  * @property {() => void} [gap] Without `state`: messages may be missing here.
  * @property {number} [last] Number of recent messages to hand over after the first join.
@@ -161,7 +161,7 @@ export class Room {
     held.forEach((frame) => this.#advance(frame));
   }
 
-  /** Messages may be missing: have the state loaded, or tell the page. */
+  /** Messages may be missing: have the state loaded, or call `gap`. */
   #lose() {
     if (this.handlers.state) this.#gaps++;
     else if (this.position) call(() => this.handlers.gap?.());

@@ -23,7 +23,7 @@ StateT = TypeVar("StateT", default=Any)
 
 
 class Connection(Recipient, Generic[StateT]):
-    """An accepted connection. None of its methods waits.
+    """An accepted connection. Only `drain` waits.
 
     They belong to the event loop's thread. In another thread, those that send or close raise
     `WrongThread` and do nothing; the others, which the engine calls, do not check. ``state`` is

@@ -145,6 +145,7 @@ class Delivery:
         except RuntimeError:
             raise WrongThread from None
         self._thread, self._context = get_ident(), copy_context()
+        self._is_due, self._recount = False, None  # what an earlier event loop had to call
 
     def check_thread(self) -> None:
         """Check that this is the thread that this belongs to; the first caller's, if there is none.

@@ -76,6 +76,7 @@ class Guard:
             for _ in range(self._interruptions):
                 self._task.uncancel()
             self._interruptions = 0
+            self.close()  # its timer is that of the clean-up
         if isinstance(failure, ENDINGS):
             if self._task.cancelling() > self._cancellations:
                 return  # the server has cancelled the task

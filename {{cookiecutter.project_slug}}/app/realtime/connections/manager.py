@@ -141,6 +141,10 @@ class ConnectionManager:
         The future yields how many processes the user is connected to, 0 if to none. It fails
         with `Unavailable` if the message cannot be passed on. It may then be sent again with the
         same id: clients get it once.
+
+        Raises:
+            TooLarge: it is larger than what may be unsent to one connection.
+
         """
         return self._publish(user_channel(user), Envelope(sender, data, exclude), message_id)
 
@@ -156,6 +160,10 @@ class ConnectionManager:
 
         The future yields the number of processes, or fails with `Unavailable`. A message that
         failed may be sent again with the same id: clients get it once.
+
+        Raises:
+            TooLarge: it is larger than what may be unsent to one connection.
+
         """
         return self._publish(ALL, Envelope(sender, data, exclude), message_id)
 

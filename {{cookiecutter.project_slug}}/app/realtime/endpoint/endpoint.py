@@ -201,7 +201,7 @@ class AdmittedClient:
                 else:
                     _end_by(connection, message)
                 handled += 1
-                turns.count(connection.user, len(message))
+                turns.count(connection.user, message)
                 sent = delivery.enqueued - enqueued
                 turns.end_if_congested(delivery, sent)
                 sent_many = sent > MANY_FRAMES

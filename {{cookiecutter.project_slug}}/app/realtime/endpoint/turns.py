@@ -7,6 +7,7 @@ from itertools import count
 from time import monotonic
 
 from ..connections.delivery import MANY_FRAMES, Delivery
+from ..wire.inbox import Incoming
 
 TURN_S = 0.002
 """How long clients' messages are handled in one turn of the event loop."""
@@ -50,12 +51,14 @@ class Turns:
             self.end = monotonic() + TURN_S
             if self.end > self._compared_until:
                 self._handled_bytes.clear()
+                self._waiting = sorted((0, number, woken) for _, number, woken in self._waiting)
                 self._compared_until = self.end + COMPARED_S
             if not self._is_next_due:
                 self._schedule_next()
 
-    def count(self, user: str, size_bytes: int) -> None:
+    def count(self, user: str, message: Incoming) -> None:
         """Count a message of a user that is handled."""
+        size_bytes = len(message) if isinstance(message, str) else 0  # nearly
         self._handled_bytes[user] += MESSAGE_BYTES + size_bytes
 
     def end_if_congested(self, delivery: Delivery, frames: int) -> None:

@@ -214,8 +214,8 @@ class ClientLimits:
         if not self._refused.take(now, self._size_bytes):
             raise Flood
         wait_s = budget.lead_s(now) - self._settings.max_burst_s
-        longer_s = (math.floor(10 * wait_s) + 1) / 10
-        raise RateLimited(f"the budget of {payer} is spent; retry in {longer_s} s")
+        retry_s = (math.floor(10 * wait_s) + 1) / 10  # rounded up, so that it is enough
+        raise RateLimited(f"the budget of {payer} is spent; retry in {retry_s} s")
 
     def count_error(self) -> None:
         """Count a frame that is not a valid command, and pay for it.

@@ -291,10 +291,11 @@ class Rooms:
 
         The future yields the message's position. Without ``keep``, the message is not part of the
         history, and its offset is 0. The future fails with `Unavailable` if the message cannot be
-        passed on, and with `Forbidden` if an ``async def`` policy refuses it.
+        passed on. If `before_publish` returns an awaitable, what that raises fails the future.
 
         Raises:
-            Forbidden: a ``def`` policy refuses the message.
+            Forbidden: the policy refuses the message.
+            TooLarge: it is larger than what may be unsent to one connection.
 
         """
         self._delivery.check_thread()

@@ -137,6 +137,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._unfinished_bytes = 0
         self._in_body = False
+        if self.cycle is not None and self.cycle.response_complete:  # answered before its end
+            self._expect_request()
 
     def on_response_complete(self) -> None:
         """Start the timer of a request that has begun to arrive before the response ended."""
@@ -168,6 +170,7 @@ class HttpProtocol(HttpToolsProtocol):
         upgrade = sys.exception()
         if upgrade is not None and (early := self._data[upgrade.args[0] :]):
             cast(Protocol, self.transport.get_protocol()).data_received(early)
+        self._stop_timer()
         self._leave()
         self.parser = None  # type: ignore[assignment]  # as uvicorn does at the end
 

@@ -10,7 +10,8 @@ def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
     """Return the settings that are in files: ``METRICS_KEY_FILE`` names one with ``METRICS_KEY``.
 
     Raises:
-        SettingsError: a file cannot be read or is not JSON, or its setting is set as well.
+        SettingsError: a file cannot be read, its list or object is not JSON, or its setting is set
+            as well.
 
     """
     environment = EnvSettingsSource(settings)

@@ -154,7 +154,9 @@ class AsgiWire:
     def drop(self) -> None:
         """Drop what is queued, and what is written from now on."""
         self._closing = True
-        self._queue = asyncio.Queue()
+        while not self._queue.empty():
+            self._queue.get_nowait()
+            self._queue.task_done()
         self._unsent_bytes = 0
 
     def count_frames(self, count: Callable[[int], None]) -> None:

@@ -68,7 +68,7 @@ def check_size(frame: bytes, max_bytes: float) -> None:
 
     """
     if len(frame) > max_bytes:
-        raise TooLarge(f"encoded, the message has {len(frame)} bytes, may have {max_bytes}")
+        raise TooLarge(f"the encoded message has {len(frame)} bytes, more than {max_bytes}")
 
 
 def frame_payload(frame: bytes) -> bytes:

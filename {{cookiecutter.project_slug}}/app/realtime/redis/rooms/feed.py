@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...backplane import Deliver, Envelope, Subscription
-from ...errors import Unavailable
+from ...errors import TooLarge, Unavailable
 from ...rooms.history import NOWHERE, Announce, Position, room_channel
 from ..backplane import Resync
 from ..connections import answered_within
@@ -181,7 +181,8 @@ class RedisFeed:
 
     def _emit(self, envelope: Envelope, position: Position) -> None:
         self.position = position
-        self._deliver(envelope)
+        with suppress(TooLarge):  # a node with a larger MAX_UNSENT_BYTES has published it
+            self._deliver(envelope)
         if self._readers:
             self._recent.append(envelope)
             self._emitted.set()

@@ -6,7 +6,7 @@ messages from the history and delivers them late but in order. It announces only
 longer stored.
 
 After a restart or a failover, Redis may have lost the latest offsets. So an epoch belongs to one
-replication history, identified by its ``master_replid``, which changes with both.
+server process since its last promotion, identified by ``run_id`` and ``second_repl_offset``.
 """
 
 import asyncio

@@ -5,13 +5,14 @@
 -- The messages are a list of "<Unix milliseconds> <envelope>", the newest last.
 local messages, position = KEYS[1], KEYS[2]
 local keep_ms, position_s, new_epoch = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
-local stored = redis.pcall('HMGET', position, 'epoch', 'offset', 'bytes', 'replid', 'owner')
+local origin = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  .. string.match(redis.call('INFO', 'replication'), 'second_repl_offset:(%-?%d+)')
+local stored = redis.pcall('HMGET', position, 'epoch', 'offset', 'bytes', 'origin', 'owner')
 local count = redis.pcall('LLEN', messages)
-local epoch, offset, bytes, epoch_replid, owner = unpack(stored)
+local epoch, offset, bytes, epoch_origin, owner = unpack(stored)
 offset, bytes, owner = tonumber(offset), tonumber(bytes), owner or ''
 -- Anybody with access to Redis can write these keys. What no script can have written is lost.
-if epoch_replid ~= replid or type(count) ~= 'number' or not string.find(epoch or '', '^[%w_-]+$')
+if epoch_origin ~= origin or type(count) ~= 'number' or not string.find(epoch or '', '^[%w_-]+$')
   or #epoch > 64 or not offset or offset < 0 or offset >= 2^53 or offset % 1 ~= 0
   or not bytes or bytes < 0 or bytes >= 2^53 then
   for _, reply in ipairs({stored, count}) do
@@ -19,7 +20,7 @@ if epoch_replid ~= replid or type(count) ~= 'number' or not string.find(epoch or
     if failure and not string.find(failure, 'WRONGTYPE') then return {err = failure} end
   end
   -- Redis refuses a script for lack of memory only before its first write.
-  if epoch_replid ~= false or count ~= 0 then redis.call('DEL', messages, position) end
+  if epoch_origin ~= false or count ~= 0 then redis.call('DEL', messages, position) end
   epoch, offset, bytes, count = new_epoch, 0, 0, 0
 end
 if count == 0 then bytes = 0 end
@@ -43,6 +44,6 @@ end
 
 local function save(seconds)
   redis.call('HSET', position, 'epoch', epoch, 'offset', string.format('%.0f', offset),
-    'bytes', string.format('%.0f', bytes), 'replid', replid, 'owner', owner)
+    'bytes', string.format('%.0f', bytes), 'origin', origin, 'owner', owner)
   redis.call('EXPIRE', position, seconds)
 end

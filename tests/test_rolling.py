@@ -35,7 +35,7 @@ NEXT_VERSION = [
     ),
     (  # the position of a room
         "app/realtime/redis/lua/rooms/position.lua",
-        "'run', run, 'owner', owner)",
+        "'origin', origin, 'owner', owner)",
         "'run', run, 'owner', owner, 'next', 'new')",
     ),
 ]

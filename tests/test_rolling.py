@@ -36,7 +36,7 @@ NEXT_VERSION = [
     (  # the position of a room
         "app/realtime/redis/lua/rooms/position.lua",
         "'origin', origin, 'owner', owner)",
-        "'run', run, 'owner', owner, 'next', 'new')",
+        "'origin', origin, 'owner', owner, 'next', 'new')",
     ),
 ]
 

@@ -38,7 +38,7 @@ def test_it_goes_on_in_another_event_loop() -> None:
 
     async def enqueue_and_wait(name: str) -> None:
         await enqueue(name)
-        await delivery.catch_up()
+        await catch_up(delivery)
 
     ended = asyncio.new_event_loop()
     ended.run_until_complete(enqueue("lost"))

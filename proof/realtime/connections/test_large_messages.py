@@ -1,4 +1,4 @@
-"""Messages of the team's own code that nobody could get: they are refused, and close nobody."""
+"""Messages of the team's own code that are too large are refused, and close no connection."""
 
 from asyncio import Future
 from collections.abc import AsyncIterator, Callable

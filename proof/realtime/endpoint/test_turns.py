@@ -99,7 +99,7 @@ async def test_those_that_are_gone_delay_nobody(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_flood_does_not_delay_a_few_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with run_service() as live:  # a new one, in which nobody has had anything handled
+    async with run_service() as live:  # a new one: messages of earlier tests would count
         hostile = [await live.connect("bob") for _ in range(10)]
         alice = await live.connect("alice")
         monkeypatch.setattr(turns, "TURN_S", 0.0)  # one message in each turn of the loop

@@ -1,4 +1,4 @@
-"""Messages that nobody could get are refused before Redis has them."""
+"""Messages that are too large are refused before they are published."""
 
 from ..connections.test_large_messages import check_refusals
 from ..live import run_service

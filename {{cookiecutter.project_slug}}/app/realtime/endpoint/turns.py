@@ -19,15 +19,15 @@ COMPARED_S = 10.0
 """How long the messages of users are compared, before all begin again."""
 
 MESSAGE_BYTES = 4_096
-"""Handling a message takes about as long as reading this many bytes of one."""
+"""The time to handle a message is about that to parse this many bytes."""
 
 
 class Turns:
     """Bounds the time for clients' messages in each turn of the event loop.
 
-    Then the other connections wait for a later turn. Those go first whose users have had the least
-    handled (least attained service). So a user who sends less than the others does not wait for
-    them, however many they are.
+    Then the other connections wait for a later turn. They are ordered by what the service has
+    handled for their users, the least first (least attained service). So a user who sends little
+    does not wait for many users who send more.
     """
 
     def __init__(self) -> None:

@@ -64,7 +64,7 @@ def check_size(frame: bytes, max_bytes: float) -> None:
     """Check that a connection may have a frame unsent.
 
     Raises:
-        TooLarge: it is larger than what may be unsent, so nobody could get it.
+        TooLarge: it is larger than what may be unsent to one connection.
 
     """
     if len(frame) > max_bytes:

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from app.realtime.backplane import Subscription
 
 from ..backplane_contract import Inbox
-from ..live import wait_until_async
+from ..live import wait_until, wait_until_async
 from . import servers as running
 from .servers import TcpServer
 from .test_cluster import reaches
@@ -86,6 +86,7 @@ async def test_the_service_follows_the_sentinels(
         await primary.stop()
         await wait_until_async(partial(is_primary, replica))
         await wait_until_async(partial(reaches, node, CHANNEL, inbox))
+        await wait_until(lambda: node.healthy)
         assert gaps == ["gap"]
         assert await replica.redis.pubsub_numsub(node.client.name(CHANNEL)) == [
             (node.client.name(CHANNEL).encode(), 1)

@@ -6,13 +6,14 @@ with its default policy, so the team's code and database are not needed.
 
 import argparse
 import itertools
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.process import environment
+from tests.process import end_group, environment
 
 from .arguments import ArgumentParser
 from .overlay import PLUGIN, TARGET, lay_over
@@ -40,13 +41,23 @@ def prove(root: Path, python: Path, options: argparse.Namespace) -> int:
     if options.long:
         command += ["--override-ini", "faulthandler_timeout=0"]
     env = environment(**LONG if options.long else {})
-    return subprocess.call([*command, *options.arguments, str(TARGET)], cwd=root, env=env)
+    return call([*command, *options.arguments, str(TARGET)], root, env)
 
 
 def try_out(root: Path, python: Path, options: argparse.Namespace) -> int:
     """Run the trial of chaos or of scale; return the exit status."""
-    command = [python, "-m", ".".join([*TARGET.parts, options.command]), *options.arguments]
-    return subprocess.call(command, cwd=root, env=environment())
+    module = ".".join([*TARGET.parts, options.command])
+    return call([str(python), "-m", module, *options.arguments], root, environment())
+
+
+def call(command: Sequence[str], root: Path, env: Mapping[str, str]) -> int:
+    """Run a command and return its exit status. All its processes end with this one."""
+    with subprocess.Popen(command, cwd=root, env=env, encoding="utf-8", process_group=0) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            end_group(process)
+            raise
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main() -> None:
     """Run the command; report a failure in one line."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(run(parse(sys.argv[1:])))
     except Unavailable as failure:

@@ -3,12 +3,17 @@
 import os
 import signal
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
 
-from .combination import DEFAULT
+import pytest
+
+from .combination import DEFAULT, TEMPLATE
 from .conftest import Baker
 from .process import end_group, environment
+from .project import Project
 from .venv import venv_bin
 
 DEADLINE_S = 60.0
@@ -37,14 +42,27 @@ def test_a_command_ends_with_its_processes() -> None:
         assert process.stdout.read() == ""
 
 
+def suite_of(project: Project) -> tuple[list[str | Path], Path]:
+    """Return the command of the project's own tests, and where to run it."""
+    return [venv_bin(project) / "python", "-m", "pytest"], project.root
+
+
+def proof_of(project: Project) -> tuple[list[str | Path], Path]:
+    """Return the command of its proof, and where to run it."""
+    proof = [sys.executable, "-m", "proof", "prove", "--project", str(project.root)]
+    return [*proof, "--", "--numprocesses", "0"], TEMPLATE
+
+
+@pytest.mark.parametrize("how", [suite_of, proof_of])
 def test_sigterm_ends_what_the_tests_of_a_project_have_started(
-    baked: Baker, tmp_path: Path
+    baked: Baker, tmp_path: Path, how: Callable[[Project], tuple[list[str | Path], Path]]
 ) -> None:
     project = baked(DEFAULT).copy(tmp_path / "project")
     project.write("tests/realtime/redis/test_waiting.py", WAITING)
+    command, directory = how(project)
     with subprocess.Popen(
-        [venv_bin(project) / "python", "-m", "pytest", "-s", "-k", "waiting"],
-        cwd=project.root,
+        [*command, "-s", "-k", "waiting"],
+        cwd=directory,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # Valkey's too

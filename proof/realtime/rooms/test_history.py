@@ -1,5 +1,6 @@
 """The history of a single node."""
 
+import asyncio
 import sys
 from collections.abc import Callable
 from inspect import getfile
@@ -57,8 +58,23 @@ async def test_an_empty_room_is_forgotten_after_its_history_expires() -> None:
     member.close()
     await wait_until(lambda: len(history._logs) == 0)
     assert history._size_bytes == 0
-    assert not history._timers
+    assert not history._swept_in
     assert not history._by_use
+
+
+def test_rooms_are_forgotten_after_a_second_start_in_another_event_loop() -> None:
+    """As with FastAPI's ``TestClient``, which starts an event loop for each of its blocks."""
+    history = History(Backplane(), make_settings(history_s=0.05))
+
+    async def publish(room: str) -> None:
+        await history.publish(room, Envelope(sender=None, data=1))
+
+    async def publish_and_wait() -> None:
+        await publish("second")
+        await wait_until(lambda: not history._logs)
+
+    asyncio.run(publish("first"))
+    asyncio.run(publish_and_wait())
 
 
 async def test_expired_messages_do_not_reset_the_offset() -> None:
@@ -144,7 +160,7 @@ async def test_each_room_is_forgotten_after_its_own_time(clock: Clock) -> None:
     left = []
     for seconds in (11, 60, 86_400):
         clock.now_s += seconds
-        for history_s in list(history._timers):
+        for history_s in list(history._swept_in):
             history._sweep(history_s)
         left.append(list(history._logs))
     assert left == [["day", "default"], ["day"], []]

@@ -184,7 +184,7 @@ class History:
         # By ``history_s``, since logs that are kept equally long expire in the order of their use.
         self._by_use: defaultdict[float, OrderedDict[str, RoomLog]] = defaultdict(OrderedDict)
         self._size_bytes = 0
-        self._timers: dict[float, asyncio.TimerHandle] = {}
+        self._swept_in: dict[float, asyncio.AbstractEventLoop] = {}
 
     def publish(
         self, room: str, envelope: Envelope, *, keep: bool = True, message_id: str | None = None
@@ -269,13 +269,13 @@ class History:
         by_use = self._by_use[history_s]
         if not by_use:
             del self._by_use[history_s]
-        elif history_s not in self._timers:
+        elif self._swept_in.get(history_s) is not (loop := asyncio.get_running_loop()):
             wait_s = _first_used_at(by_use) + history_s - monotonic()
-            loop = asyncio.get_running_loop()
-            self._timers[history_s] = loop.call_later(wait_s, self._sweep, history_s)
+            loop.call_later(wait_s, self._sweep, history_s)
+            self._swept_in[history_s] = loop
 
     def _sweep(self, history_s: float) -> None:
-        self._timers.pop(history_s, None)
+        self._swept_in.pop(history_s, None)
         by_use, used_before = self._by_use[history_s], monotonic() - history_s
         for _ in range(SWEPT_AT_ONCE):
             if not by_use or _first_used_at(by_use) > used_before:

@@ -13,6 +13,7 @@ from benchmarks import attacks
 from benchmarks.attacks import Attack
 from benchmarks.hostile import AMPLIFICATION, beside_hostile_clients
 from benchmarks.measurements import QUICK, Subject, Trial
+from benchmarks.processes import Failed
 from benchmarks.results import Sample
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import JWT_SECRET, THIS_LIMITED, Running
@@ -22,7 +23,7 @@ from .combination import DEFAULT
 from .conftest import Baker
 
 HONEST = 5
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 COMMANDS = 'commands_total{type="%s"}'
 TO_ROOMS = 'frames_sent_total{to="group"}'
@@ -55,6 +56,9 @@ COUNTED: dict[Attack, dict[str, int]] = {
 }
 """What the service counts, at least."""
 
+SETTINGS = {attacks.HALF_HANDSHAKES: {"HANDSHAKE_TIMEOUT_S": "0.5"}}
+"""A time-out that the others would reach on a busy machine."""
+
 pytestmark = pytest.mark.usefixtures("compiled_load")
 
 
@@ -79,12 +83,12 @@ def counted(service: Service, metric: str) -> int:
 
 
 def check_attack(service: Service, attack: Attack, check: Callable[[Sample], None]) -> None:
-    """Attack, and check the effect; attack again if it is too small on a busy machine."""
+    """Attack, and check the effect; attack again if a busy machine has prevented it."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
         try:
             return check(attacked(service, attack))
-        except AssertionError:
+        except (AssertionError, Failed):
             if time.monotonic() > deadline:
                 raise
 
@@ -96,8 +100,8 @@ def test_the_service_counts_what_an_attack_does(baked: Baker, attack: Attack) ->
         for metric, least in COUNTED[attack].items():
             assert counted(service, metric) >= least, metric
 
-    settings = {"JWT_SECRET": JWT_SECRET, "HANDSHAKE_TIMEOUT_S": "0.5"}
-    with running(baked(DEFAULT), **settings) as service:
+    settings = SETTINGS.get(attack, {})
+    with running(baked(DEFAULT), JWT_SECRET=JWT_SECRET, **settings) as service:
         check_attack(service, attack, check)
 
 

@@ -118,6 +118,7 @@ def uri(baked: Baker, page: Page) -> Iterator[str]:
         MAX_HANDSHAKES_PER_S="100000",
         MAX_HANDSHAKES_PER_S_PER_ADDRESS="100000",
         MAX_MESSAGES_PER_S="20",
+        CLOSE_TIMEOUT_S="60",
     ) as service:
         yield service.connect_options("alice")["uri"]
 

@@ -243,7 +243,8 @@ def test_prometheus_resolves_every_query(project: Project, tmp_path: Path) -> No
     with contextlib.ExitStack() as stack:
         more = {}
         if "redis" in project.combination.options:
-            more["REDIS_URL"] = stack.enter_context(run_valkey(project))
+            url = stack.enter_context(run_valkey(project))
+            more = {"REDIS_URL": url, "REDIS_TIMEOUT_S": "20"}
         service = stack.enter_context(running(project, **more))
         config = configure(project, tmp_path, service.port, service.metrics_key)
         address = stack.enter_context(run_prometheus(config))

@@ -26,6 +26,7 @@ PAUSE_S = 0.1
 # All clients are one user with one address here, in a process that may be slow to answer.
 SETTINGS = {
     "JWT_SECRET": "jwt-secret" * 4,
+    "HISTORY_MESSAGES": "10000",  # for whoever is slow to come back
     "MAX_HANDSHAKES_PER_S": "2000",
     "REDIS_TIMEOUT_S": "20",
     # Until Caddy notices, it prefers the node that stops, which has ever fewer connections.
@@ -94,18 +95,20 @@ class Crowd:
         position: dict[str, Any] = {}
         while True:
             async with await self._connect() as connection:
-                answer = await ask(connection, type="join", room="hall", **position)
-                assert answer["recovered"] is (True if position else None), answer
-                self.joined += 1
                 with contextlib.suppress(ConnectionClosed):
-                    async for text in connection:
-                        frame = json.loads(text)
-                        if frame["type"] == "message":
-                            offsets.append(frame["offset"])
-            last = offsets[-1] if offsets else 0
-            position = {"since": {"epoch": answer["epoch"], "offset": last}}
-            self.joined -= 1
-            self.lost += 1
+                    answer = await ask(connection, type="join", room="hall", **position)
+                    assert answer["recovered"] is (True if position else None), answer
+                    self.joined += 1
+                    try:
+                        async for text in connection:
+                            frame = json.loads(text)
+                            if frame["type"] == "message":
+                                offsets.append(frame["offset"])
+                    finally:
+                        last = offsets[-1] if offsets else 0
+                        position = {"since": {"epoch": answer["epoch"], "offset": last}}
+                        self.joined -= 1
+                        self.lost += 1
             await asyncio.sleep(jitter_s())
 
     async def publish(self) -> None:

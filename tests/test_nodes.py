@@ -37,7 +37,7 @@ def is_running(process: int) -> bool:
 @contextmanager
 def two_nodes(project: Project) -> Iterator[tuple[Service, str, str]]:
     """Run two nodes, and yield them with their ports when both are ready."""
-    service = Service(project, "dev.nodes", REDIS_URL="")
+    service = Service(project, "dev.nodes", REDIS_URL="", REDIS_TIMEOUT_S="20")
     try:
         service.wait_until_ready()
         wait_until(lambda: len(ports(service)) == 2)

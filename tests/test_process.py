@@ -16,7 +16,7 @@ from .process import end_group, environment
 from .project import Project
 from .venv import venv_bin
 
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 
 WAITING = """\
 import asyncio

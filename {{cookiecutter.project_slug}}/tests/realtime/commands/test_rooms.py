@@ -46,7 +46,7 @@ async def test_missed_messages_precede_newer_ones(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     stands = await sender.ask(type="join", room="lobby")
     for number in range(5):
-        await sender.send(type="publish", room="lobby", data=number)
+        await sender.ask(type="publish", room="lobby", data=number)
     visitor = await live.connect("bob")
     await visitor.send(type="join", room="lobby", since=since(stands), id="back")
     await sender.ask(type="publish", room="lobby", data=5)

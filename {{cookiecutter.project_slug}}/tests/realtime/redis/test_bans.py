@@ -42,7 +42,7 @@ async def test_a_ban_applies_to_every_node_until_it_is_lifted(shared_valkey: Val
 
 
 async def test_a_connection_is_refused_while_bans_cannot_be_looked_up(valkey: Valkey) -> None:
-    async with run_service(settings_for(valkey, redis_timeout_s=0.3)) as live:
+    async with run_service(settings_for(valkey)) as live:
         await wait_until(lambda: live.service.backplane.healthy)
         options = await live.options()
         valkey.kill()

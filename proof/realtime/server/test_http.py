@@ -205,9 +205,7 @@ def post(service: Live, *fields: str) -> bytes:
     return "\r\n".join([*lines, f"Authorization: Bearer {key.get_secret_value()}", "", ""]).encode()
 
 
-H2C = (
-    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
-)
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
 """What clients send that prefer HTTP/2, Java's HttpClient by default (RFC 7540 §3.2)."""
 
 

@@ -49,7 +49,8 @@ FORBIDDEN_CATEGORIES = {"Cc", "Zl", "Zp", "Cs"}
 # They make text look different from what it is: https://trojansource.codes
 BIDI_OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
-# Where Jinja begins: cruft renders the recorded answers for each update. This script is rendered, too.
+# Where Jinja begins: cruft renders the recorded answers for each update. (This script is rendered,
+# too.)
 JINJA_MARKS = ("//#", *("{" + character for character in "%#{"))
 
 SHOWN_LENGTH = 40

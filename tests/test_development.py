@@ -146,7 +146,9 @@ def test_the_chat_ends_without_another_line(baked: Baker, tmp_path: Path, cause:
         assert "Traceback" not in chat.shown
 
 
-def test_the_server_restarts_when_the_code_or_its_settings_change(baked: Baker, tmp_path: Path) -> None:
+def test_the_server_restarts_when_the_code_or_its_settings_change(
+    baked: Baker, tmp_path: Path
+) -> None:
     project = copy_with_environment(baked(DEFAULT), tmp_path / "project")
     command = ["make", "--assume-old=.venv/ready", "dev"]
     with terminal(command, project.root, HOST="127.0.0.1", PORT="0", REDIS_URL="") as server:

@@ -27,7 +27,7 @@ from .venv import UV, copy_venv, package_bin, venv_bin
 from .waiting import wait_until
 
 PACKAGE = re.compile(r"^[a-z0-9].*\n(?: .*\n)*", re.MULTILINE)
-BUILD = ("build==1.6.1", "pip==26.2.1", "setuptools==84.2.1")
+BUILD = ("build==1.6.1", "pip==26.2.1", "flit-core==4.2.0")
 PRINT_PREFIX = """\
 import app.main
 from app.settings import Settings
@@ -69,11 +69,16 @@ def test_a_distribution_has_only_the_package_app(project: Project, tmp_path: Pat
 
 def test_pip_installs_a_project(project: Project, tmp_path: Path) -> None:
     pip: list[str | Path] = [package_bin(*BUILD) / "python", "-m", "pip", "install", "--no-deps"]
+    files, removed = project.files(), project.root / "app" / "removed.py"
+    removed.touch()
     for options in (["."], ["--editable", ".[dev]"]):
         target = tmp_path / options[0]
         command = [*pip, "--no-build-isolation", "--target", target, *options]
         check_output(command, project.root)
         assert list(target.glob("*.dist-info"))
+        removed.unlink(missing_ok=True)
+        # Another installation must not find what the first one has left.
+        assert project.files() == files
 
 
 def test_make_uses_pip_where_uv_is_missing(project: Project, tmp_path: Path) -> None:

@@ -71,9 +71,12 @@ clean: ## remove what the other targets made
 	  echo "error: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.11 ..." >&2; \
 	  exit 1; }
 	@echo "installing requirements-dev.lock into .venv: seconds with uv, a minute with pip"
-	@rm -rf .venv
-	@# Dots show that it goes on, in a terminal; they end with the shell of this recipe.
-	@if test -t 1; then while sleep 1 && kill -0 $$$$; do printf .; done 2>/dev/null & fi; \
+	@# One make installs at a time; the system frees the lock when its shell ends, also by a kill.
+	@# In a terminal, dots show that it goes on.
+	@exec 9<>requirements-dev.lock && "$(PYTHON)" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
+	if test .venv/ready -nt requirements-dev.lock; then exit; fi; \
+	if test -t 1; then while sleep 1 && kill -0 $$$$; do printf .; done 2>/dev/null 9>&- & fi; \
+	rm -rf .venv && \
 	if command -v uv >/dev/null; then \
 	  uv venv --quiet --no-project --python "$(PYTHON)" .venv && \
 	  uv pip install --quiet --python $(VENV_PYTHON) --require-hashes -r requirements-dev.lock; \
@@ -81,5 +84,4 @@ clean: ## remove what the other targets made
 	  "$(PYTHON)" -m venv .venv && \
 	  $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check \
 	    --require-hashes -r requirements-dev.lock; \
-	fi && echo installed
-	@touch $@
+	fi && touch $@ && echo installed

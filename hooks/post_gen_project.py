@@ -8,6 +8,7 @@ ever run as code.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -183,14 +184,18 @@ def record_template(project: Path, answers: dict[str, Any]) -> None:
     """Write what cruft needs for updates, if the template is in a git repository.
 
     cruft itself runs this script without `_repo_dir`, and writes the file afterwards. A relative
-    path has lost its meaning: this script runs in the project's directory.
+    path is relative to where Cookiecutter was started: this script runs in the project's directory.
     """
-    repository = Path(answers.get("_repo_dir", ""))
-    if not repository.is_absolute():
+    if "_repo_dir" not in answers:
+        return
+    start = Path(os.environ.get("PWD", "/"))
+    repository = Path(os.path.normpath(start / answers["_repo_dir"]))
+    if not (repository / "cookiecutter.json").is_file():
+        print("To get updates, run in the new project: cruft link TEMPLATE", file=sys.stderr)
         return
     if git(repository, "ls-files", "cookiecutter.json") != "cookiecutter.json":
         return
-    local = Path(answers["_template"])
+    local = Path(os.path.normpath(start / answers["_template"]))
     public = {name: answer for name, answer in answers.items() if not name.startswith("_")}
     state = {
         "template": str(local) if local.is_dir() else repository_url(repository),

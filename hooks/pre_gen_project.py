@@ -49,6 +49,10 @@ FORBIDDEN_CATEGORIES = {"Cc", "Zl", "Zp", "Cs"}
 # They make text look different from what it is: https://trojansource.codes
 BIDI_OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
+# Where Jinja begins: cruft renders the recorded answers for each update. (This script is rendered,
+# too.)
+JINJA_MARKS = ("//#", *("{" + character for character in "%#{"))
+
 SHOWN_LENGTH = 40
 
 
@@ -79,6 +83,9 @@ def problem_of_text(text: str, length: int) -> str | None:
         if unicodedata.category(character) in FORBIDDEN_CATEGORIES or character in BIDI_OVERRIDES:
             code = f"U+{ord(character):04X}"
             return f"has {code} at position {position}, but must be one line of visible text"
+    for mark in JINJA_MARKS:
+        if mark in text:
+            return f"has {mark}, which a later update would take for a template"
     if text != text.strip():
         return "has a space at its start or end"
     if len(text) > length:

@@ -146,7 +146,9 @@ def test_the_chat_ends_without_another_line(baked: Baker, tmp_path: Path, cause:
         assert "Traceback" not in chat.shown
 
 
-def test_the_server_restarts_when_the_code_changes(baked: Baker, tmp_path: Path) -> None:
+def test_the_server_restarts_when_the_code_or_its_settings_change(
+    baked: Baker, tmp_path: Path
+) -> None:
     project = copy_with_environment(baked(DEFAULT), tmp_path / "project")
     command = ["make", "--assume-old=.venv/ready", "dev"]
     with terminal(command, project.root, HOST="127.0.0.1", PORT="0", REDIS_URL="") as server:
@@ -157,3 +159,9 @@ def test_the_server_restarts_when_the_code_changes(baked: Baker, tmp_path: Path)
         while len(ports := LISTENING.findall(server.shown)) < 2:
             server.read()
         wait_until(lambda: is_ok("127.0.0.1", int(ports[1]), "/hello"), told=lambda: server.shown)
+        for starts in (3, 4):  # as most editors save
+            new = project.root / ".env.new"
+            new.write_text(project.read(".env") + "\n", encoding="utf-8")
+            new.replace(project.root / ".env")
+            while len(LISTENING.findall(server.shown)) < starts:
+                server.read()

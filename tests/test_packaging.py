@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .combination import CHOICES, DEFAULT, find
+from .combination import CHOICES, DEFAULT, TEMPLATE, find
 from .conftest import Baker
 from .process import check_output, end_group, environment, run
 from .project import Project
@@ -26,7 +27,7 @@ from .venv import UV, copy_venv, package_bin, venv_bin
 from .waiting import wait_until
 
 PACKAGE = re.compile(r"^[a-z0-9].*\n(?: .*\n)*", re.MULTILINE)
-BUILD = ("build==1.6.1", "pip==26.2.1", "setuptools==84.2.1")
+BUILD = ("build==1.6.1", "pip==26.2.1", "flit-core==4.2.0")
 PRINT_PREFIX = """\
 import app.main
 from app.settings import Settings
@@ -68,11 +69,16 @@ def test_a_distribution_has_only_the_package_app(project: Project, tmp_path: Pat
 
 def test_pip_installs_a_project(project: Project, tmp_path: Path) -> None:
     pip: list[str | Path] = [package_bin(*BUILD) / "python", "-m", "pip", "install", "--no-deps"]
+    files, removed = project.files(), project.root / "app" / "removed.py"
+    removed.touch()
     for options in (["."], ["--editable", ".[dev]"]):
         target = tmp_path / options[0]
         command = [*pip, "--no-build-isolation", "--target", target, *options]
         check_output(command, project.root)
         assert list(target.glob("*.dist-info"))
+        removed.unlink(missing_ok=True)
+        # Another installation must not find what the first one has left.
+        assert project.files() == files
 
 
 def test_make_uses_pip_where_uv_is_missing(project: Project, tmp_path: Path) -> None:
@@ -129,6 +135,55 @@ def test_make_shows_in_a_terminal_that_it_still_installs(project: Project) -> No
         finally:
             end_group(process)
             os.close(terminal)
+
+
+SLOW_UV = """\
+#!/bin/sh
+test "$1" = venv || exit 0
+echo install >>installs
+until test -e go; do sleep 0.05; done
+mkdir -p .venv/bin
+ln -sf "$(command -v true)" .venv/bin/python
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("makefile", [Path("Makefile"), TEMPLATE / "Makefile"], ids=["own", "demo"])
+def test_one_make_installs_at_a_time(
+    project: Project, tmp_path: Path, makefile: Path, *, killed: bool
+) -> None:
+    (tmp_path / "uv").write_text(SLOW_UV, encoding="utf-8")
+    (tmp_path / "uv").chmod(0o755)
+    env = environment()
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    installs = project.root / "installs"
+
+    def make() -> "subprocess.Popen[str]":
+        command = ["make", f"--file={makefile}", ".venv/ready", f"PYTHON={sys.executable}"]
+        return subprocess.Popen(
+            command,
+            cwd=project.root,
+            env=env,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            process_group=0,
+        )
+
+    with make() as first:
+        wait_until(installs.exists)
+        with make() as second:
+            try:
+                assert second.stdout is not None
+                assert second.stdout.readline().startswith("installing")
+                if killed:
+                    os.killpg(first.pid, signal.SIGKILL)
+                (project.root / "go").touch()
+                assert second.wait(DEADLINE_S) == 0
+                assert first.wait(DEADLINE_S) == (-signal.SIGKILL if killed else 0)
+            finally:
+                end_group(first)
+                end_group(second)
+    assert installs.read_text(encoding="utf-8").count("install") == 1 + killed
 
 
 def test_make_passes_any_name_on(project: Project) -> None:

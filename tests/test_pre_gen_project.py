@@ -233,7 +233,7 @@ def test_bad_slugs(slug: str) -> None:
     "text",
     [
         *("x", "Ünïcödé", "Чат", "聊天室", "دردشة", "👩‍👩‍👧", "x" * 64, "🐍" * 64),
-        *("'", '"', '"""', "'''", "\\", "a\\", "{{ x }}", "{% x %}", "{#", "#", "%", "<!--", "`"),
+        *("'", '"', '"""', "'''", "\\", "a\\", "{ { x } }", "}}", "#", "%", "<!--", "`"),
         "non\u00a0breaking",
     ],
 )
@@ -246,6 +246,7 @@ def test_good_text(text: str) -> None:
     [
         *("", " ", "\u3000", " x", "x ", "a\nb", "a\rb", "a\tb", "a\0b", "a\x1bb", "a\x7fb"),
         *("a\x85b", "a\u2028b", "a\u2029b", "a\u202eb", "a\u2066b", "a\ud800b", "x" * 65),
+        *("{{ x }}", "a{{", "{% x %}", "{#", "//# if x"),
     ],
 )
 def test_bad_text(text: str) -> None:
@@ -287,6 +288,7 @@ def test_a_user_s_configuration_is_checked_too(
         ({"auth": "basic"}, 'auth: is "basic", but must be one of jwt, ticket, session,'),
         ({"auth": None}, "auth: is null, but must be one of jwt,"),
         ({"author_name": 5}, "author_name: is 5, but must be text"),
+        ({"description": "Shows {{ user }}."}, "description: has {{, which a later update would"),
     ],
     ids=str,
 )

@@ -1,6 +1,7 @@
 """A project records its version and answers, and takes a new engine without conflicts."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hooks.post_gen_project import repository_url
+from hooks.post_gen_project import record_template, repository_url
 
 from .combination import DEFAULT, QUESTIONS, TEMPLATE
 from .conftest import Baker
@@ -58,7 +59,7 @@ def repository(template: Path, tmp_path: Path) -> Path:
     return repository
 
 
-def make(tool: str, repository: Path | str, directory: Path) -> Path:
+def make(tool: str, repository: Path | str, directory: Path, **env: str) -> Path:
     """Make a project with Cookiecutter or cruft, and return its directory."""
     commands: dict[str, list[str | Path]] = {
         "cookiecutter": [repository, "--no-input", f"description={DESCRIPTION}"],
@@ -76,7 +77,7 @@ def make(tool: str, repository: Path | str, directory: Path) -> Path:
     check_output(
         [sys.executable, "-m", tool, *commands[tool]],
         output,
-        env=environment(HOME=str(home), TMPDIR=str(home)),
+        env=environment(HOME=str(home), TMPDIR=str(home), **env),
     )
     (project,) = output.iterdir()
     return project
@@ -126,6 +127,27 @@ def test_a_cloned_template_is_recorded_by_its_address(repository: Path, tmp_path
 def test_passwords_are_not_recorded(repository: Path, url: str, recorded: str) -> None:
     git(repository, "remote", "add", "origin", url)
     assert repository_url(repository) == recorded
+
+
+def test_a_relative_path_is_recorded_as_an_absolute_one(repository: Path, tmp_path: Path) -> None:
+    template = os.path.relpath(repository, tmp_path / "output")
+    project = make("cookiecutter", template, tmp_path, PWD=str(tmp_path / "output"))
+    state = json.loads((project / ".cruft.json").read_text(encoding="utf-8"))
+    assert state["template"] == str(repository)
+    assert state["commit"] == git(repository, "rev-parse", "HEAD").strip()
+
+
+def test_where_a_relative_path_is_unknown_a_line_says_what_to_do(
+    repository: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    project = tmp_path / "output" / "project"
+    project.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PWD", str(tmp_path / "else" / "where"))
+        relative = f"../{repository.name}"
+        record_template(project, {"_repo_dir": relative, "_template": relative})
+    assert capfd.readouterr().err.endswith("run in the new project: cruft link TEMPLATE\n")
+    assert not (project / ".cruft.json").exists()
 
 
 def test_a_template_without_git_is_accepted(template: Path, tmp_path: Path) -> None:

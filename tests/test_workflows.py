@@ -104,6 +104,8 @@ def test_a_project_runs_in_ci_what_make_ci_runs(project: Project) -> None:
     programs = ["ruff format --check", "ruff check", "mypy", "lint-imports", "pip-audit", "pytest"]
     positions = [re.search(rf"^\S.*\b{each}\b", printed, re.M) for each in programs]
     assert all(positions), printed
+    # Other programs name the directory in which they were installed, and fail after it has moved.
+    assert set(re.findall(r"^\.\w+/bin/(\S+)", printed, re.M)) == {"python"}
 
 
 def test_git_runs_the_checks_before_a_commit(project: Project) -> None:

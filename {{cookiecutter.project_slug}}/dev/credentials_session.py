@@ -3,7 +3,7 @@
 import secrets
 
 from app.realtime import RealtimeSettings
-from app.realtime.http.login import sign_session
+from app.realtime.http.login import must_be_secure, sign_session
 
 from .handshake import Handshake
 from .urls import base_url
@@ -27,4 +27,5 @@ async def credentials(settings: RealtimeSettings, user: str, /, **claims: object
 
 def javascript(url: str, token: str) -> str:
     """Return a line that connects to this URL with the cookie, from a page of this site."""
-    return f'document.cookie = "{token}; path=/"; new WebSocket("{url}")'
+    secure = "; secure" if must_be_secure(token) else ""
+    return f'document.cookie = "{token}; path=/{secure}"; new WebSocket("{url}")'

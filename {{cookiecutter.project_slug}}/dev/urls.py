@@ -8,7 +8,7 @@ def base_url(settings: RealtimeSettings) -> str:
     # Not every system can connect to a wildcard address.
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
     address = f"[{host}]" if ":" in host else host
-    return f"http://{address}:{settings.port}"
+    return f"http://{address}" if settings.port == 80 else f"http://{address}:{settings.port}"
 
 
 def websocket_url(settings: RealtimeSettings) -> str:

@@ -16,8 +16,10 @@ from structlog.testing import capture_logs
 from app.settings import Settings
 from dev import fresh_secrets
 
+Settings.model_config["env_file"] = None
 for name in Settings.model_fields:
-    os.environ.pop(name.upper(), None)
+    for variable in (name.upper(), f"{name.upper()}_FILE"):
+        os.environ.pop(variable, None)
 os.environ.update(fresh_secrets())  # for `app.main`, which reads them when it is imported
 
 from app.handlers import router  # noqa: E402
@@ -40,7 +42,7 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 @pytest.fixture(scope="session")
 async def running_service() -> AsyncIterator[Live]:
     """Run your service for the whole session."""
-    settings = Settings(_env_file=None, **settings_with())
+    settings = Settings(**settings_with())
     async with run_app(create_app(settings)) as live:
         yield live
 

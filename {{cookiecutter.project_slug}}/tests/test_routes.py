@@ -12,7 +12,7 @@ async def test_the_service_is_ready(live: Live) -> None:
 
 
 async def test_any_server_can_serve_the_service() -> None:
-    settings = Settings(_env_file=None, **settings_with())
+    settings = Settings(**settings_with())
     async with served(create_app(settings)) as address:
         options = await connect_options(settings, "alice", port=int(address.rpartition(":")[2]))
         client = await Client.open(options)

@@ -1,5 +1,7 @@
 """The log tells why a token is refused."""
 
+import time
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -17,6 +19,8 @@ async def test_the_log_tells_why_other_tokens_are_refused() -> None:
         forged("HS384", SECRET): "InvalidAlgorithmError",
         token(settings, aud="mail"): "InvalidAudienceError",
         token(settings): "the token has no aud",
+        token(settings, aud="chat", exp=time.time_ns()): "exp is out of range",
+        token(settings, aud="chat", exp=1e300): "exp is out of range",
     }
     for refused, cause in causes.items():
         with pytest.raises(Unauthorized) as refusal:

@@ -36,6 +36,7 @@ from app.realtime.settings import project
 from app.realtime.settings.project import read_project
 
 from ..backplane_contract import Inbox, numbered
+from ..certificate import server_context
 from ..client import DEADLINE_S
 from ..live import make_settings
 from ..settings.test_settings import complaint
@@ -278,6 +279,8 @@ async def test_a_busy_process_is_not_taken_for_a_silent_server() -> None:
         ("redis://localhost?ssl_cert_reqs=none", "write rediss://"),
         ("rediss://localhost?ssl_cert_reqs=maybe", "none, optional or required"),
         ("rediss://localhost?ssl_ca_certs=/no/such/file", "does not name a file"),
+        ("rediss://:hunter@localhost?ssl_ciphers=ZZZ", "No cipher can be selected"),
+        ("rediss://localhost?ssl_min_version=1", "Unsupported TLS/SSL version"),
         ("redis://:hunter#2@localhost:6379/0", "percent-encode"),
         ("redis://:hunter/2@localhost:6379/0", "percent-encode"),
         ("redis://:hunter?2@localhost:6379/0", "percent-encode"),
@@ -303,6 +306,7 @@ def test_what_a_url_must_not_say(monkeypatch: pytest.MonkeyPatch, url: str, hint
         "redis://user:p%23%2F%3F%40@localhost:6379/0",
         "redis://localhost?db=1&username=a&password=b&client_name=c",
         "rediss://localhost?ssl_cert_reqs=none&ssl_check_hostname=false",
+        "rediss://localhost?ssl_min_version=771&ssl_ciphers=ECDHE%2BAESGCM",
         "unix:///run/user@host/redis.sock?db=1",
     ],
 )
@@ -348,7 +352,7 @@ def test_an_installed_project_has_the_prefix_of_its_distribution(
 
 def test_sentinels_have_tls_and_a_user_of_their_own(tmp_path: Path) -> None:
     authority = tmp_path / "ca.pem"
-    authority.touch()
+    server_context(authority)
     settings = make_settings(
         redis_url=f"rediss://app:secret@a:1,b:2/0?ssl_ca_certs={authority}&ssl_check_hostname=false",
         redis_sentinel="main",

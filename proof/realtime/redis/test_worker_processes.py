@@ -33,6 +33,21 @@ def ignores(pid: int, number: signal.Signals) -> bool:
     return bool(ignored & 1 << (number - 1))
 
 
+def test_a_name_is_bound_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def both(host: str, port: int, **options: Any) -> list[Any]:
+        hosts = ("::1", "127.0.0.1", "::1") if host == "both.test" else (host,)
+        return [each for name in hosts for each in resolve(name, port, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    with contextlib.ExitStack() as bound:
+        listeners = Parent(make_settings(host="both.test"))._bind(0)
+        names = [bound.enter_context(each).getsockname() for each in listeners]
+    assert [name[0] for name in names] == ["::1", "127.0.0.1"]
+    assert len({name[1] for name in names}) == 1
+
+
 async def test_a_signal_to_all_processes_drains_them(shared_valkey: Valkey, tmp_path: Path) -> None:
     """As from a process manager: the workers get it from their parent once more."""
     async with run_node(tmp_path, shared_valkey.url) as node:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Body
+from fastapi import Body, Request
 from structlog.testing import capture_logs
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
@@ -123,6 +123,7 @@ async def test_the_largest_handshake_is_accepted(service: Live) -> None:
 MALFORMED = {
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "nonsense": b"hello\r\n\r\n",
+    "a request to a proxy": b"CONNECT /livez HTTP/1.1\r\nHost: a\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a field without a name": GET + b": x\r\n\r\n",
     "two lengths": b"POST /publish HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
@@ -164,6 +165,28 @@ async def test_a_refused_origin_releases_its_socket(service: Live) -> None:
         await client.rest()
 
 
+@pytest.mark.parametrize("path", ["/other", "/ws/", "/livez", "//ws"])
+async def test_a_handshake_for_another_path_is_not_found(service: Live, path: str) -> None:
+    async with refused(service, handshake(await service.options(), path=path), 404) as client:
+        assert json.loads(await client.rest())["title"] == "Not Found"
+
+
+@pytest.mark.parametrize("scheme", ["http", "HTTPS"])
+async def test_a_url_may_have_an_origin(service: Live, scheme: str) -> None:
+    """Servers accept what is meant for proxies (RFC 9112 §3.2.2)."""
+    options, alive = await service.options(), b'{"status":"alive"}'
+    async with raw_connection("127.0.0.1", service.port) as client:
+        client.send(GET.replace(b"/livez", f"{scheme}://a:80/livez?q".encode()) + b"\r\n")
+        assert (await client.head()).startswith("HTTP/1.1 200 ")
+        assert await client.read(len(alive)) == alive
+        client.send(handshake(options).replace(b"GET ", f"GET {scheme}://a".encode(), 1))
+        await client.upgraded()
+    async with raw_connection("127.0.0.1", service.port) as client:
+        client.send(GET.replace(b"/livez", b"http://a?q") + b"\r\n")
+        assert (await client.head()).startswith("HTTP/1.1 404 ")
+    await wait_until(lambda: is_empty(service))
+
+
 async def test_a_client_refused_at_capacity_releases_its_socket() -> None:
     async with run_service(make_settings(max_connections=1)) as live:
         await live.connect()
@@ -180,6 +203,36 @@ def post(service: Live, *fields: str) -> bytes:
     assert key is not None
     lines = ["POST /publish HTTP/1.1", "Host: a", *fields]
     return "\r\n".join([*lines, f"Authorization: Bearer {key.get_secret_value()}", "", ""]).encode()
+
+
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+"""What clients send that prefer HTTP/2, Java's HttpClient by default (RFC 7540 §3.2)."""
+
+
+@pytest.mark.parametrize("later", [11, 4, 0], ids=["body", "part of the body", "nothing"])
+async def test_an_upgrade_to_another_protocol_is_ignored(later: int) -> None:
+    """The body belongs to the request, in whatever segment it comes, and others may follow it."""
+    body, alive, begun = b"GET / HTTP/", b'{"status":"alive"}', asyncio.Event()
+    post = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n" + H2C + b"\r\n" + body
+    app = make_app(make_settings(handshake_timeout_s=60))
+
+    @app.post("/echo")
+    async def echo(request: Request) -> str:
+        begun.set()
+        return (await request.body()).decode()
+
+    async with run_app(app) as live, raw_connection("127.0.0.1", live.port) as client:
+        client.send(post[: len(post) - later])
+        if later:
+            await begun.wait()
+        client.send(post[len(post) - later :] + 2 * (GET + H2C + b"\r\n"))
+        assert (await client.head()).startswith("HTTP/1.1 200 ")
+        assert json.loads(await client.read(len(body) + 2)) == body.decode()
+        for _ in range(2):
+            assert (await client.head()).startswith("HTTP/1.1 200 ")
+            assert await client.read(len(alive)) == alive
+        client.send(handshake(await live.options()))
+        await client.upgraded()
 
 
 CHUNK = b"1000\r\n%s\r\n" % (b"x" * 0x1000)

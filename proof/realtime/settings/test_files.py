@@ -1,9 +1,9 @@
-"""Settings of a team that are lists and objects, in files."""
+"""Settings of a team: lists and objects, in files, and secrets; and a file that is no text."""
 
 from pathlib import Path
 
 import pytest
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from app.realtime import RealtimeSettings
 from dev import fresh_secrets
@@ -51,3 +51,23 @@ def test_a_file_that_is_not_json_has_one_clear_line(
         load(monkeypatch, "ADMINS", path, '["alice",\nbob]')
     assert str(stop.value).startswith(f"error: ADMINS_FILE: {path} is not valid JSON: ")
     assert len(str(stop.value).splitlines()) == 1
+
+
+def test_equal_secrets_of_the_team_are_its_own_affair(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithSecrets(Settings):
+        smtp_password: SecretStr = SecretStr("")
+        sms_token: SecretStr = SecretStr("")
+
+    for name, value in fresh_secrets().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(WithSecrets.model_config, "env_file", None)
+    assert WithSecrets.load().sms_token == SecretStr("")
+
+
+def test_an_env_file_that_is_not_utf_8_has_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_bytes("# caf\xe9".encode("latin-1"))
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    with pytest.raises(SystemExit, match=r"^error: \.env is not text in UTF-8$"):
+        Settings.load()

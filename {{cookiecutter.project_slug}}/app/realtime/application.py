@@ -28,6 +28,7 @@ from .connections.delivery import Delivery
 from .connections.heartbeat import Heartbeat
 # {% endif %}
 from .endpoint.endpoint import Endpoint
+from .errors import Refused
 # {% if cookiecutter.auth == "jwt" %}
 from .http import asyncapi, backend, health, tokens
 # {% elif cookiecutter.auth == "session" %}
@@ -146,6 +147,7 @@ class Application(FastAPI):
         ]
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
         self.add_api_websocket_route(PATH, self._endpoint.serve)
+        self.router.default = self._refuse_path
         add_error_handlers(self, self._endpoint.dispatcher.failures)
         self.include_router(health.router)
         engine = len(self.routes)
@@ -207,6 +209,13 @@ class Application(FastAPI):
         if scope["type"] != "websocket" or self.user_middleware or self.router.dependencies:
             return False
         return bool(scope["path"].removeprefix(scope.get("root_path", "")) == PATH)
+
+    async def _refuse_path(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            websocket = WebSocket(scope, receive, send)
+            await self._endpoint.handshakes.refuse(websocket, Refused("no such path"))
+        else:
+            await self.router.not_found(scope, receive, send)
 
     # {% if cookiecutter.redis %}
     def _tell_gap(self) -> None:

@@ -80,6 +80,7 @@ class Refused(ServiceError):
 
     STATUSES: ClassVar = {
         "at capacity": 503,
+        "no such path": 404,
         "origin not allowed": 403,
         "the lifespan does not run": 503,
         "the service is stopping": 503,

@@ -13,6 +13,9 @@ MIN_DIFFERENT_CHARACTERS = 8
 
 MAKE_ANOTHER = "make another with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
+ORIGIN_OF_AN_APP = re.compile(r"(?!(https?|wss?|file):)[a-z][a-z0-9+.-]*://[\w.-]+(:[0-9]+)?")
+"""Such as ``capacitor://localhost`` or ``chrome-extension://`` and an id."""
+
 YEAR_S = 31_536_000
 
 
@@ -40,6 +43,8 @@ def _check_key(value: SecretStr) -> SecretStr:
 
 def _check_origin(value: str) -> str:
     origin = value.lower()
+    if ORIGIN_OF_AN_APP.fullmatch(origin):
+        return origin
     try:  # as browsers write it, with a slash at the end
         matches = str(HttpUrl(origin)) == f"{origin}/" and not re.search("[*@]", origin)
     except ValueError:

@@ -52,7 +52,7 @@ class Service(Generic[SettingsT, ResourcesT]):
         self.budgets = Budgets(settings)
         self.origins = Origins(
             settings.allowed_origins,
-            with_own=settings.environment == "development",
+            own_host=settings.host if settings.environment == "development" else None,
             required=authenticator.needs_origin,
         )
         self.backplane = shared.backplane

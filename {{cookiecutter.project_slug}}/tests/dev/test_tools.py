@@ -34,6 +34,7 @@ def test_the_first_env_file_has_fresh_secrets_and_starts_the_service(
     monkeypatch.chdir(tmp_path)
     env.main()
     env_file = tmp_path / ".env"
+    monkeypatch.setitem(Settings.model_config, "env_file", env_file)
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
     assert Settings.load().environment == "development"
     content = env_file.read_text(encoding="utf-8")

@@ -45,6 +45,7 @@ def without_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove settings from the environment."""
     for name in RealtimeSettings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(f"{name.upper()}_FILE", raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,9 @@ from ..errors import (
     Unavailable,
 )
 
+MAX_EXPIRY = 2**53 - 1
+"""Larger numbers are not exact in JSON."""
+
 JOINERS = "\u200c\u200d"
 """They join visible characters, in some scripts and in emojis."""
 
@@ -49,7 +52,7 @@ class Identity:
 
         """
         user, expires_at = self.user, self.expires_at
-        has_expiry = isinstance(expires_at, float | int) and abs(expires_at) < 2**53
+        has_expiry = isinstance(expires_at, float | int) and abs(expires_at) <= MAX_EXPIRY
         if not isinstance(user, str) or not (has_expiry or expires_at is None):
             raise TypeError("a user's name is a str, and the expiry a finite number or None")
         is_visible = user.translate(_removed).isprintable() and not set(user) & set(BLANKS)

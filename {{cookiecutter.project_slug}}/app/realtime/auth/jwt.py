@@ -25,7 +25,7 @@ from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
 from ..fields import Secret
-from .identity import Identity
+from .identity import MAX_EXPIRY, Identity
 from .jwks import JwkSet, JwksSettings
 
 SYMMETRIC = "HS256"
@@ -135,6 +135,8 @@ class Authenticator:
             expires_at = float(claims["exp"]) + settings.jwt_leeway_s
         except UNREADABLE as failure:
             raise Unauthorized(self._explain(failure)) from failure
+        if abs(expires_at) > MAX_EXPIRY:
+            raise Unauthorized("exp is out of range")
         return Identity(claims["sub"], expires_at=expires_at, claims=claims)
 
     def _explain(self, failure: Exception) -> str:

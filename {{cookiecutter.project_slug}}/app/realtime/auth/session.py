@@ -34,7 +34,7 @@ class AuthSettings(SettingsPart):
 
     session_secret: Secret
     session_secret_fallbacks: CommaSeparated[Secret] = ()
-    session_cookie: str = Field(default="session", min_length=1)
+    session_cookie: str = Field(default="session", pattern=r"^[A-Za-z0-9_!#$%&'*+.^`|~-]+$")
     session_max_age_s: PositiveInt = FOURTEEN_DAYS_S
 
 

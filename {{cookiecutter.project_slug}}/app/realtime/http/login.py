@@ -14,6 +14,9 @@ from .routing import engine_router
 
 router = engine_router(tags=["development"])
 
+SECURE_PREFIXES = ("__host-", "__secure-")
+"""Browsers ignore cookies with such names unless they are ``Secure`` (RFC 6265bis §4.1.3)."""
+
 
 class EarlierSigner(TimestampSigner):
     """Signs with the time of ``age_s`` seconds ago."""
@@ -38,6 +41,11 @@ def sign_session(
     return signer.sign(b64encode(json.dumps(session).encode())).decode()
 
 
+def must_be_secure(cookie: str) -> bool:
+    """Return whether a cookie of this name needs the attribute ``Secure``."""
+    return cookie.lower().startswith(SECURE_PREFIXES)
+
+
 @router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(Login))
 async def sign_in(request: Request, service: ServiceDep, response: Response) -> None:
     """Set the cookie of a session with this user."""
@@ -46,5 +54,6 @@ async def sign_in(request: Request, service: ServiceDep, response: Response) -> 
         service.settings.session_cookie,
         sign_session(service.settings, {"user": body.user}, body.lifetime_s),
         max_age=service.settings.session_max_age_s,
+        secure=must_be_secure(service.settings.session_cookie),
         samesite="lax",  # but not HttpOnly: the line of `make token` replaces this cookie
     )

@@ -6,18 +6,21 @@ from ..errors import Refused
 
 OWN_HOSTS = ("localhost", "127.0.0.1")
 
+DEFAULT_PORT = 80
+"""Origins do not name it."""
+
 
 class Origins:
     """The allow-list. Browsers send the header Origin; other clients need not, or can forge it.
 
-    ``with_own`` adds the service's own pages on this machine, at the port that it listens on.
+    ``own_host`` adds the service's own pages, at its names and addresses.
     """
 
     def __init__(
-        self, allowed: tuple[str, ...], *, with_own: bool = False, required: bool = False
+        self, allowed: tuple[str, ...], *, own_host: str | None = None, required: bool = False
     ) -> None:
         self._allowed = frozenset(allowed)
-        self._own_hosts = OWN_HOSTS if with_own else ()
+        self._own_host = own_host
         self._required = required
 
     def check(self, handshake: HTTPConnection) -> None:
@@ -30,10 +33,18 @@ class Origins:
         origins = handshake.headers.getlist("origin")
         if not origins and not self._required:
             return
-        if len(origins) != 1 or not self._is_allowed(origins[0].lower(), handshake):
+        allowed = self._allowed | self._own(handshake)
+        if len(origins) != 1 or origins[0].lower() not in allowed:
             raise Refused("origin not allowed")
 
-    def _is_allowed(self, origin: str, handshake: HTTPConnection) -> bool:
-        _, port = handshake.scope.get("server") or (None, None)
-        own = (f"http://{host}:{port}" for host in self._own_hosts)
-        return origin in self._allowed or origin in own
+    def _own(self, handshake: HTTPConnection) -> set[str]:
+        if self._own_host is None:
+            return set()
+        address, port = handshake.scope.get("server") or (self._own_host, None)
+        return {origin_of(host, port) for host in (*OWN_HOSTS, self._own_host, address)}
+
+
+def origin_of(host: str, port: int | None) -> str:
+    """Return the origin of the pages of a server, as browsers write it."""
+    name = f"[{host}]" if ":" in host else host.lower()
+    return f"http://{name}" if port == DEFAULT_PORT else f"http://{name}:{port}"

@@ -32,6 +32,9 @@ LINGER_S = 2.0
 HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(:[0-9]*)?")
 """A valid ``Host`` (RFC 9112 §3.2, RFC 3986 §3.2)."""
 
+ORIGIN = re.compile(rb"^https?://[^/?#]*/?", re.IGNORECASE)
+"""What precedes the path in a URL with its origin, which proxies get (RFC 9112 §3.2.2)."""
+
 URL_TOO_LONG = HTTPStatus.REQUEST_URI_TOO_LONG
 HEAD_TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 BODY_TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -119,20 +122,25 @@ class HttpProtocol(HttpToolsProtocol):
         self._unfinished_bytes = self._unfinished_bytes or 1
 
     def on_headers_complete(self) -> None:
-        """Check the size of the head, the host, and how many requests wait.
+        """Check the size of the head, the method, the host, and how many requests wait.
 
         Raises:
             ValueError: one of them is not valid; uvicorn then calls `send_400_response`.
 
         """
         is_flood = len(self.pipeline) >= MAX_PIPELINED
-        if is_flood or self._excess_of_head() is not None or not self._has_host():
+        is_for_proxies = self.parser.get_method() == b"CONNECT"
+        if is_flood or is_for_proxies or self._excess_of_head() or not self._has_host():
             raise ValueError
         self._in_body = True
-        super().on_headers_complete()
+        self.url = ORIGIN.sub(b"/", self.url)
+        if not self._ignores_upgrade():
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Stop the request timer."""
+        if self._ignores_upgrade():
+            return
         super().on_message_complete()
         self._stop_timer()
         self._unfinished_bytes = 0
@@ -153,22 +161,37 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_timer(self._timeout_s, self._time_out)
 
     def _should_upgrade(self) -> bool:
-        """Ignore an upgrade (RFC 9110 §7.8) while earlier requests wait for their answers.
+        """Ignore a handshake (RFC 9110 §7.8) while earlier requests wait for their answers.
 
         uvicorn would write these between the frames, and close the WebSocket as an idle connection.
         """
         is_answered = self.cycle is None or self.cycle.response_complete
         return is_answered and super()._should_upgrade()
 
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection to `FrameProtocol`, without a reference cycle left behind.
+    def _ignores_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and not self._should_upgrade()
 
-        uvicorn calls this while it handles the parser's exception, which has the end of the request
-        in the received data.
-        """
-        super().handle_websocket_upgrade()
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read the request again without `Upgrade`, for which the parser has skipped the body."""
+        fields = [field for field in self.headers if field[0] != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        head = [
+            b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version),
+            *(b"%s: %s\r\n" % field for field in fields),
+            b"\r\n",
+        ]
+        self._data = b"".join(head) + self._after_upgrade()
+        super().data_received(self._data)
+
+    def _after_upgrade(self) -> bytes:
+        # uvicorn is handling the parser's exception, which has the end of the request in the data.
         upgrade = sys.exception()
-        if upgrade is not None and (early := self._data[upgrade.args[0] :]):
+        return b"" if upgrade is None else self._data[upgrade.args[0] :]
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection to `FrameProtocol`, without a reference cycle left behind."""
+        super().handle_websocket_upgrade()
+        if early := self._after_upgrade():
             cast(Protocol, self.transport.get_protocol()).data_received(early)
         self._stop_timer()
         self._leave()

@@ -143,9 +143,9 @@ class Parent:
         return status
 
     def _bind(self, port: int, *, shared: bool = False) -> list[socket.socket]:
-        """Return a bound socket; for ``::`` two, so that clients have an address of their kind.
+        """Return a bound socket for each address of the host; ``::`` is both kinds of address.
 
-        For port 0 the system picks one for the first socket, and the second may find it taken.
+        For port 0 the system picks one for the first socket, and the others may find it taken.
         """
         for _ in range(0 if port else PORT_ATTEMPTS - 1):
             with suppress(OSError):
@@ -154,9 +154,11 @@ class Parent:
 
     def _bind_once(self, port: int, *, shared: bool) -> list[socket.socket]:
         host, bound = self._settings.host, list[socket.socket]()
+        hosts = ("::", str(IPv4Address(0))) if host == "::" else (host,)
+        found = [socket.getaddrinfo(each, port, type=socket.SOCK_STREAM) for each in hosts]
+        addresses = {address: family for each in found for family, *_, address in each}
         with ExitStack() as unless_all_are_bound:
-            for each in ("::", str(IPv4Address(0))) if host == "::" else (host,):
-                family, *_, address = socket.getaddrinfo(each, port, type=socket.SOCK_STREAM)[0]
+            for address, family in addresses.items():
                 listener = unless_all_are_bound.enter_context(socket.socket(family))
                 bound.append(listener)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -164,7 +166,7 @@ class Parent:
                     listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 if shared:
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                listener.bind(address)
+                listener.bind((address[0], port, *address[2:]))
                 port = listener.getsockname()[1]
             unless_all_are_bound.pop_all()
         return bound

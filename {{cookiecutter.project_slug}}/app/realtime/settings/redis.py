@@ -1,8 +1,9 @@
 """The settings of Redis: addresses, limits, and their validation."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import (
@@ -14,7 +15,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import SSLConnection, parse_url
 
 from ..fields import Key, Seconds, SettingsPart
 from .project import read_project
@@ -74,7 +75,7 @@ def _problem_of_url(url: str) -> str | None:
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if strange := options.keys() - OPTIONS:
         return f"takes no option {min(strange)!r}, only {', '.join(sorted(OPTIONS))}"
-    return _problem_of_tls(options, parts.scheme)
+    return _problem_of_tls(options, parts.scheme) or _problem_of_context(target)
 
 
 def _problem_of_tls(options: dict[str, str], scheme: str) -> str | None:
@@ -86,6 +87,16 @@ def _problem_of_tls(options: dict[str, str], scheme: str) -> str | None:
     for name in sorted(used & TLS_FILES):
         if not Path(options[name]).is_file():
             return f"{name} does not name a file"
+    return None
+
+
+def _problem_of_context(target: Mapping[str, Any]) -> str | None:
+    options = {name: value for name, value in target.items() if name in TLS_OPTIONS}
+    try:
+        if options:
+            SSLConnection(**options).ssl_context.get()
+    except (OSError, ValueError) as failure:
+        return f"the options for TLS cannot be used: {failure}"
     return None
 
 

@@ -146,7 +146,8 @@ class RealtimeSettings(
     @model_validator(mode="after")
     def _check_secrets_differ(self) -> Self:
         names: dict[str, str] = {}
-        for name, value in self:
+        for name in RealtimeSettings.model_fields:  # not those of the team
+            value = getattr(self, name)
             if isinstance(value, SecretStr):
                 first = names.setdefault(value.get_secret_value(), name)
                 if first != name:
@@ -162,11 +163,13 @@ class RealtimeSettings(
             SystemExit: a setting is missing or wrong; one line for each says how to correct it.
 
         """
-        for name in unknown_names(cls):
-            reason = "is not a setting of this service; .env.example lists all settings"
-            print(f"warning: {name}: {reason}", file=sys.stderr)
         try:
+            for name in unknown_names(cls):
+                reason = "is not a setting of this service; .env.example lists all settings"
+                print(f"warning: {name}: {reason}", file=sys.stderr)
             return cls(**read_files(cls))
+        except UnicodeDecodeError:
+            raise SystemExit("error: .env is not text in UTF-8") from None
         except SettingsError as failure:
             raise SystemExit(f"error: {failure}") from None
         except ValidationError as failure:

@@ -4,6 +4,9 @@ from time import time
 
 import httpx
 import pytest
+from pydantic import ValidationError
+
+from dev import javascript
 
 from ..auth.test_session import with_cookie
 from ..live import Live, make_settings, run_service
@@ -23,6 +26,23 @@ async def test_a_login_sets_the_cookie() -> None:
         assert "SameSite=lax" in cookie
         client = await live.connect_with(with_cookie(live, cookie.partition(";")[0]))
         assert client.user == "alice"
+
+
+@pytest.mark.parametrize("prefix", ["__Host-", "__Secure-", ""])
+async def test_a_cookie_is_secure_if_its_name_demands_it(prefix: str) -> None:
+    """Otherwise browsers ignore it; with the attribute, they take it from localhost, too."""
+    settings = make_settings(environment="development", session_cookie=f"{prefix}session")
+    async with run_service(settings) as live:
+        cookie = (await sign_in(live, {"user": "alice"})).headers["set-cookie"]
+    assert ("Secure" in cookie.partition(";")[2]) == bool(prefix)
+    line = javascript("ws://localhost:8000/ws", cookie.partition(";")[0])
+    assert ("; path=/; secure" in line) == bool(prefix)
+
+
+@pytest.mark.parametrize("name", ["my session", "a;b", "a=b", "sitzungsschlüssel", ""])
+def test_a_name_that_no_cookie_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="session_cookie"):
+        make_settings(session_cookie=name)
 
 
 @pytest.mark.parametrize("body", [{}, {"user": ""}, {"user": 7}, {"user": "a", "admin": True}, []])

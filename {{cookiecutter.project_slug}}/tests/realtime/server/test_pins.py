@@ -26,7 +26,7 @@ METHODS = {
     HttpToolsProtocol: (
         *("connection_made", "connection_lost", "data_received", "on_headers_complete"),
         *("on_message_complete", "handle_websocket_upgrade", "send_400_response"),
-        "_should_upgrade",
+        *("_should_upgrade", "_unsupported_upgrade_warning"),
     ),
     uvicorn.Server: ("startup", "shutdown", "main_loop", "on_tick", "capture_signals"),
     ServerProtocol: ("data_to_send", "reject", "send_close"),

@@ -126,13 +126,13 @@ async def test_a_refused_handshake_is_logged_once(tmp_path: Path) -> None:
             assert (await client.head()).startswith("HTTP/1.1 403 ")
             await client.rest()
         async with raw_client(options, path="/nowhere") as client:
-            assert (await client.head()).startswith("HTTP/1.1 403 ")
+            assert (await client.head()).startswith("HTTP/1.1 404 ")
             await client.rest()
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(STOP_S):
             _, rest = await process.communicate()
     events = [json.loads(line)["event"] for line in rest.splitlines()]
-    assert events[: events.index("Shutting down")].count("handshake refused") == 1
+    assert events[: events.index("Shutting down")].count("handshake refused") == 2
     assert not [event for event in events if "rejected" in event or "response sent" in event]
 
 

@@ -1,4 +1,4 @@
-"""What `make dev` watches: `app/` and `.env`, in their directory, since most editors replace files."""
+"""What `make dev` watches. Not the file `.env` itself, since most editors replace it."""
 
 from pathlib import Path
 

@@ -48,6 +48,13 @@ async def test_a_command_replies_and_refuses(live: Live) -> None:
     assert (refusal["code"], refusal["message"]) == ("bad_request", "roll one to ten dice")
 
 
+async def test_an_object_in_a_command_is_checked_like_the_command(live: Live) -> None:
+    alice = await live.connect("alice")
+    assert (await alice.ask(type="roll_these", dice=[{"sides": 6}] * 2))["total"] in range(2, 13)
+    for die in ({"sides": "6"}, {"sides": 6, "colour": "red"}):
+        assert (await alice.ask(type="roll_these", dice=[die]))["code"] == "bad_request"
+
+
 async def test_users_are_invited_and_the_absent_are_named(live: Live) -> None:
     alice, bob = await live.connect("alice"), await live.connect("bob")
     reply = await alice.ask(type="invite", users=[bob.user, "nobody"])

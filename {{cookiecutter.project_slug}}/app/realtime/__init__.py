@@ -49,7 +49,7 @@ from .errors import (
 from .http.dependencies import CurrentUser, get_service
 from .jobs import Job
 from .policy import Policy
-from .protocol import Close, Command, Data, Ok, Reply, ServerFrame
+from .protocol import Close, Command, Data, Ok, Reply, ServerFrame, StrictModel
 # {% if cookiecutter.rooms %}
 from .rooms.history import Position, RoomMessage
 from .rooms.options import RoomOptions
@@ -89,6 +89,7 @@ __all__ = [
     # {% endif %}
     "ServerFrame",
     "Service",
+    "StrictModel",
     "Unauthorized",
     "Unavailable",
     "get_service",

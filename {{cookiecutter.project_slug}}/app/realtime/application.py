@@ -120,6 +120,8 @@ class Application(FastAPI):
         super().__init__(**(defaults | options), lifespan=Application._run)
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
+        self.stop_server: Callable[[], None] = partial(signal.raise_signal, signal.SIGTERM)
+        """Stops the server that runs the app."""
         metrics = Metrics(project.version)
         delivery = Delivery(settings.max_unsent_total_bytes, settings.max_unsent_bytes)
         # {% if cookiecutter.redis %}
@@ -214,11 +216,11 @@ class Application(FastAPI):
 
     # {% endif %}
     def stop(self) -> None:
-        """Stop the process with a failure."""
+        """Stop the server with a failure."""
         is_stopping = self.failed or self.service.stopping
         self.failed = True
         if not is_stopping:  # a second signal would end it at once
-            signal.raise_signal(signal.SIGTERM)
+            self.stop_server()
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[Any]:

@@ -25,8 +25,8 @@ from .presence import Presence, RoomPresence, encode_info
 
 log = structlog.stdlib.get_logger(__name__)
 
-BeforePublish = Callable[[str, str | None, JsonValue], JsonValue | Awaitable[JsonValue]]
-"""Takes room, sender (None for the server) and data; returns the data to publish."""
+BeforePublish = Callable[[str, str | None, JsonValue, bool], JsonValue | Awaitable[JsonValue]]
+"""Takes room, sender (None for the server), data and ``keep``; returns the data to publish."""
 
 Evict = Callable[["Room", Envelope], None]
 
@@ -163,7 +163,7 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, set[str]] = {}
         self._waiting: set[asyncio.Task[Position]] = set()
-        self.set_policy(lambda room, sender, data: data, lambda room: RoomOptions())
+        self.set_policy(lambda room, sender, data, keep: data, lambda room: RoomOptions())
 
     def __len__(self) -> int:
         """Return the number of rooms with members."""
@@ -303,7 +303,7 @@ class Rooms:
 
         """
         self._check_call(room)
-        answer = self._before_publish(room, sender, data)
+        answer = self._before_publish(room, sender, data, keep)
         if not isinstance(answer, Awaitable):
             return self._history.publish(room, Envelope(sender, answer, exclude), keep=keep)
 
@@ -336,7 +336,7 @@ class Rooms:
             NotJoined: meanwhile, ``member`` has left, or was evicted.
 
         """
-        answer = self._before_publish(room, sender, data)
+        answer = self._before_publish(room, sender, data, keep)
         if isinstance(answer, Awaitable):
             answer = await answer
         if member is not None:

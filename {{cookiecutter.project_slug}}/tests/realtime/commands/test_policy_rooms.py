@@ -62,22 +62,18 @@ async def test_a_forbidden_publish_is_refused_each_time(
     assert (await member.receive("message"))["data"] == "again"
 
 
-async def shout(
-    policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue
-) -> JsonValue:
-    """Refuse empty data, and change the rest to upper case."""
-    await asyncio.sleep(0)
-    if not data:
-        raise Forbidden("silence")
-    return str(data).upper()
-
-
 def shout_at_once(
-    policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue
+    policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue, keep: bool
 ) -> JsonValue:
+    """Refuse empty data, change the rest to upper case, and say whether it is kept."""
     if not data:
         raise Forbidden("silence")
-    return str(data).upper()
+    return str(data).upper() if keep else f"{data}, not kept"
+
+
+async def shout(*message: Any) -> JsonValue:
+    await asyncio.sleep(0)
+    return shout_at_once(*message)
 
 
 @pytest.mark.parametrize("before_publish", [shout, shout_at_once])
@@ -107,6 +103,10 @@ async def test_every_message_to_a_room_passes_before_publish(
         assert (message["data"], message["offset"]) == ("C", published.offset)
         with pytest.raises(Forbidden):
             await live.service.rooms.publish("lobby", "")
+        await live.service.rooms.publish("lobby", "c", keep=False)
+        await client.send(type="publish", room="lobby", data="a", keep=False)
+        heard = [(await member.receive("message"))["data"] for _ in range(2)]
+        assert heard == ["c, not kept", "a, not kept"]
 
 
 async def name_of(

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import FileResponse, RedirectResponse
+from starlette.routing import BaseRoute, Mount
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -222,13 +223,18 @@ class Application(FastAPI):
         if not is_stopping:  # a second signal would end it at once
             self.stop_server()
 
+    def _rank(self, route: BaseRoute) -> int:
+        if isinstance(route, Mount) and not route.path:
+            return 2
+        return 1 if route in self._replaceable else 0
+
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[Any]:
         self.service.delivery.attach()
         if is_on():
             self._endpoint.dispatcher.trace()
-        # Routes of the team come before these, also below /users, and before /.
-        self.router.routes.sort(key=self._replaceable.__contains__)
+        # Routes of the team come before these, also below /users, and before /; a mount at / after.
+        self.router.routes.sort(key=self._rank)
         if self._in_development:
             self.mount("/page", StaticFiles(directory=PAGE))
             self.add_route("/", _show_page)

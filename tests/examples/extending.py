@@ -15,11 +15,13 @@ from fastapi.testclient import TestClient
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
+from app.main import app
 from app.policy import Policy
 from app.resources import Connection, Service, is_ready, remove_old_messages
 from app.settings import Settings
 from app.site import site
 
+from .realtime.client import connect_options
 from .realtime.live import Live, wait_until, wait_until_async
 
 HAS_ROOMS = "max_rooms_per_connection" in Settings.model_fields
@@ -267,9 +269,10 @@ async def test_the_service_is_ready_while_the_database_answers(
         raise sqlite3.OperationalError
 
     assert await is_ready(service)
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, capture_logs() as lines:
         patch.setattr(service.resources.database, "query", fail)
         assert (await live.get("/readyz")).status_code == 503
+    assert "readiness check failed" in [line["event"] for line in lines]
     assert (await live.get("/readyz")).status_code == 200
 
 
@@ -302,6 +305,12 @@ async def test_the_replaced_send_stores_the_message(live: Live) -> None:
 async def test_a_site_has_the_service_below_a_path() -> None:
     with TestClient(site) as client:
         assert client.get("/realtime/readyz").json() == {"status": "ready"}
+        anonymous = client.get("/online")
+        assert anonymous.status_code in {200, 401}  # guests have no credentials
+        if HAS_TOKENS:
+            assert anonymous.status_code == 401
+            options = await connect_options(app.service.settings, "alice")
+            assert client.get("/online", headers=options.headers).json() is False
 
 
 async def read_me(live: Live, **headers: str) -> httpx.Response:

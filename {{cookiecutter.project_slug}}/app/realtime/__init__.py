@@ -46,6 +46,7 @@ from .errors import (
     Unauthorized,
     Unavailable,
 )
+from .fields import CommaSeparated
 from .http.dependencies import CurrentUser, get_service
 from .jobs import Job
 from .policy import Policy
@@ -64,6 +65,7 @@ __all__ = [
     "Authenticator",
     "BadRequest",
     "Close",
+    "CommaSeparated",
     "Command",
     "CommandError",
     "CommandRouter",

@@ -117,6 +117,7 @@ class Application(FastAPI):
             "redirect_slashes": False,
             "telemetry": HTTP,
         }
+        handlers = options.pop("exception_handlers", None) or {}
         self._lifespan = options.pop("lifespan", None) or (lambda app: nullcontext())
         super().__init__(**(defaults | options), lifespan=Application._run)
         self.failed = False
@@ -150,6 +151,7 @@ class Application(FastAPI):
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         add_error_handlers(self, self._endpoint.dispatcher.failures)
+        self.exception_handlers |= handlers
         self.include_router(health.router)
         engine = len(self.routes)
         self.include_router(backend.router)

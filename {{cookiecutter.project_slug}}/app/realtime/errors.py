@@ -74,7 +74,7 @@ class WrongThread(ServiceError, RuntimeError):
     def __init__(self) -> None:
         super().__init__(
             "this works only in the event loop's thread: make the route or the job `async def`,"
-            " or call it by `anyio.from_thread.run`"
+            " or call it by `asyncio.run_coroutine_threadsafe`"
         )
 
 

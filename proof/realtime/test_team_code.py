@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import anyio.from_thread
 import pytest
 from fastapi import Request
 from pydantic import JsonValue, field_validator
@@ -27,6 +26,7 @@ from app.realtime.connections.guard import Guard
 from app.realtime.errors import (
     CommandError,
     Flood,
+    Forbidden,
     TeamCodeFailed,
     TimedOut,
     Unauthorized,
@@ -252,6 +252,41 @@ async def test_the_team_maps_its_exceptions_to_errors() -> None:
         team.handle = fail
         error = await client.ask(type="work")
         assert (error["code"], error["message"]) == ("unavailable", "the database is busy")
+
+
+async def test_the_one_failure_of_a_task_group_is_answered_as_itself(team: Team) -> None:
+    async def refuse() -> None:
+        raise Forbidden("not today")
+
+    def in_groups(tasks: int, groups: int) -> Handle:
+        async def handle(*_: object) -> None:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(tasks):
+                    group.create_task(refuse() if groups == 1 else in_groups(tasks, groups - 1)())
+
+        return handle
+
+    client = await team.live.connect()
+    for tasks, groups, code in ((1, 1, "forbidden"), (1, 2, "forbidden"), (2, 1, "internal")):
+        team.handle = in_groups(tasks, groups)
+        assert (await client.ask(type="work", id="1"))["code"] == code
+        assert await client.is_quiet()
+
+
+async def test_a_connection_may_be_refused_in_a_task_group() -> None:
+    router = CommandRouter()
+
+    async def refuse() -> None:
+        raise Unauthorized("the account is locked")
+
+    @router.connecting
+    async def begin(service: Service, connection: Connection) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(refuse())
+
+    async with run_service(commands=router) as live:
+        client = await live.connect_with(await live.options(), welcomed=False)
+        assert await client.closed() == UNAUTHORIZED
 
 
 async def test_a_failing_validator_gets_an_error_reply(team: Team) -> None:
@@ -563,7 +598,7 @@ async def test_a_call_from_a_thread_raises(live: Live, call: Callable[[Service],
     # {% endif %}
     failure = await call_from_a_route(live, call)
     assert isinstance(failure, WrongThread)
-    assert "async def" in str(failure)
+    assert "asyncio.run_coroutine_threadsafe" in str(failure)
     assert await client.is_quiet()
     # {% if cookiecutter.rooms %}
     answer = await client.ask(type="presence", room="lobby")
@@ -572,13 +607,15 @@ async def test_a_call_from_a_thread_raises(live: Live, call: Callable[[Service],
 
 
 async def test_a_thread_can_call_through_the_event_loop(live: Live) -> None:
-    client = await live.connect()
+    client, loop = await live.connect(), asyncio.get_running_loop()
 
     def call(service: Service) -> None:
-        anyio.from_thread.run(broadcast, service)
+        asyncio.run_coroutine_threadsafe(broadcast(service), loop).result(DEADLINE_S)
 
     assert await call_from_a_route(live, call) is None
-    assert (await client.receive("message"))["data"] == "x"
+    await asyncio.to_thread(call, live.service)
+    for _ in range(2):
+        assert (await client.receive("message"))["data"] == "x"
 
 
 async def answer_of_route(live: Live, call: Callable[[Request], Coroutine[Any, Any, Any]]) -> int:

@@ -15,11 +15,13 @@ from fastapi.testclient import TestClient
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
+from app.main import app
 from app.policy import Policy
 from app.resources import Connection, Service, is_ready, remove_old_messages
 from app.settings import Settings
 from app.site import site
 
+from .realtime.client import connect_options
 from .realtime.live import Live, wait_until, wait_until_async
 
 HAS_ROOMS = "max_rooms_per_connection" in Settings.model_fields
@@ -46,6 +48,13 @@ async def test_a_command_replies_and_refuses(live: Live) -> None:
     assert reply == {"type": "ok", "id": "1"}
     refusal = await alice.ask(type="roll", dice=0)
     assert (refusal["code"], refusal["message"]) == ("bad_request", "roll one to ten dice")
+
+
+async def test_an_object_in_a_command_is_checked_like_the_command(live: Live) -> None:
+    alice = await live.connect("alice")
+    assert (await alice.ask(type="roll_these", dice=[{"sides": 6}] * 2))["total"] in range(2, 13)
+    for die in ({"sides": "6"}, {"sides": 6, "colour": "red"}):
+        assert (await alice.ask(type="roll_these", dice=[die]))["code"] == "bad_request"
 
 
 async def test_users_are_invited_and_the_absent_are_named(live: Live) -> None:
@@ -200,6 +209,7 @@ async def test_each_message_to_a_room_is_refused_cut_or_stored(live: Live) -> No
     long = "x" * 2000
     assert (await alice.ask(type="publish", room="lobby", data=long, echo=True))["type"] == "ok"
     assert (await alice.receive("message"))["data"] == long[:1000]
+    assert (await alice.ask(type="publish", room="lobby", data="typing", keep=False))["type"] == "ok"
     taken = await live.post("/publish", {"room": "lobby", "data": {"text": "backend"}})
     refused = await live.post("/publish", {"room": "lobby", "data": None})
     assert (taken.status_code, refused.status_code) == (202, 403)
@@ -259,9 +269,10 @@ async def test_the_service_is_ready_while_the_database_answers(
         raise sqlite3.OperationalError
 
     assert await is_ready(service)
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, capture_logs() as lines:
         patch.setattr(service.resources.database, "query", fail)
         assert (await live.get("/readyz")).status_code == 503
+    assert "readiness check failed" in [line["event"] for line in lines]
     assert (await live.get("/readyz")).status_code == 200
 
 
@@ -294,6 +305,12 @@ async def test_the_replaced_send_stores_the_message(live: Live) -> None:
 async def test_a_site_has_the_service_below_a_path() -> None:
     with TestClient(site) as client:
         assert client.get("/realtime/readyz").json() == {"status": "ready"}
+        anonymous = client.get("/online")
+        assert anonymous.status_code in {200, 401}  # guests have no credentials
+        if HAS_TOKENS:
+            assert anonymous.status_code == 401
+            options = await connect_options(app.service.settings, "alice")
+            assert client.get("/online", headers=options.headers).json() is False
 
 
 async def read_me(live: Live, **headers: str) -> httpx.Response:

@@ -8,6 +8,7 @@
 """
 
 import os
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -29,8 +30,10 @@ from app.resources import Connection, Service  # noqa: E402
 from .realtime.live import Live, run_app, settings_with, wait_until  # noqa: E402
 from .realtime.recording_wire import open_connection  # noqa: E402
 
-FAILURES = {"background job failed", "connection failed", "handler failed", "observer failed"}
-"""Log events for exceptions in your code."""
+FAILURES = re.compile(
+    "(authenticator|background job|connection|handler|observer|readiness check|validator) failed"
+)
+"""Log events for exceptions in your code; a route's is a request with status 500."""
 
 
 @pytest.fixture(scope="session")
@@ -50,11 +53,14 @@ async def running_service() -> AsyncIterator[Live]:
 @pytest.fixture
 async def live(running_service: Live) -> AsyncIterator[Live]:
     """Return your service. The test fails if your code raised an unexpected exception."""
+    assert not running_service.server.app.failed, "an essential job has failed"
     with capture_logs() as lines:
         yield running_service
         await running_service.close_clients()
         await wait_until(lambda: len(running_service.service.manager) == 0)
-    assert not [line for line in lines if line["event"] in FAILURES]
+    assert not [
+        line for line in lines if FAILURES.match(line["event"]) or line.get("status") == 500
+    ]
 
 
 @pytest.fixture
@@ -64,12 +70,13 @@ def service(live: Live) -> Service:
 
 
 @pytest.fixture
-async def connection(service: Service) -> Connection:
-    """Return a connection of alice to call a handler with."""
+async def connection(service: Service) -> AsyncIterator[Connection]:
+    """Return a connection of alice to call a handler with. It leaves the service after the test."""
     connection: Connection = open_connection(user="alice")
     if router.begin is not None:
         connection.state = await router.begin(service, connection)
-    return connection
+    yield connection
+    service.forget(connection)
 
 
 def pytest_xdist_auto_num_workers() -> int:

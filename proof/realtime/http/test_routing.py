@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 from structlog.testing import capture_logs
 
 from ..engine import make_app
-from ..live import make_settings, run_app, wait_until
+from ..live import BACKEND, make_settings, run_app, wait_until
 from .test_errors import described
 from .test_request_log import SECRET, requests
 
@@ -66,3 +67,18 @@ async def test_a_wrong_method_is_answered_with_all_methods_of_the_path() -> None
             answer = await live.post(path, {})
             assert described(answer) == (405, "Method Not Allowed")
             assert answer.headers["Allow"] == methods
+
+
+@pytest.mark.parametrize("environment", ["development", "production"])
+async def test_a_site_at_the_root_leaves_the_engine_its_routes(
+    tmp_path: Path, environment: str
+) -> None:
+    (tmp_path / "index.html").write_text("the team's page")
+    app = make_app(make_settings(environment=environment))
+    app.mount("/", StaticFiles(directory=tmp_path, html=True))
+    async with run_app(app) as live:
+        assert (await live.get("/")).text == "the team's page"
+        for path in ("/readyz", "/users/alice", "/client/client.js"):
+            assert (await live.get(path, BACKEND)).status_code == 200
+        assert (await live.post("/publish", {"data": 1})).status_code == 202
+        assert (await (await live.connect()).ask(type="ping"))["type"] == "pong"

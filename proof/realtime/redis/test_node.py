@@ -232,7 +232,7 @@ async def test_a_message_that_cannot_be_sent_harms_no_other(shared_valkey: Valke
     async with run_node(shared_valkey) as (node, gaps):
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
         with pytest.raises(Unavailable):
-            await node.publish(user_channel("\ud800"), numbered(1))
+            await node.publish(Channel("user:\ud800"), numbered(1))
         await node.publish(CHANNEL, numbered(2))
         assert await inbox.next() == numbered(2)
         assert gaps == []

@@ -20,7 +20,9 @@ async def test_a_def_may_return_an_awaitable() -> None:
     """As one that a decorator has wrapped does."""
 
     class Shouting(Policy[Service, Any]):
-        def before_publish(self, service: Service, room: str, sender: str | None, data: Any) -> Any:
+        def before_publish(
+            self, service: Service, room: str, sender: str | None, data: JsonValue, keep: bool
+        ) -> Any:
             return shout(data)
 
     async with run_service(policy=Shouting()) as live:
@@ -46,7 +48,7 @@ async def test_an_exit_fails_only_the_message() -> None:
 async def test_a_message_that_becomes_too_large_is_refused() -> None:
     class Quoting(Policy[Service, Any]):
         async def before_publish(
-            self, service: Service, room: str, sender: str | None, data: JsonValue
+            self, service: Service, room: str, sender: str | None, data: JsonValue, keep: bool
         ) -> JsonValue:
             return [str(data) * service.settings.max_unsent_bytes]
 

@@ -49,7 +49,7 @@ def test_a_file_that_is_not_json_has_one_clear_line(
     path = tmp_path / "admins"
     with pytest.raises(SystemExit) as stop:
         load(monkeypatch, "ADMINS", path, '["alice",\nbob]')
-    assert str(stop.value).startswith(f"error: ADMINS_FILE: {path} is not valid JSON: ")
+    assert str(stop.value).startswith(f"error: ADMINS_FILE: {path} is not valid JSON, ")
     assert len(str(stop.value).splitlines()) == 1
 
 

@@ -46,10 +46,11 @@ from .errors import (
     Unauthorized,
     Unavailable,
 )
+from .fields import CommaSeparated
 from .http.dependencies import CurrentUser, get_service
 from .jobs import Job
 from .policy import Policy
-from .protocol import Close, Command, Data, Ok, Reply, ServerFrame
+from .protocol import Close, Command, Data, Ok, Reply, ServerFrame, StrictModel
 # {% if cookiecutter.rooms %}
 from .rooms.history import Position, RoomMessage
 from .rooms.options import RoomOptions
@@ -64,6 +65,7 @@ __all__ = [
     "Authenticator",
     "BadRequest",
     "Close",
+    "CommaSeparated",
     "Command",
     "CommandError",
     "CommandRouter",
@@ -89,6 +91,7 @@ __all__ = [
     # {% endif %}
     "ServerFrame",
     "Service",
+    "StrictModel",
     "Unauthorized",
     "Unavailable",
     "get_service",

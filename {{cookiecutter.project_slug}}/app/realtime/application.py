@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import FileResponse, RedirectResponse
+from starlette.routing import BaseRoute, Mount
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -117,10 +118,13 @@ class Application(FastAPI):
             "redirect_slashes": False,
             "telemetry": HTTP,
         }
+        handlers = options.pop("exception_handlers", None) or {}
         self._lifespan = options.pop("lifespan", None) or (lambda app: nullcontext())
         super().__init__(**(defaults | options), lifespan=Application._run)
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
+        self.stop_server: Callable[[], None] = partial(signal.raise_signal, signal.SIGTERM)
+        """Stops the server that runs the app."""
         metrics = Metrics(project.version)
         delivery = Delivery(settings.max_unsent_total_bytes, settings.max_unsent_bytes)
         # {% if cookiecutter.redis %}
@@ -149,6 +153,7 @@ class Application(FastAPI):
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         self.router.default = self._refuse_path
         add_error_handlers(self, self._endpoint.dispatcher.failures)
+        self.exception_handlers |= handlers
         self.include_router(health.router)
         engine = len(self.routes)
         self.include_router(backend.router)
@@ -223,19 +228,24 @@ class Application(FastAPI):
 
     # {% endif %}
     def stop(self) -> None:
-        """Stop the process with a failure."""
+        """Stop the server with a failure."""
         is_stopping = self.failed or self.service.stopping
         self.failed = True
         if not is_stopping:  # a second signal would end it at once
-            signal.raise_signal(signal.SIGTERM)
+            self.stop_server()
+
+    def _rank(self, route: BaseRoute) -> int:
+        if isinstance(route, Mount) and not route.path:
+            return 2
+        return 1 if route in self._replaceable else 0
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[Any]:
         self.service.delivery.attach()
         if is_on():
             self._endpoint.dispatcher.trace()
-        # Routes of the team come before these, also below /users, and before /.
-        self.router.routes.sort(key=self._replaceable.__contains__)
+        # Routes of the team come before these, also below /users, and before /; a mount at / after.
+        self.router.routes.sort(key=self._rank)
         if self._in_development:
             self.mount("/page", StaticFiles(directory=PAGE))
             self.add_route("/", _show_page)

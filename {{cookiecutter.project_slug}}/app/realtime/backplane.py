@@ -13,6 +13,7 @@ from dataclasses import dataclass
 # {% endif %}
 from typing import Literal, NewType
 
+from .errors import BadRequest
 from .futures import done
 # {% if cookiecutter.redis %}
 from .protocol import STRICT, Data, UserName
@@ -26,7 +27,16 @@ ALL = Channel("all")
 
 
 def user_channel(user: str) -> Channel:
-    """Return the channel of one user's connections."""
+    """Return the channel of one user's connections.
+
+    Raises:
+        BadRequest: the name has half of a surrogate pair, which JSON allows and UTF-8 does not.
+
+    """
+    try:
+        user.encode()
+    except UnicodeEncodeError:
+        raise BadRequest("the user's name is not valid Unicode") from None
     return Channel(f"user:{user}")
 
 

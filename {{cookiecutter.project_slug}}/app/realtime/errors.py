@@ -7,7 +7,7 @@ the client's input.
 
 from collections.abc import Iterator
 from http.client import responses
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from . import protocol
 from .protocol import (
@@ -24,6 +24,10 @@ from .protocol import (
 V = TypeVar("V")
 
 PROBLEM_TYPE = "application/problem+json"
+
+
+MAX_REASON_BYTES = 123
+"""Size of the reason in a close frame (RFC 6455 §5.5)."""
 
 
 class ServiceError(Exception):
@@ -49,6 +53,17 @@ def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
     return {value for value in values if isinstance(value, kind)}
 
 
+def _check_declared(kind: type[ServiceError], attribute: str) -> None:
+    if not hasattr(kind, attribute):
+        raise TypeError(f"{kind.__name__} has no {attribute}: raise a subclass that has one")
+
+
+def _is_sendable(close: object) -> bool:
+    if not isinstance(close, Close) or len(close.reason.encode()) > MAX_REASON_BYTES:
+        return False
+    return 4000 <= close.code <= 4999 or close in {INTERNAL_ERROR, TRY_AGAIN_LATER}
+
+
 class Misconfigured(ServiceError):
     """The settings do not work. The process stops, since a retry cannot succeed."""
 
@@ -59,7 +74,7 @@ class WrongThread(ServiceError, RuntimeError):
     def __init__(self) -> None:
         super().__init__(
             "this works only in the event loop's thread: make the route or the job `async def`,"
-            " or call it by `anyio.from_thread.run`"
+            " or call it by `asyncio.run_coroutine_threadsafe`"
         )
 
 
@@ -105,6 +120,17 @@ class Rejected(ServiceError):
 
     close_as: ClassVar[Close]
     status: ClassVar[int] = 503
+
+    def __init_subclass__(cls) -> None:
+        """Raise `TypeError` if no connection can be closed like that (RFC 6455 §7.4)."""
+        if "close_as" in vars(cls) and not _is_sendable(cls.close_as):
+            needed = f"a Close, with a code of 4000 to 4999 and at most {MAX_REASON_BYTES} bytes"
+            raise TypeError(f"{cls.__name__}: close_as must be {needed}")
+
+    def __new__(cls, *args: Any, **more: Any) -> Self:
+        """Raise `TypeError` for a class that does not say how the connection is closed."""
+        _check_declared(cls, "close_as")
+        return super().__new__(cls, *args, **more)
 
     @property
     def cause(self) -> str:
@@ -172,6 +198,16 @@ class CommandError(ServiceError):
     code: ClassVar[str]
     retry: ClassVar[bool] = False
     status: ClassVar[int] = 400
+
+    def __init_subclass__(cls) -> None:
+        """Raise `TypeError` if the code is no text."""
+        if not isinstance(vars(cls).get("code", ""), str):
+            raise TypeError(f"{cls.__name__}: code must be a str")
+
+    def __new__(cls, *args: Any, **more: Any) -> Self:
+        """Raise `TypeError` for a class without a code."""
+        _check_declared(cls, "code")
+        return super().__new__(cls, *args, **more)
 
     def reply(self, command_id: str | None) -> ErrorReply:
         """Return the frame for the client."""

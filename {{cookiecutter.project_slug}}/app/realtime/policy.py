@@ -68,12 +68,13 @@ class Policy(Generic[ServiceT, ConnectionT]):
         return RoomOptions()
 
     def before_publish(
-        self, service: ServiceT, room: str, sender: str | None, data: JsonValue
+        self, service: ServiceT, room: str, sender: str | None, data: JsonValue, keep: bool
     ) -> JsonValue | Awaitable[JsonValue]:
         """Return the data to publish to a room, changed or not; raise `Forbidden` to refuse.
 
         It is called for every message: of clients, and without a ``sender`` of ``POST /publish``
-        and your own code. With ``async def`` it may store the message first.
+        and your own code. With ``async def`` it may store the message first. ``keep`` is false for
+        a message that is not part of the history, such as that somebody is typing.
         """
         return data
 

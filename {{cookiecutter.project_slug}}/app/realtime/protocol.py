@@ -103,10 +103,14 @@ CommandKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Command(BaseModel):
-    """A client's frame. Subclasses add a ``type`` and their fields."""
+class StrictModel(BaseModel):
+    """A model that refuses unknown fields, other types and NaN: an object within a command."""
 
     model_config = STRICT
+
+
+class Command(StrictModel):
+    """A client's frame. Subclasses add a ``type`` and their fields."""
 
     type: str
     id: CommandId | None = None

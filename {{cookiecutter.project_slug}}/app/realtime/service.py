@@ -6,6 +6,7 @@ from typing import Any, Generic
 from typing_extensions import TypeVar
 
 from .auth import Authenticator
+from .backplane import user_channel
 from .connections.connection import Connection
 from .connections.delivery import Delivery
 from .connections.manager import ConnectionManager
@@ -81,9 +82,11 @@ class Service(Generic[SettingsT, ResourcesT]):
         """Disconnect a user, and refuse new connections for this time; 0 lifts an earlier ban.
 
         Raises:
+            BadRequest: the user's name is not valid Unicode.
             Unavailable: the ban cannot be stored or passed on.
 
         """
+        user_channel(user)  # nothing is stored under a name that is not valid
         if ban_s:
             await self.bans.put(user, "", ban_s)
         else:

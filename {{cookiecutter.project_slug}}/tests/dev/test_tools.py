@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.realtime import RealtimeSettings
 from app.settings import Settings
 from dev import asyncapi, env, fresh_secrets, token
 # {% if cookiecutter.redis and cookiecutter.auth == "api_key" %}
@@ -43,16 +44,16 @@ def test_the_first_env_file_has_fresh_secrets_and_starts_the_service(
     assert env_file.read_text(encoding="utf-8") == content
 
 
-def test_the_example_names_every_setting_and_its_default() -> None:
+def test_the_example_names_every_setting_and_the_engines_defaults() -> None:
     example = (PROJECT / ".env.example").read_text(encoding="utf-8")
-    named = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", example, re.MULTILINE))
-    fields = {name.upper(): field for name, field in Settings.model_fields.items()}
-    assert set(named) == set(fields)
-    shown = dict(re.findall(r"^#([A-Z_]+)=(.*)$", example, re.MULTILINE))
-    for name, value in shown.items():
-        default = fields[name].default
+    for name, field in Settings.model_fields.items():
+        assert field.validation_alias or name.upper() in example, name
+    shown = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", example, re.MULTILINE))
+    for name in RealtimeSettings.model_fields.keys() & map(str.lower, shown):
+        default = Settings.model_fields[name].default
         default = ",".join(default) if isinstance(default, tuple) else default
-        assert value.lower() == ("" if default is None else str(default).lower()), name
+        expected = "" if default is None else str(default)
+        assert shown[name.upper()].lower() == expected.lower(), name
 
 
 def test_a_secret_without_a_place_is_an_error() -> None:
@@ -153,4 +154,5 @@ def test_the_protocol_is_written_to_a_file(tmp_path: Path) -> None:
     document = json.loads(path.read_text(encoding="utf-8"))
     (server,) = document["servers"].values()
     assert f"http://{server['host']}" == base_url(Settings.load())
-    assert {"Send", "Broadcast"} <= document["operations"].keys()
+    messages = document["channels"]["connection"]["messages"].values()
+    assert {"send", "broadcast"} <= {message["name"] for message in messages}

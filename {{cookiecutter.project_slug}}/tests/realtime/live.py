@@ -82,6 +82,7 @@ class InProcessServer(Server):
     def __init__(self, app: Application) -> None:
         super().__init__(app)
         self.stop = asyncio.Event()
+        app.stop_server = self.stop.set
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The dispatcher: validates a client's frame, calls the command's handler and sends the answer."""
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
@@ -31,6 +32,7 @@ from ..service import Service
 from ..tracing import traced
 from ..wire.frame import encode
 from .router import CommandRouter, Handler, types_of
+from .schemas import check_strict, field_names
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -77,6 +79,8 @@ class Dispatcher:
     def __init__(self, router: CommandRouter, metrics: Metrics, timeout_s: float) -> None:
         models: Any = reduce(or_, router.handlers)
         commands: TypeAdapter[Any] = TypeAdapter(Annotated[models, Field(discriminator="type")])
+        check_strict(commands.core_schema)
+        self._fields = frozenset(field_names(commands.core_schema))
         self._validator = commands.validator
         self.failures = EXPECTED | router.failures
         self._timeout_s = timeout_s
@@ -201,7 +205,7 @@ class Dispatcher:
         elif isinstance(fault, CommandError):
             self._refuse(connection, fault, _id_of(frame))
         elif isinstance(fault, ValidationError):
-            self._refuse(connection, _error_of(fault), _id_of(frame))
+            self._refuse(connection, _error_of(fault, self._fields), _id_of(frame))
             try:
                 connection.limits.count_error()
             except Rejected as rejection:
@@ -252,20 +256,23 @@ def _answer(connection: Connection, command: Command, reply: Reply | None) -> No
         connection.send_encoded(*frames)
 
 
-def _error_of(failure: ValidationError) -> CommandError:
+def _error_of(failure: ValidationError, fields: Collection[str]) -> CommandError:
     if failure.error_count() > MAX_ERRORS_LISTED:
         return BadRequest("many fields are unknown or invalid")
     error = failure.errors(include_url=False, include_input=False)[0]
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, CommandError):
         return cause
+    reason = error["msg"]
     if error["type"] == "union_tag_invalid":
-        return UnknownType("no command has this type")
-    # The location starts with the type, which the client knows. For an unknown field it ends with
-    # the field's name, which is the client's own text.
-    end = -1 if error["type"] == "extra_forbidden" else None
-    field = ".".join(str(part) for part in error["loc"][1:end])
-    return BadRequest(f"{field}: {error['msg']}" if field else error["msg"])
+        if not error["loc"]:
+            return UnknownType("no command has this type")
+        reason = f"Input should have one of the tags {error['ctx']['expected_tags']}"
+    # The location starts with the type. The names of unknown fields, and the keys of a `dict`, are
+    # the client's own text.
+    known = (part for part in error["loc"][1:] if isinstance(part, int) or part in fields)
+    field = ".".join(map(str, known))
+    return BadRequest(f"{field}: {reason}" if field else reason)
 
 
 def _id_of(frame: str) -> str | None:

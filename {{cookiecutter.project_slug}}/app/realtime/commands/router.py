@@ -49,8 +49,10 @@ class CommandRouter:
     def connecting(self, begin: Connecting) -> Connecting:
         """Register the function that returns the ``state`` of a new connection, before ``welcome``.
 
-        It may raise `Rejected` to refuse the connection.
+        It may raise `Rejected` to refuse the connection. There is only one such function.
         """
+        if self.begin is not None:
+            raise ValueError(f"{self.begin!r} makes the state already")
         self.begin = _check_async(begin)
         return begin
 
@@ -75,7 +77,8 @@ class CommandRouter:
             self.handlers = kept
         for model, handler in other.handlers.items():
             self._add(model, handler)
-        self.begin = other.begin or self.begin
+        if other.begin is not None:
+            self.connecting(other.begin)
         self.failures |= other.failures
         self.on_connect += other.on_connect
         self.on_disconnect += other.on_disconnect

@@ -26,7 +26,8 @@ class Guard:
 
     - `TimedOut`: it did not return in time;
     - `ConnectionEnded`: the connection ended meanwhile;
-    - `TeamCodeFailed`: it raised a `CancelledError` or `SystemExit` of its own.
+    - `TeamCodeFailed`: it raised a `CancelledError` or `SystemExit` of its own;
+    - the exception of the one task that failed in a `TaskGroup`.
 
     Most calls return at once. So a call only notes its deadline, and one timer serves many calls.
     """
@@ -81,6 +82,8 @@ class Guard:
             if self._task.cancelling() > self._cancellations:
                 return  # the server has cancelled the task
             raise (interruption or TeamCodeFailed()) from failure
+        if isinstance(failure, BaseExceptionGroup):
+            raise _sole(failure)
 
     def set_timeout(self, timeout_s: float) -> None:
         """Change the timeout of the next calls."""
@@ -117,3 +120,10 @@ class Guard:
         self.close()
         self._deadline = self._loop.time() + CLEAN_UP_S
         self._timer = self._loop.call_at(self._deadline, self._check_deadline)
+
+
+def _sole(failure: BaseException) -> BaseException:
+    """Return the exception in a group of one, or else the failure itself."""
+    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
+        (failure,) = failure.exceptions
+    return failure

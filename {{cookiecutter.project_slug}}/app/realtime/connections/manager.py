@@ -50,7 +50,8 @@ class ConnectionManager:
     """The connections of this process. Messages reach those of the whole service.
 
     It belongs to the event loop's thread. In another thread, as in a route declared with plain
-    ``def``, methods that send or change something raise `WrongThread` and do nothing.
+    ``def``, methods that send or change something raise `WrongThread` and do nothing. A user's name
+    that is not valid Unicode raises `BadRequest`.
     """
 
     def __init__(

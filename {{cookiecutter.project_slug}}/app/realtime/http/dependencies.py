@@ -33,8 +33,15 @@ BACKEND_REFUSALS = KEY_REFUSALS | problems(
 
 
 def get_service(request: Request) -> Service:
-    """Return the running service."""
-    service: Service = request.app.state.service
+    """Return the running service.
+
+    Raises:
+        RuntimeError: the route is in another app, which does not know the service.
+
+    """
+    service: Service | None = getattr(request.app.state, "service", None)
+    if service is None:
+        raise RuntimeError("this app has no service: set its state.service to Application.service")
     return service
 
 

@@ -22,6 +22,7 @@ from redis.asyncio.sentinel import (
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    DataError,
     RedisClusterException,
     RedisError,
     ResponseError,
@@ -147,7 +148,10 @@ class CheckedConnection(AbstractConnection):
     def pack_command(self, *args: Any) -> list[bytes]:
         """Return a command as it is sent, in C: redis-py's Python takes several times as long."""
         name, *arguments = args  # redis-py names some commands by two words
-        return [pack_command((*name.split(), *arguments))]
+        try:
+            return [pack_command((*name.split(), *arguments))]
+        except UnicodeEncodeError as failure:  # one command must not end what others share
+            raise DataError("the text of a command is not valid Unicode") from failure
 
     async def _is_alive(self) -> bool:
         try:

@@ -25,8 +25,8 @@ from .presence import Presence, RoomPresence, encode_info
 
 log = structlog.stdlib.get_logger(__name__)
 
-BeforePublish = Callable[[str, str | None, JsonValue], JsonValue | Awaitable[JsonValue]]
-"""Takes room, sender (None for the server) and data; returns the data to publish."""
+BeforePublish = Callable[[str, str | None, JsonValue, bool], JsonValue | Awaitable[JsonValue]]
+"""Takes room, sender (None for the server), data and ``keep``; returns the data to publish."""
 
 Evict = Callable[["Room", Envelope], None]
 
@@ -150,7 +150,7 @@ class Rooms:
     """All rooms with members in this process. A room exists as long as it has members.
 
     They belong to the event loop's thread. In another thread, methods that send or change something
-    raise `WrongThread` and do nothing.
+    raise `WrongThread` and do nothing. A name that no client could join raises `BadRoom`.
     """
 
     def __init__(
@@ -163,11 +163,15 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, set[str]] = {}
         self._waiting: set[asyncio.Task[Position]] = set()
-        self.set_policy(lambda room, sender, data: data, lambda room: RoomOptions())
+        self.set_policy(lambda room, sender, data, keep: data, lambda room: RoomOptions())
 
     def __len__(self) -> int:
         """Return the number of rooms with members."""
         return len(self._rooms)
+
+    def _check_call(self, room: str) -> None:
+        self._delivery.check_thread()
+        _check_room_name(room)
 
     async def join(
         self,
@@ -190,7 +194,7 @@ class Rooms:
             Unavailable: the backplane does not confirm the room's channel, or has no history.
 
         """
-        self._delivery.check_thread()
+        self._check_call(name)
         encoded = None if info is None else encode_info(info)
         joined = self._joined.get(connection.id, ())
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
@@ -265,7 +269,7 @@ class Rooms:
         The user may join again unless `Policy.can_join` refuses. The future yields the number of
         processes that have members, or fails with `Unavailable`.
         """
-        self._delivery.check_thread()
+        self._check_call(room)
         envelope = Envelope(user, reason, event="evicted")
         return self._history.backplane.publish(room_channel(room), envelope)
 
@@ -298,8 +302,8 @@ class Rooms:
             TooLarge: it is larger than what may be unsent to one connection.
 
         """
-        self._delivery.check_thread()
-        answer = self._before_publish(room, sender, data)
+        self._check_call(room)
+        answer = self._before_publish(room, sender, data, keep)
         if not isinstance(answer, Awaitable):
             return self._history.publish(room, Envelope(sender, answer, exclude), keep=keep)
 
@@ -332,7 +336,7 @@ class Rooms:
             NotJoined: meanwhile, ``member`` has left, or was evicted.
 
         """
-        answer = self._before_publish(room, sender, data)
+        answer = self._before_publish(room, sender, data, keep)
         if isinstance(answer, Awaitable):
             answer = await answer
         if member is not None:
@@ -348,7 +352,7 @@ class Rooms:
         `before_publish` is not asked. The future yields the number of processes that have members,
         or fails with `Unavailable`.
         """
-        self._delivery.check_thread()
+        self._check_call(room)
         envelope = Envelope(None, frame_data(frame), exclude, event="frame")
         return self._history.backplane.publish(room_channel(room), envelope)
 
@@ -371,7 +375,7 @@ class Rooms:
             Unavailable: they are not known now.
 
         """
-        self._delivery.check_thread()
+        self._check_call(name)
         room = self._rooms.get(name)
         rules = self._history.rules_of(name) if room is None else room.rules
         if not rules.has_presence:
@@ -383,7 +387,7 @@ class Rooms:
 
         Like `presence`, it needs no member here.
         """
-        self._delivery.check_thread()
+        self._check_call(name)
         return await self._history.read(name, since, last)
 
     def members_here(self, name: str) -> int:

@@ -179,10 +179,11 @@ class RealtimeSettings(
 def _explain(failure: ValidationError) -> list[str]:
     lines = []
     for error in failure.errors(include_url=False, include_input=False, include_context=False):
-        # A reason that concerns several settings begins with a name.
-        name = f"{error['loc'][0]}: ".upper() if error["loc"] else ""
+        # A reason that concerns several settings begins with a name. One within an object has more.
+        name, *fields = error["loc"] or [""]
         reason = error["msg"].removeprefix("Value error, ")
         if error["type"] == "missing":
             reason = "is not set"
-        lines.append(f"error: {name}{reason}")
+        place = ".".join([str(name).upper(), *(each for each in fields if isinstance(each, str))])
+        lines.append(f"error: {place}: {reason}" if place else f"error: {reason}")
     return lines

@@ -62,22 +62,18 @@ async def test_a_forbidden_publish_is_refused_each_time(
     assert (await member.receive("message"))["data"] == "again"
 
 
-async def shout(
-    policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue
-) -> JsonValue:
-    """Refuse empty data, and change the rest to upper case."""
-    await asyncio.sleep(0)
-    if not data:
-        raise Forbidden("silence")
-    return str(data).upper()
-
-
 def shout_at_once(
-    policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue
+    policy: Policy, service: Service, room: str, sender: str | None, data: JsonValue, keep: bool
 ) -> JsonValue:
+    """Refuse empty data, change the rest to upper case, and say whether it is kept."""
     if not data:
         raise Forbidden("silence")
-    return str(data).upper()
+    return str(data).upper() if keep else f"{data}, not kept"
+
+
+async def shout(*message: Any) -> JsonValue:
+    await asyncio.sleep(0)
+    return shout_at_once(*message)
 
 
 @pytest.mark.parametrize("before_publish", [shout, shout_at_once])
@@ -107,6 +103,10 @@ async def test_every_message_to_a_room_passes_before_publish(
         assert (message["data"], message["offset"]) == ("C", published.offset)
         with pytest.raises(Forbidden):
             await live.service.rooms.publish("lobby", "")
+        await live.service.rooms.publish("lobby", "c", keep=False)
+        await client.send(type="publish", room="lobby", data="a", keep=False)
+        heard = [(await member.receive("message"))["data"] for _ in range(2)]
+        assert heard == ["c, not kept", "a, not kept"]
 
 
 async def name_of(
@@ -164,57 +164,6 @@ async def test_rooms_have_options_of_their_own(monkeypatch: pytest.MonkeyPatch) 
         for room in ("stream", "chat", "lobby"):
             await second.ask(type="leave", room=room)
         assert (await first.receive())["room"] == "lobby"
-
-
-@pytest.mark.parametrize(
-    ("answer", "code", "status"),
-    [
-        (None, "internal", 500),
-        ({"presence": False}, "internal", 500),
-        (RoomOptions(history_bytes=1_048_576), "internal", 500),
-        (ValueError("no such room"), "internal", 500),
-        (Forbidden("no such room"), "forbidden", 403),
-    ],
-)
-async def test_wrong_options_refuse_their_room_alone(
-    monkeypatch: pytest.MonkeyPatch, answer: object, code: str, status: int
-) -> None:
-    asked = []
-
-    def odd(policy: Policy, service: Service, room: str) -> Any:
-        asked.append(room)
-        if room == "lobby":
-            return RoomOptions()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(Policy, "room_options", odd)
-    async with run_service() as live:
-        client = await live.connect()
-        for room, expected in (("odd", code), ("lobby", None), ("odd", code)):
-            assert (await client.ask(type="join", room=room)).get("code") == expected
-        assert (await live.post("/publish", {"room": "odd", "data": 1})).status_code == status
-        for _ in range(3):
-            assert (await client.ask(type="publish", room="lobby", data=1))["type"] == "ok"
-        assert len(live.service.rooms) == 1
-    assert asked.count("lobby") == 1
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"history_messages": -1},
-        {"history_s": 0},
-        {"history_bytes": 0},
-        {"history_messages": "100"},
-        {"presence": None},
-        {"surplus": 1},
-    ],
-)
-def test_room_options_are_validated(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(values))):
-        RoomOptions(**values)
 
 
 async def test_a_hanging_policy_answers_503(monkeypatch: pytest.MonkeyPatch) -> None:

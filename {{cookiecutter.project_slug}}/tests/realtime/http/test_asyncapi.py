@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from app.realtime import (
     Close,
@@ -18,6 +18,7 @@ from app.realtime import (
     Rejected,
     ServerFrame,
     Service,
+    StrictModel,
 )
 from app.realtime.endpoint.handshake import limits_of
 
@@ -27,14 +28,14 @@ from ..live import make_settings
 Json = dict[str, Any]
 
 
-class Circle(BaseModel):
+class Circle(StrictModel):
     """A circle."""
 
     kind: Literal["circle"]
     radius: float
 
 
-class Square(BaseModel):
+class Square(StrictModel):
     """A square."""
 
     kind: Literal["square"]

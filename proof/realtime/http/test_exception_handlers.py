@@ -1,0 +1,44 @@
+"""Exception handlers that the team hands to the application stand before those of the engine."""
+
+import pytest
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+
+from app.realtime import CommandError, Forbidden
+
+from ..engine import make_app
+from ..live import make_settings, run_app
+
+
+async def answer(request: Request, failure: Exception) -> PlainTextResponse:
+    """Answer as the team does."""
+    return PlainTextResponse("the team", status_code=418)
+
+
+async def fail(kind: str, number: int = 0) -> None:
+    """Fail as the request wishes."""
+    raise {"http": HTTPException(409), "command": Forbidden("no")}.get(kind, KeyError(kind))
+
+
+@pytest.mark.parametrize(
+    ("handled", "path", "status"),
+    [
+        (HTTPException, "/fail/http", 409),
+        (409, "/fail/http", 409),
+        (HTTPException, "/nothing", 404),
+        (RequestValidationError, "/fail/http?number=x", 422),
+        (CommandError, "/fail/command", 403),
+        (Exception, "/fail/else", 500),
+        (500, "/fail/else", 500),
+    ],
+)
+async def test_a_handler_of_the_team_answers(
+    handled: int | type[Exception], path: str, status: int
+) -> None:
+    for handlers, expected in (({handled: answer}, 418), ({}, status)):
+        app = make_app(make_settings(), exception_handlers=handlers)
+        app.add_api_route("/fail/{kind}", fail)
+        async with run_app(app) as live:
+            assert (await live.get(path)).status_code == expected

@@ -1,0 +1,60 @@
+"""The rule `room_options`: wrong options, and a rule that fails."""
+
+from typing import Any
+
+import pytest
+
+from app.realtime import Forbidden, Policy, RoomOptions, Service
+
+from ..live import run_service
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "status"),
+    [
+        (None, "internal", 500),
+        ({"presence": False}, "internal", 500),
+        (RoomOptions(history_bytes=1_048_576), "internal", 500),
+        (ValueError("no such room"), "internal", 500),
+        (Forbidden("no such room"), "forbidden", 403),
+    ],
+)
+async def test_wrong_options_refuse_their_room_alone(
+    monkeypatch: pytest.MonkeyPatch, answer: object, code: str, status: int
+) -> None:
+    asked = []
+
+    def odd(policy: Policy, service: Service, room: str) -> Any:
+        asked.append(room)
+        if room == "lobby":
+            return RoomOptions()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Policy, "room_options", odd)
+    async with run_service() as live:
+        client = await live.connect()
+        for room, expected in (("odd", code), ("lobby", None), ("odd", code)):
+            assert (await client.ask(type="join", room=room)).get("code") == expected
+        assert (await live.post("/publish", {"room": "odd", "data": 1})).status_code == status
+        for _ in range(3):
+            assert (await client.ask(type="publish", room="lobby", data=1))["type"] == "ok"
+        assert len(live.service.rooms) == 1
+    assert asked.count("lobby") == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"history_messages": -1},
+        {"history_s": 0},
+        {"history_bytes": 0},
+        {"history_messages": "100"},
+        {"presence": None},
+        {"surplus": 1},
+    ],
+)
+def test_room_options_are_validated(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(values))):
+        RoomOptions(**values)

@@ -1,0 +1,92 @@
+"""What a team declares is checked when it is declared, not when a client comes."""
+
+from typing import Any, Literal
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.realtime import Close, Command, CommandError, CommandRouter, Connection, Rejected, Service
+
+from .live import run_service
+
+LONGEST = "é" * 61 + "x"
+
+
+async def begin(service: Service, connection: Connection) -> None:
+    """Begin a connection."""
+
+
+async def test_a_second_function_for_new_connections_is_refused() -> None:
+    router, other = CommandRouter(), CommandRouter()
+    router.connecting(begin)
+    other.connecting(begin)
+    with pytest.raises(ValueError, match="begin.* makes the state already"):
+        router.connecting(begin)
+    with pytest.raises(ValueError, match="begin.* makes the state already"):
+        router.include(other)
+
+
+@pytest.mark.parametrize("code", [None, 7, b"sold_out"])
+def test_an_error_code_is_text(code: Any) -> None:
+    with pytest.raises(TypeError, match="SoldOut: code must be a str"):
+        type("SoldOut", (CommandError,), {"code": code})
+
+
+@pytest.mark.parametrize(
+    "close",
+    [
+        None,
+        (4600, "suspended"),
+        Close(1000, "bye"),
+        Close(1005, "none"),
+        Close(3999, "low"),
+        Close(5000, "high"),
+        Close(4600, LONGEST + "x"),
+    ],
+)
+def test_a_close_that_cannot_be_sent_is_refused(close: Any) -> None:
+    with pytest.raises(TypeError, match="Suspended: close_as must be a Close"):
+        type("Suspended", (Rejected,), {"close_as": close})
+
+
+def test_a_close_that_can_be_sent_is_accepted() -> None:
+    for close in (Close(4000, ""), Close(4999, LONGEST)):
+        type("Suspended", (Rejected,), {"close_as": close})
+
+
+class ShopError(CommandError):
+    """A base of errors, without a code."""
+
+
+class OutOfShop(Rejected):
+    """A base of rejections, without a close."""
+
+
+class Buy(Command):
+    """A command whose handler raises."""
+
+    type: Literal["buy"]
+    failure: int
+
+
+BASES: list[type[Exception]] = [CommandError, ShopError, Rejected, OutOfShop]
+
+
+async def test_a_base_that_is_raised_gets_the_one_answer() -> None:
+    router = CommandRouter()
+
+    @router.command(Buy)
+    async def buy(service: Service, connection: Connection, command: Buy) -> None:
+        raise BASES[command.failure]
+
+    async with run_service(commands=router) as live:
+        client = await live.connect()
+        for number, base in enumerate(BASES):
+            with capture_logs() as lines:
+                assert (await client.ask(type="buy", failure=number))["code"] == "internal"
+            failures = [line["exc_info"] for line in lines if line["event"] == "handler failed"]
+            assert [str(each) for each in failures] == [
+                f"{base.__name__} has no {'code' if number < 2 else 'close_as'}:"
+                " raise a subclass that has one"
+            ]
+            assert await client.is_quiet()

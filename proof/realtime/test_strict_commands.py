@@ -1,0 +1,152 @@
+"""Objects within a command are as strict as the command, and errors tell no text of the client's."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import BaseModel, Field
+from pydantic import dataclasses as pydantic_dataclasses
+from typing_extensions import TypedDict
+
+from app.realtime import Command, CommandRouter, Connection, Service, StrictModel
+
+from .client import Client
+from .live import run_service
+
+
+class Item(StrictModel):
+    """A model within a command."""
+
+    count: int
+    weight: float = 0.0
+
+
+@dataclass
+class Box:
+    """A standard dataclass within a command."""
+
+    count: int
+    weight: float = 0.0
+
+
+class Bag(TypedDict, total=False):
+    """A typed dictionary within a command."""
+
+    count: int
+    weight: float
+
+
+class Card(StrictModel):
+    """One of two kinds."""
+
+    kind: Literal["card"]
+    number: Annotated[str, Field(alias="no", max_length=4)]
+
+
+class Cash(StrictModel):
+    """The other kind."""
+
+    kind: Literal["cash"]
+
+
+class Order(Command):
+    """A command of the team."""
+
+    type: Literal["order"]
+    items: list[Item] = []
+    boxes: list[Box] = []
+    bags: list[Bag] = []
+    pay: Annotated[Card | Cash, Field(discriminator="kind")] | None = None
+    scores: dict[str, int] = {}
+    after: "Order | None" = None
+
+
+async def handle(service: Service, connection: Connection, command: Command) -> None:
+    """Accept the command."""
+
+
+def accepting(model: type[Command]) -> CommandRouter:
+    """Return a router that accepts a command."""
+    router = CommandRouter()
+    router.command(model)(handle)
+    return router
+
+
+@pytest.fixture(scope="module")
+async def client() -> AsyncIterator[Client]:
+    async with run_service(commands=accepting(Order)) as live:
+        yield await live.connect()
+
+
+@pytest.mark.parametrize("within", ["items", "boxes", "bags"])
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ('{"count": "5"}', "count"),
+        ('{"count": 5.5}', "count"),
+        ('{"count": 5, "weight": NaN}', "weight"),
+        ('{"count": 5, "SECRET": 1}', ""),
+    ],
+)
+async def test_an_object_in_a_command_is_strict(
+    client: Client, within: str, fields: str, field: str
+) -> None:
+    await client.send_text('{"type": "order", "id": "1", "' + within + '": [' + fields + "]}")
+    error = await client.receive("error")
+    assert error["code"] == "bad_request"
+    assert error["message"].startswith(f"{within}.0.{field}" if field else f"{within}.0:")
+    assert "SECRET" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "location"),
+    [
+        ("scores", {"SECRET": "x"}, "scores: "),
+        ("pay", {"kind": "SECRET"}, "pay: "),
+        ("pay", {"kind": "card", "no": "SECRET"}, "pay.no: "),
+        ("after", {"type": "order", "items": [{"SECRET": 1, "count": 1}]}, "after.items.0: "),
+        ("SECRET", 1, ""),
+    ],
+)
+async def test_an_error_names_the_field_and_repeats_no_text_of_the_client(
+    client: Client, field: str, value: object, location: str
+) -> None:
+    error = await client.ask(type="order", **{field: value})
+    assert error["code"] == "bad_request"
+    assert error["message"].startswith(location)
+    assert "SECRET" not in error["message"]
+
+
+class Plain(BaseModel):
+    """A model that accepts "5" for a number."""
+
+    count: int
+
+
+@pydantic_dataclasses.dataclass
+class PlainDataclass:
+    """A dataclass of pydantic, which accepts the same."""
+
+    count: int
+
+
+class OrderOfPlain(Command):
+    """A command with a plain model."""
+
+    type: Literal["order"]
+    items: list[Plain]
+
+
+class OrderOfPlainDataclasses(Command):
+    """A command with a dataclass of pydantic."""
+
+    type: Literal["order"]
+    items: dict[str, PlainDataclass | None]
+
+
+@pytest.mark.parametrize("model", [OrderOfPlain, OrderOfPlainDataclasses])
+async def test_a_class_that_is_not_strict_is_refused_at_start(model: type[Command]) -> None:
+    with pytest.raises(TypeError, match="Plain.* is not strict: derive it from StrictModel"):
+        async with run_service(commands=accepting(model)):
+            pass

@@ -275,6 +275,8 @@ def test_the_end_of_a_connection_ends_its_simulated_loss(
     page.run("press('Disconnect')")
     page.wait_until("text('#state').startsWith('Ended')")
     assert page.run(f"return [{button}.ariaPressed, {button}.disabled]") == ["false", True]
+    page.run("fill('Room', 'late'); press('Join')")
+    page.wait_until("document.body.innerText.includes('ended: the connection has ended')")
     page.run("fill('Name', 'alice'); press('Connect')")
     page.wait_until("text('#state') === 'Online as alice'")
     check_quiet(page, behind[1].origin)
@@ -399,7 +401,7 @@ def test_a_frame_unfolds_and_is_found(chrome: Browser, behind: tuple[Service, Pr
 
 def test_a_raw_frame_is_shown_as_it_came(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
     page = signed_in(chrome, behind, "alice")
-    page.run(f"{RECEIVE} receive({json.dumps(RAW)}); unfold('odd')")
+    page.run(f"{RECEIVE} receive({json.dumps(RAW)}); await 0; unfold('odd')")
     page.wait_until("text('pre', line('odd'))")
     assert page.run("return line('odd').querySelector('code').textContent") == RAW
     assert page.run("return text('pre', line('odd'))") == UNFOLDED

@@ -29,16 +29,24 @@ import { Room } from "./rooms.js";
  *   connection. The value is not sent.
 //# endif
  * @typedef { { token?: Token }} Options
- * @typedef { { text: string, sent: boolean, settle: (answer: Frame) => void }} Request
+ * @typedef {(answer: Frame) => void} Settle
+ * @typedef { { command: Frame, text: string, sent: boolean, settle: Settle }} Request
  * @typedef {"connecting" | "online" | "offline" | "ended"} State
  * @typedef { { code?: number, reason?: string, pause_ms?: number }} Cause When offline or ended.
  * @typedef { { state: State, attempt: number } & Cause} Status The attempt is 1 at first, and for a
  *   connection that has lasted.
  */
 
-const [TIMEOUT_MS, LATE_MS, SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS] = [10_000, 1_000, 500, 20_000];
+export const TIMEOUT_MS = 10_000;
+const [LATE_MS, SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS] = [1_000, 500, 20_000];
+const MAX_TIMER_MS = 2 ** 31 - 1; // longer ones would fire at once
 const [NORMAL, ABNORMAL, UNAUTHORIZED, FINAL] = [1000, 1006, 4500, [1002, 1003, 1007, 1009]];
 const HEARTBEAT = { interval_s: 25, timeout_s: 10 };
+//# if cookiecutter.auth == "jwt"
+const TOKEN = /^[\w!#$%&'*+.^`|~-]*$/; // a token of RFC 9110, as subprotocols are
+//# elif cookiecutter.auth in ["ticket", "api_key"]
+const TOKEN = /^[!-~]*$/;
+//# endif
 
 /** A request failed; `code` is the server's, or timeout, disconnected, ended, too_large. */
 export class RequestError extends Error {
@@ -51,11 +59,17 @@ export class RequestError extends Error {
   }
 }
 
+/** Show an error of the page's code like one that nobody has caught. */
+export const report = (/** @type {unknown} */ error) =>
+  globalThis.document ? reportError(error) : console.error(error);
+
 /** Call a handler of the page. What it throws is reported, and does no harm here. */
-export const call = async (/** @type {() => void} */ handler) => handler();
+export const call = (/** @type {() => unknown} */ handler) =>
+  new Promise((resolve) => resolve(handler())).catch(report);
 
 const failure = (/** @type {string} */ code, /** @type {string} */ message, retry = false) =>
   ({ type: "error", code, message, retry });
+const ENDED = failure("ended", "the connection has ended");
 
 /** Return a random time from 0.5 s to a limit that doubles with each attempt, up to 20 s. */
 export const pause = (/** @type {number} */ attempt) =>
@@ -96,8 +110,8 @@ export class Connection {
     //# if cookiecutter.auth in ["jwt", "ticket", "api_key"]
     this.token = async () => {
       const given = await (typeof token === "function" ? token() : token);
-      if (given === null || typeof given === "string") return given;
-      throw new TypeError(`the token is ${given}, not a string`);
+      if (given === null || (typeof given === "string" && TOKEN.test(given))) return given;
+      throw new TypeError("the token is no string, or has characters that a header cannot have");
     };
     //# else
     this.token = async () => (typeof token === "function" ? token() : token);
@@ -133,12 +147,13 @@ export class Connection {
       clearTimeout(timer);
       if (this.#requests.delete(id)) onAnswer(answer);
     };
-    const request = { text: JSON.stringify({ ...command, id }), sent: false, settle };
+    const text = JSON.stringify({ ...command, id });
+    const request = { command, text, sent: false, settle };
     this.#requests.set(id, request);
     const timeout = failure("timeout", "no answer in time", true);
-    const timer = setTimeout(() => settle(timeout), timeout_ms);
-    if (this.status.state === "ended") settle(failure("ended", "the connection has ended"));
-    else if (this.welcome) this.#transmit(request);
+    const timer = setTimeout(() => settle(timeout), Math.min(timeout_ms, MAX_TIMER_MS));
+    if (this.status.state === "ended") settle(ENDED);
+    else this.#transmit(request);
   }
 
   /** Return the milliseconds of a round trip. */
@@ -150,12 +165,23 @@ export class Connection {
   //# if cookiecutter.rooms
   /** Join a room, now and after each reconnection. */
   room(/** @type {string} */ name, /** @type {import("./rooms.js").Handlers} */ handlers = {}) {
+    if (this.status.state === "ended") throw new RequestError(ENDED);
     if (this.rooms.has(name)) throw new Error(`the room ${name} is joined already`);
     const room = new Room(this, name, handlers);
     this.left.delete(name);
     this.rooms.set(name, room);
-    if (this.welcome) room.enter();
+    this.advance();
     return room;
+  }
+
+  /** Let rooms join: so few at a time that the server does not close when it refuses them all. */
+  advance() {
+    if (!this.welcome) return;
+    const { messages_per_s, burst_s } = this.welcome.limits;
+    let free = Math.max(1, (messages_per_s * burst_s) / 4);
+    this.rooms.forEach(({ stage }) => stage === "joining" && free--);
+    this.rooms.forEach((room) => room.stage === "due" && free-- >= 1 && room.join());
+    this.#requests.forEach((request) => this.#transmit(request));
   }
 
   //# endif
@@ -200,20 +226,31 @@ export class Connection {
 
   #send(/** @type {string} */ text) {
     this.#socket?.send(text);
-    call(() => this.onframe("out", text));
+    queueMicrotask(() => call(() => this.onframe("out", text)));
   }
 
   #transmit(/** @type {Request} */ request) {
-    const limit = this.welcome?.limits.message_bytes;
+    const { command, text, sent, settle } = request;
+    if (sent || !this.welcome) return;
+    //# if cookiecutter.rooms
+    if (this.rooms.get(command.room)?.stage === "due") return; // until its join is sent
+    //# endif
+    const limit = this.welcome.limits.message_bytes;
+    const isLarge = new TextEncoder().encode(text).length > limit;
+    const isHalved = text.replaceAll("\\\\", "").includes("\\ud"); // JSON.stringify escapes that
     request.sent = true;
-    if (new TextEncoder().encode(request.text).length <= limit) this.#send(request.text);
-    else queueMicrotask(() => request.settle(failure("too_large", `more than ${limit} bytes`)));
+    if (isLarge) queueMicrotask(() => settle(failure("too_large", `more than ${limit} bytes`)));
+    else if (isHalved) queueMicrotask(() => settle(failure("bad_request", "half a character")));
+    else this.#send(text);
   }
 
   #receive(/** @type {string} */ text) {
     this.#heardAt = performance.now();
-    call(() => this.onframe("in", text));
+    queueMicrotask(() => call(() => this.onframe("in", text))); // it may close the connection
     const frame = JSON.parse(text);
+    //# if cookiecutter.rooms and cookiecutter.redis
+    if (frame.type === "resync" && !frame.room) this.rooms.forEach((room) => room.resync());
+    //# endif
     if ("id" in frame) this.#requests.get(frame.id)?.settle(frame);
     else if (frame.type === "welcome") this.#begin(frame);
     else if (frame.type === "ping") this.#send('{"type":"pong"}');
@@ -222,13 +259,9 @@ export class Connection {
     else if (this.left.has(frame.room)) return; // sent before the server has read the `leave`
     //# endif
     else call(() => this.onmessage(frame));
-    //# if cookiecutter.rooms and cookiecutter.redis
-    if (frame.type === "resync" && !frame.room) this.rooms.forEach((room) => room.resync());
-    //# endif
   }
 
   #begin(/** @type {Frame} */ welcome) {
-    const waiting = [...this.#requests.values()];
     this.welcome = welcome;
     this.#openedAt = this.#heardAt;
     this.#watch();
@@ -236,9 +269,10 @@ export class Connection {
     this.#refreshLater(welcome.expires_at);
     //# endif
     //# if cookiecutter.rooms
-    this.rooms.forEach((room) => room.enter());
+    this.advance();
+    //# else
+    this.#requests.forEach((request) => this.#transmit(request));
     //# endif
-    waiting.forEach((request) => this.#transmit(request));
     this.#show("online");
   }
 
@@ -265,10 +299,13 @@ export class Connection {
   }
 
   //# if cookiecutter.auth == "jwt"
-  /** Refresh after three quarters of the time, and if that fails, of what is left. */
-  #refreshLater(/** @type {number | null} */ expires_at, turn = this.#turn) {
+  /**
+   * Refresh after three quarters of the time, and if that fails, of what is left. By a clock that
+   * is ahead, nothing is left: the shortest delay doubles.
+   */
+  #refreshLater(/** @type {number | null} */ expires_at, turn = this.#turn, least_ms = TIMEOUT_MS) {
     if (expires_at === null || turn !== this.#turn) return;
-    const delay_ms = Math.max(TIMEOUT_MS, 0.75 * (1_000 * expires_at - Date.now()));
+    const delay_ms = Math.max(least_ms, 0.75 * (1_000 * expires_at - Date.now()));
     this.#refreshTimer = setTimeout(async () => {
       try {
         const token = await this.token();
@@ -276,8 +313,8 @@ export class Connection {
         if (token === null) return this.#end(UNAUTHORIZED, "signed out");
         ({ expires_at } = await this.request({ type: "refresh", token }));
       } catch {}
-      this.#refreshLater(expires_at, turn);
-    }, Math.min(delay_ms, 2 ** 31 - 1));
+      this.#refreshLater(expires_at, turn, delay_ms > least_ms ? TIMEOUT_MS : 2 * least_ms);
+    }, Math.min(delay_ms, MAX_TIMER_MS));
   }
 
   //# endif

@@ -1,19 +1,20 @@
 /**
  * Rooms of the client: each message is handed over once and in order, or `state()` is called.
  *   const room = ws.room("orders", {
- *     state: async () => render(await getOrders()),
+ *     state: async ({ signal }) => render(await getOrders(signal)),
  *     message: (data, { from }) => apply(data),
  *   });
  *   await room.publish({ text: "hi" }, { echo: true });
  */
-import { RequestError, call, pause } from "./client.js";
+import { RequestError, TIMEOUT_MS, call, pause, report } from "./client.js";
 
 /**
  * @typedef {import("./client.js").Frame} Frame
  * @typedef {(user: string, frame: Frame) => void} OnMember
  * @typedef {object} Handlers
- * @property {() => unknown} [state] Loads what you keep of the room: at first, and whenever
- *   messages may be missing. They are held back until it is done; if it fails, it is called again.
+ * @property {(how: { signal: AbortSignal }) => unknown} [state] Loads what you keep of the room: at
+ *   first, and whenever messages may be missing. They are held back until it is done; if it fails,
+ *   it is called again. Aborted when the connection is lost or the room is left.
  * @property {() => void} [gap] Without `state`: messages may be missing here.
  * @property {number} [last] Number of recent messages to hand over after the first join.
  * @property {(data: any, frame: Frame) => void} [message]
@@ -31,7 +32,11 @@ import { RequestError, call, pause } from "./client.js";
  */
 
 const MAX_HELD = 10_000; // messages; beyond it, they are dropped, which is a gap
+const late = () => new Promise((done) => { AbortSignal.timeout(TIMEOUT_MS).onabort = done; });
 const sleep = (/** @type {number} */ ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Return a copy of an info, which the page may change later. It throws if that is not JSON. */
+const copy = (/** @type {any} */ info) => JSON.parse(JSON.stringify(info ?? null));
 
 /** The field that a handler gets first, by the type of the frame. @type {Map<string, string>} */
 const SUBJECTS = new Map(Object.entries({
@@ -46,19 +51,21 @@ const RESYNC_MS = 1_000;
 export class Room {
   /** Of the last message that was handed over. @type { { epoch: string, offset: number } | null} */
   position = null;
-  #held = /** @type {Frame[] | null} */ (null); // until a join is answered and `state()` is done
-  #visit = 0; // counts joins: what belongs to an older one is ignored
-  #isJoining = true; // until a join is answered
+  #held = /** @type {Frame[] | null} */ ([]); // until a join is answered and `state()` is done
+  /** Due to join, in turn with other rooms; paused after a refusal. */
+  stage = /** @type {"due" | "joining" | "paused" | "in"} */ ("due");
+  #visit = new AbortController(); // of the last join: what belongs to an older one is ignored
+  #attempt = 1;
   #joins = 0; // that were answered
   #gaps = 0; // for which `state()` is not loaded yet
-  #loading = /** @type {Promise<unknown>} */ (Promise.resolve());
+  #loading = /** @type {unknown} */ (null); // what `state()` has returned
 
   /** @param {import("./client.js").Connection} connection */
   constructor(connection, /** @type {string} */ name, /** @type {Handlers} */ handlers) {
     this.connection = connection;
     this.name = name;
     this.handlers = handlers;
-    this.info = handlers.info;
+    this.info = copy(handlers.info);
   }
 
   /**
@@ -77,10 +84,10 @@ export class Room {
   }
 
   /** Change what members see of the user: now, or when the room is joined. */
-  async setInfo(/** @type {any} */ info) {
-    const former = this.info;
+  async setInfo(/** @type {any} */ given) {
+    const [former, info] = [this.info, copy(given)];
     this.info = info;
-    if (this.#isJoining) return; // a join without a position must not overtake it
+    if (this.stage !== "in") return; // a join without a position must not overtake it
     await this.connection.request({ type: "join", room: this.name, info }).catch((error) => {
       if (!error.retry && this.info === info) this.info = former; // or the next join is refused
       throw error;
@@ -94,6 +101,7 @@ export class Room {
     if (rooms.get(name) !== this) return;
     rooms.delete(name);
     this.interrupt();
+    connection.advance();
     if (connection.welcome) left.set(name, this);
     for (let attempt = 1; left.get(name) === this; await sleep(pause(attempt++))) {
       const leaving = connection.request({ type: "leave", room: name });
@@ -107,56 +115,71 @@ export class Room {
 
   /** Called by the connection when it is lost; the next join is from `position` on. */
   interrupt() {
-    this.#visit++;
-    this.#held = null;
-    this.#isJoining = true;
+    this.#visit.abort();
+    this.#held = [];
+    this.stage = "due";
   }
 
-  /** Called by the connection to join, and when a member may have missed messages. */
-  enter(attempt = 1) {
-    const visit = ++this.#visit;
-    const { name: room, info, position: since } = this;
+  /** Called by the connection when it is the turn of this room. */
+  join() {
+    const { signal } = (this.#visit = new AbortController());
+    const { connection, name: room, info, position: since } = this;
     const from = since ? { since } : { last: this.handlers.last };
-    this.#held ??= [];
-    this.#isJoining = true;
-    this.connection.ask({ type: "join", room, info, ...from }, (answer) => {
-      if (visit !== this.#visit) return;
-      const again = () => visit === this.#visit && this.enter(attempt + 1);
-      if (answer.type === "error" && answer.retry) return setTimeout(again, pause(attempt));
-      if (answer.type === "error") {
+    this.stage = "joining";
+    connection.ask({ type: "join", room, info, ...from }, (answer) => {
+      if (signal.aborted) return;
+      if (answer.type === "error" && answer.retry) {
+        if (answer.code !== "rate_limited") this.stage = "paused"; // others may join
+        this.#joinLater(pause(this.#attempt++));
+      } else if (answer.type === "error") {
         this.leave().catch(() => {}); // a refused join does not end an earlier one
-        return call(() => this.handlers.refused?.(new RequestError(answer)));
+        call(() => this.handlers.refused?.(new RequestError(answer)));
+      } else {
+        this.stage = "in";
+        this.#attempt = 1;
+        if (info !== this.info) this.setInfo(this.info).catch(() => {});
+        this.#onJoin(answer, signal);
+        if (this.#joins++ && !signal.aborted) call(() => this.handlers.rejoined?.());
       }
-      this.#isJoining = false;
-      if (info !== this.info) this.setInfo(this.info).catch(() => {});
-      this.#onJoin(answer, visit);
-      if (this.#joins++) call(() => this.handlers.rejoined?.());
+      connection.advance();
     });
+  }
+
+  /** Join after a pause; until then, hold messages, and ignore what belongs to the former join. */
+  #joinLater(/** @type {number} */ pause_ms) {
+    this.#visit.abort();
+    const { signal } = (this.#visit = new AbortController());
+    this.#held ??= [];
+    setTimeout(() => {
+      if (signal.aborted) return;
+      this.stage = "due";
+      this.connection.advance();
+    }, pause_ms);
   }
 
   //# if cookiecutter.redis
   /** Called by the connection to join again, at another moment than the other clients. */
   resync() {
-    const visit = ++this.#visit;
-    this.#held ??= [];
-    setTimeout(() => visit === this.#visit && this.enter(), Math.random() * RESYNC_MS);
+    if (this.stage !== "due") this.#joinLater(Math.random() * RESYNC_MS);
   }
 
   //# endif
   /** Go on from the position of the answer, as its `recovered` says. */
-  async #onJoin(/** @type {Frame} */ ok, /** @type {number} */ visit) {
-    const before = this.#held?.splice(0) ?? [];
+  async #onJoin(/** @type {Frame} */ ok, /** @type {AbortSignal} */ signal) {
+    const before = ok.replayed ? [] : (this.#held ?? []); // or it is of a former membership
     if (!ok.recovered) this.#lose();
-    if (!ok.replayed && !this.#gaps)
+    // The state has what came before, except ephemeral messages.
+    this.#held = this.#gaps ? before.filter(({ offset }) => offset === null) : [];
+    if (!this.#gaps)
       before.forEach((frame) => (ok.recovered ? this.#advance(frame) : this.#hand(frame)));
     // Until the state is loaded, the position stays: after a lost connection, it is loaded again.
-    if (this.#gaps) await this.#load(visit);
-    if (visit !== this.#visit) return;
+    if (this.#gaps) await this.#load(signal);
+    if (signal.aborted) return;
     if (!ok.recovered || !ok.replayed) {
       const least = (ok.recovered && this.position?.offset) || 0;
       this.position = { epoch: ok.epoch, offset: Math.max(ok.offset - ok.replayed, least) };
     }
-    const held = this.#held ?? [];
+    const held = this.#held;
     this.#held = null;
     held.forEach((frame) => this.#advance(frame));
   }
@@ -167,17 +190,17 @@ export class Room {
     else if (this.position) call(() => this.handlers.gap?.());
   }
 
-  /** Call `state()` until it has succeeded after the last gap, never twice at a time. */
-  async #load(/** @type {number} */ visit) {
-    const load = () => (visit === this.#visit ? this.handlers.state?.() : undefined);
-    for (let attempt = 1; this.#gaps && visit === this.#visit; attempt++) {
+  /** Call `state()` until it has succeeded after the last gap. An aborted call may end first. */
+  async #load(/** @type {AbortSignal} */ signal) {
+    await Promise.race([this.#loading, late()]).catch(() => {});
+    for (let attempt = 1; this.#gaps && !signal.aborted; attempt++) {
       const gaps = this.#gaps;
-      this.#loading = this.#loading.catch(() => {}).then(load);
       try {
-        await this.#loading;
-        if (visit === this.#visit) this.#gaps -= gaps;
+        await (this.#loading = this.handlers.state?.({ signal }));
+        if (!signal.aborted) this.#gaps -= gaps;
       } catch (error) {
-        call(() => Promise.reject(error));
+        if (signal.aborted) return;
+        report(error);
         await sleep(pause(attempt));
       }
     }
@@ -188,9 +211,9 @@ export class Room {
     if (frame.type === "evicted") this.leave().catch(() => {}); // a join may be on its way
     //# if cookiecutter.redis
     if (frame.type === "resync") this.resync();
-    else if (frame.type !== "message" || frame.offset === null) this.#hand(frame);
+    else if (frame.type !== "message") this.#hand(frame);
     //# else
-    if (frame.type !== "message" || frame.offset === null) this.#hand(frame);
+    if (frame.type !== "message") this.#hand(frame);
     //# endif
     else if (!this.#held) this.#advance(frame);
     else if (this.#held.push(frame) > MAX_HELD) {
@@ -199,14 +222,17 @@ export class Room {
     }
   }
 
-  /** Hand over a message that is newer than the position, and move the position there. */
+  /** Hand over an ephemeral message, or one that is newer than the position, which moves there. */
   #advance(/** @type {Frame} */ frame) {
-    if (!this.position || frame.offset <= this.position.offset) return;
-    this.position = { ...this.position, offset: frame.offset };
+    if (frame.offset !== null) {
+      if (!this.position || frame.offset <= this.position.offset) return;
+      this.position = { ...this.position, offset: frame.offset };
+    }
     this.#hand(frame);
   }
 
   #hand(/** @type {Frame} */ frame) {
+    if (this.#visit.signal.aborted && frame.type !== "evicted") return; // a handler has left
     const handlers = /** @type {Record<string, any>} */ (this.handlers);
     const subject = SUBJECTS.get(frame.type);
     call(() => (subject ? handlers[frame.type]?.(frame[subject], frame) : handlers.frame?.(frame)));

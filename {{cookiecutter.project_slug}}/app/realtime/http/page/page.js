@@ -67,6 +67,7 @@ function onstatus(status) {
   if (isOnline) {
     times++;
     measure();
+    expiresAt = ws.welcome.expires_at;
     byId("another").hidden = false;
     byId("expire").hidden = ws.welcome.expires_at === null;
   }

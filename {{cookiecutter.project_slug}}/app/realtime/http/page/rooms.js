@@ -38,7 +38,11 @@ export function showRooms(ws) {
   function submit(event) {
     event.preventDefault();
     failure.textContent = shown.has(name.value) ? `You are in ${name.value} already.` : "";
-    if (!shown.has(name.value)) join(name.value);
+    try {
+      if (!shown.has(name.value)) join(name.value);
+    } catch (error) {
+      failure.textContent = words(error);
+    }
   }
 
   kept.forEach(join);

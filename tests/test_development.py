@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from .checks.service import LISTENING, START_S, Service, is_ok
-from .combination import DEFAULT
+from .checks.service import LISTENING, START_S, Service, is_ok, running
+from .combination import DEFAULT, find
 from .conftest import Baker
 from .process import environment
 from .project import Project
@@ -165,3 +165,18 @@ def test_the_server_restarts_when_the_code_or_its_settings_change(
             new.replace(project.root / ".env")
             while len(LISTENING.findall(server.shown)) < starts:
                 server.read()
+
+
+@pytest.mark.parametrize("module", ["dev.token", "dev.client"])
+def test_a_refused_request_for_a_ticket_is_told_in_one_line(baked: Baker, module: str) -> None:
+    project = baked(find("ticket"))
+    command = f"{venv_bin(project) / 'python'} -m {module}"
+    other = "BACKEND_KEY=another-key-0123456789abcdefghijkl"
+    with running(project) as service:
+        name = service.shell(f"{command} '' 2>&1 || true").splitlines()
+        key = service.shell(f"{other} {command} alice 2>&1 || true").splitlines()
+    assert [line.partition(":")[0] for line in name] == ["error"]
+    assert "user" in name[0]
+    assert [line.partition(";")[0] for line in key] == [
+        "error: the service answers 401 to POST /tickets"
+    ]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from http import HTTPStatus
 from importlib import import_module
 from pathlib import Path
@@ -48,13 +48,13 @@ HASTE = {
     "HEARTBEAT_INTERVAL_S": "0.5",
     "HEARTBEAT_TIMEOUT_S": "5",
 }
-WELCOME = {
+WELCOME: dict[str, Any] = {
     "type": "welcome",
     "protocol": 1,
     "connection": "1",
     "user": "alice",
     "heartbeat": None,
-    "limits": {"message_bytes": 65_536},
+    "limits": {"message_bytes": 65_536, "messages_per_s": 100, "burst_s": 5},
     "expires_at": None,
 }
 
@@ -384,7 +384,7 @@ def test_a_request_that_is_too_large_is_not_sent(client: ModuleType) -> None:
         assert (failure.value.code, failure.value.retry) == ("too_large", False)
         await ws.ping()
 
-    scripted(client.connect, ask, keep, limits={"message_bytes": 100})
+    scripted(client.connect, ask, keep, limits=WELCOME["limits"] | {"message_bytes": 100})
     assert [command["type"] for command in commands] == ["ping"]
 
 
@@ -506,6 +506,13 @@ class Commands:
         self.commands.append(command)
         self._settle.append(on_answer)
 
+    def await_turn(self, room: Any) -> None:
+        """Let a room join at once."""
+        room.join()
+
+    def end_turn(self, name: str) -> None:
+        """Do nothing: there are no turns."""
+
     async def request(self, command: str, /, **fields: Any) -> None:
         """Keep a command, whose answer does not matter."""
         self.commands.append({"type": command, **fields})
@@ -534,7 +541,7 @@ class Commands:
 def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> None:
     connection = Commands(client)
     room = connection.rooms["tea"]
-    room.enter()
+    room.join()
     connection.answer()
     room.receive({"type": "resync", "room": "tea"})
     room.receive(MESSAGE | {"offset": 1})
@@ -548,7 +555,7 @@ def test_what_a_former_membership_brings_is_not_yielded_before_replayed_messages
 ) -> None:
     connection = Commands(client, last=2)
     room = connection.rooms["tea"]
-    room.enter()
+    room.join()
     room.receive(MESSAGE | {"offset": 10})
     connection.answer(offset=10, replayed=2)
     for offset in (9, 10):
@@ -586,11 +593,11 @@ def test_messages_dropped_before_a_join_is_answered_are_a_gap(
         loads.append("load")
 
     async def read() -> list[object]:
-        room.enter()
+        room.join()
         connection.answer()
         room._state = load if has_state else None
         room.interrupt()
-        room.enter()
+        room.join()
         for offset in (1, 2, 3, 4):
             room.receive(MESSAGE | {"offset": offset})
         connection.answer(offset=4, recovered=True)
@@ -606,7 +613,7 @@ def test_events_among_too_many_unread_messages_are_not_lost_in_silence(
     monkeypatch.setattr(import_module(f"{client.__name__}.inbox"), "MAX_UNREAD", 2)
     connection = Commands(client, events=True)
     room = connection.rooms["tea"]
-    room.enter()
+    room.join()
     connection.answer()
     room.receive({"type": "joined", "room": "tea", "user": "carol", "info": None})
     for offset in (1, 2):
@@ -633,7 +640,7 @@ def test_a_room_is_joined_some_time_after_a_resync(
 def test_an_eviction_during_a_join_is_not_taken_for_a_refusal(client: ModuleType) -> None:
     connection = Commands(client)
     room = connection.rooms["tea"]
-    room.enter()
+    room.join()
     room.receive({"type": "evicted", "room": "tea", "reason": "spam"})
     connection.answer(type="error", code="forbidden", message="", retry=False)
     assert str(room.error) == "evicted: spam"
@@ -653,6 +660,7 @@ def test_an_answer_ends_the_timer_of_its_request(
 
         monkeypatch.setattr(loop, "call_later", call_later)
         ws = client.connect("ws://127.0.0.1:1/ws")
+        ws.welcome = WELCOME
         ws.ask({"type": "ping"}, lambda answer: None)
         ws._receive({"type": "pong", "id": "1"})
         assert [timer.cancelled() for timer in timers] == [True]
@@ -665,10 +673,10 @@ def test_an_info_does_not_overtake_the_join_of_its_room(client: ModuleType) -> N
     room = connection.rooms["tea"]
 
     async def change() -> None:
-        room.enter()
+        room.join()
         connection.answer()
         room.interrupt()
-        room.enter()
+        room.join()
         connection.refuse()
         await room.set_info("refused")
         await connection.sent(3)
@@ -712,7 +720,7 @@ def test_a_room_with_events_tells_that_it_was_joined_again(client: ModuleType) -
     for events in (True, False):
         connection = Commands(client, events=events)
         room = connection.rooms["tea"]
-        room.enter()
+        room.join()
         connection.answer()
         assert not room._unread
         room.receive({"type": "resync", "room": "tea"})
@@ -861,7 +869,7 @@ def test_an_eviction_ends_a_room_which_is_not_joined_again(client: ModuleType) -
     room = connection.rooms["tea"]
 
     async def follow() -> None:
-        room.enter()
+        room.join()
         assert connection.commands[0]["info"] == {"name": "Alice"}
         room.receive({"type": "updated", "room": "tea", "user": "bob", "info": 1})
         room.receive({"type": "evicted", "room": "tea", "reason": "spam"})
@@ -1180,6 +1188,7 @@ def test_the_example_of_the_document_works(combination: Combination, baked: Bake
         expected += [" hi" if "none" in options else "alice hi"]
     with running(project) as service, TemporaryDirectory() as directory:
         copy = project.copy(Path(directory, "project"))
+        example = example.replace(":8000/ws", ":8000/ws?page=1")  # any URL works
         copy.write("follow.py", example.replace(":8000", f":{service.port}"))
         printed = service.shell(f"{venv_bin(project) / 'python'} -m dev.token alice")
         following = subprocess.Popen(
@@ -1196,3 +1205,268 @@ def test_the_example_of_the_document_works(combination: Combination, baked: Bake
                 assert any(part in line for line in following.stdout), f"prints no {part}"
             following.terminate()
         deadline.cancel()
+
+
+def test_a_server_that_does_not_read_is_detected_and_can_be_left(client: ModuleType) -> None:
+    states: list[str] = []
+
+    async def connect() -> None:
+        thaw = asyncio.Event()
+
+        async def freeze(connection: ServerConnection) -> None:
+            heartbeat = {"interval_s": 0.05, "timeout_s": 0.05}
+            await connection.send(json.dumps(WELCOME | {"heartbeat": heartbeat}))
+            connection.transport.pause_reading()
+            await thaw.wait()
+            connection.transport.resume_reading()
+
+        async with asyncio.timeout(DEADLINE_S), serve(freeze, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            ws = client.connect(
+                f"ws://127.0.0.1:{port}/ws", on_status=lambda status: states.append(status.state)
+            )
+            async with ws:
+                for _ in range(2):  # to be lost, and to be left
+                    sending = [
+                        ws.request("send", to="bob", data="x" * 60_000, timeout_s=0.01)
+                        for _ in range(300)
+                    ]
+                    await asyncio.gather(*sending, return_exceptions=True)
+                    while "offline" not in states or ws.welcome is None:
+                        await asyncio.sleep(0.001)
+            thaw.set()
+
+    asyncio.run(connect())
+    assert states[-1] == "ended"
+
+
+async def publish_within_budget(client: ModuleType, room: Any) -> None:
+    """Publish, and again while the budget is spent."""
+    while True:
+        try:
+            await room.publish("hi", echo=True)
+        except client.RequestError as error:
+            if error.code != "rate_limited":
+                raise
+            await asyncio.sleep(0.25)  # or these requests are the flood
+        else:
+            return
+
+
+def test_many_rooms_are_joined_again_without_a_flood(
+    client: ModuleType, baked: Baker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = import_module(f"{client.__name__}.outcome")
+    monkeypatch.setattr(outcome, "SHORTEST_PAUSE_S", 0.25)
+    monkeypatch.setattr(outcome, "LONGEST_PAUSE_S", 1.0)
+    statuses: list[Any] = []
+
+    async def follow(url: str, token: str, proxy: Proxy) -> None:
+        ws = client.connect(url, token, on_status=statuses.append)
+        async with asyncio.timeout(DEADLINE_S), ws, AsyncExitStack() as stack:
+            rooms = [ws.room(f"room-{number}") for number in range(45)]
+            await asyncio.gather(*map(stack.enter_async_context, rooms))
+            await asyncio.to_thread(proxy.cut)
+            while ws.welcome is not None:
+                await asyncio.sleep(0.001)
+            await publish_within_budget(client, rooms[-1])
+            assert (await anext(rooms[-1])).data == "hi"
+            for room in rooms:
+                await room._wait_until(lambda room=room: room._held is None)
+
+    settings = {"MAX_MESSAGES_PER_S": "20", "MAX_BURST_S": "1"}
+    with Proxy().running() as proxy, running(baked(DEFAULT), **settings) as service:
+        proxy.target = int(service.port)
+        header = service.connect_options("alice")["headers"]["Authorization"]
+        url = f"ws://127.0.0.1:{proxy.port}/ws"
+        asyncio.run(follow(url, header.removeprefix("Bearer "), proxy))
+    codes = [status.code for status in statuses if status.state == "offline"]
+    assert codes == [1006]
+
+
+def test_a_room_left_before_its_turn_does_not_join(client: ModuleType) -> None:
+    server = RoomServer()
+
+    async def enter(ws: Any) -> None:
+        tasks = [asyncio.create_task(ws.room(name).__aenter__()) for name in ("a", "b", "c")]
+        await asyncio.sleep(0)
+        assert list(ws._to_join) == ["b", "c"]
+        published = asyncio.create_task(ws.request("publish", room="c", data=1))
+        tasks[1].cancel()
+        await asyncio.gather(tasks[0], tasks[2], published)
+
+    scripted(client.connect, enter, server, limits=WELCOME["limits"] | {"messages_per_s": 1})
+    sent = [(command["type"], command["room"]) for command in server.commands[:4]]
+    assert sent == [("join", "a"), ("leave", "b"), ("join", "c"), ("publish", "c")]
+
+
+def test_a_request_that_was_cancelled_while_offline_is_not_sent(client: ModuleType) -> None:
+    commands: list[dict[str, Any]] = []
+
+    async def keep(connection: ServerConnection) -> None:
+        commands.append(await answer(connection))
+
+    async def connect() -> None:
+        async with asyncio.timeout(DEADLINE_S), serve(handler, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            ws = client.connect(f"ws://127.0.0.1:{port}/ws")
+            sending = asyncio.create_task(ws.request("send", to="bob"))
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait([sending])
+            async with ws:
+                await ws.ping()
+
+    async def handler(connection: ServerConnection) -> None:
+        await connection.send(json.dumps(WELCOME))
+        await keep(connection)
+        await connection.wait_closed()
+
+    asyncio.run(connect())
+    assert [command["type"] for command in commands] == ["ping"]
+
+
+def test_half_of_a_surrogate_pair_is_refused_at_once(client: ModuleType) -> None:
+    async def ask(ws: Any) -> None:
+        for text in ("\ud83d", ["\ude00"]):
+            with pytest.raises(ValueError, match="surrogates not allowed"):
+                await ws.request("send", to="bob", data=text)
+            with pytest.raises(ValueError, match="surrogates not allowed"):
+                ws.room("tea", info=text)
+        await ws.ping()
+
+    scripted(client.connect, ask, answer)
+
+
+def test_the_limit_counts_the_bytes_of_text_in_utf_8(client: ModuleType) -> None:
+    async def ask(ws: Any) -> None:
+        await ws.request("send", to="bob", data="日本語" * 10)
+
+    scripted(client.connect, ask, answer, limits=WELCOME["limits"] | {"message_bytes": 150})
+
+
+UNSENDABLE = "secret-of-alice\n"
+
+
+def test_a_token_that_no_header_can_have_is_in_no_message(client: ModuleType) -> None:
+    with pytest.raises(ValueError, match="printable ASCII") as failure:
+        client.connect("ws://127.0.0.1:1/ws", UNSENDABLE)
+    reasons = [str(failure.value)]
+    tokens = iter([UNSENDABLE, "sécret-of-alice", None])
+
+    async def connect() -> None:
+        ws = client.connect(
+            "ws://127.0.0.1:1/ws",
+            lambda: next(tokens),
+            on_status=lambda status: reasons.append(status.reason),
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(client.Ended, match="signed out"):
+                await ws.__aenter__()
+
+    asyncio.run(connect())
+    assert sum("printable ASCII" in reason for reason in reasons) == 3
+    assert "of-alice" not in str(reasons)
+
+
+def test_a_token_function_that_is_cancelled_is_called_again(client: ModuleType) -> None:
+    calls: list[int] = []
+
+    async def token() -> str | None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise asyncio.CancelledError
+        return None
+
+    async def connect() -> None:
+        async with asyncio.timeout(DEADLINE_S), client.connect("ws://127.0.0.1:1/ws", token):
+            pass
+
+    with pytest.raises(client.Ended, match="signed out"):
+        asyncio.run(connect())
+    assert calls == [0, 1]
+
+
+@pytest.mark.parametrize("is_online", [True, False])
+def test_a_client_whose_task_is_cancelled_has_ended(client: ModuleType, *, is_online: bool) -> None:
+    async def cancel(ws: Any) -> None:
+        asking = asyncio.create_task(ws.request("send", to="bob"))
+        await asyncio.sleep(0)
+        if not is_online:
+            ws._outbox.put_nowait('{"type": "end"}')
+            while ws.status.state != "offline":
+                await asyncio.sleep(0)
+        ws._running.cancel()
+        with pytest.raises(client.Ended, match="1006 the client has failed: CancelledError"):
+            await anext(ws)
+        with pytest.raises(client.RequestError):
+            await asking
+
+    async def serve_until_end(connection: ServerConnection) -> None:
+        while json.loads(await connection.recv())["type"] != "end":
+            pass
+        await connection.close(1012)
+
+    scripted(client.connect, cancel, serve_until_end)
+
+
+@pytest.mark.usefixtures("_at_once")
+@pytest.mark.parametrize("has_state", [True, False])
+def test_ephemeral_messages_do_not_overtake_others(client: ModuleType, *, has_state: bool) -> None:
+    for ok in ({"recovered": True}, {"recovered": False, "epoch": "new"}):
+        connection = Commands(client)
+        room = connection.rooms["tea"]
+        room.join()
+        connection.answer()
+        room._state = object() if has_state else None
+        room.receive({"type": "resync", "room": "tea"})
+        for number, offset in enumerate([1, None, 2, None]):
+            room.receive(MESSAGE | {"data": number, "offset": offset})
+        assert not room._unread
+        connection.answer(offset=2, **ok)
+        is_lost = not ok["recovered"]
+        is_loaded = is_lost and has_state
+        expected = ["gap"] * is_lost + ([1, 3] if is_loaded else [0, 1, 2, 3])
+        read = [each.type if each.type == "gap" else each.data for each in room._unread]
+        assert read == expected
+
+
+def test_an_info_that_the_caller_changes_is_sent_when_it_is_set(client: ModuleType) -> None:
+    connection = Commands(client, info=(info := {"status": "here"}))
+    room = connection.rooms["tea"]
+
+    async def change() -> None:
+        room.join()
+        info["status"] = "away"
+        await room.set_info(info)
+        info["status"] = "not yet set"
+        connection.answer()
+
+    asyncio.run(change())
+    assert [command["info"]["status"] for command in connection.commands] == ["here", "away"]
+
+
+def test_a_clock_that_is_ahead_does_not_refresh_all_the_time(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module(f"{client.__name__}.connection")
+    now = 1_000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now))
+    pauses: list[float] = []
+
+    async def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+
+    expiries = iter([500.0, 500.0, 500.0, 1_400.0, 500.0, None])
+
+    async def request(command: str, token: str) -> dict[str, Any]:
+        return {"expires_at": next(expiries)}
+
+    async def refresh() -> None:
+        ws = client.connect("ws://127.0.0.1:1/ws", "token")
+        ws.request = request
+        monkeypatch.setattr(module.asyncio, "sleep", sleep)
+        await ws._refresh(500.0)
+
+    asyncio.run(refresh())
+    assert pauses == [10.0, 20.0, 40.0, 80.0, 300.0, 10.0]

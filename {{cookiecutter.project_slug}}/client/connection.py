@@ -6,8 +6,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 # {% if cookiecutter.auth == "ticket" %}
 from urllib.parse import urlencode
 # {% endif %}
@@ -20,7 +19,18 @@ from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
 from .inbox import Inbox
-from .outcome import ABNORMAL, FINAL, NORMAL, Ended, Frame, RequestError, Status, failure, pause
+from .outcome import (
+    ABNORMAL,
+    FINAL,
+    NORMAL,
+    Ended,
+    Frame,
+    RequestError,
+    Status,
+    encode,
+    failure,
+    pause,
+)
 # {% if cookiecutter.rooms %}
 from .rooms import Room
 # {% endif %}
@@ -52,6 +62,7 @@ REFUSED = {*range(400, 500)} - {408, 429}
 """HTTP statuses after which a client that was never online must not reconnect."""
 
 TIMEOUT_S = 10.0
+CLOSE_S = 1.0
 LASTING_S = 20.0
 # {% if cookiecutter.auth == "jwt" %}
 SHORTEST_REFRESH_S = 10.0
@@ -60,13 +71,15 @@ HEARTBEAT = {"interval_s": 25.0, "timeout_s": 10.0}
 LOST: Frame = {"type": "resync", "room": None}
 
 
-@dataclass(slots=True)
-class Request:
+class Request(NamedTuple):
     """A command that waits for its answer."""
 
     text: str
     settle: Callable[[Frame], None]
-    is_sent: bool = False
+    # {% if cookiecutter.rooms %}
+    room: str
+    """The room that must be joined before."""
+    # {% endif %}
 
 
 class Connection(Inbox[Frame]):
@@ -93,16 +106,24 @@ class Connection(Inbox[Frame]):
         self.rooms: dict[str, Room] = {}
         self.left: dict[str, Room] = {}
         """Rooms until their ``leave`` is answered: what still comes for them is dropped."""
+        self._to_join: dict[str, Room] = {}
+        """Rooms whose turn to join has not come."""
+        self._joining: set[str] = set()
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
         parse_uri(self._url)  # raises here, since no attempt could succeed
+        # {% if cookiecutter.auth != "none" %}
+        if isinstance(token, str):
+            _check(token)
+        # {% endif %}
         self._token = token
         self._origin = Origin(origin) if origin else None
         self._on_status, self._on_frame = on_status, on_frame
         self._attempt = 0
         self._online_at = 0.0
         self._numbers = map(str, itertools.count(1))
-        self._requests: dict[str, Request] = {}
+        self._unsent: dict[str, Request] = {}
+        self._sent: dict[str, Request] = {}
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
         self._running: asyncio.Task[None] | None = None
 
@@ -133,31 +154,40 @@ class Connection(Inbox[Frame]):
             msg = 'the first argument is the type: request("send", to="bob", data="hi")'
             raise TypeError(msg)
         answered = asyncio.get_running_loop().create_future()
-        self.ask({"type": command, **fields}, answered.set_result, timeout_s)
-        answer: Frame = await asyncio.shield(answered)
+        request = self.ask({"type": command, **fields}, answered.set_result, timeout_s)
+        try:
+            answer: Frame = await asyncio.shield(answered)
+        except asyncio.CancelledError:
+            request.settle({})  # if it was not sent, it never is
+            raise
         if answer["type"] == "error":
             raise RequestError(answer)
         return answer
 
     def ask(
         self, command: Frame, on_answer: Callable[[Frame], object], timeout_s: float = TIMEOUT_S
-    ) -> None:
+    ) -> Request:
         """Send a command, and call a function with its answer before any later frame is read."""
         number = next(self._numbers)
+        text = encode({**command, "id": number})
 
         def settle(answer: Frame) -> None:
-            if self._requests.pop(number, None):
+            if self._unsent.pop(number, None) or self._sent.pop(number, None):
                 timer.cancel()
                 on_answer(answer)
 
         timeout = failure("timeout", "no answer in time", retry=True)
         timer = asyncio.get_running_loop().call_later(timeout_s, settle, timeout)
-        request = Request(json.dumps({**command, "id": number}), settle)
-        self._requests[number] = request
+        # {% if cookiecutter.rooms %}
+        room = "" if command["type"] == "join" else str(command.get("room", ""))
+        request = self._unsent[number] = Request(text, settle, room)
+        # {% else %}
+        request = self._unsent[number] = Request(text, settle)
+        # {% endif %}
         if self.error:
             settle(failure("ended", "the connection has ended"))
-        elif self.welcome:
-            self._transmit(request)
+        self._send_requests()
+        return request
 
     # {% if cookiecutter.rooms %}
     def room(
@@ -172,6 +202,29 @@ class Connection(Inbox[Frame]):
         """Return a room to enter in ``async with``, with these options of `Room`."""
         return Room(self, name, state, events=events, last=last, info=info)
 
+    def await_turn(self, room: Room) -> None:
+        """Let a room join when its turn comes; for the room."""
+        self._to_join[room.name] = room
+        self._join_rooms()
+
+    def end_turn(self, name: str) -> None:
+        """Let other rooms join, since this one has joined or gives up; for the room."""
+        self._to_join.pop(name, None)
+        self._joining.discard(name)
+        self._join_rooms()
+
+    def _join_rooms(self) -> None:
+        """Let rooms join, so few at a time that their repeated joins are no flood to the server."""
+        if self.welcome is None:
+            return
+        limits = self.welcome["limits"]
+        most = limits["messages_per_s"] * min(1, limits["burst_s"] / 4)
+        while self._to_join and len(self._joining) < most:
+            name = next(iter(self._to_join))
+            self._joining.add(name)
+            self._to_join.pop(name).join()
+        self._send_requests()
+
     # {% endif %}
     async def ping(self) -> float:
         """Return the time of a round trip, in seconds."""
@@ -181,19 +234,20 @@ class Connection(Inbox[Frame]):
 
     async def close(self) -> None:
         """End the connection for good."""
-        self._end(NORMAL, "closed by the client")
+        self._stop(NORMAL, "closed by the client")
         if self._running:
-            self._running.cancel()
             await asyncio.wait([self._running])
             if not self._running.cancelled():
                 self._running.result()  # raises the client's own mistake
 
     async def _run(self) -> None:
+        pause_s = 0.0
         while True:
-            self._attempt += 1
-            self._show(Status("connecting", self._attempt))
             retry_after_s, is_final = 0, False
             try:
+                await asyncio.sleep(pause_s)
+                self._attempt += 1
+                self._show(Status("connecting", self._attempt))
                 code, reason = await self._connect()
             except InvalidStatus as refusal:
                 response, status = refusal.response, refusal.response.status_code
@@ -204,7 +258,7 @@ class Connection(Inbox[Frame]):
                 is_final = status in REFUSED and not self._online_at
             except (OSError, WebSocketException) as problem:
                 code, reason = ABNORMAL, str(problem) or "no answer in time"
-            except Exception as mistake:
+            except BaseException as mistake:
                 self._end(ABNORMAL, f"the client has failed: {mistake!r}")
                 raise
             finally:
@@ -214,20 +268,18 @@ class Connection(Inbox[Frame]):
                 return
             pause_s = retry_after_s + pause(self._attempt)
             self._show(Status("offline", self._attempt, code, reason, pause_s))
-            await asyncio.sleep(pause_s)
 
     async def _connect(self) -> tuple[int, str]:
         """Connect once, and read until the end; return the close code and its reason."""
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                token = await self._current_token()
+            token = await self._current_token()
         except Exception as problem:
             return ABNORMAL, f"no token: {problem!r}"
         if token is None:
             return UNAUTHORIZED, "signed out"
-        async with open_socket(
+        socket = await open_socket(
             # {% if cookiecutter.auth == "ticket" %}
-            f"{self._url}?{urlencode({'ticket': token})}",
+            f"{self._url}{'&' if '?' in self._url else '?'}{urlencode({'ticket': token})}",
             # {% else %}
             self._url,
             # {% endif %}
@@ -245,36 +297,48 @@ class Connection(Inbox[Frame]):
             max_size=None,
             ping_interval=None,
             open_timeout=TIMEOUT_S,
-            close_timeout=1,
-        ) as socket:
-            self._outbox = asyncio.Queue()
-            tasks = [asyncio.create_task(self._write(socket))]
-            try:
-                self._begin(await self._next_frame(socket, TIMEOUT_S))
-                # {% if cookiecutter.auth == "jwt" %}
-                tasks.append(asyncio.create_task(self._refresh(socket)))
-                # {% endif %}
-                terms = (self.welcome and self.welcome["heartbeat"]) or HEARTBEAT
-                while True:
-                    try:
-                        frame = await self._next_frame(socket, terms["interval_s"])
-                    except TimeoutError:  # a silence: is the server there?
-                        self.ask({"type": "ping"}, lambda answer: None)
-                        frame = await self._next_frame(socket, terms["timeout_s"])
-                    self._receive(frame)
-            except ConnectionClosed as end:
-                close = end.rcvd
-                return (close.code, close.reason) if close else (ABNORMAL, "connection lost")
-            except asyncio.CancelledError:
-                await socket.close()
-                raise
-            finally:
-                for task in tasks:
-                    task.cancel()
+        )
+        self._outbox = asyncio.Queue()
+        tasks = [asyncio.create_task(self._write(socket))]
+        try:
+            welcome = await self._next_frame(socket, TIMEOUT_S)
+            self._begin(welcome)
+            # {% if cookiecutter.auth == "jwt" %}
+            tasks.append(asyncio.create_task(self._refresh(welcome["expires_at"])))
+            # {% endif %}
+            terms = welcome["heartbeat"] or HEARTBEAT
+            while True:
+                try:
+                    frame = await self._next_frame(socket, terms["interval_s"])
+                except TimeoutError:  # a silence: is the server there?
+                    self.ask({"type": "ping"}, lambda answer: None)
+                    frame = await self._next_frame(socket, terms["timeout_s"])
+                self._receive(frame)
+        except ConnectionClosed as end:
+            close = end.rcvd
+            return (close.code, close.reason) if close else (ABNORMAL, "connection lost")
+        finally:
+            for task in tasks:
+                task.cancel()
+            # A server that does not read would let `close` wait for ever.
+            asyncio.get_running_loop().call_later(CLOSE_S, socket.transport.abort)
+            await socket.close()
 
     async def _current_token(self) -> str | None:
-        token = self._token() if callable(self._token) else self._token
-        return await token if isinstance(token, Awaitable) else token
+        """Return the token; if the function cancels itself, that is an error like any other."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                given = self._token() if callable(self._token) else self._token
+                token = await given if isinstance(given, Awaitable) else given
+        except asyncio.CancelledError as end:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise RuntimeError("the function was cancelled") from end
+        # {% if cookiecutter.auth != "none" %}
+        _check(token)
+        # {% endif %}
+        return token
 
     async def _next_frame(self, socket: ClientConnection, timeout_s: float) -> Frame:
         async with asyncio.timeout(timeout_s):
@@ -289,30 +353,31 @@ class Connection(Inbox[Frame]):
                 await socket.send(await self._outbox.get())
 
     # {% if cookiecutter.auth == "jwt" %}
-    async def _refresh(self, socket: ClientConnection) -> None:
+    async def _refresh(self, expires_at: float | None) -> None:
         """Refresh after three quarters of the time, and if that fails, of what is left."""
-        expires_at: float | None = self.welcome["expires_at"] if self.welcome else None
+        shortest_s = SHORTEST_REFRESH_S
         while expires_at is not None:
-            await asyncio.sleep(max(SHORTEST_REFRESH_S, 0.75 * (expires_at - time.time())))
+            due_s = 0.75 * (expires_at - time.time())
+            await asyncio.sleep(max(shortest_s, due_s))
+            # If this clock is ahead, each new token seems to have expired.
+            shortest_s = 2 * shortest_s if due_s < shortest_s else SHORTEST_REFRESH_S
             # In the end the server closes, and the next attempt asks for a token, too.
             with suppress(Exception):
                 token = await self._current_token()
                 if token is None:
-                    self._end(UNAUTHORIZED, "signed out")
-                    await socket.close()
+                    self._stop(UNAUTHORIZED, "signed out")
                     return
                 expires_at = (await self.request("refresh", token=token))["expires_at"]
 
     # {% endif %}
     def _begin(self, welcome: Frame) -> None:
-        waiting = list(self._requests.values())
         self.welcome, self._online_at = welcome, time.monotonic()
         # {% if cookiecutter.rooms %}
-        for room in list(self.rooms.values()):  # a join that is too large ends a room at once
-            room.enter()
+        self._to_join = dict(self.rooms)
+        self._join_rooms()
+        # {% else %}
+        self._send_requests()
         # {% endif %}
-        for request in waiting:
-            self._transmit(request)
         self._show(Status("online", self._attempt))
         self._changed.set()
 
@@ -321,7 +386,7 @@ class Connection(Inbox[Frame]):
         name = frame.get("room")
         # {% endif %}
         if "id" in frame:
-            if request := self._requests.get(frame["id"]):
+            if request := self._sent.get(frame["id"]):
                 request.settle(frame)
         elif frame["type"] == "ping":
             self._send('{"type": "pong"}')
@@ -340,13 +405,20 @@ class Connection(Inbox[Frame]):
             self._put(frame)
         # {% endif %}
 
-    def _transmit(self, request: Request) -> None:
-        limit = self.welcome["limits"]["message_bytes"] if self.welcome else 0
-        request.is_sent = True
-        if len(request.text.encode()) <= limit:
-            self._send(request.text)
-        else:
-            request.settle(failure("too_large", f"more than {limit} bytes"))
+    def _send_requests(self) -> None:
+        if self.welcome is None:
+            return
+        limit = self.welcome["limits"]["message_bytes"]
+        for number, request in list(self._unsent.items()):
+            # {% if cookiecutter.rooms %}
+            if request.room in self._to_join or request.room in self._joining:
+                continue
+            # {% endif %}
+            self._sent[number] = self._unsent.pop(number)
+            if len(request.text.encode()) <= limit:
+                self._send(request.text)
+            else:
+                self._call(request.settle, failure("too_large", f"more than {limit} bytes"))
 
     def _send(self, text: str) -> None:
         self._outbox.put_nowait(text)
@@ -362,9 +434,13 @@ class Connection(Inbox[Frame]):
         self.left.clear()
         # {% endif %}
         lost = failure("disconnected", "the command may have been carried out", retry=True)
-        for request in list(self._requests.values()):
-            if request.is_sent:
-                request.settle(lost)
+        for request in list(self._sent.values()):
+            request.settle(lost)
+
+    def _stop(self, code: int, reason: str) -> None:
+        self._end(code, reason)
+        if self._running:
+            self._running.cancel()
 
     def _end(self, code: int, reason: str) -> None:
         if self.error is None:
@@ -374,8 +450,9 @@ class Connection(Inbox[Frame]):
             # {% if cookiecutter.rooms %}
             for room in self.rooms.values():
                 room.end(error)
+            self._to_join.clear()
             # {% endif %}
-            for request in list(self._requests.values()):
+            for request in (*self._unsent.values(), *self._sent.values()):
                 request.settle(failure("ended", reason))
 
     def _show(self, status: Status) -> None:
@@ -383,10 +460,18 @@ class Connection(Inbox[Frame]):
         self._call(self._on_status, status)
 
     def _call(self, handler: Callable[..., object], *arguments: object) -> None:
-        """Call a handler of the user. The loop reports what it raises."""
+        """Call a handler in a later turn of the loop, which reports what it raises."""
         asyncio.get_running_loop().call_soon(handler, *arguments)
 
 
+# {% if cookiecutter.auth != "none" %}
+def _check(token: str | None) -> None:
+    """Raise `ValueError`, without the token, if no header can have it."""
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ValueError("the token has characters other than printable ASCII")
+
+
+# {% endif %}
 def _retry_after_s(refusal: Response) -> int:
     """Return the seconds in ``Retry-After`` (RFC 9110, 10.2.3), at most a minute, or 0."""
     first = next(iter(refusal.headers.get_all("Retry-After")), "")

@@ -1,5 +1,6 @@
-"""Status of a connection, errors, and the pause between attempts."""
+"""Frames, status of a connection, errors, and the pause between attempts."""
 
+import json
 import random
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -47,6 +48,13 @@ def pause(attempt: int) -> float:
     """Return a random time from 0.5 s to a limit that doubles with each attempt, up to 20 s."""
     # The exponent is limited, too: after hours without a server, the power would overflow.
     return random.uniform(SHORTEST_PAUSE_S, min(LONGEST_PAUSE_S, 2.0 ** min(attempt, 10)))
+
+
+def encode(value: object) -> str:
+    """Return JSON; raise `ValueError` for half of a surrogate pair, which no frame can have."""
+    text = json.dumps(value, ensure_ascii=False)
+    text.encode()
+    return text
 
 
 def failure(code: str, message: str, *, retry: bool = False) -> Frame:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from .inbox import MAX_UNREAD, Inbox
-from .outcome import NORMAL, Ended, Frame, RequestError, failure, pause
+from .outcome import NORMAL, Ended, Frame, RequestError, encode, failure, pause
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -60,9 +60,8 @@ class Room(Inbox[Message]):
         info: object = None,
     ) -> None:
         super().__init__(GAP, *([REJOINED] if events else []))
-        json.dumps(info)  # raises here, not at a join
         self.name = name
-        self.info = info
+        self.info = _copy(info)
         self.position: Frame = {}
         """Of the last message received."""
         self._connection = connection
@@ -84,7 +83,7 @@ class Room(Inbox[Message]):
         connection.rooms[self.name], self.error = self, None
         try:
             if connection.welcome is not None:
-                self.enter()
+                connection.await_turn(self)
             await self._wait_until(lambda: self._held is None)
         except BaseException:
             await self.__aexit__()
@@ -124,7 +123,7 @@ class Room(Inbox[Message]):
 
     async def set_info(self, info: object) -> None:
         """Change what members see of the user: now, or when the room is joined."""
-        json.dumps(info)  # raises before anything changes
+        info = _copy(info)
         former, self.info = self.info, info
         if self._held is None:  # a join without a position must not overtake the room's own
             try:
@@ -140,10 +139,10 @@ class Room(Inbox[Message]):
 
     def interrupt(self) -> None:
         """Ignore what belongs to the connection that is lost; for the connection."""
-        self._visit += 1
+        self._begin_visit()
         self._held = []
 
-    def enter(self) -> None:
+    def join(self) -> None:
         """Join, or find out what a member has missed; for the connection."""
         since = {"since": self.position} if self.position else {"last": self._last}
         self._ask({"type": "join", "info": self.info, **since}, self._on_join)
@@ -151,10 +150,14 @@ class Room(Inbox[Message]):
 
     def resync(self) -> None:
         """Join again, at another moment than the other clients; for the connection."""
-        self._visit += 1
+        self._begin_visit()
         self._held = self._held or []
-        self._later(random.uniform(0, RESYNC_S), self.enter)
+        self._later(random.uniform(0, RESYNC_S), lambda: self._connection.await_turn(self))
     # {% endif %}
+
+    def _begin_visit(self) -> None:
+        self._visit += 1
+        self._connection.end_turn(self.name)
 
     def _leave(self, error: Exception) -> None:
         """Leave for good. The reader gets the unread messages, then the error."""
@@ -193,26 +196,31 @@ class Room(Inbox[Message]):
         asyncio.get_running_loop().call_later(pause_s, lambda: visit == self._visit and act())
 
     def _on_join(self, command: Frame, ok: Frame) -> None:
-        """Go on from the position of the answer, as its ``recovered`` says."""
+        """Go on as a member."""
         held, self._held = self._held or [], None
-        position = {"epoch": ok["epoch"], "offset": ok["offset"] - ok["replayed"]}
-        if not ok["recovered"]:
-            self._lose()
-            is_known = self._state or ok["replayed"]  # what was held is loaded or replayed
-            for frame in [] if is_known else held:
-                self._put(_message(frame))
-            self.position = position
-        elif not ok["replayed"]:
-            for frame in held:
-                self._advance(frame)
-            if position["offset"] > self.position["offset"]:
-                self.position = position
+        # A member gets no replay: before one, messages belong to a former membership.
+        self._go_on(ok, [] if ok["replayed"] else held)
         if self._events and "since" in command:
             self._put(REJOINED)
         if self.info is not command["info"]:
             current = {"type": "join", "room": self.name, "info": self.info}
             self._connection.ask(current, lambda answer: None)
+        self._connection.end_turn(self.name)
         self._changed.set()
+
+    def _go_on(self, ok: Frame, held: list[Frame]) -> None:
+        """Yield what was held, and go on from the position of the answer."""
+        offset = ok["offset"] - ok["replayed"]
+        if ok["recovered"]:
+            for frame in held:
+                self._advance(frame)
+            offset = max(offset, self.position["offset"])
+        else:
+            self._lose()
+            for frame in held:
+                if frame["offset"] is None or not self._state:  # the others will be loaded
+                    self._put(_message(frame))
+        self.position = {"epoch": ok["epoch"], "offset": offset}
 
     def _lose(self) -> None:
         """Let the reader load the state, or know that messages may be missing."""
@@ -231,7 +239,7 @@ class Room(Inbox[Message]):
         if frame["type"] == "evicted":
             reason = frame["reason"] or "the server has taken the user out of the room"
             self._leave(RequestError(failure("evicted", reason)))  # a join may be on its way
-        elif frame["type"] != "message" or frame["offset"] is None:
+        elif frame["type"] != "message":
             if self._events or frame["type"] not in EVENTS:
                 self._put(_message(frame))
         elif self._held is None:
@@ -244,9 +252,17 @@ class Room(Inbox[Message]):
 
     def _advance(self, frame: Frame) -> None:
         """Yield a message that is newer than the position, and move the position there."""
-        if frame["offset"] > self.position["offset"]:
-            self.position = {**self.position, "offset": frame["offset"]}
+        offset = frame["offset"]
+        if offset is None:  # it is not part of the history
             self._put(_message(frame))
+        elif offset > self.position["offset"]:
+            self.position = {**self.position, "offset": offset}
+            self._put(_message(frame))
+
+
+def _copy(info: object) -> object:
+    """Return what members get of an info, so that later changes of it do not matter."""
+    return json.loads(encode(info))
 
 
 def _message(frame: Frame) -> Message:

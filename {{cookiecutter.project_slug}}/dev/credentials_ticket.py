@@ -2,6 +2,8 @@
 
 import secrets
 import ssl
+import sys
+from http import HTTPStatus
 
 import httpx
 
@@ -23,7 +25,8 @@ async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
     """Return a handshake that the service accepts as the user's, once.
 
     Raises:
-        ConnectionError: the service does not answer.
+        ConnectionError: the service does not answer, or gives no tickets now.
+        SystemExit: it does not accept the name.
 
     """
     key = settings.backend_key.get_secret_value()
@@ -32,10 +35,13 @@ async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
     async with httpx.AsyncClient(base_url=url, trust_env=False, verify=NO_TLS) as client:
         try:
             answer = await client.post("/tickets", json={"user": user}, headers=headers)
-        except httpx.ConnectError as failure:
+        except httpx.TransportError as failure:
             raise ConnectionError("the service does not answer") from failure
-    ticket = answer.raise_for_status().json()["ticket"]
-    return Handshake({}, ticket)
+    if answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
+        sys.exit(f"error: {answer.json()['detail']}")
+    if answer.is_error:
+        raise ConnectionError(f"the service answers {answer.status_code} to POST /tickets")
+    return Handshake({}, answer.json()["ticket"])
 
 
 def javascript(url: str, token: str) -> str:

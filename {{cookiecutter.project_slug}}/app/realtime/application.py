@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.staticfiles import StaticFiles
 from starlette.responses import FileResponse, RedirectResponse
 from starlette.routing import BaseRoute, Mount
 from starlette.types import Receive, Scope, Send
@@ -41,6 +40,7 @@ from .http import asyncapi, backend, health
 # {% endif %}
 from .http.body import BodyLimit
 from .http.errors import add_error_handlers, problems
+from .http.files import CheckedFiles
 from .http.request_log import log_request
 from .jobs import Job, keep_running
 from .metrics import Metrics
@@ -167,14 +167,16 @@ class Application(FastAPI):
             self.include_router(login.router)
         # {% endif %}
         self._replaceable = self.routes[engine:]
-        self.mount("/client", StaticFiles(directory=CLIENT))
+        self.mount("/client", CheckedFiles(directory=CLIENT))
         if self._in_development:
             self._add_development_routes(with_docs="docs_url" not in options)
 
     def _add_development_routes(self, *, with_docs: bool) -> None:
         self.include_router(asyncapi.router)
         if with_docs:
-            files = StaticFiles(directory=DOCS, packages=[("fastapi_offline", "static")], html=True)
+            files = CheckedFiles(
+                directory=DOCS, packages=[("fastapi_offline", "static")], html=True
+            )
             self.add_route("/docs", lambda request: RedirectResponse("docs/"))
             self.mount("/docs", files)
 
@@ -247,7 +249,7 @@ class Application(FastAPI):
         # Routes of the team come before these, also below /users, and before /; a mount at / after.
         self.router.routes.sort(key=self._rank)
         if self._in_development:
-            self.mount("/page", StaticFiles(directory=PAGE))
+            self.mount("/page", CheckedFiles(directory=PAGE))
             self.add_route("/", _show_page)
         resources = self._resources(self.service)
         async with (
@@ -265,4 +267,5 @@ class Application(FastAPI):
 
 
 async def _show_page(_: Request) -> FileResponse:
-    return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": CONTENT_SECURITY})
+    headers = {"Content-Security-Policy": CONTENT_SECURITY, "Cache-Control": "no-cache"}
+    return FileResponse(PAGE / "index.html", headers=headers)

@@ -108,7 +108,8 @@ def _schemas(commands: Iterable[Any], frames: list[Any]) -> tuple[dict[type, str
     schemas[names[ErrorReply]]["properties"]["code"] = {"type": "string", "oneOf": _error_codes()}
     for title, kinds in {"ClientFrame": commands, "ServerFrame": frames}.items():
         refs = [_ref("components", "schemas", names[kind]) for kind in kinds]
-        schemas[title] = {"title": title, "anyOf": refs}
+        name = f"{title}.Any" if title in schemas else title  # a class may have this name
+        schemas[name] = {"title": name, "anyOf": refs}
     return names, schemas
 
 

@@ -76,7 +76,7 @@ def test_defaults_make_a_project(template: Path, tmp_path: Path) -> None:
     done = run(
         [sys.executable, "-m", "cookiecutter", ".", "--no-input", "--output-dir", output],
         template,
-        env=environment(HOME=str(home), TMPDIR=str(home)),
+        env=environment(HOME=str(home), TMPDIR=str(home), PWD=str(template)),
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -99,17 +99,17 @@ def project(baked: Baker, tmp_path: Path) -> Project:
 
 def outcomes(project: Project, *paths: str) -> tuple[dict[str, str], str]:
     """Run tests of a project; return the outcome of each, the worse one of two, and the output."""
-    command = [venv_bin(project) / "python", "-m", "pytest", "-rA", "--numprocesses=0", *paths]
-    done = run(command, project.root)
+    python, options = venv_bin(project) / "python", ("-rA", "--numprocesses=0")
+    done = run([python, "-m", "pytest", *options, *paths], project.root)
     found = re.findall(r"(?m)^(PASSED|FAILED|ERROR) \S+::(\w+)", done.stdout)
     return {name: outcome for outcome, name in found}, done.stdout
 
 
 def test_an_exception_in_the_teams_code_fails_the_test(project: Project) -> None:
     imports = "from typing import Literal\n\nfrom pydantic import field_validator\n\n"
-    changing("app/handlers.py", "^from .realtime import", f"{imports}from .realtime import Command,")(
-        project
-    )
+    changing(
+        "app/handlers.py", "^from .realtime import", f"{imports}from .realtime import Command,"
+    )(project)
     for path, text in FAULTS.items():
         adding(path, text)(project)
     found, output = outcomes(project, "tests/test_faults.py")

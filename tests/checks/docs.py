@@ -65,7 +65,9 @@ def check_settings(project: Project) -> None:
 
 def settings_of(project: Project) -> Iterator[str]:
     """Yield the name of each setting, as in the environment."""
-    for field in _fields(project, "SettingsPart", "JwksSettings", "BaseSettings", "RealtimeSettings"):
+    for field in _fields(
+        project, "SettingsPart", "JwksSettings", "BaseSettings", "RealtimeSettings"
+    ):
         if isinstance(field, ast.AnnAssign) and "ClassVar" not in ast.unparse(field.annotation):
             yield ast.unparse(field.target).upper()
 

@@ -209,7 +209,9 @@ async def test_each_message_to_a_room_is_refused_cut_or_stored(live: Live) -> No
     long = "x" * 2000
     assert (await alice.ask(type="publish", room="lobby", data=long, echo=True))["type"] == "ok"
     assert (await alice.receive("message"))["data"] == long[:1000]
-    assert (await alice.ask(type="publish", room="lobby", data="typing", keep=False))["type"] == "ok"
+    assert (await alice.ask(type="publish", room="lobby", data="typing", keep=False))[
+        "type"
+    ] == "ok"
     taken = await live.post("/publish", {"room": "lobby", "data": {"text": "backend"}})
     refused = await live.post("/publish", {"room": "lobby", "data": None})
     assert (taken.status_code, refused.status_code) == (202, 403)

@@ -151,7 +151,7 @@ class Application(FastAPI):
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         add_error_handlers(self, self._endpoint.dispatcher.failures)
-        self.exception_handlers |= handlers
+        self.exception_handlers.update(handlers)
         self.include_router(health.router)
         engine = len(self.routes)
         self.include_router(backend.router)

@@ -258,17 +258,14 @@ async def test_the_one_failure_of_a_task_group_is_answered_as_itself(team: Team)
     async def refuse() -> None:
         raise Forbidden("not today")
 
-    def in_groups(tasks: int, groups: int) -> Handle:
-        async def handle(*_: object) -> None:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(tasks):
-                    group.create_task(refuse() if groups == 1 else in_groups(tasks, groups - 1)())
-
-        return handle
+    async def in_groups(tasks: int, groups: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(tasks):
+                group.create_task(in_groups(tasks, groups - 1) if groups > 1 else refuse())
 
     client = await team.live.connect()
     for tasks, groups, code in ((1, 1, "forbidden"), (1, 2, "forbidden"), (2, 1, "internal")):
-        team.handle = in_groups(tasks, groups)
+        team.handle = lambda *_, tasks=tasks, groups=groups: in_groups(tasks, groups)
         assert (await client.ask(type="work", id="1"))["code"] == code
         assert await client.is_quiet()
 

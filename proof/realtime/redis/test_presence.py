@@ -494,7 +494,7 @@ async def test_users_of_a_killed_process_have_left(valkey: Valkey, tmp_path: Pat
         "PORT": "0",
         "REDIS_URL": valkey.url,
         "REDIS_TIMEOUT_S": "5",
-        "PRESENCE_LEASE_S": "1",
+        "PRESENCE_LEASE_S": "4",
     }
     async with (
         run_process(tmp_path, **environment) as first,

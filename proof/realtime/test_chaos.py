@@ -17,7 +17,7 @@ from typing import cast
 
 import pytest
 
-from app.realtime import Policy
+from app.realtime import Policy, RoomOptions
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.rooms.history import History, Position
@@ -457,7 +457,11 @@ def test_a_follower_gets_only_a_repeated_message_twice_in_two_epochs(
     assert followed.follower.totals().duplicated == 2
 
 
-async def test_a_follower_returns_after_a_cut_and_an_eviction(live: Live) -> None:
+async def test_a_follower_returns_after_a_cut_and_an_eviction(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = RoomOptions(history_messages=10_000)  # more than a client misses before it returns
+    monkeypatch.setattr(Policy, "room_options", lambda policy, service, room: options)
     ledger = Ledger()
     follower = Follower(live.settings, "alice", Relay(lambda: live.port), ROOM, ledger)
     following = asyncio.create_task(follower.run())

@@ -50,6 +50,18 @@ def count_resources(live: Live) -> Resources:
     )
 
 
+async def settled(live: Live) -> Resources:
+    """Wait until no connection is left and nothing more ends; return what is in use."""
+    counts = [count_resources(live)]
+
+    def is_settled() -> bool:
+        counts.append(count_resources(live))
+        return counts[-1] == counts[-2] and counts[-1][:3] == (0, 0, 0)
+
+    await wait_until(is_settled)
+    return counts[-1]
+
+
 def memory_bytes() -> int:
     """Return the resident memory of the process, after a collection."""
     gc.collect()
@@ -122,8 +134,7 @@ ENDINGS: list[Callable[[Live], Awaitable[None]]] = [
 async def test_ended_connections_leave_no_resources(live: Live) -> None:
     for end in ENDINGS * 10:
         await end(live)
-    await wait_until(lambda: count_resources(live).protocols == 0)
-    before, memory_before = count_resources(live), memory_bytes()
+    before, memory_before = await settled(live), memory_bytes()
     for number in range(CYCLES):
         await ENDINGS[number % len(ENDINGS)](live)
     await wait_until(lambda: count_resources(live) == before)

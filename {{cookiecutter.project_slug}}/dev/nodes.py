@@ -29,7 +29,7 @@ from .urls import base_url
 # {% endif %}
 
 NODE = (sys.executable, "-m", "app")
-UNTIL_IT_STARTS = Retry(ConstantBackoff(0.05), retries=200)
+UNTIL_IT_STARTS = Retry(ConstantBackoff(0.05), retries=1200)
 
 
 def server_path() -> str | None:

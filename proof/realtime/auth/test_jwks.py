@@ -37,9 +37,10 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def issuer_settings(issuer: Issuer, **overrides: object) -> RealtimeSettings:
-    """Return settings with this issuer and a cooldown that is longer than any test."""
+    """Return settings with this issuer; cooldown and time-out are longer than any test."""
     terms: dict[str, object] = {"jwt_secret": None, "jwt_jwks_url": issuer.url}
-    return make_settings(**terms | {"jwt_jwks_cooldown_s": 60} | overrides)
+    patient = {"jwt_jwks_cooldown_s": 60, "jwt_jwks_timeout_s": 60}
+    return make_settings(**terms | patient | overrides)
 
 
 @asynccontextmanager

@@ -42,7 +42,7 @@ from ..live import make_settings
 from ..settings.test_settings import complaint
 from .proxy import Proxy, proxy
 from .test_backplane import settings_for
-from .test_node import CHANNEL, run_node
+from .test_node import AT_REST, CHANNEL, run_node
 from .valkey import Valkey
 
 __all__ = ["proxy"]
@@ -189,7 +189,10 @@ async def test_killed_connections_are_replaced(valkey: Valkey, *, repeatable: bo
 
 async def test_a_killed_publishing_connection_loses_nothing(valkey: Valkey) -> None:
     inbox = Inbox()
-    async with run_node(valkey) as (node, gaps), Redis.from_url(valkey.url) as redis:
+    async with (
+        run_node(valkey, **AT_REST) as (node, gaps),
+        Redis.from_url(valkey.url) as redis,
+    ):
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
         for number in range(5):
             await redis.client_kill_filter(_type="normal")

@@ -11,6 +11,7 @@ from ..client import Client, Frame
 from ..live import Live, wait_until, wait_until_async
 from .proxy import Proxy, proxy
 from .test_backplane import two_nodes
+from .test_node import AT_REST, hasty
 from .valkey import Valkey
 
 __all__ = ["proxy"]
@@ -71,8 +72,7 @@ async def test_a_repetition_after_a_lost_answer_is_not_sent_again(
 async def test_an_answer_torn_on_its_way_to_the_publisher(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    at_rest = {"redis_probe_interval_s": 60, "redis_ping_interval_s": 60}
-    async with two_nodes(valkey, proxy, **at_rest) as (first, _):
+    async with two_nodes(valkey, proxy, **AT_REST) as (first, _):
         client = await first.connect()
         assert (await broadcast(client, 0))["type"] == "ok"
         proxy.cut_after(size, subscriber=False)
@@ -87,7 +87,7 @@ async def test_an_answer_torn_on_its_way_to_the_publisher(
 async def test_a_message_torn_on_its_way_to_a_subscriber_is_told_as_a_gap(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    async with two_nodes(valkey, proxy) as (first, second):
+    async with two_nodes(valkey, proxy, **AT_REST) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         proxy.cut_after(size, subscriber=True)
         assert (await broadcast(there, "torn" * 30))["type"] == "ok"
@@ -102,9 +102,9 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_told_as_a_gap(
 async def test_an_outage_of_the_way_is_noticed_and_outlived(
     valkey: Valkey, proxy: Proxy, outage: Outage
 ) -> None:
-    async with two_nodes(valkey, proxy, redis_timeout_s=1.0) as (first, second):
+    async with two_nodes(valkey, proxy) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
-        async with outage(proxy):
+        async with outage(proxy), hasty(first.service.backplane):
             assert is_worth_a_retry(await broadcast(here, "refused"))
             await wait_until(lambda: not first.service.backplane.healthy)
             assert (await first.get("/readyz")).json() == {"status": "backplane lost"}
@@ -136,7 +136,10 @@ async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Pr
 
 
 async def test_a_killed_publishing_connection_is_replaced(valkey: Valkey) -> None:
-    async with two_nodes(valkey) as (first, second), Redis.from_url(valkey.url) as redis:
+    async with (
+        two_nodes(valkey, redis_probe_interval_s=60) as (first, second),
+        Redis.from_url(valkey.url) as redis,
+    ):
         here, there = await first.connect("alice"), await second.connect("bob")
 
         async def is_published() -> bool:

@@ -14,6 +14,7 @@ from ..live import Live, wait_until, wait_until_async
 from .proxy import Proxy, proxy
 from .test_backplane import two_nodes
 from .test_faults import OUTAGES, Outage, is_worth_a_retry, received_until
+from .test_node import AT_REST, hasty
 from .valkey import Valkey
 
 __all__ = ["proxy"]
@@ -64,7 +65,7 @@ async def recovered(client: Client, since: Frame) -> list[object]:
 async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    async with quiet_nodes(valkey, proxy) as (first, second):
+    async with quiet_nodes(valkey, proxy, **AT_REST) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         start = await join(here)
         await join(there)
@@ -85,8 +86,7 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
 async def test_an_answer_torn_on_its_way_to_the_publisher_doubles_nothing(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    at_rest = {"redis_probe_interval_s": 60, "redis_ping_interval_s": 60}
-    async with quiet_nodes(valkey, proxy, **at_rest) as (first, second):
+    async with quiet_nodes(valkey, proxy, **AT_REST) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         start = await join(here)
         await join(there)
@@ -122,7 +122,7 @@ async def test_a_repetition_after_a_lost_answer_doubles_nothing(
 async def test_a_history_torn_on_its_way_is_not_taken_for_the_whole(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
-    async with quiet_nodes(valkey, proxy) as (first, second):
+    async with quiet_nodes(valkey, proxy, **AT_REST) as (first, second):
         there = await second.connect("bob")
         start = await join(there)
         for number in range(3):
@@ -156,11 +156,11 @@ async def test_an_ok_that_overtakes_an_older_message_does_not_cost_it(
 async def test_what_was_said_during_an_outage_of_the_way_comes_late_and_in_order(
     valkey: Valkey, proxy: Proxy, outage: Outage
 ) -> None:
-    async with quiet_nodes(valkey, proxy, redis_timeout_s=1.0) as (first, second):
+    async with quiet_nodes(valkey, proxy) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         start = await join(here)
         await join(there)
-        async with outage(proxy):
+        async with outage(proxy), hasty(first.service.backplane):
             assert is_worth_a_retry(await publish(here, "refused"))
             for number in range(5):
                 assert (await publish(there, number))["type"] == "ok"
@@ -202,7 +202,10 @@ async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Pr
 
 
 async def test_a_killed_publishing_connection_doubles_nothing(valkey: Valkey) -> None:
-    async with quiet_nodes(valkey) as (first, second), Redis.from_url(valkey.url) as redis:
+    async with (
+        quiet_nodes(valkey, redis_probe_interval_s=60) as (first, second),
+        Redis.from_url(valkey.url) as redis,
+    ):
         here, there = await first.connect("alice"), await second.connect("bob")
         await join(here)
         start = await join(there)

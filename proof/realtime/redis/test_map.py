@@ -23,7 +23,7 @@ from .valkey import Valkey
 @pytest.fixture
 async def client(valkey: Valkey) -> AsyncIterator[RedisClient]:
     """Return the client of a service."""
-    client = make_client(settings_for(valkey, redis_timeout_s=1.0))
+    client = make_client(settings_for(valkey))
     assert client is not None
     yield client
     await client.aclose()
@@ -56,6 +56,7 @@ async def test_without_redis_every_method_fails(
     valkey: Valkey, client: RedisClient, disable: Callable[[Valkey], None]
 ) -> None:
     values = RedisMap(client, "kind")
+    client.timeout_s = 1.0
     disable(valkey)
     failures = await asyncio.gather(
         values.get("key"),

@@ -24,6 +24,9 @@ from .valkey import Valkey
 
 CHANNEL = user_channel("a")
 
+AT_REST = {"redis_probe_interval_s": 60, "redis_ping_interval_s": 60}
+"""Settings of a node that, once it is healthy, neither probes Redis nor pings it."""
+
 
 @contextlib.asynccontextmanager
 async def run_node(
@@ -45,6 +48,15 @@ async def run_node(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
+
+
+@contextlib.asynccontextmanager
+async def hasty(backplane: Backplane) -> AsyncIterator[None]:
+    """Have a node give up soon; before and after, a pause of the machine does not matter."""
+    assert isinstance(backplane, RedisBackplane)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backplane.client, "timeout_s", 1.0)
+        yield
 
 
 class RedisBackplaneContract(BackplaneContract):
@@ -147,11 +159,13 @@ async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: by
 async def test_a_welcome_waits_for_the_subscription(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with run_service(settings_for(shared_valkey, redis_timeout_s=0.5)) as live:
-        await wait_until(lambda: live.service.backplane.healthy)
-        monkeypatch.setattr(live.service.backplane, "_adjust_later", lambda channel: None)
-        client = await live.connect_with(await live.options(), welcomed=False)
-        assert await client.closed() == TRY_AGAIN_LATER
+    async with run_service(settings_for(shared_valkey)) as live:
+        backplane = live.service.backplane
+        await wait_until(lambda: backplane.healthy)
+        monkeypatch.setattr(backplane, "_adjust_later", lambda channel: None)
+        async with hasty(backplane):
+            client = await live.connect_with(await live.options(), welcomed=False)
+            assert await client.closed() == TRY_AGAIN_LATER
 
 
 async def test_a_welcome_waits_for_the_channel_of_all(
@@ -183,17 +197,18 @@ async def test_messages_beyond_what_may_wait_for_redis_fail(shared_valkey: Valke
 @pytest.mark.hostile(67)
 async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
     inbox = Inbox()
-    async with run_node(valkey, redis_timeout_s=1.0) as (node, gaps):
+    async with run_node(valkey) as (node, gaps):
         subscription = node.subscribe(Subscription(CHANNEL, inbox.deliver))
         await node.confirm(subscription)
         valkey.kill()
         await wait_until(lambda: not node.healthy)
-        with pytest.raises(Unavailable):
-            await node.confirm(subscription)
-        with pytest.raises(Unavailable):
-            await node.publish(CHANNEL, numbered(1))
-        with pytest.raises(Unavailable):
-            await node.confirm(node.subscribe(Subscription(user_channel("b"), inbox.deliver)))
+        async with hasty(node):
+            with pytest.raises(Unavailable):
+                await node.confirm(subscription)
+            with pytest.raises(Unavailable):
+                await node.publish(CHANNEL, numbered(1))
+            with pytest.raises(Unavailable):
+                await node.confirm(node.subscribe(Subscription(user_channel("b"), inbox.deliver)))
         assert gaps == []
         await valkey.start()
         await wait_until(lambda: node.healthy)
@@ -209,16 +224,17 @@ async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
 
 @pytest.mark.hostile(68)
 async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valkey) -> None:
-    async with run_node(valkey, redis_timeout_s=1.0) as (node, gaps):
-        valkey.freeze()
-        large = Envelope(sender=None, data="x" * BATCH_BYTES)
-        sent = [node.publish(CHANNEL, each) for each in (numbered(1), *[large] * 30)]
-        async with asyncio.timeout(DEADLINE_S):  # one batch after the other would take longer
-            answers = await asyncio.gather(*sent, return_exceptions=True)
-        assert all(isinstance(answer, Unavailable) for answer in answers)
+    async with run_node(valkey) as (node, gaps):
         inbox = Inbox()
-        subscription = node.subscribe(Subscription(CHANNEL, inbox.deliver))
-        await wait_until(lambda: not node.healthy)
+        valkey.freeze()
+        async with hasty(node):
+            large = Envelope(sender=None, data="x" * BATCH_BYTES)
+            sent = [node.publish(CHANNEL, each) for each in (numbered(1), *[large] * 30)]
+            async with asyncio.timeout(DEADLINE_S):  # one batch after the other would take longer
+                answers = await asyncio.gather(*sent, return_exceptions=True)
+            assert all(isinstance(answer, Unavailable) for answer in answers)
+            subscription = node.subscribe(Subscription(CHANNEL, inbox.deliver))
+            await wait_until(lambda: not node.healthy)
         valkey.thaw()
         await wait_until(lambda: node.healthy)
         assert gaps == ["gap"]

@@ -170,7 +170,7 @@ async def test_when_all_nodes_die_redis_forgets(valkey: Valkey) -> None:
 
 async def test_a_node_that_was_given_up_comes_back(valkey: Valkey) -> None:
     async with (
-        run_presence(valkey, lease_s=LEASE_S) as here,
+        run_presence(valkey) as here,
         run_presence(valkey) as there,
         Redis.from_url(valkey.url) as redis,
     ):
@@ -494,7 +494,7 @@ async def test_users_of_a_killed_process_have_left(valkey: Valkey, tmp_path: Pat
         "PORT": "0",
         "REDIS_URL": valkey.url,
         "REDIS_TIMEOUT_S": "5",
-        "PRESENCE_LEASE_S": "1",
+        "PRESENCE_LEASE_S": "4",
     }
     async with (
         run_process(tmp_path, **environment) as first,

@@ -25,7 +25,7 @@ from ..rooms.history_contract import ROOM, HistoryContract, Member, data_in, say
 from ..rooms.presence_contract import Node, PresenceContract
 from ..rooms.test_streams import follow_stream, keep_a_stream
 from .test_backplane import settings_for
-from .test_node import run_node
+from .test_node import AT_REST, run_node
 from .valkey import Valkey
 
 
@@ -175,8 +175,8 @@ def has_changes(room: LocalPresence) -> bool:
 async def run_presence(
     valkey: Valkey, *, timeout_s: float = DEADLINE_S, **overrides: Any
 ) -> AsyncIterator[RedisNode]:
-    """Run a node with presence."""
-    async with run_node(valkey, redis_timeout_s=timeout_s) as (backplane, _):
+    """Run a node with presence, which asks Redis nothing else by itself."""
+    async with run_node(valkey, redis_timeout_s=timeout_s, **AT_REST) as (backplane, _):
         node = RedisNode(backplane, **overrides)
         try:
             yield node

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from app.realtime.backplane import Subscription
 
 from ..backplane_contract import Inbox
+from ..client import START_S
 from ..live import wait_until, wait_until_async
 from . import servers as running
 from .servers import TcpServer
@@ -46,7 +47,7 @@ class Sentinel(Replica):
         path.write_text(
             f"sentinel monitor {NAME} 127.0.0.1 {self.primary.port} 1\n"
             f"sentinel down-after-milliseconds {NAME} 2500\n"
-            f"sentinel failover-timeout {NAME} 2000\n",
+            f"sentinel failover-timeout {NAME} 60000\n",
             encoding="utf-8",
         )
         return [str(path), "--sentinel"]
@@ -84,9 +85,9 @@ async def test_the_service_follows_the_sentinels(
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
         await wait_until_async(partial(reaches, node, CHANNEL, inbox))
         await primary.stop()
-        await wait_until_async(partial(is_primary, replica))
-        await wait_until_async(partial(reaches, node, CHANNEL, inbox))
-        await wait_until(lambda: node.healthy)
+        await wait_until_async(partial(is_primary, replica), START_S)
+        await wait_until_async(partial(reaches, node, CHANNEL, inbox), START_S)
+        await wait_until(lambda: node.healthy, START_S)
         assert gaps == ["gap"]
         assert await replica.redis.pubsub_numsub(node.client.name(CHANNEL)) == [
             (node.client.name(CHANNEL).encode(), 1)

@@ -86,6 +86,11 @@ class Cluster:
                 await primary.ask("CLUSTER ADDSLOTSRANGE", begin, end)
             for primary, replica in zip(self.servers[:SHARDS], self.servers[SHARDS:], strict=True):
                 await self._replicate(primary, replica)
+            await self.wait_until_it_serves()
+
+    async def wait_until_it_serves(self) -> None:
+        """Wait until every server finds the cluster whole."""
+        async with asyncio.timeout(START_S):
             for server in self.servers:
                 while not await server.serves():
                     await asyncio.sleep(0.02)
@@ -141,6 +146,7 @@ async def run_cluster(node_timeout_ms: int = PATIENT_MS) -> AsyncIterator[Cluste
             await cluster.form()
             for server in cluster.servers:
                 await server.redis.config_set("cluster-node-timeout", node_timeout_ms)
+            await cluster.wait_until_it_serves()
             yield cluster
         finally:
             for server in cluster.servers:

@@ -325,7 +325,7 @@ PIPELINES = {
 
 
 async def test_a_request_that_was_answered_before_its_end_is_followed_by_a_timeout() -> None:
-    app = make_app(make_settings(handshake_timeout_s=0.2))
+    app = make_app(make_settings(handshake_timeout_s=1.5))
     async with run_app(app) as live, connected(live, b"POST /none HTTP/1.1\r\n") as client:
         client.send(b"Host: test\r\nContent-Length: 1\r\n\r\n")
         assert (await client.head()).startswith("HTTP/1.1 404 ")

@@ -52,7 +52,7 @@ LONG_TIMEOUTS = {"SHUTDOWN_GRACE_S": "60", "CLOSE_TIMEOUT_S": "60", "TCP_USER_TI
 ENGINE = ("-m", "tests.realtime.engine")
 PATIENT_ENGINE = (
     "-c",
-    "import runpy; from app.realtime.server import process; process.INTERRUPT_GRACE_S = 5.0; "
+    "import runpy; from app.realtime.server import process; process.INTERRUPT_GRACE_S = 8.0; "
     "runpy.run_module('tests.realtime.engine', run_name='__main__')",
 )
 """Gives a shutdown by SIGINT more time, in which the machine may pause."""
@@ -79,7 +79,7 @@ async def run_stuck(
 
 @pytest.mark.hostile(75, 76)
 async def test_shutdown_under_load_with_a_stuck_client_meets_the_deadline(tmp_path: Path) -> None:
-    patient = LONG_TIMEOUTS | {"SHUTDOWN_GRACE_S": "6"}
+    patient = LONG_TIMEOUTS | {"SHUTDOWN_GRACE_S": "8"}
     async with run_stuck(tmp_path, **patient) as (process, client):
         for number in range(1_000):
             await client.send(type="ping", id=str(number))
@@ -306,7 +306,7 @@ async def test_a_service_that_stops_accepts_clients_during_the_delay(tmp_path: P
     async with run_process(tmp_path, ENGINE, **secrets, **delay) as process:
         port = int((await next_line(process, LISTENING))[1])
         process.send_signal(signal.SIGTERM)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=START_S) as http:
 
             async def is_stopping() -> bool:
                 return "draining" in (await http.get("/readyz")).text

@@ -737,7 +737,7 @@ async def test_unread_pongs_do_not_accumulate(strict_peer: Peer) -> None:
 
 @pytest.mark.hostile(57)
 async def test_a_peer_that_ignores_ping_and_close_is_aborted() -> None:
-    settings = make_settings(ws_ping_interval_s=0.05, ws_ping_timeout_s=1.0, close_timeout_s=0.1)
+    settings = make_settings(ws_ping_interval_s=2.0, ws_ping_timeout_s=1.0, close_timeout_s=0.1)
     async with run_service(settings, ws=CountingProtocol) as live, welcomed_peer(live) as peer:
         peer.protocol.write([b"x" * MORE_THAN_SOCKET_BUFFERS], sys.maxsize)
         await wait_until(lambda: is_empty(live))

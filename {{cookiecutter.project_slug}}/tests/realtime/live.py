@@ -236,8 +236,10 @@ async def wait_until(condition: Callable[[], bool], deadline_s: float = DEADLINE
             await asyncio.sleep(0.005)
 
 
-async def wait_until_async(condition: Callable[[], Awaitable[bool]]) -> None:
+async def wait_until_async(
+    condition: Callable[[], Awaitable[bool]], deadline_s: float = DEADLINE_S
+) -> None:
     """Wait until an awaitable condition holds."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(deadline_s):
         while not await condition():
             await asyncio.sleep(0.01)

@@ -1326,7 +1326,7 @@ def test_a_request_that_was_cancelled_while_offline_is_not_sent(client: ModuleTy
     assert [command["type"] for command in commands] == ["ping"]
 
 
-def test_half_of_a_surrogate_pair_is_refused_at_once(client: ModuleType) -> None:
+def test_a_lone_surrogate_is_refused_at_once(client: ModuleType) -> None:
     async def ask(ws: Any) -> None:
         for text in ("\ud83d", ["\ude00"]):
             with pytest.raises(ValueError, match="surrogates not allowed"):

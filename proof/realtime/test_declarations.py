@@ -20,9 +20,9 @@ async def test_a_second_function_for_new_connections_is_refused() -> None:
     router, other = CommandRouter(), CommandRouter()
     router.connecting(begin)
     other.connecting(begin)
-    with pytest.raises(ValueError, match="makes the state already"):
+    with pytest.raises(ValueError, match="is registered already"):
         router.connecting(begin)
-    with pytest.raises(ValueError, match="makes the state already"):
+    with pytest.raises(ValueError, match="is registered already"):
         router.include(other)
 
 

@@ -10,21 +10,21 @@ from app.realtime import CommandError, Service
 
 from .live import Live, run_service
 
-HALF_A_PAIR = "\ud800"
-"""JSON may hold half of a surrogate pair, which UTF-8 cannot encode."""
+LONE_SURROGATE = "\ud800"
+"""JSON may hold it, but UTF-8 cannot encode it."""
 
 CALLS: dict[str, Callable[[Service], Any]] = {
-    "send_to_user": lambda service: service.manager.send_to_user(HALF_A_PAIR, 1),
-    "disconnect": lambda service: service.manager.disconnect(HALF_A_PAIR),
-    "is_online": lambda service: service.manager.is_online(HALF_A_PAIR),
-    "ban": lambda service: service.ban(HALF_A_PAIR, 60),
+    "send_to_user": lambda service: service.manager.send_to_user(LONE_SURROGATE, 1),
+    "disconnect": lambda service: service.manager.disconnect(LONE_SURROGATE),
+    "is_online": lambda service: service.manager.is_online(LONE_SURROGATE),
+    "ban": lambda service: service.ban(LONE_SURROGATE, 60),
     # {% if cookiecutter.rooms %}
-    "publish": lambda service: service.rooms.publish(HALF_A_PAIR, 1),
+    "publish": lambda service: service.rooms.publish(LONE_SURROGATE, 1),
     "publish to a name of two lines": lambda service: service.rooms.publish("bad room\n", 1),
-    "evict": lambda service: service.rooms.evict(HALF_A_PAIR, "bob"),
-    "presence": lambda service: service.rooms.presence(HALF_A_PAIR),
-    "history": lambda service: service.rooms.history(HALF_A_PAIR),
-    "join": lambda service: service.rooms.join(next(iter(service.manager)), HALF_A_PAIR),
+    "evict": lambda service: service.rooms.evict(LONE_SURROGATE, "bob"),
+    "presence": lambda service: service.rooms.presence(LONE_SURROGATE),
+    "history": lambda service: service.rooms.history(LONE_SURROGATE),
+    "join": lambda service: service.rooms.join(next(iter(service.manager)), LONE_SURROGATE),
     # {% endif %}
 }
 """Calls of the team's code, each with a name that is not valid."""

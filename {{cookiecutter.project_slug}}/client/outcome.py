@@ -51,7 +51,7 @@ def pause(attempt: int) -> float:
 
 
 def encode(value: object) -> str:
-    """Return JSON; raise `ValueError` for half of a surrogate pair, which no frame can have."""
+    """Return JSON; raise `ValueError` for a lone surrogate, which no frame can have."""
     text = json.dumps(value, ensure_ascii=False)
     text.encode()
     return text

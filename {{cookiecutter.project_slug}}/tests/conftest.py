@@ -9,7 +9,8 @@
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -50,6 +51,12 @@ async def running_service() -> AsyncIterator[Live]:
         yield live
 
 
+def is_failure(line: MutableMapping[str, Any]) -> bool:
+    """Return whether a line of the log is that of an unexpected exception."""
+    event = line["event"]
+    return bool(FAILURES.match(event)) or (event == "request" and line["status"] == 500)
+
+
 @pytest.fixture
 async def live(running_service: Live) -> AsyncIterator[Live]:
     """Return your service. The test fails if your code raised an unexpected exception."""
@@ -58,9 +65,7 @@ async def live(running_service: Live) -> AsyncIterator[Live]:
         yield running_service
         await running_service.close_clients()
         await wait_until(lambda: len(running_service.service.manager) == 0)
-    assert not [
-        line for line in lines if FAILURES.match(line["event"]) or line.get("status") == 500
-    ]
+    assert not [line for line in lines if is_failure(line)]
 
 
 @pytest.fixture

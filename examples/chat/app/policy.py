@@ -20,10 +20,10 @@ class Policy(realtime.Policy[Service, Connection]):
         return found != []
 
     async def before_publish(
-        self, service: Service, room: str, sender: str | None, data: JsonValue
+        self, service: Service, room: str, sender: str | None, data: JsonValue, keep: bool
     ) -> JsonValue:
         """Store a message with a text, and add its id; leave other messages unchanged."""
-        if not isinstance(data, dict) or not isinstance(data.get("text"), str):
+        if not keep or not isinstance(data, dict) or not isinstance(data.get("text"), str):
             return data
         if len(str(data["text"])) > MAX_TEXT:
             msg = f"a text may have {MAX_TEXT} characters"

@@ -4,19 +4,19 @@ import pytest
 
 from ..live import run_service
 
-HALF = r"\ud83d"
-"""Half of a surrogate pair, as a program may make it that cuts a text in two."""
+LONE_SURROGATE = r"\ud83d"
+"""A program that cuts a text in two may make it."""
 
 
 @pytest.mark.parametrize(
     ("data", "command_id"),
     [
-        (f'"{HALF}"', '"1"'),
+        (f'"{LONE_SURROGATE}"', '"1"'),
         ("[" * 300 + "]" * 300, '"1"'),
-        (f'["{HALF}", {"9" * 5_000}]', '"1"'),
-        (f'["{HALF}", NaN]', '"1"'),
-        (f'"{HALF}"', "1"),
-        (f'"{HALF}"', f'"{HALF}"'),
+        (f'["{LONE_SURROGATE}", {"9" * 5_000}]', '"1"'),
+        (f'["{LONE_SURROGATE}", NaN]', '"1"'),
+        (f'"{LONE_SURROGATE}"', "1"),
+        (f'"{LONE_SURROGATE}"', f'"{LONE_SURROGATE}"'),
         ("[" * 20_000, '"1"'),
     ],
 )

@@ -1,4 +1,4 @@
-"""Exception handlers that the team hands to the application stand before those of the engine."""
+"""Exception handlers passed to `Application` override those of the engine."""
 
 import pytest
 from fastapi import Request

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
+from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
 from ..engine import make_app
@@ -82,3 +83,12 @@ async def test_a_site_at_the_root_leaves_the_engine_its_routes(
             assert (await live.get(path, BACKEND)).status_code == 200
         assert (await live.post("/publish", {"data": 1})).status_code == 202
         assert (await (await live.connect()).ask(type="ping"))["type"] == "pong"
+
+
+def test_a_site_at_the_root_stays_there_at_the_second_start(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("the team's page")
+    app = make_app(make_settings(environment="development"))
+    app.mount("/", StaticFiles(directory=tmp_path, html=True))
+    for _ in range(2):
+        with TestClient(app) as client:
+            assert client.get("/").text == "the team's page"

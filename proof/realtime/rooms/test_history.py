@@ -58,7 +58,7 @@ async def test_an_empty_room_is_forgotten_after_its_history_expires() -> None:
     member.close()
     await wait_until(lambda: len(history._logs) == 0)
     assert history._size_bytes == 0
-    assert not history._swept_in
+    assert not history._sweeping_loops
     assert not history._by_use
 
 
@@ -160,7 +160,7 @@ async def test_each_room_is_forgotten_after_its_own_time(clock: Clock) -> None:
     left = []
     for seconds in (11, 60, 86_400):
         clock.now_s += seconds
-        for history_s in list(history._swept_in):
+        for history_s in list(history._sweeping_loops):
             history._sweep(history_s)
         left.append(list(history._logs))
     assert left == [["day", "default"], ["day"], []]

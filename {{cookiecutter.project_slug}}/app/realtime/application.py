@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import FileResponse, RedirectResponse
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -40,7 +40,7 @@ from .http import asyncapi, backend, health
 # {% endif %}
 from .http.body import BodyLimit
 from .http.errors import add_error_handlers, problems
-from .http.files import CheckedFiles
+from .http.files import RevalidatedFiles
 from .http.request_log import log_request
 from .jobs import Job, keep_running
 from .metrics import Metrics
@@ -124,7 +124,7 @@ class Application(FastAPI):
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
         self.stop_server: Callable[[], None] = partial(signal.raise_signal, signal.SIGTERM)
-        """Stops the server that runs the app."""
+        """Stops the server that runs the app. A server within a test sets a function of its own."""
         metrics = Metrics(project.version)
         delivery = Delivery(settings.max_unsent_total_bytes, settings.max_unsent_bytes)
         # {% if cookiecutter.redis %}
@@ -167,18 +167,21 @@ class Application(FastAPI):
             self.include_router(login.router)
         # {% endif %}
         self._replaceable = self.routes[engine:]
-        self.mount("/client", CheckedFiles(directory=CLIENT))
+        self.mount("/client", RevalidatedFiles(directory=CLIENT))
         if self._in_development:
             self._add_development_routes(with_docs="docs_url" not in options)
 
     def _add_development_routes(self, *, with_docs: bool) -> None:
         self.include_router(asyncapi.router)
         if with_docs:
-            files = CheckedFiles(
+            files = RevalidatedFiles(
                 directory=DOCS, packages=[("fastapi_offline", "static")], html=True
             )
             self.add_route("/docs", lambda request: RedirectResponse("docs/"))
             self.mount("/docs", files)
+        page = [Mount("/page", RevalidatedFiles(directory=PAGE)), Route("/", _show_page)]
+        self.router.routes += page
+        self._replaceable += page
 
     def asyncapi(self, url: str) -> dict[str, Any]:
         """Return the AsyncAPI document of the WebSocket protocol, for a service with this URL."""
@@ -230,27 +233,23 @@ class Application(FastAPI):
 
     # {% endif %}
     def stop(self) -> None:
-        """Stop the server with a failure."""
+        """Stop the server with a failure, since an essential job has failed."""
         is_stopping = self.failed or self.service.stopping
         self.failed = True
         if not is_stopping:  # a second signal would end it at once
             self.stop_server()
 
-    def _rank(self, route: BaseRoute) -> int:
-        if isinstance(route, Mount) and not route.path:
-            return 2
-        return 1 if route in self._replaceable else 0
+    def _rank(self, route: BaseRoute) -> tuple[bool, bool]:
+        is_at_root = getattr(route, "path", None) in {"", "/"}
+        return is_at_root, route in self._replaceable
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[Any]:
         self.service.delivery.attach()
         if is_on():
             self._endpoint.dispatcher.trace()
-        # Routes of the team come before these, also below /users, and before /; a mount at / after.
+        # The team's routes come first, also below /users. A site at / comes after all other routes.
         self.router.routes.sort(key=self._rank)
-        if self._in_development:
-            self.mount("/page", CheckedFiles(directory=PAGE))
-            self.add_route("/", _show_page)
         resources = self._resources(self.service)
         async with (
             self._lifespan(self) as state,

@@ -26,17 +26,27 @@ Channel = NewType("Channel", str)
 ALL = Channel("all")
 
 
-def user_channel(user: str) -> Channel:
-    """Return the channel of one user's connections.
+def check_user(user: str) -> None:
+    """Check that a user can have this name.
 
     Raises:
-        BadRequest: the name has half of a surrogate pair, which JSON allows and UTF-8 does not.
+        BadRequest: it has a lone surrogate, which JSON allows and UTF-8 does not.
 
     """
     try:
         user.encode()
     except UnicodeEncodeError:
         raise BadRequest("the user's name is not valid Unicode") from None
+
+
+def user_channel(user: str) -> Channel:
+    """Return the channel of one user's connections.
+
+    Raises:
+        BadRequest: see `check_user`.
+
+    """
+    check_user(user)
     return Channel(f"user:{user}")
 
 

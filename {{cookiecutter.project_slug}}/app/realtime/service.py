@@ -6,7 +6,7 @@ from typing import Any, Generic
 from typing_extensions import TypeVar
 
 from .auth import Authenticator
-from .backplane import user_channel
+from .backplane import check_user
 from .connections.connection import Connection
 from .connections.delivery import Delivery
 from .connections.manager import ConnectionManager
@@ -86,7 +86,7 @@ class Service(Generic[SettingsT, ResourcesT]):
             Unavailable: the ban cannot be stored or passed on.
 
         """
-        user_channel(user)  # nothing is stored under a name that is not valid
+        check_user(user)
         if ban_s:
             await self.bans.put(user, "", ban_s)
         else:

@@ -270,16 +270,19 @@ def _error_of(failure: ValidationError, fields: Collection[str]) -> CommandError
             return UnknownType("no command has this type")
         reason = f"Input should have one of the tags {error['ctx']['expected_tags']}"
     # The location starts with the type. The names of unknown fields, and the keys of a `dict`, are
-    # the client's own text.
+    # the client's own text: only names that a command declares are repeated.
     known = (part for part in error["loc"][1:] if isinstance(part, int) or part in fields)
     field = ".".join(map(str, known))
     return BadRequest(f"{field}: {reason}" if field else reason)
 
 
 def _id_of(frame: str) -> str | None:
-    with suppress(ValidationError):
+    try:
         return CommandHead.model_validate_json(frame).id
-    # The standard library is slower, but also reads half of a surrogate pair, and deeper nesting.
+    except ValidationError as failure:
+        if failure.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
+            return None
+    # The standard library is slower, but also reads a lone surrogate, and deeper nesting.
     with suppress(ValueError, RecursionError):
         return CommandHead.model_validate(json.loads(frame, parse_int=float)).id
     return None

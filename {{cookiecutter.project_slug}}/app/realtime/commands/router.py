@@ -49,10 +49,14 @@ class CommandRouter:
     def connecting(self, begin: Connecting) -> Connecting:
         """Register the function that returns the ``state`` of a new connection, before ``welcome``.
 
-        It may raise `Rejected` to refuse the connection. There is only one such function.
+        It may raise `Rejected` to refuse the connection.
+
+        Raises:
+            ValueError: there is such a function already.
+
         """
         if self.begin is not None:
-            raise ValueError(f"{self.begin!r} makes the state already")
+            raise ValueError("a connecting function is registered already")
         self.begin = _check_async(begin)
         return begin
 

@@ -6,8 +6,8 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 
-class CheckedFiles(StaticFiles):
-    """Files that browsers keep, but ask for again: a deployment may have changed some of them."""
+class RevalidatedFiles(StaticFiles):
+    """Static files that browsers revalidate before each use: a deployment may change them."""
 
     def file_response(self, *args: Any, **options: Any) -> Response:
         """Return the file, or 304 to a browser that has it (RFC 9111 §5.2.2.4)."""

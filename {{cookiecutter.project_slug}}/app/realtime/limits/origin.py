@@ -33,9 +33,11 @@ class Origins:
         origins = handshake.headers.getlist("origin")
         if not origins and not self._required:
             return
-        allowed = self._allowed | self._own(handshake)
-        if len(origins) != 1 or origins[0].lower() not in allowed:
+        if len(origins) != 1 or not self._is_allowed(origins[0].lower(), handshake):
             raise Refused("origin not allowed")
+
+    def _is_allowed(self, origin: str, handshake: HTTPConnection) -> bool:
+        return origin in self._allowed or origin in self._own(handshake)
 
     def _own(self, handshake: HTTPConnection) -> set[str]:
         if self._own_host is None:

@@ -184,7 +184,8 @@ class History:
         # By ``history_s``, since logs that are kept equally long expire in the order of their use.
         self._by_use: defaultdict[float, OrderedDict[str, RoomLog]] = defaultdict(OrderedDict)
         self._size_bytes = 0
-        self._swept_in: dict[float, asyncio.AbstractEventLoop] = {}
+        # By ``history_s``; a timer of an event loop that is closed never runs.
+        self._sweeping_loops: dict[float, asyncio.AbstractEventLoop] = {}
 
     def publish(
         self, room: str, envelope: Envelope, *, keep: bool = True, message_id: str | None = None
@@ -269,13 +270,13 @@ class History:
         by_use = self._by_use[history_s]
         if not by_use:
             del self._by_use[history_s]
-        elif self._swept_in.get(history_s) is not (loop := asyncio.get_running_loop()):
+        elif self._sweeping_loops.get(history_s) is not (loop := asyncio.get_running_loop()):
             wait_s = _first_used_at(by_use) + history_s - monotonic()
             loop.call_later(wait_s, self._sweep, history_s)
-            self._swept_in[history_s] = loop
+            self._sweeping_loops[history_s] = loop
 
     def _sweep(self, history_s: float) -> None:
-        self._swept_in.pop(history_s, None)
+        self._sweeping_loops.pop(history_s, None)
         by_use, used_before = self._by_use[history_s], monotonic() - history_s
         for _ in range(SWEPT_AT_ONCE):
             if not by_use or _first_used_at(by_use) > used_before:

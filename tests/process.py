@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import AnyStr
 
 # Other variables could change the tests: a project's settings are environment variables too.
 INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
@@ -46,7 +47,7 @@ def run(
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
-def end_group(process: subprocess.Popen[str]) -> None:
+def end_group(process: subprocess.Popen[AnyStr]) -> None:
     """End a process that leads its group, and all that it has started."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):

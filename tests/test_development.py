@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import termios
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ import pytest
 from .checks.service import LISTENING, START_S, Service, is_ok, running
 from .combination import DEFAULT, find
 from .conftest import Baker
-from .process import environment
+from .process import end_group, environment
 from .project import Project
 from .venv import venv_bin
 from .waiting import wait_until
@@ -72,15 +73,23 @@ class Terminal:
         """Send the signal of Ctrl+C."""
         os.killpg(self._process.pid, signal.SIGINT)
 
+    def watches(self) -> list[str]:
+        """Return what its processes watch by inotify; on Linux (proc_pid_fdinfo(5))."""
+        lines: list[str] = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                if os.getsid(int(process.name)) == self._process.pid:
+                    for descriptor in (process / "fdinfo").iterdir():
+                        lines += descriptor.read_text(encoding="ascii").splitlines()
+        return [line for line in lines if line.startswith("inotify")]
+
     def wait(self) -> int:
         """Wait until the program ends by itself, and return its exit status."""
         return self._process.wait(START_S)
 
     def end(self) -> None:
         """End the program with all that it has started, also if it has ended itself."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        end_group(self._process)
         os.close(self._controller)
 
 
@@ -165,6 +174,15 @@ def test_the_server_restarts_when_the_code_or_its_settings_change(
             new.replace(project.root / ".env")
             while len(LISTENING.findall(server.shown)) < starts:
                 server.read()
+        if sys.platform == "linux":
+            watched = [project.root, *(project.root / "app").glob("**/")]
+            assert 0 < len(server.watches()) <= len(watched)
+        server.interrupt()
+        with suppress(OSError):  # all processes have ended
+            while True:
+                server.read()
+        assert server.shown.count("Finished server process") == 4
+        assert "Traceback" not in server.shown
 
 
 @pytest.mark.parametrize("module", ["dev.token", "dev.client"])

@@ -1,11 +1,20 @@
 """What a team declares is checked when it is declared, not when a client comes."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime import Close, Command, CommandError, CommandRouter, Connection, Rejected, Service
+from app.realtime import (
+    Close,
+    Command,
+    CommandError,
+    CommandRouter,
+    Connection,
+    Rejected,
+    ServerFrame,
+    Service,
+)
 
 from .live import run_service
 
@@ -42,6 +51,9 @@ def test_an_error_code_is_text(code: Any) -> None:
         Close(3999, "low"),
         Close(5000, "high"),
         Close(4600, LONGEST + "x"),
+        Close(4600, "\ud800"),
+        Close(4600, cast(str, None)),
+        Close(cast(int, "4600"), "text"),
     ],
 )
 def test_a_close_that_cannot_be_sent_is_refused(close: Any) -> None:
@@ -52,6 +64,20 @@ def test_a_close_that_cannot_be_sent_is_refused(close: Any) -> None:
 def test_a_close_that_can_be_sent_is_accepted() -> None:
     for close in (Close(4000, ""), Close(4999, LONGEST)):
         type("Suspended", (Rejected,), {"close_as": close})
+
+
+@pytest.mark.parametrize("base", [CommandError, Rejected, ServerFrame])
+def test_a_declaration_may_have_a_base_with_options(base: type) -> None:
+    class Tagged:
+        tag = ""
+
+        def __init_subclass__(cls, *, tag: str = "", **options: Any) -> None:
+            super().__init_subclass__(**options)
+            cls.tag = tag
+
+    for bases in ((base, Tagged), (Tagged, base)):
+        namespace = {"code": "own", "close_as": Close(4600, "own")}
+        assert vars(type("Own", bases, namespace, tag="shop"))["tag"] == "shop"
 
 
 class ShopError(CommandError):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 from pydantic import dataclasses as pydantic_dataclasses
 from typing_extensions import TypedDict
 
@@ -13,6 +13,9 @@ from app.realtime import Command, CommandRouter, Connection, Service, StrictMode
 
 from .client import Client
 from .live import run_service
+
+NOTE: JsonValue = {"type": "model"}
+"""A value that looks like a part of pydantic's core schema."""
 
 
 class Item(StrictModel):
@@ -50,6 +53,12 @@ class Cash(StrictModel):
     kind: Literal["cash"]
 
 
+class Tags(RootModel[list[int]]):
+    """A model without fields."""
+
+    model_config = ConfigDict(strict=True)
+
+
 class Order(Command):
     """A command of the team."""
 
@@ -60,6 +69,8 @@ class Order(Command):
     pay: Annotated[Card | Cash, Field(discriminator="kind")] | None = None
     scores: dict[str, int] | None = None
     after: "Order | None" = None
+    tags: Tags | None = None
+    note: Annotated[JsonValue, Field(json_schema_extra={"type": "model"})] = NOTE
 
 
 async def handle(service: Service, connection: Connection, command: Command) -> None:
@@ -106,6 +117,7 @@ async def test_an_object_in_a_command_is_strict(
         ("pay", {"kind": "SECRET"}, "pay: "),
         ("pay", {"kind": "card", "no": "SECRET"}, "pay.no: "),
         ("after", {"type": "order", "items": [{"SECRET": 1, "count": 1}]}, "after.items.0: "),
+        ("tags", ["SECRET"], "tags.0: "),
         ("SECRET", 1, ""),
     ],
 )
@@ -145,8 +157,56 @@ class OrderOfPlainDataclasses(Command):
     items: dict[str, PlainDataclass | None]
 
 
-@pytest.mark.parametrize("model", [OrderOfPlain, OrderOfPlainDataclasses])
-async def test_a_class_that_is_not_strict_is_refused_at_start(model: type[Command]) -> None:
-    with pytest.raises(TypeError, match=r"Plain.* is not strict: derive it from StrictModel"):
+class Lax(BaseModel):
+    """A model that says that it is not strict."""
+
+    model_config = ConfigDict(strict=False, extra="forbid")
+
+
+class Open(BaseModel):
+    """A model that accepts unknown fields."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class OpenDict(TypedDict):
+    """A typed dictionary with a configuration of its own."""
+
+    __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]
+
+
+class PlainRoot(RootModel[int]):
+    """A model without fields that accepts "5" for a number."""
+
+
+class OrderOfDefaults(Command):
+    """A command whose field is called as a key of a schema."""
+
+    type: Literal["order"]
+    default: Lax
+
+
+def order_of(kind: object) -> type[Command]:
+    """Return a command with an object of a class."""
+    annotations = {"type": Literal["order"], "item": kind}
+    return type("OrderOf", (Command,), {"__annotations__": annotations, "__module__": __name__})
+
+
+@pytest.mark.parametrize(
+    ("model", "complaint"),
+    [
+        (OrderOfPlain, "Plain in a command is not strict: derive it from StrictModel"),
+        (OrderOfPlainDataclasses, "PlainDataclass in a command is not strict: derive it from"),
+        (OrderOfDefaults, "Lax in a command is not strict: derive it from StrictModel"),
+        (order_of(Lax), "Lax in a command is not strict: derive it from StrictModel"),
+        (order_of(Open), "Open in a command accepts unknown fields: derive it from StrictModel"),
+        (order_of(OpenDict), "OpenDict in a command accepts unknown fields: derive it from"),
+        (order_of(PlainRoot), "PlainRoot in a command is not strict: give it `model_config ="),
+    ],
+)
+async def test_a_class_that_is_not_strict_is_refused_at_start(
+    model: type[Command], complaint: str
+) -> None:
+    with pytest.raises(TypeError, match=f"^{complaint}"):
         async with run_service(commands=accepting(model)):
             pass

@@ -172,7 +172,19 @@ def later(end: Callable[[asyncio.Future[Reply]], object]) -> Handle:
     return handle
 
 
+def raising(failure: BaseException) -> Handle:
+    """Return a handler that raises an exception."""
+
+    async def handle(*_: object) -> None:
+        raise failure
+
+    return handle
+
+
 FAILURES: list[Handle] = [
+    raising(BaseExceptionGroup("one", [SystemExit("secret")])),
+    raising(BaseExceptionGroup("one", [asyncio.CancelledError()])),
+    raising(BaseExceptionGroup("two", [asyncio.CancelledError(), RuntimeError("secret")])),
     await_a_cancelled_task,
     raise_cancelled,
     exit_at_once,
@@ -181,6 +193,7 @@ FAILURES: list[Handle] = [
     return_another_object,
     return_a_reply_without_json,
     later(lambda future: future.set_exception(RuntimeError("secret"))),
+    later(lambda future: future.set_exception(BaseExceptionGroup("one", [SystemExit("secret")]))),
     later(lambda future: future.cancel()),
     later(lambda future: future.set_result(cast(Reply, object()))),
     later(lambda future: future.set_result(WorkOk(result=object()))),
@@ -686,6 +699,31 @@ async def test_a_guard_passes_on_outer_cancellations() -> None:
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_cancelled"),
+    [
+        (BaseExceptionGroup("one", [asyncio.CancelledError()]), True),
+        (BaseExceptionGroup("one", [SystemExit()]), False),
+        (SystemExit(), False),
+    ],
+)
+async def test_a_cancelled_task_raises_no_exit_of_its_code(
+    failure: BaseException, *, is_cancelled: bool
+) -> None:
+    async def fail() -> None:
+        try:
+            await hang()
+        finally:
+            raise failure
+
+    waiting = asyncio.create_task(run(DEADLINE_S, fail()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled() == is_cancelled
+    assert is_cancelled or isinstance(waiting.exception(), TeamCodeFailed)
 
 
 async def test_a_timeout_inside_the_call_is_not_the_guards() -> None:

@@ -21,7 +21,7 @@ USED_ELSEWHERE = [
     *("pong_timer", "queue", "send_400_response", "send_with_limit", "should_exit"),
     *("timeout_graceful_shutdown", "traceback", "_unsupported_upgrade_warning"),
     # What tests use, and what is named at run time or in the Makefile
-    *("direction", "help", "Watched"),
+    *("direction", "help"),
 ]
 
 

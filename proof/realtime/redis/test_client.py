@@ -284,6 +284,7 @@ async def test_a_busy_process_is_not_taken_for_a_silent_server() -> None:
         ("rediss://localhost?ssl_ca_certs=/no/such/file", "does not name a file"),
         ("rediss://:hunter@localhost?ssl_ciphers=ZZZ", "No cipher can be selected"),
         ("rediss://localhost?ssl_min_version=1", "Unsupported TLS/SSL version"),
+        ("rediss://localhost?ssl_min_version=99999999999999999999", "options for TLS"),
         ("redis://:hunter#2@localhost:6379/0", "percent-encode"),
         ("redis://:hunter/2@localhost:6379/0", "percent-encode"),
         ("redis://:hunter?2@localhost:6379/0", "percent-encode"),

@@ -48,6 +48,34 @@ def test_a_name_is_bound_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatc
     assert len({name[1] for name in names}) == 1
 
 
+ADDRESSES: dict[str, tuple[int, tuple[str | int, ...]]] = {
+    "bound": (socket.AF_INET, ("127.0.0.1", 0)),
+    "not of this machine": (socket.AF_INET, ("192.0.2.1", 0)),  # RFC 5737
+    "of an unknown family": (99, ("::1", 0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("missing", ["not of this machine", "of an unknown family"])
+def test_an_address_that_the_machine_does_not_have_is_skipped(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """As where `/etc/hosts` has `::1 localhost`, but IPv6 is off."""
+    found: list[str] = []
+
+    def resolve(*_: object, **__: object) -> list[Any]:
+        entries = (ADDRESSES[name] for name in found)
+        return [(family, socket.SOCK_STREAM, 6, "", address) for family, address in entries]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    for found[:] in ([missing, "bound"], ["bound", missing]):
+        (listener,) = Parent(make_settings(host="localhost"))._bind(0)
+        with listener:
+            assert listener.getsockname()[0] == "127.0.0.1"
+    for host, found[:] in (("localhost", [missing]), ("::", [missing, "bound"])):
+        with pytest.raises(OSError, match=r"Cannot assign|not supported"):
+            Parent(make_settings(host=host))._bind(0)
+
+
 async def test_a_signal_to_all_processes_drains_them(shared_valkey: Valkey, tmp_path: Path) -> None:
     """As from a process manager: the workers get it from their parent once more."""
     async with run_node(tmp_path, shared_valkey.url) as node:

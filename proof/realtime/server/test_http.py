@@ -235,6 +235,22 @@ async def test_an_upgrade_to_another_protocol_is_ignored(later: int) -> None:
         await client.upgraded()
 
 
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        (GET + H2C + b"\r\n").replace(b"Connection: ", b"Connection: close, "),
+        (GET + H2C + b"\r\n").replace(b"HTTP/1.1", b"HTTP/1.0"),
+    ],
+    ids=["close", "HTTP/1.0"],
+)
+async def test_an_ignored_upgrade_may_be_the_last_request(
+    service: Live, request_bytes: bytes
+) -> None:
+    async with connected(service, request_bytes) as client:
+        assert (await client.head()).startswith("HTTP/1.1 200 ")
+        assert await client.rest() == b'{"status":"alive"}'
+
+
 CHUNK = b"1000\r\n%s\r\n" % (b"x" * 0x1000)
 
 

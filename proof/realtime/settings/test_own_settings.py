@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field
 
 from app.realtime import CommaSeparated, RealtimeSettings
 from dev import fresh_secrets
@@ -23,6 +23,7 @@ class Settings(RealtimeSettings, env_nested_delimiter="__"):
     admins: CommaSeparated[str] = ()
     prices: list[int] = Field(default=[])
     database: str = Field(default="", validation_alias="DB_URL")
+    mirrors: list[str] = Field(default=[], validation_alias=AliasChoices("MIRRORS", "replicas"))
 
 
 def load(monkeypatch: pytest.MonkeyPatch, directory: Path, text: str) -> Settings:
@@ -43,6 +44,21 @@ def test_own_settings_are_read(
     assert settings.admins == ("alice", "bob")
     assert settings.prices == [1, 2]
     assert settings.database == "sqlite:"
+    assert load(monkeypatch, tmp_path, 'MIRRORS=["a"]').mirrors == ["a"]
+    assert load(monkeypatch, tmp_path, 'REPLICAS=["a"]').mirrors == ["a"]
+    assert not capsys.readouterr().err
+
+
+def test_a_file_may_have_one_with_another_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "value"
+    file.write_text('["a"]', encoding="utf-8")
+    assert load(monkeypatch, tmp_path, f"DB_URL_FILE={file}").database == '["a"]'
+    for name in ("MIRRORS", "REPLICAS"):
+        assert load(monkeypatch, tmp_path, f"{name}_FILE={file}").mirrors == ["a"]
+    with pytest.raises(SystemExit, match=r"^error: REPLICAS_FILE: MIRRORS is set as well"):
+        load(monkeypatch, tmp_path, f"REPLICAS_FILE={file}\nMIRRORS=[]")
     assert not capsys.readouterr().err
 
 
@@ -53,6 +69,7 @@ def test_own_settings_are_read(
         ("SMTP__PORT=x\nSMTP__HOST=mail", "error: SMTP.port: Input should be a valid integer"),
         ("PRICES=1,2", 'error: PRICES: is not valid JSON, such as ["a"] or {"a": 1}: '),
         ('PRICES=[1, "x"]', "error: PRICES: Input should be a valid integer"),
+        ("REPLICAS=a,b", 'error: REPLICAS: is not valid JSON, such as ["a"] or {"a": 1}: '),
         ("SMTP=mail", 'error: SMTP: is not valid JSON, such as ["a"] or {"a": 1}: '),
     ],
 )

@@ -59,9 +59,15 @@ def _check_declared(kind: type[ServiceError], attribute: str) -> None:
 
 
 def _is_sendable(close: object) -> bool:
-    if not isinstance(close, Close) or len(close.reason.encode()) > MAX_REASON_BYTES:
+    match close:
+        case Close(int(code), str(reason)):
+            is_allowed = 4000 <= code <= 4999 or close in {INTERNAL_ERROR, TRY_AGAIN_LATER}
+        case _:
+            return False
+    try:
+        return is_allowed and len(reason.encode()) <= MAX_REASON_BYTES
+    except UnicodeEncodeError:  # a lone surrogate
         return False
-    return 4000 <= close.code <= 4999 or close in {INTERNAL_ERROR, TRY_AGAIN_LATER}
 
 
 class Misconfigured(ServiceError):
@@ -121,8 +127,12 @@ class Rejected(ServiceError):
     close_as: ClassVar[Close]
     status: ClassVar[int] = 503
 
-    def __init_subclass__(cls) -> None:
-        """Raise `TypeError` if no connection can be closed like that (RFC 6455 §7.4)."""
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raise `TypeError` unless `close_as` can be sent.
+
+        It needs a code of 4000 to 4999 and a reason of at most 123 bytes (RFC 6455 §5.5, §7.4).
+        """
+        super().__init_subclass__(**options)
         if "close_as" in vars(cls) and not _is_sendable(cls.close_as):
             needed = f"a Close, with a code of 4000 to 4999 and at most {MAX_REASON_BYTES} bytes"
             raise TypeError(f"{cls.__name__}: close_as must be {needed}")
@@ -199,8 +209,9 @@ class CommandError(ServiceError):
     retry: ClassVar[bool] = False
     status: ClassVar[int] = 400
 
-    def __init_subclass__(cls) -> None:
-        """Raise `TypeError` if the code is no text."""
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raise `TypeError` unless `code` is a str."""
+        super().__init_subclass__(**options)
         if not isinstance(vars(cls).get("code", ""), str):
             raise TypeError(f"{cls.__name__}: code must be a str")
 

@@ -169,8 +169,9 @@ class ServerFrame:
 
     type: str
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
         """Raise `TypeError` if clients would take a frame of your own for another."""
+        super(ServerFrame, cls).__init_subclass__(**options)
         kind = vars(cls).get("type")
         kind = getattr(kind, "default", kind)
         if cls.__module__.startswith(f"{__package__}."):

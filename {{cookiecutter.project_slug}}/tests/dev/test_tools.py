@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.realtime import RealtimeSettings
+from app.realtime.settings.environment import setting_names
 from app.settings import Settings
 from dev import asyncapi, env, fresh_secrets, token
 # {% if cookiecutter.redis and cookiecutter.auth == "api_key" %}
@@ -47,7 +48,8 @@ def test_the_first_env_file_has_fresh_secrets_and_starts_the_service(
 def test_the_example_names_every_setting_and_the_engines_defaults() -> None:
     example = (PROJECT / ".env.example").read_text(encoding="utf-8")
     for name, field in Settings.model_fields.items():
-        assert field.validation_alias or name.upper() in example, name
+        for variable in setting_names(name, field):
+            assert re.search(rf"(?mi)^#?{re.escape(variable)}(__\w+)?=", example), variable
     shown = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", example, re.MULTILINE))
     for name in RealtimeSettings.model_fields.keys() & map(str.lower, shown):
         default = Settings.model_fields[name].default

@@ -1,4 +1,4 @@
-"""What pydantic's core schema of the commands says: whether each class is strict, and its fields.
+"""Checks of the commands' core schema: strictness, and names of fields.
 
 https://docs.pydantic.dev/latest/api/pydantic_core_schema/
 """
@@ -9,16 +9,20 @@ from typing import Any
 from ..protocol import StrictModel
 
 CLASSES = ("model", "dataclass", "typed-dict")
-"""Types of the schemas of classes with fields."""
+"""Types of the schemas of classes."""
+
+VALUES = ("default", "expected", "metadata")
+"""Keys of a schema whose values are not schemas."""
 
 
 def _parts(schema: object) -> Iterator[dict[str, Any]]:
-    """Yield all objects in a schema."""
+    """Yield all objects in a schema, but not those in its values, such as a default."""
     unread = [schema]
     for each in unread:
         if isinstance(each, dict):
             yield each
-            unread += each.values()
+            is_schema = isinstance(each.get("type"), str)  # not fields, which may have any name
+            unread += [each[key] for key in each if not (is_schema and key in VALUES)]
         elif isinstance(each, list | tuple):
             unread += each
 
@@ -29,13 +33,23 @@ def check_strict(schema: object) -> None:
     A dataclass and a `TypedDict` are as strict as the command, but a plain model is not.
 
     Raises:
-        TypeError: a class does not say how strict it is.
+        TypeError: a class is not strict, or accepts unknown fields.
 
     """
     for part in _parts(schema):
-        if part.get("type") in CLASSES and "strict" not in part.get("config", ()):
-            advice = f"derive it from {StrictModel.__name__}, or make it a standard dataclass"
-            raise TypeError(f"{part['cls'].__name__} in a command is not strict: {advice}")
+        if part.get("type") not in CLASSES:
+            continue
+        config, is_root = part.get("config", {}), part.get("root_model", False)
+        if config.get("strict") is not True:
+            problem = "is not strict"
+        elif config.get("extra_fields_behavior") != "forbid" and not is_root:
+            problem = "accepts unknown fields"
+        else:
+            continue
+        advice = f"derive it from {StrictModel.__name__}, or make it a standard dataclass"
+        if is_root:
+            advice = "give it `model_config = ConfigDict(strict=True)`"
+        raise TypeError(f"{part['cls'].__name__} in a command {problem}: {advice}")
 
 
 def field_names(schema: object) -> Iterator[str]:

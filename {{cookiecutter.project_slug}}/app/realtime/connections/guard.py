@@ -14,7 +14,7 @@ ENDINGS = (asyncio.CancelledError, SystemExit)
 CLEAN_UP_S = 1.0
 """How long the team's code may wait after it was cancelled, before it is cancelled again."""
 
-TEAM_FAILURES = (Exception, *ENDINGS)
+TEAM_FAILURES = (Exception, BaseExceptionGroup, *ENDINGS)
 """Exceptions of the team's code that must not end the process."""
 
 
@@ -26,7 +26,7 @@ class Guard:
 
     - `TimedOut`: it did not return in time;
     - `ConnectionEnded`: the connection ended meanwhile;
-    - `TeamCodeFailed`: it raised a `CancelledError` or `SystemExit` of its own;
+    - `TeamCodeFailed`: it raised a `CancelledError` or `SystemExit` of its own, or a group of them;
     - the exception of the one task that failed in a `TaskGroup`.
 
     Most calls return at once. So a call only notes its deadline, and one timer serves many calls.
@@ -78,12 +78,16 @@ class Guard:
                 self._task.uncancel()
             self._interruptions = 0
             self.close()  # its timer is that of the clean-up
-        if isinstance(failure, ENDINGS):
-            if self._task.cancelling() > self._cancellations:
-                return  # the server has cancelled the task
+        if failure is None:
+            return
+        sole = _sole(failure)
+        is_server_cancel = self._task.cancelling() > self._cancellations
+        if is_server_cancel and isinstance(sole, asyncio.CancelledError):
+            raise sole
+        if isinstance(sole, (*ENDINGS, BaseExceptionGroup)) and not isinstance(sole, Exception):
             raise (interruption or TeamCodeFailed()) from failure
-        if isinstance(failure, BaseExceptionGroup):
-            raise _sole(failure)
+        if sole is not failure:
+            raise sole
 
     def set_timeout(self, timeout_s: float) -> None:
         """Change the timeout of the next calls."""

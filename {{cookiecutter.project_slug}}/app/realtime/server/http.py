@@ -11,6 +11,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
+import httptools
 import structlog
 from prometheus_client import Counter
 from pydantic_core import to_json
@@ -32,8 +33,8 @@ LINGER_S = 2.0
 HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(:[0-9]*)?")
 """A valid ``Host`` (RFC 9112 §3.2, RFC 3986 §3.2)."""
 
-ORIGIN = re.compile(rb"^https?://[^/?#]*/?", re.IGNORECASE)
-"""What precedes the path in a URL with its origin, which proxies get (RFC 9112 §3.2.2)."""
+ABSOLUTE_FORM = re.compile(rb"^https?://[^/?#]*/?", re.IGNORECASE)
+"""Scheme and authority of a request target in absolute form (RFC 9112 §3.2.2)."""
 
 URL_TOO_LONG = HTTPStatus.REQUEST_URI_TOO_LONG
 HEAD_TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -129,11 +130,11 @@ class HttpProtocol(HttpToolsProtocol):
 
         """
         is_flood = len(self.pipeline) >= MAX_PIPELINED
-        is_for_proxies = self.parser.get_method() == b"CONNECT"
-        if is_flood or is_for_proxies or self._excess_of_head() or not self._has_host():
+        is_connect = self.parser.get_method() == b"CONNECT"
+        if is_flood or is_connect or self._excess_of_head() or not self._has_host():
             raise ValueError
         self._in_body = True
-        self.url = ORIGIN.sub(b"/", self.url)
+        self.url = ABSOLUTE_FORM.sub(b"/", self.url)
         if not self._ignores_upgrade():
             super().on_headers_complete()
 
@@ -181,6 +182,9 @@ class HttpProtocol(HttpToolsProtocol):
             b"\r\n",
         ]
         self._data = b"".join(head) + self._after_upgrade()
+        # A new parser: the other has closed itself if this is the connection's last request.
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         super().data_received(self._data)
 
     def _after_upgrade(self) -> bytes:

@@ -6,6 +6,7 @@ for example because of a wrong setting, it would fail again, so all processes st
 """
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -33,6 +34,9 @@ STABLE_S = 60.0
 PORT_ATTEMPTS = 10
 """How many ports of the system's choice are tried, until one is free for both kinds of address."""
 
+NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Error numbers for an address that this machine does not have, such as ``::1`` without IPv6."""
+
 STARTUP_FAILURE = 3
 """The exit status of uvicorn if it cannot listen."""
 
@@ -55,6 +59,19 @@ def this_worker() -> tuple[int, list[socket.socket]] | None:
 def _stop_with_parent(pipe: int) -> None:
     os.read(pipe, 1)  # it returns when the parent has ended
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _bound(family: int, address: tuple[str | int, ...], *, shared: bool) -> socket.socket:
+    with ExitStack() as unless_bound:
+        listener = unless_bound.enter_context(socket.socket(family))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        unless_bound.pop_all()
+    return listener
 
 
 class Parent:
@@ -143,8 +160,9 @@ class Parent:
         return status
 
     def _bind(self, port: int, *, shared: bool = False) -> list[socket.socket]:
-        """Return a bound socket for each address of the host; ``::`` is both kinds of address.
+        """Return a bound socket for each address of the host that this machine has.
 
+        ``::`` is both kinds of address, and needs both.
         For port 0 the system picks one for the first socket, and the others may find it taken.
         """
         for _ in range(0 if port else PORT_ATTEMPTS - 1):
@@ -157,17 +175,20 @@ class Parent:
         hosts = ("::", str(IPv4Address(0))) if host == "::" else (host,)
         found = [socket.getaddrinfo(each, port, type=socket.SOCK_STREAM) for each in hosts]
         addresses = {address: family for each in found for family, *_, address in each}
+        missing: OSError | None = None
         with ExitStack() as unless_all_are_bound:
             for address, family in addresses.items():
-                listener = unless_all_are_bound.enter_context(socket.socket(family))
-                bound.append(listener)
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                if shared:
-                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                listener.bind((address[0], port, *address[2:]))
-                port = listener.getsockname()[1]
+                try:
+                    listener = _bound(family, (address[0], port, *address[2:]), shared=shared)
+                except OSError as failure:
+                    if host == "::" or failure.errno not in NO_SUCH_ADDRESS:
+                        raise
+                    missing = failure
+                else:
+                    bound.append(unless_all_are_bound.enter_context(listener))
+                    port = listener.getsockname()[1]
+            if missing is not None and not bound:
+                raise missing
             unless_all_are_bound.pop_all()
         return bound
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import AliasChoices, AliasPath
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsError
 
 
@@ -10,32 +12,42 @@ def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
     """Return the settings that are in files: ``METRICS_KEY_FILE`` names one with ``METRICS_KEY``.
 
     Raises:
-        SettingsError: a file cannot be read, or its setting is set as well. A list or an object,
-            in a file or not, is not JSON.
+        SettingsError: a file cannot be read; its setting is set as well; or a list or an object is
+            not JSON.
 
     """
     environment = EnvSettingsSource(settings)
     variables = {**DotEnvSettingsSource(settings).env_vars, **environment.env_vars}
     values = {}
-    for name, field in settings.model_fields.items():
-        text, place = variables.get(name), f"{name.upper()}:"
-        if path := variables.get(f"{name}_file"):
-            text = _read_file(name.upper(), path, is_set=name in variables)
-            place = f"{name.upper()}_FILE: {path}"
-        try:  # decodes a list or an object
-            value = environment.prepare_field_value(name, field, text, False)
-        except ValueError as failure:
-            example = '["a"] or {"a": 1}'
-            msg = f"{place} is not valid JSON, such as {example}: {failure}"
-            raise SettingsError(msg) from None
-        if path:
-            values[name] = value
+    for field_name, field in settings.model_fields.items():
+        names = setting_names(field_name, field)
+        for name in names:
+            text, place = variables.get(name.lower()), f"{name.upper()}:"
+            if path := variables.get(f"{name}_file".lower()):
+                for other in names:
+                    if other.lower() in variables:
+                        msg = f"{other.upper()} is set as well; leave one of them out"
+                        raise SettingsError(f"{name.upper()}_FILE: {msg}")
+                text, place = _read_file(name.upper(), path), f"{name.upper()}_FILE: {path}"
+            try:  # decodes a list or an object
+                value = environment.prepare_field_value(name, field, text, False)
+            except ValueError as failure:
+                example = '["a"] or {"a": 1}'
+                msg = f"{place} is not valid JSON, such as {example}: {failure}"
+                raise SettingsError(msg) from None
+            if path:
+                values[name] = value
     return values
 
 
-def _read_file(name: str, path: str, *, is_set: bool) -> str:
-    if is_set:
-        raise SettingsError(f"{name}_FILE: {name} is set as well; leave one of them out")
+def setting_names(field_name: str, field: FieldInfo) -> list[str]:
+    """Return the names of the variables that may set a field: its aliases, or else its own name."""
+    alias = field.validation_alias or field_name
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [str(each.path[0]) if isinstance(each, AliasPath) else each for each in choices]
+
+
+def _read_file(name: str, path: str) -> str:
     try:
         value = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -49,7 +61,7 @@ def _read_file(name: str, path: str, *, is_set: bool) -> str:
 def unknown_names(settings: type[BaseSettings]) -> list[str]:
     """Return the names in ``.env`` that are no settings; other programs may read it, too."""
     fields = settings.model_fields.items()
-    known = {str(field.validation_alias or name).lower() for name, field in fields}
+    known = {name.lower() for field in fields for name in setting_names(*field)}
     known |= {f"{name}_file" for name in known}
     names = DotEnvSettingsSource(settings).env_vars
     # A part of an object has a name of its own, such as SMTP__HOST; no name has a line break.

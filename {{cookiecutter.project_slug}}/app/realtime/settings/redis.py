@@ -95,7 +95,7 @@ def _problem_of_context(target: Mapping[str, Any]) -> str | None:
     try:
         if options:
             SSLConnection(**options).ssl_context.get()
-    except (OSError, ValueError) as failure:
+    except (OSError, OverflowError, ValueError) as failure:
         return f"the options for TLS cannot be used: {failure}"
     return None
 

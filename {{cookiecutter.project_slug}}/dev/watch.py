@@ -1,0 +1,55 @@
+"""Serve, and restart when app/ or .env changes."""
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import create_subprocess_exec
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from watchfiles import Change, DefaultFilter, awatch
+
+
+def is_env_file(_: Change, path: str) -> bool:
+    """Return whether a change is one of ``.env``."""
+    return Path(path).name == ".env"
+
+
+async def watch(
+    changed: asyncio.Event, path: str, counts: Callable[[Change, str], bool], *, recursive: bool
+) -> None:
+    """Set the event at each change that counts."""
+    async for _ in awatch(path, watch_filter=counts, recursive=recursive):
+        changed.set()
+
+
+async def serve(changed: asyncio.Event) -> None:
+    """Run the service, and start it again after each change."""
+    while True:
+        changed.clear()
+        # In a group of its own, so that Ctrl+C reaches it once: a second signal would kill it.
+        service = await create_subprocess_exec(sys.executable, "-m", "app", process_group=0)
+        try:
+            await changed.wait()
+        finally:
+            with suppress(ProcessLookupError):  # it has ended
+                service.send_signal(signal.SIGINT)
+            await service.wait()
+
+
+async def main() -> None:
+    """Serve until this is interrupted."""
+    changed = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(watch(changed, "app", DefaultFilter(), recursive=True))
+        # Not the file itself, since most editors replace it.
+        group.create_task(watch(changed, ".", is_env_file, recursive=False))
+        group.create_task(serve(changed))
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main())

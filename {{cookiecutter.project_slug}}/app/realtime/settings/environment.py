@@ -23,11 +23,11 @@ def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
         names = setting_names(field_name, field)
         for name in names:
             text, place = variables.get(name.lower()), f"{name.upper()}:"
-            if path := variables.get(f"{name}_file".lower()):
-                for other in names:
-                    if other.lower() in variables:
-                        msg = f"{other.upper()} is set as well; leave one of them out"
-                        raise SettingsError(f"{name.upper()}_FILE: {msg}")
+            path = variables.get(f"{name}_file".lower())
+            if path:
+                if given := [other.upper() for other in names if other.lower() in variables]:
+                    msg = f"{given[0]} is set as well; leave one of them out"
+                    raise SettingsError(f"{name.upper()}_FILE: {msg}")
                 text, place = _read_file(name.upper(), path), f"{name.upper()}_FILE: {path}"
             try:  # decodes a list or an object
                 value = environment.prepare_field_value(name, field, text, False)

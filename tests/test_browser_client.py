@@ -856,6 +856,46 @@ def test_an_info_that_changes_while_a_join_is_on_its_way_is_sent(page: Page) -> 
     assert page.run("return of('join')[1].info") == {"status": "away"}
 
 
+def test_an_info_set_while_a_join_is_on_its_way_is_repeated_if_refused_for_now(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      open_();
+      globalThis.answer = ({{ id }}) => {{
+        const number = of("join").length;
+        if (number === 1) room.setInfo("away");
+        if (number === 2) refuse(id);
+        else joined(id);
+      }};
+      globalThis.room = ws.room("tea", {{ info: "here" }});
+    """)
+    page.wait_until("of('join').length === 3")
+    infos = page.run("return of('join').map(({ info }) => info)")
+    assert infos == ["here", "away", "away"]
+
+
+def test_an_info_set_while_a_join_is_on_its_way_and_refused_is_not_sent_again(page: Page) -> None:
+    page.run(f"""
+      {EAGER} {FAKE}
+      globalThis.refusals = [];
+      open_();
+      globalThis.answer = ({{ id, info }}) => {{
+        if (of("join").length === 1) room.setInfo("bad");
+        if (info !== "bad" && info !== "worse") return joined(id);
+        receive({{ type: "error", id, code: "bad_request", message: "", retry: false }});
+      }};
+      globalThis.room = ws.room("tea", {{ info: "good", refused: () => refusals.push("join") }});
+    """)
+    page.wait_until("of('join').length === 2 && room.info === 'good'")
+    page.run("""
+      const note = () => refusals.push("info");
+      await Promise.all(["bad", "worse"].map((info) => room.setInfo(info).catch(note)));
+      socket.onclose({ code: 1006, reason: "" });
+    """)
+    page.wait_until("of('join').length === 5")
+    assert page.run("return of('join').at(-1).info") == "good"
+    assert page.run("return refusals") == ["info", "info"]
+
+
 def test_an_info_that_is_refused_is_not_sent_again(page: Page) -> None:
     page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea', {{ info: 'good' }})")
     page.wait_until("room.position")
@@ -977,7 +1017,7 @@ def test_a_token_function_that_returns_no_text_is_called_again(page: Page) -> No
     page.wait_until("ws.welcome")
     reasons = page.run("return states.flatMap(({ reason }) => reason ?? [])")
     assert len(reasons) == 2
-    assert all(reason.startswith("TypeError: the token is no string") for reason in reasons)
+    assert all(reason.startswith("TypeError: the token is not a string") for reason in reasons)
 
 
 def test_the_reason_does_not_have_the_token(page: Page) -> None:
@@ -991,7 +1031,7 @@ def test_the_reason_does_not_have_the_token(page: Page) -> None:
     assert not any("secret" in reason for reason in reasons)
 
 
-def test_half_of_a_character_is_refused_before_it_is_sent(page: Page) -> None:
+def test_a_lone_surrogate_is_refused_before_it_is_sent(page: Page) -> None:
     """Cutting a text may cut a surrogate pair. `JSON.stringify` escapes that; servers refuse it."""
     page.run("""
       open_();
@@ -1037,6 +1077,26 @@ def test_a_clock_that_is_ahead_makes_refreshes_rarer(page: Page) -> None:
     """)
     page.wait_until("delays.length === 4")
     assert page.run("return delays") == [20_000, 40_000, 80_000, 160_000]
+
+
+def test_a_short_token_is_refreshed_in_time_again_and_again(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      const start = setTimeout;
+      const now = Date.now();
+      Date.now = () => now;
+      globalThis.delays = [];
+      globalThis.setTimeout = (react, ms) => {{
+        const isRefresh = react.constructor.name === "AsyncFunction";
+        if (isRefresh) delays.push(ms);
+        return start(react, isRefresh ? 1 : ms);
+      }};
+      globalThis.expires_at = now / 1_000 + 12;
+      globalThis.answer = ({{ id }}) => receive({{ type: "ok", id, expires_at }});
+      open_();
+    """)
+    page.wait_until("delays.length >= 3")
+    assert page.run("return delays.slice(0, 3)") == [10_000] * 3
 
 
 def test_an_answer_ends_the_timer_of_its_request(page: Page) -> None:
@@ -1149,6 +1209,15 @@ def test_a_handler_may_close_the_connection_at_any_frame(page: Page) -> None:
       await new Promise((resolve) => setTimeout(resolve, 10));
     """)
     assert page.run("return [ws.status.state, refusals]") == ["ended", 0]
+    page.run("""
+      commands.length = 0;
+      open_();
+      for (const name of ["tea", "milk"]) ws.room(name, { refused: () => refusals++ });
+      closeAt("join");
+    """)
+    page.wait_until("ws.status.state === 'ended'")
+    page.run("await new Promise((resolve) => setTimeout(resolve, 10))")
+    assert page.run("return [of('join').length > 0, refusals]") == [True, 0]
 
 
 def test_a_room_after_the_end_is_refused(page: Page) -> None:
@@ -1187,12 +1256,12 @@ def test_joins_and_what_waits_for_them_are_sent_in_turn(page: Page) -> None:
       open_();
       for (const name of "abcdefgh") ws.room(name);
       ws.rooms.get("h").publish("after the join").catch(() => {{}});
-      ws.rooms.get("a").publish("at once").catch(() => {{}});
+      ws.rooms.get("a").publish("after the first join").catch(() => {{}});
       ws.request({{ type: "ping" }}).catch(() => {{}});
     """)
     page.wait_until("of('ping').length")
     assert page.run("return of('join').map(({ room }) => room).join('')") == "abc"
-    assert page.run("return of('publish').map(({ room }) => room)") == ["a"]
+    assert page.run("return of('publish')") == []
     page.run("""
       globalThis.ids = of("join").map(({ id }) => id);
       joined(ids[0]);
@@ -1200,6 +1269,7 @@ def test_joins_and_what_waits_for_them_are_sent_in_turn(page: Page) -> None:
       ws.rooms.get("d").leave().catch(() => {});
     """)
     assert page.run("return of('join').map(({ room }) => room).join('')") == "abcde"
+    assert page.run("return of('publish').map(({ room }) => room)") == ["a"]
     page.run("globalThis.answer = ({ type, id }) => type === 'join' && joined(id); joined(ids[2]);")
     page.wait_until("of('publish').length === 2")
     types = page.run("return commands.filter(({ room }) => room === 'h').map(({ type }) => type)")
@@ -1219,6 +1289,91 @@ def test_a_room_that_is_not_available_does_not_hold_others_up(page: Page) -> Non
     page.wait_until("ws.rooms.get('milk').position")
     page.run("globalThis.answer = ({ id }) => joined(id)")
     page.wait_until("ws.rooms.get('tea').position")
+
+
+@pytest.mark.parametrize("code", ["unavailable", "rate_limited"])
+def test_requests_in_a_room_wait_while_its_join_is_refused_for_now(page: Page, code: str) -> None:
+    page.run(f"""
+      {FAKE}
+      globalThis.answer = () => {{}};
+      globalThis.got = [];
+      open_();
+      globalThis.room = ws.room("tea", {{
+        last: 1,
+        message: (data) => {{ got.push(data); room.publish("from the handler"); }},
+      }});
+      room.publish("early").catch(() => {{}});
+    """)
+    page.wait_until("of('join').length === 1")
+    page.run(f"""
+      receive({{ type: "error", id: of("join")[0].id, code: "{code}", message: "", retry: true }});
+      room.publish("later").catch(() => {{}});
+      ws.request({{ type: "ping" }}).catch(() => {{}});
+    """)
+    page.wait_until("of('join').length === 2 && of('ping').length")
+    assert page.run("return of('publish')") == []
+    page.run("""
+      message(1);
+      joined(of("join")[1].id, { offset: 1, recovered: false });
+    """)
+    page.wait_until("got.length")
+    published = page.run("return of('publish').map(({ data }) => data)")
+    assert published == ["early", "later", "from the handler"]
+
+
+@pytest.mark.parametrize("limits", ["{ burst_s: 5 }", "{ messages_per_s: 0, burst_s: 5 }"])
+def test_rooms_join_one_by_one_if_the_limits_are_unknown(page: Page, limits: str) -> None:
+    page.run(f"""
+      {FAKE}
+      delete limits.messages_per_s;
+      Object.assign(limits, {limits});
+      open_();
+      for (const name of "abc") ws.room(name);
+    """)
+    page.wait_until("[...ws.rooms.values()].every(({ position }) => position)")
+    assert page.run("return of('join').map(({ room }) => room).join('')") == "abc"
+
+
+def test_a_room_that_is_left_before_its_join_is_sent_sends_no_leave(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      limits.messages_per_s = 1;
+      globalThis.answer = () => {{}};
+      open_();
+      for (const name of ["tea", "milk"]) ws.room(name);
+    """)
+    page.wait_until("of('join').length")
+    assert page.run("return await ws.rooms.get('milk').leave()") is None
+    page.run("ws.rooms.get('tea').leave().catch(() => {}); ws.room('milk');")
+    page.wait_until("of('join').length === 2")
+    page.run("ws.rooms.get('milk').leave().catch(() => {})")
+    assert page.run("return of('leave').map(({ room }) => room)") == ["tea", "milk"]
+
+
+def test_a_leave_is_repeated_until_the_next_join_of_the_room_is_sent(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      limits.messages_per_s = 1;
+      open_();
+      globalThis.room = ws.room("tea");
+    """)
+    page.wait_until("room.position")
+    page.run("""
+      globalThis.answer = ({ type, id }) => {
+        if (type === "leave") of("leave").length < 2 ? refuse(id) : joined(id);
+      };
+      ws.room("milk"); // its join is not answered: others wait
+      globalThis.leaving = room.leave();
+      const second = ws.room("tea");
+      await second.leave();
+      await leaving;
+    """)
+    assert page.run("return commands.map(({ type, room }) => `${type} ${room}`)") == [
+        "join tea",
+        "join milk",
+        "leave tea",
+        "leave tea",
+    ]
 
 
 def test_a_room_tells_that_it_was_joined_again(page: Page) -> None:
@@ -1469,7 +1624,60 @@ def test_outside_of_a_page_a_key_with_a_line_feed_is_not_in_the_reason(
       };
     """
     (reason,) = run_in_node(tmp_path, baked(find(API_KEY)), main)
-    assert reason.startswith("TypeError: the token is no string")
+    assert reason.startswith("TypeError: the token is not a string")
+
+
+PAUSES = {
+    "a join": "answer(join, refused)",
+    "a leave": "answer(join, joined); room.leave(); answer(JSON.parse(texts.at(-1)), refused)",
+    "an info": "answer(join, joined); room.setInfo(1); answer(JSON.parse(texts.at(-1)), refused)",
+    "the state": "state = () => Promise.reject('fails'); answer(join, joined)",
+    "an aborted state": """
+      state = () => new Promise(() => {});
+      answer(join, joined);
+      receive({ type: "resync", room: "tea" });
+      await until(() => texts.length === 2);
+      answer(JSON.parse(texts[1]), joined);
+    """,
+}
+
+
+@pytest.mark.parametrize("pause", PAUSES)
+def test_outside_of_a_page_no_timer_outlives_the_end(
+    pause: str, baked: Baker, tmp_path: Path
+) -> None:
+    main = f"""
+      import {{ connect }} from "./client.js";
+      const texts = [];
+      let socket, state;
+      const receive = (frame) => socket.onmessage({{ data: JSON.stringify(frame) }});
+      const answer = ({{ id }}, frame) => receive({{ ...frame, id }});
+      const refused = {{ type: "error", code: "unavailable", message: "", retry: true }};
+      const joined = {{ type: "ok", epoch: "e", offset: 0, recovered: false, replayed: 0 }};
+      const until = async (isReached) => {{
+        while (!isReached()) await new Promise((done) => setTimeout(done, 1));
+      }};
+      globalThis.WebSocket = class {{
+        constructor() {{ socket = this; }}
+        send(text) {{ texts.push(text); }}
+        close() {{}}
+      }};
+      console.error = () => {{}};
+      const ws = connect("ws://127.0.0.1:9/ws", {{ token: "token" }});
+      const room = ws.room("tea", {{ state: (how) => state?.(how) }});
+      await until(() => socket);
+      const limits = {{ message_bytes: 9_999, messages_per_s: 9, burst_s: 9 }};
+      receive({{ type: "welcome", limits, heartbeat: null, expires_at: null }});
+      const join = JSON.parse(texts[0]);
+      Math.random = () => 0;
+      {PAUSES[pause]};
+      await new Promise((done) => setTimeout(done, 5));
+      ws.close();
+      await new Promise((done) => setTimeout(done));
+      console.log(process.getActiveResourcesInfo().filter((name) => name === "Timeout").length);
+    """
+    shown = run_in_node(tmp_path, baked(DEFAULT), main)
+    assert shown == ["0"]
 
 
 def test_outside_of_a_page_errors_of_handlers_do_not_end_the_process(

@@ -373,7 +373,7 @@ def test_a_first_join_that_is_repeated_shows_who_is_there(
       press("Join");
     """)
     page.wait_until("members() === 'alice'")
-    assert page.run("return sent('presence').length") > 1
+    assert page.run("return sent('presence').length") == 1  # after the join
     check_quiet(page, behind[1].origin)
 
 

@@ -30,14 +30,19 @@ import { Room } from "./rooms.js";
 //# endif
  * @typedef { { token?: Token }} Options
  * @typedef {(answer: Frame) => void} Settle
- * @typedef { { command: Frame, text: string, sent: boolean, settle: Settle }} Request
+//# if cookiecutter.rooms
+ * @typedef { { text: string, room: any, sent: boolean, settle: Settle }} Request The room must be
+ *   joined before, if it is one of `rooms`.
+//# else
+ * @typedef { { text: string, sent: boolean, settle: Settle }} Request
+//# endif
  * @typedef {"connecting" | "online" | "offline" | "ended"} State
  * @typedef { { code?: number, reason?: string, pause_ms?: number }} Cause When offline or ended.
  * @typedef { { state: State, attempt: number } & Cause} Status The attempt is 1 at first, and for a
  *   connection that has lasted.
  */
 
-export const TIMEOUT_MS = 10_000;
+const TIMEOUT_MS = 10_000;
 const [LATE_MS, SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS] = [1_000, 500, 20_000];
 const MAX_TIMER_MS = 2 ** 31 - 1; // longer ones would fire at once
 const [NORMAL, ABNORMAL, UNAUTHORIZED, FINAL] = [1000, 1006, 4500, [1002, 1003, 1007, 1009]];
@@ -59,22 +64,22 @@ export class RequestError extends Error {
   }
 }
 
-/** Show an error of the page's code like one that nobody has caught. */
-export const report = (/** @type {unknown} */ error) =>
-  globalThis.document ? reportError(error) : console.error(error);
-
-/** Call a handler of the page. What it throws is reported, and does no harm here. */
-export const call = (/** @type {() => unknown} */ handler) =>
-  new Promise((resolve) => resolve(handler())).catch(report);
+/** Call a handler. Its errors are reported as uncaught. */
+const call = (/** @type {() => unknown} */ handler) =>
+  new Promise((resolve) => resolve(handler()))
+    .catch(globalThis.document ? reportError : console.error);
 
 const failure = (/** @type {string} */ code, /** @type {string} */ message, retry = false) =>
   ({ type: "error", code, message, retry });
 const ENDED = failure("ended", "the connection has ended");
 
 /** Return a random time from 0.5 s to a limit that doubles with each attempt, up to 20 s. */
-export const pause = (/** @type {number} */ attempt) =>
+const pause = (/** @type {number} */ attempt) =>
   SHORTEST_PAUSE_MS +
   Math.random() * (Math.min(LONGEST_PAUSE_MS, 1_000 * 2 ** attempt) - SHORTEST_PAUSE_MS);
+//# if cookiecutter.rooms
+export { TIMEOUT_MS, call, pause };
+//# endif
 
 /** Connect, and stay connected until `close()`. */
 export const connect = (/** @type {string} */ url, options = /** @type {Options} */ ({})) =>
@@ -111,44 +116,41 @@ export class Connection {
     this.token = async () => {
       const given = await (typeof token === "function" ? token() : token);
       if (given === null || (typeof given === "string" && TOKEN.test(given))) return given;
-      throw new TypeError("the token is no string, or has characters that a header cannot have");
+      //# if cookiecutter.auth == "jwt"
+      throw new TypeError("the token is not a string, or not a valid subprotocol");
+      //# else
+      throw new TypeError("the token is not a string, or not visible ASCII");
+      //# endif
     };
     //# else
     this.token = async () => (typeof token === "function" ? token() : token);
     //# endif
     const { signal } = this.#listeners;
-    const wake = () => this.#wake();
-    globalThis.document?.addEventListener("visibilitychange", wake, { signal });
-    for (const type of ["online", "offline", "pageshow"])
-      globalThis.addEventListener?.(type, wake, { signal });
-    // A page with an open WebSocket would not get into the back-forward cache.
-    const leave = () => this.#lost(ABNORMAL, "the page is left");
-    globalThis.addEventListener?.("pagehide", leave, { signal });
+    for (const type of ["online", "offline", "pageshow", "pagehide", "visibilitychange"])
+      globalThis.addEventListener?.(type, () => this.#notice(type), { signal });
     queueMicrotask(() => this.#connect());
   }
 
   /** Send a command, now or once online. @returns {Promise<Frame>} The answer or a RequestError. */
-  request(/** @type {Frame} */ command, timeout_ms = TIMEOUT_MS) {
-    return new Promise((resolve, reject) => {
-      const onAnswer = (/** @type {Frame} */ answer) =>
-        answer.type === "error" ? reject(new RequestError(answer)) : resolve(answer);
-      this.ask(command, onAnswer, timeout_ms);
-    });
+  async request(/** @type {Frame} */ command, timeout_ms = TIMEOUT_MS) {
+    const answer = await new Promise((settle) => this.ask(command, settle, timeout_ms));
+    if (answer.type === "error") throw new RequestError(answer);
+    return answer;
   }
 
-  /**
-   * Send a command, and call a function with its answer before any later frame is handled.
-   * @param {Frame} command
-   * @param {(answer: Frame) => void} onAnswer
-   */
-  ask(command, onAnswer, timeout_ms = TIMEOUT_MS) {
+  /** Send a command, and call a function with its answer before any later frame is handled. */
+  ask(/** @type {Frame} */ command, /** @type {Settle} */ onAnswer, timeout_ms = TIMEOUT_MS) {
     const id = `${++this.#lastId}`;
     const settle = (/** @type {Frame} */ answer) => {
       clearTimeout(timer);
       if (this.#requests.delete(id)) onAnswer(answer);
     };
-    const text = JSON.stringify({ ...command, id });
-    const request = { command, text, sent: false, settle };
+    //# if cookiecutter.rooms
+    const room = ["join", "leave"].includes(command.type) ? null : command.room;
+    const request = { text: JSON.stringify({ ...command, id }), room, sent: false, settle };
+    //# else
+    const request = { text: JSON.stringify({ ...command, id }), sent: false, settle };
+    //# endif
     this.#requests.set(id, request);
     const timeout = failure("timeout", "no answer in time", true);
     const timer = setTimeout(() => settle(timeout), Math.min(timeout_ms, MAX_TIMER_MS));
@@ -168,19 +170,21 @@ export class Connection {
     if (this.status.state === "ended") throw new RequestError(ENDED);
     if (this.rooms.has(name)) throw new Error(`the room ${name} is joined already`);
     const room = new Room(this, name, handlers);
-    this.left.delete(name);
     this.rooms.set(name, room);
-    this.advance();
+    this.joinRooms();
     return room;
   }
 
-  /** Let rooms join: so few at a time that the server does not close when it refuses them all. */
-  advance() {
+  /**
+   * Start queued joins, at most a quarter of a burst at once. If all are refused, the refusals stay
+   * below the flood limit.
+   */
+  joinRooms() {
     if (!this.welcome) return;
     const { messages_per_s, burst_s } = this.welcome.limits;
-    let free = Math.max(1, (messages_per_s * burst_s) / 4);
+    let free = Math.floor((messages_per_s * burst_s) / 4) || 1;
     this.rooms.forEach(({ stage }) => stage === "joining" && free--);
-    this.rooms.forEach((room) => room.stage === "due" && free-- >= 1 && room.join());
+    this.rooms.forEach((room) => room.stage === "due" && free-- > 0 && room.join());
     this.#requests.forEach((request) => this.#transmit(request));
   }
 
@@ -230,17 +234,18 @@ export class Connection {
   }
 
   #transmit(/** @type {Request} */ request) {
-    const { command, text, sent, settle } = request;
+    const { text, sent, settle } = request;
     if (sent || !this.welcome) return;
     //# if cookiecutter.rooms
-    if (this.rooms.get(command.room)?.stage === "due") return; // until its join is sent
+    if (!["in", undefined].includes(this.rooms.get(request.room)?.stage)) return; // until joined
     //# endif
     const limit = this.welcome.limits.message_bytes;
     const isLarge = new TextEncoder().encode(text).length > limit;
-    const isHalved = text.replaceAll("\\\\", "").includes("\\ud"); // JSON.stringify escapes that
+    const hasLoneSurrogate = text.replaceAll("\\\\", "").includes("\\ud"); // escaped
     request.sent = true;
-    if (isLarge) queueMicrotask(() => settle(failure("too_large", `more than ${limit} bytes`)));
-    else if (isHalved) queueMicrotask(() => settle(failure("bad_request", "half a character")));
+    const error = isLarge ? failure("too_large", `more than ${limit} bytes`)
+      : hasLoneSurrogate && failure("bad_request", "the text contains a lone surrogate");
+    if (error) queueMicrotask(() => settle(error));
     else this.#send(text);
   }
 
@@ -269,7 +274,7 @@ export class Connection {
     this.#refreshLater(welcome.expires_at);
     //# endif
     //# if cookiecutter.rooms
-    this.advance();
+    this.joinRooms();
     //# else
     this.#requests.forEach((request) => this.#transmit(request));
     //# endif
@@ -284,15 +289,17 @@ export class Connection {
     if (asks) this.ping().catch(() => {});
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
-      if (globalThis.document?.hidden) return; // #wake() will ask
+      if (globalThis.document?.hidden) return; // #notice() will ask
       if (this.#heardAt > since) this.#watch();
       else if (!asks || performance.now() > dueAt + LATE_MS) this.#watch(true);
       else this.#lost(ABNORMAL, "the server does not answer");
     }, dueAt - performance.now());
   }
 
-  /** The page is shown, or the network has changed. */
-  #wake() {
+  /** The page is shown or left, or the network has changed. */
+  #notice(/** @type {string} */ type) {
+    // A page with an open WebSocket would not get into the back-forward cache.
+    if (type === "pagehide") return this.#lost(ABNORMAL, "the page is left");
     if (globalThis.document?.hidden) return;
     if (this.status.state === "offline") this.#connect();
     else if (this.welcome) this.#watch(true);
@@ -305,7 +312,7 @@ export class Connection {
    */
   #refreshLater(/** @type {number | null} */ expires_at, turn = this.#turn, least_ms = TIMEOUT_MS) {
     if (expires_at === null || turn !== this.#turn) return;
-    const delay_ms = Math.max(least_ms, 0.75 * (1_000 * expires_at - Date.now()));
+    const left_ms = 1_000 * expires_at - Date.now();
     this.#refreshTimer = setTimeout(async () => {
       try {
         const token = await this.token();
@@ -313,8 +320,8 @@ export class Connection {
         if (token === null) return this.#end(UNAUTHORIZED, "signed out");
         ({ expires_at } = await this.request({ type: "refresh", token }));
       } catch {}
-      this.#refreshLater(expires_at, turn, delay_ms > least_ms ? TIMEOUT_MS : 2 * least_ms);
-    }, Math.min(delay_ms, MAX_TIMER_MS));
+      this.#refreshLater(expires_at, turn, left_ms > 0 ? TIMEOUT_MS : 2 * least_ms);
+    }, Math.min(Math.max(least_ms, 0.75 * left_ms), MAX_TIMER_MS));
   }
 
   //# endif

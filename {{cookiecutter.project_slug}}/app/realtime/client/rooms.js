@@ -6,7 +6,7 @@
  *   });
  *   await room.publish({ text: "hi" }, { echo: true });
  */
-import { RequestError, TIMEOUT_MS, call, pause, report } from "./client.js";
+import { RequestError, TIMEOUT_MS, call, pause } from "./client.js";
 
 /**
  * @typedef {import("./client.js").Frame} Frame
@@ -32,8 +32,10 @@ import { RequestError, TIMEOUT_MS, call, pause, report } from "./client.js";
  */
 
 const MAX_HELD = 10_000; // messages; beyond it, they are dropped, which is a gap
-const late = () => new Promise((done) => { AbortSignal.timeout(TIMEOUT_MS).onabort = done; });
-const sleep = (/** @type {number} */ ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Wait. Unlike that of `setTimeout`, this timer does not keep the process of Node.js running. */
+const sleep = (/** @type {number} */ ms) =>
+  new Promise((done) => { AbortSignal.timeout(Math.round(ms)).onabort = done; });
 
 /** Return a copy of an info, which the page may change later. It throws if that is not JSON. */
 const copy = (/** @type {any} */ info) => JSON.parse(JSON.stringify(info ?? null));
@@ -54,18 +56,21 @@ export class Room {
   #held = /** @type {Frame[] | null} */ ([]); // until a join is answered and `state()` is done
   /** Due to join, in turn with other rooms; paused after a refusal. */
   stage = /** @type {"due" | "joining" | "paused" | "in"} */ ("due");
-  #visit = new AbortController(); // of the last join: what belongs to an older one is ignored
+  /** Of the last join: what belongs to an older one is ignored. Aborted until a join is sent. */
+  #visit = new AbortController();
   #attempt = 1;
   #joins = 0; // that were answered
+  #accepted = /** @type {any} */ (null); // the last info that the server has taken
   #gaps = 0; // for which `state()` is not loaded yet
-  #loading = /** @type {unknown} */ (null); // what `state()` has returned
+  #loading = /** @type {unknown} */ (null); // what `state()` has returned, until that ends
 
   /** @param {import("./client.js").Connection} connection */
   constructor(connection, /** @type {string} */ name, /** @type {Handlers} */ handlers) {
     this.connection = connection;
     this.name = name;
     this.handlers = handlers;
-    this.info = copy(handlers.info);
+    this.info = this.#accepted = copy(handlers.info);
+    this.#visit.abort();
   }
 
   /**
@@ -85,13 +90,14 @@ export class Room {
 
   /** Change what members see of the user: now, or when the room is joined. */
   async setInfo(/** @type {any} */ given) {
-    const [former, info] = [this.info, copy(given)];
-    this.info = info;
-    if (this.stage !== "in") return; // a join without a position must not overtake it
-    await this.connection.request({ type: "join", room: this.name, info }).catch((error) => {
-      if (!error.retry && this.info === info) this.info = former; // or the next join is refused
+    const info = (this.info = copy(given));
+    // A join without a position must not overtake that of the room.
+    const isDue = () => this.stage === "in" && this.info === info;
+    const ok = await this.#ask({ type: "join", room: this.name, info }, isDue).catch((error) => {
+      if (this.info === info) this.info = this.#accepted; // or the next join is refused
       throw error;
     });
+    if (ok) this.#accepted = info;
   }
 
   /** Leave for good. @returns {Promise<Frame | undefined>} The answer, if a `leave` was sent. */
@@ -100,16 +106,19 @@ export class Room {
     const { left, rooms } = connection;
     if (rooms.get(name) !== this) return;
     rooms.delete(name);
+    if (!this.#visit.signal.aborted) left.set(name, this);
     this.interrupt();
-    connection.advance();
-    if (connection.welcome) left.set(name, this);
-    for (let attempt = 1; left.get(name) === this; await sleep(pause(attempt++))) {
-      const leaving = connection.request({ type: "leave", room: name });
-      const answer = await leaving.catch((/** @type {any} */ error) => error);
-      if (answer.retry) continue;
-      if (left.get(name) === this) left.delete(name);
-      if (answer instanceof Error) throw answer;
-      return answer;
+    connection.joinRooms();
+    const isDue = () => left.get(name) === this;
+    const leaving = this.#ask({ type: "leave", room: name }, isDue);
+    return leaving.finally(() => isDue() && left.delete(name));
+  }
+
+  /** Send a command, again while it is due and refused for now. */
+  async #ask(/** @type {Frame} */ command, /** @type {() => boolean} */ isDue) {
+    for (let attempt = 1; isDue(); await sleep(pause(attempt++))) {
+      try { return await this.connection.request(command); }
+      catch (/** @type {any} */ error) { if (!error.retry) throw error; }
     }
   }
 
@@ -123,38 +132,39 @@ export class Room {
   /** Called by the connection when it is the turn of this room. */
   join() {
     const { signal } = (this.#visit = new AbortController());
-    const { connection, name: room, info, position: since } = this;
-    const from = since ? { since } : { last: this.handlers.last };
+    const { connection, name: room, info, position: since, handlers: { last } } = this;
     this.stage = "joining";
-    connection.ask({ type: "join", room, info, ...from }, (answer) => {
+    connection.left.delete(room);
+    connection.ask({ type: "join", room, info, ...(since ? { since } : { last }) }, (answer) => {
       if (signal.aborted) return;
       if (answer.type === "error" && answer.retry) {
         if (answer.code !== "rate_limited") this.stage = "paused"; // others may join
         this.#joinLater(pause(this.#attempt++));
+        connection.joinRooms();
       } else if (answer.type === "error") {
         this.leave().catch(() => {}); // a refused join does not end an earlier one
         call(() => this.handlers.refused?.(new RequestError(answer)));
       } else {
         this.stage = "in";
         this.#attempt = 1;
+        this.#accepted = info;
+        connection.joinRooms(); // requests that have waited go before those of handlers
         if (info !== this.info) this.setInfo(this.info).catch(() => {});
         this.#onJoin(answer, signal);
         if (this.#joins++ && !signal.aborted) call(() => this.handlers.rejoined?.());
       }
-      connection.advance();
     });
   }
 
   /** Join after a pause; until then, hold messages, and ignore what belongs to the former join. */
-  #joinLater(/** @type {number} */ pause_ms) {
+  async #joinLater(/** @type {number} */ pause_ms) {
     this.#visit.abort();
     const { signal } = (this.#visit = new AbortController());
     this.#held ??= [];
-    setTimeout(() => {
-      if (signal.aborted) return;
-      this.stage = "due";
-      this.connection.advance();
-    }, pause_ms);
+    await sleep(pause_ms);
+    if (signal.aborted) return;
+    this.stage = "due";
+    this.connection.joinRooms();
   }
 
   //# if cookiecutter.redis
@@ -170,10 +180,9 @@ export class Room {
     if (!ok.recovered) this.#lose();
     // The state has what came before, except ephemeral messages.
     this.#held = this.#gaps ? before.filter(({ offset }) => offset === null) : [];
-    if (!this.#gaps)
-      before.forEach((frame) => (ok.recovered ? this.#advance(frame) : this.#hand(frame)));
     // Until the state is loaded, the position stays: after a lost connection, it is loaded again.
     if (this.#gaps) await this.#load(signal);
+    else before.forEach((frame) => (ok.recovered ? this.#advance(frame) : this.#hand(frame)));
     if (signal.aborted) return;
     if (!ok.recovered || !ok.replayed) {
       const least = (ok.recovered && this.position?.offset) || 0;
@@ -192,7 +201,7 @@ export class Room {
 
   /** Call `state()` until it has succeeded after the last gap. An aborted call may end first. */
   async #load(/** @type {AbortSignal} */ signal) {
-    await Promise.race([this.#loading, late()]).catch(() => {});
+    if (this.#loading) await Promise.race([this.#loading, sleep(TIMEOUT_MS)]).catch(() => {});
     for (let attempt = 1; this.#gaps && !signal.aborted; attempt++) {
       const gaps = this.#gaps;
       try {
@@ -200,9 +209,10 @@ export class Room {
         if (!signal.aborted) this.#gaps -= gaps;
       } catch (error) {
         if (signal.aborted) return;
-        report(error);
+        call(() => Promise.reject(error));
         await sleep(pause(attempt));
       }
+      if (!signal.aborted) this.#loading = null; // it has ended, and there is no later one
     }
   }
 

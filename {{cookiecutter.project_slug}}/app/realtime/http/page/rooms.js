@@ -106,8 +106,7 @@ function showRoom(ws, name, close) {
     try {
       members.replaceChildren(...people(await room.presence()));
     } catch (error) {
-      const isLater = error.retry || error.code === "not_joined"; // the join may be repeated
-      if (isLater && ws.rooms.get(name) === room) setTimeout(update, RETRY_MS);
+      if (error.retry && ws.rooms.get(name) === room) setTimeout(update, RETRY_MS);
       if (error.code !== "forbidden") return;
       members.textContent = "Joined. This room does not show who is here.";
     }

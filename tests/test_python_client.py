@@ -1300,6 +1300,28 @@ def test_a_room_left_before_its_turn_does_not_join(client: ModuleType) -> None:
     assert sent == [("join", "a"), ("leave", "b"), ("join", "c"), ("publish", "c")]
 
 
+def test_a_redirect_is_not_followed(client: ModuleType) -> None:
+    paths: list[str] = []
+
+    async def connect() -> None:
+        def redirect(connection: ServerConnection, request: Request) -> Response:
+            paths.append(request.path)
+            response = connection.respond(HTTPStatus.TEMPORARY_REDIRECT, "there\n")
+            response.headers["Location"] = "/elsewhere"
+            return response
+
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            serve(send, "127.0.0.1", 0, process_request=redirect) as server,
+        ):
+            port = server.sockets[0].getsockname()[1]
+            await client.connect(f"ws://127.0.0.1:{port}/ws", "token").__aenter__()
+
+    with pytest.raises(client.Ended, match="307 Temporary Redirect"):
+        asyncio.run(connect())
+    assert paths == ["/ws"]
+
+
 def test_a_request_that_was_cancelled_while_offline_is_not_sent(client: ModuleType) -> None:
     commands: list[dict[str, Any]] = []
 
@@ -1340,7 +1362,9 @@ def test_a_lone_surrogate_is_refused_at_once(client: ModuleType) -> None:
 
 def test_the_limit_counts_the_bytes_of_text_in_utf_8(client: ModuleType) -> None:
     async def ask(ws: Any) -> None:
-        await ws.request("send", to="bob", data="日本語" * 10)
+        await ws.request("send", to="bob", data="é" * 45)
+        with pytest.raises(client.RequestError, match="too_large"):
+            await ws.request("send", to="bob", data="é" * 90)
 
     scripted(client.connect, ask, answer, limits=WELCOME["limits"] | {"message_bytes": 150})
 
@@ -1446,27 +1470,42 @@ def test_an_info_that_the_caller_changes_is_sent_when_it_is_set(client: ModuleTy
     assert [command["info"]["status"] for command in connection.commands] == ["here", "away"]
 
 
-def test_a_clock_that_is_ahead_does_not_refresh_all_the_time(
-    client: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def pauses_of_refreshes(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch, expiries: list[float | None]
+) -> list[float]:
+    """Return the pauses between tokens that expire then; it is 1,000 all the time."""
     module = import_module(f"{client.__name__}.connection")
-    now = 1_000.0
-    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 1_000.0))
+    first, *later = expiries
+    answers = iter(later)
     pauses: list[float] = []
 
     async def sleep(pause_s: float) -> None:
         pauses.append(pause_s)
 
-    expiries = iter([500.0, 500.0, 500.0, 1_400.0, 500.0, None])
-
     async def request(command: str, token: str) -> dict[str, Any]:
-        return {"expires_at": next(expiries)}
+        return {"expires_at": next(answers)}
 
     async def refresh() -> None:
         ws = client.connect("ws://127.0.0.1:1/ws", "token")
         ws.request = request
         monkeypatch.setattr(module.asyncio, "sleep", sleep)
-        await ws._refresh(500.0)
+        await ws._refresh(first)
 
     asyncio.run(refresh())
+    return pauses
+
+
+def test_a_clock_that_is_ahead_does_not_refresh_all_the_time(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expiries = [500.0, 500.0, 500.0, 500.0, 1_400.0, 500.0, None]
+    pauses = pauses_of_refreshes(client, monkeypatch, expiries)
     assert pauses == [10.0, 20.0, 40.0, 80.0, 300.0, 10.0]
+
+
+def test_short_tokens_are_refreshed_before_they_expire(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = pauses_of_refreshes(client, monkeypatch, [1_012.0, 1_012.0, 1_012.0, None])
+    assert pauses == [10.0, 10.0, 10.0]

@@ -58,7 +58,7 @@ None ends the connection.
 # {% endif %}
 
 UNAUTHORIZED = 4500
-REFUSED = {*range(400, 500)} - {408, 429}
+REFUSED = {*range(300, 500)} - {408, 429}
 """HTTP statuses after which a client that was never online must not reconnect."""
 
 TIMEOUT_S = 10.0
@@ -69,6 +69,13 @@ SHORTEST_REFRESH_S = 10.0
 # {% endif %}
 HEARTBEAT = {"interval_s": 25.0, "timeout_s": 10.0}
 LOST: Frame = {"type": "resync", "room": None}
+
+
+class _Socket(open_socket):
+    """Follows no redirects: a token is for this server alone."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
 
 
 class Request(NamedTuple):
@@ -114,7 +121,7 @@ class Connection(Inbox[Frame]):
         parse_uri(self._url)  # raises here, since no attempt could succeed
         # {% if cookiecutter.auth != "none" %}
         if isinstance(token, str):
-            _check(token)
+            _check_token(token)
         # {% endif %}
         self._token = token
         self._origin = Origin(origin) if origin else None
@@ -277,7 +284,7 @@ class Connection(Inbox[Frame]):
             return ABNORMAL, f"no token: {problem!r}"
         if token is None:
             return UNAUTHORIZED, "signed out"
-        socket = await open_socket(
+        socket = await _Socket(
             # {% if cookiecutter.auth == "ticket" %}
             f"{self._url}{'&' if '?' in self._url else '?'}{urlencode({'ticket': token})}",
             # {% else %}
@@ -336,7 +343,7 @@ class Connection(Inbox[Frame]):
                 raise
             raise RuntimeError("the function was cancelled") from end
         # {% if cookiecutter.auth != "none" %}
-        _check(token)
+        _check_token(token)
         # {% endif %}
         return token
 
@@ -357,10 +364,10 @@ class Connection(Inbox[Frame]):
         """Refresh after three quarters of the time, and if that fails, of what is left."""
         shortest_s = SHORTEST_REFRESH_S
         while expires_at is not None:
-            due_s = 0.75 * (expires_at - time.time())
-            await asyncio.sleep(max(shortest_s, due_s))
+            left_s = expires_at - time.time()
+            await asyncio.sleep(max(shortest_s, 0.75 * left_s))
             # If this clock is ahead, each new token seems to have expired.
-            shortest_s = 2 * shortest_s if due_s < shortest_s else SHORTEST_REFRESH_S
+            shortest_s = SHORTEST_REFRESH_S if left_s > 0 else 2 * shortest_s
             # In the end the server closes, and the next attempt asks for a token, too.
             with suppress(Exception):
                 token = await self._current_token()
@@ -465,8 +472,8 @@ class Connection(Inbox[Frame]):
 
 
 # {% if cookiecutter.auth != "none" %}
-def _check(token: str | None) -> None:
-    """Raise `ValueError`, without the token, if no header can have it."""
+def _check_token(token: str | None) -> None:
+    """Raise `ValueError`, which does not contain the token, unless it is printable ASCII."""
     if token is not None and not (token.isascii() and token.isprintable()):
         raise ValueError("the token has characters other than printable ASCII")
 

@@ -112,9 +112,9 @@ class Connection(Inbox[Frame]):
         # {% if cookiecutter.rooms %}
         self.rooms: dict[str, Room] = {}
         self.left: dict[str, Room] = {}
-        """Rooms until their ``leave`` is answered: what still comes for them is dropped."""
-        self._to_join: dict[str, Room] = {}
-        """Rooms whose turn to join has not come."""
+        """Rooms until their ``leave`` is answered: later frames of them are dropped."""
+        self.queued: dict[str, Room] = {}
+        """Rooms that wait to join, so that not all join at once."""
         self._joining: set[str] = set()
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
@@ -193,7 +193,8 @@ class Connection(Inbox[Frame]):
         # {% endif %}
         if self.error:
             settle(failure("ended", "the connection has ended"))
-        self._send_requests()
+        else:
+            self._transmit(number, request)
         return request
 
     # {% if cookiecutter.rooms %}
@@ -209,28 +210,32 @@ class Connection(Inbox[Frame]):
         """Return a room to enter in ``async with``, with these options of `Room`."""
         return Room(self, name, state, events=events, last=last, info=info)
 
-    def await_turn(self, room: Room) -> None:
-        """Let a room join when its turn comes; for the room."""
-        self._to_join[room.name] = room
+    def queue_join(self, room: Room) -> None:
+        """Let a room join after those that wait already; for the room."""
+        self._joining.discard(room.name)
+        self.queued[room.name] = room
         self._join_rooms()
 
-    def end_turn(self, name: str) -> None:
-        """Let other rooms join, since this one has joined or gives up; for the room."""
-        self._to_join.pop(name, None)
+    def release_join(self, name: str) -> None:
+        """Let other rooms join: this one has joined, pauses or was left; for the room."""
         self._joining.discard(name)
+        self.queued.pop(name, None)
         self._join_rooms()
+        self._send_requests()
 
     def _join_rooms(self) -> None:
-        """Let rooms join, so few at a time that their repeated joins are no flood to the server."""
+        """Start queued joins, at most a quarter of a burst at once.
+
+        If all are refused, the refusals stay below the flood limit.
+        """
         if self.welcome is None:
             return
         limits = self.welcome["limits"]
-        most = limits["messages_per_s"] * min(1, limits["burst_s"] / 4)
-        while self._to_join and len(self._joining) < most:
-            name = next(iter(self._to_join))
+        most = max(1, limits.get("messages_per_s", 0) * limits.get("burst_s", 0) // 4)
+        while self.queued and len(self._joining) < most:
+            name = next(iter(self.queued))
             self._joining.add(name)
-            self._to_join.pop(name).join()
-        self._send_requests()
+            self.queued.pop(name).join()
 
     # {% endif %}
     async def ping(self) -> float:
@@ -380,11 +385,10 @@ class Connection(Inbox[Frame]):
     def _begin(self, welcome: Frame) -> None:
         self.welcome, self._online_at = welcome, time.monotonic()
         # {% if cookiecutter.rooms %}
-        self._to_join = dict(self.rooms)
+        self.queued = dict(self.rooms)
         self._join_rooms()
-        # {% else %}
-        self._send_requests()
         # {% endif %}
+        self._send_requests()
         self._show(Status("online", self._attempt))
         self._changed.set()
 
@@ -415,17 +419,24 @@ class Connection(Inbox[Frame]):
     def _send_requests(self) -> None:
         if self.welcome is None:
             return
-        limit = self.welcome["limits"]["message_bytes"]
         for number, request in list(self._unsent.items()):
-            # {% if cookiecutter.rooms %}
-            if request.room in self._to_join or request.room in self._joining:
-                continue
-            # {% endif %}
-            self._sent[number] = self._unsent.pop(number)
-            if len(request.text.encode()) <= limit:
-                self._send(request.text)
-            else:
-                self._call(request.settle, failure("too_large", f"more than {limit} bytes"))
+            self._transmit(number, request)
+
+    def _transmit(self, number: str, request: Request) -> None:
+        """Send a request, unless it has to wait."""
+        if self.welcome is None:
+            return
+        # {% if cookiecutter.rooms %}
+        room = self.rooms.get(request.room)
+        if room and room.stage != "in":
+            return
+        # {% endif %}
+        self._sent[number] = self._unsent.pop(number)
+        limit = self.welcome["limits"]["message_bytes"]
+        if len(request.text.encode()) <= limit:
+            self._send(request.text)
+        else:
+            self._call(request.settle, failure("too_large", f"more than {limit} bytes"))
 
     def _send(self, text: str) -> None:
         self._outbox.put_nowait(text)
@@ -457,7 +468,7 @@ class Connection(Inbox[Frame]):
             # {% if cookiecutter.rooms %}
             for room in self.rooms.values():
                 room.end(error)
-            self._to_join.clear()
+            self.queued.clear()
             # {% endif %}
             for request in (*self._unsent.values(), *self._sent.values()):
                 request.settle(failure("ended", reason))

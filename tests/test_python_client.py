@@ -498,6 +498,7 @@ class Commands:
         self.make_room: Callable[[], Any] = lambda: module.Room(self, "tea", None, **options)
         self.rooms = {"tea": self.make_room()}
         self.left: dict[str, Any] = {}
+        self.queued: dict[str, Any] = {}
         self.error: Exception | None = None
         self._settle: list[Callable[[dict[str, Any]], None]] = []
 
@@ -506,12 +507,12 @@ class Commands:
         self.commands.append(command)
         self._settle.append(on_answer)
 
-    def await_turn(self, room: Any) -> None:
+    def queue_join(self, room: Any) -> None:
         """Let a room join at once."""
         room.join()
 
-    def end_turn(self, name: str) -> None:
-        """Do nothing: there are no turns."""
+    def release_join(self, name: str) -> None:
+        """Do nothing: there is no queue."""
 
     async def request(self, command: str, /, **fields: Any) -> None:
         """Keep a command, whose answer does not matter."""
@@ -528,7 +529,7 @@ class Commands:
 
     def refuse(self) -> None:
         """Refuse it for now."""
-        self.answer(type="error", code="rate_limited", message="", retry=True)
+        self.answer(**RATE_LIMITED)
 
     async def sent(self, number: int) -> None:
         """Wait for this number of commands."""
@@ -678,7 +679,7 @@ def test_an_info_does_not_overtake_the_join_of_its_room(client: ModuleType) -> N
         room.interrupt()
         room.join()
         connection.refuse()
-        await room.set_info("refused")
+        await room.set_info("paused")
         await connection.sent(3)
         await room.set_info("unanswered")
         assert len(connection.commands) == 3
@@ -687,7 +688,7 @@ def test_an_info_does_not_overtake_the_join_of_its_room(client: ModuleType) -> N
 
     asyncio.run(change())
     infos = [(command["info"], "since" in command) for command in connection.commands[1:]]
-    assert infos == [(None, True), (None, True), ("unanswered", False), ("joined", False)]
+    assert infos == [(None, True), ("paused", True), ("unanswered", False), ("joined", False)]
 
 
 @pytest.mark.parametrize("then", ["nothing", "a new entry", "a lost connection"])
@@ -696,23 +697,25 @@ def test_a_leave_that_is_refused_for_now_is_repeated(client: ModuleType, then: s
 
     async def leave() -> None:
         room = connection.rooms["tea"]
+        room.join()
+        connection.answer()
         await room.__aexit__()
         connection.refuse()
         if then == "a new entry":
             entering = asyncio.create_task(connection.make_room().__aenter__())
-            await connection.sent(2)
+            await connection.sent(3)
             connection.answer()
             await entering
         elif then == "a lost connection":
             room.interrupt()
         else:
-            await connection.sent(2)
+            await connection.sent(3)
             connection.answer()
         await asyncio.sleep(0.1)
 
     asyncio.run(leave())
     expected = {"nothing": ["leave", "leave"], "a new entry": ["leave", "join"]}
-    assert connection.types() == expected.get(then, ["leave"])
+    assert connection.types() == ["join", *expected.get(then, ["leave"])]
 
 
 @pytest.mark.usefixtures("_at_once")
@@ -895,10 +898,14 @@ OK = {"type": "ok", "epoch": "e", "offset": 0, "recovered": None, "replayed": 0}
 
 
 class RoomServer:
-    """Answers every command; tests decide what else comes."""
+    """Answers every command; tests decide what else comes.
+
+    It refuses the commands of the ``refusals``, by their type and room, until these are used up.
+    """
 
     def __init__(self, **joined: object) -> None:
         self.commands: list[dict[str, Any]] = []
+        self.refusals: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self._joined = joined
 
     def types(self) -> list[str]:
@@ -919,6 +926,8 @@ class RoomServer:
             answer = (
                 REFUSED if command.get("info") == "bad" else OK | {"recovered": recovered} | joined
             )
+            if refusals := self.refusals.get((command["type"], command.get("room", ""))):
+                answer = refusals.pop(0)
             await connection.send(json.dumps(answer | {"id": command["id"]}))
             if command["type"] == "end":
                 await connection.close(1012)
@@ -926,6 +935,10 @@ class RoomServer:
 
 EVICTED = {"type": "evicted", "room": "tea", "reason": None}
 REFUSED = {"type": "error", "code": "forbidden", "message": "no", "retry": False}
+RATE_LIMITED = {"type": "error", "code": "rate_limited", "message": "slow", "retry": True}
+UNAVAILABLE = {"type": "error", "code": "unavailable", "message": "later", "retry": True}
+ONE_AT_ONCE = WELCOME["limits"] | {"messages_per_s": 1}
+"""Limits with which a client joins one room after the other."""
 
 
 @pytest.mark.parametrize("end", ["evicted", "left", "refused"])
@@ -1284,20 +1297,206 @@ def test_many_rooms_are_joined_again_without_a_flood(
     assert codes == [1006]
 
 
-def test_a_room_left_before_its_turn_does_not_join(client: ModuleType) -> None:
+def test_a_room_left_before_its_turn_sends_nothing(client: ModuleType) -> None:
     server = RoomServer()
 
     async def enter(ws: Any) -> None:
         tasks = [asyncio.create_task(ws.room(name).__aenter__()) for name in ("a", "b", "c")]
         await asyncio.sleep(0)
-        assert list(ws._to_join) == ["b", "c"]
+        assert list(ws.queued) == ["b", "c"]
         published = asyncio.create_task(ws.request("publish", room="c", data=1))
         tasks[1].cancel()
         await asyncio.gather(tasks[0], tasks[2], published)
 
-    scripted(client.connect, enter, server, limits=WELCOME["limits"] | {"messages_per_s": 1})
-    sent = [(command["type"], command["room"]) for command in server.commands[:4]]
-    assert sent == [("join", "a"), ("leave", "b"), ("join", "c"), ("publish", "c")]
+    scripted(client.connect, enter, server, limits=ONE_AT_ONCE)
+    assert "b" not in [command["room"] for command in server.commands]
+
+
+def test_a_room_left_before_its_join_sends_the_leave_of_the_former_visit(
+    client: ModuleType,
+) -> None:
+    server = RoomServer()
+    server.refusals = {("leave", "tea"): [UNAVAILABLE], ("join", "slow"): [RATE_LIMITED] * 1_000}
+
+    async def enter(ws: Any) -> None:
+        slow, again = ws.room("slow"), ws.room("tea")
+        async with ws.room("tea"):
+            entering_slow = asyncio.create_task(slow.__aenter__())
+            await asyncio.sleep(0)
+        entering = asyncio.create_task(again.__aenter__())
+        await asyncio.sleep(0)
+        assert list(ws.queued) == ["tea"]
+        entering.cancel()
+        entering_slow.cancel()
+        await asyncio.wait([entering, entering_slow])
+        await ws.ping()
+
+    scripted(client.connect, enter, server, limits=ONE_AT_ONCE)
+    sent = [command["type"] for command in server.commands if command.get("room") == "tea"]
+    assert sent == ["join", "leave", "leave"]
+
+
+def test_a_room_that_is_not_available_does_not_hold_others_up(client: ModuleType) -> None:
+    server = RoomServer()
+    server.refusals = {("join", "down"): [UNAVAILABLE] * 1_000_000}
+
+    async def enter(ws: Any) -> None:
+        down = asyncio.create_task(ws.room("down").__aenter__())
+        await asyncio.sleep(0)
+        published = asyncio.create_task(ws.request("publish", room="down", data=1))
+        async with ws.room("up"):
+            assert not down.done()
+            server.refusals.clear()
+            await asyncio.gather(down, published)
+
+    scripted(client.connect, enter, server, limits=ONE_AT_ONCE)
+    sent = [command["type"] for command in server.commands if command.get("room") == "down"]
+    assert sent == ["join"] * (len(sent) - 1) + ["publish"]
+
+
+@pytest.mark.parametrize("rates", [{}, {"messages_per_s": 0, "burst_s": 0}])
+def test_rooms_are_joined_whatever_the_limits_say(
+    client: ModuleType, rates: dict[str, int]
+) -> None:
+    async def enter(ws: Any) -> None:
+        async with ws.room("tea"), ws.room("milk"):
+            pass
+
+    limits = {"message_bytes": 65_536} | rates
+    scripted(client.connect, enter, RoomServer(), limits=limits)
+
+
+def test_no_more_rooms_join_at_once_when_all_get_a_resync(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module(f"{client.__name__}.rooms"), "RESYNC_S", 0.0)
+    joins: list[int] = []
+
+    async def answer_late(connection: ServerConnection) -> None:
+        held: list[str] = []
+        while len(joins) < 2:
+            command = json.loads(await connection.recv())
+            if command["type"] == "join":
+                held.append(command["id"])
+                continue
+            joins.append(len(held))
+            for frame in ({"type": "resync", "room": None}, OK | {"id": command["id"]}):
+                await connection.send(json.dumps(frame))
+        for number in held:
+            await connection.send(json.dumps(OK | {"id": number}))
+        await RoomServer()(connection)
+
+    async def enter(ws: Any) -> None:
+        async with AsyncExitStack() as stack:
+            rooms = [ws.room(f"room-{number}") for number in range(80)]
+            entering = asyncio.gather(*map(stack.enter_async_context, rooms))
+            await asyncio.sleep(0)
+            await ws.ping()
+            await ws.ping()
+            await entering
+        await ws.ping()  # the server has read what it was sent
+
+    limits = WELCOME["limits"] | {"messages_per_s": 20, "burst_s": 1}
+    scripted(client.connect, enter, answer_late, limits=limits)
+    assert joins[0] == 5
+    assert joins[1] <= 10
+
+
+def test_a_client_closes_while_many_rooms_wait(client: ModuleType) -> None:
+    async def close(ws: Any) -> None:
+        entering = [asyncio.create_task(ws.room(f"room-{n}").__aenter__()) for n in range(1_000)]
+        await asyncio.sleep(0)
+        await ws.close()
+        ends = await asyncio.gather(*entering, return_exceptions=True)
+        assert {str(end) for end in ends} == {"1000 closed by the client"}
+
+    scripted(client.connect, close, ServerConnection.wait_closed, limits=ONE_AT_ONCE)
+
+
+def test_a_request_does_not_look_at_those_that_wait(client: ModuleType) -> None:
+    class Requests(dict[str, Any]):
+        def items(self) -> Any:
+            raise AssertionError("each request would look at all")
+
+    async def ask() -> None:
+        ws = client.connect("ws://127.0.0.1:1/ws")
+        ws.rooms["tea"], ws.welcome, ws._unsent = ws.room("tea"), WELCOME, Requests()
+        for _ in range(2):
+            ws.ask({"type": "publish", "room": "tea"}, lambda answer: None)
+        assert list(ws._unsent) == ["1", "2"]
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("info", "infos"), [("bad", ["old", "bad", "old"]), ("new", ["old", "new", "new", "new"])]
+)
+def test_an_info_set_during_a_join_is_sent_until_it_is_answered(
+    client: ModuleType, info: str, infos: list[str]
+) -> None:
+    server = RoomServer()
+
+    async def change(ws: Any) -> None:
+        room = ws.room("tea", info="old")
+        entering = asyncio.create_task(room.__aenter__())
+        await asyncio.sleep(0)
+        await room.set_info(info)
+        await entering
+        server.refusals = {("join", "tea"): [RATE_LIMITED]} if info == "new" else {}
+        while len(server.commands) < len(infos) - 1:
+            await asyncio.sleep(0.001)
+        await ws.request("end")
+        while ws.welcome is not None:
+            await asyncio.sleep(0)
+        await ws.request("publish", room="tea", data=1)
+        await room.__aexit__()
+
+    scripted(client.connect, change, server, server)
+    sent = [command["info"] for command in server.commands if command["type"] == "join"]
+    assert sent == infos
+
+
+def test_a_redirect_is_not_followed(client: ModuleType) -> None:
+    paths: list[str] = []
+
+    async def connect() -> None:
+        def redirect(connection: ServerConnection, request: Request) -> Response:
+            paths.append(request.path)
+            response = connection.respond(HTTPStatus.TEMPORARY_REDIRECT, "there\n")
+            response.headers["Location"] = "/elsewhere"
+            return response
+
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            serve(send, "127.0.0.1", 0, process_request=redirect) as server,
+        ):
+            port = server.sockets[0].getsockname()[1]
+            await client.connect(f"ws://127.0.0.1:{port}/ws", "token").__aenter__()
+
+    with pytest.raises(client.Ended, match="307 Temporary Redirect"):
+        asyncio.run(connect())
+    assert paths == ["/ws"]
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_the_pauses_of_a_room_begin_again_when_it_has_joined(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+    monkeypatch.setattr(import_module(f"{client.__name__}.rooms"), "pause", attempts.append)
+    connection = Commands(client)
+    room = connection.rooms["tea"]
+    room.join()
+    connection.refuse()
+    connection.refuse()
+    connection.answer()
+    room.receive({"type": "resync", "room": "tea"})
+    connection.refuse()
+    room.interrupt()
+    room.join()
+    connection.answer()  # ignored: it belongs to the connection that was lost
+    connection.refuse()
+    assert attempts == [1, 2, 1, 1]
 
 
 def test_a_request_that_was_cancelled_while_offline_is_not_sent(client: ModuleType) -> None:
@@ -1340,7 +1539,9 @@ def test_a_lone_surrogate_is_refused_at_once(client: ModuleType) -> None:
 
 def test_the_limit_counts_the_bytes_of_text_in_utf_8(client: ModuleType) -> None:
     async def ask(ws: Any) -> None:
-        await ws.request("send", to="bob", data="日本語" * 10)
+        await ws.request("send", to="bob", data="é" * 45)
+        with pytest.raises(client.RequestError, match="too_large"):
+            await ws.request("send", to="bob", data="é" * 90)
 
     scripted(client.connect, ask, answer, limits=WELCOME["limits"] | {"message_bytes": 150})
 
@@ -1446,27 +1647,42 @@ def test_an_info_that_the_caller_changes_is_sent_when_it_is_set(client: ModuleTy
     assert [command["info"]["status"] for command in connection.commands] == ["here", "away"]
 
 
-def test_a_clock_that_is_ahead_does_not_refresh_all_the_time(
-    client: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def pauses_of_refreshes(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch, expiries: list[float | None]
+) -> list[float]:
+    """Return the pauses between tokens that expire then; it is 1,000 all the time."""
     module = import_module(f"{client.__name__}.connection")
-    now = 1_000.0
-    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 1_000.0))
+    first, *later = expiries
+    answers = iter(later)
     pauses: list[float] = []
 
     async def sleep(pause_s: float) -> None:
         pauses.append(pause_s)
 
-    expiries = iter([500.0, 500.0, 500.0, 1_400.0, 500.0, None])
-
     async def request(command: str, token: str) -> dict[str, Any]:
-        return {"expires_at": next(expiries)}
+        return {"expires_at": next(answers)}
 
     async def refresh() -> None:
         ws = client.connect("ws://127.0.0.1:1/ws", "token")
         ws.request = request
         monkeypatch.setattr(module.asyncio, "sleep", sleep)
-        await ws._refresh(500.0)
+        await ws._refresh(first)
 
     asyncio.run(refresh())
+    return pauses
+
+
+def test_a_clock_that_is_ahead_does_not_refresh_all_the_time(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expiries = [500.0, 500.0, 500.0, 500.0, 1_400.0, 500.0, None]
+    pauses = pauses_of_refreshes(client, monkeypatch, expiries)
     assert pauses == [10.0, 20.0, 40.0, 80.0, 300.0, 10.0]
+
+
+def test_short_tokens_are_refreshed_before_they_expire(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = pauses_of_refreshes(client, monkeypatch, [1_012.0, 1_012.0, 1_012.0, None])
+    assert pauses == [10.0, 10.0, 10.0]

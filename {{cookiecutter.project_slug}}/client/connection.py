@@ -58,7 +58,7 @@ None ends the connection.
 # {% endif %}
 
 UNAUTHORIZED = 4500
-REFUSED = {*range(400, 500)} - {408, 429}
+REFUSED = {*range(300, 500)} - {408, 429}
 """HTTP statuses after which a client that was never online must not reconnect."""
 
 TIMEOUT_S = 10.0
@@ -69,6 +69,13 @@ SHORTEST_REFRESH_S = 10.0
 # {% endif %}
 HEARTBEAT = {"interval_s": 25.0, "timeout_s": 10.0}
 LOST: Frame = {"type": "resync", "room": None}
+
+
+class _Socket(open_socket):
+    """Follows no redirects: a token is for this server alone."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
 
 
 class Request(NamedTuple):
@@ -105,16 +112,16 @@ class Connection(Inbox[Frame]):
         # {% if cookiecutter.rooms %}
         self.rooms: dict[str, Room] = {}
         self.left: dict[str, Room] = {}
-        """Rooms until their ``leave`` is answered: what still comes for them is dropped."""
-        self._to_join: dict[str, Room] = {}
-        """Rooms whose turn to join has not come."""
+        """Rooms until their ``leave`` is answered: later frames of them are dropped."""
+        self.queued: dict[str, Room] = {}
+        """Rooms that wait to join, so that not all join at once."""
         self._joining: set[str] = set()
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
         parse_uri(self._url)  # raises here, since no attempt could succeed
         # {% if cookiecutter.auth != "none" %}
         if isinstance(token, str):
-            _check(token)
+            _check_token(token)
         # {% endif %}
         self._token = token
         self._origin = Origin(origin) if origin else None
@@ -186,7 +193,8 @@ class Connection(Inbox[Frame]):
         # {% endif %}
         if self.error:
             settle(failure("ended", "the connection has ended"))
-        self._send_requests()
+        else:
+            self._transmit(number, request)
         return request
 
     # {% if cookiecutter.rooms %}
@@ -202,28 +210,32 @@ class Connection(Inbox[Frame]):
         """Return a room to enter in ``async with``, with these options of `Room`."""
         return Room(self, name, state, events=events, last=last, info=info)
 
-    def await_turn(self, room: Room) -> None:
-        """Let a room join when its turn comes; for the room."""
-        self._to_join[room.name] = room
+    def queue_join(self, room: Room) -> None:
+        """Let a room join after those that wait already; for the room."""
+        self._joining.discard(room.name)
+        self.queued[room.name] = room
         self._join_rooms()
 
-    def end_turn(self, name: str) -> None:
-        """Let other rooms join, since this one has joined or gives up; for the room."""
-        self._to_join.pop(name, None)
+    def release_join(self, name: str) -> None:
+        """Let other rooms join: this one has joined, pauses or was left; for the room."""
         self._joining.discard(name)
+        self.queued.pop(name, None)
         self._join_rooms()
+        self._send_requests()
 
     def _join_rooms(self) -> None:
-        """Let rooms join, so few at a time that their repeated joins are no flood to the server."""
+        """Start queued joins, at most a quarter of a burst at once.
+
+        If all are refused, the refusals stay below the flood limit.
+        """
         if self.welcome is None:
             return
         limits = self.welcome["limits"]
-        most = limits["messages_per_s"] * min(1, limits["burst_s"] / 4)
-        while self._to_join and len(self._joining) < most:
-            name = next(iter(self._to_join))
+        most = max(1, limits.get("messages_per_s", 0) * limits.get("burst_s", 0) // 4)
+        while self.queued and len(self._joining) < most:
+            name = next(iter(self.queued))
             self._joining.add(name)
-            self._to_join.pop(name).join()
-        self._send_requests()
+            self.queued.pop(name).join()
 
     # {% endif %}
     async def ping(self) -> float:
@@ -277,7 +289,7 @@ class Connection(Inbox[Frame]):
             return ABNORMAL, f"no token: {problem!r}"
         if token is None:
             return UNAUTHORIZED, "signed out"
-        socket = await open_socket(
+        socket = await _Socket(
             # {% if cookiecutter.auth == "ticket" %}
             f"{self._url}{'&' if '?' in self._url else '?'}{urlencode({'ticket': token})}",
             # {% else %}
@@ -336,7 +348,7 @@ class Connection(Inbox[Frame]):
                 raise
             raise RuntimeError("the function was cancelled") from end
         # {% if cookiecutter.auth != "none" %}
-        _check(token)
+        _check_token(token)
         # {% endif %}
         return token
 
@@ -357,10 +369,10 @@ class Connection(Inbox[Frame]):
         """Refresh after three quarters of the time, and if that fails, of what is left."""
         shortest_s = SHORTEST_REFRESH_S
         while expires_at is not None:
-            due_s = 0.75 * (expires_at - time.time())
-            await asyncio.sleep(max(shortest_s, due_s))
+            left_s = expires_at - time.time()
+            await asyncio.sleep(max(shortest_s, 0.75 * left_s))
             # If this clock is ahead, each new token seems to have expired.
-            shortest_s = 2 * shortest_s if due_s < shortest_s else SHORTEST_REFRESH_S
+            shortest_s = SHORTEST_REFRESH_S if left_s > 0 else 2 * shortest_s
             # In the end the server closes, and the next attempt asks for a token, too.
             with suppress(Exception):
                 token = await self._current_token()
@@ -373,11 +385,10 @@ class Connection(Inbox[Frame]):
     def _begin(self, welcome: Frame) -> None:
         self.welcome, self._online_at = welcome, time.monotonic()
         # {% if cookiecutter.rooms %}
-        self._to_join = dict(self.rooms)
+        self.queued = dict(self.rooms)
         self._join_rooms()
-        # {% else %}
-        self._send_requests()
         # {% endif %}
+        self._send_requests()
         self._show(Status("online", self._attempt))
         self._changed.set()
 
@@ -408,17 +419,24 @@ class Connection(Inbox[Frame]):
     def _send_requests(self) -> None:
         if self.welcome is None:
             return
-        limit = self.welcome["limits"]["message_bytes"]
         for number, request in list(self._unsent.items()):
-            # {% if cookiecutter.rooms %}
-            if request.room in self._to_join or request.room in self._joining:
-                continue
-            # {% endif %}
-            self._sent[number] = self._unsent.pop(number)
-            if len(request.text.encode()) <= limit:
-                self._send(request.text)
-            else:
-                self._call(request.settle, failure("too_large", f"more than {limit} bytes"))
+            self._transmit(number, request)
+
+    def _transmit(self, number: str, request: Request) -> None:
+        """Send a request, unless it has to wait."""
+        if self.welcome is None:
+            return
+        # {% if cookiecutter.rooms %}
+        room = self.rooms.get(request.room)
+        if room and room.stage != "in":
+            return
+        # {% endif %}
+        self._sent[number] = self._unsent.pop(number)
+        limit = self.welcome["limits"]["message_bytes"]
+        if len(request.text.encode()) <= limit:
+            self._send(request.text)
+        else:
+            self._call(request.settle, failure("too_large", f"more than {limit} bytes"))
 
     def _send(self, text: str) -> None:
         self._outbox.put_nowait(text)
@@ -450,7 +468,7 @@ class Connection(Inbox[Frame]):
             # {% if cookiecutter.rooms %}
             for room in self.rooms.values():
                 room.end(error)
-            self._to_join.clear()
+            self.queued.clear()
             # {% endif %}
             for request in (*self._unsent.values(), *self._sent.values()):
                 request.settle(failure("ended", reason))
@@ -465,8 +483,8 @@ class Connection(Inbox[Frame]):
 
 
 # {% if cookiecutter.auth != "none" %}
-def _check(token: str | None) -> None:
-    """Raise `ValueError`, without the token, if no header can have it."""
+def _check_token(token: str | None) -> None:
+    """Raise `ValueError`, which does not contain the token, unless it is printable ASCII."""
     if token is not None and not (token.isascii() and token.isprintable()):
         raise ValueError("the token has characters other than printable ASCII")
 

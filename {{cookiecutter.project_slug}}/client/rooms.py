@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .inbox import MAX_UNREAD, Inbox
 from .outcome import NORMAL, Ended, Frame, RequestError, encode, failure, pause
@@ -68,8 +68,11 @@ class Room(Inbox[Message]):
         self._state = state
         self._events = events
         self._last = last
+        self.stage: Literal["out", "joining", "in"] = "out"
+        """On this WebSocket. A join that is refused for now is ``joining``, too."""
         self._held: list[Frame] | None = []  # messages, until a join is answered
         self._visit = 0  # counts joins and leaves: what belongs to an older one is ignored
+        self._attempt = 1
 
     async def __aenter__(self) -> Self:
         """Join the room; raise `RequestError` if that is refused, `Ended` without a connection."""
@@ -80,10 +83,10 @@ class Room(Inbox[Message]):
             raise connection.error
         if former := connection.left.pop(self.name, None):
             former.interrupt()
+            self.stage = "joining"  # or no leave would replace that of the former
         connection.rooms[self.name], self.error = self, None
         try:
-            if connection.welcome is not None:
-                connection.await_turn(self)
+            connection.queue_join(self)
             await self._wait_until(lambda: self._held is None)
         except BaseException:
             await self.__aexit__()
@@ -139,25 +142,26 @@ class Room(Inbox[Message]):
 
     def interrupt(self) -> None:
         """Ignore what belongs to the connection that is lost; for the connection."""
-        self._begin_visit()
-        self._held = []
+        self._visit += 1
+        self._held, self._attempt, self.stage = [], 1, "out"
+        self._connection.release_join(self.name)
 
     def join(self) -> None:
         """Join, or find out what a member has missed; for the connection."""
         since = {"since": self.position} if self.position else {"last": self._last}
-        self._ask({"type": "join", "info": self.info, **since}, self._on_join)
+        command = {"type": "join", "info": self.info, **since}
+        self.stage = "joining"
+        again = partial(self._connection.queue_join, self)
+        self._ask(command, partial(self._on_join, command), again)
     # {% if cookiecutter.redis %}
 
     def resync(self) -> None:
         """Join again, at another moment than the other clients; for the connection."""
-        self._begin_visit()
-        self._held = self._held or []
-        self._later(random.uniform(0, RESYNC_S), lambda: self._connection.await_turn(self))
+        if self.name not in self._connection.queued:
+            self._visit += 1
+            self._held = self._held or []
+            self._later(random.uniform(0, RESYNC_S), partial(self._connection.queue_join, self))
     # {% endif %}
-
-    def _begin_visit(self) -> None:
-        self._visit += 1
-        self._connection.end_turn(self.name)
 
     def _leave(self, error: Exception) -> None:
         """Leave for good. The reader gets the unread messages, then the error."""
@@ -165,28 +169,46 @@ class Room(Inbox[Message]):
         if rooms.get(self.name) is self:
             del rooms[self.name]
             self.end(error)
+            stage = self.stage
             self.interrupt()
-            if self._connection.welcome is not None:
+            if stage != "out":
                 left[self.name] = self
-                self._ask({"type": "leave"}, lambda *_: left.pop(self.name))
+                self._send_leave()
+
+    def _send_leave(self) -> None:
+        left = self._connection.left
+        self._ask({"type": "leave"}, lambda answer: left.pop(self.name), self._send_leave)
+
+    def _send_info(self, former: object) -> None:
+        """Send the info; if it is refused for good, go back to the former one."""
+        info = self.info
+
+        def settle(answer: Frame) -> None:
+            if answer["type"] == "error" and self.info is info:
+                self.info = former  # or the next join would be refused
+
+        self._ask({"type": "join", "info": info}, settle, partial(self._send_info, former))
 
     def _ask(
-        self, command: Frame, on_answer: Callable[[Frame, Frame], object], attempt: int = 1
+        self, command: Frame, on_answer: Callable[[Frame], object], again: Callable[[], object]
     ) -> None:
-        """Send a command; repeat it if it is refused for now, while the visit is the same."""
+        """Send a command; if it is refused for now, call ``again`` after a pause instead.
+
+        What happens in a later visit is ignored.
+        """
         visit = self._visit
 
         def settle(answer: Frame) -> None:
             if visit != self._visit:
                 return
-            if answer["type"] != "error":
-                on_answer(command, answer)
-            elif answer["retry"]:
-                self._later(pause(attempt), partial(self._ask, command, on_answer, attempt + 1))
-            elif command["type"] == "leave":
-                on_answer(command, answer)
-            else:
-                self._leave(RequestError(answer))  # a refused join does not end an earlier one
+            if answer["type"] != "error" or not answer["retry"]:
+                self._attempt = 1
+                on_answer(answer)
+                return
+            if answer["code"] != "rate_limited":
+                self._connection.release_join(self.name)  # other rooms may be available
+            self._later(pause(self._attempt), again)
+            self._attempt += 1
 
         self._connection.ask({**command, "room": self.name}, settle)
 
@@ -195,17 +217,20 @@ class Room(Inbox[Message]):
         visit = self._visit
         asyncio.get_running_loop().call_later(pause_s, lambda: visit == self._visit and act())
 
-    def _on_join(self, command: Frame, ok: Frame) -> None:
-        """Go on as a member."""
+    def _on_join(self, command: Frame, answer: Frame) -> None:
+        """Go on as a member, or leave."""
+        if answer["type"] == "error":
+            self._leave(RequestError(answer))  # a refused join does not end an earlier one
+            return
+        self.stage = "in"
         held, self._held = self._held or [], None
         # A member gets no replay: before one, messages belong to a former membership.
-        self._go_on(ok, [] if ok["replayed"] else held)
+        self._go_on(answer, [] if answer["replayed"] else held)
         if self._events and "since" in command:
             self._put(REJOINED)
         if self.info is not command["info"]:
-            current = {"type": "join", "room": self.name, "info": self.info}
-            self._connection.ask(current, lambda answer: None)
-        self._connection.end_turn(self.name)
+            self._send_info(command["info"])
+        self._connection.release_join(self.name)
         self._changed.set()
 
     def _go_on(self, ok: Frame, held: list[Frame]) -> None:
@@ -261,7 +286,7 @@ class Room(Inbox[Message]):
 
 
 def _copy(info: object) -> object:
-    """Return what members get of an info, so that later changes of it do not matter."""
+    """Return a deep copy as JSON."""
     return json.loads(encode(info))
 
 

@@ -217,7 +217,7 @@ class Connection(Inbox[Frame]):
         self._join_rooms()
 
     def release_join(self, name: str) -> None:
-        """Let other rooms join: this one has joined, pauses or was left; for the room."""
+        """Start joins in place of the room's, and send what no longer waits; for the room."""
         self._joining.discard(name)
         self.queued.pop(name, None)
         self._join_rooms()
@@ -372,7 +372,7 @@ class Connection(Inbox[Frame]):
             left_s = expires_at - time.time()
             await asyncio.sleep(max(shortest_s, 0.75 * left_s))
             # If this clock is ahead, each new token seems to have expired.
-            shortest_s = SHORTEST_REFRESH_S if left_s > 0 else 2 * shortest_s
+            shortest_s = SHORTEST_REFRESH_S if left_s > SHORTEST_REFRESH_S else 2 * shortest_s
             # In the end the server closes, and the next attempt asks for a token, too.
             with suppress(Exception):
                 token = await self._current_token()

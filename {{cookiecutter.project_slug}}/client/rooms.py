@@ -60,8 +60,9 @@ class Room(Inbox[Message]):
         info: object = None,
     ) -> None:
         super().__init__(GAP, *([REJOINED] if events else []))
+        encode(name)  # raises here, not at a join
         self.name = name
-        self.info = _copy(info)
+        self.info = self._accepted = _copy(info)
         self.position: Frame = {}
         """Of the last message received."""
         self._connection = connection
@@ -73,6 +74,7 @@ class Room(Inbox[Message]):
         self._held: list[Frame] | None = []  # messages, until a join is answered
         self._visit = 0  # counts joins and leaves: what belongs to an older one is ignored
         self._attempt = 1
+        self._owes_leave = False  # the leave of a former room of this name
 
     async def __aenter__(self) -> Self:
         """Join the room; raise `RequestError` if that is refused, `Ended` without a connection."""
@@ -83,7 +85,7 @@ class Room(Inbox[Message]):
             raise connection.error
         if former := connection.left.pop(self.name, None):
             former.interrupt()
-            self.stage = "joining"  # or no leave would replace that of the former
+            self._owes_leave = True
         connection.rooms[self.name], self.error = self, None
         try:
             connection.queue_join(self)
@@ -126,15 +128,15 @@ class Room(Inbox[Message]):
 
     async def set_info(self, info: object) -> None:
         """Change what members see of the user: now, or when the room is joined."""
-        info = _copy(info)
-        former, self.info = self.info, info
+        info = self.info = _copy(info)
         if self._held is None:  # a join without a position must not overtake the room's own
             try:
                 await self._connection.request("join", room=self.name, info=info)
             except RequestError as error:
-                if not error.retry and self.info is info:
-                    self.info = former  # or the next join would be refused
+                if not error.retry:
+                    self._take_back(info)
                 raise
+            self._accepted = info
 
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
@@ -143,7 +145,7 @@ class Room(Inbox[Message]):
     def interrupt(self) -> None:
         """Ignore what belongs to the connection that is lost; for the connection."""
         self._visit += 1
-        self._held, self._attempt, self.stage = [], 1, "out"
+        self._held, self._attempt, self.stage, self._owes_leave = [], 1, "out", False
         self._connection.release_join(self.name)
 
     def join(self) -> None:
@@ -169,9 +171,9 @@ class Room(Inbox[Message]):
         if rooms.get(self.name) is self:
             del rooms[self.name]
             self.end(error)
-            stage = self.stage
+            must_leave = self._owes_leave or self.stage != "out"
             self.interrupt()
-            if stage != "out":
+            if must_leave:
                 left[self.name] = self
                 self._send_leave()
 
@@ -179,15 +181,21 @@ class Room(Inbox[Message]):
         left = self._connection.left
         self._ask({"type": "leave"}, lambda answer: left.pop(self.name), self._send_leave)
 
-    def _send_info(self, former: object) -> None:
-        """Send the info; if it is refused for good, go back to the former one."""
+    def _take_back(self, info: object) -> None:
+        """Go back to the last accepted info, or the next join would be refused."""
+        if self.info is info:
+            self.info = self._accepted
+
+    def _send_info(self) -> None:
         info = self.info
 
         def settle(answer: Frame) -> None:
-            if answer["type"] == "error" and self.info is info:
-                self.info = former  # or the next join would be refused
+            if answer["type"] == "error":
+                self._take_back(info)
+            else:
+                self._accepted = info
 
-        self._ask({"type": "join", "info": info}, settle, partial(self._send_info, former))
+        self._ask({"type": "join", "info": info}, settle, self._send_info)
 
     def _ask(
         self, command: Frame, on_answer: Callable[[Frame], object], again: Callable[[], object]
@@ -228,8 +236,9 @@ class Room(Inbox[Message]):
         self._go_on(answer, [] if answer["replayed"] else held)
         if self._events and "since" in command:
             self._put(REJOINED)
-        if self.info is not command["info"]:
-            self._send_info(command["info"])
+        self._accepted = command["info"]
+        if self.info is not self._accepted:
+            self._send_info()
         self._connection.release_join(self.name)
         self._changed.set()
 

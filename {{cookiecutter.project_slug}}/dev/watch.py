@@ -24,32 +24,40 @@ async def watch(
         changed.set()
 
 
-async def serve(changed: asyncio.Event) -> None:
-    """Run the service, and start it again after each change."""
-    while True:
+async def serve(changed: asyncio.Event, stopped: asyncio.Event) -> None:
+    """Run the service, and start it again after each change, until the second event is set."""
+    while not stopped.is_set():
         changed.clear()
-        # In a group of its own, so that Ctrl+C reaches it once: a second signal would kill it.
-        service = await create_subprocess_exec(sys.executable, "-m", "app", process_group=0)
+        service = await create_subprocess_exec(sys.executable, "-m", "app")
         try:
             await changed.wait()
-        finally:
             with suppress(ProcessLookupError):  # it has ended
                 service.send_signal(signal.SIGINT)
+        finally:  # Ctrl+C reaches the service by itself; a second signal would kill it
             await service.wait()
 
 
 async def main() -> None:
-    """Serve until this is interrupted."""
-    changed = asyncio.Event()
+    """Serve until a signal."""
+    changed, stopped = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        changed.set()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     async with asyncio.TaskGroup() as group:
-        group.create_task(watch(changed, "app", DefaultFilter(), recursive=True))
-        # Not the file itself, since most editors replace it.
-        group.create_task(watch(changed, ".", is_env_file, recursive=False))
-        group.create_task(serve(changed))
+        watching = [
+            group.create_task(watch(changed, "app", DefaultFilter(), recursive=True)),
+            # Not the file itself, since most editors replace it.
+            group.create_task(watch(changed, ".", is_env_file, recursive=False)),
+        ]
+        await serve(changed, stopped)
+        for task in watching:
+            task.cancel()
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     with suppress(KeyboardInterrupt):
         asyncio.run(main())

@@ -54,7 +54,7 @@ async def running_service() -> AsyncIterator[Live]:
 def is_failure(line: MutableMapping[str, Any]) -> bool:
     """Return whether a line of the log is that of an unexpected exception."""
     event = line["event"]
-    return bool(FAILURES.match(event)) or (event == "request" and line["status"] == 500)
+    return bool(FAILURES.match(event)) or (event == "request" and line.get("status") == 500)
 
 
 @pytest.fixture

@@ -85,6 +85,18 @@ async def test_a_site_at_the_root_leaves_the_engine_its_routes(
         assert (await (await live.connect()).ask(type="ping"))["type"] == "pong"
 
 
+async def test_a_route_at_the_root_wins_over_a_site_there(tmp_path: Path) -> None:
+    app = make_app(make_settings(environment="development"))
+    app.mount("/", StaticFiles(directory=tmp_path))
+
+    @app.get("/")
+    async def hello() -> str:
+        return "hello"
+
+    async with run_app(app) as live:
+        assert (await live.get("/")).json() == "hello"
+
+
 def test_a_site_at_the_root_stays_there_at_the_second_start(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("the team's page")
     app = make_app(make_settings(environment="development"))

@@ -239,16 +239,16 @@ class Application(FastAPI):
         if not is_stopping:  # a second signal would end it at once
             self.stop_server()
 
-    def _rank(self, route: BaseRoute) -> tuple[bool, bool]:
+    def _rank(self, route: BaseRoute) -> tuple[bool, bool, bool]:
         is_at_root = getattr(route, "path", None) in {"", "/"}
-        return is_at_root, route in self._replaceable
+        return is_at_root, route in self._replaceable, is_at_root and isinstance(route, Mount)
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[Any]:
         self.service.delivery.attach()
         if is_on():
             self._endpoint.dispatcher.trace()
-        # The team's routes come first, also below /users. A site at / comes after all other routes.
+        # The fixed routes, the team's, those that they replace, and what is at /: see extending.md.
         self.router.routes.sort(key=self._rank)
         resources = self._resources(self.service)
         async with (

@@ -134,8 +134,8 @@ class Rejected(ServiceError):
         """
         super().__init_subclass__(**options)
         if "close_as" in vars(cls) and not _is_sendable(cls.close_as):
-            needed = f"a Close, with a code of 4000 to 4999 and at most {MAX_REASON_BYTES} bytes"
-            raise TypeError(f"{cls.__name__}: close_as must be {needed}")
+            needed = f"a code of 4000 to 4999 and a reason of at most {MAX_REASON_BYTES} bytes"
+            raise TypeError(f"{cls.__name__}: close_as must be a Close with {needed}")
 
     def __new__(cls, *args: Any, **more: Any) -> Self:
         """Raise `TypeError` for a class that does not say how the connection is closed."""

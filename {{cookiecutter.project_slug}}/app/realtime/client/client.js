@@ -308,7 +308,7 @@ export class Connection {
   //# if cookiecutter.auth == "jwt"
   /**
    * Refresh after three quarters of the time, and if that fails, of what is left. By a clock that
-   * is ahead, nothing is left: the shortest delay doubles.
+   * is ahead, little is left: the shortest delay doubles.
    */
   #refreshLater(/** @type {number | null} */ expires_at, turn = this.#turn, least_ms = TIMEOUT_MS) {
     if (expires_at === null || turn !== this.#turn) return;
@@ -320,7 +320,7 @@ export class Connection {
         if (token === null) return this.#end(UNAUTHORIZED, "signed out");
         ({ expires_at } = await this.request({ type: "refresh", token }));
       } catch {}
-      this.#refreshLater(expires_at, turn, left_ms > 0 ? TIMEOUT_MS : 2 * least_ms);
+      this.#refreshLater(expires_at, turn, left_ms > TIMEOUT_MS ? TIMEOUT_MS : 2 * least_ms);
     }, Math.min(Math.max(least_ms, 0.75 * left_ms), MAX_TIMER_MS));
   }
 

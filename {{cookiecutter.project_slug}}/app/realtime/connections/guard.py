@@ -81,10 +81,9 @@ class Guard:
         if failure is None:
             return
         sole = _sole(failure)
-        is_server_cancel = self._task.cancelling() > self._cancellations
-        if is_server_cancel and isinstance(sole, asyncio.CancelledError):
-            raise sole
         if isinstance(sole, (*ENDINGS, BaseExceptionGroup)) and not isinstance(sole, Exception):
+            if self._task.cancelling() > self._cancellations:
+                raise asyncio.CancelledError from failure
             raise (interruption or TeamCodeFailed()) from failure
         if sole is not failure:
             raise sole

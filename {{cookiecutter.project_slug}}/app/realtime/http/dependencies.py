@@ -54,7 +54,7 @@ def guarded(timeout_s: float) -> Iterator[None]:
 
     Raises:
         TimedOut: it did not return in time.
-        TeamCodeFailed: it raised a `CancelledError` or `SystemExit` of its own.
+        TeamCodeFailed: it raised a `CancelledError` or `SystemExit` of its own, or a group of them.
 
     """
     with closing(Guard(timeout_s)) as guard, guard:

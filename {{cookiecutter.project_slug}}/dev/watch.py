@@ -38,7 +38,19 @@ async def serve(changed: asyncio.Event, stopped: asyncio.Event) -> None:
 
 
 async def main() -> None:
-    """Serve until a signal."""
+    """Serve until a signal.
+
+    Raises:
+        CancelledError: it was Ctrl+C.
+
+    """
+    serving = asyncio.create_task(serve_and_watch())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, serving.cancel)
+    await serving
+
+
+async def serve_and_watch() -> None:
+    """Serve until SIGTERM or SIGHUP."""
     changed, stopped = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
@@ -59,5 +71,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    with suppress(asyncio.CancelledError):
         asyncio.run(main())

@@ -1060,7 +1060,8 @@ def test_a_timeout_without_end_is_the_longest(page: Page) -> None:
     assert page.run("return Math.max(...timers.filter(Number))") == 2**31 - 1
 
 
-def test_a_clock_that_is_ahead_makes_refreshes_rarer(page: Page) -> None:
+@pytest.mark.parametrize("left_s", [-3_600, 5])
+def test_a_clock_that_is_ahead_makes_refreshes_rarer(page: Page, left_s: int) -> None:
     page.run(f"""
       {FAKE}
       const [start, now] = [setTimeout, Date.now];
@@ -1070,9 +1071,10 @@ def test_a_clock_that_is_ahead_makes_refreshes_rarer(page: Page) -> None:
         if (isRefresh && ms > 10_000) delays.push(ms);
         return start(react, isRefresh && delays.length < 4 ? 100 : ms);
       }};
-      globalThis.expires_at = now() / 1_000 + 3_600;
       Date.now = () => now() + 2 * 3_600_000;
-      globalThis.answer = ({{ id }}) => receive({{ type: "ok", id, expires_at }});
+      globalThis.answer = ({{ id }}) =>
+        receive({{ type: "ok", id, expires_at: Date.now() / 1_000 + {left_s} }});
+      globalThis.expires_at = Date.now() / 1_000 + {left_s};
       open_();
     """)
     page.wait_until("delays.length === 4")

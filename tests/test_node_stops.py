@@ -26,7 +26,7 @@ PAUSE_S = 0.1
 # All clients are one user with one address here, in a process that may be slow to answer.
 SETTINGS = {
     "JWT_SECRET": "jwt-secret" * 4,
-    "HISTORY_MESSAGES": "10000",  # for whoever is slow to come back
+    "HISTORY_MESSAGES": "10000",  # enough for a slow rejoin
     "MAX_HANDSHAKES_PER_S": "2000",
     "REDIS_TIMEOUT_S": "20",
     # Until Caddy notices, it prefers the node that stops, which has ever fewer connections.

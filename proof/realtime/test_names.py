@@ -1,4 +1,4 @@
-"""Names from the team's code that no client can have: the caller is told, and nobody else hurt."""
+"""Calls of the team's code with an invalid name raise, and fail no other call."""
 
 import asyncio
 from collections.abc import Callable

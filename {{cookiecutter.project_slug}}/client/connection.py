@@ -165,7 +165,7 @@ class Connection(Inbox[Frame]):
         try:
             answer: Frame = await asyncio.shield(answered)
         except asyncio.CancelledError:
-            request.settle({})  # if it was not sent, it never is
+            request.settle({})  # an unsent request is dropped
             raise
         if answer["type"] == "error":
             raise RequestError(answer)

@@ -38,12 +38,7 @@ async def serve(changed: asyncio.Event, stopped: asyncio.Event) -> None:
 
 
 async def main() -> None:
-    """Serve until a signal.
-
-    Raises:
-        CancelledError: it was Ctrl+C.
-
-    """
+    """Serve until a signal. Ctrl+C, which the service gets as well, cancels this."""
     serving = asyncio.create_task(serve_and_watch())
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, serving.cancel)
     await serving

@@ -1,4 +1,4 @@
-"""A name that is not valid harms nobody with whom it would share a round trip to Redis."""
+"""An invalid name fails no other call that shares its round trip to Redis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +19,9 @@ from ..live import run_service, wait_until
 # {% endif %}
 from ..test_names import CALLS, check_refusal
 from .test_backplane import settings_for
+# {% if cookiecutter.rooms %}
+from .test_node import hasty
+# {% endif %}
 from .valkey import Valkey
 
 
@@ -35,12 +38,13 @@ async def test_a_name_that_is_not_valid_is_refused(
 async def test_presence_survives_what_cannot_be_sent(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with run_service(settings_for(shared_valkey, redis_timeout_s=0.2)) as live:
+    async with run_service(settings_for(shared_valkey)) as live:
         await wait_until(lambda: live.service.backplane.healthy)
-        with monkeypatch.context() as patch:
-            patch.setattr(presence, "room_channel", lambda room: Channel("\ud800"))
-            with pytest.raises(Unavailable):
-                await live.service.rooms.presence("lobby")
+        async with hasty(live.service.backplane):
+            with monkeypatch.context() as patch:
+                patch.setattr(presence, "room_channel", lambda room: Channel("\ud800"))
+                with pytest.raises(Unavailable):
+                    await live.service.rooms.presence("lobby")
         client = await live.connect("alice")
         await client.ask(type="join", room="lobby")
 

@@ -162,8 +162,8 @@ class Parent:
     def _bind(self, port: int, *, shared: bool = False) -> list[socket.socket]:
         """Return a bound socket for each address of the host that this machine has.
 
-        ``::`` is both kinds of address, and needs both.
-        For port 0 the system picks one for the first socket, and the others may find it taken.
+        ``::`` is both kinds of address, and needs both. For port 0 the system picks one for the
+        first socket, and the others may find it taken.
         """
         for _ in range(0 if port else PORT_ATTEMPTS - 1):
             with suppress(OSError):

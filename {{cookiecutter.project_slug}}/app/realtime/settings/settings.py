@@ -73,7 +73,7 @@ class RealtimeSettings(
     max_errors_in_a_row: PositiveInt = 20
     max_message_bytes: PositiveInt = 65_536
     max_unsent_bytes: int = Field(default=1_048_576, ge=4_096)
-    max_unsent_total_bytes: PositiveInt = 25_165_824
+    max_unsent_total_bytes: PositiveInt = 16_777_216
     close_timeout_s: Seconds = 5.0
     # How long a handler or an observer may take
     handler_timeout_s: Seconds = 30.0

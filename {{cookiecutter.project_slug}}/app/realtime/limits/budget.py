@@ -36,8 +36,8 @@ BRACKET_BYTES = 16
 INVALID_PRICE = 8
 """Price of a byte in a frame that is not a valid command."""
 
-FREE_RECIPIENTS = 100
-"""Recipients included in the price of a message; each 100 more cost its bytes once more."""
+FREE_RECIPIENTS = 4
+"""Recipients included in the price of a message; each 4 more cost its bytes once more."""
 
 KEY_BYTES = 32_768
 """Price of an idempotency key, which is stored for minutes."""

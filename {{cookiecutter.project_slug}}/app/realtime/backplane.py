@@ -31,7 +31,6 @@ def check_user(user: str) -> None:
 
     Raises:
         BadRequest: it has a lone surrogate, which JSON allows and UTF-8 does not.
-
     """
     try:
         user.encode()
@@ -44,7 +43,6 @@ def user_channel(user: str) -> Channel:
 
     Raises:
         BadRequest: see `check_user`.
-
     """
     check_user(user)
     return Channel(f"user:{user}")
@@ -159,7 +157,6 @@ class Backplane:
 
         Raises:
             Unavailable: it is not known now.
-
         """
         return int(channel in self.hosted)
 
@@ -173,7 +170,6 @@ class Backplane:
 
         Raises:
             Unavailable: the confirmation does not come in time.
-
         """
 
     def unsubscribe(self, subscription: Subscription) -> bool:

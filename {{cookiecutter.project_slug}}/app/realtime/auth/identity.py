@@ -49,7 +49,6 @@ class Identity:
         Raises:
             TypeError: the name is not a string, or the expiry not a finite number.
             Unauthorized: the name is empty or too long, or has invisible characters.
-
         """
         user, expires_at = self.user, self.expires_at
         has_expiry = isinstance(expires_at, float | int) and abs(expires_at) <= MAX_EXPIRY
@@ -74,7 +73,6 @@ def authenticating() -> Iterator[None]:
     Raises:
         AuthenticatorDown: it took too long, or something that it needs does not work.
         AuthenticatorFailed: it raised an unexpected exception.
-
     """
     try:
         yield

@@ -144,7 +144,6 @@ class JwkSet:
             Unauthorized: the issuer has no such key, or the token names none.
             AuthenticatorDown: the keys cannot be fetched, or were fetched a moment ago.
             InvalidTokenError: the header cannot be read.
-
         """
         key_id = jwt.get_unverified_header(token).get("kid")
         if key_id is None:

@@ -104,7 +104,6 @@ class Authenticator:
         Raises:
             Unauthorized: there is no valid token.
             AuthenticatorDown: the keys cannot be fetched now.
-
         """
         token = self._token(handshake)
         if not token:
@@ -117,7 +116,6 @@ class Authenticator:
         Raises:
             Unauthorized: the token is malformed, forged, expired, or for another audience.
             AuthenticatorDown: the keys cannot be fetched now.
-
         """
         settings, keys = self._settings, self._keys
         try:

@@ -34,7 +34,6 @@ def check_strict(schema: object) -> None:
 
     Raises:
         TypeError: a class is not strict, or accepts unknown fields.
-
     """
     for part in _parts(schema):
         if part.get("type") not in CLASSES:

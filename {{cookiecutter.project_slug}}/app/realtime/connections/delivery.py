@@ -138,7 +138,6 @@ class Delivery:
 
         Raises:
             WrongThread: no event loop runs in it.
-
         """
         try:
             get_running_loop()
@@ -152,7 +151,6 @@ class Delivery:
 
         Raises:
             WrongThread: this is another thread.
-
         """
         if get_ident() != self._thread:
             if self._thread is not None:
@@ -164,7 +162,6 @@ class Delivery:
 
         Raises:
             WrongThread: this is not the event loop's thread.
-
         """
         self.check_thread()
         self.enqueue(recipient, list(map(encode, frames)))
@@ -174,7 +171,6 @@ class Delivery:
 
         Raises:
             TooLarge: a frame is larger than what may be unsent to one connection.
-
         """
         for frame in encoded:
             check_size(frame, self._max_frame_bytes)
@@ -199,7 +195,6 @@ class Delivery:
 
         Raises:
             TooLarge: the frame is larger than what may be unsent to one connection.
-
         """
         encoded = frame if isinstance(frame, bytes) else encode(frame)
         check_size(encoded, self._max_frame_bytes)

@@ -79,7 +79,6 @@ class ConnectionManager:
         Raises:
             TooManyConnections: the user is at the limit, and settings say to refuse the newest.
             Unavailable: messages would be missed.
-
         """
         self._delivery.check_thread()
         user = self._users.get(connection.user)
@@ -145,7 +144,6 @@ class ConnectionManager:
 
         Raises:
             TooLarge: it is larger than what may be unsent to one connection.
-
         """
         return self._publish(user_channel(user), Envelope(sender, data, exclude), message_id)
 
@@ -164,7 +162,6 @@ class ConnectionManager:
 
         Raises:
             TooLarge: it is larger than what may be unsent to one connection.
-
         """
         return self._publish(ALL, Envelope(sender, data, exclude), message_id)
 

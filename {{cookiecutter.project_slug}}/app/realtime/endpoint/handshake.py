@@ -50,7 +50,6 @@ class Handshakes:
 
         Raises:
             Refused: the service does not take this client now.
-
         """
         service = self._service
         if not service.started:

@@ -54,7 +54,6 @@ def check_size(data: JsonValue, max_bytes: int) -> int:
 
     Raises:
         TooLarge: it is larger than a message may be.
-
     """
     size_bytes = len(to_json(data))
     if size_bytes > max_bytes:
@@ -153,7 +152,6 @@ class ClientLimits:
         Raises:
             RateLimited: a budget is spent.
             Flood: refused commands have spent a budget of their own.
-
         """
         size_bytes = price_bytes = len(frame) if frame.isascii() else len(frame.encode())
         if size_bytes > LARGE_BYTES:
@@ -171,7 +169,6 @@ class ClientLimits:
 
         Raises:
             Flood: frames beyond the budgets have spent a budget of their own.
-
         """
         now = monotonic()
         for _ in range(count):
@@ -188,7 +185,6 @@ class ClientLimits:
             TooLarge: encoded again, the data is larger than a message may be.
             RateLimited: the user's budget for this target is spent.
             Flood: refused commands have spent a budget of their own.
-
         """
         size_bytes = self._size_bytes
         if size_bytes > self._small_bytes:
@@ -222,7 +218,6 @@ class ClientLimits:
 
         Raises:
             TooManyErrors: there are too many in a row.
-
         """
         self.charge((INVALID_PRICE - 1) * self._size_bytes)
         self.errors_in_a_row += 1

@@ -101,7 +101,6 @@ class RedisBackplane(Backplane):
 
         Raises:
             ExceptionGroup: the server refuses this service from the start (`Misconfigured`).
-
         """
         self.publisher.is_traced = is_on()
         try:
@@ -160,7 +159,6 @@ class RedisBackplane(Backplane):
 
         Raises:
             Unavailable: Redis has confirmed no subscription for too long, or this one has ended.
-
         """
         while not subscription.is_confirmed:
             if self.hosted.get(subscription.channel) is not subscription:
@@ -220,7 +218,6 @@ class RedisBackplane(Backplane):
         Raises:
             RedisError, OSError: it is lost, or the server does not suit any more.
             Misconfigured: the settings name another kind of server.
-
         """
         async with AsyncExitStack() as stack:
             async with answered_within(self.client.timeout_s):
@@ -239,7 +236,6 @@ class RedisBackplane(Backplane):
 
         Raises:
             RedisError, OSError: it does not, and waiting does not help.
-
         """
         while True:
             try:

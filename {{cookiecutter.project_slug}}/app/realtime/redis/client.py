@@ -77,7 +77,6 @@ class RedisClient(ABC):
 
         Raises:
             RedisError, OSError: Redis does not answer in time.
-
         """
         async with answered_within(self.timeout_s):
             replies: list[Any] = await self._pipeline(commands).execute(raise_on_error=False)
@@ -112,7 +111,6 @@ class RedisClient(ABC):
 
         Raises:
             Unavailable: Redis does not answer in time, or refuses the command.
-
         """
         outages = self._outages
         async with self._turn():
@@ -148,7 +146,6 @@ class RedisClient(ABC):
 
         Raises:
             RedisError, OSError: the first failure.
-
         """
         try:
             replies = await self.send(commands)
@@ -170,7 +167,6 @@ class RedisClient(ABC):
 
         Raises:
             RedisError, OSError: the first failure.
-
         """
         commands = [command for probe in self._probes for command in probe(channel)]
         await self._execute(commands, repeatable=True)
@@ -181,7 +177,6 @@ class RedisClient(ABC):
 
         Raises:
             Misconfigured: the settings name another kind of server.
-
         """
 
     @abstractmethod

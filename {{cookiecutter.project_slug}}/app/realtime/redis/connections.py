@@ -95,7 +95,6 @@ async def answered_within(timeout_s: float) -> AsyncIterator[None]:
 
     Raises:
         TimeoutError: there was no answer in time.
-
     """
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle | None = None

@@ -83,7 +83,6 @@ class RedisPublisher:
 
         Raises:
             TooLarge: its frame may be larger than what may be unsent to one connection.
-
         """
         published: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.is_traced:

@@ -192,7 +192,6 @@ class Rooms:
             BadRequest: the info is too large.
             LimitExceeded: the connection is in as many rooms as allowed.
             Unavailable: the backplane does not confirm the room's channel, or has no history.
-
         """
         self._check_call(name)
         encoded = None if info is None else encode_info(info)
@@ -300,7 +299,6 @@ class Rooms:
         Raises:
             Forbidden: the policy refuses the message.
             TooLarge: it is larger than what may be unsent to one connection.
-
         """
         self._check_call(room)
         answer = self._before_publish(room, sender, data, keep)
@@ -334,7 +332,6 @@ class Rooms:
         Raises:
             Forbidden: the policy refuses the message.
             NotJoined: meanwhile, ``member`` has left, or was evicted.
-
         """
         answer = self._before_publish(room, sender, data, keep)
         if isinstance(answer, Awaitable):
@@ -373,7 +370,6 @@ class Rooms:
         Raises:
             Forbidden: the room has no presence.
             Unavailable: they are not known now.
-
         """
         self._check_call(name)
         room = self._rooms.get(name)

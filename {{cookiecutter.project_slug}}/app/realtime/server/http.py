@@ -127,7 +127,6 @@ class HttpProtocol(HttpToolsProtocol):
 
         Raises:
             ValueError: one of them is not valid; uvicorn then calls `send_400_response`.
-
         """
         is_flood = len(self.pipeline) >= MAX_PIPELINED
         is_connect = self.parser.get_method() == b"CONNECT"

@@ -155,7 +155,6 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
         Raises:
             ClientDisconnected: the connection is closing.
-
         """
         if self.handshake_complete and message["type"] == "websocket.close":
             self.close(Close(message.get("code", 1000), message.get("reason") or ""))

@@ -62,7 +62,6 @@ def _problem_of_url(url: str) -> str | None:
 
     Raises:
         ValueError: this is not the URL of a server.
-
     """
     parts = urlsplit(url)
     after_host = "" if parts.scheme == "unix" else parts.path + parts.query

@@ -182,7 +182,6 @@ class AsgiWire:
 
         Raises:
             TimeoutError: the peer did not disconnect in time.
-
         """
         async with asyncio.timeout_at(self._leave_by) as self._deadline:
             # Both exceptions mean that the peer has gone.

@@ -65,7 +65,6 @@ def check_size(frame: bytes, max_bytes: float) -> None:
 
     Raises:
         TooLarge: it is larger than what may be unsent to one connection.
-
     """
     if len(frame) > max_bytes:
         raise TooLarge(f"the encoded message has {len(frame)} bytes, more than {max_bytes}")

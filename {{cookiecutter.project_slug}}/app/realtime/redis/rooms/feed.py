@@ -66,7 +66,6 @@ class RedisFeed:
 
         Raises:
             Unavailable: Redis does not confirm the subscription, or does not answer, in time.
-
         """
         await self._history.backplane.confirm(self._subscription)
         if self._held is None and since is None and not last:

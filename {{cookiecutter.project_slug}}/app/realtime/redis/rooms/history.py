@@ -185,7 +185,6 @@ class RedisHistory(History):
 
         Raises:
             Unavailable: Redis does not answer.
-
         """
         channel = room_channel(room)
         command = self._reading(channel, rules, since, last)

@@ -75,7 +75,6 @@ class RedisPresence(Presence):
 
         Raises:
             Unavailable: Redis does not answer in time.
-
         """
         answer: asyncio.Future[RoomPresence] = asyncio.get_running_loop().create_future()
         present = self._room(room, rules)

@@ -33,6 +33,14 @@ MAX_REASON_BYTES = 123
 class ServiceError(Exception):
     """Base of all failures here."""
 
+    @property
+    def cause(self) -> str:
+        """The message, or the class of the exception that caused this one, for the log.
+
+        Not the text of that exception, which may repeat the client's input.
+        """
+        return str(self) or type(self.__cause__ or self).__name__
+
 
 def problem(status: int, detail: str, **more: object) -> dict[str, object]:
     """Return the body of an HTTP answer to a failure (RFC 9457), of the type `PROBLEM_TYPE`."""
@@ -142,14 +150,6 @@ class Rejected(ServiceError):
         _check_declared(cls, "close_as")
         return super().__new__(cls, *args, **more)
 
-    @property
-    def cause(self) -> str:
-        """The message, or the class of the exception that caused this one, for the log.
-
-        Not the text of that exception, which may repeat the client's input.
-        """
-        return str(self) or type(self.__cause__ or self).__name__
-
 
 def close_codes() -> set[Close]:
     """Return how the server closes connections: all of the protocol, and of `Rejected`."""
@@ -162,19 +162,6 @@ class Unauthorized(Rejected):
 
     close_as = UNAUTHORIZED
     status = 401
-
-
-class AuthenticatorDown(Rejected):
-    """The credentials cannot be checked now."""
-
-    close_as = TRY_AGAIN_LATER
-
-
-class AuthenticatorFailed(Rejected):
-    """The authenticator raised an unexpected exception."""
-
-    close_as = INTERNAL_ERROR
-    status = 500
 
 
 class Banned(Rejected):
@@ -206,6 +193,8 @@ class CommandError(ServiceError):
     """One command failed. The connection stays open."""
 
     code: ClassVar[str]
+    close_as: ClassVar[Close] = INTERNAL_ERROR
+    """How a connection closes that cannot begin because of this."""
     retry: ClassVar[bool] = False
     status: ClassVar[int] = 400
 
@@ -270,6 +259,7 @@ class Unavailable(CommandError):
     """Something that the command needs does not work now."""
 
     code = "unavailable"
+    close_as = TRY_AGAIN_LATER
     retry = True
     status = 503
 

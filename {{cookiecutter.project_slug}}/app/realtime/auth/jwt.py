@@ -103,7 +103,7 @@ class Authenticator:
 
         Raises:
             Unauthorized: there is no valid token.
-            AuthenticatorDown: the keys cannot be fetched now.
+            Unavailable: the keys cannot be fetched now.
         """
         token = self._token(handshake)
         if not token:
@@ -115,7 +115,7 @@ class Authenticator:
 
         Raises:
             Unauthorized: the token is malformed, forged, expired, or for another audience.
-            AuthenticatorDown: the keys cannot be fetched now.
+            Unavailable: the keys cannot be fetched now.
         """
         settings, keys = self._settings, self._keys
         try:

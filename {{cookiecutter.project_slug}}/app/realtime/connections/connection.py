@@ -9,7 +9,7 @@ import structlog
 from typing_extensions import TypeVar
 
 from ..auth.identity import Identity
-from ..errors import Rejected
+from ..errors import CommandError, Rejected
 from ..limits.budget import KEY_BYTES, ClientLimits, UserBudget
 from ..protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
 from ..settings.settings import RealtimeSettings
@@ -143,7 +143,7 @@ class Connection(Recipient, Generic[StateT]):
         if unsent_bytes := self._wire.unsent_bytes():
             self._delivery.note_unsent(self, unsent_bytes)
 
-    def reject(self, rejection: Rejected) -> None:
+    def reject(self, rejection: Rejected | CommandError) -> None:
         """Close as a rejection says, and log its cause."""
         if self.closed is None:
             reason, fields = rejection.close_as.reason, {"connection": self.id, "user": self.user}

@@ -24,7 +24,6 @@ from ..protocol import (
     INTERNAL_ERROR,
     NO_STATUS,
     SERVICE_RESTART,
-    TRY_AGAIN_LATER,
     UNSUPPORTED_DATA,
     ClientClose,
     Close,
@@ -146,11 +145,8 @@ class AdmittedClient:
             await self._receive(connection)
         except ConnectionEnded:
             pass
-        except Rejected as rejection:
+        except (Rejected, Unavailable) as rejection:
             connection.reject(rejection)
-        except Unavailable as failure:
-            log.info("connection rejected", reason=TRY_AGAIN_LATER.reason, cause=str(failure))
-            connection.close(TRY_AGAIN_LATER)
         except Exception:
             log.exception("connection failed")
             connection.close(INTERNAL_ERROR)

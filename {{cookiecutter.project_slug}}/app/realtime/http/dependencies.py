@@ -70,7 +70,7 @@ async def current_user(
         # {% endif %}
         Unauthorized: the credentials are missing or invalid; answered with 401.
         Banned: the user is banned; answered with 403.
-        AuthenticatorDown: they cannot be checked now; answered with 503.
+        Unavailable: they cannot be checked now; answered with 503.
     """
     # {% if cookiecutter.auth == "session" %}
     if request.method not in SAFE_METHODS:

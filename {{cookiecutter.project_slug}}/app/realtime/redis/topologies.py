@@ -22,7 +22,7 @@ from ..errors import Misconfigured
 from ..settings.redis import server_urls
 from ..settings.settings import RealtimeSettings
 from .client import OwnsChannel, RedisClient
-from .connections import CHECKED, FAILURES, CheckedConnection, PubSub
+from .connections import FAILURES, CheckedConnection, PubSub, checked
 
 
 class ServerClient(RedisClient):
@@ -74,7 +74,7 @@ class ClusterClient(RedisClient):
         nodes = [ClusterNode(at.get("host", "localhost"), at.get("port", 6_379)) for at in targets]
         self._cluster = RedisCluster.from_url(urls[0], startup_nodes=nodes, **options)
         self._cluster.connection_kwargs.update(
-            connection_class=CHECKED[kind], **_pool_options(settings)
+            connection_class=checked(kind), **_pool_options(settings)
         )
         # One more connection to each server listens, see `_open`.
         self._cluster.connection_kwargs["max_connections"] -= 1
@@ -151,7 +151,7 @@ def make_client(settings: RealtimeSettings) -> RedisClient | None:
         return _behind_sentinels(settings.redis_sentinel, settings, options)
     target: dict[str, Any] = dict(parse_url(_urls(settings)[0]))
     kind = target.pop("connection_class", Connection)
-    pool = ConnectionPool(CHECKED[kind], **(target | options | _pool_options(settings)))
+    pool = ConnectionPool(checked(kind), **(target | options | _pool_options(settings)))
     return ServerClient(Redis.from_pool(pool), settings)
 
 
@@ -178,6 +178,6 @@ def _behind_sentinels(
     sentinel: Any = Sentinel(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
     kind = SentinelManagedSSLConnection if has_tls else SentinelManagedConnection
     redis = sentinel.master_for(
-        name, connection_class=CHECKED[kind], **(primary | options | _pool_options(settings))
+        name, connection_class=checked(kind), **(primary | options | _pool_options(settings))
     )
     return ServerClient(redis, settings, sentinel.sentinels)

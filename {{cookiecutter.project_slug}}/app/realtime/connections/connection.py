@@ -14,6 +14,7 @@ from ..limits.budget import KEY_BYTES, ClientLimits, UserBudget
 from ..protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.asgi import Wire
+from ..wire.frame import encode
 from .delivery import Delivery, Recipient
 from .guard import Guard
 
@@ -88,7 +89,8 @@ class Connection(Recipient, Generic[StateT]):
 
     def send(self, *frames: ServerFrame) -> None:
         """Send frames to this connection alone: all of them, or none if one cannot be encoded."""
-        self._delivery.send(self, *frames)
+        self._delivery.check_thread()
+        self._delivery.enqueue(self, list(map(encode, frames)))
 
     def send_encoded(self, *frames: bytes) -> None:
         """Send encoded WebSocket frames."""

@@ -157,15 +157,6 @@ class Delivery:
                 raise WrongThread
             self.attach()
 
-    def send(self, recipient: Recipient, *frames: ServerFrame) -> None:
-        """Send frames to one recipient: all of them, or none if one cannot be encoded.
-
-        Raises:
-            WrongThread: this is not the event loop's thread.
-        """
-        self.check_thread()
-        self.enqueue(recipient, list(map(encode, frames)))
-
     def enqueue(self, recipient: Recipient, encoded: Sequence[bytes]) -> None:
         """Add encoded frames to one outbox: all of them, or none if one is too large.
 

@@ -21,7 +21,7 @@ from ..settings.settings import RealtimeSettings
 from ..wire.frame import frame_data, text_frame
 from .history import NOWHERE, History, Position, Replay, message_frame, room_channel
 from .options import RoomOptions, make_rules
-from .presence import Presence, RoomPresence, encode_info
+from .presence import Members, Presence, encode_info
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -364,7 +364,7 @@ class Rooms:
         self._history.rules_of = make_rules(self._settings, room_options)
         self._before_publish = before_publish
 
-    async def presence(self, name: str) -> RoomPresence:
+    async def presence(self, name: str) -> Members:
         """Return the users in the room.
 
         Raises:

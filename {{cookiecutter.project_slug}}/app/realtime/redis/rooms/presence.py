@@ -21,7 +21,7 @@ from ...connections.connection import Connection
 from ...errors import Unavailable
 from ...rooms.history import room_channel
 from ...rooms.options import Rules, make_rules
-from ...rooms.presence import Presence, RoomPresence
+from ...rooms.presence import Members, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, RedisCommand, answered_within, explain, has_malformed_data
@@ -70,13 +70,13 @@ class RedisPresence(Presence):
             self._rooms[name] = LocalPresence(name, rules, self._settings.max_members_listed)
         return self._rooms[name]
 
-    async def read(self, room: str, rules: Rules) -> RoomPresence:
+    async def read(self, room: str, rules: Rules) -> Members:
         """Return the users in the room, which Redis tells with its answer to the next write.
 
         Raises:
             Unavailable: Redis does not answer in time.
         """
-        answer: asyncio.Future[RoomPresence] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Members] = asyncio.get_running_loop().create_future()
         present = self._room(room, rules)
         present.asking.append(answer)
         self._unwritten.add(present)

@@ -21,7 +21,7 @@ from ...backplane import Envelope
 from ...connections.connection import Connection
 from ...protocol import Data, UserName
 from ...rooms.options import Rules
-from ...rooms.presence import Member, RoomPresence
+from ...rooms.presence import Member, Members
 from ...wire.frame import frame_data
 from ..backplane import Resync
 from ..envelopes import encode
@@ -46,7 +46,7 @@ class LocalPresence:
         # For each changed user, the connection to leave out of the event; empty: publish no event.
         # If another connection set the info, that one is left out instead.
         self.unwritten: dict[str, str] = {}
-        self.asking: list[asyncio.Future[RoomPresence]] = []
+        self.asking: list[asyncio.Future[Members]] = []
         self._max_listed = max_listed
         # The number of the last write, 0 if Redis has nothing of this node
         self._written, self._was_lost = 0, False
@@ -118,7 +118,7 @@ class LocalPresence:
         answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]
         for answer in answered:
             if not answer.done():
-                answer.set_result(RoomPresence(members, total))
+                answer.set_result(Members(members, total))
         return True
 
     def restart(self) -> None:

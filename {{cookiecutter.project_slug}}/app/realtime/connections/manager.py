@@ -155,14 +155,7 @@ class ConnectionManager:
         exclude: str | None = None,
         message_id: str | None = None,
     ) -> asyncio.Future[int]:
-        """Send to every connection but the excluded one.
-
-        The future yields the number of processes, or fails with `Unavailable`. A message that
-        failed may be sent again with the same id: clients get it once.
-
-        Raises:
-            TooLarge: it is larger than what may be unsent to one connection.
-        """
+        """Send to every connection but the excluded one; see `send_to_user` for the rest."""
         return self._publish(ALL, Envelope(sender, data, exclude), message_id)
 
     def send_frame(

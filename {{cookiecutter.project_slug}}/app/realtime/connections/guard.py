@@ -88,12 +88,6 @@ class Guard:
         if sole is not failure:
             raise sole
 
-    def set_timeout(self, timeout_s: float) -> None:
-        """Change the timeout of the next calls."""
-        if timeout_s < self._timeout_s:
-            self.close()  # the timer would be late
-        self._timeout_s = timeout_s
-
     def end(self) -> None:
         """Cancel the call that is running: its connection has ended."""
         self._interrupt(ConnectionEnded())

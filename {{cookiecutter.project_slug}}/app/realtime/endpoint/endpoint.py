@@ -128,7 +128,8 @@ class AdmittedClient:
 
     async def _live(self, identity: Identity) -> None:
         service, settings = self._service, self._service.settings
-        self._guard.set_timeout(settings.handler_timeout_s)
+        self._guard.close()
+        self._guard = Guard(settings.handler_timeout_s)
         budget = service.budgets.enter(identity.user)
         connection = Connection(
             identity, self._wire, service.delivery, settings, self._guard, budget

@@ -198,10 +198,9 @@ class AdmittedClient:
                 else:
                     _end_by(connection, message)
                 handled += 1
-                turns.count(connection.user, message)
-                sent = delivery.enqueued - enqueued
-                turns.end_if_congested(delivery, sent)
-                sent_many = sent > MANY_FRAMES
+                sent_many = delivery.enqueued - enqueued > MANY_FRAMES
+                must_end = sent_many and delivery.is_congested
+                turns.count(connection.user, message, must_end=must_end)
                 if handled % MESSAGES_IN_A_ROW == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)
 

@@ -39,11 +39,7 @@ def check_user(user: str) -> None:
 
 
 def user_channel(user: str) -> Channel:
-    """Return the channel of one user's connections.
-
-    Raises:
-        BadRequest: see `check_user`.
-    """
+    """Return the channel of one user's connections, or raise `BadRequest` as `check_user` does."""
     check_user(user)
     return Channel(f"user:{user}")
 

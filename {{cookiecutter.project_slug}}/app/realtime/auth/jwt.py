@@ -90,12 +90,7 @@ class Authenticator:
             await self._keys.run()
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
-        """Return the identity in the handshake's token.
-
-        Raises:
-            Unauthorized: there is no valid token.
-            Unavailable: the keys cannot be fetched now.
-        """
+        """Return the identity in the handshake's token, or raise as `verify` does."""
         token = self._token(handshake)
         if not token:
             raise Unauthorized("no token")

@@ -142,10 +142,9 @@ class RedisClient(ABC):
             self._turns.release()
 
     async def _execute(self, commands: Sequence[RedisCommand], *, repeatable: bool) -> list[Any]:
-        """Send commands, twice if the connection fails and they are repeatable; return the replies.
+        """Return the replies, or raise the first failure.
 
-        Raises:
-            RedisError, OSError: the first failure.
+        If the connection fails, repeatable commands are sent once more.
         """
         try:
             replies = await self.send(commands)

@@ -61,7 +61,19 @@ class Resync(ServerFrame):
 
 
 class RedisBackplane(Backplane):
-    """Delivers through Redis to all nodes, this one included."""
+    """Delivers through Redis to all nodes, this one included.
+
+    ==================  ===============================  =========================================
+    flag                set when                         cleared when
+    ==================  ===============================  =========================================
+    ``_is_subscribed``  all subscriptions are confirmed  the connection is lost
+    ``_works``          a probe succeeds                 Redis refuses one, the connection is lost
+    ``refusal``         Redis refuses a probe            a probe succeeds
+    ``_was_healthy``    first subscribed and working     never
+    ``_has_gap``        the connection is lost           subscribed and working again
+    ``is_confirmed``    Redis confirms a subscription    the connection is lost
+    ==================  ===============================  =========================================
+    """
 
     def __init__(
         self,
@@ -80,7 +92,7 @@ class RedisBackplane(Backplane):
         self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
         self._confirmations = 0
         self.refusal: ResponseError | None = None
-        """The error of Redis while it refuses to work, though it answers."""
+        """The error of Redis while it refuses to work."""
         self._is_subscribed = self._works = False
         self._was_healthy = self._has_gap = self._has_warned = False
         client.add_probe(self._probe_commands)

@@ -135,10 +135,10 @@ class RedisBackplane(Backplane):
         The answer may get lost after the message was published. So Redis remembers the id for five
         minutes, and answers a repetition like the first message.
         """
-        make_command = self.plain
-        if message_id is not None:  # a command of its own
-            make_command = partial(self._publish_once, f"published:{message_id}")
-        return self.publisher.publish(make_command, channel, envelope)
+        if message_id is None:
+            return self.publisher.publish(self.plain, channel, envelope, batch_key="plain")
+        once = partial(self._publish_once, f"published:{message_id}")
+        return self.publisher.publish(once, channel, envelope)
 
     async def count_nodes(self, channel: Channel) -> int:
         """Return how many nodes have subscribed to the channel."""

@@ -39,7 +39,10 @@ REMOVE_NODE = Script("rooms/members", "rooms/remove_node")
 
 
 class RedisPresence(Presence):
-    """Writes the users of rooms to Redis, one round trip at a time, and renews their leases."""
+    """Writes the users of rooms to Redis, one round trip at a time, and renews their leases.
+
+    It overrides all methods of `Presence`.
+    """
 
     def __init__(self, backplane: RedisBackplane, settings: RealtimeSettings) -> None:
         super().__init__(backplane, settings)

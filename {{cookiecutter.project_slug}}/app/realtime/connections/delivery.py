@@ -15,6 +15,7 @@ from itertools import islice
 from operator import itemgetter
 from threading import get_ident
 from time import monotonic
+from typing import NamedTuple
 
 import structlog
 
@@ -79,6 +80,14 @@ class Recipient(ABC):
         """End the connection and drop what is unsent."""
 
 
+class Slice(NamedTuple):
+    """A part of a flush: the recipients from ``start`` on, which wait since a turn of the loop."""
+
+    turn: int
+    start: int
+    recipients: list[Recipient]
+
+
 class Delivery:
     """Fills the outboxes of connections and flushes them.
 
@@ -96,7 +105,7 @@ class Delivery:
         self._enqueued_to_groups = 0
         self._bytes_to_one = self._bytes_to_groups = 0
         self._waiting: defaultdict[int | None, list[Recipient]] = defaultdict(list)
-        self._slices: deque[tuple[int, int, list[Recipient]]] = deque()
+        self._slices: deque[Slice] = deque()
         self._turn = 0
         self._enqueued_before = self._bytes_before = 0
         self._is_due = False
@@ -257,7 +266,7 @@ class Delivery:
 
     def _schedule(self) -> None:
         loop = get_running_loop()
-        loop.call_soon(loop.call_soon, self._flush, context=self._context)
+        loop.call_soon(loop.call_soon, self._flush, context=self._context)  # one turn later
         self._is_due = True
 
     def _flush(self) -> None:
@@ -269,13 +278,13 @@ class Delivery:
         few = [each for each in alone if len(each.outbox) <= FEW_FRAMES]
         if len(few) < len(alone):
             many = [each for each in alone if len(each.outbox) > FEW_FRAMES]
-            slices.append((self._turn, 0, many))
-        slices.extend((self._turn, 0, recipients) for recipients in self._waiting.values())
+            slices.append(Slice(self._turn, 0, many))
+        slices.extend(Slice(self._turn, 0, group) for group in self._waiting.values())
         self._waiting.clear()
-        self._flush_slice(monotonic() + FLUSH_S, self._turn, 0, few)
+        self._flush_slice(Slice(self._turn, 0, few), monotonic() + FLUSH_S)
         ends_at = monotonic() + FLUSH_S
         while slices:
-            self._flush_slice(ends_at, *slices.popleft())
+            self._flush_slice(slices.popleft(), ends_at)
             if monotonic() > ends_at:
                 break
         if slices or self._waiting:
@@ -285,21 +294,20 @@ class Delivery:
         if self._waiters:
             self._wake_waiters()
 
-    def _flush_slice(
-        self, ends_at: float, turn: int, start: int, recipients: list[Recipient]
-    ) -> None:
-        """Flush recipients from ``start`` on; when the time is over, the others wait."""
+    def _flush_slice(self, part: Slice, ends_at: float) -> None:
+        """Flush a slice; when the time is over, the rest of it waits."""
+        turn, start, recipients = part
         for end, recipient in enumerate(islice(recipients, start, None), start + 1):
             try:
                 recipient.flush()
             except Exception:
                 log.exception("flush failed")
             if monotonic() > ends_at and end < len(recipients):
-                self._slices.append((turn, end, recipients))
+                self._slices.append(Slice(turn, end, recipients))
                 break
 
     def _wake_waiters(self) -> None:
-        unfinished = min((turn for turn, _, _ in self._slices), default=self._turn + 1)
+        unfinished = min((each.turn for each in self._slices), default=self._turn + 1)
         waiters, self._waiters = self._waiters, []
         for turn, written in waiters:
             if turn >= unfinished:

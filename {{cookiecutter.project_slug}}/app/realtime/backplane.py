@@ -69,7 +69,7 @@ class Envelope:
     """
 
     # {% if cookiecutter.redis %}
-    # A node of the next version may tell more; what this one does not know, it leaves out.
+    # Ignore unknown fields: a newer node may send them.
     __pydantic_config__ = STRICT | {"extra": "ignore"}
 
     # {% endif %}
@@ -162,14 +162,14 @@ class Backplane:
         return subscription
 
     async def confirm(self, subscription: Subscription) -> None:
-        """Wait until nothing that is published from now on can be missed.
+        """Wait until the subscription receives every later message.
 
         Raises:
             Unavailable: the confirmation does not come in time.
         """
 
     def unsubscribe(self, subscription: Subscription) -> bool:
-        """Host the channel no more; return whether the subscription still had it."""
+        """Stop hosting the channel; return False if another subscription has replaced this one."""
         if self.hosted.get(subscription.channel) is not subscription:
             return False
         del self.hosted[subscription.channel]

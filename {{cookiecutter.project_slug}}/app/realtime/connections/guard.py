@@ -1,6 +1,6 @@
 """Limits for the team's code: handlers, observers, policies, the authenticator.
 
-Such code may wait for ever, be cancelled by something else, or call `sys.exit`.
+Such code may hang, be cancelled by something else, or call `sys.exit`.
 """
 
 import asyncio

@@ -143,7 +143,7 @@ class ClientLimits:
         self._refusals: frozenset[str] = frozenset()  # the empty one takes no memory
 
     def exempt(self) -> None:
-        """Let everything be free from now on."""
+        """Disable the budgets of this connection."""
         self._own = self._user = RateLimit(math.inf, burst_s=math.inf)
 
     def pay(self, frame: str) -> int:

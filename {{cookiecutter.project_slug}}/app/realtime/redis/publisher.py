@@ -64,7 +64,9 @@ class RedisPublisher:
         """Whether messages tell other nodes which span has caused them."""
         self._waiting = Worker(self._publish, batch_weight=BATCH_BYTES)
         self.run = self._waiting.run
-        self._failures = metrics.counter("redis_publish_failures", "Messages Redis did not take.")
+        self._failures = metrics.counter(
+            "redis_publish_failures", "Messages that could not be published to Redis."
+        )
         self._durations = metrics.histogram(
             "redis_publish_duration_seconds",
             "How long Redis took for the messages of one round trip.",

@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with limits on connections, and on the size and the time of a request.
 
-By itself, uvicorn buffers a request of any size and waits for it without end. Here, each connection
-has one timer, which runs while a request is expected or incomplete.
+By itself, uvicorn buffers a request of any size and waits for it indefinitely. Here, each
+connection has one timer, which runs while a request is expected or incomplete.
 """
 
 import re

@@ -70,10 +70,10 @@ UNKNOWN = "the connection was lost"
 class FrameProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol as a `Wire`, with a deadline for the closing handshake.
 
-    uvicorn closes a transport at once, or waits without end. If unread bytes have arrived, the
-    system turns such a close into a reset, which overtakes the close frame; and a peer that does
-    not read keeps the transport with its buffer. Here, after a close frame, bytes are read and
-    dropped until the peer has answered and disconnected (RFC 6455 §7.1.1), or until the deadline.
+    uvicorn closes a transport at once, or never. If unread bytes have arrived, the system turns
+    such a close into a reset, which overtakes the close frame; and a peer that does not read keeps
+    the transport with its buffer. Here, after a close frame, bytes are read and dropped until the
+    peer has answered and disconnected (RFC 6455 §7.1.1), or until the deadline.
 
     After ``close_sent`` (uvicorn's name), nothing is sent or passed to the app.
     """

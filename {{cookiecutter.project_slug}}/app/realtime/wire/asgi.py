@@ -43,7 +43,7 @@ class Wire(Protocol):
     def arrival(self) -> Awaitable[bool]:
         """Wait until the peer has sent something, or has gone.
 
-        The caller has handled what it took; so the peer may send more.
+        Calling this acknowledges all taken messages; reading may resume.
         Returns true if this had to wait, so that other tasks ran.
         """
         ...
@@ -216,7 +216,7 @@ async def connect_wire(
     await websocket.receive()  # the connect event
     wire = AsgiWire(websocket, close_timeout_s, max_message_bytes)
     try:
-        # If one task fails, the group cancels the other one, which would wait for ever.
+        # If one task fails, the group cancels the other one, which would never end.
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(wire.read()), tasks.create_task(wire.send())]
             yield wire

@@ -132,7 +132,7 @@ class RedisPresence(Presence):
         return again
 
     def _ignore_dead(self) -> None:
-        """Remove no node for one lease: after an outage, others may only be later than this one."""
+        """Remove no node for one lease: after an outage, others may renew theirs later than it."""
         self._ignores_dead_until = monotonic() + self._lease_ms / 1000
 
     async def _write_together(self, rooms: Sequence[LocalPresence]) -> list[BaseException]:

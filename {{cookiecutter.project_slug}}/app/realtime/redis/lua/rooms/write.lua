@@ -6,8 +6,8 @@
 -- changed user the name, the connections, the connection that caused the change, and the info with
 -- its time, or nothing.
 --
--- A node whose own lease has expired must not declare others dead: after an outage, they may only
--- be later than this one. A node without a lease declares dead only those that are a lease too late.
+-- A node whose own lease has expired must not declare others dead: after an outage, they may
+-- renew theirs later. A node without a lease declares dead only those that are a lease too late.
 --
 -- In a node's hash, the field '' holds the number of the node's last write; it outlives the node's last
 -- user. A write with a lower number is stale, as after a freeze of the server, and is ignored. A number

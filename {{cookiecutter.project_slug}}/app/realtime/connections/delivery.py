@@ -21,7 +21,7 @@ import structlog
 
 from ..errors import WrongThread
 from ..protocol import ServerFrame
-from ..wire.frame import check_size, encode
+from ..wire.frame import check_frame_size, encode
 
 FLUSH_S = 0.002
 """Time budget per turn of the loop: once for connections with few frames, then for all others."""
@@ -173,7 +173,7 @@ class Delivery:
             TooLarge: a frame is larger than what may be unsent to one connection.
         """
         for frame in encoded:
-            check_size(frame, self._max_frame_bytes)
+            check_frame_size(frame, self._max_frame_bytes)
         if not self._is_due:
             self._schedule()
         self.enqueued += len(encoded)
@@ -197,7 +197,7 @@ class Delivery:
             TooLarge: the frame is larger than what may be unsent to one connection.
         """
         encoded = frame if isinstance(frame, bytes) else encode(frame)
-        check_size(encoded, self._max_frame_bytes)
+        check_frame_size(encoded, self._max_frame_bytes)
         if not self._is_due:
             self._schedule()
         excluded = None if exclude is None else recipients.get(exclude)

@@ -49,7 +49,7 @@ MAX_REFUSALS_LOGGED = 50
 """Kinds of refusal logged for one connection; a bound for kinds that are made up at run time."""
 
 
-def check_size(data: JsonValue, max_bytes: int) -> int:
+def check_data_size(data: JsonValue, max_bytes: int) -> int:
     """Return the size of a message's data in bytes when it is encoded again.
 
     Raises:
@@ -188,7 +188,7 @@ class ClientLimits:
         """
         size_bytes = self._size_bytes
         if size_bytes > self._small_bytes:
-            size_bytes = check_size(data, self._settings.max_message_bytes)
+            size_bytes = check_data_size(data, self._settings.max_message_bytes)
         if isinstance(self._user, UserBudget):
             now = monotonic()
             budget = self._user.target(target, now)

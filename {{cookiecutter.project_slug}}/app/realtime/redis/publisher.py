@@ -14,7 +14,7 @@ from ..errors import Unavailable
 from ..metrics import Metrics
 from ..settings.settings import RealtimeSettings
 from ..tracing import current_trace
-from ..wire.frame import check_size
+from ..wire.frame import check_frame_size
 from .client import RedisClient
 from .connections import RedisCommand, explain
 from .envelopes import encode
@@ -95,7 +95,7 @@ class RedisPublisher:
         if self.is_traced:
             envelope.trace = current_trace()
         payload = encode(envelope)
-        check_size(payload, self._max_payload_bytes)
+        check_frame_size(payload, self._max_payload_bytes)
         size_bytes = len(payload)
         message = Outgoing(make_command, batch_key, channel, payload, read_reply, published)
         if self._waiting.weight + size_bytes > self._max_waiting_bytes:

@@ -60,7 +60,7 @@ def text_frame(payload: bytes) -> bytes:
     return LARGE_HEADER.pack(WHOLE_TEXT, 127, size) + payload
 
 
-def check_size(frame: bytes, max_bytes: float) -> None:
+def check_frame_size(frame: bytes, max_bytes: float) -> None:
     """Check that a connection may have a frame unsent.
 
     Raises:

@@ -179,13 +179,13 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             if size == len(data):
                 return
             data = data[size:]
-        self._read_others(data)
+        self._read_other_frames(data)
 
-    def _read_others(self, data: bytes) -> None:
+    def _read_other_frames(self, data: bytes) -> None:
         if not self.handshake_initiated:
             self._pass_on(data)
         elif not self.handshake_complete:
-            self._keep_early(data)
+            self._buffer_until_accepted(data)
         else:
             self._read_frames(data)
 
@@ -241,7 +241,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             else:
                 self.loop.call_later(PEER_CHECK_S, self._check_peer)
 
-    def _keep_early(self, data: bytes) -> None:
+    def _buffer_until_accepted(self, data: bytes) -> None:
         # A client must wait for the answer (RFC 6455 §4.1), but some send at once.
         self._early += data
         if len(self._early) > self.config.ws_max_size:

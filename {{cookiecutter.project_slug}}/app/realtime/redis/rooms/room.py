@@ -82,10 +82,10 @@ class LocalPresence:
         is_last = not self.unwritten
         self._answered = len(self.asking) if is_last else 0
         max_listed = self._max_listed if self._answered else 0
-        news = self._resync() if is_last and self._was_lost else b""
+        resync = self._resync() if is_last and self._was_lost else b""
         is_empty = is_last and not self.users
         self._once_confirmed = 0 if is_empty else write, self._was_lost and not is_last
-        arguments: list[Argument] = [write, self._written, max_listed, news]
+        arguments: list[Argument] = [write, self._written, max_listed, resync]
         for user, cause in self._unconfirmed.items():
             setter, info = self.infos.get(user, (cause, b""))
             arguments += [user, self.users[user], cause and setter, info]

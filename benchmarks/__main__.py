@@ -37,7 +37,6 @@ def chosen(names: str) -> list[Scenario]:
 
     Raises:
         argparse.ArgumentTypeError: a name is unknown.
-
     """
     known = {scenario.name: scenario for scenario in SCENARIOS}
     wanted = [name.strip() for name in names.split(",")]
@@ -103,7 +102,6 @@ def chosen_project(project: Path, scenarios: list[Scenario]) -> list[Scenario]:
 
     Raises:
         Unavailable: the benchmark has no credentials for it.
-
     """
     answers = answers_of(project)
     if answers["auth"] != "jwt":
@@ -119,7 +117,6 @@ def run(bench: Bench, directory: Path) -> None:
     Raises:
         Failed: the service does not start.
         Unavailable: the service or the load generator cannot be installed.
-
     """
     compiled(SOURCE, *LIBRARY)
     if bench.cores.reason:

@@ -22,7 +22,6 @@ def compiler(*, install: bool = True) -> tuple[str, ...]:
 
     Raises:
         Unavailable: there is no compiler.
-
     """
     command = shlex.split(os.environ.get("CC", "cc"))
     if shutil.which(command[0]):
@@ -38,7 +37,6 @@ def compiled(source: Path, *flags: str, install: bool = True) -> Path:
 
     Raises:
         Unavailable: there is no compiler, or the compilation fails.
-
     """
     command = (*compiler(install=install), *FLAGS, *flags)
     key = "\0".join([source.read_text(encoding="utf-8"), *command])

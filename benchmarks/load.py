@@ -255,7 +255,6 @@ class Load:
 
         Raises:
             ValueError: it has no mark.
-
         """
         envelope = self._dialect.envelope
         for number in range(self._count):

@@ -41,7 +41,6 @@ def versions(servers: Iterable[Server]) -> dict[str, str]:
 
     Raises:
         Unavailable: one of the servers is not installed.
-
     """
     found = {"Python": platform.python_version(), "C compiler": _first_line(*compiler())}
     for server in servers:

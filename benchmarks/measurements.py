@@ -121,7 +121,6 @@ class Trial:
 
         Raises:
             Failed: a connection cannot be opened.
-
         """
         with self.load(
             count, echo=echo, dialect=dialect, process=process, headers=headers, source=source

@@ -130,7 +130,6 @@ class Process:
 
         Raises:
             Failed: it exits, or does not answer in time.
-
         """
         port: int | None = None
 
@@ -149,7 +148,6 @@ class Process:
 
         Raises:
             Failed: the process exits, or the condition does not hold in time.
-
         """
         deadline = time.monotonic() + START_S
         while not ready():

@@ -24,7 +24,6 @@ def stage(scenario: Scenario, cores: Cores) -> Iterator[Callable[[Subject], Runn
     Raises:
         Failed: the scenario needs a Redis server, which does not start.
         Unavailable: it needs one, and none is installed.
-
     """
     with ExitStack() as shared, ExitStack() as started:
         env = {}
@@ -77,7 +76,6 @@ class Bench:
         Raises:
             Failed: the service does not start.
             Unavailable: the service cannot be installed.
-
         """
         self.progress.say("preparing the servers; missing ones are installed")
         with running(THIS, self.cores.server):

@@ -305,7 +305,6 @@ def running(
     Raises:
         Failed: it does not become ready.
         Unavailable: it cannot be installed.
-
     """
     program = server.prepare().with_environment(env or {})
     with ExitStack() as stack:
@@ -326,7 +325,6 @@ def running_valkey(core: int | None) -> Iterator[str]:
     Raises:
         Failed: it does not start.
         Unavailable: none is installed.
-
     """
     # The path of a socket is limited to about 100 characters, so it is not in the cache.
     with TemporaryDirectory() as directory, ExitStack() as stack:

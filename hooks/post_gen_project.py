@@ -136,7 +136,6 @@ def remove_unchosen(project: Path, chosen: set[str], before: dict[str, int]) -> 
 
     Raises:
         SystemExit: `PATHS` or `NOT_WITH` name a path that the template does not have.
-
     """
     named = [path for table in (PATHS, NOT_WITH) for paths in table.values() for path in paths]
     missing = [path for path in named if not (project / path).exists()]

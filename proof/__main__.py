@@ -65,7 +65,6 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         Unavailable: there is no project, or it lacks what the command needs.
-
     """
     with TemporaryDirectory() as directory:
         root, new = Path(directory, "project"), Path(directory, "new")

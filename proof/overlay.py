@@ -69,7 +69,6 @@ def lay_over(project: Path) -> list[Path]:
 
     Raises:
         Unavailable: the project was not made from the template.
-
     """
     answers = answers_of(project)
     shutil.copy(Path(__file__).with_name("conftest.py"), project / TARGET.parent)

@@ -36,7 +36,6 @@ def answers_of(project: Path) -> Answers:
 
     Raises:
         Unavailable: the project was not made from the template.
-
     """
     engine = project / ENGINE
     if not engine.is_dir():
@@ -66,7 +65,6 @@ def bake_default(directory: Path) -> Path:
 
     Raises:
         Unavailable: the template cannot be rendered.
-
     """
     shutil.rmtree(directory, ignore_errors=True)
     (directory / "tmp").mkdir(parents=True)
@@ -87,7 +85,6 @@ def python_of(project: Path) -> Path:
 
     Raises:
         Unavailable: one of these files is missing, or a package cannot be installed.
-
     """
     makefile, lock = project / "Makefile", project / LOCK
     for needed in (makefile, lock):

@@ -76,7 +76,6 @@ def condition(needed: list[Answers]) -> str:
 
     Raises:
         ValueError: no union of single answers describes them.
-
     """
     everyone = list(combinations())
     if needed == everyone:
@@ -98,7 +97,6 @@ def merge(everything: str, projects: list[tuple[Answers, str]]) -> str:
 
     Raises:
         ValueError: a project's lock file has a package that the lock file of all options lacks.
-
     """
     packages = PACKAGE.findall(everything)
     for answers, lock in projects:

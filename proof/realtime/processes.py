@@ -64,7 +64,6 @@ class Process:
 
         Raises:
             Failure: it exits, or is not ready in time.
-
         """
         self.launch()
         await self.wait_until_ready()
@@ -74,7 +73,6 @@ class Process:
 
         Raises:
             Failure: it exits, or is not ready in time.
-
         """
         give_up_at = monotonic() + START_S
         while not await self.is_ready():
@@ -96,7 +94,6 @@ class Process:
 
         Raises:
             Failure: it has.
-
         """
         if self._process is not None and not self._may_end and self._process.poll() is not None:
             raise self.failure(f"exited unexpectedly with status {self._process.returncode}")
@@ -113,7 +110,6 @@ class Process:
 
         Raises:
             Failure: it does not exit in time.
-
         """
         if self._process is not None:
             self._may_end = True

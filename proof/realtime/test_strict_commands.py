@@ -56,7 +56,7 @@ class Cash(StrictModel):
 class Tags(RootModel[list[int]]):
     """A model without fields."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class Order(Command):
@@ -160,19 +160,33 @@ class OrderOfPlainDataclasses(Command):
 class Lax(BaseModel):
     """A model that says that it is not strict."""
 
-    model_config = ConfigDict(strict=False, extra="forbid")
+    model_config = ConfigDict(strict=False, extra="forbid", allow_inf_nan=False)
 
 
 class Open(BaseModel):
     """A model that accepts unknown fields."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Infinite(BaseModel):
+    """A model that accepts NaN."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    weight: float
 
 
 class OpenDict(TypedDict):
     """A typed dictionary with a configuration of its own."""
 
     __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]
+
+
+class InfiniteRoot(RootModel[float]):
+    """A model without fields that accepts NaN."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class PlainRoot(RootModel[int]):
@@ -195,13 +209,15 @@ def order_of(kind: object) -> type[Command]:
 @pytest.mark.parametrize(
     ("model", "complaint"),
     [
-        (OrderOfPlain, "Plain in a command is not strict: derive it from StrictModel"),
-        (OrderOfPlainDataclasses, "PlainDataclass in a command is not strict: derive it from"),
-        (OrderOfDefaults, "Lax in a command is not strict: derive it from StrictModel"),
-        (order_of(Lax), "Lax in a command is not strict: derive it from StrictModel"),
-        (order_of(Open), "Open in a command accepts unknown fields: derive it from StrictModel"),
-        (order_of(OpenDict), "OpenDict in a command accepts unknown fields: derive it from"),
-        (order_of(PlainRoot), "PlainRoot in a command is not strict: give it `model_config ="),
+        (OrderOfPlain, 'Plain in a command lacks strict=True, extra="forbid", allow_inf_nan=False'),
+        (OrderOfPlainDataclasses, "PlainDataclass in a command lacks strict=True, "),
+        (OrderOfDefaults, "Lax in a command lacks strict=True: "),
+        (order_of(Lax), "Lax in a command lacks strict=True: "),
+        (order_of(Open), 'Open in a command lacks extra="forbid": '),
+        (order_of(OpenDict), 'OpenDict in a command lacks extra="forbid", allow_inf_nan=False: '),
+        (order_of(Infinite), "Infinite in a command lacks allow_inf_nan=False: set it in its"),
+        (order_of(PlainRoot), "PlainRoot in a command lacks strict=True, allow_inf_nan=False: "),
+        (order_of(InfiniteRoot), "InfiniteRoot in a command lacks allow_inf_nan=False: "),
     ],
 )
 async def test_a_class_that_is_not_strict_is_refused_at_start(

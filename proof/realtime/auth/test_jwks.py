@@ -309,6 +309,7 @@ async def test_the_log_tells_why_a_key_is_missing() -> None:
             with capture_logs() as lines:
                 assert await refusal(live, token) == close
             assert [line["cause"] for line in lines if "cause" in line] == [cause]
+            assert "authenticator down" not in str(lines)  # strangers would raise an alarm
             assert token not in str(lines)
 
 

@@ -81,7 +81,6 @@ async def run(options: Namespace) -> Totals:
 
     Raises:
         Failure: the trial could not be completed.
-
     """
     print(f"{options.clients} clients, {options.seconds} seconds, seed {options.seed}", flush=True)
     with TemporaryDirectory() as directory:

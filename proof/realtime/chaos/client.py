@@ -72,7 +72,6 @@ class Client:
 
         Raises:
             ExceptionGroup: the service permanently refuses a command (`Failure`).
-
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_connected())
@@ -266,7 +265,6 @@ async def settle(clients: Sequence[Client], ledger: Ledger) -> None:
 
     Raises:
         Failure: it takes too long.
-
     """
     for client in clients:
         client.publishes = False
@@ -286,7 +284,6 @@ async def wait_until_settled(condition: Callable[[], bool], otherwise: str) -> N
 
     Raises:
         Failure: it takes too long; with what to say ``otherwise``.
-
     """
     give_up_at = monotonic() + SETTLE_S
     while not condition():

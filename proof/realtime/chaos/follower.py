@@ -101,7 +101,6 @@ class Follower:
 
         Raises:
             Failure: the service permanently refuses the client.
-
         """
         origin = self._settings.allowed_origins[0]
         try:

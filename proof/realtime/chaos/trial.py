@@ -94,7 +94,6 @@ class Trial:
         Raises:
             Failure: a process does not start or exits by itself, or the service permanently refuses
                 a command or does not recover.
-
         """
         try:
             async with self._proxy.running():
@@ -174,7 +173,6 @@ class Trial:
 
         Raises:
             Failure: it takes too long.
-
         """
         async with httpx.AsyncClient(trust_env=False, headers=self._backend) as http:
             for node, room in product(self._nodes, ROOMS):

@@ -78,7 +78,7 @@ async def test_a_burst_of_one_client_yields_to_others(
     client = await live.connect()
     monkeypatch.setattr(FrameProtocol, "write", note)
     monkeypatch.setattr(turns, "TURN_S", turn_s)
-    monkeypatch.setattr(turns, "MANY_FRAMES", 0)
+    monkeypatch.setattr(endpoint, "MANY_FRAMES", 0)
     monkeypatch.setattr(Delivery, "is_congested", is_congested)
     transport = client.connection.transport
     commands = b"".join(masked(b'{"type": "ping"}') for _ in range(10 * MESSAGES_IN_A_ROW))

@@ -22,13 +22,13 @@ from app.realtime.metrics import Metrics
 from app.realtime.redis.client import RESERVED, RedisClient
 # {% if cookiecutter.rooms %}
 from app.realtime.redis.connections import (
-    CHECKED,
     RedisCommand,
     answered_within,
+    checked,
     has_malformed_data,
 )
 # {% else %}
-from app.realtime.redis.connections import CHECKED, RedisCommand, answered_within
+from app.realtime.redis.connections import RedisCommand, answered_within, checked
 # {% endif %}
 from app.realtime.redis.publisher import RedisPublisher
 from app.realtime.redis.topologies import ServerClient, make_client
@@ -116,8 +116,8 @@ async def test_all_uses_of_connections_at_once_need_no_more_than_are_reserved(
 @pytest.mark.parametrize("command", [("CLIENT INFO",), (b"SET", "ä", 1, 2.5, b"\r\n" * 9_999)])
 def test_commands_are_packed_as_by_redis_py(command: RedisCommand) -> None:
     assert inspect.getsource(AbstractConnection).count("self.pack_command(") == 2
-    checked = CHECKED[Connection](idle_s=1.0, ping_timeout_s=1.0)
-    (packed,) = checked.pack_command(*command)  # redis-py splits a long one
+    connection = checked(Connection)(idle_s=1.0, ping_timeout_s=1.0)
+    (packed,) = connection.pack_command(*command)  # redis-py splits a long one
     assert packed == b"".join(Connection().pack_command(*command))
 
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.redis.backplane import Resync
+from app.realtime.redis.connections import RedisCommand
 from app.realtime.redis.rooms import feed as feed_module
 from app.realtime.redis.rooms.feed import RedisFeed, Stored
 from app.realtime.redis.rooms.history import POSITION_S, UNUSED_S, RedisHistory
@@ -69,6 +70,27 @@ async def test_a_forgotten_script_does_not_change_the_order(shared_valkey: Valke
         assert offsets == [1, 0, 0, 2, 0, 3]
         await wait_until(lambda: len(member.data) == 6)
         assert member.data == list(range(6))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_messages_that_wait_together_share_a_command(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    async with run_history(shared_valkey) as history:
+        client, sent = history.backplane.client, list[RedisCommand]()
+        send = client.send
+
+        async def note(commands: Sequence[RedisCommand]) -> list[Any]:
+            sent.extend(each for each in commands if "alice" in str(each))
+            return await send(commands)
+
+        member = Member(history)
+        await member.replay(None)
+        monkeypatch.setattr(client, "send", note)
+        envelopes = [Envelope("alice", number) for number in range(20)]
+        await asyncio.gather(*(history.publish(ROOM, each, keep=keep) for each in envelopes))
+        await wait_until(lambda: len(member.data) == 20)
+        assert len(sent) == 1
 
 
 async def test_a_client_without_a_position_needs_no_reading(

@@ -12,7 +12,7 @@ from app.realtime import ServerFrame
 from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Forbidden
 from app.realtime.rooms.options import RoomOptions
-from app.realtime.rooms.presence import RoomPresence
+from app.realtime.rooms.presence import Members
 from app.realtime.rooms.rooms import NotJoined, Rooms
 
 from ..live import wait_until_async
@@ -30,7 +30,7 @@ class Notice(ServerFrame):
     text: str
 
 
-def users_in(presence: RoomPresence) -> dict[str, int]:
+def users_in(presence: Members) -> dict[str, int]:
     """Return the users, with their numbers of connections."""
     return {member.user: member.connections for member in presence.members}
 

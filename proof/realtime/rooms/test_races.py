@@ -8,7 +8,7 @@ import pytest
 from pydantic import JsonValue
 
 from app.realtime import Policy, RoomOptions, Service
-from app.realtime.rooms.presence import RoomPresence
+from app.realtime.rooms.presence import Members
 
 from ..live import Live
 
@@ -65,7 +65,7 @@ async def test_a_user_who_is_evicted_while_presence_is_read_gets_no_list(
     rooms, client = live.service.rooms, await live.connect()
     presence = rooms.presence
 
-    async def evict_first(room: str) -> RoomPresence:
+    async def evict_first(room: str) -> Members:
         await rooms.evict(room, client.user)
         return await presence(room)
 

@@ -57,7 +57,6 @@ class Flood:
 
         Raises:
             ConnectionError: a server has disconnected a reader that was too slow.
-
         """
         buffer, sent = bytearray(BUFFER_BYTES), dict.fromkeys(self._commands, 0)
         end = monotonic() + seconds

@@ -31,7 +31,6 @@ def check_user(user: str) -> None:
 
     Raises:
         BadRequest: it has a lone surrogate, which JSON allows and UTF-8 does not.
-
     """
     try:
         user.encode()
@@ -40,12 +39,7 @@ def check_user(user: str) -> None:
 
 
 def user_channel(user: str) -> Channel:
-    """Return the channel of one user's connections.
-
-    Raises:
-        BadRequest: see `check_user`.
-
-    """
+    """Return the channel of one user's connections, or raise `BadRequest` as `check_user` does."""
     check_user(user)
     return Channel(f"user:{user}")
 
@@ -75,7 +69,7 @@ class Envelope:
     """
 
     # {% if cookiecutter.redis %}
-    # A node of the next version may tell more; what this one does not know, it leaves out.
+    # Ignore unknown fields: a newer node may send them.
     __pydantic_config__ = STRICT | {"extra": "ignore"}
 
     # {% endif %}
@@ -159,7 +153,6 @@ class Backplane:
 
         Raises:
             Unavailable: it is not known now.
-
         """
         return int(channel in self.hosted)
 
@@ -169,15 +162,14 @@ class Backplane:
         return subscription
 
     async def confirm(self, subscription: Subscription) -> None:
-        """Wait until nothing that is published from now on can be missed.
+        """Wait until the subscription receives every later message.
 
         Raises:
             Unavailable: the confirmation does not come in time.
-
         """
 
     def unsubscribe(self, subscription: Subscription) -> bool:
-        """Host the channel no more; return whether the subscription still had it."""
+        """Stop hosting the channel; return False if another subscription has replaced this one."""
         if self.hosted.get(subscription.channel) is not subscription:
             return False
         del self.hosted[subscription.channel]

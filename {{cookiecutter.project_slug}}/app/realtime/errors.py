@@ -33,6 +33,23 @@ MAX_REASON_BYTES = 123
 class ServiceError(Exception):
     """Base of all failures here."""
 
+    needs: ClassVar[str | None] = None
+    """The attribute that a class must have to be raised."""
+
+    def __new__(cls, *args: Any, **more: Any) -> Self:
+        """Raise `TypeError` for a class that lacks what it needs."""
+        if cls.needs is not None and not hasattr(cls, cls.needs):
+            raise TypeError(f"{cls.__name__} has no {cls.needs}: raise a subclass that has one")
+        return super().__new__(cls, *args, **more)
+
+    @property
+    def cause(self) -> str:
+        """The message, or the class of the exception that caused this one, for the log.
+
+        Not the text of that exception, which may repeat the client's input.
+        """
+        return str(self) or type(self.__cause__ or self).__name__
+
 
 def problem(status: int, detail: str, **more: object) -> dict[str, object]:
     """Return the body of an HTTP answer to a failure (RFC 9457), of the type `PROBLEM_TYPE`."""
@@ -51,11 +68,6 @@ def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
     """Return the values of a class attribute in all subclasses."""
     values = (getattr(subclass, attribute, None) for subclass in subclasses(base))
     return {value for value in values if isinstance(value, kind)}
-
-
-def _check_declared(kind: type[ServiceError], attribute: str) -> None:
-    if not hasattr(kind, attribute):
-        raise TypeError(f"{kind.__name__} has no {attribute}: raise a subclass that has one")
 
 
 def _is_sendable(close: object) -> bool:
@@ -124,6 +136,7 @@ class Rejected(ServiceError):
     The message is logged as ``cause``; it must not repeat credentials.
     """
 
+    needs: ClassVar = "close_as"
     close_as: ClassVar[Close]
     status: ClassVar[int] = 503
 
@@ -137,19 +150,6 @@ class Rejected(ServiceError):
             needed = f"a code of 4000 to 4999 and a reason of at most {MAX_REASON_BYTES} bytes"
             raise TypeError(f"{cls.__name__}: close_as must be a Close with {needed}")
 
-    def __new__(cls, *args: Any, **more: Any) -> Self:
-        """Raise `TypeError` for a class that does not say how the connection is closed."""
-        _check_declared(cls, "close_as")
-        return super().__new__(cls, *args, **more)
-
-    @property
-    def cause(self) -> str:
-        """The message, or the class of the exception that caused this one, for the log.
-
-        Not the text of that exception, which may repeat the client's input.
-        """
-        return str(self) or type(self.__cause__ or self).__name__
-
 
 def close_codes() -> set[Close]:
     """Return how the server closes connections: all of the protocol, and of `Rejected`."""
@@ -162,19 +162,6 @@ class Unauthorized(Rejected):
 
     close_as = UNAUTHORIZED
     status = 401
-
-
-class AuthenticatorDown(Rejected):
-    """The credentials cannot be checked now."""
-
-    close_as = TRY_AGAIN_LATER
-
-
-class AuthenticatorFailed(Rejected):
-    """The authenticator raised an unexpected exception."""
-
-    close_as = INTERNAL_ERROR
-    status = 500
 
 
 class Banned(Rejected):
@@ -205,7 +192,10 @@ class TooManyErrors(Rejected):
 class CommandError(ServiceError):
     """One command failed. The connection stays open."""
 
+    needs: ClassVar = "code"
     code: ClassVar[str]
+    close_as: ClassVar[Close] = INTERNAL_ERROR
+    """How a connection closes that cannot begin because of this."""
     retry: ClassVar[bool] = False
     status: ClassVar[int] = 400
 
@@ -214,11 +204,6 @@ class CommandError(ServiceError):
         super().__init_subclass__(**options)
         if not isinstance(vars(cls).get("code", ""), str):
             raise TypeError(f"{cls.__name__}: code must be a str")
-
-    def __new__(cls, *args: Any, **more: Any) -> Self:
-        """Raise `TypeError` for a class without a code."""
-        _check_declared(cls, "code")
-        return super().__new__(cls, *args, **more)
 
     def reply(self, command_id: str | None) -> ErrorReply:
         """Return the frame for the client."""
@@ -270,6 +255,7 @@ class Unavailable(CommandError):
     """Something that the command needs does not work now."""
 
     code = "unavailable"
+    close_as = TRY_AGAIN_LATER
     retry = True
     status = 503
 

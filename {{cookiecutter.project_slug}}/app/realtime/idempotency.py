@@ -58,7 +58,6 @@ async def send_once(
         InProgress: the same request is in progress.
         KeyReused: the key was used for a different request.
         Unavailable: the key cannot be looked up now.
-
     """
     fingerprint = _digest(request.model_dump_json(exclude={"id"}))
     claimed, done = f"claimed:{fingerprint}", f"done:{fingerprint}:"

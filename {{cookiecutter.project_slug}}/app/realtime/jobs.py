@@ -82,7 +82,6 @@ async def without_exit(call: Callable[[], Awaitable[Result]]) -> Result:
 
     Raises:
         TeamCodeFailed: it raised a `SystemExit`.
-
     """
     try:
         return await call()

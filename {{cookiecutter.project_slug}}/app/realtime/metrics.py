@@ -68,7 +68,7 @@ class Metrics:
         build = Info(PREFIX + "build", "Version of the project.", registry=self.registry)
         build.info({"version": version})
         self._lag = self.histogram(
-            "loop_lag_seconds", "How late the event loop runs what is due.", LAG_BUCKETS_S
+            "loop_lag_seconds", "Event loop lag: delay of due callbacks.", LAG_BUCKETS_S
         )
 
     def counter(
@@ -113,7 +113,7 @@ class Metrics:
         return histograms
 
     async def measure_loop_lag(self) -> None:
-        """Measure for ever how late the event loop is."""
+        """Measure the event loop lag until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due_at = loop.time() + LAG_INTERVAL_S

@@ -84,7 +84,6 @@ class Service(Generic[SettingsT, ResourcesT]):
         Raises:
             BadRequest: the user's name is not valid Unicode.
             Unavailable: the ban cannot be stored or passed on.
-
         """
         check_user(user)
         if ban_s:

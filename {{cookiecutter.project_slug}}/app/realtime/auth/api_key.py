@@ -74,7 +74,6 @@ class Authenticator:
 
         Raises:
             Unauthorized: there is no key, or it is unknown.
-
         """
         scheme, _, key = handshake.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":

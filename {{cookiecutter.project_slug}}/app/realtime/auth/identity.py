@@ -8,11 +8,11 @@ from typing import Any
 import structlog
 
 from ..errors import (
-    AuthenticatorDown,
-    AuthenticatorFailed,
     ConnectionEnded,
+    InternalError,
     Refused,
     Rejected,
+    TimedOut,
     Unauthorized,
     Unavailable,
 )
@@ -49,7 +49,6 @@ class Identity:
         Raises:
             TypeError: the name is not a string, or the expiry not a finite number.
             Unauthorized: the name is empty or too long, or has invisible characters.
-
         """
         user, expires_at = self.user, self.expires_at
         has_expiry = isinstance(expires_at, float | int) and abs(expires_at) <= MAX_EXPIRY
@@ -69,20 +68,20 @@ def check_identity(identity: object) -> Identity:
 
 @contextmanager
 def authenticating() -> Iterator[None]:
-    """Call the authenticator in this context: each of its failures becomes a `Rejected`.
+    """Call the authenticator in this context.
 
     Raises:
-        AuthenticatorDown: it took too long, or something that it needs does not work.
-        AuthenticatorFailed: it raised an unexpected exception.
-
+        Refused, Rejected: it does not accept the credentials.
+        Unavailable: it took too long, or something that it needs does not work.
+        InternalError: it raised an unexpected exception.
     """
     try:
         yield
-    except (Refused, Rejected, ConnectionEnded):
-        raise
-    except (Unavailable, OSError) as failure:
+    except (TimedOut, OSError) as failure:
         log.warning("authenticator down", error=type(failure).__name__)
-        raise AuthenticatorDown from failure
+        raise Unavailable("the credentials cannot be checked now") from failure
+    except (Refused, Rejected, Unavailable, ConnectionEnded):
+        raise
     except Exception as failure:
         log.exception("authenticator failed")
-        raise AuthenticatorFailed from failure
+        raise InternalError("the credentials could not be checked") from failure

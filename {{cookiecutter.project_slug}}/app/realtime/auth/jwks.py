@@ -26,7 +26,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from ..errors import AuthenticatorDown, Unauthorized
+from ..errors import Unauthorized, Unavailable
 from ..fields import Seconds, SettingsPart
 
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
@@ -130,7 +130,7 @@ class JwkSet:
                 pause_s = self._max_age_s
                 try:
                     await self._fetch()
-                except AuthenticatorDown:
+                except Unavailable:
                     pause_s = self._cooldown_s
                 await asyncio.sleep(pause_s)
         finally:
@@ -142,9 +142,8 @@ class JwkSet:
 
         Raises:
             Unauthorized: the issuer has no such key, or the token names none.
-            AuthenticatorDown: the keys cannot be fetched, or were fetched a moment ago.
+            Unavailable: the keys cannot be fetched, or were fetched a moment ago.
             InvalidTokenError: the header cannot be read.
-
         """
         key_id = jwt.get_unverified_header(token).get("kid")
         if key_id is None:
@@ -162,7 +161,7 @@ class JwkSet:
         """
         if self._fetching is None or self._fetching.done():
             if monotonic() < self._rest_until:
-                raise AuthenticatorDown("the issuer was asked for keys a moment ago")
+                raise Unavailable("the issuer was asked for keys a moment ago")
             self._fetching = asyncio.create_task(self._fetch_now(then_rest=then_rest))
             self._fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(self._fetching)
@@ -175,7 +174,7 @@ class JwkSet:
             # Whatever the issuer answers, the keys stay as they are.
             log.warning("keys cannot be fetched", error=f"{type(failure).__name__}: {failure}")
             self._rest_until = monotonic() + self._cooldown_s
-            raise AuthenticatorDown("the keys cannot be fetched") from failure
+            raise Unavailable("the keys cannot be fetched") from failure
         if then_rest:
             self._rest_until = monotonic() + self._cooldown_s
         log.info("keys fetched", keys=len(self._keys))

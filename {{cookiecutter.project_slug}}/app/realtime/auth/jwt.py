@@ -69,14 +69,6 @@ class AuthSettings(JwksSettings):
     jwt_allow_query: bool = False
 
 
-class CheckedHmac(HMACAlgorithm):
-    """HMAC with a key that `_check_secret` has checked, which is slow to repeat for each token."""
-
-    def prepare_key(self, key: str | bytes) -> bytes:
-        """Return the key."""
-        return key.encode() if isinstance(key, str) else key
-
-
 class Authenticator:
     """Verifies tokens; ``exp`` and ``sub`` are required."""
 
@@ -89,7 +81,6 @@ class Authenticator:
         if settings.jwt_secret is not None:
             secret = base64url_encode(settings.jwt_secret.get_secret_value().encode()).decode()
             self._keys = jwt.PyJWK({"kty": "oct", "k": secret}, SYMMETRIC)
-            self._keys.Algorithm = CheckedHmac(CheckedHmac.SHA256)
         else:
             self._keys = JwkSet(settings)
 
@@ -99,13 +90,7 @@ class Authenticator:
             await self._keys.run()
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
-        """Return the identity in the handshake's token.
-
-        Raises:
-            Unauthorized: there is no valid token.
-            AuthenticatorDown: the keys cannot be fetched now.
-
-        """
+        """Return the identity in the handshake's token, or raise as `verify` does."""
         token = self._token(handshake)
         if not token:
             raise Unauthorized("no token")
@@ -116,8 +101,7 @@ class Authenticator:
 
         Raises:
             Unauthorized: the token is malformed, forged, expired, or for another audience.
-            AuthenticatorDown: the keys cannot be fetched now.
-
+            Unavailable: the keys cannot be fetched now.
         """
         settings, keys = self._settings, self._keys
         try:

@@ -55,7 +55,6 @@ class Authenticator:
 
         Raises:
             Unauthorized: the session is missing, forged, too old, or without a user.
-
         """
         cookie = handshake.cookies.get(self._settings.session_cookie, "")
         if not cookie:

@@ -51,7 +51,6 @@ class Authenticator:
 
         Raises:
             Unavailable: the ticket cannot be stored now.
-
         """
         ticket = secrets.token_urlsafe(32)
         await self.tickets.put(ticket, user, self._lifetime_s)
@@ -63,7 +62,6 @@ class Authenticator:
         Raises:
             Unauthorized: there is no ticket, or it was used before or has expired.
             Unavailable: the ticket cannot be looked up now.
-
         """
         ticket = handshake.query_params.get("ticket", "")
         if not ticket:

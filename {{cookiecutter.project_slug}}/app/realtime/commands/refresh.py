@@ -8,14 +8,7 @@ from pydantic import Field
 
 from ..auth.identity import authenticating
 from ..connections.connection import Connection
-from ..errors import (
-    AuthenticatorDown,
-    AuthenticatorFailed,
-    Forbidden,
-    InternalError,
-    Unauthorized,
-    Unavailable,
-)
+from ..errors import Forbidden, Unauthorized
 from ..protocol import Command, Ok
 from ..service import Service
 from .router import CommandRouter
@@ -52,10 +45,6 @@ async def refresh(service: Service, connection: Connection, command: Refresh) ->
         if connection.limits.is_first_refusal(f"refresh: {failure.cause}"):
             log.info("token refused", cause=failure.cause)
         raise Forbidden("the token is not valid") from failure
-    except AuthenticatorDown as failure:
-        raise Unavailable("the token cannot be checked now") from failure
-    except AuthenticatorFailed as failure:
-        raise InternalError("the token could not be checked") from failure
     if identity.user != connection.user:
         raise Forbidden("the token is another user's")
     connection.renew(identity)

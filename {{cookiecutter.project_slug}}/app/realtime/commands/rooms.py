@@ -17,7 +17,7 @@ from ..metrics import Metrics
 from ..policy import Policy, settled
 from ..protocol import Command, CommandKey, Data, Ok
 from ..rooms.history import Position, room_channel
-from ..rooms.presence import Member, RoomPresence
+from ..rooms.presence import Member, Members
 from ..rooms.rooms import RoomName
 from ..service import Service
 from .router import CommandRouter
@@ -128,7 +128,7 @@ async def _offset_later(
     return then(await pass_on(message_id=message_id), _offset)
 
 
-def members_within(max_bytes: int, presence: RoomPresence) -> Iterator[Member]:
+def members_within(max_bytes: int, presence: Members) -> Iterator[Member]:
     """Yield the listed users, as many as an answer of this size can have."""
     max_bytes -= ANSWER_BYTES
     for member in presence.members:

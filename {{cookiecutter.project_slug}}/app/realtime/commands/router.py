@@ -53,7 +53,6 @@ class CommandRouter:
 
         Raises:
             ValueError: there is such a function already.
-
         """
         if self.begin is not None:
             raise ValueError("a connecting function is registered already")

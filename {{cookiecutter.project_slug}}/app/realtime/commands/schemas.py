@@ -14,6 +14,16 @@ CLASSES = ("model", "dataclass", "typed-dict")
 VALUES = ("default", "expected", "metadata")
 """Keys of a schema whose values are not schemas."""
 
+STRICT_SETTINGS: dict[str, tuple[str, object]] = {
+    "strict=True": ("strict", True),
+    'extra="forbid"': ("extra_fields_behavior", "forbid"),
+    "allow_inf_nan=False": ("allow_inf_nan", False),
+}
+"""Settings of a `ConfigDict` that refuse what a command refuses, and their keys in a schema."""
+
+NO_FIELDS = {"extra_fields_behavior": "forbid"}
+"""A root model has no fields, so that setting is not allowed there."""
+
 
 def _parts(schema: object) -> Iterator[dict[str, Any]]:
     """Yield all objects in a schema, but not those in its values, such as a default."""
@@ -33,23 +43,17 @@ def check_strict(schema: object) -> None:
     A dataclass and a `TypedDict` are as strict as the command, but a plain model is not.
 
     Raises:
-        TypeError: a class is not strict, or accepts unknown fields.
-
+        TypeError: a class lacks some of `STRICT_SETTINGS`.
     """
     for part in _parts(schema):
-        if part.get("type") not in CLASSES:
-            continue
-        config, is_root = part.get("config", {}), part.get("root_model", False)
-        if config.get("strict") is not True:
-            problem = "is not strict"
-        elif config.get("extra_fields_behavior") != "forbid" and not is_root:
-            problem = "accepts unknown fields"
-        else:
-            continue
-        advice = f"derive it from {StrictModel.__name__}, or make it a standard dataclass"
-        if is_root:
-            advice = "give it `model_config = ConfigDict(strict=True)`"
-        raise TypeError(f"{part['cls'].__name__} in a command {problem}: {advice}")
+        if part.get("type") in CLASSES:
+            config = NO_FIELDS if part.get("root_model") else {}
+            config = config | part.get("config", {})
+            missing = [name for name, item in STRICT_SETTINGS.items() if item not in config.items()]
+            if missing:
+                problem = f"{part['cls'].__name__} in a command lacks {', '.join(missing)}"
+                advice = f"set it in its configuration, or derive it from {StrictModel.__name__}"
+                raise TypeError(f"{problem}: {advice}")
 
 
 def field_names(schema: object) -> Iterator[str]:

@@ -9,11 +9,12 @@ import structlog
 from typing_extensions import TypeVar
 
 from ..auth.identity import Identity
-from ..errors import Rejected
+from ..errors import CommandError, Rejected
 from ..limits.budget import KEY_BYTES, ClientLimits, UserBudget
 from ..protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.asgi import Wire
+from ..wire.frame import encode
 from .delivery import Delivery, Recipient
 from .guard import Guard
 
@@ -88,7 +89,8 @@ class Connection(Recipient, Generic[StateT]):
 
     def send(self, *frames: ServerFrame) -> None:
         """Send frames to this connection alone: all of them, or none if one cannot be encoded."""
-        self._delivery.send(self, *frames)
+        self._delivery.check_thread()
+        self._delivery.enqueue(self, list(map(encode, frames)))
 
     def send_encoded(self, *frames: bytes) -> None:
         """Send encoded WebSocket frames."""
@@ -143,7 +145,7 @@ class Connection(Recipient, Generic[StateT]):
         if unsent_bytes := self._wire.unsent_bytes():
             self._delivery.note_unsent(self, unsent_bytes)
 
-    def reject(self, rejection: Rejected) -> None:
+    def reject(self, rejection: Rejected | CommandError) -> None:
         """Close as a rejection says, and log its cause."""
         if self.closed is None:
             reason, fields = rejection.close_as.reason, {"connection": self.id, "user": self.user}

@@ -15,12 +15,13 @@ from itertools import islice
 from operator import itemgetter
 from threading import get_ident
 from time import monotonic
+from typing import NamedTuple
 
 import structlog
 
 from ..errors import WrongThread
 from ..protocol import ServerFrame
-from ..wire.frame import check_size, encode
+from ..wire.frame import check_frame_size, encode
 
 FLUSH_S = 0.002
 """Time budget per turn of the loop: once for connections with few frames, then for all others."""
@@ -79,6 +80,14 @@ class Recipient(ABC):
         """End the connection and drop what is unsent."""
 
 
+class Slice(NamedTuple):
+    """A part of a flush: the recipients from ``start`` on, which wait since a turn of the loop."""
+
+    turn: int
+    start: int
+    recipients: list[Recipient]
+
+
 class Delivery:
     """Fills the outboxes of connections and flushes them.
 
@@ -96,7 +105,7 @@ class Delivery:
         self._enqueued_to_groups = 0
         self._bytes_to_one = self._bytes_to_groups = 0
         self._waiting: defaultdict[int | None, list[Recipient]] = defaultdict(list)
-        self._slices: deque[tuple[int, int, list[Recipient]]] = deque()
+        self._slices: deque[Slice] = deque()
         self._turn = 0
         self._enqueued_before = self._bytes_before = 0
         self._is_due = False
@@ -138,7 +147,6 @@ class Delivery:
 
         Raises:
             WrongThread: no event loop runs in it.
-
         """
         try:
             get_running_loop()
@@ -152,32 +160,20 @@ class Delivery:
 
         Raises:
             WrongThread: this is another thread.
-
         """
         if get_ident() != self._thread:
             if self._thread is not None:
                 raise WrongThread
             self.attach()
 
-    def send(self, recipient: Recipient, *frames: ServerFrame) -> None:
-        """Send frames to one recipient: all of them, or none if one cannot be encoded.
-
-        Raises:
-            WrongThread: this is not the event loop's thread.
-
-        """
-        self.check_thread()
-        self.enqueue(recipient, list(map(encode, frames)))
-
     def enqueue(self, recipient: Recipient, encoded: Sequence[bytes]) -> None:
         """Add encoded frames to one outbox: all of them, or none if one is too large.
 
         Raises:
             TooLarge: a frame is larger than what may be unsent to one connection.
-
         """
         for frame in encoded:
-            check_size(frame, self._max_frame_bytes)
+            check_frame_size(frame, self._max_frame_bytes)
         if not self._is_due:
             self._schedule()
         self.enqueued += len(encoded)
@@ -199,10 +195,9 @@ class Delivery:
 
         Raises:
             TooLarge: the frame is larger than what may be unsent to one connection.
-
         """
         encoded = frame if isinstance(frame, bytes) else encode(frame)
-        check_size(encoded, self._max_frame_bytes)
+        check_frame_size(encoded, self._max_frame_bytes)
         if not self._is_due:
             self._schedule()
         excluded = None if exclude is None else recipients.get(exclude)
@@ -271,7 +266,7 @@ class Delivery:
 
     def _schedule(self) -> None:
         loop = get_running_loop()
-        loop.call_soon(loop.call_soon, self._flush, context=self._context)
+        loop.call_soon(loop.call_soon, self._flush, context=self._context)  # one turn later
         self._is_due = True
 
     def _flush(self) -> None:
@@ -283,13 +278,13 @@ class Delivery:
         few = [each for each in alone if len(each.outbox) <= FEW_FRAMES]
         if len(few) < len(alone):
             many = [each for each in alone if len(each.outbox) > FEW_FRAMES]
-            slices.append((self._turn, 0, many))
-        slices.extend((self._turn, 0, recipients) for recipients in self._waiting.values())
+            slices.append(Slice(self._turn, 0, many))
+        slices.extend(Slice(self._turn, 0, group) for group in self._waiting.values())
         self._waiting.clear()
-        self._flush_slice(monotonic() + FLUSH_S, self._turn, 0, few)
+        self._flush_slice(Slice(self._turn, 0, few), monotonic() + FLUSH_S)
         ends_at = monotonic() + FLUSH_S
         while slices:
-            self._flush_slice(ends_at, *slices.popleft())
+            self._flush_slice(slices.popleft(), ends_at)
             if monotonic() > ends_at:
                 break
         if slices or self._waiting:
@@ -299,21 +294,20 @@ class Delivery:
         if self._waiters:
             self._wake_waiters()
 
-    def _flush_slice(
-        self, ends_at: float, turn: int, start: int, recipients: list[Recipient]
-    ) -> None:
-        """Flush recipients from ``start`` on; when the time is over, the others wait."""
+    def _flush_slice(self, part: Slice, ends_at: float) -> None:
+        """Flush a slice; when the time is over, the rest of it waits."""
+        turn, start, recipients = part
         for end, recipient in enumerate(islice(recipients, start, None), start + 1):
             try:
                 recipient.flush()
             except Exception:
                 log.exception("flush failed")
             if monotonic() > ends_at and end < len(recipients):
-                self._slices.append((turn, end, recipients))
+                self._slices.append(Slice(turn, end, recipients))
                 break
 
     def _wake_waiters(self) -> None:
-        unfinished = min((turn for turn, _, _ in self._slices), default=self._turn + 1)
+        unfinished = min((each.turn for each in self._slices), default=self._turn + 1)
         waiters, self._waiters = self._waiters, []
         for turn, written in waiters:
             if turn >= unfinished:

@@ -1,6 +1,6 @@
 """Limits for the team's code: handlers, observers, policies, the authenticator.
 
-Such code may wait for ever, be cancelled by something else, or call `sys.exit`.
+Such code may hang, be cancelled by something else, or call `sys.exit`.
 """
 
 import asyncio
@@ -87,12 +87,6 @@ class Guard:
             raise (interruption or TeamCodeFailed()) from failure
         if sole is not failure:
             raise sole
-
-    def set_timeout(self, timeout_s: float) -> None:
-        """Change the timeout of the next calls."""
-        if timeout_s < self._timeout_s:
-            self.close()  # the timer would be late
-        self._timeout_s = timeout_s
 
     def end(self) -> None:
         """Cancel the call that is running: its connection has ended."""

@@ -79,7 +79,6 @@ class ConnectionManager:
         Raises:
             TooManyConnections: the user is at the limit, and settings say to refuse the newest.
             Unavailable: messages would be missed.
-
         """
         self._delivery.check_thread()
         user = self._users.get(connection.user)
@@ -145,7 +144,6 @@ class ConnectionManager:
 
         Raises:
             TooLarge: it is larger than what may be unsent to one connection.
-
         """
         return self._publish(user_channel(user), Envelope(sender, data, exclude), message_id)
 
@@ -157,15 +155,7 @@ class ConnectionManager:
         exclude: str | None = None,
         message_id: str | None = None,
     ) -> asyncio.Future[int]:
-        """Send to every connection but the excluded one.
-
-        The future yields the number of processes, or fails with `Unavailable`. A message that
-        failed may be sent again with the same id: clients get it once.
-
-        Raises:
-            TooLarge: it is larger than what may be unsent to one connection.
-
-        """
+        """Send to every connection but the excluded one; see `send_to_user` for the rest."""
         return self._publish(ALL, Envelope(sender, data, exclude), message_id)
 
     def send_frame(

@@ -24,7 +24,6 @@ from ..protocol import (
     INTERNAL_ERROR,
     NO_STATUS,
     SERVICE_RESTART,
-    TRY_AGAIN_LATER,
     UNSUPPORTED_DATA,
     ClientClose,
     Close,
@@ -129,7 +128,8 @@ class AdmittedClient:
 
     async def _live(self, identity: Identity) -> None:
         service, settings = self._service, self._service.settings
-        self._guard.set_timeout(settings.handler_timeout_s)
+        self._guard.close()
+        self._guard = Guard(settings.handler_timeout_s)
         budget = service.budgets.enter(identity.user)
         connection = Connection(
             identity, self._wire, service.delivery, settings, self._guard, budget
@@ -146,11 +146,8 @@ class AdmittedClient:
             await self._receive(connection)
         except ConnectionEnded:
             pass
-        except Rejected as rejection:
+        except (Rejected, Unavailable) as rejection:
             connection.reject(rejection)
-        except Unavailable as failure:
-            log.info("connection rejected", reason=TRY_AGAIN_LATER.reason, cause=str(failure))
-            connection.close(TRY_AGAIN_LATER)
         except Exception:
             log.exception("connection failed")
             connection.close(INTERNAL_ERROR)
@@ -201,10 +198,9 @@ class AdmittedClient:
                 else:
                     _end_by(connection, message)
                 handled += 1
-                turns.count(connection.user, message)
-                sent = delivery.enqueued - enqueued
-                turns.end_if_congested(delivery, sent)
-                sent_many = sent > MANY_FRAMES
+                sent_many = delivery.enqueued - enqueued > MANY_FRAMES
+                must_end = sent_many and delivery.is_congested
+                turns.count(connection.user, message, must_end=must_end)
                 if handled % MESSAGES_IN_A_ROW == 0 or (sent_many and delivery.is_full):
                     await self._give_way(unanswered)
 

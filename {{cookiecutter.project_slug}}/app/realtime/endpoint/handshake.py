@@ -9,7 +9,16 @@ from starlette.websockets import WebSocket
 from ..auth.identity import Identity, authenticating, check_identity
 from ..connections.connection import Connection
 from ..connections.guard import Guard
-from ..errors import PROBLEM_TYPE, ConnectionEnded, Refused, Rejected, declared, problem
+from ..errors import (
+    PROBLEM_TYPE,
+    CommandError,
+    ConnectionEnded,
+    Refused,
+    Rejected,
+    ServiceError,
+    declared,
+    problem,
+)
 # {% if cookiecutter.heartbeat %}
 from ..protocol import SUBPROTOCOL, Close, HeartbeatTerms, Welcome
 # {% else %}
@@ -39,7 +48,7 @@ class Handshakes:
             "connections_rejected",
             "Connections closed because authentication failed or was impossible.",
             labels=("code",),
-            known=((close.code,) for close in declared(Rejected, "close_as", Close)),
+            known=((close.code,) for close in declared(ServiceError, "close_as", Close)),
         )
 
     def admit(self, websocket: WebSocket, network: str | None) -> None:
@@ -50,7 +59,6 @@ class Handshakes:
 
         Raises:
             Refused: the service does not take this client now.
-
         """
         service = self._service
         if not service.started:
@@ -74,7 +82,7 @@ class Handshakes:
             return None
         except ConnectionEnded:
             return None
-        except Rejected as rejection:
+        except (Rejected, CommandError) as rejection:
             # Browsers can read a close code, but not the HTTP status of a refused handshake.
             reason = rejection.close_as.reason
             log.info("connection rejected", reason=reason, cause=rejection.cause)

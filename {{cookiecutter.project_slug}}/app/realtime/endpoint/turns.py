@@ -6,7 +6,6 @@ from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
 
-from ..connections.delivery import MANY_FRAMES, Delivery
 from ..wire.inbox import Incoming
 
 TURN_S = 0.002
@@ -56,14 +55,11 @@ class Turns:
             if not self._is_next_due:
                 self._schedule_next()
 
-    def count(self, user: str, message: Incoming) -> None:
-        """Count a message of a user that is handled."""
+    def count(self, user: str, message: Incoming, *, must_end: bool = False) -> None:
+        """Count a message of a user that is handled; end the turn's time if it ``must_end``."""
         size_bytes = len(message) if isinstance(message, str) else 0  # nearly
         self._handled_bytes[user] += MESSAGE_BYTES + size_bytes
-
-    def end_if_congested(self, delivery: Delivery, frames: int) -> None:
-        """End the turn's time after a message with many frames, if they must be written first."""
-        if frames > MANY_FRAMES and delivery.is_congested:
+        if must_end:
             self.end = 0.0
 
     def _schedule_next(self) -> None:

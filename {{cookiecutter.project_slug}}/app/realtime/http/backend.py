@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from ..backplane import user_channel
 from ..futures import then
 from ..idempotency import send_once
-from ..limits.budget import check_size
+from ..limits.budget import check_data_size
 from ..protocol import STRICT, Data, UserName
 # {% if cookiecutter.rooms %}
 from ..rooms.rooms import RoomName
@@ -117,7 +117,7 @@ async def publish(
 ) -> Published:
     """Send data to clients. With an ``Idempotency-Key``, a repeated request is sent once."""
     publication = await parse(Publication, request)
-    check_size(publication.data, service.settings.max_message_bytes)
+    check_data_size(publication.data, service.settings.max_message_bytes)
     send = partial(_send, service, publication)
     timeout_s = service.settings.handler_timeout_s
     with guarded(timeout_s):

@@ -68,7 +68,6 @@ async def parse(model: type[M], request: Request) -> M:
     Raises:
         RequestValidationError: the body is something else; FastAPI answers 422.
         HTTPException: 400 if the client disconnected before the body was complete.
-
     """
     try:
         return model.model_validate_json(await request.body())

@@ -37,7 +37,6 @@ def get_service(request: Request) -> Service:
 
     Raises:
         RuntimeError: the route is in another app, which does not know the service.
-
     """
     service: Service | None = getattr(request.app.state, "service", None)
     if service is None:
@@ -55,7 +54,6 @@ def guarded(timeout_s: float) -> Iterator[None]:
     Raises:
         TimedOut: it did not return in time.
         TeamCodeFailed: it raised a `CancelledError` or `SystemExit` of its own, or a group of them.
-
     """
     with closing(Guard(timeout_s)) as guard, guard:
         yield
@@ -72,8 +70,7 @@ async def current_user(
         # {% endif %}
         Unauthorized: the credentials are missing or invalid; answered with 401.
         Banned: the user is banned; answered with 403.
-        AuthenticatorDown: they cannot be checked now; answered with 503.
-
+        Unavailable: they cannot be checked now; answered with 503.
     """
     # {% if cookiecutter.auth == "session" %}
     if request.method not in SAFE_METHODS:

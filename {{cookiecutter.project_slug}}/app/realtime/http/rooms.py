@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from ..commands.rooms import members_within
 from ..errors import BadRequest, Forbidden
 from ..rooms.history import Position, RoomMessage, room_channel
-from ..rooms.presence import Member
+from ..rooms.presence import Members
 from ..rooms.rooms import RoomName
 from ..wire.frame import frame_payload
 from .body import UserBody, described, parse
@@ -42,14 +42,6 @@ class RoomState:
     offset: int
     users: int | None
     nodes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Members:
-    """The number of users in a room, and a list of them; in large rooms, of only some."""
-
-    members: list[Member]
-    total: int
 
 
 @dataclass(frozen=True, slots=True)

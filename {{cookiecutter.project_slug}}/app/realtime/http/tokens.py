@@ -34,7 +34,6 @@ def sign_token(
 
     Raises:
         Forbidden: there is no secret to sign with.
-
     """
     if settings.jwt_secret is None:
         raise Forbidden("JWT_SECRET is not set, so only your issuer can sign tokens")

@@ -78,7 +78,6 @@ class Admission:
 
         Raises:
             Refused: 429; the network is at its limit of connections, or connects too fast.
-
         """
         if network is None:
             return
@@ -99,7 +98,6 @@ class Admission:
 
         Raises:
             Refused: 503; the service is at capacity, or all clients together connect too fast.
-
         """
         if self._connections >= self._settings.max_connections:
             raise Refused("at capacity", retry_after_s=5)

@@ -49,12 +49,11 @@ MAX_REFUSALS_LOGGED = 50
 """Kinds of refusal logged for one connection; a bound for kinds that are made up at run time."""
 
 
-def check_size(data: JsonValue, max_bytes: int) -> int:
+def check_data_size(data: JsonValue, max_bytes: int) -> int:
     """Return the size of a message's data in bytes when it is encoded again.
 
     Raises:
         TooLarge: it is larger than a message may be.
-
     """
     size_bytes = len(to_json(data))
     if size_bytes > max_bytes:
@@ -144,7 +143,7 @@ class ClientLimits:
         self._refusals: frozenset[str] = frozenset()  # the empty one takes no memory
 
     def exempt(self) -> None:
-        """Let everything be free from now on."""
+        """Disable the budgets of this connection."""
         self._own = self._user = RateLimit(math.inf, burst_s=math.inf)
 
     def pay(self, frame: str) -> int:
@@ -153,7 +152,6 @@ class ClientLimits:
         Raises:
             RateLimited: a budget is spent.
             Flood: refused commands have spent a budget of their own.
-
         """
         size_bytes = price_bytes = len(frame) if frame.isascii() else len(frame.encode())
         if size_bytes > LARGE_BYTES:
@@ -171,7 +169,6 @@ class ClientLimits:
 
         Raises:
             Flood: frames beyond the budgets have spent a budget of their own.
-
         """
         now = monotonic()
         for _ in range(count):
@@ -188,11 +185,10 @@ class ClientLimits:
             TooLarge: encoded again, the data is larger than a message may be.
             RateLimited: the user's budget for this target is spent.
             Flood: refused commands have spent a budget of their own.
-
         """
         size_bytes = self._size_bytes
         if size_bytes > self._small_bytes:
-            size_bytes = check_size(data, self._settings.max_message_bytes)
+            size_bytes = check_data_size(data, self._settings.max_message_bytes)
         if isinstance(self._user, UserBudget):
             now = monotonic()
             budget = self._user.target(target, now)
@@ -222,7 +218,6 @@ class ClientLimits:
 
         Raises:
             TooManyErrors: there are too many in a row.
-
         """
         self.charge((INVALID_PRICE - 1) * self._size_bytes)
         self.errors_in_a_row += 1

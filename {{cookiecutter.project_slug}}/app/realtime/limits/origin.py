@@ -28,7 +28,6 @@ class Origins:
 
         Raises:
             Refused: 403; it is missing, ``null``, given twice or not on the list.
-
         """
         origins = handshake.headers.getlist("origin")
         if not origins and not self._required:

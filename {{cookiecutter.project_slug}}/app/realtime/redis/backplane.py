@@ -61,7 +61,19 @@ class Resync(ServerFrame):
 
 
 class RedisBackplane(Backplane):
-    """Delivers through Redis to all nodes, this one included."""
+    """Delivers through Redis to all nodes, this one included.
+
+    ==================  ===============================  =========================================
+    flag                set when                         cleared when
+    ==================  ===============================  =========================================
+    ``_is_subscribed``  all subscriptions are confirmed  the connection is lost
+    ``_works``          a probe succeeds                 Redis refuses one, the connection is lost
+    ``refusal``         Redis refuses a probe            a probe succeeds
+    ``_was_healthy``    first subscribed and working     never
+    ``_has_gap``        the connection is lost           subscribed and working again
+    ``is_confirmed``    Redis confirms a subscription    the connection is lost
+    ==================  ===============================  =========================================
+    """
 
     def __init__(
         self,
@@ -80,7 +92,7 @@ class RedisBackplane(Backplane):
         self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
         self._confirmations = 0
         self.refusal: ResponseError | None = None
-        """The error of Redis while it refuses to work, though it answers."""
+        """The error of Redis while it refuses to work."""
         self._is_subscribed = self._works = False
         self._was_healthy = self._has_gap = self._has_warned = False
         client.add_probe(self._probe_commands)
@@ -101,7 +113,6 @@ class RedisBackplane(Backplane):
 
         Raises:
             ExceptionGroup: the server refuses this service from the start (`Misconfigured`).
-
         """
         self.publisher.is_traced = is_on()
         try:
@@ -124,10 +135,10 @@ class RedisBackplane(Backplane):
         The answer may get lost after the message was published. So Redis remembers the id for five
         minutes, and answers a repetition like the first message.
         """
-        make_command = self.plain
-        if message_id is not None:  # a command of its own
-            make_command = partial(self._publish_once, f"published:{message_id}")
-        return self.publisher.publish(make_command, channel, envelope)
+        if message_id is None:
+            return self.publisher.publish(self.plain, channel, envelope, batch_key="plain")
+        once = partial(self._publish_once, f"published:{message_id}")
+        return self.publisher.publish(once, channel, envelope)
 
     async def count_nodes(self, channel: Channel) -> int:
         """Return how many nodes have subscribed to the channel."""
@@ -160,7 +171,6 @@ class RedisBackplane(Backplane):
 
         Raises:
             Unavailable: Redis has confirmed no subscription for too long, or this one has ended.
-
         """
         while not subscription.is_confirmed:
             if self.hosted.get(subscription.channel) is not subscription:
@@ -220,7 +230,6 @@ class RedisBackplane(Backplane):
         Raises:
             RedisError, OSError: it is lost, or the server does not suit any more.
             Misconfigured: the settings name another kind of server.
-
         """
         async with AsyncExitStack() as stack:
             async with answered_within(self.client.timeout_s):
@@ -239,7 +248,6 @@ class RedisBackplane(Backplane):
 
         Raises:
             RedisError, OSError: it does not, and waiting does not help.
-
         """
         while True:
             try:

@@ -77,7 +77,6 @@ class RedisClient(ABC):
 
         Raises:
             RedisError, OSError: Redis does not answer in time.
-
         """
         async with answered_within(self.timeout_s):
             replies: list[Any] = await self._pipeline(commands).execute(raise_on_error=False)
@@ -112,7 +111,6 @@ class RedisClient(ABC):
 
         Raises:
             Unavailable: Redis does not answer in time, or refuses the command.
-
         """
         outages = self._outages
         async with self._turn():
@@ -144,11 +142,9 @@ class RedisClient(ABC):
             self._turns.release()
 
     async def _execute(self, commands: Sequence[RedisCommand], *, repeatable: bool) -> list[Any]:
-        """Send commands, twice if the connection fails and they are repeatable; return the replies.
+        """Return the replies, or raise the first failure.
 
-        Raises:
-            RedisError, OSError: the first failure.
-
+        If the connection fails, repeatable commands are sent once more.
         """
         try:
             replies = await self.send(commands)
@@ -170,7 +166,6 @@ class RedisClient(ABC):
 
         Raises:
             RedisError, OSError: the first failure.
-
         """
         commands = [command for probe in self._probes for command in probe(channel)]
         await self._execute(commands, repeatable=True)
@@ -181,7 +176,6 @@ class RedisClient(ABC):
 
         Raises:
             Misconfigured: the settings name another kind of server.
-
         """
 
     @abstractmethod

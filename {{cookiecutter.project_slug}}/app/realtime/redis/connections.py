@@ -9,16 +9,7 @@ from typing import Any
 
 from hiredis import pack_command
 from redis.asyncio import client
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
-from redis.asyncio.sentinel import (
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -95,7 +86,6 @@ async def answered_within(timeout_s: float) -> AsyncIterator[None]:
 
     Raises:
         TimeoutError: there was no answer in time.
-
     """
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle | None = None
@@ -175,14 +165,6 @@ class PubSub(client.PubSub):
         """Do nothing: one task would read from the new connection while another subscribes."""
 
 
-CHECKED: dict[type[AbstractConnection], type[CheckedConnection]] = {
-    kind: type(f"Checked{kind.__name__}", (CheckedConnection, kind), {})
-    for kind in (
-        Connection,
-        SSLConnection,
-        UnixDomainSocketConnection,
-        SentinelManagedConnection,
-        SentinelManagedSSLConnection,
-    )
-}
-"""A checked connection of each kind that redis-py has."""
+def checked(kind: type[AbstractConnection]) -> type[CheckedConnection]:
+    """Return a class of connections of this kind that are checked before use."""
+    return type(f"Checked{kind.__name__}", (CheckedConnection, kind), {})

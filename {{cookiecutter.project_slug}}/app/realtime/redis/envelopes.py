@@ -35,7 +35,6 @@ def encode(envelope: Envelope) -> bytes:
 
     Raises:
         BadRequest: no node could read it again.
-
     """
     payload = _serializer.to_json(envelope, exclude_defaults=True)
     brackets = payload.count(b"[") + payload.count(b"{")
@@ -53,7 +52,6 @@ def decode(channel: Channel, payload: bytes) -> Envelope:
 
     Raises:
         ValidationError: it is no envelope, or has an event that this channel cannot carry.
-
     """
     envelope: Envelope = _validators[channel.partition(":")[0]].validate_json(payload)
     return envelope

@@ -86,7 +86,6 @@ class Listener:
 
         Raises:
             RedisError, OSError: the connection, or one of its channels, is lost.
-
         """
         delivery = self._delivery
         taken = enqueued = 0

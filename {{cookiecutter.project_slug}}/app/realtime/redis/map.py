@@ -12,7 +12,8 @@ from .connections import RedisCommand
 class RedisMap(ExpiringMap):
     """Values by key that all nodes share. Each kind of values has keys of its own.
 
-    All methods raise `Unavailable` if Redis does not answer, or refuses.
+    It overrides all methods of `ExpiringMap`; they raise `Unavailable` if Redis does not answer, or
+    refuses.
     """
 
     def __init__(self, client: RedisClient, kind: str) -> None:

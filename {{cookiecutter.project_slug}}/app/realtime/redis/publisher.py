@@ -1,7 +1,7 @@
 """The publisher: sends the messages of this node to Redis, many in one round trip."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from time import monotonic
@@ -14,7 +14,7 @@ from ..errors import Unavailable
 from ..metrics import Metrics
 from ..settings.settings import RealtimeSettings
 from ..tracing import current_trace
-from ..wire.frame import check_size
+from ..wire.frame import check_frame_size
 from .client import RedisClient
 from .connections import RedisCommand, explain
 from .envelopes import encode
@@ -40,9 +40,13 @@ ReadReply = Callable[[Any, int], Iterable[Any]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outgoing:
-    """A message that waits to be published, and the future of its publication."""
+    """A message that waits to be published, and the future of its publication.
+
+    Messages to a channel with the same ``batch_key`` share a command. None: it has its own.
+    """
 
     make_command: MakeCommand
+    batch_key: Hashable
     channel: Channel
     payload: bytes
     read_reply: ReadReply
@@ -60,7 +64,9 @@ class RedisPublisher:
         """Whether messages tell other nodes which span has caused them."""
         self._waiting = Worker(self._publish, batch_weight=BATCH_BYTES)
         self.run = self._waiting.run
-        self._failures = metrics.counter("redis_publish_failures", "Messages Redis did not take.")
+        self._failures = metrics.counter(
+            "redis_publish_failures", "Messages that could not be published to Redis."
+        )
         self._durations = metrics.histogram(
             "redis_publish_duration_seconds",
             "How long Redis took for the messages of one round trip.",
@@ -76,6 +82,7 @@ class RedisPublisher:
         channel: Channel,
         envelope: Envelope,
         read_reply: ReadReply = repeat,
+        batch_key: Hashable = None,
     ) -> asyncio.Future[Any]:
         """Queue an envelope; the future fails at once if too many bytes wait.
 
@@ -83,14 +90,14 @@ class RedisPublisher:
 
         Raises:
             TooLarge: its frame may be larger than what may be unsent to one connection.
-
         """
         published: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.is_traced:
             envelope.trace = current_trace()
-        message = Outgoing(make_command, channel, encode(envelope), read_reply, published)
-        check_size(message.payload, self._max_payload_bytes)
-        size_bytes = len(message.payload)
+        payload = encode(envelope)
+        check_frame_size(payload, self._max_payload_bytes)
+        size_bytes = len(payload)
+        message = Outgoing(make_command, batch_key, channel, payload, read_reply, published)
         if self._waiting.weight + size_bytes > self._max_waiting_bytes:
             self._fail([message])
         else:
@@ -139,7 +146,8 @@ def _groups(batch: Sequence[Outgoing]) -> list[list[Outgoing]]:
     latest: dict[Channel, list[Outgoing]] = {}
     for message in batch:
         group = latest.get(message.channel)
-        if group is None or group[0].make_command != message.make_command:
+        key = message.batch_key
+        if group is None or key is None or group[0].batch_key != key:
             group = latest[message.channel] = []
             groups.append(group)
         group.append(message)

@@ -19,10 +19,9 @@ from redis.exceptions import RedisClusterException
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ..errors import Misconfigured
-from ..settings.redis import server_urls
 from ..settings.settings import RealtimeSettings
 from .client import OwnsChannel, RedisClient
-from .connections import CHECKED, FAILURES, CheckedConnection, PubSub
+from .connections import FAILURES, CheckedConnection, PubSub, checked
 
 
 class ServerClient(RedisClient):
@@ -66,7 +65,7 @@ class ClusterClient(RedisClient):
     is_sharded = True
 
     def __init__(self, settings: RealtimeSettings, options: dict[str, Any]) -> None:
-        urls = _urls(settings)
+        urls = settings.redis_urls
         self._url = urlsplit(urls[0])
         self._options = options
         targets = [parse_url(url) for url in urls]
@@ -74,7 +73,7 @@ class ClusterClient(RedisClient):
         nodes = [ClusterNode(at.get("host", "localhost"), at.get("port", 6_379)) for at in targets]
         self._cluster = RedisCluster.from_url(urls[0], startup_nodes=nodes, **options)
         self._cluster.connection_kwargs.update(
-            connection_class=CHECKED[kind], **_pool_options(settings)
+            connection_class=checked(kind), **_pool_options(settings)
         )
         # One more connection to each server listens, see `_open`.
         self._cluster.connection_kwargs["max_connections"] -= 1
@@ -118,10 +117,6 @@ class ClusterClient(RedisClient):
         return self._url._replace(netloc=f"{user}{at}{host}:{node.port}").geturl()
 
 
-def _urls(settings: RealtimeSettings) -> Sequence[str]:
-    return server_urls(settings.redis_url.get_secret_value()) if settings.redis_url else ()
-
-
 def _pool_options(settings: RealtimeSettings) -> dict[str, Any]:
     return {
         "max_connections": settings.redis_max_connections,
@@ -149,9 +144,9 @@ def make_client(settings: RealtimeSettings) -> RedisClient | None:
         return ClusterClient(settings, options)
     if settings.redis_sentinel is not None:
         return _behind_sentinels(settings.redis_sentinel, settings, options)
-    target: dict[str, Any] = dict(parse_url(_urls(settings)[0]))
+    target: dict[str, Any] = dict(parse_url(settings.redis_urls[0]))
     kind = target.pop("connection_class", Connection)
-    pool = ConnectionPool(CHECKED[kind], **(target | options | _pool_options(settings)))
+    pool = ConnectionPool(checked(kind), **(target | options | _pool_options(settings)))
     return ServerClient(Redis.from_pool(pool), settings)
 
 
@@ -162,7 +157,7 @@ def _behind_sentinels(
 
     User and password in the URL are for this server; the options for TLS are for sentinels, too.
     """
-    targets: list[dict[str, Any]] = [dict(parse_url(url)) for url in _urls(settings)]
+    targets: list[dict[str, Any]] = [dict(parse_url(url)) for url in settings.redis_urls]
     addresses = [(at.get("host", "localhost"), at.get("port", 26_379)) for at in targets]
     primary = targets[0]
     for key in ("host", "port"):
@@ -178,6 +173,6 @@ def _behind_sentinels(
     sentinel: Any = Sentinel(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
     kind = SentinelManagedSSLConnection if has_tls else SentinelManagedConnection
     redis = sentinel.master_for(
-        name, connection_class=CHECKED[kind], **(primary | options | _pool_options(settings))
+        name, connection_class=checked(kind), **(primary | options | _pool_options(settings))
     )
     return ServerClient(redis, settings, sentinel.sentinels)

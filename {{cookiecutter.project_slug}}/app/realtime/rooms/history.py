@@ -30,7 +30,7 @@ from ..protocol import STRICT, Message, ServerFrame
 from ..protocol import STRICT, Message
 # {% endif %}
 from ..settings.settings import RealtimeSettings
-from ..wire.frame import check_size, encode, frame_payload
+from ..wire.frame import check_frame_size, encode, frame_payload
 from .options import Rules, make_rules
 
 LOG_BYTES = 1_024  # estimated size of a log without messages
@@ -179,6 +179,7 @@ class History:
     def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
         self.backplane = backplane
         self.rules_of = make_rules(settings)
+        """Returns the rules of a room; `Rooms.set_policy` replaces it by that of the policy."""
         self._settings = settings
         self._logs: dict[str, RoomLog] = {}
         # By ``history_s``, since logs that are kept equally long expire in the order of their use.
@@ -202,7 +203,7 @@ class History:
         numbered = Envelope(envelope.sender, envelope.data, envelope.exclude)
         numbered.offset = self._logs[room].offset + 1 if room in self._logs else 1
         numbered.frame = message_frame(room, numbered)  # raises if the data is not JSON
-        check_size(numbered.frame, self._settings.max_unsent_bytes)
+        check_frame_size(numbered.frame, self._settings.max_unsent_bytes)
         log = self._take_out(room)
         log.append(numbered.frame)
         self._put_back(room, log)

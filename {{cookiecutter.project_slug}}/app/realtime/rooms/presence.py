@@ -46,7 +46,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class RoomPresence:
+class Members:
     """The users in a room, in large rooms only some of them, and the total number of users."""
 
     members: list[Member]
@@ -91,11 +91,11 @@ class Presence:
             envelope = Envelope(connection.user, from_json(info), connection.id, event=event)
             self._backplane.publish(room_channel(room), envelope)
 
-    async def read(self, room: str, rules: Rules) -> RoomPresence:
+    async def read(self, room: str, rules: Rules) -> Members:
         """Return the users in the room, including all that were counted before."""
         users = self._users.get(room, {})
         members = [
             Member(user=user, connections=present.connections, info=from_json(present.info))
             for user, present in islice(users.items(), self._settings.max_members_listed)
         ]
-        return RoomPresence(members, len(users))
+        return Members(members, len(users))

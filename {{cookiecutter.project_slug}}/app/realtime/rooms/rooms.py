@@ -21,7 +21,7 @@ from ..settings.settings import RealtimeSettings
 from ..wire.frame import frame_data, text_frame
 from .history import NOWHERE, History, Position, Replay, message_frame, room_channel
 from .options import RoomOptions, make_rules
-from .presence import Presence, RoomPresence, encode_info
+from .presence import Members, Presence, encode_info
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -192,7 +192,6 @@ class Rooms:
             BadRequest: the info is too large.
             LimitExceeded: the connection is in as many rooms as allowed.
             Unavailable: the backplane does not confirm the room's channel, or has no history.
-
         """
         self._check_call(name)
         encoded = None if info is None else encode_info(info)
@@ -300,7 +299,6 @@ class Rooms:
         Raises:
             Forbidden: the policy refuses the message.
             TooLarge: it is larger than what may be unsent to one connection.
-
         """
         self._check_call(room)
         answer = self._before_publish(room, sender, data, keep)
@@ -334,7 +332,6 @@ class Rooms:
         Raises:
             Forbidden: the policy refuses the message.
             NotJoined: meanwhile, ``member`` has left, or was evicted.
-
         """
         answer = self._before_publish(room, sender, data, keep)
         if isinstance(answer, Awaitable):
@@ -367,13 +364,12 @@ class Rooms:
         self._history.rules_of = make_rules(self._settings, room_options)
         self._before_publish = before_publish
 
-    async def presence(self, name: str) -> RoomPresence:
+    async def presence(self, name: str) -> Members:
         """Return the users in the room.
 
         Raises:
             Forbidden: the room has no presence.
             Unavailable: they are not known now.
-
         """
         self._check_call(name)
         room = self._rooms.get(name)

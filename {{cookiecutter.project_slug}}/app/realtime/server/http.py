@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with limits on connections, and on the size and the time of a request.
 
-By itself, uvicorn buffers a request of any size and waits for it without end. Here, each connection
-has one timer, which runs while a request is expected or incomplete.
+By itself, uvicorn buffers a request of any size and waits for it indefinitely. Here, each
+connection has one timer, which runs while a request is expected or incomplete.
 """
 
 import re
@@ -127,7 +127,6 @@ class HttpProtocol(HttpToolsProtocol):
 
         Raises:
             ValueError: one of them is not valid; uvicorn then calls `send_400_response`.
-
         """
         is_flood = len(self.pipeline) >= MAX_PIPELINED
         is_connect = self.parser.get_method() == b"CONNECT"

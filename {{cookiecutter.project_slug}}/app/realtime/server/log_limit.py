@@ -51,7 +51,6 @@ class LogLimiter(logging.Filter):
 
         Raises:
             DropEvent: it is over the limit.
-
         """
         if not self._may_pass(logger.name, event_dict.get("event")):
             raise structlog.DropEvent

@@ -246,7 +246,6 @@ def serve(app: Application) -> None:
 
     Raises:
         SystemExit: an essential job has failed.
-
     """
     settings, sockets = app.service.settings, None
     configure_logging(settings)

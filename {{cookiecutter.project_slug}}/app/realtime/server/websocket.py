@@ -70,10 +70,10 @@ UNKNOWN = "the connection was lost"
 class FrameProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol as a `Wire`, with a deadline for the closing handshake.
 
-    uvicorn closes a transport at once, or waits without end. If unread bytes have arrived, the
-    system turns such a close into a reset, which overtakes the close frame; and a peer that does
-    not read keeps the transport with its buffer. Here, after a close frame, bytes are read and
-    dropped until the peer has answered and disconnected (RFC 6455 §7.1.1), or until the deadline.
+    uvicorn closes a transport at once, or never. If unread bytes have arrived, the system turns
+    such a close into a reset, which overtakes the close frame; and a peer that does not read keeps
+    the transport with its buffer. Here, after a close frame, bytes are read and dropped until the
+    peer has answered and disconnected (RFC 6455 §7.1.1), or until the deadline.
 
     After ``close_sent`` (uvicorn's name), nothing is sent or passed to the app.
     """
@@ -155,7 +155,6 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
         Raises:
             ClientDisconnected: the connection is closing.
-
         """
         if self.handshake_complete and message["type"] == "websocket.close":
             self.close(Close(message.get("code", 1000), message.get("reason") or ""))
@@ -180,13 +179,13 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             if size == len(data):
                 return
             data = data[size:]
-        self._read_others(data)
+        self._read_other_frames(data)
 
-    def _read_others(self, data: bytes) -> None:
+    def _read_other_frames(self, data: bytes) -> None:
         if not self.handshake_initiated:
             self._pass_on(data)
         elif not self.handshake_complete:
-            self._keep_early(data)
+            self._buffer_until_accepted(data)
         else:
             self._read_frames(data)
 
@@ -242,7 +241,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             else:
                 self.loop.call_later(PEER_CHECK_S, self._check_peer)
 
-    def _keep_early(self, data: bytes) -> None:
+    def _buffer_until_accepted(self, data: bytes) -> None:
         # A client must wait for the answer (RFC 6455 §4.1), but some send at once.
         self._early += data
         if len(self._early) > self.config.ws_max_size:

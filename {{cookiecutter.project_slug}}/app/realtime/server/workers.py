@@ -7,6 +7,7 @@ for example because of a wrong setting, it would fail again, so all processes st
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -100,8 +101,9 @@ class Parent:
                 stack.enter_context(each)
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             self._port = reserved[0].getsockname()[1]
-            say = log.info if self._settings.port else log.warning
-            say("listening", host=self._settings.host, port=self._port, workers=workers)
+            level = logging.INFO if self._settings.port else logging.WARNING
+            host, port = self._settings.host, self._port
+            log.log(level, "listening", host=host, port=port, workers=workers)
             return max(await asyncio.gather(*map(self._keep, range(1, workers + 1))))
 
     async def _keep(self, number: int) -> int:

@@ -14,7 +14,6 @@ def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
     Raises:
         SettingsError: a file cannot be read; its setting is set as well; or a list or an object is
             not JSON.
-
     """
     environment = EnvSettingsSource(settings)
     variables = {**DotEnvSettingsSource(settings).env_vars, **environment.env_vars}

@@ -27,7 +27,6 @@ def read_project() -> Project:
 
     Raises:
         ValueError: neither names the project.
-
     """
     try:
         if PYPROJECT.exists():

@@ -62,7 +62,6 @@ def _problem_of_url(url: str) -> str | None:
 
     Raises:
         ValueError: this is not the URL of a server.
-
     """
     parts = urlsplit(url)
     after_host = "" if parts.scheme == "unix" else parts.path + parts.query
@@ -128,11 +127,14 @@ class RedisSettings(SettingsPart):
     valkey_password: Key | None = None
 
     @property
+    def redis_urls(self) -> list[str]:
+        """Return the URL of each server, none without ``REDIS_URL``."""
+        return server_urls(self.redis_url.get_secret_value()) if self.redis_url else []
+
+    @property
     def redis_database(self) -> int:
         """Return the number of the database."""
-        if self.redis_url is None:
-            return 0
-        return int(parse_url(server_urls(self.redis_url.get_secret_value())[0]).get("db", 0))
+        return int(parse_url(self.redis_urls[0]).get("db", 0)) if self.redis_urls else 0
 
     @field_validator("redis_prefix")
     @classmethod
@@ -149,7 +151,7 @@ class RedisSettings(SettingsPart):
             if self.redis_cluster or self.redis_sentinel:
                 raise ValueError("REDIS_URL: is not set, but REDIS_CLUSTER or REDIS_SENTINEL is")
             return self
-        urls = server_urls(self.redis_url.get_secret_value())
+        urls = self.redis_urls
         target = parse_url(urls[0])
         if self.redis_cluster and self.redis_sentinel is not None:
             msg = "REDIS_CLUSTER and REDIS_SENTINEL exclude each other; leave one out"

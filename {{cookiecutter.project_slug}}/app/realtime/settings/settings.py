@@ -161,7 +161,6 @@ class RealtimeSettings(
 
         Raises:
             SystemExit: a setting is missing or wrong; one line for each says how to correct it.
-
         """
         try:
             for name in unknown_names(cls):

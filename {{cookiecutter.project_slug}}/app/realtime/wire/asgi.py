@@ -43,7 +43,7 @@ class Wire(Protocol):
     def arrival(self) -> Awaitable[bool]:
         """Wait until the peer has sent something, or has gone.
 
-        The caller has handled what it took; so the peer may send more.
+        Calling this acknowledges all taken messages; reading may resume.
         Returns true if this had to wait, so that other tasks ran.
         """
         ...
@@ -182,7 +182,6 @@ class AsgiWire:
 
         Raises:
             TimeoutError: the peer did not disconnect in time.
-
         """
         async with asyncio.timeout_at(self._leave_by) as self._deadline:
             # Both exceptions mean that the peer has gone.
@@ -217,7 +216,7 @@ async def connect_wire(
     await websocket.receive()  # the connect event
     wire = AsgiWire(websocket, close_timeout_s, max_message_bytes)
     try:
-        # If one task fails, the group cancels the other one, which would wait for ever.
+        # If one task fails, the group cancels the other one, which would never end.
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(wire.read()), tasks.create_task(wire.send())]
             yield wire

@@ -60,12 +60,11 @@ def text_frame(payload: bytes) -> bytes:
     return LARGE_HEADER.pack(WHOLE_TEXT, 127, size) + payload
 
 
-def check_size(frame: bytes, max_bytes: float) -> None:
+def check_frame_size(frame: bytes, max_bytes: float) -> None:
     """Check that a connection may have a frame unsent.
 
     Raises:
         TooLarge: it is larger than what may be unsent to one connection.
-
     """
     if len(frame) > max_bytes:
         raise TooLarge(f"the encoded message has {len(frame)} bytes, more than {max_bytes}")

@@ -11,7 +11,7 @@ Incoming = str | AsgiEvent
 
 
 class Inbox:
-    """Messages that wait for their one reader: an `asyncio.Queue` of a tenth of the size."""
+    """Messages for one reader: like an `asyncio.Queue`, with a tenth of its memory."""
 
     __slots__ = ("_gone", "_loop", "_reader", "has_end", "messages", "unread_bytes")
 

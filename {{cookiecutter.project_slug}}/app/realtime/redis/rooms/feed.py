@@ -48,6 +48,7 @@ class RedisFeed:
         self._history = history
         self._deliver = deliver
         self._announce = announce
+        # None while messages are delivered at once
         self._held: deque[Envelope] | None = deque(maxlen=MAX_HELD)
         self._healing = asyncio.Lock()
         self._readers = 0
@@ -66,13 +67,14 @@ class RedisFeed:
 
         Raises:
             Unavailable: Redis does not confirm the subscription, or does not answer, in time.
-
         """
         await self._history.backplane.confirm(self._subscription)
         if self._held is None and since is None and not last:
             return Stored(self.position)
         self._readers += 1
         try:
+            # Twice if the answer to another reader was newer, and has set the position first. From
+            # then on, new messages are noted.
             for _ in range(2):
                 stored = await self._history.load(self.room, self.rules, since or NOWHERE, last)
                 if self.position is NOWHERE:
@@ -82,7 +84,6 @@ class RedisFeed:
                 extended = self._extend(stored)
                 if extended.recovered or not stored.recovered:
                     break
-                # The first reader got a newer answer. From now on, new messages are noted.
             if since is None:
                 return Stored(self.position, extended.messages[-last:] if last else ())
             return extended

@@ -13,7 +13,7 @@ import asyncio
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import structlog
@@ -56,7 +56,10 @@ RENEW = Script("rooms/renew")
 
 
 class RedisHistory(History):
-    """Stores the messages of rooms in Redis, and heals the feeds of this node."""
+    """Stores the messages of rooms in Redis, and heals the feeds of this node.
+
+    It overrides all methods of `History`, and calls only `publish` of it, for what is not kept.
+    """
 
     def __init__(self, backplane: RedisBackplane, settings: RealtimeSettings) -> None:
         super().__init__(backplane, settings)
@@ -70,8 +73,6 @@ class RedisHistory(History):
         self._quota = HistoryQuota(
             settings.history_total_bytes, settings.history_user_bytes, POSITION_S
         )
-        # One function per rules: what is published by the same function shares a command.
-        self._publication = lru_cache(lambda rules: partial(self._publish_by, rules))
         self._evictions = Worker(
             self._evict, batch_weight=EVICTED_AT_ONCE, pause_s=self._client.timeout_s
         )
@@ -88,12 +89,13 @@ class RedisHistory(History):
         if not keep:
             return super().publish(room, envelope, keep=False, message_id=message_id)
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
-        read_reply = partial(self._read_positions, room, rules.history_s)
-        make_command = self._publication(rules)
-        if message_id is not None:  # a command of its own
-            make_command = partial(self._publish_by, rules, message_id=message_id)
-        channel = room_channel(room)
-        return self.backplane.publisher.publish(make_command, channel, envelope, read_reply)
+        return self.backplane.publisher.publish(
+            partial(self._publish_by, rules, message_id=message_id),
+            room_channel(room),
+            envelope,
+            partial(self._read_positions, room, rules.history_s),
+            batch_key=rules if message_id is None else None,
+        )
 
     def _read_positions(
         self, room: str, history_s: float, reply: Any, count: int
@@ -185,7 +187,6 @@ class RedisHistory(History):
 
         Raises:
             Unavailable: Redis does not answer.
-
         """
         channel = room_channel(room)
         command = self._reading(channel, rules, since, last)
@@ -224,7 +225,7 @@ class RedisHistory(History):
     def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
         message, rules = encode(Envelope(None, None)), make_rules(self._settings)(channel)
         return (
-            self._publication(rules)(channel, [message]),
+            self._publish_by(rules, channel, [message]),
             self._reading(channel, rules, NOWHERE),
             self._renewal(channel, rules),
             self._removal(channel, NOWHERE),

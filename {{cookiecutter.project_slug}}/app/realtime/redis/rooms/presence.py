@@ -21,7 +21,7 @@ from ...connections.connection import Connection
 from ...errors import Unavailable
 from ...rooms.history import room_channel
 from ...rooms.options import Rules, make_rules
-from ...rooms.presence import Presence, RoomPresence
+from ...rooms.presence import Members, Presence
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
 from ..connections import FAILURES, RedisCommand, answered_within, explain, has_malformed_data
@@ -39,7 +39,10 @@ REMOVE_NODE = Script("rooms/members", "rooms/remove_node")
 
 
 class RedisPresence(Presence):
-    """Writes the users of rooms to Redis, one round trip at a time, and renews their leases."""
+    """Writes the users of rooms to Redis, one round trip at a time, and renews their leases.
+
+    It overrides all methods of `Presence`.
+    """
 
     def __init__(self, backplane: RedisBackplane, settings: RealtimeSettings) -> None:
         super().__init__(backplane, settings)
@@ -70,14 +73,13 @@ class RedisPresence(Presence):
             self._rooms[name] = LocalPresence(name, rules, self._settings.max_members_listed)
         return self._rooms[name]
 
-    async def read(self, room: str, rules: Rules) -> RoomPresence:
+    async def read(self, room: str, rules: Rules) -> Members:
         """Return the users in the room, which Redis tells with its answer to the next write.
 
         Raises:
             Unavailable: Redis does not answer in time.
-
         """
-        answer: asyncio.Future[RoomPresence] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Members] = asyncio.get_running_loop().create_future()
         present = self._room(room, rules)
         present.asking.append(answer)
         self._unwritten.add(present)
@@ -130,7 +132,7 @@ class RedisPresence(Presence):
         return again
 
     def _ignore_dead(self) -> None:
-        """Remove no node for one lease: after an outage, others may only be later than this one."""
+        """Remove no node for one lease: after an outage, others may renew theirs later than it."""
         self._ignores_dead_until = monotonic() + self._lease_ms / 1000
 
     async def _write_together(self, rooms: Sequence[LocalPresence]) -> list[BaseException]:

@@ -21,7 +21,7 @@ from ...backplane import Envelope
 from ...connections.connection import Connection
 from ...protocol import Data, UserName
 from ...rooms.options import Rules
-from ...rooms.presence import Member, RoomPresence
+from ...rooms.presence import Member, Members
 from ...wire.frame import frame_data
 from ..backplane import Resync
 from ..envelopes import encode
@@ -46,7 +46,7 @@ class LocalPresence:
         # For each changed user, the connection to leave out of the event; empty: publish no event.
         # If another connection set the info, that one is left out instead.
         self.unwritten: dict[str, str] = {}
-        self.asking: list[asyncio.Future[RoomPresence]] = []
+        self.asking: list[asyncio.Future[Members]] = []
         self._max_listed = max_listed
         # The number of the last write, 0 if Redis has nothing of this node
         self._written, self._was_lost = 0, False
@@ -82,10 +82,10 @@ class LocalPresence:
         is_last = not self.unwritten
         self._answered = len(self.asking) if is_last else 0
         max_listed = self._max_listed if self._answered else 0
-        news = self._resync() if is_last and self._was_lost else b""
+        resync = self._resync() if is_last and self._was_lost else b""
         is_empty = is_last and not self.users
         self._once_confirmed = 0 if is_empty else write, self._was_lost and not is_last
-        arguments: list[Argument] = [write, self._written, max_listed, news]
+        arguments: list[Argument] = [write, self._written, max_listed, resync]
         for user, cause in self._unconfirmed.items():
             setter, info = self.infos.get(user, (cause, b""))
             arguments += [user, self.users[user], cause and setter, info]
@@ -118,7 +118,7 @@ class LocalPresence:
         answered, self.asking = self.asking[: self._answered], self.asking[self._answered :]
         for answer in answered:
             if not answer.done():
-                answer.set_result(RoomPresence(members, total))
+                answer.set_result(Members(members, total))
         return True
 
     def restart(self) -> None:

@@ -2,19 +2,19 @@
 -- of users, and some of the users with their connections; or nil if the node must begin again.
 -- Further ARGV: how long the keys are stored in milliseconds, the lease in milliseconds, how many
 -- bytes to list, the number of this write and of the last one that was confirmed, 0 if the node
--- begins, how many users to list, an envelope to publish after the changes, or nothing, and for each
+-- begins, how many users to list, the resync to publish after the changes, or nothing, and for each
 -- changed user the name, the connections, the connection that caused the change, and the info with
 -- its time, or nothing.
 --
--- A node whose own lease has expired must not declare others dead: after an outage, they may only
--- be later than this one. A node without a lease declares dead only those that are a lease too late.
+-- A node whose own lease has expired must not declare others dead: after an outage, they may
+-- renew theirs later. A node without a lease declares dead only those that are a lease too late.
 --
 -- In a node's hash, the field '' holds the number of the node's last write; it outlives the node's last
 -- user. A write with a lower number is stale, as after a freeze of the server, and is ignored. A number
 -- below that of a confirmed write means that a failover has lost data.
 local keep_ms, lease_ms, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local write, confirmed, max_listed = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local news = ARGV[10]
+local resync = ARGV[10]
 
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
 local last_write = redis.call('HGET', node_users, '')
@@ -46,7 +46,7 @@ for number = 11, #ARGV, 4 do
     change(user, difference, was_removed or cause ~= '', cause, count, info)
   end
 end
-if news ~= '' and not was_removed then events[#events + 1] = news end
+if resync ~= '' and not was_removed then events[#events + 1] = resync end
 tell()
 
 redis.call('HSET', node_users, '', write)

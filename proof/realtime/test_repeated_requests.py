@@ -1,7 +1,9 @@
 """Requests with a key, sent once however often they are repeated."""
 
 import asyncio
+import gc
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -29,9 +31,9 @@ class Sender:
         self.sent: list[asyncio.Future[int]] = []
         self.ids: list[str] = []
 
-    async def send(self, key: str = "key", data: str = "hi") -> int:
+    async def send(self, key: str = "key", data: Any = "hi", kind: type[Send] = Send) -> int:
         """Send a message; return its result."""
-        command = Send(type="send", id=f"{len(self.sent)}", to="bob", data=data)
+        command = kind(type="send", id=f"{len(self.sent)}", to="bob", data=data)
         return await send_once(self.requests, key, command, self._start, 0.0)
 
     async def begin(self) -> asyncio.Task[int]:
@@ -72,6 +74,40 @@ async def test_a_key_cannot_be_reused_for_another_request(sender: Sender) -> Non
         await sender.send(data="other")
 
 
+class NextSend(Send):
+    """The command of the next version."""
+
+    lifetime_s: int | None = None
+
+
+async def test_a_request_is_recognised_by_its_meaning(sender: Sender) -> None:
+    sending = asyncio.create_task(sender.send(data={"a": 1, "b": [2]}))
+    await wait_until(lambda: bool(sender.sent))
+    sender.sent[0].set_result(7)
+    assert await sending == 7
+    for kind in (Send, NextSend):
+        assert await sender.send(data={"b": [2], "a": 1}, kind=kind) == 7
+
+
+async def test_a_failure_whose_caller_has_gone_is_not_logged(sender: Sender) -> None:
+    logged: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: logged.append(context))
+    try:
+        first = await sender.begin()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        sender.sent.pop().set_exception(Unavailable())
+        del first
+        await wait_until(lambda: len(sender.requests._items) == 0)
+        await asyncio.sleep(0)
+        gc.collect()
+    finally:
+        loop.set_exception_handler(None)
+    assert logged == []
+
+
 async def test_a_failed_request_may_be_repeated(sender: Sender) -> None:
     first = await sender.begin()
     sender.sent[0].set_exception(Unavailable())
@@ -84,7 +120,7 @@ async def test_a_failed_request_may_be_repeated(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize("difference", [{"key": "other"}, {"data": "other"}])
-async def test_other_requests_have_other_ids(sender: Sender, difference: dict[str, str]) -> None:
+async def test_other_requests_have_other_ids(sender: Sender, difference: dict[str, Any]) -> None:
     for other in ({}, difference):
         sending = asyncio.create_task(sender.send(**other))
         await wait_until(lambda: bool(sender.sent))

@@ -3,15 +3,18 @@
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import from_json, to_json
 
 from app.realtime.backplane import ALL, Channel, Envelope, user_channel
 from app.realtime.errors import BadRequest
+from app.realtime.protocol import DirectMessage
 from app.realtime.redis.envelopes import decode, encode
 # {% if cookiecutter.rooms %}
 from app.realtime.rooms.history import room_channel
 # {% endif %}
+from app.realtime.wire.frame import encode as encode_frame
+from app.realtime.wire.frame import frame_payload
 
 Fields = dict[str, object]
 
@@ -63,3 +66,17 @@ def test_an_event_of_another_kind_of_channel_or_with_other_fields_is_refused(
 def test_what_could_not_be_read_again_is_refused(data: Any) -> None:
     with pytest.raises(BadRequest, match="nested too deeply"):
         encode(Envelope(None, data))
+
+
+class Score(BaseModel):
+    """A model of the team's."""
+
+    points: int = 0
+    note: str | None = Field(default=None, serialization_alias="text")
+
+
+def test_data_is_the_same_as_without_redis() -> None:
+    data: Any = {"score": Score(), "": None, "list": [0, False, []]}
+    frame = from_json(frame_payload(encode_frame(DirectMessage(None, data, "user"))))
+    assert decode(USER, encode(Envelope(None, data))).data == frame["data"]
+    assert frame["data"]["score"]["points"] == 0

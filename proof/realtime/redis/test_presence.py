@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,17 @@ import pytest
 from redis.asyncio import Redis
 
 from app.realtime.errors import Unavailable
-from app.realtime.redis.rooms.room import Argument
+from app.realtime.redis.connections import RedisCommand
+from app.realtime.redis.rooms import presence
+from app.realtime.redis.rooms.presence import REMOVE_NODE, ROOMS_AT_ONCE
+from app.realtime.redis.rooms.room import Argument, LocalPresence
 from app.realtime.rooms.history import room_channel
+from app.realtime.rooms.options import make_rules
 from dev import fresh_secrets
 
 from ..client import DEADLINE_S, Client, connect_options
 from ..live import make_settings, wait_until, wait_until_async
+from ..recording_wire import open_connection
 from ..rooms.presence_contract import ROOM, Visitor
 from ..server.test_process import next_line, run_process
 from .test_backplane import two_nodes
@@ -518,3 +523,71 @@ async def test_users_of_a_killed_process_have_left(valkey: Valkey, tmp_path: Pat
 async def is_joined(client: Client) -> bool:
     """Try to join: just after its start, a node may still be on its way to Redis."""
     return bool((await client.ask(type="join", room=ROOM))["type"] == "ok")
+
+
+async def test_a_room_that_is_new_while_its_batch_fails_is_kept(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch empties one room, and finds a dead node in another, whose removal fails."""
+    async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
+        alice, bob = await node.visitor("alice"), await node.visitor("bob", "hall")
+        await redis.hset("ws:{room:lobby}:node:dead", mapping={"": 5, "zed": 1})
+        await redis.hset("ws:{room:lobby}:users", "zed", "1 0 null")
+        await redis.zadd("ws:{room:lobby}:nodes", {"dead": 1})
+        failed, has_joined = asyncio.Event(), asyncio.Event()
+        client = node.backplane.client
+        send = client.send_in_background
+
+        async def send_or_fail(commands: Sequence[RedisCommand]) -> list[Any]:
+            if failed.is_set():
+                await has_joined.wait()
+            elif any(REMOVE_NODE._sha in command for command in commands):
+                failed.set()
+                raise TimeoutError
+            return await send(commands)
+
+        monkeypatch.setattr(client, "send_in_background", send_or_fail)
+        monkeypatch.setattr(node.presence._unwritten, "_pause_s", 0.0)
+        alice.set_info_now("here")
+        bob.leave_now()
+        await asyncio.wait_for(failed.wait(), DEADLINE_S)
+        again = Visitor(node, "bob", "hall")
+        await node.rooms.join(again.connection, "hall")
+        has_joined.set()
+        await node.settle()
+        assert node.presence._rooms.keys() == {"lobby", "hall"}
+        assert await again.seen() == {"bob": 1}
+        await again.leave()
+        assert await (await node.visitor("bob", "hall")).seen() == {"bob": 1}
+
+
+async def test_renewals_are_spread_over_the_interval(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_presence(valkey, lease_s=40.0) as node:
+        rules = make_rules(make_settings())("lobby")
+        rooms = [f"room-{number}" for number in range(3 * ROOMS_AT_ONCE - 1)]
+        for room in rooms:
+            node.presence.count(room, rules, open_connection(), 1, None)
+        await node.settle()
+        now_s, waited, renewed = 1_000.0, [], []
+
+        async def sleep(pause_s: float) -> None:
+            nonlocal now_s
+            now_s += pause_s
+            waited.append(pause_s)
+            batch: list[LocalPresence] = []
+            while node.presence._unwritten:
+                batch += node.presence._unwritten.take_batch()
+            renewed.append([room.name for room in batch])
+            if sum(waited) >= 20:
+                raise asyncio.CancelledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(presence, "monotonic", lambda: now_s)
+            patch.setattr(asyncio, "sleep", sleep)
+            with pytest.raises(asyncio.CancelledError):
+                await node.presence._renew()
+        assert max(map(len, renewed)) == ROOMS_AT_ONCE
+        assert [name for batch in renewed for name in batch] == 2 * rooms
+        assert max(waited) < 4

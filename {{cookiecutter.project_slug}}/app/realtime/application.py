@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ class Application(FastAPI):
         if ready is not None:
             self.service.is_ready = partial(ready, self.service)
         self._resources = resources
-        self._jobs = [
+        self._engine_jobs = [
             # {% if cookiecutter.auth in ["jwt", "none"] %}
             Job(authenticator.run, essential=True),
             # {% endif %}
@@ -147,8 +147,8 @@ class Application(FastAPI):
             Job(Heartbeat(settings, self.service.manager).run, essential=True),
             # {% endif %}
             Job(metrics.measure_loop_lag),
-            *(Job(partial(job.run, self.service), job.essential) for job in jobs),
         ]
+        self._jobs = [Job(partial(job.run, self.service), job.essential) for job in jobs]
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         self.router.default = self._refuse_path
@@ -250,19 +250,21 @@ class Application(FastAPI):
             self._endpoint.dispatcher.trace()
         # The fixed routes, the team's, those that they replace, and what is at /: see extending.md.
         self.router.routes.sort(key=self._rank)
-        resources = self._resources(self.service)
-        async with (
-            self._lifespan(self) as state,
-            resources as self.service.resources,
-            asyncio.TaskGroup() as tasks,
-        ):
-            running = [tasks.create_task(keep_running(job, self.stop)) for job in self._jobs]
+        async with AsyncExitStack() as stack:  # each part stops before those that it uses
+            self._start(self._engine_jobs, stack)
+            state = await stack.enter_async_context(self._lifespan(self))
+            resources = self._resources(self.service)
+            self.service.resources = await stack.enter_async_context(resources)
+            self._start(self._jobs, stack)
             self.service.started = True
             yield state
             self.service.started = False
-            for task in reversed(running):  # each stops before those that it uses
-                task.cancel()
-                await asyncio.wait([task])
+
+    def _start(self, jobs: Sequence[Job], stack: AsyncExitStack) -> None:
+        for job in jobs:
+            task = asyncio.create_task(keep_running(job, self.stop))
+            stack.push_async_callback(asyncio.wait, [task])
+            stack.callback(task.cancel)
 
 
 async def _show_page(_: Request) -> FileResponse:

@@ -6,6 +6,7 @@ httpapi-idempotency-key).
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from hashlib import sha256
@@ -59,7 +60,9 @@ async def send_once(
         KeyReused: the key was used for a different request.
         Unavailable: the key cannot be looked up now.
     """
-    fingerprint = _digest(request.model_dump_json(exclude={"id"}))
+    # The same for the next version, which may have more optional fields.
+    meaning = request.model_dump(mode="json", exclude={"id"}, exclude_defaults=True)
+    fingerprint = _digest(json.dumps(meaning, sort_keys=True))
     claimed, done = f"claimed:{fingerprint}", f"done:{fingerprint}:"
     existing = await requests.add(key, claimed, timeout_s + CLAIM_MARGIN_S)
     if existing == claimed:
@@ -90,7 +93,9 @@ async def send_once(
     except BaseException:
         await release()
         raise
-    return await asyncio.shield(finish(sent))
+    finishing = asyncio.create_task(finish(sent))
+    finishing.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(finishing)
 
 
 def _digest(text: str) -> str:

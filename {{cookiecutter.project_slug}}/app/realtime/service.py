@@ -6,7 +6,7 @@ from typing import Any, Generic
 from typing_extensions import TypeVar
 
 from .auth import Authenticator
-from .backplane import check_user
+from .backplane import check
 from .connections.connection import Connection
 from .connections.delivery import Delivery
 from .connections.manager import ConnectionManager
@@ -82,10 +82,10 @@ class Service(Generic[SettingsT, ResourcesT]):
         """Disconnect a user, and refuse new connections for this time; 0 lifts an earlier ban.
 
         Raises:
-            BadRequest: the user's name is not valid Unicode.
+            BadRequest: no user can have this name, or the time is negative or more than a year.
             Unavailable: the ban cannot be stored or passed on.
         """
-        check_user(user)
+        check(user=user, ban_s=ban_s)
         if ban_s:
             await self.bans.put(user, "", ban_s)
         else:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, ValidationInfo
-from pydantic_core import PydanticCustomError, to_json
+from pydantic import Field, JsonValue
+from pydantic_core import to_json
 
 from ..connections.connection import Connection
 from ..errors import Forbidden
@@ -32,12 +32,6 @@ ANSWER_BYTES = 512
 """Bytes of an answer besides its members: most are an id whose characters JSON escapes."""
 
 
-def _check_without_since(last: int, info: ValidationInfo) -> int:
-    if last and info.data.get("since") is not None:
-        raise PydanticCustomError("without_since", "Not together with since")
-    return last
-
-
 class Join(Command):
     """Enter a room; with ``since``, get the messages after that position.
 
@@ -48,7 +42,7 @@ class Join(Command):
     type: Literal["join"]
     room: RoomName
     since: Position | None = None
-    last: Annotated[int, Field(ge=0, lt=2**53), AfterValidator(_check_without_since)] = 0
+    last: Annotated[int, Field(ge=0, lt=2**53)] = 0
     info: Data = None
 
 

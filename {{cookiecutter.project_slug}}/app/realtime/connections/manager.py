@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, user_channel
+from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, check, user_channel
 from ..errors import TooManyConnections
 from ..protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from ..settings.settings import RealtimeSettings
@@ -50,8 +50,8 @@ class ConnectionManager:
     """The connections of this process. Messages reach those of the whole service.
 
     It belongs to the event loop's thread. In another thread, as in a route declared with plain
-    ``def``, methods that send or change something raise `WrongThread` and do nothing. A user's name
-    that is not valid Unicode raises `BadRequest`.
+    ``def``, methods that send or change something raise `WrongThread` and do nothing. A name that
+    no user can have raises `BadRequest`.
     """
 
     def __init__(
@@ -162,8 +162,8 @@ class ConnectionManager:
         self, frame: ServerFrame, *users: str, exclude: str | None = None
     ) -> asyncio.Future[list[int]]:
         """Send a frame of your own to these users; yields for each what `send_to_user` does."""
-        envelope = _frame_envelope(frame, exclude)
-        return asyncio.gather(*(self._publish(user_channel(user), envelope) for user in users))
+        envelope, channels = _frame_envelope(frame, exclude), [user_channel(user) for user in users]
+        return asyncio.gather(*(self._publish(channel, envelope) for channel in channels))
 
     def broadcast_frame(
         self, frame: ServerFrame, *, exclude: str | None = None
@@ -188,6 +188,7 @@ class ConnectionManager:
         self, channel: Channel, envelope: Envelope, message_id: str | None = None
     ) -> asyncio.Future[int]:
         self._delivery.check_thread()
+        check(sender=envelope.sender, exclude=envelope.exclude, message_id=message_id)
         return self._backplane.publish(channel, envelope, message_id)
 
     def _deliver(self, envelope: Envelope) -> None:

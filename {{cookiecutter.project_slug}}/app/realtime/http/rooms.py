@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Query, Request, Response, status
-from pydantic import Field
 from pydantic_core import to_json
 
+from ..backplane import Text
 from ..commands.rooms import members_within
 from ..errors import BadRequest, Forbidden
 from ..rooms.history import Position, RoomMessage, room_channel
@@ -28,7 +28,7 @@ router = engine_router(prefix="/rooms/{room}")
 class Eviction(UserBody):
     """A user to take out of a room, and the reason to tell."""
 
-    reason: str | None = Field(default=None, max_length=256)
+    reason: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)

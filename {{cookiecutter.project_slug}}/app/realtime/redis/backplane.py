@@ -120,8 +120,10 @@ class RedisBackplane(Backplane):
                 tasks.create_task(self.publisher.run())
                 tasks.create_task(self._supervise())
         finally:
-            self._is_subscribed = self._works = False
+            self._note_lost()
+            self._awaited.clear()
             await self.client.aclose()
+            self.client.attach()  # the application may run again
 
     def after_gap(self, listener: OnGap) -> None:
         """Call a listener when Redis works again after messages may have been lost."""
@@ -215,14 +217,17 @@ class RedisBackplane(Backplane):
                 log.exception("redis listener failed")
             longest_s = self._settings.redis_retry_max_s
             pause_s = FIRST_PAUSE_S if self.healthy else min(2 * pause_s, longest_s)
-            self._is_subscribed = self._works = False
-            self._listeners = []
-            self._has_gap = True
-            for subscription in self.hosted.values():
-                subscription.is_confirmed = False
+            self._note_lost()
             await self.client.reconnect()
             # With jitter, so that the nodes do not reconnect all at once.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))
+
+    def _note_lost(self) -> None:
+        self._is_subscribed = self._works = False
+        self._listeners = []
+        self._has_gap = True
+        for subscription in self.hosted.values():
+            subscription.is_confirmed = False
 
     async def _listen(self) -> None:
         """Connect and listen until the connection is lost.

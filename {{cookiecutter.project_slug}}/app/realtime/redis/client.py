@@ -50,13 +50,18 @@ class RedisClient(ABC):
         self.count_command = "SHARDNUMSUB" if self.is_sharded else "NUMSUB"
         # Each database has its own keys, but they share all channels.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
-        self._turns = asyncio.Semaphore(settings.redis_max_connections - RESERVED)
-        # {% if cookiecutter.rooms %}
-        self._background = asyncio.Lock()
-        # {% endif %}
+        self._max_turns = settings.redis_max_connections - RESERVED
+        self.attach()
         self._outages = 0
         self._is_failing = False
         self._probes: list[ProbeCommands] = []
+
+    def attach(self) -> None:
+        """Belong to the event loop that runs now, or next."""
+        self._turns = asyncio.Semaphore(self._max_turns)
+        # {% if cookiecutter.rooms %}
+        self._background = asyncio.Lock()
+        # {% endif %}
 
     def name(self, channel: Channel) -> str:
         """Return the name of a channel in Redis."""
@@ -131,15 +136,16 @@ class RedisClient(ABC):
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
+        turns = self._turns
         try:
             async with asyncio.timeout(self._handler_timeout_s):
-                await self._turns.acquire()
+                await turns.acquire()
         except TimeoutError as late:
             raise Unavailable(NOT_ANSWERING) from late
         try:
             yield
         finally:
-            self._turns.release()
+            turns.release()
 
     async def _execute(self, commands: Sequence[RedisCommand], *, repeatable: bool) -> list[Any]:
         """Return the replies, or raise the first failure.

@@ -36,7 +36,7 @@ def encode(envelope: Envelope) -> bytes:
     Raises:
         BadRequest: no node could read it again.
     """
-    payload = _serializer.to_json(envelope, exclude_defaults=True)
+    payload = _serializer.to_json(envelope)
     brackets = payload.count(b"[") + payload.count(b"{")
     if brackets > MAX_BRACKETS or len(payload) > MAX_BYTES:
         try:

@@ -62,8 +62,8 @@ class RedisPublisher:
         self._max_payload_bytes = settings.max_unsent_bytes - FRAME_BYTES
         self.is_traced = False
         """Whether messages tell other nodes which span has caused them."""
+        self._has_ended = False
         self._waiting = Worker(self._publish, batch_weight=BATCH_BYTES)
-        self.run = self._waiting.run
         self._failures = metrics.counter(
             "redis_publish_failures", "Messages that could not be published to Redis."
         )
@@ -76,6 +76,15 @@ class RedisPublisher:
             "redis_waiting_bytes", "Bytes that wait for Redis.", lambda: self._waiting.weight
         )
 
+    async def run(self) -> None:
+        """Publish until cancelled; then fail what waits, and what comes."""
+        self._has_ended = False
+        try:
+            await self._waiting.run()
+        finally:
+            self._has_ended = True
+            self._fail_waiting()
+
     def publish(
         self,
         make_command: MakeCommand,
@@ -84,7 +93,7 @@ class RedisPublisher:
         read_reply: ReadReply = repeat,
         batch_key: Hashable = None,
     ) -> asyncio.Future[Any]:
-        """Queue an envelope; the future fails at once if too many bytes wait.
+        """Queue an envelope; the future fails at once if too many bytes wait, or `run` has ended.
 
         It yields the reply to the command, or what ``read_reply`` makes of it for this message.
 
@@ -98,7 +107,7 @@ class RedisPublisher:
         check_frame_size(payload, self._max_payload_bytes)
         size_bytes = len(payload)
         message = Outgoing(make_command, batch_key, channel, payload, read_reply, published)
-        if self._waiting.weight + size_bytes > self._max_waiting_bytes:
+        if self._has_ended or self._waiting.weight + size_bytes > self._max_waiting_bytes:
             self._fail([message])
         else:
             self._waiting.add(message, size_bytes)
@@ -115,8 +124,7 @@ class RedisPublisher:
                 self._finish(group, reply)
         except Exception as failure:
             log.warning("publishing failed", error=explain(failure))
-            while self._waiting:  # they would only wait as long again
-                self._fail(self._waiting.take_batch())
+            self._fail_waiting()  # they would only wait as long again
         finally:
             self._fail(batch)
         return ()
@@ -130,6 +138,10 @@ class RedisPublisher:
         for message, result in zip(group, results, strict=True):
             if not message.published.done():
                 message.published.set_result(result)
+
+    def _fail_waiting(self) -> None:
+        while self._waiting:
+            self._fail(self._waiting.take_batch())
 
     def _fail(self, messages: Sequence[Outgoing]) -> None:
         """Fail the futures of messages that were not published, or may not have been."""

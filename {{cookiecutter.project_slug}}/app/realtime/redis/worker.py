@@ -49,8 +49,11 @@ class Worker(Generic[Item]):
     # {% endif %}
     async def run(self) -> None:
         """Work until cancelled."""
+        self._has_items = asyncio.Event()  # of this event loop
         while True:
-            await self._has_items.wait()
+            while not self._weights:
+                self._has_items.clear()
+                await self._has_items.wait()
             if again := await self._work(self.take_batch()):
                 for item in again:
                     self.add(item)
@@ -65,6 +68,4 @@ class Worker(Generic[Item]):
             batch.append(item)
             left -= weight
             self.weight -= weight
-        if not self._weights:
-            self._has_items.clear()
         return batch

@@ -5,20 +5,20 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, Unpack, cast
 
 import structlog
 from pydantic import AfterValidator, Field, JsonValue
 from pydantic_core import to_json
 
-from ..backplane import Envelope
+from ..backplane import Arguments, Envelope, check
 from ..connections.connection import Connection
 from ..connections.delivery import Delivery
-from ..errors import CommandError, Forbidden, LimitExceeded
+from ..errors import BadRequest, CommandError, Forbidden, LimitExceeded
 from ..jobs import without_exit
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
-from ..wire.frame import frame_data, text_frame
+from ..wire.frame import encode, frame_data, text_frame
 from .history import NOWHERE, History, Position, Replay, message_frame, room_channel
 from .options import RoomOptions, make_rules
 from .presence import Members, Presence, encode_info
@@ -150,7 +150,8 @@ class Rooms:
     """All rooms with members in this process. A room exists as long as it has members.
 
     They belong to the event loop's thread. In another thread, methods that send or change something
-    raise `WrongThread` and do nothing. A name that no client could join raises `BadRoom`.
+    raise `WrongThread` and do nothing. A name that no client could join raises `BadRoom`, and other
+    arguments that are not allowed `BadRequest`.
     """
 
     def __init__(
@@ -169,9 +170,14 @@ class Rooms:
         """Return the number of rooms with members."""
         return len(self._rooms)
 
-    def _check_call(self, room: str) -> None:
+    def _check_call(
+        self, room: str, since: Position | None = None, **arguments: Unpack[Arguments]
+    ) -> None:
         self._delivery.check_thread()
         _check_room_name(room)
+        check(**arguments)
+        if since is not None and arguments.get("last"):
+            raise BadRequest("last: Not together with since")
 
     async def join(
         self,
@@ -189,11 +195,11 @@ class Rooms:
 
         Raises:
             Forbidden: the user was evicted meanwhile.
-            BadRequest: the info is too large.
+            BadRequest: the info is too large, or both ``since`` and ``last`` are given.
             LimitExceeded: the connection is in as many rooms as allowed.
             Unavailable: the backplane does not confirm the room's channel, or has no history.
         """
-        self._check_call(name)
+        self._check_call(name, since, last=last)
         encoded = None if info is None else encode_info(info)
         joined = self._joined.get(connection.id, ())
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
@@ -268,18 +274,19 @@ class Rooms:
         The user may join again unless `Policy.can_join` refuses. The future yields the number of
         processes that have members, or fails with `Unavailable`.
         """
-        self._check_call(room)
+        self._check_call(room, user=user, reason=reason)
         envelope = Envelope(user, reason, event="evicted")
         return self._history.backplane.publish(room_channel(room), envelope)
 
     def _evict(self, room: Room, envelope: Envelope) -> None:
-        user, reason = envelope.sender, cast(str | None, envelope.data)
+        user = envelope.sender
+        frame = encode(Evicted(room=room.name, reason=cast(str | None, envelope.data)))
         members = [each for each in room.members.values() if each.user == user]
         joining = {each for each in room.joining if each.user == user}
         room.evicted |= joining
         for connection in joining.union(members):
             self.leave(connection, room.name)
-            connection.send(Evicted(room=room.name, reason=reason))
+            connection.send_encoded(frame)
 
     def publish(
         self,
@@ -300,7 +307,7 @@ class Rooms:
             Forbidden: the policy refuses the message.
             TooLarge: it is larger than what may be unsent to one connection.
         """
-        self._check_call(room)
+        self._check_call(room, sender=sender, exclude=exclude)
         answer = self._before_publish(room, sender, data, keep)
         if not isinstance(answer, Awaitable):
             return self._history.publish(room, Envelope(sender, answer, exclude), keep=keep)
@@ -349,7 +356,7 @@ class Rooms:
         `before_publish` is not asked. The future yields the number of processes that have members,
         or fails with `Unavailable`.
         """
-        self._check_call(room)
+        self._check_call(room, exclude=exclude)
         envelope = Envelope(None, frame_data(frame), exclude, event="frame")
         return self._history.backplane.publish(room_channel(room), envelope)
 
@@ -383,7 +390,7 @@ class Rooms:
 
         Like `presence`, it needs no member here.
         """
-        self._check_call(name)
+        self._check_call(name, since, last=last)
         return await self._history.read(name, since, last)
 
     def members_here(self, name: str) -> int:

@@ -101,13 +101,16 @@ class RedisPresence(Presence):
                 pass
 
     async def _renew(self) -> None:
+        """Write all rooms again in each interval, evenly, so that no request waits behind them."""
+        interval_s = self._lease_ms / 1000 / RENEWALS
         while True:
-            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS)
-            for number, room in enumerate(list(self._rooms.values()), start=1):
+            begin, rooms = monotonic(), list(self._rooms.values())
+            for number, room in enumerate(rooms, start=1):
                 if self._rooms.get(room.name) is room:
                     self._unwritten.add(room)
                 if number % ROOMS_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(begin + interval_s * number / len(rooms) - monotonic())
+            await asyncio.sleep(begin + interval_s - monotonic())
 
     def write_all_later(self) -> None:
         """Write every room again."""
@@ -115,7 +118,7 @@ class RedisPresence(Presence):
             self._unwritten.add(room)
 
     async def _write(self, rooms: list[LocalPresence]) -> Collection[LocalPresence]:
-        """Write rooms; return all of them if Redis does not answer.
+        """Write rooms; return those still in use if Redis does not answer.
 
         Rooms that Redis refuses are written at the next renewal.
         """
@@ -123,7 +126,8 @@ class RedisPresence(Presence):
         try:
             failures = await self._write_together(rooms)
         except FAILURES as failure:
-            failures, again = [failure], rooms
+            failures = [failure]
+            again = [each for each in rooms if self._rooms.get(each.name) is each]
         if failures:
             self._ignore_dead()
             if not self._is_failing:  # one line per outage

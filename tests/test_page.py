@@ -356,7 +356,7 @@ def test_a_link_signs_in_where_the_page_is_open_and_typed_names_go_first(
     service, proxy = behind
     page = signed_in(chrome, behind, "alice")
     page.run(f"location.hash = 'token={make_token(service, 'bob')}'")
-    page.wait_until("document.querySelector('#state').innerText === 'Online as bob'")
+    page.wait_until("document.querySelector('#state')?.innerText === 'Online as bob'")
     assert page.run("return location.hash") == ""
     page.call("Fetch.enable", patterns=[{"urlPattern": "*/asyncapi.json"}])
     page.run("globalThis.isOld = true")

@@ -840,6 +840,9 @@ def test_it_is_used_by_the_keyboard_alone(chrome: Browser, behind: tuple[Service
     page.press("Enter")
     page.wait_until("text('#state').startsWith('Ended') && focused() === 'Disconnect'")
     assert page.run("return document.activeElement.ariaDisabled") == "true"
+    tab_to(page, "Drop connection")
+    page.press("Space")
+    assert page.run("return text('#recovery').match(/Dropped/g).length") == 2
     check_quiet(page, behind[1].origin)
 
 

@@ -41,7 +41,7 @@ prove: .venv/ready ## prove the engine of PROJECT=path; ARGS="-k fuzz" picks, LO
 chaos: .venv/ready ## break Redis, nodes and connections of PROJECT=path; ARGS="--seconds 9 --seed 7"
 	@$(VENV_PYTHON) -m proof chaos --project "$(PROJECT)" -- $(ARGS)
 
-scale: .venv/ready ## measure what Redis pays and takes, for PROJECT=path; ARGS="--shards 1"
+scale: .venv/ready ## measure the cost of Redis operations for PROJECT=path; ARGS="--shards 1"
 	@$(VENV_PYTHON) -m proof scale --project "$(PROJECT)" -- $(ARGS)
 
 bench: .venv/ready ## measure PROJECT=path beside other servers; ARGS=--full more, --only=echo less

@@ -131,6 +131,22 @@ def test_the_chat_completes_commands(baked: Baker, tmp_path: Path) -> None:
         chat.wait_for("* in hall: alice")
 
 
+def test_the_chat_shows_changes_and_goes_on_offline(baked: Baker, tmp_path: Path) -> None:
+    with chatting(baked(DEFAULT).copy(tmp_path / "project")) as (service, chat):
+        chat.type("/join hall\n")
+        chat.wait_for("* in hall: alice")
+        with service.client("bob") as bob:
+            for info in ("here", "away"):
+                bob.ask(type="join", room="hall", info=info)
+            chat.wait_for('hall bob is now "away"')
+        service.end()
+        chat.wait_for("* offline")
+        chat.type("/join attic\n")
+        chat.wait_for("! timeout: the room is not joined in time")
+        chat.type("/leave\n")
+        chat.wait_for("* your lines go to everybody")
+
+
 @pytest.mark.parametrize("cause", ["ctrl+c", "ctrl+d", "ban"])
 def test_the_chat_ends_without_another_line(baked: Baker, tmp_path: Path, cause: str) -> None:
     with chatting(baked(DEFAULT).copy(tmp_path / "project")) as (service, chat):

@@ -36,6 +36,7 @@ class Draw(Command):
     cards: int
     name: str
     note: str | None = None
+    stake: float | None = None
     suit: Literal["hearts", "spades"] | None = None
     wild: bool = False
     rules: dict[str, int]
@@ -127,6 +128,11 @@ UNFOLDED = """{
   ],
   "a": [ ]
 }"""
+
+
+TOO_WIDE = """[document.documentElement, ...all(".log")]
+  .filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.ariaLabel)"""
+"""The parts of the page that are wider than they are shown."""
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +280,7 @@ def test_the_end_of_a_connection_ends_its_simulated_loss(
     assert page.run(f"return {button}.ariaPressed") == "true"
     page.run("press('Disconnect')")
     page.wait_until("text('#state').startsWith('Ended')")
-    assert page.run(f"return [{button}.ariaPressed, {button}.disabled]") == ["false", True]
+    assert page.run(f"return [{button}.ariaPressed, {button}.ariaDisabled]") == ["false", "true"]
     page.run("fill('Room', 'late'); press('Join')")
     page.wait_until("document.body.innerText.includes('ended: the connection has ended')")
     page.run("fill('Name', 'alice'); press('Connect')")
@@ -344,6 +350,75 @@ def test_who_is_there_is_shown_again_after_a_resync(
     check_quiet(alice, behind[1].origin)
 
 
+def test_a_link_signs_in_where_the_page_is_open_and_typed_names_go_first(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    service, proxy = behind
+    page = signed_in(chrome, behind, "alice")
+    page.run(f"location.hash = 'token={make_token(service, 'bob')}'")
+    page.wait_until("document.querySelector('#state')?.innerText === 'Online as bob'")
+    assert page.run("return location.hash") == ""
+    page.call("Fetch.enable", patterns=[{"urlPattern": "*/asyncapi.json"}])
+    page.run("globalThis.isOld = true")
+    page.call("Page.reload")
+    page.wait_until("!globalThis.isOld && document.querySelector('#sign-in input')?.isConnected")
+    page.run(SCRIPT)
+    page.run("fill('Name', 'carol'); press('Connect')")
+    page.wait_until("text('#state') === 'Online as carol'")
+    (paused,) = [each for each in page.events if each["method"] == "Fetch.requestPaused"]
+    page.call("Fetch.continueRequest", requestId=paused["params"]["requestId"])
+    page.wait_until("document.querySelector('#palette form')")
+    assert page.run("return text('#state')") == "Online as carol"
+    check_quiet(page, proxy.origin)
+
+
+def test_what_a_user_writes_is_kept(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+    page = signed_in(chrome, behind, "alice")
+    page.call("Emulation.setFocusEmulationEnabled", enabled=True)
+    for number, room in enumerate(("other", "letters"), 1):
+        page.run(f"fill('Room', '{room}'); press('Join')")
+        page.wait_until(f"all('article .members li').length === {number}")
+    page.type("Dear Bob, ")
+    evict(behind[0], "alice", "other")
+    page.wait_until("document.body.innerText.includes('other: spam')")
+    page.type("hello")
+    assert page.run("return [focused(), inputOf('Message').value]") == ["Message", "Dear Bob, hello"]
+    page.run("fill('Message', 'x'.repeat(70_000)); press('Publish')")
+    page.wait_until("/^“x{80}…” may not have arrived. too_large/.test(text('article [role=alert]'))")
+    assert page.run("return inputOf('Message').value.length") == 70_000
+    check_quiet(page, behind[1].origin)
+
+
+def test_names_and_texts_fit_whatever_their_length_and_direction(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "W" * 128)
+    for room in ("r" * 64, "q" * 300):
+        page.run(f"fill('Room', '{room}'); press('Join')")
+    page.wait_until("members() && text('section > [role=alert]').startsWith('qqq')")
+    page.run("fill('Message', 'x'.repeat(70_000)); press('Publish')")
+    with behind[0].client("M" * 128) as other:
+        other.ask(type="join", room="r" * 64, info="y" * 900)
+        other.ask(type="publish", room="r" * 64, data={"typing": True}, keep=False)
+        page.wait_until("text('.typing') && text('article [role=alert]')")
+        widths = (360, 1280)
+        for width in widths:
+            page.resize(width)
+            assert page.run(f"return {TOO_WIDE}") == [], width
+        for data in ("x" * 3_000, "C++ הוא שפה."):
+            other.ask(type="publish", room="r" * 64, data=data)
+        page.wait_until("all('article .message').length === 2")
+        for width in widths:
+            page.resize(width)
+            assert page.run(f"return {TOO_WIDE}") == [], width
+    ends = page.run("""
+      const [span, number] = ["span", "small"].map((tag) => all(`article .message ${tag}`).at(-1));
+      return [span.getBoundingClientRect().right, number.getBoundingClientRect().left];
+    """)
+    assert ends == sorted(ends)  # the number of the message is not within its text
+    check_quiet(page, behind[1].origin)
+
+
 def test_a_room_without_presence_is_shown_as_joined(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:
@@ -374,6 +449,33 @@ def test_a_first_join_that_is_repeated_shows_who_is_there(
     """)
     page.wait_until("members() === 'alice'")
     assert page.run("return sent('presence').length") == 1  # after the join
+    check_quiet(page, behind[1].origin)
+
+
+def test_many_who_join_at_once_cause_few_requests(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "alice")
+    page.run("fill('Room', 'crowd'); press('Join')")
+    page.wait_until("members() === 'alice'")
+    page.run(f"""{RECEIVE}
+      WebSocket.prototype.send = function (text) {{
+        const {{ type, id }} = JSON.parse(text);
+        if (type !== "presence") return send.call(this, text);
+        WebSocket.prototype.send = send;
+        const error = {{ type: "error", id, code: "rate_limited", message: "", retry: true }};
+        setTimeout(() => receive(JSON.stringify(error)));
+      }};
+      globalThis.before = sent("presence").length;
+      for (let i = 0; i < 100; i++)
+        receive(JSON.stringify({{ type: "joined", room: "crowd", user: `user${{i}}`, info: null }}));
+    """)
+    page.wait_until("all('#frames .in[data-type=error]').length === 1")
+    page.wait_until("sent('presence').length === before + 2")  # refused, then asked again
+    with behind[0].client("bob") as bob:
+        bob.ask(type="join", room="crowd")
+        page.wait_until("members() === 'alice,bob'")
+    assert page.run("return sent('presence').length - before") <= 5
     check_quiet(page, behind[1].origin)
 
 
@@ -489,6 +591,34 @@ def test_who_types_is_shown_and_not_kept(chrome: Browser, behind: tuple[Service,
     check_quiet(alice, behind[1].origin)
 
 
+def test_messages_of_a_team_are_shown_whatever_their_fields(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "alice")
+    page.run("fill('Room', 'market'); press('Join')")
+    page.wait_until("members() === 'alice'")
+    with behind[0].client("bob") as bob, behind[0].client("carol") as carol:
+        for client, data in (
+            (bob, {"token": "BTC", "price": 90_000}),
+            (carol, {"token": {"sym": "SOL"}, "answer": "1"}),
+            (bob, {"typing": True, "text": "kept"}),
+            (bob, {"answer": "1", "token": "bob's"}),
+            (carol, {"answer": "1", "token": "carol's"}),
+        ):
+            client.ask(type="join", room="market")
+            client.ask(type="publish", room="market", data=data)
+    page.wait_until("all('article .message').length === 5")
+    assert page.run("return all('article .message').map((each) => text('span', each).trim())") == [
+        '{"token":"BTC","price":90000}',
+        '{"token":{"sym":"SOL"},"answer":"1"}',
+        "kept",
+        "bob's",
+        "carol's",
+    ]
+    assert page.run("return text('.typing')") == ""
+    check_quiet(page, behind[1].origin)
+
+
 def test_a_streamed_answer_survives_a_reload(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:
@@ -517,9 +647,15 @@ def test_the_palette_sends_a_command_of_the_team(
     page.run("""fill('rules', '{"aces": "four"}'); press('Send')""")
     page.wait_until("text('output').startsWith('Failed: bad_request')")
     assert page.run("return inputOf('suit').selectedOptions[0].text") == "not set"
-    page.run("fill('rules', '{oops'); press('Send')")
-    page.wait_until("text('output').includes('rules is not JSON')")
+    for label, value, failure in (
+        ("rules", "{oops", "rules is not JSON"),
+        ("rules", '{"aces": 9007199254740993}', "rules has a number that is too large"),
+        ("cards", "12345678901234567890", "cards has a number that is too large"),
+    ):
+        page.run(f"fill('{label}', '{value}'); press('Send')")
+        page.wait_until(f"text('output').startsWith('Failed: {failure}')")
     page.run("""fill('rules', '{"aces": 4}'); fill('suit', '"spades"'); fill('wild', 'true')""")
+    page.run("fill('cards', '007'); fill('stake', '.5')")
     page.run("press('Send')")
     page.wait_until("""text('output').startsWith('Answer: {"type":"ok"')""")
     page.run("fill('Command', 'Ping')")
@@ -528,8 +664,9 @@ def test_the_palette_sends_a_command_of_the_team(
     assert sent | {"id": ""} == {
         "id": "",
         "type": "draw",
-        "cards": 2,
+        "cards": 7,
         "name": "ann",
+        "stake": 0.5,
         "suit": "spades",
         "wild": True,
         "rules": {"aces": 4},
@@ -692,6 +829,20 @@ def test_it_is_used_by_the_keyboard_alone(chrome: Browser, behind: tuple[Service
     tab_to(page, "Leave", back=True)
     page.press("Enter")
     page.wait_until("!document.querySelector('article') && focused() === 'Room'")
+    tab_to(page, "Drop connection", back=True)
+    for reconnects in "12":
+        page.press("Space")
+        page.wait_until(
+            f"text('#reconnects') === '{reconnects}' && text('#state') === 'Online as alice'"
+        )
+        assert page.run("return focused()") == "Drop connection"
+    tab_to(page, "Disconnect", back=True)
+    page.press("Enter")
+    page.wait_until("text('#state').startsWith('Ended') && focused() === 'Disconnect'")
+    assert page.run("return document.activeElement.ariaDisabled") == "true"
+    tab_to(page, "Drop connection")
+    page.press("Space")
+    assert page.run("return text('#recovery').match(/Dropped/g).length") == 2
     check_quiet(page, behind[1].origin)
 
 
@@ -708,7 +859,7 @@ def test_it_may_not_load_from_elsewhere_nor_run_inline_scripts(
 
 
 SIGN_IN = {
-    DEFAULT.id: "fill('Name', 'alice');",
+    DEFAULT.id: "fill('Name', 'alice ');",  # as keyboards of phones complete it
     "ticket-redis": "fill('Name', 'alice'); fill('Backend key', key);",
     "session-rooms": "fill('Name', 'alice');",
     "none": "",
@@ -720,7 +871,7 @@ SIGN_IN = {
 def test_it_signs_in_as_the_style_works(chrome: Browser, baked: Baker, combination: str) -> None:
     with served(baked, combination) as (service, proxy):
         page = open_page(chrome, proxy.origin)
-        enabled = "[...document.querySelectorAll('button:enabled')].map((each) => each.innerText)"
+        enabled = "all('button:not([aria-disabled=true])').map((each) => each.innerText)"
         assert {*page.run(f"return {enabled}")} <= {"Connect", "Send"}
         key = service.shell(". ./.env; printf %s $BACKEND_KEY")
         page.run(f"const key = {json.dumps(key)}; {SIGN_IN[combination]} press('Connect')")
@@ -782,10 +933,15 @@ def test_without_a_way_to_connect_it_says_how_and_has_no_scripts(
 
 
 def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:
-    with served(baked, "ticket-redis") as (_, proxy):
+    with served(baked, "ticket-redis") as (service, proxy):
         page = open_page(chrome, proxy.origin)
-        page.run("fill('Name', 'alice'); fill('Backend key', 'wrong'); press('Connect')")
+        page.run("fill('Name', 'alice'); fill('Backend key', 'ключ'); press('Connect')")
+        page.wait_until("text('#state').startsWith('Offline: the backend key must be ASCII')")
+        page.run("fill('Backend key', 'wrong'); press('Connect')")
         page.wait_until("text('#state').startsWith('Offline: the key is missing or wrong')")
+        key = service.shell(". ./.env; printf %s $BACKEND_KEY")
+        page.run(f"fill('Name', 'a\u200b'); fill('Backend key', '{key}'); press('Connect')")
+        page.wait_until("/^Offline: user: the user's name is not .* visible/.test(text('#state'))")
         proxy.refuses = True
         proxy.cut()
         page.wait_until("text('#state').startsWith('Offline: the service does not answer')")

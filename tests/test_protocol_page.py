@@ -10,14 +10,16 @@ from .checks.service import running
 from .combination import DEFAULT
 from .conftest import Baker
 
-HANDLERS = '''"""A command with a field of an enum."""
+HANDLERS = '''"""A command with fields of many types."""
 
+import math
 from enum import Enum
 from typing import Literal
 
 from pydantic import Field
+from typing_extensions import TypeAliasType
 
-from .realtime import Command, CommandRouter, Ok
+from .realtime import Command, CommandRouter, Ok, StrictModel
 from .resources import Connection, Service, State
 
 router = CommandRouter()
@@ -28,11 +30,26 @@ class Color(Enum):
     BLUE = "navy"
 
 
+class Tint(StrictModel):
+    """How light a color is."""
+
+    lightness: int
+
+
+Names = TypeAliasType("Names", list[str])
+
+
 class Paint(Command):
     """Paint a wall."""
 
     type: Literal["paint"]
     color: Color = Field(description="Not `gray`")
+    painters: Names
+    corner: tuple[int, str]
+    tints: dict[str, Tint]
+    coats: int = 2
+    liters: float = math.inf
+    note: str | None = None
 
 
 @router.connecting
@@ -83,6 +100,16 @@ def test_the_page_shows_every_frame_and_code(baked: Baker, tmp_path: Path) -> No
     asyncapi = AsyncApi(print_document(project))
     assert 'One of "crimson" or "navy"' in text
     assert "Color. Not gray" in text
+    assert "Names\n\nlist of string" in text
+    for field in (
+        "painters\tNames",
+        "corner\t[integer, string]",
+        "tints\tobject of Tint",
+        "coats\tinteger, default 2",
+        "liters\tnumber, optional",
+        "note\tstring or null, optional",
+    ):
+        assert field in text
     assert "Authorization: bearer" in text
     assert {"message (DirectMessage)", "message (RoomMessage)"} <= set(titles)
     assert "message" not in titles

@@ -12,7 +12,8 @@ from .urls import base_url
 def main(path: Path) -> None:
     """Write the document of the service that `.env` describes."""
     document = app.asyncapi(base_url(app.service.settings))
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(f"{text}\n", encoding="utf-8")
     print(f"wrote {path}")
 
 

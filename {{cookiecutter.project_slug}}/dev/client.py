@@ -24,6 +24,10 @@ from client import ABNORMAL, Connection, Ended, RequestError, Status, connect
 
 from . import credentials
 from .urls import websocket_url
+# {% if cookiecutter.rooms %}
+
+JOIN_TIMEOUT_S = 10.0
+# {% endif %}
 
 
 class Chat:
@@ -72,7 +76,8 @@ class Chat:
         """Enter a room, see its last messages, and send your lines to it: /join ROOM."""
         if name not in self._rooms:
             stack = AsyncExitStack()
-            room = await stack.enter_async_context(self._ws.room(name, events=True, last=20))
+            async with asyncio.timeout(JOIN_TIMEOUT_S):
+                room = await stack.enter_async_context(self._ws.room(name, events=True, last=20))
 
             async def show() -> None:
                 try:
@@ -148,16 +153,28 @@ class Chat:
                 await self._say(line)
         except RequestError as failure:
             print(f"! {failure}")
+        # {% if cookiecutter.rooms %}
+        except TimeoutError:
+            print("! timeout: the room is not joined in time")
+        # {% endif %}
         except (ValueError, KeyError, TypeError) as mistake:
             print(f"! that is no command: {mistake!r}")
 
 
 # {% if cookiecutter.rooms %}
 def show_message(room: str, message: Message) -> None:
-    """Print a message or an event of a room."""
+    """Print a message, an event or another frame of a room."""
     said = json.dumps(message.data, ensure_ascii=False)
-    what = f" has {message.type}" if message.type in {"joined", "left"} else f": {said}"
-    print(f"{room} {message.user or 'the backend'}{what}", flush=True)
+    match message.type:
+        case "message":
+            what = f"{message.user or 'the backend'}: {said}"
+        case "joined" | "left":
+            what = f"{message.user} has {message.type}"
+        case "updated":
+            what = f"{message.user} is now {said}"
+        case _:  # a frame of your own
+            what = f"{message.type}: {said}"
+    print(f"{room} {what}", flush=True)
 
 
 # {% endif %}

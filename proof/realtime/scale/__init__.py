@@ -1,1 +1,1 @@
-"""`make scale`: measures what Redis pays for each operation, and how much one server takes."""
+"""`make scale`: measures the CPU cost of each Redis operation, and the maximum throughput."""

@@ -11,7 +11,13 @@ import pytest
 from app.realtime import RealtimeSettings
 from app.realtime.settings.environment import setting_names
 from app.settings import Settings
+# {% if cookiecutter.rooms %}
+from client import Message
+# {% endif %}
 from dev import asyncapi, env, fresh_secrets, token
+# {% if cookiecutter.rooms %}
+from dev.client import show_message
+# {% endif %}
 # {% if cookiecutter.redis and cookiecutter.auth == "api_key" %}
 from dev.nodes import commands
 # {% elif cookiecutter.redis %}
@@ -158,3 +164,16 @@ def test_the_protocol_is_written_to_a_file(tmp_path: Path) -> None:
     assert f"http://{server['host']}" == base_url(Settings.load())
     messages = document["channels"]["connection"]["messages"].values()
     assert {"send", "broadcast"} <= {message["name"] for message in messages}
+# {% if cookiecutter.rooms %}
+
+
+def test_the_chat_shows_frames_of_each_type(capsys: pytest.CaptureFixture[str]) -> None:
+    for message in (
+        Message("message", None, "hi", 1),
+        Message("updated", "bob", "away"),
+        Message("drawn", data={"room": "hall"}),
+    ):
+        show_message("hall", message)
+    expected = ['hall the backend: "hi"', 'hall bob is now "away"', 'hall drawn: {"room": "hall"}']
+    assert capsys.readouterr().out.splitlines() == expected
+# {% endif %}

@@ -3,6 +3,7 @@
 https://www.asyncapi.com/docs/reference/specification/v3.1.0
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING
 from inspect import getdoc
@@ -84,6 +85,15 @@ def describe(commands: CommandRouter, settings: RealtimeSettings, url: str, path
 
 class _Schemas(GenerateJsonSchema):
     """JSON Schemas for AsyncAPI and for code generators."""
+
+    def default_schema(self, schema: Any) -> JsonSchemaValue:
+        """Leave out a default that JSON cannot have: infinity and NaN."""
+        described = super().default_schema(schema)
+        try:
+            json.dumps(described.get("default"), allow_nan=False)
+        except ValueError:
+            del described["default"]
+        return described
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Leave out titles of fields, since generators would make a type of each."""

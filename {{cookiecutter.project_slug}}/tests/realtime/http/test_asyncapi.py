@@ -1,5 +1,6 @@
 """The AsyncAPI document has all that clients and server may send."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -54,6 +55,7 @@ class Erase(Command):
 
     type: Literal["erase", "wipe"]
     number: int = Field(ge=1)
+    width: float = math.inf
 
 
 @dataclass(slots=True, kw_only=True)
@@ -193,6 +195,7 @@ def test_schemas_say_what_is_accepted_and_what_is_always_sent() -> None:
     assert schemas["Draw"]["properties"]["shape"].keys() == {"oneOf"}
     assert schemas["DrawOk"]["required"] == ["type", "id", "number"]
     assert schemas["PongReply"]["required"] == ["type"]
+    assert schemas["Erase"]["properties"]["width"] == {"type": "number"}  # JSON has no infinity
     assert {*schemas["DirectMessage"]["required"]} == {"type", "from", "data", "to"}
 
 

@@ -6,19 +6,29 @@ const TOKENS = `Each of these words is a message of its own, numbered and kept f
   page in the middle: the room replays the words that you missed, and the answer goes on.`.split(/\s+/);
 const PAUSE_MS = 150;
 
+/** Wait. */
+export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Return whether the data of a message is a token. A team's own messages may have such fields. */
+export const isToken = (data) =>
+  typeof data?.answer === "string" && typeof data.token === "string";
+
 /** Return functions that show answers in a room, and send one that continues after a reload. */
 export function answering(room, log, user) {
   const paragraphs = new Map();
   const unfinished = `answer in ${room.name}`;
   let isGiving = false;
 
+  const keyOf = (answer, from) => JSON.stringify([answer, from]); // others may use this name
+
   /** Add a token to its answer. */
   function show({ answer, token }, from) {
-    if (!paragraphs.has(answer)) {
-      paragraphs.set(answer, element("span", { className: "answer" }));
-      record(log, bubble({ from }, user(), paragraphs.get(answer)));
+    const key = keyOf(answer, from);
+    if (!paragraphs.has(key)) {
+      paragraphs.set(key, element("bdi", { className: "answer" }));
+      record(log, bubble({ from }, user(), paragraphs.get(key)));
     }
-    follow(log, () => paragraphs.get(answer).append(element("span", {}, ` ${token}`)));
+    follow(log, () => paragraphs.get(key).append(element("span", {}, ` ${token}`)));
   }
 
   /** Send the tokens that are missing of the unfinished answer; none twice, thanks to its key. */
@@ -27,10 +37,11 @@ export function answering(room, log, user) {
     if (!answer || isGiving) return;
     isGiving = true;
     try {
-      for (let at = paragraphs.get(answer)?.children.length ?? 0; at < TOKENS.length; at++) {
+      const paragraph = paragraphs.get(keyOf(answer, user()));
+      for (let at = paragraph?.children.length ?? 0; at < TOKENS.length; at++) {
         const key = `${answer}-${at}`;
         await room.publish({ answer, token: TOKENS[at] }, { echo: true, key });
-        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+        await sleep(PAUSE_MS);
       }
       delete sessionStorage[unfinished];
     } finally {

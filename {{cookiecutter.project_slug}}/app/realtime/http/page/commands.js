@@ -31,15 +31,26 @@ function inputFor(schema, required) {
   return input;
 }
 
+/** Return the value of JSON; throw a `RangeError` for an integer that JavaScript would change. */
+const parse = (text) => JSON.parse(text, (_, value) => {
+  if (typeof value === "number" && Math.abs(value) > Number.MAX_SAFE_INTEGER)
+    throw new RangeError(text);
+  return value;
+});
+
 /** Return the value in an input, or undefined if it is left out. */
 function valueIn(name, input) {
-  if (input.type === "text") return input.value || input.required ? input.value : undefined;
-  if (input.value === "") return undefined;
+  const { type, value, valueAsNumber } = input;
+  if (type === "text") return value || input.required ? value : undefined;
+  if (value === "") return undefined;
+  if (input.step === "any") return valueAsNumber;
   try {
-    return JSON.parse(input.value);
-  } catch {
+    return parse(type === "number" ? `${valueAsNumber}` : value);
+  } catch (error) {
     input.focus();
-    throw new Error(`${name} is not JSON. A text needs double quotes: "hello"`);
+    throw new Error(error instanceof RangeError
+      ? `${name} has a number that is too large for JavaScript to send exactly`
+      : `${name} is not JSON. A text needs double quotes: "hello"`);
   }
 }
 

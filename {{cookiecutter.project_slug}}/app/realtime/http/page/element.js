@@ -4,3 +4,6 @@ export function element(tag, properties, ...children) {
   made.append(...children.flat(Infinity));
   return made;
 }
+
+/** Return a text of a user, whose direction does not change the order of what is beside it. */
+export const isolated = (text) => element("bdi", {}, text);

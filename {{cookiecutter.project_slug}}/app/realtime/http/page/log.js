@@ -1,5 +1,5 @@
 // Logs that show their end, and the texts in them.
-import { element } from "./element.js";
+import { element, isolated } from "./element.js";
 
 const MAX_LINES = 200;
 const NEAR_PX = 40;
@@ -22,7 +22,7 @@ export function record(log, line) {
 /** Return a message of a user, or of the backend, as a bubble. */
 export function bubble({ from, offset = null }, user, ...content) {
   return element("div", { className: from === user ? "message own" : "message" },
-    element("b", {}, from ?? "backend"), " ", element("span", {}, ...content),
+    element("b", {}, isolated(from ?? "backend")), " ", element("span", {}, ...content),
     offset ? element("small", {}, ` #${offset}`) : []);
 }
 
@@ -31,7 +31,7 @@ export function recordMessage(log, frame, user) {
   const { from: _, ...rest } = frame;
   const { data = rest } = frame; // a frame of your own may have none
   const text = data?.text ?? data;
-  record(log, bubble(frame, user, typeof text === "string" ? text : JSON.stringify(data)));
+  record(log, bubble(frame, user, isolated(typeof text === "string" ? text : JSON.stringify(data))));
 }
 
 const CLOCK = new Intl.DateTimeFormat("en", { timeStyle: "medium", hourCycle: "h23" });

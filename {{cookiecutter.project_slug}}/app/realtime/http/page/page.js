@@ -1,7 +1,7 @@
 // The page at / in development: see the connection, send commands, and break it.
 import { connect } from "../client/client.js";
 import { labelled, palette } from "./commands.js";
-import { element } from "./element.js";
+import { element, isolated } from "./element.js";
 import { framesIn } from "./frames.js";
 import { inTime, recordMessage } from "./log.js";
 //# if cookiecutter.redis
@@ -55,7 +55,7 @@ function inWords({ state, attempt, code, reason }) {
   const origins = times || reason ? "" : ` If it runs, add ${location.origin} to ALLOWED_ORIGINS.`;
   return {
     connecting: () => `Connecting, attempt ${attempt} …`,
-    online: () => `Online as ${ws.welcome.user}`,
+    online: () => ["Online as ", isolated(ws.welcome.user)],
     offline: () => `Offline: ${why}.${origins}`,
     ended: () => `Ended: ${why}. Connect again to return.`,
   }[state]();
@@ -71,11 +71,11 @@ function onstatus(status) {
     byId("another").hidden = false;
     byId("expire").hidden = ws.welcome.expires_at === null;
   }
-  show("state", inWords(status));
+  byId("state").replaceChildren(...[inWords(status)].flat());
   byId("state").className = status.state;
   show("reconnects", Math.max(0, times - 1));
-  byId("drop").disabled = byId("expire").disabled = !isOnline;
-  byId("end").disabled = byId("offline").disabled = status.state === "ended";
+  disable(!isOnline, "drop", "expire");
+  disable(status.state === "ended", "end", "offline");
   retriesAt = (Date.now() + status.pause_ms) / 1_000;
   recovery.onstatus(status);
   tick();
@@ -159,27 +159,40 @@ function expire() {
   socket.close(DROPPED, `the next credentials expire after ${EXPIRES_S} s`);
 }
 
+function disconnect() {
+  ws.close();
+  setOffline(false);
+  sessionStorage.clear();
+}
+
+/** Disable buttons, which keep the focus, unlike those with the attribute `disabled`. */
+function disable(isDisabled, ...ids) {
+  for (const id of ids) byId(id).ariaDisabled = isDisabled;
+}
+
+function onPress(id, action) {
+  byId(id).onclick = () => { if (byId(id).ariaDisabled !== "true") action(); };
+}
+
 show("hint", hint);
 byId("sign-in").prepend(...Object.entries(fields).map(([name, label]) =>
   labelled(label, element("input", { name, required: true, autocomplete: "off" }))));
 byId("sign-in").onsubmit = (event) => {
   event.preventDefault();
-  signIn(Object.fromEntries(new FormData(event.target)));
+  const answers = [...new FormData(event.target)];
+  signIn(Object.fromEntries(answers.map(([name, answer]) => [name, `${answer}`.trim()])));
 };
-byId("drop").onclick = drop;
-byId("offline").onclick = switchOffline;
-byId("expire").onclick = expire;
-byId("end").onclick = () => {
-  ws.close();
-  setOffline(false);
-  sessionStorage.clear();
-};
+onPress("drop", drop);
+onPress("offline", switchOffline);
+onPress("expire", expire);
+onPress("end", disconnect);
 setInterval(measure, PING_MS);
 setInterval(tick, TICK_MS);
 
 // A link may bring the answers, credentials among them: the address must not keep them.
 const link = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
 history.replaceState(null, "", location.pathname);
+addEventListener("hashchange", () => location.reload()); // a link was opened in this tab
 //# if cookiecutter.redis
 const node = link.get("node") ?? "";
 link.delete("node");
@@ -204,4 +217,4 @@ try {
   show("failure", `The commands cannot be shown. ${failure.message}`);
 }
 
-if (given) signIn(given);
+if (given && !ws) signIn(given);

@@ -1,13 +1,18 @@
 // Rooms: who is there, who types, their messages, a line to write, and an answer in tokens.
-import { answering } from "./answer.js";
+import { answering, isToken, sleep } from "./answer.js";
 import { labelled } from "./commands.js";
-import { element } from "./element.js";
+import { element, isolated } from "./element.js";
 import { record, recordMessage, words } from "./log.js";
 
 const LAST = 100;
 const TYPING_MS = 2_000;
-const RETRY_MS = 1_000;
+const [SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS] = [1_000, 16_000];
+const MAX_QUOTED = 80; // characters
 const EMPTY = "No messages yet. Write one. Or stream an answer, and reload this page in the middle.";
+
+/** Return a text as it is quoted. */
+const shortened = (text) =>
+  text.length > MAX_QUOTED ? `${text.slice(0, MAX_QUOTED)}…` : text;
 
 /** Return the section of rooms for a connection, and how to leave each room that it shows. */
 export function showRooms(ws) {
@@ -25,21 +30,24 @@ export function showRooms(ws) {
     const { article, input, leave } = showRoom(ws, joined, (left, error) => {
       shown.delete(left);
       keep();
+      const hadFocus = article.contains(document.activeElement);
       article.remove();
-      failure.textContent = error ? `${left}: ${words(error)}` : "";
-      name.focus();
+      failure.replaceChildren(...(error ? [isolated(shortened(left)), `: ${words(error)}`] : []));
+      if (hadFocus) name.focus();
     });
     shown.set(joined, leave);
     keep();
     list.append(article);
-    input.focus();
+    return input;
   }
 
   function submit(event) {
     event.preventDefault();
-    failure.textContent = shown.has(name.value) ? `You are in ${name.value} already.` : "";
+    const isShown = shown.has(name.value);
+    failure.replaceChildren(
+      ...(isShown ? ["You are in ", isolated(name.value), " already."] : []));
     try {
-      if (!shown.has(name.value)) join(name.value);
+      if (!isShown) join(name.value).focus();
     } catch (error) {
       failure.textContent = words(error);
     }
@@ -56,8 +64,8 @@ export function showRooms(ws) {
 
 /** Return who is in a room: a dot and the name of each. */
 function people({ members, total }) {
-  const described = ({ user, info }) => (info === null ? user : `${user} ${JSON.stringify(info)}`);
-  const names = members.map((member) => element("li", {}, described(member)));
+  const names = members.map(({ user, info }) => element("li", {},
+    isolated(user), info === null ? [] : [" ", isolated(JSON.stringify(info))]));
   return [`${total} here`, element("ul", {}, names)];
 }
 
@@ -72,9 +80,9 @@ function showRoom(ws, name, close) {
   const room = ws.room(name, {
     last: LAST,
     message,
-    joined: (who) => happened(`${who} joined`),
+    joined: (who) => happened(who, "joined"),
     updated: update,
-    left: (who) => happened(`${who} left`),
+    left: (who) => happened(who, "left"),
     rejoined: update,
     gap: () => event("Some messages may be missing here."),
     refused: (error) => close(name, error),
@@ -84,30 +92,52 @@ function showRoom(ws, name, close) {
   const answers = answering(room, messages, user);
   let typedAt = -TYPING_MS;
   let hiding = 0;
+  let isUpdating = false;
+  let isOutdated = false;
 
-  function event(text) {
-    record(messages, element("p", { className: "event" }, text));
+  function event(...content) {
+    record(messages, element("p", { className: "event" }, content));
   }
 
-  function happened(text) {
-    event(text);
+  function happened(who, what) {
+    event(isolated(who), ` ${what}`);
     update();
   }
 
   function message(data, frame) {
+    const isTyping = frame.offset === null && data?.typing === true;
     clearTimeout(hiding);
-    typing.textContent = data?.typing ? `${frame.from} is typing …` : "";
-    if (data?.typing) hiding = setTimeout(() => { typing.textContent = ""; }, 2 * TYPING_MS);
-    else if (data?.token) answers.show(data, frame.from);
+    typing.replaceChildren(...(isTyping ? [isolated(frame.from ?? "backend"), " is typing …"] : []));
+    if (isTyping) hiding = setTimeout(() => typing.replaceChildren(), 2 * TYPING_MS);
+    else if (isToken(data)) answers.show(data, frame.from);
     else recordMessage(messages, frame, user());
   }
 
+  /** Show who is here: one request at a time, and a pause after each, longer if it is refused. */
   async function update() {
+    isOutdated = true;
+    if (isUpdating) return;
+    isUpdating = true;
+    let pause_ms = SHORTEST_PAUSE_MS;
+    while (isOutdated && ws.rooms.get(name) === room) {
+      isOutdated = false;
+      try {
+        await showMembers();
+        pause_ms = SHORTEST_PAUSE_MS;
+      } catch (error) {
+        isOutdated ||= error.retry;
+        if (error.code === "rate_limited") pause_ms = Math.min(2 * pause_ms, LONGEST_PAUSE_MS);
+      }
+      await sleep(pause_ms);
+    }
+    isUpdating = false;
+  }
+
+  async function showMembers() {
     try {
       members.replaceChildren(...people(await room.presence()));
     } catch (error) {
-      if (error.retry && ws.rooms.get(name) === room) setTimeout(update, RETRY_MS);
-      if (error.code !== "forbidden") return;
+      if (error.code !== "forbidden") throw error;
       members.textContent = "Joined. This room does not show who is here.";
     }
     attempt(answers.resume); // the messages that were missed have come before the members
@@ -127,11 +157,11 @@ function showRoom(ws, name, close) {
     room.publish({ typing: true }, { keep: false }).catch(() => {});
   }
 
-  async function attempt(action, what = "The answer") {
+  async function attempt(action, onFailure = () => "The answer") {
     try {
       await action();
     } catch (error) {
-      failure.textContent = `${what} may not have arrived. ${words(error)}`;
+      failure.replaceChildren(onFailure(), ` may not have arrived. ${words(error)}`);
     }
   }
 
@@ -140,12 +170,15 @@ function showRoom(ws, name, close) {
     const text = input.value;
     input.value = failure.textContent = "";
     typedAt = -TYPING_MS;
-    attempt(() => room.publish({ text }, { echo: true }), `“${text}”`);
+    attempt(() => room.publish({ text }, { echo: true }), () => {
+      input.value ||= text;
+      return isolated(`“${shortened(text)}”`);
+    });
   }
 
   update();
   const article = element("article", { ariaLabel: `Room ${name}` },
-    element("div", { className: "line" }, element("h3", {}, name),
+    element("div", { className: "line" }, element("h3", {}, isolated(name)),
       element("button", { type: "button", onclick: leave }, "Leave")),
     members, messages, typing, failure,
     element("form", { className: "line", onsubmit: publish }, labelled("Message", input),

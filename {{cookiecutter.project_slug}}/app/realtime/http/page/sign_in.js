@@ -26,6 +26,7 @@ export async function credentials({ token, user, lifetime_s }) {
 export const hint = "This page requests tickets as your backend does, with BACKEND_KEY from .env.";
 export const fields = { user: "Name", key: "Backend key" };
 export async function credentials({ user, key }) {
+  if (/[^!-~]/.test(key)) throw new Error("the backend key must be ASCII without spaces");
   const answer = await post("tickets", { user }, { Authorization: `Bearer ${key}` });
   return (await answer.json()).ticket;
 }

@@ -26,6 +26,13 @@ function table(caption, columns, rows) {
 }
 
 const BOUNDS = /^(min|max|exclusive|multipleOf|pattern|format)/;
+const REFERENCE = /"#\/components\/schemas\/([^"]+)"/g;
+
+/** Return the names of the types that fields refer to. */
+const typesIn = (schemas, messages) => {
+  const names = [...JSON.stringify(schemas).matchAll(REFERENCE)].map(([, name]) => name);
+  return [...new Set(names)].filter((name) => !messages[name] && name !== "JsonValue").sort();
+};
 
 /** Return what a value must be: `string, maxLength 64`, `Position or null`. */
 function typeOf(schema) {
@@ -37,7 +44,13 @@ function typeOf(schema) {
   if (choices) return between(choices.map(typeOf), " or ");
   const values = "const" in schema ? [schema.const] : schema.enum;
   if (values) return between(values.map((value) => code(JSON.stringify(value))), " or ");
+  if (schema.prefixItems) {
+    const others = schema.items ? [[typeOf(schema.items), " …"]] : [];
+    return ["[", between([...schema.prefixItems.map(typeOf), ...others], ", "), "]"];
+  }
   if (schema.type === "array") return ["list of ", typeOf(schema.items ?? {})];
+  if (typeof schema.additionalProperties === "object")
+    return ["object of ", typeOf(schema.additionalProperties)];
   const bounds = Object.entries(schema).filter(([key]) => BOUNDS.test(key));
   const words = bounds.map(([key, value]) => [`, ${key} `, code(value)]);
   return [schema.type ?? "any JSON", words];
@@ -46,9 +59,13 @@ function typeOf(schema) {
 /** Return a table of a schema's fields, except `type` and `id`, which all frames share. */
 function fields(caption, { properties = {}, required = [] }) {
   const own = Object.entries(properties).filter(([name]) => !["type", "id"].includes(name));
+  const defaultOf = (name, { default: value = null }) => {
+    if (required.includes(name)) return "";
+    return value === null ? ", optional" : [", default ", code(JSON.stringify(value))];
+  };
   const rows = own.map(([name, field]) => [
     code(name),
-    [typeOf(field), required.includes(name) ? "" : ", optional",
+    [typeOf(field), defaultOf(name, field),
       field.description ? [". ", prose(field.description)] : ""],
   ]);
   return table(caption, ["field", "value"], rows);
@@ -84,8 +101,7 @@ function contentOf({ info, servers, channels, operations, components }) {
     paragraphs(schemas[name].description), fields(`Fields of ${typeNamed(name)}`, schemas[name]));
   const credentials = ({ scheme, in: place, name: key, description }) =>
     [code(scheme ? `Authorization: ${scheme}` : `${place} ${key}`), prose(description)];
-  const types = Object.keys(schemas).filter((name) =>
-    !messages[name] && (schemas[name].properties || schemas[name].enum));
+  const types = typesIn(schemas, messages);
 
   return [
     element("p", {}, prose(info.description), ` Version ${info.version}.`),
@@ -108,8 +124,8 @@ function contentOf({ info, servers, channels, operations, components }) {
       ([number, close]) => [code(number), yes(close.reconnect), close.reason])),
     types.length ? heading("Types") : [],
     types.map((name) => section(name, name, paragraphs(schemas[name].description),
-      schemas[name].enum ? element("p", {}, "One of ", typeOf(schemas[name])) : [],
-      fields(`Fields of ${name}`, schemas[name]))),
+      schemas[name].properties ? fields(`Fields of ${name}`, schemas[name])
+        : element("p", {}, schemas[name].enum ? "One of " : "", typeOf(schemas[name])))),
   ].flat(Infinity);
 }
 

@@ -115,3 +115,12 @@ async def check_refusal(live: Live, call: Callable[[Service], Any]) -> None:
 async def test_a_name_that_is_not_valid_is_refused(call: Callable[[Service], Any]) -> None:
     async with run_service() as live:
         await check_refusal(live, call)
+
+
+@pytest.mark.parametrize("name", ["", " bob", "bob\n", "\u200bbob", "\u200dbob", "\u2800", TOO_LONG])
+async def test_a_name_that_no_user_can_have_is_refused(name: str) -> None:
+    async with run_service() as live:
+        error = await (await live.connect()).ask(type="send", to=name, data="hi")
+        assert error["code"] == "bad_request"
+        assert error["message"] == "to: A user's name has 1 to 128 visible characters"
+        assert (await live.post("/disconnect", {"user": name})).status_code == 422

@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     JsonValue,
     StringConstraints,
 )
@@ -96,7 +97,38 @@ def _refuse_non_finite(value: JsonValue) -> JsonValue:
 Data = Annotated[JsonValue, Parsed(), AfterValidator(_refuse_non_finite)]
 """Any JSON value within the size limit. A plain `JsonValue` may have NaN and Infinity."""
 
-UserName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+@dataclass(frozen=True, slots=True)
+class ErrorMessage:
+    """Replaces the messages of pydantic for a type by one of its own."""
+
+    message: str
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Return the schema of the type with the message."""
+        schema = handler(source)
+        return core_schema.custom_error_schema(schema, "value", custom_error_message=self.message)
+
+
+JOINERS = "\u200c\u200d"
+"""They join visible characters, in some scripts and in emojis."""
+
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and symbols without a shape."""
+
+VISIBLE = r"[^\p{C}\p{Z}" + BLANKS + "]"
+
+UserName = Annotated[
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=128,
+        pattern=f"^{VISIBLE}(?:(?:{VISIBLE}|[ {JOINERS}])*{VISIBLE})?$",
+    ),
+    ErrorMessage("A user's name has 1 to 128 visible characters"),
+]
 CommandId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 CommandKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 

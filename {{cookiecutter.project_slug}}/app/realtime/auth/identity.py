@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from pydantic import TypeAdapter
 
 from ..errors import (
     ConnectionEnded,
@@ -16,17 +17,12 @@ from ..errors import (
     Unauthorized,
     Unavailable,
 )
+from ..protocol import UserName
 
 MAX_EXPIRY = 2**53 - 1
 """Larger numbers are not exact in JSON."""
 
-JOINERS = "\u200c\u200d"
-"""They join visible characters, in some scripts and in emojis."""
-
-BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
-"""Letters and symbols without a shape."""
-
-_removed = str.maketrans("", "", JOINERS)
+_user_name = TypeAdapter(UserName).validator
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -54,8 +50,7 @@ class Identity:
         has_expiry = isinstance(expires_at, float | int) and abs(expires_at) <= MAX_EXPIRY
         if not isinstance(user, str) or not (has_expiry or expires_at is None):
             raise TypeError("a user's name is a str, and the expiry a finite number or None")
-        is_visible = user.translate(_removed).isprintable() and not set(user) & set(BLANKS)
-        if user.strip().strip(JOINERS) != user or not is_visible or not 0 < len(user) <= 128:
+        if not _user_name.isinstance_python(user):
             raise Unauthorized("the user's name is not 1 to 128 visible characters")
 
 

@@ -4,22 +4,12 @@ from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
-# {% if cookiecutter.auth in ["jwt", "ticket", "session"] %}
-from pydantic import BaseModel, Field, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
-# {% else %}
 from pydantic import BaseModel, Field, ValidationError
-# {% endif %}
 from starlette.middleware.body_limit import RequestBodyLimitResponder
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-# {% if cookiecutter.auth in ["jwt", "ticket", "session"] %}
-from ..auth.identity import Identity
-from ..errors import TooLarge, Unauthorized
-# {% else %}
 from ..errors import TooLarge
-# {% endif %}
 from ..fields import YEAR_S
 from ..protocol import STRICT, UserName
 from .errors import problem_response, problems
@@ -58,23 +48,8 @@ class UserBody(BaseModel):
     user: UserName
 
 
-# {% if cookiecutter.auth in ["jwt", "ticket", "session"] %}
-class IssueBody(UserBody):
-    """A user to issue credentials for: with a name that the handshake accepts."""
-
-    @field_validator("user")
-    @classmethod
-    def check_user(cls, user: str) -> str:
-        """Refuse the names that no `Identity` has."""
-        try:
-            return Identity(user).user
-        except Unauthorized as failure:
-            raise PydanticCustomError("user_name", failure.cause) from failure
-
-
-# {% endif %}
 # {% if cookiecutter.auth in ["jwt", "session"] %}
-class Login(IssueBody):
+class Login(UserBody):
     """A user who signs in during development, and how long the credentials are valid."""
 
     lifetime_s: int | None = Field(default=None, ge=1, le=YEAR_S)

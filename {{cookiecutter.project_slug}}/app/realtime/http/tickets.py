@@ -5,7 +5,7 @@ from fastapi import FastAPI, Request, Response, status
 from ..auth.identity import authenticating
 from ..auth.ticket import Authenticator, Ticket
 from ..expiring import ExpiringMap
-from .body import IssueBody, described, parse
+from .body import UserBody, described, parse
 from .dependencies import BACKEND_REFUSALS, ServiceDep, guarded, require_key
 from .routing import engine_router
 
@@ -14,11 +14,11 @@ router = engine_router(
 )
 
 
-@router.post("/tickets", status_code=status.HTTP_201_CREATED, openapi_extra=described(IssueBody))
+@router.post("/tickets", status_code=status.HTTP_201_CREATED, openapi_extra=described(UserBody))
 async def issue_ticket(request: Request, service: ServiceDep, response: Response) -> Ticket:
     """Return a ticket for one connection: ``/ws?ticket=…``."""
     response.headers["Cache-Control"] = "no-store"
-    body = await parse(IssueBody, request)
+    body = await parse(UserBody, request)
     with authenticating(), guarded(service.settings.handshake_timeout_s):
         return await service.authenticator.issue(body.user)
 

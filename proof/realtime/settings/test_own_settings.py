@@ -49,6 +49,15 @@ def test_own_settings_are_read(
     assert not capsys.readouterr().err
 
 
+def test_one_of_spaces_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("SMTP__HOST", "SMTP", "PRICES", "DB_URL", "MIRRORS", "ADMINS_FILE"):
+        monkeypatch.setenv(name, " ")
+    settings = load(monkeypatch, tmp_path, 'PRICES=[1]\nREPLICAS=["a"]\nADMINS=alice\n')
+    assert settings.smtp.host == "localhost"
+    assert (settings.prices, settings.mirrors, settings.admins) == ([1], ["a"], ("alice",))
+    assert not settings.database
+
+
 def test_a_file_may_have_one_with_another_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,26 +8,37 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsError
 
 
+def without_blank(*sources: Any) -> tuple[Any, ...]:
+    """Return the sources; the environment and ``.env`` without the variables that are blank."""
+    for source in sources:
+        if isinstance(source, EnvSettingsSource):
+            variables = source.env_vars.items()
+            source.env_vars = {name: text for name, text in variables if text and text.strip()}
+    return sources
+
+
 def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
     """Return the settings that are in files: ``METRICS_KEY_FILE`` names one with ``METRICS_KEY``.
 
     Raises:
-        SettingsError: a file cannot be read; its setting is set as well; or a list or an object is
-            not JSON.
+        SettingsError: a file cannot be read; its setting is set as well, in the same place; or a
+            list or an object is not JSON.
 
     """
-    environment = EnvSettingsSource(settings)
-    variables = {**DotEnvSettingsSource(settings).env_vars, **environment.env_vars}
+    sources = EnvSettingsSource(settings), DotEnvSettingsSource(settings)
+    environment, env_file = without_blank(*sources)
     values = {}
     for field_name, field in settings.model_fields.items():
         names = setting_names(field_name, field)
+        keys = {key.lower() for name in names for key in (name, f"{name}_file")}
+        variables = (environment if keys & environment.env_vars.keys() else env_file).env_vars
         for name in names:
             text, place = variables.get(name.lower()), f"{name.upper()}:"
             path = variables.get(f"{name}_file".lower())
             if path:
                 if given := [other.upper() for other in names if other.lower() in variables]:
-                    msg = f"{given[0]} is set as well; leave one of them out"
-                    raise SettingsError(f"{name.upper()}_FILE: {msg}")
+                    problem = f"{given[0]} is set as well; leave one of them out"
+                    raise SettingsError(f"{name.upper()}_FILE: {problem}")
                 text, place = _read_file(name.upper(), path), f"{name.upper()}_FILE: {path}"
             try:  # decodes a list or an object
                 value = environment.prepare_field_value(name, field, text, False)
@@ -63,7 +74,7 @@ def unknown_names(settings: type[BaseSettings]) -> list[str]:
     fields = settings.model_fields.items()
     known = {name.lower() for field in fields for name in setting_names(*field)}
     known |= {f"{name}_file" for name in known}
-    names = DotEnvSettingsSource(settings).env_vars
+    names = without_blank(DotEnvSettingsSource(settings))[0].env_vars
     # A part of an object has a name of its own, such as SMTP__HOST; no name has a line break.
     delimiter = settings.model_config.get("env_nested_delimiter") or "\n"
     return sorted(name.upper() for name in names if name.split(delimiter)[0] not in known)

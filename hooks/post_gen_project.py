@@ -106,7 +106,9 @@ FILES_BEFORE = ".files-before.json"
 
 # It stops every `make` in a project for which this hook failed or did not run, and begins so.
 UNFINISHED = "GNUmakefile"
-UNFINISHED_BEGIN = b"# make reads this file in place of Makefile. The template's last hook removes it."
+UNFINISHED_BEGIN = (
+    b"# make reads this file in place of Makefile. The template's last hook removes it."
+)
 
 # cruft reads it to update the project.
 CRUFT_FILE = ".cruft.json"

@@ -1,13 +1,17 @@
 # Every target does its own set-up: it makes .venv from requirements-dev.lock, again whenever that
 # changes. It takes Python 3.11 or newer and a package index; uv is used when it is there.
 
-PYTHON ?= python3
-ARGS ?=
-PROJECT ?=
+PYTHON = python3
+ARGS =
+PROJECT =
+LONG =
 
 VENV_PYTHON := .venv/bin/python
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --no-header $(ARGS)
+
+# One make installs at a time. The system frees the lock when its shell ends, also by a kill.
+LOCK = exec 9<>requirements-dev.lock && "$(PYTHON)" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
 
 # What another project's environment has set must not reach this one.
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV
@@ -66,15 +70,17 @@ clean: ## remove what the other targets made
 	rm -rf .venv .bench .cache .*_cache demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Also made again if its Python is gone, as after an upgrade of the system.
+ifeq ($(realpath $(VENV_PYTHON)),)
+.PHONY: .venv/ready
+endif
 .venv/ready: requirements-dev.lock
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.11 ..." >&2; \
 	  exit 1; }
 	@echo "installing requirements-dev.lock into .venv: seconds with uv, a minute with pip"
-	@# One make installs at a time; the system frees the lock when its shell ends, also by a kill.
 	@# In a terminal, dots show that it goes on.
-	@exec 9<>requirements-dev.lock && "$(PYTHON)" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
-	if test .venv/ready -nt requirements-dev.lock; then exit; fi; \
+	@$(LOCK); if test $@ -nt requirements-dev.lock && test -x $(VENV_PYTHON); then exit; fi; \
 	if test -t 1; then while sleep 1 && kill -0 $$$$; do printf .; done 2>/dev/null 9>&- & fi; \
 	rm -rf .venv && \
 	if command -v uv >/dev/null; then \

@@ -104,8 +104,11 @@ NOT_WITH: dict[str, tuple[str, ...]] = {
 # Written by hooks/pre_gen_project.py if the directory had files.
 FILES_BEFORE = ".files-before.json"
 
-# It stops every `make` in a project for which this hook failed or did not run.
+# It stops every `make` in a project for which this hook failed or did not run, and begins so.
 UNFINISHED = "GNUmakefile"
+UNFINISHED_BEGIN = (
+    b"# make reads this file in place of Makefile. The template's last hook removes it."
+)
 
 # cruft reads it to update the project.
 CRUFT_FILE = ".cruft.json"
@@ -164,10 +167,10 @@ def remove_unchosen(project: Path, chosen: set[str], before: dict[str, int]) -> 
     return kept
 
 
-def remove_unfinished(project: Path, before: dict[str, int]) -> None:
+def remove_unfinished(project: Path) -> None:
     """Remove the mark of an unfinished project, but no file of the user with its name."""
     mark = project / UNFINISHED
-    if before.get(UNFINISHED) != mark.lstat().st_mtime_ns:
+    if mark.is_file() and mark.read_bytes().startswith(UNFINISHED_BEGIN):
         mark.unlink()
 
 
@@ -189,7 +192,7 @@ def record_template(project: Path, answers: dict[str, Any]) -> None:
         return
     start = Path(os.environ.get("PWD", "/"))
     repository = Path(os.path.normpath(start / answers["_repo_dir"]))
-    if not (repository / "cookiecutter.json").is_file():
+    if not (repository / "cookiecutter.json").is_file() or is_unreadable(repository):
         print("To get updates, run in the new project: cruft link TEMPLATE", file=sys.stderr)
         return
     if git(repository, "ls-files", "cookiecutter.json") != "cookiecutter.json":
@@ -204,6 +207,12 @@ def record_template(project: Path, answers: dict[str, Any]) -> None:
         "directory": git(repository, "rev-parse", "--show-prefix").rstrip("/") or None,
     }
     (project / CRUFT_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+
+
+def is_unreadable(path: Path) -> bool:
+    """Return whether git cannot read a repository: it is not installed, or refuses the owner."""
+    in_repository = any((each / ".git").exists() for each in (path, *path.parents))
+    return in_repository and not git(path, "rev-parse", "--git-dir")
 
 
 def repository_url(repository: Path) -> str:
@@ -256,7 +265,7 @@ def main(answers: dict[str, Any]) -> None:
     before = take_files_before(Path())
     kept = remove_unchosen(Path(), {answers["auth"], *extras(answers)}, before)
     check_name(Path(), answers["project_slug"])
-    remove_unfinished(Path(), before)
+    remove_unfinished(Path())
     record_template(Path(), answers)
     print(summary(answers))
     if kept:

@@ -20,6 +20,8 @@ from typing import Any
 
 SLUG = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
+# Unquoted, as in the manifests for Kubernetes, they are no text (YAML 1.1).
+YAML_WORDS = {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
 NAME_LENGTH = 64
 DESCRIPTION_LENGTH = 200
 
@@ -70,6 +72,7 @@ def problem_of_slug(slug: str) -> str | None:
             SLUG.fullmatch(slug) is None
         ),
         "is a keyword of Python": keyword.iskeyword(slug),
+        "is a boolean or null in YAML": slug in YAML_WORDS,
         "is the name of a device on Windows": WINDOWS_DEVICE.fullmatch(slug) is not None,
     }
     return next((problem for problem, applies in rules.items() if applies), None)

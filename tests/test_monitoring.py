@@ -77,8 +77,8 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {IN_TIME: "0+120x60", LATE: "0+120x60", ALL: "0+120x60"},
     ),
     "FileDescriptorsScarce": (
-        {OPEN_FILES: "900x60", MAX_FILES: "1024x60"},
-        {OPEN_FILES: "500x60", MAX_FILES: "1024x60"},
+        {OPEN_FILES: "600x60", MAX_FILES: "1024x60"},
+        {OPEN_FILES: "10050x60", MAX_FILES: "11000x60"},  # MAX_CONNECTIONS=10000, all taken
     ),
     "HistoryTooShort": (
         {MISSED: "0+3x60", RECOVERED: "0+7x60"},

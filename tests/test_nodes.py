@@ -103,6 +103,29 @@ def test_the_end_of_a_node_ends_the_other(baked: Baker, tmp_path: Path) -> None:
         service.end()
 
 
+def test_the_port_may_be_in_a_file(baked: Baker, tmp_path: Path) -> None:
+    file = tmp_path / "port"
+    file.write_text("0", encoding="utf-8")
+    project = baked(find(NODES)).copy(tmp_path / "project")
+    service = Service(project, "dev.nodes", REDIS_URL="", PORT="", PORT_FILE=str(file))
+    try:
+        wait_until(lambda: len(ports(service)) == 2, told=service.log)
+        service.stop()
+    finally:
+        service.end()
+
+
+def test_the_last_port_leaves_none_for_the_second_node(baked: Baker, tmp_path: Path) -> None:
+    project = baked(find(NODES)).copy(tmp_path / "project")
+    service = Service(project, "dev.nodes", REDIS_URL="", PORT="65535")
+    try:
+        assert service.wait() == 1
+        _, line = service.log().splitlines()  # after that of the first `.env`
+        assert line.startswith("error: PORT: two nodes need ")
+    finally:
+        service.end()
+
+
 def test_with_a_server_of_its_own_it_is_one_node(baked: Baker, tmp_path: Path) -> None:
     service = Service(
         baked(find(NODES)).copy(tmp_path / "project"),

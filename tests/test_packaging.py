@@ -137,18 +137,20 @@ def test_make_shows_in_a_terminal_that_it_still_installs(project: Project) -> No
             os.close(terminal)
 
 
+MAKEFILES = [Path("Makefile"), TEMPLATE / "Makefile"]
+
 SLOW_UV = """\
 #!/bin/sh
 test "$1" = venv || exit 0
 echo install >>installs
 until test -e go; do sleep 0.05; done
 mkdir -p .venv/bin
-ln -sf "$(command -v true)" .venv/bin/python
+ln -sf /bin/sh .venv/bin/python
 """
 
 
 @pytest.mark.parametrize("killed", [False, True])
-@pytest.mark.parametrize("makefile", [Path("Makefile"), TEMPLATE / "Makefile"], ids=["own", "demo"])
+@pytest.mark.parametrize("makefile", MAKEFILES, ids=["own", "demo"])
 def test_one_make_installs_at_a_time(
     project: Project, tmp_path: Path, makefile: Path, *, killed: bool
 ) -> None:
@@ -184,6 +186,80 @@ def test_one_make_installs_at_a_time(
                 end_group(first)
                 end_group(second)
     assert installs.read_text(encoding="utf-8").count("install") == 1 + killed
+
+
+SLOW_PYTHON = """\
+#!/bin/sh
+case "$*" in *flock*) echo turn >>turns; exec "$REAL_PYTHON" "$@"; esac
+test "$2" = venv || test "$2" = dev.env || exit 0
+echo install >>installs
+until test -e go; do sleep 0.05; done
+mkdir -p .audit/bin
+ln -sf ../../python .audit/bin/python
+touch .env
+"""
+
+
+@pytest.mark.parametrize("target", [".env", "audit"])
+def test_two_makes_share_what_one_of_them_makes(project: Project, target: str) -> None:
+    project.write("python", SLOW_PYTHON)
+    (project.root / "python").chmod(0o755)
+    for directory in (".venv/bin", ".audit/bin"):
+        (project.root / directory).mkdir(parents=True)
+    (project.root / ".venv/bin/python").symlink_to(project.root / "python")
+    (project.root / ".audit/bin/python").symlink_to("gone")
+    turns = project.root / "turns"
+    command = ["make", "--old-file=.venv/ready", target, "PYTHON=./python"]
+    env = environment(REAL_PYTHON=sys.executable)
+    makes: list[subprocess.Popen[bytes]] = []
+    try:
+        while len(makes) < 2:
+            makes.append(subprocess.Popen(command, cwd=project.root, env=env, process_group=0))
+            wait_until(lambda: turns.exists() and turns.read_text().count("turn") == len(makes))
+        (project.root / "go").touch()
+        assert [make.wait(DEADLINE_S) for make in makes] == [0, 0]
+    finally:
+        for make in makes:
+            end_group(make)
+    assert (project.root / "installs").read_text(encoding="utf-8") == "install\n"
+
+
+@pytest.mark.parametrize("makefile", MAKEFILES, ids=["own", "demo"])
+def test_make_installs_again_where_the_python_is_gone(
+    project: Project, tmp_path: Path, makefile: Path
+) -> None:
+    (tmp_path / "uv").write_text(SLOW_UV, encoding="utf-8")
+    (tmp_path / "uv").chmod(0o755)
+    (project.root / "go").touch()
+    (project.root / ".venv/bin").mkdir(parents=True)
+    (project.root / ".venv/bin/python").symlink_to("/opt/python-of-last-year/bin/python3.11")
+    (project.root / ".venv/ready").touch()
+    env = environment()
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    for _ in range(2):
+        command = ["make", f"--file={makefile}", ".venv/ready", f"PYTHON={sys.executable}"]
+        check_output(command, project.root, env=env)
+    assert (project.root / "installs").read_text(encoding="utf-8") == "install\n"
+
+
+@pytest.mark.parametrize("makefile", MAKEFILES, ids=["own", "demo"])
+def test_only_the_settings_of_pip_and_uv_come_from_the_environment(
+    project: Project, makefile: Path
+) -> None:
+    text = (project.root / makefile).read_text(encoding="utf-8")
+    from_outside = set(re.findall(r"(\w+) \?=", text))
+    used = set(re.findall(r"\$\((?:if )?([A-Z_]+)", text)) - {"CURDIR", "MAKE"}
+    from_outside |= used - set(re.findall(r"^(?:export )?(\w+) :?=", text, re.MULTILINE))
+    assert from_outside == {"PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_SYSTEM_CERTS"}
+
+
+def test_a_name_in_the_environment_is_not_that_of_the_user(project: Project) -> None:
+    """WSL sets NAME to that of the computer."""
+    (project.root / ".venv").symlink_to(venv_bin(project).parent)
+    env = environment(NAME="DESKTOP-AB12", CLAIMS="none", ARGS="--none", PYTHON="none")
+    command = ["make", "--silent", "--old-file=.venv/ready", "token"]
+    token, _, _ = check_output(command, project.root, env=env).splitlines()[-3:]
+    assert json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["sub"] == "alice"
 
 
 def test_make_passes_any_name_on(project: Project) -> None:

@@ -126,11 +126,9 @@ def test_files_behind_a_symbolic_link_are_not_removed(template: Path, tmp_path: 
 
 def test_a_makefile_of_the_user_is_not_removed(tmp_path: Path) -> None:
     mark = tmp_path / UNFINISHED
-    mark.touch()
-    remove_unfinished(tmp_path, {UNFINISHED: mark.lstat().st_mtime_ns})
+    mark.write_bytes(b"include Makefile\n# caf\xe9\n")
+    remove_unfinished(tmp_path)
     assert mark.exists()
-    remove_unfinished(tmp_path, {})
-    assert not mark.exists()
 
 
 def test_without_hooks_every_target_of_make_fails(template: Path, tmp_path: Path) -> None:
@@ -150,6 +148,10 @@ def test_without_hooks_every_target_of_make_fails(template: Path, tmp_path: Path
         assert done.stdout == ""
         assert "hooks failed or did not run" in done.stderr
         assert done.stderr.count("\n") == 1
+    # Again with hooks, which keeps what is there.
+    options = ["--no-input", "-f", "-s", "--output-dir", project.parent]
+    check_output([sys.executable, "-m", "cookiecutter", template, *options], tmp_path, env=env)
+    assert "make run" in check_output(["make", "help"], project)
 
 
 def test_an_existing_directory_with_a_refused_name_stays_unfinished(

@@ -218,6 +218,7 @@ def test_good_slugs(slug: str) -> None:
             "\u0430",
             "\u0663",
         ),
+        *("on", "no", "true", "null", "y"),
         *("class", "async", "con", "nul", "aux", "prn", "com1", "lpt9", "a" * 65, "\ud800"),
         *("{{x}}", "$(x)", "a;b", "a'b", 'a"b', "a%b", "a#b", "👋"),
     ],

@@ -18,6 +18,7 @@ from .process import check_output, environment, run
 from .project import PROJECT_DIRECTORY
 
 DESCRIPTION = "What we do."
+LINK_LATER = "To get updates, run in the new project: cruft link TEMPLATE\n"
 OWN_HANDLERS = "\n# A command of the team's own.\n"
 OWN_POLICY = "# A rule of the team's own.\n"
 OWN_DEPENDENCY = '  "aiosqlite>=0.21",\n'
@@ -146,8 +147,25 @@ def test_where_a_relative_path_is_unknown_a_line_says_what_to_do(
         patch.setenv("PWD", str(tmp_path / "else" / "where"))
         relative = f"../{repository.name}"
         record_template(project, {"_repo_dir": relative, "_template": relative})
-    assert capfd.readouterr().err.endswith("run in the new project: cruft link TEMPLATE\n")
+    assert capfd.readouterr().err == LINK_LATER
     assert not (project / ".cruft.json").exists()
+
+
+@pytest.mark.parametrize("cause", ["no git", "another owner"])
+def test_where_git_cannot_read_the_template_a_line_says_what_to_do(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    cause: str,
+) -> None:
+    if cause == "no git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    record_template(tmp_path, {"_repo_dir": str(repository), "_template": str(repository)})
+    assert capfd.readouterr().err == LINK_LATER
+    assert not (tmp_path / ".cruft.json").exists()
 
 
 def test_a_template_without_git_is_accepted(template: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 from secrets import token_urlsafe
+from tempfile import NamedTemporaryFile
 
 from . import fresh_secrets
 
@@ -28,16 +29,17 @@ def fill(example: str, secrets: dict[str, str]) -> str:
 
 def main() -> None:
     """Write the file, unless it is there, readable for its owner only."""
-    if TARGET.exists():
+    if os.path.lexists(TARGET):
         sys.exit(f"{TARGET} exists already; remove it to get a new one")
     secrets = fresh_secrets() | {"METRICS_KEY": token_urlsafe(32)}
     # {% if cookiecutter.redis %}
     secrets["VALKEY_PASSWORD"] = token_urlsafe(32)
     # {% endif %}
     content = fill(EXAMPLE.read_text(encoding="utf-8"), secrets)
-    descriptor = os.open(TARGET, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
+    # Renamed at the end, so that no other program reads a part of it.
+    with NamedTemporaryFile("w", encoding="utf-8", dir=".", prefix=".env.", delete=False) as file:
         file.write(content)
+    os.replace(file.name, TARGET)
     print(f"wrote {TARGET} with fresh secrets for development")
 
 

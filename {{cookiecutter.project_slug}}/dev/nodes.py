@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
+from app.realtime.settings.settings import LAST_PORT
 from app.settings import Settings
 # {% if cookiecutter.auth == "api_key" %}
 
@@ -77,7 +78,8 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
 async def serve_nodes(server: str, ports: tuple[int, int]) -> int:
     """Serve until one of the nodes ends; return the status to exit with."""
     async with running_valkey(server) as url:
-        first, second = ({"REDIS_URL": url, "PORT": str(port)} for port in ports)
+        shared = {"REDIS_URL": url, "PORT_FILE": ""}
+        first, second = (shared | {"PORT": str(port)} for port in ports)
         async with running(NODE, first) as one, running(NODE, second) as other:
             ends = [asyncio.create_task(node.wait()) for node in (one, other)]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -117,6 +119,8 @@ def main() -> None:
     if settings.redis_url is not None or server is None:
         run_module("app", run_name="__main__")
         return
+    if settings.port == LAST_PORT:
+        sys.exit(f"error: PORT: two nodes need this port and the next one; at most {LAST_PORT - 1}")
     ports = settings.port, settings.port + 1 if settings.port else 0
     # {% if cookiecutter.auth == "api_key" %}
     how, lines = "connect to each in a terminal of its own:", commands(ports)

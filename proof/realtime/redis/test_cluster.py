@@ -212,7 +212,7 @@ async def test_the_wrong_kind_of_server_ends_the_service(cluster: Cluster) -> No
         ("unix:///tmp/redis.sock", {"redis_sentinel": "main"}, "have TCP ports"),
         ("redis://localhost:6379/1", {"redis_cluster": True}, "database 0 only"),
         ("redis://a:6379,b:6379", {}, "several servers need"),
-        ("redis://a", {"redis_cluster": True, "redis_sentinel": "main"}, "exclude each other"),
+        ("redis://a", {"redis_cluster": True, "redis_sentinel": "main"}, "set as well"),
         ("redis://a,b:port", {"redis_cluster": True}, "not the address of a server"),
     ],
 )

@@ -93,6 +93,47 @@ async def test_a_signal_to_all_processes_drains_them(shared_valkey: Valkey, tmp_
         await node.check_drained(clients)
 
 
+SLOW_IMPORT = """
+import os
+import sys
+import time
+if "APP_REALTIME_WORKER" in os.environ:
+    print("importing", file=sys.stderr, flush=True)
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+from app.realtime import RealtimeSettings, serve
+from tests.realtime.engine import make_app
+serve(make_app(RealtimeSettings.load()))
+"""
+
+
+async def test_ctrl_c_while_the_workers_start_is_no_failure(
+    shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = partial(run_process, program=("-c", SLOW_IMPORT))
+    monkeypatch.setattr(test_workers, "run_process", program)
+    async with run_parent(tmp_path, shared_valkey.url) as process:
+        for _ in range(2):
+            await next_line(process, "importing")
+        process.send_signal(signal.SIGINT)
+        (tmp_path / "go").touch()
+        async with asyncio.timeout(START_S):
+            _, rest = await process.communicate()
+        assert b"Traceback" not in rest
+        assert process.returncode == 0
+
+
+async def test_a_worker_that_ends_in_order_starts_again(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with run_node(tmp_path, shared_valkey.url) as node:
+        os.kill(node.pids[1], signal.SIGTERM)
+        await next_line(node.process, '"signal": null, .*"worker ended"')
+        await node.note_start()
+        node.process.send_signal(signal.SIGTERM)
+        await node.check_drained([])
+
+
 async def test_metrics_need_the_port_of_a_process_also_if_the_server_tells_none() -> None:
     key = "a-key-for-the-monitoring-" * 2
     app = make_app(make_settings(metrics_key=key))

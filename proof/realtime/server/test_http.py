@@ -14,6 +14,7 @@ from fastapi import Body, Request
 from structlog.testing import capture_logs
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
+from app.realtime.errors import PROBLEM_TYPE
 from app.realtime.server import http as http_uvicorn
 from app.realtime.server.http import MAX_HEAD_BYTES
 
@@ -148,15 +149,24 @@ async def test_a_malformed_request_is_refused(service: Live, name: str) -> None:
     [
         ({"Content-Length": "1"}, 400),
         ({"Transfer-Encoding": "chunked"}, 400),
-        ({"Sec-WebSocket-Key": "short"}, 400),
-        ({"Sec-WebSocket-Version": "12"}, 400),
+        ({"Sec-WebSocket-Key": "<b>short</b>"}, 400),
+        ({"Sec-WebSocket-Version": "<b>12</b>"}, 426),
     ],
 )
-async def test_a_handshake_refused_by_the_library_is_closed(
+async def test_a_handshake_refused_by_the_library_is_closed_without_repeating_it(
     service: Live, field: dict[str, str], status: int
 ) -> None:
-    async with refused(service, handshake(await service.options(), **field), status) as client:
+    request = handshake(await service.options(), **field)
+    async with refused(service, request, status) as client:
+        body = await client.rest()
+    async with connected(service, request) as client:
+        head = (await client.head()).lower()
         await client.rest()
+    assert head.startswith(f"http/1.1 {status} ")
+    assert f"content-type: {PROBLEM_TYPE}\r\n" in head
+    assert ("\r\nsec-websocket-version: 13\r\n" in head) == (status == 426)  # RFC 6455 §4.4
+    assert json.loads(body)["status"] == status
+    assert "<b>" not in head + body.decode()
 
 
 async def test_a_refused_origin_releases_its_socket(service: Live) -> None:

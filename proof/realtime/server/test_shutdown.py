@@ -103,6 +103,46 @@ async def test_sigint_skips_the_grace_period(tmp_path: Path) -> None:
         assert await status(process) == 0
 
 
+async def test_a_host_of_another_machine_exits_with_one_line_and_status_1(tmp_path: Path) -> None:
+    for host in ("192.0.2.1", "nowhere.invalid"):  # RFC 5737, RFC 6761
+        async with run_process(tmp_path, PORT="0", HOST=host, **fresh_secrets()) as process:
+            async with asyncio.timeout(START_S):
+                _, errors = await process.communicate()
+            assert process.returncode == 1
+            assert errors.decode().startswith(f"error: HOST: this machine has no address {host}; ")
+            assert len(errors.splitlines()) == 1
+
+
+ENDS_AT_ONCE = """
+import os
+import signal
+import sys
+from app.realtime import Job, RealtimeSettings, serve
+from tests.realtime.engine import make_app
+
+if "closed" not in sys.argv:
+    for descriptor in map(int, sys.argv[1:]):
+        os.close(descriptor)
+    os.execv(sys.executable, [*sys.orig_argv, "closed"])
+
+async def stop(service):
+    signal.raise_signal(signal.SIGTERM)
+
+serve(make_app(RealtimeSettings.load(), jobs=[Job(stop)]))
+"""
+
+
+@pytest.mark.parametrize("closed", ["0", "0 1", "0 1 2"])
+@pytest.mark.parametrize("kind", ["development", "production"])
+async def test_without_standard_streams_it_ends_in_order(
+    tmp_path: Path, closed: str, kind: str
+) -> None:
+    environment = fresh_secrets() | {"PORT": "0", "ENVIRONMENT": kind}
+    program = ("-c", ENDS_AT_ONCE, *closed.split())
+    async with run_process(tmp_path, program, **environment) as process:
+        assert await status(process) == 0
+
+
 ENDLESS_TASK = """
 import asyncio
 import sys

@@ -1,14 +1,18 @@
-"""Settings of a team: lists and objects, in files, and secrets; and a file that is no text."""
+"""Settings of a team: lists, objects and secrets in files; what comes first, and unreadable files."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import Field, SecretStr
+from pydantic_settings import DotEnvSettingsSource
 
 from app.realtime import RealtimeSettings
 from dev import fresh_secrets
 
 from ..live import make_settings
+from .test_settings import load_with_env_file
 
 
 class Settings(RealtimeSettings):
@@ -69,5 +73,36 @@ def test_an_env_file_that_is_not_utf_8_has_one_clear_line(
 ) -> None:
     (tmp_path / ".env").write_bytes("# caf\xe9".encode("latin-1"))
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
-    with pytest.raises(SystemExit, match=r"^error: \.env is not text in UTF-8$"):
+    with pytest.raises(SystemExit, match=r"^error: \.env: is not a text file "):
         Settings.load()
+
+
+@pytest.mark.parametrize("name", ["HOST", "PORT", "ALLOWED_ORIGINS", "METRICS_KEY"])
+def test_a_setting_of_only_spaces_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(SystemExit, match=f"^error: {name}: has only spaces"):
+        load_with_env_file(monkeypatch, tmp_path, f"{name}='  '\n")
+
+
+def test_the_environment_counts_before_the_env_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "port").write_text("1", encoding="utf-8")
+    by_file = f"PORT_FILE={tmp_path / 'port'}\n"
+    monkeypatch.setenv("PORT", "2")
+    assert load_with_env_file(monkeypatch, tmp_path, by_file).port == 2
+    monkeypatch.delenv("PORT")
+    monkeypatch.setenv("PORT_FILE", str(tmp_path / "port"))
+    assert load_with_env_file(monkeypatch, tmp_path, "PORT=2\n").port == 1
+
+
+def test_an_env_file_that_cannot_be_read_has_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(DotEnvSettingsSource, "_static_read_env_file", refuse)
+    with pytest.raises(SystemExit, match=r"^error: \.env: is not a text file that "):
+        load_with_env_file(monkeypatch, tmp_path, "PORT=1\n")

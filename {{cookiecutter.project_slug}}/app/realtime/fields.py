@@ -55,6 +55,12 @@ def _check_origin(value: str) -> str:
     return origin
 
 
+def _check_host(value: str) -> str:
+    if re.search(r"[\s/\[\]]|^[^:]*:[^:]*$", value):
+        raise ValueError("must be an address or a name alone, like 127.0.0.1, ::1 or localhost")
+    return value
+
+
 def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
     if value == ("*",):
         return value
@@ -74,6 +80,7 @@ Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Key = Annotated[Secret, AfterValidator(_check_key)]
 Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
+Host = Annotated[str, AfterValidator(_check_host)]
 Proxies = Annotated[CommaSeparated[str], AfterValidator(_check_proxies)]
 
 

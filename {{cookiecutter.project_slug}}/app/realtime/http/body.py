@@ -20,7 +20,7 @@ TOO_LARGE = problems({"413": "The body, or its data encoded again, is too large"
 
 
 class BodyLimit(RequestBodyLimitResponder):
-    """Limits the body of a request; routes may have limits of their own, by ``max_body_size``.
+    """Limits the body of a request; ``max_body_size`` of a route may be twice as large, no more.
 
     Like Starlette's, it replaces the answer to a body above the limit, but with a problem.
     """

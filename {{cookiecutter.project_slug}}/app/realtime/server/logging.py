@@ -6,7 +6,7 @@ number of lines is limited, see `log_limit`.
 
 import atexit
 import logging
-import sys
+import os
 
 import structlog
 from structlog.typing import Processor
@@ -89,6 +89,6 @@ def _renderers(settings: RealtimeSettings) -> list[Processor]:
         ]
     return [
         structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=os.isatty(2), exception_formatter=structlog.dev.plain_traceback
         )
     ]

@@ -227,6 +227,17 @@ def socket_options(settings: RealtimeSettings) -> Iterator[tuple[int, int, int]]
         yield socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * settings.tcp_user_timeout_s)
 
 
+def check_host(host: str) -> None:
+    """Exit if this machine does not have the address; uvicorn would start everything first."""
+    name, how = None if host == "::" else host, socket.AI_PASSIVE
+    with suppress(OSError, UnicodeError):
+        for family, *_, address in socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM, flags=how):
+            with suppress(OSError), socket.socket(family) as probe:
+                probe.bind(address)
+                return
+    raise SystemExit(f"error: HOST: this machine has no address {host}; write 127.0.0.1 or 0.0.0.0")
+
+
 def raise_descriptor_limit(max_connections: int) -> None:
     """Raise the soft limit of file descriptors to what the connections need, or log a warning."""
     needed = max_connections + SPARE_DESCRIPTORS
@@ -245,10 +256,14 @@ def serve(app: Application) -> None:
     """Serve until a signal arrives.
 
     Raises:
-        SystemExit: an essential job has failed.
+        SystemExit: an essential job has failed, or the service cannot listen at `HOST`.
     """
     settings, sockets = app.service.settings, None
+    # If standard streams are closed, the event loop must not get their descriptors.
+    while os.open(os.devnull, os.O_RDWR) in range(3):
+        pass
     configure_logging(settings)
+    check_host(settings.host)
     raise_descriptor_limit(settings.max_connections)
     # {% if cookiecutter.redis %}
     if settings.environment == "development":  # two nodes log to one terminal, see `dev.nodes`
@@ -261,13 +276,14 @@ def serve(app: Application) -> None:
         raise SystemExit(asyncio.run(Parent(settings).run()))
     # {% endif %}
     server = Server(app)
-    # {% if cookiecutter.redis %}
-    if worker is not None:
-        # It may get a signal from its parent that it has got already, if both got it.
-        server.next_signal = signal.SIG_IGN
-    # {% endif %}
     tune_garbage_collector()
     with suppress(KeyboardInterrupt):  # before uvicorn handles signals
+        # {% if cookiecutter.redis %}
+        if worker is not None:
+            # It may get a signal from its parent that it has got already, if both got it.
+            server.next_signal = signal.SIG_IGN
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        # {% endif %}
         server.run(sockets)
     if app.failed:
         raise SystemExit(EXIT_FAILURE)

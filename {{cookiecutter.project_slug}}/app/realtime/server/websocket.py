@@ -12,14 +12,17 @@ from typing import Any, cast
 
 import structlog
 from prometheus_client import Counter
+from pydantic_core import to_json
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
 
+from ..errors import PROBLEM_TYPE, problem
 from ..protocol import ABNORMAL_CLOSURE, SERVICE_RESTART, Close
 from ..wire.asgi import EXTENSION, READ_AHEAD_BYTES
 from ..wire.frame import FrameScanner, read_texts
@@ -32,7 +35,7 @@ REFUSALS = (
     HTTPStatus.UPGRADE_REQUIRED,
     HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
 )
-"""Statuses by which the library refuses malformed handshakes, besides 400."""
+"""Statuses for malformed handshakes, besides 400."""
 
 WRITABLE = asyncio.Event()
 """Shared by all connections whose transport accepts more data, which are nearly all."""
@@ -65,6 +68,22 @@ TIMED_OUT = "the client did not acknowledge data in time, or has vanished"
 NO_ANSWER = "the client did not answer a ping in time"
 UNKNOWN = "the connection was lost"
 """Causes, for the log, of ends without a close by the client or by the service."""
+
+
+class LibraryProtocol(ServerProtocol):
+    """The library's protocol. It refuses a handshake by a problem, without the client's text."""
+
+    def reject(self, status: int, text: str) -> Response:
+        """Return the answer; 426 and the version that is spoken for another one (§4.4)."""
+        name = getattr(self.handshake_exc, "name", "form")  # a header, named by the library
+        fields = {"Content-Type": PROBLEM_TYPE}
+        if name == "Sec-WebSocket-Version":
+            status, fields = 426, fields | {"Upgrade": "websocket", name: "13"}
+        body = problem(int(status), f"The WebSocket handshake has no valid {name}.")
+        answer = super().reject(status, to_json(body).decode())
+        del answer.headers["Content-Type"]
+        answer.headers.update(fields)
+        return answer
 
 
 class FrameProtocol(WebSocketsSansIOProtocol):
@@ -105,6 +124,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self, *args: Any, refusals: Counter, close_timeout_s: float, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.conn.parser.close()  # a reference cycle
+        self.conn = LibraryProtocol(max_size=self.config.ws_max_size, logger=self.logger)
         self.close_timeout = close_timeout_s
         self._refusals = refusals
         self._inbox = Inbox(self.loop)
@@ -255,10 +276,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     def _refuse(self) -> None:
         # uvicorn does not send the library's own answer, if there is one.
-        answer = b"".join(self.conn.data_to_send())
-        if not answer:
-            reason = "This is not a valid WebSocket handshake.\n"
-            answer = self.conn.reject(HTTPStatus.BAD_REQUEST, reason).serialize()
+        answer = b"".join(self.conn.data_to_send()) or self.conn.reject(400, "").serialize()
         _, status, _ = answer.split(b" ", 2)  # HTTP/1.1 400 Bad Request
         self._count_refusal(int(status))
         self.transport.write(answer)

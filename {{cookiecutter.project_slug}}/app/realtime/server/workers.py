@@ -123,7 +123,8 @@ class Parent:
             if monotonic() - begin > STABLE_S:
                 pause_s = FIRST_PAUSE_S
             if status is not None:
-                log.error("worker ended", worker=number, signal=-status, next_start_s=pause_s)
+                ended_by = -status or None
+                log.error("worker ended", worker=number, signal=ended_by, next_start_s=pause_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
@@ -142,6 +143,8 @@ class Parent:
                 log.error("cannot listen", worker=number, error=failure.strerror)
                 return STARTUP_FAILURE
             descriptors = [self._pipe, *(each.fileno() for each in sockets)]
+            # A worker that cannot handle Ctrl+C yet gets it later: `serve` lets it through.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, *sys.orig_argv[1:]),
@@ -152,6 +155,8 @@ class Parent:
             except OSError as failure:
                 log.error("worker not started", worker=number, error=failure.strerror)
                 return None
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             ports = [each.getsockname()[1] for each in sockets]
             log.info("worker started", worker=number, pid=process.pid, ports=ports)
         self._processes.add(process)

@@ -12,21 +12,22 @@ def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
     """Return the settings that are in files: ``METRICS_KEY_FILE`` names one with ``METRICS_KEY``.
 
     Raises:
-        SettingsError: a file cannot be read; its setting is set as well; or a list or an object is
-            not JSON.
+        SettingsError: a file cannot be read; its setting is set as well, in the same place; or a
+            list or an object is not JSON.
     """
-    environment = EnvSettingsSource(settings)
-    variables = {**DotEnvSettingsSource(settings).env_vars, **environment.env_vars}
+    environment, env_file = EnvSettingsSource(settings), DotEnvSettingsSource(settings)
     values = {}
     for field_name, field in settings.model_fields.items():
         names = setting_names(field_name, field)
+        keys = {key.lower() for name in names for key in (name, f"{name}_file")}
+        variables = (environment if keys & environment.env_vars.keys() else env_file).env_vars
         for name in names:
             text, place = variables.get(name.lower()), f"{name.upper()}:"
             path = variables.get(f"{name}_file".lower())
             if path:
                 if given := [other.upper() for other in names if other.lower() in variables]:
-                    msg = f"{given[0]} is set as well; leave one of them out"
-                    raise SettingsError(f"{name.upper()}_FILE: {msg}")
+                    problem = f"{given[0]} is set as well; leave one of them out"
+                    raise SettingsError(f"{name.upper()}_FILE: {problem}")
                 text, place = _read_file(name.upper(), path), f"{name.upper()}_FILE: {path}"
             try:  # decodes a list or an object
                 value = environment.prepare_field_value(name, field, text, False)

@@ -149,12 +149,12 @@ class RedisSettings(SettingsPart):
     def _check_kind(self) -> Self:
         if self.redis_url is None:
             if self.redis_cluster or self.redis_sentinel:
-                raise ValueError("REDIS_URL: is not set, but REDIS_CLUSTER or REDIS_SENTINEL is")
+                raise ValueError("REDIS_URL: set it, too, with REDIS_CLUSTER or REDIS_SENTINEL")
             return self
         urls = self.redis_urls
         target = parse_url(urls[0])
         if self.redis_cluster and self.redis_sentinel is not None:
-            msg = "REDIS_CLUSTER and REDIS_SENTINEL exclude each other; leave one out"
+            msg = "REDIS_CLUSTER: REDIS_SENTINEL is set as well; leave one of them out"
         elif self.redis_cluster and target.get("db"):
             msg = "REDIS_URL: a cluster has database 0 only"
         elif (self.redis_cluster or self.redis_sentinel) and target.get("path"):

@@ -4,13 +4,13 @@ Names carry their unit: ``_s`` for seconds, ``_bytes`` for bytes. `.env.example`
 """
 
 import sys
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..auth import AuthSettings
-from ..fields import MAKE_ANOTHER, YEAR_S, CommaSeparated, Key, Origin, Proxies, Seconds
+from ..fields import MAKE_ANOTHER, YEAR_S, CommaSeparated, Host, Key, Origin, Proxies, Seconds
 from .environment import read_files, unknown_names
 # {% if cookiecutter.redis %}
 from .redis import RedisSettings
@@ -41,9 +41,9 @@ class RealtimeSettings(
     # Server
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     max_log_lines_per_s: PositiveInt = 250
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=LAST_PORT)
-    workers: PositiveInt = 1
+    workers: int = Field(default=1, ge=1, le=1024)
     # From the 503 of /readyz to the first client that is refused
     shutdown_delay_s: float = Field(default=0, ge=0, le=YEAR_S)
     shutdown_grace_s: int = Field(default=10, ge=2, le=YEAR_S)
@@ -116,19 +116,24 @@ class RealtimeSettings(
     # The key of your monitoring; without it, /metrics is off
     metrics_key: Key | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_blank(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in RealtimeSettings.model_fields.keys() & values.keys():  # not those of the team
+            if isinstance(values[name], str) and values[name].isspace():
+                raise ValueError(f"{name.upper()}: has only spaces; leave it out for its default")
+        return values
+
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
         # {% if cookiecutter.redis %}
         if self.workers > 1 and self.redis_url is None:
-            msg = "WORKERS: processes reach each other's clients through Redis; set REDIS_URL, too"
-            raise ValueError(msg)
-        if self.workers > 1 and self.port + self.workers > LAST_PORT:
-            msg = f"PORT: with {self.workers} WORKERS, must be at most {LAST_PORT - self.workers}"
-            raise ValueError(msg)
+            raise ValueError("WORKERS: set REDIS_URL, too, to reach each other's clients by Redis")
+        if self.workers > 1 and self.port and self.port + self.workers > LAST_PORT:
+            raise ValueError(f"PORT: must be at most {LAST_PORT - self.workers} for these WORKERS")
         # {% else %}
         if self.workers > 1:
-            msg = "WORKERS: must be 1: several processes cannot reach each other's clients"
-            raise ValueError(msg)
+            raise ValueError("WORKERS: must be 1: several cannot reach each other's clients")
         # {% endif %}
         return self
 
@@ -167,8 +172,8 @@ class RealtimeSettings(
                 reason = "is not a setting of this service; .env.example lists all settings"
                 print(f"warning: {name}: {reason}", file=sys.stderr)
             return cls(**read_files(cls))
-        except UnicodeDecodeError:
-            raise SystemExit("error: .env is not text in UTF-8") from None
+        except (OSError, UnicodeDecodeError):
+            raise SystemExit("error: .env: is not a text file that this process can read") from None
         except SettingsError as failure:
             raise SystemExit(f"error: {failure}") from None
         except ValidationError as failure:

@@ -170,6 +170,7 @@ async def test_a_route_may_have_a_limit_of_its_own() -> None:
 
     @app.post("/small", max_body_size=8)
     @app.post("/large", max_body_size=4_096)
+    @app.post("/vast", max_body_size=1_000_000)
     async def take(request: Request) -> int:
         return len(await request.body())
 
@@ -177,6 +178,9 @@ async def test_a_route_may_have_a_limit_of_its_own() -> None:
         assert (await live.post("/small", "123456789")).status_code == 413
         assert (await live.post("/large", "x" * 2_000)).json() == 2_002
         assert (await live.post("/large", "x" * 5_000)).status_code == 413
+        # The server's own limit, see docs/extending.md
+        assert (await live.post("/vast", "x" * 2_046)).json() == 2 * 1_024
+        assert (await live.post("/vast", "x" * 900_000)).status_code == 413
 
 
 async def post_raw(live: Live, body: str | bytes | AsyncIterator[bytes]) -> httpx.Response:

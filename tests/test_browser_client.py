@@ -294,7 +294,7 @@ def test_a_dead_server_is_noticed_by_the_terms_of_the_welcome(page: Page, proxy:
     proxy.freeze()
     page.wait_until("count('offline') === 1")
     offline = "states.find(({ state }) => state === 'offline')"
-    assert page.run(f"return {offline}.reason") == "the server does not answer"
+    assert page.run(f"return {offline}.reason") == "no answer in time"
     assert page.run("return sent('ping').length") >= 1
     proxy.thaw()
     page.wait_until("count('online') === 2")
@@ -913,6 +913,215 @@ def test_an_info_that_is_refused_is_not_sent_again(page: Page) -> None:
     assert infos == ["good", "bad", "good"]
 
 
+@pytest.mark.parametrize(
+    ("events", "info"),
+    [
+        ("{ info: 'away' }", "away"),
+        ("{ info: 'away', type: 'joined' }", "away"),
+        ("{ info: 'away' }, { info: '' }", ""),
+        ("{ info: 'away', user: 'bob' }", "here"),
+        ("{ info: null }", "here"),
+        ("{ type: 'left' }", "here"),
+        ("{ info: 'away', type: 'own' }", "here"),
+    ],
+)
+def test_a_join_repeats_the_newest_info_of_the_user(page: Page, events: str, info: str) -> None:
+    page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea', {{ info: 'here' }})")
+    page.wait_until("room.position")
+    page.run(f"""
+      for (const event of [{events}])
+        receive({{ type: "updated", room: "tea", user: "alice", ...event }});
+      await room.setInfo(null);
+      socket.onclose({{ code: 1006, reason: "" }});
+    """)
+    page.wait_until("count('online') === 2 && of('join').length === 2")
+    assert page.run("return of('join').map(({ info }) => info)") == ["here", info]
+
+
+@pytest.mark.parametrize(("own", "last"), [("mine", "mine"), ("bad", "theirs")])
+def test_an_info_that_is_being_set_is_newer_than_another(page: Page, own: str, last: str) -> None:
+    page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea', {{ info: 'here' }})")
+    page.wait_until("room.position")
+    page.run(f"""
+      const {{ answer }} = globalThis;
+      globalThis.answer = ({{ id, info }}) => {{
+        receive({{ type: "updated", room: "tea", user: "alice", info: "theirs" }});
+        if (info !== "bad") return joined(id);
+        receive({{ type: "error", id, code: "bad_request", message: "", retry: false }});
+      }};
+      await room.setInfo("{own}").catch(() => {{}});
+      globalThis.answer = answer;
+      socket.onclose({{ code: 1006, reason: "" }});
+    """)
+    page.wait_until("of('join').length === 3")
+    assert page.run("return of('join').map(({ info }) => info)") == ["here", own, last]
+
+
+def test_another_tab_does_not_bring_an_old_info_back(page: Page, service: Service) -> None:
+    page.run("""
+      open_();
+      globalThis.room = ws.room("den", { info: "here", updated: (user, { info }) => got = info });
+      globalThis.got = null;
+    """)
+    page.wait_until("room.position")
+    with service.client("alice") as other, service.client("bob") as bob:
+        other.ask(type="join", room="den", info="away")
+        page.wait_until("got === 'away'")
+        page.run("dispatchEvent(new Event('pagehide'))")
+        page.wait_until("sent('join').length === 2 && count('online') === 2")
+        page.run("await room.presence()")
+        bob.ask(type="join", room="den")
+        members = bob.ask(type="presence", room="den")["members"]
+        assert {member["user"]: member["info"] for member in members}["alice"] == "away"
+
+
+@pytest.mark.parametrize("code", ["bad_room", "bad_request", "forbidden"])
+def test_a_refused_room_sends_one_frame(page: Page, code: str) -> None:
+    page.run(f"""
+      {FAKE}
+      globalThis.codes = [];
+      globalThis.answer = ({{ type, id }}) => type === "ping" ? joined(id)
+        : receive({{ type: "error", id, code: "{code}", message: "", retry: false }});
+      open_();
+      const room = ws.room("a b", {{ refused: ({{ code }}) => codes.push(code) }});
+      const note = ({{ code }}) => codes.push(code);
+      await Promise.all([room.publish(1).catch(note), room.presence().catch(note)]);
+      await ws.ping();
+    """)
+    assert page.run("return commands.map(({ type }) => type)") == ["join", "ping"]
+    assert page.run("return codes") == [code] * 3
+
+
+@pytest.mark.parametrize("first", ["joined", "unavailable"])
+def test_a_room_that_may_be_joined_is_left_when_a_join_is_refused(page: Page, first: str) -> None:
+    page.run(f"""
+      {FAKE}
+      const error = {{ type: "error", message: "" }};
+      globalThis.answer = ({{ type, id }}) => {{
+        if (type !== "join") joined(id);
+        else if (of("join").length > 1) receive({{ ...error, id, code: "bad_request" }});
+        else if ("{first}" === "unavailable")
+          receive({{ ...error, id, code: "unavailable", retry: true }});
+        else joined(id);
+      }};
+      open_();
+      globalThis.room = ws.room("tea");
+    """)
+    page.wait_until("of('join').length")
+    page.wait_until("room.stage !== 'joining'")
+    page.run("receive({ type: 'resync', room: 'tea' })")
+    page.wait_until("of('leave').length")
+    assert page.run("return commands.map(({ type }) => type)") == ["join", "join", "leave"]
+
+
+def test_ten_rooms_with_invalid_names_do_not_end_the_connection(page: Page) -> None:
+    page.run("""
+      globalThis.codes = [];
+      open_();
+      for (let number = 0; number < 10; number++)
+        ws.room(`team ${number}`, { refused: ({ code }) => codes.push(code) });
+      globalThis.good = ws.room("good");
+    """)
+    page.wait_until("codes.length === 10 && good.position")
+    page.run("await ws.ping()")
+    assert page.run("return [ws.status.state, count('offline')]") == ["online", 0]
+    assert page.run("return codes.every((code) => code === 'bad_room')")
+
+
+INVALID_FRAMES = {
+    "no JSON": "'not json'",
+    "a list": "'[1]'",
+    "a text": """'"x"'""",
+    "null": "'null'",
+    "no type": """'{ "room": "tea" }'""",
+    "a number as type": """'{ "type": 5 }'""",
+    "bytes": "new Blob(['{ \"type\": \"new\" }'])",
+    "a message without an offset": """'{ "type": "message", "room": "tea", "data": 1 }'""",
+    "a text as offset": """'{ "type": "message", "room": "tea", "data": 1, "offset": "7" }'""",
+}
+
+
+@pytest.mark.parametrize("frame", INVALID_FRAMES.values(), ids=INVALID_FRAMES)
+def test_after_an_invalid_frame_it_connects_again(page: Page, frame: str) -> None:
+    page.run(f"""
+      {EAGER} {FAKE}
+      globalThis.uncaught = [];
+      addEventListener("error", ({{ message }}) => uncaught.push(message));
+      addEventListener("unhandledrejection", ({{ reason }}) => uncaught.push(`${{reason}}`));
+      globalThis.got = [];
+      open_();
+      ws.onframe = () => {{}};
+      globalThis.room = ws.room("tea", {{ message: (data) => got.push(data) }});
+      ws.onmessage = (data) => got.push(data);
+    """)
+    page.wait_until("room.position")
+    page.run(f"socket.onmessage({{ data: {frame} }})")
+    page.wait_until("count('online') === 2 && of('join').length === 2")
+    assert page.run("return states.find(({ state }) => state === 'offline').code") == 1006
+    assert page.run("return [got, uncaught]") == [[], []]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["{ epoch: 5 }", "{ offset: '1' }", "{ replayed: null }", "{ limits: null }"]
+)
+def test_after_an_invalid_answer_it_connects_again(page: Page, wrong: str) -> None:
+    page.run(f"""
+      {EAGER} {FAKE}
+      if ("limits" in {wrong}) {{
+        globalThis.limits = null;
+        globalThis.answer = () => {{}};
+      }} else globalThis.answer = ({{ id }}) => joined(id, {wrong});
+      open_();
+      globalThis.room = ws.room("tea");
+    """)
+    page.wait_until("count('offline') >= 1")
+    page.run("""
+      globalThis.limits = { message_bytes: 65_536, messages_per_s: 100, burst_s: 5 };
+      globalThis.answer = ({ id }) => joined(id);
+    """)
+    page.wait_until("room.position?.epoch === 'e'")
+    assert page.run("return ws.rooms.size") == 1
+
+
+@pytest.mark.parametrize("expires_at", ["undefined", "null", "'soon'", "NaN"])
+def test_a_refresh_answered_without_a_time_keeps_the_old_one(page: Page, expires_at: str) -> None:
+    page.run(f"""
+      {FAKE}
+      const [start, now] = [setTimeout, Date.now()];
+      Date.now = () => now;
+      globalThis.delays = [];
+      globalThis.setTimeout = (react, ms) => {{
+        const isRefresh = react.constructor.name === "AsyncFunction";
+        if (isRefresh) delays.push(Math.round(ms));
+        return start(react, isRefresh && delays.length < 4 ? 1 : ms);
+      }};
+      globalThis.expires_at = now / 1_000 + 100;
+      globalThis.answer = ({{ id }}) => receive({{ type: "ok", id, expires_at: {expires_at} }});
+      open_();
+    """)
+    page.wait_until("delays.length === 4")
+    assert page.run("return delays") == [75_000] * 4
+
+
+def test_a_token_function_may_take_longer_than_an_attempt(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      const start = setTimeout;
+      globalThis.setTimeout = (react, ms) => start(react, ms === 10_000 ? 1 : ms);
+      open_({{ token: () => new Promise((done) => {{ asked++; globalThis.signIn = done; }}) }});
+    """)
+    page.wait_until("asked")
+    # A request that is asked for later has the time limit of an attempt.
+    assert page.run("return failure(ws.request({ type: 'ping' }))") == {
+        "code": "timeout",
+        "retry": True,
+    }
+    assert page.run("return [asked, ws.status.state]") == [1, "connecting"]
+    page.run("signIn(credentials)")
+    page.wait_until("count('online') === 1")
+    assert page.run("return [asked, count('offline')]") == [1, 0]
+
+
 def test_a_leave_that_is_refused_for_good_is_over(page: Page) -> None:
     page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea')")
     page.wait_until("room.position")
@@ -1017,7 +1226,7 @@ def test_a_token_function_that_returns_no_text_is_called_again(page: Page) -> No
     page.wait_until("ws.welcome")
     reasons = page.run("return states.flatMap(({ reason }) => reason ?? [])")
     assert len(reasons) == 2
-    assert all(reason.startswith("TypeError: the token is not a string") for reason in reasons)
+    assert all(reason.startswith("TypeError: an invalid token") for reason in reasons)
 
 
 def test_the_reason_does_not_have_the_token(page: Page) -> None:
@@ -1626,7 +1835,7 @@ def test_outside_of_a_page_a_key_with_a_line_feed_is_not_in_the_reason(
       };
     """
     (reason,) = run_in_node(tmp_path, baked(find(API_KEY)), main)
-    assert reason.startswith("TypeError: the token is not a string")
+    assert reason.startswith("TypeError: an invalid token")
 
 
 PAUSES = {

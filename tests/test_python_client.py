@@ -456,19 +456,18 @@ def test_a_command_as_in_javascript_is_a_type_error(client: ModuleType) -> None:
         asyncio.run(ws.request({"type": "ping"}))
 
 
-async def hang() -> None:
-    await asyncio.Event().wait()
-
-
 async def be_cancelled() -> None:
     raise asyncio.CancelledError
 
 
-@pytest.mark.parametrize("fail", [hang, be_cancelled])
+async def time_out() -> None:
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("fail", [time_out, be_cancelled])
 def test_a_token_function_that_fails_is_called_again(
-    client: ModuleType, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], Awaitable[None]]
+    client: ModuleType, fail: Callable[[], Awaitable[None]]
 ) -> None:
-    monkeypatch.setattr(import_module(f"{client.__name__}.connection"), "TIMEOUT_S", 0.01)
     calls: list[int] = []
 
     async def token() -> str | None:
@@ -486,6 +485,36 @@ def test_a_token_function_that_fails_is_called_again(
     assert calls == [0, 1]
 
 
+@pytest.mark.parametrize("then", ["answered", "closed"])
+def test_a_token_function_may_take_longer_than_an_attempt(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    monkeypatch.setattr(import_module(f"{client.__name__}.connection"), "TIMEOUT_S", 0.01)
+    calls: list[asyncio.Future[None]] = []
+
+    async def sign_in() -> None:
+        calls.append(asyncio.get_running_loop().create_future())
+        await calls[-1]
+
+    async def connect() -> None:
+        ws = client.connect("ws://127.0.0.1:1/ws", sign_in)
+        entering = asyncio.create_task(ws.__aenter__())
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(client.RequestError, match="timeout"):
+                await ws.request("ping", timeout_s=0.1)  # ten attempts later
+            assert not calls[0].done()
+            if then == "answered":
+                calls[0].set_result(None)
+            else:
+                await ws.close()
+            end = "4500 signed out" if then == "answered" else "1000 closed by the client"
+            with pytest.raises(client.Ended, match=end):
+                await entering
+        assert len(calls) == 1
+
+    asyncio.run(connect())
+
+
 @pytest.fixture
 def _at_once(client: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let rooms join again without a pause."""
@@ -500,7 +529,7 @@ class Commands:
     """Stands in for a connection: keeps the commands, which a test answers."""
 
     def __init__(self, client: ModuleType, **options: Any) -> None:
-        self.welcome: dict[str, Any] | None = {}
+        self.welcome: dict[str, Any] | None = WELCOME
         self.commands: list[dict[str, Any]] = []
         module = import_module(f"{client.__name__}.rooms")
         options = {"events": False, "last": 0, "info": None} | options
@@ -522,6 +551,9 @@ class Commands:
 
     def release_join(self, name: str) -> None:
         """Do nothing: there is no queue."""
+
+    def refuse_requests(self, room: str, answer: dict[str, Any]) -> None:
+        """Do nothing: no request waits."""
 
     async def request(self, command: str, /, **fields: Any) -> None:
         """Keep a command, whose answer does not matter."""
@@ -948,6 +980,221 @@ RATE_LIMITED = {"type": "error", "code": "rate_limited", "message": "slow", "ret
 UNAVAILABLE = {"type": "error", "code": "unavailable", "message": "later", "retry": True}
 ONE_AT_ONCE = WELCOME["limits"] | {"messages_per_s": 1}
 """Limits with which a client joins one room after the other."""
+
+
+BAD_NAME = {"type": "error", "code": "bad_room", "message": "no", "retry": False}
+
+
+@pytest.mark.parametrize("code", ["bad_room", "bad_request", "forbidden"])
+def test_a_refused_room_sends_one_frame(client: ModuleType, code: str) -> None:
+    server = RoomServer()
+    server.refusals = {("join", "a b"): [BAD_NAME | {"code": code}]}
+    refusals: list[Any] = []
+
+    async def enter(ws: Any) -> None:
+        room = ws.room("a b")
+        entering = asyncio.create_task(room.__aenter__())
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(act()) for act in (lambda: room.publish(1), room.presence)]
+        refusals.extend(await asyncio.gather(entering, *waiting, return_exceptions=True))
+        await ws.ping()
+
+    scripted(client.connect, enter, server)
+    assert server.types() == ["join", "ping"]
+    assert [refusal.code for refusal in refusals] == [code] * 3
+
+
+@pytest.mark.parametrize("first", ["joined", "unavailable"])
+def test_a_room_that_may_be_joined_is_left_when_a_join_is_refused(
+    client: ModuleType, first: str
+) -> None:
+    connection = Commands(client)
+    room = connection.rooms["tea"]
+    room._later = lambda pause_s, act: act()
+    room.join()
+    if first == "joined":
+        connection.answer()
+        room.join()
+    else:
+        connection.answer(**UNAVAILABLE)
+    connection.answer(**BAD_NAME | {"code": "bad_request"})
+    assert connection.types() == ["join", "join", "leave"]
+
+
+def test_ten_rooms_with_invalid_names_do_not_end_the_connection(
+    client: ModuleType, baked: Baker
+) -> None:
+    async def enter(url: str, token: str) -> None:
+        async with asyncio.timeout(DEADLINE_S), client.connect(url, token) as ws:
+            rooms = [ws.room(f"team {number}") for number in range(10)]
+            async with ws.room("good") as good:
+                entries = (room.__aenter__() for room in rooms)
+                ends = await asyncio.gather(*entries, return_exceptions=True)
+                assert {end.code for end in ends} == {"bad_room"}
+                await good.presence()
+                assert ws.status.state == "online"
+
+    with running(baked(DEFAULT)) as service:
+        options = service.connect_options("alice")
+        token = options["headers"]["Authorization"].removeprefix("Bearer ")
+        asyncio.run(enter(options["uri"], token))
+
+
+def updated(info: object, user: str = "alice") -> dict[str, Any]:
+    """Return the event of an info."""
+    return {"type": "updated", "room": "tea", "user": user, "info": info}
+
+
+@pytest.mark.parametrize(
+    ("events", "info"),
+    [
+        ([updated("away")], "away"),
+        ([updated("away") | {"type": "joined"}], "away"),
+        ([updated("away"), updated("")], ""),
+        ([updated("away", "bob")], "here"),
+        ([updated(None)], "here"),
+        ([{"type": "left", "room": "tea", "user": "alice"}], "here"),
+        ([updated("away") | {"type": "own"}], "here"),
+    ],
+)
+def test_a_join_repeats_the_newest_info_of_the_user(
+    client: ModuleType, events: list[dict[str, Any]], info: str
+) -> None:
+    server = RoomServer()
+
+    async def follow(ws: Any) -> None:
+        async with ws.room("tea", info="here") as room:
+            await ws.request("say", frames=events)
+            await room.set_info(None)
+            await ws.request("end")
+            while ws.welcome is not None:
+                await asyncio.sleep(0)
+            await room.publish("online again")
+
+    scripted(client.connect, follow, server, server)
+    joins = [command["info"] for command in server.commands if command["type"] == "join"]
+    assert joins == ["here", info]
+
+
+@pytest.mark.parametrize(("own", "last"), [("mine", "mine"), ("bad", "theirs")])
+def test_an_info_that_is_being_set_is_newer_than_another(
+    client: ModuleType, own: str, last: str
+) -> None:
+    connection = Commands(client, info="here")
+    room = connection.rooms["tea"]
+    room.join()
+    connection.answer()
+    room.info = own  # while a join of another info is on its way
+    room._send_info()
+    room.receive(updated("theirs"))
+    assert room.info == own
+    connection.answer(**(REFUSED if own == "bad" else {}))
+    room.interrupt()
+    room.join()
+    assert connection.commands[-1]["info"] == last
+
+
+INVALID_FRAMES: dict[str, Any] = {
+    "no JSON": "not json",
+    "too deep": "[" * 100_000,
+    "a list": [1],
+    "a text": "x",
+    "null": None,
+    "no type": {"room": "tea"},
+    "a number as type": {"type": 5},
+    "bytes": b'{"type": "new"}',
+    "a list as id": {"type": "new", "id": [1]},
+    "an error without a code": {"type": "error", "id": None, "message": "", "retry": False},
+    "a message without an offset": {"type": "message", "room": "tea", "from": "bob", "data": 1},
+    "a text as offset": MESSAGE | {"offset": "7"},
+    "an event without a user": {"type": "joined", "room": "tea", "info": 1},
+    "an eviction without a reason": {"type": "evicted", "room": "tea"},
+}
+
+
+def as_sent(frame: object) -> str | bytes:
+    """Return a frame as it is sent."""
+    is_raw = isinstance(frame, bytes) or (isinstance(frame, str) and frame != "x")
+    return frame if is_raw else json.dumps(frame)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("frame", INVALID_FRAMES.values(), ids=INVALID_FRAMES)
+def test_after_an_invalid_frame_it_connects_again(client: ModuleType, frame: object) -> None:
+    async def spoil(connection: ServerConnection) -> None:
+        await answer(connection, **OK)
+        await connection.send(as_sent(frame))
+
+    async def follow(ws: Any) -> None:
+        statuses: list[Any] = []
+        ws._on_status = statuses.append
+        async with ws.room("tea") as room:
+            while not statuses:
+                await asyncio.sleep(0.001)
+            await room.publish("online again")
+            offline = [status for status in statuses if status.state == "offline"]
+            assert [status.code for status in offline] == [client.ABNORMAL]
+            assert "invalid frame" in offline[0].reason
+
+    scripted(client.connect, follow, spoil, RoomServer())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"type": "ok"},
+        {"limits": None},
+        {"limits": {}},
+        {"heartbeat": "soon"},
+        {"heartbeat": {"timeout_s": 1}},
+        {"expires_at": "tomorrow"},
+    ],
+    ids=str,
+)
+def test_after_an_invalid_welcome_it_connects_again(
+    client: ModuleType, wrong: dict[str, object]
+) -> None:
+    welcomes = [{} if "type" in wrong else WELCOME | wrong, WELCOME]
+
+    async def handler(connection: ServerConnection) -> None:
+        await connection.send(json.dumps({"type": "ok"} | welcomes.pop(0)))
+        with suppress(ConnectionClosed):
+            await RoomServer()(connection)
+
+    async def connect() -> None:
+        async with asyncio.timeout(DEADLINE_S), serve(handler, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with client.connect(f"ws://127.0.0.1:{port}/ws") as ws:
+                while welcomes:
+                    await asyncio.sleep(0.001)
+                await ws.ping()
+
+    asyncio.run(connect())
+
+
+@pytest.mark.parametrize("wrong", [{"epoch": None}, {"offset": "1"}, {"replayed": None}], ids=str)
+def test_after_an_invalid_answer_to_a_join_it_connects_again(
+    client: ModuleType, wrong: dict[str, object]
+) -> None:
+    servers = [RoomServer(**wrong), RoomServer()]
+
+    async def enter(ws: Any) -> None:
+        async with ws.room("tea"):
+            assert servers[1].types() == ["join"]
+
+    scripted(client.connect, enter, *servers)
+
+
+def test_unknown_types_and_fields_are_not_invalid(client: ModuleType) -> None:
+    frames = [
+        {"type": "new", "room": {"number": 5}, "offset": "x", "code": 1},
+        {"type": "message", "from": "bob", "data": 1, "to": "user", "new": []},
+    ]
+
+    async def follow(ws: Any) -> None:
+        await ws.request("say", frames=frames)
+        assert [await anext(ws), await anext(ws)] == frames
+
+    scripted(client.connect, follow, RoomServer())
 
 
 @pytest.mark.parametrize("end", ["evicted", "left", "refused"])

@@ -27,6 +27,7 @@ from .outcome import (
     Frame,
     RequestError,
     Status,
+    check,
     encode,
     failure,
     pause,
@@ -198,6 +199,11 @@ class Connection(Inbox[Frame]):
         return request
 
     # {% if cookiecutter.rooms %}
+    def refuse_requests(self, room: str, answer: Frame) -> None:
+        """Settle the requests that wait for a room."""
+        for request in [each for each in self._unsent.values() if each.room == room]:
+            request.settle(answer)
+
     def room(
         self,
         name: str,
@@ -329,6 +335,8 @@ class Connection(Inbox[Frame]):
         except ConnectionClosed as end:
             close = end.rcvd
             return (close.code, close.reason) if close else (ABNORMAL, "connection lost")
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as fault:
+            return ABNORMAL, f"the server has sent an invalid frame: {fault!r}"
         finally:
             for task in tasks:
                 task.cancel()
@@ -339,9 +347,8 @@ class Connection(Inbox[Frame]):
     async def _current_token(self) -> str | None:
         """Return the token; if the function cancels itself, that is an error like any other."""
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                given = self._token() if callable(self._token) else self._token
-                token = await given if isinstance(given, Awaitable) else given
+            given = self._token() if callable(self._token) else self._token
+            token = await given if isinstance(given, Awaitable) else given
         except asyncio.CancelledError as end:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -354,9 +361,12 @@ class Connection(Inbox[Frame]):
 
     async def _next_frame(self, socket: ClientConnection, timeout_s: float) -> Frame:
         async with asyncio.timeout(timeout_s):
-            text = await socket.recv()
-        self._call(self._on_frame, "in", str(text))
+            text = str(await socket.recv())
+        self._call(self._on_frame, "in", text)
         frame: Frame = json.loads(text)
+        check(frame, type=str)
+        if frame["type"] == "error":
+            check(frame, code=str, message=str, retry=bool)
         return frame
 
     async def _write(self, socket: ClientConnection) -> None:
@@ -379,10 +389,12 @@ class Connection(Inbox[Frame]):
                 if token is None:
                     self._stop(UNAUTHORIZED, "signed out")
                     return
-                expires_at = (await self.request("refresh", token=token))["expires_at"]
+                expires_at = float((await self.request("refresh", token=token))["expires_at"])
 
     # {% endif %}
     def _begin(self, welcome: Frame) -> None:
+        check(welcome, expires_at=float | int | None, limits=dict)
+        check(welcome["limits"], message_bytes=int)
         self.welcome, self._online_at = welcome, time.monotonic()
         # {% if cookiecutter.rooms %}
         self.queued = dict(self.rooms)
@@ -394,7 +406,7 @@ class Connection(Inbox[Frame]):
 
     def _receive(self, frame: Frame) -> None:
         # {% if cookiecutter.rooms %}
-        name = frame.get("room")
+        name = str(frame.get("room") or "")  # in a frame of your own, it may be anything
         # {% endif %}
         if "id" in frame:
             if request := self._sent.get(frame["id"]):
@@ -406,7 +418,7 @@ class Connection(Inbox[Frame]):
             self.rooms[name].receive(frame)
         elif name not in self.left:
             # {% if cookiecutter.redis %}
-            if frame["type"] == "resync" and name is None:
+            if frame["type"] == "resync" and not name:
                 for room in self.rooms.values():
                     room.resync()
             # {% endif %}

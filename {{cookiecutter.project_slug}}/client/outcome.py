@@ -57,6 +57,13 @@ def encode(value: object) -> str:
     return text
 
 
+def check(frame: Frame, **types: Any) -> None:
+    """Raise `KeyError` or `TypeError` unless fields of a frame have these types."""
+    for name, kind in types.items():
+        if not isinstance(frame[name], kind):
+            raise TypeError(f"{name} has the wrong type")
+
+
 def failure(code: str, message: str, *, retry: bool = False) -> Frame:
     """Return an error in the form of the server's."""
     return {"type": "error", "code": code, "message": message, "retry": retry}

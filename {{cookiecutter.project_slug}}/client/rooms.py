@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .inbox import MAX_UNREAD, Inbox
-from .outcome import NORMAL, Ended, Frame, RequestError, encode, failure, pause
+from .outcome import NORMAL, Ended, Frame, RequestError, check, encode, failure, pause
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -74,7 +74,7 @@ class Room(Inbox[Message]):
         self._held: list[Frame] | None = []  # messages, until a join is answered
         self._visit = 0  # counts joins and leaves: what belongs to an older one is ignored
         self._attempt = 1
-        self._owes_leave = False  # the leave of a former room of this name
+        self._may_be_in = False  # on this WebSocket, also by a former room of this name
 
     async def __aenter__(self) -> Self:
         """Join the room; raise `RequestError` if that is refused, `Ended` without a connection."""
@@ -85,7 +85,7 @@ class Room(Inbox[Message]):
             raise connection.error
         if former := connection.left.pop(self.name, None):
             former.interrupt()
-            self._owes_leave = True
+            self._may_be_in = True
         connection.rooms[self.name], self.error = self, None
         try:
             connection.queue_join(self)
@@ -128,7 +128,9 @@ class Room(Inbox[Message]):
 
     async def set_info(self, info: object) -> None:
         """Change what members see of the user: now, or when the room is joined."""
-        info = self.info = _copy(info)
+        if (info := _copy(info)) is None:
+            return
+        self.info = info
         if self._held is None:  # a join without a position must not overtake the room's own
             try:
                 await self._connection.request("join", room=self.name, info=info)
@@ -145,7 +147,7 @@ class Room(Inbox[Message]):
     def interrupt(self) -> None:
         """Ignore what belongs to the connection that is lost; for the connection."""
         self._visit += 1
-        self._held, self._attempt, self.stage, self._owes_leave = [], 1, "out", False
+        self._held, self._attempt, self.stage, self._may_be_in = [], 1, "out", False
         self._connection.release_join(self.name)
 
     def join(self) -> None:
@@ -171,7 +173,7 @@ class Room(Inbox[Message]):
         if rooms.get(self.name) is self:
             del rooms[self.name]
             self.end(error)
-            must_leave = self._owes_leave or self.stage != "out"
+            must_leave = self._may_be_in or self.stage != "out"
             self.interrupt()
             if must_leave:
                 left[self.name] = self
@@ -214,6 +216,7 @@ class Room(Inbox[Message]):
                 on_answer(answer)
                 return
             if answer["code"] != "rate_limited":
+                self._may_be_in = True
                 self._connection.release_join(self.name)  # other rooms may be available
             self._later(pause(self._attempt), again)
             self._attempt += 1
@@ -228,9 +231,12 @@ class Room(Inbox[Message]):
     def _on_join(self, command: Frame, answer: Frame) -> None:
         """Go on as a member, or leave."""
         if answer["type"] == "error":
+            self.stage = "out"
+            self._connection.refuse_requests(self.name, answer)
             self._leave(RequestError(answer))  # a refused join does not end an earlier one
             return
-        self.stage = "in"
+        check(answer, epoch=str, offset=int, replayed=int)
+        self.stage, self._may_be_in = "in", True
         held, self._held = self._held or [], None
         # A member gets no replay: before one, messages belong to a former membership.
         self._go_on(answer, [] if answer["replayed"] else held)
@@ -270,10 +276,13 @@ class Room(Inbox[Message]):
             self.resync()
             return
         # {% endif %}
+        if frame["type"] == "message":
+            check(frame, offset=int | None)
         if frame["type"] == "evicted":
             reason = frame["reason"] or "the server has taken the user out of the room"
             self._leave(RequestError(failure("evicted", reason)))  # a join may be on its way
         elif frame["type"] != "message":
+            self._note_info(frame)
             if self._events or frame["type"] not in EVENTS:
                 self._put(_message(frame))
         elif self._held is None:
@@ -283,6 +292,13 @@ class Room(Inbox[Message]):
             if len(self._held) > MAX_UNREAD:
                 self._held.clear()
                 self._lose()
+
+    def _note_info(self, frame: Frame) -> None:
+        """Let the next join repeat what another connection of the same user has set."""
+        info, welcome = _copy(frame.get("info")), self._connection.welcome or {}
+        if info is not None and frame["type"] in EVENTS and frame["user"] == welcome["user"]:
+            self.info = info if self.info is self._accepted else self.info
+            self._accepted = info
 
     def _advance(self, frame: Frame) -> None:
         """Yield a message that is newer than the position, and move the position there."""

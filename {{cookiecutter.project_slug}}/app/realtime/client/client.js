@@ -31,10 +31,10 @@ import { Room } from "./rooms.js";
  * @typedef { { token?: Token }} Options
  * @typedef {(answer: Frame) => void} Settle
 //# if cookiecutter.rooms
- * @typedef { { text: string, room: any, sent: boolean, settle: Settle }} Request The room must be
+ * @typedef { { text: string, room: any, sent?: boolean, settle: Settle }} Request The room must be
  *   joined before, if it is one of `rooms`.
 //# else
- * @typedef { { text: string, sent: boolean, settle: Settle }} Request
+ * @typedef { { text: string, sent?: boolean, settle: Settle }} Request
 //# endif
  * @typedef {"connecting" | "online" | "offline" | "ended"} State
  * @typedef { { code?: number, reason?: string, pause_ms?: number }} Cause When offline or ended.
@@ -42,35 +42,36 @@ import { Room } from "./rooms.js";
  *   connection that has lasted.
  */
 
-const TIMEOUT_MS = 10_000;
-const [LATE_MS, SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS] = [1_000, 500, 20_000];
+const TIMEOUT_MS = 10_000, LATE_MS = 1_000, SHORTEST_PAUSE_MS = 500, LONGEST_PAUSE_MS = 20_000;
 const MAX_TIMER_MS = 2 ** 31 - 1; // longer ones would fire at once
-const [NORMAL, ABNORMAL, UNAUTHORIZED, FINAL] = [1000, 1006, 4500, [1002, 1003, 1007, 1009]];
-const HEARTBEAT = { interval_s: 25, timeout_s: 10 };
+const NORMAL = 1000, ABNORMAL = 1006, UNAUTHORIZED = 4500, FINAL = [1002, 1003, 1007, 1009];
 //# if cookiecutter.auth == "jwt"
-const TOKEN = /^[\w!#$%&'*+.^`|~-]*$/; // a token of RFC 9110, as subprotocols are
+const TOKEN = /^[\w.-]*$/;
 //# elif cookiecutter.auth in ["ticket", "api_key"]
 const TOKEN = /^[!-~]*$/;
 //# endif
 
 /** A request failed; `code` is the server's, or timeout, disconnected, ended, too_large. */
 export class RequestError extends Error {
-  code = "";
-  retry = false;
-
   constructor(/** @type {Frame} */ answer) {
     super(answer.message);
-    Object.assign(this, answer);
+    this.code = answer.code;
+    this.retry = answer.retry;
   }
 }
 
-/** Call a handler. Its errors are reported as uncaught. */
-const call = (/** @type {() => unknown} */ handler) =>
-  new Promise((resolve) => resolve(handler()))
-    .catch(globalThis.document ? reportError : console.error);
+/**
+ * Call a handler. Its errors are reported as uncaught, unless there is an `onError`.
+ * @type {(handler: () => unknown, onError?: (error: unknown) => unknown) => Promise<unknown>}
+ */
+const call = (handler, onError = globalThis.document ? reportError : console.error) =>
+  new Promise((resolve) => resolve(handler())).catch(onError);
 
-const failure = (/** @type {string} */ code, /** @type {string} */ message, retry = false) =>
-  ({ type: "error", code, message, retry });
+/** Throw unless a frame of the server is valid. @type {(isValid: boolean) => void} */
+const check = (isValid) => { if (!isValid) throw new TypeError("an invalid frame"); };
+
+/** @type {(code: string, message: string, retry?: boolean) => Frame} */
+const failure = (code, message, retry = false) => ({ type: "error", code, message, retry });
 const ENDED = failure("ended", "the connection has ended");
 
 /** Return a random time from 0.5 s to a limit that doubles with each attempt, up to 20 s. */
@@ -78,12 +79,14 @@ const pause = (/** @type {number} */ attempt) =>
   SHORTEST_PAUSE_MS +
   Math.random() * (Math.min(LONGEST_PAUSE_MS, 1_000 * 2 ** attempt) - SHORTEST_PAUSE_MS);
 //# if cookiecutter.rooms
-export { TIMEOUT_MS, call, pause };
+export { call, check, pause };
 //# endif
 
-/** Connect, and stay connected until `close()`. */
-export const connect = (/** @type {string} */ url, options = /** @type {Options} */ ({})) =>
-  new Connection(url, options.token);
+/**
+ * Connect, and stay connected until `close()`.
+ * @type {(url: string, options?: Options) => Connection}
+ */
+export const connect = (url, options = {}) => new Connection(url, options.token);
 
 /** A connection, over as many WebSockets as it takes. */
 export class Connection {
@@ -100,6 +103,7 @@ export class Connection {
   #turn = 0; // changes with each attempt: what belongs to an older one is ignored
   #attempt = 0;
   #openedAt = 0;
+  #limit = 0;
   #heardAt = 0;
   #timer = /** @type {any} */ (0);
   //# if cookiecutter.auth == "jwt"
@@ -116,11 +120,7 @@ export class Connection {
     this.token = async () => {
       const given = await (typeof token === "function" ? token() : token);
       if (given === null || (typeof given === "string" && TOKEN.test(given))) return given;
-      //# if cookiecutter.auth == "jwt"
-      throw new TypeError("the token is not a string, or not a valid subprotocol");
-      //# else
-      throw new TypeError("the token is not a string, or not visible ASCII");
-      //# endif
+      throw new TypeError("an invalid token");
     };
     //# else
     this.token = async () => (typeof token === "function" ? token() : token);
@@ -128,7 +128,7 @@ export class Connection {
     const { signal } = this.#listeners;
     for (const type of ["online", "offline", "pageshow", "pagehide", "visibilitychange"])
       globalThis.addEventListener?.(type, () => this.#notice(type), { signal });
-    queueMicrotask(() => this.#connect());
+    this.#timer = setTimeout(() => this.#connect());
   }
 
   /** Send a command, now or once online. @returns {Promise<Frame>} The answer or a RequestError. */
@@ -147,9 +147,9 @@ export class Connection {
     };
     //# if cookiecutter.rooms
     const room = ["join", "leave"].includes(command.type) ? null : command.room;
-    const request = { text: JSON.stringify({ ...command, id }), room, sent: false, settle };
+    const request = { text: JSON.stringify({ ...command, id }), room, settle };
     //# else
-    const request = { text: JSON.stringify({ ...command, id }), sent: false, settle };
+    const request = { text: JSON.stringify({ ...command, id }), settle };
     //# endif
     this.#requests.set(id, request);
     const timeout = failure("timeout", "no answer in time", true);
@@ -168,11 +168,16 @@ export class Connection {
   /** Join a room, now and after each reconnection. */
   room(/** @type {string} */ name, /** @type {import("./rooms.js").Handlers} */ handlers = {}) {
     if (this.status.state === "ended") throw new RequestError(ENDED);
-    if (this.rooms.has(name)) throw new Error(`the room ${name} is joined already`);
+    if (this.rooms.has(name)) throw new Error(`${name} is joined already`);
     const room = new Room(this, name, handlers);
     this.rooms.set(name, room);
     this.joinRooms();
     return room;
+  }
+
+  /** Settle the requests that wait for a room. */
+  refuse(/** @type {string} */ name, /** @type {Frame} */ answer) {
+    this.#requests.forEach(({ room, sent, settle }) => room === name && !sent && settle(answer));
   }
 
   /**
@@ -194,14 +199,14 @@ export class Connection {
     if (this.status.state !== "ended") this.#end(NORMAL, "closed by the client");
   }
 
-  async #connect() {
-    if (this.status.state === "ended") return;
+  #connect() {
     this.#drop();
     const turn = this.#turn;
     this.#attempt++;
-    this.#timer = setTimeout(() => this.#lost(ABNORMAL, "no welcome in time"), TIMEOUT_MS);
+    const fail = (/** @type {unknown} */ reason, code = ABNORMAL) =>
+      turn === this.#turn && this.#lost(`${reason}`, code);
     this.#show("connecting");
-    try {
+    call(async () => {
       //# if cookiecutter.auth == "api_key"
       const why = "a page cannot send an API key: browsers set no headers on WebSockets";
       if (globalThis.document) return this.#end(UNAUTHORIZED, why);
@@ -221,11 +226,11 @@ export class Connection {
       //# else
       this.#socket = new WebSocket(this.url, "ws.v1");
       //# endif
-      this.#socket.onmessage = ({ data }) => this.#receive(data);
-      this.#socket.onclose = ({ code, reason }) => this.#lost(code, reason);
-    } catch (error) {
-      if (turn === this.#turn) this.#lost(ABNORMAL, `${error}`);
-    }
+      this.#timer = setTimeout(() => fail("no answer in time"), TIMEOUT_MS);
+      this.#socket.onmessage = ({ data }) =>
+        turn === this.#turn && call(() => this.#receive(data), fail);
+      this.#socket.onclose = ({ code, reason }) => fail(reason, code);
+    }, fail);
   }
 
   #send(/** @type {string} */ text) {
@@ -237,14 +242,12 @@ export class Connection {
     const { text, sent, settle } = request;
     if (sent || !this.welcome) return;
     //# if cookiecutter.rooms
-    if (!["in", undefined].includes(this.rooms.get(request.room)?.stage)) return; // until joined
+    if ((this.rooms.get(request.room)?.stage ?? "in") !== "in") return; // until joined
     //# endif
-    const limit = this.welcome.limits.message_bytes;
-    const isLarge = new TextEncoder().encode(text).length > limit;
-    const hasLoneSurrogate = text.replaceAll("\\\\", "").includes("\\ud"); // escaped
     request.sent = true;
-    const error = isLarge ? failure("too_large", `more than ${limit} bytes`)
-      : hasLoneSurrogate && failure("bad_request", "the text contains a lone surrogate");
+    const isLarge = new TextEncoder().encode(text).length > this.#limit;
+    const error = isLarge ? failure("too_large", `more than ${this.#limit} bytes`)
+      : text.replaceAll("\\\\", "").includes("\\ud") && failure("bad_request", "a lone surrogate");
     if (error) queueMicrotask(() => settle(error));
     else this.#send(text);
   }
@@ -253,37 +256,37 @@ export class Connection {
     this.#heardAt = performance.now();
     queueMicrotask(() => call(() => this.onframe("in", text))); // it may close the connection
     const frame = JSON.parse(text);
+    const { type, room } = frame;
+    check(typeof type === "string");
     //# if cookiecutter.rooms and cookiecutter.redis
-    if (frame.type === "resync" && !frame.room) this.rooms.forEach((room) => room.resync());
+    if (type === "resync" && !room) this.rooms.forEach((each) => each.receive(frame));
     //# endif
     if ("id" in frame) this.#requests.get(frame.id)?.settle(frame);
-    else if (frame.type === "welcome") this.#begin(frame);
-    else if (frame.type === "ping") this.#send('{"type":"pong"}');
+    else if (type === "welcome") {
+      this.welcome = frame;
+      this.#limit = frame.limits.message_bytes;
+      this.#openedAt = this.#heardAt;
+      this.#watch();
+      //# if cookiecutter.auth == "jwt"
+      this.#refreshLater(frame.expires_at);
+      //# endif
+      //# if cookiecutter.rooms
+      this.joinRooms();
+      //# else
+      this.#requests.forEach((request) => this.#transmit(request));
+      //# endif
+      this.#show("online");
+    } else if (type === "ping") this.#send('{"type":"pong"}');
     //# if cookiecutter.rooms
-    else if (this.rooms.has(frame.room)) this.rooms.get(frame.room)?.receive(frame);
-    else if (this.left.has(frame.room)) return; // sent before the server has read the `leave`
+    else if (this.rooms.has(room)) this.rooms.get(room)?.receive(frame);
+    else if (this.left.has(room)) return; // sent before the server has read the `leave`
     //# endif
     else call(() => this.onmessage(frame));
   }
 
-  #begin(/** @type {Frame} */ welcome) {
-    this.welcome = welcome;
-    this.#openedAt = this.#heardAt;
-    this.#watch();
-    //# if cookiecutter.auth == "jwt"
-    this.#refreshLater(welcome.expires_at);
-    //# endif
-    //# if cookiecutter.rooms
-    this.joinRooms();
-    //# else
-    this.#requests.forEach((request) => this.#transmit(request));
-    //# endif
-    this.#show("online");
-  }
-
   /** Send a ping after a silence, or now. A late timer does not prove that the server is gone. */
   #watch(asks = false) {
-    const { interval_s, timeout_s } = this.welcome?.heartbeat ?? HEARTBEAT;
+    const { interval_s, timeout_s } = this.welcome?.heartbeat ?? { interval_s: 25, timeout_s: 10 };
     const since = asks ? performance.now() : this.#heardAt;
     const dueAt = since + 1_000 * (asks ? timeout_s : interval_s);
     if (asks) this.ping().catch(() => {});
@@ -292,14 +295,14 @@ export class Connection {
       if (globalThis.document?.hidden) return; // #notice() will ask
       if (this.#heardAt > since) this.#watch();
       else if (!asks || performance.now() > dueAt + LATE_MS) this.#watch(true);
-      else this.#lost(ABNORMAL, "the server does not answer");
+      else this.#lost("no answer in time");
     }, dueAt - performance.now());
   }
 
   /** The page is shown or left, or the network has changed. */
   #notice(/** @type {string} */ type) {
     // A page with an open WebSocket would not get into the back-forward cache.
-    if (type === "pagehide") return this.#lost(ABNORMAL, "the page is left");
+    if (type === "pagehide") return this.#lost("page left");
     if (globalThis.document?.hidden) return;
     if (this.status.state === "offline") this.#connect();
     else if (this.welcome) this.#watch(true);
@@ -310,17 +313,17 @@ export class Connection {
    * Refresh after three quarters of the time, and if that fails, of what is left. By a clock that
    * is ahead, little is left: the shortest delay doubles.
    */
-  #refreshLater(/** @type {number | null} */ expires_at, turn = this.#turn, least_ms = TIMEOUT_MS) {
-    if (expires_at === null || turn !== this.#turn) return;
-    const left_ms = 1_000 * expires_at - Date.now();
+  #refreshLater(/** @type {any} */ expiry, turn = this.#turn, least_ms = TIMEOUT_MS) {
+    if (!(expiry > 0) || turn !== this.#turn) return;
+    const left_ms = 1_000 * expiry - Date.now();
     this.#refreshTimer = setTimeout(async () => {
       try {
         const token = await this.token();
         if (turn !== this.#turn) return;
         if (token === null) return this.#end(UNAUTHORIZED, "signed out");
-        ({ expires_at } = await this.request({ type: "refresh", token }));
+        expiry = Number((await this.request({ type: "refresh", token })).expires_at) || expiry;
       } catch {}
-      this.#refreshLater(expires_at, turn, left_ms > TIMEOUT_MS ? TIMEOUT_MS : 2 * least_ms);
+      this.#refreshLater(expiry, turn, left_ms > TIMEOUT_MS ? TIMEOUT_MS : 2 * least_ms);
     }, Math.min(Math.max(least_ms, 0.75 * left_ms), MAX_TIMER_MS));
   }
 
@@ -331,20 +334,19 @@ export class Connection {
     //# if cookiecutter.auth == "jwt"
     clearTimeout(this.#refreshTimer);
     //# endif
-    if (this.#socket) this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket?.close();
     this.#socket = this.welcome = null;
     //# if cookiecutter.rooms
     this.rooms.forEach((room) => room.interrupt());
     this.left.clear();
     //# endif
-    const lost = failure("disconnected", "the command may have been carried out", true);
+    const lost = failure("disconnected", "it may have been carried out", true);
     this.#requests.forEach(({ sent, settle }) => sent && settle(lost));
   }
 
-  #lost(/** @type {number} */ code, /** @type {string} */ reason) {
+  #lost(/** @type {string} */ reason, code = ABNORMAL) {
     if (this.welcome && performance.now() - this.#openedAt > LONGEST_PAUSE_MS) this.#attempt = 1;
-    if (FINAL.includes(code) || (code >= 4500 && code <= 4999)) return this.#end(code, reason);
+    if (FINAL.includes(code) || code >= 4500) return this.#end(code, reason);
     this.#drop();
     const pause_ms = pause(this.#attempt);
     this.#timer = setTimeout(() => this.#connect(), pause_ms);
@@ -355,7 +357,7 @@ export class Connection {
     this.#drop();
     this.#listeners.abort();
     this.#show("ended", { code, reason });
-    this.#requests.forEach(({ settle }) => settle(failure("ended", reason)));
+    this.#requests.forEach(({ settle }) => settle(ENDED));
   }
 
   #show(/** @type {State} */ state, /** @type {Cause} */ cause = {}) {

@@ -6,7 +6,7 @@
  *   });
  *   await room.publish({ text: "hi" }, { echo: true });
  */
-import { RequestError, TIMEOUT_MS, call, pause } from "./client.js";
+import { RequestError, call, check, pause } from "./client.js";
 
 /**
  * @typedef {import("./client.js").Frame} Frame
@@ -22,7 +22,7 @@ import { RequestError, TIMEOUT_MS, call, pause } from "./client.js";
  * @property {OnMember} [joined]
  * @property {OnMember} [updated]
  * @property {OnMember} [left]
- * @property {() => void} [rejoined] The room was joined again, for example after a lost connection.
+ * @property {() => void} [rejoined] The room was joined again, for example after a lost ws.
  *   Events may have been missed: ask for `presence()` again.
  * @property {(frame: Frame) => void} [frame] Takes the frames of your own that name the room.
  * @property {(error: import("./client.js").RequestError) => void} [refused] The server refuses a
@@ -31,19 +31,22 @@ import { RequestError, TIMEOUT_MS, call, pause } from "./client.js";
  *   out of the room: it is left.
  */
 
+const ABORTED_MS = 10_000; // for `state()` to end
 const MAX_HELD = 10_000; // messages; beyond it, they are dropped, which is a gap
 
-/** Wait. Unlike that of `setTimeout`, this timer does not keep the process of Node.js running. */
-const sleep = (/** @type {number} */ ms) =>
-  new Promise((done) => { AbortSignal.timeout(Math.round(ms)).onabort = done; });
+/**
+ * Wait. Unlike that of `setTimeout`, this timer does not keep the process of Node.js running.
+ * @type {(ms: number) => Promise<unknown>}
+ */
+const sleep = (ms) => new Promise((end) => { AbortSignal.timeout(Math.round(ms)).onabort = end; });
 
 /** Return a copy of an info, which the page may change later. It throws if that is not JSON. */
 const copy = (/** @type {any} */ info) => JSON.parse(JSON.stringify(info ?? null));
 
-/** The field that a handler gets first, by the type of the frame. @type {Map<string, string>} */
-const SUBJECTS = new Map(Object.entries({
-  message: "data", joined: "user", updated: "user", left: "user", evicted: "reason",
-}));
+/** The field that a handler gets first, by the type of the frame. @type {any} */
+const SUBJECTS = {
+  __proto__: null, message: "data", joined: "user", updated: "user", left: "user", evicted: "reason"
+};
 
 //# if cookiecutter.redis
 const RESYNC_MS = 1_000;
@@ -64,12 +67,12 @@ export class Room {
   #gaps = 0; // for which `state()` is not loaded yet
   #loading = /** @type {unknown} */ (null); // what `state()` has returned, until that ends
 
-  /** @param {import("./client.js").Connection} connection */
-  constructor(connection, /** @type {string} */ name, /** @type {Handlers} */ handlers) {
-    this.connection = connection;
+  /** @param {import("./client.js").Connection} ws */
+  constructor(ws, /** @type {string} */ name, /** @type {Handlers} */ on) {
+    this.ws = ws;
     this.name = name;
-    this.handlers = handlers;
-    this.info = this.#accepted = copy(handlers.info);
+    this.on = /** @type {Handlers & Record<string, any>} */ (on);
+    this.info = this.#accepted = copy(on.info);
     this.#visit.abort();
   }
 
@@ -80,17 +83,19 @@ export class Room {
    * @param { { echo?: boolean, keep?: boolean, key?: string }} options
    */
   publish(data, options = {}) {
-    return this.connection.request({ type: "publish", room: this.name, data, ...options });
+    return this.ws.request({ type: "publish", room: this.name, data, ...options });
   }
 
   /** Ask for `members` and their `total`. */
   presence() {
-    return this.connection.request({ type: "presence", room: this.name });
+    return this.ws.request({ type: "presence", room: this.name });
   }
 
   /** Change what members see of the user: now, or when the room is joined. */
   async setInfo(/** @type {any} */ given) {
-    const info = (this.info = copy(given));
+    const info = copy(given);
+    if (info === null) return;
+    this.info = info;
     // A join without a position must not overtake that of the room.
     const isDue = () => this.stage === "in" && this.info === info;
     const ok = await this.#ask({ type: "join", room: this.name, info }, isDue).catch((error) => {
@@ -102,22 +107,20 @@ export class Room {
 
   /** Leave for good. @returns {Promise<Frame | undefined>} The answer, if a `leave` was sent. */
   async leave() {
-    const { connection, name } = this;
-    const { left, rooms } = connection;
-    if (rooms.get(name) !== this) return;
-    rooms.delete(name);
-    if (!this.#visit.signal.aborted) left.set(name, this);
+    const { ws, ws: { left, rooms }, name: room } = this;
+    if (rooms.get(room) !== this) return;
+    rooms.delete(room);
+    if (!this.#visit.signal.aborted) left.set(room, this);
     this.interrupt();
-    connection.joinRooms();
-    const isDue = () => left.get(name) === this;
-    const leaving = this.#ask({ type: "leave", room: name }, isDue);
-    return leaving.finally(() => isDue() && left.delete(name));
+    ws.joinRooms();
+    const isDue = () => left.get(room) === this;
+    return this.#ask({ type: "leave", room }, isDue).finally(() => isDue() && left.delete(room));
   }
 
   /** Send a command, again while it is due and refused for now. */
   async #ask(/** @type {Frame} */ command, /** @type {() => boolean} */ isDue) {
     for (let attempt = 1; isDue(); await sleep(pause(attempt++))) {
-      try { return await this.connection.request(command); }
+      try { return await this.ws.request(command); }
       catch (/** @type {any} */ error) { if (!error.retry) throw error; }
     }
   }
@@ -131,52 +134,51 @@ export class Room {
 
   /** Called by the connection when it is the turn of this room. */
   join() {
+    const { ws, name: room, info, position: since, on: { last } } = this;
+    const mayBeIn = ws.left.delete(room) || !this.#visit.signal.aborted;
     const { signal } = (this.#visit = new AbortController());
-    const { connection, name: room, info, position: since, handlers: { last } } = this;
     this.stage = "joining";
-    connection.left.delete(room);
-    connection.ask({ type: "join", room, info, ...(since ? { since } : { last }) }, (answer) => {
+    ws.ask({ type: "join", room, info, ...(since ? { since } : { last }) }, (answer) => {
       if (signal.aborted) return;
-      if (answer.type === "error" && answer.retry) {
-        if (answer.code !== "rate_limited") this.stage = "paused"; // others may join
-        this.#joinLater(pause(this.#attempt++));
-        connection.joinRooms();
-      } else if (answer.type === "error") {
-        this.leave().catch(() => {}); // a refused join does not end an earlier one
-        call(() => this.handlers.refused?.(new RequestError(answer)));
-      } else {
+      if (answer.type !== "error") {
+        check(typeof answer.epoch === "string");
+        check(typeof answer.offset === "number" && typeof answer.replayed === "number");
         this.stage = "in";
         this.#attempt = 1;
         this.#accepted = info;
-        connection.joinRooms(); // requests that have waited go before those of handlers
+        ws.joinRooms(); // requests that have waited go before those of handlers
         if (info !== this.info) this.setInfo(this.info).catch(() => {});
         this.#onJoin(answer, signal);
-        if (this.#joins++ && !signal.aborted) call(() => this.handlers.rejoined?.());
+        if (this.#joins++ && !signal.aborted) call(() => this.on.rejoined?.());
+      } else if (answer.retry) {
+        if (answer.code !== "rate_limited") this.stage = "paused"; // others may join
+        this.#joinLater(pause(this.#attempt++));
+        ws.joinRooms();
+      } else {
+        ws.refuse(room, answer);
+        if (!mayBeIn) this.#visit.abort(); // there is nothing to leave
+        this.leave().catch(() => {});
+        call(() => this.on.refused?.(new RequestError(answer)));
       }
     });
   }
 
   /** Join after a pause; until then, hold messages, and ignore what belongs to the former join. */
   async #joinLater(/** @type {number} */ pause_ms) {
+    if (this.stage === "due") return;
     this.#visit.abort();
     const { signal } = (this.#visit = new AbortController());
     this.#held ??= [];
     await sleep(pause_ms);
     if (signal.aborted) return;
     this.stage = "due";
-    this.connection.joinRooms();
+    this.ws.joinRooms();
   }
 
-  //# if cookiecutter.redis
-  /** Called by the connection to join again, at another moment than the other clients. */
-  resync() {
-    if (this.stage !== "due") this.#joinLater(Math.random() * RESYNC_MS);
-  }
-
-  //# endif
   /** Go on from the position of the answer, as its `recovered` says. */
   async #onJoin(/** @type {Frame} */ ok, /** @type {AbortSignal} */ signal) {
-    const before = ok.replayed ? [] : (this.#held ?? []); // or it is of a former membership
+    // Before replayed messages, there are those of a former membership.
+    const before = ok.replayed ? [] : /** @type {Frame[]} */ (this.#held);
     if (!ok.recovered) this.#lose();
     // The state has what came before, except ephemeral messages.
     this.#held = this.#gaps ? before.filter(({ offset }) => offset === null) : [];
@@ -184,10 +186,8 @@ export class Room {
     if (this.#gaps) await this.#load(signal);
     else before.forEach((frame) => (ok.recovered ? this.#advance(frame) : this.#hand(frame)));
     if (signal.aborted) return;
-    if (!ok.recovered || !ok.replayed) {
-      const least = (ok.recovered && this.position?.offset) || 0;
-      this.position = { epoch: ok.epoch, offset: Math.max(ok.offset - ok.replayed, least) };
-    }
+    const least = ok.recovered ? /** @type {any} */ (this.position).offset : 0;
+    this.position = { epoch: ok.epoch, offset: Math.max(ok.offset - ok.replayed, least) };
     const held = this.#held;
     this.#held = null;
     held.forEach((frame) => this.#advance(frame));
@@ -195,17 +195,17 @@ export class Room {
 
   /** Messages may be missing: have the state loaded, or call `gap`. */
   #lose() {
-    if (this.handlers.state) this.#gaps++;
-    else if (this.position) call(() => this.handlers.gap?.());
+    if (this.on.state) this.#gaps++;
+    else if (this.position) call(() => this.on.gap?.());
   }
 
   /** Call `state()` until it has succeeded after the last gap. An aborted call may end first. */
   async #load(/** @type {AbortSignal} */ signal) {
-    if (this.#loading) await Promise.race([this.#loading, sleep(TIMEOUT_MS)]).catch(() => {});
+    if (this.#loading) await Promise.race([this.#loading, sleep(ABORTED_MS)]).catch(() => {});
     for (let attempt = 1; this.#gaps && !signal.aborted; attempt++) {
       const gaps = this.#gaps;
       try {
-        await (this.#loading = this.handlers.state?.({ signal }));
+        await (this.#loading = this.on.state?.({ signal }));
         if (!signal.aborted) this.#gaps -= gaps;
       } catch (error) {
         if (signal.aborted) return;
@@ -218,12 +218,19 @@ export class Room {
 
   /** Called by the connection with each frame of the room. */
   receive(/** @type {Frame} */ frame) {
-    if (frame.type === "evicted") this.leave().catch(() => {}); // a join may be on its way
+    const { type, offset } = frame;
+    const info = copy(frame.info); // null: the frame has none
+    check(type !== "message" || offset === null || typeof offset === "number");
+    if (SUBJECTS[type] && info !== null && frame.user === this.ws.welcome?.user) {
+      if (this.info === this.#accepted) this.info = info;
+      this.#accepted = info;
+    }
+    if (type === "evicted") this.leave().catch(() => {}); // a join may be on its way
     //# if cookiecutter.redis
-    if (frame.type === "resync") this.resync();
-    else if (frame.type !== "message") this.#hand(frame);
+    if (type === "resync") this.#joinLater(Math.random() * RESYNC_MS);
+    else if (type !== "message") this.#hand(frame);
     //# else
-    if (frame.type !== "message") this.#hand(frame);
+    if (type !== "message") this.#hand(frame);
     //# endif
     else if (!this.#held) this.#advance(frame);
     else if (this.#held.push(frame) > MAX_HELD) {
@@ -235,16 +242,15 @@ export class Room {
   /** Hand over an ephemeral message, or one that is newer than the position, which moves there. */
   #advance(/** @type {Frame} */ frame) {
     if (frame.offset !== null) {
-      if (!this.position || frame.offset <= this.position.offset) return;
-      this.position = { ...this.position, offset: frame.offset };
+      if (frame.offset <= /** @type {any} */ (this.position).offset) return;
+      this.position = { .../** @type {any} */ (this.position), offset: frame.offset };
     }
     this.#hand(frame);
   }
 
   #hand(/** @type {Frame} */ frame) {
     if (this.#visit.signal.aborted && frame.type !== "evicted") return; // a handler has left
-    const handlers = /** @type {Record<string, any>} */ (this.handlers);
-    const subject = SUBJECTS.get(frame.type);
-    call(() => (subject ? handlers[frame.type]?.(frame[subject], frame) : handlers.frame?.(frame)));
+    const subject = SUBJECTS[frame.type];
+    call(() => (subject ? this.on[frame.type]?.(frame[subject], frame) : this.on.frame?.(frame)));
   }
 }

@@ -1035,7 +1035,7 @@ INVALID_FRAMES = {
     "null": "'null'",
     "no type": """'{ "room": "tea" }'""",
     "a number as type": """'{ "type": 5 }'""",
-    "bytes": "new Blob(['{ \"type\": \"new\" }'])",
+    "bytes": 'new Blob([\'{ "type": "new" }\'])',
     "a message without an offset": """'{ "type": "message", "room": "tea", "data": 1 }'""",
     "a text as offset": """'{ "type": "message", "room": "tea", "data": 1, "offset": "7" }'""",
 }

@@ -382,9 +382,14 @@ def test_what_a_user_writes_is_kept(chrome: Browser, behind: tuple[Service, Prox
     evict(behind[0], "alice", "other")
     page.wait_until("document.body.innerText.includes('other: spam')")
     page.type("hello")
-    assert page.run("return [focused(), inputOf('Message').value]") == ["Message", "Dear Bob, hello"]
+    assert page.run("return [focused(), inputOf('Message').value]") == [
+        "Message",
+        "Dear Bob, hello",
+    ]
     page.run("fill('Message', 'x'.repeat(70_000)); press('Publish')")
-    page.wait_until("/^“x{80}…” may not have arrived. too_large/.test(text('article [role=alert]'))")
+    page.wait_until(
+        "/^“x{80}…” may not have arrived. too_large/.test(text('article [role=alert]'))"
+    )
     assert page.run("return inputOf('Message').value.length") == 70_000
     check_quiet(page, behind[1].origin)
 
@@ -467,8 +472,10 @@ def test_many_who_join_at_once_cause_few_requests(
         setTimeout(() => receive(JSON.stringify(error)));
       }};
       globalThis.before = sent("presence").length;
-      for (let i = 0; i < 100; i++)
-        receive(JSON.stringify({{ type: "joined", room: "crowd", user: `user${{i}}`, info: null }}));
+      for (let i = 0; i < 100; i++) {{
+        const joined = {{ type: "joined", room: "crowd", user: `user${{i}}`, info: null }};
+        receive(JSON.stringify(joined));
+      }}
     """)
     page.wait_until("all('#frames .in[data-type=error]').length === 1")
     page.wait_until("sent('presence').length === before + 2")  # refused, then asked again

@@ -1029,7 +1029,7 @@ def test_ten_rooms_with_invalid_names_do_not_end_the_connection(
             rooms = [ws.room(f"team {number}") for number in range(10)]
             async with ws.room("good") as good:
                 entries = (room.__aenter__() for room in rooms)
-                ends = await asyncio.gather(*entries, return_exceptions=True)
+                ends: list[Any] = await asyncio.gather(*entries, return_exceptions=True)
                 assert {end.code for end in ends} == {"bad_room"}
                 await good.presence()
                 assert ws.status.state == "online"

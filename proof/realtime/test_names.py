@@ -9,7 +9,6 @@ import pytest
 
 # {% if cookiecutter.rooms %}
 from app.realtime import CommandError, Connection, Position, Service
-
 # {% else %}
 from app.realtime import CommandError, Connection, Service
 # {% endif %}

@@ -1,4 +1,4 @@
-"""Settings of a team: lists, objects and secrets in files; what comes first, and unreadable files."""
+"""Settings of a team: lists, objects and secrets in files; their order, and unreadable files."""
 
 import errno
 import os

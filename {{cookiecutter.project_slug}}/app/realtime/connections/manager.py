@@ -145,6 +145,7 @@ class ConnectionManager:
         Raises:
             TooLarge: it is larger than what may be unsent to one connection.
         """
+        check(user=user, sender=sender, exclude=exclude, message_id=message_id)
         return self._publish(user_channel(user), Envelope(sender, data, exclude), message_id)
 
     def broadcast(
@@ -156,23 +157,28 @@ class ConnectionManager:
         message_id: str | None = None,
     ) -> asyncio.Future[int]:
         """Send to every connection but the excluded one; see `send_to_user` for the rest."""
+        check(sender=sender, exclude=exclude, message_id=message_id)
         return self._publish(ALL, Envelope(sender, data, exclude), message_id)
 
     def send_frame(
         self, frame: ServerFrame, *users: str, exclude: str | None = None
     ) -> asyncio.Future[list[int]]:
         """Send a frame of your own to these users; yields for each what `send_to_user` does."""
-        envelope, channels = _frame_envelope(frame, exclude), [user_channel(user) for user in users]
-        return asyncio.gather(*(self._publish(channel, envelope) for channel in channels))
+        for user in users:
+            check(user=user, exclude=exclude)
+        envelope = _frame_envelope(frame, exclude)
+        return asyncio.gather(*(self._publish(user_channel(user), envelope) for user in users))
 
     def broadcast_frame(
         self, frame: ServerFrame, *, exclude: str | None = None
     ) -> asyncio.Future[int]:
         """Send a frame of your own to every connection, like `broadcast`."""
+        check(exclude=exclude)
         return self._publish(ALL, _frame_envelope(frame, exclude))
 
     async def is_online(self, user: str) -> bool:
         """Return whether a user is connected; raise `Unavailable` if that is unknown."""
+        check(user=user)
         return await self._backplane.count_nodes(user_channel(user)) > 0
 
     def disconnect(self, user: str) -> asyncio.Future[int]:
@@ -181,6 +187,7 @@ class ConnectionManager:
         This does not ban the user, see `Service.ban`. The future fails with `Unavailable` if it
         cannot be passed on.
         """
+        check(user=user)
         envelope = Envelope(sender=None, data=None, event="disconnect")
         return self._publish(user_channel(user), envelope)
 
@@ -188,7 +195,6 @@ class ConnectionManager:
         self, channel: Channel, envelope: Envelope, message_id: str | None = None
     ) -> asyncio.Future[int]:
         self._delivery.check_thread()
-        check(sender=envelope.sender, exclude=envelope.exclude, message_id=message_id)
         return self._backplane.publish(channel, envelope, message_id)
 
     def _deliver(self, envelope: Envelope) -> None:

@@ -209,7 +209,6 @@ async def main(user: str) -> None:
 
     Raises:
         CancelledError: Ctrl+C, which must wake the loop even if the reading thread gets the signal.
-
     """
     if (task := asyncio.current_task()) is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)

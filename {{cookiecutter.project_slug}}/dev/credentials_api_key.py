@@ -25,7 +25,6 @@ async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
 
     Raises:
         SystemExit: the settings have no key of this user.
-
     """
     backend_key = settings.backend_key.get_secret_value() if settings.backend_key else ""
     key = _derive(backend_key, user)

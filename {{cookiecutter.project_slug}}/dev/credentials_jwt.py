@@ -22,7 +22,6 @@ async def credentials(settings: RealtimeSettings, user: str, /, **claims: object
 
     Raises:
         SystemExit: the service has no secret, so only its issuer can make tokens.
-
     """
     try:
         token = sign_token(settings, claims | {"sub": user})

@@ -27,7 +27,6 @@ async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
     Raises:
         ConnectionError: the service does not answer, or gives no tickets now.
         SystemExit: it does not accept the name.
-
     """
     key = settings.backend_key.get_secret_value()
     headers = {"Authorization": f"Bearer {key}"}

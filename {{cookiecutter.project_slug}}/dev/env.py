@@ -17,7 +17,6 @@ def fill(example: str, secrets: dict[str, str]) -> str:
 
     Raises:
         ValueError: the example has no empty line for a secret.
-
     """
     for name, value in secrets.items():
         empty = f"\n{name}=\n"

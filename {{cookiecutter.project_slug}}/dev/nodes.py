@@ -64,7 +64,6 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
 
     Raises:
         redis.exceptions.ConnectionError: it does not start.
-
     """
     with TemporaryDirectory() as directory:
         socket = f"{directory}/valkey.sock"

@@ -30,7 +30,6 @@ def parse(claims: str) -> dict[str, Any]:
 
     Raises:
         SystemExit: they are something else.
-
     """
     with suppress(ValueError):
         parsed = json.loads(claims)

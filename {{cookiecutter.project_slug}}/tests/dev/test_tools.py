@@ -1,7 +1,6 @@
 """The tools for development do what the README says."""
 
 import json
-import os
 import re
 import shutil
 import stat
@@ -54,23 +53,6 @@ def test_the_first_env_file_has_fresh_secrets_and_starts_the_service(
     env_file.symlink_to("nowhere")
     with pytest.raises(SystemExit, match="exists already"):
         env.main()
-
-
-def test_a_program_that_reads_the_env_file_gets_all_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copy(PROJECT / ".env.example", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    written: list[str] = []
-
-    def look_before(source: str, target: Path) -> None:
-        assert not target.exists()
-        written.append(Path(source).read_text(encoding="utf-8"))
-
-    monkeypatch.setattr(os, "replace", look_before)
-    env.main()
-    (text,) = written
-    assert text.count("\n") == (tmp_path / ".env.example").read_text(encoding="utf-8").count("\n")
 
 
 def test_the_example_names_every_setting_and_the_engines_defaults() -> None:

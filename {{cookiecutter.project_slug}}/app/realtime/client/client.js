@@ -256,7 +256,11 @@ export class Connection {
     this.#heardAt = performance.now();
     queueMicrotask(() => call(() => this.onframe("in", text))); // it may close the connection
     const frame = JSON.parse(text);
+    //# if cookiecutter.rooms
     const { type, room } = frame;
+    //# else
+    const { type } = frame;
+    //# endif
     check(typeof type === "string");
     //# if cookiecutter.rooms and cookiecutter.redis
     if (type === "resync" && !room) this.rooms.forEach((each) => each.receive(frame));

@@ -20,8 +20,8 @@ from .valkey import run_valkey
 NEXT_VERSION = [
     (  # every message from one node to others, and every message that Redis keeps
         "app/realtime/backplane.py",
-        "    exclude: Annotated[str | None, IfAny] = None\n",
-        '    exclude: Annotated[str | None, IfAny] = None\n    next: str = "new"\n',
+        "    exclude: str | None = None\n",
+        '    exclude: str | None = None\n    next: str = "new"\n',
     ),
     (  # a user joined or left
         "app/realtime/redis/lua/rooms/members.lua",

@@ -51,7 +51,6 @@ AUTHENTICATORS: list[tuple[Callable[..., Awaitable[object]], int]] = [
     (returning("alice", 10**400), 500),
     (returning(""), 401),
     (failing(Unauthorized()), 401),
-    (failing(Unavailable("the directory does not answer")), 503),
     (failing(Refused("origin not allowed")), 403),
 ]
 
@@ -75,7 +74,23 @@ async def test_errors_of_an_authenticator_have_their_status(
             assert answer.status_code == status, authenticate
             assert answer.json()["detail"]
             expected = {503: ["authenticator down"], 500: ["authenticator failed"]}.get(status, [])
-            if answer.json()["detail"] == "the directory does not answer":
-                expected = []  # the authenticator has said why
             events = [line["event"] for line in lines if "authenticator" in line["event"]]
             assert events == expected, authenticate
+
+
+async def test_why_an_authenticator_does_not_work_is_for_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, cause = make_app(make_settings()), "the directory does not answer"
+    monkeypatch.setattr(app.service.authenticator, "authenticate", failing(Unavailable(cause)))
+
+    @app.get("/me")
+    async def me(user: CurrentUser) -> str:
+        return user.user
+
+    async with run_app(app) as live:
+        with capture_logs() as lines:
+            answer = await live.get("/me")
+    assert answer.status_code == 503
+    assert cause not in answer.text
+    assert [line["reason"] for line in lines if line["event"] == "request"] == [cause]

@@ -14,8 +14,7 @@ from redis.asyncio import Redis
 
 from app.realtime.errors import Unavailable
 from app.realtime.redis.connections import RedisCommand
-from app.realtime.redis.rooms import presence
-from app.realtime.redis.rooms.presence import REMOVE_NODE, ROOMS_AT_ONCE
+from app.realtime.redis.rooms.presence import REMOVE_NODE, RENEWALS, SHARES
 from app.realtime.redis.rooms.room import Argument, LocalPresence
 from app.realtime.rooms.history import room_channel
 from app.realtime.rooms.options import make_rules
@@ -561,33 +560,34 @@ async def test_a_room_that_is_new_while_its_batch_fails_is_kept(
         assert await (await node.visitor("bob", "hall")).seen() == {"bob": 1}
 
 
-async def test_renewals_are_spread_over_the_interval(
+async def test_each_room_is_renewed_once_in_an_interval_and_not_with_all_others(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with run_presence(valkey, lease_s=40.0) as node:
         rules = make_rules(make_settings())("lobby")
-        rooms = [f"room-{number}" for number in range(3 * ROOMS_AT_ONCE - 1)]
-        for room in rooms:
-            node.presence.count(room, rules, open_connection(), 1, None)
+        names = [f"room-{number}" for number in range(500)]
+        for name in names[1:]:
+            node.presence.count(name, rules, open_connection(), 1, None)
         await node.settle()
-        now_s, waited, renewed = 1_000.0, [], []
+        waited: list[float] = []
+        renewed: list[list[str]] = []
 
         async def sleep(pause_s: float) -> None:
-            nonlocal now_s
-            now_s += pause_s
             waited.append(pause_s)
             batch: list[LocalPresence] = []
             while node.presence._unwritten:
                 batch += node.presence._unwritten.take_batch()
             renewed.append([room.name for room in batch])
-            if sum(waited) >= 20:
+            if len(waited) == SHARES // 2:  # new, when half of the interval has passed
+                node.presence.count(names[0], rules, open_connection(), 1, None)
+            if len(waited) > 3 * SHARES:
                 raise asyncio.CancelledError
 
         with monkeypatch.context() as patch:
-            patch.setattr(presence, "monotonic", lambda: now_s)
             patch.setattr(asyncio, "sleep", sleep)
             with pytest.raises(asyncio.CancelledError):
                 await node.presence._renew()
-        assert max(map(len, renewed)) == ROOMS_AT_ONCE
-        assert [name for batch in renewed for name in batch] == 2 * rooms
-        assert max(waited) < 4
+        assert sum(waited[:SHARES]) == pytest.approx(40.0 / RENEWALS)
+        interval = sum(renewed[-SHARES:], [])
+        assert sorted(interval) == sorted(names)
+        assert max(map(len, renewed)) < len(names) / 4

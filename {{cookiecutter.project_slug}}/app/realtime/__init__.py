@@ -11,6 +11,7 @@
 # {% endif %}
 `connections/`    `ConnectionManager`, connections, and when frames are written
 `backplane`       how a message reaches its recipients
+`arguments`       checks of what your code passes to the engine
 # {% if cookiecutter.redis %}
 `redis/`          messages between nodes, and the state that they share
 # {% endif %}

@@ -1,9 +1,8 @@
 """The application: a FastAPI app with the WebSocket endpoint, the engine's routes and its jobs."""
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ from .http.body import BodyLimit
 from .http.errors import add_error_handlers, problems
 from .http.files import RevalidatedFiles
 from .http.request_log import log_request
-from .jobs import Job, keep_running
+from .jobs import Job, running
 from .metrics import Metrics
 from .policy import Policy
 # {% if cookiecutter.redis %}
@@ -148,7 +147,7 @@ class Application(FastAPI):
             # {% endif %}
             Job(metrics.measure_loop_lag),
         ]
-        self._jobs = [Job(partial(job.run, self.service), job.essential) for job in jobs]
+        self._team_jobs = [Job(partial(job.run, self.service), job.essential) for job in jobs]
         self._endpoint = Endpoint(self.service, self._all_commands(policy, commands), policy)
         self.add_api_websocket_route(PATH, self._endpoint.serve)
         self.router.default = self._refuse_path
@@ -250,21 +249,16 @@ class Application(FastAPI):
             self._endpoint.dispatcher.trace()
         # The fixed routes, the team's, those that they replace, and what is at /: see extending.md.
         self.router.routes.sort(key=self._rank)
-        async with AsyncExitStack() as stack:  # each part stops before those that it uses
-            self._start(self._engine_jobs, stack)
-            state = await stack.enter_async_context(self._lifespan(self))
-            resources = self._resources(self.service)
-            self.service.resources = await stack.enter_async_context(resources)
-            self._start(self._jobs, stack)
+        resources = self._resources(self.service)
+        async with (  # each part stops before those that it uses
+            running(self._engine_jobs, self.stop),
+            self._lifespan(self) as state,
+            resources as self.service.resources,
+            running(self._team_jobs, self.stop),
+        ):
             self.service.started = True
             yield state
             self.service.started = False
-
-    def _start(self, jobs: Sequence[Job], stack: AsyncExitStack) -> None:
-        for job in jobs:
-            task = asyncio.create_task(keep_running(job, self.stop))
-            stack.push_async_callback(asyncio.wait, [task])
-            stack.callback(task.cancel)
 
 
 async def _show_page(_: Request) -> FileResponse:

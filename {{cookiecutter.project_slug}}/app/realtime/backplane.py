@@ -11,16 +11,8 @@ from dataclasses import dataclass, field
 # {% else %}
 from dataclasses import dataclass
 # {% endif %}
-# {% if cookiecutter.redis %}
-from operator import not_
-# {% endif %}
-from typing import Annotated, Literal, NewType, Unpack
+from typing import Literal, NewType
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
-
-from .errors import BadRequest
-from .fields import YEAR_S
 from .futures import done
 # {% if cookiecutter.redis %}
 from .protocol import STRICT, Data, UserName
@@ -32,35 +24,6 @@ Channel = NewType("Channel", str)
 
 ALL = Channel("all")
 
-Text = Annotated[str, StringConstraints(max_length=256)]
-"""Text without a lone surrogate: without a limit, pydantic would not look for one."""
-
-
-class Arguments(TypedDict, total=False):
-    """Arguments of the team's calls."""
-
-    user: UserName
-    sender: UserName | None
-    exclude: Text | None
-    message_id: Text | None
-    ban_s: Annotated[float, Field(ge=0, le=YEAR_S)]
-    # {% if cookiecutter.rooms %}
-    reason: Text | None
-    last: Annotated[int, Field(ge=0, lt=2**53)]
-    # {% endif %}
-
-
-_arguments = TypeAdapter(Arguments).validator
-
-
-def check(**arguments: Unpack[Arguments]) -> None:
-    """Raise `BadRequest` if an argument of the team's calls is not valid."""
-    try:
-        _arguments.validate_python(arguments, strict=True)
-    except ValidationError as failure:
-        error = failure.errors()[0]
-        raise BadRequest(f"{error['loc'][0]}: {error['msg']}") from None
-
 
 def user_channel(user: str) -> Channel:
     """Return the channel of one user's connections."""
@@ -71,11 +34,6 @@ def user_channel(user: str) -> Channel:
 Event = Literal["frame", "disconnect", "joined", "updated", "left", "evicted"]
 # {% else %}
 Event = Literal["frame", "disconnect"]
-# {% endif %}
-# {% if cookiecutter.redis %}
-
-IfAny = Field(exclude_if=not_)
-"""Marks a field that is left out of the JSON while it is empty."""
 # {% endif %}
 
 
@@ -103,27 +61,18 @@ class Envelope:
     # {% endif %}
     sender: UserName | None
     data: Data
-    # {% if cookiecutter.redis %}
-    exclude: Annotated[str | None, IfAny] = None
-    trace: Annotated[str | None, IfAny] = None
-    # {% else %}
     exclude: str | None = None
+    # {% if cookiecutter.redis %}
+    trace: str | None = None
     # {% endif %}
     # {% if cookiecutter.rooms and cookiecutter.redis %}
-    epoch: Annotated[str, IfAny] = ""
-    offset: Annotated[int, IfAny] = 0
-    # {% elif cookiecutter.rooms %}
+    epoch: str = ""
+    # {% endif %}
+    # {% if cookiecutter.rooms %}
     offset: int = 0
     # {% endif %}
-    # {% if cookiecutter.redis %}
-    event: Annotated[Event | None, IfAny] = None
-    # {% else %}
     event: Event | None = None
-    # {% endif %}
-    # {% if cookiecutter.rooms and cookiecutter.redis %}
-    frame: Annotated[bytes | None, IfAny] = field(default=None, init=False)
-    """The frame of a room's message, if it is encoded already."""
-    # {% elif cookiecutter.rooms %}
+    # {% if cookiecutter.rooms %}
     frame: bytes | None = field(default=None, init=False)
     """The frame of a room's message, if it is encoded already."""
     # {% endif %}

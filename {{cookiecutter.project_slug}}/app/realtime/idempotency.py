@@ -94,7 +94,7 @@ async def send_once(
         await release()
         raise
     finishing = asyncio.create_task(finish(sent))
-    finishing.add_done_callback(lambda done: done.cancelled() or done.exception())
+    finishing.add_done_callback(lambda task: task.cancelled() or task.exception())
     return await asyncio.shield(finishing)
 
 

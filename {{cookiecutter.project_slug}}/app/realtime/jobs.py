@@ -5,7 +5,8 @@ essential job fails, the process stops with status 1.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -35,6 +36,25 @@ class Job:
         """The name in the log."""
         function = self.run.func if isinstance(self.run, partial) else self.run
         return getattr(function, "__qualname__", repr(function))
+
+
+@asynccontextmanager
+async def running(jobs: Sequence[Job], stop_service: Callable[[], None]) -> AsyncIterator[None]:
+    """Run jobs in this context; at its end, each stops before those that were started before it."""
+    async with AsyncExitStack() as stack:
+        for job in jobs:
+            await stack.enter_async_context(_running(job, stop_service))
+        yield
+
+
+@asynccontextmanager
+async def _running(job: Job, stop_service: Callable[[], None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(keep_running(job, stop_service))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def keep_running(job: Job, stop_service: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     JsonValue,
     StringConstraints,
 )
@@ -110,6 +111,17 @@ class ErrorMessage:
         """Return the schema of the type with the message."""
         schema = handler(source)
         return core_schema.custom_error_schema(schema, "value", custom_error_message=self.message)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the JSON Schema with the message in place of a pattern.
+
+        Other languages have other regular expressions, and some have no classes of Unicode.
+        """
+        described = handler(schema)
+        described.pop("pattern", None)
+        return described | {"description": self.message}
 
 
 JOINERS = "\u200c\u200d"

@@ -5,8 +5,8 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
+from .arguments import check_arguments
 from .auth import Authenticator
-from .backplane import check
 from .connections.connection import Connection
 from .connections.delivery import Delivery
 from .connections.manager import ConnectionManager
@@ -85,7 +85,7 @@ class Service(Generic[SettingsT, ResourcesT]):
             BadRequest: no user can have this name, or the time is negative or more than a year.
             Unavailable: the ban cannot be stored or passed on.
         """
-        check(user=user, ban_s=ban_s)
+        check_arguments(user=user, ban_s=ban_s)
         if ban_s:
             await self.bans.put(user, "", ban_s)
         else:

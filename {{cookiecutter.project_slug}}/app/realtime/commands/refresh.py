@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ..auth.identity import authenticating
 from ..connections.connection import Connection
-from ..errors import Forbidden, Unauthorized
+from ..errors import Forbidden, Unauthorized, Unavailable
 from ..protocol import Command, Ok
 from ..service import Service
 from .router import CommandRouter
@@ -41,9 +41,11 @@ async def refresh(service: Service, connection: Connection, command: Refresh) ->
     try:
         with authenticating():
             identity = await service.authenticator.verify(command.token)
-    except Unauthorized as failure:
+    except (Unauthorized, Unavailable) as failure:
         if connection.limits.is_first_refusal(f"refresh: {failure.cause}"):
             log.info("token refused", cause=failure.cause)
+        if isinstance(failure, Unavailable):
+            raise Unavailable("the token cannot be checked now") from failure
         raise Forbidden("the token is not valid") from failure
     if identity.user != connection.user:
         raise Forbidden("the token is another user's")

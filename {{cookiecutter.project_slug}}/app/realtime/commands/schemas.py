@@ -21,7 +21,7 @@ STRICT_SETTINGS: dict[str, tuple[str, object]] = {
 }
 """Settings of a `ConfigDict` that refuse what a command refuses, and their keys in a schema."""
 
-NO_FIELDS = {"extra_fields_behavior": "forbid"}
+OF_ROOT_MODELS = {"extra_fields_behavior": "forbid"}
 """A root model has no fields, so that setting is not allowed there."""
 
 
@@ -47,13 +47,15 @@ def check_strict(schema: object) -> None:
     """
     for part in _parts(schema):
         if part.get("type") in CLASSES:
-            config = NO_FIELDS if part.get("root_model") else {}
-            config = config | part.get("config", {})
+            is_root = part.get("root_model", False)
+            config = (OF_ROOT_MODELS if is_root else {}) | part.get("config", {})
             missing = [name for name, item in STRICT_SETTINGS.items() if item not in config.items()]
             if missing:
-                problem = f"{part['cls'].__name__} in a command lacks {', '.join(missing)}"
-                advice = f"set it in its configuration, or derive it from {StrictModel.__name__}"
-                raise TypeError(f"{problem}: {advice}")
+                advice = "" if is_root else f", or derive it from {StrictModel.__name__}"
+                raise TypeError(
+                    f"{part['cls'].__name__} in a command is not strict: give it"
+                    f" `model_config = ConfigDict({', '.join(missing)})`{advice}"
+                )
 
 
 def field_names(schema: object) -> Iterator[str]:

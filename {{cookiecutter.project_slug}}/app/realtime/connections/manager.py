@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, check, user_channel
+from ..arguments import check_arguments
+from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, user_channel
 from ..errors import TooManyConnections
 from ..protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from ..settings.settings import RealtimeSettings
@@ -145,7 +146,7 @@ class ConnectionManager:
         Raises:
             TooLarge: it is larger than what may be unsent to one connection.
         """
-        check(user=user, sender=sender, exclude=exclude, message_id=message_id)
+        check_arguments(user=user, sender=sender, exclude=exclude, message_id=message_id)
         return self._publish(user_channel(user), Envelope(sender, data, exclude), message_id)
 
     def broadcast(
@@ -157,7 +158,7 @@ class ConnectionManager:
         message_id: str | None = None,
     ) -> asyncio.Future[int]:
         """Send to every connection but the excluded one; see `send_to_user` for the rest."""
-        check(sender=sender, exclude=exclude, message_id=message_id)
+        check_arguments(sender=sender, exclude=exclude, message_id=message_id)
         return self._publish(ALL, Envelope(sender, data, exclude), message_id)
 
     def send_frame(
@@ -165,7 +166,7 @@ class ConnectionManager:
     ) -> asyncio.Future[list[int]]:
         """Send a frame of your own to these users; yields for each what `send_to_user` does."""
         for user in users:
-            check(user=user, exclude=exclude)
+            check_arguments(user=user, exclude=exclude)
         envelope = _frame_envelope(frame, exclude)
         return asyncio.gather(*(self._publish(user_channel(user), envelope) for user in users))
 
@@ -173,12 +174,12 @@ class ConnectionManager:
         self, frame: ServerFrame, *, exclude: str | None = None
     ) -> asyncio.Future[int]:
         """Send a frame of your own to every connection, like `broadcast`."""
-        check(exclude=exclude)
+        check_arguments(exclude=exclude)
         return self._publish(ALL, _frame_envelope(frame, exclude))
 
     async def is_online(self, user: str) -> bool:
         """Return whether a user is connected; raise `Unavailable` if that is unknown."""
-        check(user=user)
+        check_arguments(user=user)
         return await self._backplane.count_nodes(user_channel(user)) > 0
 
     def disconnect(self, user: str) -> asyncio.Future[int]:
@@ -187,7 +188,7 @@ class ConnectionManager:
         This does not ban the user, see `Service.ban`. The future fails with `Unavailable` if it
         cannot be passed on.
         """
-        check(user=user)
+        check_arguments(user=user)
         envelope = Envelope(sender=None, data=None, event="disconnect")
         return self._publish(user_channel(user), envelope)
 

@@ -13,6 +13,7 @@ from ..errors import TooLarge
 from ..fields import YEAR_S
 from ..protocol import STRICT, UserName
 from .errors import problem_response, problems
+from .request_log import REASON
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -33,6 +34,7 @@ class BodyLimit(RequestBodyLimitResponder):
             self.response_started = True
             self._is_refused = max(self.total_size, self.content_length or 0) > self.max_body_size
             if self._is_refused:
+                self.scope.pop(REASON, None)  # that of the answer
                 failure = TooLarge(f"the body has more than {self.max_body_size} bytes")
                 refusal = await problem_response(Request(self.scope), failure)
                 await refusal(self.scope, self.receive, self.send)

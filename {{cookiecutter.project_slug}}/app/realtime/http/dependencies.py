@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from ..auth import CREDENTIALS, Identity
 from ..auth.identity import authenticating, check_identity
 from ..connections.guard import Guard
+from ..errors import Unavailable
 from ..service import Service
 from .errors import problems
 from .request_log import REASON
@@ -76,9 +77,13 @@ async def current_user(
     if request.method not in SAFE_METHODS:
         service.origins.check(request)
     # {% endif %}
-    with authenticating(), guarded(service.settings.handshake_timeout_s):
-        identity = check_identity(await service.authenticator.authenticate(request))
-        await service.check_ban(identity.user)
+    try:
+        with authenticating(), guarded(service.settings.handshake_timeout_s):
+            identity = check_identity(await service.authenticator.authenticate(request))
+            await service.check_ban(identity.user)
+    except Unavailable as failure:
+        request.scope[REASON] = failure.cause  # for the log, not for the client
+        raise Unavailable("the credentials cannot be checked now") from failure
     return identity
 
 

@@ -63,7 +63,7 @@ async def problem_response(request: Request, failure: Exception) -> Response:
     """Return the answer to a failure, and note its reason for the log."""
     match failure:
         case CommandError():
-            request.scope[REASON] = failure.code
+            request.scope.setdefault(REASON, failure.code)
             headers = RETRY_SOON if failure.retry else None
             return _problem(failure.status, str(failure), headers, code=failure.code)
         case Rejected(status=status):

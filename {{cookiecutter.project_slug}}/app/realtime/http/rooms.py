@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Query, Request, Response, status
 from pydantic_core import to_json
 
-from ..backplane import Text
+from ..arguments import Text
 from ..commands.rooms import members_within
 from ..errors import BadRequest, Forbidden
 from ..rooms.history import Position, RoomMessage, room_channel

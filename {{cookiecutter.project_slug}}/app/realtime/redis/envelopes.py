@@ -1,6 +1,7 @@
 """Envelopes as JSON, on their way through Redis."""
 
 from collections.abc import Collection
+from dataclasses import MISSING, fields
 from functools import partial
 from typing import Annotated
 
@@ -23,6 +24,9 @@ EVENTS: dict[str, Collection[Event | None]] = {
 }
 """The events that envelopes may have, by the kind of their channel; None is a message."""
 
+OPTIONAL = [each.name for each in fields(Envelope) if each.default is not MISSING]
+"""Fields of an envelope that are left out while they are empty."""
+
 MAX_BRACKETS = 200
 """JSON with no more of them is never nested too deeply to be read again."""
 
@@ -36,7 +40,8 @@ def encode(envelope: Envelope) -> bytes:
     Raises:
         BadRequest: no node could read it again.
     """
-    payload = _serializer.to_json(envelope)
+    empty = {name for name in OPTIONAL if not getattr(envelope, name)}
+    payload = _serializer.to_json(envelope, exclude=empty)
     brackets = payload.count(b"[") + payload.count(b"{")
     if brackets > MAX_BRACKETS or len(payload) > MAX_BYTES:
         try:

@@ -77,7 +77,7 @@ class RedisPublisher:
         )
 
     async def run(self) -> None:
-        """Publish until cancelled; then fail what waits, and what comes."""
+        """Publish until cancelled; then fail queued and later messages."""
         self._has_ended = False
         try:
             await self._waiting.run()

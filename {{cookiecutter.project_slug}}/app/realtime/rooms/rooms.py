@@ -11,7 +11,8 @@ import structlog
 from pydantic import AfterValidator, Field, JsonValue
 from pydantic_core import to_json
 
-from ..backplane import Arguments, Envelope, check
+from ..arguments import Arguments, check_arguments
+from ..backplane import Envelope
 from ..connections.connection import Connection
 from ..connections.delivery import Delivery
 from ..errors import BadRequest, CommandError, Forbidden, LimitExceeded
@@ -170,14 +171,10 @@ class Rooms:
         """Return the number of rooms with members."""
         return len(self._rooms)
 
-    def _check_call(
-        self, room: str, since: Position | None = None, **arguments: Unpack[Arguments]
-    ) -> None:
+    def _check_call(self, room: str, **arguments: Unpack[Arguments]) -> None:
         self._delivery.check_thread()
         _check_room_name(room)
-        check(**arguments)
-        if since is not None and arguments.get("last"):
-            raise BadRequest("last: Not together with since")
+        check_arguments(**arguments)
 
     async def join(
         self,
@@ -199,7 +196,8 @@ class Rooms:
             LimitExceeded: the connection is in as many rooms as allowed.
             Unavailable: the backplane does not confirm the room's channel, or has no history.
         """
-        self._check_call(name, since, last=last)
+        self._check_call(name, last=last)
+        check_start(since, last)
         encoded = None if info is None else encode_info(info)
         joined = self._joined.get(connection.id, ())
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
@@ -390,7 +388,8 @@ class Rooms:
 
         Like `presence`, it needs no member here.
         """
-        self._check_call(name, since, last=last)
+        self._check_call(name, last=last)
+        check_start(since, last)
         return await self._history.read(name, since, last)
 
     def members_here(self, name: str) -> int:
@@ -407,6 +406,12 @@ class Rooms:
         if not room.members and not room.joining:
             del self._rooms[room.name]
             self._history.close(room.name)
+
+
+def check_start(since: Position | None, last: int) -> None:
+    """Raise `BadRequest` if messages are requested both since a position and by their number."""
+    if since is not None and last:
+        raise BadRequest("last: leave it out, or leave out since")
 
 
 def _replay_of_member(

@@ -228,14 +228,26 @@ def socket_options(settings: RealtimeSettings) -> Iterator[tuple[int, int, int]]
 
 
 def check_host(host: str) -> None:
-    """Exit if this machine does not have the address; uvicorn would start everything first."""
-    name, how = None if host == "::" else host, socket.AI_PASSIVE
-    with suppress(OSError, UnicodeError):
-        for family, *_, address in socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM, flags=how):
-            with suppress(OSError), socket.socket(family) as probe:
+    """Exit unless this machine has all addresses of a host: uvicorn would start the service first.
+
+    Raises:
+        SystemExit: an address cannot be bound.
+    """
+    try:
+        for family, *_, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with socket.socket(family) as probe:
                 probe.bind(address)
-                return
-    raise SystemExit(f"error: HOST: this machine has no address {host}; write 127.0.0.1 or 0.0.0.0")
+    except (OSError, UnicodeError) as failure:  # also a label that is too long
+        reason = getattr(failure, "strerror", None) or failure
+        advice = "write 127.0.0.1 or 0.0.0.0"
+        raise SystemExit(f"error: HOST: cannot listen at {host}: {reason}; {advice}") from None
+
+
+def fill_standard_descriptors() -> None:
+    """Open those of 0 to 2 that are closed: libuv aborts if a socket of its own gets one."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def raise_descriptor_limit(max_connections: int) -> None:
@@ -259,11 +271,8 @@ def serve(app: Application) -> None:
         SystemExit: an essential job has failed, or the service cannot listen at `HOST`.
     """
     settings, sockets = app.service.settings, None
-    # If standard streams are closed, the event loop must not get their descriptors.
-    while os.open(os.devnull, os.O_RDWR) in range(3):
-        pass
+    fill_standard_descriptors()
     configure_logging(settings)
-    check_host(settings.host)
     raise_descriptor_limit(settings.max_connections)
     # {% if cookiecutter.redis %}
     if settings.environment == "development":  # two nodes log to one terminal, see `dev.nodes`
@@ -275,6 +284,8 @@ def serve(app: Application) -> None:
     elif settings.workers > 1:
         raise SystemExit(asyncio.run(Parent(settings).run()))
     # {% endif %}
+    if sockets is None and settings.host != "::":  # which means all that there are
+        check_host(settings.host)
     server = Server(app)
     tune_garbage_collector()
     with suppress(KeyboardInterrupt):  # before uvicorn handles signals

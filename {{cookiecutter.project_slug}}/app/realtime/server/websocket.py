@@ -37,6 +37,9 @@ REFUSALS = (
 )
 """Statuses for malformed handshakes, besides 400."""
 
+DETAILS = {405: "A WebSocket handshake is a GET request.", 505: "It needs HTTP/1.1."}
+"""What is wrong with a handshake, by its status."""
+
 WRITABLE = asyncio.Event()
 """Shared by all connections whose transport accepts more data, which are nearly all."""
 WRITABLE.set()
@@ -74,12 +77,14 @@ class LibraryProtocol(ServerProtocol):
     """The library's protocol. It refuses a handshake by a problem, without the client's text."""
 
     def reject(self, status: int, text: str) -> Response:
-        """Return the answer; 426 and the version that is spoken for another one (§4.4)."""
-        name = getattr(self.handshake_exc, "name", "form")  # a header, named by the library
+        """Return a problem; a wrong version gets 426 with the right one (RFC 6455 §4.4)."""
+        detail = DETAILS.get(status, "This is not a valid WebSocket handshake.")
         fields = {"Content-Type": PROBLEM_TYPE}
+        if name := getattr(self.handshake_exc, "name", None):  # of a header, as the library has it
+            detail = f"The WebSocket handshake has no valid {name}."
         if name == "Sec-WebSocket-Version":
             status, fields = 426, fields | {"Upgrade": "websocket", name: "13"}
-        body = problem(int(status), f"The WebSocket handshake has no valid {name}.")
+        body = problem(int(status), detail)
         answer = super().reject(status, to_json(body).decode())
         del answer.headers["Content-Type"]
         answer.headers.update(fields)
@@ -124,8 +129,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self, *args: Any, refusals: Counter, close_timeout_s: float, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.conn.parser.close()  # a reference cycle
-        self.conn = LibraryProtocol(max_size=self.config.ws_max_size, logger=self.logger)
+        self.conn.__class__ = LibraryProtocol  # uvicorn makes the object itself
         self.close_timeout = close_timeout_s
         self._refusals = refusals
         self._inbox = Inbox(self.loop)

@@ -4,9 +4,17 @@ Names carry their unit: ``_s`` for seconds, ``_bytes`` for bytes. `.env.example`
 """
 
 import sys
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, SecretStr, ValidationError, model_validator
+from pydantic import (
+    Field,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..auth import AuthSettings
@@ -116,13 +124,13 @@ class RealtimeSettings(
     # The key of your monitoring; without it, /metrics is off
     metrics_key: Key | None = None
 
-    @model_validator(mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _refuse_blank(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for name in RealtimeSettings.model_fields.keys() & values.keys():  # not those of the team
-            if isinstance(values[name], str) and values[name].isspace():
-                raise ValueError(f"{name.upper()}: has only spaces; leave it out for its default")
-        return values
+    def _refuse_blank(cls, value: object, field: ValidationInfo) -> object:
+        is_own = field.field_name in RealtimeSettings.model_fields  # not a setting of the team
+        if is_own and isinstance(value, str) and value.isspace():
+            raise ValueError("has only spaces; leave it out for its default")
+        return value
 
     @model_validator(mode="after")
     def _check_workers(self) -> Self:

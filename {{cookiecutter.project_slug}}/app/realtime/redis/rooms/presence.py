@@ -11,7 +11,7 @@ events may be missing.
 import asyncio
 import secrets
 from collections.abc import Collection, Sequence
-from itertools import count
+from itertools import count, cycle
 from time import monotonic
 
 import structlog
@@ -32,6 +32,7 @@ from .room import Argument, LocalPresence
 log = structlog.stdlib.get_logger(__name__)
 
 RENEWALS = 4  # renewals per lease; a dead node is detected after RENEWALS - 1 of them
+SHARES = 20  # in which the rooms are renewed
 ROOMS_AT_ONCE = 100  # rooms in one round trip
 
 WRITE = Script("rooms/members", "rooms/write")
@@ -101,16 +102,12 @@ class RedisPresence(Presence):
                 pass
 
     async def _renew(self) -> None:
-        """Write all rooms again in each interval, evenly, so that no request waits behind them."""
-        interval_s = self._lease_ms / 1000 / RENEWALS
-        while True:
-            begin, rooms = monotonic(), list(self._rooms.values())
-            for number, room in enumerate(rooms, start=1):
-                if self._rooms.get(room.name) is room:
+        """Write each room once in an interval, a share at a time: no request waits behind all."""
+        for share in cycle(range(SHARES)):
+            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS / SHARES)
+            for room in self._rooms.values():
+                if hash(room.name) % SHARES == share:
                     self._unwritten.add(room)
-                if number % ROOMS_AT_ONCE == 0:
-                    await asyncio.sleep(begin + interval_s * number / len(rooms) - monotonic())
-            await asyncio.sleep(begin + interval_s - monotonic())
 
     def write_all_later(self) -> None:
         """Write every room again."""

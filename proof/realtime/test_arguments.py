@@ -48,6 +48,9 @@ CALLS: dict[str, Callable[[Service], Any]] = {
     "broadcast from a name that is too long": lambda service: service.manager.broadcast(
         1, sender="x" * 129
     ),
+    "broadcast with an id that is too long": lambda service: service.manager.broadcast(
+        1, message_id="x" * 257
+    ),
     "broadcast with another id": lambda service: service.manager.broadcast(
         1, message_id=LONE_SURROGATE
     ),
@@ -112,7 +115,7 @@ async def check_refusal(live: Live, call: Callable[[Service], Any]) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-async def test_a_name_that_is_not_valid_is_refused(call: Callable[[Service], Any]) -> None:
+async def test_an_argument_that_is_not_valid_is_refused(call: Callable[[Service], Any]) -> None:
     async with run_service() as live:
         await check_refusal(live, call)
 

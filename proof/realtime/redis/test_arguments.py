@@ -17,7 +17,7 @@ from ..live import run_service, wait_until, wait_until_async
 # {% else %}
 from ..live import run_service, wait_until
 # {% endif %}
-from ..test_names import CALLS, check_refusal
+from ..test_arguments import CALLS, check_refusal
 from .test_backplane import settings_for
 # {% if cookiecutter.rooms %}
 from .test_node import hasty

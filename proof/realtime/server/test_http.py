@@ -143,6 +143,12 @@ async def test_a_malformed_request_is_refused(service: Live, name: str) -> None:
         }
 
 
+async def test_a_handshake_with_another_method_is_told_the_right_one(service: Live) -> None:
+    request = handshake(await service.options()).replace(b"GET", b"POST", 1)
+    async with refused(service, request, 405) as client:
+        assert "is a GET request" in json.loads(await client.rest())["detail"]
+
+
 @pytest.mark.hostile(25)
 @pytest.mark.parametrize(
     ("field", "status"),

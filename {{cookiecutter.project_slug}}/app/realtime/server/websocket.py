@@ -37,9 +37,6 @@ REFUSALS = (
 )
 """Statuses for malformed handshakes, besides 400."""
 
-DETAILS = {405: "A WebSocket handshake is a GET request.", 505: "It needs HTTP/1.1."}
-"""What is wrong with a handshake, by its status."""
-
 WRITABLE = asyncio.Event()
 """Shared by all connections whose transport accepts more data, which are nearly all."""
 WRITABLE.set()
@@ -78,7 +75,7 @@ class LibraryProtocol(ServerProtocol):
 
     def reject(self, status: int, text: str) -> Response:
         """Return a problem; a wrong version gets 426 with the right one (RFC 6455 §4.4)."""
-        detail = DETAILS.get(status, "This is not a valid WebSocket handshake.")
+        detail = "A WebSocket handshake is a GET request of HTTP/1.1 with an upgrade."
         fields = {"Content-Type": PROBLEM_TYPE}
         if name := getattr(self.handshake_exc, "name", None):  # of a header, as the library has it
             detail = f"The WebSocket handshake has no valid {name}."

@@ -1023,7 +1023,7 @@ def test_it_says_why_it_cannot_sign_in(chrome: Browser, baked: Baker) -> None:
         page.wait_until("text('#state').startsWith('Offline: the key is missing or wrong')")
         key = service.shell(". ./.env; printf %s $BACKEND_KEY")
         page.run(f"fill('Name', 'a\u200b'); fill('Backend key', '{key}'); press('Connect')")
-        page.wait_until("/^Offline: user: the user's name is not .* visible/.test(text('#state'))")
+        page.wait_until("/^Offline: .*A user's name has 1 to 128 visible/.test(text('#state'))")
         proxy.refuses = True
         proxy.cut()
         page.wait_until("text('#state').startsWith('Offline: the service does not answer')")

@@ -16,7 +16,7 @@ import pytest
 from .checks.service import LISTENING, START_S, Service, is_ok, running
 from .combination import DEFAULT, find
 from .conftest import Baker
-from .process import end_group, environment
+from .process import end_group, environment, run
 from .project import Project
 from .venv import venv_bin
 from .waiting import wait_until
@@ -131,7 +131,7 @@ def test_the_chat_completes_commands(baked: Baker, tmp_path: Path) -> None:
         chat.wait_for("* in hall: alice")
 
 
-def test_the_chat_shows_changes_and_goes_on_offline(baked: Baker, tmp_path: Path) -> None:
+def test_the_chat_shows_changes(baked: Baker, tmp_path: Path) -> None:
     with chatting(baked(DEFAULT).copy(tmp_path / "project")) as (service, chat):
         chat.type("/join hall\n")
         chat.wait_for("* in hall: alice")
@@ -139,12 +139,20 @@ def test_the_chat_shows_changes_and_goes_on_offline(baked: Baker, tmp_path: Path
             for info in ("here", "away"):
                 bob.ask(type="join", room="hall", info=info)
             chat.wait_for('hall bob is now "away"')
+
+
+def test_the_chat_goes_on_after_a_join_without_an_answer(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT).copy(tmp_path / "project")
+    code = project.read("dev/client.py")
+    assert "JOIN_TIMEOUT_S = 10.0" in code
+    project.write("dev/client.py", code.replace("JOIN_TIMEOUT_S = 10.0", "JOIN_TIMEOUT_S = 0.01"))
+    with chatting(project) as (service, chat):
         service.end()
         chat.wait_for("* offline")
         chat.type("/join attic\n")
-        chat.wait_for("! timeout: the room is not joined in time")
+        chat.wait_for("! timeout: no answer to the join within 0.01 s")
         chat.type("/leave\n")
-        chat.wait_for("* your lines go to everybody")
+        chat.wait_for("! you are not in a room")
 
 
 @pytest.mark.parametrize("cause", ["ctrl+c", "ctrl+d", "ban"])
@@ -199,6 +207,15 @@ def test_the_server_restarts_when_the_code_or_its_settings_change(
                 server.read()
         assert server.shown.count("Finished server process") == 4
         assert "Traceback" not in server.shown
+
+
+def test_a_first_env_file_that_cannot_be_written_leaves_none(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT).copy(tmp_path / "project")
+    before = project.files()
+    command = f"ulimit -f 0; exec {venv_bin(project) / 'python'} -B -m dev.env"
+    made = run(["sh", "-c", command], project.root)
+    assert "File too large" in made.stderr
+    assert project.files() == before
 
 
 @pytest.mark.parametrize("module", ["dev.token", "dev.client"])

@@ -155,7 +155,7 @@ class Chat:
             print(f"! {failure}")
         # {% if cookiecutter.rooms %}
         except TimeoutError:
-            print("! timeout: the room is not joined in time")
+            print(f"! timeout: no answer to the join within {JOIN_TIMEOUT_S:g} s")
         # {% endif %}
         except (ValueError, KeyError, TypeError) as mistake:
             print(f"! that is no command: {mistake!r}")

@@ -4,7 +4,6 @@ import os
 import sys
 from pathlib import Path
 from secrets import token_urlsafe
-from tempfile import NamedTemporaryFile
 
 from . import fresh_secrets
 
@@ -28,17 +27,21 @@ def fill(example: str, secrets: dict[str, str]) -> str:
 
 def main() -> None:
     """Write the file, unless it is there, readable for its owner only."""
-    if os.path.lexists(TARGET):
-        sys.exit(f"{TARGET} exists already; remove it to get a new one")
     secrets = fresh_secrets() | {"METRICS_KEY": token_urlsafe(32)}
     # {% if cookiecutter.redis %}
     secrets["VALKEY_PASSWORD"] = token_urlsafe(32)
     # {% endif %}
     content = fill(EXAMPLE.read_text(encoding="utf-8"), secrets)
-    # Renamed at the end, so that no other program reads a part of it.
-    with NamedTemporaryFile("w", encoding="utf-8", dir=".", prefix=".env.", delete=False) as file:
-        file.write(content)
-    os.replace(file.name, TARGET)
+    try:
+        descriptor = os.open(TARGET, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        sys.exit(f"{TARGET} exists already; remove it to get a new one")
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+    except BaseException:
+        TARGET.unlink()  # a later run would keep a partial file
+        raise
     print(f"wrote {TARGET} with fresh secrets for development")
 
 

@@ -177,7 +177,7 @@ export class Room {
 
   /** Go on from the position of the answer, as its `recovered` says. */
   async #onJoin(/** @type {Frame} */ ok, /** @type {AbortSignal} */ signal) {
-    // Before replayed messages, there are those of a former membership.
+    // If messages are replayed, held ones belong to a former membership: drop them.
     const before = ok.replayed ? [] : /** @type {Frame[]} */ (this.#held);
     if (!ok.recovered) this.#lose();
     // The state has what came before, except ephemeral messages.

@@ -6,6 +6,9 @@ const TOKENS = `Each of these words is a message of its own, numbered and kept f
   page in the middle: the room replays the words that you missed, and the answer goes on.`.split(/\s+/);
 const PAUSE_MS = 150;
 
+/** Return a new key for a message: repeated with it, the message is sent once. */
+export const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+
 /** Wait. */
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -19,8 +22,13 @@ export function answering(room, log, user) {
   const unfinished = `answer in ${room.name}`;
   let isGiving = false;
 
+  //# if cookiecutter.auth == "none"
+  const keyOf = (answer, _) => answer; // a reload makes the user another guest
+
+  //# else
   const keyOf = (answer, from) => JSON.stringify([answer, from]); // others may use this name
 
+  //# endif
   /** Add a token to its answer. */
   function show({ answer, token }, from) {
     const key = keyOf(answer, from);
@@ -51,7 +59,7 @@ export function answering(room, log, user) {
 
   /** Give another answer. */
   function start() {
-    sessionStorage[unfinished] ??= crypto.getRandomValues(new Uint32Array(4)).join("-");
+    sessionStorage[unfinished] ??= newKey();
     return resume();
   }
 

@@ -1,6 +1,6 @@
 // The palette: a form for each command of asyncapi.json, your own included.
 import { element } from "./element.js";
-import { coloured } from "./json.js";
+import { coloured, numbersIn } from "./json.js";
 import { words } from "./log.js";
 
 const EXAMPLES = { array: "[]", object: "{}", any: '{"text": "hello"}' };
@@ -31,27 +31,28 @@ function inputFor(schema, required) {
   return input;
 }
 
-/** Return the value of JSON; throw a `RangeError` for an integer that JavaScript would change. */
-const parse = (text) => JSON.parse(text, (_, value) => {
-  if (typeof value === "number" && Math.abs(value) > Number.MAX_SAFE_INTEGER)
-    throw new RangeError(text);
-  return value;
-});
+/** Return whether JavaScript sends a number as it is written, but for the rounding of fractions. */
+const isExact = (number) =>
+  /^-?\d+$/.test(number) ? Number.isSafeInteger(Number(number)) : Number.isFinite(Number(number));
 
 /** Return the value in an input, or undefined if it is left out. */
 function valueIn(name, input) {
   const { type, value, valueAsNumber } = input;
   if (type === "text") return value || input.required ? value : undefined;
   if (value === "") return undefined;
-  if (input.step === "any") return valueAsNumber;
-  try {
-    return parse(type === "number" ? `${valueAsNumber}` : value);
-  } catch (error) {
+  const fail = (why) => {
     input.focus();
-    throw new Error(error instanceof RangeError
-      ? `${name} has a number that is too large for JavaScript to send exactly`
-      : `${name} is not JSON. A text needs double quotes: "hello"`);
+    throw new Error(`${name} ${why}`);
+  };
+  let parsed = valueAsNumber;
+  try {
+    if (type !== "number") parsed = JSON.parse(value);
+  } catch {
+    fail('is not JSON. A text needs double quotes: "hello"');
   }
+  if (!numbersIn(value).every(isExact))
+    fail("has a number that is too large for JavaScript to send exactly");
+  return parsed;
 }
 
 /** Return the palette for a document; `send` sends a command, and promises the answer. */

@@ -1,7 +1,7 @@
 // Raw frames: a line each, which unfolds.
 import { element } from "./element.js";
 import { coloured, indented } from "./json.js";
-import { clock, record } from "./log.js";
+import { beginning, clock, record } from "./log.js";
 
 const FOLDED = 500; // characters
 
@@ -13,7 +13,7 @@ export function framesIn(log, filter) {
   return (direction, type, text) => {
     const line = element("details", { className: direction },
       element("summary", {}, clock(), element("b", {}, direction === "in" ? "← in" : "→ out"),
-        element("mark", {}, type), element("code", {}, coloured(text.slice(0, FOLDED)))));
+        element("mark", {}, type), element("code", {}, coloured(beginning(text, FOLDED)))));
     const unfold = () => line.append(element("pre", {}, coloured(indented(text))));
     line.addEventListener("toggle", unfold, { once: true });
     line.dataset.type = type;

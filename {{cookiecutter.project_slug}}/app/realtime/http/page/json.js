@@ -19,6 +19,10 @@ export function coloured(text) {
   return [...inColour, parts.slice(end).join("")];
 }
 
+/** Return the numbers in a JSON text, as they are written. */
+export const numbersIn = (text) =>
+  text.split(TOKEN).filter((part, at) => at % 2 && /^[-\d]/.test(part));
+
 /** Return a JSON text with a line for each member and item. */
 export function indented(text) {
   let depth = 0;

@@ -34,6 +34,10 @@ export function recordMessage(log, frame, user) {
   record(log, bubble(frame, user, isolated(typeof text === "string" ? text : JSON.stringify(data))));
 }
 
+/** Return the beginning of a text; no character is cut in two. */
+export const beginning = (text, characters) =>
+  [...text.slice(0, 2 * characters)].slice(0, characters).join("");
+
 const CLOCK = new Intl.DateTimeFormat("en", { timeStyle: "medium", hourCycle: "h23" });
 const UNITS = { day: 86_400, hour: 3_600, minute: 60, second: 1 };
 const RELATIVE = new Intl.RelativeTimeFormat("en");

@@ -1,8 +1,8 @@
 // Rooms: who is there, who types, their messages, a line to write, and an answer in tokens.
-import { answering, isToken, sleep } from "./answer.js";
+import { answering, isToken, newKey, sleep } from "./answer.js";
 import { labelled } from "./commands.js";
 import { element, isolated } from "./element.js";
-import { record, recordMessage, words } from "./log.js";
+import { beginning, record, recordMessage, words } from "./log.js";
 
 const LAST = 100;
 const TYPING_MS = 2_000;
@@ -10,9 +10,11 @@ const [SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS] = [1_000, 16_000];
 const MAX_QUOTED = 80; // characters
 const EMPTY = "No messages yet. Write one. Or stream an answer, and reload this page in the middle.";
 
-/** Return a text as it is quoted. */
-const shortened = (text) =>
-  text.length > MAX_QUOTED ? `${text.slice(0, MAX_QUOTED)}…` : text;
+/** Shorten a text for an error message. */
+function shortened(text) {
+  const quoted = beginning(text, MAX_QUOTED);
+  return quoted === text ? text : `${quoted}…`;
+}
 
 /** Return the section of rooms for a connection, and how to leave each room that it shows. */
 export function showRooms(ws) {
@@ -90,6 +92,7 @@ function showRoom(ws, name, close) {
   });
   const user = () => ws.welcome?.user;
   const answers = answering(room, messages, user);
+  const keys = new Map(); // of messages that may not have arrived, by their text
   let typedAt = -TYPING_MS;
   let hiding = 0;
   let isUpdating = false;
@@ -137,7 +140,7 @@ function showRoom(ws, name, close) {
     try {
       members.replaceChildren(...people(await room.presence()));
     } catch (error) {
-      if (error.code !== "forbidden") throw error;
+      if (error.code !== "forbidden" || ws.rooms.get(name) !== room) throw error;
       members.textContent = "Joined. This room does not show who is here.";
     }
     attempt(answers.resume); // the messages that were missed have come before the members
@@ -165,13 +168,17 @@ function showRoom(ws, name, close) {
     }
   }
 
-  function publish(event) {
-    event.preventDefault();
+  function publish(submission) {
+    submission.preventDefault();
     const text = input.value;
+    const key = keys.get(text) ?? newKey();
+    keys.delete(text); // once it has arrived, the same text is another message
     input.value = failure.textContent = "";
     typedAt = -TYPING_MS;
-    attempt(() => room.publish({ text }, { echo: true }), () => {
+    attempt(() => room.publish({ text }, { echo: true, key }), () => {
+      keys.set(text, key);
       input.value ||= text;
+      if (input.value !== text) event("May not have arrived: ", isolated(text));
       return isolated(`“${shortened(text)}”`);
     });
   }

@@ -82,7 +82,7 @@ class Service(Generic[SettingsT, ResourcesT]):
         """Disconnect a user, and refuse new connections for this time; 0 lifts an earlier ban.
 
         Raises:
-            BadRequest: no user can have this name, or the time is negative or more than a year.
+            BadRequest: the name is invalid, or the time is negative or more than a year.
             Unavailable: the ban cannot be stored or passed on.
         """
         check_arguments(user=user, ban_s=ban_s)

@@ -16,6 +16,7 @@ from .checks.service import Service, running
 from .combination import DEFAULT, find
 from .conftest import Baker
 from .documents import blocks_of
+from .invalid_frames import INVALID_ANSWERS, INVALID_FRAMES, INVALID_WELCOMES
 from .numbers_room import Numbers, check, numbers, spoil
 from .process import check_output, environment
 from .project import Project
@@ -71,7 +72,7 @@ globalThis.limits = { message_bytes: 65_536, messages_per_s: 100, burst_s: 5 };
 globalThis.WebSocket = class {
   constructor() {
     globalThis.socket = this;
-    const terms = { heartbeat: null, limits, expires_at };
+    const terms = { heartbeat: null, limits, expires_at, ...globalThis.wrong };
     setTimeout(() => receive({ type: "welcome", user: "alice", ...terms }));
   }
   send(text) {
@@ -294,7 +295,7 @@ def test_a_dead_server_is_noticed_by_the_terms_of_the_welcome(page: Page, proxy:
     proxy.freeze()
     page.wait_until("count('offline') === 1")
     offline = "states.find(({ state }) => state === 'offline')"
-    assert page.run(f"return {offline}.reason") == "no answer in time"
+    assert page.run(f"return {offline}.reason") == "the server does not answer"
     assert page.run("return sent('ping').length") >= 1
     proxy.thaw()
     page.wait_until("count('online') === 2")
@@ -938,23 +939,53 @@ def test_a_join_repeats_the_newest_info_of_the_user(page: Page, events: str, inf
     assert page.run("return of('join').map(({ info }) => info)") == ["here", info]
 
 
-@pytest.mark.parametrize(("own", "last"), [("mine", "mine"), ("bad", "theirs")])
-def test_an_info_that_is_being_set_is_newer_than_another(page: Page, own: str, last: str) -> None:
-    page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea', {{ info: 'here' }})")
+@pytest.mark.parametrize("later", [None, "later"])
+@pytest.mark.parametrize(
+    ("first", "own", "last"),
+    [
+        ("here", "mine", "mine"),
+        ("here", "bad", "theirs"),
+        ("here", "here", "here"),
+        (5, 5, 5),
+        ({"status": 1}, {"status": 1}, {"status": 1}),
+    ],
+)
+def test_an_info_that_is_being_set_is_newer_than_another(
+    page: Page, first: object, own: object, last: object, later: str | None
+) -> None:
+    page.run(f"""
+      {EAGER} {FAKE}
+      open_();
+      globalThis.room = ws.room("tea", {{ info: {json.dumps(first)} }});
+    """)
     page.wait_until("room.position")
     page.run(f"""
       const {{ answer }} = globalThis;
+      const update = (info) => receive({{ type: "updated", room: "tea", user: "alice", info }});
       globalThis.answer = ({{ id, info }}) => {{
-        receive({{ type: "updated", room: "tea", user: "alice", info: "theirs" }});
+        update("theirs");
         if (info !== "bad") return joined(id);
         receive({{ type: "error", id, code: "bad_request", message: "", retry: false }});
       }};
-      await room.setInfo("{own}").catch(() => {{}});
+      await room.setInfo({json.dumps(own)}).catch(() => {{}});
+      update({json.dumps(later)});
       globalThis.answer = answer;
       socket.onclose({{ code: 1006, reason: "" }});
     """)
     page.wait_until("of('join').length === 3")
-    assert page.run("return of('join').map(({ info }) => info)") == ["here", own, last]
+    infos = page.run("return of('join').map(({ info }) => info)")
+    assert infos == [first, own, later or last]
+
+
+def test_a_room_without_an_info_repeats_none_of_another_tab(page: Page) -> None:
+    page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea')")
+    page.wait_until("room.position")
+    page.run("""
+      receive({ type: "updated", room: "tea", user: "alice", info: "theirs" });
+      socket.onclose({ code: 1006, reason: "" });
+    """)
+    page.wait_until("of('join').length === 2")
+    assert page.run("return of('join').map(({ info }) => info)") == [None, None]
 
 
 def test_another_tab_does_not_bring_an_old_info_back(page: Page, service: Service) -> None:
@@ -999,7 +1030,8 @@ def test_a_room_that_may_be_joined_is_left_when_a_join_is_refused(page: Page, fi
       const error = {{ type: "error", message: "" }};
       globalThis.answer = ({{ type, id }}) => {{
         if (type !== "join") joined(id);
-        else if (of("join").length > 1) receive({{ ...error, id, code: "bad_request" }});
+        else if (of("join").length > 1)
+          receive({{ ...error, id, code: "bad_request", retry: false }});
         else if ("{first}" === "unavailable")
           receive({{ ...error, id, code: "unavailable", retry: true }});
         else joined(id);
@@ -1014,34 +1046,44 @@ def test_a_room_that_may_be_joined_is_left_when_a_join_is_refused(page: Page, fi
     assert page.run("return commands.map(({ type }) => type)") == ["join", "join", "leave"]
 
 
-def test_ten_rooms_with_invalid_names_do_not_end_the_connection(page: Page) -> None:
-    page.run("""
-      globalThis.codes = [];
+@pytest.mark.parametrize("end", ["refused", "left"])
+def test_a_room_that_was_only_refused_is_not_left(page: Page, end: str) -> None:
+    page.run(f"""
+      {FAKE}
+      globalThis.answer = ({{ type, id }}) => {{
+        if (type !== "join") joined(id);
+        else if (of("join").length === 1) refuse(id);
+        else receive({{ type: "error", id, code: "bad_room", message: "", retry: false }});
+      }};
+      globalThis.answered = () => only("in").filter(({{ type }}) => type === "error").length;
       open_();
+      globalThis.room = ws.room("a b");
+    """)
+    page.wait_until(f"answered() === {2 if end == 'refused' else 1}")
+    page.run("await room.leave(); await ws.ping();")
+    joins = ["join"] * (2 if end == "refused" else 1)
+    assert page.run("return commands.map(({ type }) => type)") == [*joins, "ping"]
+
+
+def test_ten_rooms_with_invalid_names_do_not_end_the_connection(page: Page) -> None:
+    page.run("globalThis.codes = []; open_(); globalThis.good = ws.room('good');")
+    page.wait_until("good.position")
+    page.run("""
       for (let number = 0; number < 10; number++)
         ws.room(`team ${number}`, { refused: ({ code }) => codes.push(code) });
-      globalThis.good = ws.room("good");
     """)
-    page.wait_until("codes.length === 10 && good.position")
+    page.wait_until("codes.length === 10")
     page.run("await ws.ping()")
     assert page.run("return [ws.status.state, count('offline')]") == ["online", 0]
+    assert page.run("return sent('leave').length") == 0
     assert page.run("return codes.every((code) => code === 'bad_room')")
 
 
-INVALID_FRAMES = {
-    "no JSON": "'not json'",
-    "a list": "'[1]'",
-    "a text": """'"x"'""",
-    "null": "'null'",
-    "no type": """'{ "room": "tea" }'""",
-    "a number as type": """'{ "type": 5 }'""",
-    "bytes": 'new Blob([\'{ "type": "new" }\'])',
-    "a message without an offset": """'{ "type": "message", "room": "tea", "data": 1 }'""",
-    "a text as offset": """'{ "type": "message", "room": "tea", "data": 1, "offset": "7" }'""",
-}
+FRAMES = {name: json.dumps(text) for name, text in INVALID_FRAMES.items()}
+FRAMES["bytes"] = 'new Blob([\'{ "type": "new" }\'])'
 
 
-@pytest.mark.parametrize("frame", INVALID_FRAMES.values(), ids=INVALID_FRAMES)
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 def test_after_an_invalid_frame_it_connects_again(page: Page, frame: str) -> None:
     page.run(f"""
       {EAGER} {FAKE}
@@ -1061,26 +1103,35 @@ def test_after_an_invalid_frame_it_connects_again(page: Page, frame: str) -> Non
     assert page.run("return [got, uncaught]") == [[], []]
 
 
-@pytest.mark.parametrize(
-    "wrong", ["{ epoch: 5 }", "{ offset: '1' }", "{ replayed: null }", "{ limits: null }"]
-)
-def test_after_an_invalid_answer_it_connects_again(page: Page, wrong: str) -> None:
+@pytest.mark.parametrize("wrong", INVALID_ANSWERS, ids=str)
+def test_after_an_invalid_answer_it_connects_again(page: Page, wrong: dict[str, object]) -> None:
     page.run(f"""
       {EAGER} {FAKE}
-      if ("limits" in {wrong}) {{
-        globalThis.limits = null;
-        globalThis.answer = () => {{}};
-      }} else globalThis.answer = ({{ id }}) => joined(id, {wrong});
+      globalThis.answer = ({{ id }}) => joined(id, {json.dumps(wrong)});
       open_();
       globalThis.room = ws.room("tea");
     """)
     page.wait_until("count('offline') >= 1")
-    page.run("""
-      globalThis.limits = { message_bytes: 65_536, messages_per_s: 100, burst_s: 5 };
-      globalThis.answer = ({ id }) => joined(id);
-    """)
+    page.run("globalThis.answer = ({ id }) => joined(id)")
     page.wait_until("room.position?.epoch === 'e'")
     assert page.run("return ws.rooms.size") == 1
+
+
+@pytest.mark.parametrize("wrong", INVALID_WELCOMES, ids=str)
+def test_after_an_invalid_welcome_the_pause_grows(page: Page, wrong: dict[str, object]) -> None:
+    page.run(f"""
+      {EAGER} {FAKE}
+      const now = performance.now.bind(performance);
+      performance.now = () => now() + 30_000;
+      globalThis.wrong = {json.dumps(wrong)};
+      open_();
+    """)
+    page.wait_until("count('offline') >= 3")
+    attempts = page.run("return states.filter(({ code }) => code).map(({ attempt }) => attempt)")
+    assert attempts[:3] == [1, 2, 3]
+    assert page.run("return count('online')") == 0
+    page.run("wrong = {}")
+    page.wait_until("count('online') === 1")
 
 
 @pytest.mark.parametrize("expires_at", ["undefined", "null", "'soon'", "NaN"])
@@ -1120,6 +1171,28 @@ def test_a_token_function_may_take_longer_than_an_attempt(page: Page) -> None:
     page.run("signIn(credentials)")
     page.wait_until("count('online') === 1")
     assert page.run("return [asked, count('offline')]") == [1, 0]
+
+
+def test_when_the_network_is_back_a_token_is_asked_for_again(page: Page) -> None:
+    page.run(f"""
+      {FAKE}
+      globalThis.answers = [];
+      open_({{ token: () => new Promise((done) => answers.push(done)) }});
+    """)
+    page.wait_until("answers.length === 1")
+    page.run("dispatchEvent(new Event('online'))")
+    page.wait_until("answers.length === 2")
+    page.run("answers[0](null); await 0; answers[1](credentials);")
+    page.wait_until("count('online') === 1")
+    assert page.run("return [count('offline'), count('ended')]") == [0, 0]
+
+
+def test_a_request_that_the_end_settles_says_why(page: Page) -> None:
+    page.run(
+        "open_(); globalThis.end = ws.request({ type: 'ping' }).catch(({ message }) => message)"
+    )
+    page.run("ws.close()")
+    assert page.run("return end") == "closed by the client"
 
 
 def test_a_leave_that_is_refused_for_good_is_over(page: Page) -> None:
@@ -1226,7 +1299,7 @@ def test_a_token_function_that_returns_no_text_is_called_again(page: Page) -> No
     page.wait_until("ws.welcome")
     reasons = page.run("return states.flatMap(({ reason }) => reason ?? [])")
     assert len(reasons) == 2
-    assert all(reason.startswith("TypeError: an invalid token") for reason in reasons)
+    assert all(reason.startswith("TypeError: the token is not") for reason in reasons)
 
 
 def test_the_reason_does_not_have_the_token(page: Page) -> None:
@@ -1525,7 +1598,7 @@ def test_requests_in_a_room_wait_while_its_join_is_refused_for_now(page: Page, c
     assert page.run("return of('publish')") == []
     page.run("""
       message(1);
-      joined(of("join")[1].id, { offset: 1, recovered: false });
+      joined(of("join")[1].id, { offset: 1 });
     """)
     page.wait_until("got.length")
     published = page.run("return of('publish').map(({ data }) => data)")
@@ -1835,7 +1908,7 @@ def test_outside_of_a_page_a_key_with_a_line_feed_is_not_in_the_reason(
       };
     """
     (reason,) = run_in_node(tmp_path, baked(find(API_KEY)), main)
-    assert reason.startswith("TypeError: an invalid token")
+    assert reason.startswith("TypeError: the token is not")
 
 
 PAUSES = {
@@ -1864,7 +1937,7 @@ def test_outside_of_a_page_no_timer_outlives_the_end(
       const receive = (frame) => socket.onmessage({{ data: JSON.stringify(frame) }});
       const answer = ({{ id }}, frame) => receive({{ ...frame, id }});
       const refused = {{ type: "error", code: "unavailable", message: "", retry: true }};
-      const joined = {{ type: "ok", epoch: "e", offset: 0, recovered: false, replayed: 0 }};
+      const joined = {{ type: "ok", epoch: "e", offset: 0, recovered: null, replayed: 0 }};
       const until = async (isReached) => {{
         while (!isReached()) await new Promise((done) => setTimeout(done, 1));
       }};

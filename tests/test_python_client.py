@@ -27,6 +27,7 @@ from .checks.service import Service, running
 from .combination import COMBINATIONS, DEFAULT, TEMPLATE, Combination
 from .conftest import Baker
 from .documents import blocks_of
+from .invalid_frames import INVALID_ANSWERS, INVALID_FRAMES, INVALID_WELCOMES
 from .numbers_room import ROOM, Entry, Numbers, check, numbers, spoil
 from .process import check_output, environment
 from .project import PROJECT_DIRECTORY
@@ -948,6 +949,8 @@ class RoomServer:
         self.commands: list[dict[str, Any]] = []
         self.refusals: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self._joined = joined
+        self.updates: list[dict[str, Any]] = []
+        """Frames to send before the answer to the next join that changes an info."""
 
     def types(self) -> list[str]:
         """Return the types of the commands."""
@@ -960,6 +963,9 @@ class RoomServer:
             self.commands.append(command)
             for frame in command.get("frames", []):
                 await connection.send(json.dumps(frame))
+            if command["type"] == "join" and self.types().count("join") > 1:
+                while self.updates:
+                    await connection.send(json.dumps(self.updates.pop()))
             if command["type"] == "leave":
                 await connection.send(json.dumps(MESSAGE | {"data": "in flight", "offset": 1}))
             recovered = True if "since" in command else None
@@ -1021,6 +1027,20 @@ def test_a_room_that_may_be_joined_is_left_when_a_join_is_refused(
     assert connection.types() == ["join", "join", "leave"]
 
 
+@pytest.mark.parametrize("end", ["refused", "left"])
+def test_a_room_that_was_only_refused_is_not_left(client: ModuleType, end: str) -> None:
+    connection = Commands(client)
+    room = connection.rooms["tea"]
+    room._later = lambda pause_s, act: act() if end == "refused" else None
+    room.join()
+    connection.refuse()
+    if end == "refused":
+        connection.answer(**BAD_NAME)
+    else:
+        asyncio.run(room.__aexit__())
+    assert set(connection.types()) == {"join"}
+
+
 def test_ten_rooms_with_invalid_names_do_not_end_the_connection(
     client: ModuleType, baked: Baker
 ) -> None:
@@ -1076,53 +1096,70 @@ def test_a_join_repeats_the_newest_info_of_the_user(
     assert joins == ["here", info]
 
 
-@pytest.mark.parametrize(("own", "last"), [("mine", "mine"), ("bad", "theirs")])
+@pytest.mark.parametrize("moment", ["joining", "joined"])
+@pytest.mark.parametrize("later", [None, "later"])
+@pytest.mark.parametrize(
+    ("first", "own", "last"),
+    [
+        ("here", "mine", "mine"),
+        ("here", "bad", "theirs"),
+        ("here", "here", "here"),
+        (True, True, True),
+        ({"status": 1}, {"status": 1}, {"status": 1}),
+    ],
+)
 def test_an_info_that_is_being_set_is_newer_than_another(
-    client: ModuleType, own: str, last: str
+    client: ModuleType, moment: str, first: object, own: object, last: object, later: str | None
 ) -> None:
-    connection = Commands(client, info="here")
-    room = connection.rooms["tea"]
-    room.join()
-    connection.answer()
-    room.info = own  # while a join of another info is on its way
-    room._send_info()
-    room.receive(updated("theirs"))
-    assert room.info == own
-    connection.answer(**(REFUSED if own == "bad" else {}))
-    room.interrupt()
-    room.join()
-    assert connection.commands[-1]["info"] == last
+    server = RoomServer()
+    server.updates = [updated("theirs")]
+
+    async def change(ws: Any) -> None:
+        room = ws.room("tea", info=first)
+        entering = asyncio.create_task(room.__aenter__())
+        await asyncio.sleep(0)
+        if moment == "joined":
+            await entering
+        with suppress(client.RequestError):
+            await room.set_info(own)
+        await entering
+        await ws.ping()  # the info was answered, if it had to be sent
+        server.updates.clear()
+        await ws.request("say", frames=[updated(later)])
+        await ws.request("end")
+        while ws.welcome is not None:
+            await asyncio.sleep(0)
+        await room.publish("online again")
+
+    scripted(client.connect, change, server, server)
+    joins = [command["info"] for command in server.commands if command["type"] == "join"]
+    assert joins[-1] == (later or last)
 
 
-INVALID_FRAMES: dict[str, Any] = {
-    "no JSON": "not json",
-    "too deep": "[" * 100_000,
-    "a list": [1],
-    "a text": "x",
-    "null": None,
-    "no type": {"room": "tea"},
-    "a number as type": {"type": 5},
-    "bytes": b'{"type": "new"}',
-    "a list as id": {"type": "new", "id": [1]},
-    "an error without a code": {"type": "error", "id": None, "message": "", "retry": False},
-    "a message without an offset": {"type": "message", "room": "tea", "from": "bob", "data": 1},
-    "a text as offset": MESSAGE | {"offset": "7"},
-    "an event without a user": {"type": "joined", "room": "tea", "info": 1},
-    "an eviction without a reason": {"type": "evicted", "room": "tea"},
-}
+def test_a_room_without_an_info_repeats_none_of_another_connection(client: ModuleType) -> None:
+    server = RoomServer()
+
+    async def follow(ws: Any) -> None:
+        async with ws.room("tea") as room:
+            await ws.request("say", frames=[updated("theirs")])
+            await ws.request("end")
+            while ws.welcome is not None:
+                await asyncio.sleep(0)
+            await room.publish("online again")
+
+    scripted(client.connect, follow, server, server)
+    joins = [command["info"] for command in server.commands if command["type"] == "join"]
+    assert joins == [None, None]
 
 
-def as_sent(frame: object) -> str | bytes:
-    """Return a frame as it is sent."""
-    is_raw = isinstance(frame, bytes) or (isinstance(frame, str) and frame != "x")
-    return frame if is_raw else json.dumps(frame)  # type: ignore[return-value]
+FRAMES: dict[str, str | bytes] = {**INVALID_FRAMES, "bytes": b'{"type": "new"}'}
 
 
-@pytest.mark.parametrize("frame", INVALID_FRAMES.values(), ids=INVALID_FRAMES)
-def test_after_an_invalid_frame_it_connects_again(client: ModuleType, frame: object) -> None:
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+def test_after_an_invalid_frame_it_connects_again(client: ModuleType, frame: str | bytes) -> None:
     async def spoil(connection: ServerConnection) -> None:
         await answer(connection, **OK)
-        await connection.send(as_sent(frame))
+        await connection.send(frame)
 
     async def follow(ws: Any) -> None:
         statuses: list[Any] = []
@@ -1140,14 +1177,7 @@ def test_after_an_invalid_frame_it_connects_again(client: ModuleType, frame: obj
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        {"type": "ok"},
-        {"limits": None},
-        {"limits": {}},
-        {"heartbeat": "soon"},
-        {"heartbeat": {"timeout_s": 1}},
-        {"expires_at": "tomorrow"},
-    ],
+    [*INVALID_WELCOMES, {"type": "ok"}, {"limits": {"message_bytes": 9, "burst_s": "x"}}],
     ids=str,
 )
 def test_after_an_invalid_welcome_it_connects_again(
@@ -1160,18 +1190,44 @@ def test_after_an_invalid_welcome_it_connects_again(
         with suppress(ConnectionClosed):
             await RoomServer()(connection)
 
+    statuses: list[Any] = []
+
     async def connect() -> None:
         async with asyncio.timeout(DEADLINE_S), serve(handler, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            async with client.connect(f"ws://127.0.0.1:{port}/ws") as ws:
-                while welcomes:
-                    await asyncio.sleep(0.001)
+            url = f"ws://127.0.0.1:{port}/ws"
+            async with client.connect(url, on_status=statuses.append) as ws:
+                assert welcomes == []
                 await ws.ping()
 
     asyncio.run(connect())
+    states = [status.state for status in statuses]
+    assert states == ["connecting", "offline", "connecting", "online", "ended"]
 
 
-@pytest.mark.parametrize("wrong", [{"epoch": None}, {"offset": "1"}, {"replayed": None}], ids=str)
+@pytest.mark.parametrize("fails", ["a frame", "a room"])
+def test_a_mistake_of_the_client_ends_it_with_a_traceback(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a mistake")
+
+    room = import_module(f"{client.__name__}.rooms").Room
+    owner, name = (client.connect, "_receive") if fails == "a frame" else (room, "_on_join")
+    monkeypatch.setattr(owner, name, fail)
+    states: list[str] = []
+
+    async def follow(ws: Any) -> None:
+        ws._on_status = lambda status: states.append(status.state)
+        with pytest.raises(client.Ended, match="the client has failed: KeyError"):
+            await ws.room("tea").__aenter__()
+
+    with pytest.raises(KeyError, match="a mistake"):
+        scripted(client.connect, follow, RoomServer())
+    assert states == ["ended"]
+
+
+@pytest.mark.parametrize("wrong", INVALID_ANSWERS, ids=str)
 def test_after_an_invalid_answer_to_a_join_it_connects_again(
     client: ModuleType, wrong: dict[str, object]
 ) -> None:
@@ -1188,13 +1244,21 @@ def test_unknown_types_and_fields_are_not_invalid(client: ModuleType) -> None:
     frames = [
         {"type": "new", "room": {"number": 5}, "offset": "x", "code": 1},
         {"type": "message", "from": "bob", "data": 1, "to": "user", "new": []},
+        {"type": "new", "room": 5},
+        {"type": "resync", "room": 5},
     ]
+    answers = [{"type": "new", "id": [1]}, {"type": "new", "id": 1}]
 
     async def follow(ws: Any) -> None:
-        await ws.request("say", frames=frames)
-        assert [await anext(ws), await anext(ws)] == frames
+        async with ws.room("5") as room:
+            await ws.request("say", frames=[*answers, *frames])
+            assert [await anext(ws) for _ in frames] == frames
+            await ws.request("publish", room=5)  # which is not the room that is joined
+            assert not room._unread
 
-    scripted(client.connect, follow, RoomServer())
+    server = RoomServer()
+    scripted(client.connect, follow, server)
+    assert server.types().count("join") == 1
 
 
 @pytest.mark.parametrize("end", ["evicted", "left", "refused"])
@@ -1889,26 +1953,28 @@ def test_an_info_that_the_caller_changes_is_sent_when_it_is_set(client: ModuleTy
 
 
 def pauses_of_refreshes(
-    client: ModuleType, monkeypatch: pytest.MonkeyPatch, expiries: list[float | None]
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch, expiries: list[float]
 ) -> list[float]:
-    """Return the pauses between tokens that expire then; it is 1,000 all the time."""
+    """Return the pauses before tokens that expire then are replaced; it is always 1,000."""
     module = import_module(f"{client.__name__}.connection")
     monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 1_000.0))
     first, *later = expiries
-    answers = iter(later)
     pauses: list[float] = []
 
     async def sleep(pause_s: float) -> None:
         pauses.append(pause_s)
 
     async def request(command: str, token: str) -> dict[str, Any]:
-        return {"expires_at": next(answers)}
+        if not later:
+            raise asyncio.CancelledError
+        return {"expires_at": later.pop(0)}
 
     async def refresh() -> None:
         ws = client.connect("ws://127.0.0.1:1/ws", "token")
         ws.request = request
         monkeypatch.setattr(module.asyncio, "sleep", sleep)
-        await ws._refresh(first)
+        with suppress(asyncio.CancelledError):
+            await ws._refresh(first)
 
     asyncio.run(refresh())
     return pauses
@@ -1917,15 +1983,15 @@ def pauses_of_refreshes(
 def test_a_clock_that_is_ahead_does_not_refresh_all_the_time(
     client: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expiries = [500.0, 500.0, 500.0, 1_005.0, 1_400.0, 500.0, None]
+    expiries = [500.0, 500.0, 500.0, 1_005.0, 1_400.0, 500.0]
     pauses = pauses_of_refreshes(client, monkeypatch, expiries)
     assert pauses == [10.0, 20.0, 40.0, 80.0, 300.0, 10.0]
-    pauses = pauses_of_refreshes(client, monkeypatch, [1_005.0, 1_005.0, 1_005.0, None])
+    pauses = pauses_of_refreshes(client, monkeypatch, [1_005.0, 1_005.0, 1_005.0])
     assert pauses == [10.0, 20.0, 40.0]
 
 
 def test_short_tokens_are_refreshed_before_they_expire(
     client: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pauses = pauses_of_refreshes(client, monkeypatch, [1_012.0, 1_012.0, 1_012.0, None])
+    pauses = pauses_of_refreshes(client, monkeypatch, [1_012.0, 1_012.0, 1_012.0])
     assert pauses == [10.0, 10.0, 10.0]

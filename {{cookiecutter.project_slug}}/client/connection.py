@@ -25,12 +25,14 @@ from .outcome import (
     NORMAL,
     Ended,
     Frame,
+    InvalidFrame,
     RequestError,
     Status,
     check,
     encode,
     failure,
     pause,
+    text_in,
 )
 # {% if cookiecutter.rooms %}
 from .rooms import Room
@@ -69,6 +71,7 @@ LASTING_S = 20.0
 SHORTEST_REFRESH_S = 10.0
 # {% endif %}
 HEARTBEAT = {"interval_s": 25.0, "timeout_s": 10.0}
+LIMITS = {"message_bytes": int, "messages_per_s": float | int, "burst_s": float | int}
 LOST: Frame = {"type": "resync", "room": None}
 
 
@@ -187,7 +190,7 @@ class Connection(Inbox[Frame]):
         timeout = failure("timeout", "no answer in time", retry=True)
         timer = asyncio.get_running_loop().call_later(timeout_s, settle, timeout)
         # {% if cookiecutter.rooms %}
-        room = "" if command["type"] == "join" else str(command.get("room", ""))
+        room = "" if command["type"] == "join" else text_in(command, "room")
         request = self._unsent[number] = Request(text, settle, room)
         # {% else %}
         request = self._unsent[number] = Request(text, settle)
@@ -324,7 +327,7 @@ class Connection(Inbox[Frame]):
             # {% if cookiecutter.auth == "jwt" %}
             tasks.append(asyncio.create_task(self._refresh(welcome["expires_at"])))
             # {% endif %}
-            terms = welcome["heartbeat"] or HEARTBEAT
+            terms = welcome.get("heartbeat") or HEARTBEAT
             while True:
                 try:
                     frame = await self._next_frame(socket, terms["interval_s"])
@@ -335,8 +338,8 @@ class Connection(Inbox[Frame]):
         except ConnectionClosed as end:
             close = end.rcvd
             return (close.code, close.reason) if close else (ABNORMAL, "connection lost")
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as fault:
-            return ABNORMAL, f"the server has sent an invalid frame: {fault!r}"
+        except InvalidFrame as fault:
+            return ABNORMAL, f"the server has sent an invalid frame: {fault}"
         finally:
             for task in tasks:
                 task.cancel()
@@ -363,7 +366,10 @@ class Connection(Inbox[Frame]):
         async with asyncio.timeout(timeout_s):
             text = str(await socket.recv())
         self._call(self._on_frame, "in", text)
-        frame: Frame = json.loads(text)
+        try:
+            frame: Frame = json.loads(text)
+        except (RecursionError, ValueError) as error:
+            raise InvalidFrame("no JSON") from error
         check(frame, type=str)
         if frame["type"] == "error":
             check(frame, code=str, message=str, retry=bool)
@@ -393,8 +399,9 @@ class Connection(Inbox[Frame]):
 
     # {% endif %}
     def _begin(self, welcome: Frame) -> None:
-        check(welcome, expires_at=float | int | None, limits=dict)
-        check(welcome["limits"], message_bytes=int)
+        check(welcome, limits=dict, expires_at=float | int | None)
+        check({"messages_per_s": 0, "burst_s": 0} | welcome["limits"], **LIMITS)
+        check(welcome.get("heartbeat") or HEARTBEAT, interval_s=float | int, timeout_s=float | int)
         self.welcome, self._online_at = welcome, time.monotonic()
         # {% if cookiecutter.rooms %}
         self.queued = dict(self.rooms)
@@ -406,10 +413,10 @@ class Connection(Inbox[Frame]):
 
     def _receive(self, frame: Frame) -> None:
         # {% if cookiecutter.rooms %}
-        name = str(frame.get("room") or "")  # in a frame of your own, it may be anything
+        name = text_in(frame, "room")
         # {% endif %}
         if "id" in frame:
-            if request := self._sent.get(frame["id"]):
+            if request := self._sent.get(text_in(frame, "id")):
                 request.settle(frame)
         elif frame["type"] == "ping":
             self._send('{"type": "pong"}')
@@ -418,7 +425,7 @@ class Connection(Inbox[Frame]):
             self.rooms[name].receive(frame)
         elif name not in self.left:
             # {% if cookiecutter.redis %}
-            if frame["type"] == "resync" and not name:
+            if frame["type"] == "resync" and not frame.get("room"):
                 for room in self.rooms.values():
                     room.resync()
             # {% endif %}

@@ -57,11 +57,21 @@ def encode(value: object) -> str:
     return text
 
 
-def check(frame: Frame, **types: Any) -> None:
-    """Raise `KeyError` or `TypeError` unless fields of a frame have these types."""
+class InvalidFrame(Exception):
+    """The server has sent a frame that the client cannot use."""
+
+
+def check(frame: Any, **types: Any) -> None:
+    """Raise `InvalidFrame` unless this is an object in which fields have these types."""
     for name, kind in types.items():
-        if not isinstance(frame[name], kind):
-            raise TypeError(f"{name} has the wrong type")
+        value = frame.get(name, ...) if isinstance(frame, dict) else ...
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise InvalidFrame(f"no valid {name}")
+
+
+def text_in(frame: Frame, name: str) -> str:
+    """Return a field, or an empty text: in a frame of your own, it may be anything."""
+    return value if isinstance(value := frame.get(name), str) else ""
 
 
 def failure(code: str, message: str, *, retry: bool = False) -> Frame:

@@ -62,7 +62,8 @@ class Room(Inbox[Message]):
         super().__init__(GAP, *([REJOINED] if events else []))
         encode(name)  # raises here, not at a join
         self.name = name
-        self.info = self._accepted = _copy(info)
+        self._accepted = _copy(info)
+        self._change: list[object] = []  # the info that is being set, until it is accepted
         self.position: Frame = {}
         """Of the last message received."""
         self._connection = connection
@@ -70,7 +71,7 @@ class Room(Inbox[Message]):
         self._events = events
         self._last = last
         self.stage: Literal["out", "joining", "in"] = "out"
-        """On this WebSocket. A join that is refused for now is ``joining``, too."""
+        """On this WebSocket; ``out`` also while a refused join waits to be repeated."""
         self._held: list[Frame] | None = []  # messages, until a join is answered
         self._visit = 0  # counts joins and leaves: what belongs to an older one is ignored
         self._attempt = 1
@@ -126,19 +127,24 @@ class Room(Inbox[Message]):
             "publish", room=self.name, data=data, echo=echo, keep=keep, key=key
         )
 
+    @property
+    def info(self) -> object:
+        """What members see of the user, at the latest after the next join."""
+        return self._change[0] if self._change else self._accepted
+
     async def set_info(self, info: object) -> None:
         """Change what members see of the user: now, or when the room is joined."""
         if (info := _copy(info)) is None:
             return
-        self.info = info
+        change = self._change = [info]
         if self._held is None:  # a join without a position must not overtake the room's own
             try:
                 await self._connection.request("join", room=self.name, info=info)
             except RequestError as error:
                 if not error.retry:
-                    self._take_back(info)
+                    self._settle(change, is_accepted=False)
                 raise
-            self._accepted = info
+            self._settle(change, is_accepted=True)
 
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
@@ -173,7 +179,7 @@ class Room(Inbox[Message]):
         if rooms.get(self.name) is self:
             del rooms[self.name]
             self.end(error)
-            must_leave = self._may_be_in or self.stage != "out"
+            must_leave = self._may_be_in or self.stage == "joining"
             self.interrupt()
             if must_leave:
                 left[self.name] = self
@@ -183,21 +189,20 @@ class Room(Inbox[Message]):
         left = self._connection.left
         self._ask({"type": "leave"}, lambda answer: left.pop(self.name), self._send_leave)
 
-    def _take_back(self, info: object) -> None:
-        """Go back to the last accepted info, or the next join would be refused."""
-        if self.info is info:
-            self.info = self._accepted
+    def _settle(self, change: list[object], *, is_accepted: bool) -> None:
+        """End a change of the info. If it is refused, joins go on with the last accepted one."""
+        if is_accepted:
+            self._accepted = change[0]
+        if self._change is change:
+            self._change = []
 
     def _send_info(self) -> None:
-        info = self.info
+        change = self._change = [self.info]
 
         def settle(answer: Frame) -> None:
-            if answer["type"] == "error":
-                self._take_back(info)
-            else:
-                self._accepted = info
+            self._settle(change, is_accepted=answer["type"] != "error")
 
-        self._ask({"type": "join", "info": info}, settle, self._send_info)
+        self._ask({"type": "join", "info": change[0]}, settle, self._send_info)
 
     def _ask(
         self, command: Frame, on_answer: Callable[[Frame], object], again: Callable[[], object]
@@ -215,6 +220,8 @@ class Room(Inbox[Message]):
                 self._attempt = 1
                 on_answer(answer)
                 return
+            if self.stage == "joining":
+                self.stage = "out"
             if answer["code"] != "rate_limited":
                 self._may_be_in = True
                 self._connection.release_join(self.name)  # other rooms may be available
@@ -236,14 +243,18 @@ class Room(Inbox[Message]):
             self._leave(RequestError(answer))  # a refused join does not end an earlier one
             return
         check(answer, epoch=str, offset=int, replayed=int)
+        if "since" not in command:
+            check(answer, recovered=type(None))
         self.stage, self._may_be_in = "in", True
         held, self._held = self._held or [], None
         # A member gets no replay: before one, messages belong to a former membership.
         self._go_on(answer, [] if answer["replayed"] else held)
         if self._events and "since" in command:
             self._put(REJOINED)
-        self._accepted = command["info"]
-        if self.info is not self._accepted:
+        newest = self.info  # it was set meanwhile, here or by another connection of the user
+        self._accepted, self._change = command["info"], []
+        if newest is not self._accepted:
+            self._change = [newest]
             self._send_info()
         self._connection.release_join(self.name)
         self._changed.set()
@@ -251,7 +262,7 @@ class Room(Inbox[Message]):
     def _go_on(self, ok: Frame, held: list[Frame]) -> None:
         """Yield what was held, and go on from the position of the answer."""
         offset = ok["offset"] - ok["replayed"]
-        if ok["recovered"]:
+        if ok.get("recovered"):
             for frame in held:
                 self._advance(frame)
             offset = max(offset, self.position["offset"])
@@ -279,7 +290,7 @@ class Room(Inbox[Message]):
         if frame["type"] == "message":
             check(frame, offset=int | None)
         if frame["type"] == "evicted":
-            reason = frame["reason"] or "the server has taken the user out of the room"
+            reason = frame.get("reason") or "the server has taken the user out of the room"
             self._leave(RequestError(failure("evicted", reason)))  # a join may be on its way
         elif frame["type"] != "message":
             self._note_info(frame)
@@ -295,10 +306,10 @@ class Room(Inbox[Message]):
 
     def _note_info(self, frame: Frame) -> None:
         """Let the next join repeat what another connection of the same user has set."""
-        info, welcome = _copy(frame.get("info")), self._connection.welcome or {}
-        if info is not None and frame["type"] in EVENTS and frame["user"] == welcome["user"]:
-            self.info = info if self.info is self._accepted else self.info
-            self._accepted = info
+        user = (self._connection.welcome or {}).get("user")
+        is_own = frame["type"] in EVENTS and frame.get("user") == user
+        if is_own and self.info is not None and frame.get("info") is not None:
+            self._accepted = _copy(frame["info"])
 
     def _advance(self, frame: Frame) -> None:
         """Yield a message that is newer than the position, and move the position there."""
@@ -317,7 +328,7 @@ def _copy(info: object) -> object:
 
 def _message(frame: Frame) -> Message:
     if frame["type"] == "message":
-        return Message("message", frame["from"], frame["data"], frame["offset"])
+        return Message("message", frame.get("from"), frame.get("data"), frame["offset"])
     if frame["type"] in EVENTS:
-        return Message(frame["type"], frame["user"], frame.get("info"))
+        return Message(frame["type"], frame.get("user"), frame.get("info"))
     return Message(frame["type"], data=frame)

@@ -42,11 +42,18 @@ import { Room } from "./rooms.js";
  *   connection that has lasted.
  */
 
-const TIMEOUT_MS = 10_000, LATE_MS = 1_000, SHORTEST_PAUSE_MS = 500, LONGEST_PAUSE_MS = 20_000;
+const TIMEOUT_MS = 10_000;
+const LATE_MS = 1_000;
+const SHORTEST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 20_000;
 const MAX_TIMER_MS = 2 ** 31 - 1; // longer ones would fire at once
-const NORMAL = 1000, ABNORMAL = 1006, UNAUTHORIZED = 4500, FINAL = [1002, 1003, 1007, 1009];
+const HEARTBEAT = { interval_s: 25, timeout_s: 10 };
+const NORMAL = 1000;
+const ABNORMAL = 1006;
+const UNAUTHORIZED = 4500;
+const FINAL = [1002, 1003, 1007, 1009];
 //# if cookiecutter.auth == "jwt"
-const TOKEN = /^[\w.-]*$/;
+const TOKEN = /^[\w!#$%&'*+.^`|~-]*$/; // a token of RFC 9110, as subprotocols are
 //# elif cookiecutter.auth in ["ticket", "api_key"]
 const TOKEN = /^[!-~]*$/;
 //# endif
@@ -64,23 +71,26 @@ export class RequestError extends Error {
  * Call a handler. Its errors are reported as uncaught, unless there is an `onError`.
  * @type {(handler: () => unknown, onError?: (error: unknown) => unknown) => Promise<unknown>}
  */
-const call = (handler, onError = globalThis.document ? reportError : console.error) =>
+export const call = (handler, onError = globalThis.document ? reportError : console.error) =>
   new Promise((resolve) => resolve(handler())).catch(onError);
 
-/** Throw unless a frame of the server is valid. @type {(isValid: boolean) => void} */
-const check = (isValid) => { if (!isValid) throw new TypeError("an invalid frame"); };
+/**
+ * Throw unless fields of a frame have the types of examples.
+ * @type {(frame: Frame, examples: Frame) => void}
+ */
+export const check = (frame, examples) => {
+  for (const name in examples)
+    if (typeof frame[name] !== typeof examples[name]) throw new TypeError(`an invalid ${name}`);
+};
 
 /** @type {(code: string, message: string, retry?: boolean) => Frame} */
 const failure = (code, message, retry = false) => ({ type: "error", code, message, retry });
 const ENDED = failure("ended", "the connection has ended");
 
 /** Return a random time from 0.5 s to a limit that doubles with each attempt, up to 20 s. */
-const pause = (/** @type {number} */ attempt) =>
+export const pause = (/** @type {number} */ attempt) =>
   SHORTEST_PAUSE_MS +
   Math.random() * (Math.min(LONGEST_PAUSE_MS, 1_000 * 2 ** attempt) - SHORTEST_PAUSE_MS);
-//# if cookiecutter.rooms
-export { call, check, pause };
-//# endif
 
 /**
  * Connect, and stay connected until `close()`.
@@ -103,7 +113,6 @@ export class Connection {
   #turn = 0; // changes with each attempt: what belongs to an older one is ignored
   #attempt = 0;
   #openedAt = 0;
-  #limit = 0;
   #heardAt = 0;
   #timer = /** @type {any} */ (0);
   //# if cookiecutter.auth == "jwt"
@@ -120,7 +129,11 @@ export class Connection {
     this.token = async () => {
       const given = await (typeof token === "function" ? token() : token);
       if (given === null || (typeof given === "string" && TOKEN.test(given))) return given;
-      throw new TypeError("an invalid token");
+      //# if cookiecutter.auth == "jwt"
+      throw new TypeError("the token is not a valid subprotocol");
+      //# else
+      throw new TypeError("the token is not visible ASCII");
+      //# endif
     };
     //# else
     this.token = async () => (typeof token === "function" ? token() : token);
@@ -152,8 +165,8 @@ export class Connection {
     const request = { text: JSON.stringify({ ...command, id }), settle };
     //# endif
     this.#requests.set(id, request);
-    const timeout = failure("timeout", "no answer in time", true);
-    const timer = setTimeout(() => settle(timeout), Math.min(timeout_ms, MAX_TIMER_MS));
+    const expire = () => settle(failure("timeout", "no answer in time", true));
+    const timer = setTimeout(expire, Math.min(timeout_ms, MAX_TIMER_MS));
     if (this.status.state === "ended") settle(ENDED);
     else this.#transmit(request);
   }
@@ -203,8 +216,8 @@ export class Connection {
     this.#drop();
     const turn = this.#turn;
     this.#attempt++;
-    const fail = (/** @type {unknown} */ reason, code = ABNORMAL) =>
-      turn === this.#turn && this.#lost(`${reason}`, code);
+    /** @type {(reason: unknown, code?: number) => unknown} */
+    const fail = (reason, code) => turn === this.#turn && this.#lost(`${reason}`, code);
     this.#show("connecting");
     call(async () => {
       //# if cookiecutter.auth == "api_key"
@@ -226,7 +239,7 @@ export class Connection {
       //# else
       this.#socket = new WebSocket(this.url, "ws.v1");
       //# endif
-      this.#timer = setTimeout(() => fail("no answer in time"), TIMEOUT_MS);
+      this.#timer = setTimeout(() => fail("no welcome in time"), TIMEOUT_MS);
       this.#socket.onmessage = ({ data }) =>
         turn === this.#turn && call(() => this.#receive(data), fail);
       this.#socket.onclose = ({ code, reason }) => fail(reason, code);
@@ -245,9 +258,11 @@ export class Connection {
     if ((this.rooms.get(request.room)?.stage ?? "in") !== "in") return; // until joined
     //# endif
     request.sent = true;
-    const isLarge = new TextEncoder().encode(text).length > this.#limit;
-    const error = isLarge ? failure("too_large", `more than ${this.#limit} bytes`)
-      : text.replaceAll("\\\\", "").includes("\\ud") && failure("bad_request", "a lone surrogate");
+    const limit = this.welcome.limits.message_bytes;
+    const isLarge = new TextEncoder().encode(text).length > limit;
+    const hasLoneSurrogate = text.replaceAll("\\\\", "").includes("\\ud"); // escaped
+    const error = isLarge ? failure("too_large", `more than ${limit} bytes`)
+      : hasLoneSurrogate && failure("bad_request", "the text contains a lone surrogate");
     if (error) queueMicrotask(() => settle(error));
     else this.#send(text);
   }
@@ -256,41 +271,42 @@ export class Connection {
     this.#heardAt = performance.now();
     queueMicrotask(() => call(() => this.onframe("in", text))); // it may close the connection
     const frame = JSON.parse(text);
-    //# if cookiecutter.rooms
-    const { type, room } = frame;
-    //# else
-    const { type } = frame;
-    //# endif
-    check(typeof type === "string");
+    check(frame, { type: "" });
+    if (frame.type === "error") check(frame, { code: "", message: "", retry: true });
     //# if cookiecutter.rooms and cookiecutter.redis
-    if (type === "resync" && !room) this.rooms.forEach((each) => each.receive(frame));
+    if (frame.type === "resync" && !frame.room) this.rooms.forEach((room) => room.receive(frame));
     //# endif
     if ("id" in frame) this.#requests.get(frame.id)?.settle(frame);
-    else if (type === "welcome") {
-      this.welcome = frame;
-      this.#limit = frame.limits.message_bytes;
-      this.#openedAt = this.#heardAt;
-      this.#watch();
-      //# if cookiecutter.auth == "jwt"
-      this.#refreshLater(frame.expires_at);
-      //# endif
-      //# if cookiecutter.rooms
-      this.joinRooms();
-      //# else
-      this.#requests.forEach((request) => this.#transmit(request));
-      //# endif
-      this.#show("online");
-    } else if (type === "ping") this.#send('{"type":"pong"}');
+    else if (frame.type === "welcome") this.#begin(frame);
+    else if (frame.type === "ping") this.#send('{"type":"pong"}');
     //# if cookiecutter.rooms
-    else if (this.rooms.has(room)) this.rooms.get(room)?.receive(frame);
-    else if (this.left.has(room)) return; // sent before the server has read the `leave`
+    else if (this.rooms.has(frame.room)) this.rooms.get(frame.room)?.receive(frame);
+    else if (this.left.has(frame.room)) return; // sent before the server has read the `leave`
     //# endif
     else call(() => this.onmessage(frame));
   }
 
+  #begin(/** @type {Frame} */ welcome) {
+    check(welcome.limits, { message_bytes: 0 });
+    check(welcome.heartbeat ?? HEARTBEAT, HEARTBEAT);
+    if (welcome.expires_at !== null) check(welcome, { expires_at: 0 });
+    this.welcome = welcome;
+    this.#openedAt = this.#heardAt;
+    this.#watch();
+    //# if cookiecutter.auth == "jwt"
+    this.#refreshLater(welcome.expires_at);
+    //# endif
+    //# if cookiecutter.rooms
+    this.joinRooms();
+    //# else
+    this.#requests.forEach((request) => this.#transmit(request));
+    //# endif
+    this.#show("online");
+  }
+
   /** Send a ping after a silence, or now. A late timer does not prove that the server is gone. */
   #watch(asks = false) {
-    const { interval_s, timeout_s } = this.welcome?.heartbeat ?? { interval_s: 25, timeout_s: 10 };
+    const { interval_s, timeout_s } = this.welcome?.heartbeat ?? HEARTBEAT;
     const since = asks ? performance.now() : this.#heardAt;
     const dueAt = since + 1_000 * (asks ? timeout_s : interval_s);
     if (asks) this.ping().catch(() => {});
@@ -299,7 +315,7 @@ export class Connection {
       if (globalThis.document?.hidden) return; // #notice() will ask
       if (this.#heardAt > since) this.#watch();
       else if (!asks || performance.now() > dueAt + LATE_MS) this.#watch(true);
-      else this.#lost("no answer in time");
+      else this.#lost("the server does not answer");
     }, dueAt - performance.now());
   }
 
@@ -308,7 +324,8 @@ export class Connection {
     // A page with an open WebSocket would not get into the back-forward cache.
     if (type === "pagehide") return this.#lost("page left");
     if (globalThis.document?.hidden) return;
-    if (this.status.state === "offline") this.#connect();
+    // A `token` function may wait for an answer that was lost with the network.
+    if (this.status.state === "offline" || (type === "online" && !this.#socket)) this.#connect();
     else if (this.welcome) this.#watch(true);
   }
 
@@ -318,7 +335,7 @@ export class Connection {
    * is ahead, little is left: the shortest delay doubles.
    */
   #refreshLater(/** @type {any} */ expiry, turn = this.#turn, least_ms = TIMEOUT_MS) {
-    if (!(expiry > 0) || turn !== this.#turn) return;
+    if (!expiry || turn !== this.#turn) return;
     const left_ms = 1_000 * expiry - Date.now();
     this.#refreshTimer = setTimeout(async () => {
       try {
@@ -344,7 +361,7 @@ export class Connection {
     this.rooms.forEach((room) => room.interrupt());
     this.left.clear();
     //# endif
-    const lost = failure("disconnected", "it may have been carried out", true);
+    const lost = failure("disconnected", "the command may have been carried out", true);
     this.#requests.forEach(({ sent, settle }) => sent && settle(lost));
   }
 
@@ -361,7 +378,7 @@ export class Connection {
     this.#drop();
     this.#listeners.abort();
     this.#show("ended", { code, reason });
-    this.#requests.forEach(({ settle }) => settle(ENDED));
+    this.#requests.forEach(({ settle }) => settle(failure("ended", reason)));
   }
 
   #show(/** @type {State} */ state, /** @type {Cause} */ cause = {}) {

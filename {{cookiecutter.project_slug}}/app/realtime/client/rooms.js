@@ -22,7 +22,7 @@ import { RequestError, call, check, pause } from "./client.js";
  * @property {OnMember} [joined]
  * @property {OnMember} [updated]
  * @property {OnMember} [left]
- * @property {() => void} [rejoined] The room was joined again, for example after a lost ws.
+ * @property {() => void} [rejoined] The room was joined again, for example after a lost connection.
  *   Events may have been missed: ask for `presence()` again.
  * @property {(frame: Frame) => void} [frame] Takes the frames of your own that name the room.
  * @property {(error: import("./client.js").RequestError) => void} [refused] The server refuses a
@@ -43,10 +43,10 @@ const sleep = (ms) => new Promise((end) => { AbortSignal.timeout(Math.round(ms))
 /** Return a copy of an info, which the page may change later. It throws if that is not JSON. */
 const copy = (/** @type {any} */ info) => JSON.parse(JSON.stringify(info ?? null));
 
-/** The field that a handler gets first, by the type of the frame. @type {any} */
-const SUBJECTS = {
-  __proto__: null, message: "data", joined: "user", updated: "user", left: "user", evicted: "reason"
-};
+/** The field that a handler gets first, by the type of the frame. @type {Map<string, string>} */
+const SUBJECTS = new Map(Object.entries({
+  message: "data", joined: "user", updated: "user", left: "user", evicted: "reason",
+}));
 
 //# if cookiecutter.redis
 const RESYNC_MS = 1_000;
@@ -61,9 +61,11 @@ export class Room {
   stage = /** @type {"due" | "joining" | "paused" | "in"} */ ("due");
   /** Of the last join: what belongs to an older one is ignored. Aborted until a join is sent. */
   #visit = new AbortController();
+  #mayBeIn = false; // on this WebSocket; also while a join is on its way
   #attempt = 1;
   #joins = 0; // that were answered
   #accepted = /** @type {any} */ (null); // the last info that the server has taken
+  #change = /** @type { { info: any } | null} */ (null); // until the server has taken it
   #gaps = 0; // for which `state()` is not loaded yet
   #loading = /** @type {unknown} */ (null); // what `state()` has returned, until that ends
 
@@ -72,7 +74,7 @@ export class Room {
     this.ws = ws;
     this.name = name;
     this.on = /** @type {Handlers & Record<string, any>} */ (on);
-    this.info = this.#accepted = copy(on.info);
+    this.#accepted = copy(on.info);
     this.#visit.abort();
   }
 
@@ -91,26 +93,30 @@ export class Room {
     return this.ws.request({ type: "presence", room: this.name });
   }
 
+  /** What members see of the user, at the latest after the next join. */
+  get info() { return this.#change ? this.#change.info : this.#accepted; }
+
   /** Change what members see of the user: now, or when the room is joined. */
   async setInfo(/** @type {any} */ given) {
     const info = copy(given);
     if (info === null) return;
-    this.info = info;
+    const change = (this.#change = { info });
     // A join without a position must not overtake that of the room.
-    const isDue = () => this.stage === "in" && this.info === info;
-    const ok = await this.#ask({ type: "join", room: this.name, info }, isDue).catch((error) => {
-      if (this.info === info) this.info = this.#accepted; // or the next join is refused
-      throw error;
-    });
+    const isDue = () => this.stage === "in" && this.#change === change;
+    const settle = () => { if (this.#change === change) this.#change = null; };
+    const ok = await this.#ask({ type: "join", room: this.name, info }, isDue)
+      .catch((error) => { settle(); throw error; }); // the last accepted info is back
     if (ok) this.#accepted = info;
+    if (ok) settle(); // or the next join sends it
   }
 
   /** Leave for good. @returns {Promise<Frame | undefined>} The answer, if a `leave` was sent. */
   async leave() {
-    const { ws, ws: { left, rooms }, name: room } = this;
+    const { ws, name: room } = this;
+    const { left, rooms } = ws;
     if (rooms.get(room) !== this) return;
     rooms.delete(room);
-    if (!this.#visit.signal.aborted) left.set(room, this);
+    if (this.#mayBeIn) left.set(room, this);
     this.interrupt();
     ws.joinRooms();
     const isDue = () => left.get(room) === this;
@@ -128,6 +134,7 @@ export class Room {
   /** Called by the connection when it is lost; the next join is from `position` on. */
   interrupt() {
     this.#visit.abort();
+    this.#mayBeIn = false;
     this.#held = [];
     this.stage = "due";
   }
@@ -135,28 +142,32 @@ export class Room {
   /** Called by the connection when it is the turn of this room. */
   join() {
     const { ws, name: room, info, position: since, on: { last } } = this;
-    const mayBeIn = ws.left.delete(room) || !this.#visit.signal.aborted;
+    const mightBeIn = ws.left.delete(room) || this.#mayBeIn;
+    this.#mayBeIn = true;
     const { signal } = (this.#visit = new AbortController());
     this.stage = "joining";
     ws.ask({ type: "join", room, info, ...(since ? { since } : { last }) }, (answer) => {
       if (signal.aborted) return;
       if (answer.type !== "error") {
-        check(typeof answer.epoch === "string");
-        check(typeof answer.offset === "number" && typeof answer.replayed === "number");
+        check(answer, { epoch: "", offset: 0, replayed: 0 });
+        if (!since) check(answer, { recovered: null });
         this.stage = "in";
         this.#attempt = 1;
+        const { info: newest } = this; // it was set meanwhile, here or in another tab
         this.#accepted = info;
+        this.#change = null;
         ws.joinRooms(); // requests that have waited go before those of handlers
-        if (info !== this.info) this.setInfo(this.info).catch(() => {});
+        if (newest !== info) this.setInfo(newest).catch(() => {});
         this.#onJoin(answer, signal);
         if (this.#joins++ && !signal.aborted) call(() => this.on.rejoined?.());
       } else if (answer.retry) {
-        if (answer.code !== "rate_limited") this.stage = "paused"; // others may join
+        if (answer.code === "rate_limited") this.#mayBeIn = mightBeIn;
+        else this.stage = "paused"; // others may join
         this.#joinLater(pause(this.#attempt++));
         ws.joinRooms();
       } else {
         ws.refuse(room, answer);
-        if (!mayBeIn) this.#visit.abort(); // there is nothing to leave
+        this.#mayBeIn = mightBeIn; // a refused join does not end an earlier one
         this.leave().catch(() => {});
         call(() => this.on.refused?.(new RequestError(answer)));
       }
@@ -186,7 +197,7 @@ export class Room {
     if (this.#gaps) await this.#load(signal);
     else before.forEach((frame) => (ok.recovered ? this.#advance(frame) : this.#hand(frame)));
     if (signal.aborted) return;
-    const least = ok.recovered ? /** @type {any} */ (this.position).offset : 0;
+    const least = ok.recovered ? (this.position?.offset ?? 0) : 0;
     this.position = { epoch: ok.epoch, offset: Math.max(ok.offset - ok.replayed, least) };
     const held = this.#held;
     this.#held = null;
@@ -218,19 +229,15 @@ export class Room {
 
   /** Called by the connection with each frame of the room. */
   receive(/** @type {Frame} */ frame) {
-    const { type, offset } = frame;
-    const info = copy(frame.info); // null: the frame has none
-    check(type !== "message" || offset === null || typeof offset === "number");
-    if (SUBJECTS[type] && info !== null && frame.user === this.ws.welcome?.user) {
-      if (this.info === this.#accepted) this.info = info;
-      this.#accepted = info;
-    }
-    if (type === "evicted") this.leave().catch(() => {}); // a join may be on its way
+    if (frame.type === "message" && frame.offset !== null) check(frame, { offset: 0 });
+    const isOwn = SUBJECTS.has(frame.type) && frame.user === this.ws.welcome?.user;
+    if (isOwn && this.info !== null) this.#accepted = copy(frame.info) ?? this.#accepted;
+    if (frame.type === "evicted") this.leave().catch(() => {}); // a join may be on its way
     //# if cookiecutter.redis
-    if (type === "resync") this.#joinLater(Math.random() * RESYNC_MS);
-    else if (type !== "message") this.#hand(frame);
+    if (frame.type === "resync") this.#joinLater(Math.random() * RESYNC_MS);
+    else if (frame.type !== "message") this.#hand(frame);
     //# else
-    if (type !== "message") this.#hand(frame);
+    if (frame.type !== "message") this.#hand(frame);
     //# endif
     else if (!this.#held) this.#advance(frame);
     else if (this.#held.push(frame) > MAX_HELD) {
@@ -242,15 +249,15 @@ export class Room {
   /** Hand over an ephemeral message, or one that is newer than the position, which moves there. */
   #advance(/** @type {Frame} */ frame) {
     if (frame.offset !== null) {
-      if (frame.offset <= /** @type {any} */ (this.position).offset) return;
-      this.position = { .../** @type {any} */ (this.position), offset: frame.offset };
+      if (!this.position || frame.offset <= this.position.offset) return;
+      this.position = { ...this.position, offset: frame.offset };
     }
     this.#hand(frame);
   }
 
   #hand(/** @type {Frame} */ frame) {
     if (this.#visit.signal.aborted && frame.type !== "evicted") return; // a handler has left
-    const subject = SUBJECTS[frame.type];
+    const subject = SUBJECTS.get(frame.type);
     call(() => (subject ? this.on[frame.type]?.(frame[subject], frame) : this.on.frame?.(frame)));
   }
 }

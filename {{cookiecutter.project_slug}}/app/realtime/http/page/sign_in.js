@@ -4,7 +4,8 @@
  */
 //# if cookiecutter.auth in ["jwt", "ticket", "session"]
 async function post(path, body, headers = {}) {
-  const request = { method: "POST", headers, body: JSON.stringify(body) };
+  const signal = AbortSignal.timeout(10_000);
+  const request = { method: "POST", headers, body: JSON.stringify(body), signal };
   const answer = await fetch(path, request).catch(() => {
     throw new Error("the service does not answer");
   });

@@ -493,7 +493,8 @@ def test_a_refused_join_is_not_shown_as_a_room_without_presence(
       const send = WebSocket.prototype.send;
       WebSocket.prototype.send = function (text) {
         WebSocket.prototype.send = send;
-        const error = { type: "error", id: JSON.parse(text).id, code: "forbidden", message: "" };
+        const { id } = JSON.parse(text);
+        const error = { type: "error", id, code: "forbidden", message: "", retry: false };
         setTimeout(() => this.onmessage({ data: JSON.stringify(error) }));
       };
       sessionStorage["answer in closed"] = "unfinished";

@@ -67,7 +67,8 @@ class Trial:
             await self._measure(size, "recovery", self._settled(self._lose(size)), joins)
         await self._servers.empty()
         async with run_nodes(self._servers.settings, *size, lease_s) as nodes:
-            await self._settled(nodes.join())
+            await nodes.join()
+            await nodes.ask(size.rooms * size.nodes)  # answered when the joins are written
             await nodes.publish(size.rooms)  # so that positions are not renewed for an hour
             await self._measure(size, "renewal", asyncio.sleep(lease_s))
 

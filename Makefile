@@ -80,7 +80,7 @@ endif
 	  exit 1; }
 	@echo "installing requirements-dev.lock into .venv: seconds with uv, a minute with pip"
 	@# In a terminal, dots show that it goes on.
-	@$(LOCK); if test $@ -nt requirements-dev.lock && test -x $(VENV_PYTHON); then exit; fi; \
+	@$(LOCK) || exit; if test $@ -nt requirements-dev.lock && test -x $(VENV_PYTHON); then exit; fi; \
 	if test -t 1; then while sleep 1 && kill -0 $$$$; do printf .; done 2>/dev/null 9>&- & fi; \
 	rm -rf .venv && \
 	if command -v uv >/dev/null; then \

@@ -44,7 +44,7 @@ CALLS: dict[str, Callable[[Service], Any]] = {
         for ban_s in (math.inf, math.nan, -1, 1e16, "60")
     },
     "send_to_user without a name": lambda service: service.manager.send_to_user("", 1),
-    "broadcast from nobody": lambda service: service.manager.broadcast(1, sender=""),
+    "broadcast from an empty name": lambda service: service.manager.broadcast(1, sender=""),
     "broadcast from a name that is too long": lambda service: service.manager.broadcast(
         1, sender="x" * 129
     ),
@@ -55,7 +55,7 @@ CALLS: dict[str, Callable[[Service], Any]] = {
         1, message_id=LONE_SURROGATE
     ),
     "broadcast_frame": lambda service: service.manager.broadcast_frame(
-        Notice(text="to nobody"), exclude=LONE_SURROGATE
+        Notice(text="hi"), exclude=LONE_SURROGATE
     ),
     "send_frame": send_frame_to_two,
     # {% if cookiecutter.rooms %}
@@ -65,7 +65,7 @@ CALLS: dict[str, Callable[[Service], Any]] = {
     "presence": lambda service: service.rooms.presence(LONE_SURROGATE),
     "history": lambda service: service.rooms.history(LONE_SURROGATE),
     "join": lambda service: service.rooms.join(connection_of(service), LONE_SURROGATE),
-    "publish from nobody": lambda service: service.rooms.publish("lobby", 1, sender=""),
+    "publish from an empty name": lambda service: service.rooms.publish("lobby", 1, sender=""),
     "publish without a connection": lambda service: service.rooms.publish(
         "lobby", 1, exclude=WRONG
     ),

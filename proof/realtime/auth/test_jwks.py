@@ -255,8 +255,12 @@ async def test_a_refresh_during_an_outage_is_retryable() -> None:
         client = await connect_with_token(live, issuer.token())
         await client.receive("welcome")
         issuer.status = "500 Internal Server Error"
-        error = await client.ask(type="refresh", token=issuer.token("2"))
+        with capture_logs() as lines:
+            error = await client.ask(type="refresh", token=issuer.token("2"))
         assert (error["code"], error["retry"]) == ("unavailable", True)
+        assert error["message"] == "the token cannot be checked now"  # the log has the cause
+        causes = [line["cause"] for line in lines if line["event"] == "token refused"]
+        assert causes == ["the keys cannot be fetched"]
         assert (await client.ask(type="refresh", token=issuer.token()))["type"] == "ok"
         for claims in ({"sub": "bob"}, {"exp": 1}):
             error = await client.ask(type="refresh", token=issuer.token(**claims))

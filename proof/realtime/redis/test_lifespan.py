@@ -46,7 +46,7 @@ async def test_resources_close_after_the_publisher_has_failed(
 
     @asynccontextmanager
     async def open_resources(service: Service) -> AsyncIterator[None]:
-        waiting = service.manager.broadcast("as long as it runs")
+        waiting = service.manager.broadcast("hi")
         yield
         for sent in (waiting, service.manager.broadcast("too late")):
             try:

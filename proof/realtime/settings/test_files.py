@@ -85,6 +85,15 @@ def test_a_setting_of_only_spaces_is_refused(
         load_with_env_file(monkeypatch, tmp_path, f"{name}='  '\n")
 
 
+def test_each_setting_of_spaces_has_a_line_beside_those_of_other_mistakes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        load_with_env_file(monkeypatch, tmp_path, "HOST=' '\nLOG_LEVEL=' '\nPORT=http\n")
+    named = {line.split(":")[1].strip() for line in str(stop.value).splitlines()}
+    assert named == {"HOST", "LOG_LEVEL", "PORT"}
+
+
 def test_the_environment_counts_before_the_env_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

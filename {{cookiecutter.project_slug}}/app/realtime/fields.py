@@ -56,6 +56,7 @@ def _check_origin(value: str) -> str:
 
 
 def _check_host(value: str) -> str:
+    # A space, slash or bracket, or exactly one colon, which precedes a port.
     if re.search(r"[\s/\[\]]|^[^:]*:[^:]*$", value):
         raise ValueError("must be an address or a name alone, like 127.0.0.1, ::1 or localhost")
     return value

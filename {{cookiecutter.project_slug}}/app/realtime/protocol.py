@@ -131,6 +131,7 @@ BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters and symbols without a shape."""
 
 VISIBLE = r"[^\p{C}\p{Z}" + BLANKS + "]"
+"""Pattern of a visible character: no control, format, unassigned, separator or blank one."""
 
 UserName = Annotated[
     str,

@@ -71,7 +71,7 @@ class RedisBackplane(Backplane):
     ``refusal``         Redis refuses a probe            a probe succeeds
     ``_was_healthy``    first subscribed and working     never
     ``_has_gap``        the connection is lost           subscribed and working again
-    ``is_confirmed``    Redis confirms a subscription    the connection is lost
+    ``_has_warned``     a malformed envelope is dropped  never
     ==================  ===============================  =========================================
     """
 
@@ -123,7 +123,7 @@ class RedisBackplane(Backplane):
             self._note_lost()
             self._awaited.clear()
             await self.client.aclose()
-            self.client.attach()  # the application may run again
+            self.client.reset_locks()  # the application may run again
 
     def after_gap(self, listener: OnGap) -> None:
         """Call a listener when Redis works again after messages may have been lost."""

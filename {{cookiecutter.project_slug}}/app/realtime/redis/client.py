@@ -51,13 +51,13 @@ class RedisClient(ABC):
         # Each database has its own keys, but they share all channels.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
         self._max_turns = settings.redis_max_connections - RESERVED
-        self.attach()
+        self.reset_locks()
         self._outages = 0
         self._is_failing = False
         self._probes: list[ProbeCommands] = []
 
-    def attach(self) -> None:
-        """Belong to the event loop that runs now, or next."""
+    def reset_locks(self) -> None:
+        """Make the locks anew: asyncio binds them to the event loop in which they are used."""
         self._turns = asyncio.Semaphore(self._max_turns)
         # {% if cookiecutter.rooms %}
         self._background = asyncio.Lock()

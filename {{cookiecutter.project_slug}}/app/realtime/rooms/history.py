@@ -179,7 +179,7 @@ class History:
     def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
         self.backplane = backplane
         self.rules_of = make_rules(settings)
-        """Returns the rules of a room; `Rooms.set_policy` replaces it by that of the policy."""
+        """Returns the rules of a room; `Rooms.set_policy` sets it."""
         self._settings = settings
         self._logs: dict[str, RoomLog] = {}
         # By ``history_s``, since logs that are kept equally long expire in the order of their use.

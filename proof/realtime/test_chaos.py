@@ -26,7 +26,7 @@ from app.realtime.rooms.rooms import Room
 from .chaos import __main__
 from .chaos.client import Client, Frame, settle
 from .chaos.faults import schedule
-from .chaos.follower import Follower, Relay
+from .chaos.follower import Follower
 from .chaos.ledger import Ledger, Membership, Totals
 from .chaos.trial import ROOMS, Trial, first_failure
 from .client import START_S, ConnectOptions

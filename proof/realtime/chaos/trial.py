@@ -24,7 +24,7 @@ from .faults import (
     schedule,
     valkey_faults,
 )
-from .follower import Follower, Relay
+from .follower import Follower
 from .ledger import Ledger, Totals
 
 ROOMS = ("chaos-1", "chaos-2", "chaos-3", "chaos-4")

@@ -19,9 +19,10 @@ from app.realtime.redis.topologies import ClusterClient, make_client
 from app.realtime.settings.redis import server_urls
 
 from ..backplane_contract import Inbox, numbered
-from ..client import DEADLINE_S
+from ..client import DEADLINE_S, START_S
 from ..live import make_settings, wait_until, wait_until_async
 from ..map_contract import MapContract
+from ..relay import Relay
 from .proxy import run_proxy
 from .test_node import RedisBackplaneContract
 from .test_node import run_node as run_any_node
@@ -153,6 +154,19 @@ async def gaps_after(fail: Failure, cluster: Cluster) -> list[str]:
         assert await cluster.primary_of(here.client.name(ALL)) is not old
         await wait_until(lambda: here.healthy and there.healthy)
         return gaps
+
+
+async def test_all_servers_may_get_new_addresses(cluster: Cluster) -> None:
+    async with run_cluster() as old:
+        ports = [old.servers[0].port]
+        relay = Relay(lambda: ports[-1])
+        async with relay.running():
+            url = f"redis://127.0.0.1:{relay.port}"
+            async with run_any_node(url, redis_cluster=True) as (node, gaps):
+                ports.append(cluster.servers[0].port)
+                for server in old.servers:
+                    await server.stop()
+                await wait_until(lambda: gaps == ["gap"] and node.healthy, START_S)
 
 
 async def test_a_slot_that_moves_takes_its_channels_with_it(cluster: Cluster) -> None:

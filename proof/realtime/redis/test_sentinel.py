@@ -1,7 +1,7 @@
 """Real sentinels: the service follows them to another primary."""
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -75,11 +75,19 @@ async def servers(tmp_path: Path) -> AsyncIterator[tuple[TcpServer, Replica, Sen
         yield primary, replica, sentinel
 
 
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Return a port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
 async def test_the_service_follows_the_sentinels(
-    servers: tuple[TcpServer, Replica, Sentinel],
+    servers: tuple[TcpServer, Replica, Sentinel], silent_port: int
 ) -> None:
     primary, replica, sentinel = servers
-    url = f"redis://127.0.0.1:1,127.0.0.1:{sentinel.port}/0"
+    # One sentinel refuses connections, another one never answers.
+    url = f"redis://127.0.0.1:1,127.0.0.1:{silent_port},127.0.0.1:{sentinel.port}/0"
     async with run_node(url, redis_sentinel=NAME) as (node, gaps):
         inbox = Inbox()
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))

@@ -1,5 +1,6 @@
 """Kinds of Redis: one server, perhaps found through sentinels, or a cluster."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -11,6 +12,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
+    MasterNotFoundError,
     SentinelManagedConnection,
     SentinelManagedSSLConnection,
 )
@@ -72,6 +74,7 @@ class ClusterClient(RedisClient):
         kind = targets[0].get("connection_class", Connection)
         nodes = [ClusterNode(at.get("host", "localhost"), at.get("port", 6_379)) for at in targets]
         self._cluster = RedisCluster.from_url(urls[0], startup_nodes=nodes, **options)
+        self._named_nodes = {node.name: node for node in self._cluster.startup_nodes}
         self._cluster.connection_kwargs.update(
             connection_class=checked(kind), **_pool_options(settings)
         )
@@ -82,16 +85,19 @@ class ClusterClient(RedisClient):
     @asynccontextmanager
     async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
         """Ask which primary has which slots now, and open a connection to each."""
+        nodes = self._cluster.nodes_manager
+        # Besides those that it knows: meanwhile, all servers may have new addresses.
+        nodes.set_nodes(nodes.startup_nodes, self._named_nodes)
         try:
             await self._cluster.initialize()
-            await self._cluster.nodes_manager.initialize()
+            await nodes.initialize()
         except RedisClusterException as failure:
             if "not enabled" in str(failure):
                 raise Misconfigured("REDIS_CLUSTER: the server belongs to no cluster") from failure
             raise
         # In one step, since other commands may learn of moved slots meanwhile.
         slots: defaultdict[ClusterNode, set[int]] = defaultdict(set)
-        for slot, (primary, *_) in self._cluster.nodes_manager.slots_cache.items():
+        for slot, (primary, *_) in nodes.slots_cache.items():
             slots[primary].add(slot)
         async with AsyncExitStack() as stack:
             yield [await self._open(node, owned, stack) for node, owned in slots.items()]
@@ -115,6 +121,37 @@ class ClusterClient(RedisClient):
         user, at, _ = self._url.netloc.rpartition("@")
         host = f"[{node.host}]" if ":" in node.host else node.host
         return self._url._replace(netloc=f"{user}{at}{host}:{node.port}").geturl()
+
+
+class Sentinels(Sentinel):
+    """Sentinels that are asked all at once, so that one that hangs does not hold up the others."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return host and port of the primary, by the first answer.
+
+        Raises:
+            RedisError, OSError: the last failure, if no sentinel names it.
+        """
+        asked = [asyncio.create_task(self._ask(each, service_name)) for each in self.sentinels]
+        failures: list[Exception] = []
+        try:
+            for answer in asyncio.as_completed(asked):
+                try:
+                    return await answer
+                except FAILURES as failure:
+                    failures.append(failure)
+            raise failures[-1]
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _ask(self, sentinel: Redis, service_name: str) -> tuple[str, int]:
+        primaries: Any = await sentinel.sentinel_masters()
+        state = primaries.get(service_name)
+        if state is None or not self.check_master_state(state, service_name):
+            raise MasterNotFoundError(f"the sentinel knows no working primary {service_name!r}")
+        return state["ip"], state["port"]
 
 
 def _pool_options(settings: RealtimeSettings) -> dict[str, Any]:
@@ -170,7 +207,7 @@ def _behind_sentinels(
         "password": password and password.get_secret_value(),
         **{key: value for key, value in primary.items() if key.startswith("ssl_")},
     }
-    sentinel: Any = Sentinel(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
+    sentinel: Any = Sentinels(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
     kind = SentinelManagedSSLConnection if has_tls else SentinelManagedConnection
     redis = sentinel.master_for(
         name, connection_class=checked(kind), **(primary | options | _pool_options(settings))

@@ -32,6 +32,7 @@ from .chaos.trial import ROOMS, Trial, first_failure
 from .client import START_S, ConnectOptions
 from .live import Live, make_settings, wait_until
 from .processes import PROJECT, Failure, Node, engine_environment
+from .relay import Relay
 
 ROOM = "lobby"
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import pytest
@@ -157,6 +158,10 @@ async def return_another_object(*_: object) -> object:
     return object()
 
 
+async def return_a_class(*_: object) -> object:
+    return WorkOk  # where WorkOk(...) was meant
+
+
 async def return_a_reply_without_json(*_: object) -> Ok:
     return WorkOk(result=object())
 
@@ -182,6 +187,7 @@ def raising(failure: BaseException) -> Handle:
 
 
 FAILURES: list[Handle] = [
+    raising(BaseException("secret")),  # as extensions in Rust raise a panic
     raising(BaseExceptionGroup("one", [SystemExit("secret")])),
     raising(BaseExceptionGroup("one", [asyncio.CancelledError()])),
     raising(BaseExceptionGroup("two", [asyncio.CancelledError(), RuntimeError("secret")])),
@@ -191,6 +197,7 @@ FAILURES: list[Handle] = [
     exit_later,
     fail_later,
     return_another_object,
+    return_a_class,
     return_a_reply_without_json,
     later(lambda future: future.set_exception(RuntimeError("secret"))),
     later(lambda future: future.set_exception(BaseExceptionGroup("one", [SystemExit("secret")]))),
@@ -211,6 +218,9 @@ async def test_a_failing_handler_gets_one_error_reply(team: Team, handle: Handle
     assert [line["event"] for line in lines] == ["handler failed", "commands refused"]
     assert "payload" not in repr([{**line, "exc_info": None} for line in lines])
     assert await client.is_quiet()
+    team.handle = raising(Forbidden("not now"))
+    assert (await client.ask(type="work", id="2"))["code"] == "forbidden"
+    assert (await client.ask(type="broadcast", id="3", data=1))["type"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -278,9 +288,15 @@ async def test_the_one_failure_of_a_task_group_is_answered_as_itself(team: Team)
 
     client = await team.live.connect()
     for tasks, groups, code in ((1, 1, "forbidden"), (1, 2, "forbidden"), (2, 1, "internal")):
-        team.handle = lambda *_, tasks=tasks, groups=groups: in_groups(tasks, groups)
-        assert (await client.ask(type="work", id="1"))["code"] == code
-        assert await client.is_quiet()
+        fail = partial(in_groups, tasks, groups)
+
+        async def defer(*_: object, fail: Callable[[], Any] = fail) -> asyncio.Task[None]:
+            return asyncio.create_task(fail())
+
+        for handle in (lambda *_, fail=fail: fail(), defer):
+            team.handle = handle
+            assert (await client.ask(type="work", id="1"))["code"] == code
+            assert await client.is_quiet()
 
 
 async def test_a_connection_may_be_refused_in_a_task_group() -> None:

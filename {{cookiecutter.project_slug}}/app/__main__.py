@@ -1,7 +1,13 @@
 """Run the service: ``python -m app``."""
 
-from .main import app
-from .realtime import serve
+import signal
+import sys
 
 if __name__ == "__main__":
+    # Before the imports, which take seconds: process 1 of a container would ignore the signal.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
+
+    from .main import app
+    from .realtime import serve
+
     serve(app)

@@ -14,6 +14,7 @@ from ..client import ConnectOptions, connect_options
 from ..processes import POLL_S, Failure, Node, engine_environment
 from ..redis.proxy import Proxy
 from ..redis.servers import SocketServer
+from ..relay import Relay
 from .client import SETTLE_S, Client, settle, wait_until_settled
 from .faults import (
     Faults,

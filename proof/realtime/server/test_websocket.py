@@ -803,11 +803,19 @@ async def other_route(live: Live, route: Any) -> AsyncIterator[RawClient]:
     app.websocket(ROUTE)(route)
     try:
         async with raw_client(await live.options("alice"), path=ROUTE) as client:
-            await client.upgraded()
             yield client
         await wait_until(lambda: is_empty(live))
     finally:
         app.router.routes[:] = routes
+
+
+async def test_other_routes_may_refuse_a_handshake(strict_service: Live) -> None:
+    async def refuse(websocket: WebSocket) -> None:
+        await websocket.close()
+
+    async with other_route(strict_service, refuse) as client:
+        assert (await client.head()).startswith("HTTP/1.1 403 ")
+        assert json.loads(await client.rest())["detail"] == "Forbidden"
 
 
 async def echo(websocket: WebSocket) -> None:
@@ -824,6 +832,7 @@ async def echo(websocket: WebSocket) -> None:
 
 async def test_other_routes_receive_and_send(strict_service: Live) -> None:
     async with other_route(strict_service, echo) as client:
+        await client.upgraded()
         for _ in range(3):
             client.send(masked(b"one") + masked(b"two", BINARY) + masked(b"three") * 2)
             expected = [(TEXT, b"one"), (BINARY, b"two"), (TEXT, b"three"), (TEXT, b"three")]
@@ -836,6 +845,7 @@ async def test_other_routes_receive_and_send(strict_service: Live) -> None:
 
 async def test_other_routes_receive_the_disconnect(strict_service: Live) -> None:
     async with other_route(strict_service, echo) as client:
+        await client.upgraded()
         client.send(masked(b"text") + masked_close(1001))
         assert await client.frame() == (CLOSE, (1001).to_bytes(2))
         await client.ended()
@@ -855,6 +865,7 @@ async def test_a_slow_reader_delays_only_its_own_route(
         await websocket.close()
 
     async with other_route(strict_service, pour) as client:
+        await client.upgraded()
         protocol = only_protocol(strict_service)
         protocol.close_timeout = DEADLINE_S  # the close comes after what the system has buffered
         await wait_until(lambda: not protocol.writable.is_set())
@@ -879,7 +890,8 @@ async def test_closing_another_route_times_out(strict_service: Live) -> None:
             await websocket.send_text("x" * 20_000)
         await websocket.close()
 
-    async with other_route(strict_service, close_with_a_debt):
+    async with other_route(strict_service, close_with_a_debt) as client:
+        await client.upgraded()
         await wait_until(lambda: is_empty(strict_service))
 
 

@@ -40,7 +40,8 @@ Handle = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
 
 
 def _is_left_out(scope: MutableMapping[str, Any]) -> bool:
-    return scope["type"] == "websocket" or scope["path"] in PROBES
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return scope["type"] == "websocket" or path in PROBES
 
 
 HTTP = TelemetryConfig(metrics=False, logs=False, exclude=_is_left_out)

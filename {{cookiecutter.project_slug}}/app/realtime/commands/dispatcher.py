@@ -14,7 +14,7 @@ import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..connections.connection import Connection
-from ..connections.guard import TEAM_FAILURES
+from ..connections.guard import sole_failure
 from ..errors import (
     BadRequest,
     CommandError,
@@ -66,9 +66,8 @@ class Received:
 
 @dataclass(slots=True)
 class KnownCommand:
-    """A command's handler, and what is measured of the command."""
+    """The handler of a type of command, and what is measured of it."""
 
-    type: str
     handler: Handler[Any, Any]
     durations: Histogram | None
     received: Received
@@ -85,17 +84,17 @@ class Dispatcher:
         self._validator = commands.validator
         self.failures = EXPECTED | router.failures
         self._timeout_s = timeout_s
-        types = {model: types_of(model)[0] for model in router.handlers}
+        types = {name: model for model in router.handlers for name in types_of(model)}
         durations = metrics.histograms(
             "command_duration_seconds",
             "How long commands took, from the start of the handler to the answer.",
             DURATIONS_S,
             ("type",),
-            [name for model, name in types.items() if model not in NOT_TIMED],
+            [name for name, model in types.items() if model not in NOT_TIMED],
         )
         self._handlers = router.handlers
         self._refused = Received()
-        received = {name: Received() for name in types.values()} | {REFUSED: self._refused}
+        received = {name: Received() for name in types} | {REFUSED: self._refused}
         metrics.watch_counts(
             "commands",
             "Commands received.",
@@ -109,14 +108,14 @@ class Dispatcher:
             lambda: {name: each.bytes for name, each in received.items()},
         )
         self._known = {
-            model: KnownCommand(name, self._handlers[model], durations.get(name), received[name])
-            for model, name in types.items()
+            name: KnownCommand(self._handlers[model], durations.get(name), received[name])
+            for name, model in types.items()
         }
         self._failures = metrics.counter(
             "command_failures",
             "Commands that failed for a reason that is not the client's.",
             labels=("type",),
-            known=((name,) for name in types.values()),
+            known=((name,) for name in types),
         )
         self._error_codes = declared(CommandError, "code", str)
         self._errors = metrics.counter(
@@ -129,7 +128,8 @@ class Dispatcher:
     def trace(self) -> None:
         """Trace all commands from now on. Idempotent."""
         for model, handler in self._handlers.items():
-            self._known[model].handler = traced(handler)
+            for name in types_of(model):
+                self._known[name].handler = traced(handler)
 
     async def dispatch(
         self, service: Service, connection: Connection, frame: str
@@ -147,7 +147,7 @@ class Dispatcher:
             self._refuse_frame(connection, frame, fault)
             return None
         connection.limits.errors_in_a_row = 0
-        known = self._known[type(command)]
+        known = self._known[command.type]
         known.received.frames += 1
         known.received.bytes += size_bytes
         begin = monotonic() if known.durations else 0.0
@@ -175,7 +175,7 @@ class Dispatcher:
     def _answer_later(
         self, connection: Connection, command: Command, future: asyncio.Future[Any], begin: float
     ) -> None:
-        durations = self._known[type(command)].durations
+        durations = self._known[command.type].durations
 
         def note_duration() -> None:
             if durations:
@@ -185,8 +185,8 @@ class Dispatcher:
             deadline.cancel()
             try:
                 _answer(connection, command, future.result())
-            except TEAM_FAILURES as failure:
-                self._fail(connection, command, failure)
+            except BaseException as failure:
+                self._fail(connection, command, sole_failure(failure))
             note_duration()
 
         def give_up() -> None:
@@ -228,7 +228,7 @@ class Dispatcher:
             refusal = next((self.failures[kind] for kind in kinds), FAILED)
             log.error("handler failed", type=command.type, code=refusal.code, exc_info=failure)
         if refusal.status >= 500:
-            self._failures.labels(self._known[type(command)].type).inc()
+            self._failures.labels(command.type).inc()
         self._refuse(connection, refusal, command.id)
 
     def _refuse(
@@ -246,6 +246,8 @@ def _answer(connection: Connection, command: Command, reply: Reply | None) -> No
         if command.id is None:
             return
         reply = Ok()
+    elif not isinstance(reply, Reply):
+        raise TypeError(f"a handler returns a Reply, a future of one, or None; not {reply!r}")
     frames = reply.followed_by
     if command.id is not None or not reply.only_with_id:
         reply.id = command.id

@@ -9,12 +9,13 @@ from ..errors import CommandError
 from ..protocol import Command, Reply
 
 C = TypeVar("C", bound=Command)
-R = TypeVar("R", bound=Reply | None)
+A = TypeVar("A", bound=Reply | asyncio.Future[Any] | None)
 F = TypeVar("F", bound=Callable[..., Any])
 
-Handler = Callable[[Any, Any, C], Coroutine[Any, Any, R | asyncio.Future[R] | None]]
+Handler = Callable[[Any, Any, C], Coroutine[Any, Any, A]]
 Observer = Callable[[Any, Any], Coroutine[Any, Any, None]]
 Connecting = Callable[[Any, Any], Coroutine[Any, Any, Any]]
+Begin = TypeVar("Begin", bound=Connecting)
 
 
 class CommandRouter:
@@ -31,7 +32,7 @@ class CommandRouter:
         self.on_connect: list[Observer] = []
         self.on_disconnect: list[Observer] = []
 
-    def command(self, model: type[C]) -> Callable[[Handler[C, R]], Handler[C, R]]:
+    def command(self, model: type[C]) -> Callable[[Handler[C, A]], Handler[C, A]]:
         """Register a handler: ``async def handler(service, connection, command) -> Reply | None``.
 
         None stands for a plain `Ok`. The connection's next command waits until the handler returns;
@@ -40,13 +41,13 @@ class CommandRouter:
         connection has ended, the handler is cancelled.
         """
 
-        def register(handler: Handler[C, R]) -> Handler[C, R]:
+        def register(handler: Handler[C, A]) -> Handler[C, A]:
             self._add(model, handler)
             return handler
 
         return register
 
-    def connecting(self, begin: Connecting) -> Connecting:
+    def connecting(self, begin: Begin) -> Begin:
         """Register the function that returns the ``state`` of a new connection, before ``welcome``.
 
         It may raise `Rejected` to refuse the connection.
@@ -72,12 +73,13 @@ class CommandRouter:
     def include(self, other: "CommandRouter", *, replace: bool = False) -> None:
         """Add all that another router collected.
 
-        With ``replace``, its commands replace those of the same ``type``.
+        With ``replace``, its commands replace those that have a ``type`` in common with them.
         """
         if replace:
-            types = {types_of(model) for model in other.handlers}
-            kept = {m: handler for m, handler in self.handlers.items() if types_of(m) not in types}
-            self.handlers = kept
+            types = {name for model in other.handlers for name in types_of(model)}
+            replaced = [model for model in self.handlers if types & set(types_of(model))]
+            for model in replaced:
+                del self.handlers[model]
         for model, handler in other.handlers.items():
             self._add(model, handler)
         if other.begin is not None:
@@ -87,14 +89,17 @@ class CommandRouter:
         self.on_disconnect += other.on_disconnect
 
     def _add(self, model: type[Command], handler: Handler[Any, Any]) -> None:
-        if model in self.handlers:
-            raise ValueError(f"{model.__name__} has a handler already")
+        for other in self.handlers:
+            if shared := set(types_of(model)) & set(types_of(other)):
+                msg = f"{other.__name__} has a handler for {shared.pop()!r} already"
+                raise ValueError(f"{model.__name__}: {msg}")
         self.handlers[model] = _check_async(handler)
 
 
 def types_of(model: type[Command]) -> tuple[str, ...]:
     """Return the values that the ``type`` of a command may have, mostly one."""
-    return get_args(model.model_fields["type"].annotation)
+    annotation = model.model_fields["type"].annotation
+    return get_args(getattr(annotation, "__value__", annotation))  # that of a `type` statement
 
 
 def _check_async(function: F) -> F:

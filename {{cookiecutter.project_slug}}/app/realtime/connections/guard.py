@@ -9,13 +9,11 @@ from typing import Any, cast
 
 from ..errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
 
-ENDINGS = (asyncio.CancelledError, SystemExit)
+NOT_FROM_TEAM_CODE = (KeyboardInterrupt, GeneratorExit)
+"""Exceptions that end the process or the event loop."""
 
 CLEAN_UP_S = 1.0
 """How long the team's code may wait after it was cancelled, before it is cancelled again."""
-
-TEAM_FAILURES = (Exception, BaseExceptionGroup, *ENDINGS)
-"""Exceptions of the team's code that must not end the process."""
 
 
 class Guard:
@@ -26,7 +24,8 @@ class Guard:
 
     - `TimedOut`: it did not return in time;
     - `ConnectionEnded`: the connection ended meanwhile;
-    - `TeamCodeFailed`: it raised a `CancelledError` or `SystemExit` of its own, or a group of them;
+    - `TeamCodeFailed`: it raised something that is no `Exception`, such as a `CancelledError` or
+      `SystemExit` of its own, or a group of them;
     - the exception of the one task that failed in a `TaskGroup`.
 
     Most calls return at once. So a call only notes its deadline, and one timer serves many calls.
@@ -80,8 +79,8 @@ class Guard:
             self.close()  # its timer is that of the clean-up
         if failure is None:
             return
-        sole = _sole(failure)
-        if isinstance(sole, (*ENDINGS, BaseExceptionGroup)) and not isinstance(sole, Exception):
+        sole = sole_failure(failure)
+        if not isinstance(sole, (Exception, *NOT_FROM_TEAM_CODE)):
             if self._task.cancelling() > self._cancellations:
                 raise asyncio.CancelledError from failure
             raise (interruption or TeamCodeFailed()) from failure
@@ -119,7 +118,7 @@ class Guard:
         self._timer = self._loop.call_at(self._deadline, self._check_deadline)
 
 
-def _sole(failure: BaseException) -> BaseException:
+def sole_failure(failure: BaseException) -> BaseException:
     """Return the exception in a group of one, or else the failure itself."""
     while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
         (failure,) = failure.exceptions

@@ -4,11 +4,12 @@ https://www.asyncapi.com/docs/reference/specification/v3.1.0
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING
+from functools import partial
 from inspect import getdoc
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
@@ -19,7 +20,7 @@ from starlette.responses import JSONResponse
 # {% if cookiecutter.auth != "none" %}
 from ..auth import CREDENTIALS
 # {% endif %}
-from ..commands.router import CommandRouter, Handler
+from ..commands.router import CommandRouter
 from ..endpoint.handshake import limits_of
 from ..errors import CommandError, close_codes, subclasses
 from ..protocol import Close, ErrorReply, Ok, Reply, ServerFrame
@@ -44,7 +45,8 @@ async def read_asyncapi(request: Request) -> JSONResponse:
 def describe(commands: CommandRouter, settings: RealtimeSettings, url: str, path: str) -> Json:
     """Return the document, without its ``info``, for a service with this URL and WebSocket path."""
     frames = _sent_frames()
-    replies = {model: _replies_of(each, frames) for model, each in commands.handlers.items()}
+    handlers = {model: _function_of(each) for model, each in commands.handlers.items()}
+    replies = {model: _replies_of(each, frames) for model, each in handlers.items()}
     answers = dict.fromkeys(reply for each in replies.values() for reply in each)
     events = [frame for frame in frames if not issubclass(frame, Reply)]
     names, schemas = _schemas(replies, [*answers, *events])
@@ -55,7 +57,7 @@ def describe(commands: CommandRouter, settings: RealtimeSettings, url: str, path
             **_messages(names[model]),
             "reply": _messages(*(names[reply] for reply in replies[model])),
         }
-        for model, handler in commands.handlers.items()
+        for model, handler in handlers.items()
     }
     operations |= {names[each]: {"action": "send", **_messages(names[each])} for each in events}
     security = _security(settings)
@@ -131,8 +133,15 @@ def _sent_frames() -> list[type[ServerFrame]]:
     return [kind for kind, value in types.items() if value is not MISSING]
 
 
+def _function_of(handler: Any) -> Callable[..., Any]:
+    while isinstance(handler, partial):
+        handler = handler.func
+    function: Callable[..., Any] = handler
+    return function
+
+
 def _replies_of(
-    handler: Handler[Any, Any], frames: list[type[ServerFrame]]
+    handler: Callable[..., Any], frames: list[type[ServerFrame]]
 ) -> list[type[ServerFrame]]:
     """Return the replies that the handler's annotation names, or else `Ok`; and the error."""
     try:
@@ -145,11 +154,9 @@ def _replies_of(
 
 def _named_in(annotation: Any) -> Iterator[Any]:
     """Yield the types that an annotation names: those of a union, and results of futures."""
-    if parts := get_args(annotation):
-        for part in parts:
-            yield from _named_in(part)
-    else:
-        yield annotation
+    yield get_origin(annotation) or annotation  # a generic class, without its parameters
+    for part in get_args(annotation):
+        yield from _named_in(part)
 
 
 def _message(name: str, schema: Json) -> Json:

@@ -111,6 +111,6 @@ def _without_input(error: Mapping[str, Any]) -> dict[str, Any]:
 def _handle_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
     @app.exception_handler(kind)
     async def answer(request: Request, failure: Exception) -> Response:
-        route = template_of(app, request.scope)
+        route = template_of(request.app, request.scope)  # an outer app may use these handlers
         log.error("handler failed", route=route, code=error.code, exc_info=failure)
         return await problem_response(request, error)

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..tracing import PROBES
-from .routing import template_of
+from .routing import ROOT_PATH, template_of
 
 REASON = "app.realtime.reason"
 """The key in a request's scope of why it is refused; not the client's text."""
@@ -20,6 +20,7 @@ async def log_request(
 ) -> None:
     """Answer a request to an application, and log it; probes only if they fail."""
     begin = monotonic()
+    scope[ROOT_PATH] = app.root_path or scope.get("root_path", "")  # as FastAPI does
     status: int | None = None
 
     async def note_status(message: Message) -> None:

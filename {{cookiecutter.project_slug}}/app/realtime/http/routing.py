@@ -8,6 +8,9 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.routing import Match
 from starlette.types import Scope
 
+ROOT_PATH = "app.realtime.root_path"
+"""The key in a request's scope of where the application is mounted; its own mounts add to it."""
+
 
 def engine_router(**options: Any) -> APIRouter:
     """Return a router whose functions give OpenAPI their names: code generators use them, too."""
@@ -23,7 +26,8 @@ def template_of(app: FastAPI, scope: Scope) -> str | None:
     if not routes:
         return None
     outer = routes[max(routes, key=lambda match: match.value)].path or ""
-    inner = getattr(scope.get("route"), "path", "") if "app_root_path" in scope else ""
+    is_mounted = scope["root_path"] != _root_path(scope)
+    inner = getattr(scope.get("route"), "path", "") if is_mounted else ""
     return f"{outer}{inner}" or "/"
 
 
@@ -40,8 +44,12 @@ def allow(app: FastAPI, scope: Scope) -> Mapping[str, str] | None:
 
 
 def _matching(app: FastAPI, scope: Scope) -> Iterator[tuple[Match, RouteContext]]:
-    before_mount = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
+    before_mount = {**scope, "root_path": _root_path(scope)}
     for route in iter_route_contexts(app.routes):
         match, _ = route.matches(before_mount)
         if match is not Match.NONE:
             yield match, route
+
+
+def _root_path(scope: Scope) -> str:
+    return str(scope.get(ROOT_PATH, scope.get("app_root_path", scope["root_path"])))

@@ -233,10 +233,14 @@ class HttpProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
+        self._start_timer(LINGER_S, self.transport.abort)
+        cycle = self.cycle
+        if self._in_body and cycle is not None and cycle.response_complete:  # it has its answer
+            self.transport.write_eof()
+            return
         host = self.client and self.client[0]
         log.info("request refused", status=int(status), reason=REASONS[status], client=host)
         self._refusals.labels(int(status)).inc()
-        cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started or not cycle.more_body:  # it is answered already
                 self.transport.abort()
@@ -255,7 +259,6 @@ class HttpProtocol(HttpToolsProtocol):
         head = [STATUS_LINE[status], *(b"%s: %s\r\n" % field for field in fields), b"\r\n"]
         self.transport.write(b"".join([*head, body]))
         self.transport.write_eof()
-        self._start_timer(LINGER_S, self.transport.abort)
 
     def _start_timer(self, timeout_s: float, then: Callable[[], None]) -> None:
         self._stop_timer()

@@ -76,6 +76,8 @@ class LibraryProtocol(ServerProtocol):
     def reject(self, status: int, text: str) -> Response:
         """Return a problem; a wrong version gets 426 with the right one (RFC 6455 §4.4)."""
         detail = "A WebSocket handshake is a GET request of HTTP/1.1 with an upgrade."
+        if self.handshake_exc is None:  # the application refuses it, or has failed
+            detail = HTTPStatus(status).phrase
         fields = {"Content-Type": PROBLEM_TYPE}
         if name := getattr(self.handshake_exc, "name", None):  # of a header, as the library has it
             detail = f"The WebSocket handshake has no valid {name}."

@@ -6,9 +6,7 @@ from typing import Literal
 import pytest
 from structlog.testing import capture_logs
 
-from app.realtime.commands.dispatcher import Dispatcher
 from app.realtime.commands.router import CommandRouter
-from app.realtime.metrics import Metrics
 from app.realtime.policy import Policy
 from app.realtime.protocol import Command
 
@@ -164,16 +162,9 @@ async def wave(*_: object) -> None:
     pass
 
 
-def test_one_command_has_one_handler() -> None:
+@pytest.mark.parametrize("other", [Wave, OtherWave])
+def test_one_type_has_one_handler(other: type[Command]) -> None:
     router = CommandRouter()
     router.command(Wave)(wave)
-    with pytest.raises(ValueError, match="Wave has a handler already"):
-        router.command(Wave)(wave)
-
-
-def test_one_type_has_one_command() -> None:
-    router = CommandRouter()
-    router.command(Wave)(wave)
-    router.command(OtherWave)(wave)
-    with pytest.raises(TypeError, match=r"'wave' .* multiple choices"):
-        Dispatcher(router, Metrics("1.0"), timeout_s=1.0)
+    with pytest.raises(ValueError, match="Wave has a handler for 'wave' already"):
+        router.command(other)(wave)

@@ -1,7 +1,11 @@
-"""The image's health check finds the service, wherever the settings put it."""
+"""The image: its health check finds the service, and a signal ends its first process."""
 
 import json
+import os
 import re
+import select
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from .conftest import Baker
 from .process import environment, run
 from .project import Project
 from .venv import venv_bin
-from .waiting import wait_until
+from .waiting import DEADLINE_S, wait_until
 
 LOOPBACKS = {"127.0.0.1", "::1"}
 
@@ -52,3 +56,29 @@ def test_two_colons_are_all_of_ipv4_and_ipv6(baked: Baker, tmp_path: Path) -> No
         service.stop()
     finally:
         service.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_has_a_handler(
+    baked: Baker, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Without one, process 1 of a container does not get the signal."""
+    project, secret = baked(DEFAULT), tmp_path / "secret"
+    os.mkfifo(secret)
+    pipe = os.open(secret, os.O_RDWR)
+    os.write(pipe, b"the first part")
+    with subprocess.Popen(
+        [str(venv_bin(project) / "python"), "-B", "-m", "app"],
+        cwd=project.root,
+        env=environment(METRICS_KEY_FILE=str(secret)),
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        try:  # it reads the first part, and waits for more
+            wait_until(lambda: not select.select([pipe], [], [], 0)[0] or process.poll())
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()
+            os.close(pipe)
+    assert (process.returncode, errors) == (0, "")

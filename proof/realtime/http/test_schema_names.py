@@ -1,8 +1,10 @@
-"""Names of schemas in the AsyncAPI document."""
+"""Names of schemas in the AsyncAPI document, and the schemas of replies."""
 
-from typing import Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, Literal, TypeVar
 
-from app.realtime import Command, CommandRouter, Connection, Service
+from app.realtime import Command, CommandRouter, Connection, Ok, Service
 
 from ..engine import make_app
 from ..live import make_settings
@@ -25,3 +27,28 @@ async def test_a_command_may_have_the_name_of_the_schema_of_all() -> None:
     assert schemas["ClientFrame"]["properties"]["type"]["const"] == "frame"
     names = {each["$ref"].rpartition("/")[2] for each in schemas["ClientFrame.Any"]["anyOf"]}
     assert {"ClientFrame", "Ping"} <= names
+
+
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True, kw_only=True)
+class PageOk(Ok, Generic[Item]):
+    """A page of items."""
+
+    items: list[Item]
+
+
+async def test_a_reply_may_be_generic_and_a_handler_partial() -> None:
+    async def read(size: int, *_: object) -> PageOk[int]:
+        """Read a page."""
+        return PageOk(items=list(range(size)))
+
+    router = CommandRouter()
+    router.command(ClientFrame)(partial(read, 3))
+    document = make_app(make_settings(), commands=router).asyncapi("http://localhost")
+    operation = document["operations"]["ClientFrame"]
+    assert operation["description"] == "Read a page."
+    replies = [each["$ref"].rpartition("/")[2] for each in operation["reply"]["messages"]]
+    assert replies == ["PageOk", "ErrorReply"]
+    assert "items" in document["components"]["schemas"]["PageOk"]["properties"]

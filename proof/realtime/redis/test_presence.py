@@ -119,6 +119,24 @@ async def test_a_dead_node_is_noticed_and_its_users_have_left(valkey: Valkey) ->
         assert await alice.seen() == {"alice": 1}
 
 
+async def test_a_malformed_dead_node_does_not_keep_the_others(valkey: Valkey) -> None:
+    async with run_presence(valkey, lease_s=LEASE_S) as node, Redis.from_url(valkey.url) as redis:
+        alice = await node.visitor("alice")
+        await node.visitor("alice", "hall")
+        await redis.set("ws:{room:hall}:node:dead", "junk")
+        await redis.hset("ws:{room:lobby}:node:dead", mapping={"": 5, "zed": 1})
+        await redis.hset("ws:{room:lobby}:users", "zed", "1 0 null")
+        await redis.zadd("ws:{room:hall}:nodes", {"dead": 1})
+        await redis.zadd("ws:{room:lobby}:nodes", {"dead": 1})
+        await wait_until_async(lambda: has_heard(alice, "zed left"))
+
+        async def is_removed() -> bool:
+            return not await redis.exists("ws:{room:hall}:node:dead")
+
+        await wait_until_async(is_removed)
+        assert await alice.seen() == {"alice": 1}
+
+
 async def has_heard(visitor: Visitor, event: str) -> bool:
     return event in await visitor.heard()
 

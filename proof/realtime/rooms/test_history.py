@@ -270,6 +270,16 @@ async def test_expired_messages_are_not_among_the_last_before_the_sweep(clock: C
     assert data_in(await member.replay(None, last=10)) == [2]
 
 
+async def test_a_room_that_is_read_again_and_again_keeps_no_expired_messages(clock: Clock) -> None:
+    history = History(Backplane(), make_settings(history_s=60))
+    await say(history, 1)
+    for _ in range(3):
+        clock.now_s += 40
+        await history.read(ROOM, None)
+    assert not history._logs[ROOM].kept
+    assert in_order(history) == history._size_bytes
+
+
 @pytest.mark.parametrize("keeps", [0, 100])
 async def test_data_other_than_json_takes_no_offset(keeps: int) -> None:
     history = History(Backplane(), make_settings(history_messages=keeps))

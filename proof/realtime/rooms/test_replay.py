@@ -96,7 +96,7 @@ ROOMS, MESSAGES = 6, 18
 @pytest.mark.parametrize("ws", [FrameProtocol, "websockets-sansio"])
 async def test_a_slow_reader_is_not_closed_by_what_it_has_missed(ws: Any) -> None:
     """In several rooms at once: together more bytes than may be unsent, in each room fewer."""
-    settings = make_settings(max_unsent_bytes=140_000, history_bytes=100_000)
+    settings = make_settings(max_unsent_bytes=170_000, history_bytes=100_000)
     async with run_service(settings, ws=ws) as live:
         other, rooms, since = await live.connect("bob"), live.service.rooms, dict[str, Frame]()
         for room in map(str, range(ROOMS)):

@@ -11,7 +11,7 @@ from app.realtime.backplane import Backplane, Channel, Deliver, Envelope
 from app.realtime.backplane import Backplane, Channel, Envelope
 # {% endif %}
 from app.realtime.connections.delivery import Delivery
-from app.realtime.errors import Forbidden, Unavailable
+from app.realtime.errors import Forbidden, LimitExceeded, Unavailable
 from app.realtime.http.backend import Publication
 from app.realtime.protocol import TRY_AGAIN_LATER
 # {% if cookiecutter.redis %}
@@ -168,6 +168,19 @@ async def test_concurrent_joins_of_one_connection() -> None:
     assert len(rooms) == 3
     rooms.leave_all(connection)
     assert len(rooms) == 0
+
+
+async def test_concurrent_joins_keep_the_limit_of_rooms() -> None:
+    rooms = make_rooms(history := SlowHistory(Backplane(), make_settings()))
+    history.hold = asyncio.Event()
+    limit = make_settings().max_rooms_per_connection
+    connection = open_connection()
+    joins = [rooms.join(connection, str(number)) for number in range(limit + 2)]
+    joining = asyncio.gather(*joins, return_exceptions=True)
+    await asyncio.sleep(0)
+    history.hold.set()
+    refused = [each for each in await joining if isinstance(each, LimitExceeded)]
+    assert (len(refused), len(rooms)) == (2, limit)
 
 
 async def test_a_failed_join_does_not_affect_an_earlier_one() -> None:

@@ -13,7 +13,7 @@ from ..live import Live, run_service
 def keep_a_stream(policy: Policy, service: Service, room: str) -> RoomOptions:
     """Return the options of a stream in docs/extending.md, but keep it longer than any test."""
     return RoomOptions(
-        history_messages=10_000, history_s=600, history_bytes=1_000_000, presence=False
+        history_messages=10_000, history_s=600, history_bytes=900_000, presence=False
     )
 
 

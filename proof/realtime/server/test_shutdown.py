@@ -104,7 +104,8 @@ async def test_sigint_skips_the_grace_period(tmp_path: Path) -> None:
 
 
 async def test_a_host_of_another_machine_exits_with_one_line_and_status_1(tmp_path: Path) -> None:
-    for host in ("192.0.2.1", "x" * 64):  # RFC 5737; a label that is too long
+    # RFC 5737; a label that is too long; an address of IPv4 as one of IPv6
+    for host in ("192.0.2.1", "x" * 64, "::ffff:127.0.0.1"):
         async with run_process(tmp_path, PORT="0", HOST=host, **fresh_secrets()) as process:
             async with asyncio.timeout(START_S):
                 _, errors = await process.communicate()

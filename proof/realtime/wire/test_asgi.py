@@ -34,7 +34,7 @@ TRANSPORTS = ["tcp", "tls"]
 @pytest.fixture(scope="module", params=product(WIRES, TRANSPORTS), ids="-".join)
 async def any_service(request: pytest.FixtureRequest) -> AsyncIterator[Live]:
     wire, transport = request.param
-    settings = make_settings(max_unsent_bytes=300_000, close_timeout_s=2.0)
+    settings = make_settings(max_unsent_bytes=330_000, close_timeout_s=2.0)
     async with run_service(settings, ws=WIRES[wire]) as live:
         if transport == "tls":
             await listen_for_tls(live)

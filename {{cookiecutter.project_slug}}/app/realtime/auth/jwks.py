@@ -59,7 +59,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class JwksSettings(SettingsPart):
-    """The URL of the keys, and how often it may get a request."""
+    """The URL of the keys, and limits for requests to it."""
 
     jwt_jwks_url: Annotated[HttpUrl | None, AfterValidator(_check_url)] = None
     jwt_jwks_max_age_s: Seconds = 300.0

@@ -36,9 +36,9 @@ class CommandRouter:
         """Register a handler: ``async def handler(service, connection, command) -> Reply | None``.
 
         None stands for a plain `Ok`. The connection's next command waits until the handler returns;
-        to answer later, return an `asyncio.Future` of the reply. Raise a `CommandError` to refuse
-        the command, a `Rejected` to close the connection. After ``HANDLER_TIMEOUT_S``, or when its
-        connection has ended, the handler is cancelled.
+        to answer later, return an `asyncio.Future` of the reply, for this command alone. Raise a
+        `CommandError` to refuse the command, a `Rejected` to close the connection. After
+        ``HANDLER_TIMEOUT_S``, or when its connection has ended, the handler is cancelled.
         """
 
         def register(handler: Handler[C, A]) -> Handler[C, A]:

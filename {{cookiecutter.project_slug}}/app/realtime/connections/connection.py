@@ -24,11 +24,11 @@ StateT = TypeVar("StateT", default=Any)
 
 
 class Connection(Recipient, Generic[StateT]):
-    """An accepted connection. Only `drain` waits.
+    """An accepted connection. Only its method `drain` waits.
 
-    They belong to the event loop's thread. In another thread, those that send or close raise
-    `WrongThread` and do nothing; the others, which the engine calls, do not check. ``state`` is
-    what your `connecting` function has returned. ``closed`` says why the connection has ended.
+    Call the methods in the event loop's thread. In another thread, those that send or close raise
+    `WrongThread` and do nothing; the engine's own methods do not check. ``state`` is what your
+    `connecting` function has returned. ``closed`` says why the connection has ended.
     """
 
     __slots__ = (

@@ -35,7 +35,7 @@ MAX_FRAMES_PER_TURN = 50_000
 MAX_BYTES_WHILE_BEHIND = 2_097_152
 """Bytes enqueued in one turn of the loop while frames of an earlier turn are unwritten.
 
-At more, no message of a client is handled after one that has caused many frames.
+At more, the turn ends after a message of a client that has caused many frames.
 """
 
 MANY_FRAMES = 64

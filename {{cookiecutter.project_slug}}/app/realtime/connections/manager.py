@@ -50,9 +50,9 @@ class LocalUser:
 class ConnectionManager:
     """The connections of this process. Messages reach those of the whole service.
 
-    It belongs to the event loop's thread. In another thread, as in a route declared with plain
-    ``def``, methods that send or change something raise `WrongThread` and do nothing. An invalid
-    user name raises `BadRequest`.
+    Call the methods in the event loop's thread. In another thread, as in a route declared with
+    plain ``def``, those that send or change something raise `WrongThread` and do nothing. An
+    invalid user name raises `BadRequest`.
     """
 
     def __init__(

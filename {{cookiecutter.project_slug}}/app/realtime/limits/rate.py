@@ -32,7 +32,7 @@ class RateLimit:
     def take(self, now: float, size_bytes: int = 0) -> bool:
         """Count a message; if the sender is ahead by a burst, return false and count nothing.
 
-        Only the messages before this one decide, so after a pause it may be of any size.
+        The size of this message does not matter: after a pause it may be of any size.
         """
         arrival = self._arrival
         if arrival < now:

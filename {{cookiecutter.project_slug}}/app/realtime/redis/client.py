@@ -57,7 +57,7 @@ class RedisClient(ABC):
         self._probes: list[ProbeCommands] = []
 
     def reset_locks(self) -> None:
-        """Make the locks anew: asyncio binds them to the event loop in which they are used."""
+        """Make new locks: asyncio binds a lock to the event loop in which it is used."""
         self._turns = asyncio.Semaphore(self._max_turns)
         # {% if cookiecutter.rooms %}
         self._background = asyncio.Lock()

@@ -89,21 +89,26 @@ async def answered_within(timeout_s: float) -> AsyncIterator[None]:
     """
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle | None = None
-    async with asyncio.timeout(None) as limit:
+    limit = asyncio.timeout(None)
 
-        def tick(left: int) -> None:
-            nonlocal timer
-            if left:
-                timer = loop.call_later(timeout_s / TICKS, tick, left - 1)
-            else:
-                limit.reschedule(loop.time())
+    def tick(left: int) -> None:
+        nonlocal timer
+        if left:
+            timer = loop.call_later(timeout_s / TICKS, tick, left - 1)
+        else:
+            limit.reschedule(loop.time())
 
-        tick(TICKS)
-        try:
+    try:
+        async with limit:
+            tick(TICKS)
             yield
-        finally:
-            if timer is not None:
-                timer.cancel()
+    except TimeoutError as failure:
+        if limit.expired():
+            raise TimeoutError(f"no answer within {timeout_s:g} s") from failure
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 class CheckedConnection(AbstractConnection):

@@ -133,11 +133,10 @@ class RoomLog:
         return Position(self.epoch, self.offset)
 
     def append(self, frame: bytes) -> None:
-        """Count a message and keep it, within the limits."""
+        """Count a message and keep it."""
         self.offset += 1
         self.kept.append((monotonic(), frame))
         self.size_bytes += len(frame)
-        self.trim()
 
     def trim(self) -> None:
         """Drop messages over the limits of number, bytes and age."""
@@ -237,7 +236,6 @@ class History:
         if log.subscription is not None:
             self.backplane.unsubscribe(log.subscription)
         log.subscription = None
-        log.trim()
         self._put_back(room, log)
 
     def _take_out(self, room: str) -> RoomLog:
@@ -250,6 +248,7 @@ class History:
         return log
 
     def _put_back(self, room: str, log: RoomLog) -> None:
+        log.trim()
         log.used_at = monotonic()
         if log.kept or log.subscription is None:
             self._by_use[log.rules.history_s][room] = log

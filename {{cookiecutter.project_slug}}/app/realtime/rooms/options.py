@@ -52,9 +52,10 @@ def make_rules(
         if not isinstance(options, RoomOptions):
             kind = type(options).__name__
             raise TypeError(f"room_options must be a `def` that returns RoomOptions, not {kind}")
-        if options.history_bytes is not None and options.history_bytes >= settings.max_unsent_bytes:
-            msg = f"history_bytes: must be less than MAX_UNSENT_BYTES, {settings.max_unsent_bytes}"
-            raise ValueError(msg)
+        max_bytes = settings.max_unsent_bytes - settings.max_message_bytes
+        if options.history_bytes is not None and options.history_bytes > max_bytes:
+            msg = "MAX_UNSENT_BYTES without MAX_MESSAGE_BYTES"
+            raise ValueError(f"history_bytes: must be at most {max_bytes}, {msg}")
         messages, max_told = options.history_messages, settings.max_members_for_presence_events
         return Rules(
             settings.history_messages if messages is None else messages,

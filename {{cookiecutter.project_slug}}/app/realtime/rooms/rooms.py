@@ -150,9 +150,9 @@ class Room:
 class Rooms:
     """All rooms with members in this process. A room exists as long as it has members.
 
-    They belong to the event loop's thread. In another thread, methods that send or change something
-    raise `WrongThread` and do nothing. A name that no client could join raises `BadRoom`, and other
-    arguments that are not allowed `BadRequest`.
+    Call the methods in the event loop's thread. In another thread, those that send or change
+    something raise `WrongThread` and do nothing. A name that no client could join raises `BadRoom`,
+    and other arguments that are not allowed `BadRequest`.
     """
 
     def __init__(
@@ -199,10 +199,7 @@ class Rooms:
         self._check_call(name, last=last)
         check_start(since, last)
         encoded = None if info is None else encode_info(info)
-        joined = self._joined.get(connection.id, ())
-        if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
-            msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
-            raise LimitExceeded(msg)
+        self._check_limit(connection, name)
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = Room(name, self._history, self._delivery, self._evict)
@@ -217,6 +214,7 @@ class Rooms:
             if connection.id in room.members:
                 self._count(room, connection, 0, encoded)
                 return _replay_of_member(replay.position, since, room.complete_since[connection.id])
+            self._check_limit(connection, name)  # other joins may have ended meanwhile
             if connection.closed is None:
                 self._joined.setdefault(connection.id, set()).add(name)
                 room.members[connection.id] = connection
@@ -229,6 +227,12 @@ class Rooms:
                 del room.joining[connection]
                 room.evicted.discard(connection)
             self._free_if_empty(room)
+
+    def _check_limit(self, connection: Connection, name: str) -> None:
+        joined = self._joined.get(connection.id, ())
+        if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
+            msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
+            raise LimitExceeded(msg)
 
     def set_info(self, connection: Connection, name: str, info: JsonValue) -> None:
         """Change what members see of a user; raise `NotJoined`, or `BadRequest` if too large."""

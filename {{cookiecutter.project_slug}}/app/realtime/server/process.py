@@ -236,6 +236,8 @@ def check_host(host: str) -> None:
     try:
         for family, *_, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
             with socket.socket(family) as probe:
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio does
                 probe.bind(address)
     except (OSError, UnicodeError) as failure:  # also a label that is too long
         reason = getattr(failure, "strerror", None) or failure
@@ -268,7 +270,8 @@ def serve(app: Application) -> None:
     """Serve until a signal arrives.
 
     Raises:
-        SystemExit: an essential job has failed, or the service cannot listen at `HOST`.
+        SystemExit: an essential job has failed, or the service cannot listen at `HOST`; always with
+            several workers.
     """
     settings, sockets = app.service.settings, None
     fill_standard_descriptors()

@@ -151,8 +151,9 @@ class RealtimeSettings(
         if self.max_unsent_bytes < 2 * self.max_message_bytes:
             raise ValueError("MAX_UNSENT_BYTES: must be at least twice MAX_MESSAGE_BYTES")
         # {% if cookiecutter.rooms %}
-        if self.max_unsent_bytes <= self.history_bytes:
-            raise ValueError("MAX_UNSENT_BYTES: must be larger than HISTORY_BYTES")
+        if self.max_unsent_bytes < self.history_bytes + self.max_message_bytes:
+            msg = "must be at least HISTORY_BYTES and MAX_MESSAGE_BYTES together"
+            raise ValueError(f"MAX_UNSENT_BYTES: {msg}")
         # {% endif %}
         return self
 

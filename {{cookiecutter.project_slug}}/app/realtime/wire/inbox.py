@@ -52,7 +52,7 @@ class Inbox:
         """Add an event, as uvicorn does."""
         text = event.get("text")
         if text is not None:
-            self.put_texts([text], len(text))
+            self.put_texts([text], len(text.encode()))
             return
         self.messages.append(event)
         self.unread_bytes += len(event.get("bytes") or b"")

@@ -73,8 +73,8 @@ class RedisFeed:
             return Stored(self.position)
         self._readers += 1
         try:
-            # Twice if the answer to another reader was newer, and has set the position first. From
-            # then on, new messages are noted.
+            # Again if another reader has set a newer position meanwhile: since then, new messages
+            # are noted.
             for _ in range(2):
                 stored = await self._history.load(self.room, self.rules, since or NOWHERE, last)
                 if self.position is NOWHERE:

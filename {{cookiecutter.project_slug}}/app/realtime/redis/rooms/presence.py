@@ -91,7 +91,7 @@ class RedisPresence(Presence):
             raise Unavailable("the users of the room are not known now") from None
 
     async def run(self) -> None:
-        """Write and renew until cancelled; at the end, write that the users have left."""
+        """Write and renew until cancelled; then write the last changes."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._unwritten.run())
@@ -139,7 +139,7 @@ class RedisPresence(Presence):
     async def _write_together(self, rooms: Sequence[LocalPresence]) -> list[BaseException]:
         """Write rooms in one round trip, remove dead nodes, and return the errors of Redis."""
         dead: list[tuple[LocalPresence, bytes]] = []
-        malformed: list[LocalPresence] = []
+        malformed: list[tuple[LocalPresence, str | bytes]] = []
         refusals: list[BaseException] = []
         replies = await self._client.send_in_background(
             [
@@ -151,7 +151,7 @@ class RedisPresence(Presence):
             if isinstance(reply, Exception):
                 refusals.append(reply)
                 if has_malformed_data(reply):
-                    malformed.append(room)
+                    malformed.append((room, self._node))
             elif reply is None:
                 room.restart()
                 self._unwritten.add(room)
@@ -160,7 +160,7 @@ class RedisPresence(Presence):
             elif room.confirm(*reply[1:]):
                 self._finish(room)
             else:
-                malformed.append(room)
+                malformed.append((room, self._node))
         if malformed:
             await self._remove_malformed(malformed)
         return refusals + (await self._remove_nodes(dead) if dead else [])
@@ -172,30 +172,40 @@ class RedisPresence(Presence):
             self._rooms.pop(room.name, None)
             self._unwritten.discard(room)
 
-    async def _remove_malformed(self, rooms: Sequence[LocalPresence]) -> None:
+    async def _remove_malformed(self, reports: Sequence[tuple[LocalPresence, str | bytes]]) -> None:
         """Remove presence that no node can have written; the next renewals write it again."""
-        log.warning("malformed presence removed", rooms=len(rooms))
+        log.warning("malformed presence removed", rooms=len(reports))
         await self._client.send_in_background(
-            [("DEL", *self._keys(room_channel(each.name), self._node)) for each in rooms]
+            [("DEL", *self._keys(room_channel(room.name), node)) for room, node in reports]
         )
-        for room in rooms:
+        for room, _ in reports:
             room.restart()
 
     async def _remove_nodes(
         self, dead: Sequence[tuple[LocalPresence, bytes]]
     ) -> list[BaseException]:
-        """Remove dead nodes, and write their rooms again; return the errors of Redis."""
+        """Remove dead nodes, and write their rooms again; return the refusals of Redis."""
         replies = await self._client.send_in_background(
             [
                 self._script(REMOVE_NODE, room_channel(room.name), node, room.rules)
                 for room, node in dead
             ]
         )
-        refusals: list[BaseException] = [each for each in replies if isinstance(each, Exception)]
-        if not refusals:
-            log.warning("nodes lost", nodes=sorted({_name(node) for _, node in dead}))
-            for room, _ in dead:
-                self._unwritten.add(room)
+        malformed: list[tuple[LocalPresence, str | bytes]] = []
+        refusals: list[BaseException] = []
+        lost = set()
+        for (room, node), reply in zip(dead, replies, strict=True):
+            self._unwritten.add(room)
+            if not isinstance(reply, Exception):
+                lost.add(_name(node))
+            elif has_malformed_data(reply):
+                malformed.append((room, node))
+            else:
+                refusals.append(reply)
+        if lost:
+            log.warning("nodes lost", nodes=sorted(lost))
+        if malformed:
+            await self._remove_malformed(malformed)
         return refusals
 
     def writing(self, channel: Channel, rules: Rules, report: Sequence[Argument]) -> RedisCommand:

@@ -7,7 +7,8 @@
 -- its time, or nothing.
 --
 -- A node whose own lease has expired must not declare others dead: after an outage, they may
--- renew theirs later. A node without a lease declares dead only those that are a lease too late.
+-- renew theirs later. A node without a lease declares dead only those whose lease has ended at least
+-- one lease ago.
 --
 -- In a node's hash, the field '' holds the number of the node's last write; it outlives the node's last
 -- user. A write with a lower number is stale, as after a freeze of the server, and is ignored. A number

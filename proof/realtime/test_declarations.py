@@ -3,7 +3,9 @@
 from typing import Any, Literal, cast
 
 import pytest
+from pydantic import AliasChoices, Field
 from structlog.testing import capture_logs
+from typing_extensions import TypeAliasType
 
 from app.realtime import (
     Close,
@@ -23,6 +25,28 @@ LONGEST = "é" * 61 + "x"
 
 async def begin(service: Service, connection: Connection) -> None:
     """Begin a connection."""
+
+
+class Tell(Command):
+    """A command of two types, one of them that of a built-in command."""
+
+    type: TypeAliasType("TellType", Literal["send", "tell"])  # type: ignore[valid-type]
+    words: int = Field(validation_alias=AliasChoices("words", "count"))
+
+
+async def test_a_command_of_two_types_is_counted_by_type_and_replaces_a_built_in_command() -> None:
+    router = CommandRouter()
+
+    @router.command(Tell)
+    async def tell(service: Service, connection: Connection, command: Tell) -> None: ...
+
+    async with run_service(commands=router) as live:
+        client, before = await live.connect(), live.counts()
+        for name in ("send", "tell", "tell"):
+            assert (await client.ask(type=name, words=1))["type"] == "ok"
+        assert (await client.ask(type="tell"))["message"] == "words: Field required"
+        counts = live.counts() - before
+    assert (counts["ws_commands_total send"], counts["ws_commands_total tell"]) == (1, 2)
 
 
 async def test_a_second_function_for_new_connections_is_refused() -> None:

@@ -66,5 +66,6 @@ def field_names(schema: object) -> Iterator[str]:
                 yield from fields
             case {"type": "dataclass-field", "name": name}:
                 yield name
-        if isinstance(alias := part.get("validation_alias"), str):
-            yield alias
+        match part.get("validation_alias"):
+            case str(alias) | [str(alias), *_] | [[str(alias), *_], *_]:
+                yield alias

@@ -216,7 +216,7 @@ def _moved(text: str) -> str:
         r"from \. import realtime": "from app import realtime",
         r"from app\.(?!realtime)": "from .",
     }.items():
-        text = re.sub(f"(?m)^{old}", new, text)
+        text = re.sub(f"(?m)^( *){old}", rf"\1{new}", text)
     return text
 
 

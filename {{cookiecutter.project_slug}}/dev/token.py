@@ -45,7 +45,10 @@ async def main(user: str, claims: str = "{}") -> None:
     """Print credentials of the user with these claims, and a line of JavaScript that connects."""
 # {% endif %}
     settings = Settings.load()
-    handshake = await credentials(settings, user, **parse(claims))
+    try:
+        handshake = await credentials(settings, user, **parse(claims))
+    except (TypeError, ValueError) as failure:
+        sys.exit(f"error: CLAIMS: {failure}")
 # {% else %}
 
 

@@ -24,45 +24,36 @@ async def watch(
         changed.set()
 
 
-async def serve(changed: asyncio.Event, stopped: asyncio.Event) -> None:
-    """Run the service, and start it again after each change, until the second event is set."""
-    while not stopped.is_set():
+async def serve(changed: asyncio.Event) -> None:
+    """Run the service, and start it again after each change."""
+    while True:
         changed.clear()
-        service = await create_subprocess_exec(sys.executable, "-m", "app")
+        # In a process group of its own, so that Ctrl+C is one signal for it, too.
+        service = await create_subprocess_exec(sys.executable, "-m", "app", process_group=0)
         try:
             await changed.wait()
+        finally:
             with suppress(ProcessLookupError):  # it has ended
                 service.send_signal(signal.SIGINT)
-        finally:  # Ctrl+C reaches the service by itself; a second signal would kill it
             await service.wait()
 
 
-async def main() -> None:
-    """Serve until a signal. Ctrl+C, which the service gets as well, cancels this."""
-    serving = asyncio.create_task(serve_and_watch())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, serving.cancel)
-    await serving
-
-
 async def serve_and_watch() -> None:
-    """Serve until SIGTERM or SIGHUP."""
-    changed, stopped = asyncio.Event(), asyncio.Event()
-
-    def stop() -> None:
-        stopped.set()
-        changed.set()
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+    """Serve until cancelled."""
+    changed = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        watching = [
-            group.create_task(watch(changed, "app", DefaultFilter(), recursive=True)),
-            # Not the file itself, since most editors replace it.
-            group.create_task(watch(changed, ".", is_env_file, recursive=False)),
-        ]
-        await serve(changed, stopped)
-        for task in watching:
-            task.cancel()
+        group.create_task(watch(changed, "app", DefaultFilter(), recursive=True))
+        # Not the file itself, since most editors replace it.
+        group.create_task(watch(changed, ".", is_env_file, recursive=False))
+        await serve(changed)
+
+
+async def main() -> None:
+    """Serve until a signal."""
+    serving = asyncio.create_task(serve_and_watch())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    await serving
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Literal, TypeVar
 
-from app.realtime import Command, CommandRouter, Connection, Ok, Service
+from typing_extensions import TypeAliasType
+
+from app.realtime import Command, CommandRouter, Connection, Data, Ok, ServerFrame, Service
 
 from ..engine import make_app
 from ..live import make_settings
@@ -13,7 +15,8 @@ from ..live import make_settings
 class ClientFrame(Command):
     """A command with the name of the schema of all commands."""
 
-    type: Literal["frame"]
+    type: TypeAliasType("FrameType", Literal["frame", "page"])  # type: ignore[valid-type]
+    data: Data = None
 
 
 async def test_a_command_may_have_the_name_of_the_schema_of_all() -> None:
@@ -24,12 +27,21 @@ async def test_a_command_may_have_the_name_of_the_schema_of_all() -> None:
 
     document = make_app(make_settings(), commands=router).asyncapi("http://localhost")
     schemas = document["components"]["schemas"]
-    assert schemas["ClientFrame"]["properties"]["type"]["const"] == "frame"
     names = {each["$ref"].rpartition("/")[2] for each in schemas["ClientFrame.Any"]["anyOf"]}
     assert {"ClientFrame", "Ping"} <= names
+    assert "default" not in schemas["ClientFrame"]["properties"]["data"]  # any JSON is no type
+    messages = document["channels"]["connection"]["messages"]
+    assert (messages["ClientFrame"]["name"], messages["Note"]["name"]) == ("frame|page", "note")
 
 
 Item = TypeVar("Item")
+
+
+@dataclass(slots=True, kw_only=True)
+class Note(ServerFrame):
+    """A frame whose type is any text."""
+
+    type: str = "note"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -144,6 +144,16 @@ def test_claims_that_are_no_object_are_refused(claims: str) -> None:
     with pytest.raises(SystemExit, match="not a JSON object"):
         token.parse(claims)
 # {% endif %}
+# {% if cookiecutter.auth == "jwt" %}
+
+
+async def test_a_claim_that_no_token_may_have_is_refused(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Settings, "load", lambda: live.settings)
+    with pytest.raises(SystemExit, match=r"^error: CLAIMS: "):
+        await token.main("alice", '{"iss": 5}')
+# {% endif %}
 # {% if cookiecutter.redis and cookiecutter.auth == "api_key" %}
 
 

@@ -51,10 +51,13 @@ def check_strict(schema: object) -> None:
             config = (OF_ROOT_MODELS if is_root else {}) | part.get("config", {})
             missing = [name for name, item in STRICT_SETTINGS.items() if item not in config.items()]
             if missing:
-                advice = "" if is_root else f", or derive it from {StrictModel.__name__}"
+                is_model = part["type"] == "model"
+                name = "model_config" if is_model else "__pydantic_config__"
+                can_derive = is_model and not is_root
+                advice = f", or derive it from {StrictModel.__name__}" if can_derive else ""
                 raise TypeError(
                     f"{part['cls'].__name__} in a command is not strict: give it"
-                    f" `model_config = ConfigDict({', '.join(missing)})`{advice}"
+                    f" `{name} = ConfigDict({', '.join(missing)})`{advice}"
                 )
 
 

@@ -20,10 +20,10 @@ from starlette.responses import JSONResponse
 # {% if cookiecutter.auth != "none" %}
 from ..auth import CREDENTIALS
 # {% endif %}
-from ..commands.router import CommandRouter
+from ..commands.router import CommandRouter, types_of
 from ..endpoint.handshake import limits_of
 from ..errors import CommandError, close_codes, subclasses
-from ..protocol import Close, ErrorReply, Ok, Reply, ServerFrame
+from ..protocol import Close, Command, ErrorReply, Ok, Reply, ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.asgi import TOO_BIG
 
@@ -70,7 +70,7 @@ def describe(commands: CommandRouter, settings: RealtimeSettings, url: str, path
     }
     channel = {
         "address": path,
-        "messages": {name: _message(name, schemas[name]) for name in names.values()},
+        "messages": {name: _message(kind, name, schemas[name]) for kind, name in names.items()},
         "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
         "x-limits": limits_of(settings),
         "x-close-codes": _close_codes(),
@@ -89,8 +89,10 @@ class _Schemas(GenerateJsonSchema):
     """JSON Schemas for AsyncAPI and for code generators."""
 
     def default_schema(self, schema: Any) -> JsonSchemaValue:
-        """Leave out a default that JSON cannot have: infinity and NaN."""
+        """Leave out a default that JSON cannot have, and null where any JSON is allowed."""
         described = super().default_schema(schema)
+        if described == {"default": None}:
+            return {}
         try:
             json.dumps(described.get("default"), allow_nan=False)
         except ValueError:
@@ -129,8 +131,7 @@ def _sent_frames() -> list[type[ServerFrame]]:
     """Return all kinds of frames of the server, your own included, without abstract bases."""
     # A dataclass with slots replaces its class. Both are subclasses; the newer one comes later.
     kinds = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in subclasses(ServerFrame)}
-    types = {kind: kind.__dataclass_fields__["type"].default for kind in kinds.values()}
-    return [kind for kind, value in types.items() if value is not MISSING]
+    return [kind for kind in kinds.values() if _type_of(kind) is not MISSING]
 
 
 def _function_of(handler: Any) -> Callable[..., Any]:
@@ -159,12 +160,16 @@ def _named_in(annotation: Any) -> Iterator[Any]:
         yield from _named_in(part)
 
 
-def _message(name: str, schema: Json) -> Json:
-    fields = schema["properties"]
-    types = fields["type"].get("enum") or [fields["type"]["const"]]
-    reference = {"correlationId": {"location": "$message.payload#/id"}} if "id" in fields else {}
+def _message(kind: type, name: str, schema: Json) -> Json:
+    types = types_of(kind) if issubclass(kind, Command) else [_type_of(kind)]
+    has_id = "id" in schema["properties"]
+    reference = {"correlationId": {"location": "$message.payload#/id"}} if has_id else {}
     payload = _ref("components", "schemas", name)
     return {"name": "|".join(types), "payload": payload, **reference}
+
+
+def _type_of(frame: Any) -> Any:
+    return frame.__dataclass_fields__["type"].default
 
 
 def _messages(*names: str) -> Json:

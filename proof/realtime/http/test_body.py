@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from fastapi import Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 
 from app.realtime.errors import PROBLEM_TYPE
 
@@ -30,3 +31,15 @@ async def test_with_middleware_a_large_body_is_refused_by_a_problem_too(reads: b
     for answer in answers:
         assert answer.headers["content-type"] == PROBLEM_TYPE
         assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+async def test_a_page_of_an_allowed_origin_can_read_the_refusal() -> None:
+    app = make_app(make_settings(max_message_bytes=1_024))
+    app.add_middleware(CORSMiddleware, allow_origins=["https://site.example"])
+    async with run_app(app) as live, live.http() as http:
+        answer = await http.post(
+            "/publish", content=b"x" * 2_000, headers={"Origin": "https://site.example"}
+        )
+    assert answer.status_code == 413
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://site.example"
+    assert "WWW-Authenticate" not in answer.headers

@@ -1,8 +1,9 @@
-"""The rule `room_options`: wrong options, and a rule that fails."""
+"""Rules of rooms that return what they must not, or fail."""
 
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.realtime import Forbidden, Policy, RoomOptions, Service
 
@@ -42,6 +43,20 @@ async def test_wrong_options_refuse_their_room_alone(
             assert (await client.ask(type="publish", room="lobby", data=1))["type"] == "ok"
         assert len(live.service.rooms) == 1
     assert asked.count("lobby") == 1
+
+
+async def test_an_info_of_the_policy_that_is_too_large_is_not_the_clients_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Policy, "presence_info", lambda *_: "x" * 2_000)
+    async with run_service() as live:
+        client = await live.connect()
+        with capture_logs() as lines:
+            assert (await client.ask(type="join", room="lobby"))["code"] == "internal"
+        monkeypatch.undo()
+        error = await client.ask(type="join", room="lobby", info="x" * 2_000)
+    assert lines[0]["event"] == "handler failed"
+    assert (error["code"], error["message"][:5]) == ("bad_request", "info:")
 
 
 @pytest.mark.parametrize(

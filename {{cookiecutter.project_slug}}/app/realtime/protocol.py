@@ -196,8 +196,8 @@ class CommandHead(BaseModel):
     id: CommandId | None = None
 
 
-_engine_types: set[object] = {"ping", "resync"}
-"""Types that clients handle themselves: these, and those of the engine's frames."""
+_engine_types: set[object] = {"gap", "ping", "rejoined", "resync"}
+"""Types that clients handle or make themselves: these, and those of the engine's frames."""
 
 
 @dataclass(slots=True, kw_only=True)

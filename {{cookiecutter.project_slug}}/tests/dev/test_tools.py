@@ -60,7 +60,8 @@ def test_the_example_names_every_setting_and_the_engines_defaults() -> None:
     example = (PROJECT / ".env.example").read_text(encoding="utf-8")
     for name, field in Settings.model_fields.items():
         for variable in setting_names(name, field):
-            assert re.search(rf"(?mi)^#?{re.escape(variable)}(__\w+)?=", example), variable
+            line = re.search(rf"(?mi)^#?{re.escape(variable)}(__\w+)?=", example)
+            assert line, f"add {variable.upper()} to .env.example"
     shown = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", example, re.MULTILINE))
     for name in RealtimeSettings.model_fields.keys() & map(str.lower, shown):
         default = Settings.model_fields[name].default

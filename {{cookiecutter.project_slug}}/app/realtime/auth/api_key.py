@@ -29,7 +29,8 @@ def _parse_keys(value: object) -> object:
     entries = [KEY_ENTRY.fullmatch(entry.strip()) for entry in value.split(",") if entry.strip()]
     keys = {entry[1]: entry[2] for entry in entries if entry is not None}
     if None in entries:
-        raise ValueError("each entry is name:digest, the key's SHA-256 in 64 lower-case hex digits")
+        entry = "name:digest, where the digest is the key's SHA-256 in 64 lower-case hex digits"
+        raise ValueError(f"separate the keys by commas, and write each as {entry}")
     if len(keys) < len(entries):
         raise ValueError("two keys have the same name; give each its own")
     if len(set(keys.values())) < len(keys):

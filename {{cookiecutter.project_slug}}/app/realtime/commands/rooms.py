@@ -10,14 +10,14 @@ from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
 from ..connections.connection import Connection
-from ..errors import Forbidden
+from ..errors import BadRequest, Forbidden
 from ..futures import now_or_later, then
 from ..idempotency import send_once
 from ..metrics import Metrics
 from ..policy import Policy, settled
 from ..protocol import Command, CommandKey, Data, Ok
 from ..rooms.history import Position, room_channel
-from ..rooms.presence import Member, Members
+from ..rooms.presence import Member, Members, encode_info
 from ..rooms.rooms import RoomName, check_start
 from ..service import Service
 from .router import CommandRouter
@@ -149,6 +149,11 @@ async def _info(
         info = await info
         # Meanwhile, the user may have lost the permission and been evicted.
         await _check_join(policy, service, connection, command.room)
+    if info is not command.info:
+        try:
+            encode_info(info)
+        except BadRequest as failure:  # it is not the client's fault
+            raise ValueError(f"presence_info: {failure}") from failure
     if info is not None:
         members = service.rooms.members_here(command.room)
         connection.limits.pay_for_message(room_channel(command.room), info, members)

@@ -38,7 +38,8 @@ class CommandRouter:
         None stands for a plain `Ok`. The connection's next command waits until the handler returns;
         to answer later, return an `asyncio.Future` of the reply, for this command alone. Raise a
         `CommandError` to refuse the command, a `Rejected` to close the connection. After
-        ``HANDLER_TIMEOUT_S``, or when its connection has ended, the handler is cancelled.
+        ``HANDLER_TIMEOUT_S``, handler and future are cancelled; when the connection has ended, only
+        the handler.
         """
 
         def register(handler: Handler[C, A]) -> Handler[C, A]:

@@ -20,10 +20,15 @@ M = TypeVar("M", bound=BaseModel)
 TOO_LARGE = problems({"413": "The body, or its data encoded again, is too large"})
 
 
+def _is_of_cors(header: tuple[bytes, bytes]) -> bool:
+    return header[0] == b"vary" or header[0].startswith(b"access-control-")
+
+
 class BodyLimit(RequestBodyLimitResponder):
     """Limits the body of a request; ``max_body_size`` of a route may be twice as large, no more.
 
-    Like Starlette's, it replaces the answer to a body above the limit, but with a problem.
+    Like Starlette's, it replaces the answer to a body above the limit, but with a problem, which
+    pages may read that may read the answer (CORS).
     """
 
     _is_refused = False
@@ -37,6 +42,7 @@ class BodyLimit(RequestBodyLimitResponder):
                 self.scope.pop(REASON, None)  # that of the answer
                 failure = TooLarge(f"the body has more than {self.max_body_size} bytes")
                 refusal = await problem_response(Request(self.scope), failure)
+                refusal.raw_headers += filter(_is_of_cors, message["headers"])
                 await refusal(self.scope, self.receive, self.send)
         if not self._is_refused:
             await self.send(message)

@@ -207,6 +207,19 @@ async def typed_lines() -> AsyncIterator[str]:
         yield line.strip()
 
 
+async def show_frames(ws: Connection) -> None:
+    """Print messages to the user or to all, and frames of your own."""
+    async for frame in ws:
+        print(f"< {json.dumps(frame, ensure_ascii=False)}", flush=True)
+
+
+async def talk(ws: Connection) -> None:
+    """Do what the typed lines say, until the input ends."""
+    chat = Chat(ws)
+    async for line in typed_lines():
+        await chat(line)
+
+
 async def main(user: str) -> None:
     """Talk to the service that `.env` describes, until the input ends or the service refuses.
 
@@ -228,17 +241,7 @@ async def main(user: str) -> None:
         on_status=lambda status: show_status(connection, status),
     )
     async with connection as ws:
-
-        async def show() -> None:
-            async for frame in ws:
-                print(f"< {json.dumps(frame, ensure_ascii=False)}", flush=True)
-
-        async def talk() -> None:
-            chat = Chat(ws)
-            async for line in typed_lines():
-                await chat(line)
-
-        tasks = [asyncio.create_task(each) for each in (show(), talk())]
+        tasks = [asyncio.create_task(each) for each in (show_frames(ws), talk(ws))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -1698,6 +1698,16 @@ def test_a_lost_connection_leaves_no_timer_behind(page: Page) -> None:
     assert page.run("return waiting.size") == 0
 
 
+@pytest.mark.parametrize("name", ["null", "undefined", "''", "5", "['tea']", "{}"])
+def test_a_room_without_a_name_is_refused_at_once(page: Page, name: str) -> None:
+    page.run("open_()")
+    page.wait_until("ws.welcome")
+    refused = {"code": "bad_room", "retry": False}
+    assert page.run(f"return failure((async () => ws.room({name}))())") == refused
+    assert page.run("return (await ws.room('tea').publish(1)).type") == "ok"
+    assert page.run("return ws.rooms.size") == 1
+
+
 def test_a_room_that_may_not_be_joined_says_so(page: Page) -> None:
     page.run("open_(); ws.room('?', { refused: ({ code }) => { globalThis.code = code; } })")
     page.wait_until("globalThis.code")

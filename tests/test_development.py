@@ -155,6 +155,40 @@ def test_the_chat_goes_on_after_a_join_without_an_answer(baked: Baker, tmp_path:
         chat.wait_for("! you are not in a room")
 
 
+def test_the_chat_ends_while_a_join_waits(baked: Baker, tmp_path: Path) -> None:
+    with chatting(baked(DEFAULT).copy(tmp_path / "project")) as (service, chat):
+        service.end()
+        chat.wait_for("* offline")
+        chat.type("/join attic\n")
+        chat.wait_for("/join attic\r\n")
+        chat.interrupt()
+        assert chat.wait() == 0
+        with suppress(OSError):  # the program has closed the terminal
+            while select.select([chat._controller], [], [], 0)[0]:
+                chat.read()
+        assert "Traceback" not in chat.shown
+
+
+DEEP = '{"type": "ping", "data": ' + "[" * 100_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_chat_goes_on_after_a_line_that_it_cannot_send_or_show(
+    baked: Baker, tmp_path: Path, encoding: str
+) -> None:
+    project = baked(DEFAULT)
+    cup = r'{"type": "broadcast", "data": "\u2615", "echo": true}'
+    typed = tmp_path / "typed"
+    typed.write_bytes(b"\xff\n" + f"/ping\n{DEEP}\n/ping\n{cup}\n/ping\n".encode())
+    with running(project) as service:
+        chat = f"timeout {START_S} {venv_bin(project) / 'python'} -m dev.client alice"
+        shown = service.shell(f"PYTHONIOENCODING={encoding}:strict {chat} <{typed} 2>&1")
+    assert shown.count("! that is no command: ") == 2
+    assert shown.count(" ms\n") == 3
+    assert "\u2615".encode(encoding, "backslashreplace").decode(encoding) in shown
+    assert "Traceback" not in shown
+
+
 @pytest.mark.parametrize("cause", ["ctrl+c", "ctrl+d", "ban"])
 def test_the_chat_ends_without_another_line(baked: Baker, tmp_path: Path, cause: str) -> None:
     with chatting(baked(DEFAULT).copy(tmp_path / "project")) as (service, chat):
@@ -216,6 +250,15 @@ def test_a_first_env_file_that_cannot_be_written_leaves_none(baked: Baker, tmp_p
     made = run(["sh", "-c", command], project.root)
     assert "File too large" in made.stderr
     assert project.files() == before
+
+
+def test_claims_that_are_nested_too_deeply_are_told_in_one_line(baked: Baker) -> None:
+    project = baked(DEFAULT)
+    command = f"{venv_bin(project) / 'python'} -m dev.token alice {'[' * 100_000}"
+    env = environment(JWT_SECRET="jwt-secret" * 4)
+    refused = run(["sh", "-c", command], project.root, env=env)
+    assert refused.stderr.startswith("error: CLAIMS is not a JSON object: [[")
+    assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize("module", ["dev.token", "dev.client"])

@@ -21,7 +21,10 @@ MAX_TABS = 50
 
 HANDLERS = '''"""A command that has an input of each kind."""
 
+from enum import Enum
 from typing import Literal
+
+from typing_extensions import TypeAliasType
 
 from .realtime import Command, CommandRouter, Ok
 from .resources import Connection, Service, State
@@ -42,6 +45,25 @@ class Draw(Command):
     rules: dict[str, int]
 
 
+class Color(Enum):
+    RED = "red"
+    BLACK = "black"
+
+
+Name = TypeAliasType("Name", str | None)
+
+
+class Bid(Command):
+    """Bid for cards, or for none: null is a value of each field."""
+
+    type: Literal["bid"]
+    cards: int | None
+    color: Color | None
+    partner: Name
+    contract: int | str | None
+    pass_: None
+
+
 @router.connecting
 async def begin(service: Service, connection: Connection) -> State:
     """Return the state of a new connection."""
@@ -51,6 +73,12 @@ async def begin(service: Service, connection: Connection) -> State:
 @router.command(Draw)
 async def draw(service: Service, connection: Connection, command: Draw) -> Ok:
     """Draw from the deck."""
+    return Ok()
+
+
+@router.command(Bid)
+async def bid(service: Service, connection: Connection, command: Bid) -> Ok:
+    """Bid."""
     return Ok()
 '''
 
@@ -642,6 +670,26 @@ def test_credentials_that_expire_are_replaced_and_nothing_is_lost(
     check_quiet(alice, behind[1].origin)
 
 
+def test_fields_of_frames_of_a_team_are_not_taken_for_those_of_the_service(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "alice")
+    page.run("press('Drop connection')")
+    page.wait_until("text('#recovery').includes('Online again after') && expiresInAnHour()")
+    fields = {"expires_at": 5, "recovered": True, "replayed": 5}
+    page.run(RECEIVE)
+    for frame in ({"type": "offer", **fields}, {"type": "ok", "id": "of-another", **fields}):
+        page.run(f"receive({json.dumps(json.dumps(frame))})")
+    page.wait_until("line('offer') && line('ok')")
+    page.run("await new Promise((resolve) => setTimeout(resolve, 500))")
+    assert page.run("return expiresInAnHour()")
+    assert "recovered" not in page.run("return text('#recovery')")
+    token = make_token(behind[0], "alice", 1_800)
+    page.run(f"fill('Command', 'Refresh'); fill('token', '{token}'); press('Send')")
+    page.wait_until("/^in (29|30) minutes$/.test(text('#expiry'))")
+    check_quiet(page, behind[1].origin)
+
+
 def test_who_types_is_shown_and_not_kept(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
     alice, bob = in_room(chrome, behind, "typing")
     alice.run("inputOf('Message').dispatchEvent(new Event('input'))")
@@ -706,6 +754,20 @@ def test_a_streamed_answer_survives_a_reload(
     check_quiet(bob, behind[1].origin)
 
 
+def test_an_answer_goes_on_after_the_log_has_forgotten_its_beginning(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "alice")
+    page.run("fill('Room', 'long'); press('Join')")
+    page.wait_until("members() === 'alice'")
+    with behind[0].client("bob") as bob:
+        bob.ask(type="join", room="long")
+        for data in ({"answer": "1", "token": "old"}, *range(200), {"answer": "1", "token": "new"}):
+            bob.ask(type="publish", room="long", data=data)
+    page.wait_until("said().endsWith('bob new')")
+    check_quiet(page, behind[1].origin)
+
+
 def test_a_streamed_answer_survives_that_a_guest_gets_another_name(
     chrome: Browser, baked: Baker
 ) -> None:
@@ -754,6 +816,24 @@ def test_the_palette_sends_a_command_of_the_team(
         "wild": True,
         "rules": json.loads(rules),
     }
+    check_quiet(page, behind[1].origin)
+
+
+def test_the_palette_sends_null_for_a_required_input_that_is_left_empty(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "alice")
+    fields = {"cards": 2, "color": "red", "partner": "bob", "contract": "all", "pass_": None}
+    for bid in (dict.fromkeys(fields), fields):
+        page.run("fill('Command', 'Bid')")
+        for name, value in bid.items():
+            is_text = name == "partner" and value
+            typed = "" if value is None else value if is_text else json.dumps(value)
+            page.run(f"fill('{name}', {json.dumps(typed)})")
+        page.run("press('Send')")
+        page.wait_until("""text('output').startsWith('Answer: {"type":"ok"')""")
+        sent = page.run("return sent('bid').at(-1)")
+        assert sent == bid | {"id": sent["id"], "type": "bid"}
     check_quiet(page, behind[1].origin)
 
 

@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from .axe import check_accessible
 from .browser import browser
 from .checks.protocol import AsyncApi, print_document
 from .checks.service import running
-from .combination import DEFAULT
+from .combination import DEFAULT, find
 from .conftest import Baker
 
 HANDLERS = '''"""A command with fields of many types."""
@@ -68,10 +70,8 @@ IDS = "[...document.querySelectorAll('[id]')].map(each => each.id)"
 LINKS = """[...document.querySelectorAll('a[href^="#"]')].map(each => each.hash.slice(1))"""
 TITLES = "[...document.querySelectorAll('h3')].map(each => each.innerText)"
 
-EMPTY_COLUMNS = """[...document.querySelectorAll("table")].flatMap(({ tHead, tBodies: [body] }) =>
-  [...tHead.rows[0].cells].filter(({ cellIndex }) =>
-    [...body.rows].every(({ cells }) => !cells[cellIndex].innerText)))
-  .map((column) => column.innerText)
+EMPTY_CELLS = """[...document.querySelectorAll("td")].filter((each) => !each.innerText)
+  .map((each) => each.parentNode.innerText)
 """
 
 BROKEN_NAMES = """[...document.querySelectorAll("th code")]
@@ -88,7 +88,7 @@ def test_the_page_shows_every_frame_and_code(baked: Baker, tmp_path: Path) -> No
         page.resize(390)
         text = page.run("return document.body.innerText")
         titles = page.run(f"return {TITLES}")
-        empty, broken = (page.run(f"return {each}") for each in (EMPTY_COLUMNS, BROKEN_NAMES))
+        empty, broken = (page.run(f"return {each}") for each in (EMPTY_CELLS, BROKEN_NAMES))
         fits = page.run("return document.documentElement.scrollWidth <= innerWidth")
         section = "document.querySelector(location.hash)"
         page.run(f"location.hash = {LINKS}[0]")
@@ -120,3 +120,14 @@ def test_the_page_shows_every_frame_and_code(baked: Baker, tmp_path: Path) -> No
     assert expected | set(asyncapi.limits()) <= set(re.findall(r"\w+", text))
     assert links
     assert links <= ids
+
+
+@pytest.mark.parametrize("combination", ["ticket", "session", "api_key", "none"])
+def test_each_cell_of_a_table_says_something(
+    baked: Baker, tmp_path: Path, combination: str
+) -> None:
+    with running(baked(find(combination))) as service, browser(tmp_path / "profile") as chromium:
+        page = chromium.page(f"http://127.0.0.1:{service.port}/docs/ws/")
+        page.wait_until("document.querySelector('main').ariaBusy !== 'true'")
+        assert page.run("return document.querySelectorAll('td').length") > 20
+        assert page.run(f"return {EMPTY_CELLS}") == []

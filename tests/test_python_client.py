@@ -817,6 +817,7 @@ TYPED = """
 /leave
 /leave hall
 /who
+/join
 /to nobody hi
 /join hall
 /join hall2
@@ -829,6 +830,7 @@ SHOWN = """
 ! you are not in a room
 ! you are not in hall
 ! you are not in a room
+! bad_room: a room needs a name
 ! nobody is not connected
 * in hall: alice
 * in hall2: alice
@@ -989,6 +991,27 @@ ONE_AT_ONCE = WELCOME["limits"] | {"messages_per_s": 1}
 
 
 BAD_NAME = {"type": "error", "code": "bad_room", "message": "no", "retry": False}
+
+
+@pytest.mark.parametrize("name", ["", None, 5, ["tea"], {}])
+def test_a_room_without_a_name_is_refused_at_once(client: ModuleType, name: object) -> None:
+    server = RoomServer()
+
+    async def enter(ws: Any) -> None:
+        with pytest.raises(client.RequestError) as refusal:
+            ws.room(name)
+        assert (refusal.value.code, refusal.value.retry) == ("bad_room", False)
+        await ws.ping()
+
+    scripted(client.connect, enter, server)
+    assert server.types() == ["ping"]
+
+
+def test_a_frame_without_a_room_is_of_no_room(client: ModuleType) -> None:
+    ws = client.connect("ws://127.0.0.1:1/ws")
+    ws.rooms[""] = ws.left[""] = object()
+    ws._receive(frame := {"type": "message", "from": "bob", "data": 1})
+    assert list(ws._unread) == [frame]
 
 
 @pytest.mark.parametrize("code", ["bad_room", "bad_request", "forbidden"])

@@ -88,7 +88,7 @@ class Request(NamedTuple):
     text: str
     settle: Callable[[Frame], None]
     # {% if cookiecutter.rooms %}
-    room: str
+    room: str | None
     """The room that must be joined before."""
     # {% endif %}
 
@@ -190,7 +190,7 @@ class Connection(Inbox[Frame]):
         timeout = failure("timeout", "no answer in time", retry=True)
         timer = asyncio.get_running_loop().call_later(timeout_s, settle, timeout)
         # {% if cookiecutter.rooms %}
-        room = "" if command["type"] == "join" else text_in(command, "room")
+        room = None if command["type"] == "join" else text_in(command, "room")
         request = self._unsent[number] = Request(text, settle, room)
         # {% else %}
         request = self._unsent[number] = Request(text, settle)
@@ -216,7 +216,12 @@ class Connection(Inbox[Frame]):
         last: int = 0,
         info: object = None,
     ) -> Room:
-        """Return a room to enter in ``async with``, with these options of `Room`."""
+        """Return a room to enter in ``async with``, with these options of `Room`.
+
+        Raise `RequestError` with the code ``bad_room`` unless the name is a non-empty string.
+        """
+        if not name or not isinstance(name, str):
+            raise RequestError(failure("bad_room", "a room needs a name"))
         return Room(self, name, state, events=events, last=last, info=info)
 
     def queue_join(self, room: Room) -> None:
@@ -416,8 +421,8 @@ class Connection(Inbox[Frame]):
         name = text_in(frame, "room")
         # {% endif %}
         if "id" in frame:
-            if request := self._sent.get(text_in(frame, "id")):
-                request.settle(frame)
+            if (number := text_in(frame, "id")) in self._sent:
+                self._sent[number].settle(frame)
         elif frame["type"] == "ping":
             self._send('{"type": "pong"}')
         # {% if cookiecutter.rooms %}
@@ -446,8 +451,7 @@ class Connection(Inbox[Frame]):
         if self.welcome is None:
             return
         # {% if cookiecutter.rooms %}
-        room = self.rooms.get(request.room)
-        if room and room.stage != "in":
+        if request.room in self.rooms and self.rooms[request.room].stage != "in":
             return
         # {% endif %}
         self._sent[number] = self._unsent.pop(number)

@@ -69,9 +69,9 @@ def check(frame: Any, **types: Any) -> None:
             raise InvalidFrame(f"no valid {name}")
 
 
-def text_in(frame: Frame, name: str) -> str:
-    """Return a field, or an empty text: in a frame of your own, it may be anything."""
-    return value if isinstance(value := frame.get(name), str) else ""
+def text_in(frame: Frame, name: str) -> str | None:
+    """Return a field, or None if it is no text: in a frame of your own, it may be anything."""
+    return value if isinstance(value := frame.get(name), str) else None
 
 
 def failure(code: str, message: str, *, retry: bool = False) -> Frame:

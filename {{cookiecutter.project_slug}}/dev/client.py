@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 # {% else %}
 from contextlib import contextmanager, suppress
 # {% endif %}
+from io import TextIOWrapper
 from threading import Thread
 
 from app.settings import Settings
@@ -36,7 +37,7 @@ class Chat:
     def __init__(self, ws: Connection) -> None:
         self._ws = ws
         # {% if cookiecutter.rooms %}
-        self._room = ""
+        self._room: str | None = None
         self._rooms: dict[str, tuple[AsyncExitStack, asyncio.Task[None]]] = {}
         # {% endif %}
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
@@ -100,20 +101,20 @@ class Chat:
 
     async def leave(self, name: str) -> None:
         """Leave your room, or another one: /leave ROOM."""
-        name = name or self._room
-        if name not in self._rooms:
-            print(f"! you are not in {name or 'a room'}")
+        room = name or self._room
+        if room not in self._rooms:
+            print(f"! you are not in {room or 'a room'}")
             return
-        stack, showing = self._rooms[name]
+        stack, showing = self._rooms[room]
         showing.cancel()
         await stack.aclose()
-        self._forget(name)
+        self._forget(room)
         print(f"* your lines go to {self._room or 'everybody'}")
 
     def _forget(self, name: str) -> None:
         self._rooms.pop(name, None)
         if self._room == name:
-            self._room = next(iter(self._rooms), "")
+            self._room = next(iter(self._rooms), None)
 
     async def who(self, name: str) -> None:
         """List the users in your room, or in another one: /who ROOM."""
@@ -157,7 +158,7 @@ class Chat:
         except TimeoutError:
             print(f"! timeout: no answer to the join within {JOIN_TIMEOUT_S:g} s")
         # {% endif %}
-        except (ValueError, KeyError, TypeError) as mistake:
+        except (ValueError, KeyError, TypeError, RecursionError) as mistake:
             print(f"! that is no command: {mistake!r}")
 
 
@@ -194,14 +195,29 @@ async def typed_lines() -> AsyncIterator[str]:
     loop, lines = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
     def read() -> None:
-        with suppress(EOFError):
-            while True:
-                loop.call_soon_threadsafe(lines.put_nowait, input())
-        loop.call_soon_threadsafe(lines.put_nowait, None)
+        try:
+            with suppress(EOFError):
+                while True:
+                    loop.call_soon_threadsafe(lines.put_nowait, input())
+        finally:
+            loop.call_soon_threadsafe(lines.put_nowait, None)
 
     Thread(target=read, daemon=True).start()
     while (line := await lines.get()) is not None:
         yield line.strip()
+
+
+async def show_frames(ws: Connection) -> None:
+    """Print messages to the user or to all, and frames of your own."""
+    async for frame in ws:
+        print(f"< {json.dumps(frame, ensure_ascii=False)}", flush=True)
+
+
+async def talk(ws: Connection) -> None:
+    """Do what the typed lines say, until the input ends."""
+    chat = Chat(ws)
+    async for line in typed_lines():
+        await chat(line)
 
 
 async def main(user: str) -> None:
@@ -225,18 +241,12 @@ async def main(user: str) -> None:
         on_status=lambda status: show_status(connection, status),
     )
     async with connection as ws:
-
-        async def show() -> None:
-            async for frame in ws:
-                print(f"< {json.dumps(frame, ensure_ascii=False)}", flush=True)
-
-        async def talk() -> None:
-            chat = Chat(ws)
-            async for line in typed_lines():
-                await chat(line)
-
-        tasks = [asyncio.create_task(each) for each in (show(), talk())]
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        tasks = [asyncio.create_task(each) for each in (show_frames(ws), talk(ws))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
         for task in done:
             task.result()
 
@@ -268,6 +278,10 @@ def restored_terminal() -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    # Bytes or characters that the locale does not have must not end the chat.
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=errors)
     with restored_terminal():
         error = run(sys.argv[1] if len(sys.argv) > 1 else "alice")
     if error is not None:

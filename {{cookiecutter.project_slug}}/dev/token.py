@@ -31,7 +31,7 @@ def parse(claims: str) -> dict[str, Any]:
     Raises:
         SystemExit: they are something else.
     """
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         parsed = json.loads(claims)
         if isinstance(parsed, dict):
             return parsed

@@ -25,7 +25,9 @@ LEEWAY_S = 10
 FOURTEEN_DAYS_S = 14 * 24 * 60 * 60
 
 
-CREDENTIALS = APIKeyCookie(name="session", auto_error=False)
+CREDENTIALS = APIKeyCookie(
+    name="session", description="The signed cookie of your site", auto_error=False
+)
 """How OpenAPI and AsyncAPI describe the credentials."""
 
 

@@ -17,7 +17,9 @@ from ..expiring import ExpiringMap
 from ..fields import YEAR_S, Key, SettingsPart
 from .identity import Identity
 
-CREDENTIALS = APIKeyQuery(name="ticket", auto_error=False)
+CREDENTIALS = APIKeyQuery(
+    name="ticket", description="A ticket from `POST /tickets`, for one connection", auto_error=False
+)
 """How OpenAPI and AsyncAPI describe the credentials."""
 
 

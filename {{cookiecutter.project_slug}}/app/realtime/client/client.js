@@ -159,7 +159,7 @@ export class Connection {
       if (this.#requests.delete(id)) onAnswer(answer);
     };
     //# if cookiecutter.rooms
-    const room = ["join", "leave"].includes(command.type) ? null : command.room;
+    const room = ["join", "leave"].includes(command.type) ? undefined : command.room;
     const request = { text: JSON.stringify({ ...command, id }), room, settle };
     //# else
     const request = { text: JSON.stringify({ ...command, id }), settle };
@@ -181,6 +181,8 @@ export class Connection {
   /** Join a room, now and after each reconnection. */
   room(/** @type {string} */ name, /** @type {import("./rooms.js").Handlers} */ handlers = {}) {
     if (this.status.state === "ended") throw new RequestError(ENDED);
+    if (!name || typeof name !== "string")
+      throw new RequestError(failure("bad_room", "a room needs a name"));
     if (this.rooms.has(name)) throw new Error(`${name} is joined already`);
     const room = new Room(this, name, handlers);
     this.rooms.set(name, room);
@@ -252,13 +254,13 @@ export class Connection {
   }
 
   #transmit(/** @type {Request} */ request) {
-    const { text, sent, settle } = request;
-    if (sent || !this.welcome) return;
+    const { text, settle } = request;
+    if (request.sent || !this.welcome) return;
     //# if cookiecutter.rooms
     if ((this.rooms.get(request.room)?.stage ?? "in") !== "in") return; // until joined
     //# endif
     request.sent = true;
-    const limit = this.welcome.limits.message_bytes;
+    const { message_bytes: limit } = this.welcome.limits;
     const isLarge = new TextEncoder().encode(text).length > limit;
     const hasLoneSurrogate = text.replaceAll("\\\\", "").includes("\\ud"); // escaped
     const error = isLarge ? failure("too_large", `more than ${limit} bytes`)
@@ -281,9 +283,11 @@ export class Connection {
     else if (frame.type === "ping") this.#send('{"type":"pong"}');
     //# if cookiecutter.rooms
     else if (this.rooms.has(frame.room)) this.rooms.get(frame.room)?.receive(frame);
-    else if (this.left.has(frame.room)) return; // sent before the server has read the `leave`
-    //# endif
+    // What the server has sent before it read a `leave` is dropped.
+    else if (!this.left.has(frame.room)) call(() => this.onmessage(frame));
+    //# else
     else call(() => this.onmessage(frame));
+    //# endif
   }
 
   #begin(/** @type {Frame} */ welcome) {

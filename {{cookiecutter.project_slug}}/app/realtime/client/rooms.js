@@ -43,10 +43,11 @@ const sleep = (ms) => new Promise((end) => { AbortSignal.timeout(Math.round(ms))
 /** Return a copy of an info, which the page may change later. It throws if that is not JSON. */
 const copy = (/** @type {any} */ info) => JSON.parse(JSON.stringify(info ?? null));
 
-/** The field that a handler gets first, by the type of the frame. @type {Map<string, string>} */
-const SUBJECTS = new Map(Object.entries({
-  message: "data", joined: "user", updated: "user", left: "user", evicted: "reason",
-}));
+/** The field that a handler gets first, by the type of the frame. @type {Record<string, any>} */
+const SUBJECTS = {
+  __proto__: null, message: "data",
+  joined: "user", updated: "user", left: "user", evicted: "reason",
+};
 
 //# if cookiecutter.redis
 const RESYNC_MS = 1_000;
@@ -106,16 +107,16 @@ export class Room {
     const settle = () => { if (this.#change === change) this.#change = null; };
     const ok = await this.#ask({ type: "join", room: this.name, info }, isDue)
       .catch((error) => { settle(); throw error; }); // the last accepted info is back
-    if (ok) this.#accepted = info;
-    if (ok) settle(); // or the next join sends it
+    if (!ok) return; // the next join sends it
+    this.#accepted = info;
+    settle();
   }
 
   /** Leave for good. @returns {Promise<Frame | undefined>} The answer, if a `leave` was sent. */
   async leave() {
-    const { ws, name: room } = this;
-    const { left, rooms } = ws;
-    if (rooms.get(room) !== this) return;
-    rooms.delete(room);
+    const { ws, ws: { left }, name: room } = this;
+    if (ws.rooms.get(room) !== this) return;
+    ws.rooms.delete(room);
     if (this.#mayBeIn) left.set(room, this);
     this.interrupt();
     ws.joinRooms();
@@ -230,7 +231,7 @@ export class Room {
   /** Called by the connection with each frame of the room. */
   receive(/** @type {Frame} */ frame) {
     if (frame.type === "message" && frame.offset !== null) check(frame, { offset: 0 });
-    const isOwn = SUBJECTS.has(frame.type) && frame.user === this.ws.welcome?.user;
+    const isOwn = frame.type in SUBJECTS && frame.user === this.ws.welcome?.user;
     if (isOwn && this.info !== null) this.#accepted = copy(frame.info) ?? this.#accepted;
     if (frame.type === "evicted") this.leave().catch(() => {}); // a join may be on its way
     //# if cookiecutter.redis
@@ -257,7 +258,7 @@ export class Room {
 
   #hand(/** @type {Frame} */ frame) {
     if (this.#visit.signal.aborted && frame.type !== "evicted") return; // a handler has left
-    const subject = SUBJECTS.get(frame.type);
+    const subject = SUBJECTS[frame.type];
     call(() => (subject ? this.on[frame.type]?.(frame[subject], frame) : this.on.frame?.(frame)));
   }
 }

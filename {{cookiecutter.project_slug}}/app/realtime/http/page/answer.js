@@ -18,7 +18,6 @@ export const isToken = (data) =>
 
 /** Return functions that show answers in a room, and send one that continues after a reload. */
 export function answering(room, log, user) {
-  const paragraphs = new Map();
   const unfinished = `answer in ${room.name}`;
   let isGiving = false;
 
@@ -29,14 +28,20 @@ export function answering(room, log, user) {
   const keyOf = (answer, from) => JSON.stringify([answer, from]); // others may use this name
 
   //# endif
+  /** Return the paragraph of an answer, unless the log has forgotten it. */
+  const paragraphOf = (key) =>
+    [...log.querySelectorAll(".answer")].find(({ dataset }) => dataset.key === key);
+
   /** Add a token to its answer. */
   function show({ answer, token }, from) {
     const key = keyOf(answer, from);
-    if (!paragraphs.has(key)) {
-      paragraphs.set(key, element("bdi", { className: "answer" }));
-      record(log, bubble({ from }, user(), paragraphs.get(key)));
+    let paragraph = paragraphOf(key);
+    if (!paragraph) {
+      paragraph = element("bdi", { className: "answer" });
+      paragraph.dataset.key = key;
+      record(log, bubble({ from }, user(), paragraph));
     }
-    follow(log, () => paragraphs.get(key).append(element("span", {}, ` ${token}`)));
+    follow(log, () => paragraph.append(element("span", {}, ` ${token}`)));
   }
 
   /** Send the tokens that are missing of the unfinished answer; none twice, thanks to its key. */
@@ -45,7 +50,7 @@ export function answering(room, log, user) {
     if (!answer || isGiving) return;
     isGiving = true;
     try {
-      const paragraph = paragraphs.get(keyOf(answer, user()));
+      const paragraph = paragraphOf(keyOf(answer, user()));
       for (let at = paragraph?.children.length ?? 0; at < TOKENS.length; at++) {
         const key = `${answer}-${at}`;
         await room.publish({ answer, token: TOKENS[at] }, { echo: true, key });

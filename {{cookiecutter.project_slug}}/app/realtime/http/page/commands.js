@@ -9,16 +9,17 @@ const BOUNDS = { minLength: "minlength", maxLength: "maxlength", minimum: "min",
 /** Return an input with its label. */
 export const labelled = (label, input) => element("label", {}, label, input);
 
-/** Return the input for a value. Optional ones may be left empty. */
-function inputFor(schema, required) {
+/** Return the input for a value. Unless it is required, left empty it stands for `empty`. */
+function inputFor(schema, required, empty) {
   const values = schema.type === "boolean" ? [true, false] : schema.enum;
   if (values) {
     const choices = values.map((value) =>
       element("option", { value: JSON.stringify(value) }, String(value)));
-    const none = element("option", { value: "" }, "not set");
+    const none = element("option", { value: "" }, empty === null ? "null" : "not set");
     return element("select", {}, required ? choices : [none, choices]);
   }
-  const placeholder = required ? "" : "optional";
+  const optional = empty === null ? "null" : "optional";
+  const placeholder = required ? "" : optional;
   if (!["string", "integer", "number"].includes(schema.type)) {
     const value = required ? EXAMPLES[schema.type ?? "any"] : "";
     return element("textarea", { required, placeholder, value });
@@ -35,11 +36,11 @@ function inputFor(schema, required) {
 const isExact = (number) =>
   /^-?\d+$/.test(number) ? Number.isSafeInteger(Number(number)) : Number.isFinite(Number(number));
 
-/** Return the value in an input, or undefined if it is left out. */
-function valueIn(name, input) {
+/** Return the value in an input, or `empty` if it is left empty. */
+function valueIn(name, input, empty) {
   const { type, value, valueAsNumber } = input;
-  if (type === "text") return value || input.required ? value : undefined;
-  if (value === "") return undefined;
+  if (type === "text") return value || input.required ? value : empty;
+  if (value === "") return empty;
   const fail = (why) => {
     input.focus();
     throw new Error(`${name} ${why}`);
@@ -66,10 +67,20 @@ export function palette({ operations, channels, components }, send) {
     commands.map((name) => element("option", { value: name }, messages[name].name)));
   let read = () => ({});
 
-  function resolve(schema) {
-    const kinds = schema.anyOf?.filter(({ type }) => type !== "null") ?? [];
-    if (kinds.length === 1) return resolve(kinds[0]);
-    return schema.$ref ? components.schemas[schema.$ref.split("/").pop()] : schema;
+  /** Return the schemas of which a value must match one. */
+  function kindsOf(schema) {
+    if (schema.$ref) return kindsOf(components.schemas[schema.$ref.split("/").pop()]);
+    return schema.anyOf?.flatMap(kindsOf) ?? [schema];
+  }
+
+  /** Return the input for a field, and what it stands for if it is left empty. */
+  function controlFor(schema, required) {
+    const kinds = kindsOf(schema);
+    const others = kinds.filter(({ type }) => type !== "null");
+    const empty = required ? null : undefined;
+    const isNullable = others.length < kinds.length;
+    const input = inputFor(others.length === 1 ? others[0] : {}, required && !isNullable, empty);
+    return { input, empty };
   }
 
   function show() {
@@ -77,15 +88,15 @@ export function palette({ operations, channels, components }, send) {
     const names = Object.keys(properties).filter((name) => name !== "id");
     const constants = names.filter((name) => "const" in properties[name]);
     const controls = names.filter((name) => !constants.includes(name)).map((name) =>
-      [name, inputFor(resolve(properties[name]), required.includes(name))]);
+      ({ name, ...controlFor(properties[name], required.includes(name)) }));
     const former = answer;
     answer = element("output", {}); // a late answer must not appear below another command
     former.replaceWith(answer);
     about.textContent = operations[choice.value].description;
-    inputs.replaceChildren(...controls.map(([name, input]) => labelled(name, input)));
+    inputs.replaceChildren(...controls.map(({ name, input }) => labelled(name, input)));
     read = () => Object.fromEntries([
       ...constants.map((name) => [name, properties[name].const]),
-      ...controls.map(([name, input]) => [name, valueIn(name, input)]),
+      ...controls.map(({ name, input, empty }) => [name, valueIn(name, input, empty)]),
     ]);
   }
 

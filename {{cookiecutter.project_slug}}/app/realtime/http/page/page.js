@@ -33,6 +33,9 @@ let retriesAt = 0;
 let expiresAt = null;
 let expiring = null; // credentials to ask for once
 let times = 0; // online
+//# if cookiecutter.auth == "jwt" or cookiecutter.rooms
+const asked = new Map(); // the types of the commands without an answer, by their id
+//# endif
 //# if cookiecutter.rooms
 let rooms = new Map(); // how to leave each
 //# endif
@@ -83,13 +86,20 @@ function onstatus(status) {
 
 function onframe(direction, text) {
   const frame = JSON.parse(text);
-  if ("expires_at" in frame) expiresAt = frame.expires_at;
   showFrame(direction, frame.type, text);
   //# if cookiecutter.redis
   if (frame.type === "resync") recovery.tell(LOST);
   //# endif
+  //# if cookiecutter.auth == "jwt" or cookiecutter.rooms
+  const command = asked.get(frame.id); // frames of your own may have the same fields
+  if (direction === "out") asked.set(frame.id, frame.type);
+  else asked.delete(frame.id);
+  //# endif
+  //# if cookiecutter.auth == "jwt"
+  if (command === "refresh" && "expires_at" in frame) expiresAt = frame.expires_at;
+  //# endif
   //# if cookiecutter.rooms
-  if (frame.type === "ok" && frame.recovered) recovery.count(frame.replayed);
+  if (command === "join" && frame.recovered) recovery.count(frame.replayed);
   //# endif
 }
 

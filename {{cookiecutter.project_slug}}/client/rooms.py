@@ -129,7 +129,7 @@ class Room(Inbox[Message]):
 
     @property
     def info(self) -> object:
-        """What members see of the user, at the latest after the next join."""
+        """What the next join sends: what was set here, unless another connection set one later."""
         return self._change[0] if self._change else self._accepted
 
     async def set_info(self, info: object) -> None:
@@ -251,11 +251,12 @@ class Room(Inbox[Message]):
         self._go_on(answer, [] if answer["replayed"] else held)
         if self._events and "since" in command:
             self._put(REJOINED)
-        newest = self.info  # it was set meanwhile, here or by another connection of the user
-        self._accepted, self._change = command["info"], []
-        if newest is not self._accepted:
-            self._change = [newest]
-            self._send_info()
+        if self._change:
+            self._accepted = command["info"]
+            if self.info is self._accepted:
+                self._change = []
+            else:  # it was set meanwhile
+                self._send_info()
         self._connection.release_join(self.name)
         self._changed.set()
 
@@ -305,11 +306,11 @@ class Room(Inbox[Message]):
                 self._lose()
 
     def _note_info(self, frame: Frame) -> None:
-        """Let the next join repeat what another connection of the same user has set."""
+        """Leave it to another connection of the same user to repeat what that has set later."""
         user = (self._connection.welcome or {}).get("user")
         is_own = frame["type"] in EVENTS and frame.get("user") == user
-        if is_own and self.info is not None and frame.get("info") is not None:
-            self._accepted = _copy(frame["info"])
+        if is_own and frame.get("info") is not None:
+            self._accepted = None
 
     def _advance(self, frame: Frame) -> None:
         """Yield a message that is newer than the position, and move the position there."""

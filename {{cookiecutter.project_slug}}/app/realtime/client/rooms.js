@@ -94,7 +94,7 @@ export class Room {
     return this.ws.request({ type: "presence", room: this.name });
   }
 
-  /** What members see of the user, at the latest after the next join. */
+  /** What the next join sends: what was set here, unless another tab has set one later. */
   get info() { return this.#change ? this.#change.info : this.#accepted; }
 
   /** Change what members see of the user: now, or when the room is joined. */
@@ -154,11 +154,11 @@ export class Room {
         if (!since) check(answer, { recovered: null });
         this.stage = "in";
         this.#attempt = 1;
-        const { info: newest } = this; // it was set meanwhile, here or in another tab
-        this.#accepted = info;
+        const change = this.#change;
+        if (change) this.#accepted = info;
         this.#change = null;
         ws.joinRooms(); // requests that have waited go before those of handlers
-        if (newest !== info) this.setInfo(newest).catch(() => {});
+        if (change && change.info !== info) this.setInfo(change.info).catch(() => {});
         this.#onJoin(answer, signal);
         if (this.#joins++ && !signal.aborted) call(() => this.on.rejoined?.());
       } else if (answer.retry) {
@@ -232,7 +232,7 @@ export class Room {
   receive(/** @type {Frame} */ frame) {
     if (frame.type === "message" && frame.offset !== null) check(frame, { offset: 0 });
     const isOwn = frame.type in SUBJECTS && frame.user === this.ws.welcome?.user;
-    if (isOwn && this.info !== null) this.#accepted = copy(frame.info) ?? this.#accepted;
+    if (isOwn && frame.info != null) this.#accepted = null; // another tab sends its own
     if (frame.type === "evicted") this.leave().catch(() => {}); // a join may be on its way
     //# if cookiecutter.redis
     if (frame.type === "resync") this.#joinLater(Math.random() * RESYNC_MS);

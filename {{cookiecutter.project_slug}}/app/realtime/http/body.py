@@ -42,7 +42,7 @@ class BodyLimit(RequestBodyLimitResponder):
                 self.scope.pop(REASON, None)  # that of the answer
                 failure = TooLarge(f"the body has more than {self.max_body_size} bytes")
                 refusal = await problem_response(Request(self.scope), failure)
-                refusal.raw_headers += filter(_is_of_cors, message["headers"])
+                refusal.raw_headers.extend(filter(_is_of_cors, message["headers"]))
                 await refusal(self.scope, self.receive, self.send)
         if not self._is_refused:
             await self.send(message)

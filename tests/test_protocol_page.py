@@ -48,7 +48,8 @@ class Paint(Command):
     color: Color = Field(description="Not `gray`")
     painters: Names
     corner: tuple[int, str]
-    tints: dict[str, Tint]
+    tints: dict[str, Tint] = Field(max_length=3)
+    walls: list[int] = Field(min_length=1)
     coats: int = 2
     liters: float = math.inf
     note: str | None = None
@@ -104,7 +105,8 @@ def test_the_page_shows_every_frame_and_code(baked: Baker, tmp_path: Path) -> No
     for field in (
         "painters\tNames",
         "corner\t[integer, string]",
-        "tints\tobject of Tint",
+        "tints\tobject of Tint, maxProperties 3",
+        "walls\tlist of integer, minItems 1",
         "coats\tinteger, default 2",
         "liters\tnumber, optional",
         "note\tstring or null, optional",

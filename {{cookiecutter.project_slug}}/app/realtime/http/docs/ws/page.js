@@ -48,11 +48,11 @@ function typeOf(schema) {
     const others = schema.items ? [[typeOf(schema.items), " …"]] : [];
     return ["[", between([...schema.prefixItems.map(typeOf), ...others], ", "), "]"];
   }
-  if (schema.type === "array") return ["list of ", typeOf(schema.items ?? {})];
-  if (typeof schema.additionalProperties === "object")
-    return ["object of ", typeOf(schema.additionalProperties)];
   const bounds = Object.entries(schema).filter(([key]) => BOUNDS.test(key));
   const words = bounds.map(([key, value]) => [`, ${key} `, code(value)]);
+  if (schema.type === "array") return ["list of ", typeOf(schema.items ?? {}), words];
+  if (typeof schema.additionalProperties === "object")
+    return ["object of ", typeOf(schema.additionalProperties), words];
   return [schema.type ?? "any JSON", words];
 }
 

@@ -1,9 +1,9 @@
 """What a team declares is checked when it is declared, not when a client comes."""
 
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import pytest
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, AliasPath, Field
 from structlog.testing import capture_logs
 from typing_extensions import TypeAliasType
 
@@ -30,8 +30,10 @@ async def begin(service: Service, connection: Connection) -> None:
 class Tell(Command):
     """A command of two types, one of them that of a built-in command."""
 
-    type: TypeAliasType("TellType", Literal["send", "tell"])  # type: ignore[valid-type]
-    words: int = Field(validation_alias=AliasChoices("words", "count"))
+    type: TypeAliasType(  # type: ignore[valid-type]
+        "Outer", TypeAliasType("Inner", Annotated[Literal["send"] | Literal["tell"], "both"])
+    )
+    words: int = Field(validation_alias=AliasChoices("words", AliasPath("a", "b")))
 
 
 async def test_a_command_of_two_types_is_counted_by_type_and_replaces_a_built_in_command() -> None:
@@ -44,7 +46,9 @@ async def test_a_command_of_two_types_is_counted_by_type_and_replaces_a_built_in
         client, before = await live.connect(), live.counts()
         for name in ("send", "tell", "tell"):
             assert (await client.ask(type=name, words=1))["type"] == "ok"
-        assert (await client.ask(type="tell"))["message"] == "words: Field required"
+        for surplus in ({}, {"a": {"b": "many"}}):
+            error = await client.ask(type="tell", **surplus)
+            assert error["message"].startswith(("words: Field required", "a.b: Input"))
         counts = live.counts() - before
     assert (counts["ws_commands_total send"], counts["ws_commands_total tell"]) == (1, 2)
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from app.realtime import Application, get_service
@@ -60,6 +61,18 @@ async def test_the_routes_of_the_service_are_those_in_the_service(
     assert refused.headers["Allow"] == "GET, PUT"
     routes = [line["route"] for line in requests(lines)]
     assert routes == ["/items/{name}", "/items/{name}", "/client"]
+
+
+async def test_a_server_need_not_tell_a_root_path(inner: Application) -> None:
+    async def without(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope["root_path"]
+        await inner(scope, receive, send)
+
+    transport = httpx.ASGITransport(without)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        with capture_logs() as lines:
+            assert (await client.get(f"/client/{SECRET}")).status_code == 404
+    assert [line["route"] for line in requests(lines)] == ["/client"]
 
 
 async def test_the_outer_app_may_answer_failures_like_the_service(

@@ -31,7 +31,8 @@ async def test_a_command_may_have_the_name_of_the_schema_of_all() -> None:
     assert {"ClientFrame", "Ping"} <= names
     assert "default" not in schemas["ClientFrame"]["properties"]["data"]  # any JSON is no type
     messages = document["channels"]["connection"]["messages"]
-    assert (messages["ClientFrame"]["name"], messages["Note"]["name"]) == ("frame|page", "note")
+    names_of_types = [messages[each]["name"] for each in ("ClientFrame", "Note", "Vote")]
+    assert names_of_types == ["frame|page", "note", "up|down"]
 
 
 Item = TypeVar("Item")
@@ -42,6 +43,13 @@ class Note(ServerFrame):
     """A frame whose type is any text."""
 
     type: str = "note"
+
+
+@dataclass(slots=True, kw_only=True)
+class Vote(ServerFrame):
+    """A frame of two types."""
+
+    type: Literal["up", "down"] = "up"
 
 
 @dataclass(slots=True, kw_only=True)

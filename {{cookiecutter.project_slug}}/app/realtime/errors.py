@@ -148,7 +148,8 @@ class Rejected(ServiceError):
         """
         super().__init_subclass__(**options)
         if "close_as" in vars(cls) and not _is_sendable(cls.close_as):
-            needed = f"a code of 4000 to 4999 and a reason of at most {MAX_REASON_BYTES} bytes"
+            codes = "a code of 4000 to 4999, or that of INTERNAL_ERROR or TRY_AGAIN_LATER,"
+            needed = f"{codes} and a reason of at most {MAX_REASON_BYTES} bytes"
             raise TypeError(f"{cls.__name__}: close_as must be a Close with {needed}")
 
 

@@ -196,7 +196,11 @@ class CommandHead(BaseModel):
     id: CommandId | None = None
 
 
+# {% if cookiecutter.rooms %}
 _engine_types: set[object] = {"gap", "ping", "rejoined", "resync"}
+# {% else %}
+_engine_types: set[object] = {"ping", "resync"}
+# {% endif %}
 """Types that clients handle or make themselves: these, and those of the engine's frames."""
 
 

@@ -247,7 +247,8 @@ def _answer(connection: Connection, command: Command, reply: Reply | None) -> No
             return
         reply = Ok()
     elif not isinstance(reply, Reply):
-        raise TypeError(f"a handler returns a Reply, a future of one, or None; not {reply!r}")
+        kind = type(reply).__name__  # not the value, which may be the client's
+        raise TypeError(f"a handler returns a Reply, a future of one, or None; not a {kind}")
     frames = reply.followed_by
     if command.id is not None or not reply.only_with_id:
         reply.id = command.id

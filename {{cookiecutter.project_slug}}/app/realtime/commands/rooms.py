@@ -144,6 +144,7 @@ async def _info(
     policy: Policy[Any, Any], service: Service, connection: Connection, command: Join
 ) -> JsonValue:
     """Ask the policy for the info of a user who joins; it is paid for like a message."""
+    encode_info(command.info)  # if it is wrong, it is the client's fault
     info = policy.presence_info(service, connection, command.room, command.info)
     if isinstance(info, Awaitable):
         info = await info
@@ -152,7 +153,7 @@ async def _info(
     if info is not command.info:
         try:
             encode_info(info)
-        except BadRequest as failure:  # it is not the client's fault
+        except BadRequest as failure:
             raise ValueError(f"presence_info: {failure}") from failure
     if info is not None:
         members = service.rooms.members_here(command.room)

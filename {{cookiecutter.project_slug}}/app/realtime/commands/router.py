@@ -1,9 +1,9 @@
 """The command router: registers handlers of commands and observers of connections."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from ..errors import CommandError
 from ..protocol import Command, Reply
@@ -99,8 +99,18 @@ class CommandRouter:
 
 def types_of(model: type[Command]) -> tuple[str, ...]:
     """Return the values that the ``type`` of a command may have, mostly one."""
-    annotation = model.model_fields["type"].annotation
-    return get_args(getattr(annotation, "__value__", annotation))  # that of a `type` statement
+    return tuple(_literals(model.model_fields["type"].annotation))
+
+
+def _literals(annotation: Any) -> Iterator[str]:
+    """Yield the values of a literal, also of one in an alias, in a union or in `Annotated`."""
+    while hasattr(annotation, "__value__"):  # an alias by a `type` statement
+        annotation = annotation.__value__
+    for part in get_args(annotation):
+        if get_origin(annotation) is Literal:
+            yield part
+        else:
+            yield from _literals(part)
 
 
 def _check_async(function: F) -> F:

@@ -69,6 +69,13 @@ def field_names(schema: object) -> Iterator[str]:
                 yield from fields
             case {"type": "dataclass-field", "name": name}:
                 yield name
-        match part.get("validation_alias"):
-            case str(alias) | [str(alias), *_] | [[str(alias), *_], *_]:
-                yield alias
+        yield from _texts(part.get("validation_alias"))
+
+
+def _texts(alias: object) -> Iterator[str]:
+    """Yield the names in an alias, which may be a path, or a list of choices."""
+    if isinstance(alias, str):
+        yield alias
+    elif isinstance(alias, list):
+        for part in alias:
+            yield from _texts(part)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from ..errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
 
 NOT_FROM_TEAM_CODE = (KeyboardInterrupt, GeneratorExit)
-"""Exceptions that end the process or the event loop."""
+"""Exceptions that are not the team's: Ctrl+C, and the closing of a coroutine."""
 
 CLEAN_UP_S = 1.0
 """How long the team's code may wait after it was cancelled, before it is cancelled again."""

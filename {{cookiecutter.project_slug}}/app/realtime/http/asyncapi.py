@@ -161,8 +161,11 @@ def _named_in(annotation: Any) -> Iterator[Any]:
 
 
 def _message(kind: type, name: str, schema: Json) -> Json:
-    types = types_of(kind) if issubclass(kind, Command) else [_type_of(kind)]
-    has_id = "id" in schema["properties"]
+    fields = schema["properties"]
+    has_id = "id" in fields
+    types = fields["type"].get("enum") or [fields["type"].get("const")]
+    if types == [None]:  # an alias, or any text
+        types = types_of(kind) if issubclass(kind, Command) else [_type_of(kind)]
     reference = {"correlationId": {"location": "$message.payload#/id"}} if has_id else {}
     payload = _ref("components", "schemas", name)
     return {"name": "|".join(types), "payload": payload, **reference}

@@ -27,8 +27,8 @@ def _is_of_cors(header: tuple[bytes, bytes]) -> bool:
 class BodyLimit(RequestBodyLimitResponder):
     """Limits the body of a request; ``max_body_size`` of a route may be twice as large, no more.
 
-    Like Starlette's, it replaces the answer to a body above the limit, but with a problem, which
-    pages may read that may read the answer (CORS).
+    Like Starlette's, it replaces the answer to a body above the limit, but by a problem, and keeps
+    the CORS headers of the answer, so that the same pages can read it.
     """
 
     _is_refused = False
@@ -42,7 +42,7 @@ class BodyLimit(RequestBodyLimitResponder):
                 self.scope.pop(REASON, None)  # that of the answer
                 failure = TooLarge(f"the body has more than {self.max_body_size} bytes")
                 refusal = await problem_response(Request(self.scope), failure)
-                refusal.raw_headers.extend(filter(_is_of_cors, message["headers"]))
+                refusal.raw_headers.extend(filter(_is_of_cors, message.get("headers", ())))
                 await refusal(self.scope, self.receive, self.send)
         if not self._is_refused:
             await self.send(message)

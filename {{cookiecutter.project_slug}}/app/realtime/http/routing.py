@@ -26,7 +26,7 @@ def template_of(app: FastAPI, scope: Scope) -> str | None:
     if not routes:
         return None
     outer = routes[max(routes, key=lambda match: match.value)].path or ""
-    is_mounted = scope["root_path"] != _root_path(scope)
+    is_mounted = scope.get("root_path", "") != _root_path(scope)
     inner = getattr(scope.get("route"), "path", "") if is_mounted else ""
     return f"{outer}{inner}" or "/"
 
@@ -52,4 +52,5 @@ def _matching(app: FastAPI, scope: Scope) -> Iterator[tuple[Match, RouteContext]
 
 
 def _root_path(scope: Scope) -> str:
-    return str(scope.get(ROOT_PATH, scope.get("app_root_path", scope["root_path"])))
+    keys = ROOT_PATH, "app_root_path", "root_path"
+    return next((str(scope[key]) for key in keys if key in scope), "")

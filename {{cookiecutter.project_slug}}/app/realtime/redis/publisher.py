@@ -26,7 +26,7 @@ log = structlog.stdlib.get_logger(__name__)
 DURATIONS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 BATCH_BYTES = 262_144
-"""Bytes that are sent in one round trip. If it fails, all messages that wait fail, too."""
+"""Size of a batch, which is sent in one round trip. If that fails, all waiting messages fail."""
 
 FRAME_BYTES = 512
 """What a frame has at most besides the payload: the header, the type and the target."""

@@ -75,6 +75,7 @@ class ClusterClient(RedisClient):
         nodes = [ClusterNode(at.get("host", "localhost"), at.get("port", 6_379)) for at in targets]
         self._cluster = RedisCluster.from_url(urls[0], startup_nodes=nodes, **options)
         self._named_nodes = {node.name: node for node in self._cluster.startup_nodes}
+        self._asks_named = False
         self._cluster.connection_kwargs.update(
             connection_class=checked(kind), **_pool_options(settings)
         )
@@ -86,8 +87,10 @@ class ClusterClient(RedisClient):
     async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
         """Ask which primary has which slots now, and open a connection to each."""
         nodes = self._cluster.nodes_manager
-        # Besides those that it knows: meanwhile, all servers may have new addresses.
-        nodes.set_nodes(nodes.startup_nodes, self._named_nodes)
+        # The known servers, or after a failure those of `REDIS_URL`: all may have new addresses.
+        asked = self._named_nodes if self._asks_named else nodes.nodes_cache or self._named_nodes
+        nodes.set_nodes(nodes.startup_nodes, asked, remove_old=True)
+        self._asks_named = not self._asks_named
         try:
             await self._cluster.initialize()
             await nodes.initialize()
@@ -95,6 +98,7 @@ class ClusterClient(RedisClient):
             if "not enabled" in str(failure):
                 raise Misconfigured("REDIS_CLUSTER: the server belongs to no cluster") from failure
             raise
+        self._asks_named = False
         # In one step, since other commands may learn of moved slots meanwhile.
         slots: defaultdict[ClusterNode, set[int]] = defaultdict(set)
         for slot, (primary, *_) in nodes.slots_cache.items():

@@ -54,8 +54,8 @@ def make_rules(
             raise TypeError(f"room_options must be a `def` that returns RoomOptions, not {kind}")
         max_bytes = settings.max_unsent_bytes - settings.max_message_bytes
         if options.history_bytes is not None and options.history_bytes > max_bytes:
-            msg = "MAX_UNSENT_BYTES without MAX_MESSAGE_BYTES"
-            raise ValueError(f"history_bytes: must be at most {max_bytes}, {msg}")
+            msg = f"at most {max_bytes}, which is MAX_UNSENT_BYTES - MAX_MESSAGE_BYTES"
+            raise ValueError(f"history_bytes: must be {msg}")
         messages, max_told = options.history_messages, settings.max_members_for_presence_events
         return Rules(
             settings.history_messages if messages is None else messages,

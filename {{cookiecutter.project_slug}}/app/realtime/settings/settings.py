@@ -152,8 +152,7 @@ class RealtimeSettings(
             raise ValueError("MAX_UNSENT_BYTES: must be at least twice MAX_MESSAGE_BYTES")
         # {% if cookiecutter.rooms %}
         if self.max_unsent_bytes < self.history_bytes + self.max_message_bytes:
-            msg = "must be at least HISTORY_BYTES and MAX_MESSAGE_BYTES together"
-            raise ValueError(f"MAX_UNSENT_BYTES: {msg}")
+            raise ValueError("MAX_UNSENT_BYTES: must be at least HISTORY_BYTES + MAX_MESSAGE_BYTES")
         # {% endif %}
         return self
 

@@ -240,9 +240,9 @@ async def test_users_have_visible_names(user: str) -> None:
 @pytest.mark.hostile(56)
 async def test_the_first_write_is_limited_too() -> None:
     """Megabytes for a client that reads nothing, in one turn of the loop."""
-    limit, frame = 300_000, text_frame(b"x" * 50_000)
+    limit, frame = 330_000, text_frame(b"x" * 50_000)
     async with (
-        run_service(make_settings(max_unsent_bytes=limit, history_bytes=1_000)) as live,
+        run_service(make_settings(max_unsent_bytes=limit)) as live,
         raw_client(await live.options()) as client,
     ):
         await client.upgraded()

@@ -56,7 +56,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         ("MAX_MESSAGES_PER_S", "0", "greater than 0"),
         ("MAX_UNSENT_BYTES", "131071", "at least twice MAX_MESSAGE_BYTES"),
         # {% if cookiecutter.rooms %}
-        ("MAX_UNSENT_BYTES", "327679", "HISTORY_BYTES and MAX_MESSAGE_BYTES"),
+        ("MAX_UNSENT_BYTES", "327679", "HISTORY_BYTES + MAX_MESSAGE_BYTES"),
         # {% endif %}
         ("BACKEND_KEY", "short", "at least 32"),
         ("BACKEND_KEY", " " * 40, "has only spaces"),

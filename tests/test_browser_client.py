@@ -920,6 +920,7 @@ def test_an_info_that_is_refused_is_not_sent_again(page: Page) -> None:
         ("{ info: 'away' }", None),
         ("{ info: 'away', type: 'joined' }", None),
         ("{ info: '' }", None),
+        ("{ info: 'here', type: 'joined' }", "here"),
         ("{ info: 'away', user: 'bob' }", "here"),
         ("{ info: null }", "here"),
         ("{ type: 'left' }", "here"),

@@ -1094,6 +1094,7 @@ def updated(info: object, user: str = "alice") -> dict[str, Any]:
         ([updated("away")], None),
         ([updated("away") | {"type": "joined"}], None),
         ([updated("")], None),
+        ([updated("here") | {"type": "joined"}], "here"),
         ([updated("away", "bob")], "here"),
         ([updated(None)], "here"),
         ([{"type": "left", "room": "tea", "user": "alice"}], "here"),

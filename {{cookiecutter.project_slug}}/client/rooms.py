@@ -129,7 +129,7 @@ class Room(Inbox[Message]):
 
     @property
     def info(self) -> object:
-        """What the next join sends: what was set here, unless another connection set one later."""
+        """The info that the next join sends; None after another connection has set one."""
         return self._change[0] if self._change else self._accepted
 
     async def set_info(self, info: object) -> None:
@@ -306,10 +306,10 @@ class Room(Inbox[Message]):
                 self._lose()
 
     def _note_info(self, frame: Frame) -> None:
-        """Leave it to another connection of the same user to repeat what that has set later."""
+        """Stop repeating the own info once another connection of the user has set one."""
         user = (self._connection.welcome or {}).get("user")
         is_own = frame["type"] in EVENTS and frame.get("user") == user
-        if is_own and frame.get("info") is not None:
+        if is_own and frame.get("info") not in (None, self._accepted):
             self._accepted = None
 
     def _advance(self, frame: Frame) -> None:

@@ -88,7 +88,7 @@ async def serve_nodes(server: str, ports: tuple[int, int]) -> int:
 async def serve_until_signal(server: str, ports: tuple[int, int]) -> int:
     """Serve until a signal arrives or one of the nodes ends; return the status to exit with."""
     serving = asyncio.create_task(serve_nodes(server, ports))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
     try:
         return await serving

@@ -28,7 +28,8 @@ async def serve(changed: asyncio.Event) -> None:
     """Run the service, and start it again after each change."""
     while True:
         changed.clear()
-        # In a process group of its own, so that Ctrl+C is one signal for it, too.
+        # In a process group of its own: a terminal would send it Ctrl+C, too, and a second signal
+        # ends it at once.
         service = await create_subprocess_exec(sys.executable, "-m", "app", process_group=0)
         try:
             await changed.wait()
@@ -51,7 +52,7 @@ async def serve_and_watch() -> None:
 async def main() -> None:
     """Serve until a signal."""
     serving = asyncio.create_task(serve_and_watch())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
     await serving
 

@@ -264,7 +264,7 @@ export class Connection {
     const isLarge = new TextEncoder().encode(text).length > limit;
     const hasLoneSurrogate = text.replaceAll("\\\\", "").includes("\\ud"); // escaped
     const error = isLarge ? failure("too_large", `more than ${limit} bytes`)
-      : hasLoneSurrogate && failure("bad_request", "the text contains a lone surrogate");
+      : hasLoneSurrogate && failure("bad_request", "has a lone surrogate");
     if (error) queueMicrotask(() => settle(error));
     else this.#send(text);
   }

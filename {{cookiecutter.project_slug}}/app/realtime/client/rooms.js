@@ -40,8 +40,8 @@ const MAX_HELD = 10_000; // messages; beyond it, they are dropped, which is a ga
  */
 const sleep = (ms) => new Promise((end) => { AbortSignal.timeout(Math.round(ms)).onabort = end; });
 
-/** Return a copy of an info, which the page may change later. It throws if that is not JSON. */
-const copy = (/** @type {any} */ info) => JSON.parse(JSON.stringify(info ?? null));
+/** Return an info as JSON, or throw. */
+const json = (/** @type {any} */ info) => JSON.stringify(info ?? null);
 
 /** The field that a handler gets first, by the type of the frame. @type {Record<string, any>} */
 const SUBJECTS = {
@@ -75,7 +75,7 @@ export class Room {
     this.ws = ws;
     this.name = name;
     this.on = /** @type {Handlers & Record<string, any>} */ (on);
-    this.#accepted = copy(on.info);
+    this.#accepted = JSON.parse(json(on.info)); // a copy, since the page may change it
     this.#visit.abort();
   }
 
@@ -94,12 +94,12 @@ export class Room {
     return this.ws.request({ type: "presence", room: this.name });
   }
 
-  /** What the next join sends: what was set here, unless another tab has set one later. */
+  /** The info that the next join sends; null after another tab of the user has set one. */
   get info() { return this.#change ? this.#change.info : this.#accepted; }
 
   /** Change what members see of the user: now, or when the room is joined. */
   async setInfo(/** @type {any} */ given) {
-    const info = copy(given);
+    const info = JSON.parse(json(given));
     if (info === null) return;
     const change = (this.#change = { info });
     // A join without a position must not overtake that of the room.
@@ -232,7 +232,7 @@ export class Room {
   receive(/** @type {Frame} */ frame) {
     if (frame.type === "message" && frame.offset !== null) check(frame, { offset: 0 });
     const isOwn = frame.type in SUBJECTS && frame.user === this.ws.welcome?.user;
-    if (isOwn && frame.info != null) this.#accepted = null; // another tab sends its own
+    if (isOwn && !["null", json(this.#accepted)].includes(json(frame.info))) this.#accepted = null;
     if (frame.type === "evicted") this.leave().catch(() => {}); // a join may be on its way
     //# if cookiecutter.redis
     if (frame.type === "resync") this.#joinLater(Math.random() * RESYNC_MS);

@@ -90,6 +90,8 @@ class CommandRouter:
         self.on_disconnect += other.on_disconnect
 
     def _add(self, model: type[Command], handler: Handler[Any, Any]) -> None:
+        if not all(isinstance(each, str) for each in types_of(model) or (None,)):
+            raise TypeError(f"{model.__name__}: the type must be a Literal of texts")
         for other in self.handlers:
             if shared := set(types_of(model)) & set(types_of(other)):
                 msg = f"{other.__name__} has a handler for {shared.pop()!r} already"

@@ -9,7 +9,7 @@ const BOUNDS = { minLength: "minlength", maxLength: "maxlength", minimum: "min",
 /** Return an input with its label. */
 export const labelled = (label, input) => element("label", {}, label, input);
 
-/** Return the input for a value. Unless it is required, left empty it stands for `empty`. */
+/** Return the input for a value. If it is not required, it may stay empty and stands for `empty`. */
 function inputFor(schema, required, empty) {
   const values = schema.type === "boolean" ? [true, false] : schema.enum;
   if (values) {
@@ -86,7 +86,7 @@ export function palette({ operations, channels, components }, send) {
   function show() {
     const { properties, required = [] } = components.schemas[choice.value];
     const names = Object.keys(properties).filter((name) => name !== "id");
-    const constants = names.filter((name) => "const" in properties[name]);
+    const constants = names.filter((name) => kindsOf(properties[name]).every((kind) => "const" in kind));
     const controls = names.filter((name) => !constants.includes(name)).map((name) =>
       ({ name, ...controlFor(properties[name], required.includes(name)) }));
     const former = answer;
@@ -95,7 +95,7 @@ export function palette({ operations, channels, components }, send) {
     about.textContent = operations[choice.value].description;
     inputs.replaceChildren(...controls.map(({ name, input }) => labelled(name, input)));
     read = () => Object.fromEntries([
-      ...constants.map((name) => [name, properties[name].const]),
+      ...constants.map((name) => [name, kindsOf(properties[name])[0].const]),
       ...controls.map(({ name, input, empty }) => [name, valueIn(name, input, empty)]),
     ]);
   }

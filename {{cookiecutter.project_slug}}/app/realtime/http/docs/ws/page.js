@@ -25,7 +25,7 @@ function table(caption, columns, rows) {
       element("thead", {}, element("tr", {}, head)), element("tbody", {}, body)));
 }
 
-const BOUNDS = /^(min|max|exclusive|multipleOf|pattern|format)/;
+const BOUNDS = /^(min|max|exclusive|multipleOf$|pattern$|format$)/;
 const REFERENCE = /"#\/components\/schemas\/([^"]+)"/g;
 
 /** Return the names of the types that fields refer to. */

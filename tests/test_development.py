@@ -254,7 +254,7 @@ def test_a_first_env_file_that_cannot_be_written_leaves_none(baked: Baker, tmp_p
 
 def test_claims_that_are_nested_too_deeply_are_told_in_one_line(baked: Baker) -> None:
     project = baked(DEFAULT)
-    command = [str(venv_bin(project) / "python"), "-m", "dev.token", "alice", "[" * 100_000]
+    command = [str(venv_bin(project) / "python"), "-B", "-m", "dev.token", "alice", "[" * 100_000]
     refused = run(command, project.root, env=environment(JWT_SECRET="jwt-secret" * 4))
     assert refused.stderr.startswith("error: CLAIMS is not a JSON object: [[")
     assert "Traceback" not in refused.stderr

@@ -6,7 +6,8 @@ from .venv import npm_directory
 AXE = "axe-core@4.14.1"
 
 VIOLATIONS = """
-return (await axe.run()).violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]);
+const { violations } = await axe.run({ rules: { "target-size": { enabled: true } } }); // WCAG 2.5.8
+return violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]);
 """
 
 

@@ -56,7 +56,8 @@ Name = TypeAliasType("Name", str | None)
 class Bid(Command):
     """Bid for cards, or for none: null is a value of each field."""
 
-    type: Literal["bid"]
+    type: TypeAliasType("BidType", Literal["bid"])
+    trump: Literal["spades"] | None
     cards: int | None
     color: Color | None
     partner: Name
@@ -823,7 +824,8 @@ def test_the_palette_sends_null_for_a_required_input_that_is_left_empty(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:
     page = signed_in(chrome, behind, "alice")
-    fields = {"cards": 2, "color": "red", "partner": "bob", "contract": "all", "pass_": None}
+    choices = {"trump": "spades", "color": "red", "contract": "all"}
+    fields = choices | {"cards": 2, "partner": "bob", "pass_": None}
     for bid in (dict.fromkeys(fields), fields):
         page.run("fill('Command', 'Bid')")
         for name, value in bid.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..backplane import ALL, user_channel
+from ..backplane import ALL, Envelope, user_channel
 from ..connections.connection import Connection
 from ..errors import Forbidden
 from ..futures import now_or_later
@@ -52,12 +52,12 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         answer = policy.can_send(service, connection, command.to)
         if answer is not True and not await settled(answer):
             raise Forbidden("you may not send to this user")
-        connection.limits.pay_for_message(user_channel(command.to), command.data, 1)
-        to, data, sender = command.to, command.data, connection.user
+        target, envelope = user_channel(command.to), Envelope(connection.user, command.data)
+        connection.limits.pay_for_message(target, command.data, 1)
         if command.key is None:
-            return now_or_later(service.manager.send_to_user(to, data, sender=sender), _send_ok)
+            return now_or_later(service.manager.pass_on(target, envelope), _send_ok)
         key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
-        send = partial(service.manager.send_to_user, to, data, sender=sender)
+        send = partial(service.manager.pass_on, target, envelope)
         return _send_ok(await send_once(service.client_requests, key, command, send, timeout_s))
 
     @router.command(Broadcast)

@@ -147,7 +147,7 @@ class ConnectionManager:
             TooLarge: it is larger than what may be unsent to one connection.
         """
         check_arguments(user=user, sender=sender, exclude=exclude, message_id=message_id)
-        return self._publish(user_channel(user), Envelope(sender, data, exclude), message_id)
+        return self.pass_on(user_channel(user), Envelope(sender, data, exclude), message_id)
 
     def broadcast(
         self,
@@ -159,7 +159,7 @@ class ConnectionManager:
     ) -> asyncio.Future[int]:
         """Send to every connection but the excluded one; see `send_to_user` for the rest."""
         check_arguments(sender=sender, exclude=exclude, message_id=message_id)
-        return self._publish(ALL, Envelope(sender, data, exclude), message_id)
+        return self.pass_on(ALL, Envelope(sender, data, exclude), message_id)
 
     def send_frame(
         self, frame: ServerFrame, *users: str, exclude: str | None = None
@@ -168,14 +168,14 @@ class ConnectionManager:
         for user in users:
             check_arguments(user=user, exclude=exclude)
         envelope = _frame_envelope(frame, exclude)
-        return asyncio.gather(*(self._publish(user_channel(user), envelope) for user in users))
+        return asyncio.gather(*(self.pass_on(user_channel(user), envelope) for user in users))
 
     def broadcast_frame(
         self, frame: ServerFrame, *, exclude: str | None = None
     ) -> asyncio.Future[int]:
         """Send a frame of your own to every connection, like `broadcast`."""
         check_arguments(exclude=exclude)
-        return self._publish(ALL, _frame_envelope(frame, exclude))
+        return self.pass_on(ALL, _frame_envelope(frame, exclude))
 
     async def is_online(self, user: str) -> bool:
         """Return whether a user is connected; raise `Unavailable` if that is unknown."""
@@ -190,11 +190,12 @@ class ConnectionManager:
         """
         check_arguments(user=user)
         envelope = Envelope(sender=None, data=None, event="disconnect")
-        return self._publish(user_channel(user), envelope)
+        return self.pass_on(user_channel(user), envelope)
 
-    def _publish(
+    def pass_on(
         self, channel: Channel, envelope: Envelope, message_id: str | None = None
     ) -> asyncio.Future[int]:
+        """Publish what has been checked, as a client's command has; see `send_to_user`."""
         self._delivery.check_thread()
         return self._backplane.publish(channel, envelope, message_id)
 

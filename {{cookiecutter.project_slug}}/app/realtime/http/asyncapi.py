@@ -162,11 +162,9 @@ def _named_in(annotation: Any) -> Iterator[Any]:
 
 def _message(kind: type, name: str, schema: Json) -> Json:
     fields = schema["properties"]
-    has_id = "id" in fields
-    types = fields["type"].get("enum") or [fields["type"].get("const")]
-    if types == [None]:  # an alias, or any text
-        types = types_of(kind) if issubclass(kind, Command) else [_type_of(kind)]
-    reference = {"correlationId": {"location": "$message.payload#/id"}} if has_id else {}
+    is_command = issubclass(kind, Command)
+    types = types_of(kind) if is_command else fields["type"].get("enum") or [_type_of(kind)]
+    reference = {"correlationId": {"location": "$message.payload#/id"}} if "id" in fields else {}
     payload = _ref("components", "schemas", name)
     return {"name": "|".join(types), "payload": payload, **reference}
 

@@ -9,9 +9,11 @@ const BOUNDS = { minLength: "minlength", maxLength: "maxlength", minimum: "min",
 /** Return an input with its label. */
 export const labelled = (label, input) => element("label", {}, label, input);
 
-/** Return the input for a value. If it is not required, it may stay empty and stands for `empty`. */
+/** Return the input for a value. If it may stay empty, it then stands for `empty`. */
 function inputFor(schema, required, empty) {
-  const values = schema.type === "boolean" ? [true, false] : schema.enum;
+  let values = schema.enum;
+  if (schema.type === "boolean") values = [true, false];
+  else if ("const" in schema) values = [schema.const];
   if (values) {
     const choices = values.map((value) =>
       element("option", { value: JSON.stringify(value) }, String(value)));
@@ -86,7 +88,11 @@ export function palette({ operations, channels, components }, send) {
   function show() {
     const { properties, required = [] } = components.schemas[choice.value];
     const names = Object.keys(properties).filter((name) => name !== "id");
-    const constants = names.filter((name) => kindsOf(properties[name]).every((kind) => "const" in kind));
+    const constantOf = (name) => {
+      const [kind, ...others] = kindsOf(properties[name]);
+      return others.length ? undefined : kind.const;
+    };
+    const constants = names.filter((name) => constantOf(name) !== undefined);
     const controls = names.filter((name) => !constants.includes(name)).map((name) =>
       ({ name, ...controlFor(properties[name], required.includes(name)) }));
     const former = answer;
@@ -95,7 +101,7 @@ export function palette({ operations, channels, components }, send) {
     about.textContent = operations[choice.value].description;
     inputs.replaceChildren(...controls.map(({ name, input }) => labelled(name, input)));
     read = () => Object.fromEntries([
-      ...constants.map((name) => [name, kindsOf(properties[name])[0].const]),
+      ...constants.map((name) => [name, constantOf(name)]),
       ...controls.map(({ name, input, empty }) => [name, valueIn(name, input, empty)]),
     ]);
   }

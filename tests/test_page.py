@@ -953,6 +953,7 @@ def test_it_is_accessible_in_every_state(
     page.wait_until("/ here/.test(text('article')) && text('output').startsWith('Failed')")
     page.run("fill('Message', 'hello'); press('Publish')")
     page.wait_until("said() === 'alice hello'")
+    check_accessible(page)
     page.run("all('#frames summary').forEach((each) => each.click())")
     page.wait_until("all('#frames pre').length > 5")
     check_accessible(page)
@@ -962,6 +963,18 @@ def test_it_is_accessible_in_every_state(
         page.run(f"press('{button}')")
         page.wait_until(f"text('#state').startsWith('{state}')")
         check_accessible(page)
+        hover(page, 'button[aria-pressed="true"]')  # where the pointer is after a click
+        check_accessible(page)
+
+
+def hover(page: Page, selector: str) -> None:
+    """Show an element, if there is one, as under the pointer."""
+    page.call("DOM.enable")
+    page.call("CSS.enable")
+    root = page.call("DOM.getDocument")["root"]["nodeId"]
+    node = page.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+    if node:
+        page.call("CSS.forcePseudoState", nodeId=node, forcedPseudoClasses=["hover"])
 
 
 def tab_to(page: Page, label: str, *, back: bool = False) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
 import structlog
@@ -118,34 +118,28 @@ class RedisClient(ABC):
             Unavailable: Redis does not answer in time, or refuses the command.
         """
         outages = self._outages
-        async with self._turn():
-            if self._outages != outages:
-                raise Unavailable(NOT_ANSWERING)
-            try:
-                (reply,) = await self._execute([command], repeatable=repeatable)
-            except FAILURES as failure:
-                # One broken connection says nothing about the others.
-                if isinstance(failure, TimeoutError) or repeatable:
-                    self._outages += not isinstance(failure, ResponseError)
-                if not self._is_failing:  # one line per outage
-                    log.warning("redis command failed", error=explain(failure))
-                self._is_failing = True
-                raise Unavailable(NOT_ANSWERING) from failure
-            self._is_failing = False
-            return reply
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        turns = self._turns
         try:
-            async with asyncio.timeout(self._handler_timeout_s):
-                await turns.acquire()
+            async with asyncio.timeout(self._handler_timeout_s) as waiting, self._turns:
+                waiting.reschedule(None)
+                if self._outages != outages:
+                    raise Unavailable(NOT_ANSWERING)
+                return await self._ask(command, repeatable=repeatable)
         except TimeoutError as late:
             raise Unavailable(NOT_ANSWERING) from late
+
+    async def _ask(self, command: RedisCommand, *, repeatable: bool) -> Any:
         try:
-            yield
-        finally:
-            turns.release()
+            (reply,) = await self._execute([command], repeatable=repeatable)
+        except FAILURES as failure:
+            # One broken connection says nothing about the others.
+            if isinstance(failure, TimeoutError) or repeatable:
+                self._outages += not isinstance(failure, ResponseError)
+            if not self._is_failing:  # one line per outage
+                log.warning("redis command failed", error=explain(failure))
+            self._is_failing = True
+            raise Unavailable(NOT_ANSWERING) from failure
+        self._is_failing = False
+        return reply
 
     async def _execute(self, commands: Sequence[RedisCommand], *, repeatable: bool) -> list[Any]:
         """Return the replies, or raise the first failure.

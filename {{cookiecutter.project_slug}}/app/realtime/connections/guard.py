@@ -4,6 +4,7 @@ Such code may hang, be cancelled by something else, or call `sys.exit`.
 """
 
 import asyncio
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, cast
 
@@ -16,6 +17,11 @@ CLEAN_UP_S = 1.0
 """How long the team's code may wait after it was cancelled, before it is cancelled again."""
 
 
+def _current_task() -> asyncio.Task[Any]:
+    return cast("asyncio.Task[Any]", asyncio.current_task())
+
+
+@dataclass(slots=True, eq=False)
 class Guard:
     """A context in which one connection's task runs the team's code, one call at a time.
 
@@ -31,34 +37,21 @@ class Guard:
     Most calls return at once. So a call only notes its deadline, and one timer serves many calls.
     """
 
-    __slots__ = (
-        "_cancellations",
-        "_deadline",
-        "_interruption",
-        "_interruptions",
-        "_is_running",
-        "_loop",
-        "_task",
-        "_timeout_s",
-        "_timer",
-    )
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._loop = asyncio.get_running_loop()
-        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._cancellations = 0
-        self._deadline = 0.0
-        self._is_running = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._interruption: ServiceError | None = None
-        self._interruptions = 0
+    timeout_s: float
+    _task: asyncio.Task[Any] = field(default_factory=_current_task)
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _cancellations: int = 0
+    _deadline: float = 0.0
+    _is_running: bool = False
+    _timer: asyncio.TimerHandle | None = None
+    _interruption: ServiceError | None = None
+    _interruptions: int = 0
 
     def __enter__(self) -> None:
         """Note the deadline of a call that begins."""
         self._is_running = True
         self._cancellations = self._task.cancelling()
-        self._deadline = self._loop.time() + self._timeout_s
+        self._deadline = self._loop.time() + self.timeout_s
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._check_deadline)
 

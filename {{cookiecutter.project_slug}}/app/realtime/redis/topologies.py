@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
@@ -68,9 +67,8 @@ class ClusterClient(RedisClient):
 
     def __init__(self, settings: RealtimeSettings, options: dict[str, Any]) -> None:
         urls = settings.redis_urls
-        self._url = urlsplit(urls[0])
-        self._options = options
         targets = [parse_url(url) for url in urls]
+        self._options: dict[str, Any] = {**targets[0], **options}
         kind = targets[0].get("connection_class", Connection)
         nodes = [ClusterNode(at.get("host", "localhost"), at.get("port", 6_379)) for at in targets]
         self._cluster = RedisCluster.from_url(urls[0], startup_nodes=nodes, **options)
@@ -109,8 +107,8 @@ class ClusterClient(RedisClient):
     async def _open(
         self, node: ClusterNode, slots: Collection[int], stack: AsyncExitStack
     ) -> tuple[PubSub, OwnsChannel]:
-        server = Redis.from_url(self._url_of(node), **self._options)
-        await stack.enter_async_context(server)
+        options = self._options | {"host": node.host, "port": node.port}
+        server = await stack.enter_async_context(Redis.from_pool(ConnectionPool(**options)))
         pubsub = await stack.enter_async_context(PubSub(server.connection_pool))
         await pubsub.connect()
         return pubsub, lambda name: self._cluster.keyslot(name) in slots
@@ -120,11 +118,6 @@ class ClusterClient(RedisClient):
         for node in self._cluster.get_nodes():
             node.update_active_connections_for_reconnect()
             await node.disconnect_free_connections()
-
-    def _url_of(self, node: ClusterNode) -> str:
-        user, at, _ = self._url.netloc.rpartition("@")
-        host = f"[{node.host}]" if ":" in node.host else node.host
-        return self._url._replace(netloc=f"{user}{at}{host}:{node.port}").geturl()
 
 
 class Sentinels(Sentinel):
@@ -198,12 +191,11 @@ def _behind_sentinels(
 
     User and password in the URL are for this server; the options for TLS are for sentinels, too.
     """
-    targets: list[dict[str, Any]] = [dict(parse_url(url)) for url in settings.redis_urls]
+    targets = [parse_url(url) for url in settings.redis_urls]
     addresses = [(at.get("host", "localhost"), at.get("port", 26_379)) for at in targets]
-    primary = targets[0]
-    for key in ("host", "port"):
-        primary.pop(key, None)
-    has_tls = primary.pop("connection_class", None) is SSLConnection
+    has_tls = targets[0].get("connection_class") is SSLConnection
+    places = {"host", "port", "connection_class"}
+    primary = {key: value for key, value in targets[0].items() if key not in places}
     password = settings.redis_sentinel_password
     for_sentinels = options | {
         "ssl": has_tls,

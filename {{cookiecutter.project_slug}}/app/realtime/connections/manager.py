@@ -1,7 +1,8 @@
 """The connection manager: connections, by user, and messages to users and to all."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Literal
 
 from pydantic import JsonValue
@@ -24,29 +25,6 @@ def direct_frame(envelope: Envelope, to: Literal["user", "all"]) -> bytes | Dire
     return DirectMessage(envelope.sender, envelope.data, to)
 
 
-class LocalUser:
-    """The connections that one user has to this process, by id, oldest first."""
-
-    __slots__ = ("_delivery", "connections", "subscription")
-
-    def __init__(self, user: str, delivery: Delivery, backplane: Backplane) -> None:
-        self.connections: dict[str, Connection] = {}
-        self._delivery = delivery
-        self.subscription = backplane.subscribe(Subscription(user_channel(user), self._deliver))
-
-    def present(self) -> list[Connection]:
-        """Return the connections that are not closing."""
-        return [each for each in self.connections.values() if each.closed is None]
-
-    def _deliver(self, envelope: Envelope) -> None:
-        if envelope.event == "disconnect":
-            for connection in list(self.connections.values()):
-                connection.close(REVOKED)
-        else:
-            frame = direct_frame(envelope, "user")
-            self._delivery.send_all(self.connections, frame, envelope.exclude)
-
-
 class ConnectionManager:
     """The connections of this process. Messages reach those of the whole service.
 
@@ -62,7 +40,8 @@ class ConnectionManager:
         self._backplane = backplane
         self._delivery = delivery
         self._connections: dict[str, Connection] = {}
-        self._users: dict[str, LocalUser] = {}
+        # By user and id, the oldest first
+        self._users: dict[str, dict[str, Connection]] = {}
         self.draining = False
         self._subscription = backplane.subscribe(Subscription(ALL, self._deliver))
 
@@ -82,21 +61,22 @@ class ConnectionManager:
             Unavailable: messages would be missed.
         """
         self._delivery.check_thread()
-        user = self._users.get(connection.user)
-        if user is None:
-            user = LocalUser(connection.user, self._delivery, self._backplane)
-            self._users[connection.user] = user
+        channel = user_channel(connection.user)
+        connections = self._users.setdefault(connection.user, {})
+        if not connections:
+            deliver = partial(self._deliver_to_user, connections)
+            self._backplane.subscribe(Subscription(channel, deliver))
+        subscription = self._backplane.hosted[channel]
         may_refuse = self._settings.user_limit_policy == "refuse_newest"
-        if may_refuse and len(user.present()) >= self._settings.max_connections_per_user:
+        if may_refuse and len(_present(connections)) >= self._settings.max_connections_per_user:
             raise TooManyConnections
-        user.connections[connection.id] = connection
-        self._connections[connection.id] = connection
-        for subscription in (self._subscription, user.subscription):
-            await self._backplane.confirm(subscription)
+        connections[connection.id] = self._connections[connection.id] = connection
+        for each in (self._subscription, subscription):
+            await self._backplane.confirm(each)
 
     def replace_older(self, connection: Connection) -> None:
         """Close the oldest connections of a user that are too many beside this one."""
-        present = self._users[connection.user].present()
+        present = _present(self._users[connection.user])
         older = present[: present.index(connection)]
         excess = len(older) + 1 - self._settings.max_connections_per_user
         for oldest in older[: max(0, excess)]:
@@ -107,11 +87,12 @@ class ConnectionManager:
         self._delivery.check_thread()
         if self._connections.pop(connection.id, None) is None:
             return
-        user = self._users[connection.user]
-        del user.connections[connection.id]
-        if not user.connections:
+        connections = self._users[connection.user]
+        del connections[connection.id]
+        if not connections:
             del self._users[connection.user]
-            self._backplane.unsubscribe(user.subscription)
+            channel = user_channel(connection.user)
+            self._backplane.unsubscribe(self._backplane.hosted[channel])
 
     # {% if cookiecutter.redis %}
     def send_to_all(self, frame: ServerFrame) -> None:
@@ -202,6 +183,19 @@ class ConnectionManager:
     def _deliver(self, envelope: Envelope) -> None:
         frame = direct_frame(envelope, "all")
         self._delivery.send_all(self._connections, frame, envelope.exclude)
+
+    def _deliver_to_user(self, connections: Mapping[str, Connection], envelope: Envelope) -> None:
+        if envelope.event == "disconnect":
+            for connection in list(connections.values()):
+                connection.close(REVOKED)
+        else:
+            frame = direct_frame(envelope, "user")
+            self._delivery.send_all(connections, frame, envelope.exclude)
+
+
+def _present(connections: Mapping[str, Connection]) -> list[Connection]:
+    """Return the connections that are not closing."""
+    return [each for each in connections.values() if each.closed is None]
 
 
 def _frame_envelope(frame: ServerFrame, exclude: str | None) -> Envelope:

@@ -21,6 +21,7 @@ from ..errors import (
     InternalError,
     Rejected,
     TimedOut,
+    TooManyErrors,
     Unavailable,
     UnknownType,
     declared,
@@ -177,10 +178,8 @@ class Dispatcher:
             self._refuse(connection, fault, _id_of(frame))
         elif isinstance(fault, ValidationError):
             self._refuse(connection, _error_of(fault, self._fields), _id_of(frame))
-            try:
-                connection.limits.count_error()
-            except Rejected as rejection:
-                connection.reject(rejection)
+            if connection.limits.count_error():
+                connection.reject(TooManyErrors())
         else:
             log.error("validator failed", exc_info=fault)
             self._refuse(connection, FAILED, _id_of(frame))

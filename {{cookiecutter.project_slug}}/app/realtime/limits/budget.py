@@ -19,7 +19,7 @@ from time import monotonic
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from ..errors import Flood, RateLimited, TooLarge, TooManyErrors
+from ..errors import Flood, RateLimited, TooLarge
 from ..settings.settings import RealtimeSettings
 from .rate import RateLimit
 
@@ -213,16 +213,11 @@ class ClientLimits:
         retry_s = (math.floor(10 * wait_s) + 1) / 10  # rounded up, so that it is enough
         raise RateLimited(f"the budget of {payer} is spent; retry in {retry_s} s")
 
-    def count_error(self) -> None:
-        """Count a frame that is not a valid command, and pay for it.
-
-        Raises:
-            TooManyErrors: there are too many in a row.
-        """
+    def count_error(self) -> bool:
+        """Pay for a frame that is not a valid command; return whether too many came in a row."""
         self.charge((INVALID_PRICE - 1) * self._size_bytes)
         self.errors_in_a_row += 1
-        if self.errors_in_a_row >= self._settings.max_errors_in_a_row:
-            raise TooManyErrors
+        return self.errors_in_a_row >= self._settings.max_errors_in_a_row
 
     def is_first_refusal(self, kind: str) -> bool:
         """Return whether this is the first refusal of its kind, which is worth a log line."""

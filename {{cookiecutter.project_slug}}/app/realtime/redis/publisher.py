@@ -114,13 +114,12 @@ class RedisPublisher:
         return published
 
     async def _publish(self, batch: list[Outgoing]) -> Collection[Outgoing]:
-        groups = _groups(batch)
         try:
-            commands = _commands(groups)
+            grouped = _grouped(batch)
             begin = monotonic()
-            replies = await self._client.send(commands)
+            replies = await self._client.send([command for command, _ in grouped])
             self._durations.observe(monotonic() - begin)
-            for group, reply in zip(groups, replies, strict=True):
+            for (_, group), reply in zip(grouped, replies, strict=True):
                 self._finish(group, reply)
         except Exception as failure:
             log.warning("publishing failed", error=explain(failure))
@@ -152,30 +151,25 @@ class RedisPublisher:
                 message.published.set_exception(failure)
 
 
-def _groups(batch: Sequence[Outgoing]) -> list[list[Outgoing]]:
-    """Return groups of messages for one command each; those of a channel stay in order."""
-    groups: list[list[Outgoing]] = []
-    latest: dict[Channel, list[Outgoing]] = {}
-    for message in batch:
-        group = latest.get(message.channel)
-        key = message.batch_key
-        if group is None or key is None or group[0].batch_key != key:
-            group = latest[message.channel] = []
-            groups.append(group)
-        group.append(message)
-    return groups
-
-
-def _commands(groups: Sequence[Sequence[Outgoing]]) -> list[RedisCommand]:
-    """Return the command of each group.
+def _grouped(batch: Sequence[Outgoing]) -> list[tuple[RedisCommand, list[Outgoing]]]:
+    """Return commands, each with its messages; those of a channel stay in order.
 
     If Redis does not know a script, the command is repeated, and must not come after others to the
     same channel. So only the last command to a channel relies on that.
     """
-    last = {group[0].channel: group for group in groups}
-    commands = []
+    groups: list[list[Outgoing]] = []
+    last: dict[Channel, list[Outgoing]] = {}
+    for message in batch:
+        group = last.get(message.channel)
+        key = message.batch_key
+        if group is None or key is None or group[0].batch_key != key:
+            group = last[message.channel] = []
+            groups.append(group)
+        group.append(message)
+    grouped = []
     for group in groups:
         first = group[0]
         command = first.make_command(first.channel, [message.payload for message in group])
-        commands.append(command if last[first.channel] is group else with_text(command))
-    return commands
+        is_last = last[first.channel] is group
+        grouped.append((command if is_last else with_text(command), group))
+    return grouped

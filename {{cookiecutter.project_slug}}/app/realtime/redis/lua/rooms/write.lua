@@ -51,13 +51,12 @@ if resync ~= '' and not was_removed then events[#events + 1] = resync end
 tell()
 
 redis.call('HSET', node_users, '', write)
+redis.call('PEXPIRE', node_users, keep_ms)
 if redis.call('HLEN', node_users) > 1 then
   redis.call('ZADD', nodes, now_ms + lease_ms, node)
   redis.call('PEXPIRE', users, keep_ms)
   redis.call('PEXPIRE', nodes, keep_ms)
-  redis.call('PEXPIRE', node_users, keep_ms)
 else
-  redis.call('PEXPIRE', node_users, keep_ms)
   redis.call('ZREM', nodes, node)
 end
 

@@ -81,11 +81,7 @@ class RedisHistory(History):
     def publish(
         self, room: str, envelope: Envelope, *, keep: bool = True, message_id: str | None = None
     ) -> asyncio.Future[Position]:
-        """Queue a message for the script that numbers, stores and publishes it.
-
-        The answer of Redis may get lost after the message was published. So the script remembers
-        the id for five minutes, and answers a repetition with the position of the first message.
-        """
+        """Queue a message for the script that numbers, stores and publishes it, once per id."""
         if not keep:
             return super().publish(room, envelope, keep=False, message_id=message_id)
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)

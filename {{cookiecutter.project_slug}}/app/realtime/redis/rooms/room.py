@@ -4,9 +4,6 @@ In Redis, a room has three kinds of keys. ``users`` is a hash: each user's numbe
 when the info was set (Unix microseconds, or 0), and the info as JSON, separated by spaces.
 ``nodes`` is a sorted set: the end of each node's lease (Unix milliseconds). ``node:<id>`` is a hash
 per node: each user's number of connections to it. They expire if no node renews them.
-
-If Redis has lost a node's entries, the node writes them again. Members may have missed who came or
-left meanwhile, so the last of these writes tells them to ask again.
 """
 
 import asyncio

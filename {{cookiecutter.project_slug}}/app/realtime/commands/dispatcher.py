@@ -118,13 +118,14 @@ class Dispatcher:
             self._refuse_frame(connection, frame, fault)
             return None
         connection.limits.errors_in_a_row = 0
-        self._received[command.type] += 1
-        self._received_bytes[command.type] += size_bytes
-        durations = self._durations.get(command.type)
+        kind = command.type
+        self._received[kind] += 1
+        self._received_bytes[kind] += size_bytes
+        durations = self._durations.get(kind)
         begin = monotonic() if durations else 0.0
         try:
             with connection.guard:
-                answer = await self._handlers[command.type](service, connection, command)
+                answer = await self._handlers[kind](service, connection, command)
                 if isinstance(answer, asyncio.Future):
                     if not answer.done():
                         self._answer_later(connection, command, answer, begin)

@@ -33,7 +33,7 @@ class ConnectionsByNetwork:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._connections: Counter[str] = Counter()
+        self._connections: Counter[str | None] = Counter()
 
     def is_full(self, network: str | None) -> bool:
         """Return whether a network is at its limit."""
@@ -41,15 +41,13 @@ class ConnectionsByNetwork:
 
     def enter(self, network: str | None) -> None:
         """Count a connection in."""
-        if network is not None:
-            self._connections[network] += 1
+        self._connections[network] += 1
 
     def leave(self, network: str | None) -> None:
         """Count a connection out. Each that has entered must leave exactly once."""
-        if network is not None:
-            self._connections[network] -= 1
-            if not self._connections[network]:
-                del self._connections[network]
+        self._connections[network] -= 1
+        if not self._connections[network]:
+            del self._connections[network]
 
 
 class Admission:

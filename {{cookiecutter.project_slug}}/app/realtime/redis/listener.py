@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
 from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -56,7 +55,7 @@ class Listener:
         """Whether Redis has confirmed all subscriptions."""
         return not self._unconfirmed and not self._changed
 
-    async def _adjust(self, changed: list[Channel]) -> Collection[Channel]:
+    async def _adjust(self, changed: list[Channel]) -> None:
         """Subscribe to channels that are hosted now, and unsubscribe from the others."""
         new: list[str] = []
         gone: list[str] = []
@@ -76,7 +75,6 @@ class Listener:
         if gone:
             await (pubsub.sunsubscribe if is_sharded else pubsub.unsubscribe)(*gone)
         self._backplane.check_subscribed()
-        return ()
 
     async def read(self, ping_interval_s: float) -> None:
         """Deliver messages until the connection is lost.

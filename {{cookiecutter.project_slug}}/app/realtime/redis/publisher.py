@@ -1,7 +1,7 @@
 """The publisher: sends the messages of this node to Redis, many in one round trip."""
 
 import asyncio
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from time import monotonic
@@ -113,7 +113,7 @@ class RedisPublisher:
             self._waiting.add(message, size_bytes)
         return published
 
-    async def _publish(self, batch: list[Outgoing]) -> Collection[Outgoing]:
+    async def _publish(self, batch: list[Outgoing]) -> None:
         try:
             grouped = _grouped(batch)
             begin = monotonic()
@@ -126,7 +126,6 @@ class RedisPublisher:
             self._fail_waiting()  # they would only wait as long again
         finally:
             self._fail(batch)
-        return ()
 
     def _finish(self, group: Sequence[Outgoing], reply: Any) -> None:
         """Set the futures of messages that one command has published."""

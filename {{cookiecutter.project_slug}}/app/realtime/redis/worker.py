@@ -11,13 +11,13 @@ Item = TypeVar("Item", bound=Hashable)
 class Worker(Generic[Item]):
     """Processes items soon, many in one batch, the oldest first.
 
-    ``work`` processes a batch, and returns the items to process again after a pause. An item that
+    ``work`` processes a batch, and may return items to process again after a pause. An item that
     is added while its batch is in progress is processed once more. If ``work`` raises, `run` ends.
     """
 
     def __init__(
         self,
-        work: Callable[[list[Item]], Awaitable[Collection[Item]]],
+        work: Callable[[list[Item]], Awaitable[Collection[Item] | None]],
         *,
         batch_weight: int,
         pause_s: float = 0.0,

@@ -155,12 +155,15 @@ class RedisHistory(History):
         """Renew again and again the positions of epochs with messages, or of those without."""
         while True:
             await asyncio.sleep(kept_s / RENEWALS)
-            feeds = [f for f in self._feeds.values() if (f.position.offset > 0) == is_used]
+            feeds = list(self._feeds.values())
             for start in range(0, len(feeds), RENEWED_AT_ONCE):
-                await self._renew(feeds[start : start + RENEWED_AT_ONCE])
+                batch = feeds[start : start + RENEWED_AT_ONCE]
+                await self._renew([each for each in batch if (each.position.offset > 0) == is_used])
 
     async def _renew(self, feeds: Sequence[RedisFeed]) -> None:
         """Renew positions in one round trip; a feed whose position is lost reads a new one."""
+        if not feeds:
+            return
         replies = await self._send([self._renewal(room_channel(f.room), f.rules) for f in feeds])
         for feed, reply in zip(feeds, replies, strict=False):
             is_lost = reply == 0 or "WRONGTYPE" in str(reply)

@@ -33,7 +33,7 @@ class ConnectionsByNetwork:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._connections: Counter[str | None] = Counter()
+        self._connections: Counter[str] = Counter()
 
     def is_full(self, network: str | None) -> bool:
         """Return whether a network is at its limit."""
@@ -41,13 +41,15 @@ class ConnectionsByNetwork:
 
     def enter(self, network: str | None) -> None:
         """Count a connection in."""
-        self._connections[network] += 1
+        if network is not None:
+            self._connections[network] += 1
 
     def leave(self, network: str | None) -> None:
         """Count a connection out. Each that has entered must leave exactly once."""
-        self._connections[network] -= 1
-        if not self._connections[network]:
-            del self._connections[network]
+        if network is not None:
+            self._connections[network] -= 1
+            if not self._connections[network]:
+                del self._connections[network]
 
 
 class Admission:

@@ -634,12 +634,12 @@ async def test_unread_input_does_not_cost_the_close_code(*, name: str, tls: bool
 async def test_input_after_the_services_close_is_not_buffered(peer: Peer) -> None:
     peer.connection.close(TRY_AGAIN_LATER)
     owed = peer.protocol.unsent_bytes()
-    waiting = len(peer.protocol._inbox.messages)
+    waiting = len(peer.protocol.inbox.messages)
     unfinished = masked(b"x" * MAX_BYTES, fin=False)
     for frames in (masked(b"x" * 125, PING) * 500, masked(ping(1)) * 500, unfinished * 10):
         await peer.send_pieces(frames)
     assert peer.protocol.unsent_bytes() == owed
-    assert len(peer.protocol._inbox.messages) <= waiting
+    assert len(peer.protocol.inbox.messages) <= waiting
     assert not peer.protocol.conn.reader.buffer
     assert not peer.protocol.frames
     assert await peer.client.close_code() == TRY_AGAIN_LATER.code

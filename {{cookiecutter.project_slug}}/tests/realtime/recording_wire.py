@@ -1,6 +1,7 @@
 """Wires and recipients without a socket, for tests of connections and delivery."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Sequence
 
 from app.realtime.auth.identity import Identity
 from app.realtime.connections.connection import Connection
@@ -8,7 +9,7 @@ from app.realtime.connections.delivery import Delivery
 from app.realtime.connections.guard import Guard
 from app.realtime.limits.budget import UserBudget
 from app.realtime.protocol import Close, Ok
-from app.realtime.wire.inbox import Incoming
+from app.realtime.wire.inbox import Inbox
 
 from .live import make_settings
 
@@ -25,17 +26,11 @@ class RecordingWire:
         self.writes: list[list[bytes]] = []
         self.closes: list[Close] = []
         self.unsent = 0
-
-    def when_gone(self, callback: Callable[[], None]) -> None:
-        """Do nothing: the peer never leaves."""
+        self.inbox = Inbox(asyncio.get_running_loop())
 
     async def arrival(self) -> bool:
         """Return at once."""
         return True
-
-    def take(self) -> Sequence[Incoming]:
-        """Return no messages."""
-        return ()
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Record one write, unless `unsent` has reached the limit."""
@@ -58,9 +53,6 @@ class RecordingWire:
     def abort(self) -> None:
         """Drop what is unsent."""
         self.unsent = 0
-
-    def count_frames(self, count: Callable[[int], None]) -> None:
-        """Do nothing: there are none."""
 
 
 def open_connection(

@@ -119,7 +119,7 @@ class AdmittedClient:
     async def run(self, wire: Wire) -> None:
         """Complete the handshake and serve the connection."""
         self._wire = wire
-        wire.when_gone(self._leave_soon)
+        wire.inbox.when_gone(self._leave_soon)
         identity = None
         with suppress(OSError, WebSocketDisconnect):  # the client has gone
             identity = await self._endpoint.handshakes.complete(self._websocket, self._guard)
@@ -135,7 +135,7 @@ class AdmittedClient:
             identity, self._wire, service.delivery, settings, self._guard, budget
         )
         self._connection = connection
-        self._wire.count_frames(self._pay_for_frames)
+        self._wire.inbox.count_frames = self._pay_for_frames
         # For every line logged in this connection's task, which ends with it.
         structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)
         log.info("connection opened", client=self._websocket.client and self._websocket.client.host)
@@ -154,6 +154,7 @@ class AdmittedClient:
         finally:
             # Still open only if this task was cancelled, because the server stops.
             connection.close(SERVICE_RESTART)
+            self._wire.inbox.count_frames = None  # a reference cycle
             service.budgets.leave(connection.user)
             self._leave()
             if self._was_welcomed:
@@ -187,7 +188,7 @@ class AdmittedClient:
         while connection.closed is None:
             if await wire.arrival():
                 handled = 0
-            for message in wire.take():
+            for message in wire.inbox.take():
                 if monotonic() > turns.end:
                     await turns.begin(connection.user)
                 enqueued = delivery.enqueued
@@ -240,7 +241,7 @@ class AdmittedClient:
 
     def _interrupt(self) -> None:
         if self._connection is not None:
-            for message in self._wire.take():
+            for message in self._wire.inbox.take():
                 if not isinstance(message, str) and message["type"] == "websocket.disconnect":
                     self._connection.mark_closed(_end_of(message))
         self._leave()

@@ -6,7 +6,7 @@ handshake, control frames, fragments and protocol errors.
 
 import asyncio
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from ..errors import PROBLEM_TYPE, problem
 from ..protocol import ABNORMAL_CLOSURE, SERVICE_RESTART, Close
 from ..wire.asgi import EXTENSION, READ_AHEAD_BYTES
 from ..wire.frame import FrameScanner, read_texts
-from ..wire.inbox import Inbox, Incoming
+from ..wire.inbox import Inbox
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -102,9 +102,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     """
 
     __slots__ = (
-        "_count_frames",
         "_early",
-        "_inbox",
         "_is_checking_peer",
         "_late_pong",
         "_received_at",
@@ -117,6 +115,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         "conn",
         "handshake_complete",
         "handshake_initiated",
+        "inbox",
         "loop",
         "queue",
         "read_paused",
@@ -131,15 +130,14 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self.conn.__class__ = LibraryProtocol  # uvicorn makes the object itself
         self.close_timeout = close_timeout_s
         self._refusals = refusals
-        self._inbox = Inbox(self.loop)
-        self.queue = self._inbox  # type: ignore[assignment]  # has the methods that uvicorn calls
+        self.inbox = Inbox(self.loop)
+        self.queue = self.inbox  # type: ignore[assignment]  # has the methods that uvicorn calls
         self.writable = WRITABLE
         self._received_at = 0.0
         self._scanner = FrameScanner()
         self._early = b""
         self._is_checking_peer = False
         self._late_pong = b""
-        self._count_frames: Callable[[int], None] | None = None
 
     @property
     def heard_at(self) -> float:
@@ -158,8 +156,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """End the connection with the app."""
         super().on_task_complete(task)
-        self._inbox.when_gone(None)
-        self._count_frames = None
+        self.inbox.when_gone(None)
         del self.scope["extensions"][EXTENSION]  # a reference cycle
         self._cut_off_later()
 
@@ -196,7 +193,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         conn = self.conn
         if conn.state is OPEN and self._scanner.between_frames and conn.current_size is None:
             texts, size = read_texts(data, self.config.ws_max_size)
-            inbox = self._inbox
+            inbox = self.inbox
             inbox.put_texts(texts, size)
             if inbox.unread_bytes >= READ_AHEAD_BYTES:
                 self._pause_reading()
@@ -219,8 +216,9 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         while data:
             before = scanner.others
             size = scanner.scan(data, FRAMES_AT_ONCE)
-            if self._count_frames is not None and scanner.others > before:
-                self._count_frames(scanner.others - before)
+            count = self.inbox.count_frames
+            if count is not None and scanner.others > before:
+                count(scanner.others - before)
             if self.close_sent and scanner.others > MAX_DROPPED_FRAMES:
                 self.transport.abort()
                 return
@@ -242,7 +240,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
         if not was_paused and self.read_paused:
             self.read_paused = False
-            if self._inbox.unread_bytes >= READ_AHEAD_BYTES:
+            if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
                 self._pause_reading()
             else:
                 self.transport.resume_reading()
@@ -347,20 +345,12 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         else:
             super().shutdown()
 
-    def when_gone(self, callback: Callable[[], None]) -> None:
-        """Call back, once, when the peer has gone or the closing handshake has begun."""
-        self._inbox.when_gone(callback)
-
     def arrival(self) -> asyncio.Future[bool]:
         """Wait until the peer has sent something, or has gone. Resume reading if nothing waits."""
-        if self.read_paused and self._inbox.empty():
+        if self.read_paused and self.inbox.empty():
             self.read_paused = False
             self.transport.resume_reading()
-        return self._inbox.arrival()
-
-    def take(self) -> Sequence[Incoming]:
-        """Return the messages that have arrived."""
-        return self._inbox.take()
+        return self.inbox.arrival()
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Write the frames at once, or one by one until too many bytes would be unsent."""
@@ -397,10 +387,6 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         """End the connection and drop what is unsent."""
         self.transport.abort()
 
-    def count_frames(self, count: Callable[[int], None]) -> None:
-        """Call back with the number of control frames and fragments that arrive."""
-        self._count_frames = count
-
     def _begin_to_close(self, close: Close, cause: str | None = None) -> None:
         # Sends the library's close frame, if there is one.
         self._report_end(close, cause)
@@ -415,7 +401,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def _report_end(self, close: Close, cause: str | None = None) -> None:
         # The reason may be the client's text; the cause never is, so it can be logged.
         event = {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
-        self._inbox.put_nowait(event if cause is None else event | {"cause": cause})
+        self.inbox.put_nowait(event if cause is None else event | {"cause": cause})
 
     def _end(self) -> None:
         # Both close frames are sent. The peer disconnects when it has read the end of the stream.

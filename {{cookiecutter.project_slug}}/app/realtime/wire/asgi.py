@@ -6,7 +6,7 @@ uvicorn protocol (`FrameProtocol`) offers itself to the app as an ASGI extension
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..protocol import Close
 from .frame import frame_payload
-from .inbox import Inbox, Incoming
+from .inbox import Inbox
 
 EXTENSION = "app.realtime.wire.asgi"
 
@@ -32,13 +32,13 @@ handler waits.
 class Wire(Protocol):
     """One accepted connection. Only `arrival` and `drain` wait."""
 
+    inbox: Inbox
+    """What the peer has sent, and whether it has gone. `arrival` waits for more."""
+
     @property
     def heard_at(self) -> float:
         """When the peer last sent anything, on the event loop's clock."""
         ...
-
-    def when_gone(self, callback: Callable[[], None]) -> None:
-        """Call back, once, when the peer has gone or the closing handshake has begun."""
 
     def arrival(self) -> Awaitable[bool]:
         """Wait until the peer has sent something, or has gone.
@@ -46,10 +46,6 @@ class Wire(Protocol):
         Calling this acknowledges all taken messages; reading may resume.
         Returns true if this had to wait, so that other tasks ran.
         """
-        ...
-
-    def take(self) -> Sequence[Incoming]:
-        """Return the messages that have arrived. A ``websocket.disconnect`` is the last one."""
         ...
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
@@ -73,9 +69,6 @@ class Wire(Protocol):
     def abort(self) -> None:
         """End the connection and drop what is unsent."""
 
-    def count_frames(self, count: Callable[[int], None]) -> None:
-        """Call back with the number of control frames and fragments that arrive, if it is known."""
-
 
 class AsgiWire:
     """A `Wire` over plain ASGI: a task that reads, and a queue with a task that sends."""
@@ -92,30 +85,22 @@ class AsgiWire:
         self._leave_by: float | None = None
         self._deadline: asyncio.Timeout | None = None
         self._finished = asyncio.Event()
-        self._inbox = Inbox(asyncio.get_running_loop())
+        self.inbox = Inbox(asyncio.get_running_loop())
         self._handled = asyncio.Event()
         self._received_at = asyncio.get_running_loop().time()
 
     @property
     def heard_at(self) -> float:
         """When the last event arrived; now, while reading is paused because the app is busy."""
-        if self._inbox.unread_bytes >= READ_AHEAD_BYTES:
+        if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
             return asyncio.get_running_loop().time()
         return self._received_at
 
-    def when_gone(self, callback: Callable[[], None]) -> None:
-        """Call back when the server reports the end, or this side closes."""
-        self._inbox.when_gone(callback)
-
     def arrival(self) -> asyncio.Future[bool]:
         """Wait for the next ASGI event. Resume reading if nothing waits."""
-        if self._inbox.empty():
+        if self.inbox.empty():
             self._handled.set()
-        return self._inbox.arrival()
-
-    def take(self) -> Sequence[Incoming]:
-        """Return the messages that have arrived."""
-        return self._inbox.take()
+        return self.inbox.arrival()
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Queue frames until too many bytes would be unsent."""
@@ -143,7 +128,7 @@ class AsgiWire:
             self._leave_by = asyncio.get_running_loop().time() + self._close_timeout_s
             if self._deadline is not None:
                 self._deadline.reschedule(self._leave_by)
-            self._inbox.end()
+            self.inbox.end()
 
     def abort(self) -> None:
         """Drop what is queued, and give the peer no more time."""
@@ -159,9 +144,6 @@ class AsgiWire:
             self._queue.task_done()
         self._unsent_bytes = 0
 
-    def count_frames(self, count: Callable[[int], None]) -> None:
-        """Do nothing: the server keeps control frames and fragments to itself."""
-
     async def read(self) -> None:
         """Read until the end, or a message that is too large."""
         while True:
@@ -170,11 +152,11 @@ class AsgiWire:
                 self.close(TOO_BIG)
                 event = {"type": "websocket.disconnect", "code": TOO_BIG.code}
             self._received_at = asyncio.get_running_loop().time()
-            self._inbox.put_nowait(event)
+            self.inbox.put_nowait(event)
             if event["type"] == "websocket.disconnect":
                 return
             self._handled.clear()
-            if self._inbox.unread_bytes >= READ_AHEAD_BYTES:
+            if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
                 await self._handled.wait()
 
     async def send(self) -> None:

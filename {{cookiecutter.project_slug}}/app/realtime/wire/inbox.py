@@ -13,19 +13,21 @@ Incoming = str | AsgiEvent
 class Inbox:
     """Messages for one reader: like an `asyncio.Queue`, with a tenth of its memory."""
 
-    __slots__ = ("_gone", "_loop", "_reader", "has_end", "messages", "unread_bytes")
+    __slots__ = ("_gone", "_loop", "_reader", "count_frames", "has_end", "messages", "unread_bytes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._reader: asyncio.Future[bool] | None = None
         self._gone: Callable[[], None] | None = None
+        self.count_frames: Callable[[int], None] | None = None
+        """Called with the number of control frames and fragments, if the server tells it."""
         self.messages: list[Incoming] = []
         self.has_end = False
         self.unread_bytes = 0
         """Bytes received since the reader last had nothing to do."""
 
     def when_gone(self, callback: Callable[[], None] | None) -> None:
-        """Call back once, in a later turn of the loop, when the end has come."""
+        """Call back once, in a later turn of the loop, when the peer has gone or must go."""
         self._gone = callback
         if self.has_end and callback is not None:
             self._loop.call_soon(callback)
@@ -72,7 +74,7 @@ class Inbox:
         return {"type": "websocket.receive", "text": message}
 
     def take(self) -> list[Incoming]:
-        """Return and remove all messages."""
+        """Return and remove all messages. A ``websocket.disconnect`` is the last one."""
         messages, self.messages = self.messages, []
         return messages
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -43,18 +43,14 @@ async def running(jobs: Sequence[Job], stop_service: Callable[[], None]) -> Asyn
     """Run jobs in this context; at its end, each stops before those that were started before it."""
     async with AsyncExitStack() as stack:
         for job in jobs:
-            await stack.enter_async_context(_running(job, stop_service))
+            task = asyncio.create_task(keep_running(job, stop_service))
+            stack.push_async_callback(_stop, task)
         yield
 
 
-@asynccontextmanager
-async def _running(job: Job, stop_service: Callable[[], None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(keep_running(job, stop_service))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+async def _stop(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def keep_running(job: Job, stop_service: Callable[[], None]) -> None:
@@ -90,10 +86,8 @@ async def _run(job: Job) -> BaseException | None:
     task = asyncio.create_task(without_exit(job.run))
     try:
         await asyncio.wait([task])
-    finally:
-        if not task.done():  # the service stops
-            task.cancel()
-            await asyncio.wait([task])
+    finally:  # the job has ended, or the service stops
+        await _stop(task)
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 

@@ -4,7 +4,6 @@ import asyncio
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Info, generate_latest
@@ -19,17 +18,6 @@ LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 OTHER = "other"
 """Replaces label values that are not known at start, since each series costs memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class OnRequest(Collector):
-    """A metric that is made when Prometheus asks."""
-
-    make: Callable[[], Metric]
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the metric."""
-        yield self.make()
 
 
 class Histogram:
@@ -56,7 +44,7 @@ class Histogram:
         return list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
 
 
-class Metrics:
+class Metrics(Collector):
     """A registry of its own, so that several services can run in one process."""
 
     def __init__(self, version: str) -> None:
@@ -64,7 +52,9 @@ class Metrics:
         self.port: int | None = None
         """The only port with these metrics, if several processes share another one."""
         # {% endif %}
+        self._makers: list[Callable[[], Metric]] = []
         self.registry = CollectorRegistry()
+        self.registry.register(self)
         build = Info(PREFIX + "build", "Version of the project.", registry=self.registry)
         build.info({"version": version})
         self._lag = self.histogram(
@@ -109,7 +99,7 @@ class Metrics:
                 family.add_metric([value] if labels else [], *histogram.read())
             return family
 
-        self.registry.register(OnRequest(make))
+        self._makers.append(make)
         return histograms
 
     async def measure_loop_lag(self) -> None:
@@ -138,7 +128,12 @@ class Metrics:
                 family.add_metric([value], count)
             return family
 
-        self.registry.register(OnRequest(make))
+        self._makers.append(make)
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics that are made when Prometheus asks."""
+        for make in self._makers:
+            yield make()
 
     def text(self) -> bytes:
         """Return the metrics of the service, the process and the team's code in text format."""

@@ -30,12 +30,9 @@ UVICORN_NOISE = (
 )
 
 
-class NoiseFilter(logging.Filter):
-    """Drops the lines of uvicorn that are listed in `UVICORN_NOISE`."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether to log the record."""
-        return not any(noise in str(record.msg) for noise in UVICORN_NOISE)
+def is_no_noise(record: logging.LogRecord) -> bool:
+    """Return whether to log a record of uvicorn: not if `UVICORN_NOISE` lists it."""
+    return not any(noise in str(record.msg) for noise in UVICORN_NOISE)
 
 
 def configure_logging(settings: RealtimeSettings) -> None:
@@ -75,7 +72,7 @@ def configure_logging(settings: RealtimeSettings) -> None:
     root.handlers = [handler]
     root.setLevel(settings.log_level)
     uvicorn_logger = logging.getLogger("uvicorn.error")
-    uvicorn_logger.addFilter(NoiseFilter())
+    uvicorn_logger.addFilter(is_no_noise)
     # Below INFO, uvicorn logs every request and every frame.
     uvicorn_logger.setLevel(max(logging.INFO, root.level))
 

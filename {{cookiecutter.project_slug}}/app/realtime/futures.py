@@ -2,7 +2,6 @@
 
 from asyncio import CancelledError, Future, get_running_loop
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -19,10 +18,20 @@ def done(result: T) -> Future[T]:
 def then(first: Future[T], make: Callable[[T], R]) -> Future[R]:
     """Return a future of what ``make`` returns for the result of another, or of its failure."""
     made: Future[R] = first.get_loop().create_future()
+
+    def finish(first: Future[T]) -> None:
+        failure = CancelledError() if first.cancelled() else first.exception()
+        if made.done():
+            return
+        if failure is not None:
+            made.set_exception(failure)
+        else:
+            made.set_result(make(first.result()))
+
     if first.done():
-        _finish(first, make, made)
+        finish(first)
     else:
-        first.add_done_callback(partial(_finish, make=make, made=made))
+        first.add_done_callback(finish)
     return made
 
 
@@ -32,13 +41,3 @@ def now_or_later(first: Future[T], make: Callable[[T], R]) -> R | Future[R]:
     If the future has failed already, this raises its failure.
     """
     return make(first.result()) if first.done() else then(first, make)
-
-
-def _finish(first: Future[T], make: Callable[[T], R], made: Future[R]) -> None:
-    failure = CancelledError() if first.cancelled() else first.exception()
-    if made.done():
-        return
-    if failure is not None:
-        made.set_exception(failure)
-    else:
-        made.set_result(make(first.result()))

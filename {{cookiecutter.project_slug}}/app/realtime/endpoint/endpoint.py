@@ -158,7 +158,7 @@ class AdmittedClient:
             service.budgets.leave(connection.user)
             self._leave()
             if self._was_welcomed:
-                await self._observe_end(connection)
+                await self._observe(self._endpoint.router.on_disconnect, connection)
             self._note_end(connection.closed or SERVICE_RESTART, monotonic() - opened_at)
 
     async def _begin(self, connection: Connection) -> None:
@@ -177,8 +177,7 @@ class AdmittedClient:
         connection.open(welcome(connection, service.settings))
         service.manager.replace_older(connection)
         self._was_welcomed = True
-        for observer in router.on_connect:
-            await self._observe(observer, connection)
+        await self._observe(router.on_connect, connection, Rejected, ConnectionEnded)
 
     async def _receive(self, connection: Connection) -> None:
         service, dispatcher, turns = self._service, self._endpoint.dispatcher, self._endpoint.turns
@@ -218,20 +217,16 @@ class AdmittedClient:
             except Rejected as rejection:
                 self._connection.reject(rejection)
 
-    async def _observe(self, observer: Observer, connection: Connection) -> None:
-        try:
-            with self._guard:
-                await observer(self._service, connection)
-        except (Rejected, ConnectionEnded):
-            raise
-        except Exception:
-            log.exception("observer failed")
-
-    async def _observe_end(self, connection: Connection) -> None:
-        for observer in self._endpoint.router.on_disconnect:
+    async def _observe(
+        self, observers: list[Observer], connection: Connection, *raised: type[Exception]
+    ) -> None:
+        for observer in observers:
             try:
-                await self._observe(observer, connection)
-            except Rejected:
+                with self._guard:
+                    await observer(self._service, connection)
+            except raised:
+                raise
+            except Exception:
                 log.exception("observer failed")
 
     def _leave_soon(self) -> None:

@@ -2,7 +2,7 @@
 
 ================  ====================================================================
 `application`     joins the parts to a FastAPI app
-`service`         the parts, as your code sees them; `shared` has those that keep its state
+`service`         the parts, as your code sees them, and those that keep its state
 `endpoint/`       the life of a connection, from the handshake to its end
 `commands/`       from a client's frame to its handler, and the built-in commands
 `policy`          the rules that your `policy.py` overrides

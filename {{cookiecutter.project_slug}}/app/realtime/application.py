@@ -48,10 +48,9 @@ from .policy import Policy
 from .redis.backplane import Resync
 from .redis.shared import in_redis
 # {% endif %}
-from .service import Service
+from .service import Service, in_memory
 from .settings.project import read_project
 from .settings.settings import RealtimeSettings
-from .shared import in_memory
 from .tracing import HTTP, is_on
 
 PATH = "/ws"

@@ -1,28 +1,62 @@
 """The running service, as handlers, policies, routes and jobs see it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
 from .arguments import check_arguments
 from .auth import Authenticator
+from .backplane import Backplane
 from .connections.connection import Connection
 from .connections.delivery import Delivery
 from .connections.manager import ConnectionManager
 from .errors import Banned
+from .expiring import ExpiringMap
+from .jobs import Job
 from .limits.admission import Admission
 from .limits.budget import Budgets
 from .limits.origin import Origins
 from .metrics import Metrics
 # {% if cookiecutter.rooms %}
+from .rooms.history import History
+from .rooms.presence import Presence
 from .rooms.rooms import Rooms
 # {% endif %}
 from .settings.settings import RealtimeSettings
-from .shared import Shared
 
 SettingsT = TypeVar("SettingsT", bound=RealtimeSettings, default=RealtimeSettings, covariant=True)
 ResourcesT = TypeVar("ResourcesT", default=Any, covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """The parts that keep the state of the service. ``jobs`` keep them working.
+
+    ``make_map`` takes the kind of the values, and returns the service's map for this kind.
+    """
+
+    backplane: Backplane
+    make_map: Callable[[str], ExpiringMap]
+    # {% if cookiecutter.rooms %}
+    history: History
+    presence: Presence
+    # {% endif %}
+    jobs: Sequence[Job] = ()
+
+
+def in_memory(settings: RealtimeSettings) -> Shared:
+    """Return the parts for one process, which keeps the state in its memory."""
+    backplane = Backplane()
+    return Shared(
+        backplane=backplane,
+        make_map=lambda kind: ExpiringMap(),
+        # {% if cookiecutter.rooms %}
+        history=History(backplane, settings),
+        presence=Presence(backplane, settings),
+        # {% endif %}
+    )
 
 
 class Service(Generic[SettingsT, ResourcesT]):

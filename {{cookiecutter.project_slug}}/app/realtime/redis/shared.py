@@ -6,8 +6,8 @@ from ..backplane import OnGap
 from ..connections.delivery import Delivery
 from ..jobs import Job
 from ..metrics import Metrics
+from ..service import Shared
 from ..settings.settings import RealtimeSettings
-from ..shared import Shared
 from .backplane import RedisBackplane
 from .map import RedisMap
 # {% if cookiecutter.rooms %}

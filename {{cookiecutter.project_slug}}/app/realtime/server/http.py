@@ -14,7 +14,7 @@ from typing import Any, cast
 import httptools
 import structlog
 from prometheus_client import Counter
-from pydantic_core import to_json
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
@@ -93,7 +93,7 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             self._connections.enter(network)
             self._network = network
-        self._start_timer(self._timeout_s, self._time_out)
+        self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer, and count the connection out."""
@@ -247,17 +247,14 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-        body = to_json(problem(int(status), REASONS[status]))
-        fields = [
-            *self.server_state.default_headers,
-            (b"content-type", PROBLEM_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
+        headers = {"Connection": "close"}
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            fields.append((b"retry-after", b"5"))
+            headers["Retry-After"] = "5"
+        body = problem(int(status), REASONS[status])
+        answer = JSONResponse(body, status, headers, PROBLEM_TYPE)
+        fields = [*self.server_state.default_headers, *answer.raw_headers]
         head = [STATUS_LINE[status], *(b"%s: %s\r\n" % field for field in fields), b"\r\n"]
-        self.transport.write(b"".join([*head, body]))
+        self.transport.write(b"".join([*head, answer.body]))
         self.transport.write_eof()
 
     def _start_timer(self, timeout_s: float, then: Callable[[], None]) -> None:

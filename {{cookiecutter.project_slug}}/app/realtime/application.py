@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from starlette.responses import FileResponse, RedirectResponse
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -39,7 +40,6 @@ from .http import asyncapi, backend, health
 # {% endif %}
 from .http.body import BodyLimit
 from .http.errors import add_error_handlers, problems
-from .http.files import RevalidatedFiles
 from .http.request_log import log_request
 from .jobs import Job, running
 from .metrics import Metrics
@@ -72,6 +72,17 @@ TAGS = [
     # {% endif %}
 ]
 """The groups of the engine's routes in `/docs`, in this order."""
+
+
+class RevalidatedFiles(StaticFiles):
+    """Static files that browsers revalidate before each use: a deployment may change them."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        """Return the file, or 304 to a browser that has it (RFC 9111 §5.2.2.4)."""
+        response = super().file_response(*args, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
 
 OpenResources = Callable[[Any], AbstractAsyncContextManager[Any]]
 """Takes the service, and yields its ``resources``."""
@@ -126,7 +137,9 @@ class Application(FastAPI):
         metrics = Metrics(project.version)
         delivery = Delivery(settings.max_unsent_total_bytes, settings.max_unsent_bytes)
         # {% if cookiecutter.redis %}
-        shared = in_redis(settings, metrics, delivery, self._tell_gap) or in_memory(settings)
+        shared = in_redis(
+            settings, metrics, delivery, lambda: self.service.manager.send_to_all(Resync())
+        ) or in_memory(settings)
         # {% else %}
         shared = in_memory(settings)
         # {% endif %}
@@ -156,7 +169,8 @@ class Application(FastAPI):
         engine = len(self.routes)
         self.include_router(backend.router)
         # {% if cookiecutter.auth == "ticket" %}
-        tickets.add_tickets(self, authenticator, shared.make_map("ticket"))
+        authenticator.tickets = shared.make_map("ticket")
+        self.include_router(tickets.router)
         # {% elif cookiecutter.auth == "jwt" %}
         if self._in_development:
             self.include_router(tokens.router)
@@ -225,11 +239,6 @@ class Application(FastAPI):
         else:
             await self.router.not_found(scope, receive, send)
 
-    # {% if cookiecutter.redis %}
-    def _tell_gap(self) -> None:
-        self.service.manager.send_to_all(Resync())
-
-    # {% endif %}
     def stop(self) -> None:
         """Stop the server with a failure, since an essential job has failed."""
         is_stopping = self.failed or self.service.stopping

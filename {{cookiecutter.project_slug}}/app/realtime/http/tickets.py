@@ -1,10 +1,9 @@
 """``POST /tickets``: your backend requests a ticket for one of its users."""
 
-from fastapi import FastAPI, Request, Response, status
+from fastapi import Request, Response, status
 
 from ..auth.identity import authenticating
-from ..auth.ticket import Authenticator, Ticket
-from ..expiring import ExpiringMap
+from ..auth.ticket import Ticket
 from .body import UserBody, described, parse
 from .dependencies import BACKEND_REFUSALS, ServiceDep, guarded, require_key
 from .routing import engine_router
@@ -21,9 +20,3 @@ async def issue_ticket(request: Request, service: ServiceDep, response: Response
     body = await parse(UserBody, request)
     with authenticating(), guarded(service.settings.handshake_timeout_s):
         return await service.authenticator.issue(body.user)
-
-
-def add_tickets(app: FastAPI, authenticator: Authenticator, tickets: ExpiringMap) -> None:
-    """Add the route, and have the authenticator keep its tickets in this map."""
-    authenticator.tickets = tickets
-    app.include_router(router)

@@ -7,7 +7,6 @@ connection has one timer, which runs while a request is expected or incomplete.
 import re
 import sys
 from asyncio import Protocol, TimerHandle, Transport
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -158,7 +157,7 @@ class HttpProtocol(HttpToolsProtocol):
         # While a complete request waits for its answer, the client need not send the next one.
         is_next = self._in_body or self.cycle is None or self.cycle.response_complete
         if self._timer is None and is_next and not self.pipeline:
-            self._start_timer(self._timeout_s, self._time_out)
+            self._timer = self.loop.call_later(self._timeout_s, self._time_out)
 
     def _should_upgrade(self) -> bool:
         """Ignore a handshake (RFC 9110 §7.8) while earlier requests wait for their answers.
@@ -233,7 +232,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
-        self._start_timer(LINGER_S, self.transport.abort)
+        self._stop_timer()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
         cycle = self.cycle
         if self._in_body and cycle is not None and cycle.response_complete:  # it has its answer
             self.transport.write_eof()
@@ -256,10 +256,6 @@ class HttpProtocol(HttpToolsProtocol):
         head = [STATUS_LINE[status], *(b"%s: %s\r\n" % field for field in fields), b"\r\n"]
         self.transport.write(b"".join([*head, answer.body]))
         self.transport.write_eof()
-
-    def _start_timer(self, timeout_s: float, then: Callable[[], None]) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(timeout_s, then)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -206,7 +206,10 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_initiated:
             self._pass_on(data)
         elif not self.handshake_complete:
-            self._buffer_until_accepted(data)
+            # A client must wait for the answer (RFC 6455 §4.1), but some send at once.
+            self._early += data
+            if len(self._early) > self.config.ws_max_size:
+                self.transport.abort()
         else:
             self._read_frames(data)
 
@@ -263,19 +266,11 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             else:
                 self.loop.call_later(PEER_CHECK_S, self._check_peer)
 
-    def _buffer_until_accepted(self, data: bytes) -> None:
-        # A client must wait for the answer (RFC 6455 §4.1), but some send at once.
-        self._early += data
-        if len(self._early) > self.config.ws_max_size:
-            self.transport.abort()
-
     def handle_events(self) -> None:
         """Answer the handshake if the library has refused it."""
         super().handle_events()
-        if not self.handshake_initiated:
-            self._refuse()
-
-    def _refuse(self) -> None:
+        if self.handshake_initiated:
+            return
         # uvicorn does not send the library's own answer, if there is one.
         answer = b"".join(self.conn.data_to_send()) or self.conn.reject(400, "").serialize()
         _, status, _ = answer.split(b" ", 2)  # HTTP/1.1 400 Bad Request

@@ -25,12 +25,11 @@ from ..rooms.rooms import RoomName
 # {% endif %}
 from ..service import Service
 from .body import Disconnection, described, parse
-from .dependencies import BACKEND_REFUSALS, ServiceDep, guarded, require_key
+from .dependencies import BACKEND_REFUSALS, ServiceDep, engine_router, guarded, require_key
 from .errors import problems
 # {% if cookiecutter.rooms %}
 from .rooms import router as rooms_router
 # {% endif %}
-from .routing import engine_router
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=128, pattern="^[!-~]+$")]
 

@@ -12,6 +12,7 @@ from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from ..errors import (
     PROBLEM_TYPE,
@@ -22,8 +23,7 @@ from ..errors import (
     Rejected,
     problem,
 )
-from .request_log import REASON
-from .routing import allow, template_of
+from .request_log import REASON, matching_routes, template_of
 
 RETRY_SOON = {"Retry-After": "1"}
 
@@ -81,7 +81,7 @@ async def problem_response(request: Request, failure: Exception) -> Response:
                 return Response(status_code=status, headers=headers)
             # Not the detail, in which a route may repeat the client's input.
             request.scope.setdefault(REASON, responses.get(status, "other"))
-            methods = allow(request.app, request.scope) if status == 405 else None
+            methods = _allow(request) if status == 405 else None
             return _problem(status, failure.detail, methods or headers)
     return await problem_response(request, FAILED)
 
@@ -90,6 +90,18 @@ def _problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, **more: object
 ) -> Response:
     return JSONResponse(problem(status, detail, **more), status, headers, PROBLEM_TYPE)
+
+
+def _allow(request: Request) -> Mapping[str, str] | None:
+    """Return the header with all methods of a path (RFC 9110 §15.5.6): FastAPI's has one route's.
+
+    None if a route accepts the method: then the `Allow` of the route itself is right.
+    """
+    routes = list(matching_routes(request.app, request.scope))
+    if not routes or any(match is Match.FULL for match, _ in routes):
+        return None
+    methods = {method for _, route in routes for method in route.methods or ()}
+    return {"Allow": ", ".join(sorted(methods))}
 
 
 def _invalid(request: Request, failure: RequestValidationError) -> Response:

@@ -10,9 +10,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import PlainTextResponse
 
 from ..service import Service
-from .dependencies import KEY_REFUSALS, ServiceDep, guarded, require_key
+from .dependencies import KEY_REFUSALS, ServiceDep, engine_router, guarded, require_key
 from .request_log import REASON
-from .routing import engine_router
 
 READY_TIMEOUT_S = 2.0
 """Time limit of your own readiness check."""

@@ -9,8 +9,7 @@ from itsdangerous import TimestampSigner
 
 from ..auth import AuthSettings
 from .body import Login, described, parse
-from .dependencies import ServiceDep
-from .routing import engine_router
+from .dependencies import ServiceDep, engine_router
 
 router = engine_router(tags=["development"])
 

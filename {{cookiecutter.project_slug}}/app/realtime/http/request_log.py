@@ -1,13 +1,18 @@
 """The log of HTTP requests: a line for each, with the template of its route, never its path."""
 
+from collections.abc import Iterator
 from time import monotonic
 
 import structlog
 from fastapi import FastAPI
+from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..tracing import PROBES
-from .routing import ROOT_PATH, template_of
+
+ROOT_PATH = "app.realtime.root_path"
+"""The key in a request's scope of where the application is mounted; its own mounts add to it."""
 
 REASON = "app.realtime.reason"
 """The key in a request's scope of why it is refused; not the client's text."""
@@ -41,3 +46,31 @@ async def log_request(
                 ms=round(1000 * (monotonic() - begin), 1),
                 **({"reason": scope[REASON]} if REASON in scope else {}),
             )
+
+
+def template_of(app: FastAPI, scope: Scope) -> str | None:
+    """Return the template of the route that a request has reached, with that of its mount.
+
+    FastAPI notes the innermost route alone, and none for files.
+    """
+    routes = dict(reversed([*matching_routes(app, scope)]))  # the first of each kind
+    if not routes:
+        return None
+    outer = routes[max(routes, key=lambda match: match.value)].path or ""
+    is_mounted = scope.get("root_path", "") != _root_path(scope)
+    inner = getattr(scope.get("route"), "path", "") if is_mounted else ""
+    return f"{outer}{inner}" or "/"
+
+
+def matching_routes(app: FastAPI, scope: Scope) -> Iterator[tuple[Match, RouteContext]]:
+    """Yield the routes of a path, in any part of the application, and how each matches."""
+    before_mount = {**scope, "root_path": _root_path(scope)}
+    for route in iter_route_contexts(app.routes):
+        match, _ = route.matches(before_mount)
+        if match is not Match.NONE:
+            yield match, route
+
+
+def _root_path(scope: Scope) -> str:
+    keys = ROOT_PATH, "app_root_path", "root_path"
+    return next((str(scope[key]) for key in keys if key in scope), "")

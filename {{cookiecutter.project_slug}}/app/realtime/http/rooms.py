@@ -14,8 +14,7 @@ from ..rooms.presence import Members
 from ..rooms.rooms import RoomName
 from ..wire.frame import frame_payload
 from .body import UserBody, described, parse
-from .dependencies import ServiceDep
-from .routing import engine_router
+from .dependencies import ServiceDep, engine_router
 
 DEFAULT_LAST = 100
 

@@ -5,8 +5,7 @@ from fastapi import Request, Response, status
 from ..auth.identity import authenticating
 from ..auth.ticket import Ticket
 from .body import UserBody, described, parse
-from .dependencies import BACKEND_REFUSALS, ServiceDep, guarded, require_key
-from .routing import engine_router
+from .dependencies import BACKEND_REFUSALS, ServiceDep, engine_router, guarded, require_key
 
 router = engine_router(
     tags=["backend"], dependencies=[require_key("backend_key")], responses=BACKEND_REFUSALS

@@ -11,9 +11,8 @@ from ..auth import AuthSettings
 from ..auth.jwt import SYMMETRIC
 from ..errors import Forbidden
 from .body import Login, described, parse
-from .dependencies import ServiceDep
+from .dependencies import ServiceDep, engine_router
 from .errors import problems
-from .routing import engine_router
 
 ONE_HOUR_S = 3_600
 

@@ -84,10 +84,6 @@ class RevalidatedFiles(StaticFiles):
         return response
 
 
-OpenResources = Callable[[Any], AbstractAsyncContextManager[Any]]
-"""Takes the service, and yields its ``resources``."""
-
-
 class Application(FastAPI):
     """A FastAPI app that serves WebSockets at ``/ws``.
 
@@ -107,7 +103,7 @@ class Application(FastAPI):
         authenticator: Authenticator,
         policy: Policy[Any, Any],
         commands: CommandRouter | None = None,
-        resources: OpenResources = nullcontext,
+        resources: Callable[[Any], AbstractAsyncContextManager[Any]] = nullcontext,
         jobs: Sequence[Job] = (),
         ready: Callable[[Any], Awaitable[bool]] | None = None,
         **options: Any,

@@ -17,14 +17,7 @@ import httpx
 import jwt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    HttpUrl,
-    ValidationError,
-    ValidationInfo,
-)
+from pydantic import AfterValidator, BaseModel, Field, HttpUrl, ValidationError, ValidationInfo
 
 from ..errors import Unauthorized, Unavailable
 from ..fields import Seconds, SettingsPart

@@ -14,13 +14,7 @@ import jwt
 from fastapi.security import HTTPBearer
 from jwt.algorithms import HMACAlgorithm
 from jwt.utils import base64url_encode
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeFloat,
-    SecretStr,
-    ValidationInfo,
-)
+from pydantic import AfterValidator, Field, NonNegativeFloat, SecretStr, ValidationInfo
 from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized

@@ -80,10 +80,7 @@ def configure_logging(settings: RealtimeSettings) -> None:
 def _renderers(settings: RealtimeSettings) -> list[Processor]:
     # Plain tracebacks in both: the pretty ones print local variables, which may be payloads.
     if settings.environment == "production":
-        return [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ]
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     return [
         structlog.dev.ConsoleRenderer(
             colors=os.isatty(2), exception_formatter=structlog.dev.plain_traceback

@@ -25,7 +25,6 @@ V = TypeVar("V")
 
 PROBLEM_TYPE = "application/problem+json"
 
-
 MAX_REASON_BYTES = 123
 """Size of the reason in a close frame (RFC 6455 §5.5)."""
 

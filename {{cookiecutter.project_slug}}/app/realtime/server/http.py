@@ -98,7 +98,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Stop the timer, and count the connection out."""
         super().connection_lost(exc)
         self._stop_timer()
-        self._leave()
+        self._connections.leave(self._network)
 
     def data_received(self, data: bytes) -> None:
         """Read, unless the request gets too large."""
@@ -196,7 +196,7 @@ class HttpProtocol(HttpToolsProtocol):
         if early := self._after_upgrade():
             cast(Protocol, self.transport.get_protocol()).data_received(early)
         self._stop_timer()
-        self._leave()
+        self._connections.leave(self._network)
         self.parser = None  # type: ignore[assignment]  # as uvicorn does at the end
 
     def send_400_response(self, msg: str) -> None:
@@ -216,10 +216,6 @@ class HttpProtocol(HttpToolsProtocol):
         if not hosts:
             return self.parser.get_http_version() == "1.0"
         return len(hosts) == 1 and HOST.fullmatch(hosts[0]) is not None
-
-    def _leave(self) -> None:
-        self._connections.leave(self._network)
-        self._network = None
 
     def _time_out(self) -> None:
         if self._unfinished_bytes:

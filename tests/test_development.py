@@ -260,6 +260,16 @@ def test_claims_that_are_nested_too_deeply_are_told_in_one_line(baked: Baker) ->
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.parametrize("stage", ["development", "production"])
+def test_a_token_is_printed_with_a_link_where_the_page_is_on(baked: Baker, stage: str) -> None:
+    project = baked(DEFAULT)
+    command = [str(venv_bin(project) / "python"), "-B", "-m", "dev.token", "alice"]
+    env = environment(JWT_SECRET="jwt-secret" * 4, ENVIRONMENT=stage)
+    printed = run(command, project.root, env=env)
+    assert ("/#token=" in printed.stdout) == (stage == "development")
+    assert printed.stdout.splitlines()[-1].startswith("new WebSocket(")
+
+
 @pytest.mark.parametrize("module", ["dev.token", "dev.client"])
 def test_a_refused_request_for_a_ticket_is_told_in_one_line(baked: Baker, module: str) -> None:
     project = baked(find("ticket"))

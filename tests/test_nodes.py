@@ -126,6 +126,18 @@ def test_the_last_port_leaves_none_for_the_second_node(baked: Baker, tmp_path: P
         service.end()
 
 
+def test_no_link_leads_to_a_page_that_is_off(baked: Baker, tmp_path: Path) -> None:
+    project = baked(find(NODES)).copy(tmp_path / "project")
+    service = Service(project, "dev.nodes", REDIS_URL="", ENVIRONMENT="production")
+    try:
+        wait_until(lambda: len(ports(service)) == 2, told=service.log)
+        service.stop()
+        assert "#node=" not in service.log()
+        assert "side by side" not in service.log()
+    finally:
+        service.end()
+
+
 def test_with_a_server_of_its_own_it_is_one_node(baked: Baker, tmp_path: Path) -> None:
     service = Service(
         baked(find(NODES)).copy(tmp_path / "project"),

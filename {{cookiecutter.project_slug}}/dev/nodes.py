@@ -121,18 +121,15 @@ def main() -> None:
     if settings.port == LAST_PORT:
         sys.exit(f"error: PORT: two nodes need this port and the next one; at most {LAST_PORT - 1}")
     ports = settings.port, settings.port + 1 if settings.port else 0
+    lines = ["starting two nodes, with a Valkey that ends with them"]
     # {% if cookiecutter.auth == "api_key" %}
-    how, lines = "connect to each in a terminal of its own:", commands(ports)
+    lines += ["connect to each in a terminal of its own:", *commands(ports)]
     # {% else %}
-    how, lines = "open them side by side:", links(settings, ports)
+    if settings.environment == "development":  # otherwise the page is off
+        lines += ["open them side by side:", *links(settings, ports)]
     # {% endif %}
-    print(
-        f"starting two nodes, with a Valkey that ends with them; {how}",
-        *lines,
-        "set REDIS_URL to serve on one node with a Redis of your own",
-        sep="\n",
-        flush=True,
-    )
+    lines += ["set REDIS_URL to serve on one node with a Redis of your own"]
+    print(*lines, sep="\n", flush=True)
     sys.exit(asyncio.run(serve_until_signal(server, ports)))
 
 

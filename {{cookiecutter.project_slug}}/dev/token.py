@@ -40,7 +40,7 @@ def parse(claims: str) -> dict[str, Any]:
 
 async def main(user: str, claims: str = "{}") -> None:
 # {% if cookiecutter.auth == "jwt" %}
-    """Print a token of the user with these claims, a link to the page, and JavaScript."""
+    """Print a token with these claims, a link to the page in development, and JavaScript."""
 # {% else %}
     """Print credentials of the user with these claims, and a line of JavaScript that connects."""
 # {% endif %}
@@ -65,7 +65,8 @@ async def main(user: str = "alice") -> None:
     print(handshake.token)
 # {% endif %}
 # {% if cookiecutter.auth == "jwt" %}
-    print(f"{base_url(settings)}/#token={handshake.token}")
+    if settings.environment == "development":  # otherwise the page is off
+        print(f"{base_url(settings)}/#token={handshake.token}")
 # {% endif %}
     print(javascript(websocket_url(settings), handshake.token))
 

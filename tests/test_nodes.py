@@ -19,8 +19,14 @@ BOTH = "/^(alice,bob|bob,alice)$/"
 
 
 def ports(service: Service) -> list[str]:
-    """Return the ports on which the nodes have said that they listen."""
-    return LISTENING.findall(service.log())
+    """Return the ports of the nodes, by the links to them."""
+    return re.findall(r"^http://127\.0\.0\.1:(\d+)/#node=\d+$", service.log(), re.MULTILINE)
+
+
+def are_ready(service: Service) -> bool:
+    """Return whether two nodes are ready on their ports."""
+    found = ports(service)
+    return len(found) == 2 and all(is_ok("127.0.0.1", int(port), "/readyz") for port in found)
 
 
 def children(process: int) -> list[int]:
@@ -39,10 +45,8 @@ def two_nodes(project: Project) -> Iterator[tuple[Service, str, str]]:
     """Run two nodes, and yield them with their ports when both are ready."""
     service = Service(project, "dev.nodes", REDIS_URL="", REDIS_TIMEOUT_S="20")
     try:
-        service.wait_until_ready()
-        wait_until(lambda: len(ports(service)) == 2)
+        wait_until(lambda: are_ready(service), told=service.log)
         first, second = ports(service)
-        wait_until(lambda: is_ok("127.0.0.1", int(second), "/readyz"))
         yield service, first, second
     finally:
         try:
@@ -61,7 +65,6 @@ def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Pa
             assert bob.receive("message")["data"] == "hello"
         service.stop()
         assert not any(map(is_running, started))
-        assert len(re.findall(r"^http://127\.0\.0\.1:0/#node=0$", service.log(), re.M)) == 2
 
 
 def test_the_pages_of_two_nodes_chat_in_a_room(baked: Baker, tmp_path: Path) -> None:
@@ -94,7 +97,7 @@ def test_the_pages_of_two_nodes_chat_in_a_room(baked: Baker, tmp_path: Path) -> 
 def test_the_end_of_a_node_ends_the_other(baked: Baker, tmp_path: Path) -> None:
     service = Service(baked(find(NODES)).copy(tmp_path / "project"), "dev.nodes", REDIS_URL="")
     try:
-        wait_until(lambda: len(ports(service)) == 2)
+        wait_until(lambda: are_ready(service), told=service.log)
         _, node, other = children(service.pid)
         os.kill(node, 9)
         assert service.wait() == 1
@@ -109,7 +112,7 @@ def test_the_port_may_be_in_a_file(baked: Baker, tmp_path: Path) -> None:
     project = baked(find(NODES)).copy(tmp_path / "project")
     service = Service(project, "dev.nodes", REDIS_URL="", PORT="", PORT_FILE=str(file))
     try:
-        wait_until(lambda: len(ports(service)) == 2, told=service.log)
+        wait_until(lambda: are_ready(service), told=service.log)
         service.stop()
     finally:
         service.end()
@@ -130,7 +133,7 @@ def test_no_link_leads_to_a_page_that_is_off(baked: Baker, tmp_path: Path) -> No
     project = baked(find(NODES)).copy(tmp_path / "project")
     service = Service(project, "dev.nodes", REDIS_URL="", ENVIRONMENT="production")
     try:
-        wait_until(lambda: len(ports(service)) == 2, told=service.log)
+        wait_until(lambda: service.log().count("Uvicorn running") == 2, told=service.log)
         service.stop()
         assert "#node=" not in service.log()
         assert "side by side" not in service.log()
@@ -145,7 +148,7 @@ def test_with_a_server_of_its_own_it_is_one_node(baked: Baker, tmp_path: Path) -
         REDIS_URL="unix:///there/is/none.sock",
     )
     try:
-        wait_until(lambda: len(ports(service)) == 1)
+        wait_until(lambda: LISTENING.search(service.log()) is not None, told=service.log)
         assert children(service.pid) == []
         assert "two nodes" not in service.log()
         service.stop()

@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Mapping
@@ -42,6 +43,14 @@ def server_path() -> str | None:
     return installed
 
 
+def free_ports() -> tuple[int, int]:
+    """Return two ports that are free now."""
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind(("", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
 @asynccontextmanager
 async def running(
     command: tuple[str, ...], env: Mapping[str, str], stdout: int | None = None
@@ -66,12 +75,12 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
         redis.exceptions.ConnectionError: it does not start.
     """
     with TemporaryDirectory() as directory:
-        socket = f"{directory}/valkey.sock"
-        arguments = ("--port", "0", "--unixsocket", socket, "--save", "")
+        path = f"{directory}/valkey.sock"
+        arguments = ("--port", "0", "--unixsocket", path, "--save", "")
         async with running((server, *arguments), {}, DEVNULL):
-            async with Redis.from_url(f"unix://{socket}", retry=UNTIL_IT_STARTS) as redis:
+            async with Redis.from_url(f"unix://{path}", retry=UNTIL_IT_STARTS) as redis:
                 await redis.ping()
-            yield f"unix://{socket}"
+            yield f"unix://{path}"
 
 
 async def serve_nodes(server: str, ports: tuple[int, int]) -> int:
@@ -120,7 +129,7 @@ def main() -> None:
         return
     if settings.port == LAST_PORT:
         sys.exit(f"error: PORT: two nodes need this port and the next one; at most {LAST_PORT - 1}")
-    ports = settings.port, settings.port + 1 if settings.port else 0
+    ports = (settings.port, settings.port + 1) if settings.port else free_ports()
     lines = ["starting two nodes, with a Valkey that ends with them"]
     # {% if cookiecutter.auth == "api_key" %}
     lines += ["connect to each in a terminal of its own:", *commands(ports)]

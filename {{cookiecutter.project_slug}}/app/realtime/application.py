@@ -186,6 +186,7 @@ class Application(FastAPI):
                 directory=DOCS, packages=[("fastapi_offline", "static")], html=True
             )
             self.add_route("/docs", lambda request: RedirectResponse("docs/"))
+            self.add_route("/docs/ws", lambda request: RedirectResponse("ws/"))
             self.mount("/docs", files)
         page = [Mount("/page", RevalidatedFiles(directory=PAGE)), Route("/", _show_page)]
         self.router.routes += page

@@ -149,6 +149,13 @@ async def test_a_handshake_with_another_method_is_told_the_right_one(service: Li
         assert "is a GET request" in json.loads(await client.rest())["detail"]
 
 
+async def test_a_handshake_of_http_1_0_is_refused(service: Live) -> None:
+    """RFC 6455 §4.1 needs a later version."""
+    request = handshake(await service.options()).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    async with refused(service, request, 400) as client:
+        assert "HTTP/1.1" in json.loads(await client.rest())["detail"]
+
+
 @pytest.mark.hostile(25)
 @pytest.mark.parametrize(
     ("field", "status"),

@@ -122,7 +122,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unfinished_bytes = self._unfinished_bytes or 1
 
     def on_headers_complete(self) -> None:
-        """Check the size of the head, the method, the host, and how many requests wait.
+        """Check the head's size, the method, the version, the host, and how many requests wait.
 
         Raises:
             ValueError: one of them is not valid; uvicorn then calls `send_400_response`.
@@ -130,6 +130,9 @@ class HttpProtocol(HttpToolsProtocol):
         is_flood = len(self.pipeline) >= MAX_PIPELINED
         is_connect = self.parser.get_method() == b"CONNECT"
         if is_flood or is_connect or self._excess_of_head() or not self._has_host():
+            raise ValueError
+        is_handshake = self.parser.should_upgrade() and self._should_upgrade()
+        if is_handshake and self.parser.get_http_version() == "1.0":  # RFC 6455 §4.1
             raise ValueError
         self._in_body = True
         self.url = ABSOLUTE_FORM.sub(b"/", self.url)

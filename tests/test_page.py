@@ -967,6 +967,23 @@ def test_it_is_accessible_in_every_state(
         check_accessible(page)
 
 
+def test_states_of_buttons_differ_in_forced_colours(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = open_page(chrome, behind[1].origin)
+    features = [{"name": "forced-colors", "value": "active"}]
+    page.call("Emulation.setEmulatedMedia", features=features)
+    button = "getComputedStyle(document.querySelector('#offline'))"
+    look = f"return {button}.color + {button}.backgroundColor"
+    disabled = page.run(look)
+    page.run("fill('Name', 'alice'); press('Connect')")
+    page.wait_until("text('#state') === 'Online as alice'")
+    enabled = page.run(look)
+    page.run("press('Go offline')")
+    page.wait_until("text('#state').startsWith('Offline')")
+    assert len({disabled, enabled, page.run(look)}) == 3
+
+
 def hover(page: Page, selector: str) -> None:
     """Show an element, if there is one, as under the pointer."""
     page.call("DOM.enable")

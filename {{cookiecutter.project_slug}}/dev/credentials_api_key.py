@@ -8,7 +8,7 @@ import sys
 from app.realtime import RealtimeSettings
 from app.realtime.auth.api_key import digest
 
-from .handshake import Handshake
+from .handshake import Handshake, check_name
 
 NAMES = ("alice", "bob")
 
@@ -24,8 +24,9 @@ async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
     """Return a handshake that the service accepts as the user's.
 
     Raises:
-        SystemExit: the settings have no key of this user.
+        SystemExit: no user may have this name, or the settings have no key of this user.
     """
+    check_name(user)
     backend_key = settings.backend_key.get_secret_value() if settings.backend_key else ""
     key = _derive(backend_key, user)
     if digest(key) not in settings.api_keys.values():

@@ -6,7 +6,7 @@ import sys
 from app.realtime import Forbidden, RealtimeSettings
 from app.realtime.http.tokens import sign_token
 
-from .handshake import Handshake
+from .handshake import Handshake, check_name
 
 
 def fresh_secrets() -> dict[str, str]:
@@ -21,8 +21,10 @@ async def credentials(settings: RealtimeSettings, user: str, /, **claims: object
     """Return a handshake that the service accepts as the user's, with more claims.
 
     Raises:
-        SystemExit: the service has no secret, so only its issuer can make tokens.
+        SystemExit: no user may have this name, or the service has no secret, so only its issuer can
+            make tokens.
     """
+    check_name(user)
     try:
         token = sign_token(settings, claims | {"sub": user})
     except Forbidden as failure:

@@ -5,7 +5,7 @@ import secrets
 from app.realtime import RealtimeSettings
 from app.realtime.http.login import must_be_secure, sign_session
 
-from .handshake import Handshake
+from .handshake import Handshake, check_name
 from .urls import base_url
 
 
@@ -18,7 +18,12 @@ def fresh_secrets() -> dict[str, str]:
 
 
 async def credentials(settings: RealtimeSettings, user: str, /, **claims: object) -> Handshake:
-    """Return a handshake that the service accepts as the user's, with more claims."""
+    """Return a handshake that the service accepts as the user's, with more claims.
+
+    Raises:
+        SystemExit: no user may have this name.
+    """
+    check_name(user)
     value = sign_session(settings, claims | {"user": user})
     cookie = f"{settings.session_cookie}={value}"
     (origin,) = settings.allowed_origins[:1] or [base_url(settings)]

@@ -2,14 +2,12 @@
 
 import secrets
 import ssl
-import sys
-from http import HTTPStatus
 
 import httpx
 
 from app.realtime import RealtimeSettings
 
-from .handshake import Handshake
+from .handshake import Handshake, check_name
 from .urls import base_url
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -26,8 +24,9 @@ async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
 
     Raises:
         ConnectionError: the service does not answer, or gives no tickets now.
-        SystemExit: it does not accept the name.
+        SystemExit: no user may have this name.
     """
+    check_name(user)
     key = settings.backend_key.get_secret_value()
     headers = {"Authorization": f"Bearer {key}"}
     url = base_url(settings)
@@ -36,8 +35,6 @@ async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
             answer = await client.post("/tickets", json={"user": user}, headers=headers)
         except httpx.TransportError as failure:
             raise ConnectionError("the service does not answer") from failure
-    if answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
-        sys.exit(f"error: {answer.json()['detail']}")
     if answer.is_error:
         raise ConnectionError(f"the service answers {answer.status_code} to POST /tickets")
     return Handshake({}, answer.json()["ticket"])

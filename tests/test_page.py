@@ -682,7 +682,8 @@ def test_fields_of_frames_of_a_team_are_not_taken_for_those_of_the_service(
     for frame in ({"type": "offer", **fields}, {"type": "ok", "id": "of-another", **fields}):
         page.run(f"receive({json.dumps(json.dumps(frame))})")
     page.wait_until("line('offer') && line('ok')")
-    page.run("await new Promise((resolve) => setTimeout(resolve, 500))")
+    page.run("document.querySelector('#expiry').textContent = ''")
+    page.wait_until("text('#expiry')")  # shown again, after the frames
     assert page.run("return expiresInAnHour()")
     assert "recovered" not in page.run("return text('#recovery')")
     token = make_token(behind[0], "alice", 1_800)

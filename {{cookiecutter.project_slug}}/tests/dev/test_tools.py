@@ -118,7 +118,8 @@ async def test_the_printed_line_of_javascript_connects(
 async def test_the_printed_link_opens_the_page_with_the_token(
     live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Settings, "load", lambda: live.settings)
+    settings = live.settings.model_copy(update={"environment": "development"})
+    monkeypatch.setattr(Settings, "load", lambda: settings)
     await token.main("alice")
     printed, link, _ = capsys.readouterr().out.splitlines()
     assert link.partition("/#token=")[2] == printed

@@ -6,8 +6,9 @@ import pytest
 
 from app.realtime.endpoint import turns
 from app.realtime.endpoint.turns import Turns
+from app.realtime.server.websocket import FrameProtocol
 
-from ..live import run_service
+from ..live import run_service, wait_until
 from ..raw_client import masked
 
 FLOOD = 100
@@ -109,3 +110,27 @@ async def test_a_flood_does_not_delay_a_few_messages(monkeypatch: pytest.MonkeyP
         assert await alice.ask(type="ping")
         handled = live.counts()["ws_commands_total ping"] - before
     assert 0 < handled < len(hostile) * FLOOD / 10
+
+
+async def test_connections_that_wait_are_not_read_when_many_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paused = set[FrameProtocol]()
+    pause_reading = FrameProtocol.pause_reading
+
+    def note_pause(wire: FrameProtocol) -> None:
+        paused.add(wire)
+        pause_reading(wire)
+
+    async with run_service() as live:
+        clients = [await live.connect("bob") for _ in range(5)]
+        monkeypatch.setattr(FrameProtocol, "pause_reading", note_pause)
+        monkeypatch.setattr(turns, "TURN_S", 0.0)
+        monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
+        for client in clients:
+            client.connection.transport.write(masked(b'{"type": "ping"}') * FLOOD)
+        for client in clients:
+            for _ in range(FLOOD):
+                await client.receive()
+        assert paused
+        await wait_until(lambda: not any(wire.read_paused for wire in paused))

@@ -32,6 +32,9 @@ class RecordingWire:
         """Return at once."""
         return True
 
+    def pause_reading(self) -> None:
+        """Do nothing: there is nothing to read."""
+
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Record one write, unless `unsent` has reached the limit."""
         if self.unsent >= max_unsent_bytes:

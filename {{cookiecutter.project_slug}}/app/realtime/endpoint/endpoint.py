@@ -189,6 +189,8 @@ class AdmittedClient:
                 handled = 0
             for message in wire.inbox.take():
                 if monotonic() > turns.end:
+                    if turns.is_crowded:
+                        wire.pause_reading()
                     await turns.begin(connection.user)
                 enqueued = delivery.enqueued
                 if isinstance(message, str):

@@ -39,6 +39,14 @@ class Turns:
         self._handled_bytes: defaultdict[str, int] = defaultdict(int)  # by user
         self._compared_until = 0.0
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more connections wait than are woken for the next turn.
+
+        Then those that wait are not read, since each read takes time from the others.
+        """
+        return len(self._waiting) > WOKEN_AT_ONCE
+
     async def begin(self, user: str) -> None:
         """Begin the turn's time; if it is over, wait for another turn, in the order of users."""
         while self._has_begun and monotonic() > self.end:

@@ -196,7 +196,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             inbox = self.inbox
             inbox.put_texts(texts, size)
             if inbox.unread_bytes >= READ_AHEAD_BYTES:
-                self._pause_reading()
+                self.pause_reading()
             if size == len(data):
                 return
             data = data[size:]
@@ -244,12 +244,12 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if not was_paused and self.read_paused:
             self.read_paused = False
             if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
-                self._pause_reading()
+                self.pause_reading()
             else:
                 self.transport.resume_reading()
 
-    def _pause_reading(self) -> None:
-        # The app is busy with earlier messages: the rest waits in the system's buffers.
+    def pause_reading(self) -> None:
+        """Leave the rest in the system's buffers: the app is busy with earlier messages."""
         if not self.read_paused:
             self.read_paused = True
             self.transport.pause_reading()

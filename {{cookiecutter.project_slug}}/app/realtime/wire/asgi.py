@@ -48,6 +48,9 @@ class Wire(Protocol):
         """
         ...
 
+    def pause_reading(self) -> None:
+        """Stop reading, if the server can, until `arrival` finds no message. Idempotent."""
+
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Write frames in order; drop them if the connection is closing.
 
@@ -101,6 +104,9 @@ class AsgiWire:
         if self.inbox.empty():
             self._handled.set()
         return self.inbox.arrival()
+
+    def pause_reading(self) -> None:
+        """Do nothing: without reading, the end of the connection would not be noticed."""
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Queue frames until too many bytes would be unsent."""

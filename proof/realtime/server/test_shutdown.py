@@ -14,7 +14,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from starlette.requests import HTTPConnection
 
+from app.realtime.auth.identity import Identity
 from app.realtime.commands.dispatcher import Dispatcher
 from app.realtime.connections.connection import Connection
 from app.realtime.protocol import SERVICE_RESTART, Close
@@ -458,6 +460,34 @@ async def test_a_draining_service_is_not_ready_and_refuses_handshakes(
     assert head.startswith("HTTP/1.1 503 ")
     assert "retry-after: " in head
     assert is_quiet
+
+
+@pytest.mark.parametrize("ends_in_time", [True, False])
+async def test_a_handshake_in_progress_at_shutdown_is_refused(
+    monkeypatch: pytest.MonkeyPatch, *, ends_in_time: bool
+) -> None:
+    begun, waiting = asyncio.Event(), asyncio.Event()
+    async with run_service() as live:
+        authenticator = live.service.authenticator
+        authenticate = authenticator.authenticate
+
+        async def wait(handshake: HTTPConnection) -> Identity:
+            begun.set()
+            await waiting.wait()
+            return await authenticate(handshake)
+
+        monkeypatch.setattr(authenticator, "authenticate", wait)
+        async with raw_client(await live.options()) as newcomer:
+            await begun.wait()
+            live.server.stop.set()
+            await wait_until(lambda: live.service.manager.draining)
+            if ends_in_time:
+                waiting.set()
+            head = await newcomer.head()
+        counts = live.counts()
+    assert head.startswith("HTTP/1.1 503 ")
+    assert "retry-after: " in head
+    assert counts["ws_handshakes_refused_total 503 the service is stopping"] == 1
 
 
 @pytest.mark.hostile(75)

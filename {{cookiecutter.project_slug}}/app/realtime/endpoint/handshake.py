@@ -63,8 +63,7 @@ class Handshakes:
         service = self._service
         if not service.started:
             raise Refused("the lifespan does not run", retry_after_s=5)
-        if service.manager.draining:
-            raise Refused("the service is stopping", retry_after_s=5)
+        self._check_draining()
         service.admission.check_network(network)
         service.origins.check(websocket)
         service.admission.enter(network)
@@ -74,9 +73,8 @@ class Handshakes:
         offered = websocket.scope["subprotocols"]
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         try:
-            with authenticating(), guard:
-                answer = await self._service.authenticator.authenticate(websocket)
-                identity = check_identity(answer)
+            identity = await self._authenticate(websocket, guard)
+            self._check_draining()
         except Refused as refusal:
             await self.refuse(websocket, refusal)
             return None
@@ -94,6 +92,18 @@ class Handshakes:
         # Mostly credentials, which would stay in memory as long as the connection.
         websocket.scope.update(headers=[], query_string=b"", subprotocols=[])
         return identity
+
+    async def _authenticate(self, websocket: WebSocket, guard: Guard) -> Identity:
+        try:
+            with authenticating(), guard:
+                return check_identity(await self._service.authenticator.authenticate(websocket))
+        except ConnectionEnded:
+            self._check_draining()  # then the server has ended it, which can still answer
+            raise
+
+    def _check_draining(self) -> None:
+        if self._service.manager.draining:
+            raise Refused("the service is stopping", retry_after_s=5)
 
     async def refuse(self, websocket: WebSocket, refusal: Refused) -> None:
         """Answer a handshake with an HTTP status."""

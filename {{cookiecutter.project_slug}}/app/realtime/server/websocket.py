@@ -334,11 +334,11 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.close(PING_UNANSWERED)
 
     def shutdown(self) -> None:
-        """Start the closing handshake, unless it has started."""
+        """Start the closing handshake; during the opening one, let the app end it."""
         if self.handshake_complete:
             self.close(SERVICE_RESTART)
         else:
-            super().shutdown()
+            self._report_end(SERVICE_RESTART)
 
     def arrival(self) -> asyncio.Future[bool]:
         """Wait until the peer has sent something, or has gone. Resume reading if nothing waits."""

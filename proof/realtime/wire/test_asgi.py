@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from app.realtime.auth.identity import Identity
 from app.realtime.protocol import SLOW_CONSUMER, TRY_AGAIN_LATER, Close
 from app.realtime.server.websocket import FrameProtocol
-from app.realtime.wire.asgi import Wire, connect_wire
+from app.realtime.wire.asgi import READ_AHEAD_BYTES, Wire, connect_wire
 from app.realtime.wire.frame import text_frame
 
 from ..client import DEADLINE_S, ConnectOptions
@@ -232,6 +232,27 @@ async def test_plain_asgi_works_without_a_disconnect_event() -> None:
             await websocket.accept()
             wire.close(TRY_AGAIN_LATER)
             await wire.arrival()
+
+
+async def test_plain_asgi_reads_on_until_the_client_has_disconnected() -> None:
+    """Hypercorn, for example, sends a close frame only when the app has read all messages."""
+    message = {"type": "websocket.receive", "text": "x" * READ_AHEAD_BYTES}
+    events = [{"type": "websocket.connect"}, message, message, {"type": "websocket.disconnect"}]
+
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.sleep(0)
+        return events.pop(0)
+
+    async def send(event: MutableMapping[str, Any]) -> None:
+        """Accept every event."""
+
+    async with asyncio.timeout(DEADLINE_S):
+        websocket = WebSocket({"type": "websocket"}, receive, send)
+        async with connect_wire(websocket, DEADLINE_S, 2 * READ_AHEAD_BYTES) as wire:
+            await websocket.accept()
+            await wire.arrival()
+            wire.close(TRY_AGAIN_LATER)
+    assert not events
 
 
 async def test_plain_asgi_drops_what_a_gone_client_has_not_read() -> None:

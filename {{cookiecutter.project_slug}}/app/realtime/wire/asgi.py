@@ -84,10 +84,9 @@ class AsgiWire:
         self._max_message_bytes = max_message_bytes
         self._queue: asyncio.Queue[bytes | Close] = asyncio.Queue()
         self._unsent_bytes = 0
-        self._closing = False
+        self.is_closing = False
         self._leave_by: float | None = None
         self._deadline: asyncio.Timeout | None = None
-        self._finished = asyncio.Event()
         self.inbox = Inbox(asyncio.get_running_loop())
         self._handled = asyncio.Event()
         self._received_at = asyncio.get_running_loop().time()
@@ -110,7 +109,7 @@ class AsgiWire:
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Queue frames until too many bytes would be unsent."""
-        if not self._closing:
+        if not self.is_closing:
             for frame in frames:
                 if self._unsent_bytes + len(frame) > max_unsent_bytes:
                     return None
@@ -128,13 +127,14 @@ class AsgiWire:
 
     def close(self, close: Close) -> None:
         """Queue the close frame; the peer has some time to read it and to disconnect."""
-        if not self._closing:
-            self._closing = True
+        if not self.is_closing:
+            self.is_closing = True
             self._queue.put_nowait(close)
             self._leave_by = asyncio.get_running_loop().time() + self._close_timeout_s
             if self._deadline is not None:
                 self._deadline.reschedule(self._leave_by)
             self.inbox.end()
+            self._handled.set()
 
     def abort(self) -> None:
         """Drop what is queued, and give the peer no more time."""
@@ -144,7 +144,7 @@ class AsgiWire:
 
     def drop(self) -> None:
         """Drop what is queued, and what is written from now on."""
-        self._closing = True
+        self.is_closing = True
         while not self._queue.empty():
             self._queue.get_nowait()
             self._queue.task_done()
@@ -158,9 +158,12 @@ class AsgiWire:
                 self.close(TOO_BIG)
                 event = {"type": "websocket.disconnect", "code": TOO_BIG.code}
             self._received_at = asyncio.get_running_loop().time()
-            self.inbox.put_nowait(event)
             if event["type"] == "websocket.disconnect":
+                self.inbox.put_nowait(event)
                 return
+            if self.is_closing:
+                continue
+            self.inbox.put_nowait(event)
             self._handled.clear()
             if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
                 await self._handled.wait()
@@ -180,13 +183,7 @@ class AsgiWire:
                     self._queue.task_done()
                 await self._websocket.close(*item)
             self.drop()
-            self._finished.set()
             await asyncio.Event().wait()
-
-    async def finish(self) -> None:
-        """Wait until the close frame is sent, if there is one."""
-        if self._closing:
-            await self._finished.wait()
 
 
 @asynccontextmanager
@@ -206,11 +203,13 @@ async def connect_wire(
     try:
         # If one task fails, the group cancels the other one, which would never end.
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(wire.read()), tasks.create_task(wire.send())]
+            reading = tasks.create_task(wire.read())
+            sending = tasks.create_task(wire.send())
             yield wire
-            await wire.finish()
-            for task in running:
-                task.cancel()
+            if wire.is_closing:  # some servers send the close only when all they have is read
+                await reading
+            reading.cancel()
+            sending.cancel()
     except* TimeoutError:
         pass
     finally:

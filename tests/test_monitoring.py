@@ -32,6 +32,8 @@ VARIANTS = [DEFAULT, find("none")]
 REFUSED = 'ws_handshakes_refused_total{job="JOB",reason="at capacity"}'
 OPENED = 'ws_connections_opened_total{job="JOB"}'
 REJECTED = 'ws_connections_rejected_total{job="JOB",code="4500"}'
+UNCHECKED = 'ws_connections_rejected_total{job="JOB",code="1013"}'
+UNVERIFIED = 'ws_connections_rejected_total{job="JOB",code="1011"}'
 ERRORS = 'ws_command_errors_total{job="JOB",code="internal"}'
 FAILED = 'ws_connections_closed_total{job="JOB",by="server",code="1011"}'
 SLOW = 'ws_connections_closed_total{job="JOB",by="server",code="4008"}'
@@ -62,7 +64,10 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {REJECTED: "0+20x60", OPENED: "0+10x60"},
         {REJECTED: "0+10x60", OPENED: "0+20x60"},
     ),
-    "InternalErrors": ({ERRORS: "0+1x60", FAILED: "0x60"}, {ERRORS: "5x60", FAILED: "5x60"}),
+    "InternalErrors": (
+        {ERRORS: "0+1x60", FAILED: "0x60", UNVERIFIED: "0x60"},
+        {ERRORS: "5x60", FAILED: "5x60", UNVERIFIED: "5x60"},
+    ),
     "CommandsSlow": (
         {FAST: "0+100x60", SLOWER: "0+120x60", EVERY: "0+120x60"},
         {FAST: "0+119x60", SLOWER: "0+120x60", EVERY: "0+120x60"},
@@ -92,6 +97,13 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "MessagesLost": ({GAPS: "0x55 1x4", FAILURES: "0x60"}, {GAPS: "1x60", FAILURES: "7x60"}),
 }
 """Series on which each alert must fire, and others on which it must not, with a value a minute."""
+
+MORE_FIRING = [
+    ("CredentialsRefused", {UNCHECKED: "0+20x60", OPENED: "0+10x60"}),
+    ("InternalErrors", {ERRORS: "0x60", FAILED: "0+1x60", UNVERIFIED: "0x60"}),
+    ("InternalErrors", {ERRORS: "0x60", FAILED: "0x60", UNVERIFIED: "0+1x60"}),
+]
+"""Other series on which an alert must fire."""
 
 
 def program(name: str) -> str:
@@ -144,7 +156,8 @@ def test_each_alert_fires_when_it_must_and_only_then(project: Project, tmp_path:
             case(project, alert, series, fires=fires)
             for alert in alerts
             for fires, series in zip((True, False), SERIES[alert], strict=True)
-        ],
+        ]
+        + [case(project, alert, series, fires=True) for alert, series in MORE_FIRING],
     }
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
     check_output([program("promtool"), "test", "rules", file], tmp_path)

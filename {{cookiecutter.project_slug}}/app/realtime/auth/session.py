@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 from fastapi.security import APIKeyCookie
 from itsdangerous import BadSignature, TimestampSigner
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from starlette.requests import HTTPConnection
 
 from ..errors import Unauthorized
-from ..fields import CommaSeparated, Secret, SettingsPart
+from ..fields import YEAR_S, CommaSeparated, Secret, SettingsPart
 from .identity import Identity
 
 LEEWAY_S = 10
@@ -37,7 +37,7 @@ class AuthSettings(SettingsPart):
     session_secret: Secret
     session_secret_fallbacks: CommaSeparated[Secret] = ()
     session_cookie: str = Field(default="session", pattern=r"^[A-Za-z0-9_!#$%&'*+.^`|~-]+$")
-    session_max_age_s: PositiveInt = FOURTEEN_DAYS_S
+    session_max_age_s: int = Field(default=FOURTEEN_DAYS_S, ge=1, le=10 * YEAR_S)
 
 
 class Authenticator:

@@ -48,6 +48,7 @@ async def test_other_keys_are_refused(key: str) -> None:
         (f"ci:{digest('')}", "empty key"),
         (f"ci:{digest(chr(10))}", "empty key"),
         (f"a:{'A' * 64}", "lower-case"),
+        (f"a@b.c:{digest('a key')}", "a name of A-Z a-z 0-9 _ . -"),
     ],
 )
 def test_bad_keys_are_refused_at_startup(

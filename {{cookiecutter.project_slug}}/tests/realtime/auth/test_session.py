@@ -111,6 +111,7 @@ async def test_a_handshake_without_origin_is_refused(live: Live) -> None:
 def test_a_missing_or_short_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "error: SESSION_SECRET: is not set" in complaint(monkeypatch, SESSION_SECRET="")
     assert "SESSION_SECRET: has 5 bytes" in complaint(monkeypatch, SESSION_SECRET="short")
+    assert "SESSION_MAX_AGE_S: " in complaint(monkeypatch, SESSION_MAX_AGE_S="1" + 16 * "0")
     old = f"{token_urlsafe(32)}, short"
     line = complaint(monkeypatch, SESSION_SECRET_FALLBACKS=old)
     assert line.startswith("error: SESSION_SECRET_FALLBACKS: has 5 bytes")

@@ -81,7 +81,7 @@ class AsgiWire:
     ) -> None:
         self._websocket = websocket
         self._close_timeout_s = close_timeout_s
-        self._max_message_bytes = max_message_bytes
+        self._max_bytes = max_message_bytes
         self._queue: asyncio.Queue[bytes | Close] = asyncio.Queue()
         self._unsent_bytes = 0
         self.is_closing = False
@@ -151,21 +151,20 @@ class AsgiWire:
         self._unsent_bytes = 0
 
     async def read(self) -> None:
-        """Read until the end, or a message that is too large."""
+        """Read until the end. A message that is too large closes; after a close, drop messages."""
         while True:
             event = await self._websocket.receive()
-            if len((event.get("text") or "").encode()) > self._max_message_bytes:
-                self.close(TOO_BIG)
-                event = {"type": "websocket.disconnect", "code": TOO_BIG.code}
             self._received_at = asyncio.get_running_loop().time()
-            if event["type"] == "websocket.disconnect":
+            is_end = event["type"] == "websocket.disconnect"
+            if not self.is_closing and len((event.get("text") or "").encode()) > self._max_bytes:
+                self.close(TOO_BIG)
+                self.inbox.put_nowait({"type": "websocket.disconnect", "code": TOO_BIG.code})
+            if is_end or not self.is_closing:
                 self.inbox.put_nowait(event)
+            if is_end:
                 return
-            if self.is_closing:
-                continue
-            self.inbox.put_nowait(event)
             self._handled.clear()
-            if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
+            if self.inbox.unread_bytes >= READ_AHEAD_BYTES and not self.is_closing:
                 await self._handled.wait()
 
     async def send(self) -> None:

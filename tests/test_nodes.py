@@ -106,6 +106,18 @@ def test_the_end_of_a_node_ends_the_other(baked: Baker, tmp_path: Path) -> None:
         service.end()
 
 
+def test_nodes_that_are_starting_end_in_silence(baked: Baker, tmp_path: Path) -> None:
+    service = Service(baked(find(NODES)).copy(tmp_path / "project"), "dev.nodes", REDIS_URL="")
+    try:
+        wait_until(lambda: len(children(service.pid)) == 3, told=service.log)
+        started = children(service.pid)
+        service.stop()
+        assert not any(map(is_running, started))
+        assert "Traceback" not in service.log()
+    finally:
+        service.end()
+
+
 def test_the_port_may_be_in_a_file(baked: Baker, tmp_path: Path) -> None:
     file = tmp_path / "port"
     file.write_text("0", encoding="utf-8")

@@ -53,17 +53,25 @@ def free_ports() -> tuple[int, int]:
 
 @asynccontextmanager
 async def running(
-    command: tuple[str, ...], env: Mapping[str, str], stdout: int | None = None
+    command: tuple[str, ...],
+    env: Mapping[str, str],
+    stdout: int | None = None,
+    stop_by: signal.Signals = signal.SIGINT,
 ) -> AsyncIterator[Process]:
-    """Run a program in a process group of its own, and stop it with SIGINT at the end."""
-    process = await create_subprocess_exec(
-        *command, env=os.environ | env, stdout=stdout, process_group=0
-    )
+    """Run a program in a process group of its own, and stop it with a signal at the end."""
+    # A node that cannot handle SIGINT yet gets it later: `app.__main__` lets it through.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process = await create_subprocess_exec(
+            *command, env=os.environ | env, stdout=stdout, process_group=0
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         yield process
     finally:
         with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(stop_by)
         await process.wait()
 
 
@@ -77,7 +85,7 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
     with TemporaryDirectory() as directory:
         path = f"{directory}/valkey.sock"
         arguments = ("--port", "0", "--unixsocket", path, "--save", "")
-        async with running((server, *arguments), {}, DEVNULL):
+        async with running((server, *arguments), {}, DEVNULL, stop_by=signal.SIGTERM):
             async with Redis.from_url(f"unix://{path}", retry=UNTIL_IT_STARTS) as redis:
                 await redis.ping()
             yield f"unix://{path}"

@@ -15,16 +15,20 @@ FLOOD = 100
 """Messages of each hostile connection."""
 
 
+def nothing() -> None:
+    """Do nothing: there is no connection to read."""
+
+
 async def in_turns(*handled: int) -> list[int]:
     """Return the order in which users have a turn, by the messages that they have had handled."""
     shared, order = Turns(), list[int]()
-    await shared.begin("first")
+    await shared.begin("first", nothing)
     for number in handled:
         for _ in range(number):
             shared.count(f"user {number}", "")
 
     async def handle(number: int) -> None:
-        await shared.begin(f"user {number}")
+        await shared.begin(f"user {number}", nothing)
         order.append(number)
 
     async with asyncio.TaskGroup() as tasks:
@@ -44,13 +48,13 @@ async def test_large_messages_count_more(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
     shared, order = Turns(), list[str]()
-    await shared.begin("first")
+    await shared.begin("first", nothing)
     shared.count("large", "x" * 10_000)
     shared.count("small", "x" * 10)
     shared.count("small", "x" * 10)
 
     async def handle(user: str) -> None:
-        await shared.begin(user)
+        await shared.begin(user, nothing)
         order.append(user)
 
     async with asyncio.TaskGroup() as tasks:
@@ -64,13 +68,13 @@ async def test_all_begin_again_after_a_while(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
     shared, order = Turns(), list[str]()
-    await shared.begin("first")
+    await shared.begin("first", nothing)
     shared.count("gone", "")
     for _ in range(9):
         shared.count("busy", "")
 
     async def handle(user: str) -> None:
-        await shared.begin(user)
+        await shared.begin(user, nothing)
         order.append(user)
         shared._compared_until = 0.0  # the time is over
 
@@ -92,7 +96,7 @@ async def test_everybody_has_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_those_that_are_gone_delay_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     shared = Turns()
-    first, gone, last = [asyncio.create_task(shared.begin("alice")) for _ in range(3)]
+    first, gone, last = [asyncio.create_task(shared.begin("alice", nothing)) for _ in range(3)]
     await first
     gone.cancel()
     await last

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import structlog
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection, Connection
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 # {% if cookiecutter.rooms %}
 from redis.exceptions import ResponseError
 # {% endif %}
@@ -31,7 +31,7 @@ from app.realtime.redis.connections import (
 from app.realtime.redis.connections import RedisCommand, answered_within, checked
 # {% endif %}
 from app.realtime.redis.publisher import RedisPublisher
-from app.realtime.redis.topologies import ServerClient, make_client
+from app.realtime.redis.topologies import ClusterClient, ServerClient, make_client
 from app.realtime.settings import project
 from app.realtime.settings.project import read_project
 
@@ -376,6 +376,21 @@ def test_sentinels_have_tls_and_a_user_of_their_own(tmp_path: Path) -> None:
     options = client.commands.connection_pool.connection_kwargs
     assert (options["username"], options["password"]) == ("app", "secret")
     assert options["ssl_ca_certs"] == str(authority)
+
+
+def test_a_cluster_has_tls_with_all_options(tmp_path: Path) -> None:
+    settings = make_settings(
+        redis_url=f"rediss://app:secret@a:1,b:2?ssl_ca_path={tmp_path}&ssl_password=hush",
+        redis_cluster=True,
+    )
+    client = make_client(settings)
+    assert isinstance(client, ClusterClient)
+    assert isinstance(client.commands, RedisCluster)
+    for node in client.commands.nodes_manager.startup_nodes.values():
+        connection = node.connection_class(**node.connection_kwargs)
+        assert isinstance(connection, SSLConnection)
+        assert connection.ssl_context.ca_path == str(tmp_path)
+        assert (connection.username, connection.password) == ("app", "secret")
 
 
 async def test_an_envelope_of_the_next_version_is_delivered(valkey: Valkey) -> None:

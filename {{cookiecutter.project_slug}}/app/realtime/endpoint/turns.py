@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -39,17 +40,14 @@ class Turns:
         self._handled_bytes: defaultdict[str, int] = defaultdict(int)  # by user
         self._compared_until = 0.0
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether more connections wait than are woken for the next turn.
+    async def begin(self, user: str, pause_reading: Callable[[], None]) -> None:
+        """Begin the turn's time; if it is over, wait for another turn, in the order of users.
 
-        Then those that wait are not read, since each read takes time from the others.
+        While many wait, those that wait are not read: each read takes time from the others.
         """
-        return len(self._waiting) > WOKEN_AT_ONCE
-
-    async def begin(self, user: str) -> None:
-        """Begin the turn's time; if it is over, wait for another turn, in the order of users."""
         while self._has_begun and monotonic() > self.end:
+            if len(self._waiting) > WOKEN_AT_ONCE:
+                pause_reading()
             woken = asyncio.get_running_loop().create_future()
             heappush(self._waiting, (self._handled_bytes[user], next(self._numbers), woken))
             await woken

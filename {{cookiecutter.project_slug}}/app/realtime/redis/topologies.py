@@ -66,19 +66,22 @@ class ClusterClient(RedisClient):
     is_sharded = True
 
     def __init__(self, settings: RealtimeSettings, options: dict[str, Any]) -> None:
-        urls = settings.redis_urls
-        targets = [parse_url(url) for url in urls]
-        self._options: dict[str, Any] = {**targets[0], **options}
-        kind = targets[0].get("connection_class", Connection)
+        targets: list[dict[str, Any]] = [dict(parse_url(url)) for url in settings.redis_urls]
         nodes = [ClusterNode(at.get("host", "localhost"), at.get("port", 6_379)) for at in targets]
-        self._cluster = RedisCluster.from_url(urls[0], startup_nodes=nodes, **options)
-        self._named_nodes = {node.name: node for node in self._cluster.startup_nodes}
+        # User, password and TLS, which are the same for all servers
+        shared = {key: value for key, value in targets[0].items() if key not in {"host", "port"}}
+        self._options = shared | options
+        self._cluster = RedisCluster(startup_nodes=nodes, **options)
+        # Not by its constructor, which does not take all options for TLS
+        arguments = self._cluster.connection_kwargs
+        arguments |= shared | _pool_options(settings)
+        arguments["connection_class"] = checked(shared.get("connection_class", Connection))
+        arguments["max_connections"] -= 1  # one more to each server listens, see `_open`
+        self._named_nodes = {
+            node.name: ClusterNode(node.host, node.port, **arguments) for node in nodes
+        }
+        self._cluster.nodes_manager.startup_nodes = self._named_nodes.copy()
         self._asks_named = False
-        self._cluster.connection_kwargs.update(
-            connection_class=checked(kind), **_pool_options(settings)
-        )
-        # One more connection to each server listens, see `_open`.
-        self._cluster.connection_kwargs["max_connections"] -= 1
         super().__init__(self._cluster, settings)
 
     @asynccontextmanager

@@ -29,7 +29,7 @@ def _parse_keys(value: object) -> object:
     entries = [KEY_ENTRY.fullmatch(entry.strip()) for entry in value.split(",") if entry.strip()]
     keys = {entry[1]: entry[2] for entry in entries if entry is not None}
     if None in entries:
-        entry = "name:digest, with a name of A-Z a-z 0-9 _ . - and the key's SHA-256 in lower-case hex"
+        entry = "name:digest, a name of A-Z a-z 0-9 _ . - and the key's SHA-256 in lower-case hex"
         raise ValueError(f"separate the keys by commas, and write each as {entry}")
     if len(keys) < len(entries):
         raise ValueError("two keys have the same name; give each its own")

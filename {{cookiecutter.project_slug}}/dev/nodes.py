@@ -4,13 +4,12 @@ With `REDIS_URL` set, or where no Valkey can be started, it is one node: ``pytho
 """
 
 import asyncio
-import os
 import shutil
 import signal
 import socket
 import sys
-from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
-from collections.abc import AsyncIterator, Mapping
+from asyncio.subprocess import DEVNULL
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from runpy import run_module
@@ -25,8 +24,10 @@ from app.settings import Settings
 # {% if cookiecutter.auth == "api_key" %}
 
 from .credentials_api_key import NAMES
+from .processes import running
 # {% else %}
 
+from .processes import running
 from .urls import base_url
 # {% endif %}
 
@@ -52,30 +53,6 @@ def free_ports() -> tuple[int, int]:
 
 
 @asynccontextmanager
-async def running(
-    command: tuple[str, ...],
-    env: Mapping[str, str],
-    stdout: int | None = None,
-    stop_by: signal.Signals = signal.SIGINT,
-) -> AsyncIterator[Process]:
-    """Run a program in a process group of its own, and stop it with a signal at the end."""
-    # A node that cannot handle SIGINT yet gets it later: `app.__main__` lets it through.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process = await create_subprocess_exec(
-            *command, env=os.environ | env, stdout=stdout, process_group=0
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(stop_by)
-        await process.wait()
-
-
-@asynccontextmanager
 async def running_valkey(server: str) -> AsyncIterator[str]:
     """Run a server that stores nothing on disk, and yield its URL.
 
@@ -85,7 +62,8 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
     with TemporaryDirectory() as directory:
         path = f"{directory}/valkey.sock"
         arguments = ("--port", "0", "--unixsocket", path, "--save", "")
-        async with running((server, *arguments), {}, DEVNULL, stop_by=signal.SIGTERM):
+        # Not by SIGINT, which stays blocked in it
+        async with running(server, *arguments, stdout=DEVNULL, stop_by=signal.SIGTERM):
             async with Redis.from_url(f"unix://{path}", retry=UNTIL_IT_STARTS) as redis:
                 await redis.ping()
             yield f"unix://{path}"
@@ -96,7 +74,7 @@ async def serve_nodes(server: str, ports: tuple[int, int]) -> int:
     async with running_valkey(server) as url:
         shared = {"REDIS_URL": url, "PORT_FILE": ""}
         first, second = (shared | {"PORT": str(port)} for port in ports)
-        async with running(NODE, first) as one, running(NODE, second) as other:
+        async with running(*NODE, env=first) as one, running(*NODE, env=second) as other:
             ends = [asyncio.create_task(node.wait()) for node in (one, other)]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     return int(bool(one.returncode or other.returncode))

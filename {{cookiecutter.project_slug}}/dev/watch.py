@@ -3,12 +3,13 @@
 import asyncio
 import signal
 import sys
-from asyncio.subprocess import create_subprocess_exec
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from watchfiles import Change, DefaultFilter, awatch
+
+from .processes import running
 
 
 def is_env_file(_: Change, path: str) -> bool:
@@ -28,15 +29,8 @@ async def serve(changed: asyncio.Event) -> None:
     """Run the service, and start it again after each change."""
     while True:
         changed.clear()
-        # In a process group of its own: a terminal would send it Ctrl+C, too, and a second signal
-        # ends it at once.
-        service = await create_subprocess_exec(sys.executable, "-m", "app", process_group=0)
-        try:
+        async with running(sys.executable, "-m", "app"):
             await changed.wait()
-        finally:
-            with suppress(ProcessLookupError):  # it has ended
-                service.send_signal(signal.SIGINT)
-            await service.wait()
 
 
 async def serve_and_watch() -> None:

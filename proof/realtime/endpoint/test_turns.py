@@ -6,13 +6,18 @@ import pytest
 
 from app.realtime.endpoint import turns
 from app.realtime.endpoint.turns import Turns
+from app.realtime.protocol import SERVICE_RESTART
+from app.realtime.server import websocket
 from app.realtime.server.websocket import FrameProtocol
 
-from ..live import run_service, wait_until
+from ..client import DEADLINE_S
+from ..live import make_settings, run_service, wait_until
 from ..raw_client import masked
 
 FLOOD = 100
 """Messages of each hostile connection."""
+
+FEW = 20
 
 
 def nothing() -> None:
@@ -138,3 +143,39 @@ async def test_connections_that_wait_are_not_read_when_many_do(
                 await client.receive()
         assert paused
         await wait_until(lambda: not any(wire.read_paused for wire in paused))
+
+
+async def test_connections_that_wait_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings(close_timeout_s=2 * DEADLINE_S)
+    async with run_service(settings) as live:
+        clients = [await live.connect("bob") for _ in range(8)]
+        monkeypatch.setattr(turns, "TURN_S", 0.0)
+        monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
+        before = live.counts()["ws_commands_total ping"]
+        for client in clients:
+            client.connection.transport.write(masked(b'{"type": "ping"}') * FLOOD)
+        await wait_until(lambda: live.counts()["ws_commands_total ping"] > before)
+        for connection in live.service.manager:
+            connection.close(SERVICE_RESTART)
+        for client in clients:
+            assert await client.closed() == SERVICE_RESTART
+        await wait_until(lambda: not live.server.server_state.connections)
+
+
+async def test_messages_of_clients_that_leave_while_they_wait_are_handled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with run_service() as live:
+        clients = [await live.connect("bob") for _ in range(5)]
+        monkeypatch.setattr(turns, "TURN_S", 0.0)
+        monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
+        monkeypatch.setattr(websocket, "PEER_CHECK_S", 0.0)
+        before = live.counts()["ws_commands_total ping"]
+        for client in clients:
+            client.connection.transport.write(masked(b'{"type": "ping"}') * FEW)
+        await asyncio.sleep(0)  # those are read, the others are not if reading pauses
+        for client in clients:
+            client.connection.transport.write(masked(b'{"type": "ping"}') * FEW)
+            client.connection.transport.write_eof()
+        expected = before + 2 * FEW * len(clients)
+        await wait_until(lambda: live.counts()["ws_commands_total ping"] == expected)

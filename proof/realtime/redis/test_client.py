@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 # {% if cookiecutter.rooms %}
 from redis.exceptions import ResponseError
@@ -386,10 +386,13 @@ def test_a_cluster_has_tls_with_all_options(tmp_path: Path) -> None:
     client = make_client(settings)
     assert isinstance(client, ClusterClient)
     assert isinstance(client.commands, RedisCluster)
-    for node in client.commands.nodes_manager.startup_nodes.values():
-        connection = node.connection_class(**node.connection_kwargs)
+    nodes = client.commands.nodes_manager.startup_nodes.values()
+    assert {(node.host, node.port) for node in nodes} == {("a", 1), ("b", 2)}
+    listening = ConnectionPool(**client._options).make_connection()
+    for connection in (listening, *(node.acquire_connection() for node in nodes)):
         assert isinstance(connection, SSLConnection)
-        assert connection.ssl_context.ca_path == str(tmp_path)
+        tls = connection.ssl_context
+        assert (tls.ca_path, tls.password) == (str(tmp_path), "hush")
         assert (connection.username, connection.password) == ("app", "secret")
 
 

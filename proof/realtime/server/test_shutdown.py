@@ -7,6 +7,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import httpx
 import pytest
 import uvicorn
 from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket
 
 from app.realtime.auth.identity import Identity
 from app.realtime.commands.dispatcher import Dispatcher
@@ -25,7 +27,8 @@ from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S, RECEIVE_S
 from dev import fresh_secrets
 
 from ..client import START_S, STOP_S, Client, connect_options
-from ..live import Live, make_settings, run_service, wait_until, wait_until_async
+from ..engine import make_app
+from ..live import Live, make_settings, run_app, run_service, wait_until, wait_until_async
 from ..raw_client import raw_client
 from .test_process import LISTENING, next_line, run_process
 
@@ -488,6 +491,28 @@ async def test_a_handshake_in_progress_at_shutdown_is_refused(
     assert head.startswith("HTTP/1.1 503 ")
     assert "retry-after: " in head
     assert counts["ws_handshakes_refused_total 503 the service is stopping"] == 1
+
+
+async def test_a_route_of_the_team_cannot_accept_at_shutdown() -> None:
+    begun, waiting = asyncio.Event(), asyncio.Event()
+    app = make_app(make_settings())
+
+    @app.websocket("/own")
+    async def own(websocket: WebSocket) -> None:
+        begun.set()
+        await waiting.wait()
+        await websocket.accept()
+
+    async with run_app(app) as live:
+        options = await live.options()
+        async with raw_client(replace(options, uri=options.uri.replace("/ws", "/own"))) as client:
+            await begun.wait()
+            (protocol,) = live.server.server_state.connections
+            live.server.stop.set()
+            await wait_until(lambda: protocol.inbox.has_end)
+            waiting.set()
+            head = await client.head()
+    assert head.startswith("HTTP/1.1 500 ")
 
 
 @pytest.mark.hostile(75)

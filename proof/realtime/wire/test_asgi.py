@@ -234,6 +234,24 @@ async def test_plain_asgi_works_without_a_disconnect_event() -> None:
             await wire.arrival()
 
 
+@pytest.mark.parametrize("failure", [OSError(), RuntimeError()])
+async def test_plain_asgi_closes_after_a_failure_without_a_disconnect_event(
+    failure: Exception,
+) -> None:
+    async def send(event: MutableMapping[str, Any]) -> None:
+        """Fail when a message is sent."""
+        if event["type"] == "websocket.send":
+            raise failure
+
+    async with asyncio.timeout(DEADLINE_S):
+        websocket = connecting(send)
+        async with connect_wire(websocket, 0.1, 1_000) as wire:
+            await websocket.accept()
+            wire.write([text_frame(b"{}")], 1_000)
+            await wait_until(lambda: not wire.unsent_bytes())
+            wire.close(TRY_AGAIN_LATER)
+
+
 async def test_plain_asgi_reads_on_until_the_client_has_disconnected() -> None:
     """Hypercorn, for example, sends a close frame only when the app has read all messages."""
     message = {"type": "websocket.receive", "text": "x" * READ_AHEAD_BYTES}

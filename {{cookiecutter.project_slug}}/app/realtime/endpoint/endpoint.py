@@ -231,8 +231,10 @@ class AdmittedClient:
 
     def _leave_soon(self) -> None:
         if self._is_admitted:
+            # During the handshake there is no message to handle.
+            delay_s = 0.0 if self._connection is None else LEAVE_GRACE_S
             loop = asyncio.get_running_loop()
-            self._leave_timer = loop.call_later(LEAVE_GRACE_S, self._interrupt)
+            self._leave_timer = loop.call_later(delay_s, self._interrupt)
 
     def _interrupt(self) -> None:
         if self._connection is not None:

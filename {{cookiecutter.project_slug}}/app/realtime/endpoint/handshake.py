@@ -97,8 +97,8 @@ class Handshakes:
         try:
             with authenticating(), guard:
                 return check_identity(await self._service.authenticator.authenticate(websocket))
-        except ConnectionEnded:
-            self._check_draining()  # then the server has ended it, which can still answer
+        except Exception:
+            self._check_draining()
             raise
 
     def _check_draining(self) -> None:

@@ -132,7 +132,7 @@ class HttpProtocol(HttpToolsProtocol):
         if is_flood or is_connect or self._excess_of_head() or not self._has_host():
             raise ValueError
         is_handshake = self.parser.should_upgrade() and self._should_upgrade()
-        if is_handshake and self.parser.get_http_version() == "1.0":  # RFC 6455 §4.1
+        if is_handshake and self.parser.get_http_version() < "1.1":  # RFC 6455 §4.1
             raise ValueError
         self._in_body = True
         self.url = ABSOLUTE_FORM.sub(b"/", self.url)

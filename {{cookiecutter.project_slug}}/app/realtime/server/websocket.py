@@ -180,6 +180,9 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if self.handshake_complete and message["type"] == "websocket.close":
             self.close(Close(message.get("code", 1000), message.get("reason") or ""))
             return
+        if message["type"] == "websocket.accept" and self.inbox.has_end:  # the server stops
+            self.send_500_response()
+            raise ClientDisconnected
         if self.close_sent:
             raise ClientDisconnected
         await super().send(message)
@@ -250,7 +253,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     def pause_reading(self) -> None:
         """Leave the rest in the system's buffers: the app is busy with earlier messages."""
-        if not self.read_paused:
+        if not self.read_paused and not self.close_sent:
             self.read_paused = True
             self.transport.pause_reading()
             if not self._is_checking_peer:
@@ -262,9 +265,15 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._is_checking_peer = self.read_paused and not self.disconnected
         if self._is_checking_peer:
             if has_hung_up(self.transport):
-                self.transport.abort()
-            else:
-                self.loop.call_later(PEER_CHECK_S, self._check_peer)
+                if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
+                    self.transport.abort()
+                    return
+                self._resume_reading()  # a connection that waits for its turn
+            self.loop.call_later(PEER_CHECK_S, self._check_peer)
+
+    def _resume_reading(self) -> None:
+        self.read_paused = False
+        self.transport.resume_reading()
 
     def handle_events(self) -> None:
         """Answer the handshake if the library has refused it."""
@@ -343,8 +352,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def arrival(self) -> asyncio.Future[bool]:
         """Wait until the peer has sent something, or has gone. Resume reading if nothing waits."""
         if self.read_paused and self.inbox.empty():
-            self.read_paused = False
-            self.transport.resume_reading()
+            self._resume_reading()
         return self.inbox.arrival()
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
@@ -389,8 +397,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self.close_sent = True
         self._scanner.others = 0
         if self.read_paused:  # to read the peer's answer
-            self.read_paused = False
-            self.transport.resume_reading()
+            self._resume_reading()
         self._cut_off_later()
 
     def _report_end(self, close: Close, cause: str | None = None) -> None:

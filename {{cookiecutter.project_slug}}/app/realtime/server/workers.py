@@ -143,7 +143,7 @@ class Parent:
                 log.error("cannot listen", worker=number, error=failure.strerror)
                 return STARTUP_FAILURE
             descriptors = [self._pipe, *(each.fileno() for each in sockets)]
-            # A worker that cannot handle Ctrl+C yet gets it later: `app.__main__` lets it through.
+            # A worker that cannot handle Ctrl+C yet gets it later, from `app.__main__` or `serve`.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 process = await asyncio.create_subprocess_exec(

@@ -84,7 +84,8 @@ class AsgiWire:
         self._max_bytes = max_message_bytes
         self._queue: asyncio.Queue[bytes | Close] = asyncio.Queue()
         self._unsent_bytes = 0
-        self.is_closing = False
+        self.has_closed = False
+        self._drops_writes = False
         self._leave_by: float | None = None
         self._deadline: asyncio.Timeout | None = None
         self.inbox = Inbox(asyncio.get_running_loop())
@@ -109,7 +110,7 @@ class AsgiWire:
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Queue frames until too many bytes would be unsent."""
-        if not self.is_closing:
+        if not self._drops_writes:
             for frame in frames:
                 if self._unsent_bytes + len(frame) > max_unsent_bytes:
                     return None
@@ -127,9 +128,11 @@ class AsgiWire:
 
     def close(self, close: Close) -> None:
         """Queue the close frame; the peer has some time to read it and to disconnect."""
-        if not self.is_closing:
-            self.is_closing = True
-            self._queue.put_nowait(close)
+        if not self.has_closed:
+            self.has_closed = True
+            if not self._drops_writes:
+                self._drops_writes = True
+                self._queue.put_nowait(close)
             self._leave_by = asyncio.get_running_loop().time() + self._close_timeout_s
             if self._deadline is not None:
                 self._deadline.reschedule(self._leave_by)
@@ -144,7 +147,7 @@ class AsgiWire:
 
     def drop(self) -> None:
         """Drop what is queued, and what is written from now on."""
-        self.is_closing = True
+        self._drops_writes = True
         while not self._queue.empty():
             self._queue.get_nowait()
             self._queue.task_done()
@@ -156,15 +159,15 @@ class AsgiWire:
             event = await self._websocket.receive()
             self._received_at = asyncio.get_running_loop().time()
             is_end = event["type"] == "websocket.disconnect"
-            if not self.is_closing and len((event.get("text") or "").encode()) > self._max_bytes:
+            if not self.has_closed and len((event.get("text") or "").encode()) > self._max_bytes:
                 self.close(TOO_BIG)
                 self.inbox.put_nowait({"type": "websocket.disconnect", "code": TOO_BIG.code})
-            if is_end or not self.is_closing:
+            if is_end or not self.has_closed:
                 self.inbox.put_nowait(event)
             if is_end:
                 return
             self._handled.clear()
-            if self.inbox.unread_bytes >= READ_AHEAD_BYTES and not self.is_closing:
+            if self.inbox.unread_bytes >= READ_AHEAD_BYTES and not self.has_closed:
                 await self._handled.wait()
 
     async def send(self) -> None:
@@ -205,7 +208,7 @@ async def connect_wire(
             reading = tasks.create_task(wire.read())
             sending = tasks.create_task(wire.send())
             yield wire
-            if wire.is_closing:  # some servers send the close only when all they have is read
+            if wire.has_closed:  # some servers send the close only when all they have is read
                 await reading
             reading.cancel()
             sending.cancel()

@@ -1,0 +1,34 @@
+"""Processes of the service, for development."""
+
+import os
+import signal
+from asyncio.subprocess import Process, create_subprocess_exec
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+
+@asynccontextmanager
+async def running(
+    *command: str,
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+    stop_by: signal.Signals = signal.SIGINT,
+) -> AsyncIterator[Process]:
+    """Run a program, and stop it with a signal at the end.
+
+    It is in a process group of its own: a terminal would send it Ctrl+C, too, and a second signal
+    ends a service at once. SIGINT is blocked in it, until `app.__main__` can handle it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process = await create_subprocess_exec(
+            *command, env=os.environ | (env or {}), stdout=stdout, process_group=0
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # it has ended
+            process.send_signal(stop_by)
+        await process.wait()

@@ -13,6 +13,7 @@ from app.realtime.server.websocket import FrameProtocol
 from ..client import DEADLINE_S
 from ..live import make_settings, run_service, wait_until
 from ..raw_client import masked
+from ..recording_wire import RecordingWire
 
 FLOOD = 100
 """Messages of each hostile connection."""
@@ -20,20 +21,16 @@ FLOOD = 100
 FEW = 20
 
 
-def nothing() -> None:
-    """Do nothing: there is no connection to read."""
-
-
 async def in_turns(*handled: int) -> list[int]:
     """Return the order in which users have a turn, by the messages that they have had handled."""
     shared, order = Turns(), list[int]()
-    await shared.begin("first", nothing)
+    await shared.begin("first", RecordingWire())
     for number in handled:
         for _ in range(number):
             shared.count(f"user {number}", "")
 
     async def handle(number: int) -> None:
-        await shared.begin(f"user {number}", nothing)
+        await shared.begin(f"user {number}", RecordingWire())
         order.append(number)
 
     async with asyncio.TaskGroup() as tasks:
@@ -53,13 +50,13 @@ async def test_large_messages_count_more(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
     shared, order = Turns(), list[str]()
-    await shared.begin("first", nothing)
+    await shared.begin("first", RecordingWire())
     shared.count("large", "x" * 10_000)
     shared.count("small", "x" * 10)
     shared.count("small", "x" * 10)
 
     async def handle(user: str) -> None:
-        await shared.begin(user, nothing)
+        await shared.begin(user, RecordingWire())
         order.append(user)
 
     async with asyncio.TaskGroup() as tasks:
@@ -73,13 +70,13 @@ async def test_all_begin_again_after_a_while(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
     shared, order = Turns(), list[str]()
-    await shared.begin("first", nothing)
+    await shared.begin("first", RecordingWire())
     shared.count("gone", "")
     for _ in range(9):
         shared.count("busy", "")
 
     async def handle(user: str) -> None:
-        await shared.begin(user, nothing)
+        await shared.begin(user, RecordingWire())
         order.append(user)
         shared._compared_until = 0.0  # the time is over
 
@@ -101,7 +98,9 @@ async def test_everybody_has_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_those_that_are_gone_delay_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     shared = Turns()
-    first, gone, last = [asyncio.create_task(shared.begin("alice", nothing)) for _ in range(3)]
+    first, gone, last = [
+        asyncio.create_task(shared.begin("alice", RecordingWire())) for _ in range(3)
+    ]
     await first
     gone.cancel()
     await last
@@ -119,6 +118,35 @@ async def test_a_flood_does_not_delay_a_few_messages(monkeypatch: pytest.MonkeyP
         assert await alice.ask(type="ping")
         handled = live.counts()["ws_commands_total ping"] - before
     assert 0 < handled < len(hostile) * FLOOD / 10
+
+
+class PausingWire(RecordingWire):
+    """A wire that records whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_paused = self.is_paused = False
+
+    def pause_reading(self) -> None:
+        """Record it."""
+        self.was_paused = self.is_paused = True
+
+    def resume_reading(self) -> None:
+        """Record it."""
+        self.is_paused = False
+
+
+async def test_a_connection_is_read_again_when_its_turn_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its handler may wait long, and the end of the connection must be noticed meanwhile."""
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
+    shared, wires = Turns(), [PausingWire() for _ in range(5)]
+    await shared.begin("first", RecordingWire())
+    await asyncio.gather(*(shared.begin("alice", wire) for wire in wires))
+    assert any(wire.was_paused for wire in wires)
+    assert not any(wire.is_paused for wire in wires)
 
 
 async def test_connections_that_wait_are_not_read_when_many_do(

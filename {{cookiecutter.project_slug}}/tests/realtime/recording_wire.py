@@ -35,6 +35,8 @@ class RecordingWire:
     def pause_reading(self) -> None:
         """Do nothing: there is nothing to read."""
 
+    resume_reading = pause_reading
+
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Record one write, unless `unsent` has reached the limit."""
         if self.unsent >= max_unsent_bytes:

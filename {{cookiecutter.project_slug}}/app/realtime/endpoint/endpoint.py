@@ -189,7 +189,7 @@ class AdmittedClient:
                 handled = 0
             for message in wire.inbox.take():
                 if monotonic() > turns.end:
-                    await turns.begin(connection.user, wire.pause_reading)
+                    await turns.begin(connection.user, wire)
                 enqueued = delivery.enqueued
                 if isinstance(message, str):
                     if connection.closed is None and self._is_admitted:

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
 
+from ..wire.asgi import Wire
 from ..wire.inbox import Incoming
 
 TURN_S = 0.002
@@ -40,17 +40,18 @@ class Turns:
         self._handled_bytes: defaultdict[str, int] = defaultdict(int)  # by user
         self._compared_until = 0.0
 
-    async def begin(self, user: str, pause_reading: Callable[[], None]) -> None:
+    async def begin(self, user: str, wire: Wire) -> None:
         """Begin the turn's time; if it is over, wait for another turn, in the order of users.
 
-        While many wait, those that wait are not read: each read takes time from the others.
+        While many wait, their wires are not read: each read takes time from the others.
         """
         while self._has_begun and monotonic() > self.end:
             if len(self._waiting) > WOKEN_AT_ONCE:
-                pause_reading()
+                wire.pause_reading()
             woken = asyncio.get_running_loop().create_future()
             heappush(self._waiting, (self._handled_bytes[user], next(self._numbers), woken))
             await woken
+        wire.resume_reading()
         if not self._has_begun:
             self._has_begun = True
             self.end = monotonic() + TURN_S

@@ -268,8 +268,13 @@ class FrameProtocol(WebSocketsSansIOProtocol):
                 if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
                     self.transport.abort()
                     return
-                self._resume_reading()  # a connection that waits for its turn
+                self.resume_reading()  # of a connection that waits for its turn
             self.loop.call_later(PEER_CHECK_S, self._check_peer)
+
+    def resume_reading(self) -> None:
+        """Read on, unless the app is still behind."""
+        if self.read_paused and self.inbox.unread_bytes < READ_AHEAD_BYTES:
+            self._resume_reading()
 
     def _resume_reading(self) -> None:
         self.read_paused = False

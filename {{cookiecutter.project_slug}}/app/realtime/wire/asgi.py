@@ -49,7 +49,10 @@ class Wire(Protocol):
         ...
 
     def pause_reading(self) -> None:
-        """Stop reading, if the server can, until `arrival` finds no message. Idempotent."""
+        """Stop reading, if the server can. Idempotent."""
+
+    def resume_reading(self) -> None:
+        """Read on, unless much is unread. Idempotent."""
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Write frames in order; drop them if the connection is closing.
@@ -107,6 +110,9 @@ class AsgiWire:
 
     def pause_reading(self) -> None:
         """Do nothing: without reading, the end of the connection would not be noticed."""
+
+    def resume_reading(self) -> None:
+        """Do nothing: reading goes on."""
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Queue frames until too many bytes would be unsent."""

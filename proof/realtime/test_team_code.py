@@ -587,7 +587,7 @@ CALLS: dict[str, Callable[[Service], object]] = {
     "send_to_user": lambda service: service.manager.send_to_user("alice", "x"),
     "send_to_connection": lambda service: service.manager.send_to_connection(only(service).id, 1),
     # {% if cookiecutter.redis %}
-    "send_to_all": lambda service: service.manager.send_to_all(Ok()),
+    "send_to_node": lambda service: service.manager.send_to_node(Ok()),
     # {% endif %}
     "send_frame": lambda service: service.manager.send_frame(Notice(), "alice"),
     "broadcast_frame": lambda service: service.manager.broadcast_frame(Notice()),

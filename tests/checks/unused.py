@@ -16,11 +16,11 @@ USED_ELSEWHERE = [
     *("backend_key", "claims", "heartbeat", "interval_s", "metrics_key", "online", "room"),
     *("valkey_password", "alg", "d", "kty", "use"),
     # What a base class of a library or of Python calls or reads
-    *("__class__", "__init_subclass__", "_pipe_end", "_reconnect", "discover_master"),
+    *("__class__", "__init_subclass__", "_reconnect", "discover_master"),
     *("eof_received", "field_title_should_be_set", "handle_close", "handle_exit", "handle_ping"),
     *("model_config", "parser_exc", "pause_writing", "pong_timer", "process_redirect", "queue"),
     *("send_400_response", "send_with_limit", "should_exit"),
-    *("timeout_graceful_shutdown", "traceback", "_unsupported_upgrade_warning"),
+    *("timeout_graceful_shutdown", "traceback", "_unsupported_upgrade_warning", "_write_end"),
     # What tests use, and what is named at run time or in the Makefile
     *("direction", "help"),
 ]

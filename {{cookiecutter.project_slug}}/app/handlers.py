@@ -8,5 +8,5 @@ router = CommandRouter()
 
 @router.connecting
 async def begin(service: Service, connection: Connection) -> State:
-    """Return the state of a new connection. Raise `Rejected` to refuse it."""
+    """Return the state of a new connection. Raise `Unauthorized` to refuse it."""
     return State()

@@ -134,7 +134,7 @@ class Application(FastAPI):
         delivery = Delivery(settings.max_unsent_total_bytes, settings.max_unsent_bytes)
         # {% if cookiecutter.redis %}
         shared = in_redis(
-            settings, metrics, delivery, lambda: self.service.manager.send_to_all(Resync())
+            settings, metrics, delivery, lambda: self.service.manager.send_to_node(Resync())
         ) or in_memory(settings)
         # {% else %}
         shared = in_memory(settings)

@@ -40,7 +40,7 @@ class Job:
 
 @asynccontextmanager
 async def running(jobs: Sequence[Job], stop_service: Callable[[], None]) -> AsyncIterator[None]:
-    """Run jobs in this context; at its end, each stops before those that were started before it."""
+    """Run jobs in this context. At its end they stop in reverse order, one after the other."""
     async with AsyncExitStack() as stack:
         for job in jobs:
             task = asyncio.create_task(keep_running(job, stop_service))

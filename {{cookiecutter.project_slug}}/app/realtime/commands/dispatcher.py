@@ -84,14 +84,14 @@ class Dispatcher:
         metrics.watch_counts(
             "received_bytes", "Bytes of commands.", "type", lambda: self._received_bytes
         )
-        self._failures = metrics.counter(
+        self._failure_counter = metrics.counter(
             "command_failures",
             "Commands that failed for a reason that is not the client's.",
             labels=("type",),
             known=((name,) for name in types),
         )
         self._error_codes = declared(CommandError, "code", str)
-        self._errors = metrics.counter(
+        self._error_counter = metrics.counter(
             "command_errors",
             "Commands answered with an error.",
             labels=("code",),
@@ -198,14 +198,14 @@ class Dispatcher:
             refusal = next((self.failures[kind] for kind in kinds), FAILED)
             log.error("handler failed", type=command.type, code=refusal.code, exc_info=failure)
         if refusal.status >= 500:
-            self._failures.labels(command.type).inc()
+            self._failure_counter.labels(command.type).inc()
         self._refuse(connection, refusal, command.id)
 
     def _refuse(
         self, connection: Connection, refusal: CommandError, command_id: str | None
     ) -> None:
         code = refusal.code
-        self._errors.labels(code if code in self._error_codes else OTHER).inc()
+        self._error_counter.labels(code if code in self._error_codes else OTHER).inc()
         if connection.limits.is_first_refusal(code):
             log.info("commands refused", code=code)
         connection.send(refusal.reply(command_id))

@@ -6,7 +6,7 @@ from typing import Literal
 import structlog
 from pydantic import Field
 
-from ..auth.identity import authenticating
+from ..auth.identity import authenticating, check_identity
 from ..connections.connection import Connection
 from ..errors import Forbidden, Unauthorized, Unavailable
 from ..protocol import Command, Ok
@@ -40,7 +40,7 @@ async def refresh(service: Service, connection: Connection, command: Refresh) ->
     """Take the new token, if it is valid and the same user's."""
     try:
         with authenticating():
-            identity = await service.authenticator.verify(command.token)
+            identity = check_identity(await service.authenticator.verify(command.token))
     except (Unauthorized, Unavailable) as failure:
         if connection.limits.is_first_refusal(f"refresh: {failure.cause}"):
             log.info("token refused", cause=failure.cause)

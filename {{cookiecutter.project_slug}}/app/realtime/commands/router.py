@@ -51,7 +51,7 @@ class CommandRouter:
     def connecting(self, begin: Begin) -> Begin:
         """Register the function that returns the ``state`` of a new connection, before ``welcome``.
 
-        It may raise `Rejected` to refuse the connection.
+        It may raise a subclass of `Rejected` to refuse the connection.
 
         Raises:
             ValueError: there is such a function already.
@@ -62,7 +62,7 @@ class CommandRouter:
         return begin
 
     def connected(self, observer: Observer) -> Observer:
-        """Register a function to run after ``welcome``. It may raise `Rejected` to close."""
+        """Register a function to run after ``welcome``. It may raise a `Rejected`, to close."""
         self.on_connect.append(_check_async(observer))
         return observer
 

@@ -97,9 +97,9 @@ class Delivery:
     """
 
     def __init__(
-        self, max_unsent_bytes: float = math.inf, max_frame_bytes: float = math.inf
+        self, max_unsent_total_bytes: float = math.inf, max_unsent_bytes: float = math.inf
     ) -> None:
-        self._max_frame_bytes = max_frame_bytes
+        self._max_frame_bytes = max_unsent_bytes  # to one recipient
         self.enqueued = 0
         """Frames enqueued since the start, counted once per recipient."""
         self._enqueued_to_groups = 0
@@ -110,7 +110,7 @@ class Delivery:
         self._enqueued_before = self._bytes_before = 0
         self._is_due = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._max_unsent_bytes = max_unsent_bytes
+        self._max_unsent_bytes = max_unsent_total_bytes
         self._unsent: dict[Recipient, int] = {}
         self._recount: asyncio.TimerHandle | None = None
         self.unsent_bytes = 0

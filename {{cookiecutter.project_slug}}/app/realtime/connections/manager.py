@@ -95,8 +95,8 @@ class ConnectionManager:
             self._backplane.unsubscribe(self._backplane.hosted[channel])
 
     # {% if cookiecutter.redis %}
-    def send_to_all(self, frame: ServerFrame) -> None:
-        """Send a frame of the server's own to every connection of this node."""
+    def send_to_node(self, frame: ServerFrame) -> None:
+        """Send a frame to every connection of this node. `broadcast_frame` reaches all nodes."""
         self._delivery.check_thread()
         self._delivery.send_all(self._connections, frame)
 
@@ -128,7 +128,7 @@ class ConnectionManager:
             TooLarge: it is larger than what may be unsent to one connection.
         """
         check_arguments(user=user, sender=sender, exclude=exclude, message_id=message_id)
-        return self.pass_on(user_channel(user), Envelope(sender, data, exclude), message_id)
+        return self.publish(user_channel(user), Envelope(sender, data, exclude), message_id)
 
     def broadcast(
         self,
@@ -140,7 +140,7 @@ class ConnectionManager:
     ) -> asyncio.Future[int]:
         """Send to every connection but the excluded one; see `send_to_user` for the rest."""
         check_arguments(sender=sender, exclude=exclude, message_id=message_id)
-        return self.pass_on(ALL, Envelope(sender, data, exclude), message_id)
+        return self.publish(ALL, Envelope(sender, data, exclude), message_id)
 
     def send_frame(
         self, frame: ServerFrame, *users: str, exclude: str | None = None
@@ -149,14 +149,14 @@ class ConnectionManager:
         for user in users:
             check_arguments(user=user, exclude=exclude)
         envelope = _frame_envelope(frame, exclude)
-        return asyncio.gather(*(self.pass_on(user_channel(user), envelope) for user in users))
+        return asyncio.gather(*(self.publish(user_channel(user), envelope) for user in users))
 
     def broadcast_frame(
         self, frame: ServerFrame, *, exclude: str | None = None
     ) -> asyncio.Future[int]:
         """Send a frame of your own to every connection, like `broadcast`."""
         check_arguments(exclude=exclude)
-        return self.pass_on(ALL, _frame_envelope(frame, exclude))
+        return self.publish(ALL, _frame_envelope(frame, exclude))
 
     async def is_online(self, user: str) -> bool:
         """Return whether a user is connected; raise `Unavailable` if that is unknown."""
@@ -171,9 +171,9 @@ class ConnectionManager:
         """
         check_arguments(user=user)
         envelope = Envelope(sender=None, data=None, event="disconnect")
-        return self.pass_on(user_channel(user), envelope)
+        return self.publish(user_channel(user), envelope)
 
-    def pass_on(
+    def publish(
         self, channel: Channel, envelope: Envelope, message_id: str | None = None
     ) -> asyncio.Future[int]:
         """Publish what has been checked, as a client's command has; see `send_to_user`."""

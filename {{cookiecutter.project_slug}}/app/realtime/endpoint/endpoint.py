@@ -123,7 +123,7 @@ class AdmittedClient:
         identity = None
         with suppress(OSError, WebSocketDisconnect):  # the client has gone
             identity = await self._endpoint.handshakes.complete(self._websocket, self._guard)
-        if identity is not None:
+        if identity is not None and self._is_admitted:
             await self._live(identity)
 
     async def _live(self, identity: Identity) -> None:

@@ -16,7 +16,7 @@ WOKEN_AT_ONCE = 64
 """Connections that are woken for a turn. Those for which it has no time left wait again."""
 
 COMPARED_S = 10.0
-"""How long the messages of users are compared, before all begin again."""
+"""How long handled bytes are summed for each user; then all users start at 0."""
 
 MESSAGE_BYTES = 4_096
 """The time to handle a message is about that to parse this many bytes."""

@@ -122,10 +122,10 @@ class ClientLimits:
 
     __slots__ = (
         "_own",
+        "_price_bytes",
         "_refusals",
         "_refused",
         "_settings",
-        "_size_bytes",
         "_small_bytes",
         "_user",
         "errors_in_a_row",
@@ -137,7 +137,7 @@ class ClientLimits:
         self._own: RateLimit = RateLimit(*rates)
         self._user: RateLimit = user
         self._refused = RateLimit(*rates)
-        self._size_bytes = 0
+        self._price_bytes = 0
         self._small_bytes = min(FREE_ANSWER_BYTES, settings.max_message_bytes) // GROWTH
         self.errors_in_a_row = 0
         self._refusals: frozenset[str] = frozenset()  # the empty one takes no memory
@@ -156,7 +156,7 @@ class ClientLimits:
         size_bytes = price_bytes = len(frame) if frame.isascii() else len(frame.encode())
         if size_bytes > LARGE_BYTES:
             price_bytes += BRACKET_BYTES * (frame.count("[") + frame.count("{"))
-        self._size_bytes = price_bytes
+        self._price_bytes = price_bytes
         now = monotonic()
         if not self._own.take(now, price_bytes):
             self._refuse(now, self._own, "this connection")
@@ -186,7 +186,7 @@ class ClientLimits:
             RateLimited: the user's budget for this target is spent.
             Flood: refused commands have spent a budget of their own.
         """
-        size_bytes = self._size_bytes
+        size_bytes = self._price_bytes
         if size_bytes > self._small_bytes:
             size_bytes = check_data_size(data, self._settings.max_message_bytes)
         if isinstance(self._user, UserBudget):
@@ -195,8 +195,8 @@ class ClientLimits:
             if not budget.take(now, size_bytes):
                 self._refuse(now, budget, "this user's messages to this target")
         more_bytes = size_bytes * max(0, recipients // FREE_RECIPIENTS - 1)
-        if size_bytes > self._size_bytes:
-            more_bytes += size_bytes - self._size_bytes
+        if size_bytes > self._price_bytes:
+            more_bytes += size_bytes - self._price_bytes
         if more_bytes:
             self.charge(more_bytes)
 
@@ -207,7 +207,7 @@ class ClientLimits:
         self._user.charge(now, size_bytes)
 
     def _refuse(self, now: float, budget: RateLimit, payer: str) -> None:
-        if not self._refused.take(now, self._size_bytes):
+        if not self._refused.take(now, self._price_bytes):
             raise Flood
         wait_s = budget.lead_s(now) - self._settings.max_burst_s
         retry_s = (math.floor(10 * wait_s) + 1) / 10  # rounded up, so that it is enough
@@ -215,7 +215,7 @@ class ClientLimits:
 
     def count_error(self) -> bool:
         """Pay for a frame that is not a valid command; return whether too many came in a row."""
-        self.charge((INVALID_PRICE - 1) * self._size_bytes)
+        self.charge((INVALID_PRICE - 1) * self._price_bytes)
         self.errors_in_a_row += 1
         return self.errors_in_a_row >= self._settings.max_errors_in_a_row
 

@@ -27,7 +27,7 @@ class Origins:
         """Check that the origin is on the list, or missing and not required.
 
         Raises:
-            Refused: 403; it is missing, ``null``, given twice or not on the list.
+            Refused: 403; it is missing but required, ``null``, given twice, or not on the list.
         """
         origins = handshake.headers.getlist("origin")
         if not origins and not self._required:

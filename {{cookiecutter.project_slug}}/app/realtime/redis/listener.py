@@ -79,8 +79,8 @@ class Listener:
     async def read(self, ping_interval_s: float) -> None:
         """Deliver messages until the connection is lost.
 
-        It gives way after enough messages. It waits for the frames that it has enqueued itself,
-        never for those of clients.
+        It gives way after enough messages, and waits for delivery only after many frames of its
+        own, never because of those that clients have caused.
 
         Raises:
             RedisError, OSError: the connection, or one of its channels, is lost.

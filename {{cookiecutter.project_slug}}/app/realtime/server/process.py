@@ -228,7 +228,7 @@ def socket_options(settings: RealtimeSettings) -> Iterator[tuple[int, int, int]]
 
 
 def check_host(host: str) -> None:
-    """Exit unless this machine has all addresses of a host: uvicorn would start the service first.
+    """Exit unless all addresses of a host can be bound. uvicorn would start the service first.
 
     Raises:
         SystemExit: an address cannot be bound.

@@ -83,7 +83,7 @@ class Parent:
         self._port = settings.port
         self._processes: set[Process] = set()
         self._stopping = asyncio.Event()
-        self._pipe, self._pipe_end = os.pipe()
+        self._read_end, self._write_end = os.pipe()  # the workers notice when this process ends
 
     async def run(self) -> int:
         """Run until all processes have ended; return the exit status."""
@@ -142,7 +142,7 @@ class Parent:
             except OSError as failure:
                 log.error("cannot listen", worker=number, error=failure.strerror)
                 return STARTUP_FAILURE
-            descriptors = [self._pipe, *(each.fileno() for each in sockets)]
+            descriptors = [self._read_end, *(each.fileno() for each in sockets)]
             # A worker that cannot handle Ctrl+C yet gets it later, from `app.__main__` or `serve`.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:

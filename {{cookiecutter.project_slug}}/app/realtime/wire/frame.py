@@ -61,7 +61,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def check_frame_size(frame: bytes, max_bytes: float) -> None:
-    """Check that a connection may have a frame unsent.
+    """Check the size of a frame against the unsent bytes that a connection may have.
 
     Raises:
         TooLarge: it is larger than what may be unsent to one connection.

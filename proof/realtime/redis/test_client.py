@@ -388,7 +388,7 @@ def test_a_cluster_has_tls_with_all_options(tmp_path: Path) -> None:
     assert isinstance(client.commands, RedisCluster)
     nodes = client.commands.nodes_manager.startup_nodes.values()
     assert {(node.host, node.port) for node in nodes} == {("a", 1), ("b", 2)}
-    listening = ConnectionPool(**client._options).make_connection()
+    listening = ConnectionPool(**client._options).make_connection()  # type: ignore[no-untyped-call]
     for connection in (listening, *(node.acquire_connection() for node in nodes)):
         assert isinstance(connection, SSLConnection)
         tls = connection.ssl_context

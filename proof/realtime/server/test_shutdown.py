@@ -24,6 +24,7 @@ from app.realtime.connections.connection import Connection
 from app.realtime.protocol import SERVICE_RESTART, Close
 from app.realtime.server import process as server
 from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S, RECEIVE_S
+from app.realtime.server.websocket import FrameProtocol
 from dev import fresh_secrets
 
 from ..client import START_S, STOP_S, Client, connect_options
@@ -508,6 +509,7 @@ async def test_a_route_of_the_team_cannot_accept_at_shutdown() -> None:
         async with raw_client(replace(options, uri=options.uri.replace("/ws", "/own"))) as client:
             await begun.wait()
             (protocol,) = live.server.server_state.connections
+            assert isinstance(protocol, FrameProtocol)
             live.server.stop.set()
             await wait_until(lambda: protocol.inbox.has_end)
             waiting.set()

@@ -25,7 +25,7 @@ from structlog.testing import capture_logs
 
 from app.realtime.errors import PROBLEM_TYPE, CommandError, InternalError
 from app.realtime.protocol import Command, ServerFrame
-from app.realtime.server.logging import is_no_noise
+from app.realtime.server.logging import is_worth_logging
 
 from .client import Client, Frame
 from .live import BACKEND, Live, make_settings, run_service, wait_until, wait_until_async
@@ -64,11 +64,11 @@ async def hasty_service() -> AsyncIterator[Live]:
 
 
 class ErrorRecords(logging.Handler):
-    """Collects the errors that libraries log, except those that `is_no_noise` drops."""
+    """Collects the errors that libraries log, except those that `is_worth_logging` drops."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.addFilter(is_no_noise)
+        self.addFilter(is_worth_logging)
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -176,7 +176,7 @@ class ConnectionManager:
     def publish(
         self, channel: Channel, envelope: Envelope, message_id: str | None = None
     ) -> asyncio.Future[int]:
-        """Publish what has been checked, as a client's command has; see `send_to_user`."""
+        """Publish an envelope whose fields are valid already; see `send_to_user`."""
         self._delivery.check_thread()
         return self._backplane.publish(channel, envelope, message_id)
 

@@ -30,8 +30,8 @@ UVICORN_NOISE = (
 )
 
 
-def is_no_noise(record: logging.LogRecord) -> bool:
-    """Return whether to log a record of uvicorn: not if `UVICORN_NOISE` lists it."""
+def is_worth_logging(record: logging.LogRecord) -> bool:
+    """Return false for the records of uvicorn that `UVICORN_NOISE` lists."""
     return not any(noise in str(record.msg) for noise in UVICORN_NOISE)
 
 
@@ -72,7 +72,7 @@ def configure_logging(settings: RealtimeSettings) -> None:
     root.handlers = [handler]
     root.setLevel(settings.log_level)
     uvicorn_logger = logging.getLogger("uvicorn.error")
-    uvicorn_logger.addFilter(is_no_noise)
+    uvicorn_logger.addFilter(is_worth_logging)
     # Below INFO, uvicorn logs every request and every frame.
     uvicorn_logger.setLevel(max(logging.INFO, root.level))
 

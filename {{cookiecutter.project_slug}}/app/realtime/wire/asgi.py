@@ -25,7 +25,7 @@ READ_AHEAD_BYTES = 32_768
 """Unhandled bytes of a client up to which its connection is read.
 
 Those that are being handled count, too. Reading ahead detects the end of a connection while a
-handler waits.
+handler waits. In overload, less is read.
 """
 
 
@@ -88,6 +88,7 @@ class AsgiWire:
         self._queue: asyncio.Queue[bytes | Close] = asyncio.Queue()
         self._unsent_bytes = 0
         self.has_closed = False
+        """Whether this side has closed. Messages that arrive later are dropped."""
         self._drops_writes = False
         self._leave_by: float | None = None
         self._deadline: asyncio.Timeout | None = None

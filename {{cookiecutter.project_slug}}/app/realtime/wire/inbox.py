@@ -27,7 +27,7 @@ class Inbox:
         """Bytes received since the reader last had nothing to do."""
 
     def when_gone(self, callback: Callable[[], None] | None) -> None:
-        """Call back once, in a later turn of the loop, when the peer has gone or must go."""
+        """Call back once, in a later turn of the loop, when the peer has gone or must close."""
         self._gone = callback
         if self.has_end and callback is not None:
             self._loop.call_soon(callback)

@@ -33,9 +33,9 @@ REFUSED = 'ws_handshakes_refused_total{job="JOB",reason="at capacity"}'
 OPENED = 'ws_connections_opened_total{job="JOB"}'
 REJECTED = 'ws_connections_rejected_total{job="JOB",code="4500"}'
 UNCHECKED = 'ws_connections_rejected_total{job="JOB",code="1013"}'
-UNVERIFIED = 'ws_connections_rejected_total{job="JOB",code="1011"}'
-ERRORS = 'ws_command_errors_total{job="JOB",code="internal"}'
-FAILED = 'ws_connections_closed_total{job="JOB",by="server",code="1011"}'
+ERRORS, CRITICAL, WARNINGS = (
+    f'ws_log_lines_total{{job="JOB",level="{level}"}}' for level in ("error", "critical", "warning")
+)
 SLOW = 'ws_connections_closed_total{job="JOB",by="server",code="4008"}'
 CONNECTIONS = 'ws_connections{job="JOB"}'
 IN_TIME, LATE, ALL = (
@@ -64,9 +64,9 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {REJECTED: "0+20x60", OPENED: "0+10x60"},
         {REJECTED: "0+10x60", OPENED: "0+20x60"},
     ),
-    "InternalErrors": (
-        {ERRORS: "0+1x60", FAILED: "0x60", UNVERIFIED: "0x60"},
-        {ERRORS: "5x60", FAILED: "5x60", UNVERIFIED: "5x60"},
+    "ErrorsLogged": (
+        {ERRORS: "0+1x60", CRITICAL: "0x60"},
+        {ERRORS: "5x60", CRITICAL: "5x60", WARNINGS: "0+1x60"},
     ),
     "CommandsSlow": (
         {FAST: "0+100x60", SLOWER: "0+120x60", EVERY: "0+120x60"},
@@ -100,8 +100,7 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 
 MORE_FIRING = [
     ("CredentialsRefused", {UNCHECKED: "0+20x60", OPENED: "0+10x60"}),
-    ("InternalErrors", {ERRORS: "0x60", FAILED: "0+1x60", UNVERIFIED: "0x60"}),
-    ("InternalErrors", {ERRORS: "0x60", FAILED: "0x60", UNVERIFIED: "0+1x60"}),
+    ("ErrorsLogged", {ERRORS: "0x60", CRITICAL: "0x55 1x4"}),
 ]
 """Other series on which an alert must fire."""
 
@@ -280,3 +279,5 @@ def test_the_metrics_follow_the_conventions(project: Project) -> None:
     done = run([program("promtool"), "check", "metrics"], project.root, stdin=own)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr
+    alerts = project.read("deploy/prometheus/alerts.yaml")
+    assert set(re.findall(r"ws_\w+(?={)", alerts)) <= set(re.findall(r"^ws_\w+", own, re.M))

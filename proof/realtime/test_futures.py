@@ -6,6 +6,8 @@ import pytest
 
 from app.realtime.futures import done, now_or_later, then
 
+from .client import DEADLINE_S
+
 
 async def test_a_future_follows_another() -> None:
     first: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -29,6 +31,14 @@ async def test_a_failure_is_passed_on() -> None:
         await then(failed, str)
     with pytest.raises(ValueError, match="told"):
         now_or_later(failed, str)
+
+
+async def test_a_failure_of_what_follows_is_its_result() -> None:
+    first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    later = then(first, int)
+    first.set_result("none")
+    with pytest.raises(ValueError, match="none"):
+        await asyncio.wait_for(later, DEADLINE_S)
 
 
 async def test_a_cancelled_future_cancels_what_follows() -> None:

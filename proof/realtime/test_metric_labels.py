@@ -16,7 +16,7 @@ def test_every_reason_of_a_refusal_is_known() -> None:
     engine = Path(app.realtime.__file__).parent
     texts = [path.read_text(encoding="utf-8") for path in engine.rglob("*.py")]
     raised = {reason for text in texts for reason in re.findall(r'Refused\("(.*?)"', text)}
-    assert raised == Refused.STATUSES.keys()
+    assert raised == Refused.REASONS.keys()
 
 
 async def test_error_codes_defined_at_runtime_are_counted_as_other(live: Live) -> None:

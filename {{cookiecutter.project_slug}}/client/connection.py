@@ -159,7 +159,7 @@ class Connection(Inbox[Frame]):
 
         Raises:
             RequestError: its code is the server's, or timeout, disconnected, ended, too_large.
-
+            TypeError, ValueError: the command cannot be encoded as JSON.
         """
         if not isinstance(command, str):
             msg = 'the first argument is the type: request("send", to="bob", data="hi")'
@@ -253,7 +253,7 @@ class Connection(Inbox[Frame]):
 
     # {% endif %}
     async def ping(self) -> float:
-        """Return the time of a round trip, in seconds."""
+        """Return the time of a round trip, in seconds; raise `RequestError` without an answer."""
         sent_at = time.monotonic()
         await self.request("ping")
         return time.monotonic() - sent_at

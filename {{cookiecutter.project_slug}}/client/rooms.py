@@ -46,7 +46,8 @@ class Room(Inbox[Message]):
     ``state`` loads what you keep of the room: at first, and at a gap. With ``events``, the room
     also yields who has joined and left. It yields the ``last`` messages at first. Members see the
     ``info`` of the user. If more than 10,000 messages are unread, a gap replaces them, with
-    ``events`` followed by ``rejoined``.
+    ``events`` followed by ``rejoined``. Methods that send raise `RequestError`, see
+    `Connection.request`.
     """
 
     def __init__(

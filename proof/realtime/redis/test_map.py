@@ -16,8 +16,11 @@ from app.realtime.redis.topologies import make_client
 from ..live import Live
 from ..map_contract import MapContract
 from ..test_idempotency import publish
+from .proxy import Proxy, proxy
 from .test_backplane import settings_for, two_nodes
 from .valkey import Valkey
+
+__all__ = ["proxy"]
 
 
 @pytest.fixture
@@ -49,6 +52,16 @@ async def test_redis_forgets_values_by_itself(redis: Redis, client: RedisClient)
 async def test_kinds_are_independent(client: RedisClient) -> None:
     await RedisMap(client, "one").put("key", "value", 60)
     assert await RedisMap(client, "other").get("key") is None
+
+
+async def test_a_value_whose_answer_is_lost_is_added(proxy: Proxy) -> None:
+    client = make_client(settings_for(proxy))
+    assert client is not None
+    values = RedisMap(client, "kind")
+    proxy.tear_answer_to(b"ws:kind:key")
+    assert await values.add("key", "first", 60) is None
+    assert await values.add("key", "second", 60) == "first"
+    await client.aclose()
 
 
 @pytest.mark.parametrize("disable", [Valkey.kill, Valkey.freeze])

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from app.realtime.backplane import ALL, Backplane, Channel, Envelope, Subscription, user_channel
 from app.realtime.connections.delivery import Delivery
-from app.realtime.errors import Unavailable
+from app.realtime.errors import Misconfigured, Unavailable
 from app.realtime.metrics import Metrics
 from app.realtime.protocol import TRY_AGAIN_LATER
 from app.realtime.redis.backplane import RedisBackplane
@@ -28,16 +28,21 @@ AT_REST = {"redis_probe_interval_s": 60, "redis_ping_interval_s": 60}
 """Settings of a node that, once it is healthy, neither probes Redis nor pings it."""
 
 
+def make_node(server: Valkey | str, **overrides: object) -> RedisBackplane:
+    """Return a backplane with these settings."""
+    settings = settings_for(server, **overrides)
+    client = make_client(settings)
+    assert client is not None
+    return RedisBackplane(client, settings, Metrics("1.0"), Delivery())
+
+
 @contextlib.asynccontextmanager
 async def run_node(
     server: Valkey | str, **overrides: object
 ) -> AsyncIterator[tuple[RedisBackplane, list[str]]]:
     """Run a backplane; also yield a list that grows by one for each gap it tells of."""
-    settings = settings_for(server, **overrides)
-    client = make_client(settings)
-    assert client is not None
     gaps: list[str] = []
-    node = RedisBackplane(client, settings, Metrics("1.0"), Delivery())
+    node = make_node(server, **overrides)
     node.after_gap(lambda: gaps.append("gap"))
     node.subscribe(Subscription(ALL, lambda envelope: None))
     running = asyncio.create_task(node.run())
@@ -48,6 +53,18 @@ async def run_node(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
+
+
+async def failure(server: Valkey | str, **overrides: object) -> Misconfigured:
+    """Run a backplane until its settings turn out not to work; return how it fails."""
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(ExceptionGroup) as caught:
+            await asyncio.create_task(make_node(server, **overrides).run())
+    found: BaseException = caught.value
+    while isinstance(found, BaseExceptionGroup):
+        (found,) = found.exceptions
+    assert isinstance(found, Misconfigured)
+    return found
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,7 @@ from ..live import wait_until, wait_until_async
 from . import servers as running
 from .servers import TcpServer
 from .test_cluster import reaches
-from .test_node import CHANNEL, run_node
+from .test_node import CHANNEL, failure, run_node
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +100,17 @@ async def test_the_service_follows_the_sentinels(
         assert await replica.redis.pubsub_numsub(node.client.name(CHANNEL)) == [
             (node.client.name(CHANNEL).encode(), 1)
         ]
+
+
+async def test_sentinels_that_refuse_the_password_end_the_service(
+    servers: tuple[TcpServer, Replica, Sentinel],
+) -> None:
+    *_, sentinel = servers
+    await sentinel.ask("ACL SETUSER", "default", "resetpass", ">secret")
+    url = f"redis://127.0.0.1:{sentinel.port}/0"
+    for password in (None, "wrong"):
+        failed = await failure(url, redis_sentinel=NAME, redis_sentinel_password=password)
+        assert "REDIS_SENTINEL_PASSWORD" in str(failed)
 
 
 async def is_primary(server: TcpServer) -> bool:

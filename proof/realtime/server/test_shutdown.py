@@ -514,7 +514,7 @@ async def test_a_route_of_the_team_cannot_accept_at_shutdown() -> None:
             await wait_until(lambda: protocol.inbox.has_end)
             waiting.set()
             head = await client.head()
-    assert head.startswith("HTTP/1.1 500 ")
+    assert head.startswith("HTTP/1.1 503 ")
 
 
 @pytest.mark.hostile(75)

@@ -106,27 +106,25 @@ class TeamCodeFailed(ServiceError):
 class Refused(ServiceError):
     """The handshake is answered with an HTTP status (RFC 6455 §10.2, RFC 6585 §4).
 
-    ``reason`` is one of these, for the log. Clients may try again after ``retry_after_s``, if it is
-    not None.
+    Clients may try again after ``retry_after_s``, if it is not None.
     """
 
-    STATUSES: ClassVar = {
-        "at capacity": 503,
-        "no such path": 404,
-        "origin not allowed": 403,
-        "the lifespan does not run": 503,
-        "the service is stopping": 503,
-        "too many connections from this address": 429,
-        "too many handshakes": 503,
-        "too many handshakes from this address": 429,
+    REASONS: ClassVar[dict[str, tuple[int, int | None]]] = {
+        "at capacity": (503, 5),
+        "no such path": (404, None),
+        "origin not allowed": (403, None),
+        "the lifespan does not run": (503, 5),
+        "the service is stopping": (503, 5),
+        "too many connections from this address": (429, 5),
+        "too many handshakes": (503, 1),
+        "too many handshakes from this address": (429, 1),
     }
-    """The status for each reason."""
+    """The reasons, for the log; ``status`` and ``retry_after_s`` of each."""
 
-    def __init__(self, reason: str, retry_after_s: int | None = None) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.status = self.STATUSES[reason]
         self.reason = reason
-        self.retry_after_s = retry_after_s
+        self.status, self.retry_after_s = self.REASONS[reason]
 
 
 class Rejected(ServiceError):

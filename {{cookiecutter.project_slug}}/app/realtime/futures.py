@@ -16,17 +16,18 @@ def done(result: T) -> Future[T]:
 
 
 def then(first: Future[T], make: Callable[[T], R]) -> Future[R]:
-    """Return a future of what ``make`` returns for the result of another, or of its failure."""
+    """Return a future of what ``make`` returns for the result of another, or of a failure."""
     made: Future[R] = first.get_loop().create_future()
 
     def finish(first: Future[T]) -> None:
-        failure = CancelledError() if first.cancelled() else first.exception()
-        if made.done():
-            return
-        if failure is not None:
-            made.set_exception(failure)
+        try:
+            result = make(first.result())
+        except (Exception, CancelledError) as failure:
+            if not made.done():
+                made.set_exception(failure)
         else:
-            made.set_result(make(first.result()))
+            if not made.done():
+                made.set_result(result)
 
     if first.done():
         finish(first)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from hashlib import sha256
+from secrets import token_hex
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -64,8 +65,9 @@ async def send_once(
     meaning = request.model_dump(mode="json", exclude={"id"}, exclude_defaults=True)
     fingerprint = _digest(json.dumps(meaning, sort_keys=True))
     claimed, done = f"claimed:{fingerprint}", f"done:{fingerprint}:"
-    existing = await requests.add(key, claimed, timeout_s + CLAIM_MARGIN_S)
-    if existing == claimed:
+    claim = f"{claimed}:{token_hex(8)}"
+    existing = await requests.add(key, claim, timeout_s + CLAIM_MARGIN_S)
+    if existing is not None and existing.startswith(claimed):
         raise InProgress("the same request is in progress; repeat it in a moment")
     if existing is not None:
         if not existing.startswith(done):

@@ -166,7 +166,7 @@ async def test_reading_metrics_needs_their_key(live: Live, monitored: Live) -> N
 
 
 KNOWN = [
-    *(f"ws_handshakes_refused_total {why} {code}" for why, code in Refused.STATUSES.items()),
+    *(f"ws_handshakes_refused_total {why} {code}" for why, (code, _) in Refused.REASONS.items()),
     *(f"ws_connections_rejected_total {code}" for code in (1013, 4500)),
     *(f"ws_command_errors_total {code}" for code in ("bad_request", "unavailable", "internal")),
     *(f"ws_commands_total {kind}" for kind in ("ping", "send", "broadcast", "refused")),

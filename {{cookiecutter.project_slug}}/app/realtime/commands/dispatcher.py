@@ -86,7 +86,7 @@ class Dispatcher:
         )
         self._failure_counter = metrics.counter(
             "command_failures",
-            "Commands that failed for a reason that is not the client's.",
+            "Commands that failed inside the service: with a status of 500 or more.",
             labels=("type",),
             known=((name,) for name in types),
         )

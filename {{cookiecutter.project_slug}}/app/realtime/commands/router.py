@@ -40,6 +40,10 @@ class CommandRouter:
         `CommandError` to refuse the command, a `Rejected` to close the connection. After
         ``HANDLER_TIMEOUT_S``, handler and future are cancelled; when the connection has ended, only
         the handler.
+
+        Raises:
+            TypeError: the handler is no ``async def``, or the ``type`` no `Literal` of texts.
+            ValueError: there is a handler for this ``type`` already.
         """
 
         def register(handler: Handler[C, A]) -> Handler[C, A]:
@@ -54,6 +58,7 @@ class CommandRouter:
         It may raise a subclass of `Rejected` to refuse the connection.
 
         Raises:
+            TypeError: it is no ``async def``.
             ValueError: there is such a function already.
         """
         if self.begin is not None:
@@ -62,12 +67,20 @@ class CommandRouter:
         return begin
 
     def connected(self, observer: Observer) -> Observer:
-        """Register a function to run after ``welcome``. It may raise a `Rejected`, to close."""
+        """Register a function to run after ``welcome``. It may raise a `Rejected`, to close.
+
+        Raises:
+            TypeError: it is no ``async def``.
+        """
         self.on_connect.append(_check_async(observer))
         return observer
 
     def disconnected(self, observer: Observer) -> Observer:
-        """Register a function to run after a connection that got ``welcome`` has ended."""
+        """Register a function to run after a connection that got ``welcome`` has ended.
+
+        Raises:
+            TypeError: it is no ``async def``.
+        """
         self.on_disconnect.append(_check_async(observer))
         return observer
 
@@ -75,6 +88,9 @@ class CommandRouter:
         """Add all that another router collected.
 
         With ``replace``, its commands replace those that have a ``type`` in common with them.
+
+        Raises:
+            ValueError: both have a handler for one ``type``, or both a `connecting` function.
         """
         if replace:
             types = {name for model in other.handlers for name in types_of(model)}
@@ -90,10 +106,11 @@ class CommandRouter:
         self.on_disconnect += other.on_disconnect
 
     def _add(self, model: type[Command], handler: Handler[Any, Any]) -> None:
-        if not all(isinstance(each, str) for each in types_of(model) or (None,)):
+        types = types_of(model)
+        if not types or not all(isinstance(each, str) for each in types):
             raise TypeError(f"{model.__name__}: the type must be a Literal of texts")
         for other in self.handlers:
-            if shared := set(types_of(model)) & set(types_of(other)):
+            if shared := set(types) & set(types_of(other)):
                 msg = f"{other.__name__} has a handler for {shared.pop()!r} already"
                 raise ValueError(f"{model.__name__}: {msg}")
         self.handlers[model] = _check_async(handler)

@@ -88,7 +88,11 @@ class Connection(Recipient, Generic[StateT]):
             self.send(welcome)
 
     def send(self, *frames: ServerFrame) -> None:
-        """Send frames to this connection alone: all of them, or none if one cannot be encoded."""
+        """Send frames to this connection alone: all of them, or none if one cannot be sent.
+
+        Raises:
+            TooLarge: one is larger than what may be unsent to one connection.
+        """
         self._delivery.check_thread()
         self._delivery.enqueue(self, list(map(encode, frames)))
 

@@ -27,7 +27,7 @@ FLUSH_S = 0.002
 """Time budget per turn of the loop: once for connections with few frames, then for all others."""
 
 FEW_FRAMES = 8
-"""A connection with at most this many queued frames, one for it alone, is flushed first."""
+"""A connection with at most this many queued frames is flushed first, if one is for it alone."""
 
 MAX_FRAMES_PER_TURN = 50_000
 """Frames enqueued in one turn of the loop; at more, senders wait for the next flush."""
@@ -214,7 +214,7 @@ class Delivery:
                 outbox.append(encoded)
 
     def note_unsent(self, recipient: Recipient, unsent_bytes: int) -> None:
-        """Note what a recipient has not read; cut off those with the most if all have too much."""
+        """Note what a recipient has not read; cut off those with the most if it is too much."""
         self.unsent_bytes += unsent_bytes - self._unsent.get(recipient, 0)
         self._unsent[recipient] = unsent_bytes
         if self._recount is None or self.unsent_bytes > self._max_unsent_bytes:

@@ -102,7 +102,11 @@ class ConnectionManager:
 
     # {% endif %}
     def send_to_connection(self, connection_id: str, data: JsonValue) -> bool:
-        """Send server data to one connection of this process; return whether it exists."""
+        """Send server data to one connection of this process; return whether it exists.
+
+        Raises:
+            TooLarge: it is larger than what may be unsent to one connection.
+        """
         connection = self._connections.get(connection_id)
         if connection is None:
             return False
@@ -145,7 +149,11 @@ class ConnectionManager:
     def send_frame(
         self, frame: ServerFrame, *users: str, exclude: str | None = None
     ) -> asyncio.Future[list[int]]:
-        """Send a frame of your own to these users; yields for each what `send_to_user` does."""
+        """Send a frame of your own to these users; yields for each what `send_to_user` does.
+
+        Raises:
+            TooLarge: it is larger than what may be unsent to one connection.
+        """
         for user in users:
             check_arguments(user=user, exclude=exclude)
         envelope = _frame_envelope(frame, exclude)
@@ -154,7 +162,11 @@ class ConnectionManager:
     def broadcast_frame(
         self, frame: ServerFrame, *, exclude: str | None = None
     ) -> asyncio.Future[int]:
-        """Send a frame of your own to every connection, like `broadcast`."""
+        """Send a frame of your own to every connection, like `broadcast`.
+
+        Raises:
+            TooLarge: it is larger than what may be unsent to one connection.
+        """
         check_arguments(exclude=exclude)
         return self.publish(ALL, _frame_envelope(frame, exclude))
 

@@ -42,7 +42,7 @@ class Handshakes:
             "handshakes_refused",
             "Handshakes answered with an HTTP status.",
             labels=("status", "reason"),
-            known=((status, reason) for reason, status in Refused.STATUSES.items()),
+            known=((status, reason) for reason, (status, _) in Refused.REASONS.items()),
         )
         self._rejected = service.metrics.counter(
             "connections_rejected",
@@ -62,7 +62,7 @@ class Handshakes:
         """
         service = self._service
         if not service.started:
-            raise Refused("the lifespan does not run", retry_after_s=5)
+            raise Refused("the lifespan does not run")
         self._check_draining()
         service.admission.check_network(network)
         service.origins.check(websocket)
@@ -103,7 +103,7 @@ class Handshakes:
 
     def _check_draining(self) -> None:
         if self._service.manager.draining:
-            raise Refused("the service is stopping", retry_after_s=5)
+            raise Refused("the service is stopping")
 
     async def refuse(self, websocket: WebSocket, refusal: Refused) -> None:
         """Answer a handshake with an HTTP status."""

@@ -82,7 +82,7 @@ class Admission:
         if network is None:
             return
         if self._by_network.is_full(network):
-            raise Refused("too many connections from this address", retry_after_s=5)
+            raise Refused("too many connections from this address")
         now = monotonic()
         self._forget_idle(now)
         rate = self._handshakes_from.get(network)
@@ -90,7 +90,7 @@ class Admission:
             rate = RateLimit(self._settings.max_handshakes_per_s_per_address, burst_s=BURST_S)
             self._handshakes_from[network] = rate
         if not rate.take(now):
-            raise Refused("too many handshakes from this address", retry_after_s=1)
+            raise Refused("too many handshakes from this address")
         self._handshakes_from.move_to_end(network)
 
     def enter(self, network: str | None) -> None:
@@ -100,9 +100,9 @@ class Admission:
             Refused: 503; the service is at capacity, or all clients together connect too fast.
         """
         if self._connections >= self._settings.max_connections:
-            raise Refused("at capacity", retry_after_s=5)
+            raise Refused("at capacity")
         if not self._handshakes.take(monotonic()):
-            raise Refused("too many handshakes", retry_after_s=1)
+            raise Refused("too many handshakes")
         self._connections += 1
         self._by_network.enter(network)
 

@@ -132,8 +132,9 @@ class RedisClient(ABC):
             (reply,) = await self._execute([command], repeatable=repeatable)
         except FAILURES as failure:
             # One broken connection says nothing about the others.
-            if isinstance(failure, TimeoutError) or repeatable:
-                self._outages += not isinstance(failure, ResponseError)
+            is_refusal = isinstance(failure, ResponseError)
+            if not is_refusal and (repeatable or isinstance(failure, TimeoutError)):
+                self._outages += 1
             if not self._is_failing:  # one line per outage
                 log.warning("redis command failed", error=explain(failure))
             self._is_failing = True

@@ -28,9 +28,10 @@ class RedisMap(ExpiringMap):
     async def add(self, key: str, value: str, ttl_s: float) -> str | None:
         """Keep a value if the key has none; otherwise return the one that it has."""
         command = (*_set(self._name(key), value, ttl_s), "NX")
-        # Not repeatable: the repetition would find the value that the first one has added.
-        while not await self._client.ask(*command, repeatable=False):
+        while not await self._client.ask(*command, repeatable=True):
             existing = await self.get(key)
+            if existing == value:  # a repetition finds what the first one has added
+                return None
             if existing is not None:  # or it has just expired
                 return existing
         return None

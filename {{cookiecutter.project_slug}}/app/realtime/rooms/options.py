@@ -56,13 +56,13 @@ def make_rules(
         if options.history_bytes is not None and options.history_bytes > max_bytes:
             msg = f"at most {max_bytes}, which is MAX_UNSENT_BYTES - MAX_MESSAGE_BYTES"
             raise ValueError(f"history_bytes: must be {msg}")
-        messages, max_told = options.history_messages, settings.max_members_for_presence_events
+        messages, max_members = options.history_messages, settings.max_members_for_presence_events
         return Rules(
             settings.history_messages if messages is None else messages,
             options.history_s or settings.history_s,
             options.history_bytes or settings.history_bytes,
             options.presence,
-            max_told if options.presence_events else 0,
+            max_members if options.presence_events else 0,
         )
 
     return rules_of

@@ -74,8 +74,8 @@ class Presence:
         users = self._users.setdefault(room, {})
         present = users.setdefault(connection.user, _Present())
         present.connections += difference
-        info, known = info or present.info, present.info
-        present.info = info
+        known = present.info
+        present.info = info = info or known
         event: Event | None = None
         size = len(users)
         if not present.connections:

@@ -357,6 +357,9 @@ class Rooms:
 
         `before_publish` is not asked. The future yields the number of processes that have members,
         or fails with `Unavailable`.
+
+        Raises:
+            TooLarge: it is larger than what may be unsent to one connection.
         """
         self._check_call(room, exclude=exclude)
         envelope = Envelope(None, frame_data(frame), exclude, event="frame")
@@ -391,6 +394,10 @@ class Rooms:
         """Return the room's position, and its messages since another one, or the last ones.
 
         Like `presence`, it needs no member here.
+
+        Raises:
+            BadRequest: both ``since`` and ``last`` are given.
+            Unavailable: they cannot be read now.
         """
         self._check_call(name, last=last)
         check_start(since, last)

@@ -9,8 +9,10 @@ import logging
 import os
 
 import structlog
+from prometheus_client import Counter
 from structlog.typing import Processor
 
+from ..metrics import PREFIX
 from ..settings.settings import RealtimeSettings
 from .log_limit import LogLimiter
 
@@ -29,10 +31,20 @@ UVICORN_NOISE = (
     "Invalid UTF-8 sequence received from client",
 )
 
+LINES = Counter(PREFIX + "log_lines", "Lines logged, by level.", ["level"])
+for level in ("info", "warning", "error", "critical"):
+    LINES.labels(level)
+
 
 def is_worth_logging(record: logging.LogRecord) -> bool:
     """Return false for the records of uvicorn that `UVICORN_NOISE` lists."""
     return not any(noise in str(record.msg) for noise in UVICORN_NOISE)
+
+
+def count_line(record: logging.LogRecord) -> bool:
+    """Count a line that is logged; return true."""
+    LINES.labels(record.levelname.lower()).inc()
+    return True
 
 
 def configure_logging(settings: RealtimeSettings) -> None:
@@ -59,6 +71,7 @@ def configure_logging(settings: RealtimeSettings) -> None:
     )
     handler = logging.StreamHandler()
     handler.addFilter(limiter)
+    handler.addFilter(count_line)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

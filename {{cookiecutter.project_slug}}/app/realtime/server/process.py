@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
         """The action of a second signal."""
         refusals = self.service.metrics.counter(
             "requests_refused",
-            "HTTP requests refused by the protocol, handshakes included.",
+            "HTTP requests that the server refused by itself, and malformed handshakes.",
             labels=("status",),
             known=((int(status),) for status in (*REASONS, *REFUSALS)),
         )
@@ -170,15 +170,15 @@ class Server(uvicorn.Server):
     def _give_up(self, sig: int, frame: FrameType | None) -> None:
         # The cause may be a handler that ignores its cancellation, or the log itself: if nobody
         # reads standard error, a writer blocks and holds the lock. So log in another thread.
-        logging = Thread(
+        logger_thread = Thread(
             target=log.critical,
             args=("the service did not stop in time",),
             kwargs={"seconds": self._grace_s},
             daemon=True,
         )
         try:
-            logging.start()
-            logging.join(LOG_SHARE * self._grace_s)
+            logger_thread.start()
+            logger_thread.join(LOG_SHARE * self._grace_s)
         finally:
             os._exit(EXIT_FAILURE)
 
@@ -228,7 +228,7 @@ def socket_options(settings: RealtimeSettings) -> Iterator[tuple[int, int, int]]
 
 
 def check_host(host: str) -> None:
-    """Exit unless all addresses of a host can be bound. uvicorn would start the service first.
+    """Exit unless all addresses of a host can be bound. uvicorn tries it only after the start.
 
     Raises:
         SystemExit: an address cannot be bound.

@@ -181,7 +181,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.close(Close(message.get("code", 1000), message.get("reason") or ""))
             return
         if message["type"] == "websocket.accept" and self.inbox.has_end:  # the server stops
-            self.send_500_response()
+            self.transport.write(self.conn.reject(HTTPStatus.SERVICE_UNAVAILABLE, "").serialize())
             raise ClientDisconnected
         if self.close_sent:
             raise ClientDisconnected

@@ -57,8 +57,9 @@ class RealtimeSettings(
     shutdown_grace_s: int = Field(default=10, ge=2, le=YEAR_S)
     # Proxies whose X-Forwarded-For is trusted
     forwarded_allow_ips: Proxies = ("127.0.0.1", "::1")
-    # How long a request may take to arrive, and sent data to be acknowledged (0: system default)
+    # How long a request may take to arrive, and your authenticator to check it
     handshake_timeout_s: Seconds = 10.0
+    # How long sent data may take to be acknowledged; 0 for the system's default
     tcp_user_timeout_s: float = Field(default=20.0, ge=0, le=86_400)
 
     # Who may connect

@@ -50,7 +50,7 @@ ANSWERS: dict[Exception, tuple[int, str]] = {
     TimeoutError(): (503, "something that the service needs does not work now"),
     Unauthorized(): (401, "unauthorized"),
     Flood(): (503, "flood"),
-    Refused("too many handshakes from this address", 7): (429, "Too Many Requests"),
+    Refused("at capacity"): (503, "Service Unavailable"),
 }
 
 
@@ -83,7 +83,7 @@ async def test_errors_of_a_route_have_their_status() -> None:
             answers = [await live.get("/own/alice") for _ in ANSWERS]
     assert [described(answer) for answer in answers] == list(ANSWERS.values())
     for failure, answer in zip(ANSWERS, answers, strict=True):
-        pause = "7" if isinstance(failure, Refused) else "1" if may_succeed(failure) else None
+        pause = "5" if isinstance(failure, Refused) else "1" if may_succeed(failure) else None
         assert answer.headers.get("Retry-After") == pause
         code = failure.code if isinstance(failure, CommandError) else None
         assert answer.json().get("code") in {code, "bad_request", "unavailable"}

@@ -6,7 +6,7 @@ import logging
 import pytest
 import structlog
 
-from app.realtime.server.logging import configure_logging
+from app.realtime.server.logging import LINES, configure_logging
 
 from ..live import make_settings
 
@@ -76,8 +76,10 @@ def test_tracebacks_show_no_local_variables(
     assert payload not in output
 
 
-def test_the_level_is_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_from_a_level_on_are_logged_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(make_settings(log_level="WARNING"))
+    counted = LINES.labels("warning")._value.get
+    before = counted()
     structlog.stdlib.get_logger("app.test").info("quiet")
     structlog.stdlib.get_logger("app.test").warning("loud")
-    assert len(lines(capsys)) == 1
+    assert len(lines(capsys)) == counted() - before == 1

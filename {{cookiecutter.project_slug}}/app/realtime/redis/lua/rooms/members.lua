@@ -1,7 +1,7 @@
 -- The first part of all scripts of presence. KEYS: users, nodes, the channel, one node's users.
 -- ARGV: this node, the command that publishes, the size of the largest room with events.
 local users, nodes, channel, node_users = unpack(KEYS)
-local node, command, max_told = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local node, command, max_members_for_events = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local size = redis.call('HLEN', users)
@@ -35,7 +35,7 @@ end
 
 local function tell()
   size = math.max(size, redis.call('HLEN', users))
-  if #events > 0 and size <= max_told then
+  if #events > 0 and size <= max_members_for_events then
     redis.call(command, channel, table.concat(events, '\n'))
   end
 end

@@ -11,7 +11,7 @@ local stored = redis.pcall('HMGET', position, 'epoch', 'offset', 'bytes', 'origi
 local count = redis.pcall('LLEN', messages)
 local epoch, offset, bytes, epoch_origin, owner = unpack(stored)
 offset, bytes, owner = tonumber(offset), tonumber(bytes), owner or ''
--- Anybody with access to Redis can write these keys. What no script can have written is lost.
+-- Anybody with access to Redis can write these keys. What no script can have written counts as lost.
 if epoch_origin ~= origin or type(count) ~= 'number' or not string.find(epoch or '', '^[%w_-]+$')
   or #epoch > 64 or not offset or offset < 0 or offset >= 2^53 or offset % 1 ~= 0
   or not bytes or bytes < 0 or bytes >= 2^53 then

@@ -14,7 +14,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 LOCK = exec 9<>requirements-dev.lock && "$(PYTHON)" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
 
 # What another project's environment has set must not reach this one.
-unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV PIP_PREFIX PIP_TARGET PIP_USER
 
 # uv does not read pip's setting, and trusts the system's certificates, as pip does, only if asked.
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)

@@ -113,6 +113,9 @@ UNFINISHED_BEGIN = (
 # cruft reads it to update the project.
 CRUFT_FILE = ".cruft.json"
 
+# Variables that tell git where a repository is.
+GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+
 
 def extras(answers: dict[str, Any]) -> list[str]:
     """Return the yes-or-no options that were chosen."""
@@ -227,8 +230,10 @@ def repository_url(repository: Path) -> str:
 def git(repository: Path, *arguments: str) -> str:
     """Return what a git command prints; nothing if it fails or git is not installed."""
     command = ["git", "-C", str(repository), *arguments]
+    # Those of another repository would come first.
+    env = {name: each for name, each in os.environ.items() if name not in GIT_PLACES}
     try:
-        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8")
+        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", env=env)
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
@@ -266,7 +271,9 @@ def main(answers: dict[str, Any]) -> None:
     kept = remove_unchosen(Path(), {answers["auth"], *extras(answers)}, before)
     check_name(Path(), answers["project_slug"])
     remove_unfinished(Path())
-    record_template(Path(), answers)
+    # An older project stays what it was: with --skip-if-file-exists, only missing files are added.
+    if before.get("pyproject.toml") != Path("pyproject.toml").lstat().st_mtime_ns:
+        record_template(Path(), answers)
     print(summary(answers))
     if kept:
         # stdout may be unable to encode the name of a file.

@@ -118,6 +118,21 @@ def test_nodes_that_are_starting_end_in_silence(baked: Baker, tmp_path: Path) ->
         service.end()
 
 
+def test_a_server_that_does_not_start_is_told(baked: Baker, tmp_path: Path) -> None:
+    server = tmp_path / "valkey-server"
+    server.write_text("#!/bin/sh\necho out of order\nexit 1\n", encoding="utf-8")
+    server.chmod(0o755)
+    project = baked(find(NODES)).copy(tmp_path / "project")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    service = Service(project, "dev.nodes", REDIS_URL="", PATH=path)
+    try:
+        assert service.wait() == 1
+        line = service.log().splitlines()[-1]
+        assert line.startswith(f"error: {server} has ended: out of order")
+    finally:
+        service.end()
+
+
 def test_the_port_may_be_in_a_file(baked: Baker, tmp_path: Path) -> None:
     file = tmp_path / "port"
     file.write_text("0", encoding="utf-8")

@@ -130,6 +130,14 @@ def test_passwords_are_not_recorded(repository: Path, url: str, recorded: str) -
     assert repository_url(repository) == recorded
 
 
+def test_another_repository_in_the_environment_is_not_recorded(
+    repository: Path, tmp_path: Path
+) -> None:
+    project = make("cookiecutter", repository, tmp_path, GIT_DIR=str(TEMPLATE / ".git"))
+    state = json.loads((project / ".cruft.json").read_text(encoding="utf-8"))
+    assert state["commit"] == git(repository, "rev-parse", "HEAD").strip()
+
+
 def test_a_relative_path_is_recorded_as_an_absolute_one(repository: Path, tmp_path: Path) -> None:
     template = os.path.relpath(repository, tmp_path / "output")
     project = make("cookiecutter", template, tmp_path, PWD=str(tmp_path / "output"))
@@ -166,6 +174,22 @@ def test_where_git_cannot_read_the_template_a_line_says_what_to_do(
     record_template(tmp_path, {"_repo_dir": str(repository), "_template": str(repository)})
     assert capfd.readouterr().err == LINK_LATER
     assert not (tmp_path / ".cruft.json").exists()
+
+
+def test_a_project_of_which_all_files_stay_is_not_recorded_anew(
+    repository: Path, tmp_path: Path
+) -> None:
+    project = make("cookiecutter", repository, tmp_path)
+    record = project / ".cruft.json"
+    old = record.read_text(encoding="utf-8")
+    append(repository / "hooks/pre_gen_project.py", "# New\n")
+    head = commit_all(repository)
+    command: list[str | Path] = [sys.executable, "-m", "cookiecutter", repository]
+    command += ["--no-input", "--overwrite-if-exists", "rooms=no"]
+    check_output([*command, "--skip-if-file-exists"], project.parent)
+    assert record.read_text(encoding="utf-8") == old
+    check_output(command, project.parent)
+    assert json.loads(record.read_text(encoding="utf-8"))["commit"] == head
 
 
 def test_a_template_without_git_is_accepted(template: Path, tmp_path: Path) -> None:

@@ -124,5 +124,13 @@ class BackplaneContract:
             node.unsubscribe(subscriptions.pop(0))
             await wait_until_async(partial(are_counted, len(nodes) - left))
 
+    async def test_a_channel_that_was_left_is_not_counted(self, backplane: Backplane) -> None:
+        for _ in range(20):
+            subscription = backplane.subscribe(Subscription(CHANNEL, Inbox().deliver))
+            await backplane.confirm(subscription)
+            assert await backplane.count_nodes(CHANNEL) == 1
+            backplane.unsubscribe(subscription)
+            assert await backplane.count_nodes(CHANNEL) == 0
+
     async def test_it_is_healthy(self, backplane: Backplane) -> None:
         assert backplane.healthy

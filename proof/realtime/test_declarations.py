@@ -18,7 +18,8 @@ from app.realtime import (
     Service,
 )
 
-from .live import run_service
+from .engine import make_app
+from .live import make_settings, run_service
 
 LONGEST = "é" * 61 + "x"
 
@@ -51,6 +52,22 @@ async def test_a_command_of_two_types_is_counted_by_type_and_replaces_a_built_in
             assert error["message"].startswith(("words: Field required", "a.b: Input"))
         counts = live.counts() - before
     assert (counts["ws_commands_total send"], counts["ws_commands_total tell"]) == (1, 2)
+
+
+class RefusedType(Command):
+    """A command of the type under which metrics count invalid frames."""
+
+    type: Literal["refused"]
+
+
+async def test_a_command_has_no_type_that_metrics_use() -> None:
+    router = CommandRouter()
+
+    @router.command(RefusedType)
+    async def handle(service: Service, connection: Connection, command: RefusedType) -> None: ...
+
+    with pytest.raises(ValueError, match="'refused'"):
+        make_app(make_settings(), commands=router)
 
 
 async def test_a_second_function_for_new_connections_is_refused() -> None:

@@ -100,6 +100,25 @@ async def test_a_misconfigured_job_stops_the_service(essential: bool) -> None:
     assert await keep(Job(be_misconfigured, essential)) == 1
 
 
+async def test_a_job_that_fails_while_it_is_stopped_is_logged() -> None:
+    started = asyncio.Event()
+
+    async def fail_at_the_end() -> None:
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        finally:
+            await fail()
+
+    keeping = asyncio.create_task(keep_running(Job(fail_at_the_end), lambda: None))
+    await started.wait()
+    with capture_logs() as lines:
+        keeping.cancel()
+        await asyncio.wait([keeping], timeout=DEADLINE_S)
+    assert keeping.cancelled()
+    assert [line["event"] for line in lines] == ["background job failed"]
+
+
 async def test_a_job_ends_with_the_service() -> None:
     ended = asyncio.Event()
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 
 import pytest
 from fastapi import Request
+from opentelemetry.trace import StatusCode
 from pydantic import JsonValue, field_validator
 from structlog.testing import capture_logs
 
@@ -34,6 +35,7 @@ from app.realtime.errors import (
     Unavailable,
     WrongThread,
 )
+from app.realtime.policy import Policy
 from app.realtime.protocol import (
     FLOOD,
     INTERNAL_ERROR,
@@ -51,6 +53,9 @@ from .client import DEADLINE_S
 from .live import Live, make_settings, run_service, wait_until
 from .raw_client import masked, masked_close, raw_client
 from .recording_wire import RecordingWire, open_connection
+from .test_tracing import Spans, error_of, spans
+
+__all__ = ["spans"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -280,6 +285,33 @@ async def test_the_team_maps_its_exceptions_to_errors() -> None:
         team.handle = fail
         error = await client.ask(type="work")
         assert (error["code"], error["message"]) == ("unavailable", "the database is busy")
+
+
+@pytest.mark.parametrize("answer", [1, "no", (False,), None])
+async def test_a_rule_that_returns_no_bool_allows_nothing(answer: Any) -> None:
+    class Careless(Policy):
+        async def can_send(self, *_: object) -> bool:
+            return cast(bool, answer)
+
+    async with run_service(policy=Careless()) as live:
+        client = await live.connect()
+        assert (await client.ask(type="send", to="bob", data=1))["code"] == "internal"
+
+
+async def test_a_span_has_the_error_that_clients_get(spans: Spans) -> None:
+    async def fail(*_: object) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(refuse())
+
+    async def refuse() -> None:
+        raise KeyError
+
+    async with run_team({KeyError: Forbidden("there is none")}) as team:
+        team.handle = fail
+        client = await team.live.connect()
+        assert (await client.ask(type="work"))["code"] == "forbidden"
+        await wait_until(lambda: "work" in spans())
+    assert error_of(spans()["work"]) == ("forbidden", StatusCode.UNSET)
 
 
 async def test_the_one_failure_of_a_task_group_is_answered_as_itself(team: Team) -> None:
@@ -591,6 +623,8 @@ CALLS: dict[str, Callable[[Service], object]] = {
     # {% endif %}
     "send_frame": lambda service: service.manager.send_frame(Notice(), "alice"),
     "broadcast_frame": lambda service: service.manager.broadcast_frame(Notice()),
+    "is_online": lambda service: asyncio.run(service.manager.is_online("alice")),
+    "ban": lambda service: asyncio.run(service.ban(only(service).user, 60)),
     "disconnect": lambda service: service.manager.disconnect("alice"),
     "close": lambda service: only(service).close(FLOOD),
     "send": lambda service: only(service).send(Ok()),

@@ -15,13 +15,13 @@ def fill(example: str, secrets: dict[str, str]) -> str:
     """Return the example with a value for each secret that it leaves empty.
 
     Raises:
-        ValueError: the example has no empty line for a secret.
+        ValueError: the example has no line for a secret.
     """
     for name, value in secrets.items():
-        empty = f"\n{name}=\n"
-        if empty not in example:
+        begin = f"\n{name}="
+        if begin not in example:
             raise ValueError(f"{EXAMPLE} has no line {name}=")
-        example = example.replace(empty, f"\n{name}={value}\n")
+        example = example.replace(f"{begin}\n", f"{begin}{value}\n")
     return example
 
 

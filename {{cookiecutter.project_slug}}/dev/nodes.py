@@ -8,16 +8,17 @@ import shutil
 import signal
 import socket
 import sys
-from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from runpy import run_module
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
+from urllib.parse import quote
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from app.realtime.settings.settings import LAST_PORT
 from app.settings import Settings
@@ -32,7 +33,7 @@ from .urls import base_url
 # {% endif %}
 
 NODE = (sys.executable, "-m", "app")
-UNTIL_IT_STARTS = Retry(ConstantBackoff(0.05), retries=1200)
+AT_ONCE = Retry(NoBackoff(), retries=0)
 
 
 def server_path() -> str | None:
@@ -57,16 +58,31 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
     """Run a server that stores nothing on disk, and yield its URL.
 
     Raises:
-        redis.exceptions.ConnectionError: it does not start.
+        ChildProcessError: it does not start.
     """
-    with TemporaryDirectory() as directory:
+    with TemporaryDirectory() as directory, TemporaryFile() as log:
         path = f"{directory}/valkey.sock"
+        url = f"unix://{quote(path)}"
         arguments = ("--port", "0", "--unixsocket", path, "--save", "")
         # Not by SIGINT, which stays blocked in it
-        async with running(server, *arguments, stdout=DEVNULL, stop_by=signal.SIGTERM):
-            async with Redis.from_url(f"unix://{path}", retry=UNTIL_IT_STARTS) as redis:
-                await redis.ping()
-            yield f"unix://{path}"
+        async with running(server, *arguments, stdout=log.fileno(), stop_by=signal.SIGTERM) as it:
+            async with Redis.from_url(url, retry=AT_ONCE) as redis:
+                while not await answers(redis):
+                    if it.returncode is not None:
+                        log.seek(0)
+                        told = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+                        raise ChildProcessError(f"{server} has ended: {told or it.returncode}")
+                    await asyncio.sleep(0.05)
+            yield url
+
+
+async def answers(redis: Redis) -> bool:
+    """Return whether a server answers."""
+    try:
+        await redis.ping()
+    except RedisError:
+        return False
+    return True
 
 
 async def serve_nodes(server: str, ports: tuple[int, int]) -> int:
@@ -125,7 +141,10 @@ def main() -> None:
     # {% endif %}
     lines += ["set REDIS_URL to serve on one node with a Redis of your own"]
     print(*lines, sep="\n", flush=True)
-    sys.exit(asyncio.run(serve_until_signal(server, ports)))
+    try:
+        sys.exit(asyncio.run(serve_until_signal(server, ports)))
+    except ChildProcessError as failure:
+        sys.exit(f"error: {failure}; set REDIS_URL, to use another server")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -50,6 +51,7 @@ AUTHENTICATORS: list[tuple[Callable[..., Awaitable[object]], int]] = [
     (returning("alice", math.inf), 500),
     (returning("alice", 10**400), 500),
     (returning(""), 401),
+    (returning("alice", time.time() - 1), 401),
     (failing(Unauthorized()), 401),
     (failing(Refused("origin not allowed")), 403),
 ]

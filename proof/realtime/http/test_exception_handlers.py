@@ -1,5 +1,7 @@
 """Exception handlers passed to `Application` override those of the engine."""
 
+import asyncio
+
 import pytest
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -19,7 +21,26 @@ async def answer(request: Request, failure: Exception) -> PlainTextResponse:
 
 async def fail(kind: str, number: int = 0) -> None:
     """Fail as the request wishes."""
+    if kind.startswith("group "):
+        async with asyncio.TaskGroup() as tasks:
+            for each in kind.split()[1:]:
+                tasks.create_task(fail(each))
+    if kind == "os":
+        raise OSError
     raise {"http": HTTPException(409), "command": Forbidden("no")}.get(kind, KeyError(kind))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "status"),
+    [("os", 503), ("command", 403), ("else", 500), ("os os", 500)],
+)
+async def test_the_one_failure_of_a_task_group_is_answered_as_itself(
+    kinds: str, status: int
+) -> None:
+    app = make_app(make_settings())
+    app.add_api_route("/fail/{kind}", fail)
+    async with run_app(app) as live:
+        assert (await live.get(f"/fail/group {kinds}")).status_code == status
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,8 @@ def test_commands_are_packed_as_by_redis_py(command: RedisCommand) -> None:
         ("ERR user_script:3: attempt to compare nil with number, on @user_script:3.", True),
         ("ERR Error running script (call to f_1): @user_script:5: bad argument", True),
         ("OOM command not allowed when used memory > 'maxmemory'. on @user_script:4.", False),
+        ("READONLY You can't write against a read only replica. on @user_script:4.", False),
+        ("ERR Error running script (call to f_1): @user_script:5: Script killed by user", False),
         ("TRYAGAIN Multiple keys request during rehashing of slot", False),
         ("BUSY Redis is busy running a script.", False),
         ("LOADING Redis is loading the dataset in memory", False),
@@ -299,6 +301,11 @@ def test_what_a_url_must_not_say(monkeypatch: pytest.MonkeyPatch, url: str, hint
     assert hint in line
     assert "hunter" not in line
     assert "\n" not in line
+
+
+def test_the_largest_message_fits_into_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = complaint(monkeypatch, REDIS_MAX_WAITING_BYTES="131071")
+    assert line.startswith("error: REDIS_MAX_WAITING_BYTES: must be at least twice MAX_MESSAGE")
 
 
 @pytest.mark.parametrize(

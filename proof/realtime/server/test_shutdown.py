@@ -34,9 +34,9 @@ from ..raw_client import raw_client
 from .test_process import LISTENING, next_line, run_process
 
 
-async def status(process: Process) -> int:
+async def status(process: Process, timeout_s: float = STOP_S) -> int:
     """Wait until a process exits, and return its status."""
-    async with asyncio.timeout(STOP_S):
+    async with asyncio.timeout(timeout_s):
         await process.communicate()
     assert process.returncode is not None
     return process.returncode
@@ -147,7 +147,7 @@ async def test_without_standard_streams_it_ends_in_order(
     environment = fresh_secrets() | {"PORT": "0", "ENVIRONMENT": kind}
     program = ("-c", ENDS_AT_ONCE, *closed.split())
     async with run_process(tmp_path, program, **environment) as process:
-        assert await status(process) == 0
+        assert await status(process, START_S) == 0
 
 
 ENDLESS_TASK = """

@@ -86,8 +86,11 @@ async def _run(job: Job) -> BaseException | None:
     task = asyncio.create_task(without_exit(job.run))
     try:
         await asyncio.wait([task])
-    finally:  # the job has ended, or the service stops
+    except asyncio.CancelledError:  # the service stops
         await _stop(task)
+        if not task.cancelled() and (failure := task.exception()):
+            log.error("background job failed", job=job.name, exc_info=failure)
+        raise
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 

@@ -22,8 +22,16 @@ Answer = bool | Awaitable[bool]
 
 
 async def settled(answer: Answer) -> bool:
-    """Return the answer of a rule; wait for it if the rule is an ``async def``."""
-    return answer if isinstance(answer, bool) else await answer
+    """Return the answer of a rule; wait for it if the rule is an ``async def``.
+
+    Raises:
+        TypeError: the answer is no bool.
+    """
+    if not isinstance(answer, bool):
+        answer = await answer
+        if not isinstance(answer, bool):
+            raise TypeError(f"a rule of the policy returned {type(answer).__name__}, not a bool")
+    return answer
 
 
 class Policy(Generic[ServiceT, ConnectionT]):

@@ -118,7 +118,9 @@ class Service(Generic[SettingsT, ResourcesT]):
         Raises:
             BadRequest: the name is invalid, or the time is negative or more than a year.
             Unavailable: the ban cannot be stored or passed on.
+            WrongThread: this is not the event loop's thread.
         """
+        self.delivery.check_thread()
         check_arguments(user=user, ban_s=ban_s)
         if ban_s:
             await self.bans.put(user, "", ban_s)

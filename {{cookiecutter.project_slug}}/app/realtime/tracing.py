@@ -37,6 +37,7 @@ _propagator = TraceContextTextMapPropagator()
 
 # {% endif %}
 Handle = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
+Meaning = Callable[[BaseException | None], BaseException | None]
 
 
 def _is_left_out(scope: MutableMapping[str, Any]) -> bool:
@@ -53,8 +54,11 @@ def is_on() -> bool:
     return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 
-def traced(handle: Handle) -> Handle:
-    """Return a handler that makes a span of each command, which ends when it is answered."""
+def traced(handle: Handle, meaning: Meaning) -> Handle:
+    """Return a handler that makes a span of each command, which ends when it is answered.
+
+    ``meaning`` returns the error that clients get for a failure, or else the failure.
+    """
     tracer = trace.get_tracer(NAME)
 
     async def handle_traced(service: Any, connection: Any, command: Any) -> Any:
@@ -64,10 +68,10 @@ def traced(handle: Handle) -> Handle:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 answer = await handle(service, connection, command)
         except BaseException as failure:
-            _end(span, failure)
+            _end(span, meaning(failure))
             raise
         if isinstance(answer, Future):
-            answer.add_done_callback(lambda done: _end(span, _failure_of(done)))
+            answer.add_done_callback(lambda done: _end(span, meaning(_failure_of(done))))
         else:
             _end(span, None)
         return answer

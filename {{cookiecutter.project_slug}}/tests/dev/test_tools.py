@@ -73,6 +73,7 @@ def test_the_example_names_every_setting_and_the_engines_defaults() -> None:
 def test_a_secret_without_a_place_is_an_error() -> None:
     with pytest.raises(ValueError, match="has no line"):
         env.fill("HOST=127.0.0.1\n", fresh_secrets())
+    assert env.fill("\nKEY=own\n", {"KEY": "fresh"}) == "\nKEY=own\n"
 
 
 def options_of(script: str) -> ConnectOptions:

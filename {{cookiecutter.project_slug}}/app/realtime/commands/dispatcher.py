@@ -68,6 +68,8 @@ class Dispatcher:
         self.failures = EXPECTED | router.failures
         self._timeout_s = timeout_s
         types = {name: model for model in router.handlers for name in types_of(model)}
+        if REFUSED in types:
+            raise ValueError(f"no command may have the type {REFUSED!r}, which metrics use")
         self._untraced = {name: router.handlers[model] for name, model in types.items()}
         self._handlers = self._untraced
         self._durations = metrics.histograms(
@@ -100,7 +102,8 @@ class Dispatcher:
 
     def trace(self) -> None:
         """Trace all commands from now on. Idempotent."""
-        self._handlers = {name: traced(handler) for name, handler in self._untraced.items()}
+        handlers = self._untraced.items()
+        self._handlers = {name: traced(handler, self._meaning) for name, handler in handlers}
 
     async def dispatch(
         self, service: Service, connection: Connection, frame: str
@@ -191,15 +194,21 @@ class Dispatcher:
         if isinstance(failure, Rejected):
             connection.reject(failure)
             return
-        if isinstance(failure, CommandError):
-            refusal = failure
-        else:
-            kinds = (kind for kind in type(failure).__mro__ if kind in self.failures)
-            refusal = next((self.failures[kind] for kind in kinds), FAILED)
+        meaning = self._meaning(failure)
+        refusal = meaning if isinstance(meaning, CommandError) else FAILED
+        if refusal is not failure:
             log.error("handler failed", type=command.type, code=refusal.code, exc_info=failure)
         if refusal.status >= 500:
             self._failure_counter.labels(command.type).inc()
         self._refuse(connection, refusal, command.id)
+
+    def _meaning(self, failure: BaseException | None) -> BaseException | None:
+        """Return the error that clients get for a failure, or else the failure."""
+        sole = failure and sole_failure(failure)
+        if isinstance(sole, CommandError):
+            return sole
+        kinds = (kind for kind in type(sole).__mro__ if kind in self.failures)
+        return next((self.failures[kind] for kind in kinds), sole)
 
     def _refuse(
         self, connection: Connection, refusal: CommandError, command_id: str | None

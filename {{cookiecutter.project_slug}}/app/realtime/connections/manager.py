@@ -29,7 +29,7 @@ class ConnectionManager:
     """The connections of this process. Messages reach those of the whole service.
 
     Call the methods in the event loop's thread. In another thread, as in a route declared with
-    plain ``def``, those that send or change something raise `WrongThread` and do nothing. An
+    plain ``def``, those that send, change or ask something raise `WrongThread` and do nothing. An
     invalid user name raises `BadRequest`.
     """
 
@@ -172,6 +172,7 @@ class ConnectionManager:
 
     async def is_online(self, user: str) -> bool:
         """Return whether a user is connected; raise `Unavailable` if that is unknown."""
+        self._delivery.check_thread()
         check_arguments(user=user)
         return await self._backplane.count_nodes(user_channel(user)) > 0
 

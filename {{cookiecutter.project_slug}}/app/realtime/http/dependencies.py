@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from hmac import compare_digest
+from time import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Security, status
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 from ..auth import CREDENTIALS, Identity
 from ..auth.identity import authenticating, check_identity
 from ..connections.guard import Guard
-from ..errors import Unavailable
+from ..errors import Unauthorized, Unavailable
 from ..service import Service
 from .errors import problems
 from .request_log import REASON
@@ -74,7 +75,7 @@ async def current_user(
         # {% if cookiecutter.auth == "session" %}
         Refused: another site may have made the browser send the request; answered with 403.
         # {% endif %}
-        Unauthorized: the credentials are missing or invalid; answered with 401.
+        Unauthorized: the credentials are missing, invalid or expired; answered with 401.
         Banned: the user is banned; answered with 403.
         Unavailable: they cannot be checked now; answered with 503.
     """
@@ -89,6 +90,8 @@ async def current_user(
     except Unavailable as failure:
         request.scope[REASON] = failure.cause  # for the log, not for the client
         raise Unavailable("the credentials cannot be checked now") from failure
+    if identity.expires_at is not None and identity.expires_at <= time():
+        raise Unauthorized("the credentials have expired")
     return identity
 
 

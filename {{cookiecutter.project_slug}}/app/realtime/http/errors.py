@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 
+from ..connections.guard import sole_failure
 from ..errors import (
     PROBLEM_TYPE,
     BadRequest,
@@ -57,6 +58,10 @@ def add_error_handlers(app: FastAPI, failures: Mapping[type[Exception], CommandE
         app.exception_handler(kind)(problem_response)
     for kind, error in failures.items():
         _handle_as(app, kind, error)
+
+    @app.exception_handler(ExceptionGroup)
+    async def unwrap(request: Request, group: ExceptionGroup[Exception]) -> Response:
+        raise sole_failure(group)  # to its own handler, if it is the only one
 
 
 async def problem_response(request: Request, failure: Exception) -> Response:

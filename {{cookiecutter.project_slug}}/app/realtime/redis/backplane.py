@@ -114,6 +114,7 @@ class RedisBackplane(Backplane):
         Raises:
             ExceptionGroup: the server refuses this service from the start (`Misconfigured`).
         """
+        self.client.attach()
         self.publisher.is_traced = is_on()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -123,7 +124,6 @@ class RedisBackplane(Backplane):
             self._note_lost()
             self._awaited.clear()
             await self.client.aclose()
-            self.client.reset_locks()  # the application may run again
 
     def after_gap(self, listener: OnGap) -> None:
         """Call a listener when Redis works again after messages may have been lost."""
@@ -144,6 +144,14 @@ class RedisBackplane(Backplane):
 
     async def count_nodes(self, channel: Channel) -> int:
         """Return how many nodes have subscribed to the channel."""
+        if channel not in self.hosted and any(each.holds(channel) for each in self._listeners):
+            try:  # Redis may still count this node
+                async with answered_within(self.client.timeout_s):
+                    await self._awaited[channel].wait()
+            except TimeoutError:
+                if channel not in self.hosted:
+                    self._awaited.pop(channel, None)
+                raise Unavailable(NOT_CONFIRMED) from None
         _, nodes = await self.client.ask(*self._counting(channel), repeatable=True)
         return int(nodes)
 
@@ -190,8 +198,7 @@ class RedisBackplane(Backplane):
         """Stop hosting the channel."""
         if not super().unsubscribe(subscription):
             return False
-        if awaited := self._awaited.pop(subscription.channel, None):
-            awaited.set()
+        self.wake(subscription.channel)
         self._adjust_later(subscription.channel)
         return True
 
@@ -280,7 +287,11 @@ class RedisBackplane(Backplane):
         subscription.is_confirmed = True
         if self._has_gap and subscription.on_gap is not None:
             subscription.on_gap()
-        if awaited := self._awaited.pop(subscription.channel, None):
+        self.wake(subscription.channel)
+
+    def wake(self, channel: Channel) -> None:
+        """Wake those that wait for a subscription to a channel, or for its end."""
+        if awaited := self._awaited.pop(channel, None):
             awaited.set()
 
     def check_subscribed(self) -> None:

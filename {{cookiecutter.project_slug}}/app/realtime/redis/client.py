@@ -4,6 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from threading import get_ident
 from typing import Any, ClassVar
 
 import structlog
@@ -11,7 +12,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
 from ..backplane import Channel
-from ..errors import Unavailable
+from ..errors import Unavailable, WrongThread
 from ..settings.settings import RealtimeSettings
 from .connections import FAILURES, PubSub, RedisCommand, answered_within, explain
 from .scripts import with_text
@@ -51,13 +52,19 @@ class RedisClient(ABC):
         # Each database has its own keys, but they share all channels.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
         self._max_turns = settings.redis_max_connections - RESERVED
-        self.reset_locks()
+        self._thread: int | None = None
+        self._make_locks()
         self._outages = 0
         self._is_failing = False
         self._probes: list[ProbeCommands] = []
 
-    def reset_locks(self) -> None:
-        """Make new locks: asyncio binds a lock to the event loop in which it is used."""
+    def attach(self) -> None:
+        """Belong to this thread and its event loop: `ask` refuses others."""
+        self._thread = get_ident()
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        # asyncio binds a lock to the event loop in which it is used.
         self._turns = asyncio.Semaphore(self._max_turns)
         # {% if cookiecutter.rooms %}
         self._background = asyncio.Lock()
@@ -116,7 +123,10 @@ class RedisClient(ABC):
 
         Raises:
             Unavailable: Redis does not answer in time, or refuses the command.
+            WrongThread: the client belongs to another thread.
         """
+        if self._thread is not None and self._thread != get_ident():
+            raise WrongThread
         outages = self._outages
         try:
             async with asyncio.timeout(self._handler_timeout_s) as waiting, self._turns:

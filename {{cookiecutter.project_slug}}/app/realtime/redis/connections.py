@@ -39,6 +39,9 @@ TEMPORARY = re.compile(r"permissions|can't (run|access)|used memory|MISCONF|NORE
 MALFORMED = re.compile(r"WRONGTYPE|user_script")
 """Pattern of the errors of a script that finds data which no node can have written."""
 
+UNRELATED = re.compile(r"read only replica|killed by|non local key")
+"""Pattern of other errors of a script, which also name the place in it."""
+
 # {% endif %}
 RedisCommand = Sequence[Any]
 """The name of a command, and its arguments."""
@@ -59,7 +62,9 @@ def is_temporary(refusal: Exception) -> bool:
 # {% if cookiecutter.rooms %}
 def has_malformed_data(refusal: Exception) -> bool:
     """Return whether a script has failed because of what is stored."""
-    return MALFORMED.search(str(refusal)) is not None and not is_temporary(refusal)
+    text = str(refusal)
+    is_unrelated = is_temporary(refusal) or UNRELATED.search(text) is not None
+    return MALFORMED.search(text) is not None and not is_unrelated
 
 
 # {% endif %}

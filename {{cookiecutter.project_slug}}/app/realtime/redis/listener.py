@@ -50,6 +50,10 @@ class Listener:
         channels = (Channel(f"probe-{number}") for number in count())
         return next(each for each in channels if self.owns(self._client.name(each)))
 
+    def holds(self, channel: Channel) -> bool:
+        """Return whether Redis may have a subscription to a channel."""
+        return channel in self._held or self._client.name(channel) in self._leaving
+
     @property
     def is_subscribed(self) -> bool:
         """Whether Redis has confirmed all subscriptions."""
@@ -126,7 +130,8 @@ class Listener:
                 name = message["channel"].decode()
                 if name not in self._leaving:
                     raise ConnectionError("a slot has moved to another server")
-                _count_down(self._leaving, name)
+                if _count_down(self._leaving, name):
+                    self._backplane.wake(self._client.channel(message["channel"]))
 
 
 def _count_down(expected: Counter[str], name: str) -> bool:

@@ -108,6 +108,7 @@ class RedisPublisher:
         size_bytes = len(payload)
         message = Outgoing(make_command, batch_key, channel, payload, read_reply, published)
         if self._has_ended or self._waiting.weight + size_bytes > self._max_waiting_bytes:
+            log.warning("publishing failed", error="too many bytes wait for Redis")
             self._fail([message])
         else:
             self._waiting.add(message, size_bytes)

@@ -150,7 +150,7 @@ class Room:
 class Rooms:
     """All rooms with members in this process. A room exists as long as it has members.
 
-    Call the methods in the event loop's thread. In another thread, those that send or change
+    Call the methods in the event loop's thread. In another thread, those that send, change or ask
     something raise `WrongThread` and do nothing. A name that no client could join raises `BadRoom`,
     and other arguments that are not allowed `BadRequest`.
     """

@@ -29,6 +29,7 @@ UVICORN_NOISE = (
     # Errors of the client, which these would report as errors of the service.
     "ASGI callable returned without completing handshake",
     "Invalid UTF-8 sequence received from client",
+    "Cancel 0 running task(s), timeout graceful shutdown exceeded",
 )
 
 LINES = Counter(PREFIX + "log_lines", "Lines logged, by level.", ["level"])
@@ -38,7 +39,8 @@ for level in ("info", "warning", "error", "critical"):
 
 def is_worth_logging(record: logging.LogRecord) -> bool:
     """Return false for the records of uvicorn that `UVICORN_NOISE` lists."""
-    return not any(noise in str(record.msg) for noise in UVICORN_NOISE)
+    texts = str(record.msg), record.getMessage()
+    return not any(noise in text for noise in UVICORN_NOISE for text in texts)
 
 
 def count_line(record: logging.LogRecord) -> bool:

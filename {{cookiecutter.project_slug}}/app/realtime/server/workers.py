@@ -135,12 +135,13 @@ class Parent:
         """Run a process; return its exit status, None if the system cannot start it now."""
         with ExitStack() as stack:
             try:
-                sockets = [*map(stack.enter_context, self._bind(self._port, shared=True))]
+                port = self._port
+                sockets = [*map(stack.enter_context, self._bind(port, shared=True))]
                 if self._settings.metrics_key is not None:
-                    own_port = self._settings.port and self._port + number
-                    sockets += map(stack.enter_context, self._bind(own_port))
+                    port = self._settings.port and self._port + number
+                    sockets += map(stack.enter_context, self._bind(port))
             except OSError as failure:
-                log.error("cannot listen", worker=number, error=failure.strerror)
+                log.error("cannot listen", worker=number, port=port, error=failure.strerror)
                 return STARTUP_FAILURE
             descriptors = [self._read_end, *(each.fileno() for each in sockets)]
             # A worker that cannot handle Ctrl+C yet gets it later, from `app.__main__` or `serve`.

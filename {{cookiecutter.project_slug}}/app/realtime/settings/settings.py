@@ -155,6 +155,10 @@ class RealtimeSettings(
         if self.max_unsent_bytes < self.history_bytes + self.max_message_bytes:
             raise ValueError("MAX_UNSENT_BYTES: must be at least HISTORY_BYTES + MAX_MESSAGE_BYTES")
         # {% endif %}
+        # {% if cookiecutter.redis %}
+        if self.redis_max_waiting_bytes < 2 * self.max_message_bytes:
+            raise ValueError("REDIS_MAX_WAITING_BYTES: must be at least twice MAX_MESSAGE_BYTES")
+        # {% endif %}
         return self
 
     @model_validator(mode="after")

@@ -46,6 +46,7 @@ def test_lines_of_uvicorn_about_handshakes_are_dropped(capsys: pytest.CaptureFix
     logger = logging.getLogger("uvicorn.error")
     logger.info('%s - "WebSocket %s" 403', "peer", "/ws?key=secret")
     logger.info("connection open")
+    logger.error("Cancel %s running task(s), timeout graceful shutdown exceeded", 0)
     assert lines(capsys) == []
 
 

@@ -271,8 +271,9 @@ def main(answers: dict[str, Any]) -> None:
     kept = remove_unchosen(Path(), {answers["auth"], *extras(answers)}, before)
     check_name(Path(), answers["project_slug"])
     remove_unfinished(Path())
-    # An older project stays what it was: with --skip-if-file-exists, only missing files are added.
-    if before.get("pyproject.toml") != Path("pyproject.toml").lstat().st_mtime_ns:
+    # With --skip-if-file-exists, an older project gets missing files only, and stays what it was.
+    was_written = before.get("pyproject.toml") != Path("pyproject.toml").lstat().st_mtime_ns
+    if was_written or CRUFT_FILE not in before:
         record_template(Path(), answers)
     print(summary(answers))
     if kept:

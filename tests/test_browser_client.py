@@ -897,6 +897,21 @@ def test_an_info_set_while_a_join_is_on_its_way_and_refused_is_not_sent_again(pa
     assert page.run("return refusals") == ["info", "info"]
 
 
+def test_an_info_that_a_rejoin_brings_and_is_refused_ends_no_membership(page: Page) -> None:
+    page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea', {{ info: 'good' }})")
+    page.wait_until("room.position")
+    page.run("""
+      const { answer } = globalThis;
+      globalThis.answer = (command) => command.info !== "bad" ? answer(command) : receive(
+        { type: "error", id: command.id, code: "bad_request", message: "", retry: false });
+      socket.onclose({ code: 1006, reason: "" });
+      await room.setInfo("bad");
+    """)
+    page.wait_until("of('join').length === 3 && room.stage === 'in'")
+    assert page.run("return of('join').map(({ info }) => info)") == ["good", "bad", "good"]
+    assert page.run("return [room.info, ws.rooms.size]") == ["good", 1]
+
+
 def test_an_info_that_is_refused_is_not_sent_again(page: Page) -> None:
     page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea', {{ info: 'good' }})")
     page.wait_until("room.position")

@@ -63,7 +63,7 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "ClientsRefused": ({REFUSED: "0+12x60"}, {REFUSED: "0+1x60"}),
     "AddressesRefused": (
         {CROWDED: "0+20x60", OPENED: "0+10x60"},
-        {CROWDED: "0+10x60", OPENED: "0+20x60"},
+        {CROWDED: "0+5x60", OPENED: "0x60"},
     ),
     "CredentialsRefused": (
         {REJECTED: "0+20x60", OPENED: "0+10x60"},

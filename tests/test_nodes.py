@@ -128,7 +128,7 @@ def test_a_server_that_does_not_start_is_told(baked: Baker, tmp_path: Path) -> N
     try:
         assert service.wait() == 1
         line = service.log().splitlines()[-1]
-        assert line.startswith(f"error: {server} has ended: out of order")
+        assert line.startswith(f"error: {server} has ended; it says: out of order")
     finally:
         service.end()
 

@@ -526,7 +526,7 @@ def test_a_refused_join_is_not_shown_as_a_room_without_presence(
         const error = { type: "error", id, code: "forbidden", message: "", retry: false };
         setTimeout(() => this.onmessage({ data: JSON.stringify(error) }));
       };
-      sessionStorage["answer in closed"] = "unfinished";
+      sessionStorage["answer of alice in closed"] = "unfinished";
       fill("Room", "closed");
       press("Join");
       globalThis.article = document.querySelector("article");
@@ -873,7 +873,7 @@ def test_a_room_can_be_left_by_the_palette_while_offline(
     alice.run("press('Go offline')")
     alice.wait_until("text('#state').startsWith('Offline')")
     alice.run("fill('Command', 'Leave'); fill('room', 'away'); press('Send')")
-    alice.wait_until("text('output').startsWith('Done. Nothing was sent')")
+    alice.wait_until("text('output').startsWith('Done. No command had')")
     assert alice.run("return text('article')") == ""
 
 

@@ -1324,6 +1324,27 @@ def test_an_info_that_is_refused_is_not_sent_again(client: ModuleType) -> None:
     assert joins == ["good", "bad", "bad", "good"]
 
 
+def test_an_info_that_a_rejoin_brings_and_is_refused_ends_no_membership(
+    client: ModuleType,
+) -> None:
+    server = RoomServer()
+
+    async def change(ws: Any) -> None:
+        async with ws.room("tea", info="good") as room:
+            await ws.request("end")
+            while ws.welcome is not None:
+                await asyncio.sleep(0)
+            await room.set_info("bad")
+            while room.info == "bad" or room.stage != "in":
+                await asyncio.sleep(0.01)
+            assert room.info == "good"
+            assert list(ws.rooms) == ["tea"]
+
+    scripted(client.connect, change, server, server)
+    joins = [command["info"] for command in server.commands if command["type"] == "join"]
+    assert joins == ["good", "bad", "good"]
+
+
 def test_a_join_that_is_too_large_refuses_its_room_alone(client: ModuleType) -> None:
     async def enter(ws: Any) -> None:
         async with ws.room("tea"):

@@ -132,5 +132,14 @@ class BackplaneContract:
             backplane.unsubscribe(subscription)
             assert await backplane.count_nodes(CHANNEL) == 0
 
+    async def test_a_channel_that_was_left_twice_is_not_counted(self, backplane: Backplane) -> None:
+        subscription = backplane.subscribe(Subscription(CHANNEL, Inbox().deliver))
+        await backplane.confirm(subscription)
+        backplane.unsubscribe(subscription)
+        counting = [asyncio.create_task(backplane.count_nodes(CHANNEL)) for _ in range(2)]
+        await asyncio.sleep(0)
+        backplane.unsubscribe(backplane.subscribe(Subscription(CHANNEL, Inbox().deliver)))
+        assert await asyncio.gather(*counting) == [0, 0]
+
     async def test_it_is_healthy(self, backplane: Backplane) -> None:
         assert backplane.healthy

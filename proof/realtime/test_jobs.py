@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -51,6 +52,11 @@ async def keep(job: Job) -> int:
     async with asyncio.timeout(DEADLINE_S):
         await keep_running(job, lambda: stops.append(None))
     return len(stops)
+
+
+def test_a_job_is_a_coroutine_function() -> None:
+    with pytest.raises(TypeError, match="print must be declared with async def"):
+        Job(cast(Any, print))
 
 
 async def test_a_job_may_end() -> None:

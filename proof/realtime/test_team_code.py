@@ -7,6 +7,7 @@ import asyncio
 import json
 import math
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from opentelemetry.trace import StatusCode
 from pydantic import JsonValue, field_validator
 from structlog.testing import capture_logs
 
+from app.realtime.auth.identity import Identity
 from app.realtime.commands.router import CommandRouter
 from app.realtime.connections import delivery
 from app.realtime.connections import guard as guards
@@ -37,10 +39,12 @@ from app.realtime.errors import (
 )
 from app.realtime.policy import Policy
 from app.realtime.protocol import (
+    EXPIRED,
     FLOOD,
     INTERNAL_ERROR,
     TRY_AGAIN_LATER,
     UNAUTHORIZED,
+    Close,
     Command,
     Ok,
     Reply,
@@ -50,7 +54,8 @@ from app.realtime.service import Service
 from app.realtime.wire.asgi import READ_AHEAD_BYTES
 
 from .client import DEADLINE_S
-from .live import Live, make_settings, run_service, wait_until
+from .engine import make_app
+from .live import Live, make_settings, run_app, run_service, wait_until
 from .raw_client import masked, masked_close, raw_client
 from .recording_wire import RecordingWire, open_connection
 from .test_tracing import Spans, error_of, spans
@@ -161,6 +166,10 @@ async def fail_later(*_: object) -> None:
 
 async def return_another_object(*_: object) -> object:
     return object()
+
+
+async def return_an_expired_identity(*_: object) -> Identity:
+    return Identity("alice", time.time() - 1)
 
 
 async def return_the_data(service: Service, connection: Connection, command: Work) -> object:
@@ -285,6 +294,46 @@ async def test_the_team_maps_its_exceptions_to_errors() -> None:
         team.handle = fail
         error = await client.ask(type="work")
         assert (error["code"], error["message"]) == ("unavailable", "the database is busy")
+
+
+async def test_a_close_that_cannot_be_sent_changes_nothing(team: Team) -> None:
+    async def close(service: Service, connection: Connection, command: Command) -> None:
+        connection.send(Ok(id="sent"))
+        connection.close(Close(4600, "x" * 124))
+
+    client = await team.live.connect()
+    team.handle = close
+    await client.send(type="work", id="1")
+    answers = [await client.receive("ok", "error") for _ in range(2)]
+    assert [answer["id"] for answer in answers] == ["sent", "1"]
+    assert answers[1]["code"] == "internal"
+    assert await client.is_quiet()
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_an_error_is_told_without_lone_surrogates(team: Team, *, later: bool) -> None:
+    async def fail(*_: object) -> None:
+        raise Unavailable("no file \udcff.db")
+
+    async def defer(*_: object) -> asyncio.Task[None]:
+        return asyncio.create_task(fail())
+
+    client = await team.live.connect()
+    team.handle = defer if later else fail
+    assert (await client.ask(type="work"))["message"] == "no file ?.db"
+
+
+@pytest.mark.parametrize("answer", [1, "no", (False,), None, bool])
+async def test_a_readiness_check_that_returns_no_bool_has_failed(answer: Any) -> None:
+    async def is_ready(service: Service) -> bool:
+        return cast(bool, answer)
+
+    async with run_app(make_app(make_settings(), ready=is_ready)) as live:
+        with capture_logs() as lines:
+            assert (await live.get("/readyz")).status_code == 503
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == [
+        "readiness check failed"
+    ]
 
 
 @pytest.mark.parametrize("answer", [1, "no", (False,), None])
@@ -569,6 +618,7 @@ async def test_an_observer_may_close_the_connection(when: str) -> None:
         (fail_later, INTERNAL_ERROR),
         (return_another_object, INTERNAL_ERROR),
         (exit_at_once, INTERNAL_ERROR),
+        (return_an_expired_identity, EXPIRED),
     ],
 )
 async def test_a_failing_authenticator_closes_the_connection(
@@ -617,7 +667,7 @@ async def call_from_a_route(live: Live, call: Callable[[Service], object]) -> ob
 CALLS: dict[str, Callable[[Service], object]] = {
     "broadcast": lambda service: service.manager.broadcast("x"),
     "send_to_user": lambda service: service.manager.send_to_user("alice", "x"),
-    "send_to_connection": lambda service: service.manager.send_to_connection(only(service).id, 1),
+    "send_to_connection": lambda service: service.manager.send_to_connection("unknown", 1),
     # {% if cookiecutter.redis %}
     "send_to_node": lambda service: service.manager.send_to_node(Ok()),
     # {% endif %}
@@ -634,6 +684,7 @@ CALLS: dict[str, Callable[[Service], object]] = {
     "in a loop of its own": lambda service: asyncio.run(broadcast(service)),
     # {% if cookiecutter.rooms %}
     "publish": lambda service: service.rooms.publish("lobby", "x"),
+    "pass_on": lambda service: asyncio.run(service.rooms.pass_on("lobby", "x")),
     "send_frame to a room": lambda service: service.rooms.send_frame("lobby", Notice()),
     "history": lambda service: asyncio.run(service.rooms.history("lobby")),
     "leave": lambda service: service.rooms.leave(only(service), "lobby"),

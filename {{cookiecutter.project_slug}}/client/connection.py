@@ -61,7 +61,7 @@ None ends the connection.
 # {% endif %}
 
 UNAUTHORIZED = 4500
-REFUSED = {*range(300, 500)} - {408, 429}
+REFUSED = {*range(200, 500)} - {408, 429}
 """HTTP statuses after which a client that was never online must not reconnect."""
 
 TIMEOUT_S = 10.0
@@ -98,7 +98,7 @@ class Connection(Inbox[Frame]):
 
     Iterate over it for messages to the user or to all, and for frames of your own. If more than
     10,000 are unread, all are replaced by one ``resync``: some may have been lost. An invalid URL
-    raises `websockets.exceptions.InvalidURI`.
+    raises `ValueError` or `websockets.exceptions.InvalidURI`.
     """
 
     def __init__(
@@ -348,6 +348,7 @@ class Connection(Inbox[Frame]):
         finally:
             for task in tasks:
                 task.cancel()
+            self._drop()  # now: later requests wait for the next connection
             # A server that does not read would let `close` wait for ever.
             asyncio.get_running_loop().call_later(CLOSE_S, socket.transport.abort)
             await socket.close()
@@ -493,7 +494,7 @@ class Connection(Inbox[Frame]):
                 room.end(error)
             self.queued.clear()
             # {% endif %}
-            for request in (*self._unsent.values(), *self._sent.values()):
+            for request in list(self._unsent.values()):
                 request.settle(failure("ended", reason))
 
     def _show(self, status: Status) -> None:

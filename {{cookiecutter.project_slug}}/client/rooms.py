@@ -240,6 +240,10 @@ class Room(Inbox[Message]):
         """Go on as a member, or leave."""
         if answer["type"] == "error":
             self.stage = "out"
+            if self._change and self._change[0] is command["info"]:
+                self._change = []  # joins go on with the last accepted info
+                self._connection.queue_join(self)
+                return
             self._connection.refuse_requests(self.name, answer)
             self._leave(RequestError(answer))  # a refused join does not end an earlier one
             return
@@ -278,7 +282,10 @@ class Room(Inbox[Message]):
     def _lose(self) -> None:
         """Let the reader load the state, or know that messages may be missing."""
         if self._state:
-            self._unread.clear()  # what came before is part of what will be loaded
+            # What came before and is kept is part of what will be loaded.
+            kept = [each for each in self._unread if each is not GAP and each.offset is None]
+            self._unread.clear()
+            self._unread.extend(kept)
         if self._state or self.position:
             self._put(GAP)
 

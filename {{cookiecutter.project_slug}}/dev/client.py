@@ -90,7 +90,7 @@ class Chat:
                         else:
                             show_message(name, message)
                 except RequestError as failure:
-                    print(f"! {name}: {failure}", flush=True)
+                    print(f"! {name}: {failure}")
                     self._forget(name)
                 except Ended:
                     pass  # the status says so
@@ -109,12 +109,12 @@ class Chat:
         showing.cancel()
         await stack.aclose()
         self._forget(room)
-        print(f"* your lines go to {self._room or 'everybody'}")
 
     def _forget(self, name: str) -> None:
         self._rooms.pop(name, None)
         if self._room == name:
             self._room = next(iter(self._rooms), None)
+        print(f"* your lines go to {self._room or 'everybody'}", flush=True)
 
     async def who(self, name: str) -> None:
         """List the users in your room, or in another one: /who ROOM."""

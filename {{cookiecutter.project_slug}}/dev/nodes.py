@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from runpy import run_module
 from tempfile import TemporaryDirectory, TemporaryFile
+from time import monotonic
 from urllib.parse import quote
 
 from redis.asyncio import Redis
@@ -33,6 +34,7 @@ from .urls import base_url
 # {% endif %}
 
 NODE = (sys.executable, "-m", "app")
+START_S = 60.0
 AT_ONCE = Retry(NoBackoff(), retries=0)
 
 
@@ -67,11 +69,13 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
         # Not by SIGINT, which stays blocked in it
         async with running(server, *arguments, stdout=log.fileno(), stop_by=signal.SIGTERM) as it:
             async with Redis.from_url(url, retry=AT_ONCE) as redis:
+                starts_by = monotonic() + START_S
                 while not await answers(redis):
-                    if it.returncode is not None:
+                    if it.returncode is not None or monotonic() > starts_by:
                         log.seek(0)
                         told = log.read().decode(errors="replace").strip().rpartition("\n")[2]
-                        raise ChildProcessError(f"{server} has ended: {told or it.returncode}")
+                        what = "does not answer" if it.returncode is None else "has ended"
+                        raise ChildProcessError(f"{server} {what}; it says: {told}")
                     await asyncio.sleep(0.05)
             yield url
 

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from app.realtime import Authenticator, RealtimeSettings
 from app.realtime.auth.jwks import MAX_KEYS, MAX_SET_BYTES, BadKeys, read_keys
 from app.realtime.errors import Unauthorized
-from app.realtime.protocol import TRY_AGAIN_LATER, UNAUTHORIZED
+from app.realtime.protocol import REVOKED, TRY_AGAIN_LATER, UNAUTHORIZED
 
 from ..certificate import server_context
 from ..client import Client, ConnectOptions
@@ -438,6 +438,14 @@ def test_a_bad_jwks_url_is_refused_at_startup(
 def test_good_jwks_urls(environment: str, url: str) -> None:
     settings = make_settings(environment=environment, jwt_secret=None, jwt_jwks_url=url)
     assert str(settings.jwt_jwks_url) == url
+
+
+async def test_a_banned_user_cannot_refresh() -> None:
+    async with run_service() as live:
+        client = await live.connect("alice")
+        await live.service.bans.put(client.user, "", 60)  # as if this node had not heard of it
+        await client.send(type="refresh", token=secret_token(live.settings))
+        assert await client.closed() == REVOKED
 
 
 def test_secret_and_jwks_url_are_mutually_exclusive(monkeypatch: pytest.MonkeyPatch) -> None:

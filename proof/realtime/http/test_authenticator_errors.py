@@ -80,6 +80,24 @@ async def test_errors_of_an_authenticator_have_their_status(
             assert events == expected, authenticate
 
 
+async def test_credentials_that_browsers_send_need_an_origin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = make_app(make_settings())
+    monkeypatch.setattr(type(app.service.authenticator), "needs_origin", True)
+    monkeypatch.setattr(app.service.authenticator, "authenticate", returning("alice"))
+
+    @app.get("/me")
+    @app.post("/me")
+    async def me(user: CurrentUser) -> str:
+        return user.user
+
+    async with run_app(app) as live:
+        assert (await live.get("/me")).json() == "alice"
+        answer = await live.post("/me", {}, headers={"Origin": "https://evil.test"})
+        assert answer.status_code == 403
+
+
 async def test_why_an_authenticator_does_not_work_is_for_the_log(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

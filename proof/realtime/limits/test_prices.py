@@ -109,6 +109,15 @@ def test_each_further_4_recipients_cost_the_bytes_of_a_message_once(
     assert client._own._arrival - before == pytest.approx(copies)
 
 
+def test_data_that_is_not_the_client_s_costs_its_size(clock: Callable[[float], None]) -> None:
+    settings = make_settings(max_bytes_per_s=100)
+    client = ClientLimits(settings, UserBudget(settings))
+    client.pay("x" * 50)
+    before = client._own._arrival
+    client.pay_for_message("bob", "x" * 998, 3, 1_000)
+    assert client._own._arrival - before == pytest.approx(9.5)
+
+
 @pytest.mark.parametrize("value", ["1e15", "-1e15", "1E+15"])
 async def test_numbers_do_not_grow_beyond_a_message(live: Live, value: str) -> None:
     """`1e15` is encoded again as `1000000000000000.0`."""

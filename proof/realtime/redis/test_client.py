@@ -303,11 +303,6 @@ def test_what_a_url_must_not_say(monkeypatch: pytest.MonkeyPatch, url: str, hint
     assert "\n" not in line
 
 
-def test_the_largest_message_fits_into_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = complaint(monkeypatch, REDIS_MAX_WAITING_BYTES="131071")
-    assert line.startswith("error: REDIS_MAX_WAITING_BYTES: must be at least twice MAX_MESSAGE")
-
-
 @pytest.mark.parametrize(
     "url",
     [

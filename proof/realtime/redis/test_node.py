@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from app.realtime.backplane import ALL, Backplane, Channel, Envelope, Subscription, user_channel
 from app.realtime.connections.delivery import Delivery
@@ -202,12 +203,16 @@ async def test_a_welcome_waits_for_the_channel_of_all(
 
 
 async def test_messages_beyond_what_may_wait_for_redis_fail(shared_valkey: Valkey) -> None:
-    async with run_node(shared_valkey, redis_max_waiting_bytes=1_000) as (node, _):
-        sent = [node.publish(CHANNEL, numbered(number)) for number in range(100)]
+    async with run_node(shared_valkey) as (node, _):
+        node.publisher._max_waiting_bytes = 1_000
+        with capture_logs() as lines:
+            sent = [node.publish(CHANNEL, numbered(number)) for number in range(100)]
+        assert [line["event"] for line in lines] == ["publishing failed"]
         answers = await asyncio.gather(*sent, return_exceptions=True)
         failed = [isinstance(answer, Unavailable) for answer in answers]
         assert failed == sorted(failed)
         assert 0 < sum(failed) < len(failed)
+        node.publisher._max_waiting_bytes = 1
         await node.publish(CHANNEL, numbered(100))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from app.realtime import Policy, Service
+from app.realtime import Connection, Policy, Service
 from app.realtime.errors import TeamCodeFailed
 
 from ..live import run_service
@@ -32,6 +32,28 @@ async def test_a_def_may_return_an_awaitable() -> None:
         assert (await client.receive("message"))["data"] == "A"
         await live.service.rooms.publish("lobby", "b")
         assert (await client.receive("message"))["data"] == "B"
+
+
+async def test_a_message_of_a_user_who_was_evicted_meanwhile_is_not_stored() -> None:
+    stored: list[JsonValue] = []
+
+    class Storing(Policy[Service, Any]):
+        async def can_publish(self, service: Service, connection: Connection, room: str) -> bool:
+            service.rooms.leave(connection, room)
+            return True
+
+        def before_publish(
+            self, service: Service, room: str, sender: str | None, data: JsonValue, keep: bool
+        ) -> JsonValue:
+            stored.append(data)
+            return data
+
+    async with run_service(policy=Storing()) as live:
+        client = await live.connect()
+        await client.ask(type="join", room="lobby")
+        answer = await client.ask(type="publish", room="lobby", data="late")
+        assert answer["code"] == "not_joined"
+    assert stored == []
 
 
 async def test_an_exit_fails_only_the_message() -> None:

@@ -1,6 +1,7 @@
 """Shutdown: graceful, and within its deadline whatever clients, tasks and pipes do."""
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ import pytest
 import uvicorn
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
+from structlog.testing import capture_logs
 
 from app.realtime.auth.identity import Identity
 from app.realtime.commands.dispatcher import Dispatcher
@@ -494,7 +496,10 @@ async def test_a_handshake_in_progress_at_shutdown_is_refused(
     assert counts["ws_handshakes_refused_total 503 the service is stopping"] == 1
 
 
-async def test_a_route_of_the_team_cannot_accept_at_shutdown() -> None:
+@pytest.mark.parametrize("is_stopped", [True, False])
+async def test_a_route_of_the_team_cannot_accept_after_the_end(
+    caplog: pytest.LogCaptureFixture, *, is_stopped: bool
+) -> None:
     begun, waiting = asyncio.Event(), asyncio.Event()
     app = make_app(make_settings())
 
@@ -504,17 +509,25 @@ async def test_a_route_of_the_team_cannot_accept_at_shutdown() -> None:
         await waiting.wait()
         await websocket.accept()
 
-    async with run_app(app) as live:
-        options = await live.options()
-        async with raw_client(replace(options, uri=options.uri.replace("/ws", "/own"))) as client:
-            await begun.wait()
-            (protocol,) = live.server.server_state.connections
-            assert isinstance(protocol, FrameProtocol)
-            live.server.stop.set()
+    with capture_logs() as lines:
+        async with run_app(app) as live:
+            options, answer = await live.options(), ""
+            options = replace(options, uri=options.uri.replace("/ws", "/own"))
+            async with raw_client(options) as client:
+                await begun.wait()
+                (protocol,) = live.server.server_state.connections
+                assert isinstance(protocol, FrameProtocol)
+                if is_stopped:
+                    live.server.stop.set()
+                    await wait_until(lambda: protocol.inbox.has_end)
+                    waiting.set()
+                    answer = await client.head() + str(await client.rest())
             await wait_until(lambda: protocol.inbox.has_end)
             waiting.set()
-            head = await client.head()
-    assert head.startswith("HTTP/1.1 503 ")
+            await wait_until(lambda: not live.server.server_state.tasks)
+    assert answer.count("HTTP/1.1 ") == answer.count("HTTP/1.1 503 ") == is_stopped
+    assert not [line for line in lines if line["log_level"] == "error"]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.hostile(75)

@@ -408,6 +408,15 @@ async def test_a_ping_before_the_handshake_response_is_answered_after_it(
         await client.upgraded()
 
 
+async def test_many_frames_before_the_handshake_response_end_the_connection(
+    strict_service: Live, answer: asyncio.Event
+) -> None:
+    async with early_client(strict_service, FRAMES_AT_ONCE * masked(b"", PING)) as client:
+        answer.set()
+        await client.upgraded()
+        await client.ended()
+
+
 @pytest.mark.parametrize(
     "frame",
     [b"\x81\x00", masked(b"\xff"), masked_close(1000)],

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from . import protocol
 from .protocol import (
+    EXPIRED,
     FLOOD,
     INTERNAL_ERROR,
     REVOKED,
@@ -52,7 +53,7 @@ class ServiceError(Exception):
 
 def problem(status: int, detail: str, **more: object) -> dict[str, object]:
     """Return the body of an HTTP answer to a failure (RFC 9457), of the type `PROBLEM_TYPE`."""
-    title = responses.get(status, "")
+    title, detail = responses.get(status, ""), detail.encode(errors="replace").decode()
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
 
 
@@ -67,6 +68,21 @@ def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
     """Return the values of a class attribute in all subclasses."""
     values = (getattr(subclass, attribute, None) for subclass in subclasses(base))
     return {value for value in values if isinstance(value, kind)}
+
+
+CLOSES = frozenset(value for value in vars(protocol).values() if isinstance(value, Close))
+"""How the protocol closes connections."""
+
+SENDABLE = (
+    "a Close with a code of 4000 to 4999, or that of INTERNAL_ERROR or TRY_AGAIN_LATER, and a"
+    f" reason of at most {MAX_REASON_BYTES} bytes"
+)
+
+
+def check_close(close: Close) -> None:
+    """Raise `ValueError` if a connection cannot be closed so."""
+    if close not in CLOSES and not _is_sendable(close):
+        raise ValueError(f"close needs {SENDABLE}")
 
 
 def _is_sendable(close: object) -> bool:
@@ -145,15 +161,12 @@ class Rejected(ServiceError):
         """
         super().__init_subclass__(**options)
         if "close_as" in vars(cls) and not _is_sendable(cls.close_as):
-            codes = "a code of 4000 to 4999, or that of INTERNAL_ERROR or TRY_AGAIN_LATER,"
-            needed = f"{codes} and a reason of at most {MAX_REASON_BYTES} bytes"
-            raise TypeError(f"{cls.__name__}: close_as must be a Close with {needed}")
+            raise TypeError(f"{cls.__name__}: close_as must be {SENDABLE}")
 
 
-def close_codes() -> set[Close]:
+def close_codes() -> frozenset[Close]:
     """Return how the server closes connections: all of the protocol, and of `Rejected`."""
-    constants = {value for value in vars(protocol).values() if isinstance(value, Close)}
-    return constants | declared(Rejected, "close_as", Close)
+    return CLOSES | declared(Rejected, "close_as", Close)
 
 
 class Unauthorized(Rejected):
@@ -161,6 +174,12 @@ class Unauthorized(Rejected):
 
     close_as = UNAUTHORIZED
     status = 401
+
+
+class Expired(Unauthorized):
+    """Credentials have expired."""
+
+    close_as = EXPIRED
 
 
 class Banned(Rejected):
@@ -206,7 +225,8 @@ class CommandError(ServiceError):
 
     def reply(self, command_id: str | None) -> ErrorReply:
         """Return the frame for the client."""
-        return ErrorReply(id=command_id, code=self.code, message=str(self), retry=self.retry)
+        message = str(self).encode(errors="replace").decode()  # without lone surrogates
+        return ErrorReply(id=command_id, code=self.code, message=message, retry=self.retry)
 
 
 class BadRequest(CommandError):

@@ -25,7 +25,10 @@ class ExpiringMap:
         return value if monotonic() < expires_at else None
 
     async def add(self, key: str, value: str, ttl_s: float) -> str | None:
-        """Keep a value, which no other call may have, if the key has none; or return its value."""
+        """Keep a value if the key has none; otherwise return the one that it has.
+
+        Each call needs a value of its own, by which a command that is repeated recognizes it.
+        """
         existing = await self.get(key)
         if existing is None:
             await self.put(key, value, ttl_s)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from inspect import iscoroutinefunction
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -30,6 +31,11 @@ class Job:
 
     run: Callable[..., Coroutine[None, None, None]]
     essential: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `TypeError` unless it is an ``async def``."""
+        if not iscoroutinefunction(self.run):
+            raise TypeError(f"{self.name} must be declared with async def")
 
     @property
     def name(self) -> str:

@@ -22,7 +22,7 @@ Answer = bool | Awaitable[bool]
 
 
 async def settled(answer: Answer) -> bool:
-    """Return the answer of a rule; wait for it if the rule is an ``async def``.
+    """Return the answer of the team's code; wait for it if that is an ``async def``.
 
     Raises:
         TypeError: the answer is no bool.
@@ -30,7 +30,7 @@ async def settled(answer: Answer) -> bool:
     if not isinstance(answer, bool):
         answer = await answer
         if not isinstance(answer, bool):
-            raise TypeError(f"a rule of the policy returned {type(answer).__name__}, not a bool")
+            raise TypeError(f"the answer is a {type(answer).__name__}, not a bool")
     return answer
 
 
@@ -39,7 +39,8 @@ class Policy(Generic[ServiceT, ConnectionT]):
 
     A refusal is answered with ``forbidden``, and the connection stays open. A rule that waits is
     cancelled after ``HANDLER_TIMEOUT_S``, and when the connection ends. Meanwhile the client's next
-    command waits.
+    command waits. Each rule whose name begins with ``can_`` must return a bool: for any other value
+    the command fails with ``internal``, and, in `can_exceed_rates`, the connection with 1011.
     """
 
     def can_exceed_rates(self, service: ServiceT, connection: ConnectionT) -> Answer:

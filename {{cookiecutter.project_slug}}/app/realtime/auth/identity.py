@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import time
 from typing import Any
 
 import structlog
@@ -10,6 +11,7 @@ from pydantic import TypeAdapter
 
 from ..errors import (
     ConnectionEnded,
+    Expired,
     InternalError,
     Refused,
     Rejected,
@@ -55,9 +57,16 @@ class Identity:
 
 
 def check_identity(identity: object) -> Identity:
-    """Return what an authenticator has returned; raise `TypeError` if it is no identity."""
+    """Return what an authenticator has returned.
+
+    Raises:
+        TypeError: it is no identity.
+        Expired: it has expired.
+    """
     if not isinstance(identity, Identity):
         raise TypeError(f"authenticate returned {type(identity).__name__}, not an Identity")
+    if identity.expires_at is not None and identity.expires_at <= time():
+        raise Expired("the credentials have expired")
     return identity
 
 

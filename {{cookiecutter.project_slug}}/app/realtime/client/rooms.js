@@ -149,19 +149,19 @@ export class Room {
     this.stage = "joining";
     ws.ask({ type: "join", room, info, ...(since ? { since } : { last }) }, (answer) => {
       if (signal.aborted) return;
+      const change = this.#change;
       if (answer.type !== "error") {
         check(answer, { epoch: "", offset: 0, replayed: 0 });
         if (!since) check(answer, { recovered: null });
         this.stage = "in";
         this.#attempt = 1;
-        const change = this.#change;
-        if (change) this.#accepted = info;
-        this.#change = null;
+        if (change) [this.#accepted, this.#change] = [info, null];
         ws.joinRooms(); // requests that have waited go before those of handlers
         if (change && change.info !== info) this.setInfo(change.info).catch(() => {});
         this.#onJoin(answer, signal);
         if (this.#joins++ && !signal.aborted) call(() => this.on.rejoined?.());
-      } else if (answer.retry) {
+      } else if (answer.retry || change?.info === info) {
+        if (!answer.retry) this.#change = null; // joins go on with the last accepted info
         if (answer.code === "rate_limited") this.#mayBeIn = mightBeIn;
         else this.stage = "paused"; // others may join
         this.#joinLater(pause(this.#attempt++));

@@ -150,14 +150,13 @@ async def _info(
         info = await info
         # Meanwhile, the user may have lost the permission and been evicted.
         await _check_join(policy, service, connection, command.room)
-    if info is not command.info:
-        try:
-            encode_info(info)
-        except BadRequest as failure:
-            raise ValueError(f"presence_info: {failure}") from failure
+    try:
+        size_bytes = len(encode_info(info))
+    except BadRequest as failure:
+        raise ValueError(f"presence_info: {failure}") from failure
     if info is not None:
-        members = service.rooms.members_here(command.room)
-        connection.limits.pay_for_message(room_channel(command.room), info, members)
+        channel, members = room_channel(command.room), service.rooms.members_here(command.room)
+        connection.limits.pay_for_message(channel, info, members, size_bytes)
     return info
 
 

@@ -9,7 +9,7 @@ import structlog
 from typing_extensions import TypeVar
 
 from ..auth.identity import Identity
-from ..errors import CommandError, Rejected
+from ..errors import CommandError, Rejected, check_close
 from ..limits.budget import KEY_BYTES, ClientLimits, UserBudget
 from ..protocol import EXPIRED, INTERNAL_ERROR, SLOW_CONSUMER, Close, ServerFrame
 from ..settings.settings import RealtimeSettings
@@ -138,10 +138,15 @@ class Connection(Recipient, Generic[StateT]):
         log.warning("slow consumer", connection=self.id, user=self.user, unsent_bytes=unsent_bytes)
 
     def close(self, close: Close) -> None:
-        """Write the outbox, then close. Idempotent: the first reason counts."""
+        """Write the outbox, then close. Idempotent: the first reason counts.
+
+        Raises:
+            ValueError: the code or the reason cannot be sent.
+        """
         self._delivery.check_thread()
         if self.closed is not None:
             return
+        check_close(close)
         if self._open and self.outbox:
             self._wire.write(self.outbox, self._max_unsent_bytes)
         self._wire.close(close)

@@ -214,7 +214,7 @@ class Delivery:
                 outbox.append(encoded)
 
     def note_unsent(self, recipient: Recipient, unsent_bytes: int) -> None:
-        """Note what a recipient has not read; cut off those with the most if it is too much."""
+        """Note what a recipient has not read; if the total is too large, cut off the slowest."""
         self.unsent_bytes += unsent_bytes - self._unsent.get(recipient, 0)
         self._unsent[recipient] = unsent_bytes
         if self._recount is None or self.unsent_bytes > self._max_unsent_bytes:

@@ -29,8 +29,8 @@ class ConnectionManager:
     """The connections of this process. Messages reach those of the whole service.
 
     Call the methods in the event loop's thread. In another thread, as in a route declared with
-    plain ``def``, those that send, change or ask something raise `WrongThread` and do nothing. An
-    invalid user name raises `BadRequest`.
+    plain ``def``, those that send or change something, and each ``async def``, raise `WrongThread`
+    and do nothing. An invalid user name raises `BadRequest`.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class ConnectionManager:
         Raises:
             TooLarge: it is larger than what may be unsent to one connection.
         """
+        self._delivery.check_thread()
         connection = self._connections.get(connection_id)
         if connection is None:
             return False

@@ -2,18 +2,10 @@
 
 from asyncio import Future
 from functools import partial
-# {% if cookiecutter.rooms %}
 from typing import Annotated, Any, Literal, Self
-# {% else %}
-from typing import Annotated, Any, Literal
-# {% endif %}
 
 from fastapi import Header, Request, status
-# {% if cookiecutter.rooms %}
 from pydantic import BaseModel, model_validator
-# {% else %}
-from pydantic import BaseModel
-# {% endif %}
 
 from ..backplane import user_channel
 from ..futures import then
@@ -54,13 +46,21 @@ class Publication(BaseModel):
     user: UserName | None = None
     # {% if cookiecutter.rooms %}
     room: RoomName | None = None
+    # {% endif %}
 
     @model_validator(mode="after")
-    def _check_one_target(self) -> Self:
-        if self.room is not None and self.user is not None:
+    def _check_target(self) -> Self:
+        # {% if cookiecutter.rooms %}
+        targets = [self.room, self.user]
+        if None not in targets:
             raise ValueError("name a room or a user, not both")
+        if targets == [None, None] and self.model_fields_set & {"room", "user"}:
+            raise ValueError("null names nobody; leave out room and user to reach everybody")
+        # {% else %}
+        if self.user is None and "user" in self.model_fields_set:
+            raise ValueError("null names nobody; leave out user to reach everybody")
+        # {% endif %}
         return self
-    # {% endif %}
 
 
 class Published(BaseModel):

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from hmac import compare_digest
-from time import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Security, status
@@ -13,16 +12,14 @@ from pydantic import SecretStr
 from ..auth import CREDENTIALS, Identity
 from ..auth.identity import authenticating, check_identity
 from ..connections.guard import Guard
-from ..errors import Unauthorized, Unavailable
+from ..errors import Unavailable
 from ..service import Service
 from .errors import problems
 from .request_log import REASON
 
-# {% if cookiecutter.auth == "session" %}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing (RFC 9110 §9.2.1)."""
 
-# {% endif %}
 KEY_REFUSALS = problems(
     {401: "The key is missing or wrong", 404: "The key is not set, so the route is off"}
 )
@@ -72,17 +69,14 @@ async def current_user(
     """Return the user who sends the request, by the same credentials as a connection's.
 
     Raises:
-        # {% if cookiecutter.auth == "session" %}
-        Refused: another site may have made the browser send the request; answered with 403.
-        # {% endif %}
+        Refused: another site may have made a browser send the request with the credentials, if it
+            sends them by itself; answered with 403.
         Unauthorized: the credentials are missing, invalid or expired; answered with 401.
         Banned: the user is banned; answered with 403.
         Unavailable: they cannot be checked now; answered with 503.
     """
-    # {% if cookiecutter.auth == "session" %}
-    if request.method not in SAFE_METHODS:
+    if service.authenticator.needs_origin and request.method not in SAFE_METHODS:
         service.origins.check(request)
-    # {% endif %}
     try:
         with authenticating(), guarded(service.settings.handshake_timeout_s):
             identity = check_identity(await service.authenticator.authenticate(request))
@@ -90,8 +84,6 @@ async def current_user(
     except Unavailable as failure:
         request.scope[REASON] = failure.cause  # for the log, not for the client
         raise Unavailable("the credentials cannot be checked now") from failure
-    if identity.expires_at is not None and identity.expires_at <= time():
-        raise Unauthorized("the credentials have expired")
     return identity
 
 

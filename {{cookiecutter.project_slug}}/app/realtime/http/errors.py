@@ -56,12 +56,9 @@ def add_error_handlers(app: FastAPI, failures: Mapping[type[Exception], CommandE
     """Have all routes answer failures as problems, and each kind in ``failures`` as its error."""
     for kind in (CommandError, Rejected, Refused, RequestValidationError, HTTPException, Exception):
         app.exception_handler(kind)(problem_response)
+    app.exception_handler(ExceptionGroup)(_unwrap)
     for kind, error in failures.items():
         _handle_as(app, kind, error)
-
-    @app.exception_handler(ExceptionGroup)
-    async def unwrap(request: Request, group: ExceptionGroup[Exception]) -> Response:
-        raise sole_failure(group)  # to its own handler, if it is the only one
 
 
 async def problem_response(request: Request, failure: Exception) -> Response:
@@ -89,6 +86,10 @@ async def problem_response(request: Request, failure: Exception) -> Response:
             methods = _allow(request) if status == 405 else None
             return _problem(status, failure.detail, methods or headers)
     return await problem_response(request, FAILED)
+
+
+async def _unwrap(request: Request, group: ExceptionGroup[Exception]) -> Response:
+    raise sole_failure(group)  # to its own handler, if it is the only one
 
 
 def _problem(
@@ -128,6 +129,8 @@ def _without_input(error: Mapping[str, Any]) -> dict[str, Any]:
 def _handle_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
     @app.exception_handler(kind)
     async def answer(request: Request, failure: Exception) -> Response:
+        if request.scope["type"] == "websocket":  # mostly a client that has gone
+            raise failure
         route = template_of(request.app, request.scope)  # an outer app may use these handlers
         log.error("handler failed", route=route, code=error.code, exc_info=failure)
         return await problem_response(request, error)

@@ -9,6 +9,7 @@ from fastapi import Request, Response, status
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import PlainTextResponse
 
+from ..policy import settled
 from ..service import Service
 from .dependencies import KEY_REFUSALS, ServiceDep, engine_router, guarded, require_key
 from .request_log import REASON
@@ -50,7 +51,7 @@ async def _find_problem(service: Service) -> str | None:
         return "backplane lost"
     try:
         with guarded(READY_TIMEOUT_S):
-            is_ready = service.is_ready is None or await service.is_ready()
+            is_ready = service.is_ready is None or await settled(service.is_ready())
     except Exception:
         log.exception("readiness check failed")
         is_ready = False

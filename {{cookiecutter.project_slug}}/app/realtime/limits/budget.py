@@ -176,10 +176,12 @@ class ClientLimits:
             if not is_paid and not self._refused.take(now):
                 raise Flood
 
-    def pay_for_message(self, target: str, data: JsonValue, recipients: int) -> None:
+    def pay_for_message(
+        self, target: str, data: JsonValue, recipients: int, least_bytes: int = 0
+    ) -> None:
         """Pay for a message to a target, which has so many recipients in this process.
 
-        The data is that of the client's last frame.
+        The data is that of the client's last frame; otherwise, ``least_bytes`` is its size.
 
         Raises:
             TooLarge: encoded again, the data is larger than a message may be.
@@ -189,6 +191,7 @@ class ClientLimits:
         size_bytes = self._price_bytes
         if size_bytes > self._small_bytes:
             size_bytes = check_data_size(data, self._settings.max_message_bytes)
+        size_bytes = max(size_bytes, least_bytes)
         if isinstance(self._user, UserBudget):
             now = monotonic()
             budget = self._user.target(target, now)

@@ -124,6 +124,7 @@ class RedisBackplane(Backplane):
             self._note_lost()
             self._awaited.clear()
             await self.client.aclose()
+            self.client.detach()
 
     def after_gap(self, listener: OnGap) -> None:
         """Call a listener when Redis works again after messages may have been lost."""
@@ -144,14 +145,9 @@ class RedisBackplane(Backplane):
 
     async def count_nodes(self, channel: Channel) -> int:
         """Return how many nodes have subscribed to the channel."""
-        if channel not in self.hosted and any(each.holds(channel) for each in self._listeners):
-            try:  # Redis may still count this node
-                async with answered_within(self.client.timeout_s):
-                    await self._awaited[channel].wait()
-            except TimeoutError:
-                if channel not in self.hosted:
-                    self._awaited.pop(channel, None)
-                raise Unavailable(NOT_CONFIRMED) from None
+        # Redis counts this node until it has ended the subscription.
+        while channel not in self.hosted and any(each.holds(channel) for each in self._listeners):
+            await self._wait_for_change(channel)
         _, nodes = await self.client.ask(*self._counting(channel), repeatable=True)
         return int(nodes)
 
@@ -185,20 +181,28 @@ class RedisBackplane(Backplane):
         while not subscription.is_confirmed:
             if self.hosted.get(subscription.channel) is not subscription:
                 raise Unavailable(NOT_CONFIRMED)
-            confirmations = self._confirmations
-            try:
-                async with answered_within(self.client.timeout_s):
-                    await self._awaited[subscription.channel].wait()
-            except TimeoutError:
-                # Many others may come first.
-                if self._confirmations == confirmations:
-                    raise Unavailable(NOT_CONFIRMED) from None
+            await self._wait_for_change(subscription.channel)
+
+    async def _wait_for_change(self, channel: Channel) -> None:
+        """Wait until a subscription to a channel, or its end, is confirmed, or may be.
+
+        Raises:
+            Unavailable: Redis has confirmed none for too long.
+        """
+        confirmations = self._confirmations
+        try:
+            async with answered_within(self.client.timeout_s):
+                await self._awaited[channel].wait()
+        except TimeoutError:
+            # Many others may come first.
+            if self._confirmations == confirmations:
+                raise Unavailable(NOT_CONFIRMED) from None
 
     def unsubscribe(self, subscription: Subscription) -> bool:
         """Stop hosting the channel."""
         if not super().unsubscribe(subscription):
             return False
-        self.wake(subscription.channel)
+        self._wake(subscription.channel)
         self._adjust_later(subscription.channel)
         return True
 
@@ -235,6 +239,8 @@ class RedisBackplane(Backplane):
         self._has_gap = True
         for subscription in self.hosted.values():
             subscription.is_confirmed = False
+        for channel in self._awaited.keys() - self.hosted.keys():
+            self._wake(channel)
 
     async def _listen(self) -> None:
         """Connect and listen until the connection is lost.
@@ -287,10 +293,14 @@ class RedisBackplane(Backplane):
         subscription.is_confirmed = True
         if self._has_gap and subscription.on_gap is not None:
             subscription.on_gap()
-        self.wake(subscription.channel)
+        self._wake(subscription.channel)
 
-    def wake(self, channel: Channel) -> None:
-        """Wake those that wait for a subscription to a channel, or for its end."""
+    def note_left(self, channel: Channel) -> None:
+        """Note that Redis has confirmed the end of a subscription."""
+        self._confirmations += 1
+        self._wake(channel)
+
+    def _wake(self, channel: Channel) -> None:
         if awaited := self._awaited.pop(channel, None):
             awaited.set()
 

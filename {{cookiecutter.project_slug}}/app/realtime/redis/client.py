@@ -52,19 +52,21 @@ class RedisClient(ABC):
         # Each database has its own keys, but they share all channels.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
         self._max_turns = settings.redis_max_connections - RESERVED
-        self._thread: int | None = None
-        self._make_locks()
+        self.detach()
         self._outages = 0
         self._is_failing = False
         self._probes: list[ProbeCommands] = []
 
     def attach(self) -> None:
-        """Belong to this thread and its event loop: `ask` refuses others."""
-        self._thread = get_ident()
-        self._make_locks()
+        """Belong to this thread: `ask` refuses others."""
+        self._thread: int | None = get_ident()
 
-    def _make_locks(self) -> None:
-        # asyncio binds a lock to the event loop in which it is used.
+    def detach(self) -> None:
+        """Belong to no thread, and to no event loop, as the application may run again in another.
+
+        asyncio binds a lock to the event loop in which it is used.
+        """
+        self._thread = None
         self._turns = asyncio.Semaphore(self._max_turns)
         # {% if cookiecutter.rooms %}
         self._background = asyncio.Lock()

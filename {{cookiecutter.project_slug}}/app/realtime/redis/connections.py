@@ -36,11 +36,8 @@ TEMPORARY = re.compile(r"permissions|can't (run|access)|used memory|MISCONF|NORE
 """Pattern of the errors of a server that may work again later."""
 
 # {% if cookiecutter.rooms %}
-MALFORMED = re.compile(r"WRONGTYPE|user_script")
+MALFORMED = re.compile(r"WRONGTYPE|attempt to |bad argument")
 """Pattern of the errors of a script that finds data which no node can have written."""
-
-UNRELATED = re.compile(r"read only replica|killed by|non local key")
-"""Pattern of other errors of a script, which also name the place in it."""
 
 # {% endif %}
 RedisCommand = Sequence[Any]
@@ -62,9 +59,7 @@ def is_temporary(refusal: Exception) -> bool:
 # {% if cookiecutter.rooms %}
 def has_malformed_data(refusal: Exception) -> bool:
     """Return whether a script has failed because of what is stored."""
-    text = str(refusal)
-    is_unrelated = is_temporary(refusal) or UNRELATED.search(text) is not None
-    return MALFORMED.search(text) is not None and not is_unrelated
+    return MALFORMED.search(str(refusal)) is not None
 
 
 # {% endif %}

@@ -131,7 +131,7 @@ class Listener:
                 if name not in self._leaving:
                     raise ConnectionError("a slot has moved to another server")
                 if _count_down(self._leaving, name):
-                    self._backplane.wake(self._client.channel(message["channel"]))
+                    self._backplane.note_left(self._client.channel(message["channel"]))
 
 
 def _count_down(expected: Counter[str], name: str) -> bool:

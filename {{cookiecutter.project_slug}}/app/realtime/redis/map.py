@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 
+import structlog
+
 from ..backplane import Channel
 from ..errors import Unavailable
 from ..expiring import ExpiringMap
 from .client import RedisClient
 from .connections import RedisCommand
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class RedisMap(ExpiringMap):
@@ -26,7 +30,10 @@ class RedisMap(ExpiringMap):
         return await self._read("GET", key, repeatable=True)
 
     async def add(self, key: str, value: str, ttl_s: float) -> str | None:
-        """Keep a value if the key has none; otherwise return the one that it has."""
+        """Keep a value if the key has none; otherwise return the one that it has.
+
+        Each call needs a value of its own.
+        """
         command = (*_set(self._name(key), value, ttl_s), "NX")
         while not await self._client.ask(*command, repeatable=True):
             existing = await self.get(key)
@@ -55,6 +62,7 @@ class RedisMap(ExpiringMap):
             if "WRONGTYPE" not in str(failure.__cause__):
                 raise
         # Anybody with access to Redis can write such a value.
+        log.warning("malformed value removed", kind=self._kind)
         await self._client.ask("DEL", self._name(key), repeatable=True)
         return None
 

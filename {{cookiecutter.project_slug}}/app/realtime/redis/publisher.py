@@ -62,7 +62,7 @@ class RedisPublisher:
         self._max_payload_bytes = settings.max_unsent_bytes - FRAME_BYTES
         self.is_traced = False
         """Whether messages tell other nodes which span has caused them."""
-        self._has_ended = False
+        self._has_ended = self._is_full = False
         self._waiting = Worker(self._publish, batch_weight=BATCH_BYTES)
         self._failures = metrics.counter(
             "redis_publish_failures", "Messages that could not be published to Redis."
@@ -107,8 +107,12 @@ class RedisPublisher:
         check_frame_size(payload, self._max_payload_bytes)
         size_bytes = len(payload)
         message = Outgoing(make_command, batch_key, channel, payload, read_reply, published)
-        if self._has_ended or self._waiting.weight + size_bytes > self._max_waiting_bytes:
+        was_full, waiting_bytes = self._is_full, self._waiting.weight
+        # One message of any size may wait.
+        self._is_full = waiting_bytes > 0 and waiting_bytes + size_bytes > self._max_waiting_bytes
+        if self._is_full and not was_full:
             log.warning("publishing failed", error="too many bytes wait for Redis")
+        if self._has_ended or self._is_full:
             self._fail([message])
         else:
             self._waiting.add(message, size_bytes)

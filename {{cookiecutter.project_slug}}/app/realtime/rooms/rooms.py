@@ -150,9 +150,9 @@ class Room:
 class Rooms:
     """All rooms with members in this process. A room exists as long as it has members.
 
-    Call the methods in the event loop's thread. In another thread, those that send, change or ask
-    something raise `WrongThread` and do nothing. A name that no client could join raises `BadRoom`,
-    and other arguments that are not allowed `BadRequest`.
+    Call the methods in the event loop's thread. In another thread, those that send or change
+    something, and each ``async def``, raise `WrongThread` and do nothing. A name that no client
+    could join raises `BadRoom`, and other arguments that are not allowed `BadRequest`.
     """
 
     def __init__(
@@ -340,13 +340,16 @@ class Rooms:
 
         Raises:
             Forbidden: the policy refuses the message.
-            NotJoined: meanwhile, ``member`` has left, or was evicted.
+            NotJoined: ``member`` has left, or was evicted, also while the policy waited.
         """
+        self._check_call(room)
+        if member is not None:
+            self.check_joined(member, room)
         answer = self._before_publish(room, sender, data, keep)
         if isinstance(answer, Awaitable):
             answer = await answer
-        if member is not None:
-            self.check_joined(member, room)
+            if member is not None:
+                self.check_joined(member, room)
         envelope = Envelope(sender, answer, exclude)
         return self._history.publish(room, envelope, keep=keep, message_id=message_id)
 

@@ -9,10 +9,8 @@ import logging
 import os
 
 import structlog
-from prometheus_client import Counter
 from structlog.typing import Processor
 
-from ..metrics import PREFIX
 from ..settings.settings import RealtimeSettings
 from .log_limit import LogLimiter
 
@@ -32,9 +30,8 @@ UVICORN_NOISE = (
     "Cancel 0 running task(s), timeout graceful shutdown exceeded",
 )
 
-LINES = Counter(PREFIX + "log_lines", "Lines logged, by level.", ["level"])
-for level in ("info", "warning", "error", "critical"):
-    LINES.labels(level)
+LINES = dict.fromkeys(("info", "warning", "error", "critical"), 0)
+"""Lines logged by this process, by level."""
 
 
 def is_worth_logging(record: logging.LogRecord) -> bool:
@@ -45,7 +42,8 @@ def is_worth_logging(record: logging.LogRecord) -> bool:
 
 def count_line(record: logging.LogRecord) -> bool:
     """Count a line that is logged; return true."""
-    LINES.labels(record.levelname.lower()).inc()
+    level = record.levelname.lower()
+    LINES[level] = LINES.get(level, 0) + 1
     return True
 
 

@@ -29,7 +29,7 @@ from ..application import Application
 from ..protocol import SERVICE_RESTART
 from ..settings.settings import RealtimeSettings
 from .http import REASONS, HttpProtocol
-from .logging import configure_logging
+from .logging import LINES, configure_logging
 from .websocket import REFUSALS, FrameProtocol
 # {% if cookiecutter.redis %}
 from .workers import Parent, this_worker
@@ -91,7 +91,9 @@ class Server(uvicorn.Server):
         self._has_descriptors = True
         self.next_signal = signal.SIG_DFL
         """The action of a second signal."""
-        refusals = self.service.metrics.counter(
+        metrics = self.service.metrics
+        metrics.watch_counts("log_lines", "Lines logged.", "level", LINES.copy)
+        refusals = metrics.counter(
             "requests_refused",
             "HTTP requests that the server refused by itself, and malformed handshakes.",
             labels=("status",),

@@ -180,14 +180,22 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if self.handshake_complete and message["type"] == "websocket.close":
             self.close(Close(message.get("code", 1000), message.get("reason") or ""))
             return
-        if message["type"] == "websocket.accept" and self.inbox.has_end:  # the server stops
+        if self.close_sent or self.disconnected:
+            raise ClientDisconnected
+        if message["type"] == "websocket.accept" and self.inbox.has_end:
+            # The server stops. The route receives a ``websocket.disconnect`` next.
             self.transport.write(self.conn.reject(HTTPStatus.SERVICE_UNAVAILABLE, "").serialize())
-            raise ClientDisconnected
-        if self.close_sent:
-            raise ClientDisconnected
+            self.handshake_complete = self.close_sent = True
+            self.transport.close()
+            return
         await super().send(message)
         if self._early and self.handshake_complete:
             early, self._early = self._early, b""
+            scanner = FrameScanner()
+            scanner.scan(early, FRAMES_AT_ONCE)
+            if scanner.others >= FRAMES_AT_ONCE:  # nobody would pay for them
+                self.transport.abort()
+                return
             self.data_received(early)
 
     def data_received(self, data: bytes) -> None:

@@ -155,10 +155,6 @@ class RealtimeSettings(
         if self.max_unsent_bytes < self.history_bytes + self.max_message_bytes:
             raise ValueError("MAX_UNSENT_BYTES: must be at least HISTORY_BYTES + MAX_MESSAGE_BYTES")
         # {% endif %}
-        # {% if cookiecutter.redis %}
-        if self.redis_max_waiting_bytes < 2 * self.max_message_bytes:
-            raise ValueError("REDIS_MAX_WAITING_BYTES: must be at least twice MAX_MESSAGE_BYTES")
-        # {% endif %}
         return self
 
     @model_validator(mode="after")
@@ -166,8 +162,9 @@ class RealtimeSettings(
         names: dict[str, str] = {}
         for name in RealtimeSettings.model_fields:  # not those of the team
             value = getattr(self, name)
-            if isinstance(value, SecretStr):
-                first = names.setdefault(value.get_secret_value(), name)
+            values = value if isinstance(value, tuple) else (value,)
+            for secret in (each for each in values if isinstance(each, SecretStr)):
+                first = names.setdefault(secret.get_secret_value(), name)
                 if first != name:
                     problem = f"{name.upper()}: is the same as {first.upper()}"
                     raise ValueError(f"{problem}; {MAKE_ANOTHER}")

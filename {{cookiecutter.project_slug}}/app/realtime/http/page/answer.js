@@ -18,7 +18,11 @@ export const isToken = (data) =>
 
 /** Return functions that show answers in a room, and send one that continues after a reload. */
 export function answering(room, log, user) {
-  const unfinished = `answer in ${room.name}`;
+  //# if cookiecutter.auth == "none"
+  const unfinished = () => `answer in ${room.name}`;
+  //# else
+  const unfinished = () => `answer of ${user()} in ${room.name}`;
+  //# endif
   let isGiving = false;
 
   //# if cookiecutter.auth == "none"
@@ -46,7 +50,8 @@ export function answering(room, log, user) {
 
   /** Send the tokens that are missing of the unfinished answer; none twice, thanks to its key. */
   async function resume() {
-    const answer = sessionStorage[unfinished];
+    const name = unfinished();
+    const answer = sessionStorage[name];
     if (!answer || isGiving) return;
     isGiving = true;
     try {
@@ -56,7 +61,7 @@ export function answering(room, log, user) {
         await room.publish({ answer, token: TOKENS[at] }, { echo: true, key });
         await sleep(PAUSE_MS);
       }
-      delete sessionStorage[unfinished];
+      delete sessionStorage[name];
     } finally {
       isGiving = false;
     }
@@ -64,7 +69,7 @@ export function answering(room, log, user) {
 
   /** Give another answer. */
   function start() {
-    sessionStorage[unfinished] ??= newKey();
+    sessionStorage[unfinished()] ??= newKey();
     return resume();
   }
 

@@ -111,11 +111,11 @@ export function palette({ operations, channels, components }, send) {
     const output = answer;
     output.className = "";
     try {
-      output.textContent = "Sent …";
+      output.textContent = "Waiting for the answer …";
       const answered = await send(read());
       output.replaceChildren(...answered
         ? ["Answer: ", element("code", {}, coloured(JSON.stringify(answered)))]
-        : ["Done. Nothing was sent, since the connection is offline."]);
+        : ["Done. No command had to be sent."]);
     } catch (error) {
       output.className = "failed";
       output.textContent = `Failed: ${words(error)}`;

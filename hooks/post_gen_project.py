@@ -113,6 +113,9 @@ UNFINISHED_BEGIN = (
 # cruft reads it to update the project.
 CRUFT_FILE = ".cruft.json"
 
+# It is in every project.
+ENGINE = "app/realtime/__init__.py"
+
 # Variables that tell git where a repository is.
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
@@ -272,8 +275,7 @@ def main(answers: dict[str, Any]) -> None:
     check_name(Path(), answers["project_slug"])
     remove_unfinished(Path())
     # With --skip-if-file-exists, an older project gets missing files only, and stays what it was.
-    was_written = before.get("pyproject.toml") != Path("pyproject.toml").lstat().st_mtime_ns
-    if was_written or CRUFT_FILE not in before:
+    if before.get(ENGINE) != Path(ENGINE).lstat().st_mtime_ns:
         record_template(Path(), answers)
     print(summary(answers))
     if kept:

@@ -282,10 +282,10 @@ class Room(Inbox[Message]):
     def _lose(self) -> None:
         """Let the reader load the state, or know that messages may be missing."""
         if self._state:
-            # What came before and is kept is part of what will be loaded.
-            kept = [each for each in self._unread if each is not GAP and each.offset is None]
+            # Stored messages will be loaded; events and ephemeral messages will not.
+            others = [each for each in self._unread if each is not GAP and each.offset is None]
             self._unread.clear()
-            self._unread.extend(kept)
+            self._unread.extend(others)
         if self._state or self.position:
             self._put(GAP)
 

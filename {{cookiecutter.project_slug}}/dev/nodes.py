@@ -75,7 +75,8 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
                         log.seek(0)
                         told = log.read().decode(errors="replace").strip().rpartition("\n")[2]
                         what = "does not answer" if it.returncode is None else "has ended"
-                        raise ChildProcessError(f"{server} {what}; it says: {told}")
+                        status = f"nothing (status {it.returncode})"
+                        raise ChildProcessError(f"{server} {what}; it says: {told or status}")
                     await asyncio.sleep(0.05)
             yield url
 

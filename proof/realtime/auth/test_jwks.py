@@ -443,6 +443,9 @@ def test_good_jwks_urls(environment: str, url: str) -> None:
 async def test_a_banned_user_cannot_refresh() -> None:
     async with run_service() as live:
         client = await live.connect("alice")
+        await live.service.bans.put("bob", "", 60)
+        token = secret_token(live.settings, sub="bob")
+        assert (await client.ask(type="refresh", token=token))["code"] == "forbidden"
         await live.service.bans.put(client.user, "", 60)  # as if this node had not heard of it
         await client.send(type="refresh", token=secret_token(live.settings))
         assert await client.closed() == REVOKED

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from http.client import responses
 from typing import Any, ClassVar, Self, TypeVar
 
+from websockets import frames
+from websockets.exceptions import ProtocolError
+
 from . import protocol
 from .protocol import (
     EXPIRED,
@@ -27,7 +30,8 @@ V = TypeVar("V")
 PROBLEM_TYPE = "application/problem+json"
 
 MAX_REASON_BYTES = 123
-"""Size of the reason in a close frame (RFC 6455 §5.5)."""
+"""Size of the reason in a close frame (RFC 6455 §5.5), after the code."""
+CODE_BYTES = 2
 
 
 class ServiceError(Exception):
@@ -70,19 +74,14 @@ def declared(base: type[ServiceError], attribute: str, kind: type[V]) -> set[V]:
     return {value for value in values if isinstance(value, kind)}
 
 
-CLOSES = frozenset(value for value in vars(protocol).values() if isinstance(value, Close))
-"""How the protocol closes connections."""
-
-SENDABLE = (
-    "a Close with a code of 4000 to 4999, or that of INTERNAL_ERROR or TRY_AGAIN_LATER, and a"
-    f" reason of at most {MAX_REASON_BYTES} bytes"
-)
-
-
 def check_close(close: Close) -> None:
-    """Raise `ValueError` if a connection cannot be closed so."""
-    if close not in CLOSES and not _is_sendable(close):
-        raise ValueError(f"close needs {SENDABLE}")
+    """Raise `ValueError` if no close frame can have this code and reason (RFC 6455 §5.5, §7.4)."""
+    try:
+        size = len(frames.Close(*close).serialize()) - CODE_BYTES
+    except ProtocolError as failure:
+        raise ValueError(f"close: {failure}") from None
+    if size > MAX_REASON_BYTES:
+        raise ValueError(f"close: the reason has {size} bytes, more than {MAX_REASON_BYTES}")
 
 
 def _is_sendable(close: object) -> bool:
@@ -161,12 +160,15 @@ class Rejected(ServiceError):
         """
         super().__init_subclass__(**options)
         if "close_as" in vars(cls) and not _is_sendable(cls.close_as):
-            raise TypeError(f"{cls.__name__}: close_as must be {SENDABLE}")
+            codes = "a code of 4000 to 4999, or that of INTERNAL_ERROR or TRY_AGAIN_LATER,"
+            needed = f"{codes} and a reason of at most {MAX_REASON_BYTES} bytes"
+            raise TypeError(f"{cls.__name__}: close_as must be a Close with {needed}")
 
 
-def close_codes() -> frozenset[Close]:
+def close_codes() -> set[Close]:
     """Return how the server closes connections: all of the protocol, and of `Rejected`."""
-    return CLOSES | declared(Rejected, "close_as", Close)
+    constants = {value for value in vars(protocol).values() if isinstance(value, Close)}
+    return constants | declared(Rejected, "close_as", Close)
 
 
 class Unauthorized(Rejected):

@@ -30,7 +30,7 @@ async def settled(answer: Answer) -> bool:
     if not isinstance(answer, bool):
         answer = await answer
         if not isinstance(answer, bool):
-            raise TypeError(f"the answer is a {type(answer).__name__}, not a bool")
+            raise TypeError(f"a rule, or is_ready, returned {type(answer).__name__}, not a bool")
     return answer
 
 

@@ -28,7 +28,10 @@ class Authenticator:
     """Accepts everybody."""
 
     needs_origin: ClassVar[bool] = False
-    """Whether handshakes without an ``Origin`` header are refused."""
+    """Whether browsers send the credentials by themselves.
+
+    Then handshakes need an ``Origin``, and so do requests that change something.
+    """
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings

@@ -44,7 +44,10 @@ class Authenticator:
     """Reads ``user`` from the signed cookie."""
 
     needs_origin: ClassVar[bool] = True
-    """Whether handshakes without an ``Origin`` header are refused."""
+    """Whether browsers send the credentials by themselves.
+
+    Then handshakes need an ``Origin``, and so do requests that change something.
+    """
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings

@@ -42,7 +42,10 @@ class Authenticator:
     """Issues tickets and accepts each once. ``tickets`` has the user of each unused ticket."""
 
     needs_origin: ClassVar[bool] = False
-    """Whether handshakes without an ``Origin`` header are refused."""
+    """Whether browsers send the credentials by themselves.
+
+    Then handshakes need an ``Origin``, and so do requests that change something.
+    """
 
     def __init__(self, settings: AuthSettings) -> None:
         self._lifetime_s = settings.ticket_lifetime_s

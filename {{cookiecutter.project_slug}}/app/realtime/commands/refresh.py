@@ -41,7 +41,8 @@ async def refresh(service: Service, connection: Connection, command: Refresh) ->
     try:
         with authenticating():
             identity = check_identity(await service.authenticator.verify(command.token))
-            await service.check_ban(identity.user)
+            if identity.user == connection.user:
+                await service.check_ban(identity.user)
     except (Unauthorized, Unavailable) as failure:
         if connection.limits.is_first_refusal(f"refresh: {failure.cause}"):
             log.info("token refused", cause=failure.cause)

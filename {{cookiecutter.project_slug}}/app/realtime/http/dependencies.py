@@ -69,8 +69,8 @@ async def current_user(
     """Return the user who sends the request, by the same credentials as a connection's.
 
     Raises:
-        Refused: another site may have made a browser send the request with the credentials, if it
-            sends them by itself; answered with 403.
+        Refused: the authenticator needs an origin, and the request's is not allowed; answered with
+            403.
         Unauthorized: the credentials are missing, invalid or expired; answered with 401.
         Banned: the user is banned; answered with 403.
         Unavailable: they cannot be checked now; answered with 503.

@@ -129,8 +129,8 @@ def _without_input(error: Mapping[str, Any]) -> dict[str, Any]:
 def _handle_as(app: FastAPI, kind: type[Exception], error: CommandError) -> None:
     @app.exception_handler(kind)
     async def answer(request: Request, failure: Exception) -> Response:
-        if request.scope["type"] == "websocket":  # mostly a client that has gone
-            raise failure
+        if request.scope["type"] == "websocket" and isinstance(failure, OSError):
+            raise failure  # mostly a client that has gone
         route = template_of(request.app, request.scope)  # an outer app may use these handlers
         log.error("handler failed", route=route, code=error.code, exc_info=failure)
         return await problem_response(request, error)

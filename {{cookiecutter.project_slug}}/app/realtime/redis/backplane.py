@@ -123,8 +123,10 @@ class RedisBackplane(Backplane):
         finally:
             self._note_lost()
             self._awaited.clear()
-            await self.client.aclose()
-            self.client.detach()
+            try:
+                await self.client.aclose()
+            finally:
+                self.client.detach()
 
     def after_gap(self, listener: OnGap) -> None:
         """Call a listener when Redis works again after messages may have been lost."""

@@ -107,18 +107,20 @@ class RedisPublisher:
         check_frame_size(payload, self._max_payload_bytes)
         size_bytes = len(payload)
         message = Outgoing(make_command, batch_key, channel, payload, read_reply, published)
-        was_full, waiting_bytes = self._is_full, self._waiting.weight
-        # One message of any size may wait.
-        self._is_full = waiting_bytes > 0 and waiting_bytes + size_bytes > self._max_waiting_bytes
-        if self._is_full and not was_full:
-            log.warning("publishing failed", error="too many bytes wait for Redis")
-        if self._has_ended or self._is_full:
+        waiting_bytes = self._waiting.weight  # one message of any size may wait
+        if self._has_ended:
+            self._fail([message])
+        elif waiting_bytes and waiting_bytes + size_bytes > self._max_waiting_bytes:
+            if not self._is_full:  # one line, until the next batch is sent
+                log.warning("publishing failed", error="too many bytes wait for Redis")
+            self._is_full = True
             self._fail([message])
         else:
             self._waiting.add(message, size_bytes)
         return published
 
     async def _publish(self, batch: list[Outgoing]) -> None:
+        self._is_full = False
         try:
             grouped = _grouped(batch)
             begin = monotonic()

@@ -7,6 +7,7 @@ number of lines is limited, see `log_limit`.
 import atexit
 import logging
 import os
+from threading import RLock
 
 import structlog
 from structlog.typing import Processor
@@ -33,6 +34,8 @@ UVICORN_NOISE = (
 LINES = dict.fromkeys(("info", "warning", "error", "critical"), 0)
 """Lines logged by this process, by level."""
 
+_counting = RLock()  # reentrant, since finalizers may log
+
 
 def is_worth_logging(record: logging.LogRecord) -> bool:
     """Return false for the records of uvicorn that `UVICORN_NOISE` lists."""
@@ -43,7 +46,8 @@ def is_worth_logging(record: logging.LogRecord) -> bool:
 def count_line(record: logging.LogRecord) -> bool:
     """Count a line that is logged; return true."""
     level = record.levelname.lower()
-    LINES[level] = LINES.get(level, 0) + 1
+    with _counting:
+        LINES[level] = LINES.get(level, 0) + 1
     return True
 
 

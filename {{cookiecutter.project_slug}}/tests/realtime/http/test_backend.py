@@ -119,6 +119,7 @@ async def test_publish_needs_the_key(live: Live, key: str) -> None:
         "{}",
         '{"data": 1, "surplus": 2}',
         '{"data": 1, "user": ""}',
+        '{"data": 1, "user": 7}',
         '{"data": 1, "user": null}',
         '{"data": NaN}',
         '{"data": 1e400}',

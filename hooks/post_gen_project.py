@@ -113,7 +113,7 @@ UNFINISHED_BEGIN = (
 # cruft reads it to update the project.
 CRUFT_FILE = ".cruft.json"
 
-# It is in every project.
+# A file of every project. If it is older than this run, Cookiecutter has skipped existing files.
 ENGINE = "app/realtime/__init__.py"
 
 # Variables that tell git where a repository is.
@@ -234,7 +234,7 @@ def git(repository: Path, *arguments: str) -> str:
     """Return what a git command prints; nothing if it fails or git is not installed."""
     command = ["git", "-C", str(repository), *arguments]
     # Those of another repository would come first.
-    env = {name: each for name, each in os.environ.items() if name not in GIT_PLACES}
+    env = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
     try:
         done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", env=env)
     except OSError:

@@ -237,6 +237,23 @@ def test_a_refusal_that_no_retry_can_help_ends_the_connection(client: ModuleType
         asyncio.run(connect(f"ws://127.0.0.1:{port}/ws"))
 
 
+def test_an_answer_of_a_web_page_ends_the_connection(client: ModuleType) -> None:
+    async def handler(_: ServerConnection) -> None:
+        raise AssertionError
+
+    def answer(connection: ServerConnection, _: Request) -> Response:
+        return connection.respond(HTTPStatus.OK, "a page")
+
+    async def connect() -> None:
+        async with serve(handler, "127.0.0.1", 0, process_request=answer) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with asyncio.timeout(DEADLINE_S):
+                with pytest.raises(client.Ended, match="200 OK"):
+                    await client.connect(f"ws://127.0.0.1:{port}/ws").__aenter__()
+
+    asyncio.run(connect())
+
+
 def test_a_client_that_was_online_repeats_a_refused_handshake(client: ModuleType) -> None:
     answers = [None, HTTPStatus.NOT_FOUND, None]
     reasons: list[str] = []
@@ -1980,6 +1997,21 @@ def test_ephemeral_messages_do_not_overtake_others(client: ModuleType, *, has_st
         expected = ["gap"] * is_lost + ([1, 3] if is_loaded else [0, 1, 2, 3])
         read = [each.type if each.type == "gap" else each.data for each in room._unread]
         assert read == expected
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_a_gap_keeps_what_the_state_cannot_have(client: ModuleType) -> None:
+    connection = Commands(client)
+    room = connection.rooms["tea"]
+    room.join()
+    connection.answer()
+    room._state = object()
+    for number, offset in enumerate([1, None]):
+        room.receive(MESSAGE | {"data": number, "offset": offset})
+    room.receive({"type": "resync", "room": "tea"})
+    connection.answer(offset=2, recovered=False, epoch="new")
+    assert [each.data for each in room._unread] == [1, None]
+    assert room._unread[-1].type == "gap"
 
 
 def test_an_info_that_the_caller_changes_is_sent_when_it_is_set(client: ModuleType) -> None:

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 # {% endif %}
 
 from app.realtime.backplane import ALL, Channel, Subscription
-from app.realtime.errors import Unavailable
+from app.realtime.errors import Unavailable, WrongThread
 from app.realtime.metrics import Metrics
 from app.realtime.redis.client import RESERVED, RedisClient
 # {% if cookiecutter.rooms %}
@@ -219,6 +219,14 @@ async def test_forgotten_connections_are_replaced(proxy: Proxy) -> None:
         proxy.forget()
         asked = (client.ask("INCR", "count", repeatable=False) for _ in range(30))
         assert sorted(await asyncio.gather(*asked)) == list(range(1, 31))
+
+
+async def test_another_thread_is_refused(valkey: Valkey) -> None:
+    async with run_client(valkey) as client:
+        client.attach()
+        with pytest.raises(WrongThread):
+            await asyncio.to_thread(asyncio.run, client.ask("PING", repeatable=True))
+        assert await client.ask("PING", repeatable=True)
 
 
 async def test_after_a_lost_answer_only_a_repeatable_command_is_sent_again(

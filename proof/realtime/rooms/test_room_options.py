@@ -1,5 +1,6 @@
 """Rules of rooms that return what they must not, or fail."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +8,10 @@ from structlog.testing import capture_logs
 
 from app.realtime import Forbidden, Policy, RoomOptions, Service
 
-from ..live import run_service
+from ..limits.test_budget import clock
+from ..live import make_settings, run_service
+
+__all__ = ["clock"]  # a fixture
 
 
 @pytest.mark.parametrize(
@@ -73,3 +77,13 @@ async def test_an_info_of_the_policy_that_is_too_large_is_not_the_clients_fault(
 def test_room_options_are_validated(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         RoomOptions(**values)
+
+
+async def test_an_info_of_the_policy_costs_its_size(
+    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Policy, "presence_info", lambda *_: "x" * 998)
+    async with run_service(make_settings(max_bytes_per_s=10_000, max_burst_s=1)) as live:
+        client = await live.connect()
+        answers = [(await client.ask(type="join", room="lobby"))["type"] for _ in range(15)]
+    assert answers == ["ok"] * 10 + ["error"] * 5

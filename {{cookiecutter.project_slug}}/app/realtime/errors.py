@@ -57,8 +57,13 @@ class ServiceError(Exception):
 
 def problem(status: int, detail: str, **more: object) -> dict[str, object]:
     """Return the body of an HTTP answer to a failure (RFC 9457), of the type `PROBLEM_TYPE`."""
-    title, detail = responses.get(status, ""), detail.encode(errors="replace").decode()
+    title, detail = responses.get(status, ""), encodable(detail)
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+
+
+def encodable(text: str) -> str:
+    """Return a text with ``?`` in place of lone surrogates, which UTF-8 cannot encode."""
+    return text.encode(errors="replace").decode()
 
 
 def subclasses(base: type[V]) -> Iterator[type[V]]:
@@ -227,7 +232,7 @@ class CommandError(ServiceError):
 
     def reply(self, command_id: str | None) -> ErrorReply:
         """Return the frame for the client."""
-        message = str(self).encode(errors="replace").decode()  # without lone surrogates
+        message = encodable(str(self))
         return ErrorReply(id=command_id, code=self.code, message=message, retry=self.retry)
 
 

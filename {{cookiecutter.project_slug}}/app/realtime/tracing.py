@@ -37,7 +37,7 @@ _propagator = TraceContextTextMapPropagator()
 
 # {% endif %}
 Handle = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
-Meaning = Callable[[BaseException | None], BaseException | None]
+Mapped = Callable[[BaseException | None], BaseException | None]
 
 
 def _is_left_out(scope: MutableMapping[str, Any]) -> bool:
@@ -54,10 +54,10 @@ def is_on() -> bool:
     return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 
-def traced(handle: Handle, meaning: Meaning) -> Handle:
+def traced(handle: Handle, mapped: Mapped) -> Handle:
     """Return a handler that makes a span of each command, which ends when it is answered.
 
-    ``meaning`` returns the error that clients get for a failure, or else the failure.
+    ``mapped`` returns the error to which a failure is mapped, or else the failure.
     """
     tracer = trace.get_tracer(NAME)
 
@@ -68,10 +68,10 @@ def traced(handle: Handle, meaning: Meaning) -> Handle:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 answer = await handle(service, connection, command)
         except BaseException as failure:
-            _end(span, meaning(failure))
+            _end(span, mapped(failure))
             raise
         if isinstance(answer, Future):
-            answer.add_done_callback(lambda done: _end(span, meaning(_failure_of(done))))
+            answer.add_done_callback(lambda done: _end(span, mapped(_failure_of(done))))
         else:
             _end(span, None)
         return answer

@@ -103,7 +103,7 @@ class Dispatcher:
     def trace(self) -> None:
         """Trace all commands from now on. Idempotent."""
         handlers = self._untraced.items()
-        self._handlers = {name: traced(handler, self._meaning) for name, handler in handlers}
+        self._handlers = {name: traced(handler, self._mapped) for name, handler in handlers}
 
     async def dispatch(
         self, service: Service, connection: Connection, frame: str
@@ -194,16 +194,16 @@ class Dispatcher:
         if isinstance(failure, Rejected):
             connection.reject(failure)
             return
-        meaning = self._meaning(failure)
-        refusal = meaning if isinstance(meaning, CommandError) else FAILED
+        mapped = self._mapped(failure)
+        refusal = mapped if isinstance(mapped, CommandError) else FAILED
         if refusal is not failure:
             log.error("handler failed", type=command.type, code=refusal.code, exc_info=failure)
         if refusal.status >= 500:
             self._failure_counter.labels(command.type).inc()
         self._refuse(connection, refusal, command.id)
 
-    def _meaning(self, failure: BaseException | None) -> BaseException | None:
-        """Return the error that clients get for a failure, or else the failure."""
+    def _mapped(self, failure: BaseException | None) -> BaseException | None:
+        """Return the error to which a failure is mapped, or else the failure."""
         sole = failure and sole_failure(failure)
         if isinstance(sole, CommandError):
             return sole

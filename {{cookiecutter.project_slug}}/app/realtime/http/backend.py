@@ -55,10 +55,10 @@ class Publication(BaseModel):
         if None not in targets:
             raise ValueError("name a room or a user, not both")
         if targets == [None, None] and self.model_fields_set & {"room", "user"}:
-            raise ValueError("null names nobody; leave out room and user to reach everybody")
+            raise ValueError("null is no target; leave out room and user to reach everybody")
         # {% else %}
         if self.user is None and "user" in self.model_fields_set:
-            raise ValueError("null names nobody; leave out user to reach everybody")
+            raise ValueError("null is no target; leave out user to reach everybody")
         # {% endif %}
         return self
 

@@ -193,7 +193,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             early, self._early = self._early, b""
             scanner = FrameScanner()
             scanner.scan(early, FRAMES_AT_ONCE)
-            if scanner.others >= FRAMES_AT_ONCE:  # nobody would pay for them
+            if scanner.others >= FRAMES_AT_ONCE:  # no budget is charged yet
                 self.transport.abort()
                 return
             self.data_received(early)

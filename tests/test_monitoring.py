@@ -51,6 +51,7 @@ PROMPT, TARDY, TRIPS = (
     f'ws_redis_publish_duration_seconds_bucket{{job="JOB",le="{bound}"}}'
     for bound in ("0.1", "0.25", "+Inf")
 )
+STARTED = 'process_start_time_seconds{job="JOB"}'
 OPEN_FILES = 'process_open_fds{job="JOB"}'
 MAX_FILES = 'process_max_fds{job="JOB"}'
 RECOVERED = 'ws_joins_total{job="JOB",recovered="yes"}'
@@ -60,6 +61,7 @@ FAILURES = 'ws_redis_publish_failures_total{job="JOB"}'
 
 SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "InstanceDown": ({'up{job="JOB"}': "0x60"}, {'up{job="JOB"}': "1x60"}),
+    "InstanceRestarts": ({STARTED: "0+0x50 1+1x8"}, {STARTED: "0x50 1x4 2x4"}),
     "ClientsRefused": ({REFUSED: "0+12x60"}, {REFUSED: "0+1x60"}),
     "AddressesRefused": (
         {CROWDED: "0+20x60", OPENED: "0+10x60"},

@@ -26,6 +26,8 @@ OWN_DEPENDENCY = '  "aiosqlite>=0.21",\n'
 CHANGED = ("app/realtime/jobs.py", "dev/env.py", "tests/dev/test_tools.py")
 ADDED = "app/realtime/added.py"
 REMOVED = "tests/realtime/test_protocol.py"
+UNRELEASED = "app/realtime/errors.py"
+VERSION = "v1.1.0"
 NEW_ENGINE = "\n# Version 2 of the engine.\n"
 
 
@@ -198,7 +200,7 @@ def test_a_template_without_git_is_accepted(template: Path, tmp_path: Path) -> N
 
 
 def release(repository: Path) -> None:
-    """Commit a version that changes the engine, `dev`, their tests, and files that teams edit."""
+    """Release a version that changes the engine, `dev`, their tests, and files that teams edit."""
     project = repository / PROJECT_DIRECTORY
     questions = QUESTIONS | {"_version": "9.0.0"}
     (repository / "cookiecutter.json").write_text(json.dumps(questions), encoding="utf-8")
@@ -206,6 +208,9 @@ def release(repository: Path) -> None:
         append(project / path, NEW_ENGINE)
     (project / ADDED).write_text('"""A new module."""\n', encoding="utf-8")
     (project / REMOVED).unlink()
+    commit_all(repository)
+    git(repository, "tag", VERSION)
+    append(project / UNRELEASED, NEW_ENGINE)
     commit_all(repository)
 
 
@@ -244,4 +249,4 @@ def test_a_new_engine_comes_without_conflicts(repository: Path, tmp_path: Path, 
     assert (project / ADDED).is_file()
     assert not (project / REMOVED).exists()
     # It is up to date now.
-    check_output([sys.executable, "-m", "cruft", "check"], project)
+    check_output([sys.executable, "-m", "cruft", "check", "--checkout", VERSION], project)

@@ -49,6 +49,15 @@ def test_actions_are_pinned_by_hash_and_updated_with_a_cooldown(root: Path) -> N
     assert updates.count("package-ecosystem:") == updates.count("cooldown:")
 
 
+def test_the_template_and_a_project_use_the_same_actions(baked: Baker) -> None:
+    # Dependabot raises those of the template alone; this test asks for the others.
+    roots = (TEMPLATE, baked(DEFAULT).root)
+    files = [path.read_text(encoding="utf-8") for root in roots for path in workflows(root)]
+    pins = {pin for text in files for pin in re.findall(r"uses: (\w+/\S+@.+)", text)}
+    names = [pin.partition("@")[0] for pin in pins]
+    assert len(names) == len(set(names)), sorted(pins)
+
+
 def test_zizmor_finds_nothing(root: Path) -> None:
     files = [*workflows(root), root / ".github/dependabot.yml"]
     zizmor = package_bin(ZIZMOR) / "zizmor"

@@ -262,8 +262,10 @@ class Application(FastAPI):
             running(self._team_jobs, self.stop),
         ):
             self.service.started = True
-            yield state
-            self.service.started = False
+            try:
+                yield state
+            finally:
+                self.service.started = False
 
 
 async def _show_page(_: Request) -> FileResponse:

@@ -55,9 +55,14 @@ class ServiceError(Exception):
         return str(self) or type(self.__cause__ or self).__name__
 
 
-def problem(status: int, detail: str, **more: object) -> dict[str, object]:
-    """Return the body of an HTTP answer to a failure (RFC 9457), of the type `PROBLEM_TYPE`."""
-    title, detail = responses.get(status, ""), encodable(detail)
+def problem(status: int, detail: object, **more: object) -> dict[str, object]:
+    """Return the body of an HTTP answer to a failure (RFC 9457), of the type `PROBLEM_TYPE`.
+
+    FastAPI allows any JSON as the detail. Clients of the RFC ignore one that is no text (§3.1).
+    """
+    if isinstance(detail, str):
+        detail = encodable(detail)
+    title = responses.get(status, "")
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
 
 

@@ -58,8 +58,9 @@ class Authenticator:
             Unavailable: the ticket cannot be stored now.
         """
         ticket = secrets.token_urlsafe(32)
+        expires_at = time() + self._lifetime_s
         await self.tickets.put(ticket, user, self._lifetime_s)
-        return Ticket(ticket, expires_at=time() + self._lifetime_s)
+        return Ticket(ticket, expires_at)
 
     async def authenticate(self, handshake: HTTPConnection) -> Identity:
         """Return the identity that the handshake's ticket was issued for.

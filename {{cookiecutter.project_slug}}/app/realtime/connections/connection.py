@@ -18,6 +18,9 @@ from ..wire.frame import encode
 from .delivery import Delivery, Recipient
 from .guard import Guard
 
+EXPIRY_CHECK_S = 60.0
+"""How often the wall clock is compared: it may jump, and timers stop while the machine sleeps."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 StateT = TypeVar("StateT", default=Any)
@@ -35,12 +38,12 @@ class Connection(Recipient, Generic[StateT]):
         "_delivery",
         "_expiry",
         "_max_unsent_bytes",
-        "_open",
         "_wire",
         "closed",
         "guard",
         "id",
         "identity",
+        "is_open",
         "limits",
         "state",
         "user",
@@ -66,7 +69,8 @@ class Connection(Recipient, Generic[StateT]):
         self._wire = wire
         self._delivery = delivery
         self._max_unsent_bytes = settings.max_unsent_bytes
-        self._open = False
+        self.is_open = False
+        """Whether ``welcome`` was sent, and the connection has not ended."""
         self._expiry: asyncio.TimerHandle | None = None
         self._schedule_expiry()
 
@@ -84,7 +88,7 @@ class Connection(Recipient, Generic[StateT]):
         """Send the first frame. Frames enqueued before it are dropped."""
         if self.closed is None:
             self.outbox.clear()
-            self._open = True
+            self.is_open = True
             self.send(welcome)
 
     def send(self, *frames: ServerFrame) -> None:
@@ -103,7 +107,7 @@ class Connection(Recipient, Generic[StateT]):
     def flush(self) -> None:
         """Write the outbox; close the connection if too many bytes are unsent."""
         outbox, self.outbox = self.outbox, []
-        if not self._open or not outbox:
+        if not self.is_open or not outbox:
             return
         try:
             unsent_bytes = self._wire.write(outbox, self._max_unsent_bytes)
@@ -147,7 +151,7 @@ class Connection(Recipient, Generic[StateT]):
         if self.closed is not None:
             return
         check_close(close)
-        if self._open and self.outbox:
+        if self.is_open and self.outbox:
             self._wire.write(self.outbox, self._max_unsent_bytes)
         self._wire.close(close)
         self.mark_closed(close)
@@ -166,7 +170,7 @@ class Connection(Recipient, Generic[StateT]):
         if self.closed is not None:
             return
         self.closed = close
-        self._open = False
+        self.is_open = False
         self.outbox.clear()
         self._cancel_expiry()
 
@@ -182,9 +186,15 @@ class Connection(Recipient, Generic[StateT]):
     # {% endif %}
     def _schedule_expiry(self) -> None:
         if self.identity.expires_at is not None:
-            delay_s = max(0.0, self.identity.expires_at - time.time())
+            left_s = max(0.0, self.identity.expires_at - time.time())
             loop = asyncio.get_running_loop()
-            self._expiry = loop.call_later(delay_s, self.close, EXPIRED)
+            self._expiry = loop.call_later(min(left_s, EXPIRY_CHECK_S), self._check_expiry)
+
+    def _check_expiry(self) -> None:
+        if self.identity.has_expired:
+            self.close(EXPIRED)
+        else:
+            self._schedule_expiry()
 
     def _cancel_expiry(self) -> None:
         if self._expiry is not None:

@@ -47,6 +47,6 @@ class Heartbeat:
                 self._pinged_at[connection.id] = asked_at
 
     def _ping_if_quiet(self, connection: Connection, now: float) -> None:
-        if now - connection.heard_at >= self._interval_s:
+        if connection.is_open and now - connection.heard_at >= self._interval_s:
             connection.send_encoded(self._ping)
             self._pinged_at[connection.id] = now

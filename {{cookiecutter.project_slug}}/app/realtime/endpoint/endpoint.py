@@ -157,9 +157,9 @@ class AdmittedClient:
             self._wire.inbox.count_frames = None  # a reference cycle
             service.budgets.leave(connection.user)
             self._leave()
+            self._note_end(connection.closed or SERVICE_RESTART, monotonic() - opened_at)
             if self._was_welcomed:
                 await self._observe(self._endpoint.router.on_disconnect, connection)
-            self._note_end(connection.closed or SERVICE_RESTART, monotonic() - opened_at)
 
     async def _begin(self, connection: Connection) -> None:
         router, service = self._endpoint.router, self._service
@@ -277,7 +277,10 @@ def _end_by(connection: Connection, event: AsgiEvent) -> None:
         connection.close(UNSUPPORTED_DATA)
 
 
-def _end_of(event: AsgiEvent) -> ClientClose:
+def _end_of(event: AsgiEvent) -> Close:
+    if "close" in event:  # by our protocol class itself, because the server stops
+        close: Close = event["close"]
+        return close
     # Not the event's reason, which may be the client's text. The library's codes are an enum's.
     code = int(event.get("code") or NO_STATUS)
     return ClientClose(code, event.get("cause", "closed by the client"))

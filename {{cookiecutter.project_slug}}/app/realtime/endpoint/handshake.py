@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 import structlog
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
@@ -65,12 +66,12 @@ class Handshakes:
             raise Refused("the lifespan does not run")
         self._check_draining()
         service.admission.check_network(network)
-        service.origins.check(websocket)
+        service.origins.check(HTTPConnection(websocket.scope))
         service.admission.enter(network)
 
     async def complete(self, websocket: WebSocket, guard: Guard) -> Identity | None:
         """Authenticate the client and answer the handshake; return None if that failed."""
-        offered = websocket.scope["subprotocols"]
+        offered = websocket.scope.get("subprotocols", [])
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         try:
             identity = await self._authenticate(websocket, guard)
@@ -96,7 +97,9 @@ class Handshakes:
     async def _authenticate(self, websocket: WebSocket, guard: Guard) -> Identity:
         try:
             with authenticating(), guard:
-                return check_identity(await self._service.authenticator.authenticate(websocket))
+                # An object of its own, since it keeps what it has parsed.
+                handshake = HTTPConnection(websocket.scope)
+                return check_identity(await self._service.authenticator.authenticate(handshake))
         except Exception:
             self._check_draining()
             raise

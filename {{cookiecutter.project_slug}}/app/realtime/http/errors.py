@@ -93,7 +93,7 @@ async def _unwrap(request: Request, group: ExceptionGroup[Exception]) -> Respons
 
 
 def _problem(
-    status: int, detail: str, headers: Mapping[str, str] | None = None, **more: object
+    status: int, detail: object, headers: Mapping[str, str] | None = None, **more: object
 ) -> Response:
     return JSONResponse(problem(status, detail, **more), status, headers, PROBLEM_TYPE)
 

@@ -105,9 +105,17 @@ class RedisClient(ABC):
 
     # {% if cookiecutter.rooms %}
     async def send_in_background(self, commands: Sequence[RedisCommand]) -> list[Any]:
-        """Send commands like `send`, on the one connection for writing in the background."""
+        """Send commands like `send`, on the one connection for writing in the background.
+
+        Raises:
+            RedisError, OSError: Redis does not answer each of them in time.
+        """
         async with self._background:
-            return await self.send(commands)
+            replies = await self.send(commands)
+        for reply in replies:  # a cluster's client returns lost connections among them
+            if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+                raise reply
+        return replies
 
     # {% endif %}
     def _pipeline(self, commands: Sequence[RedisCommand]) -> Any:

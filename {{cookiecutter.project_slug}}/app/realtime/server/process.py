@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from threading import Thread
+from time import monotonic
 from types import FrameType
 
 import structlog
@@ -42,6 +43,9 @@ EXIT_FAILURE = 1
 
 SPARE_DESCRIPTORS = 1_000
 """File descriptors for HTTP, databases and files, besides those for `MAX_CONNECTIONS`."""
+
+CLEAN_UP_SHARE = 0.3
+"""The share of the grace period that is kept for jobs and resources to end, and for the log."""
 
 LOG_SHARE = 0.05
 """The share of the grace period that is kept to log that the shutdown took too long."""
@@ -86,6 +90,7 @@ class Server(uvicorn.Server):
         self.app = app
         self.service = app.service
         settings = self.service.settings
+        self._ends_at = math.inf
         self._delay_s = settings.shutdown_delay_s
         self._grace_s = float(settings.shutdown_grace_s)
         self._has_descriptors = True
@@ -165,6 +170,7 @@ class Server(uvicorn.Server):
             self._delay_s = 0.0
         if sig == signal.SIGINT:
             self._delay_s, self._grace_s = 0.0, INTERRUPT_GRACE_S
+        self._ends_at = monotonic() + self._delay_s + self._grace_s
         signal.signal(signal.SIGALRM, self._give_up)
         signal.setitimer(signal.ITIMER_REAL, self._delay_s + (1 - LOG_SHARE) * self._grace_s)
         self.should_exit = True
@@ -187,14 +193,17 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer ``/readyz`` with 503 for a while; then refuse clients, close connections and stop.
 
-        Half of the grace period is for the batches, most of the rest for the peers to leave.
+        Half of the grace period is for the batches, and `CLEAN_UP_SHARE` for the end of the
+        application. The peers have the rest to leave.
         """
         self.service.stopping = True
+        ends_at = min(self._ends_at, monotonic() + self._delay_s + self._grace_s)
         if self._delay_s:
             await sleep(self._delay_s)
         self.service.manager.draining = True
         await self._drain(get_running_loop().time() + self._grace_s / 2)
-        self.config.timeout_graceful_shutdown = 0.4 * self._grace_s  # type: ignore[assignment]
+        left_s = ends_at - CLEAN_UP_SHARE * self._grace_s - monotonic()
+        self.config.timeout_graceful_shutdown = max(0.0, left_s)  # type: ignore[assignment]
         await super().shutdown(sockets)
 
     async def _drain(self, until: float) -> None:
@@ -280,17 +289,21 @@ def serve(app: Application) -> None:
     configure_logging(settings)
     raise_descriptor_limit(settings.max_connections)
     # {% if cookiecutter.redis %}
+    worker = this_worker()
+    if worker is None and settings.host != "::":  # which means all that there are
+        check_host(settings.host)
     if settings.environment == "development":  # two nodes log to one terminal, see `dev.nodes`
         structlog.contextvars.bind_contextvars(port=settings.port)
-    if (worker := this_worker()) is not None:
+    if worker is not None:
         number, sockets = worker
         app.service.metrics.port = sockets[-1].getsockname()[1]
         structlog.contextvars.bind_contextvars(worker=number)
     elif settings.workers > 1:
         raise SystemExit(asyncio.run(Parent(settings).run()))
-    # {% endif %}
-    if sockets is None and settings.host != "::":  # which means all that there are
+    # {% else %}
+    if settings.host != "::":  # which means all that there are
         check_host(settings.host)
+    # {% endif %}
     server = Server(app)
     tune_garbage_collector()
     with suppress(KeyboardInterrupt):  # before uvicorn handles signals

@@ -24,7 +24,7 @@ from websockets.server import ServerProtocol
 
 from ..errors import PROBLEM_TYPE, problem
 from ..protocol import ABNORMAL_CLOSURE, SERVICE_RESTART, Close
-from ..wire.asgi import EXTENSION, READ_AHEAD_BYTES
+from ..wire.asgi import EXTENSION, PROTOCOL_ERROR, READ_AHEAD_BYTES
 from ..wire.frame import FrameScanner, read_texts
 from ..wire.inbox import Inbox
 
@@ -61,7 +61,6 @@ HANG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 LOST = Close(ABNORMAL_CLOSURE, "")
 PING_UNANSWERED = Close(1011, "keepalive ping timeout")
 
-PROTOCOL_ERROR = "protocol error of the client"
 ENDED_EARLY = "the client ended the connection without a close frame"
 RESET = "the client reset the connection"
 TIMED_OUT = "the client did not acknowledge data in time, or has vanished"
@@ -150,6 +149,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self.scope["extensions"][EXTENSION] = {"wire": self}
             self.transport.set_write_buffer_limits(WRITABLE_BYTES)
+            del self.request  # has credentials
         else:
             self._count_refusal(self.response.status_code)
 
@@ -397,15 +397,17 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         """Start the closing handshake (RFC 6455 §7.1.2)."""
         if not self.close_sent and not self.transport.is_closing():
             self.conn.send_close(*close)
-            self._begin_to_close(close)
+            self._begin_to_close(close, by_server=True)
 
     def abort(self) -> None:
         """End the connection and drop what is unsent."""
         self.transport.abort()
 
-    def _begin_to_close(self, close: Close, cause: str | None = None) -> None:
+    def _begin_to_close(
+        self, close: Close, cause: str | None = None, *, by_server: bool = False
+    ) -> None:
         # Sends the library's close frame, if there is one.
-        self._report_end(close, cause)
+        self._report_end(close, cause, by_server=by_server)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self._scanner.others = 0
@@ -413,10 +415,15 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self._resume_reading()
         self._cut_off_later()
 
-    def _report_end(self, close: Close, cause: str | None = None) -> None:
-        # The reason may be the client's text; the cause never is, so it can be logged.
+    def _report_end(
+        self, close: Close, cause: str | None = None, *, by_server: bool = False
+    ) -> None:
         event = {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
-        self.inbox.put_nowait(event if cause is None else event | {"cause": cause})
+        if by_server:
+            event["close"] = close
+        elif cause is not None:
+            event["cause"] = cause
+        self.inbox.put_nowait(event)
 
     def _end(self) -> None:
         # Both close frames are sent. The peer disconnects when it has read the end of the stream.

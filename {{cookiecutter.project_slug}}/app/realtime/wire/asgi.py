@@ -19,7 +19,10 @@ from .inbox import Inbox
 EXTENSION = "app.realtime.wire.asgi"
 
 TOO_BIG = Close(1009, "too big")
-"""As the WebSocket library closes: a protocol error of the client (RFC 6455 §7.4.1)."""
+"""As the WebSocket library closes (RFC 6455 §7.4.1)."""
+
+PROTOCOL_ERROR = "protocol error of the client"
+"""The cause of such a close, for the log."""
 
 READ_AHEAD_BYTES = 32_768
 """Unhandled bytes of a client up to which its connection is read.
@@ -87,11 +90,12 @@ class AsgiWire:
         self._max_bytes = max_message_bytes
         self._queue: asyncio.Queue[bytes | Close] = asyncio.Queue()
         self._unsent_bytes = 0
+        self._sent = asyncio.Event()
         self.has_closed = False
         """Whether this side has closed. Messages that arrive later are dropped."""
         self._drops_writes = False
-        self._leave_by: float | None = None
-        self._deadline: asyncio.Timeout | None = None
+        self.leave_by = 0.0
+        """When a peer that does not answer the close is cut off, on the event loop's clock."""
         self.inbox = Inbox(asyncio.get_running_loop())
         self._handled = asyncio.Event()
         self._received_at = asyncio.get_running_loop().time()
@@ -130,8 +134,10 @@ class AsgiWire:
         return self._unsent_bytes
 
     async def drain(self) -> None:
-        """Wait until all queued frames are sent."""
-        await self._queue.join()
+        """Wait until all queued frames are sent or dropped."""
+        self._sent.clear()
+        if self._unsent_bytes:
+            await self._sent.wait()
 
     def close(self, close: Close) -> None:
         """Queue the close frame; the peer has some time to read it and to disconnect."""
@@ -140,25 +146,22 @@ class AsgiWire:
             if not self._drops_writes:
                 self._drops_writes = True
                 self._queue.put_nowait(close)
-            self._leave_by = asyncio.get_running_loop().time() + self._close_timeout_s
-            if self._deadline is not None:
-                self._deadline.reschedule(self._leave_by)
+            self.leave_by = asyncio.get_running_loop().time() + self._close_timeout_s
             self.inbox.end()
             self._handled.set()
 
     def abort(self) -> None:
         """Drop what is queued, and give the peer no more time."""
         self.drop()
-        if self._deadline is not None:
-            self._deadline.reschedule(asyncio.get_running_loop().time())
+        self.leave_by = 0.0
 
     def drop(self) -> None:
         """Drop what is queued, and what is written from now on."""
         self._drops_writes = True
         while not self._queue.empty():
             self._queue.get_nowait()
-            self._queue.task_done()
         self._unsent_bytes = 0
+        self._sent.set()
 
     async def read(self) -> None:
         """Read until the end. A message that is too large closes; after a close, drop messages."""
@@ -168,7 +171,8 @@ class AsgiWire:
             is_end = event["type"] == "websocket.disconnect"
             if not self.has_closed and len((event.get("text") or "").encode()) > self._max_bytes:
                 self.close(TOO_BIG)
-                self.inbox.put_nowait({"type": "websocket.disconnect", "code": TOO_BIG.code})
+                end = {"type": "websocket.disconnect", "code": TOO_BIG.code}
+                self.inbox.put_nowait(end | {"cause": PROTOCOL_ERROR})
             if is_end or not self.has_closed:
                 self.inbox.put_nowait(event)
             if is_end:
@@ -178,21 +182,16 @@ class AsgiWire:
                 await self._handled.wait()
 
     async def send(self) -> None:
-        """Send what is queued, the close frame last, and wait to be cancelled.
-
-        Raises:
-            TimeoutError: the peer did not disconnect in time.
-        """
-        async with asyncio.timeout_at(self._leave_by) as self._deadline:
-            # Both exceptions mean that the peer has gone.
-            with suppress(WebSocketDisconnect, RuntimeError):
-                while isinstance(item := await self._queue.get(), bytes):
-                    await self._websocket.send_text(frame_payload(item).decode())
-                    self._unsent_bytes -= len(item)
-                    self._queue.task_done()
-                await self._websocket.close(*item)
-            self.drop()
-            await asyncio.Event().wait()
+        """Send what is queued, the close frame last."""
+        # Both exceptions mean that the peer has gone.
+        with suppress(WebSocketDisconnect, RuntimeError):
+            while isinstance(item := await self._queue.get(), bytes):
+                await self._websocket.send_text(frame_payload(item).decode())
+                self._unsent_bytes = max(0, self._unsent_bytes - len(item))  # 0 if dropped
+                if not self._unsent_bytes:
+                    self._sent.set()
+            await self._websocket.close(*item)
+        self.drop()
 
 
 @asynccontextmanager
@@ -201,7 +200,7 @@ async def connect_wire(
 ) -> AsyncIterator[Wire]:
     """Yield the server's wire, if it has one, or one over plain ASGI.
 
-    A peer that does not disconnect in time is cut off.
+    A peer that does not disconnect in time is cut off, as soon as the connection has ended.
     """
     extension = websocket.scope.get("extensions", {}).get(EXTENSION)
     if extension is not None:
@@ -216,10 +215,9 @@ async def connect_wire(
             sending = tasks.create_task(wire.send())
             yield wire
             if wire.has_closed:  # some servers send the close only when all they have is read
-                await reading
+                left_s = wire.leave_by - asyncio.get_running_loop().time()
+                await asyncio.wait([reading], timeout=max(0.0, left_s))
             reading.cancel()
             sending.cancel()
-    except* TimeoutError:
-        pass
     finally:
         wire.drop()

@@ -10,6 +10,10 @@ Incoming = str | AsgiEvent
 """A text message; or a ``websocket.receive`` with bytes, or a ``websocket.disconnect``."""
 
 
+MESSAGE_BYTES = 256
+"""Memory that a message takes besides its payload."""
+
+
 class Inbox:
     """Messages for one reader: like an `asyncio.Queue`, with a tenth of its memory."""
 
@@ -54,10 +58,10 @@ class Inbox:
         """Add an event, as uvicorn does."""
         text = event.get("text")
         if text is not None:
-            self.put_texts([text], len(text.encode()))
+            self.put_texts([text], MESSAGE_BYTES + len(text.encode()))
             return
         self.messages.append(event)
-        self.unread_bytes += len(event.get("bytes") or b"")
+        self.unread_bytes += MESSAGE_BYTES + len(event.get("bytes") or b"")
         if event["type"] == "websocket.disconnect":
             self.end()
         if self._reader is not None and not self._reader.done():

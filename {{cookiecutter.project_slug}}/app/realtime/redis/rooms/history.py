@@ -33,7 +33,7 @@ from ...rooms.history import (
 from ...rooms.options import Rules, make_rules
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane
-from ..connections import FAILURES, RedisCommand, explain
+from ..connections import FAILURES, RedisCommand, explain, has_malformed_data
 from ..envelopes import decode, encode
 from ..scripts import Script
 from ..worker import Worker
@@ -115,9 +115,14 @@ class RedisHistory(History):
                     self._evictions.add(eviction)
 
     async def _evict(self, rooms: list[Eviction]) -> Collection[Eviction]:
-        """Remove the histories of rooms; return the rooms again if Redis does not answer."""
+        """Remove the histories of rooms; return those again that Redis did not remove."""
         removals = [self._removal(room_channel(room), position) for room, position in rooms]
-        return () if await self._send(removals) else rooms
+        replies = await self._send(removals)
+        return [
+            eviction
+            for eviction, reply in zip(rooms, replies, strict=True)
+            if isinstance(reply, Exception) and not has_malformed_data(reply)
+        ]
 
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
         """Subscribe to the room's channel."""
@@ -165,18 +170,18 @@ class RedisHistory(History):
         if not feeds:
             return
         replies = await self._send([self._renewal(room_channel(f.room), f.rules) for f in feeds])
-        for feed, reply in zip(feeds, replies, strict=False):
+        for feed, reply in zip(feeds, replies, strict=True):
             is_lost = reply == 0 or "WRONGTYPE" in str(reply)
             if is_lost and feed.position is not NOWHERE:
                 feed.fall_behind()
 
     async def _send(self, commands: Sequence[RedisCommand]) -> list[Any]:
-        """Send commands; return no replies if Redis does not answer."""
+        """Send commands; return the failure for each of them if Redis does not answer."""
         try:
             return await self._client.send_in_background(commands)
         except FAILURES as failure:
             log.warning("maintaining history failed", error=explain(failure))
-            return []
+            return [failure] * len(commands)
 
     async def load(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
         """Return a room's position, and its messages since an earlier one, or the last ones.

@@ -25,6 +25,7 @@ JINJA = Environment(
 # Options, and the files and directories that need all of them.
 NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("rooms",): ("rooms",),
+    ("heartbeat",): ("connections/test_pings.py",),
     ("redis",): ("redis",),
     ("rooms", "redis"): (
         "chaos",

@@ -1,8 +1,13 @@
 """A connection's outbox, with one bounded write per turn of the loop, and its close."""
 
 import asyncio
+import time
 
+import pytest
+
+from app.realtime.auth import identity as identity_module
 from app.realtime.auth.identity import Identity
+from app.realtime.connections import connection as connection_module
 from app.realtime.connections.connection import Connection
 from app.realtime.connections.delivery import Delivery
 from app.realtime.connections.guard import Guard
@@ -81,6 +86,17 @@ async def test_the_first_close_wins_and_follows_queued_frames() -> None:
 async def test_expired_credentials_close_the_connection() -> None:
     wire = RecordingWire()
     connect(wire, Delivery(), expires_at=1.0)
+    await wait_until(lambda: wire.closes == [EXPIRED])
+
+
+async def test_credentials_expire_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timers stop while the machine sleeps, and the wall clock may be set."""
+    monkeypatch.setattr(connection_module, "EXPIRY_CHECK_S", 0.01)
+    wire = RecordingWire()
+    connect(wire, Delivery(), expires_at=time.time() + 3_600)
+    await asyncio.sleep(0.05)
+    assert wire.closes == []
+    monkeypatch.setattr(identity_module, "time", lambda: time.time() + 3_601)
     await wait_until(lambda: wire.closes == [EXPIRED])
 
 

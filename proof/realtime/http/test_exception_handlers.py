@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from fastapi import HTTPException as FastapiException
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -41,6 +42,20 @@ async def test_the_one_failure_of_a_task_group_is_answered_as_itself(
     app.add_api_route("/fail/{kind}", fail)
     async with run_app(app) as live:
         assert (await live.get(f"/fail/group {kinds}")).status_code == status
+
+
+@pytest.mark.parametrize("detail", ["sold out", {"code": "sold_out"}, [1, None], None])
+async def test_a_detail_may_be_any_json(detail: object) -> None:
+    app = make_app(make_settings())
+
+    @app.get("/own")
+    async def own() -> None:
+        raise FastapiException(409, detail)
+
+    async with run_app(app) as live:
+        answer = await live.get("/own")
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == (detail or "Conflict")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError, ResponseError
 
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
@@ -529,3 +532,26 @@ async def test_a_member_of_a_room_hears_of_no_outage_that_it_missed_nothing_in(
         epoch = (await there.ask(type="join", room=ROOM))["epoch"]
         again = await there.ask(type="join", room=ROOM, since={"epoch": epoch, "offset": 0})
         assert (again["recovered"], again["replayed"], again["offset"]) == (True, 0, 1)
+
+
+async def test_history_that_redis_does_not_remove_is_removed_later(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evictions = [(room, Position("epoch", 1)) for room in ("removed", "refused", "malformed")]
+    replies = [1, ResponseError("MISCONF"), ResponseError("WRONGTYPE of a key")]
+    async with run_history(shared_valkey) as history:
+        monkeypatch.setattr(history._client, "send_in_background", AsyncMock(return_value=replies))
+        assert await history._evict(evictions) == evictions[1:2]
+        monkeypatch.setattr(history._client, "send_in_background", AsyncMock(side_effect=OSError))
+        assert await history._evict(evictions) == evictions
+
+
+async def test_a_lost_connection_among_the_replies_is_a_failure(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of a cluster returns it there; a single server's raises it."""
+    async with run_history(shared_valkey) as history:
+        for reply, raised in (ResponseError(), False), (ConnectionError(), True):
+            monkeypatch.setattr(history._client, "send", AsyncMock(return_value=[1, reply]))
+            with pytest.raises(ConnectionError) if raised else nullcontext():
+                assert await history._client.send_in_background([]) == [1, reply]

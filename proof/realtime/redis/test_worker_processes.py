@@ -221,3 +221,14 @@ async def test_a_port_of_another_service_is_an_error(shared_valkey: Valkey, tmp_
             await next_line(process, "cannot listen")
             async with asyncio.timeout(START_S):
                 assert await process.wait() == 3
+
+
+async def test_a_host_that_is_no_name_is_the_same_error_with_several_processes(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with run_parent(tmp_path, shared_valkey.url, HOST="x" * 64) as process:
+        async with asyncio.timeout(START_S):
+            _, errors = await process.communicate()
+        assert process.returncode == 1
+        assert errors.startswith(b"error: HOST: cannot listen at ")
+        assert len(errors.splitlines()) == 1

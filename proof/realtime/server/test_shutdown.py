@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 from structlog.testing import capture_logs
 
+from app.realtime import CommandRouter
 from app.realtime.auth.identity import Identity
 from app.realtime.commands.dispatcher import Dispatcher
 from app.realtime.connections.connection import Connection
@@ -599,3 +601,25 @@ async def test_tcp_user_timeout_ends_a_peer_that_does_not_read() -> None:
         connection.send_encoded(b"x" * 8_000_000)
         await wait_until(lambda: not live.server.server_state.connections)
         await wait_until(lambda: len(live.service.manager) == 0)
+
+
+async def test_the_end_of_the_application_has_its_share_of_the_grace_period() -> None:
+    async with run_service(make_settings(shutdown_grace_s=10)) as live:
+        live.server._ends_at = monotonic() + 3.0  # as after a long drain
+    assert live.server.config.timeout_graceful_shutdown == 0.0
+
+
+async def test_the_server_closes_a_connection_that_is_beginning() -> None:
+    own, has_begun = CommandRouter(), asyncio.Event()
+
+    @own.connecting
+    async def begin(service: Any, connection: Connection) -> None:
+        has_begun.set()
+        await asyncio.Event().wait()
+
+    async with run_service(commands=own) as live:
+        client = await live.connect_with(await live.options(), welcomed=False)
+        await has_begun.wait()
+        live.server.stop.set()
+        assert await client.closed() == SERVICE_RESTART
+    assert live.counts()["ws_connections_closed_total server 1012"] == 1

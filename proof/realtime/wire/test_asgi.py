@@ -287,3 +287,73 @@ async def test_plain_asgi_drops_what_a_gone_client_has_not_read() -> None:
                 wire.write([text_frame(b"x" * 1_000)], 10_000)
             assert wire.unsent_bytes() > 3_000
         assert not wire.unsent_bytes()
+
+
+async def accept(event: MutableMapping[str, Any]) -> None:
+    """Accept every event but messages, which wait."""
+    if event["type"] == "websocket.send":
+        await asyncio.Event().wait()
+
+
+async def test_plain_asgi_lets_the_connection_end_after_a_peer_was_too_slow_to_leave() -> None:
+    """Then its observers run, and its memory may be needed before they have ended."""
+    has_ended = False
+    async with asyncio.timeout(DEADLINE_S):
+        websocket = connecting(accept)
+        async with connect_wire(websocket, 0.0, 1_000) as wire:
+            await websocket.accept()
+            wire.write([text_frame(b"{}")] * 2, 1_000)
+            wire.close(TRY_AGAIN_LATER)
+            await asyncio.sleep(0.01)
+            assert wire.unsent_bytes()
+            wire.abort()
+            assert not wire.unsent_bytes()
+            has_ended = True
+    assert has_ended
+
+
+@pytest.mark.parametrize("end", ["abort", "read"])
+async def test_plain_asgi_waits_until_all_is_sent_or_dropped(end: str) -> None:
+    reads = asyncio.Event()
+
+    async def send(event: MutableMapping[str, Any]) -> None:
+        """Accept messages when the client reads."""
+        if event["type"] == "websocket.send":
+            await reads.wait()
+
+    async with asyncio.timeout(DEADLINE_S):
+        websocket = connecting(send)
+        async with connect_wire(websocket, 0.0, 1_000) as wire:
+            await websocket.accept()
+            await wire.drain()
+            wire.write([text_frame(b"{}")] * 2, 1_000)
+            draining = asyncio.create_task(wire.drain())
+            await asyncio.sleep(0.01)
+            assert not draining.done()
+            if end == "abort":
+                wire.abort()
+            else:
+                reads.set()
+            await draining
+            assert not wire.unsent_bytes()
+
+
+@pytest.mark.parametrize("content", [{"bytes": b""}, {"text": ""}])
+async def test_plain_asgi_stops_reading_empty_messages_too(content: dict[str, Any]) -> None:
+    received = 0
+
+    async def receive() -> MutableMapping[str, Any]:
+        nonlocal received
+        received += 1
+        await asyncio.sleep(0)
+        return {"type": "websocket.connect" if received == 1 else "websocket.receive", **content}
+
+    async with asyncio.timeout(DEADLINE_S):
+        websocket = WebSocket({"type": "websocket"}, receive, accept)
+        async with connect_wire(websocket, 0.0, 1_000) as wire:
+            await websocket.accept()
+            await wait_until(lambda: wire.inbox.unread_bytes >= READ_AHEAD_BYTES)
+            before = received
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert received == before < 1_000

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from app.realtime.auth import identity as identity_module
 from app.realtime.auth.identity import Identity
 from app.realtime.connections import connection as connection_module
 from app.realtime.connections.connection import Connection
@@ -96,7 +96,8 @@ async def test_credentials_expire_by_the_wall_clock(monkeypatch: pytest.MonkeyPa
     connect(wire, Delivery(), expires_at=time.time() + 3_600)
     await asyncio.sleep(0.05)
     assert wire.closes == []
-    monkeypatch.setattr(identity_module, "time", lambda: time.time() + 3_601)
+    clock = SimpleNamespace(time=lambda: time.time() + 3_601)
+    monkeypatch.setattr(connection_module, "time", clock)
     await wait_until(lambda: wire.closes == [EXPIRED])
 
 

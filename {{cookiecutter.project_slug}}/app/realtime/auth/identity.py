@@ -55,11 +55,6 @@ class Identity:
         if not _user_name.isinstance_python(user):
             raise Unauthorized("the user's name is not 1 to 128 visible characters")
 
-    @property
-    def has_expired(self) -> bool:
-        """Whether the credentials have expired, by the wall clock."""
-        return self.expires_at is not None and self.expires_at <= time()
-
 
 def check_identity(identity: object) -> Identity:
     """Return what an authenticator has returned.
@@ -70,7 +65,7 @@ def check_identity(identity: object) -> Identity:
     """
     if not isinstance(identity, Identity):
         raise TypeError(f"authenticate returned {type(identity).__name__}, not an Identity")
-    if identity.has_expired:
+    if identity.expires_at is not None and identity.expires_at <= time():
         raise Expired("the credentials have expired")
     return identity
 

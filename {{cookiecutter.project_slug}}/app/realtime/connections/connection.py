@@ -188,13 +188,10 @@ class Connection(Recipient, Generic[StateT]):
         if self.identity.expires_at is not None:
             left_s = max(0.0, self.identity.expires_at - time.time())
             loop = asyncio.get_running_loop()
-            self._expiry = loop.call_later(min(left_s, EXPIRY_CHECK_S), self._check_expiry)
-
-    def _check_expiry(self) -> None:
-        if self.identity.has_expired:
-            self.close(EXPIRED)
-        else:
-            self._schedule_expiry()
+            if left_s > EXPIRY_CHECK_S:
+                self._expiry = loop.call_later(EXPIRY_CHECK_S, self._schedule_expiry)
+            else:
+                self._expiry = loop.call_later(left_s, self.close, EXPIRED)
 
     def _cancel_expiry(self) -> None:
         if self._expiry is not None:

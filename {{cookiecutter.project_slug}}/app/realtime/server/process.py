@@ -203,7 +203,7 @@ class Server(uvicorn.Server):
         self.service.manager.draining = True
         await self._drain(get_running_loop().time() + self._grace_s / 2)
         left_s = ends_at - CLEAN_UP_SHARE * self._grace_s - monotonic()
-        self.config.timeout_graceful_shutdown = max(0.0, left_s)  # type: ignore[assignment]
+        self.config.timeout_graceful_shutdown = max(0.0, left_s)
         await super().shutdown(sockets)
 
     async def _drain(self, until: float) -> None:

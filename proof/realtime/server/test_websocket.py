@@ -33,7 +33,7 @@ from app.realtime.server.websocket import (
 )
 from app.realtime.wire.asgi import READ_AHEAD_BYTES
 from app.realtime.wire.frame import text_frame
-from app.realtime.wire.inbox import Inbox
+from app.realtime.wire.inbox import MESSAGE_BYTES, Inbox
 
 from ..client import DEADLINE_S
 from ..live import Live, make_settings, run_service, wait_until
@@ -907,4 +907,4 @@ async def test_closing_another_route_times_out(strict_service: Live) -> None:
 async def test_binary_messages_count_as_unread_bytes() -> None:
     inbox = Inbox(asyncio.get_running_loop())
     inbox.put_nowait({"type": "websocket.receive", "bytes": b"123"})
-    assert inbox.unread_bytes == 3
+    assert inbox.unread_bytes == MESSAGE_BYTES + 3

@@ -97,7 +97,7 @@ class Handshakes:
     async def _authenticate(self, websocket: WebSocket, guard: Guard) -> Identity:
         try:
             with authenticating(), guard:
-                # An object of its own, since it keeps what it has parsed.
+                # Not the WebSocket, which would keep what is parsed as long as the connection.
                 handshake = HTTPConnection(websocket.scope)
                 return check_identity(await self._service.authenticator.authenticate(handshake))
         except Exception:

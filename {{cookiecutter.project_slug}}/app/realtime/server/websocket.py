@@ -149,7 +149,6 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self.scope["extensions"][EXTENSION] = {"wire": self}
             self.transport.set_write_buffer_limits(WRITABLE_BYTES)
-            del self.request  # has credentials
         else:
             self._count_refusal(self.response.status_code)
 

@@ -147,7 +147,7 @@ class AsgiWire:
                 self._drops_writes = True
                 self._queue.put_nowait(close)
             self.leave_by = asyncio.get_running_loop().time() + self._close_timeout_s
-            self.inbox.end()
+            self.inbox.put_nowait({"type": "websocket.disconnect", "code": close.code})
             self._handled.set()
 
     def abort(self) -> None:
@@ -170,9 +170,9 @@ class AsgiWire:
             self._received_at = asyncio.get_running_loop().time()
             is_end = event["type"] == "websocket.disconnect"
             if not self.has_closed and len((event.get("text") or "").encode()) > self._max_bytes:
-                self.close(TOO_BIG)
                 end = {"type": "websocket.disconnect", "code": TOO_BIG.code}
                 self.inbox.put_nowait(end | {"cause": PROTOCOL_ERROR})
+                self.close(TOO_BIG)
             if is_end or not self.has_closed:
                 self.inbox.put_nowait(event)
             if is_end:

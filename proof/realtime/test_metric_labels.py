@@ -26,7 +26,7 @@ async def test_error_codes_defined_at_runtime_are_counted_as_other(live: Live) -
     before = live.counts()
     client = await live.connect()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live.service.manager, "broadcast", refuse)
+        patch.setattr(live.service.backplane, "publish", refuse)
         for _ in range(3):
             assert (await client.ask(type="broadcast", data=1))["type"] == "error"
     errors = {name for name in live.counts() - before if "errors" in name}

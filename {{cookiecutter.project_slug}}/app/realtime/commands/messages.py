@@ -55,9 +55,9 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
         target, envelope = user_channel(command.to), Envelope(connection.user, command.data)
         connection.limits.pay_for_message(target, command.data, 1)
         if command.key is None:
-            return now_or_later(service.manager.publish(target, envelope), _send_ok)
+            return now_or_later(service.backplane.publish(target, envelope), _send_ok)
         key, timeout_s = connection.pay_for_key(command.key), service.settings.handler_timeout_s
-        send = partial(service.manager.publish, target, envelope)
+        send = partial(service.backplane.publish, target, envelope)
         return _send_ok(await send_once(service.client_requests, key, command, send, timeout_s))
 
     @router.command(Broadcast)
@@ -70,7 +70,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
             raise Forbidden("you may not send to everybody")
         connection.limits.pay_for_message(ALL, command.data, len(service.manager))
         exclude = None if command.echo else connection.id
-        sent = service.manager.broadcast(command.data, sender=connection.user, exclude=exclude)
-        return now_or_later(sent, lambda count: Ok())
+        envelope = Envelope(connection.user, command.data, exclude)
+        return now_or_later(service.backplane.publish(ALL, envelope), lambda count: Ok())
 
     return router

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Literal
+from typing import Literal, Unpack
 
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from ..arguments import check_arguments
-from ..backplane import ALL, Backplane, Channel, Envelope, Subscription, user_channel
+from ..arguments import Arguments, check_arguments
+from ..backplane import ALL, Backplane, Envelope, Subscription, user_channel
 from ..errors import TooManyConnections
 from ..protocol import REPLACED, REVOKED, DirectMessage, ServerFrame
 from ..settings.settings import RealtimeSettings
@@ -30,7 +30,8 @@ class ConnectionManager:
 
     Call the methods in the event loop's thread. In another thread, as in a route declared with
     plain ``def``, those that send or change something, and each ``async def``, raise `WrongThread`
-    and do nothing. An invalid user name raises `BadRequest`.
+    and do nothing. An invalid argument raises `BadRequest`, and a message larger than what may be
+    unsent to one connection `TooLarge`.
     """
 
     def __init__(
@@ -52,6 +53,10 @@ class ConnectionManager:
     def __iter__(self) -> Iterator[Connection]:
         """Iterate over a copy: connections may come and go meanwhile."""
         return iter(list(self._connections.values()))
+
+    def _check_call(self, **arguments: Unpack[Arguments]) -> None:
+        self._delivery.check_thread()
+        check_arguments(**arguments)
 
     async def add(self, connection: Connection) -> None:
         """Register a connection. Once it is opened, it misses no message to its user or to all.
@@ -102,11 +107,7 @@ class ConnectionManager:
 
     # {% endif %}
     def send_to_connection(self, connection_id: str, data: JsonValue) -> bool:
-        """Send server data to one connection of this process; return whether it exists.
-
-        Raises:
-            TooLarge: it is larger than what may be unsent to one connection.
-        """
+        """Send server data to one connection of this process; return whether it exists."""
         self._delivery.check_thread()
         connection = self._connections.get(connection_id)
         if connection is None:
@@ -128,12 +129,10 @@ class ConnectionManager:
         The future yields how many processes the user is connected to, 0 if to none. It fails
         with `Unavailable` if the message cannot be passed on. It may then be sent again with the
         same id: clients get it once.
-
-        Raises:
-            TooLarge: it is larger than what may be unsent to one connection.
         """
-        check_arguments(user=user, sender=sender, exclude=exclude, message_id=message_id)
-        return self.publish(user_channel(user), Envelope(sender, data, exclude), message_id)
+        self._check_call(user=user, sender=sender, exclude=exclude, message_id=message_id)
+        envelope = Envelope(sender, data, exclude)
+        return self._backplane.publish(user_channel(user), envelope, message_id)
 
     def broadcast(
         self,
@@ -144,37 +143,28 @@ class ConnectionManager:
         message_id: str | None = None,
     ) -> asyncio.Future[int]:
         """Send to every connection but the excluded one; see `send_to_user` for the rest."""
-        check_arguments(sender=sender, exclude=exclude, message_id=message_id)
-        return self.publish(ALL, Envelope(sender, data, exclude), message_id)
+        self._check_call(sender=sender, exclude=exclude, message_id=message_id)
+        return self._backplane.publish(ALL, Envelope(sender, data, exclude), message_id)
 
     def send_frame(
         self, frame: ServerFrame, *users: str, exclude: str | None = None
     ) -> asyncio.Future[list[int]]:
-        """Send a frame of your own to these users; yields for each what `send_to_user` does.
-
-        Raises:
-            TooLarge: it is larger than what may be unsent to one connection.
-        """
+        """Send a frame of your own to these users; yields for each what `send_to_user` does."""
         for user in users:
-            check_arguments(user=user, exclude=exclude)
-        envelope = _frame_envelope(frame, exclude)
-        return asyncio.gather(*(self.publish(user_channel(user), envelope) for user in users))
+            self._check_call(user=user, exclude=exclude)
+        envelope, publish = _frame_envelope(frame, exclude), self._backplane.publish
+        return asyncio.gather(*(publish(user_channel(user), envelope) for user in users))
 
     def broadcast_frame(
         self, frame: ServerFrame, *, exclude: str | None = None
     ) -> asyncio.Future[int]:
-        """Send a frame of your own to every connection, like `broadcast`.
-
-        Raises:
-            TooLarge: it is larger than what may be unsent to one connection.
-        """
-        check_arguments(exclude=exclude)
-        return self.publish(ALL, _frame_envelope(frame, exclude))
+        """Send a frame of your own to every connection, like `broadcast`."""
+        self._check_call(exclude=exclude)
+        return self._backplane.publish(ALL, _frame_envelope(frame, exclude))
 
     async def is_online(self, user: str) -> bool:
         """Return whether a user is connected; raise `Unavailable` if that is unknown."""
-        self._delivery.check_thread()
-        check_arguments(user=user)
+        self._check_call(user=user)
         return await self._backplane.count_nodes(user_channel(user)) > 0
 
     def disconnect(self, user: str) -> asyncio.Future[int]:
@@ -183,16 +173,9 @@ class ConnectionManager:
         This does not ban the user, see `Service.ban`. The future fails with `Unavailable` if it
         cannot be passed on.
         """
-        check_arguments(user=user)
+        self._check_call(user=user)
         envelope = Envelope(sender=None, data=None, event="disconnect")
-        return self.publish(user_channel(user), envelope)
-
-    def publish(
-        self, channel: Channel, envelope: Envelope, message_id: str | None = None
-    ) -> asyncio.Future[int]:
-        """Publish an envelope whose fields are valid already; see `send_to_user`."""
-        self._delivery.check_thread()
-        return self._backplane.publish(channel, envelope, message_id)
+        return self._backplane.publish(user_channel(user), envelope)
 
     def _deliver(self, envelope: Envelope) -> None:
         frame = direct_frame(envelope, "all")

@@ -139,7 +139,7 @@ async def test_a_failing_handler_is_an_internal_error_without_detail(
         raise RuntimeError("secret detail")
 
     client = await live.connect()
-    monkeypatch.setattr(live.service.manager, "broadcast", fail)
+    monkeypatch.setattr(live.service.backplane, "publish", fail)
     error = await client.ask(type="broadcast", data=1)
     assert error["code"] == "internal"
     assert "secret" not in json.dumps(error)

@@ -10,6 +10,7 @@ from dev.urls import base_url
 from ..live import make_settings
 
 LISTED = "https://example.com"
+SETTINGS = make_settings(allowed_origins=(LISTED,))
 
 
 def handshake(*origins: str, server: tuple[str, int] = ("127.0.0.1", 8000)) -> HTTPConnection:
@@ -19,7 +20,7 @@ def handshake(*origins: str, server: tuple[str, int] = ("127.0.0.1", 8000)) -> H
 
 @pytest.mark.parametrize("origin", [LISTED, "HTTPS://Example.com"])
 def test_a_listed_origin_passes(origin: str) -> None:
-    Origins((LISTED,), required=True).check(handshake(origin))
+    Origins(SETTINGS, required=True).check(handshake(origin))
 
 
 @pytest.mark.hostile(28)
@@ -28,7 +29,7 @@ def test_a_listed_origin_passes(origin: str) -> None:
 )
 def test_other_origins_are_refused(origins: tuple[str, ...]) -> None:
     with pytest.raises(Refused, match="origin"):
-        Origins((LISTED,)).check(handshake(*origins))
+        Origins(SETTINGS).check(handshake(*origins))
 
 
 @pytest.mark.parametrize(
@@ -42,22 +43,21 @@ def test_other_origins_are_refused(origins: tuple[str, ...]) -> None:
         ("0.0.0.0", ("10.0.0.5", 8000), "http://10.0.0.5:8000"),  # noqa: S104
     ],
 )
-def test_the_service_s_own_pages_pass_if_its_host_is_given(
+def test_the_service_s_own_pages_pass_in_development(
     host: str, server: tuple[str, int], origin: str
 ) -> None:
-    Origins((), own_host=host).check(handshake(origin, server=server))
+    in_development = Origins(make_settings(host=host, environment="development"))
+    in_development.check(handshake(origin, server=server))
     other = handshake(origin.replace("http:", "https:"), server=server)
     with pytest.raises(Refused, match="origin"):
-        Origins((), own_host=host).check(other)
+        in_development.check(other)
     with pytest.raises(Refused, match="origin"):
-        Origins(()).check(handshake(origin, server=server))
+        Origins(make_settings(host=host)).check(handshake(origin, server=server))
 
 
 def test_the_printed_url_is_the_origin_of_the_page() -> None:
-    settings = make_settings(port=80)
-    Origins((), own_host=settings.host).check(
-        handshake(base_url(settings), server=(settings.host, 80))
-    )
+    settings = make_settings(port=80, environment="development")
+    Origins(settings).check(handshake(base_url(settings), server=(settings.host, 80)))
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,10 @@ def test_the_printed_url_is_the_origin_of_the_page() -> None:
     ["capacitor://localhost", "tauri://localhost", "chrome-extension://" + 32 * "a", "app://a:1"],
 )
 def test_apps_and_extensions_have_origins_too(origin: str) -> None:
-    settings = make_settings(allowed_origins=origin)
-    Origins(settings.allowed_origins).check(handshake(origin))
+    Origins(make_settings(allowed_origins=origin)).check(handshake(origin))
 
 
 def test_clients_without_an_origin_pass_unless_one_is_required() -> None:
-    Origins((LISTED,)).check(handshake())
+    Origins(SETTINGS).check(handshake())
     with pytest.raises(Refused, match="origin"):
-        Origins((LISTED,), required=True).check(handshake())
+        Origins(SETTINGS, required=True).check(handshake())

@@ -29,6 +29,7 @@ from ..tls import listen_for_tls
 
 WIRES = {"frames": FrameProtocol, "asgi": "websockets-sansio"}
 TRANSPORTS = ["tcp", "tls"]
+SETTINGS = make_settings(close_timeout_s=0.1)
 
 
 @pytest.fixture(scope="module", params=product(WIRES, TRANSPORTS), ids="-".join)
@@ -228,7 +229,7 @@ async def test_plain_asgi_works_without_a_disconnect_event() -> None:
 
     async with asyncio.timeout(DEADLINE_S):
         websocket = connecting(send)
-        async with connect_wire(websocket, 0.1, 1_000) as wire:
+        async with connect_wire(websocket, SETTINGS) as wire:
             await websocket.accept()
             wire.close(TRY_AGAIN_LATER)
             await wire.arrival()
@@ -245,7 +246,7 @@ async def test_plain_asgi_closes_after_a_failure_without_a_disconnect_event(
 
     async with asyncio.timeout(DEADLINE_S):
         websocket = connecting(send)
-        async with connect_wire(websocket, 0.1, 1_000) as wire:
+        async with connect_wire(websocket, SETTINGS) as wire:
             await websocket.accept()
             wire.write([text_frame(b"{}")], 1_000)
             await wait_until(lambda: not wire.unsent_bytes())
@@ -266,7 +267,7 @@ async def test_plain_asgi_reads_on_until_the_client_has_disconnected() -> None:
 
     async with asyncio.timeout(DEADLINE_S):
         websocket = WebSocket({"type": "websocket"}, receive, send)
-        async with connect_wire(websocket, DEADLINE_S, 2 * READ_AHEAD_BYTES) as wire:
+        async with connect_wire(websocket, make_settings()) as wire:
             await websocket.accept()
             await wire.arrival()
             wire.close(TRY_AGAIN_LATER)
@@ -281,7 +282,7 @@ async def test_plain_asgi_drops_what_a_gone_client_has_not_read() -> None:
 
     async with asyncio.timeout(DEADLINE_S):
         websocket = connecting(send)
-        async with connect_wire(websocket, 0.1, 1_000) as wire:
+        async with connect_wire(websocket, SETTINGS) as wire:
             await websocket.accept()
             for _ in range(3):
                 wire.write([text_frame(b"x" * 1_000)], 10_000)

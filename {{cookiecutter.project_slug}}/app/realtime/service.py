@@ -85,11 +85,7 @@ class Service(Generic[SettingsT, ResourcesT]):
         self.metrics = metrics
         self.admission = Admission(settings)
         self.budgets = Budgets(settings)
-        self.origins = Origins(
-            settings.allowed_origins,
-            own_host=settings.host if settings.environment == "development" else None,
-            required=authenticator.needs_origin,
-        )
+        self.origins = Origins(settings, required=authenticator.needs_origin)
         self.backplane = shared.backplane
         self.bans = shared.make_map("ban")
         self.backend_requests = shared.make_map("idempotency")
@@ -136,10 +132,6 @@ class Service(Generic[SettingsT, ResourcesT]):
     def forget(self, connection: Connection) -> None:
         """Remove an ended connection everywhere. Idempotent; nothing here waits."""
         # {% if cookiecutter.rooms %}
-        try:
-            self.rooms.leave_all(connection)
-        finally:
-            self.manager.remove(connection)
-        # {% else %}
-        self.manager.remove(connection)
+        self.rooms.leave_all(connection)
         # {% endif %}
+        self.manager.remove(connection)

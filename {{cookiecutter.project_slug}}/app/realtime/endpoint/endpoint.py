@@ -74,11 +74,9 @@ class Endpoint:
         except Refused as refusal:
             await self.handshakes.refuse(websocket, refusal)
             return
-        client, settings = AdmittedClient(self, websocket, network), self.service.settings
+        client = AdmittedClient(self, websocket, network)
         try:
-            async with connect_wire(
-                websocket, settings.close_timeout_s, settings.max_message_bytes
-            ) as wire:
+            async with connect_wire(websocket, self.service.settings) as wire:
                 await client.run(wire)
         finally:
             client.close()

@@ -3,6 +3,7 @@
 from starlette.requests import HTTPConnection
 
 from ..errors import Refused
+from ..settings.settings import RealtimeSettings
 
 OWN_HOSTS = ("localhost", "127.0.0.1")
 
@@ -13,14 +14,12 @@ DEFAULT_PORT = 80
 class Origins:
     """The allow-list. Browsers send the header Origin; other clients need not, or can forge it.
 
-    ``own_host`` adds the service's own pages, at its names and addresses.
+    In development, it has the service's own pages, too, at its names and addresses.
     """
 
-    def __init__(
-        self, allowed: tuple[str, ...], *, own_host: str | None = None, required: bool = False
-    ) -> None:
-        self._allowed = frozenset(allowed)
-        self._own_host = own_host
+    def __init__(self, settings: RealtimeSettings, *, required: bool = False) -> None:
+        self._allowed = frozenset(settings.allowed_origins)
+        self._own_host = settings.host if settings.environment == "development" else None
         self._required = required
 
     def check(self, handshake: HTTPConnection) -> None:
@@ -29,14 +28,11 @@ class Origins:
         Raises:
             Refused: 403; it is missing but required, ``null``, given twice, or not on the list.
         """
-        origins = handshake.headers.getlist("origin")
+        origins = [origin.lower() for origin in handshake.headers.getlist("origin")]
         if not origins and not self._required:
             return
-        if len(origins) != 1 or not self._is_allowed(origins[0].lower(), handshake):
+        if len(origins) != 1 or origins[0] not in self._allowed | self._own(handshake):
             raise Refused("origin not allowed")
-
-    def _is_allowed(self, origin: str, handshake: HTTPConnection) -> bool:
-        return origin in self._allowed or origin in self._own(handshake)
 
     def _own(self, handshake: HTTPConnection) -> set[str]:
         if self._own_host is None:

@@ -13,6 +13,7 @@ from typing import Protocol
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..protocol import Close
+from ..settings.settings import RealtimeSettings
 from .frame import frame_payload
 from .inbox import Inbox
 
@@ -82,12 +83,10 @@ class Wire(Protocol):
 class AsgiWire:
     """A `Wire` over plain ASGI: a task that reads, and a queue with a task that sends."""
 
-    def __init__(
-        self, websocket: WebSocket, close_timeout_s: float, max_message_bytes: int
-    ) -> None:
+    def __init__(self, websocket: WebSocket, settings: RealtimeSettings) -> None:
         self._websocket = websocket
-        self._close_timeout_s = close_timeout_s
-        self._max_bytes = max_message_bytes
+        self._close_timeout_s = settings.close_timeout_s
+        self._max_bytes = settings.max_message_bytes
         self._queue: asyncio.Queue[bytes | Close] = asyncio.Queue()
         self._unsent_bytes = 0
         self._sent = asyncio.Event()
@@ -195,9 +194,7 @@ class AsgiWire:
 
 
 @asynccontextmanager
-async def connect_wire(
-    websocket: WebSocket, close_timeout_s: float, max_message_bytes: int
-) -> AsyncIterator[Wire]:
+async def connect_wire(websocket: WebSocket, settings: RealtimeSettings) -> AsyncIterator[Wire]:
     """Yield the server's wire, if it has one, or one over plain ASGI.
 
     A peer that does not disconnect in time is cut off, as soon as the connection has ended.
@@ -207,7 +204,7 @@ async def connect_wire(
         yield extension["wire"]
         return
     await websocket.receive()  # the connect event
-    wire = AsgiWire(websocket, close_timeout_s, max_message_bytes)
+    wire = AsgiWire(websocket, settings)
     try:
         # If one task fails, the group cancels the other one, which would never end.
         async with asyncio.TaskGroup() as tasks:

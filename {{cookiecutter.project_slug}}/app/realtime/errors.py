@@ -163,11 +163,7 @@ class Rejected(ServiceError):
     status: ClassVar[int] = 503
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Raise `TypeError` unless `close_as` can be sent.
-
-        It needs a code of 4000 to 4999, or that of `INTERNAL_ERROR` or `TRY_AGAIN_LATER`, and a
-        reason of at most 123 bytes (RFC 6455 §5.5, §7.4).
-        """
+        """Raise `TypeError` unless `close_as` can be sent (RFC 6455 §5.5, §7.4)."""
         super().__init_subclass__(**options)
         if "close_as" in vars(cls) and not _is_sendable(cls.close_as):
             codes = "a code of 4000 to 4999, or that of INTERNAL_ERROR or TRY_AGAIN_LATER,"

@@ -23,6 +23,7 @@ class CommandRouter:
 
     ``failures`` maps a kind of exception to the error that clients get if a handler raises it. By
     default, an `OSError` becomes `Unavailable`, and every other exception `InternalError`.
+    A function that is not declared with ``async def`` raises `TypeError`.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class CommandRouter:
         the handler.
 
         Raises:
-            TypeError: the handler is no ``async def``, or the ``type`` no `Literal` of texts.
+            TypeError: the ``type`` is no `Literal` of texts.
             ValueError: there is a handler for this ``type`` already.
         """
 
@@ -58,7 +59,6 @@ class CommandRouter:
         It may raise a subclass of `Rejected` to refuse the connection.
 
         Raises:
-            TypeError: it is no ``async def``.
             ValueError: there is such a function already.
         """
         if self.begin is not None:
@@ -67,20 +67,12 @@ class CommandRouter:
         return begin
 
     def connected(self, observer: Observer) -> Observer:
-        """Register a function to run after ``welcome``. It may raise a `Rejected`, to close.
-
-        Raises:
-            TypeError: it is no ``async def``.
-        """
+        """Register a function to run after ``welcome``. It may raise a `Rejected`, to close."""
         self.on_connect.append(_check_async(observer))
         return observer
 
     def disconnected(self, observer: Observer) -> Observer:
-        """Register a function to run after a connection that got ``welcome`` has ended.
-
-        Raises:
-            TypeError: it is no ``async def``.
-        """
+        """Register a function to run after a connection that got ``welcome`` has ended."""
         self.on_disconnect.append(_check_async(observer))
         return observer
 

@@ -92,11 +92,7 @@ class Connection(Recipient, Generic[StateT]):
             self.send(welcome)
 
     def send(self, *frames: ServerFrame) -> None:
-        """Send frames to this connection alone: all of them, or none if one cannot be sent.
-
-        Raises:
-            TooLarge: one is larger than what may be unsent to one connection.
-        """
+        """Send frames to this connection alone: all of them, or none if one raises `TooLarge`."""
         self._delivery.check_thread()
         self._delivery.enqueue(self, list(map(encode, frames)))
 

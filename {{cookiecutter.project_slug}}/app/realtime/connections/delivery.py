@@ -167,11 +167,7 @@ class Delivery:
             self.attach()
 
     def enqueue(self, recipient: Recipient, encoded: Sequence[bytes]) -> None:
-        """Add encoded frames to one outbox: all of them, or none if one is too large.
-
-        Raises:
-            TooLarge: a frame is larger than what may be unsent to one connection.
-        """
+        """Add encoded frames to one outbox: all of them, or none if one raises `TooLarge`."""
         for frame in encoded:
             check_frame_size(frame, self._max_frame_bytes)
         if not self._is_due:
@@ -191,10 +187,7 @@ class Delivery:
     ) -> None:
         """Send a frame, encoded once, to all recipients but the one with the excluded id.
 
-        The caller has checked the thread.
-
-        Raises:
-            TooLarge: the frame is larger than what may be unsent to one connection.
+        The caller has checked the thread. A frame that is too large raises `TooLarge`.
         """
         encoded = frame if isinstance(frame, bytes) else encode(frame)
         check_frame_size(encoded, self._max_frame_bytes)

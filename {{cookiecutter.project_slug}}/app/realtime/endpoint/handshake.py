@@ -55,9 +55,6 @@ class Handshakes:
     def admit(self, websocket: WebSocket, network: str | None) -> None:
         """Admit a client; then `Admission.leave` must be called exactly once.
 
-        The limits of one network come before those that all share, so that no client can use up
-        the shared ones.
-
         Raises:
             Refused: the service does not take this client now.
         """

@@ -53,12 +53,7 @@ ServiceDep = Annotated[Service, Depends(get_service)]
 
 @contextmanager
 def guarded(timeout_s: float) -> Iterator[None]:
-    """Run the team's code in this context, as connections do.
-
-    Raises:
-        TimedOut: it did not return in time.
-        TeamCodeFailed: it raised a `CancelledError` or `SystemExit` of its own, or a group of them.
-    """
+    """Run the team's code in a `Guard`, as connections do; see there for what this raises."""
     with closing(Guard(timeout_s)) as guard, guard:
         yield
 

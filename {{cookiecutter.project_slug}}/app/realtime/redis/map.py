@@ -30,10 +30,7 @@ class RedisMap(ExpiringMap):
         return await self._read("GET", key, repeatable=True)
 
     async def add(self, key: str, value: str, ttl_s: float) -> str | None:
-        """Keep a value if the key has none; otherwise return the one that it has.
-
-        Each call needs a value of its own.
-        """
+        """Keep a value if the key has none; otherwise return the one that it has."""
         command = (*_set(self._name(key), value, ttl_s), "NX")
         while not await self._client.ask(*command, repeatable=True):
             existing = await self.get(key)

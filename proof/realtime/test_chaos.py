@@ -21,7 +21,7 @@ from app.realtime import Policy, RoomOptions
 from app.realtime.backplane import Envelope
 from app.realtime.errors import Unavailable
 from app.realtime.rooms.history import History, Position
-from app.realtime.rooms.rooms import Room
+from app.realtime.rooms.rooms import Room, Rooms
 
 from .chaos import __main__
 from .chaos.client import Client, Frame, settle
@@ -508,13 +508,13 @@ async def publishing_clients(
 async def test_a_loss_or_duplicate_counts_once_for_each_member(
     live: Live, monkeypatch: pytest.MonkeyPatch, deliveries: int
 ) -> None:
-    deliver = Room._deliver
+    deliver = Rooms._deliver
 
-    def deliver_or_not(room: Room, envelope: Envelope) -> None:
+    def deliver_or_not(rooms: Rooms, room: Room, envelope: Envelope) -> None:
         for _ in range(deliveries if envelope.data == 20 else 1):
-            deliver(room, envelope)
+            deliver(rooms, room, envelope)
 
-    monkeypatch.setattr(Room, "_deliver", deliver_or_not)
+    monkeypatch.setattr(Rooms, "_deliver", deliver_or_not)
     ledger = Ledger()
     async with publishing_clients(live, ledger) as clients:
         await wait_until(lambda: len(ledger.messages) > 40)
@@ -632,13 +632,13 @@ async def test_a_position_moved_by_an_ok_to_publish_loses_messages(
     live: Live, monkeypatch: pytest.MonkeyPatch, kind: type[Client], lost: int
 ) -> None:
     """Messages are stored and acknowledged, but delivered only by replay."""
-    deliver, is_late = Room._deliver, False
+    deliver, is_late = Rooms._deliver, False
 
-    def deliver_unless_late(room: Room, envelope: Envelope) -> None:
+    def deliver_unless_late(rooms: Rooms, room: Room, envelope: Envelope) -> None:
         if not is_late:
-            deliver(room, envelope)
+            deliver(rooms, room, envelope)
 
-    monkeypatch.setattr(Room, "_deliver", deliver_unless_late)
+    monkeypatch.setattr(Rooms, "_deliver", deliver_unless_late)
     ledger = Ledger()
     async with publishing_clients(live, ledger, kind) as clients:
         alice, bob = clients

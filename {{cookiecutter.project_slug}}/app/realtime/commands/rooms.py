@@ -212,7 +212,6 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
             command.room,
             command.data,
             member=connection,
-            sender=connection.user,
             exclude=exclude,
             keep=command.keep,
         )

@@ -4,7 +4,8 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Literal, Unpack, cast
 
 import structlog
@@ -21,15 +22,13 @@ from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import encode, frame_data, text_frame
 from .history import NOWHERE, History, Position, Replay, message_frame, room_channel
-from .options import RoomOptions, make_rules
+from .options import RoomOptions, Rules, make_rules
 from .presence import Members, Presence, encode_info
 
 log = structlog.stdlib.get_logger(__name__)
 
 BeforePublish = Callable[[str, str | None, JsonValue, bool], JsonValue | Awaitable[JsonValue]]
 """Takes room, sender (None for the server), data and ``keep``; returns the data to publish."""
-
-Evict = Callable[["Room", Envelope], None]
 
 ROOM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -111,6 +110,7 @@ def room_frame(room: str, envelope: Envelope) -> bytes | ServerFrame:
     return frame(room=room, user=user, info=envelope.data)
 
 
+@dataclass(slots=True, eq=False)
 class Room:
     """The members of a room in this process.
 
@@ -119,32 +119,12 @@ class Room:
     join must fail, because their user was evicted meanwhile.
     """
 
-    def __init__(self, name: str, history: History, delivery: Delivery, evict: Evict) -> None:
-        self.name = name
-        self.rules = history.rules_of(name)
-        self.members: dict[str, Connection] = {}
-        self.complete_since: dict[str, Position] = {}
-        self.joining: Counter[Connection] = Counter()
-        self.evicted: set[Connection] = set()
-        self._delivery = delivery
-        self._evict = evict
-        # {% if cookiecutter.redis %}
-        history.open(name, self._deliver, self._announce)
-        # {% else %}
-        history.open(name, self._deliver)
-        # {% endif %}
-
-    def _deliver(self, envelope: Envelope) -> None:
-        if envelope.event == "evicted":
-            self._evict(self, envelope)
-        else:
-            self._delivery.send_all(self.members, room_frame(self.name, envelope), envelope.exclude)
-    # {% if cookiecutter.redis %}
-
-    def _announce(self, frame: ServerFrame, position: Position) -> None:
-        self.complete_since = dict.fromkeys(self.members, position)
-        self._delivery.send_all(self.members, frame)
-    # {% endif %}
+    name: str
+    rules: Rules
+    members: dict[str, Connection] = field(default_factory=dict)
+    complete_since: dict[str, Position] = field(default_factory=dict)
+    joining: Counter[Connection] = field(default_factory=Counter)
+    evicted: set[Connection] = field(default_factory=set)
 
 
 class Rooms:
@@ -152,7 +132,8 @@ class Rooms:
 
     Call the methods in the event loop's thread. In another thread, those that send or change
     something, and each ``async def``, raise `WrongThread` and do nothing. A name that no client
-    could join raises `BadRoom`, and other arguments that are not allowed `BadRequest`.
+    could join raises `BadRoom`, another invalid argument `BadRequest`, and a message larger than
+    what may be unsent to one connection `TooLarge`.
     """
 
     def __init__(
@@ -200,9 +181,7 @@ class Rooms:
         check_start(since, last)
         encoded = None if info is None else encode_info(info)
         self._check_limit(connection, name)
-        room = self._rooms.get(name)
-        if room is None:
-            room = self._rooms[name] = Room(name, self._history, self._delivery, self._evict)
+        room = self._rooms.get(name) or self._open(name)
         room.joining[connection] += 1
         try:
             if connection.id in room.members:  # it gets no message again, so none is read
@@ -228,6 +207,28 @@ class Rooms:
                 room.evicted.discard(connection)
             self._free_if_empty(room)
 
+    def _open(self, name: str) -> Room:
+        room = Room(name, self._history.rules_of(name))
+        # {% if cookiecutter.redis %}
+        self._history.open(name, partial(self._deliver, room), partial(self._announce, room))
+        # {% else %}
+        self._history.open(name, partial(self._deliver, room))
+        # {% endif %}
+        self._rooms[name] = room
+        return room
+
+    def _deliver(self, room: Room, envelope: Envelope) -> None:
+        if envelope.event == "evicted":
+            self._evict(room, envelope)
+        else:
+            self._delivery.send_all(room.members, room_frame(room.name, envelope), envelope.exclude)
+
+    # {% if cookiecutter.redis %}
+    def _announce(self, room: Room, frame: ServerFrame, position: Position) -> None:
+        room.complete_since = dict.fromkeys(room.members, position)
+        self._delivery.send_all(room.members, frame)
+
+    # {% endif %}
     def _check_limit(self, connection: Connection, name: str) -> None:
         joined = self._joined.get(connection.id, ())
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
@@ -307,7 +308,6 @@ class Rooms:
 
         Raises:
             Forbidden: the policy refuses the message.
-            TooLarge: it is larger than what may be unsent to one connection.
         """
         self._check_call(room, sender=sender, exclude=exclude)
         answer = self._before_publish(room, sender, data, keep)
@@ -329,22 +329,24 @@ class Rooms:
         data: JsonValue,
         *,
         member: Connection | None = None,
-        sender: str | None = None,
         exclude: str | None = None,
         keep: bool = True,
         message_id: str | None = None,
     ) -> asyncio.Future[Position]:
         """Publish, but return when the policy has agreed: messages of one caller keep order.
 
-        A message that failed may be passed on again with the same id: members get it once.
+        The arguments are valid already; without ``member``, the server is the sender. A message
+        that failed may be passed on again with the same id: members get it once.
 
         Raises:
             Forbidden: the policy refuses the message.
             NotJoined: ``member`` has left, or was evicted, also while the policy waited.
         """
-        self._check_call(room)
+        self._delivery.check_thread()
+        sender = None
         if member is not None:
             self.check_joined(member, room)
+            sender = member.user
         answer = self._before_publish(room, sender, data, keep)
         if isinstance(answer, Awaitable):
             answer = await answer
@@ -360,9 +362,6 @@ class Rooms:
 
         `before_publish` is not asked. The future yields the number of processes that have members,
         or fails with `Unavailable`.
-
-        Raises:
-            TooLarge: it is larger than what may be unsent to one connection.
         """
         self._check_call(room, exclude=exclude)
         envelope = Envelope(None, frame_data(frame), exclude, event="frame")

@@ -17,9 +17,9 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
     JsonValue,
     StringConstraints,
+    WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError, core_schema
 from typing_extensions import Format, get_annotations
@@ -112,17 +112,6 @@ class ErrorMessage:
         schema = handler(source)
         return core_schema.custom_error_schema(schema, "value", custom_error_message=self.message)
 
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """Return the JSON Schema with the message in place of a pattern.
-
-        Other languages have other regular expressions, and some have no classes of Unicode.
-        """
-        described = handler(schema)
-        described.pop("pattern", None)
-        return described | {"description": self.message}
-
 
 JOINERS = "\u200c\u200d"
 """They join visible characters, in some scripts and in emojis."""
@@ -133,6 +122,8 @@ BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 VISIBLE = r"[^\p{C}\p{Z}" + BLANKS + "]"
 """Pattern of a visible character: no control, format, unassigned, separator or blank one."""
 
+NAME_RULE = "A user's name has 1 to 128 visible characters"
+
 UserName = Annotated[
     str,
     StringConstraints(
@@ -140,7 +131,9 @@ UserName = Annotated[
         max_length=128,
         pattern=f"^{VISIBLE}(?:(?:{VISIBLE}|[ {JOINERS}])*{VISIBLE})?$",
     ),
-    ErrorMessage("A user's name has 1 to 128 visible characters"),
+    ErrorMessage(NAME_RULE),
+    # Without the pattern, since other languages have other regular expressions
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 128, "description": NAME_RULE}),
 ]
 CommandId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 CommandKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]

@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 # {% endif %}
 
 from app.realtime.backplane import ALL, Channel, Subscription
+from app.realtime.connections.delivery import Delivery
 from app.realtime.errors import Unavailable, WrongThread
 from app.realtime.metrics import Metrics
 from app.realtime.redis.client import RESERVED, RedisClient
@@ -223,7 +224,9 @@ async def test_forgotten_connections_are_replaced(proxy: Proxy) -> None:
 
 async def test_another_thread_is_refused(valkey: Valkey) -> None:
     async with run_client(valkey) as client:
-        client.attach()
+        delivery = Delivery()
+        delivery.attach()
+        client.check_thread = delivery.check_thread
         with pytest.raises(WrongThread):
             await asyncio.to_thread(asyncio.run, client.ask("PING", repeatable=True))
         assert await client.ask("PING", repeatable=True)

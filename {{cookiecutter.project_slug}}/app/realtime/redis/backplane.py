@@ -95,6 +95,7 @@ class RedisBackplane(Backplane):
         """The error of Redis while it refuses to work."""
         self._is_subscribed = self._works = False
         self._was_healthy = self._has_gap = self._has_warned = False
+        client.check_thread = delivery.check_thread
         client.add_probe(self._probe_commands)
         self._gaps = metrics.counter("redis_gaps", "Times that messages may have been lost.")
         self._reconnections = metrics.counter(
@@ -114,7 +115,6 @@ class RedisBackplane(Backplane):
         Raises:
             ExceptionGroup: the server refuses this service from the start (`Misconfigured`).
         """
-        self.client.attach()
         self.publisher.is_traced = is_on()
         try:
             async with asyncio.TaskGroup() as tasks:

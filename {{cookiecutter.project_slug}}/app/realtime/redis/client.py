@@ -4,7 +4,6 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from threading import get_ident
 from typing import Any, ClassVar
 
 import structlog
@@ -12,7 +11,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
 from ..backplane import Channel
-from ..errors import Unavailable, WrongThread
+from ..errors import Unavailable
 from ..settings.settings import RealtimeSettings
 from .connections import FAILURES, PubSub, RedisCommand, answered_within, explain
 from .scripts import with_text
@@ -53,20 +52,17 @@ class RedisClient(ABC):
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
         self._max_turns = settings.redis_max_connections - RESERVED
         self.detach()
+        self.check_thread: Callable[[], None] = lambda: None
+        """Called by `ask`, which another thread must not call; the backplane sets it."""
         self._outages = 0
         self._is_failing = False
         self._probes: list[ProbeCommands] = []
 
-    def attach(self) -> None:
-        """Belong to this thread: `ask` refuses others."""
-        self._thread: int | None = get_ident()
-
     def detach(self) -> None:
-        """Belong to no thread, and to no event loop, as the application may run again in another.
+        """Belong to no event loop, as the application may run again in another.
 
         asyncio binds a lock to the event loop in which it is used.
         """
-        self._thread = None
         self._turns = asyncio.Semaphore(self._max_turns)
         # {% if cookiecutter.rooms %}
         self._background = asyncio.Lock()
@@ -133,10 +129,9 @@ class RedisClient(ABC):
 
         Raises:
             Unavailable: Redis does not answer in time, or refuses the command.
-            WrongThread: the client belongs to another thread.
+            WrongThread: this is another thread than the service's.
         """
-        if self._thread is not None and self._thread != get_ident():
-            raise WrongThread
+        self.check_thread()
         outages = self._outages
         try:
             async with asyncio.timeout(self._handler_timeout_s) as waiting, self._turns:

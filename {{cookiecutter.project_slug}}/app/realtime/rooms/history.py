@@ -199,14 +199,14 @@ class History:
         if not keep:
             sent = self.backplane.publish(room_channel(room), envelope, message_id)
             return then(sent, lambda count: NOWHERE)
-        numbered = Envelope(envelope.sender, envelope.data, envelope.exclude)
-        numbered.offset = self._logs[room].offset + 1 if room in self._logs else 1
-        numbered.frame = message_frame(room, numbered)  # raises if the data is not JSON
-        check_frame_size(numbered.frame, self._settings.max_unsent_bytes)
+        envelope.offset = self._logs[room].offset + 1 if room in self._logs else 1
+        envelope.frame = frame = message_frame(room, envelope)  # raises if the data is not JSON
+        check_frame_size(frame, self._settings.max_unsent_bytes)
         log = self._take_out(room)
-        log.append(numbered.frame)
+        log.append(frame)
         self._put_back(room, log)
-        self.backplane.publish(room_channel(room), numbered)
+        if log.subscription is not None:  # as the backplane does, without its future
+            log.subscription.deliver(envelope)
         return done(log.position)
 
     # {% if cookiecutter.redis %}

@@ -348,11 +348,11 @@ class Rooms:
             self.check_joined(member, room)
             sender = member.user
         answer = self._before_publish(room, sender, data, keep)
-        if isinstance(answer, Awaitable):
-            answer = await answer
+        if answer is not data:  # as it is by default
+            data = await answer if isinstance(answer, Awaitable) else answer
             if member is not None:
                 self.check_joined(member, room)
-        envelope = Envelope(sender, answer, exclude)
+        envelope = Envelope(sender, data, exclude)
         return self._history.publish(room, envelope, keep=keep, message_id=message_id)
 
     def send_frame(

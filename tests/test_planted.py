@@ -249,6 +249,11 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
         changing("docs/protocol.md", r'^> {"type": "pong"', '> {"type": "ping"'),
         r"docs/protocol.md:\d+: alice gets .*pong",
     ),
+    "a frame that an exchange omits": (
+        "service",
+        changing("docs/protocol.md", r'^bob +< {"type": "message", .*"to": "all"}\n', ""),
+        r"docs/protocol.md:\d+: bob gets .*hello.*, not .*pong",
+    ),
     "a selection of no test": (
         "docs",
         changing("AGENTS.md", "-k welcomed", "-k announce"),

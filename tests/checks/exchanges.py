@@ -4,7 +4,7 @@
 ``(bob reconnects)`` ends a connection and opens another. Values that vary need only be consistent:
 an epoch that a client receives is the one that it sends later. A guest is shown by the client's
 name, or as ``guest-…``. The schemas of the AsyncAPI document must allow the frames, and replies as
-replies to their commands.
+replies to their commands. At the end, each client must have received no more than is shown.
 """
 
 import json
@@ -23,6 +23,9 @@ LINE = re.compile(r"(?:(\w+) +)?([<>]) (\{.*\})")
 GUEST = re.compile(r"guest-\w+")
 RECONNECTS = re.compile(r"\((\w+) reconnects\)")
 ALICE = "alice"
+
+LAST = ('> {"type": "ping", "id": "end"}', '< {"type": "pong", "id": "end"}')
+"""The last lines of each client. A frame that the document does not show comes before the pong."""
 
 VARYING = {"connection", "epoch", "expires_at"}
 """Fields whose values vary."""
@@ -53,6 +56,9 @@ class Exchange:
                 self._connect(name)
             for line in self._block.text.splitlines():
                 self._play_line(line)
+            for name in self._names():
+                for line in LAST:
+                    self._play_line(f"{name} {line}")
 
     def _names(self) -> list[str]:
         matches = map(LINE.fullmatch, self._block.text.splitlines())

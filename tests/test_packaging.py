@@ -370,4 +370,6 @@ def test_locks_have_hashes_and_no_index(project: Project) -> None:
         lock = project.read(name)
         assert "://" not in lock
         assert "index" not in lock
-        assert all("--hash=sha256:" in package for package in PACKAGE.findall(lock))
+        packages = PACKAGE.findall(lock)
+        assert packages
+        assert all("--hash=sha256:" in package for package in packages)

@@ -89,7 +89,7 @@ async def run_stuck(
 
 @pytest.mark.hostile(75, 76)
 async def test_shutdown_under_load_with_a_stuck_client_meets_the_deadline(tmp_path: Path) -> None:
-    patient = LONG_TIMEOUTS | {"SHUTDOWN_GRACE_S": "8"}
+    patient = LONG_TIMEOUTS | {"SHUTDOWN_GRACE_S": "20"}
     async with run_stuck(tmp_path, **patient) as (process, client):
         for number in range(1_000):
             await client.send(type="ping", id=str(number))
@@ -183,7 +183,7 @@ serve(make_app(RealtimeSettings.load()))
 
 async def test_a_task_that_ignores_cancellation_does_not_block_shutdown(tmp_path: Path) -> None:
     program = ("-c", ENDLESS_TASK)
-    environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "3"}
+    environment = fresh_secrets() | {"PORT": "0", "SHUTDOWN_GRACE_S": "8"}
     async with run_process(tmp_path, program, **environment) as process:
         await next_line(process, "busy")
         process.send_signal(signal.SIGTERM)
@@ -553,7 +553,7 @@ async def test_commands_in_progress_at_shutdown_are_finished(
 
     monkeypatch.setattr(Dispatcher, "dispatch", work)
     monkeypatch.setattr(uvicorn.Server, "_wait_tasks_to_complete", note_and_wait)
-    async with run_service() as live:
+    async with run_service(make_settings(shutdown_grace_s=20)) as live:
         client = await live.connect()
         await client.send(type="broadcast", data=1)
         await wait_until(lambda: steps == ["begun"])

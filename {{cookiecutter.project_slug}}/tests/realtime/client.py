@@ -18,11 +18,8 @@ from dev.urls import websocket_url
 DEADLINE_S = 9.0
 """Less than the timeouts that a test does not set, so that it notices a setting without effect."""
 
-START_S = 60.0
-"""Deadline for the start of a process."""
-
-STOP_S = 9.0
-"""Deadline for its end: less than the default grace period."""
+START_S, STOP_S = 60.0, 45.0
+"""Deadlines for the start of a process and for its end, which is less than its grace period."""
 
 Frame = dict[str, Any]
 

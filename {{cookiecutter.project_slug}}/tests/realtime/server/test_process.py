@@ -45,6 +45,7 @@ async def run_process(
             "PATH": os.environ["PATH"],
             "ALLOWED_ORIGINS": ORIGIN,
             "CLIENTS_MAY_BROADCAST": "true",
+            "SHUTDOWN_GRACE_S": "60",
             **environment,
         },
         stdout=PIPE,

@@ -143,7 +143,7 @@ async def test_ended_connections_leave_no_resources(live: Live) -> None:
 
 @pytest.mark.hostile(77)
 async def test_a_reconnect_storm_leaves_no_resources(live: Live) -> None:
-    before, memory_before = count_resources(live), memory_bytes()
+    before, memory_before = await settled(live), memory_bytes()
     for _ in range(max(2, CYCLES // STORM // 5)):
         options = [await live.options() for _ in range(STORM)]
         clients = await asyncio.gather(*map(Client.open, options))

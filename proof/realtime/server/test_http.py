@@ -24,6 +24,9 @@ from ..raw_client import RawClient, handshake, masked, raw_connection
 
 GET = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
 
+SHORT_S = 3.0
+"""A request timeout for which tests can wait, and which slow machines meet with a request."""
+
 
 @pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Live]:
@@ -35,7 +38,7 @@ async def service() -> AsyncIterator[Live]:
 @pytest.fixture(scope="module")
 async def hasty_service() -> AsyncIterator[Live]:
     """Run a service with a short request timeout."""
-    async with run_service(make_settings(handshake_timeout_s=1.5)) as live:
+    async with run_service(make_settings(handshake_timeout_s=SHORT_S)) as live:
         yield live
 
 
@@ -372,7 +375,7 @@ PIPELINES = {
 
 
 async def test_a_request_that_was_answered_before_its_end_is_followed_by_a_timeout() -> None:
-    app = make_app(make_settings(handshake_timeout_s=1.5))
+    app = make_app(make_settings(handshake_timeout_s=SHORT_S))
     async with run_app(app) as live, connected(live, b"POST /none HTTP/1.1\r\n") as client:
         client.send(b"Host: test\r\nContent-Length: 1\r\n\r\n")
         assert (await client.head()).startswith("HTTP/1.1 404 ")
@@ -385,7 +388,7 @@ async def test_a_request_that_was_answered_before_its_end_is_followed_by_a_timeo
 async def test_a_truncated_request_times_out_after_the_answers_to_earlier_ones(name: str) -> None:
     """Clients may send an empty line, or more, before they have an answer (RFC 9112 §2.2, §9.3)."""
     requests, more = PIPELINES[name]
-    app = make_app(make_settings(handshake_timeout_s=1.5))
+    app = make_app(make_settings(handshake_timeout_s=SHORT_S))
     begun, ends = asyncio.Queue[None](), asyncio.Queue[None]()
 
     @app.post("/work")

@@ -116,14 +116,14 @@ async def fail_over(cluster: Cluster, primary: Server) -> None:
     """Have the replica take over in good order."""
     replica = await cluster.replica_of(primary)
     await replica.ask("CLUSTER FAILOVER")
-    await wait_until_async(replica.is_primary)
+    await wait_until_async(replica.is_primary, START_S)
 
 
 async def kill(cluster: Cluster, primary: Server) -> None:
     """End the primary as a crash would; its replica takes over by itself."""
     replica = await cluster.replica_of(primary)
     await primary.stop()
-    await wait_until_async(replica.is_primary)
+    await wait_until_async(replica.is_primary, START_S)
 
 
 Failure = Callable[[Cluster, Server], Awaitable[None]]
@@ -148,9 +148,9 @@ async def gaps_after(fail: Failure, cluster: Cluster) -> list[str]:
         old = await cluster.primary_of(here.client.name(ALL))
         await fail(cluster, old)
         for channel, inbox in inboxes.items():
-            await wait_until_async(partial(reaches, here, channel, inbox))
+            await wait_until_async(partial(reaches, here, channel, inbox), START_S)
         assert await cluster.primary_of(here.client.name(ALL)) is not old
-        await wait_until(lambda: here.healthy and there.healthy)
+        await wait_until(lambda: here.healthy and there.healthy, START_S)
         return gaps
 
 
@@ -177,8 +177,8 @@ async def test_a_slot_that_moves_takes_its_channels_with_it(cluster: Cluster) ->
         old = await cluster.primary_of(name)
         new = next(each for each in await cluster.primaries() if each is not old)
         await cluster.move_slot(name, old, new)
-        await wait_until(lambda: gaps == ["gap"] and here.healthy)
-        await wait_until_async(partial(reaches, there, CHANNELS[0], inbox))
+        await wait_until(lambda: gaps == ["gap"] and here.healthy, START_S)
+        await wait_until_async(partial(reaches, there, CHANNELS[0], inbox), START_S)
         assert await listeners(new, name) == 1
 
 

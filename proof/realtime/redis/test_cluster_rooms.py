@@ -9,7 +9,7 @@ import pytest
 from app.realtime.redis.rooms.history import UNUSED_S, RedisHistory
 from app.realtime.rooms.history import History, room_channel
 
-from ..client import Client
+from ..client import START_S, Client
 from ..live import make_settings, run_service, wait_until, wait_until_async
 from ..rooms.presence_contract import Node, PresenceContract
 from .test_backplane import settings_for
@@ -118,7 +118,7 @@ async def join(client: Client, room: str, since: dict[str, object] | None = None
         answer.update(await client.ask(type="join", room=room, **more))
         return bool(answer["type"] == "ok")
 
-    await wait_until_async(is_joined)
+    await wait_until_async(is_joined, START_S)
     return answer
 
 
@@ -157,7 +157,7 @@ async def check_room(here: Client, there: Client, room: str, position: dict[str,
         answer = await here.ask(type="publish", room=room, data=f"said in {room}")
         return bool(answer["type"] == "ok")
 
-    await wait_until_async(is_published)
+    await wait_until_async(is_published, START_S)
     since = {name: position[name] for name in ("epoch", "offset")}
     answer = await join(there, room, since)
     assert answer["recovered"] is (answer["epoch"] == position["epoch"])
@@ -169,4 +169,4 @@ async def check_room(here: Client, there: Client, room: str, position: dict[str,
         presence = await there.ask(type="presence", room=room)
         return bool(presence["type"] == "ok" and presence["total"] == 2)
 
-    await wait_until_async(both_are_known)
+    await wait_until_async(both_are_known, START_S)

@@ -71,7 +71,7 @@ async def servers(tmp_path: Path) -> AsyncIterator[tuple[TcpServer, Replica, Sen
             known = await sentinel.ask("SENTINEL REPLICAS", NAME)
             return bool(copy["master_link_status"] == "up" and known)
 
-        await wait_until_async(is_complete)
+        await wait_until_async(is_complete, START_S)
         yield primary, replica, sentinel
 
 
@@ -91,7 +91,7 @@ async def test_the_service_follows_the_sentinels(
     async with run_node(url, redis_sentinel=NAME) as (node, gaps):
         inbox = Inbox()
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
-        await wait_until_async(partial(reaches, node, CHANNEL, inbox))
+        await wait_until_async(partial(reaches, node, CHANNEL, inbox), START_S)
         await primary.stop()
         await wait_until_async(partial(is_primary, replica), START_S)
         await wait_until_async(partial(reaches, node, CHANNEL, inbox), START_S)

@@ -525,7 +525,8 @@ async def test_a_loss_or_duplicate_counts_once_for_each_member(
     duplicated = expected[20] if deliveries == 2 else 0
     assert (totals.lost, totals.duplicated) == (lost, duplicated)
     assert totals.is_correct == (deliveries == 1)
-    assert totals.live == sum(expected) - lost
+    # A client that a slow machine cuts off gets some of them by its next join.
+    assert totals.live + totals.recovered == sum(expected) - lost
     assert set(expected) == {1, 2}
 
 

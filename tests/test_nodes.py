@@ -2,9 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import pytest
 
 from .browser import FULL_SPEED, browser
 from .checks.service import LISTENING, Service, is_ok
@@ -29,6 +31,11 @@ def are_ready(service: Service) -> bool:
     return len(found) == 2 and all(is_ok("127.0.0.1", int(port), "/readyz") for port in found)
 
 
+def both_run(service: Service) -> bool:
+    """Return whether two nodes have logged that they run."""
+    return service.log().count("Uvicorn running") == 2
+
+
 def children(process: int) -> list[int]:
     """Return the ids of the processes that a process has started."""
     listed = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
@@ -40,31 +47,59 @@ def is_running(process: int) -> bool:
     return Path(f"/proc/{process}").exists()
 
 
+STARTS = 3
+TAKEN = "address already in use"
+
+
+@contextmanager
+def started(
+    project: Project, condition: Callable[[Service], bool] = are_ready, **settings: str
+) -> Iterator[Service]:
+    """Run two nodes, and yield them when a condition is met.
+
+    Their ports are free when they are chosen. If another process takes one before a node listens,
+    all start again.
+    """
+    with ExitStack() as stack:
+        for _ in range(STARTS):
+            service = Service(project, "dev.nodes", REDIS_URL="", **settings)
+            stack.callback(service.end)
+            if becomes(service, condition):
+                yield service
+                return
+    pytest.fail(f"{STARTS} times, another process has taken a port")
+
+
+def becomes(service: Service, condition: Callable[[Service], bool]) -> bool:
+    """Wait until a condition is met; return whether it is, and no port was taken."""
+    wait_until(lambda: service.has_ended() or condition(service), told=service.log)
+    if not service.has_ended():
+        return True
+    assert TAKEN in service.log(), service.log()
+    return False
+
+
 @contextmanager
 def two_nodes(project: Project) -> Iterator[tuple[Service, str, str]]:
     """Run two nodes, and yield them with their ports when both are ready."""
-    service = Service(project, "dev.nodes", REDIS_URL="", REDIS_TIMEOUT_S="20")
-    try:
-        wait_until(lambda: are_ready(service), told=service.log)
-        first, second = ports(service)
-        yield service, first, second
-    finally:
+    with started(project, REDIS_TIMEOUT_S="20") as service:
         try:
-            service.stop()  # its nodes and their server end with it
+            first, second = ports(service)
+            yield service, first, second
         finally:
-            service.end()
+            service.stop()  # its nodes and their server end with it
 
 
 def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Path) -> None:
     project = baked(find(NODES)).copy(tmp_path / "project")
     with two_nodes(project) as (service, first, second):
-        started = children(service.pid)
-        assert len(started) == 3
+        processes = children(service.pid)
+        assert len(processes) == 3
         with service.client("alice", first) as alice, service.client("bob", second) as bob:
             alice.ask(type="send", to="bob", data="hello")
             assert bob.receive("message")["data"] == "hello"
         service.stop()
-        assert not any(map(is_running, started))
+        assert not any(map(is_running, processes))
 
 
 def test_the_pages_of_two_nodes_chat_in_a_room(baked: Baker, tmp_path: Path) -> None:
@@ -95,27 +130,21 @@ def test_the_pages_of_two_nodes_chat_in_a_room(baked: Baker, tmp_path: Path) -> 
 
 
 def test_the_end_of_a_node_ends_the_other(baked: Baker, tmp_path: Path) -> None:
-    service = Service(baked(find(NODES)).copy(tmp_path / "project"), "dev.nodes", REDIS_URL="")
-    try:
-        wait_until(lambda: are_ready(service), told=service.log)
+    project = baked(find(NODES)).copy(tmp_path / "project")
+    with started(project) as service:
         _, node, other = children(service.pid)
         os.kill(node, 9)
         assert service.wait() == 1
         assert not is_running(other)
-    finally:
-        service.end()
 
 
 def test_nodes_that_are_starting_end_in_silence(baked: Baker, tmp_path: Path) -> None:
-    service = Service(baked(find(NODES)).copy(tmp_path / "project"), "dev.nodes", REDIS_URL="")
-    try:
-        wait_until(lambda: len(children(service.pid)) == 3, told=service.log)
-        started = children(service.pid)
+    project = baked(find(NODES)).copy(tmp_path / "project")
+    with started(project, lambda service: len(children(service.pid)) == 3) as service:
+        processes = children(service.pid)
         service.stop()
-        assert not any(map(is_running, started))
+        assert not any(map(is_running, processes))
         assert "Traceback" not in service.log()
-    finally:
-        service.end()
 
 
 def test_a_server_that_does_not_start_is_told(baked: Baker, tmp_path: Path) -> None:
@@ -137,12 +166,8 @@ def test_the_port_may_be_in_a_file(baked: Baker, tmp_path: Path) -> None:
     file = tmp_path / "port"
     file.write_text("0", encoding="utf-8")
     project = baked(find(NODES)).copy(tmp_path / "project")
-    service = Service(project, "dev.nodes", REDIS_URL="", PORT="", PORT_FILE=str(file))
-    try:
-        wait_until(lambda: are_ready(service), told=service.log)
+    with started(project, PORT="", PORT_FILE=str(file)) as service:
         service.stop()
-    finally:
-        service.end()
 
 
 def test_the_last_port_leaves_none_for_the_second_node(baked: Baker, tmp_path: Path) -> None:
@@ -158,14 +183,10 @@ def test_the_last_port_leaves_none_for_the_second_node(baked: Baker, tmp_path: P
 
 def test_no_link_leads_to_a_page_that_is_off(baked: Baker, tmp_path: Path) -> None:
     project = baked(find(NODES)).copy(tmp_path / "project")
-    service = Service(project, "dev.nodes", REDIS_URL="", ENVIRONMENT="production")
-    try:
-        wait_until(lambda: service.log().count("Uvicorn running") == 2, told=service.log)
+    with started(project, both_run, ENVIRONMENT="production") as service:
         service.stop()
         assert "#node=" not in service.log()
         assert "side by side" not in service.log()
-    finally:
-        service.end()
 
 
 def test_with_a_server_of_its_own_it_is_one_node(baked: Baker, tmp_path: Path) -> None:

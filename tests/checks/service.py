@@ -169,6 +169,10 @@ class Service:
         assert code == 0, f"the service ends with {code}"
         assert "Traceback" not in self.log(), "the service logs an error"
 
+    def has_ended(self) -> bool:
+        """Return whether the process has ended."""
+        return self._status() is not None
+
     def _signal(self, number: signal.Signals) -> None:
         if self._status() is None:  # or the id may be that of another process
             os.kill(self.pid, number)

@@ -219,6 +219,13 @@ def test_the_chat_ends_without_another_line(baked: Baker, tmp_path: Path, cause:
         assert "Traceback" not in chat.shown
 
 
+def save(project: Project, name: str, text: str) -> None:
+    """Replace a file by a new one, as most editors do: what is written in it may be two changes."""
+    new = project.root / "new"  # where no change counts
+    new.write_text(text, encoding="utf-8")
+    new.replace(project.root / name)
+
+
 def test_the_server_restarts_when_the_code_or_its_settings_change(
     baked: Baker, tmp_path: Path
 ) -> None:
@@ -227,15 +234,12 @@ def test_the_server_restarts_when_the_code_or_its_settings_change(
     with terminal(command, project.root, HOST="127.0.0.1", PORT="0", REDIS_URL="") as server:
         while not LISTENING.search(server.shown):
             server.read()
-        routes = project.root / "app/routes.py"
-        routes.write_text(routes.read_text(encoding="utf-8") + HELLO, encoding="utf-8")
+        save(project, "app/routes.py", project.read("app/routes.py") + HELLO)
         while len(ports := LISTENING.findall(server.shown)) < 2:
             server.read()
         wait_until(lambda: is_ok("127.0.0.1", int(ports[1]), "/hello"), told=lambda: server.shown)
-        for starts in (3, 4):  # as most editors save
-            new = project.root / ".env.new"
-            new.write_text(project.read(".env") + "\n", encoding="utf-8")
-            new.replace(project.root / ".env")
+        for starts in (3, 4):
+            save(project, ".env", project.read(".env") + "\n")
             while len(LISTENING.findall(server.shown)) < starts:
                 server.read()
         if sys.platform == "linux":

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from .attacks import Attack
 from .load import MARK, NOT_CLOSED, Dialect, Load, Result, payload
 from .measurements import GROWTH, LOAD, P50, WORST, Measure, Trial
-from .processes import memory_bytes
+from .processes import Failed, memory_bytes
 from .results import Metric, Sample
 from .servers import authorization, redis_memory_bytes
 
@@ -146,6 +146,8 @@ def _cost_of_a_ping(trial: Trial, load: Load, clients: int) -> tuple[float, floa
     """Return the CPU time, and the bytes of the answer."""
     meter, received = trial.meter(), load.bytes_received
     pings = _ping(load, clients, trial.effort.warm_up_s).received
+    if not pings:
+        raise Failed("no ping was answered")
     return (meter.read().cpu_s or 0.0) / pings, (load.bytes_received - received) / pings
 
 

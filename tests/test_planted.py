@@ -251,8 +251,8 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "a frame that an exchange omits": (
         "service",
-        changing("docs/protocol.md", r'^bob +< {"type": "message", .*"to": "all"}\n', ""),
-        r"docs/protocol.md:\d+: bob gets .*hello.*, not .*pong",
+        changing("docs/protocol.md", r'^alice < {"type": "joined", "room": "den".*\n', ""),
+        r"docs/protocol.md:\d+: alice gets .*joined.*, not .*pong",
     ),
     "a selection of no test": (
         "docs",

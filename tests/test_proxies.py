@@ -349,7 +349,7 @@ def test_a_node_with_too_many_handshakes_gets_the_next_clients(
         for _ in range(2):
             answers = set(pool.map(lambda _: handshake(service, port), range(AT_ONCE)))
             assert REFUSED in answers
-            while ACCEPTED != (answer := handshake(service, port)):
+            while (answer := handshake(service, port)) != ACCEPTED:
                 answers.add(answer)
                 assert time.monotonic() < deadline, answers
                 time.sleep(0.02)

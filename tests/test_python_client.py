@@ -91,9 +91,7 @@ class Follower:
     async def follow(self) -> None:
         """Be there until cancelled."""
         async with (
-            self._connect(
-                self._url, self._token, on_status=self._note, on_frame=self._count
-            ) as ws,
+            self._connect(self._url, self._token, on_status=self._note, on_frame=self._count) as ws,
             ws.room(ROOM, state=self._load) as room,
         ):
             async for message in room:

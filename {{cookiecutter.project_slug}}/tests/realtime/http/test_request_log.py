@@ -55,13 +55,13 @@ async def test_a_refusal_has_its_reason() -> None:
             await live.post("/publish", {"data": 1}, key=SECRET)
             await live.get("/metrics")
             await live.get("/me")
-    publish, metrics, me = requests(lines)
+    publish, metrics, mine = requests(lines)
     assert (publish["status"], publish["reason"]) == (401, "BACKEND_KEY is missing or wrong")
     assert (metrics["status"], metrics["reason"]) == (404, "METRICS_KEY is not set")
     # {% if cookiecutter.auth == "none" %}
-    assert me == {"method": "GET", "route": "/me", "status": 200}
+    assert mine == {"method": "GET", "route": "/me", "status": 200}
     # {% else %}
-    assert (me["status"], bool(me["reason"])) == (401, True)
+    assert (mine["status"], bool(mine["reason"])) == (401, True)
     # {% endif %}
     assert SECRET not in str(lines)
 

@@ -67,6 +67,7 @@ def started(
             if becomes(service, condition):
                 yield service
                 return
+            (project.root / ".env").unlink()  # each start writes a first one
     pytest.fail(f"{STARTS} times, another process has taken a port")
 
 

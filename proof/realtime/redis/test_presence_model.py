@@ -111,6 +111,8 @@ class PresenceMachine(RuleBasedStateMachine):
         for visitor in evicted:
             rooms = self.present.pop(visitor).rooms
             await wait_until(partial(_has_left, rooms, visitor))
+        for visitor in (self.watcher, *self.present):  # now no node takes out who enters next
+            await visitor.heard()
         self._forget_infos()
 
     def _forget_infos(self) -> None:

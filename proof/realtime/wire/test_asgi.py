@@ -301,7 +301,7 @@ async def test_plain_asgi_lets_the_connection_end_after_a_peer_was_too_slow_to_l
     has_ended = False
     async with asyncio.timeout(DEADLINE_S):
         websocket = connecting(accept)
-        async with connect_wire(websocket, 0.0, 1_000) as wire:
+        async with connect_wire(websocket, SETTINGS) as wire:
             await websocket.accept()
             wire.write([text_frame(b"{}")] * 2, 1_000)
             wire.close(TRY_AGAIN_LATER)
@@ -324,7 +324,7 @@ async def test_plain_asgi_waits_until_all_is_sent_or_dropped(end: str) -> None:
 
     async with asyncio.timeout(DEADLINE_S):
         websocket = connecting(send)
-        async with connect_wire(websocket, 0.0, 1_000) as wire:
+        async with connect_wire(websocket, SETTINGS) as wire:
             await websocket.accept()
             await wire.drain()
             wire.write([text_frame(b"{}")] * 2, 1_000)
@@ -351,7 +351,7 @@ async def test_plain_asgi_stops_reading_empty_messages_too(content: dict[str, An
 
     async with asyncio.timeout(DEADLINE_S):
         websocket = WebSocket({"type": "websocket"}, receive, accept)
-        async with connect_wire(websocket, 0.0, 1_000) as wire:
+        async with connect_wire(websocket, SETTINGS) as wire:
             await websocket.accept()
             await wait_until(lambda: wire.inbox.unread_bytes >= READ_AHEAD_BYTES)
             before = received

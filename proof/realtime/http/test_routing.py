@@ -1,12 +1,20 @@
-"""Paths and methods of routes in routers and mounts."""
+"""Paths and methods of routes in routers and mounts, and what the engine's dependencies do there."""
 
+import asyncio
+import json
+import threading
 from pathlib import Path
 
+from typing import Annotated
+
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.staticfiles import StaticFiles
 from fastapi.testclient import TestClient
+from websockets.asyncio.client import connect
 from structlog.testing import capture_logs
+
+from app.realtime import CurrentUser, Service, get_service
 
 from ..engine import make_app
 from ..live import BACKEND, make_settings, run_app, wait_until
@@ -104,3 +112,69 @@ def test_a_site_at_the_root_stays_there_at_the_second_start(tmp_path: Path) -> N
     for _ in range(2):
         with TestClient(app) as client:
             assert client.get("/").text == "the team's page"
+
+
+def test_routes_have_their_order_without_the_lifespan() -> None:
+    app = make_app(make_settings(environment="development"))
+
+    @app.get("/users/me")
+    @app.get("/")
+    async def own() -> str:
+        return "own"
+
+    for path in ("/users/me", "/"):
+        assert TestClient(app).get(path).json() == "own"
+
+
+THREADS = 40
+"""In which the routes of an app run that are declared with ``def``, by default of AnyIO."""
+
+
+async def test_routes_that_use_up_the_threads_do_not_delay_those_of_the_engine() -> None:
+    app, running, goes_on = make_app(make_settings()), [], threading.Event()
+
+    @app.get("/wait")
+    def wait() -> None:
+        running.append(1)
+        goes_on.wait()
+
+    async with run_app(app) as live, asyncio.TaskGroup() as tasks:
+        try:
+            for _ in range(THREADS):
+                tasks.create_task(live.get("/wait"))
+            await wait_until(lambda: len(running) == THREADS)
+            assert (await live.get("/readyz")).status_code == 200
+            assert (await live.post("/publish", {"data": 1})).status_code == 202
+        finally:
+            goes_on.set()
+
+
+async def test_a_websocket_route_can_depend_on_the_user_and_on_the_service() -> None:
+    app = make_app(make_settings())
+
+    @app.websocket("/own")
+    async def own(
+        websocket: WebSocket, user: CurrentUser, service: Annotated[Service, Depends(get_service)]
+    ) -> None:
+        await websocket.accept()
+        await websocket.send_json([user.user, service is app.service])
+        await websocket.close()
+
+    async with run_app(app) as live:
+        options = await live.options()
+        uri, headers = options.uri.replace("/ws", "/own"), options.headers
+        async with connect(uri, additional_headers=headers, proxy=None) as client:
+            name, is_service = json.loads(await client.recv())
+    assert name
+    assert is_service
+
+
+@pytest.mark.parametrize("path", ["/tokens", "/login"])
+async def test_pages_of_other_origins_get_no_credentials(path: str) -> None:
+    """A name that leads to this machine (DNS rebinding) makes a stranger's page same-origin."""
+    async with run_app(make_app(make_settings(environment="development"))) as live:
+        origins = "http://evil.example:8000", live.http_url
+        body = {"user": "alice"}
+        answers = [await live.post(path, body, headers={"Origin": each}) for each in origins]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses in ([403, 201], [403, 204], [404, 404])

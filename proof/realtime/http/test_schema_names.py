@@ -72,3 +72,18 @@ async def test_a_reply_may_be_generic_and_a_handler_partial() -> None:
     replies = [each["$ref"].rpartition("/")[2] for each in operation["reply"]["messages"]]
     assert replies == ["PageOk", "ErrorReply"]
     assert "items" in document["components"]["schemas"]["PageOk"]["properties"]
+
+
+Answer = TypeAliasType("Answer", PageOk[int] | Ok)
+
+
+async def test_the_replies_may_have_an_alias() -> None:
+    async def read(*_: object) -> Answer:
+        return Ok()
+
+    router = CommandRouter()
+    router.command(ClientFrame)(read)
+    document = make_app(make_settings(), commands=router).asyncapi("http://localhost")
+    replies = document["operations"]["ClientFrame"]["reply"]["messages"]
+    names = [each["$ref"].rpartition("/")[2] for each in replies]
+    assert names == ["PageOk", "Ok", "ErrorReply"]

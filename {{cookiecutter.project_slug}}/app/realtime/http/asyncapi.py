@@ -155,6 +155,8 @@ def _replies_of(
 
 def _named_in(annotation: Any) -> Iterator[Any]:
     """Yield the types that an annotation names: those of a union, and results of futures."""
+    while hasattr(annotation, "__value__"):  # an alias by a `type` statement
+        annotation = annotation.__value__
     yield get_origin(annotation) or annotation  # a generic class, without its parameters
     for part in get_args(annotation):
         yield from _named_in(part)

@@ -5,9 +5,10 @@ from contextlib import closing, contextmanager
 from hmac import compare_digest
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Security, status
+from fastapi import APIRouter, Depends, HTTPException, Security, status
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
+from starlette.requests import HTTPConnection
 
 from ..auth import CREDENTIALS, Identity
 from ..auth.identity import authenticating, check_identity
@@ -36,8 +37,8 @@ def engine_router(**options: Any) -> APIRouter:
     return APIRouter(generate_unique_id_function=lambda route: route.name, **options)
 
 
-def get_service(request: Request) -> Service:
-    """Return the running service.
+async def get_service(request: HTTPConnection) -> Service:
+    """Return the running service. A ``def`` would wait for a thread, which routes may use up.
 
     Raises:
         RuntimeError: the route is in another app, which does not know the service.
@@ -59,7 +60,9 @@ def guarded(timeout_s: float) -> Iterator[None]:
 
 
 async def current_user(
-    request: Request, service: ServiceDep, credentials: Annotated[object, Security(CREDENTIALS)]
+    request: HTTPConnection,
+    service: ServiceDep,
+    credentials: Annotated[object, Security(CREDENTIALS)],
 ) -> Identity:
     """Return the user who sends the request, by the same credentials as a connection's.
 
@@ -70,7 +73,8 @@ async def current_user(
         Banned: the user is banned; answered with 403.
         Unavailable: they cannot be checked now; answered with 503.
     """
-    if service.authenticator.needs_origin and request.method not in SAFE_METHODS:
+    is_safe = request.scope.get("method") in SAFE_METHODS  # a WebSocket has no method
+    if service.authenticator.needs_origin and not is_safe:
         service.origins.check(request)
     try:
         with authenticating(), guarded(service.settings.handshake_timeout_s):
@@ -93,8 +97,8 @@ def require_key(setting: str) -> Any:
     """
     scheme = HTTPBearer(scheme_name=setting.upper(), auto_error=False)
 
-    def check_key(
-        request: Request,
+    async def check_key(
+        request: HTTPConnection,
         service: ServiceDep,
         presented: Annotated[HTTPAuthorizationCredentials | None, Security(scheme)],
     ) -> None:

@@ -16,7 +16,10 @@ from .errors import problems
 
 ONE_HOUR_S = 3_600
 
-router = engine_router(tags=["development"], responses=problems({403: "`JWT_SECRET` is not set"}))
+router = engine_router(
+    tags=["development"],
+    responses=problems({403: "`JWT_SECRET` is not set, or the origin is not allowed"}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ def sign_token(
 @router.post("/tokens", status_code=status.HTTP_201_CREATED, openapi_extra=described(Login))
 async def issue_token(request: Request, service: ServiceDep, response: Response) -> Token:
     """Return a token of any user."""
+    if "origin" in request.headers:  # by DNS rebinding, a stranger's page may be same-origin
+        service.origins.check(request)
     response.headers["Cache-Control"] = "no-store"
     body = await parse(Login, request)
     return Token(sign_token(service.settings, {"sub": body.user}, body.lifetime_s))

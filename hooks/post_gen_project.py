@@ -98,6 +98,7 @@ NOT_WITH: dict[str, tuple[str, ...]] = {
         "app/realtime/http/page/recovery.js",
         "app/realtime/http/page/rooms.js",
         "app/realtime/http/page/sign_in.js",
+        "app/realtime/http/page/storage.js",
     ),
 }
 

@@ -641,6 +641,34 @@ def test_a_log_follows_unless_its_reader_has_scrolled_up(
     check_quiet(page, behind[1].origin)
 
 
+def test_pings_do_not_replace_the_other_frames(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    page = signed_in(chrome, behind, "alice")
+    page.run(RECEIVE)
+    page.run('for (let i = 0; i < 300; i++) receive(\'{"type": "pong"}\')')
+    page.wait_until("all('#frames [data-type=pong]').length >= 19")
+    assert page.run("return Boolean(line('welcome'))")
+    assert page.run("return all('#frames details').length") < 50
+    check_quiet(page, behind[1].origin)
+
+
+def test_the_page_works_where_nothing_may_be_stored(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    service, proxy = behind
+    page = chrome.page("about:blank")
+    forbid = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error(); } })"
+    page.call("Page.addScriptToEvaluateOnNewDocument", source=forbid)
+    page.call("Page.navigate", url=f"{proxy.origin}/#token={make_token(service, 'alice')}")
+    page.wait_until("globalThis.document?.querySelector('#state')?.innerText === 'Online as alice'")
+    page.run(SCRIPT)
+    page.run("fill('Room', 'hall'); press('Join')")
+    page.wait_until("/ here/.test(text('article'))")
+    page.run("press('Disconnect')")
+    page.wait_until("text('#state').startsWith('Ended')")
+
+
 def test_a_gap_is_shown(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
     alice, bob = in_room(chrome, behind, "gaps")
     alice.run("press('Go offline')")

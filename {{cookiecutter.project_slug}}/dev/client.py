@@ -84,7 +84,7 @@ class Chat:
                 try:
                     async for message in room:
                         if message.type == "rejoined":
-                            await self(f"/who {name}")
+                            await self._show_members(name)
                         elif message.type == "gap":
                             print(f"! {name}: some messages may be missing", flush=True)
                         else:
@@ -97,7 +97,14 @@ class Chat:
 
             self._rooms[name] = stack, asyncio.create_task(show())
         self._room = name
-        await self.who(name)
+        await self._show_members(name)
+
+    async def _show_members(self, name: str) -> None:
+        try:
+            await self.who(name)
+        except RequestError as failure:
+            is_hidden = failure.code == "forbidden"
+            print(f"* in {name}, which does not show who is here" if is_hidden else f"! {failure}")
 
     async def leave(self, name: str) -> None:
         """Leave your room, or another one: /leave ROOM."""
@@ -123,7 +130,9 @@ class Chat:
             print("! you are not in a room")
             return
         answer = await self._ws.request("presence", room=room)
-        print(f"* in {room}: {', '.join(member['user'] for member in answer['members'])}")
+        users = ", ".join(member["user"] for member in answer["members"])
+        more = answer["total"] - len(answer["members"])
+        print(f"* in {room}: {users}{f' and {more} more' if more else ''}")
     # {% endif %}
 
     async def _say(self, text: str) -> None:
@@ -162,10 +171,16 @@ class Chat:
             print(f"! that is no command: {mistake!r}")
 
 
+def printable(value: object) -> str:
+    """Return the JSON of a value, without characters that a terminal obeys."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+
+
 # {% if cookiecutter.rooms %}
 def show_message(room: str, message: Message) -> None:
     """Print a message, an event or another frame of a room."""
-    said = json.dumps(message.data, ensure_ascii=False)
+    said = printable(message.data)
     match message.type:
         case "message":
             what = f"{message.user or 'the backend'}: {said}"
@@ -210,7 +225,7 @@ async def typed_lines() -> AsyncIterator[str]:
 async def show_frames(ws: Connection) -> None:
     """Print messages to the user or to all, and frames of your own."""
     async for frame in ws:
-        print(f"< {json.dumps(frame, ensure_ascii=False)}", flush=True)
+        print(f"< {printable(frame)}", flush=True)
 
 
 async def talk(ws: Connection) -> None:

@@ -317,7 +317,8 @@ export class Connection {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       if (globalThis.document?.hidden) return; // #notice() will ask
-      if (this.#heardAt > since) this.#watch();
+      // By a coarse clock, the answer may come in the moment of the question.
+      if (asks ? this.#heardAt >= since : this.#heardAt > since) this.#watch();
       else if (!asks || performance.now() > dueAt + LATE_MS) this.#watch(true);
       else this.#lost("the server does not answer");
     }, dueAt - performance.now());

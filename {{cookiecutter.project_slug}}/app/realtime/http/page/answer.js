@@ -1,6 +1,7 @@
 // An answer in tokens, as a language model gives it: each token is a message of the room.
 import { element } from "./element.js";
 import { bubble, follow, record } from "./log.js";
+import { storage } from "./storage.js";
 
 const TOKENS = `Each of these words is a message of its own, numbered and kept for a while. Reload this
   page in the middle: the room replays the words that you missed, and the answer goes on.`.split(/\s+/);
@@ -51,7 +52,7 @@ export function answering(room, log, user) {
   /** Send the tokens that are missing of the unfinished answer; none twice, thanks to its key. */
   async function resume() {
     const name = unfinished();
-    const answer = sessionStorage[name];
+    const answer = storage[name];
     if (!answer || isGiving) return;
     isGiving = true;
     try {
@@ -61,15 +62,16 @@ export function answering(room, log, user) {
         await room.publish({ answer, token: TOKENS[at] }, { echo: true, key });
         await sleep(PAUSE_MS);
       }
-      delete sessionStorage[name];
+      delete storage[name];
     } finally {
       isGiving = false;
     }
   }
 
   /** Give another answer. */
-  function start() {
-    sessionStorage[unfinished()] ??= newKey();
+  async function start() {
+    if (!user()) throw new Error("not connected yet");
+    storage[unfinished()] ??= newKey();
     return resume();
   }
 

@@ -4,6 +4,7 @@ import { coloured, indented } from "./json.js";
 import { beginning, clock, record } from "./log.js";
 
 const FOLDED = 500; // characters
+const MAX_PINGS = 20; // pings and pongs
 
 /** Return a function that shows a frame, given its direction, its type and its text. */
 export function framesIn(log, filter) {
@@ -20,5 +21,7 @@ export function framesIn(log, filter) {
     texts.set(line, text);
     hide(line);
     record(log, line);
+    const pings = log.querySelectorAll('[data-type="ping"], [data-type="pong"]');
+    if (pings.length > MAX_PINGS) pings[0].remove();
   };
 }

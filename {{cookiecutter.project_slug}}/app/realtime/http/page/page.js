@@ -12,6 +12,7 @@ import { recoveryIn } from "./recovery.js";
 import { showRooms } from "./rooms.js";
 //# endif
 import { credentials, fields, hint } from "./sign_in.js";
+import { forgetAll, storage } from "./storage.js";
 
 const PING_MS = 5_000;
 const TICK_MS = 200;
@@ -67,6 +68,9 @@ function inWords({ state, attempt, code, reason }) {
 function onstatus(status) {
   const isOnline = status.state === "online";
   show("latency", "");
+  //# if cookiecutter.auth == "jwt" or cookiecutter.rooms
+  if (!isOnline) asked.clear(); // the answers were lost
+  //# endif
   if (isOnline) {
     times++;
     measure();
@@ -116,7 +120,7 @@ function tick() {
 }
 
 function signIn(answers) {
-  sessionStorage.answers = JSON.stringify(answers); // over a reload
+  storage.answers = JSON.stringify(answers); // over a reload
   ws?.close();
   [times, expiresAt, expiring] = [0, null, null];
   ws = connect(url, { token });
@@ -172,7 +176,7 @@ function expire() {
 function disconnect() {
   ws.close();
   setOffline(false);
-  sessionStorage.clear();
+  forgetAll();
 }
 
 /** Disable buttons, which keep the focus, unlike those with the attribute `disabled`. */
@@ -211,7 +215,7 @@ if (isPort(node)) {
   byId("another").after(showNodes(node));
 }
 //# endif
-const given = link.size ? Object.fromEntries(link) : JSON.parse(sessionStorage.answers ?? "null");
+const given = link.size ? Object.fromEntries(link) : JSON.parse(storage.answers ?? "null");
 for (const name of Object.keys(fields)) byId("sign-in").elements[name].value = given?.[name] ?? "";
 
 try {

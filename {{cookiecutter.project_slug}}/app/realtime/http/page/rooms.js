@@ -3,6 +3,7 @@ import { answering, isToken, newKey, sleep } from "./answer.js";
 import { labelled } from "./commands.js";
 import { element, isolated } from "./element.js";
 import { beginning, record, recordMessage, words } from "./log.js";
+import { storage } from "./storage.js";
 
 const LAST = 100;
 const TYPING_MS = 2_000;
@@ -20,12 +21,12 @@ function shortened(text) {
 export function showRooms(ws) {
   const list = element("div", {});
   const name = element("input", { required: true, value: "hall" });
-  const kept = JSON.parse(sessionStorage.rooms ?? "[]"); // over a reload
+  const kept = JSON.parse(storage.rooms ?? "[]"); // over a reload
   const failure = element("p", { role: "alert" });
   const shown = new Map();
 
   function keep() {
-    sessionStorage.rooms = JSON.stringify([...shown.keys()]);
+    storage.rooms = JSON.stringify([...shown.keys()]);
   }
 
   function join(joined) {
@@ -90,7 +91,8 @@ function showRoom(ws, name, close) {
     refused: (error) => close(name, error),
     evicted: (reason) => close(name, { message: reason ?? "taken out of the room" }),
   });
-  const user = () => ws.welcome?.user;
+  let known; // while the client is offline
+  const user = () => (known = ws.welcome?.user ?? known);
   const answers = answering(room, messages, user);
   const keys = new Map(); // of messages that may not have arrived, by their text
   let typedAt = -TYPING_MS;

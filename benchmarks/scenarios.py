@@ -421,14 +421,15 @@ SCENARIOS = (
         "hostile-address",
         "Beside a hostile address",
         (
-            *map(of_address, (PINGS, FRAGMENTATION, SURPLUS_KEYS, NUMBERS, UNREAD, REPLAYS)),
+            *map(of_address, (PINGS, CONTROL_FRAMES, FRAGMENTATION, SURPLUS_KEYS, NUMBERS)),
+            *map(of_address, (BRACKETS, NESTED, UNREAD, REPLAYS, STORM, IN_ROOMS)),
             *(HANDSHAKES, BAD_HANDSHAKES, HALF_HANDSHAKES, IDLE),
         ),
     ),
     _beside(
         "hostile-address-redis",
         "Beside a hostile address, with Redis",
-        (*map(of_address, (REPLAYS, VICTIM, IN_ROOMS)), HANDSHAKES),
+        (*map(of_address, (REPLAYS, PRESENCE, STORM, VICTIM, IN_ROOMS)), HANDSHAKES),
         redis_mb=67.1,
     ),
     Scenario(

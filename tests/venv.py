@@ -51,6 +51,12 @@ def copy_venv(project: Project) -> None:
     (own / "ready").touch()
 
 
+def add_packages(project: Project, *requirements: str) -> None:
+    """Install packages into a project's own environment, beside those of its lock file."""
+    own = ("--python", ".venv", "--constraint", LOCK)
+    _run(project.root, UV, "pip", "install", "--quiet", *own, *requirements)
+
+
 def lock_bin(makefile: Path, lock: Path) -> Path:
     """Return the `bin` directory of the environment that a Makefile makes from a lock file."""
     return _made_once(_key(lock), lambda directory: _make(directory, makefile, lock)) / ".venv/bin"

@@ -9,8 +9,9 @@ from .routes import router as routes
 from .settings import Settings
 
 
-def create_app(settings: Settings) -> Application:
+def create_app(settings: Settings | None = None) -> Application:
     """Return the service. Add middleware, routers and exception handlers as to any FastAPI app."""
+    settings = settings or Settings.load()
     app = Application(
         settings,
         authenticator=Authenticator(settings),
@@ -24,4 +25,4 @@ def create_app(settings: Settings) -> Application:
     return app
 
 
-app = create_app(Settings.load())
+app = create_app()

@@ -1,0 +1,63 @@
+"""`make demo` makes the default project, and shows its page."""
+
+import re
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from .combination import TEMPLATE
+from .process import end_group, environment
+from .project import copy_template
+from .test_nodes import STARTS, TAKEN
+from .waiting import DEADLINE_S, wait_until
+
+LINK = re.compile(r"^(http://127\.0\.0\.1:\d+/)#node=\d+$", re.MULTILINE)
+
+
+def shown_page(directory: Path) -> str | None:
+    """Run the demo, and return its page; nothing if another process has taken a port."""
+    log, command = directory / "demo.log", ["make", "--old-file=.venv/ready", "demo"]
+    with (
+        log.open("w", encoding="utf-8") as output,
+        subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment(PORT="0"),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        ) as process,
+    ):
+
+        def printed() -> str:
+            return log.read_text(encoding="utf-8")
+
+        try:
+            wait_until(
+                lambda: process.poll() is not None or printed().count("Uvicorn running") == 2,
+                told=printed,
+            )
+            if process.poll() is not None:
+                assert TAKEN in printed(), printed()
+                return None
+            link = LINK.search(printed())
+            assert link, printed()
+            with urllib.request.urlopen(link[1], timeout=DEADLINE_S) as answer:  # noqa: S310
+                page: str = answer.read().decode()
+                return page
+        finally:
+            end_group(process)
+
+
+def test_the_demo_shows_the_page(tmp_path: Path) -> None:
+    copy_template(tmp_path)
+    shutil.copy(TEMPLATE / "Makefile", tmp_path)
+    (tmp_path / ".venv").symlink_to(TEMPLATE / ".venv")
+    for _ in range(STARTS):
+        if page := shown_page(tmp_path):
+            assert "<title>" in page
+            return
+    pytest.fail(f"{STARTS} times, another process has taken a port")

@@ -1,4 +1,7 @@
-"""Authentication: its settings, and the identity that it yields."""
+"""Authentication: its settings, and the identity that it yields.
+
+Import from here what the chosen kind of authentication has; `identity` has what all kinds share.
+"""
 
 # {% if cookiecutter.auth == "api_key" %}
 from .api_key import CREDENTIALS, Authenticator, AuthSettings

@@ -124,9 +124,10 @@ class Room(Inbox[Message]):
 
         Repeated with the same ``key``, it is sent once.
         """
-        return await self._connection.request(
-            "publish", room=self.name, data=data, echo=echo, keep=keep, key=key
-        )
+        usual = {"echo": False, "keep": True, "key": None}
+        given = {"echo": echo, "keep": keep, "key": key}
+        fields: Frame = {name: value for name, value in given.items() if value != usual[name]}
+        return await self._connection.request("publish", room=self.name, data=data, **fields)
 
     @property
     def info(self) -> object:
@@ -159,8 +160,9 @@ class Room(Inbox[Message]):
 
     def join(self) -> None:
         """Join, or find out what a member has missed; for the connection."""
-        since = {"since": self.position} if self.position else {"last": self._last}
-        command = {"type": "join", "info": self.info, **since}
+        start = {"since": self.position} if self.position else {"last": self._last}
+        info = {} if self.info is None else {"info": self.info}
+        command = {"type": "join", **info, **start}
         self.stage = "joining"
         again = partial(self._connection.queue_join, self)
         self._ask(command, partial(self._on_join, command), again)
@@ -240,7 +242,7 @@ class Room(Inbox[Message]):
         """Go on as a member, or leave."""
         if answer["type"] == "error":
             self.stage = "out"
-            if self._change and self._change[0] is command["info"]:
+            if self._change and self._change[0] is command.get("info"):
                 self._change = []  # joins go on with the last accepted info
                 self._connection.queue_join(self)
                 return
@@ -257,7 +259,7 @@ class Room(Inbox[Message]):
         if self._events and "since" in command:
             self._put(REJOINED)
         if self._change:
-            self._accepted = command["info"]
+            self._accepted = command.get("info")
             if self.info is self._accepted:
                 self._change = []
             else:  # it was set meanwhile

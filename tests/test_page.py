@@ -1204,12 +1204,23 @@ def test_a_client_without_rooms_does_not_ask_for_lost_messages(
         page.run("press('Disconnect')")
 
 
-def test_it_says_why_it_cannot_connect(chrome: Browser, baked: Baker) -> None:
-    with served(baked, "none", ALLOWED_ORIGINS="http://elsewhere.test") as (_, proxy):
+@pytest.mark.parametrize(
+    ("combination", "hint"),
+    [
+        ("none", " If it runs, add {} to ALLOWED_ORIGINS."),
+        ("jwt", "Offline: add the origin of this page to ALLOWED_ORIGINS (1006)."),
+        ("session", "Offline: add the origin of this page to ALLOWED_ORIGINS (1006)."),
+    ],
+)
+def test_it_says_why_it_cannot_connect(
+    chrome: Browser, baked: Baker, combination: str, hint: str
+) -> None:
+    with served(baked, combination, ALLOWED_ORIGINS="http://elsewhere.test") as (_, proxy):
         page = open_page(chrome, proxy.origin)
+        if combination != "none":
+            page.run("fill('Name', 'alice')")
         page.run("press('Connect')")
-        hint = f" If it runs, add {proxy.origin} to ALLOWED_ORIGINS."
-        page.wait_until(f"text('#state').endsWith('{hint}')")
+        page.wait_until(f"text('#state').endsWith('{hint.format(proxy.origin)}')")
 
 
 def test_it_is_off_in_production(chrome: Browser, baked: Baker) -> None:

@@ -1,18 +1,17 @@
-"""Paths and methods of routes in routers and mounts, and what the engine's dependencies do there."""
+"""Paths and methods of routes in routers and mounts, and the engine's dependencies there."""
 
 import asyncio
 import json
 import threading
 from pathlib import Path
-
 from typing import Annotated
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.staticfiles import StaticFiles
 from fastapi.testclient import TestClient
-from websockets.asyncio.client import connect
 from structlog.testing import capture_logs
+from websockets.asyncio.client import connect
 
 from app.realtime import CurrentUser, Service, get_service
 
@@ -131,7 +130,8 @@ THREADS = 40
 
 
 async def test_routes_that_use_up_the_threads_do_not_delay_those_of_the_engine() -> None:
-    app, running, goes_on = make_app(make_settings()), [], threading.Event()
+    app, goes_on = make_app(make_settings()), threading.Event()
+    running: list[int] = []
 
     @app.get("/wait")
     def wait() -> None:

@@ -74,7 +74,8 @@ async def test_a_reply_may_be_generic_and_a_handler_partial() -> None:
     assert "items" in document["components"]["schemas"]["PageOk"]["properties"]
 
 
-Answer = TypeAliasType("Answer", PageOk[int] | Ok)
+Json = TypeAliasType("Json", "list[Json] | str")
+Answer = TypeAliasType("Answer", PageOk[Json] | Ok)
 
 
 async def test_the_replies_may_have_an_alias() -> None:

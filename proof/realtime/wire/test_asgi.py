@@ -297,7 +297,7 @@ async def accept(event: MutableMapping[str, Any]) -> None:
 
 
 async def test_plain_asgi_lets_the_connection_end_after_a_peer_was_too_slow_to_leave() -> None:
-    """Then its observers run, and its memory may be needed before they have ended."""
+    """Its observers run to their end, even if the peer is cut off before."""
     has_ended = False
     async with asyncio.timeout(DEADLINE_S):
         websocket = connecting(accept)
@@ -309,8 +309,18 @@ async def test_plain_asgi_lets_the_connection_end_after_a_peer_was_too_slow_to_l
             assert wire.unsent_bytes()
             wire.abort()
             assert not wire.unsent_bytes()
+            await asyncio.sleep(0.2)  # more than the time for the peer to leave
             has_ended = True
     assert has_ended
+
+
+async def test_plain_asgi_waits_no_longer_for_a_peer_that_is_cut_off() -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        websocket = connecting(accept)
+        async with connect_wire(websocket, make_settings(close_timeout_s=60)) as wire:
+            await websocket.accept()
+            wire.close(TRY_AGAIN_LATER)
+            asyncio.get_running_loop().call_later(0.05, wire.abort)
 
 
 @pytest.mark.parametrize("end", ["abort", "read"])

@@ -225,10 +225,13 @@ class Application(FastAPI):
             await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Order the routes before the first request: see extending.md."""
-        # The fixed ones, the team's, those that they replace, and what is at /
-        self.router.routes.sort(key=self._rank)
+        """Order the routes before the first request."""
+        self._order_routes()
         return super().build_middleware_stack()
+
+    def _order_routes(self) -> None:
+        # The fixed routes, the team's, those that they replace, and what is at /: see extending.md.
+        self.router.routes.sort(key=self._rank)
 
     def _is_shortcut(self, scope: Scope) -> bool:
         if scope["type"] != "websocket" or self.user_middleware or self.router.dependencies:
@@ -258,6 +261,7 @@ class Application(FastAPI):
         self.service.delivery.attach()
         if is_on():
             self._endpoint.dispatcher.trace()
+        self._order_routes()
         resources = self._resources(self.service)
         async with (  # each part stops before those that it uses
             running(self._engine_jobs, self.stop),

@@ -153,13 +153,15 @@ def _replies_of(
     return [*([kind for kind in kinds if kind in frames] or [Ok]), ErrorReply]
 
 
-def _named_in(annotation: Any) -> Iterator[Any]:
+def _named_in(annotation: Any, seen: frozenset[Any] = frozenset()) -> Iterator[Any]:
     """Yield the types that an annotation names: those of a union, and results of futures."""
-    while hasattr(annotation, "__value__"):  # an alias by a `type` statement
-        annotation = annotation.__value__
+    while hasattr(annotation, "__value__"):  # an alias by a `type` statement, perhaps recursive
+        if annotation in seen:
+            return
+        seen, annotation = seen | {annotation}, annotation.__value__
     yield get_origin(annotation) or annotation  # a generic class, without its parameters
     for part in get_args(annotation):
-        yield from _named_in(part)
+        yield from _named_in(part, seen)
 
 
 def _message(kind: type, name: str, schema: Json) -> Json:

@@ -13,7 +13,11 @@ from starlette.requests import HTTPConnection
 from ..auth import CREDENTIALS, Identity
 from ..auth.identity import authenticating, check_identity
 from ..connections.guard import Guard
+# {% if cookiecutter.auth in ["jwt", "session"] %}
+from ..errors import Forbidden, Refused, Unavailable
+# {% else %}
 from ..errors import Unavailable
+# {% endif %}
 from ..service import Service
 from .errors import problems
 from .request_log import REASON
@@ -88,6 +92,21 @@ async def current_user(
 
 CurrentUser = Annotated[Identity, Depends(current_user)]
 """The type of a route's parameter for the user who sends the request."""
+# {% if cookiecutter.auth in ["jwt", "session"] %}
+
+
+def check_page(request: HTTPConnection, service: Service) -> None:
+    """Check that no stranger's page asks, which DNS rebinding may make same-origin.
+
+    Raises:
+        Forbidden: the page's origin is not allowed.
+    """
+    if "origin" in request.headers:
+        try:
+            service.origins.check(request)
+        except Refused as refusal:
+            raise Forbidden("add the origin of this page to ALLOWED_ORIGINS") from refusal
+# {% endif %}
 
 
 def require_key(setting: str) -> Any:

@@ -9,7 +9,7 @@ from itsdangerous import TimestampSigner
 
 from ..auth import AuthSettings
 from .body import Login, described, parse
-from .dependencies import ServiceDep, engine_router
+from .dependencies import ServiceDep, check_page, engine_router
 from .errors import problems
 
 router = engine_router(tags=["development"], responses=problems({403: "The origin is not allowed"}))
@@ -49,8 +49,7 @@ def must_be_secure(cookie: str) -> bool:
 @router.post("/login", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=described(Login))
 async def sign_in(request: Request, service: ServiceDep, response: Response) -> None:
     """Set the cookie of a session with this user."""
-    if "origin" in request.headers:  # by DNS rebinding, a stranger's page may be same-origin
-        service.origins.check(request)
+    check_page(request, service)
     body = await parse(Login, request)
     response.set_cookie(
         service.settings.session_cookie,

@@ -11,7 +11,7 @@ from ..auth import AuthSettings
 from ..auth.jwt import SYMMETRIC
 from ..errors import Forbidden
 from .body import Login, described, parse
-from .dependencies import ServiceDep, engine_router
+from .dependencies import ServiceDep, check_page, engine_router
 from .errors import problems
 
 ONE_HOUR_S = 3_600
@@ -52,8 +52,7 @@ def sign_token(
 @router.post("/tokens", status_code=status.HTTP_201_CREATED, openapi_extra=described(Login))
 async def issue_token(request: Request, service: ServiceDep, response: Response) -> Token:
     """Return a token of any user."""
-    if "origin" in request.headers:  # by DNS rebinding, a stranger's page may be same-origin
-        service.origins.check(request)
+    check_page(request, service)
     response.headers["Cache-Control"] = "no-store"
     body = await parse(Login, request)
     return Token(sign_token(service.settings, {"sub": body.user}, body.lifetime_s))

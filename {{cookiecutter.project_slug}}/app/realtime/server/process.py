@@ -47,6 +47,9 @@ SPARE_DESCRIPTORS = 1_000
 CLEAN_UP_SHARE = 0.3
 """The share of the grace period that is kept for jobs and resources to end, and for the log."""
 
+UVICORN_PAUSE_S = 0.1
+"""uvicorn's shutdown sleeps so long before its timeout begins."""
+
 LOG_SHARE = 0.05
 """The share of the grace period that is kept to log that the shutdown took too long."""
 
@@ -202,7 +205,7 @@ class Server(uvicorn.Server):
             await sleep(self._delay_s)
         self.service.manager.draining = True
         await self._drain(get_running_loop().time() + self._grace_s / 2)
-        left_s = ends_at - CLEAN_UP_SHARE * self._grace_s - monotonic()
+        left_s = ends_at - CLEAN_UP_SHARE * self._grace_s - UVICORN_PAUSE_S - monotonic()
         self.config.timeout_graceful_shutdown = max(0.0, left_s)
         await super().shutdown(sockets)
 

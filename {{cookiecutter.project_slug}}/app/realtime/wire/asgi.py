@@ -93,6 +93,7 @@ class AsgiWire:
         self.has_closed = False
         """Whether this side has closed. Messages that arrive later are dropped."""
         self._drops_writes = False
+        self.reading: asyncio.Task[None] | None = None
         self.leave_by = 0.0
         """When a peer that does not answer the close is cut off, on the event loop's clock."""
         self.inbox = Inbox(asyncio.get_running_loop())
@@ -152,7 +153,8 @@ class AsgiWire:
     def abort(self) -> None:
         """Drop what is queued, and give the peer no more time."""
         self.drop()
-        self.leave_by = 0.0
+        if self.reading is not None:
+            self.reading.cancel()
 
     def drop(self) -> None:
         """Drop what is queued, and what is written from now on."""
@@ -208,7 +210,7 @@ async def connect_wire(websocket: WebSocket, settings: RealtimeSettings) -> Asyn
     try:
         # If one task fails, the group cancels the other one, which would never end.
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(wire.read())
+            wire.reading = reading = tasks.create_task(wire.read())
             sending = tasks.create_task(wire.send())
             yield wire
             if wire.has_closed:  # some servers send the close only when all they have is read

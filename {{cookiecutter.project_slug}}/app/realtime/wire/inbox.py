@@ -28,7 +28,7 @@ class Inbox:
         self.messages: list[Incoming] = []
         self.has_end = False
         self.unread_bytes = 0
-        """Bytes received since the reader last had nothing to do."""
+        """Bytes received since the reader last had nothing to do, as they count for its memory."""
 
     def when_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back once, in a later turn of the loop, when the peer has gone or must close."""

@@ -3,15 +3,18 @@
 import re
 import shutil
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from .combination import TEMPLATE
+from .combination import DEFAULT, TEMPLATE
+from .conftest import Baker
 from .process import end_group, environment
 from .project import copy_template
 from .test_nodes import STARTS, TAKEN
+from .venv import copy_venv
 from .waiting import DEADLINE_S, wait_until
 
 LINK = re.compile(r"^(http://127\.0\.0\.1:\d+/)#node=\d+$", re.MULTILINE)
@@ -19,13 +22,14 @@ LINK = re.compile(r"^(http://127\.0\.0\.1:\d+/)#node=\d+$", re.MULTILINE)
 
 def shown_page(directory: Path) -> str | None:
     """Run the demo, and return its page; nothing if another process has taken a port."""
-    log, command = directory / "demo.log", ["make", "--old-file=.venv/ready", "demo"]
+    log = directory / "demo.log"
+    command = ["make", "--old-file=.venv/ready", "demo", f"PYTHON={sys.executable}"]
     with (
         log.open("w", encoding="utf-8") as output,
         subprocess.Popen(
             command,
             cwd=directory,
-            env=environment(PORT="0"),
+            env=environment(PORT="0", HOME=str(directory / "home")),
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,
@@ -49,13 +53,19 @@ def shown_page(directory: Path) -> str | None:
                 page: str = answer.read().decode()
                 return page
         finally:
-            end_group(process)
+            try:
+                process.terminate()  # make passes it on, and waits for the nodes
+                wait_until(lambda: process.poll() is not None, told=printed)
+            finally:
+                end_group(process)
 
 
-def test_the_demo_shows_the_page(tmp_path: Path) -> None:
+def test_the_demo_shows_the_page(baked: Baker, tmp_path: Path) -> None:
     copy_template(tmp_path)
     shutil.copy(TEMPLATE / "Makefile", tmp_path)
     (tmp_path / ".venv").symlink_to(TEMPLATE / ".venv")
+    # An earlier demo: its environment is taken again.
+    copy_venv(baked(DEFAULT).copy(tmp_path / "demo"))
     for _ in range(STARTS):
         if page := shown_page(tmp_path):
             assert "<title>" in page

@@ -29,7 +29,7 @@ COMMANDS = {
     "uvicorn with a factory": (*UVICORN, "--factory", "app.main:create_app"),
     "fastapi dev": ("fastapi", "dev", "--port=0"),
     "gunicorn": (
-        *("gunicorn", "app.main:app", "--bind=127.0.0.1:0"),
+        *("gunicorn", "app.main:app", "--bind=127.0.0.1:0", "--no-control-socket"),
         "--worker-class=uvicorn_worker.UvicornWorker",
     ),
 }

@@ -125,6 +125,14 @@ def test_routes_have_their_order_without_the_lifespan() -> None:
         assert TestClient(app).get(path).json() == "own"
 
 
+def test_routes_that_are_added_later_have_their_order_from_the_next_start() -> None:
+    app = make_app(make_settings())
+    with TestClient(app):
+        app.add_api_route("/users/me", lambda: "own")
+    with TestClient(app) as client:
+        assert client.get("/users/me").json() == "own"
+
+
 THREADS = 40
 """In which the routes of an app run that are declared with ``def``, by default of AnyIO."""
 

@@ -105,6 +105,7 @@ def check_page(request: HTTPConnection, service: Service) -> None:
         try:
             service.origins.check(request)
         except Refused as refusal:
+            request.scope[REASON] = refusal.reason
             raise Forbidden("add the origin of this page to ALLOWED_ORIGINS") from refusal
 # {% endif %}
 

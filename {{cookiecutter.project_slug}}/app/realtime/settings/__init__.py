@@ -1,4 +1,5 @@
-"""Settings of the engine. The types of their values are in `fields`.
+"""Settings of the engine.
 
-`settings` joins them, `environment` reads them, and `project` reads the version of the project.
+`settings` joins them, `environment` reads those in files, and `project` the name and version of the
+project. The types of their values are in `app.realtime.fields`.
 """

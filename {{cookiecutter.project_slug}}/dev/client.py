@@ -103,8 +103,10 @@ class Chat:
         try:
             await self.who(name)
         except RequestError as failure:
-            is_hidden = failure.code == "forbidden"
-            print(f"* in {name}, which does not show who is here" if is_hidden else f"! {failure}")
+            if failure.code == "forbidden":
+                print(f"* in {name}; this room has no presence", flush=True)
+            else:
+                print(f"! {failure}", flush=True)
 
     async def leave(self, name: str) -> None:
         """Leave your room, or another one: /leave ROOM."""

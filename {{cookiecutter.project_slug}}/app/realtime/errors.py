@@ -58,7 +58,7 @@ class ServiceError(Exception):
 def problem(status: int, detail: object, **more: object) -> dict[str, object]:
     """Return the body of an HTTP answer to a failure (RFC 9457), of the type `PROBLEM_TYPE`.
 
-    FastAPI allows any JSON as the detail. Clients of the RFC ignore one that is no text (§3.1).
+    FastAPI allows any JSON as the detail. Clients ignore a detail that is not text (§3.1).
     """
     if isinstance(detail, str):
         detail = encodable(detail)

@@ -317,7 +317,7 @@ export class Connection {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       if (globalThis.document?.hidden) return; // #notice() will ask
-      // By a coarse clock, the answer may come in the moment of the question.
+      // With a coarse clock, ping and pong may have the same time.
       if (asks ? this.#heardAt >= since : this.#heardAt > since) this.#watch();
       else if (!asks || performance.now() > dueAt + LATE_MS) this.#watch(true);
       else this.#lost("the server does not answer");

@@ -1,4 +1,4 @@
-"""Connections: who is connected, what waits for each client, and when it is written.
+"""Connections: their registry, their outboxes, and the delivery of frames.
 
 `manager` has all, `connection` one of them; `delivery` writes to them, and `guard` runs the team's
 code for them.

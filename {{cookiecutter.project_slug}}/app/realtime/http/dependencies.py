@@ -96,7 +96,7 @@ CurrentUser = Annotated[Identity, Depends(current_user)]
 
 
 def check_page(request: HTTPConnection, service: Service) -> None:
-    """Check that no stranger's page asks, which DNS rebinding may make same-origin.
+    """Refuse pages of other origins. By DNS rebinding, such a page can become same-origin.
 
     Raises:
         Forbidden: the page's origin is not allowed.

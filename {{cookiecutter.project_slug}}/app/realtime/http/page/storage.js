@@ -1,4 +1,4 @@
-// What is kept over a reload; where the browser forbids that, for this page alone.
+// Storage that survives a reload. If the browser forbids it, the data is lost with the page.
 
 /** Return the browser's storage of this tab, or an object in its place. */
 function storageOfTab() {

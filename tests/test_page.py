@@ -641,6 +641,19 @@ def test_a_log_follows_unless_its_reader_has_scrolled_up(
     check_quiet(page, behind[1].origin)
 
 
+def test_an_answer_that_begins_offline_goes_on_online(
+    chrome: Browser, behind: tuple[Service, Proxy]
+) -> None:
+    alice, _ = in_room(chrome, behind, "offline")
+    alice.run("press('Go offline')")
+    alice.wait_until("text('#state').startsWith('Offline')")
+    alice.run("press('Stream an answer')")
+    assert "answer of alice in offline" in alice.run("return Object.keys(sessionStorage)")
+    alice.run("press('Go offline')")
+    alice.wait_until("all('.answer').at(-1)?.innerText.trim().endsWith('the answer goes on.')")
+    check_quiet(alice, behind[1].origin)
+
+
 def test_pings_do_not_replace_the_other_frames(
     chrome: Browser, behind: tuple[Service, Proxy]
 ) -> None:

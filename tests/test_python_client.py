@@ -827,6 +827,30 @@ cat chat.log
 """
 
 
+def test_the_chat_shows_no_character_that_a_terminal_obeys(baked: Baker) -> None:
+    project = baked(DEFAULT)
+    show = r"from dev.client import printable; print(printable(['\x9b2J', '\u202e', '\x1b', 'ü']))"
+    shown = check_output([venv_bin(project) / "python", "-B", "-c", show], project.root)
+    assert shown == r'["\u009b2J", "\u202e", "\u001b", "ü"]' + "\n"
+
+
+NO_PRESENCE = """
+    def room_options(self, service: object, room: str) -> realtime.RoomOptions:
+        return realtime.RoomOptions(presence=False)
+"""
+
+
+def test_the_chat_enters_a_room_without_presence(baked: Baker, tmp_path: Path) -> None:
+    project = baked(DEFAULT).copy(tmp_path / "project")
+    policy = project.read("app/policy.py")
+    project.write("app/policy.py", f"from app import realtime\n{policy.rstrip()}\n{NO_PRESENCE}")
+    with running(project) as service:
+        python = venv_bin(project) / "python"
+        shown = service.shell(f"echo /join hall | {python} -m dev.client alice")
+    assert "* in hall; this room has no presence" in shown
+    assert "forbidden" not in shown
+
+
 def test_the_chat_goes_on_after_an_eviction(baked: Baker) -> None:
     project = baked(DEFAULT)
     with running(project) as service:

@@ -922,3 +922,16 @@ async def test_an_interrupted_call_leaves_no_pending_cancellation() -> None:
         await run(0.01, hang(), guard)
     assert task is not None
     assert task.cancelling() == 0
+
+
+async def test_an_end_is_counted_before_observers_that_may_be_cancelled() -> None:
+    commands, counted = CommandRouter(), list[int]()
+
+    @commands.disconnected
+    async def note(service: Service, connection: Connection) -> None:
+        counted.append(live.counts()["ws_connections_closed_total client 1000"])
+
+    async with run_service(commands=commands) as live:
+        client = await live.connect()
+        await client.close()
+        await wait_until(lambda: counted == [1])

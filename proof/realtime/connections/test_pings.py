@@ -15,7 +15,7 @@ from ..recording_wire import RecordingWire
 
 
 async def test_a_connection_is_pinged_after_its_welcome_only() -> None:
-    """A ping before it is dropped, and nobody could answer it."""
+    """Frames that are enqueued before the welcome are dropped, so a ping would get no answer."""
     settings = make_settings(heartbeat_interval_s=10, heartbeat_timeout_s=10)
     delivery = Delivery()
     manager = ConnectionManager(settings, Backplane(), delivery)

@@ -1,6 +1,7 @@
 """Shutdown: graceful, and within its deadline whatever clients, tasks and pipes do."""
 
 import asyncio
+import inspect
 import logging
 import signal
 import socket
@@ -27,7 +28,12 @@ from app.realtime.commands.dispatcher import Dispatcher
 from app.realtime.connections.connection import Connection
 from app.realtime.protocol import SERVICE_RESTART, Close
 from app.realtime.server import process as server
-from app.realtime.server.process import DRAIN_BATCH, KEEPALIVE_IDLE_S, RECEIVE_S
+from app.realtime.server.process import (
+    DRAIN_BATCH,
+    KEEPALIVE_IDLE_S,
+    RECEIVE_S,
+    UVICORN_PAUSE_S,
+)
 from app.realtime.server.websocket import FrameProtocol
 from dev import fresh_secrets
 
@@ -605,8 +611,9 @@ async def test_tcp_user_timeout_ends_a_peer_that_does_not_read() -> None:
 
 async def test_the_end_of_the_application_has_its_share_of_the_grace_period() -> None:
     async with run_service(make_settings(shutdown_grace_s=10)) as live:
-        live.server._ends_at = monotonic() + 3.0  # as after a long drain
+        live.server._ends_at = monotonic() + 3.05  # as after a long drain
     assert live.server.config.timeout_graceful_shutdown == 0.0
+    assert f"asyncio.sleep({UVICORN_PAUSE_S})" in inspect.getsource(uvicorn.Server.shutdown)
 
 
 async def test_the_server_closes_a_connection_that_is_beginning() -> None:

@@ -2,16 +2,16 @@
 
 ================  ====================================================================
 `application`     joins the parts to a FastAPI app
-`service`         the parts, as your code sees them, and those that keep its state
+`service`         the running service, as your code sees it, and the parts that keep its state
 `endpoint/`       the life of a connection, from the handshake to its end
-`commands/`       from a client's frame to its handler, and the built-in commands
+`commands/`       dispatch of clients' frames to handlers, and the built-in commands
 `policy`          the rules that your `policy.py` overrides
 # {% if cookiecutter.rooms %}
 `rooms/`          members, history and presence of rooms
 # {% endif %}
-`connections/`    `ConnectionManager`, connections, and when frames are written
+`connections/`    `ConnectionManager`, connections, and the delivery of frames
 `backplane`       how a message reaches its recipients
-`arguments`       checks of what your code passes to the engine
+`arguments`       validation of the arguments that your code passes to the engine
 # {% if cookiecutter.redis %}
 `redis/`          messages between nodes, and the state that they share
 # {% endif %}
@@ -19,15 +19,15 @@
 `limits/`         limits of connections, handshakes and rates
 `http/`           health, metrics, and the routes of your backend
 `server/`         the process, and uvicorn
-`wire/`           WebSocket frames, and what a connection needs of its server
+`wire/`           WebSocket frames, and the interface between a connection and the server
 `client/`         the JavaScript client
-`metrics`         what Prometheus reads; `tracing` has spans for OpenTelemetry
+`metrics`         metrics for Prometheus; `tracing` has spans for OpenTelemetry
 `settings/`       every setting of the engine; `fields` has their types
 `protocol`        frames and close codes; parts define more frames
-`errors`          failures, and how clients are told; parts define more
+`errors`          exceptions, and what clients get for each; parts define more
 `jobs`            background jobs
-`idempotency`     requests that are carried out once; `expiring` has the map of their keys
-`futures`         results that are there now or later
+`idempotency`     repeated requests that run only once; `expiring` stores their keys
+`futures`         futures of results that are known already, or follow from others
 ================  ====================================================================
 
 Your files import only from here.

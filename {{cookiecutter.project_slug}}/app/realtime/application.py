@@ -88,12 +88,12 @@ class Application(FastAPI):
     """A FastAPI app that serves WebSockets at ``/ws``.
 
     ``policy`` decides who may do what. ``commands`` has your own commands and observers; a command
-    of a built-in's ``type`` replaces it. ``resources`` opens what the service needs for as long as
-    it runs, ``jobs`` run beside the connections, and ``/readyz`` asks ``ready``; each is called
-    with the service. Whatever else FastAPI takes, this takes too.
+    with the ``type`` of a built-in one replaces it. ``resources`` returns a context manager that is
+    open while the service runs, ``jobs`` run in the background, and ``/readyz`` asks ``ready``;
+    each is called with the service. All other options are FastAPI's.
 
     Without middleware, and without dependencies of the whole app, connections skip FastAPI's
-    routing, which would take a fifth of a handshake and 8 KiB of each connection.
+    routing, which would take a fifth of a handshake's time and 8 KiB of memory per connection.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Application(FastAPI):
         self.failed = False
         """Whether the service has stopped because an essential job failed."""
         self.stop_server: Callable[[], None] = partial(signal.raise_signal, signal.SIGTERM)
-        """Stops the server that runs the app. A server within a test sets a function of its own."""
+        """Stops the server that runs the app. A server in a test replaces this function."""
         metrics = Metrics(project.version)
         delivery = Delivery(settings.max_unsent_total_bytes, settings.max_unsent_bytes)
         # {% if cookiecutter.redis %}
@@ -230,7 +230,7 @@ class Application(FastAPI):
         return super().build_middleware_stack()
 
     def _order_routes(self) -> None:
-        # The fixed routes, the team's, those that they replace, and what is at /: see extending.md.
+        # Fixed routes, the team's, the engine's replaceable ones, those at /: see extending.md.
         self.router.routes.sort(key=self._rank)
 
     def _is_shortcut(self, scope: Scope) -> bool:

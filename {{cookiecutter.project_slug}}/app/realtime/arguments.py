@@ -1,4 +1,4 @@
-"""Checks of what the team's code passes to the engine."""
+"""Validation of the arguments that the team's code passes to the engine."""
 
 from typing import Annotated, Unpack
 
@@ -10,7 +10,7 @@ from .fields import YEAR_S
 from .protocol import UserName
 
 Text = Annotated[str, StringConstraints(max_length=256)]
-"""Valid Unicode. The limit is needed: pydantic accepts lone surrogates in a plain `str`."""
+"""Valid Unicode. Without a limit, pydantic would accept lone surrogates, as in a plain `str`."""
 
 
 class Arguments(TypedDict, total=False):

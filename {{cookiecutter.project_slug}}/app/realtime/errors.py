@@ -1,8 +1,8 @@
 """Failures, and how clients are told about them.
 
 `Refused` handshakes get an HTTP status, `Rejected` connections a close code, and failed commands an
-``error`` frame, see `CommandError`. HTTP requests get the ``status`` of each. Messages never repeat
-the client's input.
+``error`` frame, see `CommandError`. If an HTTP route raises one of them, the response has its
+``status``. Messages never repeat the client's input.
 """
 
 from collections.abc import Iterator
@@ -35,13 +35,13 @@ CODE_BYTES = 2
 
 
 class ServiceError(Exception):
-    """Base of all failures here."""
+    """Base of the engine's exceptions."""
 
     needs: ClassVar[str | None] = None
-    """The attribute that a class must have to be raised."""
+    """The name of an attribute without which a class cannot be raised."""
 
     def __new__(cls, *args: Any, **more: Any) -> Self:
-        """Raise `TypeError` for a class that lacks what it needs."""
+        """Raise `TypeError` for a class that lacks the attribute that it needs."""
         if cls.needs is not None and not hasattr(cls, cls.needs):
             raise TypeError(f"{cls.__name__} has no {cls.needs}: raise a subclass that has one")
         return super().__new__(cls, *args, **more)
@@ -144,7 +144,7 @@ class Refused(ServiceError):
         "too many handshakes": (503, 1),
         "too many handshakes from this address": (429, 1),
     }
-    """The reasons, for the log; ``status`` and ``retry_after_s`` of each."""
+    """``status`` and ``retry_after_s`` by reason. The log and the metrics show the reason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -172,7 +172,7 @@ class Rejected(ServiceError):
 
 
 def close_codes() -> set[Close]:
-    """Return how the server closes connections: all of the protocol, and of `Rejected`."""
+    """Return each `Close` that the server sends: the protocol's, and those of `Rejected`."""
     constants = {value for value in vars(protocol).values() if isinstance(value, Close)}
     return constants | declared(Rejected, "close_as", Close)
 
@@ -221,7 +221,7 @@ class CommandError(ServiceError):
     needs: ClassVar = "code"
     code: ClassVar[str]
     close_as: ClassVar[Close] = INTERNAL_ERROR
-    """How a connection closes that cannot begin because of this."""
+    """How the connection is closed if this is raised before its ``welcome``."""
     retry: ClassVar[bool] = False
     status: ClassVar[int] = 400
 

@@ -8,7 +8,7 @@ MAX_ITEMS = 100_000
 
 
 class ExpiringMap:
-    """Values by key, each for a time. This one is in memory.
+    """Values by key, each kept for a time. This class keeps them in memory.
 
     At ``max_items``, a new item replaces the oldest one.
     """
@@ -27,7 +27,7 @@ class ExpiringMap:
     async def add(self, key: str, value: str, ttl_s: float) -> str | None:
         """Keep a value if the key has none; otherwise return the one that it has.
 
-        Each call needs a value of its own, by which a command that is repeated recognizes it.
+        Each call needs a unique value, by which a shared map recognizes a command that it repeats.
         """
         existing = await self.get(key)
         if existing is None:

@@ -45,7 +45,7 @@ def _check_origin(value: str) -> str:
     origin = value.lower()
     if ORIGIN_OF_AN_APP.fullmatch(origin):
         return origin
-    try:  # as browsers write it, with a slash at the end
+    try:  # `HttpUrl` writes it as browsers do, with a slash at the end
         matches = str(HttpUrl(origin)) == f"{origin}/" and not re.search("[*@]", origin)
     except ValueError:
         matches = False

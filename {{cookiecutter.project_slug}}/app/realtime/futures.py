@@ -1,4 +1,4 @@
-"""Futures of results that are known already, or that follow from others. They take no task."""
+"""Futures of results that are known already, or that follow from others. They need no task."""
 
 from asyncio import CancelledError, Future, get_running_loop
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def done(result: T) -> Future[T]:
 
 
 def then(first: Future[T], make: Callable[[T], R]) -> Future[R]:
-    """Return a future of what ``make`` returns for the result of another, or of a failure."""
+    """Return a future of ``make(result)`` for the result of another, or of a failure."""
     made: Future[R] = first.get_loop().create_future()
 
     def finish(first: Future[T]) -> None:
@@ -37,7 +37,7 @@ def then(first: Future[T], make: Callable[[T], R]) -> Future[R]:
 
 
 def now_or_later(first: Future[T], make: Callable[[T], R]) -> R | Future[R]:
-    """Return what ``make`` returns if the result is there already, otherwise a future, as `then`.
+    """Return ``make(result)`` if the result is there already, otherwise a future like `then`.
 
     If the future has failed already, this raises its failure.
     """

@@ -101,7 +101,7 @@ async def _run(job: Job) -> BaseException | None:
 
 
 async def without_exit(call: Callable[[], Awaitable[Result]]) -> Result:
-    """Call the team's code where a `SystemExit` would end the process: in a task of its own.
+    """Await the team's code in a task without a `Guard`, where a `SystemExit` ends the process.
 
     Raises:
         TeamCodeFailed: it raised a `SystemExit`.

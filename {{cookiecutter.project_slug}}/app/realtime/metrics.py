@@ -50,7 +50,7 @@ class Metrics(Collector):
     def __init__(self, version: str) -> None:
         # {% if cookiecutter.redis %}
         self.port: int | None = None
-        """The only port with these metrics, if several processes share another one."""
+        """The port of this process's metrics, if several processes share the service's port."""
         # {% endif %}
         self._makers: list[Callable[[], Metric]] = []
         self.registry = CollectorRegistry()

@@ -41,7 +41,7 @@ class Close(NamedTuple):
 
 
 class ClientClose(Close):
-    """A close by the client: its close frame, a protocol error of it, or a lost connection."""
+    """An end by the client: its close frame, its protocol error, or a lost connection."""
 
     __slots__ = ()
 
@@ -82,7 +82,7 @@ class Parsed:
 
 
 def _refuse_non_finite(value: JsonValue) -> JsonValue:
-    # JSON has no NaN and no Infinity (RFC 8259 §6), but the parser accepts both, and 1e400.
+    # JSON has no NaN or Infinity (RFC 8259 §6). The parser accepts both, and reads 1e400 as one.
     unchecked: list[Any] = [value]
     for item in unchecked:
         kind = type(item)  # the parser's values have no subclasses
@@ -101,7 +101,7 @@ Data = Annotated[JsonValue, Parsed(), AfterValidator(_refuse_non_finite)]
 
 @dataclass(frozen=True, slots=True)
 class ErrorMessage:
-    """Replaces the messages of pydantic for a type by one of its own."""
+    """Replaces pydantic's error messages for a type by this one."""
 
     message: str
 
@@ -114,10 +114,10 @@ class ErrorMessage:
 
 
 JOINERS = "\u200c\u200d"
-"""They join visible characters, in some scripts and in emojis."""
+"""Invisible, but needed between visible characters in some scripts and in emojis."""
 
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
-"""Letters and symbols without a shape."""
+"""Letters and symbols that look blank."""
 
 VISIBLE = r"[^\p{C}\p{Z}" + BLANKS + "]"
 """Pattern of a visible character: no control, format, unassigned, separator or blank one."""
@@ -167,7 +167,7 @@ class Pong(Command):
 
 
 class Send(Command):
-    """Send ``data`` to every connection of one user; repeated with the same ``key``, once."""
+    """Send ``data`` to every connection of one user; once, however often a ``key`` is repeated."""
 
     type: Literal["send"]
     to: UserName
@@ -194,15 +194,15 @@ _engine_types: set[object] = {"gap", "ping", "rejoined", "resync"}
 # {% else %}
 _engine_types: set[object] = {"ping", "resync"}
 # {% endif %}
-"""Types that clients handle or make themselves: these, and those of the engine's frames."""
+"""Reserved types: those that clients handle or make themselves, and the engine's."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ServerFrame:
     """A frame of the server. A dataclass, since only the frames of clients need validation.
 
-    A frame of your own that is no `Reply` has a ``type`` of its own, and no ``id``: by these,
-    clients recognize the engine's frames, and answers.
+    A frame of your own must not have a ``type`` of the engine's, nor an ``id``, by which clients
+    recognize answers. This does not apply to a `Reply`.
     """
 
     __pydantic_config__ = ConfigDict(
@@ -212,7 +212,7 @@ class ServerFrame:
     type: str
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Raise `TypeError` if clients would take a frame of your own for another."""
+        """Raise `TypeError` if clients would mistake a frame of your own for another one."""
         super(ServerFrame, cls).__init_subclass__(**options)
         kind = vars(cls).get("type")
         kind = getattr(kind, "default", kind)
@@ -222,7 +222,7 @@ class ServerFrame:
             if kind is not None and kind in _engine_types:
                 raise TypeError(f"{cls.__name__}: the type {kind!r} is the engine's; take another")
             if "id" in get_annotations(cls, format=Format.FORWARDREF):
-                raise TypeError(f"{cls.__name__}: rename the field id: it would make an answer")
+                raise TypeError(f"{cls.__name__}: rename the field id: only answers have one")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry: a span for each command.
 
 # {% if cookiecutter.redis %}
-A message takes the trace of what has caused it through Redis, so its deliveries belong to it, too.
+A message carries its trace through Redis, so its deliveries on all nodes belong to the trace, too.
 
 # {% endif %}
 Nothing is traced, and nothing costs time, until a tracer provider is set: see "Traces" in
@@ -30,7 +30,7 @@ from .errors import CommandError, Rejected
 NAME = "app.realtime"
 
 PROBES = ("/livez", "/readyz", "/metrics")
-"""Routes that machines ask all the time."""
+"""Routes that orchestrators and Prometheus poll."""
 
 # {% if cookiecutter.redis %}
 _propagator = TraceContextTextMapPropagator()
@@ -102,7 +102,7 @@ def current_trace() -> str | None:
 
 @contextmanager
 def delivering(kind: str, traceparent: str) -> Iterator[None]:
-    """Make a span of a delivery, below the one that has caused it on some node."""
+    """Make a span of a delivery. Its parent is the span that caused it, perhaps on another node."""
     context = _propagator.extract({"traceparent": traceparent}, Context())
     tracer, attributes = trace.get_tracer(NAME), {"ws.channel": kind}
     with tracer.start_as_current_span(

@@ -20,7 +20,7 @@ from .identity import Identity
 KEY_ENTRY = re.compile(r"([A-Za-z0-9_.-]{1,128}):([0-9a-f]{64})")
 
 EMPTY = {sha256(b"").hexdigest(), sha256(b"\n").hexdigest()}
-"""The digests of an empty key, without and with the end of the line."""
+"""The digests of an empty key, without and with a line break."""
 
 
 def _parse_keys(value: object) -> object:

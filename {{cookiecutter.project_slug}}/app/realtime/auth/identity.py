@@ -1,4 +1,4 @@
-"""Identity of a user, and what the failures of an authenticator mean."""
+"""The identity of a user, and the errors that an authenticator's failures become."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ class Identity:
 
 
 def check_identity(identity: object) -> Identity:
-    """Return what an authenticator has returned.
+    """Check what an authenticator has returned, and return it.
 
     Raises:
         TypeError: it is no identity.
@@ -72,7 +72,7 @@ def check_identity(identity: object) -> Identity:
 
 @contextmanager
 def authenticating() -> Iterator[None]:
-    """Call the authenticator in this context.
+    """A context in which to call the authenticator; it turns each failure into one of these errors.
 
     Raises:
         Refused, Rejected: it does not accept the credentials.

@@ -164,7 +164,7 @@ class JwkSet:
             async with asyncio.timeout(self._timeout_s):
                 self._keys = read_keys(await self._download())
         except Exception as failure:
-            # Whatever the issuer answers, the keys stay as they are.
+            # Whatever the issuer answers, the old keys stay valid.
             log.warning("keys cannot be fetched", error=f"{type(failure).__name__}: {failure}")
             self._rest_until = monotonic() + self._cooldown_s
             raise Unavailable("the keys cannot be fetched") from failure

@@ -1,7 +1,7 @@
 """Authentication by session cookie, as Starlette's SessionMiddleware of the same site writes it.
 
-Browsers send cookies with every request, also from scripts of other sites. So this style depends on
-the origin allow-list, and a handshake without an Origin is refused (OWASP WebSocket Security Cheat
+Browsers send cookies with every request, also from scripts of other sites. So this style needs the
+allow-list of origins, and a handshake without an Origin is refused (OWASP WebSocket Security Cheat
 Sheet, cross-site hijacking).
 """
 

@@ -19,7 +19,7 @@ from .delivery import Delivery, Recipient
 from .guard import Guard
 
 EXPIRY_CHECK_S = 60.0
-"""How often the wall clock is compared: it may jump, and timers stop while the machine sleeps."""
+"""How often the wall clock is checked: it may jump, and timers stop while the machine sleeps."""
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -1,7 +1,7 @@
 """Delivery: when frames are written. Each connection is written to once per turn of the event loop.
 
-A write costs much more than a frame in it. So a flush is delayed by one turn of the loop: frames
-that are caused by what has arrived meanwhile share the write. A large flush is done in slices.
+A write costs much more than a frame in it. So a flush is delayed by one turn of the loop, and
+messages that arrive meanwhile add their frames to the same write. A large flush is done in slices.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ FLUSH_S = 0.002
 """Time budget per turn of the loop: once for connections with few frames, then for all others."""
 
 FEW_FRAMES = 8
-"""A connection with at most this many queued frames is flushed first, if one is for it alone."""
+"""Connections with at most so many queued frames are flushed first, if one is for them alone."""
 
 MAX_FRAMES_PER_TURN = 50_000
 """Frames enqueued in one turn of the loop; at more, senders wait for the next flush."""
@@ -35,14 +35,11 @@ MAX_FRAMES_PER_TURN = 50_000
 MAX_BYTES_WHILE_BEHIND = 2_097_152
 """Bytes enqueued in one turn of the loop while frames of an earlier turn are unwritten.
 
-At more, the turn ends after a message of a client that has caused many frames.
+Beyond this, no more messages are handled in this turn after one that causes many frames.
 """
 
 MANY_FRAMES = 64
-"""After a message of a client that causes more frames, the sender waits while delivery is full.
-
-If delivery is congested, no more messages are handled in this turn.
-"""
+"""A client whose message causes more frames waits while delivery is full."""
 
 MESSAGES_IN_A_ROW = 32
 """Messages of one origin that are handled in a row before others have a turn."""
@@ -81,7 +78,7 @@ class Recipient(ABC):
 
 
 class Slice(NamedTuple):
-    """A part of a flush: the recipients from ``start`` on, which wait since a turn of the loop."""
+    """A part of a flush: the recipients from ``start`` on, which are due since flush ``turn``."""
 
     turn: int
     start: int
@@ -153,13 +150,13 @@ class Delivery:
         except RuntimeError:
             raise WrongThread from None
         self._thread, self._context = get_ident(), copy_context()
-        self._is_due, self._recount = False, None  # what an earlier event loop had to call
+        self._is_due, self._recount = False, None  # an earlier loop will not call them
 
     def check_thread(self) -> None:
-        """Check that this is the thread that this belongs to; the first caller's, if there is none.
+        """Check that the caller is in the delivery's thread; by default, the first caller's.
 
         Raises:
-            WrongThread: this is another thread.
+            WrongThread: the caller is in another thread.
         """
         if get_ident() != self._thread:
             if self._thread is not None:

@@ -11,10 +11,10 @@ from typing import Any, cast
 from ..errors import ConnectionEnded, ServiceError, TeamCodeFailed, TimedOut
 
 NOT_FROM_TEAM_CODE = (KeyboardInterrupt, GeneratorExit)
-"""Exceptions that are not the team's: Ctrl+C, and the closing of a coroutine."""
+"""Exceptions that the team's code does not cause: Ctrl+C, and the closing of a coroutine."""
 
 CLEAN_UP_S = 1.0
-"""How long the team's code may wait after it was cancelled, before it is cancelled again."""
+"""How long the team's code may clean up after it was cancelled, before it is cancelled again."""
 
 
 def _current_task() -> asyncio.Task[Any]:
@@ -25,8 +25,8 @@ def _current_task() -> asyncio.Task[Any]:
 class Guard:
     """A context in which one connection's task runs the team's code, one call at a time.
 
-    The code is cancelled at its deadline, and when its connection ends; if its clean-up waits too
-    long, it is cancelled again. It leaves the context by its result or an `Exception`:
+    The code is cancelled at its deadline, and when its connection ends; if its clean-up takes too
+    long, it is cancelled again. The context ends without a failure, or with an `Exception`:
 
     - `TimedOut`: it did not return in time;
     - `ConnectionEnded`: the connection ended meanwhile;
@@ -69,7 +69,7 @@ class Guard:
             for _ in range(self._interruptions):
                 self._task.uncancel()
             self._interruptions = 0
-            self.close()  # its timer is that of the clean-up
+            self.close()  # the timer of the clean-up
         if failure is None:
             return
         sole = sole_failure(failure)
@@ -85,7 +85,7 @@ class Guard:
         self._interrupt(ConnectionEnded())
 
     def close(self) -> None:
-        """Stop the timer, which a next call would start again."""
+        """Stop the timer. The next call starts it again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

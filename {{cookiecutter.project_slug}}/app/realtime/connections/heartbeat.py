@@ -19,7 +19,7 @@ class PingFrame(ServerFrame):
 
 
 class Heartbeat:
-    """One loop over all connections. Any bytes from a client count, by the monotonic clock."""
+    """One loop over all connections. Any bytes from a client count as an answer to a ping."""
 
     def __init__(self, settings: RealtimeSettings, manager: ConnectionManager) -> None:
         self._interval_s = settings.heartbeat_interval_s

@@ -26,7 +26,7 @@ def direct_frame(envelope: Envelope, to: Literal["user", "all"]) -> bytes | Dire
 
 
 class ConnectionManager:
-    """The connections of this process. Messages reach those of the whole service.
+    """The connections of this process. Messages reach the connections of all processes.
 
     Call the methods in the event loop's thread. In another thread, as in a route declared with
     plain ``def``, those that send or change something, and each ``async def``, raise `WrongThread`
@@ -80,7 +80,7 @@ class ConnectionManager:
             await self._backplane.confirm(each)
 
     def replace_older(self, connection: Connection) -> None:
-        """Close the oldest connections of a user that are too many beside this one."""
+        """Close the oldest connections of a user until the limit allows this one."""
         present = _present(self._users[connection.user])
         older = present[: present.index(connection)]
         excess = len(older) + 1 - self._settings.max_connections_per_user
@@ -127,8 +127,8 @@ class ConnectionManager:
         """Send to every connection of a user but the excluded one.
 
         The future yields how many processes the user is connected to, 0 if to none. It fails
-        with `Unavailable` if the message cannot be passed on. It may then be sent again with the
-        same id: clients get it once.
+        with `Unavailable` if the message cannot be passed on. You may then send the message again
+        with the same ``message_id``: clients get it once.
         """
         self._check_call(user=user, sender=sender, exclude=exclude, message_id=message_id)
         envelope = Envelope(sender, data, exclude)

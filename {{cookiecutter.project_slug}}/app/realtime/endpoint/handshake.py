@@ -94,7 +94,7 @@ class Handshakes:
     async def _authenticate(self, websocket: WebSocket, guard: Guard) -> Identity:
         try:
             with authenticating(), guard:
-                # A WebSocket caches parsed headers, and lives as long as the connection.
+                # Not the WebSocket, which would cache parsed headers as long as it is connected.
                 handshake = HTTPConnection(websocket.scope)
                 return check_identity(await self._service.authenticator.authenticate(handshake))
         except Exception:

@@ -19,13 +19,13 @@ COMPARED_S = 10.0
 """How long handled bytes are summed for each user; then all users start at 0."""
 
 MESSAGE_BYTES = 4_096
-"""The time to handle a message is about that to parse this many bytes."""
+"""Handling a message takes about as long as parsing this many bytes."""
 
 
 class Turns:
     """Bounds the time for clients' messages in each turn of the event loop.
 
-    Then the other connections wait for a later turn. They are ordered by what the service has
+    When it is used up, other connections wait for a later turn. They are ordered by what was
     handled for their users, the least first (least attained service). So a user who sends little
     does not wait for many users who send more.
     """

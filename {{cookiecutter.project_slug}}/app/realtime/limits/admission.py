@@ -74,7 +74,7 @@ class Admission:
 
         This comes before the limits that all clients share, so that one network cannot use those
         up. Handshakes that it refuses do not count, so that clients that retry do not keep their
-        network out; those that are refused later, for their origin or at capacity, do.
+        network out. Those that are refused later, for their origin or at capacity, count.
 
         Raises:
             Refused: 429; the network is at its limit of connections, or connects too fast.
@@ -112,7 +112,7 @@ class Admission:
         self._by_network.leave(network)
 
     def _forget_idle(self, now: float) -> None:
-        # Each handshake adds at most one network, so this loop costs no more in the long run.
+        # A handshake adds at most one network, so on average this loop removes at most one.
         while self._handshakes_from:
             oldest = next(iter(self._handshakes_from))
             if self._handshakes_from[oldest].lead_s(now) > 0:

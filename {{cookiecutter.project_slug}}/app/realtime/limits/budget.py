@@ -43,7 +43,7 @@ KEY_BYTES = 32_768
 """Price of an idempotency key, which is stored for minutes."""
 
 MAX_TARGETS = 100
-"""Targets of one user with a budget; at more, budgets that are paid off are removed."""
+"""Targets for which a user has a budget. At this number, budgets that are paid off are removed."""
 
 MAX_REFUSALS_LOGGED = 50
 """Kinds of refusal logged for one connection; a bound for kinds that are made up at run time."""
@@ -92,14 +92,14 @@ class UserBudget(RateLimit):
 
 
 class Budgets:
-    """The budgets of the users of this process. Each is kept until it is paid."""
+    """The budgets of the users of this process. Each is kept until it is paid off."""
 
     def __init__(self, settings: RealtimeSettings) -> None:
         self._settings = settings
         self._of_users: dict[str, UserBudget] = {}
 
     def enter(self, user: str) -> UserBudget:
-        """Return the budget of a user with one more connection, which must leave once."""
+        """Count a connection in and return its user's budget. It must leave exactly once."""
         budget = self._of_users.get(user)
         if budget is None:
             budget = self._of_users[user] = UserBudget(self._settings)
@@ -151,7 +151,7 @@ class ClientLimits:
 
         Raises:
             RateLimited: a budget is spent.
-            Flood: refused commands have spent a budget of their own.
+            Flood: the budget for refused commands is spent, too.
         """
         size_bytes = price_bytes = len(frame) if frame.isascii() else len(frame.encode())
         if size_bytes > LARGE_BYTES:
@@ -168,7 +168,7 @@ class ClientLimits:
         """Pay for control frames and fragments, which have no answer that could refuse them.
 
         Raises:
-            Flood: frames beyond the budgets have spent a budget of their own.
+            Flood: the budgets are spent, and so is the one for refused commands.
         """
         now = monotonic()
         for _ in range(count):
@@ -186,7 +186,7 @@ class ClientLimits:
         Raises:
             TooLarge: encoded again, the data is larger than a message may be.
             RateLimited: the user's budget for this target is spent.
-            Flood: refused commands have spent a budget of their own.
+            Flood: the budget for refused commands is spent, too.
         """
         size_bytes = self._price_bytes
         if size_bytes > self._small_bytes:

@@ -14,7 +14,7 @@ DEFAULT_PORT = 80
 class Origins:
     """The allow-list. Browsers send the header Origin; other clients need not, or can forge it.
 
-    In development, it has the service's own pages, too, at its names and addresses.
+    In development, it includes the service's own pages, at its names and addresses.
     """
 
     def __init__(self, settings: RealtimeSettings, *, required: bool = False) -> None:

@@ -57,7 +57,7 @@ log = structlog.stdlib.get_logger(__name__)
 class HttpProtocol(HttpToolsProtocol):
     """One HTTP connection. Requests that are too large or too slow are refused.
 
-    The connections of trusted proxies do not count by network, since they are many clients'.
+    The connections of trusted proxies do not count by network, since many clients share them.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(self._excess_of_head() or excess)
 
     def on_message_begin(self) -> None:
-        """Count at least one byte, also if it came together with the end of another request."""
+        """Count at least one byte, even if it came with the end of the request before."""
         super().on_message_begin()
         self._unfinished_bytes = self._unfinished_bytes or 1
 
@@ -151,7 +151,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._expect_request()
 
     def on_response_complete(self) -> None:
-        """Start the timer of a request that has begun to arrive before the response ended."""
+        """Start the timer of the next request if its first bytes arrived before this response."""
         super().on_response_complete()
         if self._unfinished_bytes and not self.transport.is_closing():
             self._expect_request()
@@ -189,7 +189,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(self._data)
 
     def _after_upgrade(self) -> bytes:
-        # uvicorn is handling the parser's exception, which has the end of the request in the data.
+        # uvicorn is handling the parser's exception, whose argument is where the request ends.
         upgrade = sys.exception()
         return b"" if upgrade is None else self._data[upgrade.args[0] :]
 

@@ -34,8 +34,8 @@ logging.getLogger(__name__).setLevel(logging.WARNING)
 class LogLimiter(logging.Filter):
     """Drops the lines of an event beyond a number per second.
 
-    The number of dropped lines is logged before the first line of a later second. It is a processor
-    for structlog's events, and a handler's filter for all other records.
+    The number of dropped lines is logged before the first line of a later second. The limiter is a
+    processor for structlog's events, and a handler's filter for all other records.
     """
 
     def __init__(self, max_lines_per_s: int) -> None:

@@ -25,7 +25,7 @@ UVICORN_NOISE = (
     "HTTP response sent",
     # The service logs this itself, with the status.
     "Invalid HTTP request received",
-    # Errors of the client, which these would report as errors of the service.
+    # The client's errors, which uvicorn reports like errors of the service.
     "ASGI callable returned without completing handshake",
     "Invalid UTF-8 sequence received from client",
     "Cancel 0 running task(s), timeout graceful shutdown exceeded",

@@ -48,7 +48,7 @@ CLEAN_UP_SHARE = 0.3
 """The share of the grace period that is kept for jobs and resources to end, and for the log."""
 
 UVICORN_PAUSE_S = 0.1
-"""uvicorn's shutdown sleeps so long before its timeout begins."""
+"""How long uvicorn's shutdown sleeps before its timeout begins."""
 
 LOG_SHARE = 0.05
 """The share of the grace period that is kept to log that the shutdown took too long."""
@@ -78,8 +78,8 @@ GARBAGE_THRESHOLDS = (10_000, 2, 40)
 """New objects before a collection, and collections before one of an older generation (`gc`).
 
 A collection stops the event loop for about a microsecond per object: 10,000 young objects, 30,000
-of the middle generation, or all of them, which are some 90 per connection. That happens after a
-million new objects; by default, Python does it far more often. The first number also bounds the
+of the middle generation, or all of them, some 90 per connection. All are examined after a million
+new ones; by default, Python does it far more often. The first number also bounds the
 garbage of handlers that leave reference cycles.
 """
 
@@ -312,7 +312,7 @@ def serve(app: Application) -> None:
     with suppress(KeyboardInterrupt):  # before uvicorn handles signals
         # {% if cookiecutter.redis %}
         if worker is not None:
-            # It may get a signal from its parent that it has got already, if both got it.
+            # The parent passes on its signals; a worker that got one itself gets it twice.
             server.next_signal = signal.SIG_IGN
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         # {% endif %}

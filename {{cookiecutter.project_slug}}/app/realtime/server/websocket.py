@@ -38,20 +38,20 @@ REFUSALS = (
 """Statuses for malformed handshakes, besides 400."""
 
 WRITABLE = asyncio.Event()
-"""Shared by all connections whose transport accepts more data, which are nearly all."""
+"""Shared by all connections whose transport has not paused writing, which are nearly all."""
 WRITABLE.set()
 
 WRITABLE_BYTES = 16_384
-"""Unsent bytes up to which a transport accepts more data; after more, nearly all must be sent."""
+"""Unsent bytes beyond which a transport pauses writing, until nearly all are sent."""
 
 FRAMES_AT_ONCE = 100
 """Control frames and fragments that are read before they are counted."""
 
 MAX_DROPPED_FRAMES = 10_000
-"""Such frames that are read after a close frame; after more, the peer is cut off."""
+"""Such frames that are dropped after a close frame; a peer that sends more is cut off."""
 
 LARGE_BYTES = 65_536
-"""A write of this size may leave bytes unsent. So may any other, which the next write notices."""
+"""After a write of this size, unsent bytes are counted; after a smaller one, by the next write."""
 
 PEER_CHECK_S = 0.25
 """How often a connection is checked while reading from it is paused."""
@@ -70,7 +70,7 @@ UNKNOWN = "the connection was lost"
 
 
 class LibraryProtocol(ServerProtocol):
-    """The library's protocol. It refuses a handshake by a problem, without the client's text."""
+    """The library's protocol. It refuses a handshake with a problem (RFC 9457) of fixed texts."""
 
     def reject(self, status: int, text: str) -> Response:
         """Return a problem; a wrong version gets 426 with the right one (RFC 6455 §4.4)."""
@@ -94,8 +94,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     uvicorn closes a transport at once, or never. If unread bytes have arrived, the system turns
     such a close into a reset, which overtakes the close frame; and a peer that does not read keeps
-    the transport with its buffer. Here, after a close frame, bytes are read and dropped until the
-    peer has answered and disconnected (RFC 6455 §7.1.1), or until the deadline.
+    the transport and its buffer alive. Here, after a close frame, bytes are read and dropped until
+    the peer has answered and disconnected (RFC 6455 §7.1.1), or until the deadline.
 
     After ``close_sent`` (uvicorn's name), nothing is sent or passed to the app.
     """
@@ -248,7 +248,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self._end()
 
     def send_receive_event_to_app(self) -> None:
-        """Receive a fragmented message; pause reading by the same limit as for others."""
+        """Receive a fragmented message; pause reading at the same limit as for others."""
         was_paused = self.read_paused
         super().send_receive_event_to_app()
         if not was_paused and self.read_paused:
@@ -275,7 +275,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
                 if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
                     self.transport.abort()
                     return
-                self.resume_reading()  # of a connection that waits for its turn
+                self.resume_reading()  # it was paused to wait for its turn
             self.loop.call_later(PEER_CHECK_S, self._check_peer)
 
     def resume_reading(self) -> None:

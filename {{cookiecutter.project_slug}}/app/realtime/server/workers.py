@@ -33,7 +33,7 @@ STABLE_S = 60.0
 """A process that has lived so long starts again after the first pause."""
 
 PORT_ATTEMPTS = 10
-"""How many ports of the system's choice are tried, until one is free for both kinds of address."""
+"""How many ports of the system's choice are tried, until one is free for IPv4 and IPv6."""
 
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Error numbers for an address that this machine does not have, such as ``::1`` without IPv6."""
@@ -47,8 +47,8 @@ log = structlog.stdlib.get_logger(__name__)
 def this_worker() -> tuple[int, list[socket.socket]] | None:
     """Return the number and the bound sockets of a worker, None in another process.
 
-    These are the shared socket, and the metrics socket if ``METRICS_KEY`` is set. From then on, the
-    worker stops when its parent ends.
+    The sockets have the shared port and, if ``METRICS_KEY`` is set, the worker's own for metrics.
+    From then on, the worker stops when its parent ends.
     """
     if VARIABLE not in os.environ:
         return None
@@ -144,7 +144,7 @@ class Parent:
                 log.error("cannot listen", worker=number, port=port, error=failure.strerror)
                 return STARTUP_FAILURE
             descriptors = [self._read_end, *(each.fileno() for each in sockets)]
-            # A worker that cannot handle Ctrl+C yet gets it later, from `app.__main__` or `serve`.
+            # A worker gets Ctrl+C only when `app.__main__` or `serve` is ready and unblocks it.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -170,8 +170,8 @@ class Parent:
     def _bind(self, port: int, *, shared: bool = False) -> list[socket.socket]:
         """Return a bound socket for each address of the host that this machine has.
 
-        ``::`` is both kinds of address, and needs both. For port 0 the system picks one for the
-        first socket, and the others may find it taken.
+        ``::`` means IPv4 and IPv6, and needs both. For port 0 the system picks one for the first
+        socket, and the others may find it taken.
         """
         for _ in range(0 if port else PORT_ATTEMPTS - 1):
             with suppress(OSError):

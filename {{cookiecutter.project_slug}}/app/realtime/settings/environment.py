@@ -64,6 +64,6 @@ def unknown_names(settings: type[BaseSettings]) -> list[str]:
     known = {name.lower() for field in fields for name in setting_names(*field)}
     known |= {f"{name}_file" for name in known}
     names = DotEnvSettingsSource(settings).env_vars
-    # A part of an object has a name of its own, such as SMTP__HOST; no name has a line break.
+    # A variable may set a part of an object, such as SMTP__HOST. No name has a line break.
     delimiter = settings.model_config.get("env_nested_delimiter") or "\n"
     return sorted(name.upper() for name in names if name.split(delimiter)[0] not in known)

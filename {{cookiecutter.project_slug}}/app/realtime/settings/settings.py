@@ -193,7 +193,7 @@ class RealtimeSettings(
 def _explain(failure: ValidationError) -> list[str]:
     lines = []
     for error in failure.errors(include_url=False, include_input=False, include_context=False):
-        # A reason that concerns several settings begins with a name. One within an object has more.
+        # Without a location, the reason begins with a name. A nested field's location is longer.
         name, *fields = error["loc"] or [""]
         reason = error["msg"].removeprefix("Value error, ")
         if error["type"] == "missing":

@@ -26,10 +26,9 @@ PROTOCOL_ERROR = "protocol error of the client"
 """The cause of such a close, for the log."""
 
 READ_AHEAD_BYTES = 32_768
-"""Unhandled bytes of a client up to which its connection is read.
+"""Bytes of a client that may wait or be in handling before reading from it pauses.
 
-Those that are being handled count, too. Reading ahead detects the end of a connection while a
-handler waits. In overload, less is read.
+Reading ahead detects the end of a connection while a handler waits. In overload, less is read.
 """
 
 
@@ -61,8 +60,8 @@ class Wire(Protocol):
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Write frames in order; drop them if the connection is closing.
 
-        Returns how many bytes are unsent; after a small write perhaps 0 instead. Before more than
-        ``max_unsent_bytes`` would be unsent, drops the other frames and returns None.
+        Returns how many bytes are unsent; after a small write, this may be 0 though some are. If
+        more than ``max_unsent_bytes`` would be unsent, drops the remaining frames and returns None.
         """
         ...
 
@@ -91,7 +90,7 @@ class AsgiWire:
         self._unsent_bytes = 0
         self._sent = asyncio.Event()
         self.has_closed = False
-        """Whether this side has closed. Messages that arrive later are dropped."""
+        """Whether this side has closed. Later messages of the peer are dropped."""
         self._drops_writes = False
         self.reading: asyncio.Task[None] | None = None
         self.leave_by = 0.0

@@ -122,7 +122,7 @@ class FrameScanner:
         self._left: int | None = None  # bytes of mask and payload; None within the header
 
     def scan(self, received: bytes, max_others: float = math.inf) -> int:
-        """Read the next bytes of the stream, up to so many ``others``; return how many bytes."""
+        """Read the next bytes, until ``max_others`` more are found; return how many were read."""
         at = 0
         max_others += self.others
         while at < len(received) and not self.closed and self.others < max_others:

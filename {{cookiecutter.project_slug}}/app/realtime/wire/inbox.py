@@ -28,7 +28,7 @@ class Inbox:
         self.messages: list[Incoming] = []
         self.has_end = False
         self.unread_bytes = 0
-        """Bytes received since the reader last had nothing to do, as they count for its memory."""
+        """Bytes received since the reader was last idle; an event counts `MESSAGE_BYTES` more."""
 
     def when_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back once, in a later turn of the loop, when the peer has gone or must close."""
@@ -85,8 +85,8 @@ class Inbox:
     def arrival(self) -> asyncio.Future[bool]:
         """Return a future that is done when there is a message.
 
-        It yields false if a message was waiting already, otherwise true. The reader has handled
-        the messages that it took before.
+        It yields false if a message was waiting already, otherwise true. Calling this says that
+        all taken messages are handled.
         """
         self._reader = self._loop.create_future()
         if self.messages:

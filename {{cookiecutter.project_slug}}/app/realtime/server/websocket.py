@@ -204,7 +204,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if conn.state is OPEN and self._scanner.between_frames and conn.current_size is None:
             texts, size = read_texts(data, self.config.ws_max_size)
             inbox = self.inbox
-            inbox.put_texts(texts, size)
+            inbox.put_messages(texts, size)
             if inbox.unread_bytes >= READ_AHEAD_BYTES:
                 self.pause_reading()
             if size == len(data):

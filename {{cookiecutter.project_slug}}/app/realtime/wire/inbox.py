@@ -1,7 +1,7 @@
 """The inbox: messages of one connection between the server, which reads them, and the app."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 AsgiEvent = Mapping[str, Any]
@@ -27,6 +27,7 @@ class Inbox:
         """Called with the number of control frames and fragments, if the server tells it."""
         self.messages: list[Incoming] = []
         self.has_end = False
+        """Whether a ``websocket.disconnect`` was added."""
         self.unread_bytes = 0
         """Bytes received since the reader was last idle; an event counts `MESSAGE_BYTES` more."""
 
@@ -37,35 +38,28 @@ class Inbox:
             self._loop.call_soon(callback)
             self._gone = None
 
-    def end(self) -> None:
-        """Note that the end has come, or is certain. Idempotent."""
-        self.has_end = True
-        self.when_gone(self._gone)
-
     def empty(self) -> bool:
         """Return whether nothing waits."""
         return not self.messages
 
-    def put_texts(self, texts: list[str], size_bytes: int) -> None:
-        """Add text messages, of so many bytes together."""
-        self.messages += texts
+    def put_messages(self, messages: Sequence[Incoming], size_bytes: int) -> None:
+        """Add messages of this total size."""
+        self.messages += messages
         self.unread_bytes += size_bytes
         reader = self._reader
-        if texts and reader is not None and not reader.done():
+        if messages and reader is not None and not reader.done():
             reader.set_result(True)
 
     def put_nowait(self, event: AsgiEvent) -> None:
         """Add an event, as uvicorn does."""
         text = event.get("text")
         if text is not None:
-            self.put_texts([text], MESSAGE_BYTES + len(text.encode()))
+            self.put_messages([text], MESSAGE_BYTES + len(text.encode()))
             return
-        self.messages.append(event)
-        self.unread_bytes += MESSAGE_BYTES + len(event.get("bytes") or b"")
         if event["type"] == "websocket.disconnect":
-            self.end()
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(True)
+            self.has_end = True
+            self.when_gone(self._gone)
+        self.put_messages([event], MESSAGE_BYTES + len(event.get("bytes") or b""))
 
     async def get(self) -> AsgiEvent:
         """Wait for the next event, as uvicorn does for other routes."""

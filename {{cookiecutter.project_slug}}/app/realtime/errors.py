@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import responses
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -96,14 +97,11 @@ def check_close(close: Close) -> None:
 
 def _is_sendable(close: object) -> bool:
     match close:
-        case Close(int(code), str(reason)):
-            is_allowed = 4000 <= code <= 4999 or close in {INTERNAL_ERROR, TRY_AGAIN_LATER}
-        case _:
-            return False
-    try:
-        return is_allowed and len(reason.encode()) <= MAX_REASON_BYTES
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
+        case Close(int(code), str()):
+            with suppress(ValueError):  # the reason is too long, or has a lone surrogate
+                check_close(close)
+                return 4000 <= code <= 4999 or close in {INTERNAL_ERROR, TRY_AGAIN_LATER}
+    return False
 
 
 class Misconfigured(ServiceError):

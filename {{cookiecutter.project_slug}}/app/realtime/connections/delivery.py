@@ -223,16 +223,12 @@ class Delivery:
             slowest.cut_off()
 
     def _recount_unsent(self) -> None:
-        counted = ((recipient, recipient.unsent_bytes()) for recipient in self._unsent)
-        self._unsent = {
-            recipient: unsent_bytes for recipient, unsent_bytes in counted if unsent_bytes
-        }
+        self._unsent = {each: unsent for each in self._unsent if (unsent := each.unsent_bytes())}
         self.unsent_bytes = sum(self._unsent.values())
         if self._recount is not None:
             self._recount.cancel()
-        loop = asyncio.get_running_loop()
-        later = loop.call_later(RECOUNT_S, self._recount_unsent) if self._unsent else None
-        self._recount = later
+        loop = get_running_loop()
+        self._recount = loop.call_later(RECOUNT_S, self._recount_unsent) if self._unsent else None
 
     async def catch_up(self) -> None:
         """Wait for one turn of the loop, and until all frames enqueued by then are written.

@@ -7,7 +7,6 @@ from typing import Literal
 from ..protocol import NO_PONG, ServerFrame
 from ..settings.settings import RealtimeSettings
 from ..wire.frame import encode
-from .connection import Connection
 from .manager import ConnectionManager
 
 
@@ -40,13 +39,10 @@ class Heartbeat:
         for connection in self._manager:
             asked_at = pinged_at.get(connection.id)
             if asked_at is None or connection.heard_at >= asked_at:
-                self._ping_if_quiet(connection, now)
+                if connection.is_open and now - connection.heard_at >= self._interval_s:
+                    connection.send_encoded(self._ping)
+                    self._pinged_at[connection.id] = now
             elif now - asked_at >= self._timeout_s:
                 connection.close(NO_PONG)
             else:
                 self._pinged_at[connection.id] = asked_at
-
-    def _ping_if_quiet(self, connection: Connection, now: float) -> None:
-        if connection.is_open and now - connection.heard_at >= self._interval_s:
-            connection.send_encoded(self._ping)
-            self._pinged_at[connection.id] = now

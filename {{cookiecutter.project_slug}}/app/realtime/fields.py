@@ -1,6 +1,7 @@
 """Types of settings: secrets, times, lists, origins, proxies. Each validates its value."""
 
 import re
+from contextlib import suppress
 from ipaddress import ip_network
 from typing import Annotated, Literal, TypeVar
 
@@ -45,14 +46,11 @@ def _check_origin(value: str) -> str:
     origin = value.lower()
     if ORIGIN_OF_AN_APP.fullmatch(origin):
         return origin
-    try:  # `HttpUrl` writes it as browsers do, with a slash at the end
-        matches = str(HttpUrl(origin)) == f"{origin}/" and not re.search("[*@]", origin)
-    except ValueError:
-        matches = False
-    if not matches:
-        problem = "never matches; write the scheme, one host, and a port unless it is the default"
-        raise ValueError(f"{value!r} {problem}, like https://example.com")
-    return origin
+    with suppress(ValueError):  # `HttpUrl` writes it as browsers do, with a slash at the end
+        if str(HttpUrl(origin)) == f"{origin}/" and not re.search("[*@]", origin):
+            return origin
+    problem = "never matches; write the scheme, one host, and a port unless it is the default"
+    raise ValueError(f"{value!r} {problem}, like https://example.com")
 
 
 def _check_host(value: str) -> str:

@@ -198,8 +198,7 @@ class ClientLimits:
             if not budget.take(now, size_bytes):
                 self._refuse(now, budget, "this user's messages to this target")
         more_bytes = size_bytes * max(0, recipients // FREE_RECIPIENTS - 1)
-        if size_bytes > self._price_bytes:
-            more_bytes += size_bytes - self._price_bytes
+        more_bytes += max(0, size_bytes - self._price_bytes)
         if more_bytes:
             self.charge(more_bytes)
 

@@ -162,7 +162,7 @@ class Application(FastAPI):
         add_error_handlers(self, self._endpoint.dispatcher.failures)
         self.exception_handlers.update(handlers)
         self.include_router(health.router)
-        engine = len(self.routes)
+        first_replaceable = len(self.routes)
         self.include_router(backend.router)
         # {% if cookiecutter.auth == "ticket" %}
         authenticator.tickets = shared.make_map("ticket")
@@ -174,7 +174,7 @@ class Application(FastAPI):
         if self._in_development:
             self.include_router(login.router)
         # {% endif %}
-        self._replaceable = self.routes[engine:]
+        self._replaceable = self.routes[first_replaceable:]
         self.mount("/client", RevalidatedFiles(directory=CLIENT))
         if self._in_development:
             self._add_development_routes(with_docs="docs_url" not in options)

@@ -62,7 +62,7 @@ def _stop_with_parent(pipe: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _bound(family: int, address: tuple[str | int, ...], *, shared: bool) -> socket.socket:
+def _bind_socket(family: int, address: tuple[str | int, ...], *, shared: bool) -> socket.socket:
     with ExitStack() as unless_bound:
         listener = unless_bound.enter_context(socket.socket(family))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -187,7 +187,7 @@ class Parent:
         with ExitStack() as unless_all_are_bound:
             for address, family in addresses.items():
                 try:
-                    listener = _bound(family, (address[0], port, *address[2:]), shared=shared)
+                    listener = _bind_socket(family, (address[0], port, *address[2:]), shared=shared)
                 except OSError as failure:
                     if host == "::" or failure.errno not in NO_SUCH_ADDRESS:
                         raise

@@ -65,10 +65,7 @@ class Authenticator:
     """Finds the name that belongs to the key of a client."""
 
     needs_origin: ClassVar[bool] = False
-    """Whether browsers send the credentials by themselves.
-
-    Then handshakes need an ``Origin``, and so do requests that change something.
-    """
+    """Whether handshakes, and requests that change something, need an ``Origin``: for cookies."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._digests = settings.api_keys

@@ -44,10 +44,7 @@ class Authenticator:
     """Reads ``user`` from the signed cookie."""
 
     needs_origin: ClassVar[bool] = True
-    """Whether browsers send the credentials by themselves.
-
-    Then handshakes need an ``Origin``, and so do requests that change something.
-    """
+    """Whether handshakes, and requests that change something, need an ``Origin``: for cookies."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings

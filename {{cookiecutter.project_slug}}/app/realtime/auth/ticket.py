@@ -42,10 +42,7 @@ class Authenticator:
     """Issues tickets and accepts each once. ``tickets`` has the user of each unused ticket."""
 
     needs_origin: ClassVar[bool] = False
-    """Whether browsers send the credentials by themselves.
-
-    Then handshakes need an ``Origin``, and so do requests that change something.
-    """
+    """Whether handshakes, and requests that change something, need an ``Origin``: for cookies."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._lifetime_s = settings.ticket_lifetime_s

@@ -140,7 +140,7 @@ class RedisSettings(SettingsPart):
     @classmethod
     def _name_project(cls, prefix: str, info: ValidationInfo) -> str:
         if prefix[-1:].isdigit():
-            raise ValueError("the number of the database follows it; end it with another character")
+            raise ValueError("must not end in a digit, since the number of the database follows it")
         if prefix or info.data.get("redis_url") is None:
             return prefix
         return f"{read_project().name}:"
@@ -149,7 +149,7 @@ class RedisSettings(SettingsPart):
     def _check_kind(self) -> Self:
         if self.redis_url is None:
             if self.redis_cluster or self.redis_sentinel:
-                raise ValueError("REDIS_URL: set it, too, with REDIS_CLUSTER or REDIS_SENTINEL")
+                raise ValueError("REDIS_URL: is not set; REDIS_CLUSTER and REDIS_SENTINEL need it")
             return self
         urls = self.redis_urls
         target = parse_url(urls[0])

@@ -52,7 +52,7 @@ class RealtimeSettings(
     host: Host = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=LAST_PORT)
     workers: int = Field(default=1, ge=1, le=1024)
-    # From the 503 of /readyz to the first client that is refused
+    # How long clients are still accepted after /readyz answers 503
     shutdown_delay_s: float = Field(default=0, ge=0, le=YEAR_S)
     shutdown_grace_s: int = Field(default=10, ge=2, le=YEAR_S)
     # Proxies whose X-Forwarded-For is trusted
@@ -110,7 +110,7 @@ class RealtimeSettings(
     # The heartbeat: shorter than the minute after which proxies close an idle connection
     heartbeat_interval_s: Seconds = 25.0
     heartbeat_timeout_s: Seconds = 10.0
-    # Pings of RFC 6455; off (0), since two heartbeats that close would race
+    # Pings of RFC 6455; off (0), since two heartbeats would race to close a connection
     ws_ping_interval_s: float = Field(default=0.0, ge=0, le=YEAR_S)
     # {% else %}
     # Pings of RFC 6455, which browsers answer by themselves; 0 sends none
@@ -137,7 +137,7 @@ class RealtimeSettings(
     def _check_workers(self) -> Self:
         # {% if cookiecutter.redis %}
         if self.workers > 1 and self.redis_url is None:
-            raise ValueError("WORKERS: set REDIS_URL, too, to reach each other's clients by Redis")
+            raise ValueError("WORKERS: several need REDIS_URL, to reach each other's clients")
         if self.workers > 1 and self.port and self.port + self.workers > LAST_PORT:
             raise ValueError(f"PORT: must be at most {LAST_PORT - self.workers} for these WORKERS")
         # {% else %}
@@ -148,7 +148,7 @@ class RealtimeSettings(
 
     @model_validator(mode="after")
     def _check_unsent_bytes(self) -> Self:
-        # Otherwise one message, or what a client has missed, would close the client that gets it.
+        # Otherwise one large message, or the replay of missed ones, would close its recipient.
         if self.max_unsent_bytes < 2 * self.max_message_bytes:
             raise ValueError("MAX_UNSENT_BYTES: must be at least twice MAX_MESSAGE_BYTES")
         # {% if cookiecutter.rooms %}

@@ -1,4 +1,4 @@
-"""The inbox: messages of one connection between the server, which reads them, and the app."""
+"""The inbox of a connection: messages that the server has read and the app has not taken yet."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Inbox:
         """Bytes received since the reader was last idle; an event counts `MESSAGE_BYTES` more."""
 
     def when_gone(self, callback: Callable[[], None] | None) -> None:
-        """Call back once, in a later turn of the loop, when the peer has gone or must close."""
+        """Call back once, in a later turn of the loop, when a ``websocket.disconnect`` is here."""
         self._gone = callback
         if self.has_end and callback is not None:
             self._loop.call_soon(callback)

@@ -68,7 +68,7 @@ So clients whose round trip takes longer cannot reach ``MAX_BYTES_PER_S``.
 """
 
 LARGE_RECEIVE_BYTES = 131_072
-"""The system chooses the size of larger receive buffers."""
+"""From this size on, the system chooses the size of the receive buffer."""
 
 KEEPALIVE_IDLE_S = 60
 """Silence after which the system probes the peer. Pings, if enabled, do so earlier."""

@@ -307,7 +307,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._refusals.labels(status).inc()
 
     def handle_ping(self) -> None:
-        """Answer; while the peer does not read, answer only the latest ping, later (§5.5.3)."""
+        """Answer; while the peer does not read, only the latest ping, later (RFC 6455 §5.5.3)."""
         pongs = self.conn.data_to_send()
         closing = self.conn.state is not OPEN  # the answer to a close frame is sent with the pong
         if closing or self.writable.is_set():

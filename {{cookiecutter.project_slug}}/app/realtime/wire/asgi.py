@@ -20,7 +20,7 @@ from .inbox import Inbox
 EXTENSION = "app.realtime.wire.asgi"
 
 TOO_BIG = Close(1009, "too big")
-"""As the WebSocket library closes (RFC 6455 §7.4.1)."""
+"""The close of the WebSocket library for this, too (RFC 6455 §7.4.1)."""
 
 PROTOCOL_ERROR = "protocol error of the client"
 """The cause of such a close, for the log."""
@@ -198,7 +198,7 @@ class AsgiWire:
 async def connect_wire(websocket: WebSocket, settings: RealtimeSettings) -> AsyncIterator[Wire]:
     """Yield the server's wire, if it has one, or one over plain ASGI.
 
-    A peer that does not disconnect in time is cut off, as soon as the connection has ended.
+    When the connection has ended, a peer that does not disconnect in time is cut off.
     """
     extension = websocket.scope.get("extensions", {}).get(EXTENSION)
     if extension is not None:
@@ -212,7 +212,7 @@ async def connect_wire(websocket: WebSocket, settings: RealtimeSettings) -> Asyn
             wire.reading = reading = tasks.create_task(wire.read())
             sending = tasks.create_task(wire.send())
             yield wire
-            if wire.has_closed:  # some servers send the close only when all they have is read
+            if wire.has_closed:  # some servers send the close frame only after all input is read
                 left_s = wire.leave_by - asyncio.get_running_loop().time()
                 await asyncio.wait([reading], timeout=max(0.0, left_s))
             reading.cancel()

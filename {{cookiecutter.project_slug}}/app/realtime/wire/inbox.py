@@ -32,7 +32,7 @@ class Inbox:
         """Bytes received since the reader was last idle; an event counts `MESSAGE_BYTES` more."""
 
     def when_gone(self, callback: Callable[[], None] | None) -> None:
-        """Call back once, in a later turn of the loop, when a ``websocket.disconnect`` is here."""
+        """Call back once, in a later turn of the loop, after a ``websocket.disconnect`` event."""
         self._gone = callback
         if self.has_end and callback is not None:
             self._loop.call_soon(callback)

@@ -72,7 +72,7 @@ def check_identity(identity: object) -> Identity:
 
 @contextmanager
 def authenticating() -> Iterator[None]:
-    """A context in which to call the authenticator; it turns each failure into one of these errors.
+    """Call the authenticator in this context, which turns a failure into one of these errors.
 
     Raises:
         Refused, Rejected: it does not accept the credentials.

@@ -217,6 +217,7 @@ class Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, a request, or the start and end of the application."""
         if self._is_shortcut(scope):
+            scope["app"] = self  # as FastAPI does
             await self._endpoint.serve(WebSocket(scope, receive, send))
         elif scope["type"] == "http":
             limited = BodyLimit(super().__call__, self.service.settings.max_message_bytes)

@@ -1,7 +1,7 @@
 """How a message reaches its recipients.
 
-A process subscribes to the channels of what it hosts: `ALL`, and one for each user that is
-connected to it. It gets each envelope once and delivers it to its own connections.
+A process subscribes to the channels that its connections need, such as `ALL` and one for each of
+their users. It gets each envelope once and delivers it to its own connections.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ Event = Literal["frame", "disconnect"]
 
 @dataclass(slots=True)
 class Envelope:
-    """A message on its way, a frame of the team's own, or an event.
+    """What the backplane carries: a message, a frame of the team's own, or an event.
 
     # {% if cookiecutter.redis %}
-    ``sender`` is None for the server, ``exclude`` the id of a connection that is to be left out,
-    ``trace`` the ``traceparent`` of what has caused the message, if that is traced.
+    ``sender`` is None for the server. ``exclude`` is the id of a connection that must not get it.
+    ``trace`` is the ``traceparent`` of the span that caused the message, if it is traced.
     # {% else %}
-    ``sender`` is None for the server, ``exclude`` the id of a connection that is to be left out.
+    ``sender`` is None for the server. ``exclude`` is the id of a connection that must not get it.
     # {% endif %}
     # {% if cookiecutter.rooms %}
 
@@ -143,7 +143,7 @@ class Backplane:
         return int(channel in self.hosted)
 
     def subscribe(self, subscription: Subscription) -> Subscription:
-        """Host a channel; return the subscription, which holds once `confirm` has returned."""
+        """Host a channel; return the subscription, on which `confirm` can wait."""
         self.hosted[subscription.channel] = subscription
         return subscription
 

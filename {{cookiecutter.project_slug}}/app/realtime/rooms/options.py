@@ -11,7 +11,7 @@ from ..fields import Seconds
 from ..settings.settings import RealtimeSettings
 
 MAX_REMEMBERED = 10_000
-"""Rooms whose options are remembered, the most recently used ones."""
+"""Rooms whose rules are cached, the most recently used ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config={"strict": True, "extra": "forbid"})
@@ -31,7 +31,7 @@ class RoomOptions:
 
 
 class Rules(NamedTuple):
-    """The options of one room, with the settings for what they leave out."""
+    """The options of one room, with the settings in place of those that are not set."""
 
     history_messages: int
     history_s: float
@@ -44,7 +44,7 @@ def make_rules(
     settings: RealtimeSettings,
     room_options: Callable[[str], RoomOptions] = lambda room: RoomOptions(),
 ) -> Callable[[str], Rules]:
-    """Return a function that returns the rules of a room, and asks for its options once."""
+    """Return a function that returns the rules of a room, and caches them."""
 
     @lru_cache(MAX_REMEMBERED)
     def rules_of(room: str) -> Rules:

@@ -67,9 +67,9 @@ async def send_once(
     claimed, done = f"claimed:{fingerprint}", f"done:{fingerprint}:"
     claim = f"{claimed}:{token_hex(8)}"
     existing = await requests.add(key, claim, timeout_s + CLAIM_MARGIN_S)
-    if existing is not None and existing.startswith(claimed):
-        raise InProgress("the same request is in progress; repeat it in a moment")
     if existing is not None:
+        if existing.startswith(claimed):
+            raise InProgress("the same request is in progress; repeat it in a moment")
         if not existing.startswith(done):
             raise KeyReused("key: it was used for another request; make a new one for each")
         first: T = from_json(existing.removeprefix(done))

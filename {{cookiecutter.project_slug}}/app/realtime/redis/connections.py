@@ -37,7 +37,7 @@ TEMPORARY = re.compile(r"permissions|can't (run|access)|used memory|MISCONF|NORE
 
 # {% if cookiecutter.rooms %}
 MALFORMED = re.compile(r"WRONGTYPE|attempt to |bad argument")
-"""Pattern of the errors of a script that finds data which no node can have written."""
+"""Pattern of a script's errors when it finds data that no node can have written."""
 
 # {% endif %}
 RedisCommand = Sequence[Any]
@@ -115,8 +115,8 @@ async def answered_within(timeout_s: float) -> AsyncIterator[None]:
 class CheckedConnection(AbstractConnection):
     """A connection that reconnects before it sends a command, if it is dead.
 
-    If Redis has closed an idle connection (its setting ``timeout``), the socket tells. If a
-    firewall has dropped it, nothing does, so the first command after an idle time follows a ping.
+    If Redis has closed an idle connection (its setting ``timeout``), the socket shows it. If a
+    firewall has dropped it, nothing shows it, so after an idle time, a ping precedes the command.
     """
 
     def __init__(self, *, idle_s: float, ping_timeout_s: float, **options: Any) -> None:
@@ -142,7 +142,7 @@ class CheckedConnection(AbstractConnection):
         await super().send_packed_command(command, check_health=check_health)
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """Return a command as it is sent, in C: redis-py's Python takes several times as long."""
+        """Encode a command in C: redis-py's Python code takes several times as long."""
         name, *arguments = args  # redis-py names some commands by two words
         try:
             return [pack_command((*name.split(), *arguments))]

@@ -44,7 +44,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 POSITION_S = 3600  # how long a room's position outlives its messages
 UNUSED_S = 60  # how long a position is stored if its epoch has no messages
-RENEWALS = 3  # renewals of a position in that time, while the room has members
+RENEWALS = 3  # renewals of a position in either time, while the room has members
 RENEWED_AT_ONCE = 500  # positions in one round trip
 EVICTED_AT_ONCE = 100  # rooms in one round trip
 HEALED_AT_ONCE = 50  # rooms whose missing messages are read at the same time
@@ -107,7 +107,7 @@ class RedisHistory(History):
         return [Position(position.epoch, offset) for offset in offsets]
 
     async def _free_memory(self) -> None:
-        """Remove history as long as Redis refuses to write since its memory is full."""
+        """Remove history while Redis refuses to write because its memory is full."""
         while True:
             await asyncio.sleep(self._settings.redis_probe_interval_s)
             if "used memory" in str(self.backplane.refusal):
@@ -115,7 +115,7 @@ class RedisHistory(History):
                     self._evictions.add(eviction)
 
     async def _evict(self, rooms: list[Eviction]) -> Collection[Eviction]:
-        """Remove the histories of rooms; return those again that Redis did not remove."""
+        """Remove the histories of rooms; return those that Redis did not remove, for a retry."""
         removals = [self._removal(room_channel(room), position) for room, position in rooms]
         replies = await self._send(removals)
         return [
@@ -149,15 +149,15 @@ class RedisHistory(History):
             tasks.create_task(self._evictions.run())
             tasks.create_task(self._free_memory())
             tasks.create_task(self._behind.run())
-            tasks.create_task(self._renew_often(UNUSED_S, is_used=False))
-            tasks.create_task(self._renew_often(POSITION_S, is_used=True))
+            tasks.create_task(self._renew_periodically(UNUSED_S, is_used=False))
+            tasks.create_task(self._renew_periodically(POSITION_S, is_used=True))
 
     async def _heal(self, feeds: list[RedisFeed]) -> Collection[RedisFeed]:
         healed = await asyncio.gather(*(feed.heal() for feed in feeds))
         return [feed for feed, is_healed in zip(feeds, healed, strict=True) if not is_healed]
 
-    async def _renew_often(self, kept_s: float, *, is_used: bool) -> None:
-        """Renew again and again the positions of epochs with messages, or of those without."""
+    async def _renew_periodically(self, kept_s: float, *, is_used: bool) -> None:
+        """Renew periodically the positions of epochs with messages, or of those without."""
         while True:
             await asyncio.sleep(kept_s / RENEWALS)
             feeds = list(self._feeds.values())

@@ -32,7 +32,7 @@ from .room import Argument, LocalPresence
 log = structlog.stdlib.get_logger(__name__)
 
 RENEWALS = 4  # renewals per lease; a dead node is detected after RENEWALS - 1 of them
-SHARES = 20  # in which the rooms are renewed
+SHARES = 20  # parts in which the rooms are renewed, one after the other
 ROOMS_AT_ONCE = 100  # rooms in one round trip
 
 WRITE = Script("rooms/members", "rooms/write")
@@ -75,7 +75,7 @@ class RedisPresence(Presence):
         return self._rooms[name]
 
     async def read(self, room: str, rules: Rules) -> Members:
-        """Return the users in the room, which Redis tells with its answer to the next write.
+        """Return the users in the room, which are in the reply of Redis to the next write.
 
         Raises:
             Unavailable: Redis does not answer in time.
@@ -102,7 +102,7 @@ class RedisPresence(Presence):
                 pass
 
     async def _renew(self) -> None:
-        """Write each room once in an interval, a share at a time: no request waits behind all."""
+        """Write each room once per interval, a share at a time: no request waits for them all."""
         for share in cycle(range(SHARES)):
             await asyncio.sleep(self._lease_ms / 1000 / RENEWALS / SHARES)
             for room in self._rooms.values():
@@ -133,7 +133,7 @@ class RedisPresence(Presence):
         return again
 
     def _ignore_dead(self) -> None:
-        """Remove no node for one lease: after an outage, others may renew theirs later than it."""
+        """Remove no node for one lease: after an outage, others may renew their leases later."""
         self._ignores_dead_until = monotonic() + self._lease_ms / 1000
 
     async def _write_together(self, rooms: Sequence[LocalPresence]) -> list[BaseException]:

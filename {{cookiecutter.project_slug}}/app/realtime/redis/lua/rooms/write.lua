@@ -1,5 +1,5 @@
 -- Writes a node's users and renews its lease. Returns some nodes whose lease has expired, the number
--- of users, and some of the users with their connections; or nil if the node must begin again.
+-- of users, and some of the users with their connections; or nil if the node must write all again.
 -- Further ARGV: how long the keys are stored in milliseconds, the lease in milliseconds, how many
 -- bytes to list, the number of this write and of the last one that was confirmed, 0 if the node
 -- begins, how many users to list, the resync to publish after the changes, or nothing, and for each
@@ -7,8 +7,8 @@
 -- its time, or nothing.
 --
 -- A node whose own lease has expired must not declare others dead: after an outage, they may
--- renew theirs later. A node without a lease declares dead only those whose lease has ended at least
--- one lease ago.
+-- renew theirs later. A node without a lease declares dead only nodes whose lease ended at least
+-- the duration of one lease ago.
 --
 -- In a node's hash, the field '' holds the number of the node's last write; it outlives the node's last
 -- user. A write with a lower number is stale, as after a freeze of the server, and is ignored. A number
@@ -25,7 +25,7 @@ if lease_ends_ms and (stored < confirmed or redis.call('EXISTS', users, node_use
   lease_ends_ms = false
 end
 local is_late = stored > write
--- What no node has written has no expiry, and is replaced.
+-- A key without an expiry was not written by a node, and is replaced.
 if is_late and (lease_ends_ms or redis.call('PTTL', node_users) > 0) then return false end
 local was_removed = last_write == 'removed'
 if not lease_ends_ms then

@@ -123,7 +123,7 @@ async def _offset_later(
 
 
 def members_within(max_bytes: int, presence: Members) -> Iterator[Member]:
-    """Yield the listed users, as many as an answer of this size can have."""
+    """Yield the listed users, as many as fit in an answer of this size."""
     max_bytes -= ANSWER_BYTES
     for member in presence.members:
         max_bytes -= len(to_json(member.user)) + len(to_json(member.info)) + MEMBER_BYTES
@@ -143,8 +143,8 @@ async def _check_join(
 async def _info(
     policy: Policy[Any, Any], service: Service, connection: Connection, command: Join
 ) -> JsonValue:
-    """Ask the policy for the info of a user who joins; it is paid for like a message."""
-    encode_info(command.info)  # if it is wrong, it is the client's fault
+    """Ask the policy for the info of a user who joins; it is charged like a message."""
+    encode_info(command.info)  # its errors are the client's; those below are the policy's
     info = policy.presence_info(service, connection, command.room, command.info)
     if isinstance(info, Awaitable):
         info = await info

@@ -43,7 +43,7 @@ class CommandRouter:
         the handler.
 
         Raises:
-            TypeError: the ``type`` is no `Literal` of texts.
+            TypeError: the ``type`` is no `Literal` of strings.
             ValueError: there is a handler for this ``type`` already.
         """
 
@@ -77,9 +77,9 @@ class CommandRouter:
         return observer
 
     def include(self, other: "CommandRouter", *, replace: bool = False) -> None:
-        """Add all that another router collected.
+        """Add everything that is registered with another router.
 
-        With ``replace``, its commands replace those that have a ``type`` in common with them.
+        With ``replace``, its handlers replace those of commands with the same ``type``.
 
         Raises:
             ValueError: both have a handler for one ``type``, or both a `connecting` function.
@@ -100,7 +100,7 @@ class CommandRouter:
     def _add(self, model: type[Command], handler: Handler[Any, Any]) -> None:
         types = types_of(model)
         if not types or not all(isinstance(each, str) for each in types):
-            raise TypeError(f"{model.__name__}: the type must be a Literal of texts")
+            raise TypeError(f"{model.__name__}: the type must be a Literal of strings")
         for other in self.handlers:
             if shared := set(types) & set(types_of(other)):
                 msg = f"{other.__name__} has a handler for {shared.pop()!r} already"

@@ -37,12 +37,12 @@ BACKEND_REFUSALS = KEY_REFUSALS | problems(
 
 
 def engine_router(**options: Any) -> APIRouter:
-    """Return a router whose functions give OpenAPI their names: code generators use them, too."""
+    """Return a router whose operations in OpenAPI have the names of its functions, for clients."""
     return APIRouter(generate_unique_id_function=lambda route: route.name, **options)
 
 
 async def get_service(request: HTTPConnection) -> Service:
-    """Return the running service. A ``def`` would wait for a thread, which routes may use up.
+    """Return the running service. A ``def`` would need a thread, and routes may occupy them all.
 
     Raises:
         RuntimeError: the route is in another app, which does not know the service.

@@ -91,10 +91,10 @@ function showRoom(ws, name, close) {
     refused: (error) => close(name, error),
     evicted: (reason) => close(name, { message: reason ?? "taken out of the room" }),
   });
-  let known; // while the client is offline
+  let known; // the user, also while the client is offline
   const user = () => (known = ws.welcome?.user ?? known);
   const answers = answering(room, messages, user);
-  const keys = new Map(); // of messages that may not have arrived, by their text
+  const keys = new Map(); // keys of messages that may not have arrived, by their text
   let typedAt = -TYPING_MS;
   let hiding = 0;
   let isUpdating = false;
@@ -145,7 +145,7 @@ function showRoom(ws, name, close) {
       if (error.code !== "forbidden" || ws.rooms.get(name) !== room) throw error;
       members.textContent = "Joined. This room does not show who is here.";
     }
-    attempt(answers.resume); // the messages that were missed have come before the members
+    attempt(answers.resume); // the missed messages have arrived before the list of members
   }
 
   function leave() {

@@ -89,7 +89,7 @@ class Subscription:
     # {% if cookiecutter.redis %}
     """The subscription to one channel.
 
-    ``on_gap`` is called, if there is one, when envelopes may have been missed.
+    ``on_gap``, if there is one, is called when envelopes may have been missed.
     """
     # {% else %}
     """The subscription to one channel."""

@@ -338,7 +338,7 @@ class RedisBackplane(Backplane):
                     with delivering(channel.partition(":")[0], envelope.trace):
                         subscription.deliver(envelope)
             except (ValidationError, TooLarge):
-                if not self._has_warned:  # one line; the metric counts the others
+                if not self._has_warned:  # log only the first; the metric counts all
                     self._has_warned = True
                     log.warning("malformed envelope dropped", channel=channel, size=len(payload))
                 self._malformed.inc()

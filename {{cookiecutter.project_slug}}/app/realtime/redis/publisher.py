@@ -111,7 +111,7 @@ class RedisPublisher:
         if self._has_ended:
             self._fail([message])
         elif waiting_bytes and waiting_bytes + size_bytes > self._max_waiting_bytes:
-            if not self._is_full:  # one line, until the next batch is sent
+            if not self._is_full:  # log once until the next batch is sent
                 log.warning("publishing failed", error="too many bytes wait for Redis")
             self._is_full = True
             self._fail([message])

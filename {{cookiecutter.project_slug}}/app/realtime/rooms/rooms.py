@@ -393,7 +393,7 @@ class Rooms:
         return await self._presence.read(name, rules)
 
     async def history(self, name: str, since: Position | None = None, last: int = 0) -> Replay:
-        """Return the room's position, and its messages since another one, or the last ones.
+        """Return the room's position, and its messages since another position, or the last ones.
 
         Like `presence`, it also works for rooms that have no member in this process.
 

@@ -121,7 +121,7 @@ function tick() {
 }
 
 function signIn(answers) {
-  storage.answers = JSON.stringify(answers); // over a reload
+  storage.answers = JSON.stringify(answers); // to sign in again after a reload
   ws?.close();
   [timesOnline, expiresAt, expiring] = [0, null, null];
   ws = connect(url, { token });

@@ -1,4 +1,4 @@
-// Rooms: who is there, who types, their messages, a line to write, and an answer in tokens.
+// Rooms: who is there, who types, their messages, a form to write, and an answer in tokens.
 import { answering, isToken, newKey, sleep } from "./answer.js";
 import { labelled } from "./commands.js";
 import { element, isolated } from "./element.js";
@@ -21,7 +21,7 @@ function shortened(text) {
 export function showRooms(ws) {
   const list = element("div", {});
   const name = element("input", { required: true, value: "hall" });
-  const kept = JSON.parse(storage.rooms ?? "[]"); // over a reload
+  const kept = JSON.parse(storage.rooms ?? "[]"); // the rooms before a reload
   const failure = element("p", { role: "alert" });
   const shown = new Map();
 
@@ -155,7 +155,7 @@ function showRoom(ws, name, close) {
     return answer;
   }
 
-  /** Tell the others at most every `TYPING_MS`; not kept, and not repeated if it gets lost. */
+  /** Tell the others, at most every `TYPING_MS`, that the user types: not kept, and never repeated. */
   function type() {
     if (performance.now() - typedAt < TYPING_MS) return;
     typedAt = performance.now();

@@ -18,7 +18,7 @@ from ..policy import Policy, settled
 from ..protocol import Command, CommandKey, Data, Ok
 from ..rooms.history import Position, room_channel
 from ..rooms.presence import Member, Members, encode_info
-from ..rooms.rooms import RoomName, check_start
+from ..rooms.rooms import RoomName, check_since_or_last
 from ..service import Service
 from .router import CommandRouter
 
@@ -174,7 +174,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
     @router.command(Join)
     async def join(service: Service, connection: Connection, command: Join) -> JoinOk:
         """Enter the room, if the policy allows it; missed messages follow the reply."""
-        check_start(command.since, command.last)
+        check_since_or_last(command.since, command.last)
         await _check_join(policy, service, connection, command.room)
         info = await _info(policy, service, connection, command)
         since, last = command.since, command.last

@@ -140,8 +140,8 @@ class RedisBackplane(Backplane):
         minutes, and answers a repetition like the first message.
         """
         if message_id is None:
-            return self.publisher.publish(self.plain, channel, envelope, batch_key="plain")
-        once = partial(self._publish_once, f"published:{message_id}")
+            return self.publisher.publish(self._plain_command, channel, envelope, batch_key="plain")
+        once = partial(self._once_command, f"published:{message_id}")
         return self.publisher.publish(once, channel, envelope)
 
     async def count_nodes(self, channel: Channel) -> int:
@@ -149,23 +149,23 @@ class RedisBackplane(Backplane):
         # Redis counts this node until it has confirmed the end of the subscription.
         while channel not in self.hosted and any(each.holds(channel) for each in self._listeners):
             await self._wait_for_change(channel)
-        _, nodes = await self.client.ask(*self._counting(channel), repeatable=True)
+        _, nodes = await self.client.ask(*self._count_command(channel), repeatable=True)
         return int(nodes)
 
     def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
-        once = self._publish_once("published", channel, [b""])
-        return self.plain(channel, [b""]), once, self._counting(channel)
+        once = self._once_command("published", channel, [b""])
+        return self._plain_command(channel, [b""]), once, self._count_command(channel)
 
-    def _counting(self, channel: Channel) -> RedisCommand:
+    def _count_command(self, channel: Channel) -> RedisCommand:
         return "PUBSUB", self.client.count_command, self.client.name(channel)
 
-    def plain(self, channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
+    def _plain_command(self, channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
         """Return the command that publishes payloads and stores nothing."""
         return self.client.publish_command, self.client.name(channel), SEPARATOR.join(payloads)
 
-    def _publish_once(self, what: str, channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
+    def _once_command(self, what: str, channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
         key = self.client.key(channel, what)
-        return PUBLISH_ONCE.command([key], *self.plain(channel, payloads), REMEMBERED_S)
+        return PUBLISH_ONCE.command([key], *self._plain_command(channel, payloads), REMEMBERED_S)
 
     def subscribe(self, subscription: Subscription) -> Subscription:
         """Host a channel."""

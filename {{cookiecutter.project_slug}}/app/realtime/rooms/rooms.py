@@ -178,7 +178,7 @@ class Rooms:
             Unavailable: the subscription is not confirmed, or the history cannot be read.
         """
         self._check_call(name, last=last)
-        check_start(since, last)
+        check_since_or_last(since, last)
         encoded = None if info is None else encode_info(info)
         self._check_limit(connection, name)
         room = self._rooms.get(name) or self._open(name)
@@ -402,7 +402,7 @@ class Rooms:
             Unavailable: they cannot be read now.
         """
         self._check_call(name, last=last)
-        check_start(since, last)
+        check_since_or_last(since, last)
         return await self._history.read(name, since, last)
 
     def members_here(self, name: str) -> int:
@@ -421,7 +421,7 @@ class Rooms:
             self._history.close(room.name)
 
 
-def check_start(since: Position | None, last: int) -> None:
+def check_since_or_last(since: Position | None, last: int) -> None:
     """Raise `BadRequest` if messages are requested both since a position and by their number."""
     if since is not None and last:
         raise BadRequest("last: leave it out, or leave out since")

@@ -86,7 +86,7 @@ class RedisHistory(History):
             return super().publish(room, envelope, keep=False, message_id=message_id)
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
         return self.backplane.publisher.publish(
-            partial(self._publish_by, rules, message_id=message_id),
+            partial(self._publish_command, rules, message_id=message_id),
             room_channel(room),
             envelope,
             partial(self._read_positions, room, rules.history_s),
@@ -116,7 +116,7 @@ class RedisHistory(History):
 
     async def _evict(self, rooms: list[Eviction]) -> Collection[Eviction]:
         """Remove the histories of rooms; return those that Redis did not remove, for a retry."""
-        removals = [self._removal(room_channel(room), position) for room, position in rooms]
+        removals = [self._evict_command(room_channel(room), position) for room, position in rooms]
         replies = await self._send(removals)
         return [
             eviction
@@ -169,7 +169,8 @@ class RedisHistory(History):
         """Renew positions in one round trip; a feed whose position is lost reads a new one."""
         if not feeds:
             return
-        replies = await self._send([self._renewal(room_channel(f.room), f.rules) for f in feeds])
+        renewals = [self._renew_command(room_channel(each.room), each.rules) for each in feeds]
+        replies = await self._send(renewals)
         for feed, reply in zip(feeds, replies, strict=True):
             is_lost = reply == 0 or "WRONGTYPE" in str(reply)
             if is_lost and feed.position is not NOWHERE:
@@ -190,10 +191,10 @@ class RedisHistory(History):
             Unavailable: Redis does not answer.
         """
         channel = room_channel(room)
-        command = self._reading(channel, rules, since, last)
+        command = self._read_command(channel, rules, since, last)
         return _stored(channel, await self._client.ask(*command, repeatable=True))
 
-    def _publish_by(
+    def _publish_command(
         self,
         rules: Rules,
         channel: Channel,
@@ -203,20 +204,20 @@ class RedisHistory(History):
         keys = self._keys(channel)
         if message_id is not None:
             keys = (*keys, self._client.key(channel, f"published:{message_id}"))
-        limits = rules.history_messages, rules.history_bytes
         target = self._client.publish_command, self._client.name(channel)
-        return PUBLISH.command(keys, *_terms(rules), *target, *limits, REMEMBERED_S, *payloads)
+        limits = rules.history_messages, rules.history_bytes, REMEMBERED_S
+        return PUBLISH.command(keys, *_position_arguments(rules), *target, *limits, *payloads)
 
-    def _reading(
+    def _read_command(
         self, channel: Channel, rules: Rules, since: Position, last: int = 0
     ) -> RedisCommand:
         wanted = UNUSED_S, since.epoch, since.offset, last
-        return READ.command(self._keys(channel), *_terms(rules), *wanted)
+        return READ.command(self._keys(channel), *_position_arguments(rules), *wanted)
 
-    def _renewal(self, channel: Channel, rules: Rules) -> RedisCommand:
+    def _renew_command(self, channel: Channel, rules: Rules) -> RedisCommand:
         return RENEW.command([self._keys(channel)[1]], UNUSED_S, _position_s(rules))
 
-    def _removal(self, channel: Channel, position: Position) -> RedisCommand:
+    def _evict_command(self, channel: Channel, position: Position) -> RedisCommand:
         target = self._client.count_command, self._client.name(channel)
         return EVICT.command(self._keys(channel), *target, position.epoch, position.offset)
 
@@ -226,14 +227,14 @@ class RedisHistory(History):
     def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
         message, rules = encode(Envelope(None, None)), make_rules(self._settings)(channel)
         return (
-            self._publish_by(rules, channel, [message]),
-            self._reading(channel, rules, NOWHERE),
-            self._renewal(channel, rules),
-            self._removal(channel, NOWHERE),
+            self._publish_command(rules, channel, [message]),
+            self._read_command(channel, rules, NOWHERE),
+            self._renew_command(channel, rules),
+            self._evict_command(channel, NOWHERE),
         )
 
 
-def _terms(rules: Rules) -> tuple[int, int, str]:
+def _position_arguments(rules: Rules) -> tuple[int, int, str]:
     """Return the first arguments of the scripts that read a position, see `position.lua`."""
     return max(1, round(rules.history_s * 1000)), _position_s(rules), secrets.token_urlsafe(9)
 

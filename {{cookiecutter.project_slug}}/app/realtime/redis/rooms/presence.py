@@ -141,12 +141,11 @@ class RedisPresence(Presence):
         dead: list[tuple[LocalPresence, bytes]] = []
         malformed: list[tuple[LocalPresence, str | bytes]] = []
         refusals: list[BaseException] = []
-        replies = await self._client.send_in_background(
-            [
-                self.writing(room_channel(each.name), each.rules, each.report(next(self._writes)))
-                for each in rooms
-            ]
-        )
+        writes = [
+            self.write_command(room_channel(each.name), each.rules, each.report(next(self._writes)))
+            for each in rooms
+        ]
+        replies = await self._client.send_in_background(writes)
         for room, reply in zip(rooms, replies, strict=True):
             if isinstance(reply, Exception):
                 refusals.append(reply)
@@ -208,18 +207,20 @@ class RedisPresence(Presence):
             await self._remove_malformed(malformed)
         return refusals
 
-    def writing(self, channel: Channel, rules: Rules, report: Sequence[Argument]) -> RedisCommand:
+    def write_command(
+        self, channel: Channel, rules: Rules, report: Sequence[Argument]
+    ) -> RedisCommand:
         """Return the command that writes the report of a room."""
         lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
-        terms = lease_ms, self._settings.max_message_bytes
-        return self._script(WRITE, channel, self._node, rules, *terms, *report)
+        max_bytes = self._settings.max_message_bytes
+        return self._script(WRITE, channel, self._node, rules, lease_ms, max_bytes, *report)
 
     def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
         # A user enters and leaves. Only the removal of a dead node needs HGETALL.
         rules = make_rules(self._settings)(channel)
         changes = [[self._node, connections, self._node, ""] for connections in (1, 0)]
         reports = [[next(self._writes), 0, 1, "", *change] for change in changes]
-        writes = [self.writing(channel, rules, report) for report in reports]
+        writes = [self.write_command(channel, rules, report) for report in reports]
         return *writes, ("HGETALL", self._keys(channel, self._node)[0])
 
     def _keys(self, channel: Channel, node: str | bytes) -> Sequence[str]:

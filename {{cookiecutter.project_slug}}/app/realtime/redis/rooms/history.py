@@ -66,16 +66,13 @@ class RedisHistory(History):
         self.backplane: RedisBackplane = backplane
         self._client = backplane.client
         self._feeds: dict[str, RedisFeed] = {}
-        self._behind = Worker(
-            self._heal, batch_weight=HEALED_AT_ONCE, pause_s=self._client.timeout_s
-        )
+        pause_s = self._client.timeout_s
+        self._behind = Worker(self._heal, batch_weight=HEALED_AT_ONCE, pause_s=pause_s)
         self.heal_later = self._behind.add
         self._quota = HistoryQuota(
             settings.history_total_bytes, settings.history_user_bytes, POSITION_S
         )
-        self._evictions = Worker(
-            self._evict, batch_weight=EVICTED_AT_ONCE, pause_s=self._client.timeout_s
-        )
+        self._evictions = Worker(self._evict, batch_weight=EVICTED_AT_ONCE, pause_s=pause_s)
         self._client.add_probe(self._probe_commands)
 
     def publish(

@@ -52,9 +52,8 @@ class RedisPresence(Presence):
         self._node = secrets.token_urlsafe(9)
         self._writes = count(1)
         self._rooms: dict[str, LocalPresence] = {}
-        self._unwritten = Worker(
-            self._write, batch_weight=ROOMS_AT_ONCE, pause_s=self._client.timeout_s
-        )
+        pause_s = self._client.timeout_s
+        self._unwritten = Worker(self._write, batch_weight=ROOMS_AT_ONCE, pause_s=pause_s)
         self._is_failing = False
         self._ignores_dead_until = 0.0
         backplane.after_gap(self.write_all_later)
@@ -174,9 +173,8 @@ class RedisPresence(Presence):
     async def _remove_malformed(self, reports: Sequence[tuple[LocalPresence, str | bytes]]) -> None:
         """Remove presence that no node can have written; the next renewals write it again."""
         log.warning("malformed presence removed", rooms=len(reports))
-        await self._client.send_in_background(
-            [("DEL", *self._keys(room_channel(room.name), node)) for room, node in reports]
-        )
+        removals = [("DEL", *self._keys(room_channel(room.name), node)) for room, node in reports]
+        await self._client.send_in_background(removals)
         for room, _ in reports:
             room.restart()
 
@@ -184,12 +182,11 @@ class RedisPresence(Presence):
         self, dead: Sequence[tuple[LocalPresence, bytes]]
     ) -> list[BaseException]:
         """Remove dead nodes, and write their rooms again; return the refusals of Redis."""
-        replies = await self._client.send_in_background(
-            [
-                self._script(REMOVE_NODE, room_channel(room.name), node, room.rules)
-                for room, node in dead
-            ]
-        )
+        removals = [
+            self._script(REMOVE_NODE, room_channel(room.name), node, room.rules)
+            for room, node in dead
+        ]
+        replies = await self._client.send_in_background(removals)
         malformed: list[tuple[LocalPresence, str | bytes]] = []
         refusals: list[BaseException] = []
         lost = set()

@@ -49,7 +49,7 @@ class Envelope:
     # {% endif %}
     # {% if cookiecutter.rooms %}
 
-    The sender of a room's event is the user whom it concerns. Its data is the user's info, or the
+    The sender of a room's event is the user that it is about. Its data is the user's info, or the
     reason of ``evicted``. Only messages that a room keeps have an ``offset``.
     # {% endif %}
     """
@@ -106,7 +106,7 @@ class Subscription:
 class Backplane:
     """Carries envelopes to the processes that host a channel: at most once, in order per publisher.
 
-    In memory, what is published is delivered at once.
+    In memory, an envelope is delivered at once.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class Backplane:
         without waiting.
 
         A message that failed may be published again with the same id: it is delivered once. In
-        memory the id is ignored, since what failed was not published.
+        memory the id is ignored: a message that failed was not published.
         """
         subscription = self.hosted.get(channel)
         if subscription is not None:

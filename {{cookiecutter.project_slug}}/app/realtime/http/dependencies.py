@@ -58,7 +58,7 @@ ServiceDep = Annotated[Service, Depends(get_service)]
 
 @contextmanager
 def guarded(timeout_s: float) -> Iterator[None]:
-    """Run the team's code in a `Guard`, as connections do; see there for what this raises."""
+    """Run the team's code in a `Guard`, as connections do; it tells what this raises."""
     with closing(Guard(timeout_s)) as guard, guard:
         yield
 

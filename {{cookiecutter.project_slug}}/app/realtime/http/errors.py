@@ -34,7 +34,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Problem(BaseModel):
-    """Why a request failed (RFC 9457). ``code`` is that of the protocol, where it has one."""
+    """Why a request failed (RFC 9457). ``code`` is the protocol's code of the error, if any."""
 
     type: str
     title: str

@@ -49,9 +49,9 @@ async def log_request(
 
 
 def template_of(app: FastAPI, scope: Scope) -> str | None:
-    """Return the template of the route that a request has reached, with that of its mount.
+    """Return the template of the route that a request has reached, including its mount.
 
-    FastAPI notes the innermost route alone, and none for files.
+    FastAPI notes only the innermost route, and none for files.
     """
     routes = dict(reversed([*matching_routes(app, scope)]))  # the first of each kind
     if not routes:

@@ -58,7 +58,7 @@ def is_temporary(refusal: Exception) -> bool:
 
 # {% if cookiecutter.rooms %}
 def has_malformed_data(refusal: Exception) -> bool:
-    """Return whether a script has failed because of what is stored."""
+    """Return whether a script has failed because of malformed data in Redis."""
     return MALFORMED.search(str(refusal)) is not None
 
 
@@ -146,7 +146,7 @@ class CheckedConnection(AbstractConnection):
         name, *arguments = args  # redis-py names some commands by two words
         try:
             return [pack_command((*name.split(), *arguments))]
-        except UnicodeEncodeError as failure:  # one command must not end what others share
+        except UnicodeEncodeError as failure:  # callers handle only what `FAILURES` has
             raise DataError("the text of a command is not valid Unicode") from failure
 
     async def _is_alive(self) -> bool:

@@ -98,7 +98,7 @@ class RedisPublisher:
         It yields the reply to the command, or what ``read_reply`` makes of it for this message.
 
         Raises:
-            TooLarge: its frame may be larger than what may be unsent to one connection.
+            TooLarge: its frame may be larger than ``MAX_UNSENT_BYTES``.
         """
         published: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.is_traced:

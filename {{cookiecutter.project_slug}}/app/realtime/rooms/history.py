@@ -192,8 +192,8 @@ class History:
         """Publish a message in the order of the calls; with ``keep``, number and keep it.
 
         The future yields its position, or fails with `Unavailable`. A message that failed may be
-        published again with the same id: members get it once. In memory the id is ignored, since
-        what failed was not published.
+        published again with the same id: members get it once. In memory the id is ignored: a
+        message that failed was not published.
         """
         if not keep:
             sent = self.backplane.publish(room_channel(room), envelope, message_id)

@@ -58,7 +58,7 @@ RENEW = Script("rooms/renew")
 class RedisHistory(History):
     """Stores the messages of rooms in Redis, and heals the feeds of this node.
 
-    It overrides all methods of `History`, and calls only `publish` of it, for what is not kept.
+    It overrides all methods of `History`, and calls its `publish` for messages that are not kept.
     """
 
     def __init__(self, backplane: RedisBackplane, settings: RealtimeSettings) -> None:

@@ -170,12 +170,12 @@ class RedisPresence(Presence):
             self._rooms.pop(room.name, None)
             self._unwritten.discard(room)
 
-    async def _remove_malformed(self, reports: Sequence[tuple[LocalPresence, str | bytes]]) -> None:
+    async def _remove_malformed(self, found: Sequence[tuple[LocalPresence, str | bytes]]) -> None:
         """Remove presence that no node can have written; the next renewals write it again."""
-        log.warning("malformed presence removed", rooms=len(reports))
-        removals = [("DEL", *self._keys(room_channel(room.name), node)) for room, node in reports]
+        log.warning("malformed presence removed", rooms=len(found))
+        removals = [("DEL", *self._keys(room_channel(room.name), node)) for room, node in found]
         await self._client.send_in_background(removals)
-        for room, _ in reports:
+        for room, _ in found:
             room.restart()
 
     async def _remove_nodes(

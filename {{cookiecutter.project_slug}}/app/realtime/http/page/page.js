@@ -33,7 +33,7 @@ let isOffline = false;
 let retriesAt = 0;
 let expiresAt = null;
 let expiring = null; // credentials to ask for once
-let timesOnline = 0;
+let connects = 0; // since the sign-in
 //# if cookiecutter.auth == "jwt" or cookiecutter.rooms
 const unanswered = new Map(); // the types of the commands without an answer, by their id
 //# endif
@@ -56,12 +56,11 @@ globalThis.WebSocket = class extends WebSocket {
 function inWords({ state, attempt, code, reason }) {
   const cause = reason?.replace(/^\w*Error: /, "") || "the service refuses or does not answer";
   const why = `${cause} (${code})`;
-  const origins =
-    timesOnline || reason ? "" : ` If it runs, add ${location.origin} to ALLOWED_ORIGINS.`;
+  const help = connects || reason ? "" : ` If it runs, add ${location.origin} to ALLOWED_ORIGINS.`;
   return {
     connecting: () => `Connecting, attempt ${attempt} …`,
     online: () => ["Online as ", isolated(ws.welcome.user)],
-    offline: () => `Offline: ${why}.${origins}`,
+    offline: () => `Offline: ${why}.${help}`,
     ended: () => `Ended: ${why}. Connect again to return.`,
   }[state]();
 }
@@ -73,7 +72,7 @@ function onstatus(status) {
   if (!isOnline) unanswered.clear(); // the answers were lost
   //# endif
   if (isOnline) {
-    timesOnline++;
+    connects++;
     measure();
     expiresAt = ws.welcome.expires_at;
     byId("another").hidden = false;
@@ -81,7 +80,7 @@ function onstatus(status) {
   }
   byId("state").replaceChildren(...[inWords(status)].flat());
   byId("state").className = status.state;
-  show("reconnects", Math.max(0, timesOnline - 1));
+  show("reconnects", Math.max(0, connects - 1));
   disable(!isOnline, "drop", "expire");
   disable(status.state === "ended", "end", "offline");
   retriesAt = (Date.now() + status.pause_ms) / 1_000;
@@ -123,7 +122,7 @@ function tick() {
 function signIn(answers) {
   storage.answers = JSON.stringify(answers); // to sign in again after a reload
   ws?.close();
-  [timesOnline, expiresAt, expiring] = [0, null, null];
+  [connects, expiresAt, expiring] = [0, null, null];
   ws = connect(url, { token });
   const onmessage = (frame) => recordMessage(byId("inbox"), frame, ws.welcome.user);
   Object.assign(ws, { onstatus, onframe, onmessage });

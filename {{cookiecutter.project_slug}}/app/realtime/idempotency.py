@@ -71,7 +71,7 @@ async def send_once(
         if existing.startswith(claimed):
             raise InProgress("the same request is in progress; repeat it in a moment")
         if not existing.startswith(done):
-            raise KeyReused("key: it was used for another request; make a new one for each")
+            raise KeyReused("key: was used for another request; make a new key for each request")
         first: T = from_json(existing.removeprefix(done))
         return first
 

@@ -70,7 +70,7 @@ def misconfigured(failure: BaseException) -> Misconfigured | None:
     # redis-py wraps the errors of a new connection.
     for each in (failure, failure.__cause__):
         if isinstance(each, AuthenticationError | AuthorizationError):
-            text = "the server refuses the user or password; sentinels have REDIS_SENTINEL_PASSWORD"
+            text = "the server refuses the user or password; sentinels use REDIS_SENTINEL_PASSWORD"
             return Misconfigured(f"REDIS_URL: {text}: {each}")
         for pattern, reason in HOPELESS.items():
             if isinstance(each, ResponseError) and re.search(pattern, str(each)):

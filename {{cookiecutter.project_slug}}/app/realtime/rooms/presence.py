@@ -28,7 +28,7 @@ def encode_info(info: JsonValue) -> bytes:
     """Return an info as JSON, or raise `BadRequest` if it is too large or too deep."""
     encoded = to_json(info, inf_nan_mode="null")
     if len(encoded) > MAX_INFO_BYTES:
-        raise BadRequest(f"info: has {len(encoded)} bytes as JSON, may have {MAX_INFO_BYTES}")
+        raise BadRequest(f"info: has {len(encoded)} bytes as JSON; the limit is {MAX_INFO_BYTES}")
     try:
         from_json(encoded)
     except ValueError as failure:

@@ -424,7 +424,7 @@ class Rooms:
 def check_since_or_last(since: Position | None, last: int) -> None:
     """Raise `BadRequest` if messages are requested both since a position and by their number."""
     if since is not None and last:
-        raise BadRequest("last: leave it out, or leave out since")
+        raise BadRequest("last: give since or last, not both")
 
 
 def _replay_of_member(

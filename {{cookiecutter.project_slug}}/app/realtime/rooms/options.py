@@ -58,11 +58,11 @@ def make_rules(
             raise ValueError(f"history_bytes: must be {msg}")
         messages, max_members = options.history_messages, settings.max_members_for_presence_events
         return Rules(
-            settings.history_messages if messages is None else messages,
-            options.history_s or settings.history_s,
-            options.history_bytes or settings.history_bytes,
-            options.presence,
-            max_members if options.presence_events else 0,
+            history_messages=settings.history_messages if messages is None else messages,
+            history_s=options.history_s or settings.history_s,
+            history_bytes=options.history_bytes or settings.history_bytes,
+            has_presence=options.presence,
+            max_members_for_events=max_members if options.presence_events else 0,
         )
 
     return rules_of

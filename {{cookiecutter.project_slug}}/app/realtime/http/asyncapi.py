@@ -144,7 +144,7 @@ def _function_of(handler: Any) -> Callable[..., Any]:
 def _replies_of(
     handler: Callable[..., Any], frames: list[type[ServerFrame]]
 ) -> list[type[ServerFrame]]:
-    """Return the replies that the handler's annotation names, or else `Ok`; and the error."""
+    """Return the replies that the handler's annotation names, by default `Ok`, and the error."""
     try:
         answer = get_type_hints(handler).get("return")
     except NameError:  # a name that is imported only for type checkers
@@ -154,7 +154,7 @@ def _replies_of(
 
 
 def _named_in(annotation: Any, seen: frozenset[Any] = frozenset()) -> Iterator[Any]:
-    """Yield the types that an annotation names: those of a union, and results of futures."""
+    """Yield the types that an annotation names, including those in a union or a future."""
     while hasattr(annotation, "__value__"):  # an alias by a `type` statement, perhaps recursive
         if annotation in seen:
             return

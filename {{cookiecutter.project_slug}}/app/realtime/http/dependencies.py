@@ -68,7 +68,7 @@ async def current_user(
     service: ServiceDep,
     credentials: Annotated[object, Security(CREDENTIALS)],
 ) -> Identity:
-    """Return the user who sends the request, by the same credentials as a connection's.
+    """Return the user of a request, authenticated by the same credentials as a connection.
 
     Raises:
         Refused: the authenticator needs an origin, and the request's is not allowed; answered with

@@ -25,7 +25,7 @@ EVENTS: dict[str, Collection[Event | None]] = {
 """The events that envelopes may have, by the kind of their channel; None is a message."""
 
 OPTIONAL = [each.name for each in fields(Envelope) if each.default is not MISSING]
-"""Fields of an envelope that are left out while they are empty."""
+"""Fields of an envelope that are left out of the JSON while they are empty."""
 
 MAX_BRACKETS = 200
 """JSON with at most this many brackets is never nested too deeply to be parsed."""

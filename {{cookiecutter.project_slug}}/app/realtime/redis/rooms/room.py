@@ -47,9 +47,9 @@ class LocalPresence:
         self._max_listed = max_listed
         # The number of the last write, 0 if Redis has nothing of this node
         self._written, self._was_lost = 0, False
-        self._once_confirmed = self._written, self._was_lost
+        self._once_confirmed = self._written, self._was_lost  # their values after `confirm`
         self._unconfirmed: dict[str, str] = {}
-        self._answered = 0
+        self._answered = 0  # requests that the last report answers
         self._set_at_us = 0
 
     def count(self, connection: Connection, difference: int, info: bytes | None) -> None:

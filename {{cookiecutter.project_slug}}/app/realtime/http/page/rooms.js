@@ -155,7 +155,7 @@ function showRoom(ws, name, close) {
     return answer;
   }
 
-  /** Tell the others, at most every `TYPING_MS`, that the user types: not kept, and never repeated. */
+  /** Tell the others that the user types, at most every `TYPING_MS`; not kept, never repeated. */
   function type() {
     if (performance.now() - typedAt < TYPING_MS) return;
     typedAt = performance.now();

@@ -10,9 +10,9 @@
 -- renew theirs later. A node without a lease declares dead only nodes whose lease ended at least
 -- the duration of one lease ago.
 --
--- In a node's hash, the field '' holds the number of the node's last write; it outlives the node's last
--- user. A write with a lower number is stale, as after a freeze of the server, and is ignored. A number
--- below that of a confirmed write means that a failover has lost data.
+-- In a node's hash, the field '' holds the number of the node's last write, also without users. A
+-- write with a lower number is stale, as after a freeze of the server, and is ignored. A stored
+-- number lower than that of a confirmed write means that a failover has lost data.
 local keep_ms, lease_ms, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local write, confirmed, max_listed = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local resync = ARGV[10]

@@ -1,10 +1,10 @@
--- Writes a node's users and renews its lease. Returns some nodes whose lease has expired, the number
--- of users, and some of the users with their connections; or nil if the node must write all again.
--- Further ARGV: how long the keys are stored in milliseconds, the lease in milliseconds, how many
--- bytes to list, the number of this write and of the last one that was confirmed, 0 if the node
--- begins, how many users to list, the resync to publish after the changes, or nothing, and for each
--- changed user the name, the connections, the connection that caused the change, and the info with
--- its time, or nothing.
+-- Writes a node's users and renews its lease. Returns some nodes whose lease has expired, the
+-- number of users, and some users with their connections; nil if the node must write all again.
+-- Further ARGV, as named below: keep_ms is how long the keys are stored; max_bytes and max_listed
+-- limit the list of users; write is the number of this write; confirmed is the number of the last
+-- confirmed write, 0 if the node begins; resync is published after the changes, unless it is empty.
+-- Then, for each changed user: the name, the connections, the connection that caused the change or
+-- an empty string, and the info with its time or an empty string.
 --
 -- A node whose own lease has expired must not declare others dead: after an outage, they may
 -- renew theirs later. A node without a lease declares dead only nodes whose lease ended at least

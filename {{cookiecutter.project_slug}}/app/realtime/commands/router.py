@@ -36,9 +36,9 @@ class CommandRouter:
     def command(self, model: type[C]) -> Callable[[Handler[C, A]], Handler[C, A]]:
         """Register a handler: ``async def handler(service, connection, command) -> Reply | None``.
 
-        None stands for a plain `Ok`. The connection's next command waits until the handler returns;
-        to answer later, return an `asyncio.Future` of the reply, for this command alone. Raise a
-        `CommandError` to refuse the command, a `Rejected` to close the connection. After
+        None stands for a plain `Ok`. The connection's next command waits until the handler returns.
+        To answer later, return an `asyncio.Future` of the reply, which no other command may share.
+        Raise a `CommandError` to refuse the command, a `Rejected` to close the connection. After
         ``HANDLER_TIMEOUT_S``, handler and future are cancelled; when the connection has ended, only
         the handler.
 

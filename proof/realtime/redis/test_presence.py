@@ -434,7 +434,7 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
         room = node.presence._rooms[ROOM]
         room.unwritten["alice"] = ""
         report = room.report(next(node.presence._writes))
-        late = node.presence.writing(room_channel(ROOM), room.rules, report)
+        late = node.presence.write_command(room_channel(ROOM), room.rules, report)
         await node.visitor("alice")
         assert await alice.seen() == {"alice": 2}
         assert await node.presence._client.send([late]) == [None]
@@ -449,7 +449,7 @@ async def test_a_write_that_comes_after_the_last_user_has_left_does_nothing(
         assert await alice.seen() == {"alice": 1}
         first: list[Argument] = [next(node.presence._writes), 0, 0, b"", "alice", 1, "", b""]
         rules = node.presence._rooms[ROOM].rules
-        late = node.presence.writing(room_channel(ROOM), rules, first)
+        late = node.presence.write_command(room_channel(ROOM), rules, first)
         await alice.leave()
         await wait_until(lambda: not node.presence._rooms)
         assert await node.presence._client.send([late]) == [None]

@@ -1,7 +1,7 @@
 """How a message reaches its recipients.
 
-A process subscribes to the channels of what it hosts: `ALL`, and one for each user that is
-connected to it. It gets each envelope once and delivers it to its own connections.
+A process subscribes to the channels that its connections need, such as `ALL` and one for each of
+their users. It gets each envelope once and delivers it to its own connections.
 """
 
 import asyncio
@@ -39,17 +39,17 @@ Event = Literal["frame", "disconnect"]
 
 @dataclass(slots=True)
 class Envelope:
-    """A message on its way, a frame of the team's own, or an event.
+    """What the backplane carries: a message, a frame of the team's own, or an event.
 
     # {% if cookiecutter.redis %}
-    ``sender`` is None for the server, ``exclude`` the id of a connection that is to be left out,
-    ``trace`` the ``traceparent`` of what has caused the message, if that is traced.
+    ``sender`` is None for the server. ``exclude`` is the id of a connection that must not get it.
+    ``trace`` is the ``traceparent`` of the span that caused the message, if it is traced.
     # {% else %}
-    ``sender`` is None for the server, ``exclude`` the id of a connection that is to be left out.
+    ``sender`` is None for the server. ``exclude`` is the id of a connection that must not get it.
     # {% endif %}
     # {% if cookiecutter.rooms %}
 
-    The sender of a room's event is the user whom it concerns. Its data is the user's info, or the
+    The sender of a room's event is the user that it is about. Its data is the user's info, or the
     reason of ``evicted``. Only messages that a room keeps have an ``offset``.
     # {% endif %}
     """
@@ -89,7 +89,7 @@ class Subscription:
     # {% if cookiecutter.redis %}
     """The subscription to one channel.
 
-    ``on_gap`` is called, if there is one, when envelopes may have been missed.
+    ``on_gap``, if there is one, is called when envelopes may have been missed.
     """
     # {% else %}
     """The subscription to one channel."""
@@ -106,7 +106,7 @@ class Subscription:
 class Backplane:
     """Carries envelopes to the processes that host a channel: at most once, in order per publisher.
 
-    In memory, what is published is delivered at once.
+    In memory, an envelope is delivered at once.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class Backplane:
         without waiting.
 
         A message that failed may be published again with the same id: it is delivered once. In
-        memory the id is ignored, since what failed was not published.
+        memory the id is ignored: a message that failed was not published.
         """
         subscription = self.hosted.get(channel)
         if subscription is not None:
@@ -143,7 +143,7 @@ class Backplane:
         return int(channel in self.hosted)
 
     def subscribe(self, subscription: Subscription) -> Subscription:
-        """Host a channel; return the subscription, which holds once `confirm` has returned."""
+        """Host a channel; return the subscription, on which `confirm` can wait."""
         self.hosted[subscription.channel] = subscription
         return subscription
 

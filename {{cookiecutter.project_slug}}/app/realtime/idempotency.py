@@ -1,7 +1,7 @@
-"""Requests that may be repeated and are carried out once, since they have a key.
+"""Idempotency keys: a request that is repeated with the same key is carried out once.
 
-A backend or a client that got no answer cannot know whether its message was sent. It repeats the
-request with the same key, and the service remembers the request and its result (IETF draft,
+A backend or a client that got no answer cannot know whether its message was sent. So it repeats the
+request with the same key, by which the service remembers the request and its result (IETF draft,
 httpapi-idempotency-key).
 """
 
@@ -61,17 +61,17 @@ async def send_once(
         KeyReused: the key was used for a different request.
         Unavailable: the key cannot be looked up now.
     """
-    # The same for the next version, which may have more optional fields.
+    # Without defaults, so that a version with more optional fields makes the same fingerprint.
     meaning = request.model_dump(mode="json", exclude={"id"}, exclude_defaults=True)
     fingerprint = _digest(json.dumps(meaning, sort_keys=True))
     claimed, done = f"claimed:{fingerprint}", f"done:{fingerprint}:"
     claim = f"{claimed}:{token_hex(8)}"
     existing = await requests.add(key, claim, timeout_s + CLAIM_MARGIN_S)
-    if existing is not None and existing.startswith(claimed):
-        raise InProgress("the same request is in progress; repeat it in a moment")
     if existing is not None:
+        if existing.startswith(claimed):
+            raise InProgress("the same request is in progress; repeat it in a moment")
         if not existing.startswith(done):
-            raise KeyReused("key: it was used for another request; make a new one for each")
+            raise KeyReused("key: was used for another request; make a new key for each request")
         first: T = from_json(existing.removeprefix(done))
         return first
 
@@ -101,5 +101,5 @@ async def send_once(
 
 
 def _digest(text: str) -> str:
-    # 128 bits keep collisions out of reach, and take half the memory for each key.
+    # 128 bits are enough against collisions, and take half the memory for each key.
     return sha256(text.encode()).hexdigest()[:32]

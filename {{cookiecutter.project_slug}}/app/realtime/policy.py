@@ -22,7 +22,7 @@ Answer = bool | Awaitable[bool]
 
 
 async def settled(answer: Answer) -> bool:
-    """Return the answer of the team's code; wait for it if that is an ``async def``.
+    """Return the answer of a rule or of ``is_ready``; wait for it if that is an ``async def``.
 
     Raises:
         TypeError: the answer is no bool.
@@ -81,9 +81,9 @@ class Policy(Generic[ServiceT, ConnectionT]):
     ) -> JsonValue | Awaitable[JsonValue]:
         """Return the data to publish to a room, changed or not; raise `Forbidden` to refuse.
 
-        It is called for every message: of clients, and without a ``sender`` of ``POST /publish``
-        and your own code. With ``async def`` it may store the message first. ``keep`` is false for
-        a message that is not part of the history, such as that somebody is typing.
+        It is called for every message, from clients, ``POST /publish`` and your own code;
+        ``sender`` is None for the server. With ``async def`` it may store the message first.
+        ``keep`` is false for a message that is not part of the history, such as a typing notice.
         """
         return data
 
@@ -95,7 +95,7 @@ class Policy(Generic[ServiceT, ConnectionT]):
     def can_broadcast(self, service: ServiceT, connection: ConnectionT) -> Answer:
         """Return whether the user may send to everybody; the default is ``CLIENTS_MAY_BROADCAST``.
 
-        One message costs as much as there are connections.
+        The cost of one message grows with the number of connections.
         """
         may_broadcast: bool = service.settings.clients_may_broadcast
         return may_broadcast

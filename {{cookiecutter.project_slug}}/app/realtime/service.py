@@ -109,7 +109,7 @@ class Service(Generic[SettingsT, ResourcesT]):
         """What ``/readyz`` asks besides the engine's own parts."""
 
     async def ban(self, user: str, ban_s: float) -> None:
-        """Disconnect a user, and refuse new connections for this time; 0 lifts an earlier ban.
+        """Disconnect a user, and refuse new connections for this time; 0 lifts a ban instead.
 
         Raises:
             BadRequest: the name is invalid, or the time is negative or more than a year.

@@ -46,7 +46,7 @@ NOT_TIMED = (Ping, Pong)
 """Commands that are answered at once, and so often that even a clock would cost too much."""
 
 REFUSED = "refused"
-"""Replaces the type of frames that are no valid commands, or come too fast."""
+"""Counted as the type of frames that are no valid commands, or come too fast."""
 
 FAILED = InternalError("the command failed inside the service")
 
@@ -141,7 +141,7 @@ class Dispatcher:
         if durations:
             durations.observe(monotonic() - begin)
         if answer is not None and answer.followed_by:
-            # The next command may be answered by as many bytes, which a slow reader would add up.
+            # Otherwise a slow reader could pile up many such answers.
             await service.delivery.catch_up()
             with suppress(TimedOut, ConnectionEnded), connection.guard:
                 await connection.drain()

@@ -64,7 +64,7 @@ def message_commands(policy: Policy[Any, Any]) -> CommandRouter:
     async def broadcast(
         service: Service, connection: Connection, command: Broadcast
     ) -> Ok | Future[Ok]:
-        """Send to everybody; to the sender's own connection only on request."""
+        """Send to everybody; to the sender's own connection only with ``echo``."""
         answer = policy.can_broadcast(service, connection)
         if answer is not True and not await settled(answer):
             raise Forbidden("you may not send to everybody")

@@ -16,7 +16,7 @@ from .router import CommandRouter
 log = structlog.stdlib.get_logger(__name__)
 
 MAX_TOKEN_CHARACTERS = 8_192
-"""As many as a header of the handshake may have."""
+"""The same limit as for a header of the handshake."""
 
 router = CommandRouter()
 

@@ -18,7 +18,7 @@ from ..policy import Policy, settled
 from ..protocol import Command, CommandKey, Data, Ok
 from ..rooms.history import Position, room_channel
 from ..rooms.presence import Member, Members, encode_info
-from ..rooms.rooms import RoomName, check_start
+from ..rooms.rooms import RoomName, check_since_or_last
 from ..service import Service
 from .router import CommandRouter
 
@@ -123,7 +123,7 @@ async def _offset_later(
 
 
 def members_within(max_bytes: int, presence: Members) -> Iterator[Member]:
-    """Yield the listed users, as many as an answer of this size can have."""
+    """Yield the listed users, as many as fit in an answer of this size."""
     max_bytes -= ANSWER_BYTES
     for member in presence.members:
         max_bytes -= len(to_json(member.user)) + len(to_json(member.info)) + MEMBER_BYTES
@@ -143,8 +143,8 @@ async def _check_join(
 async def _info(
     policy: Policy[Any, Any], service: Service, connection: Connection, command: Join
 ) -> JsonValue:
-    """Ask the policy for the info of a user who joins; it is paid for like a message."""
-    encode_info(command.info)  # if it is wrong, it is the client's fault
+    """Ask the policy for the info of a user who joins; it is charged like a message."""
+    encode_info(command.info)  # its errors are the client's; those below are the policy's
     info = policy.presence_info(service, connection, command.room, command.info)
     if isinstance(info, Awaitable):
         info = await info
@@ -174,7 +174,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
     @router.command(Join)
     async def join(service: Service, connection: Connection, command: Join) -> JoinOk:
         """Enter the room, if the policy allows it; missed messages follow the reply."""
-        check_start(command.since, command.last)
+        check_since_or_last(command.since, command.last)
         await _check_join(policy, service, connection, command.room)
         info = await _info(policy, service, connection, command)
         since, last = command.since, command.last

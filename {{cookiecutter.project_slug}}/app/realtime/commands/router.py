@@ -36,14 +36,14 @@ class CommandRouter:
     def command(self, model: type[C]) -> Callable[[Handler[C, A]], Handler[C, A]]:
         """Register a handler: ``async def handler(service, connection, command) -> Reply | None``.
 
-        None stands for a plain `Ok`. The connection's next command waits until the handler returns;
-        to answer later, return an `asyncio.Future` of the reply, for this command alone. Raise a
-        `CommandError` to refuse the command, a `Rejected` to close the connection. After
+        None stands for a plain `Ok`. The connection's next command waits until the handler returns.
+        To answer later, return an `asyncio.Future` of the reply, which no other command may share.
+        Raise a `CommandError` to refuse the command, a `Rejected` to close the connection. After
         ``HANDLER_TIMEOUT_S``, handler and future are cancelled; when the connection has ended, only
         the handler.
 
         Raises:
-            TypeError: the ``type`` is no `Literal` of texts.
+            TypeError: the ``type`` is no `Literal` of strings.
             ValueError: there is a handler for this ``type`` already.
         """
 
@@ -77,9 +77,9 @@ class CommandRouter:
         return observer
 
     def include(self, other: "CommandRouter", *, replace: bool = False) -> None:
-        """Add all that another router collected.
+        """Add everything that is registered with another router.
 
-        With ``replace``, its commands replace those that have a ``type`` in common with them.
+        With ``replace``, its handlers replace those of commands with the same ``type``.
 
         Raises:
             ValueError: both have a handler for one ``type``, or both a `connecting` function.
@@ -100,7 +100,7 @@ class CommandRouter:
     def _add(self, model: type[Command], handler: Handler[Any, Any]) -> None:
         types = types_of(model)
         if not types or not all(isinstance(each, str) for each in types):
-            raise TypeError(f"{model.__name__}: the type must be a Literal of texts")
+            raise TypeError(f"{model.__name__}: the type must be a Literal of strings")
         for other in self.handlers:
             if shared := set(types) & set(types_of(other)):
                 msg = f"{other.__name__} has a handler for {shared.pop()!r} already"

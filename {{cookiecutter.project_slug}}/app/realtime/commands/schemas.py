@@ -19,10 +19,10 @@ STRICT_SETTINGS: dict[str, tuple[str, object]] = {
     'extra="forbid"': ("extra_fields_behavior", "forbid"),
     "allow_inf_nan=False": ("allow_inf_nan", False),
 }
-"""Settings of a `ConfigDict` that refuse what a command refuses, and their keys in a schema."""
+"""Settings of a `ConfigDict` that make a class as strict as a command, and their schema keys."""
 
 OF_ROOT_MODELS = {"extra_fields_behavior": "forbid"}
-"""A root model has no fields, so that setting is not allowed there."""
+"""Counts as set in a root model: it has no fields, so pydantic does not allow the setting."""
 
 
 def _parts(schema: object) -> Iterator[dict[str, Any]]:
@@ -69,13 +69,13 @@ def field_names(schema: object) -> Iterator[str]:
                 yield from fields
             case {"type": "dataclass-field", "name": name}:
                 yield name
-        yield from _texts(part.get("validation_alias"))
+        yield from _names_in(part.get("validation_alias"))
 
 
-def _texts(alias: object) -> Iterator[str]:
+def _names_in(alias: object) -> Iterator[str]:
     """Yield the names in an alias, which may be a path, or a list of choices."""
     if isinstance(alias, str):
         yield alias
     elif isinstance(alias, list):
         for part in alias:
-            yield from _texts(part)
+            yield from _names_in(part)

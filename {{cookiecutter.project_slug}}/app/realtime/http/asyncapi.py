@@ -30,7 +30,7 @@ from ..wire.asgi import TOO_BIG
 Json = dict[str, Any]
 
 BROKEN_PROTOCOL = {Close(1002, "protocol error"), Close(1007, "bad UTF-8"), TOO_BIG}
-"""How the WebSocket library closes if a client breaks the protocol (RFC 6455 §7.4.1)."""
+"""How the WebSocket library closes a connection that breaks the protocol (RFC 6455 §7.4.1)."""
 
 router = APIRouter()
 
@@ -89,7 +89,7 @@ class _Schemas(GenerateJsonSchema):
     """JSON Schemas for AsyncAPI and for code generators."""
 
     def default_schema(self, schema: Any) -> JsonSchemaValue:
-        """Leave out a default that JSON cannot have, and null where any JSON is allowed."""
+        """Leave out a default that is not valid JSON, and null where any JSON is allowed."""
         described = super().default_schema(schema)
         if described == {"default": None}:
             return {}
@@ -144,17 +144,17 @@ def _function_of(handler: Any) -> Callable[..., Any]:
 def _replies_of(
     handler: Callable[..., Any], frames: list[type[ServerFrame]]
 ) -> list[type[ServerFrame]]:
-    """Return the replies that the handler's annotation names, or else `Ok`; and the error."""
+    """Return the replies that the handler's annotation names, by default `Ok`, and the error."""
     try:
         answer = get_type_hints(handler).get("return")
-    except NameError:  # of a name that is imported for type checkers alone
+    except NameError:  # a name that is imported only for type checkers
         answer = None
     kinds = dict.fromkeys(Ok if kind is NoneType else kind for kind in _named_in(answer))
     return [*([kind for kind in kinds if kind in frames] or [Ok]), ErrorReply]
 
 
 def _named_in(annotation: Any, seen: frozenset[Any] = frozenset()) -> Iterator[Any]:
-    """Yield the types that an annotation names: those of a union, and results of futures."""
+    """Yield the types that an annotation names, including those in a union or a future."""
     while hasattr(annotation, "__value__"):  # an alias by a `type` statement, perhaps recursive
         if annotation in seen:
             return

@@ -114,7 +114,7 @@ router.include_router(rooms_router)
 async def publish(
     request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None
 ) -> Published:
-    """Send data to clients. With an ``Idempotency-Key``, a repeated request is sent once."""
+    """Send data to clients. With an ``Idempotency-Key``, a repeated request is carried out once."""
     publication = await parse(Publication, request)
     check_data_size(publication.data, service.settings.max_message_bytes)
     send = partial(_send, service, publication)

@@ -25,10 +25,10 @@ def _is_of_cors(header: tuple[bytes, bytes]) -> bool:
 
 
 class BodyLimit(RequestBodyLimitResponder):
-    """Limits the body of a request; ``max_body_size`` of a route may be twice as large, no more.
+    """Limits the body of a request. The ``max_body_size`` of a route may be at most twice as large.
 
-    Like Starlette's, it replaces the answer to a body above the limit, but by a problem, and keeps
-    the CORS headers of the answer, so that the same pages can read it.
+    Like Starlette's, it replaces the answer to a body that is too large. It answers with a problem,
+    and keeps the CORS headers of the replaced answer, so that the same pages can read it.
     """
 
     _is_refused = False
@@ -39,7 +39,7 @@ class BodyLimit(RequestBodyLimitResponder):
             self.response_started = True
             self._is_refused = max(self.total_size, self.content_length or 0) > self.max_body_size
             if self._is_refused:
-                self.scope.pop(REASON, None)  # that of the answer
+                self.scope.pop(REASON, None)  # the reason of the replaced answer
                 failure = TooLarge(f"the body has more than {self.max_body_size} bytes")
                 refusal = await problem_response(Request(self.scope), failure)
                 refusal.raw_headers.extend(filter(_is_of_cors, message.get("headers", ())))

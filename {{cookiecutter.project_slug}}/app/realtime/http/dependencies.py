@@ -37,12 +37,12 @@ BACKEND_REFUSALS = KEY_REFUSALS | problems(
 
 
 def engine_router(**options: Any) -> APIRouter:
-    """Return a router whose functions give OpenAPI their names: code generators use them, too."""
+    """Return a router whose OpenAPI operations have its functions' names, for code generators."""
     return APIRouter(generate_unique_id_function=lambda route: route.name, **options)
 
 
 async def get_service(request: HTTPConnection) -> Service:
-    """Return the running service. A ``def`` would wait for a thread, which routes may use up.
+    """Return the running service. A ``def`` would need a thread, and routes may occupy all of them.
 
     Raises:
         RuntimeError: the route is in another app, which does not know the service.
@@ -58,7 +58,7 @@ ServiceDep = Annotated[Service, Depends(get_service)]
 
 @contextmanager
 def guarded(timeout_s: float) -> Iterator[None]:
-    """Run the team's code in a `Guard`, as connections do; see there for what this raises."""
+    """Run the team's code in a `Guard`, as connections do; its docstring lists the exceptions."""
     with closing(Guard(timeout_s)) as guard, guard:
         yield
 
@@ -68,7 +68,7 @@ async def current_user(
     service: ServiceDep,
     credentials: Annotated[object, Security(CREDENTIALS)],
 ) -> Identity:
-    """Return the user who sends the request, by the same credentials as a connection's.
+    """Return the user of a request, authenticated by the same credentials as a connection.
 
     Raises:
         Refused: the authenticator needs an origin, and the request's is not allowed; answered with

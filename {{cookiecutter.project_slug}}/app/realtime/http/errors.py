@@ -34,7 +34,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Problem(BaseModel):
-    """Why a request failed (RFC 9457). ``code`` is that of the protocol, where it has one."""
+    """Why a request failed (RFC 9457). ``code`` is the protocol's code of the error, if any."""
 
     type: str
     title: str
@@ -53,7 +53,7 @@ def problems(descriptions: Mapping[int | str, str]) -> dict[int | str, dict[str,
 
 
 def add_error_handlers(app: FastAPI, failures: Mapping[type[Exception], CommandError]) -> None:
-    """Have all routes answer failures as problems, and each kind in ``failures`` as its error."""
+    """Answer the failures of all routes as problems, each kind in ``failures`` as its error."""
     for kind in (CommandError, Rejected, Refused, RequestValidationError, HTTPException, Exception):
         app.exception_handler(kind)(problem_response)
     app.exception_handler(ExceptionGroup)(_unwrap)
@@ -89,7 +89,7 @@ async def problem_response(request: Request, failure: Exception) -> Response:
 
 
 async def _unwrap(request: Request, group: ExceptionGroup[Exception]) -> Response:
-    raise sole_failure(group)  # to its own handler, if it is the only one
+    raise sole_failure(group)  # the only failure of a group goes to the handler of its own kind
 
 
 def _problem(
@@ -99,7 +99,7 @@ def _problem(
 
 
 def _allow(request: Request) -> Mapping[str, str] | None:
-    """Return the header with all methods of a path (RFC 9110 §15.5.6): FastAPI's has one route's.
+    """Return `Allow` with all methods of a path (RFC 9110 §15.5.6); FastAPI's has those of a route.
 
     None if a route accepts the method: then the `Allow` of the route itself is right.
     """

@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..tracing import PROBES
 
 ROOT_PATH = "app.realtime.root_path"
-"""The key in a request's scope of where the application is mounted; its own mounts add to it."""
+"""Key in a request's scope: the path where the application is mounted, without its own mounts."""
 
 REASON = "app.realtime.reason"
-"""The key in a request's scope of why it is refused; not the client's text."""
+"""Key in a request's scope: why the request is refused, for the log; never the client's text."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -49,9 +49,9 @@ async def log_request(
 
 
 def template_of(app: FastAPI, scope: Scope) -> str | None:
-    """Return the template of the route that a request has reached, with that of its mount.
+    """Return the template of the route that a request has reached, including its mount.
 
-    FastAPI notes the innermost route alone, and none for files.
+    FastAPI notes only the innermost route, and none for files.
     """
     routes = dict(reversed([*matching_routes(app, scope)]))  # the first of each kind
     if not routes:

@@ -55,7 +55,7 @@ class Messages:
 
 @router.get("")
 async def read_room(room: RoomName, service: ServiceDep) -> RoomState:
-    """Return the room's position, and how many are there."""
+    """Return the room's position, and its numbers of users and nodes."""
     position = (await service.rooms.history(room)).position
     try:
         users = (await service.rooms.presence(room)).total
@@ -90,7 +90,7 @@ async def list_messages(
         raise BadRequest("give epoch and offset, or last alone")
     head = {"epoch": replay.position.epoch, "offset": replay.position.offset}
     body = to_json(head | {"recovered": replay.recovered})[:-1]
-    messages = b",".join(map(frame_payload, replay.frames))  # which are JSON already
+    messages = b",".join(map(frame_payload, replay.frames))  # encoded as JSON already
     return Response(body + b',"messages":[' + messages + b"]}", media_type="application/json")
 
 

@@ -39,7 +39,7 @@ def sign_token(
     """
     if settings.jwt_secret is None:
         raise Forbidden("JWT_SECRET is not set, so only your issuer can sign tokens")
-    leeway_s = settings.jwt_leeway_s  # for which it is accepted after ``exp``
+    leeway_s = settings.jwt_leeway_s  # how long a token is accepted after ``exp``
     claims = {
         "exp": time() + (ONE_HOUR_S if lifetime_s is None else lifetime_s) - leeway_s,
         "aud": settings.jwt_audience,

@@ -1,9 +1,8 @@
 """The backplane in Redis or Valkey: a node subscribes only to the channels that it hosts.
 
-The hosted channels are a plain dict. Listeners make the subscriptions in Redis equal to it, so
-neither the number nor the order of joins and leaves matters. After a lost connection, the next one
-subscribes to all channels again, and listeners of gaps are called: messages that were published in
-between are lost.
+`hosted` has the wanted subscriptions. Listeners adjust those in Redis to it, so neither the number
+nor the order of joins and leaves matters. A new connection after a lost one subscribes to all
+channels again, and gap handlers are called: messages that were published in between are lost.
 """
 
 import asyncio
@@ -88,7 +87,7 @@ class RedisBackplane(Backplane):
         self._settings = settings
         self._delivery = delivery
         self._listeners: list[Listener] = []
-        self._gap_listeners: list[OnGap] = []
+        self._gap_handlers: list[OnGap] = []
         self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
         self._confirmations = 0
         self.refusal: ResponseError | None = None
@@ -128,9 +127,9 @@ class RedisBackplane(Backplane):
             finally:
                 self.client.detach()
 
-    def after_gap(self, listener: OnGap) -> None:
-        """Call a listener when Redis works again after messages may have been lost."""
-        self._gap_listeners.append(listener)
+    def after_gap(self, handler: OnGap) -> None:
+        """Call a handler when Redis works again after messages may have been lost."""
+        self._gap_handlers.append(handler)
 
     def publish(
         self, channel: Channel, envelope: Envelope, message_id: str | None = None
@@ -141,32 +140,32 @@ class RedisBackplane(Backplane):
         minutes, and answers a repetition like the first message.
         """
         if message_id is None:
-            return self.publisher.publish(self.plain, channel, envelope, batch_key="plain")
-        once = partial(self._publish_once, f"published:{message_id}")
+            return self.publisher.publish(self._plain_command, channel, envelope, batch_key="plain")
+        once = partial(self._once_command, f"published:{message_id}")
         return self.publisher.publish(once, channel, envelope)
 
     async def count_nodes(self, channel: Channel) -> int:
         """Return how many nodes have subscribed to the channel."""
-        # Redis counts this node until it has ended the subscription.
+        # Redis counts this node until it has confirmed the end of the subscription.
         while channel not in self.hosted and any(each.holds(channel) for each in self._listeners):
             await self._wait_for_change(channel)
-        _, nodes = await self.client.ask(*self._counting(channel), repeatable=True)
+        _, nodes = await self.client.ask(*self._count_command(channel), repeatable=True)
         return int(nodes)
 
     def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
-        once = self._publish_once("published", channel, [b""])
-        return self.plain(channel, [b""]), once, self._counting(channel)
+        once = self._once_command("published", channel, [b""])
+        return self._plain_command(channel, [b""]), once, self._count_command(channel)
 
-    def _counting(self, channel: Channel) -> RedisCommand:
+    def _count_command(self, channel: Channel) -> RedisCommand:
         return "PUBSUB", self.client.count_command, self.client.name(channel)
 
-    def plain(self, channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
+    def _plain_command(self, channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
         """Return the command that publishes payloads and stores nothing."""
         return self.client.publish_command, self.client.name(channel), SEPARATOR.join(payloads)
 
-    def _publish_once(self, what: str, channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
+    def _once_command(self, what: str, channel: Channel, payloads: Sequence[bytes]) -> RedisCommand:
         key = self.client.key(channel, what)
-        return PUBLISH_ONCE.command([key], *self.plain(channel, payloads), REMEMBERED_S)
+        return PUBLISH_ONCE.command([key], *self._plain_command(channel, payloads), REMEMBERED_S)
 
     def subscribe(self, subscription: Subscription) -> Subscription:
         """Host a channel."""
@@ -186,7 +185,7 @@ class RedisBackplane(Backplane):
             await self._wait_for_change(subscription.channel)
 
     async def _wait_for_change(self, channel: Channel) -> None:
-        """Wait until a subscription to a channel, or its end, is confirmed, or may be.
+        """Wait until the subscription to a channel may have changed; the caller checks again.
 
         Raises:
             Unavailable: Redis has confirmed none for too long.
@@ -196,7 +195,7 @@ class RedisBackplane(Backplane):
             async with answered_within(self.client.timeout_s):
                 await self._awaited[channel].wait()
         except TimeoutError:
-            # Many others may come first.
+            # While Redis confirms others, this one may be behind them.
             if self._confirmations == confirmations:
                 raise Unavailable(NOT_CONFIRMED) from None
 
@@ -264,7 +263,7 @@ class RedisBackplane(Backplane):
                 tasks.create_task(listener.read(self._settings.redis_ping_interval_s))
 
     async def _probe(self) -> None:
-        """Try again and again whether Redis executes all commands of the service.
+        """Check periodically that Redis executes all commands of the service.
 
         Raises:
             RedisError, OSError: it does not, and waiting does not help.
@@ -322,8 +321,8 @@ class RedisBackplane(Backplane):
         if self._has_gap:
             self._has_gap = False
             self._gaps.inc()
-            for listener in self._gap_listeners:
-                listener()
+            for handler in self._gap_handlers:
+                handler()
 
     def deliver(self, channel: Channel, publication: bytes) -> None:
         """Deliver the envelopes of one publication, and drop those that are not valid."""
@@ -339,7 +338,7 @@ class RedisBackplane(Backplane):
                     with delivering(channel.partition(":")[0], envelope.trace):
                         subscription.deliver(envelope)
             except (ValidationError, TooLarge):
-                if not self._has_warned:  # one line; the metric counts the others
+                if not self._has_warned:  # log only the first; the metric counts all
                     self._has_warned = True
                     log.warning("malformed envelope dropped", channel=channel, size=len(payload))
                 self._malformed.inc()

@@ -59,7 +59,7 @@ class RedisClient(ABC):
         self._probes: list[ProbeCommands] = []
 
     def detach(self) -> None:
-        """Belong to no event loop, as the application may run again in another.
+        """Forget the event loop, since the application may run again in another one.
 
         asyncio binds a lock to the event loop in which it is used.
         """
@@ -108,7 +108,7 @@ class RedisClient(ABC):
         """
         async with self._background:
             replies = await self.send(commands)
-        for reply in replies:  # a cluster's client returns lost connections among them
+        for reply in replies:  # a cluster's client returns the failure of a connection as a reply
             if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
                 raise reply
         return replies
@@ -146,7 +146,7 @@ class RedisClient(ABC):
         try:
             (reply,) = await self._execute([command], repeatable=repeatable)
         except FAILURES as failure:
-            # One broken connection says nothing about the others.
+            # One broken connection does not mean that Redis is down.
             is_refusal = isinstance(failure, ResponseError)
             if not is_refusal and (repeatable or isinstance(failure, TimeoutError)):
                 self._outages += 1

@@ -37,7 +37,7 @@ TEMPORARY = re.compile(r"permissions|can't (run|access)|used memory|MISCONF|NORE
 
 # {% if cookiecutter.rooms %}
 MALFORMED = re.compile(r"WRONGTYPE|attempt to |bad argument")
-"""Pattern of the errors of a script that finds data which no node can have written."""
+"""Pattern of a script's errors when it finds data that no node can have written."""
 
 # {% endif %}
 RedisCommand = Sequence[Any]
@@ -58,7 +58,7 @@ def is_temporary(refusal: Exception) -> bool:
 
 # {% if cookiecutter.rooms %}
 def has_malformed_data(refusal: Exception) -> bool:
-    """Return whether a script has failed because of what is stored."""
+    """Return whether a script has failed because of malformed data in Redis."""
     return MALFORMED.search(str(refusal)) is not None
 
 
@@ -70,7 +70,7 @@ def misconfigured(failure: BaseException) -> Misconfigured | None:
     # redis-py wraps the errors of a new connection.
     for each in (failure, failure.__cause__):
         if isinstance(each, AuthenticationError | AuthorizationError):
-            text = "the server refuses the user or password; sentinels have REDIS_SENTINEL_PASSWORD"
+            text = "the server refuses the user or password; sentinels use REDIS_SENTINEL_PASSWORD"
             return Misconfigured(f"REDIS_URL: {text}: {each}")
         for pattern, reason in HOPELESS.items():
             if isinstance(each, ResponseError) and re.search(pattern, str(each)):
@@ -115,8 +115,8 @@ async def answered_within(timeout_s: float) -> AsyncIterator[None]:
 class CheckedConnection(AbstractConnection):
     """A connection that reconnects before it sends a command, if it is dead.
 
-    If Redis has closed an idle connection (its setting ``timeout``), the socket tells. If a
-    firewall has dropped it, nothing does, so the first command after an idle time follows a ping.
+    If Redis has closed an idle connection (its setting ``timeout``), the socket shows it. If a
+    firewall has dropped it, nothing shows it, so after an idle time, a ping precedes the command.
     """
 
     def __init__(self, *, idle_s: float, ping_timeout_s: float, **options: Any) -> None:
@@ -142,11 +142,11 @@ class CheckedConnection(AbstractConnection):
         await super().send_packed_command(command, check_health=check_health)
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """Return a command as it is sent, in C: redis-py's Python takes several times as long."""
+        """Encode a command in C: redis-py's Python code takes several times as long."""
         name, *arguments = args  # redis-py names some commands by two words
         try:
             return [pack_command((*name.split(), *arguments))]
-        except UnicodeEncodeError as failure:  # one command must not end what others share
+        except UnicodeEncodeError as failure:  # callers handle only what `FAILURES` has
             raise DataError("the text of a command is not valid Unicode") from failure
 
     async def _is_alive(self) -> bool:

@@ -25,20 +25,20 @@ EVENTS: dict[str, Collection[Event | None]] = {
 """The events that envelopes may have, by the kind of their channel; None is a message."""
 
 OPTIONAL = [each.name for each in fields(Envelope) if each.default is not MISSING]
-"""Fields of an envelope that are left out while they are empty."""
+"""Fields of an envelope that are left out of the JSON while they are empty."""
 
 MAX_BRACKETS = 200
-"""JSON with no more of them is never nested too deeply to be read again."""
+"""JSON with at most this many brackets is never nested too deeply to be parsed."""
 
 MAX_BYTES = 4_300
-"""JSON of this size has no number that is too long to be read again."""
+"""JSON of at most this size has no number that is too long to be parsed."""
 
 
 def encode(envelope: Envelope) -> bytes:
     """Return an envelope as JSON.
 
     Raises:
-        BadRequest: no node could read it again.
+        BadRequest: no node could parse it.
     """
     empty = {name for name in OPTIONAL if not getattr(envelope, name)}
     payload = _serializer.to_json(envelope, exclude=empty)

@@ -83,8 +83,8 @@ class Listener:
     async def read(self, ping_interval_s: float) -> None:
         """Deliver messages until the connection is lost.
 
-        It gives way after enough messages, and waits for delivery only after many frames of its
-        own, never because of those that clients have caused.
+        It lets other tasks run after `MESSAGES_IN_A_ROW` messages. It waits for delivery only after
+        it has enqueued many frames itself, never because of frames that clients have caused.
 
         Raises:
             RedisError, OSError: the connection, or one of its channels, is lost.

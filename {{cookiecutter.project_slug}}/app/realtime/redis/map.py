@@ -34,9 +34,9 @@ class RedisMap(ExpiringMap):
         command = (*_set(self._name(key), value, ttl_s), "NX")
         while not await self._client.ask(*command, repeatable=True):
             existing = await self.get(key)
-            if existing == value:  # a repetition finds what the first one has added
+            if existing == value:  # the command was repeated and finds its own value
                 return None
-            if existing is not None:  # or it has just expired
+            if existing is not None:  # otherwise it has just expired
                 return existing
         return None
 

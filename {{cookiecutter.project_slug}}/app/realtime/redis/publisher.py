@@ -29,20 +29,20 @@ BATCH_BYTES = 262_144
 """Size of a batch, which is sent in one round trip. If that fails, all waiting messages fail."""
 
 FRAME_BYTES = 512
-"""What a frame has at most besides the payload: the header, the type and the target."""
+"""Upper bound of a frame's bytes besides the payload: the header, the type and the target."""
 
 MakeCommand = Callable[[Channel, Sequence[bytes]], RedisCommand]
 """Returns the command that publishes payloads to a channel, in this order."""
 
 ReadReply = Callable[[Any, int], Iterable[Any]]
-"""Takes the reply to such a command, and the number of messages; returns the result of each."""
+"""Takes the reply to such a command, and its number of messages; returns the result of each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outgoing:
     """A message that waits to be published, and the future of its publication.
 
-    Messages to a channel with the same ``batch_key`` share a command. None: it has its own.
+    Successive messages to a channel with the same ``batch_key`` share a command, unless it is None.
     """
 
     make_command: MakeCommand
@@ -98,7 +98,7 @@ class RedisPublisher:
         It yields the reply to the command, or what ``read_reply`` makes of it for this message.
 
         Raises:
-            TooLarge: its frame may be larger than what may be unsent to one connection.
+            TooLarge: its frame may be larger than ``MAX_UNSENT_BYTES``.
         """
         published: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.is_traced:
@@ -111,7 +111,7 @@ class RedisPublisher:
         if self._has_ended:
             self._fail([message])
         elif waiting_bytes and waiting_bytes + size_bytes > self._max_waiting_bytes:
-            if not self._is_full:  # one line, until the next batch is sent
+            if not self._is_full:  # log once until the next batch is sent
                 log.warning("publishing failed", error="too many bytes wait for Redis")
             self._is_full = True
             self._fail([message])
@@ -130,7 +130,7 @@ class RedisPublisher:
                 self._finish(group, reply)
         except Exception as failure:
             log.warning("publishing failed", error=explain(failure))
-            self._fail_waiting()  # they would only wait as long again
+            self._fail_waiting()  # they would only wait for the same timeout
         finally:
             self._fail(batch)
 
@@ -160,8 +160,8 @@ class RedisPublisher:
 def _grouped(batch: Sequence[Outgoing]) -> list[tuple[RedisCommand, list[Outgoing]]]:
     """Return commands, each with its messages; those of a channel stay in order.
 
-    If Redis does not know a script, the command is repeated, and must not come after others to the
-    same channel. So only the last command to a channel relies on that.
+    If Redis does not know a script, its command is sent again after all others. To keep the order
+    of a channel, only its last command may be sent again: the others have the script's text.
     """
     groups: list[list[Outgoing]] = []
     last: dict[Channel, list[Outgoing]] = {}

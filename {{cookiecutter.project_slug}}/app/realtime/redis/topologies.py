@@ -41,7 +41,7 @@ class ServerClient(RedisClient):
         async with PubSub(self._redis.connection_pool) as pubsub:
             await pubsub.connect()
             if isinstance(pubsub.connection, CheckedConnection):
-                pubsub.connection.listens = True  # so another task reads from it
+                pubsub.connection.listens = True  # a check would read what the listener waits for
             if (await self._redis.info("cluster")).get("cluster_enabled"):
                 msg = "REDIS_URL: the server belongs to a cluster; set REDIS_CLUSTER=true"
                 raise Misconfigured(msg)
@@ -72,11 +72,11 @@ class ClusterClient(RedisClient):
         shared = {key: value for key, value in targets[0].items() if key not in {"host", "port"}}
         self._options = shared | options
         self._cluster = RedisCluster(startup_nodes=nodes, **options)
-        # Not by its constructor, which does not take all options for TLS
+        # Set here, since the constructor does not take all options for TLS
         arguments = self._cluster.connection_kwargs
         arguments |= shared | _pool_options(settings)
         arguments["connection_class"] = checked(shared.get("connection_class", Connection))
-        arguments["max_connections"] -= 1  # one more to each server listens, see `_open`
+        arguments["max_connections"] -= 1  # `_open` makes one more to each server, to listen
         self._named_nodes = {
             node.name: ClusterNode(node.host, node.port, **arguments) for node in nodes
         }
@@ -100,7 +100,7 @@ class ClusterClient(RedisClient):
                 raise Misconfigured("REDIS_CLUSTER: the server belongs to no cluster") from failure
             raise
         self._asks_named = False
-        # In one step, since other commands may learn of moved slots meanwhile.
+        # Copied at once, since other commands may update the slots meanwhile.
         slots: defaultdict[ClusterNode, set[int]] = defaultdict(set)
         for slot, (primary, *_) in nodes.slots_cache.items():
             slots[primary].add(slot)
@@ -158,7 +158,7 @@ def _pool_options(settings: RealtimeSettings) -> dict[str, Any]:
     return {
         "max_connections": settings.redis_max_connections,
         "idle_s": settings.redis_ping_interval_s,
-        # Leaves time for a new connection
+        # After a ping without an answer, there is time left for a new connection.
         "ping_timeout_s": settings.redis_timeout_s / 2,
     }
 
@@ -174,7 +174,7 @@ def make_client(settings: RealtimeSettings) -> RedisClient | None:
         "socket_connect_timeout": settings.redis_timeout_s,
         # By default, redis-py retries a frozen server for a minute; see `RedisClient.ask`.
         "retry": Retry(NoBackoff(), 0),
-        # With these, redis-py keeps some connections that were closed.
+        # With these notifications, redis-py keeps some connections that were closed.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if settings.redis_cluster:

@@ -9,7 +9,7 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 class Worker(Generic[Item]):
-    """Processes items soon, many in one batch, the oldest first.
+    """Processes items in batches, the oldest first.
 
     ``work`` processes a batch, and may return items to process again after a pause. An item that
     is added while its batch is in progress is processed once more. If ``work`` raises, `run` ends.

@@ -1,5 +1,5 @@
 """Rooms: members, message history, and presence.
 
-`rooms` has the members, `history` and `presence` the rest, in the memory of one process; `options`
-has what may differ from room to room.
+`rooms` has the members; `history` keeps their messages and `presence` counts the users, both in the
+memory of one process. `options` has the settings that may differ from room to room.
 """

@@ -1,11 +1,10 @@
-"""The history of rooms: it numbers messages, keeps the last ones, and replays them on a return.
+"""The history of rooms: numbers messages, keeps the last ones, and replays them to clients.
 
 A room's messages are numbered without gaps: ``offset`` counts within an ``epoch``, and a new epoch
 begins when the count cannot be trusted any more. A client that returns with its position gets the
 messages since then, or is told that some may be missing.
 
-The backplane carries messages of rooms as it carries all others: the history numbers and keeps a
-message, and publishes it to the room's channel.
+The history numbers and keeps a message, and publishes it to the room's channel of the backplane.
 """
 
 import asyncio
@@ -169,10 +168,10 @@ class History:
     """Numbers, keeps and publishes the messages of rooms, in memory.
 
     ``HISTORY_TOTAL_BYTES`` bounds the logs that can be evicted: those with messages, and those of
-    rooms without members. They are in order of last use, and are evicted from the front when they
-    are too many or too old. A room with members keeps its position, on which the members rely, and
-    loses only its messages; without messages it is not in the order. So no operation visits a log
-    that has nothing to evict.
+    rooms without members. The least recently used are evicted first, when the total is too large or
+    they are too old. The log of a room with members loses only its messages: it keeps its position,
+    on which the members rely. While it has no messages, it is not in the order of use, so no
+    operation visits a log that has nothing to evict.
     """
 
     def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
@@ -181,10 +180,10 @@ class History:
         """Returns the rules of a room; `Rooms.set_policy` sets it."""
         self._settings = settings
         self._logs: dict[str, RoomLog] = {}
-        # By ``history_s``, since logs that are kept equally long expire in the order of their use.
+        # By ``history_s``: logs with the same one expire in the order of their last use.
         self._by_use: defaultdict[float, OrderedDict[str, RoomLog]] = defaultdict(OrderedDict)
         self._size_bytes = 0
-        # By ``history_s``; a timer of an event loop that is closed never runs.
+        # By ``history_s``, the event loop of the timer: after it is closed, the timer never runs.
         self._sweeping_loops: dict[float, asyncio.AbstractEventLoop] = {}
 
     def publish(
@@ -193,8 +192,8 @@ class History:
         """Publish a message in the order of the calls; with ``keep``, number and keep it.
 
         The future yields its position, or fails with `Unavailable`. A message that failed may be
-        published again with the same id: members get it once. In memory the id is ignored, since
-        what failed was not published.
+        published again with the same id: members get it once. In memory the id is ignored: a
+        message that failed was not published.
         """
         if not keep:
             sent = self.backplane.publish(room_channel(room), envelope, message_id)
@@ -211,7 +210,7 @@ class History:
 
     # {% if cookiecutter.redis %}
     def open(self, room: str, deliver: Deliver, announce: Announce) -> None:
-        """Deliver a room's messages from now on; announce that some were lost."""
+        """Deliver a room's messages from now on; call ``announce`` if some were lost."""
     # {% else %}
     def open(self, room: str, deliver: Deliver) -> None:
         """Deliver a room's messages from now on."""
@@ -221,7 +220,7 @@ class History:
         self._put_back(room, log)
 
     async def replay(self, room: str, since: Position | None, last: int = 0) -> Replay:
-        """Return an open room's messages since a position, or the last ones; then deliver."""
+        """Return an open room's messages since a position, or the last ones; deliver later ones."""
         return self._logs[room].replay(since, last)
 
     async def read(self, room: str, since: Position | None, last: int = 0) -> Replay:
@@ -231,7 +230,7 @@ class History:
         return log.replay(since, last)
 
     def close(self, room: str) -> None:
-        """Deliver no more, but keep the messages for a while."""
+        """Stop delivering, but keep the messages for a while."""
         log = self._take_out(room)
         if log.subscription is not None:
             self.backplane.unsubscribe(log.subscription)
@@ -239,7 +238,7 @@ class History:
         self._put_back(room, log)
 
     def _take_out(self, room: str) -> RoomLog:
-        """Return a room's log, and take it out of the order while its size changes."""
+        """Return a room's log, and take it out of the order of use while its size changes."""
         log = self._logs.get(room)
         if log is None:
             log = self._logs[room] = RoomLog(self.rules_of(room))

@@ -11,7 +11,7 @@ from ..fields import Seconds
 from ..settings.settings import RealtimeSettings
 
 MAX_REMEMBERED = 10_000
-"""Rooms whose options are remembered, the most recently used ones."""
+"""Rooms whose rules are cached, the most recently used ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config={"strict": True, "extra": "forbid"})
@@ -31,7 +31,7 @@ class RoomOptions:
 
 
 class Rules(NamedTuple):
-    """The options of one room, with the settings for what they leave out."""
+    """The options of one room, with the settings in place of those that are not set."""
 
     history_messages: int
     history_s: float
@@ -44,7 +44,7 @@ def make_rules(
     settings: RealtimeSettings,
     room_options: Callable[[str], RoomOptions] = lambda room: RoomOptions(),
 ) -> Callable[[str], Rules]:
-    """Return a function that returns the rules of a room, and asks for its options once."""
+    """Return a function that returns the rules of a room, and caches them."""
 
     @lru_cache(MAX_REMEMBERED)
     def rules_of(room: str) -> Rules:
@@ -58,11 +58,11 @@ def make_rules(
             raise ValueError(f"history_bytes: must be {msg}")
         messages, max_members = options.history_messages, settings.max_members_for_presence_events
         return Rules(
-            settings.history_messages if messages is None else messages,
-            options.history_s or settings.history_s,
-            options.history_bytes or settings.history_bytes,
-            options.presence,
-            max_members if options.presence_events else 0,
+            history_messages=settings.history_messages if messages is None else messages,
+            history_s=options.history_s or settings.history_s,
+            history_bytes=options.history_bytes or settings.history_bytes,
+            has_presence=options.presence,
+            max_members_for_events=max_members if options.presence_events else 0,
         )
 
     return rules_of

@@ -1,4 +1,4 @@
-"""Presence: the users in each room, with their numbers of connections and their infos.
+"""Presence: the users in each room, each with a number of connections and an info.
 
 A user joins with the first connection and leaves with the last one. The info is the newest that any
 of the user's connections has set. Members get these changes as events, unless the room is so large
@@ -28,7 +28,7 @@ def encode_info(info: JsonValue) -> bytes:
     """Return an info as JSON, or raise `BadRequest` if it is too large or too deep."""
     encoded = to_json(info, inf_nan_mode="null")
     if len(encoded) > MAX_INFO_BYTES:
-        raise BadRequest(f"info: has {len(encoded)} bytes as JSON, may have {MAX_INFO_BYTES}")
+        raise BadRequest(f"info: has {len(encoded)} bytes as JSON; the limit is {MAX_INFO_BYTES}")
     try:
         from_json(encoded)
     except ValueError as failure:
@@ -70,7 +70,7 @@ class Presence:
     def count(
         self, room: str, rules: Rules, connection: Connection, difference: int, info: bytes | None
     ) -> None:
-        """Count a connection in (1) or out (-1), or change its user's info alone (0)."""
+        """Count a connection that joined (1) or left (-1), or only change its user's info (0)."""
         users = self._users.setdefault(room, {})
         present = users.setdefault(connection.user, _Present())
         present.connections += difference
@@ -92,7 +92,7 @@ class Presence:
             self._backplane.publish(room_channel(room), envelope)
 
     async def read(self, room: str, rules: Rules) -> Members:
-        """Return the users in the room, including all that were counted before."""
+        """Return the users in the room, after all earlier calls of `count`."""
         users = self._users.get(room, {})
         members = [
             Member(user=user, connections=present.connections, info=from_json(present.info))

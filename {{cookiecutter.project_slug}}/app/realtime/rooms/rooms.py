@@ -131,9 +131,9 @@ class Rooms:
     """All rooms with members in this process. A room exists as long as it has members.
 
     Call the methods in the event loop's thread. In another thread, those that send or change
-    something, and each ``async def``, raise `WrongThread` and do nothing. A name that no client
-    could join raises `BadRoom`, another invalid argument `BadRequest`, and a message larger than
-    what may be unsent to one connection `TooLarge`.
+    something, and each ``async def``, raise `WrongThread` and do nothing. An invalid room name
+    raises `BadRoom`, any other invalid argument `BadRequest`, and a message larger than
+    ``MAX_UNSENT_BYTES`` raises `TooLarge`.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class Rooms:
         last: int = 0,
         info: JsonValue = None,
     ) -> Replay:
-        """Make the connection a member; from the return on, it misses no message.
+        """Make the connection a member; after this has returned, it misses no message.
 
         Returns the frames since a position, or the ``last`` ones. The caller must enqueue them
         before its next ``await``. A member that joins again gets no message twice: it is only told
@@ -175,16 +175,16 @@ class Rooms:
             Forbidden: the user was evicted meanwhile.
             BadRequest: the info is too large, or both ``since`` and ``last`` are given.
             LimitExceeded: the connection is in as many rooms as allowed.
-            Unavailable: the backplane does not confirm the room's channel, or has no history.
+            Unavailable: the subscription is not confirmed, or the history cannot be read.
         """
         self._check_call(name, last=last)
-        check_start(since, last)
+        check_since_or_last(since, last)
         encoded = None if info is None else encode_info(info)
         self._check_limit(connection, name)
         room = self._rooms.get(name) or self._open(name)
         room.joining[connection] += 1
         try:
-            if connection.id in room.members:  # it gets no message again, so none is read
+            if connection.id in room.members:  # which gets no message twice, so none is read
                 replay = await self._history.replay(name, NOWHERE if since else None)
             else:
                 replay = await self._history.replay(name, since, last)
@@ -193,7 +193,7 @@ class Rooms:
             if connection.id in room.members:
                 self._count(room, connection, 0, encoded)
                 return _replay_of_member(replay.position, since, room.complete_since[connection.id])
-            self._check_limit(connection, name)  # other joins may have ended meanwhile
+            self._check_limit(connection, name)  # it may have joined other rooms meanwhile
             if connection.closed is None:
                 self._joined.setdefault(connection.id, set()).add(name)
                 room.members[connection.id] = connection
@@ -232,11 +232,11 @@ class Rooms:
     def _check_limit(self, connection: Connection, name: str) -> None:
         joined = self._joined.get(connection.id, ())
         if name not in joined and len(joined) >= self._settings.max_rooms_per_connection:
-            msg = f"a connection may be in {self._settings.max_rooms_per_connection} rooms"
+            msg = f"a connection may be in at most {self._settings.max_rooms_per_connection} rooms"
             raise LimitExceeded(msg)
 
     def set_info(self, connection: Connection, name: str, info: JsonValue) -> None:
-        """Change what members see of a user; raise `NotJoined`, or `BadRequest` if too large."""
+        """Change the user's info; raise `NotJoined`, or `BadRequest` if the info is too large."""
         self._delivery.check_thread()
         self.check_joined(connection, name)
         self._count(self._rooms[name], connection, 0, encode_info(info))
@@ -304,7 +304,7 @@ class Rooms:
 
         The future yields the message's position. Without ``keep``, the message is not part of the
         history, and its offset is 0. The future fails with `Unavailable` if the message cannot be
-        passed on. If `before_publish` returns an awaitable, what that raises fails the future.
+        passed on. If `before_publish` returns an awaitable, the future fails with what that raises.
 
         Raises:
             Forbidden: the policy refuses the message.
@@ -333,10 +333,10 @@ class Rooms:
         keep: bool = True,
         message_id: str | None = None,
     ) -> asyncio.Future[Position]:
-        """Publish, but return when the policy has agreed: messages of one caller keep order.
+        """Publish like `publish`, but wait for the policy, so one caller's messages keep order.
 
-        The arguments are valid already; without ``member``, the server is the sender. A message
-        that failed may be passed on again with the same id: members get it once.
+        The arguments must be valid. Without ``member``, the server is the sender. A message that
+        failed may be passed on again with the same id: members get it once.
 
         Raises:
             Forbidden: the policy refuses the message.
@@ -348,7 +348,7 @@ class Rooms:
             self.check_joined(member, room)
             sender = member.user
         answer = self._before_publish(room, sender, data, keep)
-        if answer is not data:  # as it is by default
+        if answer is not data:  # the default policy returns the same object
             data = await answer if isinstance(answer, Awaitable) else answer
             if member is not None:
                 self.check_joined(member, room)
@@ -393,16 +393,16 @@ class Rooms:
         return await self._presence.read(name, rules)
 
     async def history(self, name: str, since: Position | None = None, last: int = 0) -> Replay:
-        """Return the room's position, and its messages since another one, or the last ones.
+        """Return the room's position, and its messages since another position, or the last ones.
 
-        Like `presence`, it needs no member here.
+        Like `presence`, it also works for rooms that have no member in this process.
 
         Raises:
             BadRequest: both ``since`` and ``last`` are given.
             Unavailable: they cannot be read now.
         """
         self._check_call(name, last=last)
-        check_start(since, last)
+        check_since_or_last(since, last)
         return await self._history.read(name, since, last)
 
     def members_here(self, name: str) -> int:
@@ -421,10 +421,10 @@ class Rooms:
             self._history.close(room.name)
 
 
-def check_start(since: Position | None, last: int) -> None:
+def check_since_or_last(since: Position | None, last: int) -> None:
     """Raise `BadRequest` if messages are requested both since a position and by their number."""
     if since is not None and last:
-        raise BadRequest("last: leave it out, or leave out since")
+        raise BadRequest("last: give since or last, not both")
 
 
 def _replay_of_member(

@@ -30,10 +30,10 @@ export function answering(room, log, user) {
   const keyOf = (answer, _) => answer; // a reload makes the user another guest
 
   //# else
-  const keyOf = (answer, from) => JSON.stringify([answer, from]); // others may use this name
+  const keyOf = (answer, from) => JSON.stringify([answer, from]); // others may send the same key
 
   //# endif
-  /** Return the paragraph of an answer, unless the log has forgotten it. */
+  /** Return the paragraph of an answer, unless the log has dropped it. */
   const paragraphOf = (key) =>
     [...log.querySelectorAll(".answer")].find(({ dataset }) => dataset.key === key);
 
@@ -49,7 +49,7 @@ export function answering(room, log, user) {
     follow(log, () => paragraph.append(element("span", {}, ` ${token}`)));
   }
 
-  /** Send the tokens that are missing of the unfinished answer; none twice, thanks to its key. */
+  /** Send the missing tokens of the unfinished answer; each has a key, so none arrives twice. */
   async function resume() {
     const name = unfinished();
     const answer = storage[name];
@@ -68,7 +68,7 @@ export function answering(room, log, user) {
     }
   }
 
-  /** Give another answer. */
+  /** Begin an answer, or continue the unfinished one. */
   async function start() {
     if (!user()) throw new Error("not connected yet");
     storage[unfinished()] ??= newKey();

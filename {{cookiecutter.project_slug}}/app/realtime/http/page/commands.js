@@ -9,7 +9,7 @@ const BOUNDS = { minLength: "minlength", maxLength: "maxlength", minimum: "min",
 /** Return an input with its label. */
 export const labelled = (label, input) => element("label", {}, label, input);
 
-/** Return the input for a value. If it may stay empty, it then stands for `empty`. */
+/** Return the input for a value. If it is not required, an empty input stands for `empty`. */
 function inputFor(schema, required, empty) {
   let values = schema.enum;
   if (schema.type === "boolean") values = [true, false];
@@ -34,7 +34,7 @@ function inputFor(schema, required, empty) {
   return input;
 }
 
-/** Return whether JavaScript sends a number as it is written, but for the rounding of fractions. */
+/** Return whether JavaScript sends a number as it is written; fractions may be rounded. */
 const isExact = (number) =>
   /^-?\d+$/.test(number) ? Number.isSafeInteger(Number(number)) : Number.isFinite(Number(number));
 
@@ -69,7 +69,7 @@ export function palette({ operations, channels, components }, send) {
     commands.map((name) => element("option", { value: name }, messages[name].name)));
   let read = () => ({});
 
-  /** Return the schemas of which a value must match one. */
+  /** Return the alternatives of a schema: a value must match one of them. */
   function kindsOf(schema) {
     if (schema.$ref) return kindsOf(components.schemas[schema.$ref.split("/").pop()]);
     return schema.anyOf?.flatMap(kindsOf) ?? [schema];

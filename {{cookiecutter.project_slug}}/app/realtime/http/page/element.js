@@ -5,5 +5,5 @@ export function element(tag, properties, ...children) {
   return made;
 }
 
-/** Return a text of a user, whose direction does not change the order of what is beside it. */
+/** Return a user's text; if it is written from right to left, what is beside it stays in order. */
 export const isolated = (text) => element("bdi", {}, text);

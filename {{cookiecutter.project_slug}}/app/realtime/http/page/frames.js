@@ -1,4 +1,4 @@
-// Raw frames: a line each, which unfolds.
+// Raw frames: one line for each, which opens to show the whole frame.
 import { element } from "./element.js";
 import { coloured, indented } from "./json.js";
 import { beginning, clock, record } from "./log.js";
@@ -8,7 +8,7 @@ const MAX_PINGS = 20; // pings and pongs
 
 /** Return a function that shows a frame, given its direction, its type and its text. */
 export function framesIn(log, filter) {
-  const texts = new WeakMap(); // of the lines
+  const texts = new WeakMap(); // of the frames, by their line
   const hide = (line) => { line.hidden = !texts.get(line).includes(filter.value); };
   filter.oninput = () => [...log.children].forEach(hide);
   return (direction, type, text) => {

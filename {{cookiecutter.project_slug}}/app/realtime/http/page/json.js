@@ -1,9 +1,9 @@
-// JSON to read: in lines and in colours, with each token as it came.
+// Readable JSON: in lines and in colours. No token is changed.
 import { element } from "./element.js";
 
 const TOKEN = /("(?:\\.|[^"\\])*"?|[\w.+-]+)/;
 const MARK = /"(?:\\.|[^"\\])*"|\{\s*\}|\[\s*\]|[{}[\],:]|\s+/g;
-const MAX_TOKENS = 2_000; // in colour: each is an element
+const MAX_TOKENS = 2_000; // in colour, since each is an element
 const MAX_DEPTH = 50;
 
 /** Return a JSON text in parts: names, strings and other values have their class. */

@@ -1,17 +1,17 @@
-// Logs that show their end, and the texts in them.
+// Logs that scroll to their newest line, and the texts in them.
 import { element, isolated } from "./element.js";
 
 const MAX_LINES = 200;
 const NEAR_PX = 40;
 
-/** Make a change to a log, and show its end, unless the reader has scrolled up. */
+/** Make a change to a log, and scroll to its end, unless the reader has scrolled up. */
 export function follow(log, change) {
   const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
   change();
   if (isAtEnd) log.scrollTop = log.scrollHeight;
 }
 
-/** Add a line to a log, which forgets its oldest lines. */
+/** Add a line to a log, which drops its oldest lines. */
 export function record(log, line) {
   follow(log, () => {
     log.append(line);

@@ -33,9 +33,9 @@ let isOffline = false;
 let retriesAt = 0;
 let expiresAt = null;
 let expiring = null; // credentials to ask for once
-let times = 0; // online
+let connects = 0; // since the sign-in
 //# if cookiecutter.auth == "jwt" or cookiecutter.rooms
-const asked = new Map(); // the types of the commands without an answer, by their id
+const unanswered = new Map(); // the types of the commands without an answer, by their id
 //# endif
 //# if cookiecutter.rooms
 let rooms = new Map(); // how to leave each
@@ -56,11 +56,11 @@ globalThis.WebSocket = class extends WebSocket {
 function inWords({ state, attempt, code, reason }) {
   const cause = reason?.replace(/^\w*Error: /, "") || "the service refuses or does not answer";
   const why = `${cause} (${code})`;
-  const origins = times || reason ? "" : ` If it runs, add ${location.origin} to ALLOWED_ORIGINS.`;
+  const help = connects || reason ? "" : ` If it runs, add ${location.origin} to ALLOWED_ORIGINS.`;
   return {
     connecting: () => `Connecting, attempt ${attempt} …`,
     online: () => ["Online as ", isolated(ws.welcome.user)],
-    offline: () => `Offline: ${why}.${origins}`,
+    offline: () => `Offline: ${why}.${help}`,
     ended: () => `Ended: ${why}. Connect again to return.`,
   }[state]();
 }
@@ -69,10 +69,10 @@ function onstatus(status) {
   const isOnline = status.state === "online";
   show("latency", "");
   //# if cookiecutter.auth == "jwt" or cookiecutter.rooms
-  if (!isOnline) asked.clear(); // the answers were lost
+  if (!isOnline) unanswered.clear(); // the answers were lost
   //# endif
   if (isOnline) {
-    times++;
+    connects++;
     measure();
     expiresAt = ws.welcome.expires_at;
     byId("another").hidden = false;
@@ -80,7 +80,7 @@ function onstatus(status) {
   }
   byId("state").replaceChildren(...[inWords(status)].flat());
   byId("state").className = status.state;
-  show("reconnects", Math.max(0, times - 1));
+  show("reconnects", Math.max(0, connects - 1));
   disable(!isOnline, "drop", "expire");
   disable(status.state === "ended", "end", "offline");
   retriesAt = (Date.now() + status.pause_ms) / 1_000;
@@ -95,9 +95,9 @@ function onframe(direction, text) {
   if (frame.type === "resync") recovery.tell(LOST);
   //# endif
   //# if cookiecutter.auth == "jwt" or cookiecutter.rooms
-  const command = asked.get(frame.id); // frames of your own may have the same fields
-  if (direction === "out") asked.set(frame.id, frame.type);
-  else asked.delete(frame.id);
+  const command = unanswered.get(frame.id); // frames of your own may have the same fields
+  if (direction === "out") unanswered.set(frame.id, frame.type);
+  else unanswered.delete(frame.id);
   //# endif
   //# if cookiecutter.auth == "jwt"
   if (command === "refresh" && "expires_at" in frame) expiresAt = frame.expires_at;
@@ -120,9 +120,9 @@ function tick() {
 }
 
 function signIn(answers) {
-  storage.answers = JSON.stringify(answers); // over a reload
+  storage.answers = JSON.stringify(answers); // to sign in again after a reload
   ws?.close();
-  [times, expiresAt, expiring] = [0, null, null];
+  [connects, expiresAt, expiring] = [0, null, null];
   ws = connect(url, { token });
   const onmessage = (frame) => recordMessage(byId("inbox"), frame, ws.welcome.user);
   Object.assign(ws, { onstatus, onframe, onmessage });
@@ -166,7 +166,7 @@ function drop() {
   socket.close(DROPPED, "dropped by this page");
 }
 
-/** Sign in again, once with credentials that expire in a moment. */
+/** Sign in again with credentials that expire soon; after that, with normal ones. */
 function expire() {
   expiring = { user: ws.welcome.user, lifetime_s: EXPIRES_S };
   recovery.tell(`The client signs in with credentials for ${EXPIRES_S} s, then with new ones.`);

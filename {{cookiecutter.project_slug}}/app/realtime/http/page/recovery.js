@@ -5,9 +5,9 @@ import { clock, follow, record } from "./log.js";
 /** Return functions that record what happens in this log. */
 export function recoveryIn(log) {
   let wasOnline = false;
-  let lostAt = 0; // if it is lost
+  let lostAt = 0; // 0 unless the connection is lost
   //# if cookiecutter.rooms
-  let last = null; // told
+  let last = null; // line, with the number of recovered messages
   //# endif
 
   function tell(text) {

@@ -1,4 +1,4 @@
-// Rooms: who is there, who types, their messages, a line to write, and an answer in tokens.
+// Rooms: who is there, who types, their messages, a form to write, and an answer in tokens.
 import { answering, isToken, newKey, sleep } from "./answer.js";
 import { labelled } from "./commands.js";
 import { element, isolated } from "./element.js";
@@ -21,7 +21,7 @@ function shortened(text) {
 export function showRooms(ws) {
   const list = element("div", {});
   const name = element("input", { required: true, value: "hall" });
-  const kept = JSON.parse(storage.rooms ?? "[]"); // over a reload
+  const kept = JSON.parse(storage.rooms ?? "[]"); // the rooms before a reload
   const failure = element("p", { role: "alert" });
   const shown = new Map();
 
@@ -91,10 +91,10 @@ function showRoom(ws, name, close) {
     refused: (error) => close(name, error),
     evicted: (reason) => close(name, { message: reason ?? "taken out of the room" }),
   });
-  let known; // while the client is offline
+  let known; // the user, also while the client is offline
   const user = () => (known = ws.welcome?.user ?? known);
   const answers = answering(room, messages, user);
-  const keys = new Map(); // of messages that may not have arrived, by their text
+  const keys = new Map(); // keys of messages that may not have arrived, by their text
   let typedAt = -TYPING_MS;
   let hiding = 0;
   let isUpdating = false;
@@ -145,7 +145,7 @@ function showRoom(ws, name, close) {
       if (error.code !== "forbidden" || ws.rooms.get(name) !== room) throw error;
       members.textContent = "Joined. This room does not show who is here.";
     }
-    attempt(answers.resume); // the messages that were missed have come before the members
+    attempt(answers.resume); // the missed messages have arrived before the list of members
   }
 
   function leave() {
@@ -155,7 +155,7 @@ function showRoom(ws, name, close) {
     return answer;
   }
 
-  /** Tell the others at most every `TYPING_MS`; not kept, and not repeated if it gets lost. */
+  /** Tell the others that the user types, at most every `TYPING_MS`; not kept, never repeated. */
   function type() {
     if (performance.now() - typedAt < TYPING_MS) return;
     typedAt = performance.now();

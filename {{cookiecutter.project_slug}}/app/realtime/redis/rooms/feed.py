@@ -19,12 +19,12 @@ MAX_HELD = 1_000
 """Messages held until older ones are read; beyond it, the oldest are dropped and read again."""
 
 ARRIVAL_S = 0.5
-"""Time within which a message that the history has should arrive; after it, it counts as lost."""
+"""How long a message that is in the history may take to arrive, before it counts as lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What `Replay` has, as Redis stores it: the messages are envelopes."""
+    """A `Replay` as Redis stores it: its messages are envelopes, not frames."""
 
     position: Position
     messages: tuple[Envelope, ...] = ()
@@ -52,7 +52,7 @@ class RedisFeed:
         self._held: deque[Envelope] | None = deque(maxlen=MAX_HELD)
         self._healing = asyncio.Lock()
         self._readers = 0
-        # Delivered while anybody reads the history
+        # Messages that are delivered while the history is read
         self._recent: deque[Envelope] = deque(maxlen=MAX_HELD)
         self._emitted = asyncio.Event()  # set for a moment by each delivery
         self._subscription = history.backplane.subscribe(
@@ -62,8 +62,7 @@ class RedisFeed:
     async def replay(self, since: Position | None, last: int = 0) -> Stored:
         """Return the messages since a position, or the last ones; later ones are delivered.
 
-        For either, the history must be read: the last message may have been lost on its way to
-        this node.
+        For either, Redis is asked: this node may have missed the last message without noticing.
 
         Raises:
             Unavailable: Redis does not confirm the subscription, or does not answer, in time.
@@ -73,8 +72,8 @@ class RedisFeed:
             return Stored(self.position)
         self._readers += 1
         try:
-            # Again if another reader has set a newer position meanwhile: since then, new messages
-            # are noted.
+            # Twice if another reader has set a newer position meanwhile: since then, `_recent` has
+            # all new messages.
             for _ in range(2):
                 stored = await self._history.load(self.room, self.rules, since or NOWHERE, last)
                 if self.position is NOWHERE:
@@ -124,7 +123,7 @@ class RedisFeed:
         """Deliver the missing messages, or announce the gap; return whether this has succeeded."""
         if self.is_closed:
             return True
-        if self.position is NOWHERE:  # nothing was read yet
+        if self.position is NOWHERE:  # the history was not read yet
             return False
         try:
             await self._catch_up()

@@ -44,7 +44,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 POSITION_S = 3600  # how long a room's position outlives its messages
 UNUSED_S = 60  # how long a position is stored if its epoch has no messages
-RENEWALS = 3  # renewals of a position in that time, while the room has members
+RENEWALS = 3  # renewals of a position in either time, while the room has members
 RENEWED_AT_ONCE = 500  # positions in one round trip
 EVICTED_AT_ONCE = 100  # rooms in one round trip
 HEALED_AT_ONCE = 50  # rooms whose missing messages are read at the same time
@@ -58,7 +58,7 @@ RENEW = Script("rooms/renew")
 class RedisHistory(History):
     """Stores the messages of rooms in Redis, and heals the feeds of this node.
 
-    It overrides all methods of `History`, and calls only `publish` of it, for what is not kept.
+    It overrides all methods of `History`, and calls its `publish` for messages that are not kept.
     """
 
     def __init__(self, backplane: RedisBackplane, settings: RealtimeSettings) -> None:
@@ -66,16 +66,13 @@ class RedisHistory(History):
         self.backplane: RedisBackplane = backplane
         self._client = backplane.client
         self._feeds: dict[str, RedisFeed] = {}
-        self._behind = Worker(
-            self._heal, batch_weight=HEALED_AT_ONCE, pause_s=self._client.timeout_s
-        )
+        pause_s = self._client.timeout_s
+        self._behind = Worker(self._heal, batch_weight=HEALED_AT_ONCE, pause_s=pause_s)
         self.heal_later = self._behind.add
         self._quota = HistoryQuota(
             settings.history_total_bytes, settings.history_user_bytes, POSITION_S
         )
-        self._evictions = Worker(
-            self._evict, batch_weight=EVICTED_AT_ONCE, pause_s=self._client.timeout_s
-        )
+        self._evictions = Worker(self._evict, batch_weight=EVICTED_AT_ONCE, pause_s=pause_s)
         self._client.add_probe(self._probe_commands)
 
     def publish(
@@ -86,7 +83,7 @@ class RedisHistory(History):
             return super().publish(room, envelope, keep=False, message_id=message_id)
         rules = self._feeds[room].rules if room in self._feeds else self.rules_of(room)
         return self.backplane.publisher.publish(
-            partial(self._publish_by, rules, message_id=message_id),
+            partial(self._publish_command, rules, message_id=message_id),
             room_channel(room),
             envelope,
             partial(self._read_positions, room, rules.history_s),
@@ -107,7 +104,7 @@ class RedisHistory(History):
         return [Position(position.epoch, offset) for offset in offsets]
 
     async def _free_memory(self) -> None:
-        """Remove history as long as Redis refuses to write since its memory is full."""
+        """Remove history while Redis refuses to write because its memory is full."""
         while True:
             await asyncio.sleep(self._settings.redis_probe_interval_s)
             if "used memory" in str(self.backplane.refusal):
@@ -115,8 +112,8 @@ class RedisHistory(History):
                     self._evictions.add(eviction)
 
     async def _evict(self, rooms: list[Eviction]) -> Collection[Eviction]:
-        """Remove the histories of rooms; return those again that Redis did not remove."""
-        removals = [self._removal(room_channel(room), position) for room, position in rooms]
+        """Remove the histories of rooms; return those that Redis did not remove, for a retry."""
+        removals = [self._evict_command(room_channel(room), position) for room, position in rooms]
         replies = await self._send(removals)
         return [
             eviction
@@ -149,15 +146,15 @@ class RedisHistory(History):
             tasks.create_task(self._evictions.run())
             tasks.create_task(self._free_memory())
             tasks.create_task(self._behind.run())
-            tasks.create_task(self._renew_often(UNUSED_S, is_used=False))
-            tasks.create_task(self._renew_often(POSITION_S, is_used=True))
+            tasks.create_task(self._renew_periodically(UNUSED_S, is_used=False))
+            tasks.create_task(self._renew_periodically(POSITION_S, is_used=True))
 
     async def _heal(self, feeds: list[RedisFeed]) -> Collection[RedisFeed]:
         healed = await asyncio.gather(*(feed.heal() for feed in feeds))
         return [feed for feed, is_healed in zip(feeds, healed, strict=True) if not is_healed]
 
-    async def _renew_often(self, kept_s: float, *, is_used: bool) -> None:
-        """Renew again and again the positions of epochs with messages, or of those without."""
+    async def _renew_periodically(self, kept_s: float, *, is_used: bool) -> None:
+        """Renew periodically the positions of epochs with messages, or of those without."""
         while True:
             await asyncio.sleep(kept_s / RENEWALS)
             feeds = list(self._feeds.values())
@@ -169,7 +166,8 @@ class RedisHistory(History):
         """Renew positions in one round trip; a feed whose position is lost reads a new one."""
         if not feeds:
             return
-        replies = await self._send([self._renewal(room_channel(f.room), f.rules) for f in feeds])
+        renewals = [self._renew_command(room_channel(each.room), each.rules) for each in feeds]
+        replies = await self._send(renewals)
         for feed, reply in zip(feeds, replies, strict=True):
             is_lost = reply == 0 or "WRONGTYPE" in str(reply)
             if is_lost and feed.position is not NOWHERE:
@@ -190,10 +188,10 @@ class RedisHistory(History):
             Unavailable: Redis does not answer.
         """
         channel = room_channel(room)
-        command = self._reading(channel, rules, since, last)
+        command = self._read_command(channel, rules, since, last)
         return _stored(channel, await self._client.ask(*command, repeatable=True))
 
-    def _publish_by(
+    def _publish_command(
         self,
         rules: Rules,
         channel: Channel,
@@ -203,20 +201,20 @@ class RedisHistory(History):
         keys = self._keys(channel)
         if message_id is not None:
             keys = (*keys, self._client.key(channel, f"published:{message_id}"))
-        limits = rules.history_messages, rules.history_bytes
         target = self._client.publish_command, self._client.name(channel)
-        return PUBLISH.command(keys, *_terms(rules), *target, *limits, REMEMBERED_S, *payloads)
+        limits = rules.history_messages, rules.history_bytes, REMEMBERED_S
+        return PUBLISH.command(keys, *_position_arguments(rules), *target, *limits, *payloads)
 
-    def _reading(
+    def _read_command(
         self, channel: Channel, rules: Rules, since: Position, last: int = 0
     ) -> RedisCommand:
         wanted = UNUSED_S, since.epoch, since.offset, last
-        return READ.command(self._keys(channel), *_terms(rules), *wanted)
+        return READ.command(self._keys(channel), *_position_arguments(rules), *wanted)
 
-    def _renewal(self, channel: Channel, rules: Rules) -> RedisCommand:
+    def _renew_command(self, channel: Channel, rules: Rules) -> RedisCommand:
         return RENEW.command([self._keys(channel)[1]], UNUSED_S, _position_s(rules))
 
-    def _removal(self, channel: Channel, position: Position) -> RedisCommand:
+    def _evict_command(self, channel: Channel, position: Position) -> RedisCommand:
         target = self._client.count_command, self._client.name(channel)
         return EVICT.command(self._keys(channel), *target, position.epoch, position.offset)
 
@@ -226,14 +224,14 @@ class RedisHistory(History):
     def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
         message, rules = encode(Envelope(None, None)), make_rules(self._settings)(channel)
         return (
-            self._publish_by(rules, channel, [message]),
-            self._reading(channel, rules, NOWHERE),
-            self._renewal(channel, rules),
-            self._removal(channel, NOWHERE),
+            self._publish_command(rules, channel, [message]),
+            self._read_command(channel, rules, NOWHERE),
+            self._renew_command(channel, rules),
+            self._evict_command(channel, NOWHERE),
         )
 
 
-def _terms(rules: Rules) -> tuple[int, int, str]:
+def _position_arguments(rules: Rules) -> tuple[int, int, str]:
     """Return the first arguments of the scripts that read a position, see `position.lua`."""
     return max(1, round(rules.history_s * 1000)), _position_s(rules), secrets.token_urlsafe(9)
 

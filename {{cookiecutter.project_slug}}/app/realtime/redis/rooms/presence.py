@@ -32,7 +32,7 @@ from .room import Argument, LocalPresence
 log = structlog.stdlib.get_logger(__name__)
 
 RENEWALS = 4  # renewals per lease; a dead node is detected after RENEWALS - 1 of them
-SHARES = 20  # in which the rooms are renewed
+SHARES = 20  # parts in which the rooms are renewed, one after the other
 ROOMS_AT_ONCE = 100  # rooms in one round trip
 
 WRITE = Script("rooms/members", "rooms/write")
@@ -52,9 +52,8 @@ class RedisPresence(Presence):
         self._node = secrets.token_urlsafe(9)
         self._writes = count(1)
         self._rooms: dict[str, LocalPresence] = {}
-        self._unwritten = Worker(
-            self._write, batch_weight=ROOMS_AT_ONCE, pause_s=self._client.timeout_s
-        )
+        pause_s = self._client.timeout_s
+        self._unwritten = Worker(self._write, batch_weight=ROOMS_AT_ONCE, pause_s=pause_s)
         self._is_failing = False
         self._ignores_dead_until = 0.0
         backplane.after_gap(self.write_all_later)
@@ -75,7 +74,7 @@ class RedisPresence(Presence):
         return self._rooms[name]
 
     async def read(self, room: str, rules: Rules) -> Members:
-        """Return the users in the room, which Redis tells with its answer to the next write.
+        """Return the users in the room, which are in the reply of Redis to the next write.
 
         Raises:
             Unavailable: Redis does not answer in time.
@@ -102,7 +101,7 @@ class RedisPresence(Presence):
                 pass
 
     async def _renew(self) -> None:
-        """Write each room once in an interval, a share at a time: no request waits behind all."""
+        """Write each room once per interval, a share at a time: no request waits for them all."""
         for share in cycle(range(SHARES)):
             await asyncio.sleep(self._lease_ms / 1000 / RENEWALS / SHARES)
             for room in self._rooms.values():
@@ -133,7 +132,7 @@ class RedisPresence(Presence):
         return again
 
     def _ignore_dead(self) -> None:
-        """Remove no node for one lease: after an outage, others may renew theirs later than it."""
+        """Remove no node for one lease: after an outage, others may renew their leases later."""
         self._ignores_dead_until = monotonic() + self._lease_ms / 1000
 
     async def _write_together(self, rooms: Sequence[LocalPresence]) -> list[BaseException]:
@@ -141,12 +140,11 @@ class RedisPresence(Presence):
         dead: list[tuple[LocalPresence, bytes]] = []
         malformed: list[tuple[LocalPresence, str | bytes]] = []
         refusals: list[BaseException] = []
-        replies = await self._client.send_in_background(
-            [
-                self.writing(room_channel(each.name), each.rules, each.report(next(self._writes)))
-                for each in rooms
-            ]
-        )
+        writes = [
+            self.write_command(room_channel(each.name), each.rules, each.report(next(self._writes)))
+            for each in rooms
+        ]
+        replies = await self._client.send_in_background(writes)
         for room, reply in zip(rooms, replies, strict=True):
             if isinstance(reply, Exception):
                 refusals.append(reply)
@@ -172,25 +170,23 @@ class RedisPresence(Presence):
             self._rooms.pop(room.name, None)
             self._unwritten.discard(room)
 
-    async def _remove_malformed(self, reports: Sequence[tuple[LocalPresence, str | bytes]]) -> None:
+    async def _remove_malformed(self, found: Sequence[tuple[LocalPresence, str | bytes]]) -> None:
         """Remove presence that no node can have written; the next renewals write it again."""
-        log.warning("malformed presence removed", rooms=len(reports))
-        await self._client.send_in_background(
-            [("DEL", *self._keys(room_channel(room.name), node)) for room, node in reports]
-        )
-        for room, _ in reports:
+        log.warning("malformed presence removed", rooms=len(found))
+        removals = [("DEL", *self._keys(room_channel(room.name), node)) for room, node in found]
+        await self._client.send_in_background(removals)
+        for room, _ in found:
             room.restart()
 
     async def _remove_nodes(
         self, dead: Sequence[tuple[LocalPresence, bytes]]
     ) -> list[BaseException]:
         """Remove dead nodes, and write their rooms again; return the refusals of Redis."""
-        replies = await self._client.send_in_background(
-            [
-                self._script(REMOVE_NODE, room_channel(room.name), node, room.rules)
-                for room, node in dead
-            ]
-        )
+        removals = [
+            self._script(REMOVE_NODE, room_channel(room.name), node, room.rules)
+            for room, node in dead
+        ]
+        replies = await self._client.send_in_background(removals)
         malformed: list[tuple[LocalPresence, str | bytes]] = []
         refusals: list[BaseException] = []
         lost = set()
@@ -208,18 +204,20 @@ class RedisPresence(Presence):
             await self._remove_malformed(malformed)
         return refusals
 
-    def writing(self, channel: Channel, rules: Rules, report: Sequence[Argument]) -> RedisCommand:
+    def write_command(
+        self, channel: Channel, rules: Rules, report: Sequence[Argument]
+    ) -> RedisCommand:
         """Return the command that writes the report of a room."""
         lease_ms = self._lease_ms * (RENEWALS - 1) // RENEWALS
-        terms = lease_ms, self._settings.max_message_bytes
-        return self._script(WRITE, channel, self._node, rules, *terms, *report)
+        max_bytes = self._settings.max_message_bytes
+        return self._script(WRITE, channel, self._node, rules, lease_ms, max_bytes, *report)
 
     def _probe_commands(self, channel: Channel) -> Sequence[RedisCommand]:
         # A user enters and leaves. Only the removal of a dead node needs HGETALL.
         rules = make_rules(self._settings)(channel)
         changes = [[self._node, connections, self._node, ""] for connections in (1, 0)]
         reports = [[next(self._writes), 0, 1, "", *change] for change in changes]
-        writes = [self.writing(channel, rules, report) for report in reports]
+        writes = [self.write_command(channel, rules, report) for report in reports]
         return *writes, ("HGETALL", self._keys(channel, self._node)[0])
 
     def _keys(self, channel: Channel, node: str | bytes) -> Sequence[str]:

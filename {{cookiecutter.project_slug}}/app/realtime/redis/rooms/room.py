@@ -40,16 +40,16 @@ class LocalPresence:
         self.infos: dict[str, tuple[str, bytes]] = {}
         """By user, the connection that set the info, and ``b"<Unix µs> <JSON>"``; the newest on any
         node counts. The JSON is empty if the user has left and returned since the last write."""
-        # For each changed user, the connection to leave out of the event; empty: publish no event.
-        # If another connection set the info, that one is left out instead.
+        # For each changed user, the connection that does not get the event; if empty, there is no
+        # event. If another connection set the info, that one does not get it instead.
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Members]] = []
         self._max_listed = max_listed
         # The number of the last write, 0 if Redis has nothing of this node
         self._written, self._was_lost = 0, False
-        self._once_confirmed = self._written, self._was_lost
+        self._once_confirmed = self._written, self._was_lost  # their values after `confirm`
         self._unconfirmed: dict[str, str] = {}
-        self._answered = 0
+        self._answered = 0  # requests that the last report answers
         self._set_at_us = 0
 
     def count(self, connection: Connection, difference: int, info: bytes | None) -> None:
@@ -92,7 +92,7 @@ class LocalPresence:
         return encode(Envelope(None, frame_data(Resync(room=self.name)), event="frame"))
 
     def confirm(self, total: int, listed: Sequence[bytes]) -> bool:
-        """Note that the last report is written, and answer the requests from before it.
+        """Note that the last report is written, and answer the requests that came before it.
 
         Returns false if the list is malformed, so that no node can have written it.
         """

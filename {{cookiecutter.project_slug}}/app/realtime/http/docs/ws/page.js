@@ -110,8 +110,8 @@ function contentOf({ info, servers, channels, operations, components }) {
     table("Credentials", ["place", "meaning"], Object.values(securitySchemes).map(credentials)),
     table("Limits", ["limit", "value"], Object.entries(limits).map(([name, n]) => [code(name), n])),
     heading("Commands"),
-    element("p", {}, prose("A client sends JSON objects with a `type`. To get an answer with an "
-      + "`id`, it sends one. Every command may be answered by an "),
+    element("p", {}, prose("A client sends JSON objects with a `type`. A command with an `id` gets "
+      + "an answer with the same `id`. Every command may be answered by an "),
       element("a", { href: `#${error}` }, "error"), "."),
     links("Commands", names("receive")), names("receive").map(command),
     heading("Frames of the server"), links("Frames of the server", names("send")),

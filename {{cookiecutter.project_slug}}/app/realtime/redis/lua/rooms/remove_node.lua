@@ -1,5 +1,5 @@
--- Removes a dead node's users. If the list of them is lost, all nodes begin again. For an hour, the
--- node is marked as removed: if it returns, its users join again.
+-- Removes a dead node's users. If the list of them is lost, all nodes write their users again. For
+-- an hour, the node is marked as removed: if it returns, its users join again.
 local marked_s = 3600
 local lease_ends_ms = redis.call('ZSCORE', nodes, node)
 if not lease_ends_ms or tonumber(lease_ends_ms) > now_ms then return end

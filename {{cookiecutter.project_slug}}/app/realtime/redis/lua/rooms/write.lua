@@ -1,18 +1,18 @@
--- Writes a node's users and renews its lease. Returns some nodes whose lease has expired, the number
--- of users, and some of the users with their connections; or nil if the node must begin again.
--- Further ARGV: how long the keys are stored in milliseconds, the lease in milliseconds, how many
--- bytes to list, the number of this write and of the last one that was confirmed, 0 if the node
--- begins, how many users to list, the resync to publish after the changes, or nothing, and for each
--- changed user the name, the connections, the connection that caused the change, and the info with
--- its time, or nothing.
+-- Writes a node's users and renews its lease. Returns some nodes whose lease has expired, the
+-- number of users, and some users with their connections; nil if the node must write all again.
+-- Further ARGV, as named below: keep_ms is how long the keys are stored; max_bytes and max_listed
+-- limit the list of users; write is the number of this write; confirmed is the number of the last
+-- confirmed write, 0 if the node begins; resync is published after the changes, unless it is empty.
+-- Then, for each changed user: the name, the connections, the connection that caused the change or
+-- an empty string, and the info with its time or an empty string.
 --
 -- A node whose own lease has expired must not declare others dead: after an outage, they may
--- renew theirs later. A node without a lease declares dead only those whose lease has ended at least
--- one lease ago.
+-- renew theirs later. A node without a lease declares dead only nodes whose lease ended at least
+-- the duration of one lease ago.
 --
--- In a node's hash, the field '' holds the number of the node's last write; it outlives the node's last
--- user. A write with a lower number is stale, as after a freeze of the server, and is ignored. A number
--- below that of a confirmed write means that a failover has lost data.
+-- In a node's hash, the field '' holds the number of the node's last write, also without users. A
+-- write with a lower number is stale, as after a freeze of the server, and is ignored. A stored
+-- number lower than that of a confirmed write means that a failover has lost data.
 local keep_ms, lease_ms, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local write, confirmed, max_listed = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local resync = ARGV[10]
@@ -25,7 +25,7 @@ if lease_ends_ms and (stored < confirmed or redis.call('EXISTS', users, node_use
   lease_ends_ms = false
 end
 local is_late = stored > write
--- What no node has written has no expiry, and is replaced.
+-- A key without an expiry was not written by a node, and is replaced.
 if is_late and (lease_ends_ms or redis.call('PTTL', node_users) > 0) then return false end
 local was_removed = last_write == 'removed'
 if not lease_ends_ms then

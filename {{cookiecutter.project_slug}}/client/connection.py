@@ -273,7 +273,7 @@ class Connection(Inbox[Frame]):
             try:
                 await asyncio.sleep(pause_s)
                 self._attempt += 1
-                self._show(Status("connecting", self._attempt))
+                self._set_status(Status("connecting", self._attempt))
                 code, reason = await self._connect()
             except InvalidStatus as refusal:
                 response, status = refusal.response, refusal.response.status_code
@@ -293,7 +293,7 @@ class Connection(Inbox[Frame]):
                 self._end(code, reason)
                 return
             pause_s = retry_after_s + pause(self._attempt)
-            self._show(Status("offline", self._attempt, code, reason, pause_s))
+            self._set_status(Status("offline", self._attempt, code, reason, pause_s))
 
     async def _connect(self) -> tuple[int, str]:
         """Connect once, and read until the end; return the close code and its reason."""
@@ -414,7 +414,7 @@ class Connection(Inbox[Frame]):
         self._join_rooms()
         # {% endif %}
         self._send_requests()
-        self._show(Status("online", self._attempt))
+        self._set_status(Status("online", self._attempt))
         self._changed.set()
 
     def _receive(self, frame: Frame) -> None:
@@ -486,7 +486,7 @@ class Connection(Inbox[Frame]):
 
     def _end(self, code: int, reason: str) -> None:
         if self.error is None:
-            self._show(Status("ended", self._attempt, code, reason))
+            self._set_status(Status("ended", self._attempt, code, reason))
             error = Ended(code, reason)
             self.end(error)
             # {% if cookiecutter.rooms %}
@@ -497,7 +497,7 @@ class Connection(Inbox[Frame]):
             for request in list(self._unsent.values()):
                 request.settle(failure("ended", reason))
 
-    def _show(self, status: Status) -> None:
+    def _set_status(self, status: Status) -> None:
         self.status = status
         self._call(self._on_status, status)
 

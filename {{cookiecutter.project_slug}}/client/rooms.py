@@ -124,9 +124,9 @@ class Room(Inbox[Message]):
 
         Without ``keep``, it is not stored. Repeated with the same ``key``, it is sent once.
         """
-        usual = {"echo": False, "keep": True, "key": None}
+        defaults = {"echo": False, "keep": True, "key": None}
         given = {"echo": echo, "keep": keep, "key": key}
-        fields: Frame = {name: value for name, value in given.items() if value != usual[name]}
+        fields: Frame = {name: value for name, value in given.items() if value != defaults[name]}
         return await self._connection.request("publish", room=self.name, data=data, **fields)
 
     @property

@@ -4,10 +4,10 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    # Before the imports, which take seconds: process 1 of a container would ignore SIGTERM.
+    # Before the imports, which take seconds: until then, process 1 of a container ignores SIGTERM.
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda number, frame: sys.exit())
-    # A process that starts this one may block SIGINT until here.
+    # The process that started this one may have blocked SIGINT until here.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     from .main import app

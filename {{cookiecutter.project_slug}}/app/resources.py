@@ -1,4 +1,4 @@
-"""Resources that the service opens at start and closes at its end, and background jobs."""
+"""Your resources, opened when the service starts and closed when it ends; background jobs."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from .settings import Settings
 
 @dataclass(slots=True)
 class Resources:
-    """The value of ``service.resources``, for handlers, policies, routes and jobs: a database."""
+    """The value of ``service.resources``, for handlers, policies, routes and jobs."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""A connection over as many WebSockets as it takes."""
+"""The connection: when its WebSocket is lost, it opens another one."""
 
 import asyncio
 import itertools
@@ -76,7 +76,7 @@ LOST: Frame = {"type": "resync", "room": None}
 
 
 class _Socket(open_socket):
-    """Follows no redirects: a token is for this server alone."""
+    """Follows no redirects, which could send the token to another server."""
 
     def process_redirect(self, exc: Exception) -> Exception:
         return exc
@@ -89,12 +89,12 @@ class Request(NamedTuple):
     settle: Callable[[Frame], None]
     # {% if cookiecutter.rooms %}
     room: str | None
-    """The room that must be joined before."""
+    """The room that must be joined first."""
     # {% endif %}
 
 
 class Connection(Inbox[Frame]):
-    """Connects in ``async with``, and stays connected until its end.
+    """Connects in ``async with``, and reconnects until it is closed or the server ends it.
 
     Iterate over it for messages to the user or to all, and for frames of your own. If more than
     10,000 are unread, all are replaced by one ``resync``: some may have been lost. An invalid URL
@@ -116,9 +116,9 @@ class Connection(Inbox[Frame]):
         # {% if cookiecutter.rooms %}
         self.rooms: dict[str, Room] = {}
         self.left: dict[str, Room] = {}
-        """Rooms until their ``leave`` is answered: later frames of them are dropped."""
+        """Rooms whose ``leave`` is not answered yet: their frames are dropped."""
         self.queued: dict[str, Room] = {}
-        """Rooms that wait to join, so that not all join at once."""
+        """Rooms that wait for their turn to join, so that not all join at once."""
         self._joining: set[str] = set()
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
@@ -139,7 +139,7 @@ class Connection(Inbox[Frame]):
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Connect; raise `Ended` if the server refuses the client for good."""
+        """Connect; raise `Ended` if the server permanently refuses the client."""
         self._running = asyncio.create_task(self._run())
         try:
             await self._wait_until(lambda: self.welcome)
@@ -178,7 +178,7 @@ class Connection(Inbox[Frame]):
     def ask(
         self, command: Frame, on_answer: Callable[[Frame], object], timeout_s: float = TIMEOUT_S
     ) -> Request:
-        """Send a command, and call a function with its answer before any later frame is read."""
+        """Send a command, and call ``on_answer`` with its answer before reading the next frame."""
         number = next(self._numbers)
         text = encode({**command, "id": number})
 
@@ -203,7 +203,7 @@ class Connection(Inbox[Frame]):
 
     # {% if cookiecutter.rooms %}
     def refuse_requests(self, room: str, answer: Frame) -> None:
-        """Settle the requests that wait for a room."""
+        """Answer the requests that wait for a room."""
         for request in [each for each in self._unsent.values() if each.room == room]:
             request.settle(answer)
 
@@ -225,13 +225,13 @@ class Connection(Inbox[Frame]):
         return Room(self, name, state, events=events, last=last, info=info)
 
     def queue_join(self, room: Room) -> None:
-        """Let a room join after those that wait already; for the room."""
+        """Queue a room's join after those of other rooms; called by the room."""
         self._joining.discard(room.name)
         self.queued[room.name] = room
         self._join_rooms()
 
     def release_join(self, name: str) -> None:
-        """Start joins in place of the room's, and send what no longer waits; for the room."""
+        """End a room's turn: start other joins, and send its requests; called by the room."""
         self._joining.discard(name)
         self.queued.pop(name, None)
         self._join_rooms()
@@ -259,7 +259,7 @@ class Connection(Inbox[Frame]):
         return time.monotonic() - sent_at
 
     async def close(self) -> None:
-        """End the connection for good."""
+        """Close the connection permanently."""
         self._stop(NORMAL, "closed by the client")
         if self._running:
             await asyncio.wait([self._running])
@@ -273,7 +273,7 @@ class Connection(Inbox[Frame]):
             try:
                 await asyncio.sleep(pause_s)
                 self._attempt += 1
-                self._show(Status("connecting", self._attempt))
+                self._set_status(Status("connecting", self._attempt))
                 code, reason = await self._connect()
             except InvalidStatus as refusal:
                 response, status = refusal.response, refusal.response.status_code
@@ -293,7 +293,7 @@ class Connection(Inbox[Frame]):
                 self._end(code, reason)
                 return
             pause_s = retry_after_s + pause(self._attempt)
-            self._show(Status("offline", self._attempt, code, reason, pause_s))
+            self._set_status(Status("offline", self._attempt, code, reason, pause_s))
 
     async def _connect(self) -> tuple[int, str]:
         """Connect once, and read until the end; return the close code and its reason."""
@@ -349,7 +349,7 @@ class Connection(Inbox[Frame]):
             for task in tasks:
                 task.cancel()
             self._drop()  # now: later requests wait for the next connection
-            # A server that does not read would let `close` wait for ever.
+            # Otherwise `close` would wait forever for a server that does not read.
             asyncio.get_running_loop().call_later(CLOSE_S, socket.transport.abort)
             await socket.close()
 
@@ -388,14 +388,14 @@ class Connection(Inbox[Frame]):
 
     # {% if cookiecutter.auth == "jwt" %}
     async def _refresh(self, expires_at: float | None) -> None:
-        """Refresh after three quarters of the time, and if that fails, of what is left."""
+        """Refresh after three quarters of the remaining time, also after a failure."""
         shortest_s = SHORTEST_REFRESH_S
         while expires_at is not None:
             left_s = expires_at - time.time()
             await asyncio.sleep(max(shortest_s, 0.75 * left_s))
             # If this clock is ahead, each new token seems to have expired.
             shortest_s = SHORTEST_REFRESH_S if left_s > SHORTEST_REFRESH_S else 2 * shortest_s
-            # In the end the server closes, and the next attempt asks for a token, too.
+            # If all fail, the server closes the connection, and the next attempt gets a new token.
             with suppress(Exception):
                 token = await self._current_token()
                 if token is None:
@@ -414,7 +414,7 @@ class Connection(Inbox[Frame]):
         self._join_rooms()
         # {% endif %}
         self._send_requests()
-        self._show(Status("online", self._attempt))
+        self._set_status(Status("online", self._attempt))
         self._changed.set()
 
     def _receive(self, frame: Frame) -> None:
@@ -486,7 +486,7 @@ class Connection(Inbox[Frame]):
 
     def _end(self, code: int, reason: str) -> None:
         if self.error is None:
-            self._show(Status("ended", self._attempt, code, reason))
+            self._set_status(Status("ended", self._attempt, code, reason))
             error = Ended(code, reason)
             self.end(error)
             # {% if cookiecutter.rooms %}
@@ -497,7 +497,7 @@ class Connection(Inbox[Frame]):
             for request in list(self._unsent.values()):
                 request.settle(failure("ended", reason))
 
-    def _show(self, status: Status) -> None:
+    def _set_status(self, status: Status) -> None:
         self.status = status
         self._call(self._on_status, status)
 

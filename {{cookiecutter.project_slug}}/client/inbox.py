@@ -1,4 +1,4 @@
-"""Unread items."""
+"""A queue of unread items, of limited length."""
 
 import asyncio
 from collections import deque
@@ -13,9 +13,9 @@ Item = TypeVar("Item")
 
 
 class Inbox(Generic[Item]):
-    """Items to iterate over, until an error ends them.
+    """An asynchronous iterator over items, which an error ends.
 
-    If more than 10,000 are unread, the items of the ``gap`` replace them.
+    If more than 10,000 items are unread, those of the ``gap`` replace them.
     """
 
     def __init__(self, *gap: Item) -> None:
@@ -39,7 +39,7 @@ class Inbox(Generic[Item]):
         return self._unread.popleft()
 
     def end(self, error: Exception) -> None:
-        """Let the reader read the rest, and then raise an error."""
+        """Raise an error in the reader after the last unread item."""
         self.error = self.error or error
         self._changed.set()
 
@@ -50,7 +50,7 @@ class Inbox(Generic[Item]):
         self._changed.set()
 
     async def _wait_until(self, condition: Callable[[], object]) -> None:
-        """Wait for a condition, checked at each change; raise the error if that comes first."""
+        """Wait for a condition, checked after each change; raise the error if it comes first."""
         while not condition():
             if self.error is not None:
                 raise self.error

@@ -25,7 +25,7 @@ class RequestError(Exception):
 
 
 class Ended(Exception):
-    """The connection has ended for good, with a close code."""
+    """The connection has ended permanently, with a close code."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}")
@@ -35,7 +35,7 @@ class Ended(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """State of a connection. ``attempt`` is 1 at first, and for a connection that has lasted."""
+    """Status of a connection. A connection that has lasted for 20 s resets ``attempt`` to 1."""
 
     state: Literal["connecting", "online", "offline", "ended"]
     attempt: int = 0
@@ -62,7 +62,7 @@ class InvalidFrame(Exception):
 
 
 def check(frame: Any, **types: Any) -> None:
-    """Raise `InvalidFrame` unless this is an object in which fields have these types."""
+    """Raise `InvalidFrame` unless the frame is an object whose fields have these types."""
     for name, kind in types.items():
         value = frame.get(name, ...) if isinstance(frame, dict) else ...
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -70,10 +70,10 @@ def check(frame: Any, **types: Any) -> None:
 
 
 def text_in(frame: Frame, name: str) -> str | None:
-    """Return a field, or None if it is no text: in a frame of your own, it may be anything."""
+    """Return a field, or None if it is no string: in a frame of your own, it may be anything."""
     return value if isinstance(value := frame.get(name), str) else None
 
 
 def failure(code: str, message: str, *, retry: bool = False) -> Frame:
-    """Return an error in the form of the server's."""
+    """Return an error frame like those of the server."""
     return {"type": "error", "code": code, "message": message, "retry": retry}

@@ -1,4 +1,4 @@
-"""Rooms of the client: each message is yielded once and in order, or the state is loaded."""
+"""Rooms of the client: they yield each message once and in order, or load the state again."""
 
 import asyncio
 import json
@@ -24,10 +24,10 @@ EVENTS = ("joined", "updated", "left")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message from a user (None: the server), or an event of a user, with the info as data.
+    """A message from a user (None: the server), or an event of a user, whose ``data`` is the info.
 
-    At a ``gap``, messages may be missing. After ``rejoined``, events may have been missed: ask for
-    presence again. Any other ``type`` is that of a frame of your own, which is the ``data``.
+    At a ``gap``, messages may be missing. After ``rejoined``, ask for presence again: events may
+    have been missed. Any other ``type`` is that of a frame of your own, which is the ``data``.
     """
 
     type: str
@@ -43,11 +43,11 @@ REJOINED = Message("rejoined")
 class Room(Inbox[Message]):
     """A room to enter in ``async with``. Iterate over it for its messages.
 
-    ``state`` loads what you keep of the room: at first, and at a gap. With ``events``, the room
-    also yields who has joined and left. It yields the ``last`` messages at first. Members see the
-    ``info`` of the user. If more than 10,000 messages are unread, a gap replaces them, with
-    ``events`` followed by ``rejoined``. Methods that send raise `RequestError`, see
-    `Connection.request`.
+    ``state`` loads what you keep of the room: after the first join, and at each gap. With
+    ``events``, the room also yields ``joined``, ``updated`` and ``left``. ``last`` is the number of
+    recent messages to get at the first join, ``info`` is what members see of the user. If more than
+    10,000 messages are unread, a gap replaces them, with ``events`` followed by ``rejoined``.
+    Methods that send raise `RequestError`, see `Connection.request`.
     """
 
     def __init__(
@@ -61,25 +61,25 @@ class Room(Inbox[Message]):
         info: object = None,
     ) -> None:
         super().__init__(GAP, *([REJOINED] if events else []))
-        encode(name)  # raises here, not at a join
+        encode(name)  # raises now, not at a join
         self.name = name
         self._accepted = _copy(info)
         self._change: list[object] = []  # the info that is being set, until it is accepted
         self.position: Frame = {}
-        """Of the last message received."""
+        """Epoch and offset of the last message received."""
         self._connection = connection
         self._state = state
         self._events = events
         self._last = last
         self.stage: Literal["out", "joining", "in"] = "out"
-        """On this WebSocket; ``out`` also while a refused join waits to be repeated."""
-        self._held: list[Frame] | None = []  # messages, until a join is answered
-        self._visit = 0  # counts joins and leaves: what belongs to an older one is ignored
+        """State on this WebSocket; ``out`` also while a refused join waits to be repeated."""
+        self._held: list[Frame] | None = []  # messages that wait for the answer to a join
+        self._generation = 0  # answers and timers of an earlier generation are ignored
         self._attempt = 1
-        self._may_be_in = False  # on this WebSocket, also by a former room of this name
+        self._may_be_in = False  # on this WebSocket, also through a former `Room` of this name
 
     async def __aenter__(self) -> Self:
-        """Join the room; raise `RequestError` if that is refused, `Ended` without a connection."""
+        """Join the room; raise `RequestError` if it is refused, `Ended` if the connection ends."""
         connection = self._connection
         if self.name in connection.rooms:
             raise ValueError(f"the room {self.name} is joined already")
@@ -102,7 +102,7 @@ class Room(Inbox[Message]):
         self._leave(Ended(NORMAL, "the room was left"))
 
     async def __anext__(self) -> Message:
-        """Return the next message, after the state is loaded.
+        """Return the next message, and load the state at a gap.
 
         Raise `Ended` like the connection, and `RequestError` if the room cannot be joined again, or
         with ``evicted`` if the server has taken the user out of it.
@@ -120,13 +120,13 @@ class Room(Inbox[Message]):
     async def publish(
         self, data: object, *, echo: bool = False, keep: bool = True, key: str | None = None
     ) -> Frame:
-        """Send to the members, without ``echo`` to the others only, without ``keep`` not stored.
+        """Send to the other members, and with ``echo`` to this connection as well.
 
-        Repeated with the same ``key``, it is sent once.
+        Without ``keep``, it is not stored. Repeated with the same ``key``, it is sent once.
         """
-        usual = {"echo": False, "keep": True, "key": None}
+        defaults = {"echo": False, "keep": True, "key": None}
         given = {"echo": echo, "keep": keep, "key": key}
-        fields: Frame = {name: value for name, value in given.items() if value != usual[name]}
+        fields: Frame = {name: value for name, value in given.items() if value != defaults[name]}
         return await self._connection.request("publish", room=self.name, data=data, **fields)
 
     @property
@@ -153,13 +153,13 @@ class Room(Inbox[Message]):
         return await self._connection.request("presence", room=self.name)
 
     def interrupt(self) -> None:
-        """Ignore what belongs to the connection that is lost; for the connection."""
-        self._visit += 1
+        """Start over, and ignore answers that are on their way; called by the connection."""
+        self._generation += 1
         self._held, self._attempt, self.stage, self._may_be_in = [], 1, "out", False
         self._connection.release_join(self.name)
 
     def join(self) -> None:
-        """Join, or find out what a member has missed; for the connection."""
+        """Join from the position, or for the first time; called by the connection."""
         start = {"since": self.position} if self.position else {"last": self._last}
         info = {} if self.info is None else {"info": self.info}
         command = {"type": "join", **info, **start}
@@ -169,15 +169,15 @@ class Room(Inbox[Message]):
     # {% if cookiecutter.redis %}
 
     def resync(self) -> None:
-        """Join again, at another moment than the other clients; for the connection."""
+        """Join again after a random pause, so that not all clients do at the same time."""
         if self.name not in self._connection.queued:
-            self._visit += 1
+            self._generation += 1
             self._held = self._held or []
             self._later(random.uniform(0, RESYNC_S), partial(self._connection.queue_join, self))
     # {% endif %}
 
     def _leave(self, error: Exception) -> None:
-        """Leave for good. The reader gets the unread messages, then the error."""
+        """Leave permanently. The reader gets the unread messages, then the error."""
         rooms, left = self._connection.rooms, self._connection.left
         if rooms.get(self.name) is self:
             del rooms[self.name]
@@ -193,7 +193,7 @@ class Room(Inbox[Message]):
         self._ask({"type": "leave"}, lambda answer: left.pop(self.name), self._send_leave)
 
     def _settle(self, change: list[object], *, is_accepted: bool) -> None:
-        """End a change of the info. If it is refused, joins go on with the last accepted one."""
+        """End a change of the info. If it is refused, joins send the last accepted info again."""
         if is_accepted:
             self._accepted = change[0]
         if self._change is change:
@@ -210,14 +210,14 @@ class Room(Inbox[Message]):
     def _ask(
         self, command: Frame, on_answer: Callable[[Frame], object], again: Callable[[], object]
     ) -> None:
-        """Send a command; if it is refused for now, call ``again`` after a pause instead.
+        """Send a command; if it is refused for now, call ``again`` after a pause.
 
-        What happens in a later visit is ignored.
+        An answer that arrives in a later generation is ignored.
         """
-        visit = self._visit
+        generation = self._generation
 
         def settle(answer: Frame) -> None:
-            if visit != self._visit:
+            if generation != self._generation:
                 return
             if answer["type"] != "error" or not answer["retry"]:
                 self._attempt = 1
@@ -234,16 +234,16 @@ class Room(Inbox[Message]):
         self._connection.ask({**command, "room": self.name}, settle)
 
     def _later(self, pause_s: float, act: Callable[[], object]) -> None:
-        """Call a function after a pause, if the visit is the same then."""
-        visit = self._visit
-        asyncio.get_running_loop().call_later(pause_s, lambda: visit == self._visit and act())
+        """Call a function after a pause, unless another generation has begun."""
+        now = self._generation
+        asyncio.get_running_loop().call_later(pause_s, lambda: now == self._generation and act())
 
     def _on_join(self, command: Frame, answer: Frame) -> None:
-        """Go on as a member, or leave."""
+        """Continue as a member, or leave if the join is refused."""
         if answer["type"] == "error":
             self.stage = "out"
             if self._change and self._change[0] is command.get("info"):
-                self._change = []  # joins go on with the last accepted info
+                self._change = []  # join with the last accepted info
                 self._connection.queue_join(self)
                 return
             self._connection.refuse_requests(self.name, answer)
@@ -254,7 +254,7 @@ class Room(Inbox[Message]):
             check(answer, recovered=type(None))
         self.stage, self._may_be_in = "in", True
         held, self._held = self._held or [], None
-        # A member gets no replay: before one, messages belong to a former membership.
+        # A member gets no replay. If there is one, held messages belong to a former membership.
         self._go_on(answer, [] if answer["replayed"] else held)
         if self._events and "since" in command:
             self._put(REJOINED)
@@ -268,21 +268,21 @@ class Room(Inbox[Message]):
         self._changed.set()
 
     def _go_on(self, ok: Frame, held: list[Frame]) -> None:
-        """Yield what was held, and go on from the position of the answer."""
+        """Pass on the held messages, and continue from the position in the answer."""
         offset = ok["offset"] - ok["replayed"]
         if ok.get("recovered"):
             for frame in held:
                 self._advance(frame)
             offset = max(offset, self.position["offset"])
         else:
-            self._lose()
+            self._put_gap()
             for frame in held:
                 if frame["offset"] is None or not self._state:  # the others will be loaded
                     self._put(_message(frame))
         self.position = {"epoch": ok["epoch"], "offset": offset}
 
-    def _lose(self) -> None:
-        """Let the reader load the state, or know that messages may be missing."""
+    def _put_gap(self) -> None:
+        """Make the reader load the state, or tell it that messages may be missing."""
         if self._state:
             # Stored messages will be loaded; events and ephemeral messages will not.
             others = [each for each in self._unread if each is not GAP and each.offset is None]
@@ -292,7 +292,7 @@ class Room(Inbox[Message]):
             self._put(GAP)
 
     def receive(self, frame: Frame) -> None:
-        """Take a frame of the room; for the connection."""
+        """Handle a frame of the room; called by the connection."""
         # {% if cookiecutter.redis %}
         if frame["type"] == "resync":
             self.resync()
@@ -313,17 +313,17 @@ class Room(Inbox[Message]):
             self._held.append(frame)
             if len(self._held) > MAX_UNREAD:
                 self._held.clear()
-                self._lose()
+                self._put_gap()
 
     def _note_info(self, frame: Frame) -> None:
-        """Stop repeating the own info once another connection of the user has set one."""
+        """Stop sending the own info at joins once another connection of the user has set one."""
         user = (self._connection.welcome or {}).get("user")
         is_own = frame["type"] in EVENTS and frame.get("user") == user
         if is_own and frame.get("info") not in (None, self._accepted):
             self._accepted = None
 
     def _advance(self, frame: Frame) -> None:
-        """Yield a message that is newer than the position, and move the position there."""
+        """Pass on a message if it is newer than the position, and move the position there."""
         offset = frame["offset"]
         if offset is None:  # it is not part of the history
             self._put(_message(frame))
@@ -333,7 +333,7 @@ class Room(Inbox[Message]):
 
 
 def _copy(info: object) -> object:
-    """Return a deep copy as JSON."""
+    """Return a deep copy; raise an error if the info is not JSON."""
     return json.loads(encode(info))
 
 

@@ -32,7 +32,7 @@ JOIN_TIMEOUT_S = 10.0
 
 
 class Chat:
-    """What one person types and sees. Each public method is a command, its docstring the help."""
+    """The chat of one user. Each public method is a command, its docstring the text of /help."""
 
     def __init__(self, ws: Connection) -> None:
         self._ws = ws
@@ -152,7 +152,7 @@ class Chat:
             print(f"< {json.dumps(answer | {'id': command['id']})}")
 
     async def __call__(self, line: str) -> None:
-        """Do what a line says."""
+        """Execute a typed line."""
         name, _, rest = line.partition(" ")
         try:
             if line.startswith("{"):
@@ -197,7 +197,7 @@ def show_message(room: str, message: Message) -> None:
 
 # {% endif %}
 def show_status(ws: Connection, status: Status) -> None:
-    """Print the status, online with the user's name; hint once that the service may not run."""
+    """Print the status, with the user's name when online, and a hint if no service answers."""
     user = f" as {ws.welcome['user']}" if ws.welcome and status.state == "online" else ""
     again = "" if status.pause_s is None else f"; trying again in {status.pause_s:.1f} s"
     why = "" if status.code is None else f": {status.code} {status.reason}"
@@ -208,7 +208,7 @@ def show_status(ws: Connection, status: Status) -> None:
 
 
 async def typed_lines() -> AsyncIterator[str]:
-    """Yield the lines that are typed. A thread waits for them, which does not delay the end."""
+    """Yield typed lines. A daemon thread reads them, since it does not delay the exit."""
     loop, lines = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
     def read() -> None:
@@ -231,14 +231,14 @@ async def show_frames(ws: Connection) -> None:
 
 
 async def talk(ws: Connection) -> None:
-    """Do what the typed lines say, until the input ends."""
+    """Execute typed lines until the input ends."""
     chat = Chat(ws)
     async for line in typed_lines():
         await chat(line)
 
 
 async def main(user: str) -> None:
-    """Talk to the service that `.env` describes, until the input ends or the service refuses.
+    """Chat with the service that `.env` describes, until the input ends or the service refuses.
 
     Raises:
         CancelledError: Ctrl+C, which must wake the loop even if the reading thread gets the signal.
@@ -283,7 +283,7 @@ def run(user: str) -> str | None:
 
 @contextmanager
 def restored_terminal() -> Iterator[None]:
-    """Restore the terminal at the end: `input`, if it still waits, has changed its mode."""
+    """Restore the terminal at the end, since an `input` that still waits has changed its mode."""
     if not sys.stdin.isatty():
         yield
         return
@@ -295,7 +295,7 @@ def restored_terminal() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    # Bytes or characters that the locale does not have must not end the chat.
+    # Bytes or characters that the locale cannot represent must not end the chat.
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=errors)

@@ -24,7 +24,7 @@ async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
     """Return a handshake that the service accepts as the user's.
 
     Raises:
-        SystemExit: no user may have this name, or the settings have no key of this user.
+        SystemExit: the user name is invalid, or the settings have no key of this user.
     """
     check_name(user)
     backend_key = settings.backend_key.get_secret_value() if settings.backend_key else ""

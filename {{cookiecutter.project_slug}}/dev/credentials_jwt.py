@@ -18,11 +18,11 @@ def fresh_secrets() -> dict[str, str]:
 
 
 async def credentials(settings: RealtimeSettings, user: str, /, **claims: object) -> Handshake:
-    """Return a handshake that the service accepts as the user's, with more claims.
+    """Return a handshake that the service accepts as the user's, with these claims.
 
     Raises:
-        SystemExit: no user may have this name, or the service has no secret, so only its issuer can
-            make tokens.
+        SystemExit: the user name is invalid, or JWT_SECRET is not set, so only the issuer can make
+            tokens.
     """
     check_name(user)
     try:

@@ -18,10 +18,10 @@ def fresh_secrets() -> dict[str, str]:
 
 
 async def credentials(settings: RealtimeSettings, user: str, /, **claims: object) -> Handshake:
-    """Return a handshake that the service accepts as the user's, with more claims.
+    """Return a handshake that the service accepts as the user's, with these claims.
 
     Raises:
-        SystemExit: no user may have this name.
+        SystemExit: the user name is invalid.
     """
     check_name(user)
     value = sign_session(settings, claims | {"user": user})

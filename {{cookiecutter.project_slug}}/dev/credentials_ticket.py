@@ -23,8 +23,8 @@ async def credentials(settings: RealtimeSettings, user: str) -> Handshake:
     """Return a handshake that the service accepts as the user's, once.
 
     Raises:
-        ConnectionError: the service does not answer, or gives no tickets now.
-        SystemExit: no user may have this name.
+        ConnectionError: the service does not answer, or refuses the ticket.
+        SystemExit: the user name is invalid.
     """
     check_name(user)
     key = settings.backend_key.get_secret_value()

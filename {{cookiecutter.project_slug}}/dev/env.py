@@ -1,4 +1,4 @@
-"""Write a first `.env`: the example's, with fresh secrets. ``python -m dev.env``."""
+"""Write a first `.env`: a copy of `.env.example` with fresh secrets. ``python -m dev.env``."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ def fill(example: str, secrets: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Write the file, unless it is there, readable for its owner only."""
+    """Write the file, readable only for its owner; exit if there is one."""
     secrets = fresh_secrets() | {"METRICS_KEY": token_urlsafe(32)}
     # {% if cookiecutter.redis %}
     secrets["VALKEY_PASSWORD"] = token_urlsafe(32)
@@ -40,7 +40,7 @@ def main() -> None:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(content)
     except BaseException:
-        TARGET.unlink()  # a later run would keep a partial file
+        TARGET.unlink()  # otherwise a later run would keep a partial file
         raise
     print(f"wrote {TARGET} with fresh secrets for development")
 

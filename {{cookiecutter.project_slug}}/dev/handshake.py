@@ -12,7 +12,7 @@ from app.realtime import Identity, Unauthorized
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """The headers of a WebSocket handshake that have credentials, and these by themselves."""
+    """Credentials: the headers of a WebSocket handshake that carry them, and the token alone."""
 
     headers: dict[str, str]
     token: str
@@ -20,7 +20,7 @@ class Handshake:
 
 
 def check_name(user: str) -> None:
-    """Exit unless this may be the name of a user."""
+    """Exit unless this is a valid user name."""
     try:
         Identity(user)
     except Unauthorized as failure:

@@ -1,6 +1,6 @@
-"""Serve on two nodes, which share a Valkey that ends with them: ``python -m dev.nodes``.
+"""Serve on two nodes, which share a temporary Valkey: ``python -m dev.nodes``.
 
-With `REDIS_URL` set, or where no Valkey can be started, it is one node: ``python -m app``.
+With `REDIS_URL` set, or if no Valkey is installed, it serves on one node, as ``python -m app``.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from .urls import base_url
 
 NODE = (sys.executable, "-m", "app")
 START_S = 60.0
-AT_ONCE = Retry(NoBackoff(), retries=0)
+NO_RETRY = Retry(NoBackoff(), retries=0)
 
 
 def server_path() -> str | None:
@@ -60,23 +60,23 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
     """Run a server that stores nothing on disk, and yield its URL.
 
     Raises:
-        ChildProcessError: it does not start.
+        ChildProcessError: the server does not start.
     """
     with TemporaryDirectory() as directory, TemporaryFile() as log:
         path = f"{directory}/valkey.sock"
         url = f"unix://{quote(path)}"
         arguments = ("--port", "0", "--unixsocket", path, "--save", "")
-        # Not by SIGINT, which stays blocked in it
+        # SIGINT stays blocked in the server, so SIGTERM stops it.
         async with running(server, *arguments, stdout=log.fileno(), stop_by=signal.SIGTERM) as it:
-            async with Redis.from_url(url, retry=AT_ONCE) as redis:
+            async with Redis.from_url(url, retry=NO_RETRY) as redis:
                 starts_by = monotonic() + START_S
                 while not await answers(redis):
                     if it.returncode is not None or monotonic() > starts_by:
                         log.seek(0)
-                        told = log.read().decode(errors="replace").strip().rpartition("\n")[2]
-                        what = "does not answer" if it.returncode is None else "has ended"
-                        status = f"nothing (status {it.returncode})"
-                        raise ChildProcessError(f"{server} {what}; it says: {told or status}")
+                        last_line = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+                        problem = "does not answer" if it.returncode is None else "has ended"
+                        said = last_line or f"nothing (status {it.returncode})"
+                        raise ChildProcessError(f"{server} {problem}; it says: {said}")
                     await asyncio.sleep(0.05)
             yield url
 
@@ -91,7 +91,7 @@ async def answers(redis: Redis) -> bool:
 
 
 async def serve_nodes(server: str, ports: tuple[int, int]) -> int:
-    """Serve until one of the nodes ends; return the status to exit with."""
+    """Serve until one of the nodes ends; return the exit status."""
     async with running_valkey(server) as url:
         shared = {"REDIS_URL": url, "PORT_FILE": ""}
         first, second = (shared | {"PORT": str(port)} for port in ports)
@@ -102,7 +102,7 @@ async def serve_nodes(server: str, ports: tuple[int, int]) -> int:
 
 
 async def serve_until_signal(server: str, ports: tuple[int, int]) -> int:
-    """Serve until a signal arrives or one of the nodes ends; return the status to exit with."""
+    """Serve until a signal arrives or one of the nodes ends; return the exit status."""
     serving = asyncio.create_task(serve_nodes(server, ports))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
@@ -114,12 +114,12 @@ async def serve_until_signal(server: str, ports: tuple[int, int]) -> int:
 
 # {% if cookiecutter.auth == "api_key" %}
 def commands(ports: tuple[int, int]) -> list[str]:
-    """Return a command for each node, which connects to it."""
+    """Return for each node a command that connects to it."""
     users = zip(ports, NAMES, strict=True)
     return [f"PORT={port} make client NAME={user}" for port, user in users]
 # {% else %}
 def links(settings: Settings, ports: tuple[int, int]) -> list[str]:
-    """Return the page's address on each node, which names the port of the other node."""
+    """Return the link to each node's page, with the port of the other node."""
     first, second = (base_url(settings.model_copy(update={"port": port})) for port in ports)
     return [f"{first}/#node={ports[1]}", f"{second}/#node={ports[0]}"]
 # {% endif %}

@@ -1,4 +1,4 @@
-"""Processes of the service, for development."""
+"""Run programs for development, such as the service."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ async def running(
 ) -> AsyncIterator[Process]:
     """Run a program, and stop it with a signal at the end.
 
-    It is in a process group of its own: a terminal would send it Ctrl+C, too, and a second signal
-    ends a service at once. SIGINT is blocked in it, until `app.__main__` can handle it.
+    It has its own process group, so that the terminal does not send it Ctrl+C as well: a second
+    signal ends the service at once. SIGINT is blocked in it until `app.__main__` can handle it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

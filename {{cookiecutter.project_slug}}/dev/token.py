@@ -26,10 +26,10 @@ from .urls import websocket_url
 
 
 def parse(claims: str) -> dict[str, Any]:
-    """Return the claims, which are a JSON object.
+    """Return the claims.
 
     Raises:
-        SystemExit: they are something else.
+        SystemExit: they are not a JSON object.
     """
     with suppress(ValueError, RecursionError):
         parsed = json.loads(claims)

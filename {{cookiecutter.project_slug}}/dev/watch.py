@@ -13,15 +13,15 @@ from .processes import running
 
 
 def is_env_file(_: Change, path: str) -> bool:
-    """Return whether a change is one of ``.env``."""
+    """Return whether ``.env`` has changed."""
     return Path(path).name == ".env"
 
 
 async def watch(
-    changed: asyncio.Event, path: str, counts: Callable[[Change, str], bool], *, recursive: bool
+    changed: asyncio.Event, path: str, matches: Callable[[Change, str], bool], *, recursive: bool
 ) -> None:
-    """Set the event at each change that counts."""
-    async for _ in awatch(path, watch_filter=counts, recursive=recursive):
+    """Set the event at each change below a path that ``matches``."""
+    async for _ in awatch(path, watch_filter=matches, recursive=recursive):
         changed.set()
 
 
@@ -34,11 +34,11 @@ async def serve(changed: asyncio.Event) -> None:
 
 
 async def serve_and_watch() -> None:
-    """Serve until cancelled."""
+    """Serve, and restart at changes, until cancelled."""
     changed = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(watch(changed, "app", DefaultFilter(), recursive=True))
-        # Not the file itself, since most editors replace it.
+        # The folder, not `.env` itself, since most editors replace the file.
         group.create_task(watch(changed, ".", is_env_file, recursive=False))
         await serve(changed)
 

@@ -168,8 +168,8 @@ async def test_a_server_without_the_limit_of_a_message_keeps_it_too(character: s
     largest = app.service.settings.max_message_bytes // len(character.encode())
     async with (
         asyncio.timeout(DEADLINE_S),
-        served(app) as address,
-        connect(f"ws://{address}/ws?user=alice", proxy=None) as client,
+        served(app) as port,
+        connect(f"ws://127.0.0.1:{port}/ws?user=alice", proxy=None) as client,
     ):
         await client.recv()  # the welcome
         await client.send(character * largest)

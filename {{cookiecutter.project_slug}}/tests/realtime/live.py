@@ -204,15 +204,14 @@ async def run_app(app: Application, *, ws: Any = None) -> AsyncIterator[Live]:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, **options: Any) -> AsyncIterator[str]:
-    """Serve an app with plain uvicorn, as ``uvicorn app.main:app`` does; yield its address."""
+async def served(app: ASGIApp, **options: Any) -> AsyncIterator[int]:
+    """Serve an app with plain uvicorn, as ``uvicorn app.main:app`` does; yield its port."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, **options))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     serving = asyncio.create_task(server._serve())
     await wait_until(lambda: server.started or serving.done())
     try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"127.0.0.1:{port}"
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         async with asyncio.timeout(DEADLINE_S):

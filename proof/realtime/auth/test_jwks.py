@@ -24,7 +24,7 @@ from app.realtime.protocol import REVOKED, TRY_AGAIN_LATER, UNAUTHORIZED
 from ..certificate import server_context
 from ..client import Client, ConnectOptions
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
-from ..settings.test_settings import complaint
+from ..settings.test_settings import startup_error
 from ..test_privacy import PRIVATE, run_recorded
 from .issuer import Issuer, jwk, new_key, rsa_key, run_issuer
 from .test_jwt import token as secret_token
@@ -419,7 +419,7 @@ def test_the_number_of_keys_is_limited() -> None:
 def test_a_bad_jwks_url_is_refused_at_startup(
     monkeypatch: pytest.MonkeyPatch, environment: str, url: str, hint: str
 ) -> None:
-    line = complaint(monkeypatch, ENVIRONMENT=environment, JWT_SECRET="", JWT_JWKS_URL=url)
+    line = startup_error(monkeypatch, ENVIRONMENT=environment, JWT_SECRET="", JWT_JWKS_URL=url)
     assert line.startswith("error: JWT_JWKS_URL: ")
     assert hint in line
     assert len(line.splitlines()) == 1
@@ -452,9 +452,9 @@ async def test_a_banned_user_cannot_refresh() -> None:
 
 
 def test_secret_and_jwks_url_are_mutually_exclusive(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert complaint(monkeypatch, JWT_SECRET="") == (
+    assert startup_error(monkeypatch, JWT_SECRET="") == (
         "error: JWT_SECRET: is not set, nor is JWT_JWKS_URL; set one of them"
     )
-    line = complaint(monkeypatch, JWT_JWKS_URL="https://issuer.test/keys")
+    line = startup_error(monkeypatch, JWT_JWKS_URL="https://issuer.test/keys")
     assert line.startswith("error: JWT_SECRET: is set, and so is JWT_JWKS_URL")
     assert len(line.splitlines()) == 1

@@ -40,7 +40,7 @@ from ..backplane_contract import Inbox, numbered
 from ..certificate import server_context
 from ..client import DEADLINE_S
 from ..live import make_settings
-from ..settings.test_settings import complaint
+from ..settings.test_settings import startup_error
 from .proxy import Proxy, proxy
 from .test_backplane import settings_for
 from .test_node import AT_REST, CHANNEL, run_node
@@ -307,7 +307,7 @@ async def test_a_busy_process_is_not_taken_for_a_silent_server() -> None:
     ],
 )
 def test_what_a_url_must_not_say(monkeypatch: pytest.MonkeyPatch, url: str, hint: str) -> None:
-    line = complaint(monkeypatch, REDIS_URL=url)
+    line = startup_error(monkeypatch, REDIS_URL=url)
     assert line.startswith("error: REDIS_URL: ")
     assert hint in line
     assert "hunter" not in line
@@ -344,7 +344,7 @@ def test_without_a_project_file_the_prefix_has_to_be_set(
 ) -> None:
     monkeypatch.setattr(project, "PYPROJECT", tmp_path / "pyproject.toml")
     monkeypatch.setattr(project, "packages_distributions", dict)
-    line = complaint(monkeypatch, REDIS_URL="redis://localhost")
+    line = startup_error(monkeypatch, REDIS_URL="redis://localhost")
     assert line.startswith("error: REDIS_PREFIX: ")
     assert "does not name the project" in line
     assert make_settings(redis_url=None).redis_prefix == ""
@@ -354,7 +354,7 @@ def test_without_a_project_file_the_prefix_has_to_be_set(
 
 def test_a_prefix_that_ends_in_a_digit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """`shop1` in database 1 and `shop` in database 11 would have the same channels."""
-    line = complaint(monkeypatch, REDIS_URL="redis://localhost/1", REDIS_PREFIX="shop1")
+    line = startup_error(monkeypatch, REDIS_URL="redis://localhost/1", REDIS_PREFIX="shop1")
     assert line.startswith("error: REDIS_PREFIX: ")
     assert "end it with another character" in line
 

@@ -43,7 +43,7 @@ async def test_bad_requests_are_refused(body: object) -> None:
         assert (await request_token(live, body)).status_code == 422
 
 
-async def test_without_a_secret_the_answer_says_so() -> None:
+async def test_without_a_secret_the_answer_says_that_it_is_not_set() -> None:
     settings = make_settings(
         environment="development", jwt_secret=None, jwt_jwks_url="http://127.0.0.1:1/jwks"
     )

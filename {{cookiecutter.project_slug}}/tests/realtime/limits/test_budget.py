@@ -1,4 +1,4 @@
-"""Budgets: whatever a client makes the service do is paid by its connection and by its user."""
+"""Budgets: what a client causes is charged to its connection and to its user."""
 
 import pytest
 
@@ -25,7 +25,7 @@ async def pings_until_refused(client: Client, at_most: int = 1_000) -> tuple[int
 
 
 def send_command(size: int, value: str = "1") -> str:
-    """Return a message to nobody of about this size, which has this value many times."""
+    """Return a command of about this size; its data is a list that repeats this value."""
     values = ",".join([value] * (size // (len(value) + 1)))
     return '{"type": "send", "to": "nobody", "id": "ask", "data": [' + values + "]}"
 
@@ -38,7 +38,7 @@ async def answer_to(client: Client, frame: str) -> Frame:
 
 # {% if cookiecutter.auth != "none" %}
 async def test_the_connections_of_a_user_share_a_budget(clock: Clock) -> None:
-    # A real timer forgets the budget when it is paid, which takes ten seconds.
+    # A timer forgets a budget that is paid off; ten seconds leave time for the test.
     settings = make_settings(max_messages_per_s_per_user=1, max_burst_s=10)
     async with run_service(settings) as live:
         first, second = await live.connect(), await live.connect()
@@ -50,7 +50,7 @@ async def test_the_connections_of_a_user_share_a_budget(clock: Clock) -> None:
         await first.close()
         await second.close()
         await wait_until(lambda: len(live.service.manager) == 1)
-        again = await live.connect()  # which does not renew the budget
+        again = await live.connect()  # this does not renew the budget
         assert (await again.ask(type="ping"))["code"] == "rate_limited"
         clock.now_s += 1
         assert (await pings_until_refused(again))[0] == 1
@@ -93,8 +93,8 @@ async def test_the_policy_exempts_users() -> None:
 
 
 @pytest.mark.hostile(83)
-async def test_one_target_takes_only_its_share(clock: Clock) -> None:
-    """A user floods another one, who would be closed as a slow consumer."""
+async def test_messages_to_one_target_have_a_budget(clock: Clock) -> None:
+    """Otherwise one user could flood another, who would be closed as a slow consumer."""
     settings = make_settings(max_bytes_per_s_per_target=1_000, max_burst_s=BURST_S)
     async with run_service(settings) as live:
         client, victim = await live.connect(), await live.connect("bob")
@@ -108,7 +108,7 @@ async def test_one_target_takes_only_its_share(clock: Clock) -> None:
         assert (await client.ask(type="broadcast", data=1))["code"] == "rate_limited"
 
 
-async def test_the_welcome_tells_the_terms(live: Live) -> None:
+async def test_welcome_has_the_limits_of_a_user_and_of_a_target(live: Live) -> None:
     limits, settings = (await live.connect()).welcome["limits"], live.settings
     assert limits["user_messages_per_s"] == settings.max_messages_per_s_per_user
     assert limits["user_bytes_per_s"] == settings.max_bytes_per_s_per_user

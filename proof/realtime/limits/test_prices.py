@@ -139,7 +139,7 @@ def test_no_number_grows_by_more_than_the_known_factor(sign: str) -> None:
 async def test_a_small_message_is_written_out_once(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its size is known from its frame, unless the limit is as small."""
+    """Its frame shows that it cannot become too large, unless the limit is small, too."""
     client = await live.connect()
     async with run_service(make_settings(max_message_bytes=160)) as narrow:
         answer = await answer_to(await narrow.connect(), send_command(80, "1e15"))
@@ -186,7 +186,7 @@ async def test_of_many_errors_none_is_explained(live: Live) -> None:
     "frames", [masked(b"", PING), masked(b"", PONG), masked(b"", CONT, fin=False)]
 )
 async def test_control_frames_and_fragments_are_messages(clock: Clock, frames: bytes) -> None:
-    """They are few in the time of a burst, and many close the connection."""
+    """A burst of them is answered; too many close the connection."""
     settings = make_settings(max_messages_per_s=10, max_burst_s=BURST_S)
     async with run_service(settings) as live:
         async with raw_client(await live.options()) as client:

@@ -1,4 +1,4 @@
-"""How Redis is asked: few connections, each alive, everybody in turn; and what a URL may say."""
+"""The client of Redis: few connections, all alive and shared fairly; and valid URLs."""
 
 import asyncio
 import inspect
@@ -53,7 +53,7 @@ MAX_CONNECTIONS = 6
 BURST = 1_000
 
 AT_ONCE_S = 1e-6
-"""So soon a connection counts as idle."""
+"""The time after which a connection counts as idle."""
 
 
 @asynccontextmanager
@@ -69,7 +69,7 @@ async def run_client(server: Valkey | Proxy, **overrides: object) -> AsyncIterat
 
 
 async def ask_often(client: RedisClient, times: int) -> list[Any]:
-    """Ask many times at once; return the replies and failures."""
+    """Send many commands at once; return the replies and failures."""
     asked = (client.ask("ECHO", number, repeatable=True) for number in range(times))
     return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -214,7 +214,7 @@ async def test_a_restart_costs_no_command_its_success(valkey: Valkey) -> None:
 
 
 async def test_forgotten_connections_are_replaced(proxy: Proxy) -> None:
-    """Nobody says that they are dead: a ping before the next command finds out."""
+    """No error reports that they are dead: a ping before the next command detects it."""
     async with run_client(proxy, redis_ping_interval_s=AT_ONCE_S) as client:
         await ask_often(client, 30)
         proxy.forget()

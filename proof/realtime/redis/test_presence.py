@@ -31,12 +31,12 @@ from .valkey import Valkey
 
 LEASE_S = 1.0
 TIMEOUT_S = 0.3
-"""How long tests wait in which no answer comes."""
+"""The timeout in tests in which no answer comes."""
 
 
 @contextmanager
-def hasty(*nodes: RedisNode) -> Iterator[None]:
-    """Have nodes give up soon; before and after, a pause of Valkey does not matter."""
+def short_timeout(*nodes: RedisNode) -> Iterator[None]:
+    """Shorten the timeouts of nodes in this context only: elsewhere, Valkey may pause."""
 
     def set_timeout(seconds: float) -> None:
         for node in nodes:
@@ -56,7 +56,7 @@ async def keys(redis: Redis) -> list[bytes]:
 
 
 async def wait_until_seen(visitor: Visitor, expected: dict[str, int]) -> None:
-    """Wait until presence says so."""
+    """Wait until presence lists exactly these users and connections."""
 
     async def is_seen() -> bool:
         try:
@@ -243,7 +243,7 @@ async def test_nobody_is_given_up_soon_after_an_outage(valkey: Valkey, trouble: 
             await redis.client_kill_filter(_type="pubsub")
             await asyncio.wait_for(is_over.wait(), DEADLINE_S)
         else:
-            with hasty(here):
+            with short_timeout(here):
                 valkey.freeze()
                 alice.set_info_now("away")
                 await wait_until(lambda: here.presence._is_failing)
@@ -382,7 +382,7 @@ async def test_changes_in_an_outage_are_told_afterwards(valkey: Valkey) -> None:
         alice = await here.visitor("alice")
         bob = await there.visitor("bob")
         assert await alice.heard() == ["bob joined"]
-        with hasty(here, there):
+        with short_timeout(here, there):
             valkey.freeze()
             with pytest.raises(Unavailable):
                 await alice.seen()
@@ -417,7 +417,7 @@ async def test_a_new_server_is_told_everything(valkey: Valkey) -> None:
         alice = await here.visitor("alice")
         bob = await there.visitor("bob")
         await wait_until_seen(alice, {"alice": 1, "bob": 1})
-        with hasty(here, there):
+        with short_timeout(here, there):
             valkey.kill()
             with pytest.raises(Unavailable):
                 await alice.seen()
@@ -427,7 +427,7 @@ async def test_a_new_server_is_told_everything(valkey: Valkey) -> None:
 
 
 async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
-    """What a frozen server still had to do when its client had given up and repeated it."""
+    """A frozen server executes a command after its client has timed out and repeated it."""
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
         alice = await node.visitor("alice")
         assert await alice.seen() == {"alice": 1}
@@ -490,7 +490,7 @@ async def test_false_users_are_not_believed(valkey: Valkey, fields: dict[Any, An
         alice = await node.visitor("alice")
         await alice.seen()
         await redis.hset("ws:{room:lobby}:users", mapping=fields)
-        with hasty(node), pytest.raises(Unavailable):
+        with short_timeout(node), pytest.raises(Unavailable):
             await alice.seen()
         await redis.hdel("ws:{room:lobby}:users", *fields)
         assert await alice.seen() == {"alice": 1}
@@ -538,7 +538,7 @@ async def test_users_of_a_killed_process_have_left(valkey: Valkey, tmp_path: Pat
 
 
 async def is_joined(client: Client) -> bool:
-    """Try to join: just after its start, a node may still be on its way to Redis."""
+    """Try to join: just after its start, a node may not be connected to Redis yet."""
     return bool((await client.ask(type="join", room=ROOM))["type"] == "ok")
 
 

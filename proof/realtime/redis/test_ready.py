@@ -1,4 +1,4 @@
-"""Ready means working: a service is ready only while Redis does what it is asked."""
+"""A service is ready only while Redis executes its commands."""
 
 import asyncio
 import re
@@ -255,13 +255,13 @@ async def test_two_services_that_share_a_redis_hear_nothing_of_each_other(
 async def test_what_is_done_for_a_connection_does_not_grow_with_what_the_node_hosts(
     valkey: Valkey,
 ) -> None:
-    """Counted is what Python calls and what it looks at, not how long that takes."""
+    """Counts calls and accesses, not time."""
     few, many = [await work_per_connection(valkey, hosted) for hosted in (100, 5_000)]
     assert many <= 1.25 * few
 
 
 class Counting(dict[Channel, Subscription]):
-    """What a node hosts; it counts how often it is looked at."""
+    """The subscriptions of a node; it counts how often one is accessed."""
 
     looks = 0
 
@@ -270,7 +270,7 @@ class Counting(dict[Channel, Subscription]):
         return super().__getitem__(channel)
 
     def get(self, channel: Channel, default: Any = None) -> Any:
-        """Return what is hosted there."""
+        """Return the subscription to a channel."""
         self.looks += 1
         return super().get(channel, default)
 
@@ -280,23 +280,23 @@ class Counting(dict[Channel, Subscription]):
             yield channel
 
     def keys(self) -> Any:
-        """Return all, one look each."""
+        """Count one access for each."""
         self.looks += len(self)
         return super().keys()
 
     def values(self) -> Any:
-        """Return all, one look each."""
+        """Count one access for each."""
         self.looks += len(self)
         return super().values()
 
     def items(self) -> Any:
-        """Return all, one look each."""
+        """Count one access for each."""
         self.looks += len(self)
         return super().items()
 
 
 async def work_per_connection(valkey: Valkey, hosted: int) -> float:
-    """Return how often the node looks at what it hosts when a channel comes and goes."""
+    """Return how often subscriptions are accessed when one channel is added and removed."""
     async with run_node(valkey) as (node, _):
         own = [Subscription(user_channel(f"user-{n}"), ignore) for n in range(hosted)]
         for subscription in own:

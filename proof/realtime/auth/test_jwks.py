@@ -349,7 +349,7 @@ def published(*keys: object) -> bytes:
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 @pytest.mark.parametrize("fields", [{}, {"alg": None}, {"key_ops": ["sign", "verify"]}, {"x5t": 1}])
-def test_usable_keys(algorithm: str, fields: dict[str, Any]) -> None:
+def test_usable_keys_are_accepted(algorithm: str, fields: dict[str, Any]) -> None:
     (key,) = read_keys(published(jwk(new_key(algorithm), algorithm, **fields))).values()
     assert key.algorithm_name == algorithm
 
@@ -435,7 +435,7 @@ def test_a_bad_jwks_url_is_refused_at_startup(
         ("development", "http://issuer.test/keys"),
     ],
 )
-def test_good_jwks_urls(environment: str, url: str) -> None:
+def test_good_jwks_urls_are_accepted(environment: str, url: str) -> None:
     settings = make_settings(environment=environment, jwt_secret=None, jwt_jwks_url=url)
     assert str(settings.jwt_jwks_url) == url
 

@@ -174,7 +174,7 @@ async def test_what_takes_long_to_parse_costs_more(clock: Clock) -> None:
             assert refused == [False] * allowed + [True]
 
 
-async def test_of_many_errors_none_is_explained(live: Live) -> None:
+async def test_many_errors_in_a_command_are_not_explained(live: Live) -> None:
     client = await live.connect()
     answer = await answer_to(client, surplus(100))
     assert answer["code"] == "bad_request"

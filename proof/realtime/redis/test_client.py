@@ -143,7 +143,7 @@ def test_only_some_refusals_say_that_data_is_malformed(refusal: str, *, is_malfo
 
 
 # {% endif %}
-async def test_when_redis_is_silent_nobody_waits_in_vain_and_one_line_says_so(
+async def test_while_redis_does_not_answer_all_commands_fail_in_time_with_one_log_line(
     valkey: Valkey,
 ) -> None:
     async with run_client(valkey) as client:
@@ -306,7 +306,7 @@ async def test_a_busy_process_is_not_taken_for_a_silent_server() -> None:
         ("unix:///redis.sock?password=hunter#2", "percent-encode"),
     ],
 )
-def test_what_a_url_must_not_say(monkeypatch: pytest.MonkeyPatch, url: str, hint: str) -> None:
+def test_a_bad_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, hint: str) -> None:
     line = startup_error(monkeypatch, REDIS_URL=url)
     assert line.startswith("error: REDIS_URL: ")
     assert hint in line
@@ -327,7 +327,7 @@ def test_what_a_url_must_not_say(monkeypatch: pytest.MonkeyPatch, url: str, hint
         "unix:///run/user@host/redis.sock?db=1",
     ],
 )
-def test_what_a_url_may_say(url: str) -> None:
+def test_valid_urls_are_accepted(url: str) -> None:
     assert make_client(make_settings(redis_url=url)) is not None
 
 

@@ -84,7 +84,7 @@ async def test_an_answer_torn_on_its_way_to_the_publisher(
 
 @pytest.mark.hostile(73)
 @pytest.mark.parametrize("size", [1, 20, 100])
-async def test_a_message_torn_on_its_way_to_a_subscriber_is_told_as_a_gap(
+async def test_an_incomplete_message_to_a_subscriber_is_reported_as_a_gap(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
     async with two_nodes(valkey, proxy, **AT_REST) as (first, second):
@@ -99,7 +99,7 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_told_as_a_gap(
 
 @OUTAGES
 @pytest.mark.hostile(68)
-async def test_an_outage_of_the_way_is_noticed_and_outlived(
+async def test_an_outage_of_the_connection_to_redis_is_noticed_and_survived(
     valkey: Valkey, proxy: Proxy, outage: Outage
 ) -> None:
     async with two_nodes(valkey, proxy) as (first, second):
@@ -121,7 +121,7 @@ async def test_an_outage_of_the_way_is_noticed_and_outlived(
             assert await client.is_quiet()
 
 
-async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Proxy) -> None:
+async def test_a_slow_connection_to_redis_only_adds_delay(valkey: Valkey, proxy: Proxy) -> None:
     proxy.delay(0.02)
     async with two_nodes(valkey, proxy) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")

@@ -62,7 +62,7 @@ async def recovered(client: Client, since: Frame) -> list[object]:
 
 
 @pytest.mark.parametrize("size", [1, 20, LENGTH])
-async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
+async def test_an_incomplete_message_to_a_subscriber_is_read_again(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
     async with quiet_nodes(valkey, proxy, **AT_REST) as (first, second):
@@ -83,7 +83,7 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
 
 @pytest.mark.hostile(73)
 @pytest.mark.parametrize("size", [1, 4])
-async def test_an_answer_torn_on_its_way_to_the_publisher_doubles_nothing(
+async def test_an_incomplete_answer_to_the_publisher_duplicates_nothing(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
     async with quiet_nodes(valkey, proxy, **AT_REST) as (first, second):
@@ -100,7 +100,7 @@ async def test_an_answer_torn_on_its_way_to_the_publisher_doubles_nothing(
 
 
 @pytest.mark.parametrize("keep", [True, False])
-async def test_a_repetition_after_a_lost_answer_doubles_nothing(
+async def test_a_repetition_after_a_lost_answer_duplicates_nothing(
     valkey: Valkey, proxy: Proxy, keep: bool
 ) -> None:
     async with quiet_nodes(valkey, proxy) as (first, second):
@@ -119,7 +119,7 @@ async def test_a_repetition_after_a_lost_answer_doubles_nothing(
 
 
 @pytest.mark.parametrize("size", [1, LENGTH])
-async def test_a_history_torn_on_its_way_is_not_taken_for_the_whole(
+async def test_an_incomplete_answer_is_not_taken_for_the_whole_history(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
     async with quiet_nodes(valkey, proxy, **AT_REST) as (first, second):
@@ -153,7 +153,7 @@ async def test_an_ok_that_overtakes_an_older_message_does_not_cost_it(
 
 
 @OUTAGES
-async def test_what_was_said_during_an_outage_of_the_way_comes_late_and_in_order(
+async def test_messages_during_an_outage_of_the_connection_arrive_late_and_in_order(
     valkey: Valkey, proxy: Proxy, outage: Outage
 ) -> None:
     async with quiet_nodes(valkey, proxy) as (first, second):
@@ -178,7 +178,7 @@ async def test_what_was_said_during_an_outage_of_the_way_comes_late_and_in_order
         assert await recovered(await first.connect("alice"), start) == heard
 
 
-async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Proxy) -> None:
+async def test_a_slow_connection_to_redis_only_adds_delay(valkey: Valkey, proxy: Proxy) -> None:
     proxy.delay(0.02)
     async with quiet_nodes(valkey, proxy) as (first, second):
         clients = [await first.connect("alice"), await second.connect("bob")]
@@ -201,7 +201,7 @@ async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Pr
         assert heard[0] == heard[1]
 
 
-async def test_a_killed_publishing_connection_doubles_nothing(valkey: Valkey) -> None:
+async def test_a_killed_publishing_connection_duplicates_nothing(valkey: Valkey) -> None:
     async with (
         quiet_nodes(valkey, redis_probe_interval_s=60) as (first, second),
         Redis.from_url(valkey.url) as redis,

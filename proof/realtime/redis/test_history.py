@@ -112,7 +112,7 @@ async def test_a_client_without_a_position_needs_no_reading(
         assert await feed.replay(None) == replay
 
 
-async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(
+async def test_a_client_that_rejoins_gets_a_last_message_that_was_lost(
     shared_valkey: Valkey,
 ) -> None:
     async with run_history(shared_valkey) as history, run_history(shared_valkey) as other:
@@ -144,7 +144,7 @@ async def test_a_client_that_knows_more_than_the_node_is_caught_up_with(
         assert member.data == [1, 2, 3]
 
 
-async def test_messages_on_their_way_are_not_lost_when_somebody_returns(
+async def test_messages_in_transit_are_not_lost_when_a_client_rejoins(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "ARRIVAL_S", DEADLINE_S)
@@ -517,7 +517,7 @@ async def test_a_position_that_is_lost_is_announced(
         assert await redis.exists(POSITION)
 
 
-async def test_a_member_of_a_room_hears_of_no_outage_that_it_missed_nothing_in(
+async def test_a_member_that_missed_nothing_is_not_told_of_an_outage(
     valkey: Valkey,
 ) -> None:
     async with two_nodes(valkey) as (first, second):

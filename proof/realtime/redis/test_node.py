@@ -164,7 +164,7 @@ async def test_a_subscription_that_ends_is_confirmed_to_nobody(
     "payload",
     [b"", b"\x80\x04\x95", b"[]", b"{}", b'{"sender": 7, "data": 1}', b'{"data": 1}', b"\xff{}"],
 )
-async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: bytes) -> None:
+async def test_an_invalid_envelope_is_dropped(shared_valkey: Valkey, payload: bytes) -> None:
     inbox = Inbox()
     async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
@@ -217,7 +217,7 @@ async def test_messages_beyond_what_may_wait_for_redis_fail(shared_valkey: Valke
 
 
 @pytest.mark.hostile(67)
-async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
+async def test_a_restart_is_survived_and_reported_as_a_gap(valkey: Valkey) -> None:
     inbox = Inbox()
     async with run_node(valkey) as (node, gaps):
         subscription = node.subscribe(Subscription(CHANNEL, inbox.deliver))
@@ -277,7 +277,7 @@ async def test_a_message_that_cannot_be_sent_harms_no_other(shared_valkey: Valke
 
 
 @pytest.mark.hostile(69, 70)
-async def test_a_killed_subscriber_connection_is_told_as_a_gap(valkey: Valkey) -> None:
+async def test_a_killed_subscriber_connection_is_reported_as_a_gap(valkey: Valkey) -> None:
     async with run_node(valkey) as (node, gaps), Redis.from_url(valkey.url) as redis:
         await redis.client_kill_filter(_type="pubsub")
         await wait_until(lambda: bool(gaps))

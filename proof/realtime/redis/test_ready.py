@@ -101,7 +101,7 @@ async def test_a_permission_that_is_taken_away_later_is_waited_for(
         assert gaps == []
 
 
-async def test_a_demoted_primary_is_left(valkey: Valkey, redis: Redis) -> None:
+async def test_connections_to_a_demoted_primary_are_replaced(valkey: Valkey, redis: Redis) -> None:
     """All connections are new afterwards, since the address may lead to another server."""
     async with run_service(settings_for(valkey)) as live:
         await wait_until(healthy(live))
@@ -118,7 +118,7 @@ async def test_a_demoted_primary_is_left(valkey: Valkey, redis: Redis) -> None:
         assert before & after <= own
 
 
-async def test_while_a_server_loads_its_data_the_service_waits_and_tells_once(
+async def test_while_a_server_loads_its_data_the_service_waits_and_logs_it_once(
     valkey: Valkey, redis: Redis
 ) -> None:
     for number in range(200):
@@ -154,7 +154,7 @@ async def test_while_a_server_loads_its_data_the_service_waits_and_tells_once(
     ],
     ids=str,
 )
-async def test_what_no_waiting_mends_stops_a_service_that_starts(
+async def test_a_permanent_refusal_by_redis_stops_a_service_at_start(
     valkey: Valkey, redis: Redis, command: str, reason: str
 ) -> None:
     await do(valkey, redis, command)

@@ -149,7 +149,7 @@ async def test_a_reset_connection_is_removed(service: Live) -> None:
     await wait_until(lambda: len(asyncio.all_tasks()) <= before)
 
 
-async def test_tasks_per_connection(
+async def test_a_connection_has_a_fixed_number_of_tasks(
     service: Live,
 ) -> None:
     before = len(asyncio.all_tasks())

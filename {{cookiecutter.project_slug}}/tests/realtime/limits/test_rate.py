@@ -10,7 +10,6 @@ from ..client import Client, Frame
 from ..live import Live, make_settings, run_service, wait_until
 from .conftest import Clock
 
-
 SLOW = make_settings(max_messages_per_s=2, max_burst_s=2, max_errors_in_a_row=3)
 """A burst of four messages. ``rate_limited`` does not count as an error in a row."""
 

@@ -46,7 +46,7 @@ class Server:
         self.emptied = 0
 
     def publish(self, exclude: str | None = None) -> None:
-        """Number, store and publish the next message."""
+        """Publish the next message: give it a number and store it."""
         self.position = self.position.next
         data = len(self.published)
         self.published[self.position] = data

@@ -48,7 +48,7 @@ async def try_ticket(live: Live, ticket: str) -> bool:
     """Return whether the ticket is refused."""
     client = await live.connect_with(with_ticket(live, ticket), welcomed=False)
     try:
-        return (await client.receive())["type"] != "welcome"
+        return bool((await client.receive())["type"] != "welcome")
     except ConnectionClosed:
         return True
 

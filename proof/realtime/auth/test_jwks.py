@@ -28,6 +28,7 @@ from ..settings.test_settings import startup_error
 from ..test_privacy import PRIVATE, run_recorded
 from .issuer import Issuer, jwk, new_key, rsa_key, run_issuer
 from .test_jwt import token as secret_token
+from .test_jwt import with_token
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +54,7 @@ async def run_issuer_and_service(**overrides: object) -> AsyncIterator[tuple[Iss
 
 async def connect_with_token(live: Live, token: str) -> Client:
     """Connect with a token, without waiting for `welcome`."""
-    headers = {"Authorization": f"Bearer {token}"}
-    options = ConnectOptions(f"ws://127.0.0.1:{live.port}/ws", headers, [])
-    return await live.connect_with(options, welcomed=False)
+    return await live.connect_with(with_token(live, token), welcomed=False)
 
 
 async def is_admitted(live: Live, token: str) -> bool:

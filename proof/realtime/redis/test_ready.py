@@ -20,6 +20,7 @@ from app.realtime.redis.shared import in_redis
 from ..client import DEADLINE_S
 from ..live import Live, run_service, wait_until, wait_until_async
 from ..server.test_process import PROJECT
+from ..test_idempotency import publish
 from .test_backplane import settings_for
 from .test_faults import is_ready
 from .test_node import run_node
@@ -192,15 +193,6 @@ async def restricted(valkey: Valkey, redis: Redis) -> AsyncIterator[Live]:
         await wait_until(healthy(live))
         yield live
         assert await redis.acl_log() == []
-
-
-async def publish(live: Live, data: object, key: str) -> int:
-    """Publish from the backend, and return the status."""
-    assert live.settings.backend_key is not None
-    backend_key = live.settings.backend_key.get_secret_value()
-    headers = {"Authorization": f"Bearer {backend_key}", "Idempotency-Key": key}
-    async with live.http() as http:
-        return (await http.post("/publish", json={"data": data}, headers=headers)).status_code
 
 
 async def test_the_user_in_the_documents_may_do_all_that_is_needed(restricted: Live) -> None:

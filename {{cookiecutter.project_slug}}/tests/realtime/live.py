@@ -138,7 +138,7 @@ class Live:
     async def post(
         self, path: str, body: object, key: str = BACKEND, headers: Mapping[str, str] = NO_HEADERS
     ) -> httpx.Response:
-        """Send a POST request with the backend's key or another."""
+        """Send a POST request with the backend's key, another one, or none."""
         async with self.http() as http:
             return await http.post(path, json=body, headers={**self._keyed(key), **headers})
 

@@ -32,6 +32,10 @@ def anonymous(live: Live, query: str = "") -> ConnectOptions:
     return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws{query}", {})
 
 
+def with_token(live: Live, token: str) -> ConnectOptions:
+    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws", {"Authorization": f"Bearer {token}"})
+
+
 async def rejected(live: Live, options: ConnectOptions) -> bool:
     """Return whether the service closes at once with 4500."""
     client = await live.connect_with(options, welcomed=False)
@@ -39,9 +43,7 @@ async def rejected(live: Live, options: ConnectOptions) -> bool:
 
 
 async def test_a_token_in_the_authorization_header_is_accepted(live: Live) -> None:
-    options = anonymous(live)
-    options.headers["Authorization"] = f"Bearer {token(live.settings)}"
-    client = await live.connect_with(options)
+    client = await live.connect_with(with_token(live, token(live.settings)))
     assert client.user == "alice"
     assert client.welcome["expires_at"] > time.time()
 
@@ -64,8 +66,7 @@ async def test_a_token_in_the_query_needs_a_setting(live: Live) -> None:
 @pytest.mark.hostile(29)
 async def test_bad_credentials_close_with_4500(live: Live) -> None:
     assert await rejected(live, anonymous(live))
-    options = anonymous(live)
-    options.headers["Authorization"] = "Bearer nonsense"
+    options = with_token(live, "nonsense")
     assert await rejected(live, options)
     options.headers["Authorization"] = "Basic YTpi"
     assert await rejected(live, options)
@@ -121,11 +122,9 @@ async def test_bad_tokens_are_refused() -> None:
 async def test_the_log_tells_why_a_token_is_refused(
     live: Live, claims: dict[str, Any], cause: str
 ) -> None:
-    options = anonymous(live)
     refused = token(live.settings, **claims)
-    options.headers["Authorization"] = f"Bearer {refused}"
     with capture_logs() as lines:
-        assert await rejected(live, options)
+        assert await rejected(live, with_token(live, refused))
     (line,) = lines
     assert (line["event"], line["cause"]) == ("connection rejected", cause)
     assert not any(part in str(lines) for part in refused.split("."))
@@ -160,8 +159,7 @@ async def test_a_connection_closes_when_its_token_expires(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end = int(time.time()) + 60
-    options = anonymous(live)
-    options.headers["Authorization"] = f"Bearer {token(live.settings, exp=end)}"
+    options = with_token(live, token(live.settings, exp=end))
     # By the connection's clock the token expires at once; by the verifier's clock it is fresh.
     nearly = end + live.settings.jwt_leeway_s - 0.05
     monkeypatch.setattr(

@@ -13,8 +13,7 @@ from ..live import Live, make_settings, run_service
 
 
 async def sign_in(live: Live, body: object) -> httpx.Response:
-    async with live.http() as browser:
-        return await browser.post("/login", json=body)
+    return await live.post("/login", body, key="")
 
 
 async def test_a_login_sets_the_cookie() -> None:

@@ -58,13 +58,13 @@ lint: .venv/ready ## check format, style and types of the template's own code
 
 lock: .venv/ready ## pin what both pyproject.toml ask for; ARGS=--upgrade takes the newest
 	$(COMPILE) --group dev --output-file requirements-dev.lock
-	PATH="$(CURDIR)/.venv/bin:$$PATH" $(VENV_PYTHON) scripts/lock.py $(ARGS)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(VENV_PYTHON) -m scripts.lock $(ARGS)
 	$(COMPILE) --group bench --output-file requirements-bench.lock
 	$(COMPILE) --group bench-full --constraints "{{cookiecutter.project_slug}}/requirements.lock" \
 	  --output-file requirements-bench-full.lock
 
 pictures: .venv/ready ## write the pictures of the page to docs/; needs Chromium
-	PYTHONPATH=. $(VENV_PYTHON) scripts/pictures.py
+	$(VENV_PYTHON) -m scripts.pictures
 
 clean: ## remove what the other targets made
 	rm -rf .venv .bench .cache .*_cache demo

@@ -105,7 +105,7 @@ NOT_WITH: dict[str, tuple[str, ...]] = {
 # Written by hooks/pre_gen_project.py if the directory had files.
 FILES_BEFORE = ".files-before.json"
 
-# It stops every `make` in a project for which this hook failed or did not run, and begins so.
+# This file stops `make` in a project that this hook did not finish. It begins with the comment.
 UNFINISHED = "GNUmakefile"
 UNFINISHED_BEGIN = (
     b"# make reads this file in place of Makefile. The template's last hook removes it."
@@ -232,9 +232,9 @@ def repository_url(repository: Path) -> str:
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """Return what a git command prints; nothing if it fails or git is not installed."""
+    """Return the output of a git command, empty if it fails or git is not installed."""
     command = ["git", "-C", str(repository), *arguments]
-    # Those of another repository would come first.
+    # With these variables, git would use another repository.
     env = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
     try:
         done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", env=env)
@@ -275,7 +275,7 @@ def main(answers: dict[str, Any]) -> None:
     kept = remove_unchosen(Path(), {answers["auth"], *extras(answers)}, before)
     check_name(Path(), answers["project_slug"])
     remove_unfinished(Path())
-    # With --skip-if-file-exists, an older project gets missing files only, and stays what it was.
+    # With --skip-if-file-exists, an older project only gets missing files, and keeps its record.
     if before.get(ENGINE) != Path(ENGINE).lstat().st_mtime_ns:
         record_template(Path(), answers)
     print(summary(answers))

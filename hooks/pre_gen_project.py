@@ -20,7 +20,7 @@ from typing import Any
 
 SLUG = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
-# Unquoted, as in the manifests for Kubernetes, they are no text (YAML 1.1).
+# Unquoted, as in the manifests for Kubernetes, they are booleans or null in YAML 1.1.
 YAML_WORDS = {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
 NAME_LENGTH = 64
 DESCRIPTION_LENGTH = 200
@@ -51,8 +51,8 @@ FORBIDDEN_CATEGORIES = {"Cc", "Zl", "Zp", "Cs"}
 # They make text look different from what it is: https://trojansource.codes
 BIDI_OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
-# Where Jinja begins: cruft renders the recorded answers for each update. (This script is rendered,
-# too.)
+# Marks of Jinja: cruft renders the recorded answers for each update. They are assembled here, since
+# this script is rendered, too.
 JINJA_MARKS = ("//#", *("{" + character for character in "%#{"))
 
 SHOWN_LENGTH = 40

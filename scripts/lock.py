@@ -1,53 +1,38 @@
-"""Write the template's lock files: ``python scripts/lock.py``, with ``--upgrade`` for the newest.
+"""Write the template's lock files: ``make lock``, with ``ARGS=--upgrade`` for newer versions.
 
 First the dependencies of all options are resolved together, so that all projects have the same
 versions. Then each distinct project runs its own ``make lock``: packages that only some projects
 need go into blocks. Finally every rendering must equal that project's own lock file, so that
 ``make lock`` changes nothing in a new project.
 
-Needs make and uv on PATH, and Jinja2.
+Needs make and uv on PATH.
 """
 
 import itertools
-import json
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from proof.overlay import JINJA
+from proof.project import Answers
+from tests.combination import COMBINATIONS, QUESTIONS, TEMPLATE
+from tests.project import PROJECT_DIRECTORY
 
-ROOT = Path(__file__).parent.parent
-PROJECT = ROOT / "{{cookiecutter.project_slug}}"
-QUESTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
-JINJA = Environment(
-    **QUESTIONS["_jinja2_env_vars"],
-    keep_trailing_newline=True,
-    undefined=StrictUndefined,
-    autoescape=False,  # noqa: S701 - no HTML here
-)
+PROJECT = TEMPLATE / PROJECT_DIRECTORY
 BLOCK_TAG = re.compile(r"^ *# \{%.*\n", re.MULTILINE)
 PACKAGE = re.compile(r"^[a-z0-9].*\n(?: .*\n)*", re.MULTILINE)
 
-Answers = dict[str, str | bool]
 Locks = dict[str, str]
 
+FILLER: Answers = {name: "x" for name, question in QUESTIONS.items() if isinstance(question, str)}
+"""Answers to the questions for free text."""
 
-def combinations() -> Iterator[Answers]:
-    """Yield every combination of answers, with `x` for free text."""
-    choices = {
-        name: (True, False) if question is True or question is False else question
-        for name, question in QUESTIONS.items()
-        if isinstance(question, bool | list)
-    }
-    filler = {name: "x" for name, question in QUESTIONS.items() if isinstance(question, str)}
-    for answers in itertools.product(*choices.values()):
-        yield filler | dict(zip(choices, answers, strict=True))
+ALL_ANSWERS = [FILLER | dict(combination.answers) for combination in COMBINATIONS]
+"""Every combination of answers."""
 
 
 def read(name: str) -> str:
@@ -77,12 +62,11 @@ def condition(needed: list[Answers]) -> str:
     Raises:
         ValueError: no union of single answers describes them.
     """
-    everyone = list(combinations())
-    if needed == everyone:
+    if needed == ALL_ANSWERS:
         return ""
     reasons: dict[str, list[Answers]] = {}
     for name, answer in itertools.chain(*(answers.items() for answers in needed)):
-        having = [answers for answers in everyone if answers[name] == answer]
+        having = [answers for answers in ALL_ANSWERS if answers[name] == answer]
         if answer is not False and all(answers in needed for answers in having):
             test = "" if answer is True else f' == "{answer}"'
             reasons[f"cookiecutter.{name}{test}"] = having
@@ -122,14 +106,14 @@ def main() -> None:
     present = {name: read(name) if (PROJECT / name).exists() else "" for name in names}
     options = [f"ARGS={shlex.join(sys.argv[1:])}"]
     everything = make_lock(
-        render(BLOCK_TAG.sub("", read("pyproject.toml")), next(combinations())),
+        render(BLOCK_TAG.sub("", read("pyproject.toml")), ALL_ANSWERS[0]),
         {name: BLOCK_TAG.sub("", lock) for name, lock in present.items()},
         *options,
     )
 
     distinct: dict[str, Locks] = {}
     projects: list[tuple[Answers, Locks]] = []
-    for answers in combinations():
+    for answers in ALL_ANSWERS:
         pyproject = render(read("pyproject.toml"), answers)
         metadata = str(tomllib.loads(pyproject)["project"])
         if metadata not in distinct:

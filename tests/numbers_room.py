@@ -105,7 +105,7 @@ def numbers() -> Iterator[Numbers]:
 
 
 def check(entries: Iterable[Entry], last: int) -> None:
-    """Assert that nothing was lost in silence, doubled, or out of order."""
+    """Assert that nothing was lost silently, duplicated, or out of order."""
     covered = newest = 0
     is_loaded = False
     for kind, number in entries:

@@ -1,4 +1,4 @@
-"""A TCP proxy between clients and a service, which spoils connections when told to."""
+"""A TCP proxy between clients and a service, which injects faults into their connections."""
 
 import asyncio
 import threading
@@ -19,19 +19,19 @@ class Link:
         self._service = service
 
     def abort(self) -> None:
-        """Cut it without a close frame and without the rest of what was sent."""
+        """Cut it without a close frame, and drop the data that was not forwarded."""
         self._client.transport.abort()
         self._service.transport.abort()
 
     async def close(self) -> None:
-        """Close both ends, after what was passed on; wait until they are closed."""
+        """Close both ends after the forwarded data; wait until they are closed."""
         for end in (self._client, self._service):
             end.close()
             with suppress(OSError):
                 await end.wait_closed()
 
     async def carry(self, reader: asyncio.StreamReader, flows: asyncio.Event, *, up: bool) -> None:
-        """Pass on one direction until it ends."""
+        """Forward one direction until it ends."""
         writer = self._service if up else self._client
         with suppress(ConnectionError):
             while data := await reader.read(CHUNK_BYTES):
@@ -46,7 +46,7 @@ class Link:
 
 
 class Proxy:
-    """Passes everything on to ``target``, a port of this machine, unless it was told otherwise.
+    """Forwards all data to ``target``, a port of this machine, unless a fault is set.
 
     ``budget`` returns after how many bytes a new connection is cut, null for never. ``connections``
     and ``cuts`` count.
@@ -78,11 +78,11 @@ class Proxy:
             link.abort()
 
     def freeze(self) -> None:
-        """Keep and take connections, but pass nothing on."""
+        """Keep and accept connections, but forward nothing."""
         self._call(self._flows.clear)
 
     def thaw(self) -> None:
-        """Pass on what was held, and everything after it."""
+        """Forward the held data, and all data after it."""
         self._call(self._flows.set)
 
     def _call(self, function: Callable[[], object]) -> None:

@@ -100,7 +100,7 @@ def test_ratio_and_factor() -> None:
         (Target(RATE, at_least=1, beside="gone"), None, False),
     ],
 )
-def test_target(target: Target, value: float | None, met: bool) -> None:
+def test_a_target_is_met_or_not(target: Target, value: float | None, met: bool) -> None:
     rows = row("service", 20), row("peer", 5), row("gone")
     reached = outcome(*rows).reached(target)
     assert reached == value
@@ -115,7 +115,7 @@ def test_a_target_for_all_rows_is_as_good_as_the_worst() -> None:
     assert outcome(row("gone")).reached(Target(RATE, at_most=50, by_all=True)) is None
 
 
-def test_text() -> None:
+def test_the_text_has_aligned_columns_and_targets() -> None:
     rows = row("service", 1_000_000, 3_000_000, title="this service"), row("peer", 250_000)
     targets = Target(RATE, at_least=12, beside="peer"), Target(RATE, at_least=1000)
     assert text(outcome(*rows, targets=targets)).splitlines() == [
@@ -172,7 +172,7 @@ def texts(picture: str) -> list[str]:
     return [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
-def test_plot() -> None:
+def test_a_plot_has_bars_and_shortened_names() -> None:
     long = "a server with <a name> & more words than fit"
     rows = row("service", 2_000_000), row("peer", 150_000, title=long), row("gone")
     picture = svg([outcome(*rows)], LIGHT)
@@ -186,7 +186,7 @@ def test_plot() -> None:
     assert [float(width) for width in bars] == [146, pytest.approx(146 * 0.075, abs=0.1)]
 
 
-def test_plot_of_less_is_better() -> None:
+def test_a_plot_says_that_less_is_better() -> None:
     rows = row("service", 0.5, metric=DELAY), row("peer", 2, metric=DELAY)
     picture = svg([outcome(*rows, metric=DELAY)], LIGHT)
     assert texts(picture)[3:] == [
@@ -199,7 +199,7 @@ def test_plot_of_less_is_better() -> None:
     ]
 
 
-def test_plot_of_nothing() -> None:
+def test_a_plot_shows_nothing_that_is_hidden_or_not_measured() -> None:
     hidden = replace(outcome(row("service", 1)), plotted=False)
     assert len(texts(svg([hidden], DARK))) == 2
     assert "not measured" in svg([outcome(row("service"))], DARK)
@@ -292,7 +292,7 @@ def test_a_compilation_error_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_ziglang_is_used_if_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "a-compiler-that-is-not-there -O3")
     monkeypatch.setattr(compiler, "lock_python", lambda lock: Path(f"/python of {lock.name}"))
     compiler.compiler.cache_clear()
@@ -305,7 +305,7 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         compiler.compiler.cache_clear()
 
 
-def test_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_node_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda program: None)
     with pytest.raises(Unavailable, match=r"there is no node on PATH; install Node.js"):
         environment.node_package("node_ws")

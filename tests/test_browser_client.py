@@ -1811,7 +1811,7 @@ def test_frames_of_the_team_are_handed_over_in_their_room(page: Page) -> None:
     assert page.run("return got") == [frame]
 
 
-def test_nothing_is_lost_in_silence_over_a_thousand_cuts(
+def test_nothing_is_lost_silently_over_a_thousand_cuts(
     page: Page, proxy: Proxy, service: Service
 ) -> None:
     with numbers() as room:

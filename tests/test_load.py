@@ -98,14 +98,14 @@ def test_messages_for_their_senders_alone() -> None:
     assert (delivered.expected, delivered.received, delivered.complaint) == (30, 30, "")
 
 
-def test_losses() -> None:
+def test_losses_are_counted() -> None:
     with connected(room(lambda number, text: [] if number % 10 == 0 else [text])) as load:
         delivered = load.fanout(100, rate=2000, quiet_s=QUIET_S)
     assert (delivered.expected, delivered.received, delivered.missing) == (1000, 900, 100)
     assert delivered.complaint == "100 missing"
 
 
-def test_duplicates() -> None:
+def test_duplicates_are_counted() -> None:
     with connected(room(lambda _, text: [text, text]), 5) as load:
         delivered = load.fanout(100, rate=2000)
         load.settle()
@@ -193,7 +193,7 @@ def test_messages_carry_their_due_time() -> None:
     assert marks == [(start + 1_000_000 * number, number) for number in range(50)]
 
 
-def test_quantiles() -> None:
+def test_a_quantile_is_that_of_the_histogram() -> None:
     assert quantile_ms([0, 0, 1], 0.5) == pytest.approx(2e-6)
     assert quantile_ms([0] * 64 + [1], 0.99) == pytest.approx(64.5e-6)
     assert quantile_ms([99, 1], 0.99) == 0
@@ -201,7 +201,7 @@ def test_quantiles() -> None:
     assert quantile_ms([0], 0.99) == 0
 
 
-def test_echo() -> None:
+def test_an_echo_answers_each_message() -> None:
     with connected(echo) as load:
         delivered = load.echo(50)
     assert (delivered.sent, delivered.received, delivered.complaint) == (500, 500, "")
@@ -223,7 +223,7 @@ def test_an_echo_that_ends() -> None:
     assert (delivered.received, delivered.error) == (1, "the server closed a connection")
 
 
-def test_dialect() -> None:
+def test_a_dialect_greets_joins_and_answers_pings() -> None:
     said: list[str] = []
 
     async def handler(connection: ServerConnection) -> None:
@@ -312,7 +312,7 @@ def test_a_server_that_does_not_speak_websocket() -> None:
     assert (opened.received, opened.error) == (0, "refused: HTTP/1.1 101 Switching Protocols")
 
 
-def test_no_server_listens() -> None:
+def test_a_refused_connection_is_reported() -> None:
     with socket.socket() as reserved, Load(install=False) as load:
         reserved.bind(("127.0.0.1", 0))
         load.add(reserved.getsockname()[1])

@@ -195,7 +195,7 @@ def test_answers_without_cookiecutter_s_own_are_refused_in_one_line() -> None:
 @pytest.mark.parametrize(
     "slug", ["chat", "support-chat", "support_chat", "chat2", "chat-2", "a-b_c", "a" * 64, "con-1"]
 )
-def test_good_slugs(slug: str) -> None:
+def test_good_slugs_are_accepted(slug: str) -> None:
     assert problem_of_slug(slug) is None
 
 
@@ -223,7 +223,7 @@ def test_good_slugs(slug: str) -> None:
         *("{{x}}", "$(x)", "a;b", "a'b", 'a"b', "a%b", "a#b", "👋"),
     ],
 )
-def test_bad_slugs(slug: str) -> None:
+def test_bad_slugs_are_refused(slug: str) -> None:
     problem = problem_of_slug(slug)
     assert problem is not None
     assert problem.isascii()
@@ -238,7 +238,7 @@ def test_bad_slugs(slug: str) -> None:
         "non\u00a0breaking",
     ],
 )
-def test_good_text(text: str) -> None:
+def test_good_text_is_accepted(text: str) -> None:
     assert problem_of_text(text, 64) is None
 
 
@@ -250,7 +250,7 @@ def test_good_text(text: str) -> None:
         *("{{ x }}", "a{{", "{% x %}", "{#", "//# if x"),
     ],
 )
-def test_bad_text(text: str) -> None:
+def test_bad_text_is_refused(text: str) -> None:
     problem = problem_of_text(text, 64)
     assert problem is not None
     assert problem.isascii()

@@ -674,7 +674,7 @@ def test_messages_dropped_before_a_join_is_answered_are_a_gap(
     assert len(loads) == has_state
 
 
-def test_events_among_too_many_unread_messages_are_not_lost_in_silence(
+def test_events_among_too_many_unread_messages_are_not_lost_silently(
     client: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(import_module(f"{client.__name__}.inbox"), "MAX_UNREAD", 2)

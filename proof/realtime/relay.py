@@ -8,7 +8,7 @@ CHUNK_BYTES = 65_536
 
 
 class Relay:
-    """Passes each connection on to a port of this machine, which is asked for every time."""
+    """Forwards each connection to a port of this machine, looked up for each one."""
 
     def __init__(self, next_port: Callable[[], int]) -> None:
         self.port = 0

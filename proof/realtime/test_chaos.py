@@ -340,7 +340,7 @@ def test_a_message_without_a_key_is_delivered_in_one_epoch(room: RecordedRoom) -
 
 
 @pytest.mark.parametrize(("epoch", "duplicated"), [("e", 1), ("f", 0)])
-def test_the_answer_to_a_join_tells_the_epoch_of_what_came_before(
+def test_the_answer_to_a_join_shows_the_epoch_of_earlier_messages(
     room: RecordedRoom, epoch: str, duplicated: int
 ) -> None:
     number = repeat(room)
@@ -355,7 +355,7 @@ def test_the_answer_to_a_join_tells_the_epoch_of_what_came_before(
 
 
 @pytest.mark.parametrize("end", [Membership.disconnected, Membership.resync])
-def test_an_epoch_that_nobody_tells_is_none_of_the_known(
+def test_an_unknown_epoch_is_none_of_the_known_ones(
     room: RecordedRoom, end: Callable[[Membership], None]
 ) -> None:
     number = repeat(room)
@@ -793,7 +793,7 @@ def run_chaos(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_a_short_trial() -> None:
+def test_a_short_trial_loses_no_message_silently() -> None:
     done = run_chaos("--seconds", "4", "--clients", "4", "--seed", "894")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("4 clients, 4 seconds, seed 894\n")

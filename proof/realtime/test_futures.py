@@ -18,7 +18,7 @@ async def test_a_future_follows_another() -> None:
     assert await then(done(2), str) == "2"
 
 
-async def test_what_is_known_already_takes_no_future() -> None:
+async def test_a_result_that_is_known_already_needs_no_future() -> None:
     assert now_or_later(done(1), str) == "1"
     later = now_or_later(asyncio.get_running_loop().create_future(), str)
     assert isinstance(later, asyncio.Future)

@@ -74,7 +74,7 @@ def run_tests(project: Project, arguments: Sequence[str | Path]) -> None:
             *(venv_bin(project) / "python", "-m", "pytest", "--quiet", f"--junitxml={report}"),
             *arguments,
         ]
-        # Not the directory that all runs share: each removes what it finds too old there.
+        # A directory of its own: in the shared one, other runs remove files that they find too old.
         env = environment(PYTEST_DEBUG_TEMPROOT=directory, METRICS_KEY_FILE="missing")
         try:
             done = run(command, project.root, env=env, timeout_s=TIMEOUT_S)

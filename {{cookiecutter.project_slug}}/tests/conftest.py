@@ -34,7 +34,7 @@ from .realtime.recording_wire import open_connection  # noqa: E402
 FAILURES = re.compile(
     "(authenticator|background job|connection|handler|observer|readiness check|validator) failed"
 )
-"""Log events for exceptions in your code; a route's is a request with status 500."""
+"""Log events of exceptions in your code, except in routes: they log a request with status 500."""
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,7 @@ async def running_service() -> AsyncIterator[Live]:
 
 
 def is_failure(line: MutableMapping[str, Any]) -> bool:
-    """Return whether a line of the log is that of an unexpected exception."""
+    """Return whether a line of the log reports an unexpected exception."""
     event = line["event"]
     return bool(FAILURES.match(event)) or (event == "request" and line.get("status") == 500)
 

@@ -39,7 +39,7 @@ class IsTyping(ServerFrame):
 
 @router.command(Typing)
 async def typing(service: Service, connection: Connection, command: Typing) -> None:
-    """Tell it to the room, with the user's title."""
+    """Send it to the room, with the user's title."""
     service.rooms.check_joined(connection, command.room)
     frame = IsTyping(room=command.room, user=connection.user, title=connection.state.title)
     await service.rooms.send_frame(command.room, frame, exclude=connection.id)

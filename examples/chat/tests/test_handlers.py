@@ -10,15 +10,15 @@ from .chat import fill, join_ship
 from .realtime.live import Live
 
 
-async def test_typing_is_told_and_not_stored(live: Live, service: Service) -> None:
+async def test_typing_reaches_members_and_is_not_stored(live: Live, service: Service) -> None:
     database = await fill(service)
     alice, bob = await join_ship(live, "alice"), await join_ship(live, "bob")
     assert (await alice.ask(type="typing", room="ship"))["type"] == "ok"
-    told = {"type": "typing", "room": "ship", "user": "alice", "title": "Captain"}
-    assert await bob.receive("typing") == told
+    expected = {"type": "typing", "room": "ship", "user": "alice", "title": "Captain"}
+    assert await bob.receive("typing") == expected
     assert await database.execute("SELECT id FROM messages") == []
 
 
-async def test_typing_is_for_members(service: Service, connection: Connection) -> None:
+async def test_only_members_may_type(service: Service, connection: Connection) -> None:
     with pytest.raises(CommandError):
         await typing(service, connection, Typing(type="typing", room="ship"))

@@ -16,9 +16,9 @@ async def test_a_message_is_stored(live: Live, service: Service) -> None:
     database = await fill(service)
     alice, bob = await join_ship(live, "alice"), await join_ship(live, "bob")
     assert (await alice.ask(type="publish", room="ship", data={"text": "ahoy"}))["type"] == "ok"
-    heard = (await bob.receive("message"))["data"]
-    assert heard["text"] == "ahoy"
-    assert await database.execute("SELECT id, text FROM messages") == [(heard["id"], "ahoy")]
+    received = (await bob.receive("message"))["data"]
+    assert received["text"] == "ahoy"
+    assert await database.execute("SELECT id, text FROM messages") == [(received["id"], "ahoy")]
 
 
 async def test_a_long_text_is_refused(live: Live, service: Service) -> None:

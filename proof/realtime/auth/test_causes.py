@@ -5,10 +5,11 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
+from app.realtime import Authenticator
 from app.realtime.errors import Unauthorized
 
 from ..live import Live, make_settings, run_service
-from .test_jwt import OTHER_SECRET, SECRET, anonymous, authenticator, forged, rejected, token
+from .test_jwt import OTHER_SECRET, SECRET, anonymous, forged, rejected, token, with_token
 
 
 async def test_the_log_tells_why_other_tokens_are_refused() -> None:
@@ -24,7 +25,7 @@ async def test_the_log_tells_why_other_tokens_are_refused() -> None:
     }
     for refused, cause in causes.items():
         with pytest.raises(Unauthorized) as refusal:
-            await authenticator(settings).verify(refused)
+            await Authenticator(settings).verify(refused)
         assert refusal.value.cause == cause
     async with run_service(settings) as live:
         with capture_logs() as lines:
@@ -33,9 +34,7 @@ async def test_the_log_tells_why_other_tokens_are_refused() -> None:
 
 
 async def test_each_cause_of_a_refused_refresh_is_logged_once(live: Live) -> None:
-    options = anonymous(live)
-    options.headers["Authorization"] = f"Bearer {token(live.settings)}"
-    client = await live.connect_with(options)
+    client = await live.connect_with(with_token(live, token(live.settings)))
     with capture_logs() as lines:
         for exp in (1, None, 1, None):
             refused = token(live.settings, exp=exp)

@@ -24,10 +24,11 @@ from app.realtime.protocol import REVOKED, TRY_AGAIN_LATER, UNAUTHORIZED
 from ..certificate import server_context
 from ..client import Client, ConnectOptions
 from ..live import Live, make_settings, run_service, wait_until, wait_until_async
-from ..settings.test_settings import complaint
+from ..settings.test_settings import startup_error
 from ..test_privacy import PRIVATE, run_recorded
 from .issuer import Issuer, jwk, new_key, rsa_key, run_issuer
 from .test_jwt import token as secret_token
+from .test_jwt import with_token
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +54,7 @@ async def run_issuer_and_service(**overrides: object) -> AsyncIterator[tuple[Iss
 
 async def connect_with_token(live: Live, token: str) -> Client:
     """Connect with a token, without waiting for `welcome`."""
-    headers = {"Authorization": f"Bearer {token}"}
-    options = ConnectOptions(f"ws://127.0.0.1:{live.port}/ws", headers, [])
-    return await live.connect_with(options, welcomed=False)
+    return await live.connect_with(with_token(live, token), welcomed=False)
 
 
 async def is_admitted(live: Live, token: str) -> bool:
@@ -349,7 +348,7 @@ def published(*keys: object) -> bytes:
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 @pytest.mark.parametrize("fields", [{}, {"alg": None}, {"key_ops": ["sign", "verify"]}, {"x5t": 1}])
-def test_usable_keys(algorithm: str, fields: dict[str, Any]) -> None:
+def test_usable_keys_are_accepted(algorithm: str, fields: dict[str, Any]) -> None:
     (key,) = read_keys(published(jwk(new_key(algorithm), algorithm, **fields))).values()
     assert key.algorithm_name == algorithm
 
@@ -419,7 +418,7 @@ def test_the_number_of_keys_is_limited() -> None:
 def test_a_bad_jwks_url_is_refused_at_startup(
     monkeypatch: pytest.MonkeyPatch, environment: str, url: str, hint: str
 ) -> None:
-    line = complaint(monkeypatch, ENVIRONMENT=environment, JWT_SECRET="", JWT_JWKS_URL=url)
+    line = startup_error(monkeypatch, ENVIRONMENT=environment, JWT_SECRET="", JWT_JWKS_URL=url)
     assert line.startswith("error: JWT_JWKS_URL: ")
     assert hint in line
     assert len(line.splitlines()) == 1
@@ -435,7 +434,7 @@ def test_a_bad_jwks_url_is_refused_at_startup(
         ("development", "http://issuer.test/keys"),
     ],
 )
-def test_good_jwks_urls(environment: str, url: str) -> None:
+def test_good_jwks_urls_are_accepted(environment: str, url: str) -> None:
     settings = make_settings(environment=environment, jwt_secret=None, jwt_jwks_url=url)
     assert str(settings.jwt_jwks_url) == url
 
@@ -452,9 +451,9 @@ async def test_a_banned_user_cannot_refresh() -> None:
 
 
 def test_secret_and_jwks_url_are_mutually_exclusive(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert complaint(monkeypatch, JWT_SECRET="") == (
+    assert startup_error(monkeypatch, JWT_SECRET="") == (
         "error: JWT_SECRET: is not set, nor is JWT_JWKS_URL; set one of them"
     )
-    line = complaint(monkeypatch, JWT_JWKS_URL="https://issuer.test/keys")
+    line = startup_error(monkeypatch, JWT_JWKS_URL="https://issuer.test/keys")
     assert line.startswith("error: JWT_SECRET: is set, and so is JWT_JWKS_URL")
     assert len(line.splitlines()) == 1

@@ -12,7 +12,6 @@ from ..raw_client import raw_client
 from ..recording_wire import RecordingWire, open_connection
 
 FRAME = text_frame(b"x" * 50_000)
-MORE_THAN_THE_SYSTEM_TAKES = 400
 
 
 @pytest.mark.hostile(56)

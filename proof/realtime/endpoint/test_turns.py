@@ -39,7 +39,9 @@ async def in_turns(*handled: int) -> list[int]:
     return order
 
 
-async def test_who_has_had_least_handled_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_user_with_the_least_work_done_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     monkeypatch.setattr(turns, "WOKEN_AT_ONCE", 1)
     # The first one does not wait.
@@ -95,7 +97,7 @@ async def test_everybody_has_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(await in_turns(*users)) == users
 
 
-async def test_those_that_are_gone_delay_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_turns_do_not_delay_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "TURN_S", 0.0)
     shared = Turns()
     first, gone, last = [

@@ -98,7 +98,7 @@ async def test_credentials_that_browsers_send_need_an_origin(
         assert answer.status_code == 403
 
 
-async def test_why_an_authenticator_does_not_work_is_for_the_log(
+async def test_the_cause_of_an_unavailable_authenticator_is_only_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app, cause = make_app(make_settings()), "the directory does not answer"

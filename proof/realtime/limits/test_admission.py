@@ -61,7 +61,7 @@ async def test_addresses_of_an_ipv6_network_share_a_limit() -> None:
         ("", ""),
     ],
 )
-def test_network_of_an_address(host: str, network: str) -> None:
+def test_an_address_belongs_to_its_network(host: str, network: str) -> None:
     assert network_of(host) == network
 
 

@@ -12,9 +12,8 @@ from app.realtime.protocol import FLOOD
 
 from ..live import Live, run_service
 from ..raw_client import PING, masked, raw_client
-from .test_rate import SLOW, Clock, clock, closed_as, codes
-
-__all__ = ["clock"]  # a fixture
+from .conftest import Clock
+from .test_rate import SLOW, closed_as, codes
 
 
 async def test_a_client_above_the_rate_gets_what_the_rate_allows(clock: Clock) -> None:

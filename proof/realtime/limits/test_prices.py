@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable
 from math import ceil
 from time import monotonic
 
@@ -25,9 +24,8 @@ from app.realtime.protocol import FLOOD
 
 from ..live import Live, make_settings, run_service, wait_until
 from ..raw_client import CONT, PING, PONG, TEXT, masked, raw_client
-from .test_budget import BURST_S, answer_to, clock, pings_until_refused, sent_on
-
-__all__ = ["clock"]  # a fixture
+from .conftest import Clock
+from .test_budget import BURST_S, answer_to, pings_until_refused, send_command
 
 
 def surplus(count: int) -> str:
@@ -59,7 +57,7 @@ async def test_the_budget_of_a_user_is_kept_until_its_targets_are_paid() -> None
     assert alice.forgetting.cancelled()
 
 
-async def test_a_key_has_a_price(clock: Callable[[float], None]) -> None:
+async def test_a_key_has_a_price(clock: Clock) -> None:
     settings = make_settings(max_bytes_per_s=KEY_BYTES, max_burst_s=BURST_S)
     async with run_service(settings) as live:
         client = await live.connect()
@@ -84,7 +82,7 @@ async def test_targets_that_are_paid_for_are_forgotten() -> None:
     assert not user.target("large", number).take(number, 1)
 
 
-async def test_copies_of_a_message_are_paid_by_its_sender(clock: Callable[[float], None]) -> None:
+async def test_copies_of_a_message_are_paid_by_its_sender(clock: Clock) -> None:
     async with run_service(make_settings(max_bytes_per_s=10_000, max_burst_s=1)) as live:
         clients = [await live.connect() for _ in range(20)]
         answers = [
@@ -99,7 +97,7 @@ async def test_copies_of_a_message_are_paid_by_its_sender(clock: Callable[[float
     ("recipients", "copies"), [(3, 0), (4, 0), (7, 0), (8, 1), (11, 1), (12, 2)]
 )
 def test_each_further_4_recipients_cost_the_bytes_of_a_message_once(
-    clock: Callable[[float], None], recipients: int, copies: int
+    clock: Clock, recipients: int, copies: int
 ) -> None:
     settings, data = make_settings(max_bytes_per_s=100), "x" * 98
     client = ClientLimits(settings, UserBudget(settings))
@@ -109,7 +107,7 @@ def test_each_further_4_recipients_cost_the_bytes_of_a_message_once(
     assert client._own._arrival - before == pytest.approx(copies)
 
 
-def test_data_that_is_not_the_client_s_costs_its_size(clock: Callable[[float], None]) -> None:
+def test_data_that_is_not_the_client_s_costs_its_size(clock: Clock) -> None:
     settings = make_settings(max_bytes_per_s=100)
     client = ClientLimits(settings, UserBudget(settings))
     client.pay("x" * 50)
@@ -123,10 +121,10 @@ async def test_numbers_do_not_grow_beyond_a_message(live: Live, value: str) -> N
     """`1e15` is encoded again as `1000000000000000.0`."""
     client, victim = await live.connect(), await live.connect("bob")
     largest = live.settings.max_message_bytes
-    frame = sent_on(largest - 200, value).replace("nobody", victim.user)
+    frame = send_command(largest - 200, value).replace("nobody", victim.user)
     assert (await answer_to(client, frame))["code"] == "too_large"
     assert await victim.is_quiet()
-    honest = sent_on(largest - 200, "1000000000000000.0").replace("nobody", victim.user)
+    honest = send_command(largest - 200, "1000000000000000.0").replace("nobody", victim.user)
     assert (await answer_to(client, honest))["type"] == "ok"
     assert len(json.dumps(await victim.receive("message"))) < 1.2 * largest
 
@@ -141,34 +139,34 @@ def test_no_number_grows_by_more_than_the_known_factor(sign: str) -> None:
 async def test_a_small_message_is_written_out_once(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its size is known from its frame, unless the limit is as small."""
+    """Its frame shows that it cannot become too large, unless the limit is small, too."""
     client = await live.connect()
     async with run_service(make_settings(max_message_bytes=160)) as narrow:
-        answer = await answer_to(await narrow.connect(), sent_on(80, "1e15"))
+        answer = await answer_to(await narrow.connect(), send_command(80, "1e15"))
         assert answer["code"] == "too_large"
     monkeypatch.delattr(budget, "to_json")
-    assert (await answer_to(client, sent_on(80, "1e15")))["type"] == "ok"
+    assert (await answer_to(client, send_command(80, "1e15")))["type"] == "ok"
 
 
 @pytest.mark.hostile(82)
-async def test_numbers_that_grow_are_paid_by_their_size(clock: Callable[[float], None]) -> None:
+async def test_numbers_that_grow_are_paid_by_their_size(clock: Clock) -> None:
     settings = make_settings(max_bytes_per_s=10_000, max_burst_s=1)
     async with run_service(settings) as live:
         client = await live.connect()
-        assert (await answer_to(client, sent_on(3_000, "1e15")))["type"] == "ok"
-        assert (await answer_to(client, sent_on(100)))["type"] == "error"
+        assert (await answer_to(client, send_command(3_000, "1e15")))["type"] == "ok"
+        assert (await answer_to(client, send_command(100)))["type"] == "error"
 
 
 @pytest.mark.hostile(82)
-async def test_what_takes_long_to_parse_costs_more(clock: Callable[[float], None]) -> None:
+async def test_what_takes_long_to_parse_costs_more(clock: Clock) -> None:
     """Brackets, and frames with many errors."""
     settings = make_settings(max_bytes_per_s=100_000, max_burst_s=1)
     async with run_service(settings) as live:
         flat, nested, short, wrong = [await live.connect() for _ in range(4)]
         for client, frame, allowed in (
-            (flat, sent_on(20_000), 5),
-            (nested, sent_on(20_000, "[]"), 1),
-            (short, sent_on(3_000, "[]"), 6),
+            (flat, send_command(20_000), 5),
+            (nested, send_command(20_000, "[]"), 1),
+            (short, send_command(3_000, "[]"), 6),
             (wrong, surplus(2_000), 1),
         ):
             answers = [await answer_to(client, frame) for _ in range(allowed + 1)]
@@ -176,7 +174,7 @@ async def test_what_takes_long_to_parse_costs_more(clock: Callable[[float], None
             assert refused == [False] * allowed + [True]
 
 
-async def test_of_many_errors_none_is_explained(live: Live) -> None:
+async def test_many_errors_in_a_command_are_not_explained(live: Live) -> None:
     client = await live.connect()
     answer = await answer_to(client, surplus(100))
     assert answer["code"] == "bad_request"
@@ -187,10 +185,8 @@ async def test_of_many_errors_none_is_explained(live: Live) -> None:
 @pytest.mark.parametrize(
     "frames", [masked(b"", PING), masked(b"", PONG), masked(b"", CONT, fin=False)]
 )
-async def test_control_frames_and_fragments_are_messages(
-    clock: Callable[[float], None], frames: bytes
-) -> None:
-    """They are few in the time of a burst, and many close the connection."""
+async def test_control_frames_and_fragments_are_messages(clock: Clock, frames: bytes) -> None:
+    """A burst of them is answered; too many close the connection."""
     settings = make_settings(max_messages_per_s=10, max_burst_s=BURST_S)
     async with run_service(settings) as live:
         async with raw_client(await live.options()) as client:
@@ -212,18 +208,18 @@ async def test_control_frames_and_fragments_are_messages(
 
 
 async def test_a_client_that_pauses_as_told_is_not_refused_again(
-    clock: Callable[[float], None],
+    clock: Clock,
 ) -> None:
     async with run_service(make_settings(max_bytes_per_s=1_000, max_burst_s=BURST_S)) as live:
         client = await live.connect()
         for size in range(2_000, 3_000, 37):
-            assert (await answer_to(client, sent_on(size)))["type"] == "ok"
+            assert (await answer_to(client, send_command(size)))["type"] == "ok"
             _, refusal = await pings_until_refused(client)
             told = re.fullmatch(r".*; retry in ([0-9.]+) s", refusal["message"])
             assert told is not None
-            clock(float(told[1]))
+            clock.now_s += float(told[1])
             assert (await client.ask(type="ping"))["type"] == "pong"
-            clock(BURST_S)
+            clock.now_s += BURST_S
 
 
 async def test_the_budget_of_a_user_without_connections_is_forgotten() -> None:
@@ -234,7 +230,7 @@ async def test_the_budget_of_a_user_without_connections_is_forgotten() -> None:
         await wait_until(lambda: not live.service.budgets._of_users)
 
 
-def test_control_frames_are_paid_by_the_user_as_well(clock: Callable[[float], None]) -> None:
+def test_control_frames_are_paid_by_the_user_as_well(clock: Clock) -> None:
     settings = make_settings(max_messages_per_s_per_user=5, max_burst_s=BURST_S)
     user = UserBudget(settings)
     ClientLimits(settings, user).pay_for_frames(5 * BURST_S)

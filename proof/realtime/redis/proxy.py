@@ -1,4 +1,4 @@
-"""A proxy on the way from a service to its Valkey, which spoils connections when told to."""
+"""A proxy between a service and its Valkey, which injects faults into their connections."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ CHUNK_BYTES = 65_536
 
 
 class Link:
-    """One connection of the service. Replies end after ``replies_left`` bytes, null for never."""
+    """One connection of the service. Replies end after ``replies_left`` bytes, None for never."""
 
     def __init__(self, service: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.service = service
@@ -28,12 +28,12 @@ class Link:
         self.replies_left: int | None = None
 
     def pass_command(self, data: bytes) -> None:
-        """Pass on what the service says."""
+        """Forward data of the service."""
         self.is_subscriber |= b"\r\nSUBSCRIBE\r\n" in data
         self.server.write(data)
 
     def pass_reply(self, data: bytes) -> None:
-        """Pass on what the server says, or as much of it as is allowed."""
+        """Forward data of the server, at most ``replies_left`` bytes."""
         if self.replies_left is None:
             self.service.write(data)
         else:
@@ -46,13 +46,13 @@ class Link:
         return self.replies_left == 0
 
     def close(self) -> None:
-        """Close both ends, after what was passed on."""
+        """Close both ends after the forwarded data."""
         self.service.close()
         self.server.close()
 
 
 class Proxy:
-    """Passes everything on, both ways, unless it was told otherwise."""
+    """Forwards all data in both directions, unless a fault is set."""
 
     def __init__(self, url: str, server_url: str) -> None:
         self.url = url
@@ -67,11 +67,11 @@ class Proxy:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody is connected."""
+        """Whether it has no connection."""
         return not self._links
 
     async def open(self) -> None:
-        """Take connections."""
+        """Accept connections."""
         host, port = self._address.hostname, self._address.port
         if host is None:
             self._listener = await asyncio.start_unix_server(self._serve, self._address.path)
@@ -87,7 +87,7 @@ class Proxy:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Take connections for a while, and wait for their end."""
+        """Accept connections in this context; at its end, wait until all are closed."""
         await self.open()
         try:
             yield
@@ -97,14 +97,14 @@ class Proxy:
 
     @asynccontextmanager
     async def down(self) -> AsyncIterator[None]:
-        """Refuse everything for a while."""
+        """Refuse connections in this context."""
         self.close()
         yield
         await self.open()
 
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[None]:
-        """Keep and take connections, but for a while pass nothing on, not even their end."""
+        """Keep and accept connections in this context, but forward nothing, not even a close."""
         self._flows.clear()
         try:
             yield
@@ -113,7 +113,7 @@ class Proxy:
 
     @asynccontextmanager
     async def held(self, *, subscriber: bool) -> AsyncIterator[None]:
-        """Pass nothing on for a while on one kind of connection, those of this moment."""
+        """Forward nothing in this context on the present connections of one kind."""
         held = [link for link in self._links if link.is_subscriber == subscriber]
         for link in held:
             link.flows.clear()
@@ -124,22 +124,22 @@ class Proxy:
                 link.flows.set()
 
     def forget(self) -> None:
-        """Pass nothing on any more on the connections that there are, as a firewall may."""
+        """Discard all further data of the present connections, as a firewall may."""
         for link in self._links:
             link.is_forgotten = True
 
     def delay(self, seconds: float) -> None:
-        """Let everything take that much longer, each way."""
+        """Delay all data by this time in each direction."""
         self._delay_s = seconds
 
     def cut_after(self, size: int, *, subscriber: bool) -> None:
-        """End the replies on one kind of connection after so many bytes more."""
+        """End the replies on connections of one kind after this many more bytes."""
         for link in self._links:
             if link.is_subscriber == subscriber:
                 link.replies_left = size
 
     def tear_answer_to(self, word: bytes) -> None:
-        """End the replies on the connection of the next command with a word, after one byte."""
+        """End the reply to the next command that contains a word after one byte."""
         self._torn = word
 
     def _pass_command(self, link: Link, data: bytes) -> None:
@@ -184,7 +184,7 @@ class Proxy:
 async def run_proxy(valkey: Valkey) -> AsyncIterator[Proxy]:
     """Run a proxy for the length of a test."""
     with socket.socket() as place:
-        # It never listens, but keeps the port from others while the proxy does not listen, either.
+        # Reserves the port for times when the proxy does not listen; it never listens itself.
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         place.bind(("127.0.0.1", 0))
         proxy = Proxy(f"redis://127.0.0.1:{place.getsockname()[1]}", valkey.url)

@@ -101,7 +101,7 @@ class TcpServer(Process):
 
 
 def _free_ports() -> tuple[int, int]:
-    """Return ports that the system has just given away, and may give to others before long."""
+    """Return two free ports, which another process may take at any time."""
     with (
         socket.create_server(("127.0.0.1", 0)) as first,
         socket.create_server(("127.0.0.1", 0)) as second,

@@ -20,7 +20,7 @@ from ..live import run_service, wait_until
 from ..test_arguments import CALLS, check_refusal
 from .test_backplane import settings_for
 # {% if cookiecutter.rooms %}
-from .test_node import hasty
+from .test_node import short_timeout
 # {% endif %}
 from .valkey import Valkey
 
@@ -40,7 +40,7 @@ async def test_presence_survives_what_cannot_be_sent(
 ) -> None:
     async with run_service(settings_for(shared_valkey)) as live:
         await wait_until(lambda: live.service.backplane.healthy)
-        async with hasty(live.service.backplane):
+        async with short_timeout(live.service.backplane):
             with monkeypatch.context() as patch:
                 patch.setattr(presence, "room_channel", lambda room: Channel("\ud800"))
                 with pytest.raises(Unavailable):

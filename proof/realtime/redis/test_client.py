@@ -1,4 +1,4 @@
-"""How Redis is asked: few connections, each alive, everybody in turn; and what a URL may say."""
+"""The client of Redis: few connections, all alive and shared fairly; and valid URLs."""
 
 import asyncio
 import inspect
@@ -40,7 +40,7 @@ from ..backplane_contract import Inbox, numbered
 from ..certificate import server_context
 from ..client import DEADLINE_S
 from ..live import make_settings
-from ..settings.test_settings import complaint
+from ..settings.test_settings import startup_error
 from .proxy import Proxy, proxy
 from .test_backplane import settings_for
 from .test_node import AT_REST, CHANNEL, run_node
@@ -53,7 +53,7 @@ MAX_CONNECTIONS = 6
 BURST = 1_000
 
 AT_ONCE_S = 1e-6
-"""So soon a connection counts as idle."""
+"""The time after which a connection counts as idle."""
 
 
 @asynccontextmanager
@@ -69,7 +69,7 @@ async def run_client(server: Valkey | Proxy, **overrides: object) -> AsyncIterat
 
 
 async def ask_often(client: RedisClient, times: int) -> list[Any]:
-    """Ask many times at once; return the replies and failures."""
+    """Send many commands at once; return the replies and failures."""
     asked = (client.ask("ECHO", number, repeatable=True) for number in range(times))
     return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -143,7 +143,7 @@ def test_only_some_refusals_say_that_data_is_malformed(refusal: str, *, is_malfo
 
 
 # {% endif %}
-async def test_when_redis_is_silent_nobody_waits_in_vain_and_one_line_says_so(
+async def test_while_redis_does_not_answer_all_commands_fail_in_time_with_one_log_line(
     valkey: Valkey,
 ) -> None:
     async with run_client(valkey) as client:
@@ -214,7 +214,7 @@ async def test_a_restart_costs_no_command_its_success(valkey: Valkey) -> None:
 
 
 async def test_forgotten_connections_are_replaced(proxy: Proxy) -> None:
-    """Nobody says that they are dead: a ping before the next command finds out."""
+    """No error reports that they are dead: a ping before the next command detects it."""
     async with run_client(proxy, redis_ping_interval_s=AT_ONCE_S) as client:
         await ask_often(client, 30)
         proxy.forget()
@@ -306,8 +306,8 @@ async def test_a_busy_process_is_not_taken_for_a_silent_server() -> None:
         ("unix:///redis.sock?password=hunter#2", "percent-encode"),
     ],
 )
-def test_what_a_url_must_not_say(monkeypatch: pytest.MonkeyPatch, url: str, hint: str) -> None:
-    line = complaint(monkeypatch, REDIS_URL=url)
+def test_a_bad_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, hint: str) -> None:
+    line = startup_error(monkeypatch, REDIS_URL=url)
     assert line.startswith("error: REDIS_URL: ")
     assert hint in line
     assert "hunter" not in line
@@ -327,7 +327,7 @@ def test_what_a_url_must_not_say(monkeypatch: pytest.MonkeyPatch, url: str, hint
         "unix:///run/user@host/redis.sock?db=1",
     ],
 )
-def test_what_a_url_may_say(url: str) -> None:
+def test_valid_urls_are_accepted(url: str) -> None:
     assert make_client(make_settings(redis_url=url)) is not None
 
 
@@ -344,7 +344,7 @@ def test_without_a_project_file_the_prefix_has_to_be_set(
 ) -> None:
     monkeypatch.setattr(project, "PYPROJECT", tmp_path / "pyproject.toml")
     monkeypatch.setattr(project, "packages_distributions", dict)
-    line = complaint(monkeypatch, REDIS_URL="redis://localhost")
+    line = startup_error(monkeypatch, REDIS_URL="redis://localhost")
     assert line.startswith("error: REDIS_PREFIX: ")
     assert "does not name the project" in line
     assert make_settings(redis_url=None).redis_prefix == ""
@@ -354,7 +354,7 @@ def test_without_a_project_file_the_prefix_has_to_be_set(
 
 def test_a_prefix_that_ends_in_a_digit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """`shop1` in database 1 and `shop` in database 11 would have the same channels."""
-    line = complaint(monkeypatch, REDIS_URL="redis://localhost/1", REDIS_PREFIX="shop1")
+    line = startup_error(monkeypatch, REDIS_URL="redis://localhost/1", REDIS_PREFIX="shop1")
     assert line.startswith("error: REDIS_PREFIX: ")
     assert "must not end in a digit" in line
 

@@ -1,4 +1,4 @@
-"""A real cluster: messages cross nodes in each shard, and survive what happens to a primary."""
+"""A real cluster: messages reach other nodes in each shard, also after a failover."""
 
 import asyncio
 import secrets
@@ -41,7 +41,7 @@ async def cluster() -> AsyncIterator[Cluster]:
 def run_node(
     cluster: Cluster, **overrides: object
 ) -> AbstractAsyncContextManager[tuple[RedisBackplane, list[str]]]:
-    """Run a backplane; also yield a list that grows by one for each gap it tells of."""
+    """Run a backplane; also yield a list that grows by one for each reported gap."""
     return run_any_node(cluster.url, redis_cluster=True, **overrides)
 
 
@@ -96,7 +96,7 @@ async def test_a_node_listens_only_to_what_it_hosts(cluster: Cluster) -> None:
 
 
 async def listeners(server: Server, name: str) -> int:
-    """Return how many connections hear a channel."""
+    """Return how many connections are subscribed to a channel."""
     ((_, count),) = await server.redis.pubsub_shardnumsub(name)
     return int(count)
 
@@ -113,7 +113,7 @@ async def reaches(sender: RedisBackplane, channel: Channel, inbox: Inbox) -> boo
 
 
 async def fail_over(cluster: Cluster, primary: Server) -> None:
-    """Have the replica take over in good order."""
+    """Make the replica take over while the primary still works."""
     replica = await cluster.replica_of(primary)
     await replica.ask("CLUSTER FAILOVER")
     await wait_until_async(replica.is_primary, START_S)
@@ -135,12 +135,12 @@ async def test_a_replica_takes_over(cluster: Cluster) -> None:
 
 async def test_a_replica_takes_over_from_a_dead_primary() -> None:
     async with run_cluster(NODE_TIMEOUT_MS) as cluster:
-        # So soon, another primary may be taken for dead, too.
+        # With a timeout this short, another primary may be declared dead, too.
         assert await gaps_after(kill, cluster)
 
 
 async def gaps_after(fail: Failure, cluster: Cluster) -> list[str]:
-    """Lose the primary of what all nodes host until every channel works again; return the gaps."""
+    """Fail the primary of `ALL`, wait until every channel works again, and return the gaps."""
     async with run_node(cluster) as (here, gaps), run_node(cluster) as (there, _):
         inboxes = {channel: Inbox() for channel in CHANNELS}
         for channel, inbox in inboxes.items():
@@ -155,7 +155,7 @@ async def gaps_after(fail: Failure, cluster: Cluster) -> list[str]:
 
 
 async def test_all_servers_may_get_new_addresses(cluster: Cluster) -> None:
-    """The old addresses are silent, as those of machines that are gone."""
+    """The old addresses do not answer, as those of removed machines."""
     async with run_cluster() as old:
         ports = [old.servers[0].port]
         relay = Relay(lambda: ports[-1])

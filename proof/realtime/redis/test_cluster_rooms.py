@@ -132,9 +132,9 @@ async def test_rooms_survive_the_loss_of_a_primary() -> None:
 
 
 async def check_rooms(cluster: Cluster, fail: Failure) -> None:
-    """Lose a primary, of six rooms' servers.
+    """Fail the primary of one room, and check all rooms.
 
-    A replica has epochs of its own: what its primary counted last, it may lack.
+    A replica begins new epochs, since it may lack the last messages of its primary.
     """
     settings = settings_for(cluster.url, redis_cluster=True, presence_lease_s=1)
     async with run_service(settings) as first, run_service(settings) as second:
@@ -151,7 +151,7 @@ async def check_rooms(cluster: Cluster, fail: Failure) -> None:
 
 
 async def check_room(here: Client, there: Client, room: str, position: dict[str, Any]) -> None:
-    """Publish from one client to another, and see that both are known to be there."""
+    """Publish from one client to another, and check that presence lists both."""
 
     async def is_published() -> bool:
         answer = await here.ask(type="publish", room=room, data=f"said in {room}")

@@ -1,4 +1,4 @@
-"""What the way to Redis can do to a service: tear an answer, fall silent, break, be slow."""
+"""Faults between service and Redis: incomplete answers, silence, broken connections, delays."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -11,7 +11,7 @@ from ..client import Client, Frame
 from ..live import Live, wait_until, wait_until_async
 from .proxy import Proxy, proxy
 from .test_backplane import two_nodes
-from .test_node import AT_REST, hasty
+from .test_node import AT_REST, short_timeout
 from .valkey import Valkey
 
 __all__ = ["proxy"]
@@ -22,7 +22,7 @@ OUTAGES = pytest.mark.parametrize("outage", [Proxy.frozen, Proxy.down], ids=["si
 
 
 async def broadcast(client: Client, data: object) -> Frame:
-    """Send to everybody, the sender among them."""
+    """Broadcast with echo."""
     return await client.ask(type="broadcast", data=data, echo=True)
 
 
@@ -35,13 +35,13 @@ async def received_until(client: Client, last: object) -> list[object]:
 
 
 def is_worth_a_retry(answer: Frame) -> bool:
-    """Return whether the service says that it cannot do it just now."""
+    """Return whether the answer is `unavailable`, with ``retry``."""
     expected = {"type": "error", "code": "unavailable", "retry": True}
     return {name: answer.get(name) for name in expected} == expected
 
 
 async def is_ready(live: Live) -> bool:
-    """Return whether the service wants newcomers."""
+    """Return whether the service is ready."""
     return (await live.get("/readyz")).status_code == 200
 
 
@@ -84,7 +84,7 @@ async def test_an_answer_torn_on_its_way_to_the_publisher(
 
 @pytest.mark.hostile(73)
 @pytest.mark.parametrize("size", [1, 20, 100])
-async def test_a_message_torn_on_its_way_to_a_subscriber_is_told_as_a_gap(
+async def test_an_incomplete_message_to_a_subscriber_is_reported_as_a_gap(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
     async with two_nodes(valkey, proxy, **AT_REST) as (first, second):
@@ -99,12 +99,12 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_told_as_a_gap(
 
 @OUTAGES
 @pytest.mark.hostile(68)
-async def test_an_outage_of_the_way_is_noticed_and_outlived(
+async def test_an_outage_of_the_connection_to_redis_is_noticed_and_survived(
     valkey: Valkey, proxy: Proxy, outage: Outage
 ) -> None:
     async with two_nodes(valkey, proxy) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
-        async with outage(proxy), hasty(first.service.backplane):
+        async with outage(proxy), short_timeout(first.service.backplane):
             assert is_worth_a_retry(await broadcast(here, "refused"))
             await wait_until(lambda: not first.service.backplane.healthy)
             assert (await first.get("/readyz")).json() == {"status": "backplane lost"}
@@ -121,7 +121,7 @@ async def test_an_outage_of_the_way_is_noticed_and_outlived(
             assert await client.is_quiet()
 
 
-async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Proxy) -> None:
+async def test_a_slow_connection_to_redis_only_adds_delay(valkey: Valkey, proxy: Proxy) -> None:
     proxy.delay(0.02)
     async with two_nodes(valkey, proxy) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")

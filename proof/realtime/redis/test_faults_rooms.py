@@ -1,4 +1,4 @@
-"""What the way to Redis can do to rooms: their members miss nothing, or are told so."""
+"""Rooms during faults between service and Redis: members miss nothing, or are told of a gap."""
 
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -14,30 +14,30 @@ from ..live import Live, wait_until, wait_until_async
 from .proxy import Proxy, proxy
 from .test_backplane import two_nodes
 from .test_faults import OUTAGES, Outage, is_worth_a_retry, received_until
-from .test_node import AT_REST, hasty
+from .test_node import AT_REST, short_timeout
 from .valkey import Valkey
 
 __all__ = ["proxy"]
 
 ROOM = "lobby"
 LENGTH = 120
-"""How long a message is that is torn."""
+"""The length of a message that is cut off."""
 
 
 def quiet_nodes(
     valkey: Valkey, proxy: Proxy | None = None, **overrides: object
 ) -> AbstractAsyncContextManager[tuple[Live, Live]]:
-    """Run two nodes that do not say who comes and goes, and renew no lease during a test."""
+    """Run two nodes that send no presence events, and renew no lease during a test."""
     quiet: dict[str, object] = {"max_members_for_presence_events": 1, "presence_lease_s": 3600}
     return two_nodes(valkey, proxy, **quiet, **overrides)
 
 
 async def join(client: Client, since: Frame | None = None) -> Frame:
-    """Enter the room, and return the position and what else the answer tells."""
+    """Join the room, and return the answer with its position."""
     more = {"since": {name: since[name] for name in ("epoch", "offset")}} if since else {}
     answer = await client.ask(type="join", room=ROOM, **more)
     assert answer["type"] == "ok"
-    # Now Redis knows who is there, and the next answer that comes from it is another one.
+    # From here on, presence is in Redis: its next answer is to another command.
     await wait_until_async(partial(is_listed, client))
     return answer
 
@@ -47,12 +47,12 @@ async def is_listed(client: Client) -> bool:
 
 
 async def publish(client: Client, data: object, **fields: object) -> Frame:
-    """Send to the room, the sender among the others."""
+    """Publish to the room with echo."""
     return await client.ask(type="publish", room=ROOM, data=data, echo=True, **fields)
 
 
 async def recovered(client: Client, since: Frame) -> list[object]:
-    """Come back, which must be possible without a gap, and return the data of what was missed."""
+    """Rejoin, which must recover without a gap; return the data of the missed messages."""
     answer = await join(client, since)
     assert answer["recovered"] is True
     messages = [await client.receive("message") for _ in range(answer["replayed"])]
@@ -62,7 +62,7 @@ async def recovered(client: Client, since: Frame) -> list[object]:
 
 
 @pytest.mark.parametrize("size", [1, 20, LENGTH])
-async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
+async def test_an_incomplete_message_to_a_subscriber_is_read_again(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
     async with quiet_nodes(valkey, proxy, **AT_REST) as (first, second):
@@ -83,7 +83,7 @@ async def test_a_message_torn_on_its_way_to_a_subscriber_is_read_again(
 
 @pytest.mark.hostile(73)
 @pytest.mark.parametrize("size", [1, 4])
-async def test_an_answer_torn_on_its_way_to_the_publisher_doubles_nothing(
+async def test_an_incomplete_answer_to_the_publisher_duplicates_nothing(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
     async with quiet_nodes(valkey, proxy, **AT_REST) as (first, second):
@@ -100,7 +100,7 @@ async def test_an_answer_torn_on_its_way_to_the_publisher_doubles_nothing(
 
 
 @pytest.mark.parametrize("keep", [True, False])
-async def test_a_repetition_after_a_lost_answer_doubles_nothing(
+async def test_a_repetition_after_a_lost_answer_duplicates_nothing(
     valkey: Valkey, proxy: Proxy, keep: bool
 ) -> None:
     async with quiet_nodes(valkey, proxy) as (first, second):
@@ -119,7 +119,7 @@ async def test_a_repetition_after_a_lost_answer_doubles_nothing(
 
 
 @pytest.mark.parametrize("size", [1, LENGTH])
-async def test_a_history_torn_on_its_way_is_not_taken_for_the_whole(
+async def test_an_incomplete_answer_is_not_taken_for_the_whole_history(
     valkey: Valkey, proxy: Proxy, size: int
 ) -> None:
     async with quiet_nodes(valkey, proxy, **AT_REST) as (first, second):
@@ -153,14 +153,14 @@ async def test_an_ok_that_overtakes_an_older_message_does_not_cost_it(
 
 
 @OUTAGES
-async def test_what_was_said_during_an_outage_of_the_way_comes_late_and_in_order(
+async def test_messages_during_an_outage_of_the_connection_arrive_late_and_in_order(
     valkey: Valkey, proxy: Proxy, outage: Outage
 ) -> None:
     async with quiet_nodes(valkey, proxy) as (first, second):
         here, there = await first.connect("alice"), await second.connect("bob")
         start = await join(here)
         await join(there)
-        async with outage(proxy), hasty(first.service.backplane):
+        async with outage(proxy), short_timeout(first.service.backplane):
             assert is_worth_a_retry(await publish(here, "refused"))
             for number in range(5):
                 assert (await publish(there, number))["type"] == "ok"
@@ -178,7 +178,7 @@ async def test_what_was_said_during_an_outage_of_the_way_comes_late_and_in_order
         assert await recovered(await first.connect("alice"), start) == heard
 
 
-async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Proxy) -> None:
+async def test_a_slow_connection_to_redis_only_adds_delay(valkey: Valkey, proxy: Proxy) -> None:
     proxy.delay(0.02)
     async with quiet_nodes(valkey, proxy) as (first, second):
         clients = [await first.connect("alice"), await second.connect("bob")]
@@ -201,7 +201,7 @@ async def test_a_long_way_changes_nothing_but_the_time(valkey: Valkey, proxy: Pr
         assert heard[0] == heard[1]
 
 
-async def test_a_killed_publishing_connection_doubles_nothing(valkey: Valkey) -> None:
+async def test_a_killed_publishing_connection_duplicates_nothing(valkey: Valkey) -> None:
     async with (
         quiet_nodes(valkey, redis_probe_interval_s=60) as (first, second),
         Redis.from_url(valkey.url) as redis,

@@ -1,7 +1,7 @@
-"""A node's feed of a room against a model of Redis: any order of events, nothing lost in silence.
+"""A node's feed of a room and a model of Redis: no order of events loses a message silently.
 
-Real servers rarely show the races that matter. Here the order is drawn at random: messages that are
-on their way or get lost, readings that take long, an emptied server, members that come and go.
+Races are rare with real servers. Here the order of events is random: messages arrive late or are
+lost, reads are slow, the server loses its data, members join and leave.
 """
 
 import asyncio
@@ -30,23 +30,23 @@ STEPS = 120
 
 @pytest.fixture(autouse=True)
 def arrival(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count messages as lost soon."""
+    """Shorten the time after which a message counts as lost."""
     monkeypatch.setattr("app.realtime.redis.rooms.feed.ARRIVAL_S", 0.01)
 
 
 class Server:
-    """What Redis does for one room: it numbers, keeps, and has a channel."""
+    """Redis as one room sees it: it numbers, stores and publishes messages."""
 
     def __init__(self, *, keeps: int) -> None:
         self.keeps = keeps
         self.position = Position("epoch-0", 0)
         self.kept: list[Envelope] = []
-        self.on_the_way: deque[Envelope] = deque()
+        self.in_transit: deque[Envelope] = deque()
         self.published: dict[Position, object] = {}
         self.emptied = 0
 
     def publish(self, exclude: str | None = None) -> None:
-        """Give the next message its number, keep it, and send it on its way."""
+        """Publish the next message: give it a number and store it."""
         self.position = self.position.next
         data = len(self.published)
         self.published[self.position] = data
@@ -58,16 +58,16 @@ class Server:
             offset=self.position.offset,
         )
         self.kept = [*self.kept, envelope][-self.keeps :]
-        self.on_the_way.append(envelope)
+        self.in_transit.append(envelope)
 
     def empty(self) -> None:
-        """Forget everything."""
+        """Lose all data, which begins another epoch."""
         self.emptied += 1
         self.position = Position(f"epoch-{self.emptied}", 0)
         self.kept = []
 
     def read(self, since: Position) -> Stored:
-        """Return what was said since then."""
+        """Return the messages since a position."""
         missed = self.position.offset - since.offset
         if since.epoch != self.position.epoch or not 0 <= missed <= len(self.kept):
             return Stored(self.position, recovered=False)
@@ -76,7 +76,7 @@ class Server:
 
 
 class Node:
-    """What a feed needs of its node, here at the mercy of chance."""
+    """A node as its feed sees it, with random delays."""
 
     timeout_s = 0.05
 
@@ -90,27 +90,27 @@ class Node:
         self.is_behind = False
 
     def subscribe(self, subscription: Subscription) -> Subscription:
-        """Take the only subscription."""
+        """Keep the only subscription."""
         self.subscription = subscription
         return subscription
 
     async def confirm(self, subscription: Subscription) -> None:
-        """Confirm it, some time."""
+        """Confirm it after a random delay."""
         await self._wait()
 
     async def load(self, room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
-        """Read at some moment, and bring the answer at a later one."""
+        """Read after a random delay, and answer after another."""
         await self._wait()
         reading = self.server.read(since)
         await self._wait()
         return reading
 
     def heal_later(self, feed: RedisFeed) -> None:
-        """Note that there is something to be done."""
+        """Note that the feed has to heal."""
         self.is_behind = True
 
     async def heal(self) -> None:
-        """Do it."""
+        """Heal the feed until it misses nothing."""
         while self.is_behind:
             self.is_behind = False
             if not await self.feed.heal():
@@ -118,9 +118,9 @@ class Node:
             await asyncio.sleep(0)
 
     def take_next(self) -> None:
-        """Let the next message arrive."""
-        if self.server.on_the_way:
-            self.subscription.deliver(self.server.on_the_way.popleft())
+        """Deliver the next message in transit."""
+        if self.server.in_transit:
+            self.subscription.deliver(self.server.in_transit.popleft())
 
     async def _wait(self) -> None:
         for _ in range(self.rng.randrange(4)):
@@ -134,15 +134,15 @@ class Node:
     def _announce(self, frame: ServerFrame, position: Position) -> None:
         assert frame == Resync(room="room")
         for member in self.members:
-            member.accept_hole(position)
+            member.accept_gap(position)
 
 
 @dataclass(eq=False)
 class Visitor:
-    """A client that comes and goes, and checks that there is no hole that it is not told of.
+    """A client that joins and leaves, and checks that every gap is announced.
 
-    ``position`` is up to where it has everything, null before it was ever here. ``demanding`` ones
-    accept no hole at all but the messages that they published without echo, which are ``own``.
+    It has all messages up to ``position``, which is None before the first join. A ``demanding`` one
+    accepts no gap except messages that it published without echo, which are ``own``.
     """
 
     server: Server
@@ -163,7 +163,7 @@ class Visitor:
         self.own.add(self.server.position)
 
     def hear(self, envelope: Envelope) -> None:
-        """Take a message, which must be the next one, or the next one of others."""
+        """Receive a message, which must be the next one that is not its own."""
         assert self.position is not None
         position = self.position.next
         while position != position_of(envelope) and position in self.own:
@@ -175,14 +175,14 @@ class Visitor:
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether nothing is missing but its own."""
+        """Whether it misses no messages except its own."""
         position = self.position
         while position is not None and position != self.server.position:
             position = position.next if position.next in self.own else None
         return position is not None
 
     async def enter(self, node: Node) -> None:
-        """Join, with what there is of a position."""
+        """Join, with a position if it has one."""
         stored = await node.feed.replay(self.position)
         self.visits += 1
         self._take(stored)
@@ -195,24 +195,24 @@ class Visitor:
             assert self.position == stored.position
         else:
             assert stored.messages == ()
-            self.accept_hole(stored.position)
+            self.accept_gap(stored.position)
 
-    def accept_hole(self, position: Position | None) -> None:
-        """Go on from another position."""
+    def accept_gap(self, position: Position | None) -> None:
+        """Continue at another position."""
         assert self.position is None or not self.demanding
         self.position = position
 
 
 async def try_to(action: Callable[[], Awaitable[None]]) -> None:
-    """Do what may fail for want of messages that got lost; it then is done again later."""
+    """Await an action that may fail because messages were lost; it is repeated later."""
     with suppress(Unavailable):
         await action()
 
 
 class World:
-    """Everything, and what may happen in it.
+    """A server, a node and clients, with random events.
 
-    In a harsh one, the server keeps little and may be emptied, and not every loss is noticed.
+    In a harsh world, the server keeps few messages, may be emptied, and not every loss is noticed.
     """
 
     def __init__(self, seed: int, *, harsh: bool) -> None:
@@ -226,19 +226,19 @@ class World:
         self.healing = False
 
     async def run(self) -> None:
-        """Let things happen, then come to rest, and check that everybody is up to date."""
-        happenings: list[Any] = [
+        """Run random events, then deliver everything, and check that all clients are up to date."""
+        events: list[Any] = [
             *2 * [self.server.publish],
             *2 * [self.publish_without_echo],
             *4 * [self.node.take_next],
-            *2 * [self.come_or_go],
+            *2 * [self.join_or_leave],
             *2 * [self.heal],
             self.give_up,
             self.lose,
         ]
         async with asyncio.TaskGroup() as self.group:
             for _ in range(STEPS):
-                self.rng.choice(happenings)()
+                self.rng.choice(events)()
                 if self.harsh and self.rng.random() < 0.01:
                     self.server.empty()
                 for _ in range(self.rng.randrange(3)):
@@ -253,13 +253,13 @@ class World:
         await self.rest()
 
     def publish_without_echo(self) -> None:
-        """Have one of the members publish, if there is any."""
+        """Let a random member publish, if there is one."""
         members = [visitor for visitor in self.visitors if visitor in self.node.members]
         if members:
             self.rng.choice(members).publish()
 
-    def come_or_go(self) -> None:
-        """Have somebody leave who is in, or enter who is not."""
+    def join_or_leave(self) -> None:
+        """Let a random visitor leave if it is a member, or else join."""
         visitor = self.rng.choice(self.visitors)
         if visitor in self.node.members:
             self.node.members.remove(visitor)
@@ -273,7 +273,7 @@ class World:
             self.rng.choice(list(self.entering.values())).cancel()
 
     def heal(self) -> None:
-        """Have the feed read what it misses, if it knows of something."""
+        """Let the feed read missed messages, if it knows of some."""
         if self.node.is_behind and not self.healing:
             self.healing = True
             self.begin(self._heal)
@@ -283,26 +283,26 @@ class World:
         self.healing = False
 
     def lose(self) -> None:
-        """Lose what is on its way."""
-        if self.server.on_the_way:
-            self.server.on_the_way.clear()
+        """Lose all messages in transit."""
+        if self.server.in_transit:
+            self.server.in_transit.clear()
             if not self.harsh or self.rng.random() < 0.7:
                 self.node.feed.fall_behind()
 
     def drain(self) -> None:
-        """Let everything arrive that is on its way."""
-        while self.server.on_the_way:
+        """Deliver all messages in transit."""
+        while self.server.in_transit:
             self.node.take_next()
 
     def begin(self, action: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Begin something that takes a while."""
+        """Start an action in a task."""
         task = self.group.create_task(try_to(action))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
     async def rest(self) -> None:
-        """Bring everybody up to date."""
+        """Let every visitor join, and deliver all messages to it."""
         for _ in range(3):  # a first try may find that messages were lost
             for visitor in self.visitors:
                 if visitor not in self.node.members:
@@ -332,7 +332,7 @@ async def test_what_arrives_while_missing_messages_are_read_is_delivered_after_t
 
     monkeypatch.setattr(node, "load", load)
     server.publish()
-    server.on_the_way.clear()
+    server.in_transit.clear()
     node.feed.fall_behind()
     healing = asyncio.create_task(node.heal())
     await reading.wait()
@@ -378,7 +378,7 @@ async def test_a_reader_whose_answer_is_older_than_that_of_the_first_reads_again
 
 @pytest.mark.parametrize("harsh", [False, True], ids=["calm", "harsh"])
 @pytest.mark.parametrize("seeds", [range(start, start + 50) for start in range(0, 200, 50)])
-async def test_nothing_is_lost_in_silence_doubled_or_out_of_order(
+async def test_nothing_is_lost_silently_duplicated_or_out_of_order(
     seeds: range, *, harsh: bool
 ) -> None:
     heard = 0

@@ -1,4 +1,4 @@
-"""The history in a real Valkey: what nodes make of outages, of a new server, of false messages."""
+"""The history in a real Valkey: outages, a new server, invalid messages."""
 
 import asyncio
 from collections.abc import Sequence
@@ -112,7 +112,7 @@ async def test_a_client_without_a_position_needs_no_reading(
         assert await feed.replay(None) == replay
 
 
-async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(
+async def test_a_client_that_rejoins_gets_a_last_message_that_was_lost(
     shared_valkey: Valkey,
 ) -> None:
     async with run_history(shared_valkey) as history, run_history(shared_valkey) as other:
@@ -130,7 +130,7 @@ async def test_a_last_message_that_was_lost_on_its_way_is_found_by_who_returns(
 async def test_a_client_that_knows_more_than_the_node_is_caught_up_with(
     shared_valkey: Valkey,
 ) -> None:
-    """Its messages have reached the node that it comes from, but not this one yet."""
+    """Its last messages have reached its earlier node, but not this one yet."""
     async with run_history(shared_valkey) as history, run_history(shared_valkey) as other:
         member = Member(history)
         feed = history._feeds[ROOM]
@@ -144,7 +144,7 @@ async def test_a_client_that_knows_more_than_the_node_is_caught_up_with(
         assert member.data == [1, 2, 3]
 
 
-async def test_messages_on_their_way_are_not_lost_when_somebody_returns(
+async def test_messages_in_transit_are_not_lost_when_a_client_rejoins(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "ARRIVAL_S", DEADLINE_S)
@@ -274,7 +274,7 @@ async def test_a_server_that_was_restarted_with_old_data_begins_a_new_epoch(
 
 
 async def test_a_primary_that_was_a_replica_meanwhile_begins_a_new_epoch(valkey: Valkey) -> None:
-    """It has lost what another primary did not get, though its process is the same."""
+    """It has lost the writes that the other primary lacked, although its process is the same."""
     async with run_history(valkey) as history, Redis.from_url(valkey.url) as redis:
         member = Member(history)
         await member.replay(None)
@@ -357,7 +357,7 @@ async def test_what_has_expired_takes_no_space(shared_valkey: Valkey) -> None:
 async def test_a_node_that_keeps_nothing_hides_no_loss_on_another(
     shared_valkey: Valkey, keeps: int
 ) -> None:
-    """Two nodes by accident have different settings; the client returns to either."""
+    """Two nodes have different settings by mistake; the client returns to either."""
     async with (
         run_history(shared_valkey, history_messages=100) as history,
         run_history(shared_valkey, history_messages=0) as other,
@@ -517,7 +517,7 @@ async def test_a_position_that_is_lost_is_announced(
         assert await redis.exists(POSITION)
 
 
-async def test_a_member_of_a_room_hears_of_no_outage_that_it_missed_nothing_in(
+async def test_a_member_that_missed_nothing_is_not_told_of_an_outage(
     valkey: Valkey,
 ) -> None:
     async with two_nodes(valkey) as (first, second):

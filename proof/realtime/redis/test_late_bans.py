@@ -7,9 +7,9 @@ import pytest
 from app.realtime.protocol import REVOKED
 
 from ..client import DEADLINE_S
+from ..http.test_bans import disconnect, everybody_is_alice
 from ..live import run_service
 from .test_backplane import settings_for
-from .test_bans import disconnect, everybody_is_alice
 from .valkey import Valkey
 
 __all__ = ["everybody_is_alice"]  # a fixture

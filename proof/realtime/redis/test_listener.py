@@ -1,4 +1,4 @@
-"""A listener reads at a pace, and knows what Redis has confirmed."""
+"""A listener gives other tasks their turn, and knows what Redis has confirmed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,13 +21,13 @@ from .valkey import Valkey
 
 @pytest.fixture
 async def node(valkey: Valkey) -> AsyncIterator[RedisBackplane]:
-    """Run a node that can be told what to do with each message."""
+    """Run a node."""
     async with run_node(valkey) as (node, _):
         yield node
 
 
 async def publish_at_once(redis: Redis, node: RedisBackplane, count: int) -> None:
-    """Have Redis send many messages in one piece."""
+    """Publish messages in one pipeline, so that Redis sends them together."""
     async with redis.pipeline() as pipeline:
         for number in range(count):
             pipeline.publish(node.client.name(CHANNEL), encode(numbered(number)))

@@ -1,4 +1,4 @@
-"""The history of rooms in Redis has a limit in all and per user, and gives way to all else."""
+"""The history of rooms in Redis has a total limit and one per user, and is evicted first."""
 
 import asyncio
 from collections.abc import Iterable
@@ -22,7 +22,6 @@ from .valkey import Valkey
 
 SIZE_BYTES = 1_000
 ROOM = SIZE_BYTES + ROOM_BYTES
-MEGABYTE = 1_048_576
 
 
 async def fill(history: RedisHistory, rooms: Iterable[str], sender: str | None = None) -> None:
@@ -142,7 +141,7 @@ async def test_members_of_a_room_without_history_keep_their_position(
 
 
 async def test_a_full_redis_gets_rid_of_history_first(valkey: Valkey, redis: Redis) -> None:
-    # So long an interval lets the node notice in between that one quarter was enough.
+    # The interval is long enough for the node to notice in between that one quarter was enough.
     async with run_history(valkey, redis_probe_interval_s=2.0) as history:
         small = RedisMap(history.backplane.client, "ticket")
         rooms = named("room", 1_000)

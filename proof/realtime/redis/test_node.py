@@ -41,7 +41,7 @@ def make_node(server: Valkey | str, **overrides: object) -> RedisBackplane:
 async def run_node(
     server: Valkey | str, **overrides: object
 ) -> AsyncIterator[tuple[RedisBackplane, list[str]]]:
-    """Run a backplane; also yield a list that grows by one for each gap it tells of."""
+    """Run a backplane; also yield a list that grows by one for each reported gap."""
     gaps: list[str] = []
     node = make_node(server, **overrides)
     node.after_gap(lambda: gaps.append("gap"))
@@ -69,8 +69,8 @@ async def failure(server: Valkey | str, **overrides: object) -> Misconfigured:
 
 
 @contextlib.asynccontextmanager
-async def hasty(backplane: Backplane) -> AsyncIterator[None]:
-    """Have a node give up soon; before and after, a pause of the machine does not matter."""
+async def short_timeout(backplane: Backplane) -> AsyncIterator[None]:
+    """Shorten a node's timeout in this context only: elsewhere, the machine may pause."""
     assert isinstance(backplane, RedisBackplane)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backplane.client, "timeout_s", 1.0)
@@ -78,7 +78,7 @@ async def hasty(backplane: Backplane) -> AsyncIterator[None]:
 
 
 class RedisBackplaneContract(BackplaneContract):
-    """What holds for nodes that share a Redis, whatever its topology."""
+    """The contract of nodes that share a Redis, in every topology."""
 
     async def test_a_message_with_the_id_of_an_earlier_one_is_not_sent_again(
         self, backplane: Backplane, other: Backplane
@@ -164,7 +164,7 @@ async def test_a_subscription_that_ends_is_confirmed_to_nobody(
     "payload",
     [b"", b"\x80\x04\x95", b"[]", b"{}", b'{"sender": 7, "data": 1}', b'{"data": 1}', b"\xff{}"],
 )
-async def test_what_is_no_envelope_is_dropped(shared_valkey: Valkey, payload: bytes) -> None:
+async def test_an_invalid_envelope_is_dropped(shared_valkey: Valkey, payload: bytes) -> None:
     inbox = Inbox()
     async with run_node(shared_valkey) as (node, _), Redis.from_url(shared_valkey.url) as redis:
         await node.confirm(node.subscribe(Subscription(CHANNEL, inbox.deliver)))
@@ -181,7 +181,7 @@ async def test_a_welcome_waits_for_the_subscription(
         backplane = live.service.backplane
         await wait_until(lambda: backplane.healthy)
         monkeypatch.setattr(backplane, "_adjust_later", lambda channel: None)
-        async with hasty(backplane):
+        async with short_timeout(backplane):
             client = await live.connect_with(await live.options(), welcomed=False)
             assert await client.closed() == TRY_AGAIN_LATER
 
@@ -217,14 +217,14 @@ async def test_messages_beyond_what_may_wait_for_redis_fail(shared_valkey: Valke
 
 
 @pytest.mark.hostile(67)
-async def test_a_restart_is_survived_and_told_as_a_gap(valkey: Valkey) -> None:
+async def test_a_restart_is_survived_and_reported_as_a_gap(valkey: Valkey) -> None:
     inbox = Inbox()
     async with run_node(valkey) as (node, gaps):
         subscription = node.subscribe(Subscription(CHANNEL, inbox.deliver))
         await node.confirm(subscription)
         valkey.kill()
         await wait_until(lambda: not node.healthy)
-        async with hasty(node):
+        async with short_timeout(node):
             with pytest.raises(Unavailable):
                 await node.confirm(subscription)
             with pytest.raises(Unavailable):
@@ -249,7 +249,7 @@ async def test_a_frozen_server_is_noticed_and_publishing_fails_soon(valkey: Valk
     async with run_node(valkey) as (node, gaps):
         inbox = Inbox()
         valkey.freeze()
-        async with hasty(node):
+        async with short_timeout(node):
             large = Envelope(sender=None, data="x" * BATCH_BYTES)
             sent = [node.publish(CHANNEL, each) for each in (numbered(1), *[large] * 30)]
             async with asyncio.timeout(DEADLINE_S):  # one batch after the other would take longer
@@ -277,7 +277,7 @@ async def test_a_message_that_cannot_be_sent_harms_no_other(shared_valkey: Valke
 
 
 @pytest.mark.hostile(69, 70)
-async def test_a_killed_subscriber_connection_is_told_as_a_gap(valkey: Valkey) -> None:
+async def test_a_killed_subscriber_connection_is_reported_as_a_gap(valkey: Valkey) -> None:
     async with run_node(valkey) as (node, gaps), Redis.from_url(valkey.url) as redis:
         await redis.client_kill_filter(_type="pubsub")
         await wait_until(lambda: bool(gaps))

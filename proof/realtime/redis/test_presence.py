@@ -31,12 +31,12 @@ from .valkey import Valkey
 
 LEASE_S = 1.0
 TIMEOUT_S = 0.3
-"""How long tests wait in which no answer comes."""
+"""The timeout in tests in which no answer comes."""
 
 
 @contextmanager
-def hasty(*nodes: RedisNode) -> Iterator[None]:
-    """Have nodes give up soon; before and after, a pause of Valkey does not matter."""
+def short_timeout(*nodes: RedisNode) -> Iterator[None]:
+    """Shorten the timeouts of nodes in this context only: elsewhere, Valkey may pause."""
 
     def set_timeout(seconds: float) -> None:
         for node in nodes:
@@ -56,7 +56,7 @@ async def keys(redis: Redis) -> list[bytes]:
 
 
 async def wait_until_seen(visitor: Visitor, expected: dict[str, int]) -> None:
-    """Wait until presence says so."""
+    """Wait until presence lists exactly these users and connections."""
 
     async def is_seen() -> bool:
         try:
@@ -141,7 +141,7 @@ async def has_heard(visitor: Visitor, event: str) -> bool:
     return event in await visitor.heard()
 
 
-async def test_whoever_asks_is_not_told_of_the_dead(valkey: Valkey) -> None:
+async def test_presence_does_not_list_users_of_dead_nodes(valkey: Valkey) -> None:
     """A lease that has ended counts at once, not when somebody renews the next one."""
     async with (
         run_presence(valkey) as here,
@@ -190,7 +190,7 @@ async def test_when_all_nodes_die_redis_forgets(valkey: Valkey) -> None:
         await wait_until_async(is_empty)
 
 
-async def test_a_node_that_was_given_up_comes_back(valkey: Valkey) -> None:
+async def test_a_node_that_was_declared_dead_comes_back(valkey: Valkey) -> None:
     async with (
         run_presence(valkey) as here,
         run_presence(valkey) as there,
@@ -210,7 +210,7 @@ async def test_a_node_that_was_given_up_comes_back(valkey: Valkey) -> None:
         assert resyncs(alice) == 0
 
 
-async def test_after_an_outage_nobody_is_given_up_who_is_only_later(valkey: Valkey) -> None:
+async def test_after_an_outage_a_late_node_is_not_declared_dead(valkey: Valkey) -> None:
     async with (
         run_presence(valkey) as here,
         run_presence(valkey) as there,
@@ -227,7 +227,7 @@ async def test_after_an_outage_nobody_is_given_up_who_is_only_later(valkey: Valk
 
 
 @pytest.mark.parametrize("trouble", ["failed write", "gap"])
-async def test_nobody_is_given_up_soon_after_an_outage(valkey: Valkey, trouble: str) -> None:
+async def test_no_node_is_declared_dead_soon_after_an_outage(valkey: Valkey, trouble: str) -> None:
     """The node that is back first must not remove the others, which are about to renew."""
     async with (
         run_presence(valkey) as here,
@@ -243,7 +243,7 @@ async def test_nobody_is_given_up_soon_after_an_outage(valkey: Valkey, trouble: 
             await redis.client_kill_filter(_type="pubsub")
             await asyncio.wait_for(is_over.wait(), DEADLINE_S)
         else:
-            with hasty(here):
+            with short_timeout(here):
                 valkey.freeze()
                 alice.set_info_now("away")
                 await wait_until(lambda: here.presence._is_failing)
@@ -256,7 +256,7 @@ async def test_nobody_is_given_up_soon_after_an_outage(valkey: Valkey, trouble: 
         assert await alice.heard() == ["bob joined"]
 
 
-async def test_what_is_no_node_is_removed(valkey: Valkey) -> None:
+async def test_an_invalid_node_is_removed(valkey: Valkey) -> None:
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
         alice = await node.visitor("alice")
         for strange in (b"\xff", b"-"):
@@ -266,7 +266,7 @@ async def test_what_is_no_node_is_removed(valkey: Valkey) -> None:
 
 
 @pytest.mark.parametrize("lost", ["*", "*:users", "*:nodes", "*:node:*"])
-async def test_a_server_that_forgets_is_told_again(valkey: Valkey, lost: str) -> None:
+async def test_lost_presence_is_written_again(valkey: Valkey, lost: str) -> None:
     async with (
         run_presence(valkey, lease_s=LEASE_S) as here,
         run_presence(valkey, lease_s=LEASE_S) as there,
@@ -373,7 +373,7 @@ async def test_a_room_without_events_has_no_resync_of_presence(valkey: Valkey) -
         assert resyncs(alice) == 0
 
 
-async def test_changes_in_an_outage_are_told_afterwards(valkey: Valkey) -> None:
+async def test_changes_during_an_outage_are_sent_afterwards(valkey: Valkey) -> None:
     async with (
         run_presence(valkey) as here,
         run_presence(valkey) as there,
@@ -382,7 +382,7 @@ async def test_changes_in_an_outage_are_told_afterwards(valkey: Valkey) -> None:
         alice = await here.visitor("alice")
         bob = await there.visitor("bob")
         assert await alice.heard() == ["bob joined"]
-        with hasty(here, there):
+        with short_timeout(here, there):
             valkey.freeze()
             with pytest.raises(Unavailable):
                 await alice.seen()
@@ -409,7 +409,7 @@ async def test_a_user_who_leaves_and_returns_during_a_write_is_no_loss(valkey: V
         assert resyncs(watcher) == 0
 
 
-async def test_a_new_server_is_told_everything(valkey: Valkey) -> None:
+async def test_presence_is_written_to_a_new_server(valkey: Valkey) -> None:
     async with (
         run_presence(valkey) as here,
         run_presence(valkey) as there,
@@ -417,7 +417,7 @@ async def test_a_new_server_is_told_everything(valkey: Valkey) -> None:
         alice = await here.visitor("alice")
         bob = await there.visitor("bob")
         await wait_until_seen(alice, {"alice": 1, "bob": 1})
-        with hasty(here, there):
+        with short_timeout(here, there):
             valkey.kill()
             with pytest.raises(Unavailable):
                 await alice.seen()
@@ -426,8 +426,8 @@ async def test_a_new_server_is_told_everything(valkey: Valkey) -> None:
                 await wait_until_seen(visitor, {"alice": 1, "bob": 1})
 
 
-async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
-    """What a frozen server still had to do when its client had given up and repeated it."""
+async def test_a_late_write_has_no_effect(valkey: Valkey) -> None:
+    """A frozen server executes a command after its client has timed out and repeated it."""
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
         alice = await node.visitor("alice")
         assert await alice.seen() == {"alice": 1}
@@ -441,7 +441,7 @@ async def test_a_writing_that_comes_late_does_nothing(valkey: Valkey) -> None:
         assert await redis.hgetall("ws:{room:lobby}:users") == {b"alice": b"2 0 null"}
 
 
-async def test_a_write_that_comes_after_the_last_user_has_left_does_nothing(
+async def test_a_write_after_the_last_user_has_left_has_no_effect(
     valkey: Valkey,
 ) -> None:
     async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
@@ -457,7 +457,7 @@ async def test_a_write_that_comes_after_the_last_user_has_left_does_nothing(
 
 
 @pytest.mark.parametrize("key", ["users", "nodes", "node"])
-async def test_what_others_write_there_does_not_stop_the_rest(valkey: Valkey, key: str) -> None:
+async def test_invalid_values_in_one_room_do_not_stop_other_rooms(valkey: Valkey, key: str) -> None:
     async with (
         run_presence(valkey, lease_s=LEASE_S) as node,
         Redis.from_url(valkey.url) as redis,
@@ -490,7 +490,7 @@ async def test_false_users_are_not_believed(valkey: Valkey, fields: dict[Any, An
         alice = await node.visitor("alice")
         await alice.seen()
         await redis.hset("ws:{room:lobby}:users", mapping=fields)
-        with hasty(node), pytest.raises(Unavailable):
+        with short_timeout(node), pytest.raises(Unavailable):
             await alice.seen()
         await redis.hdel("ws:{room:lobby}:users", *fields)
         assert await alice.seen() == {"alice": 1}
@@ -538,7 +538,7 @@ async def test_users_of_a_killed_process_have_left(valkey: Valkey, tmp_path: Pat
 
 
 async def is_joined(client: Client) -> bool:
-    """Try to join: just after its start, a node may still be on its way to Redis."""
+    """Try to join: just after its start, a node may not be connected to Redis yet."""
     return bool((await client.ask(type="join", room=ROOM))["type"] == "ok")
 
 

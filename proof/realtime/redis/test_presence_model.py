@@ -1,6 +1,6 @@
-"""Presence against a simple model: any order of comings, goings, deaths and losses ends right.
+"""Presence against a simple model: right after joins, leaves, crashes and losses in any order.
 
-Hypothesis draws what happens, the same every time, and shortens what it finds to be wrong.
+Hypothesis draws the events, the same ones in every run, and minimizes a sequence that fails.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 
 
 async def within_deadline(work: Awaitable[Result]) -> Result:
-    """Wait, but not for ever."""
+    """Wait with a deadline."""
     async with asyncio.timeout(DEADLINE_S):
         return await work
 
@@ -63,7 +63,7 @@ class PresenceMachine(RuleBasedStateMachine):
         self.updates = 0
 
     def do(self, work: Awaitable[Result]) -> Result:
-        """Let the nodes work until this is done."""
+        """Run the event loop until this is done."""
         return self.runner.run(within_deadline(work))
 
     @initialize()
@@ -111,7 +111,7 @@ class PresenceMachine(RuleBasedStateMachine):
         for visitor in evicted:
             rooms = self.present.pop(visitor).rooms
             await wait_until(partial(_has_left, rooms, visitor))
-        for visitor in (self.watcher, *self.present):  # now no node takes out who enters next
+        for visitor in (self.watcher, *self.present):  # now every node has handled the eviction
             await visitor.heard()
         self._forget_infos()
 
@@ -149,7 +149,7 @@ class PresenceMachine(RuleBasedStateMachine):
 
     @rule(kind=KINDS)
     def forget(self, kind: str) -> None:
-        """Have Redis lose some of what was written; nobody leaves for that."""
+        """Delete some keys in Redis, which must make nobody leave."""
         self.do(self._forget(kind))
 
     async def _forget(self, kind: str) -> None:
@@ -162,11 +162,11 @@ class PresenceMachine(RuleBasedStateMachine):
 
     @rule()
     def check(self) -> None:
-        """Compare what is known, and what was heard, with who is there."""
+        """Compare presence and events with the model."""
         self.do(self._check())
 
     async def _settle(self) -> None:
-        for _ in range(2):  # what one node finds lost, others have to write again
+        for _ in range(2):  # other nodes have to write again what one has found lost
             for node in self.nodes:
                 await node.settle()
                 await node.rooms.presence(ROOM)  # once it has written again what was lost

@@ -1,4 +1,4 @@
-"""Ready means working: a service is ready only while Redis does what it is asked."""
+"""A service is ready only while Redis executes its commands."""
 
 import asyncio
 import re
@@ -20,6 +20,7 @@ from app.realtime.redis.shared import in_redis
 from ..client import DEADLINE_S
 from ..live import Live, run_service, wait_until, wait_until_async
 from ..server.test_process import PROJECT
+from ..test_idempotency import publish
 from .test_backplane import settings_for
 from .test_faults import is_ready
 from .test_node import run_node
@@ -101,7 +102,7 @@ async def test_a_permission_that_is_taken_away_later_is_waited_for(
         assert gaps == []
 
 
-async def test_a_demoted_primary_is_left(valkey: Valkey, redis: Redis) -> None:
+async def test_connections_to_a_demoted_primary_are_replaced(valkey: Valkey, redis: Redis) -> None:
     """All connections are new afterwards, since the address may lead to another server."""
     async with run_service(settings_for(valkey)) as live:
         await wait_until(healthy(live))
@@ -118,7 +119,7 @@ async def test_a_demoted_primary_is_left(valkey: Valkey, redis: Redis) -> None:
         assert before & after <= own
 
 
-async def test_while_a_server_loads_its_data_the_service_waits_and_tells_once(
+async def test_while_a_server_loads_its_data_the_service_waits_and_logs_it_once(
     valkey: Valkey, redis: Redis
 ) -> None:
     for number in range(200):
@@ -154,7 +155,7 @@ async def test_while_a_server_loads_its_data_the_service_waits_and_tells_once(
     ],
     ids=str,
 )
-async def test_what_no_waiting_mends_stops_a_service_that_starts(
+async def test_a_permanent_refusal_by_redis_stops_a_service_at_start(
     valkey: Valkey, redis: Redis, command: str, reason: str
 ) -> None:
     await do(valkey, redis, command)
@@ -192,15 +193,6 @@ async def restricted(valkey: Valkey, redis: Redis) -> AsyncIterator[Live]:
         await wait_until(healthy(live))
         yield live
         assert await redis.acl_log() == []
-
-
-async def publish(live: Live, data: object, key: str) -> int:
-    """Publish from the backend, and return the status."""
-    assert live.settings.backend_key is not None
-    backend_key = live.settings.backend_key.get_secret_value()
-    headers = {"Authorization": f"Bearer {backend_key}", "Idempotency-Key": key}
-    async with live.http() as http:
-        return (await http.post("/publish", json={"data": data}, headers=headers)).status_code
 
 
 async def test_the_user_in_the_documents_may_do_all_that_is_needed(restricted: Live) -> None:
@@ -255,13 +247,13 @@ async def test_two_services_that_share_a_redis_hear_nothing_of_each_other(
 async def test_what_is_done_for_a_connection_does_not_grow_with_what_the_node_hosts(
     valkey: Valkey,
 ) -> None:
-    """Counted is what Python calls and what it looks at, not how long that takes."""
+    """Counts calls and accesses, not time."""
     few, many = [await work_per_connection(valkey, hosted) for hosted in (100, 5_000)]
     assert many <= 1.25 * few
 
 
 class Counting(dict[Channel, Subscription]):
-    """What a node hosts; it counts how often it is looked at."""
+    """The subscriptions of a node; it counts how often one is accessed."""
 
     looks = 0
 
@@ -270,7 +262,7 @@ class Counting(dict[Channel, Subscription]):
         return super().__getitem__(channel)
 
     def get(self, channel: Channel, default: Any = None) -> Any:
-        """Return what is hosted there."""
+        """Return the subscription to a channel."""
         self.looks += 1
         return super().get(channel, default)
 
@@ -280,23 +272,23 @@ class Counting(dict[Channel, Subscription]):
             yield channel
 
     def keys(self) -> Any:
-        """Return all, one look each."""
+        """Count one access for each."""
         self.looks += len(self)
         return super().keys()
 
     def values(self) -> Any:
-        """Return all, one look each."""
+        """Count one access for each."""
         self.looks += len(self)
         return super().values()
 
     def items(self) -> Any:
-        """Return all, one look each."""
+        """Count one access for each."""
         self.looks += len(self)
         return super().items()
 
 
 async def work_per_connection(valkey: Valkey, hosted: int) -> float:
-    """Return how often the node looks at what it hosts when a channel comes and goes."""
+    """Return how often subscriptions are accessed when one channel is added and removed."""
     async with run_node(valkey) as (node, _):
         own = [Subscription(user_channel(f"user-{n}"), ignore) for n in range(hosted)]
         for subscription in own:

@@ -17,7 +17,7 @@ BURST = 1_000
 @pytest.mark.parametrize(
     "command", ["evalsha", "rpush", "hset", "hgetall", "info", "pubsub", "zadd"]
 )
-async def test_a_permission_that_a_script_lacks_stops_a_service_that_starts(
+async def test_a_permission_that_a_script_lacks_stops_a_service_at_start(
     valkey: Valkey, redis: Redis, command: str
 ) -> None:
     await do(valkey, redis, f"ACL SETUSER default -{command}")

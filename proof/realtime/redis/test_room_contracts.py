@@ -50,7 +50,7 @@ async def running(backplane: RedisBackplane, **overrides: object) -> AsyncIterat
 
 
 class RedisHistoryContract(HistoryContract):
-    """What holds for nodes that share a Redis, whatever its topology."""
+    """The contract of nodes that share a Redis, in every topology."""
 
     async def test_a_message_with_the_id_of_an_earlier_one_is_not_sent_again(
         self, history: History, other: History

@@ -29,7 +29,7 @@ class Server(TcpServer):
 
     @property
     def arguments(self) -> list[str]:
-        """Return what makes it a part of a cluster."""
+        """Return the arguments of a server in a cluster."""
         return [
             *super().arguments,
             *("--cluster-enabled", "yes"),
@@ -38,7 +38,7 @@ class Server(TcpServer):
         ]
 
     async def describe(self) -> dict[str, Any]:
-        """Return what the server says of itself in the cluster, nothing if it is down."""
+        """Return the server's own entry in `CLUSTER NODES`, empty if it is down."""
         try:
             nodes = await self.redis.cluster("NODES")
         except (RedisError, OSError):
@@ -50,7 +50,7 @@ class Server(TcpServer):
         return "master" in (await self.describe()).get("flags", "")
 
     async def serves(self) -> bool:
-        """Return whether it finds the cluster whole, and is a primary or has a copy of its own."""
+        """Return whether the cluster is complete for it, and it replicates or is replicated."""
         try:
             if (await self.redis.cluster("INFO"))["cluster_state"] != "ok":
                 return False
@@ -63,7 +63,7 @@ class Server(TcpServer):
 
 
 class Cluster:
-    """All servers."""
+    """The servers of a cluster."""
 
     def __init__(self, servers: list[Server]) -> None:
         self.servers = servers
@@ -89,7 +89,7 @@ class Cluster:
             await self.wait_until_it_serves()
 
     async def wait_until_it_serves(self) -> None:
-        """Wait until every server finds the cluster whole."""
+        """Wait until the cluster is complete for every server."""
         async with asyncio.timeout(START_S):
             for server in self.servers:
                 while not await server.serves():
@@ -104,7 +104,7 @@ class Cluster:
             await asyncio.sleep(0.02)
 
     async def primary_of(self, name: str) -> Server:
-        """Return the server that has a key or channel."""
+        """Return the primary of a key or channel."""
         slot = key_slot(name.encode())
         for server in self.servers:
             for begin, end in (await server.describe()).get("slots", []):
@@ -113,7 +113,7 @@ class Cluster:
         raise LookupError(name)
 
     async def replica_of(self, primary: Server) -> Server:
-        """Return the server that has its copy."""
+        """Return the replica of a primary."""
         node_id = (await primary.describe())["node_id"]
         for server in self.servers:
             if (await server.describe()).get("master_id") == node_id:
@@ -121,11 +121,11 @@ class Cluster:
         raise LookupError(primary.port)
 
     async def primaries(self) -> list[Server]:
-        """Return the servers that have slots now."""
+        """Return the servers that are primaries now."""
         return [server for server in self.servers if await server.is_primary()]
 
     async def empty(self) -> None:
-        """Have every server forget what it knows."""
+        """Delete all data."""
         for server in await self.primaries():
             await server.redis.flushall()
 

@@ -259,7 +259,7 @@ class PresenceContract:
             ("alice", "joined", None),
         ]
 
-    async def test_an_update_is_not_told_to_its_cause(self, here: Node, there: Node) -> None:
+    async def test_an_update_is_not_sent_to_its_cause(self, here: Node, there: Node) -> None:
         alice, other = await here.visitor("alice"), await there.visitor("alice")
         await alice.set_info(1)
         assert await other.told() == [("alice", "updated", 1)]
@@ -289,7 +289,7 @@ class PresenceContract:
         assert await other.infos() == {"alice": None}
         assert await other.told() == [("alice", "updated", None)]
 
-    async def test_only_the_connection_that_set_the_newest_info_is_not_told(
+    async def test_only_the_connection_that_set_the_newest_info_gets_no_update(
         self, here: Node
     ) -> None:
         first, second = await here.visitor("alice"), await here.visitor("alice")
@@ -299,7 +299,7 @@ class PresenceContract:
         assert newest in await first.told()
         assert newest not in await second.told()
 
-    async def test_updates_are_not_told_in_large_rooms(self, make: Callable[..., Node]) -> None:
+    async def test_updates_are_not_sent_in_large_rooms(self, make: Callable[..., Node]) -> None:
         node = make(max_members_for_presence_events=2)
         watcher, alice = await node.visitor("watcher"), await node.visitor("alice")
         await alice.set_info(1)

@@ -1,6 +1,5 @@
 """Rules of rooms that return what they must not, or fail."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ from structlog.testing import capture_logs
 
 from app.realtime import Forbidden, Policy, RoomOptions, Service
 
-from ..limits.test_budget import clock
+from ..limits.conftest import Clock, clock
 from ..live import make_settings, run_service
 
 __all__ = ["clock"]  # a fixture
@@ -80,7 +79,7 @@ def test_room_options_are_validated(values: dict[str, Any]) -> None:
 
 
 async def test_an_info_of_the_policy_costs_its_size(
-    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Policy, "presence_info", lambda *_: "x" * 998)
     async with run_service(make_settings(max_bytes_per_s=10_000, max_burst_s=1)) as live:

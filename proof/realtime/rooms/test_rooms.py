@@ -29,7 +29,7 @@ from .presence_contract import users_in
 
 
 @pytest.mark.parametrize("name", ["a", "Lobby", "game.1:team-2_x", "x" * 64])
-def test_good_names(name: str) -> None:
+def test_valid_names_are_accepted(name: str) -> None:
     assert ROOM_NAME.fullmatch(name)
 
 
@@ -139,7 +139,7 @@ class AskedHistory(History):
         return await super().replay(room, since, last)
 
 
-async def test_for_a_member_that_joins_again_no_message_is_read() -> None:
+async def test_a_member_that_joins_again_reads_no_messages() -> None:
     """It gets none, and so pays for none."""
     rooms = make_rooms(history := AskedHistory())
     connection = open_connection()

@@ -97,7 +97,7 @@ class Trial:
             await asyncio.sleep(POLL_S)
 
     async def _settled(self, work: Awaitable[None]) -> None:
-        """Wait for work, and for the scripts that it has caused."""
+        """Wait for work, and for the scripts that it has started."""
         await work
         scripts = None
         while (now := (await self._servers.usage()).scripts) != scripts:

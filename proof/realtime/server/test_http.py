@@ -25,7 +25,7 @@ from ..raw_client import RawClient, handshake, masked, raw_connection
 GET = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
 
 SHORT_S = 3.0
-"""A request timeout for which tests can wait, and which slow machines meet with a request."""
+"""A request timeout: short enough to wait for, long enough for a request on a slow machine."""
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from app.realtime.server.logging import configure_logging
 from dev import fresh_secrets
 
 from ..client import STOP_S, ConnectOptions
-from ..limits.test_rate import Clock
+from ..limits.conftest import Clock
 from ..live import make_settings
 from ..raw_client import raw_client
 from .test_logging import lines

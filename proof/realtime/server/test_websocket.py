@@ -736,7 +736,7 @@ async def test_the_log_tells_how_a_connection_ended(strict_service: Live) -> Non
         (None, UNKNOWN),
     ],
 )
-def test_causes_of_os_errors(failure: Exception | None, cause: str) -> None:
+def test_each_failure_has_its_cause(failure: Exception | None, cause: str) -> None:
     assert cause_of(failure) == cause
 
 

@@ -57,7 +57,7 @@ def test_a_file_that_is_not_json_has_one_clear_line(
     assert len(str(stop.value).splitlines()) == 1
 
 
-def test_equal_secrets_of_the_team_are_its_own_affair(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_secrets_of_the_team_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     class WithSecrets(Settings):
         smtp_password: SecretStr = SecretStr("")
         sms_token: SecretStr = SecretStr("")

@@ -73,7 +73,7 @@ def test_a_file_may_have_one_with_another_name(
         ("SMTP=mail", 'error: SMTP: is not valid JSON, such as ["a"] or {"a": 1}: '),
     ],
 )
-def test_a_wrong_one_is_told_by_its_name(
+def test_a_bad_setting_is_reported_by_its_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, complaint: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:

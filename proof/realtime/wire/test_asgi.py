@@ -149,7 +149,7 @@ async def test_a_reset_connection_is_removed(service: Live) -> None:
     await wait_until(lambda: len(asyncio.all_tasks()) <= before)
 
 
-async def test_tasks_per_connection(
+async def test_a_connection_has_a_fixed_number_of_tasks(
     service: Live,
 ) -> None:
     before = len(asyncio.all_tasks())
@@ -168,8 +168,8 @@ async def test_a_server_without_the_limit_of_a_message_keeps_it_too(character: s
     largest = app.service.settings.max_message_bytes // len(character.encode())
     async with (
         asyncio.timeout(DEADLINE_S),
-        served(app) as address,
-        connect(f"ws://{address}/ws?user=alice", proxy=None) as client,
+        served(app) as port,
+        connect(f"ws://127.0.0.1:{port}/ws?user=alice", proxy=None) as client,
     ):
         await client.recv()  # the welcome
         await client.send(character * largest)

@@ -70,14 +70,14 @@ def test_the_example_names_every_setting_and_the_engines_defaults() -> None:
         assert shown[name.upper()].lower() == expected.lower(), name
 
 
-def test_a_secret_without_a_place_is_an_error() -> None:
+def test_a_secret_without_a_line_in_the_example_is_an_error() -> None:
     with pytest.raises(ValueError, match="has no line"):
         env.fill("HOST=127.0.0.1\n", fresh_secrets())
     assert env.fill("\nKEY=own\n", {"KEY": "fresh"}) == "\nKEY=own\n"
 
 
 def options_of(script: str) -> ConnectOptions:
-    """Return the options of a client that does what a line of JavaScript does."""
+    """Return options that connect as a line of JavaScript does."""
     # {% if cookiecutter.auth == "jwt" %}
     ((uri, subprotocols),) = re.findall(r'^new WebSocket\("(.*)", (\[.*\])\)$', script)
     return ConnectOptions(uri, {"Origin": ORIGIN}, json.loads(subprotocols))
@@ -143,7 +143,7 @@ async def test_the_printed_credentials_have_the_claims(
 
 
 @pytest.mark.parametrize("claims", ["editor", '"editor"', "[]", "null"])
-def test_claims_that_are_no_object_are_refused(claims: str) -> None:
+def test_claims_that_are_not_an_object_are_refused(claims: str) -> None:
     with pytest.raises(SystemExit, match="not a JSON object"):
         token.parse(claims)
 # {% endif %}
@@ -185,7 +185,7 @@ def test_the_protocol_is_written_to_a_file(tmp_path: Path) -> None:
 # {% if cookiecutter.rooms %}
 
 
-def test_the_chat_shows_frames_of_each_type(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_terminal_client_shows_frames_of_each_type(capsys: pytest.CaptureFixture[str]) -> None:
     for message in (
         Message("message", None, "hi", 1),
         Message("updated", "bob", "away"),

@@ -16,17 +16,17 @@ from dev import credentials
 from dev.urls import websocket_url
 
 DEADLINE_S = 9.0
-"""Less than the timeouts that a test does not set, so that it notices a setting without effect."""
+"""Shorter than the default timeouts: a test fails if a timeout that it sets has no effect."""
 
 START_S, STOP_S = 60.0, 45.0
-"""Deadlines for the start of a process and for its end, which is less than its grace period."""
+"""Deadlines for the start and the end of a process; the end's is less than the grace period."""
 
 Frame = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """The parameters of a client that connects as some user."""
+    """What a client needs to connect as a user."""
 
     uri: str
     headers: dict[str, str]
@@ -112,7 +112,7 @@ class Client:
         return answer
 
     async def is_quiet(self) -> bool:
-        """Return whether every frame has been read. Frames sent earlier arrive before the pong."""
+        """Return whether no frame is unread. Frames sent earlier arrive before the pong."""
         assert (await self.ask(type="ping", id="quiet"))["type"] == "pong"
         return not self._unread
 
@@ -126,7 +126,7 @@ class Client:
                 return self.connection.close_code, self.connection.close_reason
 
     async def close(self) -> None:
-        """Close with a closing handshake, which waits for what is unread."""
+        """Close with a closing handshake, after reading the frames that still arrive."""
         closing = asyncio.create_task(self.connection.close())
         await self.closed()
         await closing

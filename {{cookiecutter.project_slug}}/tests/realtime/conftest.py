@@ -59,8 +59,8 @@ async def nothing_is_left(anyio_backend: object) -> AsyncIterator[None]:
     yield
     task = asyncio.current_task()
     assert task is not None
-    spoiled = task.cancelling()
-    for _ in range(spoiled):  # or later tests would fail as well
+    cancellations = task.cancelling()
+    for _ in range(cancellations):  # otherwise later tests would fail, too
         task.uncancel()
     await wait_until(lambda: leftovers() <= before)
-    assert not spoiled
+    assert not cancellations

@@ -40,7 +40,7 @@ HIGH_LIMITS = {
 """Limits that tests do not exceed: they connect and send as fast as they can."""
 
 BACKEND = "backend"
-"""Stands for the backend's key."""
+"""As the `key` of a request, stands for the value of ``BACKEND_KEY``."""
 
 NO_HEADERS: Mapping[str, str] = {}
 
@@ -49,7 +49,7 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def settings_with(**overrides: object) -> dict[str, Any]:
-    """Return settings with fresh secrets and without limits on rates."""
+    """Return values for settings: fresh secrets, high limits, and the overrides."""
     values: dict[str, Any] = {name.lower(): value for name, value in fresh_secrets().items()}
     values |= {"allowed_origins": (ORIGIN,), "shutdown_grace_s": 2, "clients_may_broadcast": True}
     values |= {"close_timeout_s": 2 * DEADLINE_S}
@@ -138,12 +138,12 @@ class Live:
     async def post(
         self, path: str, body: object, key: str = BACKEND, headers: Mapping[str, str] = NO_HEADERS
     ) -> httpx.Response:
-        """Call a route as a backend, with the backend's key or another."""
+        """Send a POST request with the backend's key, another one, or none."""
         async with self.http() as http:
             return await http.post(path, json=body, headers={**self._keyed(key), **headers})
 
     async def get(self, path: str, key: str = "") -> httpx.Response:
-        """Send a GET request, without a key or as a backend."""
+        """Send a GET request with a key, or without one."""
         async with self.http() as http:
             return await http.get(path, headers=self._keyed(key))
 
@@ -204,15 +204,14 @@ async def run_app(app: Application, *, ws: Any = None) -> AsyncIterator[Live]:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, **options: Any) -> AsyncIterator[str]:
-    """Serve an app with plain uvicorn, as ``uvicorn app.main:app`` does; yield its address."""
+async def served(app: ASGIApp, **options: Any) -> AsyncIterator[int]:
+    """Serve an app with plain uvicorn, as ``uvicorn app.main:app`` does; yield its port."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, **options))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     serving = asyncio.create_task(server._serve())
     await wait_until(lambda: server.started or serving.done())
     try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"127.0.0.1:{port}"
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         async with asyncio.timeout(DEADLINE_S):

@@ -67,7 +67,7 @@ def open_connection(
     user: str = "alice",
     **overrides: object,
 ) -> Connection:
-    """Return an open connection, on a wire without writes."""
+    """Return an open connection, whose wire has no writes yet."""
     wire = wire or RecordingWire()
     delivery = delivery or Delivery()
     settings = make_settings(**overrides) if overrides else SETTINGS

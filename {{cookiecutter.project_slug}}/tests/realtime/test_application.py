@@ -58,25 +58,25 @@ def make_trusting(**parts: Any) -> Application:
     return Application(settings, authenticator=Trusting(settings), policy=Policy(), **parts)
 
 
-async def welcome(address: str, path: str = "/ws") -> dict[str, Any]:
+async def welcome(port: int, path: str = "/ws") -> dict[str, Any]:
     """Connect as alice and return the first frame."""
-    async with connect(f"ws://{address}{path}?user=alice", proxy=None) as client:
+    async with connect(f"ws://127.0.0.1:{port}{path}?user=alice", proxy=None) as client:
         async with asyncio.timeout(DEADLINE_S):
             frame: dict[str, Any] = json.loads(await client.recv())
     return frame
 
 
 async def test_plain_uvicorn_serves_the_app() -> None:
-    async with served(make_trusting()) as address:
-        assert (await welcome(address))["user"] == "alice"
+    async with served(make_trusting()) as port:
+        assert (await welcome(port))["user"] == "alice"
 
 
-async def test_below_a_root_path() -> None:
-    async with served(make_trusting(), root_path="/api") as address:
-        assert (await welcome(address))["user"] == "alice"
+async def test_plain_uvicorn_serves_the_app_below_a_root_path() -> None:
+    async with served(make_trusting(), root_path="/api") as port:
+        assert (await welcome(port))["user"] == "alice"
 
 
-async def test_mounted_in_an_app_that_runs_its_lifespan() -> None:
+async def test_another_app_may_mount_the_app_and_run_its_lifespan() -> None:
     child = make_trusting()
 
     @asynccontextmanager
@@ -86,16 +86,16 @@ async def test_mounted_in_an_app_that_runs_its_lifespan() -> None:
 
     parent = FastAPI(lifespan=lifespan)
     parent.mount("/realtime", child)
-    async with served(parent) as address:
-        assert (await welcome(address, "/realtime/ws"))["user"] == "alice"
+    async with served(parent) as port:
+        assert (await welcome(port, "/realtime/ws"))["user"] == "alice"
 
 
-async def test_mounted_in_an_app_that_does_not_run_its_lifespan() -> None:
+async def test_a_mounted_app_without_its_lifespan_refuses_connections() -> None:
     parent, child = FastAPI(), make_trusting()
     parent.mount("/realtime", child)
-    async with served(parent) as address:
+    async with served(parent) as port:
         with pytest.raises(InvalidStatus) as refused:
-            await welcome(address, "/realtime/ws")
+            await welcome(port, "/realtime/ws")
     assert refused.value.response.status_code == 503
     assert b'{reason="the lifespan does not run",status="503"} 1.0' in child.service.metrics.text()
 
@@ -125,7 +125,7 @@ async def test_middleware_sees_connections() -> None:
     app = make_trusting()
     app.add_middleware(Middleware)
     async with run_app(app) as live:
-        assert (await welcome(f"127.0.0.1:{live.port}"))["user"] == "alice"
+        assert (await welcome(live.port))["user"] == "alice"
     assert "websocket" in seen
 
 
@@ -135,7 +135,7 @@ async def test_dependencies_of_the_whole_app_guard_connections() -> None:
 
     async with run_app(make_trusting(dependencies=[Depends(refuse)])) as live:
         with pytest.raises(InvalidStatus) as refused:
-            await welcome(f"127.0.0.1:{live.port}")
+            await welcome(live.port)
     assert refused.value.response.status_code == 403
 
 
@@ -155,7 +155,7 @@ async def test_a_lifespan_of_the_team_runs_around_the_service() -> None:
         return str(request.state.key)
 
     async with run_app(app) as live:
-        assert (await welcome(f"127.0.0.1:{live.port}"))["user"] == "alice"
+        assert (await welcome(live.port))["user"] == "alice"
         assert (await live.get("/key")).json() == "value"
         assert events == ["start"]
     assert events == ["start", "end"]
@@ -255,7 +255,7 @@ async def test_without_its_lifespan_the_application_is_not_ready() -> None:
     assert (answer.status_code, answer.json()) == (503, {"status": "not started"})
 
 
-async def test_a_failing_or_hanging_readiness_check_is_not_ready(
+async def test_a_service_whose_readiness_check_fails_or_hangs_is_not_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("app.realtime.http.health.READY_TIMEOUT_S", 0.01)
@@ -293,7 +293,7 @@ async def test_begin_sets_the_state_of_a_connection() -> None:
         seen.append(connection.state)
 
     async with run_app(make_trusting(commands=router)) as live:
-        await welcome(f"127.0.0.1:{live.port}")
+        await welcome(live.port)
         await wait_until(lambda: seen == ["state of alice"])
 
 
@@ -322,13 +322,13 @@ async def test_a_command_replaces_the_built_in_command_of_its_type() -> None:
         assert (await client.ask(type="ping"))["type"] == "ok"
 
 
-async def test_metrics_of_the_library_are_exported() -> None:
+async def test_metrics_of_the_team_are_exported() -> None:
     counter = prometheus_client.Counter("team_orders", "Orders of the team.", ["kind"])
     try:
         counter.labels("new").inc()
         key = "a-key-for-the-monitoring-" * 2
-        async with run_service(make_settings(metrics_key=key)) as live, live.http() as http:
-            answer = await http.get("/metrics", headers={"Authorization": f"Bearer {key}"})
+        async with run_service(make_settings(metrics_key=key)) as live:
+            answer = await live.get("/metrics", key)
         assert 'team_orders_total{kind="new"} 1.0' in answer.text
         assert "process_cpu_seconds_total" in answer.text
     finally:

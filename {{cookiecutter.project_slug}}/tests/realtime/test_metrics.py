@@ -9,13 +9,14 @@ import pytest
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
+from websockets.exceptions import InvalidStatus
 
 from app.realtime import Command, CommandRouter, Connection, Service
 from app.realtime.errors import CommandError, Forbidden, Refused
 from app.realtime.protocol import INTERNAL_ERROR
 
 from .client import DEADLINE_S
-from .live import Live, make_settings, run_service, wait_until
+from .live import BACKEND, Live, make_settings, run_service, wait_until
 
 KEY = "a-key-for-the-monitoring-" * 2
 
@@ -29,8 +30,7 @@ async def monitored() -> AsyncIterator[Live]:
 
 async def read(live: Live) -> dict[str, float]:
     """Return all samples by name and label value."""
-    async with live.http() as http:
-        answer = await http.get("/metrics", headers={"Authorization": f"Bearer {KEY}"})
+    answer = await live.get("/metrics", KEY)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == CONTENT_TYPE_PLAIN_0_0_4
     samples = {}
@@ -45,11 +45,9 @@ async def test_connections_are_counted(monitored: Live) -> None:
     before = await read(monitored)
     assert before["ws_connections"] == 0
     client = await monitored.connect()
-    refused = await monitored.options("bob")
-    async with monitored.http() as http:
-        url = refused.uri.replace("ws:", "http:")
-        answer = await http.get(url, headers={**refused.headers, **UPGRADE})
-    assert answer.status_code == 503
+    with pytest.raises(InvalidStatus) as refused:
+        await monitored.connect("bob")
+    assert refused.value.response.status_code == 503
     during = await read(monitored)
     assert during["ws_connections"] == 1
     assert during["ws_connections_opened_total"] == 1
@@ -59,14 +57,6 @@ async def test_connections_are_counted(monitored: Live) -> None:
     after = await read(monitored)
     assert after["ws_connections"] == 0
     assert after["ws_connections_closed_total client 1000"] == 1
-
-
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    "Sec-WebSocket-Version": "13",
-}
 
 
 async def test_commands_and_their_errors_are_counted(monitored: Live) -> None:
@@ -93,11 +83,11 @@ async def test_commands_are_timed_and_their_bytes_counted_by_type(monitored: Liv
     await client.send_text("nonsense")
     await client.receive("error")
     after = await read(monitored)
-    steps = {name: value - before[name] for name, value in after.items() if "broadcast" in name}
-    assert steps["ws_received_bytes_total broadcast"] == len(frame.encode())
-    assert steps["ws_command_duration_seconds_count broadcast"] == 1
-    assert steps["ws_command_duration_seconds_bucket +Inf broadcast"] == 1
-    assert 0 < steps["ws_command_duration_seconds_sum broadcast"] < DEADLINE_S
+    growth = {name: value - before[name] for name, value in after.items() if "broadcast" in name}
+    assert growth["ws_received_bytes_total broadcast"] == len(frame.encode())
+    assert growth["ws_command_duration_seconds_count broadcast"] == 1
+    assert growth["ws_command_duration_seconds_bucket +Inf broadcast"] == 1
+    assert 0 < growth["ws_command_duration_seconds_sum broadcast"] < DEADLINE_S
     assert after["ws_received_bytes_total refused"] == len("nonsense")
     assert after["ws_received_bytes_total ping"] > 0
     assert after["ws_frames_sent_total group"] - before["ws_frames_sent_total group"] == 1
@@ -158,11 +148,7 @@ async def test_the_process_is_measured(monitored: Live) -> None:
 async def test_reading_metrics_needs_their_key(live: Live, monitored: Live) -> None:
     assert (await live.get("/metrics")).status_code == 404
     assert (await monitored.get("/metrics")).status_code == 401
-    backend_key = monitored.settings.backend_key
-    if backend_key is not None:
-        async with monitored.http() as http:
-            key = {"Authorization": f"Bearer {backend_key.get_secret_value()}"}
-            assert (await http.get("/metrics", headers=key)).status_code == 401
+    assert (await monitored.get("/metrics", BACKEND)).status_code == 401
 
 
 KNOWN = [

@@ -1,4 +1,4 @@
-"""Traces: spans of commands, requests and deliveries, and none without a tracer provider."""
+"""Commands, requests and deliveries have spans if a tracer provider is set."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -109,7 +109,7 @@ async def test_each_command_has_a_span_of_its_own(live: Live, spans: Spans) -> N
     assert "private" not in "".join(span.to_json() for span in found.values())
 
 
-async def test_the_span_of_an_answer_that_comes_too_late_tells_it(spans: Spans) -> None:
+async def test_the_span_of_a_command_that_times_out_has_the_error(spans: Spans) -> None:
     async with run_service(make_settings(handler_timeout_s=0.1), commands=router) as live:
         client = await live.connect()
         assert (await client.ask(type="hang"))["code"] == "unavailable"

@@ -7,13 +7,13 @@ from app.realtime.auth.api_key import digest
 
 from ..client import ConnectOptions
 from ..live import Live, make_settings, run_service
-from ..settings.test_settings import complaint
+from ..settings.test_settings import startup_error
 
 KEYS = f"alice:{digest('key of alice')},ci-bot:{digest('key of bot')}"
 
 
-def presenting(live: Live, **headers: str) -> ConnectOptions:
-    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws", headers, [])
+def with_headers(live: Live, **headers: str) -> ConnectOptions:
+    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws", headers)
 
 
 @pytest.mark.parametrize(
@@ -21,16 +21,16 @@ def presenting(live: Live, **headers: str) -> ConnectOptions:
 )
 async def test_a_key_authenticates_its_name(headers: dict[str, str]) -> None:
     async with run_service(make_settings(api_keys=KEYS)) as live:
-        client = await live.connect_with(presenting(live, **headers))
+        client = await live.connect_with(with_headers(live, **headers))
         assert client.user == "ci-bot"
         assert client.welcome["expires_at"] is None
 
 
 @pytest.mark.hostile(29)
 @pytest.mark.parametrize("key", ["", "wrong", digest("key of bot"), "ci-bot", "x" * 5_000])
-async def test_other_keys_are_refused(key: str) -> None:
+async def test_unknown_keys_are_refused(key: str) -> None:
     async with run_service(make_settings(api_keys=KEYS)) as live:
-        options = presenting(live, **{"X-API-Key": key} if key else {})
+        options = with_headers(live, **{"X-API-Key": key} if key else {})
         client = await live.connect_with(options, welcomed=False)
         assert await client.closed() == (4500, "unauthorized")
 
@@ -54,7 +54,7 @@ async def test_other_keys_are_refused(key: str) -> None:
 def test_bad_keys_are_refused_at_startup(
     monkeypatch: pytest.MonkeyPatch, value: str, hint: str
 ) -> None:
-    line = complaint(monkeypatch, API_KEYS=value)
+    line = startup_error(monkeypatch, API_KEYS=value)
     assert line.startswith("error: API_KEYS: ")
     assert hint in line
 
@@ -65,7 +65,7 @@ def test_keys_are_not_shown() -> None:
 
 @pytest.mark.parametrize(("key", "cause"), [("", "no key"), ("made-up", "unknown key")])
 async def test_the_log_tells_why_a_key_is_refused(live: Live, key: str, cause: str) -> None:
-    options = presenting(live, **{"X-API-Key": key} if key else {})
+    options = with_headers(live, **{"X-API-Key": key} if key else {})
     with capture_logs() as lines:
         client = await live.connect_with(options, welcomed=False)
         await client.closed()

@@ -20,14 +20,14 @@ async def test_each_connection_is_a_new_guest(live: Live) -> None:
     assert (await second.receive("message"))["from"] == first.user
 
 
-async def test_the_log_has_a_warning(tmp_path: Path) -> None:
+async def test_a_process_without_authentication_logs_a_warning(tmp_path: Path) -> None:
     async with run_process(tmp_path, PORT="0", ENVIRONMENT="production") as process:
         line = (await next_line(process, "no authentication")).string
     assert json.loads(line)["level"] == "warning"
 
 
 @pytest.mark.parametrize(("environment", "warnings"), [("production", 1), ("development", 0)])
-async def test_production_is_warned(environment: str, warnings: int) -> None:
+async def test_the_warning_is_for_production_only(environment: str, warnings: int) -> None:
     with structlog.testing.capture_logs() as lines:
         await Authenticator(make_settings(environment=environment)).run()
     assert len(lines) == warnings

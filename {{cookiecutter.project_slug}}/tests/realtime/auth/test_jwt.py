@@ -14,7 +14,7 @@ from app.realtime.errors import Unauthorized
 
 from ..client import ConnectOptions
 from ..live import Live, make_settings, run_service
-from ..settings.test_settings import complaint
+from ..settings.test_settings import startup_error
 
 SECRET = "the secret of this service, which is long enough for SHA-384"
 OTHER_SECRET = "another secret, which is long enough"
@@ -28,13 +28,12 @@ def token(settings: RealtimeSettings, **claims: Any) -> str:
     return jwt.encode(present, settings.jwt_secret.get_secret_value(), "HS256")
 
 
-def authenticator(settings: RealtimeSettings) -> Authenticator:
-    assert settings.jwt_secret is not None
-    return Authenticator(settings)
-
-
 def anonymous(live: Live, query: str = "") -> ConnectOptions:
-    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws{query}", {}, [])
+    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws{query}", {})
+
+
+def with_token(live: Live, token: str) -> ConnectOptions:
+    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws", {"Authorization": f"Bearer {token}"})
 
 
 async def rejected(live: Live, options: ConnectOptions) -> bool:
@@ -43,10 +42,8 @@ async def rejected(live: Live, options: ConnectOptions) -> bool:
     return await client.closed() == (4500, "unauthorized")
 
 
-async def test_a_token_in_the_authorization_header(live: Live) -> None:
-    options = anonymous(live)
-    options.headers["Authorization"] = f"Bearer {token(live.settings)}"
-    client = await live.connect_with(options)
+async def test_a_token_in_the_authorization_header_is_accepted(live: Live) -> None:
+    client = await live.connect_with(with_token(live, token(live.settings)))
     assert client.user == "alice"
     assert client.welcome["expires_at"] > time.time()
 
@@ -69,8 +66,7 @@ async def test_a_token_in_the_query_needs_a_setting(live: Live) -> None:
 @pytest.mark.hostile(29)
 async def test_bad_credentials_close_with_4500(live: Live) -> None:
     assert await rejected(live, anonymous(live))
-    options = anonymous(live)
-    options.headers["Authorization"] = "Bearer nonsense"
+    options = with_token(live, "nonsense")
     assert await rejected(live, options)
     options.headers["Authorization"] = "Basic YTpi"
     assert await rejected(live, options)
@@ -90,26 +86,26 @@ async def test_bad_tokens_are_refused() -> None:
         "empty": "",
         "long": "x" * 10_000,
         "not ASCII": "ä.ö.ü",
-        "no JSON": "a.b.c",
+        "not JSON": "a.b.c",
         "deep header": b64encode(b"[" * 30_000).decode() + ".b.c",
-        "endless": token(settings, exp=float("inf")),
+        "infinite exp": token(settings, exp=float("inf")),
         "another secret": forged("HS256", OTHER_SECRET),
         "another algorithm": forged("HS384", SECRET),
         "no algorithm": forged("none", ""),
         "expired": token(settings, exp=now - 60),
         "not yet valid": token(settings, nbf=now + 60),
-        "without end": token(settings, exp=None),
-        "end is no number": token(settings, exp="soon"),
-        "end is a list": token(settings, exp=[now + 60]),
-        "start is a list": token(settings, nbf=[now]),
-        "without user": token(settings, sub=None),
-        "empty user": token(settings, sub=""),
-        "long user": token(settings, sub="x" * 129),
-        "user is no text": token(settings, sub="\ud800"),
+        "no exp": token(settings, exp=None),
+        "exp is not a number": token(settings, exp="soon"),
+        "exp is a list": token(settings, exp=[now + 60]),
+        "nbf is a list": token(settings, nbf=[now]),
+        "no sub": token(settings, sub=None),
+        "empty sub": token(settings, sub=""),
+        "long sub": token(settings, sub="x" * 129),
+        "sub is a lone surrogate": token(settings, sub="\ud800"),
     }
     for name, bad_token in bad.items():
         with pytest.raises(Unauthorized):
-            pytest.fail(f"{name}: {await authenticator(settings).verify(bad_token)}")
+            pytest.fail(f"{name}: {await Authenticator(settings).verify(bad_token)}")
 
 
 @pytest.mark.parametrize(
@@ -126,11 +122,9 @@ async def test_bad_tokens_are_refused() -> None:
 async def test_the_log_tells_why_a_token_is_refused(
     live: Live, claims: dict[str, Any], cause: str
 ) -> None:
-    options = anonymous(live)
     refused = token(live.settings, **claims)
-    options.headers["Authorization"] = f"Bearer {refused}"
     with capture_logs() as lines:
-        assert await rejected(live, options)
+        assert await rejected(live, with_token(live, refused))
     (line,) = lines
     assert (line["event"], line["cause"]) == ("connection rejected", cause)
     assert not any(part in str(lines) for part in refused.split("."))
@@ -140,7 +134,7 @@ async def test_the_log_tells_why_a_token_is_refused(
 async def test_audience_and_issuer_are_checked_when_set() -> None:
     settings = make_settings(jwt_audience="chat", jwt_issuer="https://id.example")
     good = token(settings, aud="chat", iss="https://id.example")
-    assert (await authenticator(settings).verify(good)).user == "alice"
+    assert (await Authenticator(settings).verify(good)).user == "alice"
     for claims in (
         {"aud": "chat"},
         {"iss": "https://id.example"},
@@ -148,14 +142,14 @@ async def test_audience_and_issuer_are_checked_when_set() -> None:
         {"aud": "chat", "iss": "https://id"},
     ):
         with pytest.raises(Unauthorized):
-            await authenticator(settings).verify(token(settings, **claims))
+            await Authenticator(settings).verify(token(settings, **claims))
 
 
 @pytest.mark.hostile(41)
 async def test_clock_skew_up_to_the_leeway_is_tolerated() -> None:
     settings = make_settings(jwt_leeway_s=30)
     late = token(settings, exp=int(time.time()) - 10)
-    identity = await authenticator(settings).verify(late)
+    identity = await Authenticator(settings).verify(late)
     assert identity.expires_at is not None
     assert identity.expires_at > time.time()
 
@@ -165,8 +159,7 @@ async def test_a_connection_closes_when_its_token_expires(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end = int(time.time()) + 60
-    options = anonymous(live)
-    options.headers["Authorization"] = f"Bearer {token(live.settings, exp=end)}"
+    options = with_token(live, token(live.settings, exp=end))
     # By the connection's clock the token expires at once; by the verifier's clock it is fresh.
     nearly = end + live.settings.jwt_leeway_s - 0.05
     monkeypatch.setattr(
@@ -199,7 +192,7 @@ async def test_a_refresh_needs_a_valid_token_of_the_same_user(live: Live) -> Non
 
 @pytest.mark.hostile(40)
 def test_a_short_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "JWT_SECRET: has 5 bytes" in complaint(monkeypatch, JWT_SECRET="short")
+    assert "JWT_SECRET: has 5 bytes" in startup_error(monkeypatch, JWT_SECRET="short")
 
 
 @pytest.mark.parametrize(
@@ -211,12 +204,12 @@ def test_a_short_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_public_keys_are_refused_as_secrets(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    assert complaint(monkeypatch, JWT_SECRET=key) == (
+    assert startup_error(monkeypatch, JWT_SECRET=key) == (
         "error: JWT_SECRET: is a public key or a certificate; set a random secret"
     )
 
 
-async def test_a_refresh_is_no_longer_than_a_header(live: Live) -> None:
+async def test_a_refresh_token_longer_than_a_header_is_refused(live: Live) -> None:
     client = await live.connect()
     error = await client.ask(type="refresh", token="x" * 8_193)
     assert error["code"] == "bad_request"

@@ -9,11 +9,11 @@ from websockets.exceptions import ConnectionClosed
 
 from ..client import ConnectOptions
 from ..live import Live, make_settings, run_service
-from ..settings.test_settings import complaint
+from ..settings.test_settings import startup_error
 
 
-def presenting(live: Live, ticket: str) -> ConnectOptions:
-    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws?ticket={ticket}", {}, [])
+def with_ticket(live: Live, ticket: str) -> ConnectOptions:
+    return ConnectOptions(f"ws://127.0.0.1:{live.port}/ws?ticket={ticket}", {})
 
 
 async def issue(live: Live, user: str = "alice") -> str:
@@ -25,14 +25,14 @@ async def issue(live: Live, user: str = "alice") -> str:
 
 
 async def is_refused(live: Live, ticket: str) -> bool:
-    client = await live.connect_with(presenting(live, ticket), welcomed=False)
+    client = await live.connect_with(with_ticket(live, ticket), welcomed=False)
     return await client.closed() == (4500, "unauthorized")
 
 
 @pytest.mark.hostile(44)
 async def test_a_ticket_admits_its_user_once(live: Live) -> None:
     ticket = await issue(live)
-    client = await live.connect_with(presenting(live, ticket))
+    client = await live.connect_with(with_ticket(live, ticket))
     assert client.user == "alice"
     assert await is_refused(live, ticket)
 
@@ -46,9 +46,9 @@ async def test_concurrent_connections_with_a_ticket_are_accepted_once(live: Live
 
 async def try_ticket(live: Live, ticket: str) -> bool:
     """Return whether the ticket is refused."""
-    client = await live.connect_with(presenting(live, ticket), welcomed=False)
+    client = await live.connect_with(with_ticket(live, ticket), welcomed=False)
     try:
-        return "welcome" not in (await client.receive()).values()
+        return bool((await client.receive())["type"] != "welcome")
     except ConnectionClosed:
         return True
 
@@ -69,7 +69,7 @@ async def test_a_request_for_a_ticket_needs_the_key(live: Live) -> None:
 
 
 def test_the_key_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "error: BACKEND_KEY: is not set" in complaint(monkeypatch, BACKEND_KEY="")
+    assert "error: BACKEND_KEY: is not set" in startup_error(monkeypatch, BACKEND_KEY="")
 
 
 async def test_the_lifetime_is_a_setting() -> None:
@@ -102,9 +102,9 @@ async def test_a_failing_store_answers_503(
     monkeypatch: pytest.MonkeyPatch, put: Callable[..., Awaitable[None]]
 ) -> None:
     async with run_service() as live:
-        # Shorter only from here on: the server's own deadline for a request stays long.
-        hasty = live.settings.model_copy(update={"handshake_timeout_s": 0.1})
-        monkeypatch.setattr(live.service, "settings", hasty)
+        # Changed after the start: the server's own deadline for a request stays long.
+        settings = live.settings.model_copy(update={"handshake_timeout_s": 0.1})
+        monkeypatch.setattr(live.service, "settings", settings)
         monkeypatch.setattr(live.service.authenticator.tickets, "put", put)
         answer = await live.post("/tickets", {"user": "alice"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

@@ -41,6 +41,6 @@ async def test_by_default_clients_may_send_but_not_broadcast() -> None:
         assert await receiver.is_quiet()
         assert (await sender.ask(type="send", to=receiver.user, data=2))["type"] == "ok"
         assert (await receiver.receive())["data"] == 2
-        # The backend may.
+        # The backend may broadcast.
         assert (await live.post("/publish", {"data": 3})).status_code == 202
         assert (await receiver.receive())["data"] == 3

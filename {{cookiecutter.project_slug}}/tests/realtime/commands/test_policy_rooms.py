@@ -1,4 +1,4 @@
-"""The policy for rooms is asked each time; a refusal has no other effect."""
+"""The policy for rooms is asked for each command; a refused command has no effect."""
 
 import asyncio
 from collections.abc import Callable
@@ -41,7 +41,7 @@ async def test_a_forbidden_publish_is_refused_each_time(
     asked = []
     sender, member = await live.connect("alice"), await live.connect("bob")
     for client in (member, sender):
-        stands = await client.ask(type="join", room="lobby")
+        latest = await client.ask(type="join", room="lobby")
     assert (await member.receive())["type"] == "joined"
 
     def refuse(policy: Policy, service: Service, connection: Connection, room: str) -> bool:
@@ -58,7 +58,7 @@ async def test_a_forbidden_publish_is_refused_each_time(
     assert await sender.is_quiet()
     # The refused message is not in the history.
     ok = await sender.ask(type="publish", room="lobby", data="again")
-    assert ok["offset"] == stands["offset"] + 1
+    assert ok["offset"] == latest["offset"] + 1
     assert (await member.receive("message"))["data"] == "again"
 
 
@@ -88,8 +88,8 @@ async def test_every_message_to_a_room_passes_before_publish(
         # From a client.
         for number in range(5):
             await client.send(type="publish", room="lobby", data=f"a{number}", id=str(number))
-        heard = [(await member.receive("message"))["data"] for _ in range(5)]
-        assert heard == ["A0", "A1", "A2", "A3", "A4"]
+        received = [(await member.receive("message"))["data"] for _ in range(5)]
+        assert received == ["A0", "A1", "A2", "A3", "A4"]
         assert [(await client.receive("ok"))["id"] for _ in range(5)] == list("01234")
         assert (await client.ask(type="publish", room="lobby", data=""))["code"] == "forbidden"
         # From the backend.
@@ -105,8 +105,8 @@ async def test_every_message_to_a_room_passes_before_publish(
             await live.service.rooms.publish("lobby", "")
         await live.service.rooms.publish("lobby", "c", keep=False)
         await client.send(type="publish", room="lobby", data="a", keep=False)
-        heard = [(await member.receive("message"))["data"] for _ in range(2)]
-        assert heard == ["c, not kept", "a, not kept"]
+        received = [(await member.receive("message"))["data"] for _ in range(2)]
+        assert received == ["c, not kept", "a, not kept"]
 
 
 async def name_of(

@@ -44,15 +44,15 @@ def since(ok: Frame, missed: int = 0) -> Frame:
 
 async def test_missed_messages_precede_newer_ones(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
-    stands = await sender.ask(type="join", room="lobby")
+    latest = await sender.ask(type="join", room="lobby")
     for number in range(5):
         await sender.ask(type="publish", room="lobby", data=number)
     visitor = await live.connect("bob")
-    await visitor.send(type="join", room="lobby", since=since(stands), id="back")
+    await visitor.send(type="join", room="lobby", since=since(latest), id="back")
     await sender.ask(type="publish", room="lobby", data=5)
     ok = await visitor.receive()
     assert (ok["id"], ok["recovered"]) == ("back", True)
-    offset = stands["offset"]
+    offset = latest["offset"]
     assert 5 <= ok["replayed"] <= 6
     assert ok["offset"] == offset + ok["replayed"]
     for number in range(6):
@@ -64,27 +64,27 @@ async def test_missed_messages_precede_newer_ones(live: Live) -> None:
 
 async def test_missed_messages_are_replayed_without_an_id(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
-    stands = await sender.ask(type="join", room="lobby")
+    latest = await sender.ask(type="join", room="lobby")
     await sender.ask(type="publish", room="lobby", data="missed")
     visitor = await live.connect("bob")
-    await visitor.send(type="join", room="lobby", since=since(stands))
+    await visitor.send(type="join", room="lobby", since=since(latest))
     assert (await visitor.receive())["data"] == "missed"
 
 
 async def test_the_last_messages_follow_the_answer_to_a_join(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     for number in range(5):
-        stands = await sender.ask(type="publish", room="lobby", data=number)
+        latest = await sender.ask(type="publish", room="lobby", data=number)
     await sender.ask(type="publish", room="lobby", data="ephemeral", keep=False)
     visitor = await live.connect("bob")
     counts = live.counts()
     ok = await visitor.ask(type="join", room="lobby", last=2)
-    assert (ok["recovered"], ok["replayed"], ok["offset"]) == (None, 2, stands["offset"])
+    assert (ok["recovered"], ok["replayed"], ok["offset"]) == (None, 2, latest["offset"])
     assert (live.counts() - counts)["ws_messages_replayed_total"] == 2
     await sender.ask(type="publish", room="lobby", data=5)
     for number in (3, 4, 5):
         message = await visitor.receive("message")
-        assert (message["data"], message["offset"]) == (number, stands["offset"] + number - 4)
+        assert (message["data"], message["offset"]) == (number, latest["offset"] + number - 4)
     ok = await visitor.ask(type="join", room="lobby", last=2)
     assert (ok["recovered"], ok["replayed"]) == (None, 0)
     assert await visitor.is_quiet()
@@ -111,12 +111,12 @@ async def test_a_bad_number_of_last_messages_is_refused(live: Live, fields: Fram
 async def test_an_unknown_position_is_not_recovered(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     await sender.ask(type="publish", room="lobby", data=1)
-    stands = await sender.ask(type="join", room="lobby")
-    for position in ({"epoch": "another", "offset": 0}, since(stands, missed=-1)):
+    latest = await sender.ask(type="join", room="lobby")
+    for position in ({"epoch": "another", "offset": 0}, since(latest, missed=-1)):
         visitor = await live.connect("bob")
         ok = await visitor.ask(type="join", room="lobby", since=position)
         assert (ok["recovered"], ok["replayed"]) == (False, 0)
-        assert since(ok) == since(stands)
+        assert since(ok) == since(latest)
         assert await visitor.is_quiet()
 
 
@@ -162,12 +162,12 @@ async def test_without_history_a_rejoin_reports_missed_messages() -> None:
         sender = await join(live, "alice", "lobby")
         published = await sender.ask(type="publish", room="lobby", data=1, echo=True)
         assert published["offset"] == (await sender.receive("message"))["offset"] == 1
-        stands = await sender.ask(type="join", room="lobby")
+        latest = await sender.ask(type="join", room="lobby")
         visitor = await live.connect("bob")
-        ok = await visitor.ask(type="join", room="lobby", since=since(stands))
+        ok = await visitor.ask(type="join", room="lobby", since=since(latest))
         assert (ok["recovered"], ok["replayed"], ok["offset"]) == (True, 0, 1)
         visitor = await live.connect("bob")
-        ok = await visitor.ask(type="join", room="lobby", since=since(stands, missed=1))
+        ok = await visitor.ask(type="join", room="lobby", since=since(latest, missed=1))
         assert (ok["recovered"], ok["replayed"], ok["offset"]) == (False, 0, 1)
 
 
@@ -177,9 +177,9 @@ async def test_publish_reaches_only_the_room(live: Live, echo: bool) -> None:
     member = await join(live, "bob", "lobby")
     stranger = await live.connect("bob")
     await sender.is_quiet()
-    stands = await sender.ask(type="join", room="lobby")
+    latest = await sender.ask(type="join", room="lobby")
     answer = await sender.ask(type="publish", room="lobby", data=[1], echo=echo, id="p")
-    assert answer == {"type": "ok", "id": "p", "offset": stands["offset"] + 1}
+    assert answer == {"type": "ok", "id": "p", "offset": latest["offset"] + 1}
     message = {
         "type": "message",
         "from": sender.user,
@@ -196,7 +196,7 @@ async def test_publish_reaches_only_the_room(live: Live, echo: bool) -> None:
 async def test_an_ephemeral_message_has_no_offset_and_is_not_replayed(live: Live) -> None:
     sender = await join(live, "alice", "lobby")
     member = await join(live, "bob", "lobby")
-    stands = await sender.ask(type="join", room="lobby")
+    latest = await sender.ask(type="join", room="lobby")
     answer = await sender.ask(type="publish", room="lobby", data=1, keep=False, id="p")
     assert answer == {"type": "ok", "id": "p", "offset": None}
     assert await member.receive("message") == {
@@ -207,9 +207,9 @@ async def test_an_ephemeral_message_has_no_offset_and_is_not_replayed(live: Live
         "offset": None,
     }
     kept = await sender.ask(type="publish", room="lobby", data=2)
-    assert kept["offset"] == stands["offset"] + 1
+    assert kept["offset"] == latest["offset"] + 1
     visitor = await live.connect("bob")
-    ok = await visitor.ask(type="join", room="lobby", since=since(stands))
+    ok = await visitor.ask(type="join", room="lobby", since=since(latest))
     assert (ok["recovered"], ok["replayed"]) == (True, 1)
     assert (await visitor.receive("message"))["data"] == 2
 
@@ -311,9 +311,9 @@ INFO = {"name": "Bob", "status": "away"}
 async def test_members_see_the_info_of_a_user(live: Live) -> None:
     watcher, visitor = await join(live, "alice", "lobby"), await live.connect("bob")
     event = {"room": "lobby", "user": visitor.user}
-    for info, told in ((INFO, "joined"), ("here", "updated")):
+    for info, kind in ((INFO, "joined"), ("here", "updated")):
         assert (await visitor.ask(type="join", room="lobby", info=info))["type"] == "ok"
-        assert await watcher.receive() == {"type": told, **event, "info": info}
+        assert await watcher.receive() == {"type": kind, **event, "info": info}
         members = (await watcher.ask(type="presence", room="lobby"))["members"]
         assert {each["user"]: each["info"] for each in members} == {
             watcher.user: None,
@@ -335,7 +335,7 @@ async def test_an_info_has_at_most_a_kibibyte(live: Live) -> None:
             assert answer["message"].startswith("info: has ")
 
 
-async def test_an_info_is_paid_for_like_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_info_is_charged_like_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "monotonic", lambda: 1_000.0)
     limits = {"max_bytes_per_s_per_target": 2_000, "max_burst_s": 1}
     async with run_service(make_settings(**limits)) as live:
@@ -360,7 +360,7 @@ async def test_the_answer_to_presence_is_no_larger_than_a_message() -> None:
         assert (listed["members"], listed["total"]) == (answer["members"], 2)
 
 
-async def test_the_answer_to_presence_has_place_for_the_longest_id() -> None:
+async def test_the_answer_to_presence_leaves_space_for_the_longest_id() -> None:
     async with run_service(make_settings(max_message_bytes=1_400)) as live:
         client = await live.connect()
         await client.ask(type="join", room="lobby", info="x" * 1_000)

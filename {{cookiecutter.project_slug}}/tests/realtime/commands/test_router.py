@@ -85,9 +85,9 @@ async def test_alternating_refusals_with_two_codes_are_two_log_lines(
             assert (await client.ask(type="nothing"))["code"] == "unknown_type"
             assert (await client.ask(type="send", to="bob", data=1))["code"] == "forbidden"
     assert [line["code"] for line in lines] == ["unknown_type", "forbidden"]
-    steps = live.counts() - counts
-    assert steps["ws_command_errors_total unknown_type"] == 50
-    assert steps["ws_command_errors_total forbidden"] == 50
+    counted = live.counts() - counts
+    assert counted["ws_command_errors_total unknown_type"] == 50
+    assert counted["ws_command_errors_total forbidden"] == 50
 
 
 async def test_an_error_carries_the_id_of_the_command(live: Live) -> None:

@@ -47,7 +47,7 @@ async def test_any_frame_is_an_answer_even_a_control_frame() -> None:
         assert len(live.service.manager) == 1
 
 
-async def test_the_ping_interval_and_the_timeout() -> None:
+async def test_a_client_is_pinged_after_the_interval_and_closed_after_the_timeout() -> None:
     settings = make_settings(heartbeat_interval_s=25, heartbeat_timeout_s=10)
     manager = ConnectionManager(settings, Backplane(), Delivery())
     heartbeat = Heartbeat(settings, manager)
@@ -75,7 +75,7 @@ async def test_the_ping_interval_and_the_timeout() -> None:
 
 
 async def test_a_client_is_not_closed_while_its_command_runs() -> None:
-    """Each further ping shows that the answer to the last one was heard."""
+    """A further ping is sent only after the answer to the last one was read."""
     answered = asyncio.Event()
 
     async def be_slow(*_: object) -> None:

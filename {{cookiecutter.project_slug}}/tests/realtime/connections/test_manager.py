@@ -51,7 +51,7 @@ async def test_broadcast_reaches_all_and_the_sender_on_request(live: Live, echo:
     assert await sender.is_quiet() is not echo
 
 
-async def test_the_server_can_send(live: Live) -> None:
+async def test_the_service_can_send_to_a_connection_a_user_or_all(live: Live) -> None:
     alice = await live.connect("alice")
     bob = await live.connect("bob")
     manager = live.service.manager

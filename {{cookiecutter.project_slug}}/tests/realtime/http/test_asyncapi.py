@@ -1,4 +1,4 @@
-"""The AsyncAPI document has all that clients and server may send."""
+"""The AsyncAPI document describes every frame of clients and of the server."""
 
 import math
 from collections.abc import Iterator
@@ -161,7 +161,7 @@ def test_every_registered_command_is_an_operation_with_its_replies() -> None:
     assert messages_of(whole, operations["Ping"]["reply"]) == ["pong", "error"]
 
 
-def test_replies_that_come_later_are_in_it() -> None:
+def test_replies_of_built_in_commands_that_come_later_are_described() -> None:
     whole = document()
     assert replies_to(whole, "Send") == ["SendOk", "ErrorReply"]
     # {% if cookiecutter.rooms %}
@@ -169,7 +169,7 @@ def test_replies_that_come_later_are_in_it() -> None:
     # {% endif %}
 
 
-def test_frames_codes_and_limits_are_in_it_and_those_of_the_team() -> None:
+def test_frames_codes_and_limits_of_the_engine_and_the_team_are_described() -> None:
     whole = document()
     sent = [name for name, each in whole["operations"].items() if each["action"] == "send"]
     assert {"Welcome", "DirectMessage", "Drawn"} <= set(sent)
@@ -199,7 +199,7 @@ def test_schemas_say_what_is_accepted_and_what_is_always_sent() -> None:
     assert {*schemas["DirectMessage"]["required"]} == {"type", "from", "data", "to"}
 
 
-def test_the_server_is_the_one_that_was_asked() -> None:
+def test_the_document_names_the_server_that_was_asked() -> None:
     app = make_app(make_settings(environment="development"))
     site = FastAPI()
     site.mount("/realtime", app)

@@ -19,7 +19,7 @@ from ..engine import make_app
 from ..live import BACKEND, Live, make_settings, run_app, run_service, wait_until
 
 
-async def test_health(live: Live) -> None:
+async def test_a_running_service_is_alive_and_ready(live: Live) -> None:
     assert (await live.get("/livez")).json() == {"status": "alive"}
     ready = await live.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
@@ -44,7 +44,7 @@ async def test_publish_to_a_user_and_to_all(live: Live) -> None:
         assert await client.receive() == {"type": "message", "from": None, "data": 2, "to": "all"}
 
 
-async def test_publish_tells_that_nobody_was_there(live: Live) -> None:
+async def test_publish_to_an_absent_user_says_that_nobody_was_reached(live: Live) -> None:
     answer = await live.post("/publish", {"data": 1, "user": "nobody"})
     assert answer.json() == {"status": "accepted", "reached": 0}
 
@@ -90,11 +90,11 @@ async def test_routes_of_the_team_come_first() -> None:
     assert "/users/{user}" in app.openapi()["paths"]
 
 
-async def test_a_path_with_a_slash_more_is_no_route_and_no_redirect(live: Live) -> None:
+async def test_a_path_with_a_trailing_slash_is_not_found(live: Live) -> None:
     assert (await live.get("/livez/")).status_code == 404
 
 
-async def test_without_a_key_the_route_does_not_exist() -> None:
+async def test_without_a_backend_key_the_routes_do_not_exist() -> None:
     async with run_service() as live:
         keyless = live.settings.model_copy(update={"backend_key": None})
         app: Any = live.server.config.app

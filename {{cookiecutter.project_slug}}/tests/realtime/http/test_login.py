@@ -13,8 +13,7 @@ from ..live import Live, make_settings, run_service
 
 
 async def sign_in(live: Live, body: object) -> httpx.Response:
-    async with live.http() as browser:
-        return await browser.post("/login", json=body)
+    return await live.post("/login", body, key="")
 
 
 async def test_a_login_sets_the_cookie() -> None:
@@ -22,7 +21,7 @@ async def test_a_login_sets_the_cookie() -> None:
         answer = await sign_in(live, {"user": "alice"})
         assert answer.status_code == 204
         cookie = answer.headers["set-cookie"]
-        assert "HttpOnly" not in cookie  # so that a page can become another user
+        assert "HttpOnly" not in cookie  # so that a page can change the user
         assert "SameSite=lax" in cookie
         client = await live.connect_with(with_cookie(live, cookie.partition(";")[0]))
         assert client.user == "alice"
@@ -30,7 +29,7 @@ async def test_a_login_sets_the_cookie() -> None:
 
 @pytest.mark.parametrize("prefix", ["__Host-", "__Secure-", ""])
 async def test_a_cookie_is_secure_if_its_name_demands_it(prefix: str) -> None:
-    """Otherwise browsers ignore it; with the attribute, they take it from localhost, too."""
+    """Otherwise browsers ignore it; a secure cookie also works on localhost without TLS."""
     settings = make_settings(environment="development", session_cookie=f"{prefix}session")
     async with run_service(settings) as live:
         cookie = (await sign_in(live, {"user": "alice"})).headers["set-cookie"]
@@ -40,7 +39,7 @@ async def test_a_cookie_is_secure_if_its_name_demands_it(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["my session", "a;b", "a=b", "sitzungsschlüssel", ""])
-def test_a_name_that_no_cookie_can_have_is_refused(name: str) -> None:
+def test_an_invalid_name_of_a_cookie_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="session_cookie"):
         make_settings(session_cookie=name)
 

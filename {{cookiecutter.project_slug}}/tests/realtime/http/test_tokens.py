@@ -5,22 +5,21 @@ from time import time
 import httpx
 import pytest
 
-from ..client import Client, ConnectOptions
+from ..auth.test_jwt import with_token
+from ..client import Client
 from ..engine import make_app
 from ..live import Live, make_settings, run_app, run_service
 
 
 async def request_token(live: Live, body: object) -> httpx.Response:
-    async with live.http() as browser:
-        return await browser.post("/tokens", json=body)
+    return await live.post("/tokens", body, key="")
 
 
 async def connected(live: Live, body: object) -> Client:
     """Connect with a token that the service has issued."""
     answer = await request_token(live, body)
     assert answer.status_code == 201
-    headers = {"Authorization": f"Bearer {answer.json()['token']}"}
-    return await live.connect_with(ConnectOptions(f"ws://127.0.0.1:{live.port}/ws", headers, []))
+    return await live.connect_with(with_token(live, answer.json()["token"]))
 
 
 async def test_any_user_gets_a_token() -> None:
@@ -43,7 +42,7 @@ async def test_bad_requests_are_refused(body: object) -> None:
         assert (await request_token(live, body)).status_code == 422
 
 
-async def test_without_a_secret_the_answer_says_so() -> None:
+async def test_without_a_secret_the_answer_says_that_it_is_not_set() -> None:
     settings = make_settings(
         environment="development", jwt_secret=None, jwt_jwks_url="http://127.0.0.1:1/jwks"
     )

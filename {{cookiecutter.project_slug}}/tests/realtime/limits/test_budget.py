@@ -1,10 +1,7 @@
-"""Budgets: whatever a client makes the service do is paid by its connection and by its user."""
-
-from collections.abc import Callable
+"""Budgets: what a client causes is charged to its connection and to its user."""
 
 import pytest
 
-from app.realtime.limits import budget
 from app.realtime.policy import Policy
 
 from ..client import Client, Frame
@@ -13,21 +10,9 @@ from ..live import Live, make_settings, run_service, wait_until
 # {% else %}
 from ..live import Live, make_settings, run_service
 # {% endif %}
+from .conftest import Clock
 
 BURST_S = 2
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Stop the clock of the budgets; return what moves it on."""
-    now_s = 1_000.0
-
-    def move_on(seconds: float) -> None:
-        nonlocal now_s
-        now_s += seconds
-
-    monkeypatch.setattr(budget, "monotonic", lambda: now_s)
-    return move_on
 
 
 async def pings_until_refused(client: Client, at_most: int = 1_000) -> tuple[int, Frame]:
@@ -39,8 +24,8 @@ async def pings_until_refused(client: Client, at_most: int = 1_000) -> tuple[int
     pytest.fail("no ping is refused")
 
 
-def sent_on(size: int, value: str = "1") -> str:
-    """Return a message to nobody of about this size, which has this value many times."""
+def send_command(size: int, value: str = "1") -> str:
+    """Return a command of about this size; its data is a list that repeats this value."""
     values = ",".join([value] * (size // (len(value) + 1)))
     return '{"type": "send", "to": "nobody", "id": "ask", "data": [' + values + "]}"
 
@@ -52,8 +37,8 @@ async def answer_to(client: Client, frame: str) -> Frame:
 
 
 # {% if cookiecutter.auth != "none" %}
-async def test_the_connections_of_a_user_share_a_budget(clock: Callable[[float], None]) -> None:
-    # A real timer forgets the budget when it is paid, which takes ten seconds.
+async def test_the_connections_of_a_user_share_a_budget(clock: Clock) -> None:
+    # A timer forgets a budget that is paid off; ten seconds leave time for the test.
     settings = make_settings(max_messages_per_s_per_user=1, max_burst_s=10)
     async with run_service(settings) as live:
         first, second = await live.connect(), await live.connect()
@@ -65,26 +50,26 @@ async def test_the_connections_of_a_user_share_a_budget(clock: Callable[[float],
         await first.close()
         await second.close()
         await wait_until(lambda: len(live.service.manager) == 1)
-        again = await live.connect()  # which does not renew the budget
+        again = await live.connect()  # this does not renew the budget
         assert (await again.ask(type="ping"))["code"] == "rate_limited"
-        clock(1)
+        clock.now_s += 1
         assert (await pings_until_refused(again))[0] == 1
 
 
 # {% endif %}
 async def test_a_refusal_says_which_budget_is_spent_and_for_how_long(
-    clock: Callable[[float], None],
+    clock: Clock,
 ) -> None:
     async with run_service(make_settings(max_bytes_per_s=1_000, max_burst_s=BURST_S)) as live:
         client = await live.connect()
-        assert (await answer_to(client, sent_on(5_000)))["type"] == "ok"
+        assert (await answer_to(client, send_command(5_000)))["type"] == "ok"
         for wait_s in (3, 2, 1):
             refusal = await client.ask(type="ping")
             assert (refusal["code"], refusal["retry"]) == ("rate_limited", True)
             message = f"the budget of this connection is spent; retry in {wait_s}."
             assert refusal["message"].startswith(message)
-            clock(1)
-        clock(0.2)
+            clock.now_s += 1
+        clock.now_s += 0.2
         assert (await client.ask(type="ping"))["type"] == "pong"
 
 
@@ -108,8 +93,8 @@ async def test_the_policy_exempts_users() -> None:
 
 
 @pytest.mark.hostile(83)
-async def test_one_target_takes_only_its_share(clock: Callable[[float], None]) -> None:
-    """A user floods another one, who would be closed as a slow consumer."""
+async def test_messages_to_one_target_have_a_budget(clock: Clock) -> None:
+    """Otherwise one user could flood another, who would be closed as a slow consumer."""
     settings = make_settings(max_bytes_per_s_per_target=1_000, max_burst_s=BURST_S)
     async with run_service(settings) as live:
         client, victim = await live.connect(), await live.connect("bob")
@@ -117,13 +102,13 @@ async def test_one_target_takes_only_its_share(clock: Callable[[float], None]) -
         assert [answer["type"] for answer in answers] == ["ok"] * 4 + ["error"] * 2
         assert "target" in answers[-1]["message"]
         assert (await client.ask(type="send", to="nobody", data=1))["type"] == "ok"
-        clock(1)
+        clock.now_s += 1
         assert (await client.ask(type="send", to=victim.user, data="x" * 500))["type"] == "ok"
         assert (await client.ask(type="broadcast", data="x" * 3_000))["type"] == "ok"
         assert (await client.ask(type="broadcast", data=1))["code"] == "rate_limited"
 
 
-async def test_the_welcome_tells_the_terms(live: Live) -> None:
+async def test_welcome_has_the_limits_of_a_user_and_of_a_target(live: Live) -> None:
     limits, settings = (await live.connect()).welcome["limits"], live.settings
     assert limits["user_messages_per_s"] == settings.max_messages_per_s_per_user
     assert limits["user_bytes_per_s"] == settings.max_bytes_per_s_per_user

@@ -4,30 +4,11 @@ import json
 
 import pytest
 
-from app.realtime.limits import budget
 from app.realtime.protocol import FLOOD, TOO_MANY_ERRORS, Close
 
 from ..client import Client, Frame
 from ..live import Live, make_settings, run_service, wait_until
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Replace the clock of the rate limits."""
-    clock = Clock()
-    monkeypatch.setattr(budget, "monotonic", clock)
-    return clock
-
+from .conftest import Clock
 
 SLOW = make_settings(max_messages_per_s=2, max_burst_s=2, max_errors_in_a_row=3)
 """A burst of four messages. ``rate_limited`` does not count as an error in a row."""

@@ -20,12 +20,12 @@ from ..client import STOP_S
 from ..connections.test_manager import Notice
 from ..live import BACKEND, Live, make_settings, run_service, wait_until
 from ..server.test_process import next_line, run_process
-from ..settings.test_settings import complaint
+from ..settings.test_settings import startup_error
 from .valkey import Valkey
 
 
 class Reachable(Protocol):
-    """A server, or a way to one."""
+    """A server, or a proxy in front of one."""
 
     @property
     def url(self) -> str:
@@ -34,7 +34,7 @@ class Reachable(Protocol):
 
 
 def settings_for(server: Reachable | str, **overrides: object) -> RealtimeSettings:
-    """Return settings under which failures are noticed soon, but a server may be slow."""
+    """Return settings that detect failures soon, but leave a slow server time to answer."""
     url = server if isinstance(server, str) else server.url
     values = {
         "redis_prefix": "ws:",
@@ -46,7 +46,7 @@ def settings_for(server: Reachable | str, **overrides: object) -> RealtimeSettin
     return make_settings(redis_url=url, **(values | overrides))
 
 
-async def test_what_happens_to_redis_is_counted(valkey: Valkey) -> None:
+async def test_outages_and_malformed_messages_of_redis_are_counted(valkey: Valkey) -> None:
     async with run_service(settings_for(valkey)) as live, Redis.from_url(valkey.url) as redis:
         metrics = live.service.metrics
         await wait_until(lambda: "ws_redis_up 1.0" in metrics.text().decode())
@@ -121,10 +121,10 @@ async def test_clients_hear_of_an_outage_and_of_its_end(valkey: Valkey) -> None:
 async def two_nodes(
     valkey: Valkey, proxy: Reachable | None = None, **overrides: object
 ) -> AsyncIterator[tuple[Live, Live]]:
-    """Run two nodes, of which the first may reach the server through a proxy only."""
+    """Run two nodes. With a proxy, the first one reaches the server only through it."""
     settings = settings_for(valkey, **overrides)
-    spoiled = settings_for(proxy, **overrides) if proxy else settings
-    async with run_service(spoiled) as first, run_service(settings) as second:
+    of_first = settings_for(proxy, **overrides) if proxy else settings
+    async with run_service(of_first) as first, run_service(settings) as second:
         await wait_until(lambda: first.service.backplane.healthy)
         await wait_until(lambda: second.service.backplane.healthy)
         yield first, second
@@ -192,7 +192,7 @@ async def test_a_user_is_disconnected_on_every_node(shared_valkey: Valkey) -> No
     "url", ["localhost", "http://localhost", "redis://a..b:6379", "redis://localhost:port"]
 )
 def test_a_bad_url_is_refused_at_start(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    line = complaint(monkeypatch, REDIS_URL=url)
+    line = startup_error(monkeypatch, REDIS_URL=url)
     assert line.startswith("error: REDIS_URL: ")
     assert "redis://localhost:6379/0" in line
 

@@ -1,29 +1,13 @@
 """A ban applies to every node. A connection is refused while bans cannot be looked up."""
 
-import pytest
-from starlette.requests import HTTPConnection
-
-from app.realtime import Authenticator, Identity
 from app.realtime.protocol import REVOKED, TRY_AGAIN_LATER
 
-from ..live import Live, run_service, wait_until
+from ..http.test_bans import disconnect, everybody_is_alice
+from ..live import run_service, wait_until
 from .test_backplane import settings_for
 from .valkey import Valkey
 
-
-@pytest.fixture(autouse=True)
-def everybody_is_alice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every client authenticate as the same user, in all styles."""
-
-    async def authenticate(self: Authenticator, handshake: HTTPConnection) -> Identity:
-        return Identity("alice")
-
-    monkeypatch.setattr(Authenticator, "authenticate", authenticate)
-
-
-async def disconnect(live: Live, ban_s: int) -> None:
-    answer = await live.post("/disconnect", {"user": "alice", "ban_s": ban_s})
-    assert answer.status_code == 202
+__all__ = ["everybody_is_alice"]  # a fixture
 
 
 async def test_a_ban_applies_to_every_node_until_it_is_lifted(shared_valkey: Valkey) -> None:

@@ -29,7 +29,7 @@ MISSING = "has changed; see the top of this file"
         ("disconnect", {"nowait"}),
     ],
 )
-def test_a_connection_has_the_methods(name: str, parameters: set[str]) -> None:
+def test_a_connection_has_the_methods_that_the_engine_uses(name: str, parameters: set[str]) -> None:
     method = getattr(AbstractConnection, name, None)
     assert inspect.iscoroutinefunction(method), f"AbstractConnection.{name} {MISSING}"
     assert parameters <= set(inspect.signature(method).parameters), f"{name} {MISSING}"
@@ -45,7 +45,7 @@ def test_a_connection_has_the_methods(name: str, parameters: set[str]) -> None:
         SentinelManagedSSLConnection,
     ],
 )
-def test_all_kinds_of_connections_have_them_in_common(kind: type) -> None:
+def test_all_kinds_of_connections_share_these_methods(kind: type) -> None:
     assert issubclass(kind, AbstractConnection)
     assert {"pack_command", "send_packed_command"}.isdisjoint(vars(kind))
     assert isinstance(AbstractConnection.is_connected, property)

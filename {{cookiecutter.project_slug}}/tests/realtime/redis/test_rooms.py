@@ -6,7 +6,7 @@ from .valkey import Valkey
 ROOM = "lobby"
 
 
-async def test_a_client_gets_on_another_node_what_it_missed(shared_valkey: Valkey) -> None:
+async def test_a_client_gets_missed_messages_on_another_node(shared_valkey: Valkey) -> None:
     async with two_nodes(shared_valkey) as (first, second):
         visitor = await first.connect("alice")
         ok = await visitor.ask(type="join", room=ROOM)
@@ -24,7 +24,7 @@ async def test_a_client_gets_on_another_node_what_it_missed(shared_valkey: Valke
             assert (message["data"], message["offset"]) == (number, number)
 
 
-async def test_clients_of_two_services_see_each_other(shared_valkey: Valkey) -> None:
+async def test_clients_of_two_nodes_see_each_other(shared_valkey: Valkey) -> None:
     async with two_nodes(shared_valkey) as (first, second):
         here = await first.connect("alice")
         await here.ask(type="join", room=ROOM)

@@ -5,20 +5,20 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from ..auth.test_ticket import is_refused, issue, presenting, try_ticket
+from ..auth.test_ticket import is_refused, issue, try_ticket, with_ticket
 from ..live import run_service, wait_until
 from .test_backplane import settings_for
 from .valkey import Valkey, run_valkey
 
 
 @pytest.mark.hostile(44)
-async def test_tickets_are_good_on_every_node_and_once() -> None:
+async def test_a_ticket_is_valid_once_on_any_node() -> None:
     async with run_valkey() as valkey:
         settings = settings_for(valkey)
         async with run_service(settings) as first, run_service(settings) as second:
             await wait_until(lambda: second.service.backplane.healthy)
             ticket = await issue(first)
-            client = await second.connect_with(presenting(second, ticket))
+            client = await second.connect_with(with_ticket(second, ticket))
             assert client.user == "alice"
             assert await is_refused(first, ticket)
             async with Redis.from_url(valkey.url) as redis:
@@ -28,7 +28,7 @@ async def test_tickets_are_good_on_every_node_and_once() -> None:
 
 
 @pytest.mark.hostile(44)
-async def test_of_many_at_once_on_all_nodes_one_gets_in() -> None:
+async def test_concurrent_connections_with_a_ticket_are_accepted_once_on_all_nodes() -> None:
     async with run_valkey() as valkey:
         settings = settings_for(valkey)
         async with run_service(settings) as first, run_service(settings) as second:
@@ -52,10 +52,10 @@ async def test_forged_tickets_are_refused(
         assert await is_refused(live, "forged")
 
 
-async def test_without_the_server_clients_are_told_to_try_again() -> None:
+async def test_without_redis_clients_are_told_to_try_again() -> None:
     async with run_valkey() as valkey, run_service(settings_for(valkey)) as live:
         ticket = await issue(live)
         valkey.kill()
-        client = await live.connect_with(presenting(live, ticket), welcomed=False)
+        client = await live.connect_with(with_ticket(live, ticket), welcomed=False)
         assert (await client.closed())[0] == 1013
         assert (await live.post("/tickets", {"user": "alice"})).status_code == 503

@@ -62,18 +62,18 @@ class Valkey:
             self._process = None
 
     def freeze(self) -> None:
-        """Let it keep its connections and do nothing."""
+        """Pause the process; its connections stay open."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Continue the process."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
 
 async def answers(redis: Redis, pid: int) -> bool:
-    """Return whether the server is up, and is this process: another may have its port."""
+    """Return whether the server answers and is this process: another may have its address."""
     try:
         return bool((await redis.info("server")).get("process_id") == pid)
     except BusyLoadingError:

@@ -1,4 +1,4 @@
-"""Connections before the handshake: their limits, and what a request must have."""
+"""HTTP connections: their limits, and the checks of a request."""
 
 import sys
 from contextlib import AsyncExitStack
@@ -11,8 +11,8 @@ from ..raw_client import RawClient, handshake, raw_connection
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 
-STRANGERS = {"forwarded_allow_ips": "192.0.2.1"}
-"""By default, this machine is a trusted proxy, whose connections do not count by network."""
+NO_TRUSTED_PROXY = {"forwarded_allow_ips": "192.0.2.1"}
+"""By default this machine is a trusted proxy, whose connections do not count by network."""
 
 OTHER = "127.0.0.2"
 
@@ -35,7 +35,7 @@ async def status(client: RawClient) -> int:
 
 
 def open_from(live: Live, network: str = "127.0.0.1") -> int:
-    """Return how many connections of a network are open, besides WebSockets."""
+    """Return how many HTTP connections of a network are open."""
     return live.service.admission.http._connections[network]
 
 
@@ -43,7 +43,7 @@ def open_from(live: Live, network: str = "127.0.0.1") -> int:
 @only_linux
 @pytest.mark.parametrize("data", [b"", LIVEZ, LIVEZ[:20]], ids=["silent", "idle", "unfinished"])
 async def test_http_connections_of_one_network_are_limited(data: bytes) -> None:
-    settings = make_settings(max_connections_per_address=3, **STRANGERS)
+    settings = make_settings(max_connections_per_address=3, **NO_TRUSTED_PROXY)
     async with run_service(settings) as live, AsyncExitStack() as stack:
         clients = [await connect(live, stack, data) for _ in range(3)]
         await wait_until(lambda: open_from(live) == 3)
@@ -65,7 +65,7 @@ async def test_http_connections_of_one_network_are_limited(data: bytes) -> None:
 
 
 async def test_websockets_do_not_count_as_http_connections() -> None:
-    settings = make_settings(max_connections_per_address=3, **STRANGERS)
+    settings = make_settings(max_connections_per_address=3, **NO_TRUSTED_PROXY)
     async with run_service(settings) as live, AsyncExitStack() as stack:
         for _ in range(3):
             client = await connect(live, stack, handshake(await live.options()))

@@ -11,8 +11,8 @@ from dev import fresh_secrets
 from ..live import make_settings
 
 
-def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
-    """Return the error for a valid environment with these variables replaced."""
+def startup_error(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    """Start with these variables in a valid environment; return the error."""
     for name, value in (fresh_secrets() | environment).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(RealtimeSettings.model_config, "env_file", None)
@@ -68,40 +68,40 @@ def complaint(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
 def test_each_mistake_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, hint: str
 ) -> None:
-    lines = complaint(monkeypatch, **{name: value}).splitlines()
+    lines = startup_error(monkeypatch, **{name: value}).splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"error: {name}: ")
     assert hint in lines[0]
 
 
-def test_no_time_is_endless(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_duration_has_an_upper_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = RealtimeSettings.model_fields.items()
     times = [key.upper() for key, each in fields if key.endswith("_s") and each.annotation is float]
     assert "TCP_USER_TIMEOUT_S" in times
     for value in ("inf", "nan", "1e300"):
-        lines = complaint(monkeypatch, **dict.fromkeys(times, value)).splitlines()
+        lines = startup_error(monkeypatch, **dict.fromkeys(times, value)).splitlines()
         assert sorted(line.split(":")[1].strip() for line in lines) == sorted(times)
 
 
 def test_equal_secrets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     key = token_urlsafe(32)
-    line = complaint(monkeypatch, BACKEND_KEY=key, METRICS_KEY=key)
+    line = startup_error(monkeypatch, BACKEND_KEY=key, METRICS_KEY=key)
     assert "_KEY: is the same as " in line
     assert {"BACKEND_KEY", "METRICS_KEY"} <= set(line.replace(":", " ").replace(";", " ").split())
     assert key not in line
 
 
-def test_spaces_around_a_value_do_not_count() -> None:
+def test_spaces_around_a_value_are_ignored() -> None:
     assert make_settings(host=" 127.0.0.1 ").host == "127.0.0.1"
 
 
 def test_every_mistake_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = complaint(monkeypatch, PORT="x", MAX_CONNECTIONS="y").splitlines()
+    lines = startup_error(monkeypatch, PORT="x", MAX_CONNECTIONS="y").splitlines()
     assert sorted(line.split(":")[1].strip() for line in lines) == ["MAX_CONNECTIONS", "PORT"]
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "hunter2" not in complaint(monkeypatch, BACKEND_KEY="hunter2")
+    assert "hunter2" not in startup_error(monkeypatch, BACKEND_KEY="hunter2")
     settings = make_settings()
     assert settings.backend_key is not None
     assert settings.backend_key.get_secret_value() not in repr(settings)
@@ -109,7 +109,7 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # {% if cookiecutter.redis %}
 def test_each_worker_needs_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = complaint(monkeypatch, PORT="65534", WORKERS="2", REDIS_URL="redis://localhost")
+    error = startup_error(monkeypatch, PORT="65534", WORKERS="2", REDIS_URL="redis://localhost")
     assert "PORT: must be at most 65533" in error
 
 
@@ -152,17 +152,17 @@ def test_a_file_may_have_the_value_of_a_setting(
     assert not capsys.readouterr().err
 
 
-def test_a_file_that_cannot_be_used_has_one_clear_line(
+def test_an_unusable_file_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"
     missing = f"error: METRICS_KEY_FILE: {file} is not a text file that this process can read"
-    assert complaint(monkeypatch, METRICS_KEY_FILE=str(file)).startswith(missing)
+    assert startup_error(monkeypatch, METRICS_KEY_FILE=str(file)).startswith(missing)
     file.write_text("\n", encoding="utf-8")
-    assert complaint(monkeypatch, METRICS_KEY_FILE=str(file)).startswith(missing)
+    assert startup_error(monkeypatch, METRICS_KEY_FILE=str(file)).startswith(missing)
     file.write_text("short", encoding="utf-8")
-    assert "at least 32" in complaint(monkeypatch, METRICS_KEY_FILE=str(file))
-    both = complaint(monkeypatch, METRICS_KEY_FILE=str(file), METRICS_KEY="metrics-key" * 3)
+    assert "at least 32" in startup_error(monkeypatch, METRICS_KEY_FILE=str(file))
+    both = startup_error(monkeypatch, METRICS_KEY_FILE=str(file), METRICS_KEY="metrics-key" * 3)
     assert both == "error: METRICS_KEY_FILE: METRICS_KEY is set as well; leave one of them out"
 
 

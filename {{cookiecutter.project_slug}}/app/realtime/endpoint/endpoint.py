@@ -29,7 +29,7 @@ from ..protocol import (
     Close,
 )
 from ..service import Service
-from ..wire.asgi import Wire, connect_wire
+from ..wire.asgi import CLOSED_BY_CLIENT, Wire, connect_wire
 from ..wire.inbox import AsgiEvent
 from .handshake import Handshakes, welcome
 from .turns import Turns
@@ -276,12 +276,11 @@ def _end_by(connection: Connection, event: AsgiEvent) -> None:
 
 
 def _end_of(event: AsgiEvent) -> Close:
-    if "close" in event:  # by our protocol class itself, because the server stops
-        close: Close = event["close"]
-        return close
-    # Not the event's reason, which may be the client's text. The library's codes are an enum's.
-    code = int(event.get("code") or NO_STATUS)
-    return ClientClose(code, event.get("cause", "closed by the client"))
+    code = int(event.get("code") or NO_STATUS)  # the library's codes are an enum's
+    cause = event.get("cause", CLOSED_BY_CLIENT)
+    if cause is None:  # by our protocol class itself, because the server stops
+        return Close(code, event["reason"])
+    return ClientClose(code, cause)  # not the event's reason, which may be the client's text
 
 
 def _labels_of(end: Close) -> tuple[str, object]:

@@ -22,8 +22,9 @@ EXTENSION = "app.realtime.wire.asgi"
 TOO_BIG = Close(1009, "too big")
 """The close of the WebSocket library for this, too (RFC 6455 §7.4.1)."""
 
+CLOSED_BY_CLIENT = "closed by the client"
 PROTOCOL_ERROR = "protocol error of the client"
-"""The cause of such a close, for the log."""
+"""Causes of an end, for the log."""
 
 READ_AHEAD_BYTES = 32_768
 """Bytes of a client that may wait or be in handling before reading from it pauses.

@@ -84,6 +84,13 @@ class Connection(Recipient, Generic[StateT]):
         self.limits.charge(KEY_BYTES)
         return f"{self.user}\n{key}"  # no user's name has a line break
 
+    def pay_for_frames(self, count: int) -> None:
+        """Pay for control frames and fragments; close the connection after too many."""
+        try:
+            self.limits.pay_for_frames(count)
+        except Rejected as rejection:
+            self.reject(rejection)
+
     def open(self, welcome: ServerFrame) -> None:
         """Send the first frame. Frames enqueued before it are dropped."""
         if self.closed is None:

@@ -61,15 +61,8 @@ def problem(status: int, detail: object, **more: object) -> dict[str, object]:
 
     FastAPI allows any JSON as the detail. Clients ignore a detail that is not text (§3.1).
     """
-    if isinstance(detail, str):
-        detail = encodable(detail)
     title = responses.get(status, "")
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
-
-
-def encodable(text: str) -> str:
-    """Return a text with ``?`` in place of lone surrogates, which UTF-8 cannot encode."""
-    return text.encode(errors="replace").decode()
 
 
 def subclasses(base: type[V]) -> Iterator[type[V]]:
@@ -231,7 +224,8 @@ class CommandError(ServiceError):
 
     def reply(self, command_id: str | None) -> ErrorReply:
         """Return the frame for the client."""
-        message = encodable(str(self))
+        # With ``?`` in place of lone surrogates, which UTF-8 cannot encode
+        message = str(self).encode(errors="replace").decode()
         return ErrorReply(id=command_id, code=self.code, message=message, retry=self.retry)
 
 

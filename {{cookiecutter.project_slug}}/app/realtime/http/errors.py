@@ -1,5 +1,6 @@
 """HTTP answers to failures, of the engine and of the team's code: problem details (RFC 9457)."""
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import responses
@@ -11,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.routing import Match
 
 from ..connections.guard import sole_failure
@@ -95,7 +95,10 @@ async def _unwrap(request: Request, group: ExceptionGroup[Exception]) -> Respons
 def _problem(
     status: int, detail: object, headers: Mapping[str, str] | None = None, **more: object
 ) -> Response:
-    return JSONResponse(problem(status, detail, **more), status, headers, PROBLEM_TYPE)
+    body = problem(status, detail, **more)
+    # Like `JSONResponse`, but with ``?`` in place of lone surrogates, which UTF-8 cannot encode
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(text.encode(errors="replace"), status, headers, PROBLEM_TYPE)
 
 
 def _allow(request: Request) -> Mapping[str, str] | None:

@@ -55,7 +55,6 @@ class Connection(Recipient, Generic[StateT]):
         wire: Wire,
         delivery: Delivery,
         settings: RealtimeSettings,
-        guard: Guard,
         budget: UserBudget,
     ) -> None:
         super().__init__()
@@ -65,7 +64,7 @@ class Connection(Recipient, Generic[StateT]):
         self.closed: Close | None = None
         self.state: StateT
         self.limits = ClientLimits(settings, budget)
-        self.guard = guard
+        self.guard = Guard(settings.handler_timeout_s)
         self._wire = wire
         self._delivery = delivery
         self._max_unsent_bytes = settings.max_unsent_bytes

@@ -124,10 +124,9 @@ class AdmittedClient:
         endpoint = self._endpoint
         service, router, wire = endpoint.service, endpoint.router, self._wire
         self._guard.close()
-        self._guard = guard = Guard(service.settings.handler_timeout_s)
         budget = service.budgets.enter(identity.user)
-        connection = Connection(identity, wire, service.delivery, service.settings, guard, budget)
-        self._connection = connection
+        connection = Connection(identity, wire, service.delivery, service.settings, budget)
+        self._connection, self._guard = connection, connection.guard
         wire.inbox.count_frames = connection.pay_for_frames
         # For every line logged in this connection's task, which ends with it.
         structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)

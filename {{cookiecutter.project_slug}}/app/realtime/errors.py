@@ -122,7 +122,7 @@ class TeamCodeFailed(ServiceError):
 class Refused(ServiceError):
     """The handshake is answered with an HTTP status (RFC 6455 §10.2, RFC 6585 §4).
 
-    Clients may try again after ``retry_after_s``, if it is not None.
+    ``headers`` tell clients when they may try again, if they may.
     """
 
     REASONS: ClassVar[dict[str, tuple[int, int | None]]] = {
@@ -135,12 +135,13 @@ class Refused(ServiceError):
         "too many handshakes": (503, 1),
         "too many handshakes from this address": (429, 1),
     }
-    """``status`` and ``retry_after_s`` by reason. The log and the metrics show the reason."""
+    """Status, and seconds until a retry, by reason. The log and the metrics show the reason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.status, self.retry_after_s = self.REASONS[reason]
+        self.status, pause_s = self.REASONS[reason]
+        self.headers = {} if pause_s is None else {"Retry-After": str(pause_s)}
 
 
 class Rejected(ServiceError):

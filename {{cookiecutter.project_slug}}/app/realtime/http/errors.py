@@ -72,10 +72,9 @@ async def problem_response(request: Request, failure: Exception) -> Response:
             request.scope[REASON] = failure.cause
             known = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY_SOON}
             return _problem(status, failure.close_as.reason, known.get(status))
-        case Refused(status=status, retry_after_s=pause_s):
+        case Refused(status=status):
             request.scope[REASON] = failure.reason
-            headers = None if pause_s is None else {"Retry-After": str(pause_s)}
-            return _problem(status, HTTPStatus(status).phrase, headers)
+            return _problem(status, HTTPStatus(status).phrase, failure.headers)
         case RequestValidationError():
             return _invalid(request, failure)
         case HTTPException(status_code=status, headers=headers):

@@ -245,7 +245,12 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             except InvalidState:  # invalid UTF-8, followed by a close frame already answered
                 self.handle_parser_exception()
         if self.close_sent and self._scanner.closed:
-            self._end()
+            # Both close frames are sent. The peer disconnects when it has read the end of the
+            # stream. TLS cannot end one direction alone.
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:
+                self.transport.close()
 
     def send_receive_event_to_app(self) -> None:
         """Receive a fragmented message; pause reading at the same limit as for others."""
@@ -417,14 +422,6 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         # The cause is None if the service itself ends the connection.
         end = {"code": close.code, "reason": close.reason, "cause": cause}
         self.inbox.put_nowait({"type": "websocket.disconnect", **end})
-
-    def _end(self) -> None:
-        # Both close frames are sent. The peer disconnects when it has read the end of the stream.
-        # TLS cannot end one direction alone.
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
 
     def _cut_off_later(self) -> None:
         # A closed transport still waits until its buffer is sent, which a stuck peer prevents.

@@ -672,6 +672,7 @@ CALLS: dict[str, Callable[[Service], object]] = {
     "send_to_node": lambda service: service.manager.send_to_node(Ok()),
     # {% endif %}
     "send_frame": lambda service: service.manager.send_frame(Notice(), "alice"),
+    "send_frame to nobody": lambda service: service.manager.send_frame(Notice()),
     "broadcast_frame": lambda service: service.manager.broadcast_frame(Notice()),
     "is_online": lambda service: asyncio.run(service.manager.is_online("alice")),
     "ban": lambda service: asyncio.run(service.ban(only(service).user, 60)),

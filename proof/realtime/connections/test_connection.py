@@ -10,7 +10,6 @@ from app.realtime.auth.identity import Identity
 from app.realtime.connections import connection as connection_module
 from app.realtime.connections.connection import Connection
 from app.realtime.connections.delivery import Delivery
-from app.realtime.connections.guard import Guard
 from app.realtime.limits.budget import UserBudget
 from app.realtime.protocol import EXPIRED, REPLACED, SLOW_CONSUMER, TRY_AGAIN_LATER, Ok
 from app.realtime.wire.frame import encode, text_frame
@@ -23,8 +22,7 @@ FRAME = text_frame(b"{}")
 
 def connect(wire: RecordingWire, delivery: Delivery, expires_at: float | None = None) -> Connection:
     identity, settings = Identity("alice", expires_at), make_settings()
-    guard = Guard(settings.handler_timeout_s)
-    return Connection(identity, wire, delivery, settings, guard, UserBudget(settings))
+    return Connection(identity, wire, delivery, settings, UserBudget(settings))
 
 
 async def test_the_welcome_is_written_first() -> None:

@@ -4,7 +4,6 @@ from app.realtime.auth.identity import Identity
 from app.realtime.backplane import Backplane
 from app.realtime.connections.connection import Connection
 from app.realtime.connections.delivery import Delivery
-from app.realtime.connections.guard import Guard
 from app.realtime.connections.heartbeat import Heartbeat
 from app.realtime.connections.manager import ConnectionManager
 from app.realtime.limits.budget import UserBudget
@@ -20,10 +19,8 @@ async def test_a_connection_is_pinged_after_its_welcome_only() -> None:
     delivery = Delivery()
     manager = ConnectionManager(settings, Backplane(), delivery)
     heartbeat = Heartbeat(settings, manager)
-    wire, guard = RecordingWire(), Guard(settings.handler_timeout_s)
-    connection = Connection(
-        Identity("alice"), wire, delivery, settings, guard, UserBudget(settings)
-    )
+    wire = RecordingWire()
+    connection = Connection(Identity("alice"), wire, delivery, settings, UserBudget(settings))
     await manager.add(connection)
     heartbeat.check(connection.heard_at + 10)
     connection.open(Ok())

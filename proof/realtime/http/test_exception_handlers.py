@@ -44,8 +44,18 @@ async def test_the_one_failure_of_a_task_group_is_answered_as_itself(
         assert (await live.get(f"/fail/group {kinds}")).status_code == status
 
 
-@pytest.mark.parametrize("detail", ["sold out", {"code": "sold_out"}, [1, None], None])
-async def test_a_detail_may_be_any_json(detail: object) -> None:
+@pytest.mark.parametrize(
+    ("detail", "told"),
+    [
+        ("sold out", "sold out"),
+        ({"code": "sold_out"}, {"code": "sold_out"}),
+        ([1, None], [1, None]),
+        (None, "Conflict"),
+        ("no file \udcff.db", "no file ?.db"),
+        ({"\udcff": ["\udcff"]}, {"?": ["?"]}),
+    ],
+)
+async def test_a_detail_may_be_any_json(detail: object, told: object) -> None:
     app = make_app(make_settings())
 
     @app.get("/own")
@@ -55,7 +65,7 @@ async def test_a_detail_may_be_any_json(detail: object) -> None:
     async with run_app(app) as live:
         answer = await live.get("/own")
     assert answer.status_code == 409
-    assert answer.json()["detail"] == (detail or "Conflict")
+    assert answer.json()["detail"] == told
 
 
 @pytest.mark.parametrize(

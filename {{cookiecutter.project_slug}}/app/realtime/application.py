@@ -108,7 +108,7 @@ class Application(FastAPI):
         ready: Callable[[Any], Awaitable[bool]] | None = None,
         **options: Any,
     ) -> None:
-        self._in_development = settings.environment == "development"
+        in_development = settings.environment == "development"
         project = read_project()
         defaults: dict[str, Any] = {
             "title": project.title,
@@ -116,7 +116,7 @@ class Application(FastAPI):
             "description": project.description,
             "docs_url": None,
             "redoc_url": None,
-            "openapi_url": "/openapi.json" if self._in_development else None,
+            "openapi_url": "/openapi.json" if in_development else None,
             "openapi_tags": TAGS,
             "responses": problems({"4XX": "The request is refused"}),
             # A redirect would lead to whatever host the request names.
@@ -168,15 +168,15 @@ class Application(FastAPI):
         authenticator.tickets = shared.make_map("ticket")
         self.include_router(tickets.router)
         # {% elif cookiecutter.auth == "jwt" %}
-        if self._in_development:
+        if in_development:
             self.include_router(tokens.router)
         # {% elif cookiecutter.auth == "session" %}
-        if self._in_development:
+        if in_development:
             self.include_router(login.router)
         # {% endif %}
         self._replaceable = self.routes[first_replaceable:]
         self.mount("/client", RevalidatedFiles(directory=CLIENT))
-        if self._in_development:
+        if in_development:
             self._add_development_routes(with_docs="docs_url" not in options)
 
     def _add_development_routes(self, *, with_docs: bool) -> None:
@@ -227,12 +227,8 @@ class Application(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Order the routes before the first request."""
-        self._order_routes()
-        return super().build_middleware_stack()
-
-    def _order_routes(self) -> None:
-        # Fixed routes, the team's, the engine's replaceable ones, those at /: see extending.md.
         self.router.routes.sort(key=self._rank)
+        return super().build_middleware_stack()
 
     def _is_shortcut(self, scope: Scope) -> bool:
         if scope["type"] != "websocket" or self.user_middleware or self.router.dependencies:
@@ -254,6 +250,7 @@ class Application(FastAPI):
             self.stop_server()
 
     def _rank(self, route: BaseRoute) -> tuple[bool, bool, bool]:
+        # Fixed routes, the team's, the engine's replaceable ones, those at /: see extending.md.
         is_at_root = getattr(route, "path", None) in {"", "/"}
         return is_at_root, route in self._replaceable, is_at_root and isinstance(route, Mount)
 
@@ -262,7 +259,7 @@ class Application(FastAPI):
         self.service.delivery.attach()
         if is_on():
             self._endpoint.dispatcher.trace()
-        self._order_routes()
+        self.router.routes.sort(key=self._rank)
         resources = self._resources(self.service)
         async with (  # each part stops before those that it uses
             running(self._engine_jobs, self.stop),

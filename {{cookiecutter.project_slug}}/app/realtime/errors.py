@@ -61,15 +61,8 @@ def problem(status: int, detail: object, **more: object) -> dict[str, object]:
 
     FastAPI allows any JSON as the detail. Clients ignore a detail that is not text (§3.1).
     """
-    if isinstance(detail, str):
-        detail = encodable(detail)
     title = responses.get(status, "")
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
-
-
-def encodable(text: str) -> str:
-    """Return a text with ``?`` in place of lone surrogates, which UTF-8 cannot encode."""
-    return text.encode(errors="replace").decode()
 
 
 def subclasses(base: type[V]) -> Iterator[type[V]]:
@@ -129,7 +122,7 @@ class TeamCodeFailed(ServiceError):
 class Refused(ServiceError):
     """The handshake is answered with an HTTP status (RFC 6455 §10.2, RFC 6585 §4).
 
-    Clients may try again after ``retry_after_s``, if it is not None.
+    ``headers`` tell clients when they may try again, if they may.
     """
 
     REASONS: ClassVar[dict[str, tuple[int, int | None]]] = {
@@ -142,12 +135,13 @@ class Refused(ServiceError):
         "too many handshakes": (503, 1),
         "too many handshakes from this address": (429, 1),
     }
-    """``status`` and ``retry_after_s`` by reason. The log and the metrics show the reason."""
+    """Status, and seconds until a retry, by reason. The log and the metrics show the reason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.status, self.retry_after_s = self.REASONS[reason]
+        self.status, pause_s = self.REASONS[reason]
+        self.headers = {} if pause_s is None else {"Retry-After": str(pause_s)}
 
 
 class Rejected(ServiceError):
@@ -231,7 +225,8 @@ class CommandError(ServiceError):
 
     def reply(self, command_id: str | None) -> ErrorReply:
         """Return the frame for the client."""
-        message = encodable(str(self))
+        # With ``?`` in place of lone surrogates, which UTF-8 cannot encode
+        message = str(self).encode(errors="replace").decode()
         return ErrorReply(id=command_id, code=self.code, message=message, retry=self.retry)
 
 

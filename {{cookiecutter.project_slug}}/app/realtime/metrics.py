@@ -80,23 +80,19 @@ class Metrics(Collector):
 
     def histogram(self, name: str, description: str, bounds: tuple[float, ...]) -> Histogram:
         """Return a new histogram."""
-        return self.histograms(name, description, bounds, (), [""])[""]
+        return self.histograms(name, description, bounds, "", [""])[""]
 
     def histograms(
-        self,
-        name: str,
-        description: str,
-        bounds: tuple[float, ...],
-        labels: tuple[str, ...],
-        known: list[str],
+        self, name: str, description: str, bounds: tuple[float, ...], label: str, known: list[str]
     ) -> dict[str, Histogram]:
         """Return new histograms, one for each value of the label, if there is one."""
         histograms = {value: Histogram(bounds) for value in known}
 
         def make() -> Metric:
+            labels = [label] if label else []
             family = HistogramMetricFamily(PREFIX + name, description, labels=labels)
             for value, histogram in histograms.items():
-                family.add_metric([value] if labels else [], *histogram.read())
+                family.add_metric([value] if label else [], *histogram.read())
             return family
 
         self._makers.append(make)

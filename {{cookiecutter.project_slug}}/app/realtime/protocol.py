@@ -135,8 +135,7 @@ UserName = Annotated[
     # Without the pattern, since other languages have other regular expressions
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 128, "description": NAME_RULE}),
 ]
-CommandId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-CommandKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -151,7 +150,7 @@ class Command(StrictModel):
     """A client's frame. Subclasses add a ``type`` and their fields."""
 
     type: str
-    id: CommandId | None = None
+    id: Identifier | None = None
 
 
 class Ping(Command):
@@ -172,7 +171,7 @@ class Send(Command):
     type: Literal["send"]
     to: UserName
     data: Data
-    key: CommandKey | None = None
+    key: Identifier | None = None
 
 
 class Broadcast(Command):
@@ -186,7 +185,7 @@ class Broadcast(Command):
 class CommandHead(BaseModel):
     """The ``id`` of a frame that is otherwise not a valid command."""
 
-    id: CommandId | None = None
+    id: Identifier | None = None
 
 
 # {% if cookiecutter.rooms %}
@@ -221,7 +220,7 @@ class ServerFrame:
         elif not issubclass(cls, Reply):
             if kind is not None and kind in _engine_types:
                 raise TypeError(f"{cls.__name__}: the type {kind!r} is the engine's; take another")
-            if "id" in get_annotations(cls, format=Format.FORWARDREF):
+            if any("id" in get_annotations(each, format=Format.FORWARDREF) for each in cls.__mro__):
                 raise TypeError(f"{cls.__name__}: rename the field id: only answers have one")
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from app.realtime.auth.identity import Identity
 from app.realtime.connections.connection import Connection
 from app.realtime.connections.delivery import Delivery
-from app.realtime.connections.guard import Guard
 from app.realtime.limits.budget import UserBudget
 from app.realtime.protocol import Close, Ok
 from app.realtime.wire.inbox import Inbox
@@ -71,9 +70,8 @@ def open_connection(
     wire = wire or RecordingWire()
     delivery = delivery or Delivery()
     settings = make_settings(**overrides) if overrides else SETTINGS
-    guard = Guard(settings.handler_timeout_s)
     connection: Connection = Connection(
-        Identity(user), wire, delivery, settings, guard, UserBudget(settings)
+        Identity(user), wire, delivery, settings, UserBudget(settings)
     )
     connection.open(Ok())
     connection.flush()

@@ -31,6 +31,18 @@ def test_a_frame_cannot_have_an_id() -> None:
             id: str
 
 
+def test_a_frame_cannot_inherit_an_id() -> None:
+    @dataclass(kw_only=True)
+    class Named:
+        id: str
+
+    with pytest.raises(TypeError, match=r"^Mine: rename the field id"):
+
+        @dataclass(kw_only=True)
+        class Mine(Named, ServerFrame):
+            type: Literal["mine"] = "mine"
+
+
 def test_other_frames_and_replies_may_be_defined() -> None:
     @dataclass(slots=True, kw_only=True)
     class Base(ServerFrame):

@@ -107,10 +107,7 @@ class JwkSet:
     """The keys of the last successful fetch. They stay valid while the issuer is down."""
 
     def __init__(self, settings: JwksSettings) -> None:
-        self._url = str(settings.jwt_jwks_url)
-        self._max_age_s = settings.jwt_jwks_max_age_s
-        self._cooldown_s = settings.jwt_jwks_cooldown_s
-        self._timeout_s = settings.jwt_jwks_timeout_s
+        self._settings = settings
         self._tls = httpx.create_ssl_context()
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetching: asyncio.Task[None] | None = None
@@ -120,11 +117,11 @@ class JwkSet:
         """Fetch the keys at start, and again whenever they are too old."""
         try:
             while True:
-                pause_s = self._max_age_s
+                pause_s = self._settings.jwt_jwks_max_age_s
                 try:
                     await self._fetch()
                 except Unavailable:
-                    pause_s = self._cooldown_s
+                    pause_s = self._settings.jwt_jwks_cooldown_s
                 await asyncio.sleep(pause_s)
         finally:
             if self._fetching is not None:
@@ -161,24 +158,24 @@ class JwkSet:
 
     async def _fetch_now(self, *, then_rest: bool) -> None:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._settings.jwt_jwks_timeout_s):
                 self._keys = read_keys(await self._download())
         except Exception as failure:
             # Whatever the issuer answers, the old keys stay valid.
             log.warning("keys cannot be fetched", error=f"{type(failure).__name__}: {failure}")
-            self._rest_until = monotonic() + self._cooldown_s
+            self._rest_until = monotonic() + self._settings.jwt_jwks_cooldown_s
             raise Unavailable("the keys cannot be fetched") from failure
         if then_rest:
-            self._rest_until = monotonic() + self._cooldown_s
+            self._rest_until = monotonic() + self._settings.jwt_jwks_cooldown_s
         log.info("keys fetched", keys=len(self._keys))
 
     async def _download(self) -> bytes:
-        timeout_s = self._timeout_s
+        url, timeout_s = str(self._settings.jwt_jwks_url), self._settings.jwt_jwks_timeout_s
         # No compression: a small answer could become large. No redirects: they may lead anywhere.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             httpx.AsyncClient(verify=self._tls, follow_redirects=False, timeout=timeout_s) as http,
-            http.stream("GET", self._url, headers=headers) as response,
+            http.stream("GET", url, headers=headers) as response,
         ):
             if response.status_code != HTTPStatus.OK:
                 raise BadKeys(f"the answer has status {response.status_code}")

@@ -76,7 +76,7 @@ class Dispatcher:
             "command_duration_seconds",
             "How long commands took, from the start of the handler to the answer.",
             DURATIONS_S,
-            ("type",),
+            "type",
             [name for name, model in types.items() if model not in NOT_TIMED],
         )
         # Plain numbers by type, which are faster to increase than counters

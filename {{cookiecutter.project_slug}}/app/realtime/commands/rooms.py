@@ -15,7 +15,7 @@ from ..futures import now_or_later, then
 from ..idempotency import send_once
 from ..metrics import Metrics
 from ..policy import Policy, settled
-from ..protocol import Command, CommandKey, Data, Ok
+from ..protocol import Command, Data, Identifier, Ok
 from ..rooms.history import Position, room_channel
 from ..rooms.presence import Member, Members, encode_info
 from ..rooms.rooms import RoomName, check_since_or_last
@@ -65,7 +65,7 @@ class Publish(Command):
     data: Data
     echo: bool = False
     keep: bool = True
-    key: CommandKey | None = None
+    key: Identifier | None = None
 
 
 class Presence(Command):

@@ -55,7 +55,6 @@ class Connection(Recipient, Generic[StateT]):
         wire: Wire,
         delivery: Delivery,
         settings: RealtimeSettings,
-        guard: Guard,
         budget: UserBudget,
     ) -> None:
         super().__init__()
@@ -65,7 +64,7 @@ class Connection(Recipient, Generic[StateT]):
         self.closed: Close | None = None
         self.state: StateT
         self.limits = ClientLimits(settings, budget)
-        self.guard = guard
+        self.guard = Guard(settings.handler_timeout_s)
         self._wire = wire
         self._delivery = delivery
         self._max_unsent_bytes = settings.max_unsent_bytes
@@ -83,6 +82,13 @@ class Connection(Recipient, Generic[StateT]):
         """Pay for an idempotency key, and return it with the user's name before it."""
         self.limits.charge(KEY_BYTES)
         return f"{self.user}\n{key}"  # no user's name has a line break
+
+    def pay_for_frames(self, count: int) -> None:
+        """Pay for control frames and fragments; close the connection after too many."""
+        try:
+            self.limits.pay_for_frames(count)
+        except Rejected as rejection:
+            self.reject(rejection)
 
     def open(self, welcome: ServerFrame) -> None:
         """Send the first frame. Frames enqueued before it are dropped."""

@@ -11,11 +11,9 @@ from asyncio import get_running_loop
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from contextvars import Context, copy_context
-from itertools import islice
 from operator import itemgetter
 from threading import get_ident
 from time import monotonic
-from typing import NamedTuple
 
 import structlog
 
@@ -77,14 +75,6 @@ class Recipient(ABC):
         """End the connection and drop what is unsent."""
 
 
-class Slice(NamedTuple):
-    """A part of a flush: the recipients from ``start`` on, which are due since flush ``turn``."""
-
-    turn: int
-    start: int
-    recipients: list[Recipient]
-
-
 class Delivery:
     """Fills the outboxes of connections and flushes them.
 
@@ -102,7 +92,8 @@ class Delivery:
         self._enqueued_to_groups = 0
         self._bytes_to_one = self._bytes_to_groups = 0
         self._waiting: defaultdict[int | None, list[Recipient]] = defaultdict(list)
-        self._slices: deque[Slice] = deque()
+        # Recipients that wait for a flush, with the turn since which they are due
+        self._slices: deque[tuple[int, list[Recipient]]] = deque()
         self._turn = 0
         self._enqueued_before = self._bytes_before = 0
         self._is_due = False
@@ -264,13 +255,13 @@ class Delivery:
         few = [each for each in alone if len(each.outbox) <= FEW_FRAMES]
         if len(few) < len(alone):
             many = [each for each in alone if len(each.outbox) > FEW_FRAMES]
-            slices.append(Slice(self._turn, 0, many))
-        slices.extend(Slice(self._turn, 0, group) for group in self._waiting.values())
+            slices.append((self._turn, many))
+        slices.extend((self._turn, group) for group in self._waiting.values())
         self._waiting.clear()
-        self._flush_slice(Slice(self._turn, 0, few), monotonic() + FLUSH_S)
+        self._flush_slice(self._turn, few, monotonic() + FLUSH_S)
         ends_at = monotonic() + FLUSH_S
         while slices:
-            self._flush_slice(slices.popleft(), ends_at)
+            self._flush_slice(*slices.popleft(), ends_at)
             if monotonic() > ends_at:
                 break
         if slices or self._waiting:
@@ -280,20 +271,20 @@ class Delivery:
         if self._waiters:
             self._wake_waiters()
 
-    def _flush_slice(self, part: Slice, ends_at: float) -> None:
-        """Flush a slice; when the time is over, the rest of it waits."""
-        turn, start, recipients = part
-        for end, recipient in enumerate(islice(recipients, start, None), start + 1):
+    def _flush_slice(self, turn: int, recipients: list[Recipient], ends_at: float) -> None:
+        """Flush recipients; when the time is over, the rest of them waits."""
+        for flushed, recipient in enumerate(recipients, 1):
             try:
                 recipient.flush()
             except Exception:
                 log.exception("flush failed")
-            if monotonic() > ends_at and end < len(recipients):
-                self._slices.append(Slice(turn, end, recipients))
+            if monotonic() > ends_at and flushed < len(recipients):
+                del recipients[:flushed]
+                self._slices.append((turn, recipients))
                 break
 
     def _wake_waiters(self) -> None:
-        unfinished = min((each.turn for each in self._slices), default=self._turn + 1)
+        unfinished = min((turn for turn, _ in self._slices), default=self._turn + 1)
         waiters, self._waiters = self._waiters, []
         for turn, written in waiters:
             if turn >= unfinished:

@@ -150,8 +150,9 @@ class ConnectionManager:
         self, frame: ServerFrame, *users: str, exclude: str | None = None
     ) -> asyncio.Future[list[int]]:
         """Send a frame of your own to these users; yields for each what `send_to_user` does."""
+        self._check_call(exclude=exclude)
         for user in users:
-            self._check_call(user=user, exclude=exclude)
+            check_arguments(user=user)
         envelope, publish = _frame_envelope(frame, exclude), self._backplane.publish
         return asyncio.gather(*(publish(user_channel(user), envelope) for user in users))
 

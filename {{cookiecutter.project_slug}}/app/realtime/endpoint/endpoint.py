@@ -29,7 +29,7 @@ from ..protocol import (
     Close,
 )
 from ..service import Service
-from ..wire.asgi import Wire, connect_wire
+from ..wire.asgi import CLOSED_BY_CLIENT, Wire, connect_wire
 from ..wire.inbox import AsgiEvent
 from .handshake import Handshakes, welcome
 from .turns import Turns
@@ -96,22 +96,18 @@ class AdmittedClient:
         "_is_admitted",
         "_leave_timer",
         "_network",
-        "_service",
-        "_was_welcomed",
         "_websocket",
         "_wire",
     )
 
     def __init__(self, endpoint: Endpoint, websocket: WebSocket, network: str | None) -> None:
         self._endpoint = endpoint
-        self._service = endpoint.service
         self._websocket = websocket
         self._network = network
         self._wire: Wire
-        self._guard = Guard(self._service.settings.handshake_timeout_s)
+        self._guard = Guard(endpoint.service.settings.handshake_timeout_s)
         self._connection: Connection | None = None
         self._is_admitted = True
-        self._was_welcomed = False
         self._leave_timer: asyncio.TimerHandle | None = None
 
     async def run(self, wire: Wire) -> None:
@@ -125,22 +121,22 @@ class AdmittedClient:
             await self._live(identity)
 
     async def _live(self, identity: Identity) -> None:
-        service, settings = self._service, self._service.settings
+        endpoint = self._endpoint
+        service, router, wire = endpoint.service, endpoint.router, self._wire
         self._guard.close()
-        self._guard = Guard(settings.handler_timeout_s)
         budget = service.budgets.enter(identity.user)
-        connection = Connection(
-            identity, self._wire, service.delivery, settings, self._guard, budget
-        )
-        self._connection = connection
-        self._wire.inbox.count_frames = self._pay_for_frames
+        connection = Connection(identity, wire, service.delivery, service.settings, budget)
+        self._connection, self._guard = connection, connection.guard
+        wire.inbox.count_frames = connection.pay_for_frames
         # For every line logged in this connection's task, which ends with it.
         structlog.contextvars.bind_contextvars(connection=connection.id, user=connection.user)
         log.info("connection opened", client=self._websocket.client and self._websocket.client.host)
-        self._endpoint.opened.inc()
-        opened_at = monotonic()
+        endpoint.opened.inc()
+        opened_at, was_welcomed = monotonic(), False
         try:
-            await self._begin(connection)
+            was_welcomed = await self._begin(connection)
+            if was_welcomed:
+                await self._observe(router.on_connect, connection, Rejected, ConnectionEnded)
             await self._receive(connection)
         except ConnectionEnded:
             pass
@@ -152,15 +148,16 @@ class AdmittedClient:
         finally:
             # Still open only if this task was cancelled, because the server stops.
             connection.close(SERVICE_RESTART)
-            self._wire.inbox.count_frames = None  # a reference cycle
+            wire.inbox.count_frames = None  # a reference cycle
             service.budgets.leave(connection.user)
             self._leave()
             self._note_end(connection.closed or SERVICE_RESTART, monotonic() - opened_at)
-            if self._was_welcomed:
-                await self._observe(self._endpoint.router.on_disconnect, connection)
+            if was_welcomed:
+                await self._observe(router.on_disconnect, connection)
 
-    async def _begin(self, connection: Connection) -> None:
-        router, service = self._endpoint.router, self._service
+    async def _begin(self, connection: Connection) -> bool:
+        """Register the connection and welcome the client, unless the connection has ended."""
+        router, service = self._endpoint.router, self._endpoint.service
         if router.begin is not None:
             with self._guard:
                 connection.state = await router.begin(service, connection)
@@ -171,15 +168,14 @@ class AdmittedClient:
             await service.manager.add(connection)
             await service.check_ban(connection.user)  # a later ban finds the connection registered
         if connection.closed is not None:
-            return
+            return False
         connection.open(welcome(connection, service.settings))
         service.manager.replace_older(connection)
-        self._was_welcomed = True
-        await self._observe(router.on_connect, connection, Rejected, ConnectionEnded)
+        return True
 
     async def _receive(self, connection: Connection) -> None:
-        service, dispatcher, turns = self._service, self._endpoint.dispatcher, self._endpoint.turns
-        wire, delivery = self._wire, service.delivery
+        endpoint, service, wire = self._endpoint, self._endpoint.service, self._wire
+        delivery, dispatcher, turns = service.delivery, endpoint.dispatcher, endpoint.turns
         unanswered: asyncio.Future[object] | None = None
         handled = 0
         while connection.closed is None:
@@ -206,14 +202,7 @@ class AdmittedClient:
         if unanswered is not None and self._is_admitted:
             with suppress(TimedOut, ConnectionEnded), self._guard:
                 await asyncio.wait([unanswered])
-        await self._service.delivery.catch_up()
-
-    def _pay_for_frames(self, count: int) -> None:
-        if self._connection is not None:
-            try:
-                self._connection.limits.pay_for_frames(count)
-            except Rejected as rejection:
-                self._connection.reject(rejection)
+        await self._endpoint.service.delivery.catch_up()
 
     async def _observe(
         self, observers: list[Observer], connection: Connection, *raised: type[Exception]
@@ -221,7 +210,7 @@ class AdmittedClient:
         for observer in observers:
             try:
                 with self._guard:
-                    await observer(self._service, connection)
+                    await observer(self._endpoint.service, connection)
             except raised:
                 raise
             except Exception:
@@ -248,11 +237,11 @@ class AdmittedClient:
             self._leave_timer.cancel()
         try:
             if self._connection is not None:
-                self._service.forget(self._connection)
+                self._endpoint.service.forget(self._connection)
         finally:
             if self._is_admitted:
                 self._is_admitted = False
-                self._service.admission.leave(self._network)
+                self._endpoint.service.admission.leave(self._network)
 
     def close(self) -> None:
         """Remove the connection everywhere, and stop the timers. Idempotent."""
@@ -260,7 +249,9 @@ class AdmittedClient:
         self._guard.close()
 
     def _note_end(self, end: Close, open_s: float) -> None:
-        by, counted_code = _labels_of(end)
+        by = "client" if isinstance(end, ClientClose) else "server"
+        # Clients can send nearly any code, also 1011, which would look like an internal error.
+        counted_code = end.code if by == "server" or end.code in CLIENT_CODES else OTHER
         self._endpoint.closed.labels(by, counted_code).inc()
         self._endpoint.durations.observe(open_s)
         log.info(
@@ -276,19 +267,11 @@ def _end_by(connection: Connection, event: AsgiEvent) -> None:
 
 
 def _end_of(event: AsgiEvent) -> Close:
-    if "close" in event:  # by our protocol class itself, because the server stops
-        close: Close = event["close"]
-        return close
-    # Not the event's reason, which may be the client's text. The library's codes are an enum's.
-    code = int(event.get("code") or NO_STATUS)
-    return ClientClose(code, event.get("cause", "closed by the client"))
-
-
-def _labels_of(end: Close) -> tuple[str, object]:
-    # Clients can send nearly any code, also 1011, which would look like an internal error.
-    if not isinstance(end, ClientClose):
-        return "server", end.code
-    return "client", end.code if end.code in CLIENT_CODES else OTHER
+    code = int(event.get("code") or NO_STATUS)  # the library's codes are an enum's
+    cause = event.get("cause", CLOSED_BY_CLIENT)
+    if cause is None:  # by our protocol class itself, because the server stops
+        return Close(code, event["reason"])
+    return ClientClose(code, cause)  # not the event's reason, which may be the client's text
 
 
 def _known_ends() -> Iterator[tuple[str, object]]:

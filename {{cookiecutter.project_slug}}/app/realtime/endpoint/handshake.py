@@ -113,11 +113,8 @@ class Handshakes:
         if "websocket.http.response" not in websocket.scope.get("extensions", {}):
             await websocket.close()  # such a server answers 403
             return
-        headers = {}
-        if refusal.retry_after_s is not None:
-            headers["Retry-After"] = str(refusal.retry_after_s)
         body = problem(refusal.status, HTTPStatus(refusal.status).phrase)
-        denial = JSONResponse(body, refusal.status, headers, PROBLEM_TYPE)
+        denial = JSONResponse(body, refusal.status, refusal.headers, PROBLEM_TYPE)
         await websocket.send_denial_response(denial)
 
 

@@ -1,5 +1,6 @@
 """HTTP answers to failures, of the engine and of the team's code: problem details (RFC 9457)."""
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import responses
@@ -11,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.routing import Match
 
 from ..connections.guard import sole_failure
@@ -72,10 +72,9 @@ async def problem_response(request: Request, failure: Exception) -> Response:
             request.scope[REASON] = failure.cause
             known = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY_SOON}
             return _problem(status, failure.close_as.reason, known.get(status))
-        case Refused(status=status, retry_after_s=pause_s):
+        case Refused(status=status):
             request.scope[REASON] = failure.reason
-            headers = None if pause_s is None else {"Retry-After": str(pause_s)}
-            return _problem(status, HTTPStatus(status).phrase, headers)
+            return _problem(status, HTTPStatus(status).phrase, failure.headers)
         case RequestValidationError():
             return _invalid(request, failure)
         case HTTPException(status_code=status, headers=headers):
@@ -95,7 +94,10 @@ async def _unwrap(request: Request, group: ExceptionGroup[Exception]) -> Respons
 def _problem(
     status: int, detail: object, headers: Mapping[str, str] | None = None, **more: object
 ) -> Response:
-    return JSONResponse(problem(status, detail, **more), status, headers, PROBLEM_TYPE)
+    body = problem(status, detail, **more)
+    # Like `JSONResponse`, but with ``?`` in place of lone surrogates, which UTF-8 cannot encode
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(text.encode(errors="replace"), status, headers, PROBLEM_TYPE)
 
 
 def _allow(request: Request) -> Mapping[str, str] | None:

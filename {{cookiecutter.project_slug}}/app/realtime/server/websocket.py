@@ -24,7 +24,7 @@ from websockets.server import ServerProtocol
 
 from ..errors import PROBLEM_TYPE, problem
 from ..protocol import ABNORMAL_CLOSURE, SERVICE_RESTART, Close
-from ..wire.asgi import EXTENSION, PROTOCOL_ERROR, READ_AHEAD_BYTES
+from ..wire.asgi import CLOSED_BY_CLIENT, EXTENSION, PROTOCOL_ERROR, READ_AHEAD_BYTES
 from ..wire.frame import FrameScanner, read_texts
 from ..wire.inbox import Inbox
 
@@ -245,7 +245,12 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             except InvalidState:  # invalid UTF-8, followed by a close frame already answered
                 self.handle_parser_exception()
         if self.close_sent and self._scanner.closed:
-            self._end()
+            # Both close frames are sent. The peer disconnects when it has read the end of the
+            # stream. TLS cannot end one direction alone.
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:
+                self.transport.close()
 
     def send_receive_event_to_app(self) -> None:
         """Receive a fragmented message; pause reading at the same limit as for others."""
@@ -325,7 +330,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def handle_close(self, event: Frame) -> None:
         """Send the library's answer to a close frame (RFC 6455 §5.5.1)."""
         if not self.close_sent and self.conn.close_rcvd is not None:
-            self._begin_to_close(Close(self.conn.close_rcvd.code, self.conn.close_rcvd.reason))
+            close = Close(self.conn.close_rcvd.code, self.conn.close_rcvd.reason)
+            self._begin_to_close(close, CLOSED_BY_CLIENT)
 
     def handle_parser_exception(self) -> None:
         """Send the library's close frame after a protocol error (RFC 6455 §7.1.7)."""
@@ -359,7 +365,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if self.handshake_complete:
             self.close(SERVICE_RESTART)
         else:
-            self._report_end(SERVICE_RESTART)
+            self._report_end(SERVICE_RESTART, None)
 
     def arrival(self) -> asyncio.Future[bool]:
         """Wait until the peer has sent something, or has gone. Resume reading if nothing waits."""
@@ -396,17 +402,15 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         """Start the closing handshake (RFC 6455 §7.1.2)."""
         if not self.close_sent and not self.transport.is_closing():
             self.conn.send_close(*close)
-            self._begin_to_close(close, by_server=True)
+            self._begin_to_close(close, None)
 
     def abort(self) -> None:
         """End the connection and drop what is unsent."""
         self.transport.abort()
 
-    def _begin_to_close(
-        self, close: Close, cause: str | None = None, *, by_server: bool = False
-    ) -> None:
+    def _begin_to_close(self, close: Close, cause: str | None) -> None:
         # Sends the library's close frame, if there is one.
-        self._report_end(close, cause, by_server=by_server)
+        self._report_end(close, cause)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self._scanner.others = 0
@@ -414,23 +418,10 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self._resume_reading()
         self._cut_off_later()
 
-    def _report_end(
-        self, close: Close, cause: str | None = None, *, by_server: bool = False
-    ) -> None:
-        event = {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
-        if by_server:
-            event["close"] = close
-        elif cause is not None:
-            event["cause"] = cause
-        self.inbox.put_nowait(event)
-
-    def _end(self) -> None:
-        # Both close frames are sent. The peer disconnects when it has read the end of the stream.
-        # TLS cannot end one direction alone.
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
+    def _report_end(self, close: Close, cause: str | None) -> None:
+        # The cause is None if the service itself ends the connection.
+        end = {"code": close.code, "reason": close.reason, "cause": cause}
+        self.inbox.put_nowait({"type": "websocket.disconnect", **end})
 
     def _cut_off_later(self) -> None:
         # A closed transport still waits until its buffer is sent, which a stuck peer prevents.

@@ -201,13 +201,11 @@ class Parent:
         return bound
 
     def _stop(self, number: int) -> None:
+        is_second = self._stopping.is_set()
         for process in self._processes:
             with suppress(ProcessLookupError):  # it has just ended
-                if self._stopping.is_set():
-                    process.kill()
-                else:
-                    process.send_signal(number)
-        if self._stopping.is_set():  # a second signal ends everything at once
+                process.send_signal(signal.SIGKILL if is_second else number)
+        if is_second:  # a second signal ends everything at once
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self._stopping.set()

@@ -22,8 +22,9 @@ EXTENSION = "app.realtime.wire.asgi"
 TOO_BIG = Close(1009, "too big")
 """The close of the WebSocket library for this, too (RFC 6455 §7.4.1)."""
 
+CLOSED_BY_CLIENT = "closed by the client"
 PROTOCOL_ERROR = "protocol error of the client"
-"""The cause of such a close, for the log."""
+"""Causes of an end, for the log."""
 
 READ_AHEAD_BYTES = 32_768
 """Bytes of a client that may wait or be in handling before reading from it pauses.
@@ -92,7 +93,7 @@ class AsgiWire:
         self.has_closed = False
         """Whether this side has closed. Later messages of the peer are dropped."""
         self._drops_writes = False
-        self.reading: asyncio.Task[None] | None = None
+        self.reading: asyncio.Task[None]
         self.leave_by = 0.0
         """When a peer that does not answer the close is cut off, on the event loop's clock."""
         self.inbox = Inbox(asyncio.get_running_loop())
@@ -152,8 +153,7 @@ class AsgiWire:
     def abort(self) -> None:
         """Drop what is queued, and give the peer no more time."""
         self.drop()
-        if self.reading is not None:
-            self.reading.cancel()
+        self.reading.cancel()
 
     def drop(self) -> None:
         """Drop what is queued, and what is written from now on."""
@@ -209,13 +209,13 @@ async def connect_wire(websocket: WebSocket, settings: RealtimeSettings) -> Asyn
     try:
         # If one task fails, the group cancels the other one, which would never end.
         async with asyncio.TaskGroup() as tasks:
-            wire.reading = reading = tasks.create_task(wire.read())
+            wire.reading = tasks.create_task(wire.read())
             sending = tasks.create_task(wire.send())
             yield wire
             if wire.has_closed:  # some servers send the close frame only after all input is read
                 left_s = wire.leave_by - asyncio.get_running_loop().time()
-                await asyncio.wait([reading], timeout=max(0.0, left_s))
-            reading.cancel()
+                await asyncio.wait([wire.reading], timeout=max(0.0, left_s))
+            wire.reading.cancel()
             sending.cancel()
     finally:
         wire.drop()

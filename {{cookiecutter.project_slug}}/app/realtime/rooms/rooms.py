@@ -266,10 +266,14 @@ class Rooms:
     def leave_all(self, connection: Connection) -> None:
         """End all memberships of a connection; if one fails, the others end all the same."""
         for name in list(self._joined.get(connection.id, ())):
-            try:
-                self.leave(connection, name)
-            except Exception:
-                log.exception("leaving a room failed", room=name)
+            self._leave_surely(connection, name)
+
+    def _leave_surely(self, connection: Connection, name: str) -> None:
+        """End a membership; only log a failure to tell the others."""
+        try:
+            self.leave(connection, name)
+        except Exception:
+            log.exception("leaving a room failed", room=name)
 
     def evict(self, room: str, user: str, reason: str | None = None) -> asyncio.Future[int]:
         """Take every connection of a user out of a room, and tell it the reason.
@@ -288,7 +292,7 @@ class Rooms:
         joining = {each for each in room.joining if each.user == user}
         room.evicted |= joining
         for connection in joining.union(members):
-            self.leave(connection, room.name)
+            self._leave_surely(connection, room.name)
             connection.send_encoded(frame)
 
     def publish(

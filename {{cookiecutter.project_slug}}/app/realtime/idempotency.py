@@ -82,7 +82,7 @@ async def send_once(
     async def finish(sent: asyncio.Future[T]) -> T:
         try:
             result = await sent
-        except Exception:
+        except BaseException:  # also if the future was cancelled
             await release()
             raise
         with suppress(Unavailable):

@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 
 from app.realtime.errors import Unavailable
 from app.realtime.redis.connections import RedisCommand
+from app.realtime.redis.rooms.local_presence import Argument, LocalPresence
 from app.realtime.redis.rooms.presence import REMOVE_NODE, RENEWALS, SHARES
-from app.realtime.redis.rooms.room import Argument, LocalPresence
 from app.realtime.rooms.history import room_channel
 from app.realtime.rooms.options import make_rules
 from dev import fresh_secrets

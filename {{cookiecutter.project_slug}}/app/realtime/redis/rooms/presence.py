@@ -27,7 +27,7 @@ from ..backplane import RedisBackplane
 from ..connections import FAILURES, RedisCommand, answered_within, explain, has_malformed_data
 from ..scripts import Script
 from ..worker import Worker
-from .room import Argument, LocalPresence
+from .local_presence import Argument, LocalPresence
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from collections import OrderedDict, defaultdict, deque
 # {% if cookiecutter.redis %}
 from collections.abc import Callable
 # {% endif %}
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
 from typing import Annotated
@@ -95,19 +95,17 @@ def room_channel(room: str) -> Channel:
     return Channel(f"room:{room}")
 
 
+@dataclass(slots=True, eq=False)
 class RoomLog:
     """One room's position and its last messages, as frames, each with the time of its arrival."""
 
-    __slots__ = ("epoch", "kept", "offset", "rules", "size_bytes", "subscription", "used_at")
-
-    def __init__(self, rules: Rules) -> None:
-        self.rules = rules
-        self.epoch = secrets.token_urlsafe(9)
-        self.offset = 0
-        self.kept: deque[tuple[float, bytes]] = deque()
-        self.size_bytes = LOG_BYTES
-        self.subscription: Subscription | None = None
-        self.used_at = monotonic()
+    rules: Rules
+    epoch: str = field(default_factory=lambda: secrets.token_urlsafe(9))
+    offset: int = 0
+    kept: deque[tuple[float, bytes]] = field(default_factory=deque)
+    size_bytes: int = LOG_BYTES
+    subscription: Subscription | None = None
+    used_at: float = 0.0
 
     @property
     def position(self) -> Position:

@@ -95,7 +95,7 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, set[str]] = {}
         self._waiting: set[asyncio.Task[Position]] = set()
-        self.set_policy(lambda room, sender, data, keep: data, lambda room: RoomOptions())
+        self._before_publish: BeforePublish = lambda room, sender, data, keep: data
 
     def __len__(self) -> int:
         """Return the number of rooms with members."""

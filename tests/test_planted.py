@@ -208,7 +208,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "a frame that the schemas do not describe": (
         "service",
-        changing("app/realtime/rooms/history.py", r"^    offset: int \| None$", "    offset: str"),
+        changing("app/realtime/rooms/frames.py", r"^    offset: int \| None$", "    offset: str"),
         "ServerFrame in the AsyncAPI document does not allow",
     ),
     "an event that nothing logs": (

@@ -385,8 +385,8 @@ def test_sentinels_have_tls_and_a_user_of_their_own(tmp_path: Path) -> None:
         assert (options["username"], options["password"]) == ("watcher", "watchword")
         assert (options["ssl_ca_certs"], options["ssl_check_hostname"]) == (str(authority), False)
         assert pool.connection_class.__name__ == "SSLConnection"
-    assert isinstance(client.commands, Redis)
-    options = client.commands.connection_pool.connection_kwargs
+    assert isinstance(client.redis, Redis)
+    options = client.redis.connection_pool.connection_kwargs
     assert (options["username"], options["password"]) == ("app", "secret")
     assert options["ssl_ca_certs"] == str(authority)
 
@@ -398,8 +398,8 @@ def test_a_cluster_has_tls_with_all_options(tmp_path: Path) -> None:
     )
     client = make_client(settings)
     assert isinstance(client, ClusterClient)
-    assert isinstance(client.commands, RedisCluster)
-    nodes = client.commands.nodes_manager.startup_nodes.values()
+    assert isinstance(client.redis, RedisCluster)
+    nodes = client.redis.nodes_manager.startup_nodes.values()
     assert {(node.host, node.port) for node in nodes} == {("a", 1), ("b", 2)}
     listening = ConnectionPool(**client._options).make_connection()  # type: ignore[no-untyped-call]
     for connection in (listening, *(node.acquire_connection() for node in nodes)):

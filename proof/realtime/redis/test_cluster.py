@@ -190,7 +190,7 @@ async def test_slots_that_move_while_a_node_connects_have_one_listener(
 
     async def learn_of_a_move(client: ClusterClient, *arguments: Any) -> Any:
         opened = await open_one(client, *arguments)
-        slots = client._cluster.nodes_manager.slots_cache
+        slots = client.redis.nodes_manager.slots_cache
         slots.update(dict.fromkeys(slots, slots[0]))
         return opened
 

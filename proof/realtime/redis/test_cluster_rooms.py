@@ -68,7 +68,7 @@ async def test_positions_in_all_shards_are_renewed(
 ) -> None:
     monkeypatch.setattr("app.realtime.redis.rooms.history.RENEWALS", 100_000)
     async with run_node(cluster) as (backplane, _), running(backplane) as history:
-        redis = backplane.client.commands
+        redis = backplane.client.redis
         keys = [backplane.client.key(room_channel(room), "position") for room in ROOMS]
         for room, key in zip(ROOMS, keys, strict=True):
             history.open(room, lambda _: None, lambda *_: None)

@@ -10,12 +10,13 @@ from time import time
 from typing import Any
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from app.realtime.errors import Unavailable
 from app.realtime.redis.connections import RedisCommand
+from app.realtime.redis.rooms.local_presence import Argument, LocalPresence
 from app.realtime.redis.rooms.presence import REMOVE_NODE, RENEWALS, SHARES
-from app.realtime.redis.rooms.room import Argument, LocalPresence
 from app.realtime.rooms.history import room_channel
 from app.realtime.rooms.options import make_rules
 from dev import fresh_secrets
@@ -263,6 +264,16 @@ async def test_an_invalid_node_is_removed(valkey: Valkey) -> None:
             await redis.zadd("ws:{room:lobby}:nodes", {strange: 1})
         assert await alice.seen() == {"alice": 1}
         assert len(await redis.zrange("ws:{room:lobby}:nodes", 0, -1)) == 1
+
+
+async def test_a_forged_number_of_the_last_write_is_removed(valkey: Valkey) -> None:
+    async with run_presence(valkey, lease_s=LEASE_S) as node, Redis.from_url(valkey.url) as redis:
+        alice = await node.visitor("alice")
+        assert await alice.seen() == {"alice": 1}
+        with structlog.testing.capture_logs() as lines:
+            await redis.hset("ws:{room:lobby}:node:" + node.presence._node, "", str(2**60))
+            await wait_until_seen(alice, {"alice": 1})
+        assert "malformed presence removed" in {line["event"] for line in lines}
 
 
 @pytest.mark.parametrize("lost", ["*", "*:users", "*:nodes", "*:node:*"])

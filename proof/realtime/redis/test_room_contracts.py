@@ -12,8 +12,8 @@ from app.realtime import Policy
 from app.realtime.backplane import Envelope
 from app.realtime.redis.backplane import RedisBackplane
 from app.realtime.redis.rooms.history import RedisHistory
+from app.realtime.redis.rooms.local_presence import LocalPresence
 from app.realtime.redis.rooms.presence import RedisPresence
-from app.realtime.redis.rooms.room import LocalPresence
 from app.realtime.rooms.history import NOWHERE, History, Position, Replay, room_channel
 from app.realtime.rooms.options import make_rules
 from app.realtime.rooms.rooms import Rooms

@@ -11,7 +11,8 @@ from app.realtime.backplane import Envelope
 # {% if cookiecutter.redis %}
 from app.realtime.protocol import ServerFrame
 # {% endif %}
-from app.realtime.rooms.history import NOWHERE, History, Position, Replay, message_frame
+from app.realtime.rooms.frames import message_frame
+from app.realtime.rooms.history import NOWHERE, History, Position, Replay
 from app.realtime.rooms.options import RoomOptions, make_rules
 
 from ..client import DEADLINE_S

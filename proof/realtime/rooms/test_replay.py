@@ -134,7 +134,7 @@ async def test_a_message_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> Non
         encoded += 1
         return encode(frame)
 
-    monkeypatch.setattr("app.realtime.rooms.history.encode", count)
+    monkeypatch.setattr("app.realtime.rooms.frames.encode", count)
     async with run_service(make_settings()) as live:
         since = await fill(await live.connect("alice"), 10, data=NESTED)
         reader = await live.connect("bob")

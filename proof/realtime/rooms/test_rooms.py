@@ -249,6 +249,23 @@ async def test_all_rooms_are_left_even_if_the_events_cannot_be_published(
     assert all(log.subscription is None for log in history._logs.values())
 
 
+async def test_all_connections_are_evicted_even_if_presence_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rooms = make_rooms(History(Backplane(), make_settings()))
+    connections = [open_connection(), open_connection()]
+    for connection in connections:
+        await rooms.join(connection, "a")
+
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeError
+
+    monkeypatch.setattr(rooms._presence, "count", fail)
+    await rooms.evict("a", "alice")
+    assert len(rooms) == 0
+    assert all(b'"evicted"' in each.outbox[-1] for each in connections)
+
+
 def test_a_publication_has_one_target() -> None:
     with pytest.raises(ValueError, match="not both"):
         Publication(data=1, room="a", user="alice")

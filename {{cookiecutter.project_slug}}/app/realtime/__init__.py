@@ -53,7 +53,8 @@ from .jobs import Job
 from .policy import Policy
 from .protocol import Close, Command, Data, Ok, Reply, ServerFrame, StrictModel
 # {% if cookiecutter.rooms %}
-from .rooms.history import Position, RoomMessage
+from .rooms.frames import RoomMessage
+from .rooms.history import Position
 from .rooms.options import RoomOptions
 # {% endif %}
 from .server.process import serve

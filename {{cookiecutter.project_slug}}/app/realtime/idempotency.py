@@ -7,8 +7,8 @@ httpapi-idempotency-key).
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -75,26 +75,25 @@ async def send_once(
         first: T = from_json(existing.removeprefix(done))
         return first
 
-    async def release() -> None:
-        with suppress(Unavailable):
-            await requests.pop(key)
+    @asynccontextmanager
+    async def released_after_failure() -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException:  # also if the caller, or what it waits for, is cancelled
+            with suppress(Unavailable):
+                await requests.pop(key)
+            raise
 
     async def finish(sent: asyncio.Future[T]) -> T:
-        try:
+        async with released_after_failure():
             result = await sent
-        except Exception:
-            await release()
-            raise
         with suppress(Unavailable):
             await requests.put(key, done + to_json(result).decode(), REMEMBERED_S)
         return result
 
-    try:
+    async with released_after_failure():
         answer = send(message_id=_digest(f"{key}\n{fingerprint}"))
         sent = answer if isinstance(answer, asyncio.Future) else await answer
-    except BaseException:
-        await release()
-        raise
     finishing = asyncio.create_task(finish(sent))
     finishing.add_done_callback(lambda task: task.cancelled() or task.exception())
     return await asyncio.shield(finishing)

@@ -150,19 +150,13 @@ class Dispatcher:
     def _answer_later(
         self, connection: Connection, command: Command, future: asyncio.Future[Any], begin: float
     ) -> None:
-        durations = self._durations.get(command.type)
-
-        def note_duration() -> None:
-            if durations:
-                durations.observe(monotonic() - begin)
-
         def answer(future: asyncio.Future[Any]) -> None:
             deadline.cancel()
             try:
                 _answer(connection, command, future.result())
             except BaseException as failure:
                 self._fail(connection, command, sole_failure(failure))
-            note_duration()
+            self._note_duration(command, begin)
 
         def give_up() -> None:
             if future.done():
@@ -170,10 +164,14 @@ class Dispatcher:
             future.remove_done_callback(answer)
             future.cancel()
             self._fail(connection, command, TimedOut())
-            note_duration()
+            self._note_duration(command, begin)
 
         deadline = asyncio.get_running_loop().call_later(self._timeout_s, give_up)
         future.add_done_callback(answer)
+
+    def _note_duration(self, command: Command, begin: float) -> None:
+        if durations := self._durations.get(command.type):
+            durations.observe(monotonic() - begin)
 
     def _refuse_frame(self, connection: Connection, frame: str, fault: Exception) -> None:
         if isinstance(fault, Rejected):

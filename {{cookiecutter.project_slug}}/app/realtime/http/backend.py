@@ -129,17 +129,16 @@ async def publish(
 async def _send(
     service: Service, publication: Publication, message_id: str | None = None
 ) -> Future[dict[str, Any]]:
+    data = publication.data
     # {% if cookiecutter.rooms %}
     if publication.room is not None:
-        room, data = publication.room, publication.data
-        sent = await service.rooms.pass_on(room, data, message_id=message_id)
+        sent = await service.rooms.pass_on(publication.room, data, message_id=message_id)
         return then(sent, lambda at: {"epoch": at.epoch, "offset": at.offset})
     # {% endif %}
     if publication.user is not None:
-        user, data = publication.user, publication.data
-        reached = service.manager.send_to_user(user, data, message_id=message_id)
+        reached = service.manager.send_to_user(publication.user, data, message_id=message_id)
     else:
-        reached = service.manager.broadcast(publication.data, message_id=message_id)
+        reached = service.manager.broadcast(data, message_id=message_id)
     return then(reached, lambda count: {"reached": count})
 
 

@@ -53,10 +53,10 @@ def template_of(app: FastAPI, scope: Scope) -> str | None:
 
     FastAPI notes only the innermost route, and none for files.
     """
-    routes = dict(reversed([*matching_routes(app, scope)]))  # the first of each kind
-    if not routes:
+    found = max(matching_routes(app, scope), key=lambda each: each[0].value, default=None)
+    if found is None:
         return None
-    outer = routes[max(routes, key=lambda match: match.value)].path or ""
+    outer = found[1].path or ""
     is_mounted = scope.get("root_path", "") != _root_path(scope)
     inner = getattr(scope.get("route"), "path", "") if is_mounted else ""
     return f"{outer}{inner}" or "/"

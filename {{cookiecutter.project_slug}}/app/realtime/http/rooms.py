@@ -9,7 +9,8 @@ from pydantic_core import to_json
 from ..arguments import Text
 from ..commands.rooms import members_within
 from ..errors import BadRequest, Forbidden
-from ..rooms.history import Position, RoomMessage, room_channel
+from ..rooms.frames import RoomMessage
+from ..rooms.history import Position, room_channel
 from ..rooms.presence import Members
 from ..rooms.rooms import RoomName
 from ..wire.frame import frame_payload

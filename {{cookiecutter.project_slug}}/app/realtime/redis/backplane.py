@@ -32,8 +32,8 @@ from .connections import (
     RedisCommand,
     answered_within,
     explain,
+    find_misconfigured,
     is_temporary,
-    misconfigured,
 )
 from .envelopes import decode
 from .listener import Listener
@@ -222,7 +222,7 @@ class RedisBackplane(Backplane):
                 await asyncio.create_task(self._listen())
             except* (*FAILURES, Misconfigured) as group:
                 failure = group.exceptions[0]
-                if not self._was_healthy and (reason := misconfigured(failure)):
+                if not self._was_healthy and (reason := find_misconfigured(failure)):
                     raise reason from failure
                 log.warning("redis lost", error=explain(failure))
             except* Exception:
@@ -273,7 +273,7 @@ class RedisBackplane(Backplane):
                 for listener in self._listeners:
                     await self.client.probe(listener.unused_channel)
             except ResponseError as refusal:
-                may_wait = self._was_healthy or self._works or not misconfigured(refusal)
+                may_wait = self._was_healthy or self._works or not find_misconfigured(refusal)
                 if not (may_wait and is_temporary(refusal)):
                     raise
                 if self.refusal is None:

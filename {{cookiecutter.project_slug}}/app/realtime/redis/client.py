@@ -41,8 +41,8 @@ class RedisClient(ABC):
     is_sharded: ClassVar[bool] = False
     """Whether each channel belongs to one shard of a cluster (SPUBLISH, Redis 7.0)."""
 
-    def __init__(self, commands: Redis | RedisCluster, settings: RealtimeSettings) -> None:
-        self.commands = commands
+    def __init__(self, redis: Redis | RedisCluster, settings: RealtimeSettings) -> None:
+        self.redis = redis
         self.prefix = settings.redis_prefix
         self.timeout_s = settings.redis_timeout_s
         self._handler_timeout_s = settings.handler_timeout_s
@@ -115,7 +115,7 @@ class RedisClient(ABC):
 
     # {% endif %}
     def _pipeline(self, commands: Sequence[RedisCommand]) -> Any:
-        pipeline = self.commands.pipeline(transaction=False)
+        pipeline = self.redis.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         return pipeline
@@ -200,4 +200,4 @@ class RedisClient(ABC):
 
     async def aclose(self) -> None:
         """Disconnect."""
-        await self.commands.aclose()
+        await self.redis.aclose()

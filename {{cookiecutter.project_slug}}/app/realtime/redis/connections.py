@@ -63,8 +63,8 @@ def has_malformed_data(refusal: Exception) -> bool:
 
 
 # {% endif %}
-def misconfigured(failure: BaseException) -> Misconfigured | None:
-    """Return why a retry cannot help, None if it may."""
+def find_misconfigured(failure: BaseException) -> Misconfigured | None:
+    """Return a failure that no retry can help as a `Misconfigured`, None if a retry may help."""
     if isinstance(failure, Misconfigured):
         return failure
     # redis-py wraps the errors of a new connection.

@@ -28,42 +28,44 @@ from .connections import FAILURES, CheckedConnection, PubSub, checked
 class ServerClient(RedisClient):
     """One server. Sentinels, if there are any, may replace it by another."""
 
+    redis: Redis
+
     def __init__(
         self, redis: Redis, settings: RealtimeSettings, sentinels: Sequence[Redis] = ()
     ) -> None:
-        self._redis = redis
-        self.sentinels = sentinels
         super().__init__(redis, settings)
+        self.sentinels = sentinels
 
     @asynccontextmanager
     async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
         """Open one connection, which owns all channels."""
-        async with PubSub(self._redis.connection_pool) as pubsub:
+        async with PubSub(self.redis.connection_pool) as pubsub:
             await pubsub.connect()
             if isinstance(pubsub.connection, CheckedConnection):
                 pubsub.connection.listens = True  # a check would read what the listener waits for
-            if (await self._redis.info("cluster")).get("cluster_enabled"):
+            if (await self.redis.info("cluster")).get("cluster_enabled"):
                 msg = "REDIS_URL: the server belongs to a cluster; set REDIS_CLUSTER=true"
                 raise Misconfigured(msg)
             yield [(pubsub, lambda name: True)]
 
     async def reconnect(self) -> None:
         """Replace every connection before its next use."""
-        pool = self._redis.connection_pool
+        pool = self.redis.connection_pool
         await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
         with suppress(*FAILURES):
             await pool.disconnect(inuse_connections=False)
 
     async def aclose(self) -> None:
         """Disconnect, also from the sentinels."""
-        for redis in (self._redis, *self.sentinels):
-            await redis.aclose()
+        for each in (self.redis, *self.sentinels):
+            await each.aclose()
 
 
 class ClusterClient(RedisClient):
     """A cluster. Messages to a channel stay in the shard that has its slot."""
 
     is_sharded = True
+    redis: RedisCluster
 
     def __init__(self, settings: RealtimeSettings, options: dict[str, Any]) -> None:
         targets: list[dict[str, Any]] = [dict(parse_url(url)) for url in settings.redis_urls]
@@ -71,29 +73,28 @@ class ClusterClient(RedisClient):
         # User, password and TLS, which are the same for all servers
         shared = {key: value for key, value in targets[0].items() if key not in {"host", "port"}}
         self._options = shared | options
-        self._cluster = RedisCluster(startup_nodes=nodes, **options)
+        super().__init__(RedisCluster(startup_nodes=nodes, **options), settings)
         # Set here, since the constructor does not take all options for TLS
-        arguments = self._cluster.connection_kwargs
+        arguments = self.redis.connection_kwargs
         arguments |= shared | _pool_options(settings)
         arguments["connection_class"] = checked(shared.get("connection_class", Connection))
         arguments["max_connections"] -= 1  # `_open` makes one more to each server, to listen
         self._named_nodes = {
             node.name: ClusterNode(node.host, node.port, **arguments) for node in nodes
         }
-        self._cluster.nodes_manager.startup_nodes = self._named_nodes.copy()
+        self.redis.nodes_manager.startup_nodes = self._named_nodes.copy()
         self._asks_named = False
-        super().__init__(self._cluster, settings)
 
     @asynccontextmanager
     async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
         """Ask which primary has which slots now, and open a connection to each."""
-        nodes = self._cluster.nodes_manager
+        nodes = self.redis.nodes_manager
         # The known servers, or after a failure those of `REDIS_URL`: all may have new addresses.
         asked = self._named_nodes if self._asks_named else nodes.nodes_cache or self._named_nodes
         nodes.set_nodes(nodes.startup_nodes, asked, remove_old=True)
         self._asks_named = not self._asks_named
         try:
-            await self._cluster.initialize()
+            await self.redis.initialize()
             await nodes.initialize()
         except RedisClusterException as failure:
             if "not enabled" in str(failure):
@@ -114,11 +115,11 @@ class ClusterClient(RedisClient):
         server = await stack.enter_async_context(Redis.from_pool(ConnectionPool(**options)))
         pubsub = await stack.enter_async_context(PubSub(server.connection_pool))
         await pubsub.connect()
-        return pubsub, lambda name: self._cluster.keyslot(name) in slots
+        return pubsub, lambda name: self.redis.keyslot(name) in slots
 
     async def reconnect(self) -> None:
         """Replace every connection before its next use."""
-        for node in self._cluster.get_nodes():
+        for node in self.redis.get_nodes():
             node.update_active_connections_for_reconnect()
             await node.disconnect_free_connections()
 

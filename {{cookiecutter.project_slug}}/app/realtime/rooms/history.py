@@ -13,10 +13,10 @@ from collections import OrderedDict, defaultdict, deque
 # {% if cookiecutter.redis %}
 from collections.abc import Callable
 # {% endif %}
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, StringConstraints
 from pydantic_core import from_json
@@ -24,12 +24,13 @@ from pydantic_core import from_json
 from ..backplane import Backplane, Channel, Deliver, Envelope, Subscription
 from ..futures import done, then
 # {% if cookiecutter.redis %}
-from ..protocol import STRICT, Message, ServerFrame
+from ..protocol import STRICT, ServerFrame
 # {% else %}
-from ..protocol import STRICT, Message
+from ..protocol import STRICT
 # {% endif %}
 from ..settings.settings import RealtimeSettings
-from ..wire.frame import check_frame_size, encode, frame_payload
+from ..wire.frame import check_frame_size, frame_payload
+from .frames import RoomMessage, message_frame
 from .options import Rules, make_rules
 
 LOG_BYTES = 1_024  # estimated size of a log without messages
@@ -57,24 +58,6 @@ NOWHERE = Position("", 0)
 # {% else %}
 """Position of what is not kept; never a real epoch."""
 # {% endif %}
-
-
-@dataclass(slots=True, kw_only=True)
-class RoomMessage(Message):
-    """Data for all members of a room.
-
-    ``offset`` is its number in the room's epoch, or null if the message is not kept.
-    """
-
-    type: Literal["message"] = "message"
-    room: str
-    offset: int | None
-
-
-def message_frame(room: str, envelope: Envelope) -> bytes:
-    """Return the encoded frame with a room's message."""
-    offset = envelope.offset or None
-    return encode(RoomMessage(envelope.sender, envelope.data, room=room, offset=offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +95,17 @@ def room_channel(room: str) -> Channel:
     return Channel(f"room:{room}")
 
 
+@dataclass(slots=True, eq=False)
 class RoomLog:
     """One room's position and its last messages, as frames, each with the time of its arrival."""
 
-    __slots__ = ("epoch", "kept", "offset", "rules", "size_bytes", "subscription", "used_at")
-
-    def __init__(self, rules: Rules) -> None:
-        self.rules = rules
-        self.epoch = secrets.token_urlsafe(9)
-        self.offset = 0
-        self.kept: deque[tuple[float, bytes]] = deque()
-        self.size_bytes = LOG_BYTES
-        self.subscription: Subscription | None = None
-        self.used_at = monotonic()
+    rules: Rules
+    epoch: str = field(default_factory=lambda: secrets.token_urlsafe(9))
+    offset: int = 0
+    kept: deque[tuple[float, bytes]] = field(default_factory=deque)
+    size_bytes: int = LOG_BYTES
+    subscription: Subscription | None = None
+    used_at: float = 0.0
 
     @property
     def position(self) -> Position:

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Literal, Unpack, cast
+from typing import Annotated, Unpack, cast
 
 import structlog
 from pydantic import AfterValidator, Field, JsonValue
-from pydantic_core import to_json
 
 from ..arguments import Arguments, check_arguments
 from ..backplane import Envelope
@@ -20,8 +19,9 @@ from ..errors import BadRequest, CommandError, Forbidden, LimitExceeded
 from ..jobs import without_exit
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
-from ..wire.frame import encode, frame_data, text_frame
-from .history import NOWHERE, History, Position, Replay, message_frame, room_channel
+from ..wire.frame import encode, frame_data
+from .frames import Evicted, room_frame
+from .history import NOWHERE, History, Position, Replay, room_channel
 from .options import RoomOptions, Rules, make_rules
 from .presence import Members, Presence, encode_info
 
@@ -57,57 +57,6 @@ RoomName = Annotated[
     AfterValidator(_check_room_name),
     Field(json_schema_extra={"pattern": f"^{ROOM_NAME.pattern}$"}),
 ]
-
-
-@dataclass(slots=True, kw_only=True)
-class Joined(ServerFrame):
-    """A user's first connection has entered the room."""
-
-    type: Literal["joined"] = "joined"
-    room: str
-    user: str
-    info: JsonValue
-
-
-@dataclass(slots=True, kw_only=True)
-class Updated(ServerFrame):
-    """The info of a user in the room has changed."""
-
-    type: Literal["updated"] = "updated"
-    room: str
-    user: str
-    info: JsonValue
-
-
-@dataclass(slots=True, kw_only=True)
-class Left(ServerFrame):
-    """A user's last connection has left the room."""
-
-    type: Literal["left"] = "left"
-    room: str
-    user: str
-
-
-@dataclass(slots=True, kw_only=True)
-class Evicted(ServerFrame):
-    """The server has taken the connection out of the room."""
-
-    type: Literal["evicted"] = "evicted"
-    room: str
-    reason: str | None
-
-
-def room_frame(room: str, envelope: Envelope) -> bytes | ServerFrame:
-    """Return the frame that members get."""
-    if envelope.event is None:
-        return envelope.frame or message_frame(room, envelope)
-    if envelope.event == "frame":
-        return text_frame(to_json(envelope.data))
-    user = cast(str, envelope.sender)
-    if envelope.event == "left":
-        return Left(room=room, user=user)
-    frame = Joined if envelope.event == "joined" else Updated
-    return frame(room=room, user=user, info=envelope.data)
 
 
 @dataclass(slots=True, eq=False)
@@ -146,7 +95,7 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._joined: dict[str, set[str]] = {}
         self._waiting: set[asyncio.Task[Position]] = set()
-        self.set_policy(lambda room, sender, data, keep: data, lambda room: RoomOptions())
+        self._before_publish: BeforePublish = lambda room, sender, data, keep: data
 
     def __len__(self) -> int:
         """Return the number of rooms with members."""
@@ -266,10 +215,14 @@ class Rooms:
     def leave_all(self, connection: Connection) -> None:
         """End all memberships of a connection; if one fails, the others end all the same."""
         for name in list(self._joined.get(connection.id, ())):
-            try:
-                self.leave(connection, name)
-            except Exception:
-                log.exception("leaving a room failed", room=name)
+            self._leave_surely(connection, name)
+
+    def _leave_surely(self, connection: Connection, name: str) -> None:
+        """End a membership; only log a failure to tell the others."""
+        try:
+            self.leave(connection, name)
+        except Exception:
+            log.exception("leaving a room failed", room=name)
 
     def evict(self, room: str, user: str, reason: str | None = None) -> asyncio.Future[int]:
         """Take every connection of a user out of a room, and tell it the reason.
@@ -288,7 +241,7 @@ class Rooms:
         joining = {each for each in room.joining if each.user == user}
         room.evicted |= joining
         for connection in joining.union(members):
-            self.leave(connection, room.name)
+            self._leave_surely(connection, room.name)
             connection.send_encoded(frame)
 
     def publish(

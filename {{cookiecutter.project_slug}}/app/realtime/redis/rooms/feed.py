@@ -84,7 +84,8 @@ class RedisFeed:
                 if extended.recovered or not stored.recovered:
                     break
             if since is None:
-                return Stored(self.position, extended.messages[-last:] if last else ())
+                newest = extended.messages if extended.recovered else self._without_gap()
+                return Stored(self.position, newest[-last:] if last else ())
             return extended
         finally:
             self._readers -= 1
@@ -103,11 +104,18 @@ class RedisFeed:
 
     def _extend(self, stored: Stored) -> Stored:
         """Add the messages that were delivered after the history was read, if there is no gap."""
-        later = [each for each in self._recent if _is_after(position_of(each), stored.position)]
-        end = Position(stored.position.epoch, stored.position.offset + len(later))
+        epoch, offset = stored.position.epoch, stored.position.offset
+        later = [each for each in self._recent if each.epoch == epoch and each.offset > offset]
+        end = Position(epoch, offset + len(later))
         if not stored.recovered or end != self.position:
             return Stored(self.position, recovered=False)
         return Stored(self.position, (*stored.messages, *later), recovered=True)
+
+    def _without_gap(self) -> tuple[Envelope, ...]:
+        """Return the recent messages up to the position, but not those before a gap."""
+        epoch, first = self.position.epoch, self.position.offset - len(self._recent) + 1
+        numbered = enumerate(self._recent, first)
+        return tuple(each for n, each in numbered if position_of(each) == Position(epoch, n))
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -152,7 +160,7 @@ class RedisFeed:
             self._release()
 
     def _has_reached(self, position: Position) -> bool:
-        return position == self.position or _is_after(self.position, position)
+        return position.epoch == self.position.epoch and position.offset <= self.position.offset
 
     def _hold(self) -> None:
         if self._held is None:
@@ -192,7 +200,3 @@ class RedisFeed:
 def position_of(envelope: Envelope) -> Position:
     """Return the position of a message, `NOWHERE` if it is not kept."""
     return Position(envelope.epoch, envelope.offset)
-
-
-def _is_after(position: Position, other: Position) -> bool:
-    return position.epoch == other.epoch and position.offset > other.offset

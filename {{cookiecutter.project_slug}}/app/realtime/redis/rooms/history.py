@@ -21,15 +21,8 @@ from pydantic import ValidationError
 
 from ...backplane import Channel, Deliver, Envelope
 from ...idempotency import REMEMBERED_S
-from ...rooms.history import (
-    NOWHERE,
-    Announce,
-    History,
-    Position,
-    Replay,
-    message_frame,
-    room_channel,
-)
+from ...rooms.frames import message_frame
+from ...rooms.history import NOWHERE, Announce, History, Position, Replay, room_channel
 from ...rooms.options import Rules, make_rules
 from ...settings.settings import RealtimeSettings
 from ..backplane import RedisBackplane

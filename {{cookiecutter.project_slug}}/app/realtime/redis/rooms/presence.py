@@ -27,7 +27,7 @@ from ..backplane import RedisBackplane
 from ..connections import FAILURES, RedisCommand, answered_within, explain, has_malformed_data
 from ..scripts import Script
 from ..worker import Worker
-from .room import Argument, LocalPresence
+from .local_presence import Argument, LocalPresence
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -150,14 +150,14 @@ class RedisPresence(Presence):
                 refusals.append(reply)
                 if has_malformed_data(reply):
                     malformed.append((room, self._node))
-            elif reply is None:
+            elif reply is None and room.written:
                 room.restart()
                 self._unwritten.add(room)
-            elif reply[0] and monotonic() > self._ignores_dead_until:
+            elif reply and reply[0] and monotonic() > self._ignores_dead_until:
                 dead += [(room, node) for node in reply[0]]
-            elif room.confirm(*reply[1:]):
+            elif reply and room.confirm(*reply[1:]):
                 self._finish(room)
-            else:
+            else:  # a first write is refused only if the number of the last one is forged
                 malformed.append((room, self._node))
         if malformed:
             await self._remove_malformed(malformed)

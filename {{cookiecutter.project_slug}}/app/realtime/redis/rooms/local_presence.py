@@ -45,9 +45,9 @@ class LocalPresence:
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Members]] = []
         self._max_listed = max_listed
-        # The number of the last write, 0 if Redis has nothing of this node
-        self._written, self._was_lost = 0, False
-        self._once_confirmed = self._written, self._was_lost  # their values after `confirm`
+        self.written, self._was_lost = 0, False
+        """``written`` is the number of the last write, 0 if Redis has nothing of this node."""
+        self._once_confirmed = self.written, self._was_lost  # their values after `confirm`
         self._unconfirmed: dict[str, str] = {}
         self._answered = 0  # requests that the last report answers
         self._set_at_us = 0
@@ -82,7 +82,7 @@ class LocalPresence:
         resync = self._resync() if is_last and self._was_lost else b""
         is_empty = is_last and not self.users
         self._once_confirmed = 0 if is_empty else write, self._was_lost and not is_last
-        arguments: list[Argument] = [write, self._written, max_listed, resync]
+        arguments: list[Argument] = [write, self.written, max_listed, resync]
         for user, cause in self._unconfirmed.items():
             setter, info = self.infos.get(user, (cause, b""))
             arguments += [user, self.users[user], cause and setter, info]
@@ -106,7 +106,7 @@ class LocalPresence:
             Member(user=user, connections=connections, info=info)
             for user, (connections, _, info) in entries.items()
         ]
-        self._written, self._was_lost = self._once_confirmed
+        self.written, self._was_lost = self._once_confirmed
         for user in self._unconfirmed.keys() - self.unwritten.keys():
             _, info = self.infos.get(user, ("", b""))
             if info.endswith(b" "):
@@ -120,5 +120,5 @@ class LocalPresence:
 
     def restart(self) -> None:
         """Report all users again: Redis has lost this node's entries."""
-        self._written, self._was_lost = 0, True
+        self.written, self._was_lost = 0, True
         self.unwritten = dict.fromkeys(self.users, "") | self.unwritten

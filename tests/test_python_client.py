@@ -67,8 +67,8 @@ def client(baked: Baker) -> Iterator[ModuleType]:
     sys.path.insert(0, root)
     try:
         module = import_module("client")
-        outcome = import_module("client.outcome")
-        outcome.SHORTEST_PAUSE_S = outcome.LONGEST_PAUSE_S = 0.001  # type: ignore[attr-defined]
+        status = import_module("client.status")
+        status.SHORTEST_PAUSE_S = status.LONGEST_PAUSE_S = 0.001  # type: ignore[attr-defined]
         yield module
     finally:
         sys.path.remove(root)
@@ -1547,7 +1547,7 @@ def test_the_limit_of_pauses_is_reset_by_a_connection_that_has_lasted(
 def test_the_limit_of_pauses_begins_with_two_seconds(
     client: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = import_module(f"{client.__name__}.outcome")
+    module = import_module(f"{client.__name__}.status")
     monkeypatch.setattr(module, "LONGEST_PAUSE_S", 20.0)
     monkeypatch.setattr(module.random, "uniform", lambda least, most: most)
     assert [module.pause(attempt) for attempt in range(1, 6)] == [2.0, 4.0, 8.0, 16.0, 20.0]
@@ -1683,9 +1683,9 @@ async def publish_within_budget(client: ModuleType, room: Any) -> None:
 def test_many_rooms_are_joined_again_without_a_flood(
     client: ModuleType, baked: Baker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = import_module(f"{client.__name__}.outcome")
-    monkeypatch.setattr(outcome, "SHORTEST_PAUSE_S", 0.25)
-    monkeypatch.setattr(outcome, "LONGEST_PAUSE_S", 1.0)
+    module = import_module(f"{client.__name__}.status")
+    monkeypatch.setattr(module, "SHORTEST_PAUSE_S", 0.25)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 1.0)
     statuses: list[Any] = []
 
     async def follow(url: str, token: str, proxy: Proxy) -> None:

@@ -18,25 +18,12 @@ from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
+from .frames import Frame, InvalidFrame, RequestError, check, encode, failure, text_in
 from .inbox import Inbox
-from .outcome import (
-    ABNORMAL,
-    FINAL,
-    NORMAL,
-    Ended,
-    Frame,
-    InvalidFrame,
-    RequestError,
-    Status,
-    check,
-    encode,
-    failure,
-    pause,
-    text_in,
-)
 # {% if cookiecutter.rooms %}
 from .rooms import Room
 # {% endif %}
+from .status import ABNORMAL, FINAL, NORMAL, Ended, Status, pause
 
 Token = str | Callable[[], str | None] | Callable[[], Awaitable[str | None]]
 # {% if cookiecutter.auth == "jwt" %}

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from .frames import Frame, RequestError, check, encode, failure
 from .inbox import MAX_UNREAD, Inbox
-from .outcome import NORMAL, Ended, Frame, RequestError, check, encode, failure, pause
+from .status import NORMAL, Ended, pause
 
 if TYPE_CHECKING:
     from .connection import Connection

@@ -561,7 +561,6 @@ class Commands:
         self.make_room: Callable[[], Any] = lambda: module.Room(self, "tea", None, **options)
         self.rooms = {"tea": self.make_room()}
         self.left: dict[str, Any] = {}
-        self.queued: dict[str, Any] = {}
         self.error: Exception | None = None
         self._settle: list[Callable[[dict[str, Any]], None]] = []
 
@@ -570,12 +569,11 @@ class Commands:
         self.commands.append(command)
         self._settle.append(on_answer)
 
-    def queue_join(self, room: Any) -> None:
-        """Let a room join at once."""
-        room.join()
-
-    def release_join(self, name: str) -> None:
-        """Do nothing: there is no queue."""
+    def send_waiting(self) -> None:
+        """Let rooms join at once."""
+        for room in list(self.rooms.values()):
+            if room.stage == "due":
+                room.join()
 
     def refuse_requests(self, room: str, answer: dict[str, Any]) -> None:
         """Do nothing: no request waits."""
@@ -1717,7 +1715,7 @@ def test_a_room_left_before_its_turn_sends_nothing(client: ModuleType) -> None:
     async def enter(ws: Any) -> None:
         tasks = [asyncio.create_task(ws.room(name).__aenter__()) for name in ("a", "b", "c")]
         await asyncio.sleep(0)
-        assert list(ws.queued) == ["b", "c"]
+        assert [name for name, room in ws.rooms.items() if room.stage == "due"] == ["b", "c"]
         published = asyncio.create_task(ws.request("publish", room="c", data=1))
         tasks[1].cancel()
         await asyncio.gather(tasks[0], tasks[2], published)
@@ -1739,7 +1737,7 @@ def test_a_room_left_before_its_join_sends_the_leave_of_the_former_visit(
             await asyncio.sleep(0)
         entering = asyncio.create_task(again.__aenter__())
         await asyncio.sleep(0)
-        assert list(ws.queued) == ["tea"]
+        assert [name for name, room in ws.rooms.items() if room.stage == "due"] == ["tea"]
         entering.cancel()
         entering_slow.cancel()
         await asyncio.wait([entering, entering_slow])

@@ -104,9 +104,6 @@ class Connection(Inbox[Frame]):
         self.rooms: dict[str, Room] = {}
         self.left: dict[str, Room] = {}
         """Rooms whose ``leave`` is not answered yet: their frames are dropped."""
-        self.queued: dict[str, Room] = {}
-        """Rooms that wait for their turn to join, so that not all join at once."""
-        self._joining: set[str] = set()
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
         parse_uri(self._url)  # raises here, since no attempt could succeed
@@ -190,7 +187,7 @@ class Connection(Inbox[Frame]):
 
     # {% if cookiecutter.rooms %}
     def refuse_requests(self, room: str, answer: Frame) -> None:
-        """Answer the requests that wait for a room."""
+        """Answer the requests that wait for a room; called by the room."""
         for request in [each for each in self._unsent.values() if each.room == room]:
             request.settle(answer)
 
@@ -210,33 +207,6 @@ class Connection(Inbox[Frame]):
         if not name or not isinstance(name, str):
             raise RequestError(failure("bad_room", "a room needs a name"))
         return Room(self, name, state, events=events, last=last, info=info)
-
-    def queue_join(self, room: Room) -> None:
-        """Queue a room's join after those of other rooms; called by the room."""
-        self._joining.discard(room.name)
-        self.queued[room.name] = room
-        self._join_rooms()
-
-    def release_join(self, name: str) -> None:
-        """End a room's turn: start other joins, and send its requests; called by the room."""
-        self._joining.discard(name)
-        self.queued.pop(name, None)
-        self._join_rooms()
-        self._send_requests()
-
-    def _join_rooms(self) -> None:
-        """Start queued joins, at most a quarter of a burst at once.
-
-        If all are refused, the refusals stay below the flood limit.
-        """
-        if self.welcome is None:
-            return
-        limits = self.welcome["limits"]
-        most = max(1, limits.get("messages_per_s", 0) * limits.get("burst_s", 0) // 4)
-        while self.queued and len(self._joining) < most:
-            name = next(iter(self.queued))
-            self._joining.add(name)
-            self.queued.pop(name).join()
 
     # {% endif %}
     async def ping(self) -> float:
@@ -396,11 +366,7 @@ class Connection(Inbox[Frame]):
         check({"messages_per_s": 0, "burst_s": 0} | welcome["limits"], **LIMITS)
         check(welcome.get("heartbeat") or HEARTBEAT, interval_s=float | int, timeout_s=float | int)
         self.welcome, self._online_at = welcome, time.monotonic()
-        # {% if cookiecutter.rooms %}
-        self.queued = dict(self.rooms)
-        self._join_rooms()
-        # {% endif %}
-        self._send_requests()
+        self.send_waiting()
         self._set_status(Status("online", self._attempt))
         self._changed.set()
 
@@ -428,9 +394,27 @@ class Connection(Inbox[Frame]):
             self._put(frame)
         # {% endif %}
 
-    def _send_requests(self) -> None:
-        if self.welcome is None:
+    def send_waiting(self) -> None:
+        # {% if cookiecutter.rooms %}
+        """Send joins whose turn it is, and requests; also called by the rooms.
+
+        At most a quarter of a burst of joins is on its way: if all are refused, the refusals stay
+        below the flood limit.
+        """
+        # {% else %}
+        """Send the requests that wait."""
+        # {% endif %}
+        if self.welcome is None or self.error:
             return
+        # {% if cookiecutter.rooms %}
+        limits = self.welcome["limits"]
+        most = limits.get("messages_per_s", 0) * limits.get("burst_s", 0) // 4
+        joining = sum(room.stage == "joining" for room in self.rooms.values())
+        for room in list(self.rooms.values()):
+            if room.stage == "due" and joining < max(1, most):
+                room.join()
+                joining += 1
+        # {% endif %}
         for number, request in list(self._unsent.items()):
             self._transmit(number, request)
 
@@ -479,7 +463,6 @@ class Connection(Inbox[Frame]):
             # {% if cookiecutter.rooms %}
             for room in self.rooms.values():
                 room.end(error)
-            self.queued.clear()
             # {% endif %}
             for request in list(self._unsent.values()):
                 request.settle(failure("ended", reason))

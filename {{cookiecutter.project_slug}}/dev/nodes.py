@@ -4,6 +4,7 @@ With `REDIS_URL` set, or if no Valkey is installed, it serves on one node, as ``
 """
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -11,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
-from pathlib import Path
 from runpy import run_module
 from tempfile import TemporaryDirectory, TemporaryFile
 from time import monotonic
@@ -31,6 +31,7 @@ from .urls import base_url
 
 NODE = (sys.executable, "-m", "app")
 START_S = 60.0
+SOCKET = "valkey.sock"
 
 
 def server_path() -> str | None:
@@ -58,12 +59,12 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
         ChildProcessError: the server does not start.
     """
     with TemporaryDirectory() as directory, TemporaryFile() as log:
-        path = Path(directory, "valkey.sock")
-        arguments = ("--port", "0", "--unixsocket", str(path), "--save", "")
+        path = f"{directory}/{SOCKET}"
+        arguments = ("--port", "0", "--unixsocket", path, "--save", "")
         # SIGINT stays blocked in the server, so SIGTERM stops it.
         async with running(server, *arguments, stdout=log.fileno(), stop_by=signal.SIGTERM) as it:
             starts_by = monotonic() + START_S
-            while not path.is_socket():  # it listens there
+            while SOCKET not in os.listdir(directory):  # it listens there
                 if it.returncode is not None or monotonic() > starts_by:
                     log.seek(0)
                     last_line = log.read().decode(errors="replace").strip().rpartition("\n")[2]
@@ -71,7 +72,7 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
                     said = last_line or f"nothing (status {it.returncode})"
                     raise ChildProcessError(f"{server} {problem}; it says: {said}")
                 await asyncio.sleep(0.05)
-            yield f"unix://{quote(str(path))}"
+            yield f"unix://{quote(path)}"
 
 
 async def serve_nodes(server: str, ports: tuple[int, int]) -> int:

@@ -80,8 +80,9 @@ class Room(Inbox[Message]):
         self._events = events
         self._last = last
         self.stage: Literal["out", "due", "joining", "in"] = "out"
-        """``due`` until its turn to join, which ``joining`` keeps during a pause, if that is
-        because of ``rate_limited``; during other pauses it is ``out``."""
+        """``due``: waits for its turn to join. ``joining``: has its turn, and keeps it in a pause
+        after ``rate_limited``. ``out``: was not entered, or pauses after another refusal.
+        """
         self._may_be_in = False  # on this WebSocket, also through a former `Room` of this name
         self._held: list[Frame] | None = []  # messages that wait for the answer to a join
         self._generation = 0  # answers and timers of an earlier generation are ignored

@@ -167,6 +167,10 @@ class Room(Inbox[Message]):
         self._generation += 1
         self.stage, self._may_be_in, self._held, self._attempt = "due", False, [], 1
 
+    def _join_in_turn(self) -> None:
+        self.stage = "due"
+        self._connection.send_waiting()
+
     def join(self) -> None:
         """Join from the position, or for the first time; called by the connection."""
         info, may_be_in = self._change or self._accepted, self._may_be_in
@@ -234,10 +238,6 @@ class Room(Inbox[Message]):
             self._unread = deque(others)
         if self._state or self.position:
             self._put(GAP)
-
-    def _join_in_turn(self) -> None:
-        self.stage = "due"
-        self._connection.send_waiting()
     # {% if cookiecutter.redis %}
 
     def resync(self) -> None:

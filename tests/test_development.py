@@ -253,6 +253,23 @@ def test_the_server_restarts_when_the_code_or_its_settings_change(
         assert "Traceback" not in server.shown
 
 
+def test_the_end_of_the_service_is_told_until_it_restarts(baked: Baker, tmp_path: Path) -> None:
+    project = copy_with_environment(baked(DEFAULT), tmp_path / "project")
+    routes = project.read("app/routes.py")
+    project.write("app/routes.py", "raise SystemExit(3)\n")
+    command = ["make", "--assume-old=.venv/ready", "dev"]
+    with terminal(command, project.root, HOST="127.0.0.1", PORT="0", REDIS_URL="") as server:
+        server.wait_for("the service has ended with status 3; it starts again at a change")
+        save(project, "app/routes.py", routes)
+        while not LISTENING.search(server.shown):
+            server.read()
+        server.interrupt()
+        with suppress(OSError):  # all processes have ended
+            while True:
+                server.read()
+        assert server.shown.count("the service has ended") == 1
+
+
 def test_a_first_env_file_that_cannot_be_written_leaves_none(baked: Baker, tmp_path: Path) -> None:
     project = baked(DEFAULT).copy(tmp_path / "project")
     before = project.files()

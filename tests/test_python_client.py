@@ -67,8 +67,8 @@ def client(baked: Baker) -> Iterator[ModuleType]:
     sys.path.insert(0, root)
     try:
         module = import_module("client")
-        outcome = import_module("client.outcome")
-        outcome.SHORTEST_PAUSE_S = outcome.LONGEST_PAUSE_S = 0.001  # type: ignore[attr-defined]
+        status = import_module("client.status")
+        status.SHORTEST_PAUSE_S = status.LONGEST_PAUSE_S = 0.001  # type: ignore[attr-defined]
         yield module
     finally:
         sys.path.remove(root)
@@ -561,7 +561,6 @@ class Commands:
         self.make_room: Callable[[], Any] = lambda: module.Room(self, "tea", None, **options)
         self.rooms = {"tea": self.make_room()}
         self.left: dict[str, Any] = {}
-        self.queued: dict[str, Any] = {}
         self.error: Exception | None = None
         self._settle: list[Callable[[dict[str, Any]], None]] = []
 
@@ -570,12 +569,11 @@ class Commands:
         self.commands.append(command)
         self._settle.append(on_answer)
 
-    def queue_join(self, room: Any) -> None:
-        """Let a room join at once."""
-        room.join()
-
-    def release_join(self, name: str) -> None:
-        """Do nothing: there is no queue."""
+    def send_waiting(self) -> None:
+        """Let rooms join at once."""
+        for room in list(self.rooms.values()):
+            if room.stage == "due":
+                room.join()
 
     def refuse_requests(self, room: str, answer: dict[str, Any]) -> None:
         """Do nothing: no request waits."""
@@ -1547,7 +1545,7 @@ def test_the_limit_of_pauses_is_reset_by_a_connection_that_has_lasted(
 def test_the_limit_of_pauses_begins_with_two_seconds(
     client: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = import_module(f"{client.__name__}.outcome")
+    module = import_module(f"{client.__name__}.status")
     monkeypatch.setattr(module, "LONGEST_PAUSE_S", 20.0)
     monkeypatch.setattr(module.random, "uniform", lambda least, most: most)
     assert [module.pause(attempt) for attempt in range(1, 6)] == [2.0, 4.0, 8.0, 16.0, 20.0]
@@ -1683,9 +1681,9 @@ async def publish_within_budget(client: ModuleType, room: Any) -> None:
 def test_many_rooms_are_joined_again_without_a_flood(
     client: ModuleType, baked: Baker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = import_module(f"{client.__name__}.outcome")
-    monkeypatch.setattr(outcome, "SHORTEST_PAUSE_S", 0.25)
-    monkeypatch.setattr(outcome, "LONGEST_PAUSE_S", 1.0)
+    module = import_module(f"{client.__name__}.status")
+    monkeypatch.setattr(module, "SHORTEST_PAUSE_S", 0.25)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 1.0)
     statuses: list[Any] = []
 
     async def follow(url: str, token: str, proxy: Proxy) -> None:
@@ -1717,7 +1715,7 @@ def test_a_room_left_before_its_turn_sends_nothing(client: ModuleType) -> None:
     async def enter(ws: Any) -> None:
         tasks = [asyncio.create_task(ws.room(name).__aenter__()) for name in ("a", "b", "c")]
         await asyncio.sleep(0)
-        assert list(ws.queued) == ["b", "c"]
+        assert [name for name, room in ws.rooms.items() if room.stage == "due"] == ["b", "c"]
         published = asyncio.create_task(ws.request("publish", room="c", data=1))
         tasks[1].cancel()
         await asyncio.gather(tasks[0], tasks[2], published)
@@ -1739,7 +1737,7 @@ def test_a_room_left_before_its_join_sends_the_leave_of_the_former_visit(
             await asyncio.sleep(0)
         entering = asyncio.create_task(again.__aenter__())
         await asyncio.sleep(0)
-        assert list(ws.queued) == ["tea"]
+        assert [name for name, room in ws.rooms.items() if room.stage == "due"] == ["tea"]
         entering.cancel()
         entering_slow.cancel()
         await asyncio.wait([entering, entering_slow])

@@ -15,12 +15,14 @@ need it. ``docs/clients.md`` explains it.
 """
 
 from .connection import Connection, connect
-from .outcome import ABNORMAL, Ended, RequestError, Status
+from .frames import RequestError
 # {% if cookiecutter.rooms %}
 from .rooms import Message
+from .status import ABNORMAL, Ended, Status
 
 __all__ = ["ABNORMAL", "Connection", "Ended", "Message", "RequestError", "Status", "connect"]
 # {% else %}
+from .status import ABNORMAL, Ended, Status
 
 __all__ = ["ABNORMAL", "Connection", "Ended", "RequestError", "Status", "connect"]
 # {% endif %}

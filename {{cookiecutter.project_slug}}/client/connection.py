@@ -18,25 +18,12 @@ from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
+from .frames import Frame, InvalidFrame, RequestError, check, encode, failure, text_in
 from .inbox import Inbox
-from .outcome import (
-    ABNORMAL,
-    FINAL,
-    NORMAL,
-    Ended,
-    Frame,
-    InvalidFrame,
-    RequestError,
-    Status,
-    check,
-    encode,
-    failure,
-    pause,
-    text_in,
-)
 # {% if cookiecutter.rooms %}
 from .rooms import Room
 # {% endif %}
+from .status import ABNORMAL, FINAL, NORMAL, Ended, Status, pause
 
 Token = str | Callable[[], str | None] | Callable[[], Awaitable[str | None]]
 # {% if cookiecutter.auth == "jwt" %}
@@ -71,7 +58,6 @@ LASTING_S = 20.0
 SHORTEST_REFRESH_S = 10.0
 # {% endif %}
 HEARTBEAT = {"interval_s": 25.0, "timeout_s": 10.0}
-LIMITS = {"message_bytes": int, "messages_per_s": float | int, "burst_s": float | int}
 LOST: Frame = {"type": "resync", "room": None}
 
 
@@ -117,9 +103,6 @@ class Connection(Inbox[Frame]):
         self.rooms: dict[str, Room] = {}
         self.left: dict[str, Room] = {}
         """Rooms whose ``leave`` is not answered yet: their frames are dropped."""
-        self.queued: dict[str, Room] = {}
-        """Rooms that wait for their turn to join, so that not all join at once."""
-        self._joining: set[str] = set()
         # {% endif %}
         self._url = url.replace("http", "ws", 1) if url.startswith("http") else url
         parse_uri(self._url)  # raises here, since no attempt could succeed
@@ -201,9 +184,48 @@ class Connection(Inbox[Frame]):
             self._transmit(number, request)
         return request
 
+    def send_waiting(self) -> None:
+        # {% if cookiecutter.rooms %}
+        """Send joins whose turn it is, and requests; also called by the rooms.
+
+        At most a quarter of a burst of joins is on its way: if all are refused, the refusals stay
+        below the flood limit.
+        """
+        # {% else %}
+        """Send the requests that wait."""
+        # {% endif %}
+        if self.welcome is None or self.error:
+            return
+        # {% if cookiecutter.rooms %}
+        limits = self.welcome["limits"]
+        most = limits.get("messages_per_s", 0) * limits.get("burst_s", 0) // 4
+        joining = sum(room.stage == "joining" for room in self.rooms.values())
+        for room in list(self.rooms.values()):
+            if room.stage == "due" and joining < max(1, most):
+                room.join()
+                joining += 1
+        # {% endif %}
+        for number, request in list(self._unsent.items()):
+            self._transmit(number, request)
+
+    def _transmit(self, number: str, request: Request) -> None:
+        """Send a request, unless it has to wait."""
+        if self.welcome is None:
+            return
+        # {% if cookiecutter.rooms %}
+        if request.room in self.rooms and self.rooms[request.room].stage != "in":
+            return
+        # {% endif %}
+        self._sent[number] = self._unsent.pop(number)
+        limit = self.welcome["limits"]["message_bytes"]
+        if len(request.text.encode()) <= limit:
+            self._send(request.text)
+        else:
+            self._call(request.settle, failure("too_large", f"more than {limit} bytes"))
+
     # {% if cookiecutter.rooms %}
     def refuse_requests(self, room: str, answer: Frame) -> None:
-        """Answer the requests that wait for a room."""
+        """Answer the requests that wait for a room; called by the room."""
         for request in [each for each in self._unsent.values() if each.room == room]:
             request.settle(answer)
 
@@ -224,33 +246,6 @@ class Connection(Inbox[Frame]):
             raise RequestError(failure("bad_room", "a room needs a name"))
         return Room(self, name, state, events=events, last=last, info=info)
 
-    def queue_join(self, room: Room) -> None:
-        """Queue a room's join after those of other rooms; called by the room."""
-        self._joining.discard(room.name)
-        self.queued[room.name] = room
-        self._join_rooms()
-
-    def release_join(self, name: str) -> None:
-        """End a room's turn: start other joins, and send its requests; called by the room."""
-        self._joining.discard(name)
-        self.queued.pop(name, None)
-        self._join_rooms()
-        self._send_requests()
-
-    def _join_rooms(self) -> None:
-        """Start queued joins, at most a quarter of a burst at once.
-
-        If all are refused, the refusals stay below the flood limit.
-        """
-        if self.welcome is None:
-            return
-        limits = self.welcome["limits"]
-        most = max(1, limits.get("messages_per_s", 0) * limits.get("burst_s", 0) // 4)
-        while self.queued and len(self._joining) < most:
-            name = next(iter(self.queued))
-            self._joining.add(name)
-            self.queued.pop(name).join()
-
     # {% endif %}
     async def ping(self) -> float:
         """Return the time of a round trip, in seconds; raise `RequestError` without an answer."""
@@ -260,7 +255,7 @@ class Connection(Inbox[Frame]):
 
     async def close(self) -> None:
         """Close the connection permanently."""
-        self._stop(NORMAL, "closed by the client")
+        self._end(NORMAL, "closed by the client")
         if self._running:
             await asyncio.wait([self._running])
             if not self._running.cancelled():
@@ -285,12 +280,10 @@ class Connection(Inbox[Frame]):
             except (OSError, WebSocketException) as problem:
                 code, reason = ABNORMAL, str(problem) or "no answer in time"
             except BaseException as mistake:
-                self._end(ABNORMAL, f"the client has failed: {mistake!r}")
+                self._set_ended(ABNORMAL, f"the client has failed: {mistake!r}")
                 raise
-            finally:
-                self._drop()
             if self.error or is_final or code in FINAL:
-                self._end(code, reason)
+                self._set_ended(code, reason)
                 return
             pause_s = retry_after_s + pause(self._attempt)
             self._set_status(Status("offline", self._attempt, code, reason, pause_s))
@@ -328,7 +321,7 @@ class Connection(Inbox[Frame]):
         tasks = [asyncio.create_task(self._write(socket))]
         try:
             welcome = await self._next_frame(socket, TIMEOUT_S)
-            self._begin(welcome)
+            self._go_online(welcome)
             # {% if cookiecutter.auth == "jwt" %}
             tasks.append(asyncio.create_task(self._refresh(welcome["expires_at"])))
             # {% endif %}
@@ -348,7 +341,7 @@ class Connection(Inbox[Frame]):
         finally:
             for task in tasks:
                 task.cancel()
-            self._drop()  # now: later requests wait for the next connection
+            self._go_offline()  # now: later requests wait for the next connection
             # Otherwise `close` would wait forever for a server that does not read.
             asyncio.get_running_loop().call_later(CLOSE_S, socket.transport.abort)
             await socket.close()
@@ -399,23 +392,34 @@ class Connection(Inbox[Frame]):
             with suppress(Exception):
                 token = await self._current_token()
                 if token is None:
-                    self._stop(UNAUTHORIZED, "signed out")
+                    self._end(UNAUTHORIZED, "signed out")
                     return
                 expires_at = float((await self.request("refresh", token=token))["expires_at"])
 
     # {% endif %}
-    def _begin(self, welcome: Frame) -> None:
+    def _go_online(self, welcome: Frame) -> None:
         check(welcome, limits=dict, expires_at=float | int | None)
-        check({"messages_per_s": 0, "burst_s": 0} | welcome["limits"], **LIMITS)
+        limits = {"messages_per_s": 0, "burst_s": 0} | welcome["limits"]
+        check(limits, message_bytes=int, messages_per_s=float | int, burst_s=float | int)
         check(welcome.get("heartbeat") or HEARTBEAT, interval_s=float | int, timeout_s=float | int)
         self.welcome, self._online_at = welcome, time.monotonic()
-        # {% if cookiecutter.rooms %}
-        self.queued = dict(self.rooms)
-        self._join_rooms()
-        # {% endif %}
-        self._send_requests()
+        self.send_waiting()
         self._set_status(Status("online", self._attempt))
         self._changed.set()
+
+    def _go_offline(self) -> None:
+        """Forget the WebSocket, and answer the requests that were sent on it."""
+        if self.welcome and time.monotonic() - self._online_at > LASTING_S:
+            self._attempt = 1
+        self.welcome = None
+        # {% if cookiecutter.rooms %}
+        for room in (*self.rooms.values(), *self.left.values()):
+            room.interrupt()
+        self.left.clear()
+        # {% endif %}
+        lost = failure("disconnected", "the command may have been carried out", retry=True)
+        for request in list(self._sent.values()):
+            request.settle(lost)
 
     def _receive(self, frame: Frame) -> None:
         # {% if cookiecutter.rooms %}
@@ -441,50 +445,18 @@ class Connection(Inbox[Frame]):
             self._put(frame)
         # {% endif %}
 
-    def _send_requests(self) -> None:
-        if self.welcome is None:
-            return
-        for number, request in list(self._unsent.items()):
-            self._transmit(number, request)
-
-    def _transmit(self, number: str, request: Request) -> None:
-        """Send a request, unless it has to wait."""
-        if self.welcome is None:
-            return
-        # {% if cookiecutter.rooms %}
-        if request.room in self.rooms and self.rooms[request.room].stage != "in":
-            return
-        # {% endif %}
-        self._sent[number] = self._unsent.pop(number)
-        limit = self.welcome["limits"]["message_bytes"]
-        if len(request.text.encode()) <= limit:
-            self._send(request.text)
-        else:
-            self._call(request.settle, failure("too_large", f"more than {limit} bytes"))
-
     def _send(self, text: str) -> None:
         self._outbox.put_nowait(text)
         self._call(self._on_frame, "out", text)
 
-    def _drop(self) -> None:
-        if self.welcome and time.monotonic() - self._online_at > LASTING_S:
-            self._attempt = 1
-        self.welcome = None
-        # {% if cookiecutter.rooms %}
-        for room in (*self.rooms.values(), *self.left.values()):
-            room.interrupt()
-        self.left.clear()
-        # {% endif %}
-        lost = failure("disconnected", "the command may have been carried out", retry=True)
-        for request in list(self._sent.values()):
-            request.settle(lost)
-
-    def _stop(self, code: int, reason: str) -> None:
-        self._end(code, reason)
+    def _end(self, code: int, reason: str) -> None:
+        """End the connection permanently, whatever its task is waiting for."""
+        self._set_ended(code, reason)
         if self._running:
             self._running.cancel()
 
-    def _end(self, code: int, reason: str) -> None:
+    def _set_ended(self, code: int, reason: str) -> None:
+        """Tell the readers and the requests that wait that the connection has ended."""
         if self.error is None:
             self._set_status(Status("ended", self._attempt, code, reason))
             error = Ended(code, reason)
@@ -492,7 +464,6 @@ class Connection(Inbox[Frame]):
             # {% if cookiecutter.rooms %}
             for room in self.rooms.values():
                 room.end(error)
-            self.queued.clear()
             # {% endif %}
             for request in list(self._unsent.values()):
                 request.settle(failure("ended", reason))

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Self, TypeVar
 
-from .outcome import NORMAL, Ended
+from .status import NORMAL, Ended
 
 MAX_UNREAD = 10_000
 

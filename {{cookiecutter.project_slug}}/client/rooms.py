@@ -5,13 +5,15 @@ import json
 # {% if cookiecutter.redis %}
 import random
 # {% endif %}
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
+from .frames import Frame, RequestError, check, encode, failure
 from .inbox import MAX_UNREAD, Inbox
-from .outcome import NORMAL, Ended, Frame, RequestError, check, encode, failure, pause
+from .status import NORMAL, Ended, pause
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -34,6 +36,12 @@ class Message:
     user: str | None = None
     data: Any = None
     offset: int | None = None
+
+
+class Info(NamedTuple):
+    """What members see of the user, as it was set once: compared by identity, not by value."""
+
+    value: object
 
 
 GAP = Message("gap")
@@ -63,20 +71,22 @@ class Room(Inbox[Message]):
         super().__init__(GAP, *([REJOINED] if events else []))
         encode(name)  # raises now, not at a join
         self.name = name
-        self._accepted = _copy(info)
-        self._change: list[object] = []  # the info that is being set, until it is accepted
+        self._accepted = Info(_copy(info))
+        self._change: Info | None = None  # until the server has accepted or refused it
         self.position: Frame = {}
         """Epoch and offset of the last message received."""
         self._connection = connection
         self._state = state
         self._events = events
         self._last = last
-        self.stage: Literal["out", "joining", "in"] = "out"
-        """State on this WebSocket; ``out`` also while a refused join waits to be repeated."""
+        self.stage: Literal["out", "due", "joining", "in"] = "out"
+        """``due``: waits for its turn to join. ``joining``: has its turn, and keeps it in a pause
+        after ``rate_limited``. ``out``: was not entered, or pauses after another refusal.
+        """
+        self._may_be_in = False  # on this WebSocket, also through a former `Room` of this name
         self._held: list[Frame] | None = []  # messages that wait for the answer to a join
         self._generation = 0  # answers and timers of an earlier generation are ignored
         self._attempt = 1
-        self._may_be_in = False  # on this WebSocket, also through a former `Room` of this name
 
     async def __aenter__(self) -> Self:
         """Join the room; raise `RequestError` if it is refused, `Ended` if the connection ends."""
@@ -87,10 +97,10 @@ class Room(Inbox[Message]):
             raise connection.error
         if former := connection.left.pop(self.name, None):
             former.interrupt()
-            self._may_be_in = True
+        self._may_be_in = former is not None
         connection.rooms[self.name], self.error = self, None
         try:
-            connection.queue_join(self)
+            self._join_in_turn()
             await self._wait_until(lambda: self._held is None)
         except BaseException:
             await self.__aexit__()
@@ -132,21 +142,21 @@ class Room(Inbox[Message]):
     @property
     def info(self) -> object:
         """The info that the next join sends; None after another connection has set one."""
-        return self._change[0] if self._change else self._accepted
+        return (self._change or self._accepted).value
 
     async def set_info(self, info: object) -> None:
         """Change what members see of the user: now, or when the room is joined."""
         if (info := _copy(info)) is None:
             return
-        change = self._change = [info]
+        change = self._change = Info(info)
         if self._held is None:  # a join without a position must not overtake the room's own
             try:
                 await self._connection.request("join", room=self.name, info=info)
             except RequestError as error:
                 if not error.retry:
-                    self._settle(change, is_accepted=False)
+                    self._settle_info(change, is_accepted=False)
                 raise
-            self._settle(change, is_accepted=True)
+            self._settle_info(change, is_accepted=True)
 
     async def presence(self) -> Frame:
         """Return ``members`` and their ``total``."""
@@ -155,124 +165,63 @@ class Room(Inbox[Message]):
     def interrupt(self) -> None:
         """Start over, and ignore answers that are on their way; called by the connection."""
         self._generation += 1
-        self._held, self._attempt, self.stage, self._may_be_in = [], 1, "out", False
-        self._connection.release_join(self.name)
+        self.stage, self._may_be_in, self._held, self._attempt = "due", False, [], 1
+
+    def _join_in_turn(self) -> None:
+        self.stage = "due"
+        self._connection.send_waiting()
 
     def join(self) -> None:
         """Join from the position, or for the first time; called by the connection."""
-        start = {"since": self.position} if self.position else {"last": self._last}
-        info = {} if self.info is None else {"info": self.info}
-        command = {"type": "join", **info, **start}
-        self.stage = "joining"
-        again = partial(self._connection.queue_join, self)
-        self._ask(command, partial(self._on_join, command), again)
-    # {% if cookiecutter.redis %}
-
-    def resync(self) -> None:
-        """Join again after a random pause, so that not all clients do at the same time."""
-        if self.name not in self._connection.queued:
-            self._generation += 1
-            self._held = self._held or []
-            self._later(random.uniform(0, RESYNC_S), partial(self._connection.queue_join, self))
-    # {% endif %}
-
-    def _leave(self, error: Exception) -> None:
-        """Leave permanently. The reader gets the unread messages, then the error."""
-        rooms, left = self._connection.rooms, self._connection.left
-        if rooms.get(self.name) is self:
-            del rooms[self.name]
-            self.end(error)
-            must_leave = self._may_be_in or self.stage == "joining"
-            self.interrupt()
-            if must_leave:
-                left[self.name] = self
-                self._send_leave()
-
-    def _send_leave(self) -> None:
-        left = self._connection.left
-        self._ask({"type": "leave"}, lambda answer: left.pop(self.name), self._send_leave)
-
-    def _settle(self, change: list[object], *, is_accepted: bool) -> None:
-        """End a change of the info. If it is refused, joins send the last accepted info again."""
-        if is_accepted:
-            self._accepted = change[0]
-        if self._change is change:
-            self._change = []
-
-    def _send_info(self) -> None:
-        change = self._change = [self.info]
+        info, may_be_in = self._change or self._accepted, self._may_be_in
+        start: Frame = {"since": self.position} if self.position else {"last": self._last}
+        fields = start if info.value is None else {"info": info.value, **start}
 
         def settle(answer: Frame) -> None:
-            self._settle(change, is_accepted=answer["type"] != "error")
-
-        self._ask({"type": "join", "info": change[0]}, settle, self._send_info)
-
-    def _ask(
-        self, command: Frame, on_answer: Callable[[Frame], object], again: Callable[[], object]
-    ) -> None:
-        """Send a command; if it is refused for now, call ``again`` after a pause.
-
-        An answer that arrives in a later generation is ignored.
-        """
-        generation = self._generation
-
-        def settle(answer: Frame) -> None:
-            if generation != self._generation:
+            if answer["type"] != "error":
+                self._on_join(answer, info, start)
                 return
-            if answer["type"] != "error" or not answer["retry"]:
-                self._attempt = 1
-                on_answer(answer)
-                return
-            if self.stage == "joining":
-                self.stage = "out"
-            if answer["code"] != "rate_limited":
-                self._may_be_in = True
-                self._connection.release_join(self.name)  # other rooms may be available
-            self._later(pause(self._attempt), again)
-            self._attempt += 1
+            if answer["code"] == "rate_limited" or not answer["retry"]:
+                self._may_be_in = may_be_in  # this join had no effect
+            if answer["retry"]:
+                if answer["code"] != "rate_limited":
+                    self.stage = "out"
+                    self._connection.send_waiting()  # other rooms may be available
+                self._later(pause(self._attempt), self._join_in_turn)
+                self._attempt += 1
+            elif info is self._change:
+                self._change = None  # join with the last accepted info
+                self._join_in_turn()
+            else:
+                self._connection.refuse_requests(self.name, answer)
+                self._leave(RequestError(answer))
 
-        self._connection.ask({**command, "room": self.name}, settle)
+        self.stage, self._may_be_in = "joining", True
+        self._ask({"type": "join", **fields}, settle)
 
-    def _later(self, pause_s: float, act: Callable[[], object]) -> None:
-        """Call a function after a pause, unless another generation has begun."""
-        now = self._generation
-        asyncio.get_running_loop().call_later(pause_s, lambda: now == self._generation and act())
-
-    def _on_join(self, command: Frame, answer: Frame) -> None:
-        """Continue as a member, or leave if the join is refused."""
-        if answer["type"] == "error":
-            self.stage = "out"
-            if self._change and self._change[0] is command.get("info"):
-                self._change = []  # join with the last accepted info
-                self._connection.queue_join(self)
-                return
-            self._connection.refuse_requests(self.name, answer)
-            self._leave(RequestError(answer))  # a refused join does not end an earlier one
-            return
-        check(answer, epoch=str, offset=int, replayed=int)
-        if "since" not in command:
-            check(answer, recovered=type(None))
-        self.stage, self._may_be_in = "in", True
+    def _on_join(self, ok: Frame, info: Info, start: Frame) -> None:
+        """Continue as a member, after a join with this info from this start."""
+        check(ok, epoch=str, offset=int, replayed=int)
+        if "since" not in start:
+            check(ok, recovered=type(None))
+        self.stage, self._attempt = "in", 1
         held, self._held = self._held or [], None
         # A member gets no replay. If there is one, held messages belong to a former membership.
-        self._go_on(answer, [] if answer["replayed"] else held)
-        if self._events and "since" in command:
+        self._resume(ok, [] if ok["replayed"] else held)
+        if self._events and "since" in start:
             self._put(REJOINED)
         if self._change:
-            self._accepted = command.get("info")
-            if self.info is self._accepted:
-                self._change = []
-            else:  # it was set meanwhile
-                self._send_info()
-        self._connection.release_join(self.name)
+            self._settle_info(info, is_accepted=True)
+            self._send_info()  # if another one was set meanwhile
+        self._connection.send_waiting()
         self._changed.set()
 
-    def _go_on(self, ok: Frame, held: list[Frame]) -> None:
+    def _resume(self, ok: Frame, held: list[Frame]) -> None:
         """Pass on the held messages, and continue from the position in the answer."""
         offset = ok["offset"] - ok["replayed"]
         if ok.get("recovered"):
             for frame in held:
-                self._advance(frame)
+                self._on_message(frame)
             offset = max(offset, self.position["offset"])
         else:
             self._put_gap()
@@ -285,51 +234,113 @@ class Room(Inbox[Message]):
         """Make the reader load the state, or tell it that messages may be missing."""
         if self._state:
             # Stored messages will be loaded; events and ephemeral messages will not.
-            others = [each for each in self._unread if each is not GAP and each.offset is None]
-            self._unread.clear()
-            self._unread.extend(others)
+            others = (each for each in self._unread if each is not GAP and each.offset is None)
+            self._unread = deque(others)
         if self._state or self.position:
             self._put(GAP)
+    # {% if cookiecutter.redis %}
+
+    def resync(self) -> None:
+        """Join again after a random pause, so that not all clients do at the same time."""
+        if self.stage != "due":
+            self._generation += 1
+            self._held = self._held or []
+            self._later(random.uniform(0, RESYNC_S), self._join_in_turn)
+    # {% endif %}
 
     def receive(self, frame: Frame) -> None:
         """Handle a frame of the room; called by the connection."""
-        # {% if cookiecutter.redis %}
-        if frame["type"] == "resync":
-            self.resync()
-            return
-        # {% endif %}
-        if frame["type"] == "message":
-            check(frame, offset=int | None)
-        if frame["type"] == "evicted":
-            reason = frame.get("reason") or "the server has taken the user out of the room"
-            self._leave(RequestError(failure("evicted", reason)))  # a join may be on its way
-        elif frame["type"] != "message":
-            self._note_info(frame)
-            if self._events or frame["type"] not in EVENTS:
-                self._put(_message(frame))
-        elif self._held is None:
-            self._advance(frame)
-        else:
-            self._held.append(frame)
-            if len(self._held) > MAX_UNREAD:
-                self._held.clear()
-                self._put_gap()
+        match frame["type"]:
+            # {% if cookiecutter.redis %}
+            case "resync":
+                self.resync()
+            # {% endif %}
+            case "evicted":
+                reason = frame.get("reason") or "the server has taken the user out of the room"
+                self._leave(RequestError(failure("evicted", reason)))  # a join may be on its way
+            case "message":
+                check(frame, offset=int | None)
+                self._on_message(frame)
+            case kind:
+                self._note_info(frame)
+                if self._events or kind not in EVENTS:
+                    self._put(_message(frame))
 
     def _note_info(self, frame: Frame) -> None:
         """Stop sending the own info at joins once another connection of the user has set one."""
         user = (self._connection.welcome or {}).get("user")
         is_own = frame["type"] in EVENTS and frame.get("user") == user
-        if is_own and frame.get("info") not in (None, self._accepted):
-            self._accepted = None
+        if is_own and frame.get("info") not in (None, self._accepted.value):
+            self._accepted = Info(None)
 
-    def _advance(self, frame: Frame) -> None:
-        """Pass on a message if it is newer than the position, and move the position there."""
+    def _on_message(self, frame: Frame) -> None:
+        """Hold a message, or pass it on if it is newer than the position, which moves there."""
         offset = frame["offset"]
-        if offset is None:  # it is not part of the history
+        if self._held is not None:
+            self._held.append(frame)
+            if len(self._held) > MAX_UNREAD:
+                self._held.clear()
+                self._put_gap()
+        elif offset is None:  # it is not part of the history
             self._put(_message(frame))
         elif offset > self.position["offset"]:
             self.position = {**self.position, "offset": offset}
             self._put(_message(frame))
+
+    def _leave(self, error: Exception) -> None:
+        """Leave permanently. The reader gets the unread messages, then the error."""
+        rooms, left = self._connection.rooms, self._connection.left
+        if rooms.get(self.name) is self:
+            del rooms[self.name]
+            self.end(error)
+            may_be_in = self._may_be_in
+            self.interrupt()
+            self._connection.send_waiting()
+            if may_be_in:
+                left[self.name] = self
+                self._send_leave()
+
+    def _send_leave(self, attempt: int = 1) -> None:
+        def settle(answer: Frame) -> None:
+            if answer["type"] == "error" and answer["retry"]:
+                self._later(pause(attempt), partial(self._send_leave, attempt + 1))
+            else:
+                del self._connection.left[self.name]
+
+        self._ask({"type": "leave"}, settle)
+
+    def _send_info(self, attempt: int = 1) -> None:
+        """Send the info that is being set, if there is one."""
+        if (change := self._change) is None:
+            return
+
+        def settle(answer: Frame) -> None:
+            if answer["type"] == "error" and answer["retry"]:
+                self._later(pause(attempt), partial(self._send_info, attempt + 1))
+            else:
+                self._settle_info(change, is_accepted=answer["type"] != "error")
+
+        self._ask({"type": "join", "info": change.value}, settle)
+
+    def _settle_info(self, change: Info, *, is_accepted: bool) -> None:
+        """End a change of the info. If it is refused, joins send the last accepted info again."""
+        if is_accepted:
+            self._accepted = change
+        if self._change is change:
+            self._change = None
+
+    def _ask(self, command: Frame, on_answer: Callable[[Frame], object]) -> None:
+        """Send a command of this room. Its answer is ignored once another generation has begun."""
+        now = self._generation
+        self._connection.ask(
+            {**command, "room": self.name},
+            lambda answer: now == self._generation and on_answer(answer),
+        )
+
+    def _later(self, pause_s: float, act: Callable[[], object]) -> None:
+        """Call a function after a pause, unless another generation has begun."""
+        now = self._generation
+        asyncio.get_running_loop().call_later(pause_s, lambda: now == self._generation and act())
 
 
 def _copy(info: object) -> object:

@@ -4,14 +4,13 @@ import asyncio
 import json
 import os
 import readline
-import signal
 import sys
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 # {% if cookiecutter.rooms %}
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 # {% else %}
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 # {% endif %}
 from io import TextIOWrapper
 from threading import Thread
@@ -24,6 +23,7 @@ from client import ABNORMAL, Connection, Ended, RequestError, Status, connect
 # {% endif %}
 
 from . import credentials
+from .processes import run_until_signal
 from .urls import websocket_url
 # {% if cookiecutter.rooms %}
 
@@ -238,13 +238,7 @@ async def talk(ws: Connection) -> None:
 
 
 async def main(user: str) -> None:
-    """Chat with the service that `.env` describes, until the input ends or the service refuses.
-
-    Raises:
-        CancelledError: Ctrl+C, which must wake the loop even if the reading thread gets the signal.
-    """
-    if (task := asyncio.current_task()) is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
+    """Chat with the service that `.env` describes, until the input ends or the service refuses."""
     settings = Settings.load()
     handshake = await credentials(settings, user)
 
@@ -271,9 +265,7 @@ async def main(user: str) -> None:
 def run(user: str) -> str | None:
     """Run the chat; return why it failed."""
     try:
-        asyncio.run(main(user))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        pass
+        run_until_signal(main(user))
     except Ended as end:
         return f"error: {end}"
     except OSError as failure:
@@ -281,25 +273,15 @@ def run(user: str) -> str | None:
     return None
 
 
-@contextmanager
-def restored_terminal() -> Iterator[None]:
-    """Restore the terminal at the end, since an `input` that still waits has changed its mode."""
-    if not sys.stdin.isatty():
-        yield
-        return
-    mode = termios.tcgetattr(sys.stdin)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, mode)
-
-
 if __name__ == "__main__":
     # Bytes or characters that the locale cannot represent must not end the chat.
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=errors)
-    with restored_terminal():
+    with ExitStack() as stack:
+        if sys.stdin.isatty():  # an `input` that still waits has changed the mode of the terminal
+            mode = termios.tcgetattr(sys.stdin)
+            stack.callback(termios.tcsetattr, sys.stdin, termios.TCSADRAIN, mode)
         error = run(sys.argv[1] if len(sys.argv) > 1 else "alice")
     if error is not None:
         print(error, file=sys.stderr)

@@ -4,6 +4,7 @@ With `REDIS_URL` set, or if no Valkey is installed, it serves on one node, as ``
 """
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -16,26 +17,21 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from time import monotonic
 from urllib.parse import quote
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-
 from app.realtime.settings.settings import LAST_PORT
 from app.settings import Settings
 # {% if cookiecutter.auth == "api_key" %}
 
 from .credentials_api_key import NAMES
-from .processes import running
+from .processes import run_until_signal, running
 # {% else %}
 
-from .processes import running
+from .processes import run_until_signal, running
 from .urls import base_url
 # {% endif %}
 
 NODE = (sys.executable, "-m", "app")
 START_S = 60.0
-NO_RETRY = Retry(NoBackoff(), retries=0)
+SOCKET = "valkey.sock"
 
 
 def server_path() -> str | None:
@@ -63,31 +59,20 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
         ChildProcessError: the server does not start.
     """
     with TemporaryDirectory() as directory, TemporaryFile() as log:
-        path = f"{directory}/valkey.sock"
-        url = f"unix://{quote(path)}"
+        path = f"{directory}/{SOCKET}"
         arguments = ("--port", "0", "--unixsocket", path, "--save", "")
         # SIGINT stays blocked in the server, so SIGTERM stops it.
         async with running(server, *arguments, stdout=log.fileno(), stop_by=signal.SIGTERM) as it:
-            async with Redis.from_url(url, retry=NO_RETRY) as redis:
-                starts_by = monotonic() + START_S
-                while not await answers(redis):
-                    if it.returncode is not None or monotonic() > starts_by:
-                        log.seek(0)
-                        last_line = log.read().decode(errors="replace").strip().rpartition("\n")[2]
-                        problem = "does not answer" if it.returncode is None else "has ended"
-                        said = last_line or f"nothing (status {it.returncode})"
-                        raise ChildProcessError(f"{server} {problem}; it says: {said}")
-                    await asyncio.sleep(0.05)
-            yield url
-
-
-async def answers(redis: Redis) -> bool:
-    """Return whether a server answers."""
-    try:
-        await redis.ping()
-    except RedisError:
-        return False
-    return True
+            starts_by = monotonic() + START_S
+            while SOCKET not in os.listdir(directory):  # it listens there
+                if it.returncode is not None or monotonic() > starts_by:
+                    log.seek(0)
+                    last_line = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+                    problem = "does not listen" if it.returncode is None else "has ended"
+                    said = last_line or f"nothing (status {it.returncode})"
+                    raise ChildProcessError(f"{server} {problem}; it says: {said}")
+                await asyncio.sleep(0.05)
+            yield f"unix://{quote(path)}"
 
 
 async def serve_nodes(server: str, ports: tuple[int, int]) -> int:
@@ -99,17 +84,6 @@ async def serve_nodes(server: str, ports: tuple[int, int]) -> int:
             ends = [asyncio.create_task(node.wait()) for node in (one, other)]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     return int(bool(one.returncode or other.returncode))
-
-
-async def serve_until_signal(server: str, ports: tuple[int, int]) -> int:
-    """Serve until a signal arrives or one of the nodes ends; return the exit status."""
-    serving = asyncio.create_task(serve_nodes(server, ports))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
-    try:
-        return await serving
-    except asyncio.CancelledError:
-        return 0
 
 
 # {% if cookiecutter.auth == "api_key" %}
@@ -147,7 +121,7 @@ def main() -> None:
     lines += ["set REDIS_URL to serve on one node with a Redis of your own"]
     print(*lines, sep="\n", flush=True)
     try:
-        sys.exit(asyncio.run(serve_until_signal(server, ports)))
+        sys.exit(run_until_signal(serve_nodes(server, ports)))
     except ChildProcessError as failure:
         sys.exit(f"error: {failure}; set REDIS_URL, to use another server")
 

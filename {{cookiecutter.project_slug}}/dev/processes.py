@@ -1,10 +1,29 @@
 """Run programs for development, such as the service."""
 
+import asyncio
 import os
 import signal
 from asyncio.subprocess import Process, create_subprocess_exec
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def run_until_signal(work: Coroutine[Any, Any, int | None]) -> int:
+    """Run a coroutine until it ends or a signal cancels it; return the exit status."""
+
+    async def run() -> int | None:
+        task = asyncio.create_task(work)
+        for number in ENDING:  # these handlers wake the loop whichever thread gets the signal
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(run()) or 0
+    except asyncio.CancelledError:
+        return 0
 
 
 @asynccontextmanager

@@ -1,15 +1,14 @@
 """Serve, and restart when app/ or .env changes."""
 
 import asyncio
-import signal
 import sys
+from asyncio.subprocess import Process
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from watchfiles import Change, DefaultFilter, awatch
 
-from .processes import running
+from .processes import run_until_signal, running
 
 
 def is_env_file(_: Change, path: str) -> bool:
@@ -25,12 +24,20 @@ async def watch(
         changed.set()
 
 
+async def tell_end(service: Process) -> None:
+    """Print a line if the service ends by itself."""
+    status = await service.wait()
+    print(f"the service has ended with status {status}; it starts again at a change", flush=True)
+
+
 async def serve(changed: asyncio.Event) -> None:
     """Run the service, and start it again after each change."""
     while True:
         changed.clear()
-        async with running(sys.executable, "-m", "app"):
+        async with running(sys.executable, "-m", "app") as service, asyncio.TaskGroup() as group:
+            telling = group.create_task(tell_end(service))
             await changed.wait()
+            telling.cancel()
 
 
 async def serve_and_watch() -> None:
@@ -43,14 +50,5 @@ async def serve_and_watch() -> None:
         await serve(changed)
 
 
-async def main() -> None:
-    """Serve until a signal."""
-    serving = asyncio.create_task(serve_and_watch())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
-    await serving
-
-
 if __name__ == "__main__":
-    with suppress(asyncio.CancelledError):
-        asyncio.run(main())
+    run_until_signal(serve_and_watch())

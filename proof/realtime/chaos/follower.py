@@ -5,14 +5,14 @@ was sent before a load is part of the loaded state.
 """
 
 from app.realtime import RealtimeSettings
-from client import Connection, Ended, RequestError, connect, outcome
+from client import Connection, Ended, RequestError, connect, status
 from dev import credentials
 
 from ..processes import Failure
 from ..relay import Relay
 from .ledger import Ledger, Totals
 
-outcome.SHORTEST_PAUSE_S, outcome.LONGEST_PAUSE_S = 0.1, 1.0
+status.SHORTEST_PAUSE_S, status.LONGEST_PAUSE_S = 0.1, 1.0
 
 
 class Follower:

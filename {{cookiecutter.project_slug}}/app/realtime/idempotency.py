@@ -7,8 +7,8 @@ httpapi-idempotency-key).
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -75,25 +75,26 @@ async def send_once(
         first: T = from_json(existing.removeprefix(done))
         return first
 
-    @asynccontextmanager
-    async def released_after_failure() -> AsyncIterator[None]:
-        try:
-            yield
-        except BaseException:  # also if the caller, or what it waits for, is cancelled
-            with suppress(Unavailable):
-                await requests.pop(key)
-            raise
+    async def release() -> None:
+        with suppress(Unavailable):
+            await requests.pop(key)
 
     async def finish(sent: asyncio.Future[T]) -> T:
-        async with released_after_failure():
+        try:
             result = await sent
+        except BaseException:  # also if the future was cancelled
+            await release()
+            raise
         with suppress(Unavailable):
             await requests.put(key, done + to_json(result).decode(), REMEMBERED_S)
         return result
 
-    async with released_after_failure():
+    try:
         answer = send(message_id=_digest(f"{key}\n{fingerprint}"))
         sent = answer if isinstance(answer, asyncio.Future) else await answer
+    except BaseException:
+        await release()
+        raise
     finishing = asyncio.create_task(finish(sent))
     finishing.add_done_callback(lambda task: task.cancelled() or task.exception())
     return await asyncio.shield(finishing)

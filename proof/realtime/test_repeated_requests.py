@@ -130,14 +130,6 @@ async def test_other_requests_have_other_ids(sender: Sender, difference: dict[st
     assert sender.ids[0] != sender.ids[1]
 
 
-async def test_a_request_whose_message_was_cancelled_may_be_repeated(sender: Sender) -> None:
-    first = await sender.begin()
-    sender.sent[0].cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    assert len(sender.requests._items) == 0
-
-
 async def test_a_request_that_was_cancelled_before_it_was_sent_may_be_repeated(
     requests: ExpiringMap,
 ) -> None:

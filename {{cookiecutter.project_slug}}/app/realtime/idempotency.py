@@ -82,7 +82,7 @@ async def send_once(
     async def finish(sent: asyncio.Future[T]) -> T:
         try:
             result = await sent
-        except BaseException:  # also if the future was cancelled
+        except Exception:
             await release()
             raise
         with suppress(Unavailable):

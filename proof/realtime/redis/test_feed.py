@@ -376,25 +376,6 @@ async def test_a_reader_whose_answer_is_older_than_that_of_the_first_reads_again
         assert [envelope.data for envelope in stored.messages] == [0]
 
 
-async def test_the_last_messages_are_those_after_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.realtime.redis.rooms.feed.MAX_HELD", 2)
-    server = Server(keeps=STEPS)
-    node = Node(server, random.Random(0))
-    await node.feed.replay(None)
-
-    async def load(room: str, rules: Rules, since: Position, last: int = 0) -> Stored:
-        stored = Stored(server.position, tuple(server.kept), recovered=True)
-        for _ in range(3):  # one more than are remembered
-            server.publish()
-            node.take_next()
-        return stored
-
-    monkeypatch.setattr(node, "load", load)
-    stored = await node.feed.replay(None, last=5)
-    assert stored.position == server.position
-    assert [envelope.offset for envelope in stored.messages] == [5, 6]
-
-
 @pytest.mark.parametrize("harsh", [False, True], ids=["calm", "harsh"])
 @pytest.mark.parametrize("seeds", [range(start, start + 50) for start in range(0, 200, 50)])
 async def test_nothing_is_lost_silently_duplicated_or_out_of_order(

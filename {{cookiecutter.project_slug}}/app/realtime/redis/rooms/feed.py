@@ -84,8 +84,7 @@ class RedisFeed:
                 if extended.recovered or not stored.recovered:
                     break
             if since is None:
-                newest = extended.messages if extended.recovered else self._without_gap()
-                return Stored(self.position, newest[-last:] if last else ())
+                return Stored(self.position, extended.messages[-last:] if last else ())
             return extended
         finally:
             self._readers -= 1
@@ -110,12 +109,6 @@ class RedisFeed:
         if not stored.recovered or end != self.position:
             return Stored(self.position, recovered=False)
         return Stored(self.position, (*stored.messages, *later), recovered=True)
-
-    def _without_gap(self) -> tuple[Envelope, ...]:
-        """Return the recent messages up to the position, but not those before a gap."""
-        epoch, first = self.position.epoch, self.position.offset - len(self._recent) + 1
-        numbered = enumerate(self._recent, first)
-        return tuple(each for n, each in numbered if position_of(each) == Position(epoch, n))
 
     def close(self) -> None:
         """Unsubscribe."""

@@ -572,7 +572,7 @@ class Commands:
     def send_waiting(self) -> None:
         """Let rooms join at once."""
         for room in list(self.rooms.values()):
-            if room.stage == "due":
+            if room.join_stage == "due":
                 room.join()
 
     def refuse_requests(self, room: str, answer: dict[str, Any]) -> None:
@@ -1381,7 +1381,7 @@ def test_an_info_that_a_rejoin_brings_and_is_refused_ends_no_membership(
             while ws.welcome is not None:
                 await asyncio.sleep(0)
             await room.set_info("bad")
-            while room.info == "bad" or room.stage != "in":
+            while room.info == "bad" or not room.is_member:
                 await asyncio.sleep(0.01)
             assert room.info == "good"
             assert list(ws.rooms) == ["tea"]
@@ -1715,7 +1715,7 @@ def test_a_room_left_before_its_turn_sends_nothing(client: ModuleType) -> None:
     async def enter(ws: Any) -> None:
         tasks = [asyncio.create_task(ws.room(name).__aenter__()) for name in ("a", "b", "c")]
         await asyncio.sleep(0)
-        assert [name for name, room in ws.rooms.items() if room.stage == "due"] == ["b", "c"]
+        assert [name for name, room in ws.rooms.items() if room.join_stage == "due"] == ["b", "c"]
         published = asyncio.create_task(ws.request("publish", room="c", data=1))
         tasks[1].cancel()
         await asyncio.gather(tasks[0], tasks[2], published)
@@ -1737,7 +1737,7 @@ def test_a_room_left_before_its_join_sends_the_leave_of_the_former_visit(
             await asyncio.sleep(0)
         entering = asyncio.create_task(again.__aenter__())
         await asyncio.sleep(0)
-        assert [name for name, room in ws.rooms.items() if room.stage == "due"] == ["tea"]
+        assert [name for name, room in ws.rooms.items() if room.join_stage == "due"] == ["tea"]
         entering.cancel()
         entering_slow.cancel()
         await asyncio.wait([entering, entering_slow])

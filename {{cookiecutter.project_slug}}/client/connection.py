@@ -199,9 +199,9 @@ class Connection(Inbox[Frame]):
         # {% if cookiecutter.rooms %}
         limits = self.welcome["limits"]
         most = limits.get("messages_per_s", 0) * limits.get("burst_s", 0) // 4
-        joining = sum(room.stage == "joining" for room in self.rooms.values())
+        joining = sum(room.join_stage == "joining" for room in self.rooms.values())
         for room in list(self.rooms.values()):
-            if room.stage == "due" and joining < max(1, most):
+            if room.join_stage == "due" and joining < max(1, most):
                 room.join()
                 joining += 1
         # {% endif %}
@@ -213,7 +213,7 @@ class Connection(Inbox[Frame]):
         if self.welcome is None:
             return
         # {% if cookiecutter.rooms %}
-        if request.room in self.rooms and self.rooms[request.room].stage != "in":
+        if request.room in self.rooms and not self.rooms[request.room].is_member:
             return
         # {% endif %}
         self._sent[number] = self._unsent.pop(number)

@@ -79,9 +79,11 @@ class Room(Inbox[Message]):
         self._state = state
         self._events = events
         self._last = last
-        self.stage: Literal["out", "due", "joining", "in"] = "out"
+        self.is_member = False
+        """Whether a join was accepted on this WebSocket."""
+        self.join_stage: Literal["idle", "due", "joining"] = "idle"
         """``due``: waits for its turn to join. ``joining``: has its turn, and keeps it in a pause
-        after ``rate_limited``. ``out``: was not entered, or pauses after another refusal.
+        after ``rate_limited``, but not after another refusal.
         """
         self._may_be_in = False  # on this WebSocket, also through a former `Room` of this name
         self._held: list[Frame] | None = []  # messages that wait for the answer to a join
@@ -165,10 +167,13 @@ class Room(Inbox[Message]):
     def interrupt(self) -> None:
         """Start over, and ignore answers that are on their way; called by the connection."""
         self._generation += 1
-        self.stage, self._may_be_in, self._held, self._attempt = "due", False, [], 1
+        self.join_stage, self.is_member, self._may_be_in = "due", False, False
+        self._held, self._attempt = [], 1
 
     def _join_in_turn(self) -> None:
-        self.stage = "due"
+        """Join after the rooms that wait already."""
+        rooms, self.join_stage = self._connection.rooms, "due"
+        rooms[self.name] = rooms.pop(self.name)
         self._connection.send_waiting()
 
     def join(self) -> None:
@@ -184,19 +189,20 @@ class Room(Inbox[Message]):
             if answer["code"] == "rate_limited" or not answer["retry"]:
                 self._may_be_in = may_be_in  # this join had no effect
             if answer["retry"]:
+                again = self.join
                 if answer["code"] != "rate_limited":
-                    self.stage = "out"
+                    again, self.join_stage = self._join_in_turn, "idle"
                     self._connection.send_waiting()  # other rooms may be available
-                self._later(pause(self._attempt), self._join_in_turn)
+                self._later(pause(self._attempt), again)
                 self._attempt += 1
             elif info is self._change:
-                self._change = None  # join with the last accepted info
-                self._join_in_turn()
+                self._change, self._attempt = None, 1
+                self.join()  # with the last accepted info
             else:
                 self._connection.refuse_requests(self.name, answer)
                 self._leave(RequestError(answer))
 
-        self.stage, self._may_be_in = "joining", True
+        self.join_stage, self._may_be_in = "joining", True
         self._ask({"type": "join", **fields}, settle)
 
     def _on_join(self, ok: Frame, info: Info, start: Frame) -> None:
@@ -204,7 +210,7 @@ class Room(Inbox[Message]):
         check(ok, epoch=str, offset=int, replayed=int)
         if "since" not in start:
             check(ok, recovered=type(None))
-        self.stage, self._attempt = "in", 1
+        self.join_stage, self.is_member, self._attempt = "idle", True, 1
         held, self._held = self._held or [], None
         # A member gets no replay. If there is one, held messages belong to a former membership.
         self._resume(ok, [] if ok["replayed"] else held)
@@ -242,7 +248,7 @@ class Room(Inbox[Message]):
 
     def resync(self) -> None:
         """Join again after a random pause, so that not all clients do at the same time."""
-        if self.stage != "due":
+        if self.join_stage != "due":
             self._generation += 1
             self._held = self._held or []
             self._later(random.uniform(0, RESYNC_S), self._join_in_turn)
@@ -295,6 +301,7 @@ class Room(Inbox[Message]):
             self.end(error)
             may_be_in = self._may_be_in
             self.interrupt()
+            self.join_stage = "idle"
             self._connection.send_waiting()
             if may_be_in:
                 left[self.name] = self

@@ -281,6 +281,7 @@ if __name__ == "__main__":
     with ExitStack() as stack:
         if sys.stdin.isatty():  # an `input` that still waits has changed the mode of the terminal
             mode = termios.tcgetattr(sys.stdin)
+            stack.enter_context(suppress(termios.error))  # after SIGHUP, the terminal is gone
             stack.callback(termios.tcsetattr, sys.stdin, termios.TCSADRAIN, mode)
         error = run(sys.argv[1] if len(sys.argv) > 1 else "alice")
     if error is not None:

@@ -60,7 +60,7 @@ async def running_valkey(server: str) -> AsyncIterator[str]:
     """
     with TemporaryDirectory() as directory, TemporaryFile() as log:
         path = f"{directory}/{SOCKET}"
-        arguments = ("--port", "0", "--unixsocket", path, "--save", "")
+        arguments = ("--port", "0", "--unixsocket", path, "--dir", directory, "--save", "")
         # SIGINT stays blocked in the server, so SIGTERM stops it.
         async with running(server, *arguments, stdout=log.fileno(), stop_by=signal.SIGTERM) as it:
             starts_by = monotonic() + START_S

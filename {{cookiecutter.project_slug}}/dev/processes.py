@@ -22,7 +22,7 @@ def run_until_signal(work: Coroutine[Any, Any, int | None]) -> int:
 
     try:
         return asyncio.run(run()) or 0
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, KeyboardInterrupt):
         return 0
 
 

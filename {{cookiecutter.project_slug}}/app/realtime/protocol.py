@@ -220,7 +220,9 @@ class ServerFrame:
         elif not issubclass(cls, Reply):
             if kind is not None and kind in _engine_types:
                 raise TypeError(f"{cls.__name__}: the type {kind!r} is the engine's; take another")
-            if any("id" in get_annotations(each, format=Format.FORWARDREF) for each in cls.__mro__):
+            inherited = [vars(base).get("__dataclass_fields__", {}) for base in cls.__mro__]
+            own = get_annotations(cls, format=Format.FORWARDREF)
+            if any("id" in fields for fields in (own, *inherited)):
                 raise TypeError(f"{cls.__name__}: rename the field id: only answers have one")
 
 

@@ -46,7 +46,7 @@ class LocalPresence:
         self.asking: list[asyncio.Future[Members]] = []
         self._max_listed = max_listed
         self.written, self._was_lost = 0, False
-        """``written`` is the number of the last write, 0 if Redis has nothing of this node."""
+        """``written`` is the last confirmed write, 0 if Redis has nothing of this node."""
         self._once_confirmed = self.written, self._was_lost  # their values after `confirm`
         self._unconfirmed: dict[str, str] = {}
         self._answered = 0  # requests that the last report answers

@@ -157,7 +157,7 @@ class RedisPresence(Presence):
                 dead += [(room, node) for node in reply[0]]
             elif reply and room.confirm(*reply[1:]):
                 self._finish(room)
-            else:  # a first write is refused only if the number of the last one is forged
+            else:  # a forged list, or a forged number, by which Redis refuses a first write
                 malformed.append((room, self._node))
         if malformed:
             await self._remove_malformed(malformed)

@@ -136,7 +136,7 @@ async def with_member(follower: Follower, act: Coroutine[Any, Any, None]) -> Non
 
 
 @pytest.mark.parametrize("names", [["cut"], ["drains", "dies", "stays"]], ids=["cuts", "deaths"])
-def test_nothing_is_lost_in_silence(
+def test_nothing_is_lost_silently(
     names: list[str], client: ModuleType, baked: Baker, tmp_path: Path
 ) -> None:
     with Proxy().running() as proxy, numbers() as room, ExitStack() as stack:

@@ -135,7 +135,10 @@ async def test_a_request_whose_message_was_cancelled_may_be_repeated(sender: Sen
     sender.sent[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert len(sender.requests._items) == 0
+    again = await sender.begin()
+    sender.sent[1].set_result(8)
+    assert await again == 8
+    assert sender.ids[0] == sender.ids[1]
 
 
 async def test_a_request_that_was_cancelled_before_it_was_sent_may_be_repeated(

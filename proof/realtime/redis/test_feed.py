@@ -376,7 +376,9 @@ async def test_a_reader_whose_answer_is_older_than_that_of_the_first_reads_again
         assert [envelope.data for envelope in stored.messages] == [0]
 
 
-async def test_the_last_messages_are_those_after_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_join_with_last_gets_the_recent_messages_if_its_reads_do_not_join_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("app.realtime.redis.rooms.feed.MAX_HELD", 2)
     server = Server(keeps=STEPS)
     node = Node(server, random.Random(0))
@@ -395,9 +397,22 @@ async def test_the_last_messages_are_those_after_a_gap(monkeypatch: pytest.Monke
     assert [envelope.offset for envelope in stored.messages] == [5, 6]
 
 
+@pytest.mark.parametrize(
+    "positions", [[("new", 2), ("new", 3), ("new", 6)], [("old", 5), ("new", 6)]]
+)
+async def test_recent_messages_before_a_gap_or_of_an_older_epoch_are_left_out(
+    positions: list[tuple[str, int]],
+) -> None:
+    feed = Node(Server(keeps=STEPS), random.Random(0)).feed
+    recent = [Envelope("bob", 1, epoch=epoch, offset=offset) for epoch, offset in positions]
+    feed._recent.extend(recent)
+    feed.position = position_of(recent[-1])
+    assert feed._without_gap() == (recent[-1],)
+
+
 @pytest.mark.parametrize("harsh", [False, True], ids=["calm", "harsh"])
 @pytest.mark.parametrize("seeds", [range(start, start + 50) for start in range(0, 200, 50)])
-async def test_nothing_is_lost_silently_duplicated_or_out_of_order(
+async def test_no_message_is_duplicated_out_of_order_or_silently_lost(
     seeds: range, *, harsh: bool
 ) -> None:
     heard = 0

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.realtime.server.workers import Parent
 
-from ..client import START_S
+from ..client import START_S, STOP_S
 from ..engine import make_app
 from ..live import make_settings
 from ..server.test_process import next_line, run_process
@@ -91,6 +91,21 @@ async def test_a_signal_to_all_processes_drains_them(shared_valkey: Valkey, tmp_
         for client in clients:
             client.connection.transport.resume_reading()
         await node.check_drained(clients)
+
+
+async def test_a_second_signal_ends_the_parent_and_its_workers_at_once(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with run_node(tmp_path, shared_valkey.url) as node:
+        for client in await node.connect_to_each():
+            client.connection.transport.pause_reading()  # so that the workers wait for it
+        node.process.send_signal(signal.SIGTERM)
+        for _ in node.pids:
+            await next_line(node.process, "draining")
+        node.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(STOP_S):
+            await node.process.communicate()  # until no process can write to the log
+        assert node.process.returncode == -signal.SIGTERM
 
 
 SLOW_IMPORT = """

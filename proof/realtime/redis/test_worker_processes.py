@@ -97,7 +97,8 @@ async def test_a_second_signal_ends_the_parent_and_its_workers_at_once(
     shared_valkey: Valkey, tmp_path: Path
 ) -> None:
     async with run_node(tmp_path, shared_valkey.url) as node:
-        for client in await node.connect_to_each():
+        clients = await node.connect_to_each()
+        for client in clients:
             client.connection.transport.pause_reading()  # so that the workers wait for it
         node.process.send_signal(signal.SIGTERM)
         for _ in node.pids:
@@ -106,6 +107,9 @@ async def test_a_second_signal_ends_the_parent_and_its_workers_at_once(
         async with asyncio.timeout(STOP_S):
             await node.process.communicate()  # until no process can write to the log
         assert node.process.returncode == -signal.SIGTERM
+        for client in clients:
+            client.connection.transport.resume_reading()
+            await client.closed()
 
 
 SLOW_IMPORT = """

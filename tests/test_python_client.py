@@ -1766,6 +1766,28 @@ def test_a_room_that_is_not_available_does_not_hold_others_up(client: ModuleType
     assert sent == ["join"] * (len(sent) - 1) + ["publish"]
 
 
+def test_rooms_join_in_the_order_of_entry_while_one_is_refused_for_now(client: ModuleType) -> None:
+    """After a refusal, the next room has its turn before the refused one has another."""
+    server = RoomServer()
+    server.refusals = {("join", "down"): [UNAVAILABLE] * 1_000_000}
+
+    async def enter(ws: Any) -> None:
+        async with AsyncExitStack() as stack:
+            down, *others = (
+                asyncio.create_task(stack.enter_async_context(ws.room(name)))
+                for name in ("down", "x", "y")
+            )
+            await asyncio.gather(*others)
+            assert not down.done()
+            server.refusals.clear()
+            await down
+
+    scripted(client.connect, enter, server, limits=ONE_AT_ONCE)
+    joins = [command["room"] for command in server.commands if command["type"] == "join"]
+    assert joins[:2] == ["down", "x"]
+    assert joins[2] == "y" or joins[2:4] == ["down", "y"]
+
+
 @pytest.mark.parametrize("rates", [{}, {"messages_per_s": 0, "burst_s": 0}])
 def test_rooms_are_joined_whatever_the_limits_say(
     client: ModuleType, rates: dict[str, int]

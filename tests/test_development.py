@@ -256,7 +256,9 @@ def test_the_server_restarts_when_the_code_or_its_settings_change(
         assert "Traceback" not in server.shown
 
 
-def test_the_end_of_the_service_is_told_once_and_a_change_restarts_it(baked: Baker, tmp_path: Path) -> None:
+def test_the_end_of_the_service_is_told_once_and_a_change_restarts_it(
+    baked: Baker, tmp_path: Path
+) -> None:
     project = copy_with_environment(baked(DEFAULT), tmp_path / "project")
     routes = project.read("app/routes.py")
     project.write("app/routes.py", "raise SystemExit(3)\n")

@@ -94,12 +94,15 @@ async def test_a_signal_to_all_processes_drains_them(shared_valkey: Valkey, tmp_
 
 
 async def test_a_second_signal_ends_the_parent_and_its_workers_at_once(
-    shared_valkey: Valkey, tmp_path: Path
+    shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Without the second signal, a worker would wait longer than the test for clients.
+    slow = {"CLOSE_TIMEOUT_S": "120", "SHUTDOWN_GRACE_S": "120"}
+    monkeypatch.setattr(test_workers, "run_process", partial(run_process, **slow))
     async with run_node(tmp_path, shared_valkey.url) as node:
         clients = await node.connect_to_each()
         for client in clients:
-            client.connection.transport.pause_reading()  # so that the workers wait for it
+            client.connection.transport.pause_reading()
         node.process.send_signal(signal.SIGTERM)
         for _ in node.pids:
             await next_line(node.process, "draining")

@@ -245,7 +245,9 @@ async def test_a_failing_handler_gets_one_error_reply(team: Team, handle: Handle
 @pytest.mark.parametrize(
     "handle", [hang, later(lambda _: None)], ids=["a handler", "a deferred reply"]
 )
-async def test_a_handler_that_times_out_gets_unavailable(short_timeout_team: Team, handle: Handle) -> None:
+async def test_a_handler_that_times_out_gets_unavailable(
+    short_timeout_team: Team, handle: Handle
+) -> None:
     client = await short_timeout_team.live.connect()
     short_timeout_team.handle = handle
     error = await client.ask(type="work", id="1")
@@ -253,7 +255,9 @@ async def test_a_handler_that_times_out_gets_unavailable(short_timeout_team: Tea
     assert await client.is_quiet()
 
 
-async def test_a_deferred_reply_at_the_deadline_is_the_only_answer(short_timeout_team: Team) -> None:
+async def test_a_deferred_reply_at_the_deadline_is_the_only_answer(
+    short_timeout_team: Team,
+) -> None:
     """The future is done in the turn of the loop in which the engine's timer expires."""
 
     async def handle(service: Service, *_: object) -> asyncio.Future[Reply]:

@@ -97,8 +97,8 @@ async def test_a_second_signal_ends_the_parent_and_its_workers_at_once(
     shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the second signal, a worker would wait longer than the test for clients.
-    slow = {"CLOSE_TIMEOUT_S": "120", "SHUTDOWN_GRACE_S": "120"}
-    monkeypatch.setattr(test_workers, "run_process", partial(run_process, **slow))
+    slow_drain = partial(run_process, CLOSE_TIMEOUT_S="120", SHUTDOWN_GRACE_S="120")
+    monkeypatch.setattr(test_workers, "run_process", slow_drain)
     async with run_node(tmp_path, shared_valkey.url) as node:
         clients = await node.connect_to_each()
         for client in clients:

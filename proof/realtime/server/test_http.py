@@ -316,14 +316,18 @@ TRUNCATED = [
 
 @pytest.mark.hostile(24)
 @pytest.mark.parametrize("request_bytes", TRUNCATED)
-async def test_a_truncated_request_times_out(short_timeout_service: Live, request_bytes: bytes) -> None:
+async def test_a_truncated_request_times_out(
+    short_timeout_service: Live, request_bytes: bytes
+) -> None:
     async with refused(short_timeout_service, request_bytes, 408) as client:
         assert json.loads(await client.rest())["detail"] == "The request did not arrive in time."
 
 
 @pytest.mark.hostile(24)
 @pytest.mark.parametrize("byte", [b"a", b"\r\n"], ids=["header", "blank lines"])
-async def test_trickling_bytes_do_not_extend_the_timeout(short_timeout_service: Live, byte: bytes) -> None:
+async def test_trickling_bytes_do_not_extend_the_timeout(
+    short_timeout_service: Live, byte: bytes
+) -> None:
     async with connected(short_timeout_service, GET if byte == b"a" else b"") as client:
         answer = asyncio.create_task(client.head())
         while not answer.done():
@@ -336,7 +340,9 @@ async def test_trickling_bytes_do_not_extend_the_timeout(short_timeout_service: 
 async def test_a_missing_body_times_out_without_an_error(
     short_timeout_service: Live, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with connected(short_timeout_service, post(short_timeout_service, "Content-Length: 9")) as client:
+    async with connected(
+        short_timeout_service, post(short_timeout_service, "Content-Length: 9")
+    ) as client:
         client.send(b"1")
         assert (await client.head()).startswith("HTTP/1.1 408 ")
         await client.rest()

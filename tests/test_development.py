@@ -70,7 +70,7 @@ class Terminal:
         return termios.tcgetattr(self._controller)
 
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Send a signal, if no other that of Ctrl+C."""
+        """Send a signal, by default that of Ctrl+C."""
         os.killpg(self._process.pid, number)
 
     def watches(self) -> list[str]:

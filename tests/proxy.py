@@ -48,7 +48,7 @@ class Link:
 class Proxy:
     """Forwards all data to ``target``, a port of this machine, unless a fault is set.
 
-    ``budget`` returns after how many bytes a new connection is cut, null for never. ``connections``
+    ``budget`` returns after how many bytes a new connection is cut, None for never. ``connections``
     and ``cuts`` count.
     """
 

@@ -199,7 +199,7 @@ def test_a_plot_says_that_less_is_better() -> None:
     ]
 
 
-def test_a_plot_shows_nothing_that_is_hidden_or_not_measured() -> None:
+def test_a_plot_leaves_out_hidden_scenarios_and_says_what_is_not_measured() -> None:
     hidden = replace(outcome(row("service", 1)), plotted=False)
     assert len(texts(svg([hidden], DARK))) == 2
     assert "not measured" in svg([outcome(row("service"))], DARK)

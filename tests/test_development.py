@@ -69,9 +69,9 @@ class Terminal:
         """Return the mode of the terminal, such as whether it shows what is typed."""
         return termios.tcgetattr(self._controller)
 
-    def interrupt(self) -> None:
-        """Send the signal of Ctrl+C."""
-        os.killpg(self._process.pid, signal.SIGINT)
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Send a signal, by default that of Ctrl+C."""
+        os.killpg(self._process.pid, number)
 
     def watches(self) -> list[str]:
         """Return what its processes watch by inotify; on Linux (proc_pid_fdinfo(5))."""
@@ -195,15 +195,18 @@ def test_the_chat_goes_on_after_a_line_that_it_cannot_send_or_show(
     assert "Traceback" not in shown
 
 
-@pytest.mark.parametrize("cause", ["ctrl+c", "ctrl+d", "ban"])
+SIGNALS = {"ctrl+c": signal.SIGINT, "sigterm": signal.SIGTERM, "sighup": signal.SIGHUP}
+
+
+@pytest.mark.parametrize("cause", [*SIGNALS, "ctrl+d", "ban"])
 def test_the_chat_ends_without_another_line(baked: Baker, tmp_path: Path, cause: str) -> None:
     with chatting(baked(DEFAULT).copy(tmp_path / "project")) as (service, chat):
         # `input` waits for the next line, in its own mode of the terminal.
         chat.type("/ping\n")
         chat.wait_for(" ms")
         wait_until(lambda: not chat.mode()[LOCAL] & termios.ICANON, told=lambda: chat.shown)
-        if cause == "ctrl+c":
-            chat.interrupt()
+        if cause in SIGNALS:
+            chat.interrupt(SIGNALS[cause])
         elif cause == "ctrl+d":
             chat.type("\x04")
         else:
@@ -253,16 +256,19 @@ def test_the_server_restarts_when_the_code_or_its_settings_change(
         assert "Traceback" not in server.shown
 
 
-def test_the_end_of_the_service_is_told_until_it_restarts(baked: Baker, tmp_path: Path) -> None:
+def test_the_end_of_the_service_is_told_once_and_a_change_restarts_it(
+    baked: Baker, tmp_path: Path
+) -> None:
     project = copy_with_environment(baked(DEFAULT), tmp_path / "project")
     routes = project.read("app/routes.py")
     project.write("app/routes.py", "raise SystemExit(3)\n")
     command = ["make", "--assume-old=.venv/ready", "dev"]
     with terminal(command, project.root, HOST="127.0.0.1", PORT="0", REDIS_URL="") as server:
         server.wait_for("the service has ended with status 3; it starts again at a change")
-        save(project, "app/routes.py", routes)
-        while not LISTENING.search(server.shown):
-            server.read()
+        for starts, code in enumerate((routes, routes + HELLO), start=1):
+            save(project, "app/routes.py", code)
+            while len(LISTENING.findall(server.shown)) < starts:
+                server.read()
         server.interrupt()
         with suppress(OSError):  # all processes have ended
             while True:

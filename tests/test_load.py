@@ -223,7 +223,7 @@ def test_an_echo_that_ends() -> None:
     assert (delivered.received, delivered.error) == (1, "the server closed a connection")
 
 
-def test_a_dialect_greets_joins_and_answers_pings() -> None:
+def test_a_dialect_awaits_a_greeting_joins_and_answers_pings() -> None:
     said: list[str] = []
 
     async def handler(connection: ServerConnection) -> None:

@@ -136,7 +136,7 @@ async def with_member(follower: Follower, act: Coroutine[Any, Any, None]) -> Non
 
 
 @pytest.mark.parametrize("names", [["cut"], ["drains", "dies", "stays"]], ids=["cuts", "deaths"])
-def test_nothing_is_lost_in_silence(
+def test_nothing_is_lost_silently(
     names: list[str], client: ModuleType, baked: Baker, tmp_path: Path
 ) -> None:
     with Proxy().running() as proxy, numbers() as room, ExitStack() as stack:
@@ -1764,6 +1764,28 @@ def test_a_room_that_is_not_available_does_not_hold_others_up(client: ModuleType
     scripted(client.connect, enter, server, limits=ONE_AT_ONCE)
     sent = [command["type"] for command in server.commands if command.get("room") == "down"]
     assert sent == ["join"] * (len(sent) - 1) + ["publish"]
+
+
+def test_rooms_join_in_the_order_of_entry_while_one_is_refused_for_now(client: ModuleType) -> None:
+    """After a refusal, the next room has its turn before the refused one has another."""
+    server = RoomServer()
+    server.refusals = {("join", "down"): [UNAVAILABLE] * 1_000_000}
+
+    async def enter(ws: Any) -> None:
+        async with AsyncExitStack() as stack:
+            down, *others = (
+                asyncio.create_task(stack.enter_async_context(ws.room(name)))
+                for name in ("down", "x", "y")
+            )
+            await asyncio.gather(*others)
+            assert not down.done()
+            server.refusals.clear()
+            await down
+
+    scripted(client.connect, enter, server, limits=ONE_AT_ONCE)
+    joins = [command["room"] for command in server.commands if command["type"] == "join"]
+    assert joins[:2] == ["down", "x"]
+    assert joins[2] == "y" or joins[2:4] == ["down", "y"]
 
 
 @pytest.mark.parametrize("rates", [{}, {"messages_per_s": 0, "burst_s": 0}])

@@ -58,6 +58,9 @@ CALLS: dict[str, Callable[[Service], Any]] = {
         Notice(text="hi"), exclude=LONE_SURROGATE
     ),
     "send_frame": send_frame_to_two,
+    "send_frame to nobody": lambda service: service.manager.send_frame(
+        Notice(text="hi"), exclude=LONE_SURROGATE
+    ),
     # {% if cookiecutter.rooms %}
     "publish": lambda service: service.rooms.publish(LONE_SURROGATE, 1),
     "publish to a name of two lines": lambda service: service.rooms.publish("bad room\n", 1),

@@ -355,7 +355,7 @@ def test_the_answer_to_a_join_shows_the_epoch_of_earlier_messages(
 
 
 @pytest.mark.parametrize("end", [Membership.disconnected, Membership.resync])
-def test_an_unknown_epoch_is_none_of_the_known_ones(
+def test_a_repetition_in_an_unknown_epoch_is_no_duplicate(
     room: RecordedRoom, end: Callable[[Membership], None]
 ) -> None:
     number = repeat(room)

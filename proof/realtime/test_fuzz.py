@@ -57,7 +57,7 @@ async def live() -> AsyncIterator[Live]:
 
 
 @pytest.fixture(scope="module")
-async def hasty_service() -> AsyncIterator[Live]:
+async def short_timeout_service() -> AsyncIterator[Live]:
     """Run a service with a short request timeout."""
     async with run_service(make_settings(handshake_timeout_s=0.25)) as live:
         yield live
@@ -350,12 +350,12 @@ async def is_alive(live: Live) -> bool:
 @FUZZ
 @given(corruptions=CORRUPTIONS)
 async def test_corrupted_requests_get_a_documented_status(
-    hasty_service: Live, corruptions: Sequence[Corruption]
+    short_timeout_service: Live, corruptions: Sequence[Corruption]
 ) -> None:
-    request = corrupted(handshake(await hasty_service.options()), corruptions)
+    request = corrupted(handshake(await short_timeout_service.options()), corruptions)
     with no_errors_logged():
-        async with raw_connection("127.0.0.1", hasty_service.port) as client:
+        async with raw_connection("127.0.0.1", short_timeout_service.port) as client:
             client.send(request)
             status = await status_of(client)
             assert status is None or status in STATUSES
-        await wait_until_async(partial(is_alive, hasty_service))
+        await wait_until_async(partial(is_alive, short_timeout_service))

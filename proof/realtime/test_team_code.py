@@ -126,7 +126,7 @@ async def team() -> AsyncIterator[Team]:
 
 
 @pytest.fixture
-async def hasty_team() -> AsyncIterator[Team]:
+async def short_timeout_team() -> AsyncIterator[Team]:
     async with run_team(handler_timeout_s=0.05) as team:
         # Shorter only from here on: the server's own deadline for a request stays long.
         service = team.live.service
@@ -245,15 +245,19 @@ async def test_a_failing_handler_gets_one_error_reply(team: Team, handle: Handle
 @pytest.mark.parametrize(
     "handle", [hang, later(lambda _: None)], ids=["a handler", "a deferred reply"]
 )
-async def test_a_handler_that_times_out_gets_unavailable(hasty_team: Team, handle: Handle) -> None:
-    client = await hasty_team.live.connect()
-    hasty_team.handle = handle
+async def test_a_handler_that_times_out_gets_unavailable(
+    short_timeout_team: Team, handle: Handle
+) -> None:
+    client = await short_timeout_team.live.connect()
+    short_timeout_team.handle = handle
     error = await client.ask(type="work", id="1")
     assert (error["code"], error["retry"]) == ("unavailable", True)
     assert await client.is_quiet()
 
 
-async def test_a_deferred_reply_at_the_deadline_is_the_only_answer(hasty_team: Team) -> None:
+async def test_a_deferred_reply_at_the_deadline_is_the_only_answer(
+    short_timeout_team: Team,
+) -> None:
     """The future is done in the turn of the loop in which the engine's timer expires."""
 
     async def handle(service: Service, *_: object) -> asyncio.Future[Reply]:
@@ -262,8 +266,8 @@ async def test_a_deferred_reply_at_the_deadline_is_the_only_answer(hasty_team: T
         loop.call_later(service.settings.handler_timeout_s, future.set_result, Ok())
         return future
 
-    client = await hasty_team.live.connect()
-    hasty_team.handle = handle
+    client = await short_timeout_team.live.connect()
+    short_timeout_team.handle = handle
     for _ in range(3):
         await client.ask(type="work", id="1")
         assert await client.is_quiet()
@@ -622,9 +626,9 @@ async def test_an_observer_may_close_the_connection(when: str) -> None:
     ],
 )
 async def test_a_failing_authenticator_closes_the_connection(
-    hasty_team: Team, monkeypatch: pytest.MonkeyPatch, authenticate: Any, close: object
+    short_timeout_team: Team, monkeypatch: pytest.MonkeyPatch, authenticate: Any, close: object
 ) -> None:
-    live = hasty_team.live
+    live = short_timeout_team.live
     options = await live.options()
     monkeypatch.setattr(live.service.authenticator, "authenticate", authenticate)
     client = await live.connect_with(options, welcomed=False)

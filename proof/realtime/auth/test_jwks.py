@@ -324,9 +324,9 @@ async def test_tokens_and_the_jwks_url_are_not_logged(tmp_path: Path) -> None:
             for token in (issuer.token(), issuer.token(PRIVATE), issuer.token(sub=None), PRIVATE):
                 service.private.add(token)
                 headers = {"Authorization": f"Bearer {token}"}
-                await service.attempt(ConnectOptions(uri, headers, []))
+                await service.attempt(ConnectOptions(uri, headers))
             issuer.stop()
-            await service.attempt(ConnectOptions(uri, headers, []))
+            await service.attempt(ConnectOptions(uri, headers))
     assert service.printed.count("keys fetched") == issuer.fetches == 2
     assert service.printed.count("connection opened") == 1
 

@@ -1,4 +1,4 @@
-"""What a connection keeps of its handshake."""
+"""What an authenticator finds in a handshake, and what a connection keeps of it."""
 
 import weakref
 
@@ -24,3 +24,18 @@ async def test_what_the_authenticator_has_parsed_is_freed(
     monkeypatch.setattr(authenticator, "authenticate", note)
     await live.connect()
     assert [handshake() for handshake in handshakes] == [None]
+
+
+async def test_an_authenticator_finds_the_app(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    apps: list[object] = []
+    authenticator = live.service.authenticator
+    authenticate = authenticator.authenticate
+
+    async def note(handshake: HTTPConnection) -> Identity:
+        apps.append(handshake.app)
+        return await authenticate(handshake)
+
+    monkeypatch.setattr(authenticator, "authenticate", note)
+    await live.connect()
+    (app,) = apps
+    assert app is live.server.config.app

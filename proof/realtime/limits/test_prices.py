@@ -186,7 +186,7 @@ async def test_many_errors_in_a_command_are_not_explained(live: Live) -> None:
     "frames", [masked(b"", PING), masked(b"", PONG), masked(b"", CONT, fin=False)]
 )
 async def test_control_frames_and_fragments_are_messages(clock: Clock, frames: bytes) -> None:
-    """A burst of them is answered; too many close the connection."""
+    """A burst of pings is answered; too many of any kind close the connection."""
     settings = make_settings(max_messages_per_s=10, max_burst_s=BURST_S)
     async with run_service(settings) as live:
         async with raw_client(await live.options()) as client:

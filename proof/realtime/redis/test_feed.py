@@ -378,7 +378,7 @@ async def test_a_reader_whose_answer_is_older_than_that_of_the_first_reads_again
 
 @pytest.mark.parametrize("harsh", [False, True], ids=["calm", "harsh"])
 @pytest.mark.parametrize("seeds", [range(start, start + 50) for start in range(0, 200, 50)])
-async def test_nothing_is_lost_silently_duplicated_or_out_of_order(
+async def test_no_message_is_duplicated_out_of_order_or_silently_lost(
     seeds: range, *, harsh: bool
 ) -> None:
     heard = 0

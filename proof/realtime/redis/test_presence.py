@@ -276,6 +276,17 @@ async def test_a_forged_number_of_the_last_write_is_removed(valkey: Valkey) -> N
         assert "malformed presence removed" in {line["event"] for line in lines}
 
 
+async def test_a_node_stops_although_the_number_of_its_last_write_is_forged(
+    valkey: Valkey,
+) -> None:
+    async with run_presence(valkey) as node, Redis.from_url(valkey.url) as redis:
+        alice = await node.visitor("alice")
+        assert await alice.seen() == {"alice": 1}
+        await redis.hset("ws:{room:lobby}:node:" + node.presence._node, "", str(2**60))
+        await node.stop()
+        assert await keys(redis) == []
+
+
 @pytest.mark.parametrize("lost", ["*", "*:users", "*:nodes", "*:node:*"])
 async def test_lost_presence_is_written_again(valkey: Valkey, lost: str) -> None:
     async with (

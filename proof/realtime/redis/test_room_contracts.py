@@ -156,7 +156,8 @@ class RedisNode(Node):
         """Stop, and remove this node's users from Redis."""
         self._running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await self._running
+            async with asyncio.timeout(DEADLINE_S):
+                await self._running
 
     async def kill(self) -> None:
         """Stop like a crash: this node's users stay in Redis until their lease expires."""

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.realtime.server.workers import Parent
 
-from ..client import START_S
+from ..client import START_S, STOP_S
 from ..engine import make_app
 from ..live import make_settings
 from ..server.test_process import next_line, run_process
@@ -91,6 +91,28 @@ async def test_a_signal_to_all_processes_drains_them(shared_valkey: Valkey, tmp_
         for client in clients:
             client.connection.transport.resume_reading()
         await node.check_drained(clients)
+
+
+async def test_a_second_signal_ends_the_parent_and_its_workers_at_once(
+    shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without the second signal, a worker would wait longer than the test for clients.
+    slow_drain = partial(run_process, CLOSE_TIMEOUT_S="120", SHUTDOWN_GRACE_S="120")
+    monkeypatch.setattr(test_workers, "run_process", slow_drain)
+    async with run_node(tmp_path, shared_valkey.url) as node:
+        clients = await node.connect_to_each()
+        for client in clients:
+            client.connection.transport.pause_reading()
+        node.process.send_signal(signal.SIGTERM)
+        for _ in node.pids:
+            await next_line(node.process, "draining")
+        node.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(STOP_S):
+            await node.process.communicate()  # until no process can write to the log
+        assert node.process.returncode == -signal.SIGTERM
+        for client in clients:
+            client.connection.transport.resume_reading()
+            await client.closed()
 
 
 SLOW_IMPORT = """

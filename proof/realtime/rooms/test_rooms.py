@@ -4,6 +4,7 @@ import asyncio
 from typing import NoReturn
 
 import pytest
+from structlog.testing import capture_logs
 
 # {% if cookiecutter.redis %}
 from app.realtime.backplane import Backplane, Channel, Deliver, Envelope
@@ -252,18 +253,26 @@ async def test_all_rooms_are_left_even_if_the_events_cannot_be_published(
 async def test_all_connections_are_evicted_even_if_presence_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rooms = make_rooms(History(Backplane(), make_settings()))
-    connections = [open_connection(), open_connection()]
-    for connection in connections:
+    rooms = make_rooms(history := SlowHistory(Backplane(), make_settings()))
+    *members, newcomer = connections = [open_connection() for _ in range(3)]
+    for connection in members:
         await rooms.join(connection, "a")
+    history.hold = asyncio.Event()
+    joining = asyncio.create_task(rooms.join(newcomer, "a"))
+    await asyncio.sleep(0)
 
     def fail(*_: object) -> NoReturn:
         raise RuntimeError
 
     monkeypatch.setattr(rooms._presence, "count", fail)
-    await rooms.evict("a", "alice")
-    assert len(rooms) == 0
+    with capture_logs() as lines:
+        await rooms.evict("a", "alice")
+    assert [line["event"] for line in lines] == ["leaving a room failed"] * 2
     assert all(b'"evicted"' in each.outbox[-1] for each in connections)
+    history.hold.set()
+    with pytest.raises(Forbidden):
+        await joining
+    assert len(rooms) == 0
 
 
 def test_a_publication_has_one_target() -> None:

@@ -31,7 +31,7 @@ async def test_idle_connections_of_one_address_leave_descriptors_to_others(tmp_p
         for _ in range(300):
             idle = await stack.enter_async_context(raw_connection("127.0.0.1", port, source=OTHER))
             idle.send(LIVEZ)
-        request = handshake(ConnectOptions(f"ws://127.0.0.1:{port}/ws", {"Origin": ORIGIN}, []))
+        request = handshake(ConnectOptions(f"ws://127.0.0.1:{port}/ws", {"Origin": ORIGIN}))
         for source in ("127.0.0.1", "127.0.0.3"):
             for data, expected in ((LIVEZ, 200), (request, 101)):
                 async with raw_connection("127.0.0.1", port, source=source) as client:

@@ -36,7 +36,7 @@ async def service() -> AsyncIterator[Live]:
 
 
 @pytest.fixture(scope="module")
-async def hasty_service() -> AsyncIterator[Live]:
+async def short_timeout_service() -> AsyncIterator[Live]:
     """Run a service with a short request timeout."""
     async with run_service(make_settings(handshake_timeout_s=SHORT_S)) as live:
         yield live
@@ -300,8 +300,8 @@ async def test_an_endless_body_gets_one_answer(service: Live, framing: str, part
 
 
 @pytest.mark.hostile(24)
-async def test_a_silent_connection_is_closed(hasty_service: Live) -> None:
-    async with connected(hasty_service):
+async def test_a_silent_connection_is_closed(short_timeout_service: Live) -> None:
+    async with connected(short_timeout_service):
         pass
 
 
@@ -316,15 +316,19 @@ TRUNCATED = [
 
 @pytest.mark.hostile(24)
 @pytest.mark.parametrize("request_bytes", TRUNCATED)
-async def test_a_truncated_request_times_out(hasty_service: Live, request_bytes: bytes) -> None:
-    async with refused(hasty_service, request_bytes, 408) as client:
+async def test_a_truncated_request_times_out(
+    short_timeout_service: Live, request_bytes: bytes
+) -> None:
+    async with refused(short_timeout_service, request_bytes, 408) as client:
         assert json.loads(await client.rest())["detail"] == "The request did not arrive in time."
 
 
 @pytest.mark.hostile(24)
 @pytest.mark.parametrize("byte", [b"a", b"\r\n"], ids=["header", "blank lines"])
-async def test_trickling_bytes_do_not_extend_the_timeout(hasty_service: Live, byte: bytes) -> None:
-    async with connected(hasty_service, GET if byte == b"a" else b"") as client:
+async def test_trickling_bytes_do_not_extend_the_timeout(
+    short_timeout_service: Live, byte: bytes
+) -> None:
+    async with connected(short_timeout_service, GET if byte == b"a" else b"") as client:
         answer = asyncio.create_task(client.head())
         while not answer.done():
             client.send(byte)
@@ -334,9 +338,11 @@ async def test_trickling_bytes_do_not_extend_the_timeout(hasty_service: Live, by
 
 
 async def test_a_missing_body_times_out_without_an_error(
-    hasty_service: Live, caplog: pytest.LogCaptureFixture
+    short_timeout_service: Live, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with connected(hasty_service, post(hasty_service, "Content-Length: 9")) as client:
+    async with connected(
+        short_timeout_service, post(short_timeout_service, "Content-Length: 9")
+    ) as client:
         client.send(b"1")
         assert (await client.head()).startswith("HTTP/1.1 408 ")
         await client.rest()
@@ -349,14 +355,14 @@ async def wait_for_the_handshake_timeout(live: Live) -> None:
         await silent.ended()
 
 
-async def test_each_request_has_its_own_timeout(hasty_service: Live) -> None:
+async def test_each_request_has_its_own_timeout(short_timeout_service: Live) -> None:
     alive = b'{"status":"alive"}'
-    async with connected(hasty_service) as client:
+    async with connected(short_timeout_service) as client:
         for _ in range(2):
             client.send(GET + b"\r\n")
             assert (await client.head()).startswith("HTTP/1.1 200 ")
             assert await client.read(len(alive)) == alive
-            await wait_for_the_handshake_timeout(hasty_service)
+            await wait_for_the_handshake_timeout(short_timeout_service)
         client.send(GET)
         assert (await client.head()).startswith("HTTP/1.1 408 ")
         await client.rest()
@@ -410,11 +416,11 @@ async def test_a_truncated_request_times_out_after_the_answers_to_earlier_ones(n
         await client.rest()
 
 
-async def test_a_connection_outlives_the_handshake_timeout(hasty_service: Live) -> None:
-    client = await hasty_service.connect()
-    await wait_for_the_handshake_timeout(hasty_service)
+async def test_a_connection_outlives_the_handshake_timeout(short_timeout_service: Live) -> None:
+    client = await short_timeout_service.connect()
+    await wait_for_the_handshake_timeout(short_timeout_service)
     assert await client.is_quiet()
-    await hasty_service.close_clients()
+    await short_timeout_service.close_clients()
 
 
 async def test_a_refused_client_that_stays_is_aborted(

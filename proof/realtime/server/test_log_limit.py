@@ -142,7 +142,7 @@ async def test_lines_of_refused_handshakes_are_limited(tmp_path: Path) -> None:
     settings = {"PORT": "0", "ENVIRONMENT": "production", "MAX_LOG_LINES_PER_S": "1"}
     async with run_process(tmp_path, **fresh_secrets(), **settings) as process:
         port = (await next_line(process, r"http://127\.0\.0\.1:(\d+)"))[1]
-        options = ConnectOptions(f"ws://127.0.0.1:{port}/ws", {"Origin": "https://evil.test"}, [])
+        options = ConnectOptions(f"ws://127.0.0.1:{port}/ws", {"Origin": "https://evil.test"})
         for _ in range(100):
             async with raw_client(options) as stranger:
                 assert (await stranger.head()).startswith("HTTP/1.1 403 ")

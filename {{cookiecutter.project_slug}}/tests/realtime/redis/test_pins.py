@@ -45,7 +45,7 @@ def test_a_connection_has_the_methods_that_the_engine_uses(name: str, parameters
         SentinelManagedSSLConnection,
     ],
 )
-def test_all_kinds_of_connections_share_these_methods(kind: type) -> None:
+def test_no_kind_of_connection_overrides_what_the_engine_does(kind: type) -> None:
     assert issubclass(kind, AbstractConnection)
     assert {"pack_command", "send_packed_command"}.isdisjoint(vars(kind))
     assert isinstance(AbstractConnection.is_connected, property)

@@ -17,7 +17,8 @@ async def test_a_ticket_is_valid_once_on_any_node() -> None:
     async with run_valkey() as valkey:
         settings = settings_for(valkey)
         async with run_service(settings) as first, run_service(settings) as second:
-            await wait_until(lambda: second.service.backplane.healthy)
+            nodes = first.service.backplane, second.service.backplane
+            await wait_until(lambda: all(each.healthy for each in nodes))
             ticket = await issue(first)
             client = await second.connect_with(with_ticket(second, ticket))
             assert client.user == "alice"
@@ -33,7 +34,8 @@ async def test_concurrent_connections_with_a_ticket_are_accepted_once_on_all_nod
     async with run_valkey() as valkey:
         settings = settings_for(valkey)
         async with run_service(settings) as first, run_service(settings) as second:
-            await wait_until(lambda: second.service.backplane.healthy)
+            nodes = first.service.backplane, second.service.backplane
+            await wait_until(lambda: all(each.healthy for each in nodes))
             ticket = await issue(first)
             attempts = (try_ticket(node, ticket) for node in (first, second) * 5)
             assert Counter(await asyncio.gather(*attempts)) == {"welcome": 1, 4500: 9}

@@ -827,7 +827,7 @@ cat chat.log
 
 def test_the_chat_shows_no_character_that_a_terminal_obeys(baked: Baker) -> None:
     project = baked(DEFAULT)
-    show = r"from dev.client import printable; print(printable(['\x9b2J', '\u202e', '\x1b', 'ü']))"
+    show = r"from dev.client import as_json; print(as_json(['\x9b2J', '\u202e', '\x1b', 'ü']))"
     shown = check_output([venv_bin(project) / "python", "-B", "-c", show], project.root)
     assert shown == r'["\u009b2J", "\u202e", "\u001b", "ü"]' + "\n"
 

@@ -90,7 +90,7 @@ class Chat:
                         else:
                             show_message(name, message)
                 except RequestError as failure:
-                    print(f"! {name}: {failure}")
+                    print(f"! {name}: {printable(failure)}")
                     self._forget(name)
                 except Ended:
                     pass  # the status says so
@@ -173,16 +173,21 @@ class Chat:
             print(f"! that is no command: {mistake!r}")
 
 
-def printable(value: object) -> str:
-    """Return the JSON of a value, without characters that a terminal obeys."""
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+def printable(text: object) -> str:
+    """Return a text without the characters that a terminal obeys."""
+    shown = (each if each.isprintable() else json.dumps(each)[1:-1] for each in str(text))
+    return "".join(shown)
+
+
+def as_json(value: object) -> str:
+    """Return the JSON of a value, to print."""
+    return printable(json.dumps(value, ensure_ascii=False))
 
 
 # {% if cookiecutter.rooms %}
 def show_message(room: str, message: Message) -> None:
     """Print a message, an event or another frame of a room."""
-    said = printable(message.data)
+    said = as_json(message.data)
     match message.type:
         case "message":
             what = f"{message.user or 'the backend'}: {said}"
@@ -200,7 +205,7 @@ def show_status(ws: Connection, status: Status) -> None:
     """Print the status, with the user's name when online, and a hint if no service answers."""
     user = f" as {ws.welcome['user']}" if ws.welcome and status.state == "online" else ""
     again = "" if status.pause_s is None else f"; trying again in {status.pause_s:.1f} s"
-    why = "" if status.code is None else f": {status.code} {status.reason}"
+    why = "" if status.code is None else f": {status.code} {printable(status.reason)}"
     print(f"* {status.state}{user}{why}{again}", flush=True)
     is_first = status.state == "offline" and status.attempt == 1 and status.code == ABNORMAL
     if is_first and not status.reason.startswith(("the server refuses", "connection lost")):
@@ -227,7 +232,7 @@ async def typed_lines() -> AsyncIterator[str]:
 async def show_frames(ws: Connection) -> None:
     """Print messages to the user or to all, and frames of your own."""
     async for frame in ws:
-        print(f"< {printable(frame)}", flush=True)
+        print(f"< {as_json(frame)}", flush=True)
 
 
 async def talk(ws: Connection) -> None:

@@ -9,6 +9,7 @@ import socket
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -234,6 +235,15 @@ async def test_a_failed_worker_stops_all_workers(shared_valkey: Valkey, tmp_path
         async with asyncio.timeout(START_S):
             await process.communicate()
         assert process.returncode == 1
+
+
+async def test_the_first_signal_after_a_failed_worker_lets_the_others_drain() -> None:
+    sent: list[int] = []
+    parent = Parent(make_settings())
+    parent._processes = {cast(Any, SimpleNamespace(send_signal=sent.append))}
+    parent._stop(signal.SIGTERM)  # a worker has failed
+    parent._on_signal(signal.SIGTERM)
+    assert sent == [signal.SIGTERM, signal.SIGTERM]
 
 
 async def test_a_port_of_another_service_is_an_error(shared_valkey: Valkey, tmp_path: Path) -> None:

@@ -210,7 +210,6 @@ async def served(app: ASGIApp, **options: Any) -> AsyncIterator[int]:
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     serving = asyncio.create_task(server._serve())
     await wait_until(lambda: server.started or serving.done())
-    assert server.started, "the application does not start; the log has the reason"
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:

@@ -83,13 +83,14 @@ class Parent:
         self._port = settings.port
         self._processes: set[Process] = set()
         self._stopping = asyncio.Event()
+        self._was_signalled = False
         self._read_end, self._write_end = os.pipe()  # the workers notice when this process ends
 
     async def run(self) -> int:
         """Run until all processes have ended; return the exit status."""
         loop, workers = asyncio.get_running_loop(), self._settings.workers
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop, number)
+            loop.add_signal_handler(number, self._on_signal, number)
         try:
             # First without sharing, so that this fails if another service has the port.
             reserved = self._bind(self._port)
@@ -200,12 +201,16 @@ class Parent:
             unless_all_are_bound.pop_all()
         return bound
 
-    def _stop(self, number: int) -> None:
-        is_second = self._stopping.is_set()
-        for process in self._processes:
-            with suppress(ProcessLookupError):  # it has just ended
-                process.send_signal(signal.SIGKILL if is_second else number)
-        if is_second:  # a second signal ends everything at once
+    def _on_signal(self, number: int) -> None:
+        """Stop; at a second signal, end everything at once."""
+        is_second, self._was_signalled = self._was_signalled, True
+        self._stop(signal.SIGKILL if is_second else number)
+        if is_second:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+    def _stop(self, number: int) -> None:
         self._stopping.set()
+        for process in self._processes:
+            with suppress(ProcessLookupError):  # it has just ended
+                process.send_signal(number)

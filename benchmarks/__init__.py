@@ -1,1 +1,1 @@
-"""How fast the service is, beside what else people use: ``python -m benchmarks``."""
+"""How fast the service is, compared with other servers: ``python -m benchmarks``."""

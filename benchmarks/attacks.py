@@ -11,7 +11,7 @@ CONNECTIONS_PER_USER = 20
 CONNECTIONS_PER_ADDRESS = 500
 MESSAGES_PER_S_PER_USER = 400
 BURST_S = 5
-"""These four are limits that the service has by default."""
+"""The defaults of four limits of the service."""
 
 CONTINUATION, TEXT, PING = 0, 1, 9
 """Opcodes (RFC 6455 §5.2)."""
@@ -42,23 +42,23 @@ class Attack:
     connections: int = CONNECTIONS_PER_USER
     reads: bool = True
     fills: Dialect | None = None
-    """What one of them publishes before."""
+    """The dialect by which one of them fills a history before the attack."""
     honest: Dialect = SERVICE_PINGS
-    """What the honest clients do."""
+    """The dialect of the honest clients."""
     slow: Dialect | None = None
-    """What an honest client does that reads slowly."""
+    """The dialect of an honest client that reads slowly, if there is one."""
     headers: Callable[[int], dict[str, str]] = hostile_authorization
     request_bytes: int | None = None
-    """How much of the handshake is sent."""
+    """The bytes of the handshake that are sent; None for all."""
 
     @property
     def repeats_handshakes(self) -> bool:
-        """Whether it has no message."""
+        """Whether it repeats handshakes, since its dialect has no message."""
         return not self.dialect.envelope
 
 
 def of_address(attack: Attack) -> Attack:
-    """Return the attack by as many users as an address has connections for."""
+    """Return the attack by all the connections that an address may have, and by their users."""
     users = CONNECTIONS_PER_ADDRESS // CONNECTIONS_PER_USER
     return replace(
         attack,
@@ -134,7 +134,7 @@ FLOODS = replace(
 SURPLUS_KEYS = Attack(
     "surplus-keys",
     "300 surplus keys",
-    # The valid message lets the count of errors in a row begin again.
+    # A valid message resets the count of errors in a row.
     replace(_joined("hostile", f'"type":"ping",{SURPLUS}'), before='{"type":"ping"}'),
     rate=PINGS.rate / 2,
     burst=PINGS.burst // 2,
@@ -158,7 +158,7 @@ REPLAYS = Attack(
     "replays",
     replace(
         _joined("hostile", '"type":"join","room":"hostile","last":200'),
-        before='{"type":"leave","room":"hostile"}',  # a member is replayed nothing
+        before='{"type":"leave","room":"hostile"}',  # a member gets no replay
     ),
     rate=PINGS.rate / 2,
     burst=PINGS.burst // 2,

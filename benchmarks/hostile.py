@@ -17,7 +17,7 @@ HOSTILE_ADDRESS = "127.0.0.2"
 HONEST_ADDRESS = "127.0.0.3"
 
 HONEST_USERS = 99
-"""With a hostile one, a room with all of them has the most users that still see joins."""
+"""Together with a hostile one, the most users of a room that still announces joins."""
 
 FILLING = 200
 """Messages of 2 kB in the history that hostile clients have replayed."""

@@ -124,7 +124,7 @@ class Dialect:
     answer: str = ""
     """The answer to them."""
     before: str = ""
-    """A message that is sent before each one."""
+    """A message that is sent before each ``envelope``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ class Load:
     ) -> None:
         """Add a connection to a port of this machine, without opening it.
 
-        It comes from the address ``source``, and sends so many bytes of its handshake, or all.
+        It comes from ``source``, and sends ``request_bytes`` bytes of its handshake, or all.
         """
         number = self._count
         self._count += 1
@@ -279,7 +279,7 @@ class Load:
     ) -> Result:
         """Publish in turn on the first connections.
 
-        Every connection must get each message, or ``own`` ones its sender alone.
+        Every connection must get each message; with ``own``, only its sender.
 
         At most ``window`` messages are in flight, or else ``rate`` messages are due per second. The
         run ends when all have arrived, when none has arrived for ``quiet_s`` (0: no limit), or at
@@ -299,7 +299,7 @@ class Load:
         return _result(result)
 
     def attack(self, rate: float, seconds: float, *, burst: int = 0) -> Result:
-        """In turn, send on each connection, ``burst`` times at once and then at the rate.
+        """Send on the connections in turn: ``burst`` messages at once, then ``rate`` per second.
 
         A connection that the server has closed connects again. Without a message to publish, each
         connection disconnects and connects again instead.

@@ -63,7 +63,7 @@ class Subject:
     dialect: Dialect | None = None
     publishers: int = 1
     flood: Dialect | None = None
-    """The room that other clients flood meanwhile."""
+    """The dialect of other clients, which flood a room meanwhile."""
     attack: Attack = ALONE
 
 
@@ -191,7 +191,7 @@ def latency(members: int, rate: float) -> Measure:
 
 
 def streams(rooms: int, rate: float) -> Measure:
-    """Measure what it costs that each room gets ``rate`` messages per second from its member."""
+    """Measure the cost of rooms whose only member publishes ``rate`` messages per second."""
 
     def measure(trial: Trial) -> Sample:
         effort, total = trial.effort, rooms * rate
@@ -252,7 +252,7 @@ def connect(trial: Trial) -> Sample:
 
 def memory(trial: Trial) -> Sample:
     """Measure the resident memory of an idle connection."""
-    # Only a few: the memory that they free is reused, and would be missing in the difference.
+    # Only a few: later connections reuse the memory that these free, and the difference lacks it.
     with trial.connected(10):
         pass
     time.sleep(0.3)

@@ -101,7 +101,7 @@ class Process:
     """A running server."""
 
     def __init__(self, program: Program, name: str, core: int | None) -> None:
-        # Another benchmark may run at the same time.
+        # With the process id in the name, since another benchmark may run at the same time.
         self._log = CACHE / "logs" / f"{name}-{os.getpid()}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log, pinned(core):
@@ -258,7 +258,7 @@ def _threads(pids: Sequence[int]) -> dict[str, tuple[float, float]]:
 
 
 def _stolen_s(core: int | None) -> float:
-    """Return the steal time of a core: the host of this virtual machine used it."""
+    """Return the steal time of a core: the host used it for other virtual machines."""
     with suppress(OSError):
         for line in (PROC / "stat").read_text("ascii").splitlines():
             name, *ticks = line.split()

@@ -101,7 +101,7 @@ class Scenario:
     """Rounds in a quick run, and in a full run."""
     processes: int = 1
     pinned: bool = True
-    """Whether the servers have one core, and not all that the system gives them."""
+    """Whether the servers share one core, instead of using all cores of the system."""
     fresh: bool = False
     """Whether each measurement needs new processes."""
     redis: bool = False

@@ -66,7 +66,7 @@ SERVICE_PINGS = replace(SERVICE, envelope='{"type":"ping","id":{data}}')
 
 
 def _filled(name: str, messages: int) -> Dialect:
-    """Return a dialect whose clients publish so many messages in a room before they are ready."""
+    """Return a dialect whose clients publish ``messages`` messages in a room as their greeting."""
     publish = json.dumps({"type": "publish", "room": name, "data": "x" * 128, "id": "filled"})
     joined = room(name)
     filling = (Send(publish), Expect('"filled"')) * messages

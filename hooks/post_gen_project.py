@@ -1,8 +1,7 @@
 """Remove the files of options that were not chosen, check the name, and record the template.
 
-Cookiecutter renders this script and runs it in the new project. The Python is Cookiecutter's own:
-only the standard library is there, and it may be Python 3.8. The answers come as JSON, so none is
-ever run as code.
+Cookiecutter renders this script and runs it in the new project with its own Python, which may
+be 3.8 and has only the standard library. The answers come as JSON, so none is ever run as code.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ NOT_WITH: dict[str, tuple[str, ...]] = {
 # Written by hooks/pre_gen_project.py if the directory had files.
 FILES_BEFORE = ".files-before.json"
 
-# This file stops `make` in a project that this hook did not finish. It begins with the comment.
+# This file stops `make` in a project that this hook did not finish. It begins with this comment.
 UNFINISHED = "GNUmakefile"
 UNFINISHED_BEGIN = (
     b"# make reads this file in place of Makefile. The template's last hook removes it."
@@ -142,7 +141,7 @@ def remove_unchosen(project: Path, chosen: set[str], before: dict[str, int]) -> 
     A file that existed before stays, unless Cookiecutter has overwritten it.
 
     Returns:
-        The files of such options that stay.
+        The files of options that were not chosen, but stay.
 
     Raises:
         SystemExit: `PATHS` or `NOT_WITH` name a path that the template does not have.
@@ -193,7 +192,7 @@ def record_template(project: Path, answers: dict[str, Any]) -> None:
     """Write what cruft needs for updates, if the template is in a git repository.
 
     cruft itself runs this script without `_repo_dir`, and writes the file afterwards. A relative
-    path is relative to where Cookiecutter was started: this script runs in the project's directory.
+    path starts where Cookiecutter was started, not in the project, where this script runs.
     """
     if "_repo_dir" not in answers:
         return
@@ -217,7 +216,7 @@ def record_template(project: Path, answers: dict[str, Any]) -> None:
 
 
 def is_unreadable(path: Path) -> bool:
-    """Return whether git cannot read a repository: it is not installed, or refuses the owner."""
+    """Return whether git cannot read a repository: git is not installed, or distrusts its owner."""
     in_repository = any((each / ".git").exists() for each in (path, *path.parents))
     return in_repository and not git(path, "rev-parse", "--git-dir")
 
@@ -260,8 +259,8 @@ def summary(answers: dict[str, Any]) -> str:
 def check_name(project: Path, slug: str) -> None:
     """Exit if the project has the name of a package that it needs, which installers refuse.
 
-    Cookiecutter then removes the directory. One that existed before stays, with the mark of an
-    unfinished project.
+    Cookiecutter then removes the directory. A directory that existed before stays, and is marked as
+    unfinished.
     """
     lock = (project / "requirements-dev.lock").read_text(encoding="utf-8")
     if slug.replace("_", "-") in re.findall("^([a-z0-9-]+)==", lock, re.MULTILINE):

@@ -1,8 +1,8 @@
 """Check the answers before any file is written.
 
-Cookiecutter renders this script and runs it in the project's directory, before it writes files. The
-Python is Cookiecutter's own: only the standard library is there, and it may be Python 3.8. The
-answers come as JSON, so none is ever run as code.
+Cookiecutter renders this script and runs it in the project's directory before it writes files. It
+runs with Cookiecutter's Python, which may be 3.8 and has only the standard library. The answers
+come as JSON, so none is ever run as code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 SLUG = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
-# Unquoted, as in the manifests for Kubernetes, they are booleans or null in YAML 1.1.
+# YAML 1.1 reads these as booleans or null where they are unquoted, as in deploy/kubernetes.
 YAML_WORDS = {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
 NAME_LENGTH = 64
 DESCRIPTION_LENGTH = 200
@@ -51,8 +51,8 @@ FORBIDDEN_CATEGORIES = {"Cc", "Zl", "Zp", "Cs"}
 # They make text look different from what it is: https://trojansource.codes
 BIDI_OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
-# Marks of Jinja: cruft renders the recorded answers for each update. They are assembled here, since
-# this script is rendered, too.
+# Marks of Jinja, forbidden since cruft renders the recorded answers at each update. They are built
+# from parts, since this script is rendered, too.
 JINJA_MARKS = ("//#", *("{" + character for character in "%#{"))
 
 SHOWN_LENGTH = 40
@@ -108,7 +108,7 @@ def problem_of_answer(name: str, answer: object) -> str | None:
 def problem_of_choice(name: str, answer: object) -> str | None:
     """Return the problem of an answer to a question with choices, if any."""
     choices = CHOICES[name]
-    # 0 equals False, but is rendered as another word.
+    # Compare the types, too: 0 equals False, but the template would render it as 0.
     if any(type(answer) is type(choice) and answer == choice for choice in choices):
         return None
     if True in choices:
@@ -165,7 +165,7 @@ def remove_directories(output: Path, slug: str) -> None:
 
 
 def note_files(project: Path) -> None:
-    """Record the files that exist already; the last hook must not remove them."""
+    """Record the files that exist already, for hooks/post_gen_project.py to keep them."""
     before = {
         path.relative_to(project).as_posix(): path.lstat().st_mtime_ns
         for path in project.rglob("*")

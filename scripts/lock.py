@@ -1,9 +1,9 @@
 """Write the template's lock files: ``make lock``, with ``ARGS=--upgrade`` for newer versions.
 
 First the dependencies of all options are resolved together, so that all projects have the same
-versions. Then each distinct project runs its own ``make lock``: packages that only some projects
-need go into blocks. Finally every rendering must equal that project's own lock file, so that
-``make lock`` changes nothing in a new project.
+versions. Then ``make lock`` runs in each distinct project, and packages that only some projects
+need go into Jinja blocks. Finally each project's rendering must equal the lock file that its own
+``make lock`` has made, so that ``make lock`` changes nothing in a new project.
 
 Needs make and uv on PATH.
 """

@@ -37,7 +37,7 @@ FULL_SPEED = (
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
 )
-"""For tabs behind another one: their timers are not slowed down to one second."""
+"""Flags that keep Chromium from slowing down the timers of background tabs."""
 
 
 def find_chromium() -> str:
@@ -125,7 +125,7 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def type(self, text: str) -> None:
-        """Type into what has the focus."""
+        """Type into the focused element."""
         self.call("Input.insertText", text=text)
 
     def resize(self, width: int) -> None:

@@ -25,7 +25,7 @@ MATRIX = "test_matrix.py"
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the template, fixed for the whole run."""
+    """Return a copy of the template; editing the template during the run does not change it."""
     return copy_template(tmp_path_factory.mktemp("template"))
 
 

@@ -99,8 +99,8 @@ def paste(module: str, block: str) -> str:
     """Return a module with a block pasted into it, as a reader would do it.
 
     Imports go to the top. A definition replaces the one with its name; classes are merged. A new
-    definition goes before the next known one in the block, or to the end. The result is not
-    formatted.
+    definition goes before the next definition of the block that the module already has, or else to
+    the end. The result is not formatted.
     """
     if not module:
         return block

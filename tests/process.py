@@ -28,7 +28,7 @@ def run(
     stdin: str = "",
     timeout_s: float = 900,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command and capture its output. Its processes end with it, also after a timeout."""
+    """Run a command and capture its output; end its process group at a timeout or an interrupt."""
     with subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,

@@ -48,8 +48,8 @@ class Link:
 class Proxy:
     """Forwards all data to ``target``, a port of this machine, unless a fault is set.
 
-    ``budget`` returns after how many bytes a new connection is cut, None for never. ``connections``
-    and ``cuts`` count.
+    ``budget()`` is the number of bytes after which a new connection is cut; with None, it is not.
+    ``connections`` and ``cuts`` are counters.
     """
 
     def __init__(self) -> None:

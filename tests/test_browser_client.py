@@ -228,7 +228,7 @@ def test_a_token_function_that_fails_at_a_refresh_is_called_again(page: Page) ->
     assert page.run("return count('online')") == 1
 
 
-def test_a_token_function_that_fails_is_called_again_and_null_ends_the_matter(page: Page) -> None:
+def test_a_token_function_that_fails_is_called_again_and_null_ends_the_client(page: Page) -> None:
     page.run("""
       globalThis.answers = [() => Promise.reject("no network"), () => credentials, () => null];
       open_({ token: () => answers.shift()() });
@@ -290,7 +290,7 @@ def test_a_client_that_is_closed_at_once_never_connects(page: Page, proxy: Proxy
 
 
 @short_heartbeat
-def test_a_dead_server_is_noticed_by_the_terms_of_the_welcome(page: Page, proxy: Proxy) -> None:
+def test_a_silent_server_is_detected_within_the_terms_of_welcome(page: Page, proxy: Proxy) -> None:
     page.run("open_()")
     page.wait_until("ws.welcome")
     proxy.freeze()
@@ -303,7 +303,7 @@ def test_a_dead_server_is_noticed_by_the_terms_of_the_welcome(page: Page, proxy:
 
 
 @short_heartbeat
-def test_a_hidden_page_judges_no_silence(page: Page, chrome: Browser, proxy: Proxy) -> None:
+def test_a_hidden_page_ignores_silence(page: Page, chrome: Browser, proxy: Proxy) -> None:
     page.run("open_()")
     page.wait_until("ws.welcome")
     front = chrome.page("about:blank")
@@ -331,8 +331,8 @@ def test_a_hidden_page_keeps_its_connection(page: Page, chrome: Browser) -> None
 
 
 @short_heartbeat
-def test_a_late_timer_proves_nothing(page: Page, proxy: Proxy) -> None:
-    """The page sleeps while it waits for an answer. So it asks again before it judges."""
+def test_after_a_late_timer_it_pings_again(page: Page, proxy: Proxy) -> None:
+    """The page slept while it waited for a pong, so the silence does not prove a dead server."""
     page.run("open_()")
     page.wait_until("ws.welcome")
     proxy.freeze()
@@ -348,8 +348,8 @@ def test_a_late_timer_proves_nothing(page: Page, proxy: Proxy) -> None:
 
 
 @short_heartbeat
-def test_an_answer_in_the_same_moment_of_a_coarse_clock_is_an_answer(page: Page) -> None:
-    """Some browsers round the time, so that pages cannot measure it."""
+def test_a_pong_counts_if_a_coarse_clock_has_not_moved_since_the_ping(page: Page) -> None:
+    """Some browsers round the time that pages can measure."""
     page.run("open_()")
     page.wait_until("ws.welcome")
     page.run("const now = performance.now(); performance.now = () => now")
@@ -358,7 +358,7 @@ def test_an_answer_in_the_same_moment_of_a_coarse_clock_is_an_answer(page: Page)
     assert page.run("return count('offline')") == 0
 
 
-def test_the_network_is_tried_as_soon_as_it_is_back(page: Page, proxy: Proxy) -> None:
+def test_it_connects_as_soon_as_the_network_is_back(page: Page, proxy: Proxy) -> None:
     page.run("Math.random = () => 1; open_()")
     page.wait_until("ws.welcome")
     proxy.refuses = True
@@ -405,7 +405,7 @@ def test_a_page_comes_back_from_the_back_forward_cache(
     assert page.run("return count('connecting')") == 2
 
 
-def test_close_codes_decide_whether_it_comes_back(page: Page, service: Service) -> None:
+def test_a_revoked_user_does_not_reconnect(page: Page, service: Service) -> None:
     page.run("open_()")
     page.wait_until("ws.welcome")
     service.shell(
@@ -422,8 +422,8 @@ CODES = {
 }
 
 
-def test_every_close_code_is_judged_by_the_rule(page: Page) -> None:
-    """Few of them can be had from the service, so they come from a WebSocket of the test's own."""
+def test_every_close_code_decides_whether_it_reconnects(page: Page) -> None:
+    """The service sends few of these codes on demand, so a fake WebSocket closes with them."""
     page.run(f"""
       globalThis.outcomes = {{}};
       for (const code of {json.dumps(list(CODES))}) {{
@@ -451,7 +451,7 @@ def test_pauses_are_random_and_grow_to_twenty_seconds(page: Page) -> None:
     assert longest == [2_000, 4_000, 8_000, 16_000, 20_000, 20_000, 20_000]
 
 
-def test_requests_fail_in_words_and_never_wait_for_ever(page: Page, proxy: Proxy) -> None:
+def test_requests_fail_with_a_code_and_never_wait_for_ever(page: Page, proxy: Proxy) -> None:
     page.run("open_()")
     early = page.run("return (await ws.request({ type: 'ping' })).type")  # before the connection
     assert early == "pong"
@@ -503,7 +503,7 @@ def test_a_handler_may_await_a_request_and_may_throw(page: Page, service: Servic
     assert page.run("return ws.status.state") == "online"
 
 
-def test_messages_wait_for_the_state_and_a_lost_line_starts_it_again(
+def test_messages_wait_for_the_state_and_a_lost_connection_loads_it_again(
     page: Page, proxy: Proxy, service: Service
 ) -> None:
     page.run("""
@@ -712,7 +712,7 @@ def test_messages_held_while_a_join_fails_are_handed_over(page: Page, service: S
     assert page.run("return got") == ["state", 0, 1, 2]
 
 
-def test_what_a_former_membership_brings_is_not_handed_over_before_replayed_messages(
+def test_messages_of_a_former_membership_do_not_precede_replayed_ones(
     page: Page, service: Service
 ) -> None:
     page.run("open_(); ws.room('tea')")
@@ -834,7 +834,7 @@ def test_an_info_does_not_overtake_the_join_of_its_room(page: Page) -> None:
     assert infos[2:] == [["unanswered", False], ["joined", False]]
 
 
-def test_an_info_that_is_no_json_is_refused_at_once(page: Page) -> None:
+def test_an_info_that_is_not_json_is_refused_at_once(page: Page) -> None:
     page.run(f"""
       {FAKE}
       globalThis.errors = [];
@@ -909,7 +909,7 @@ def test_an_info_set_while_a_join_is_on_its_way_and_refused_is_not_sent_again(pa
     assert page.run("return refusals") == ["info", "info"]
 
 
-def test_an_info_that_a_rejoin_brings_and_is_refused_ends_no_membership(page: Page) -> None:
+def test_an_info_that_is_refused_at_a_rejoin_does_not_end_the_membership(page: Page) -> None:
     page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea', {{ info: 'good' }})")
     page.wait_until("room.position")
     page.run("""
@@ -1165,7 +1165,7 @@ def test_after_an_invalid_welcome_the_pause_grows(page: Page, wrong: dict[str, o
 
 
 @pytest.mark.parametrize("expires_at", ["undefined", "null", "'soon'", "NaN"])
-def test_a_refresh_answered_without_a_time_keeps_the_old_one(page: Page, expires_at: str) -> None:
+def test_a_refresh_answered_without_expiry_keeps_the_old_one(page: Page, expires_at: str) -> None:
     page.run(f"""
       {FAKE}
       const [start, now] = [setTimeout, Date.now()];
@@ -1217,7 +1217,7 @@ def test_when_the_network_is_back_a_token_is_asked_for_again(page: Page) -> None
     assert page.run("return [count('offline'), count('ended')]") == [0, 0]
 
 
-def test_a_request_that_the_end_settles_says_why(page: Page) -> None:
+def test_a_request_that_is_open_at_the_end_fails_with_the_reason(page: Page) -> None:
     page.run(
         "open_(); globalThis.end = ws.request({ type: 'ping' }).catch(({ message }) => message)"
     )
@@ -1225,7 +1225,7 @@ def test_a_request_that_the_end_settles_says_why(page: Page) -> None:
     assert page.run("return end") == "closed by the client"
 
 
-def test_a_leave_that_is_refused_for_good_is_over(page: Page) -> None:
+def test_a_leave_that_is_refused_for_good_is_not_repeated(page: Page) -> None:
     page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea')")
     page.wait_until("room.position")
     page.run("""
@@ -1249,7 +1249,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_an_info_of_a_room_that_is_not_joined_is_only_kept(page: Page, end: str) -> None:
+def test_an_info_of_a_room_that_is_not_joined_is_only_stored(page: Page, end: str) -> None:
     page.run(f"{EAGER} {FAKE} open_(); globalThis.room = ws.room('tea')")
     page.wait_until("room.position")
     page.run(f"""
@@ -1744,7 +1744,7 @@ def test_a_room_that_may_not_be_joined_says_so(page: Page) -> None:
     assert page.run("return code") == "bad_room"
 
 
-def test_who_is_there_and_who_leaves(page: Page, service: Service) -> None:
+def test_presence_and_the_events_of_members(page: Page, service: Service) -> None:
     page.run("""
       globalThis.got = [];
       open_();
@@ -1831,7 +1831,7 @@ def check_page(page: Page, room: Numbers) -> None:
     check(((kind, number) for kind, number in page.run("return entries")), room.last)
 
 
-def test_it_follows_from_a_service_that_drains_or_dies_to_another(
+def test_it_moves_from_a_service_that_drains_or_dies_to_another(
     baked: Baker, chrome: Browser, tmp_path: Path
 ) -> None:
     settings = HASTE | {"JWT_SECRET": "jwt-secret" * 4, "BACKEND_KEY": "backend-key" * 3}

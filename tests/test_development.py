@@ -223,7 +223,7 @@ def test_the_chat_ends_without_another_line(baked: Baker, tmp_path: Path, cause:
 
 
 def save(project: Project, name: str, text: str) -> None:
-    """Replace a file by a new one, as most editors do: what is written in it may be two changes."""
+    """Replace a file by a new one, as most editors do: writing into it may count as two changes."""
     new = project.root / "new"  # where no change counts
     new.write_text(text, encoding="utf-8")
     new.replace(project.root / name)

@@ -45,10 +45,10 @@ def test_the_health_check_follows_the_settings(baked: Baker, host: str) -> None:
             assert done.returncode == status, done.stderr
 
 
-def test_two_colons_are_all_of_ipv4_and_ipv6(baked: Baker, tmp_path: Path) -> None:
+def test_the_host_of_two_colons_is_all_of_ipv4_and_ipv6(baked: Baker, tmp_path: Path) -> None:
     service = Service(baked(DEFAULT).copy(tmp_path / "project"), HOST="::")
     try:
-        # Any free port is another one for each.
+        # With port 0, the system picks a port for IPv4 and another one for IPv6.
         wait_until(lambda: len(ports(service)) == len(LOOPBACKS), told=service.log)
         assert {
             host for port in ports(service) for host in LOOPBACKS if is_ok(host, port, "/livez")

@@ -72,14 +72,14 @@ def tools() -> Path:
     return npm_directory(*PACKAGES) / "node_modules" / ".bin"
 
 
-def test_the_lines_are_few() -> None:
+def test_the_client_has_few_and_short_lines() -> None:
     for files in variants():
         code = [line for text in files.values() for line in text.splitlines()]
         assert max(map(len, code)) <= 100
         assert len([line for line in code if not COMMENT.match(line)]) <= MAX_LINES
 
 
-def test_a_page_loads_little(tmp_path: Path) -> None:
+def test_the_minified_client_is_small(tmp_path: Path) -> None:
     bundle = "".join(max(variants(), key=lambda files: len("".join(files.values()))).values())
     bundle = re.sub(r'^import .* from "./.*";$', "", bundle, flags=re.MULTILINE)
     (tmp_path / "bundle.mjs").write_text(bundle, encoding="utf-8")

@@ -143,7 +143,7 @@ def setting(project: Project, name: str) -> float:
     return float(default)
 
 
-def test_only_nodes_that_reach_each_other_are_several(project: Project) -> None:
+def test_there_are_several_nodes_only_with_redis(project: Project) -> None:
     found = resources(project)
     deployment = found["Deployment"]["spec"]
     (container,) = deployment["template"]["spec"]["containers"]

@@ -139,7 +139,7 @@ def test_the_end_of_a_node_ends_the_other(baked: Baker, tmp_path: Path) -> None:
         assert not is_running(other)
 
 
-def test_nodes_that_are_starting_end_in_silence(baked: Baker, tmp_path: Path) -> None:
+def test_nodes_that_are_starting_end_without_a_traceback(baked: Baker, tmp_path: Path) -> None:
     project = baked(find(NODES)).copy(tmp_path / "project")
     with started(project, lambda service: len(children(service.pid)) == 3) as service:
         processes = children(service.pid)
@@ -148,7 +148,7 @@ def test_nodes_that_are_starting_end_in_silence(baked: Baker, tmp_path: Path) ->
         assert "Traceback" not in service.log()
 
 
-def test_a_server_that_does_not_start_is_told(baked: Baker, tmp_path: Path) -> None:
+def test_a_valkey_that_does_not_start_is_reported(baked: Baker, tmp_path: Path) -> None:
     server = tmp_path / "valkey-server"
     server.write_text("#!/bin/sh\necho out of order\nexit 1\n", encoding="utf-8")
     server.chmod(0o755)
@@ -190,7 +190,7 @@ def test_no_link_leads_to_a_page_that_is_off(baked: Baker, tmp_path: Path) -> No
         assert "side by side" not in service.log()
 
 
-def test_with_a_server_of_its_own_it_is_one_node(baked: Baker, tmp_path: Path) -> None:
+def test_with_a_redis_url_it_is_one_node(baked: Baker, tmp_path: Path) -> None:
     service = Service(
         baked(find(NODES)).copy(tmp_path / "project"),
         "dev.nodes",

@@ -401,7 +401,7 @@ def test_a_link_signs_in_where_the_page_is_open_and_typed_names_go_first(
     check_quiet(page, proxy.origin)
 
 
-def test_what_a_user_writes_is_kept(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+def test_a_draft_and_its_focus_are_kept(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
     page = signed_in(chrome, behind, "alice")
     page.call("Emulation.setFocusEmulationEnabled", enabled=True)
     for number, room in enumerate(("other", "letters"), 1):
@@ -944,7 +944,7 @@ def test_frames_of_a_room_that_only_the_palette_has_joined_are_shown(
     check_quiet(page, behind[1].origin)
 
 
-def test_it_is_in_line(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
+def test_its_controls_are_aligned(chrome: Browser, behind: tuple[Service, Proxy]) -> None:
     page = signed_in(chrome, behind, "alice")
     page.run("press('Join')")
     page.wait_until("/ here/.test(text('article'))")
@@ -1119,7 +1119,7 @@ SIGN_IN = {
 
 
 @pytest.mark.parametrize("combination", SIGN_IN)
-def test_it_signs_in_as_the_style_works(chrome: Browser, baked: Baker, combination: str) -> None:
+def test_it_signs_in_by_each_style(chrome: Browser, baked: Baker, combination: str) -> None:
     with served(baked, combination) as (service, proxy):
         page = open_page(chrome, proxy.origin)
         enabled = "all('button:not([aria-disabled=true])').map((each) => each.innerText)"

@@ -77,7 +77,7 @@ def client(baked: Baker) -> Iterator[ModuleType]:
 
 
 class Follower:
-    """A member of the room who keeps what comes."""
+    """A member of the room that records its messages and states."""
 
     def __init__(self, connect: Callable[..., Any], url: str, token: str, room: Numbers) -> None:
         self.entries: list[Entry] = []
@@ -89,7 +89,7 @@ class Follower:
         self._room = room
 
     async def follow(self) -> None:
-        """Be there until cancelled."""
+        """Stay in the room until cancelled."""
         async with (
             self._connect(self._url, self._token, on_status=self._note, on_frame=self._count) as ws,
             ws.room(ROOM, state=self._load) as room,
@@ -123,7 +123,7 @@ class Follower:
 
 
 async def with_member(follower: Follower, act: Coroutine[Any, Any, None]) -> None:
-    """Do something while a member is there."""
+    """Run ``act`` while the follower is in the room."""
     following = asyncio.create_task(follower.follow())
     acting = asyncio.create_task(act)
     await asyncio.wait({following, acting}, return_when=asyncio.FIRST_COMPLETED)
@@ -551,7 +551,7 @@ MESSAGE = {"type": "message", "room": "tea", "from": "bob", "data": "hi"}
 
 
 class Commands:
-    """Stands in for a connection: keeps the commands, which a test answers."""
+    """A fake connection, which records the commands for a test to answer."""
 
     def __init__(self, client: ModuleType, **options: Any) -> None:
         self.welcome: dict[str, Any] | None = WELCOME
@@ -592,7 +592,7 @@ class Commands:
         self._settle.pop(0)(ok | fields)
 
     def refuse(self) -> None:
-        """Refuse it for now."""
+        """Refuse the oldest command that is unanswered, for now."""
         self.answer(**RATE_LIMITED)
 
     async def sent(self, number: int) -> None:
@@ -615,7 +615,7 @@ def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> Non
     assert [message.data for message in room._unread] == ["hi"]
 
 
-def test_what_a_former_membership_brings_is_not_yielded_before_replayed_messages(
+def test_messages_of_a_former_membership_do_not_precede_replayed_ones(
     client: ModuleType,
 ) -> None:
     connection = Commands(client, last=2)
@@ -988,9 +988,9 @@ OK = {"type": "ok", "epoch": "e", "offset": 0, "recovered": None, "replayed": 0}
 
 
 class RoomServer:
-    """Answers every command; tests decide what else comes.
+    """A server that answers every command.
 
-    It refuses the commands of the ``refusals``, by their type and room, until these are used up.
+    ``refusals`` has answers by the type and room of a command; each is given once, before others.
     """
 
     def __init__(self, **joined: object) -> None:
@@ -1005,7 +1005,7 @@ class RoomServer:
         return [command["type"] for command in self.commands]
 
     async def __call__(self, connection: ServerConnection) -> None:
-        """Serve one connection. A command ``say`` has the frames to send before its answer."""
+        """Serve one connection. The ``frames`` in a command are sent before its answer."""
         async for text in connection:
             command = json.loads(text)
             self.commands.append(command)
@@ -1332,7 +1332,7 @@ def test_unknown_types_and_fields_are_not_invalid(client: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("end", ["evicted", "left", "refused"])
-def test_an_info_of_a_room_that_is_not_joined_is_only_kept(client: ModuleType, end: str) -> None:
+def test_an_info_of_a_room_that_is_not_joined_is_only_stored(client: ModuleType, end: str) -> None:
     server = RoomServer(**(REFUSED if end == "refused" else {}))
 
     async def change(ws: Any) -> None:
@@ -1370,7 +1370,7 @@ def test_an_info_that_is_refused_is_not_sent_again(client: ModuleType) -> None:
     assert joins == ["good", "bad", "bad", "good"]
 
 
-def test_an_info_that_a_rejoin_brings_and_is_refused_ends_no_membership(
+def test_an_info_that_is_refused_at_a_rejoin_does_not_end_the_membership(
     client: ModuleType,
 ) -> None:
     server = RoomServer()
@@ -2083,7 +2083,7 @@ def test_an_info_that_the_caller_changes_is_sent_when_it_is_set(client: ModuleTy
 def pauses_of_refreshes(
     client: ModuleType, monkeypatch: pytest.MonkeyPatch, expiries: list[float]
 ) -> list[float]:
-    """Return the pauses before tokens that expire then are replaced; it is always 1,000."""
+    """Return the pauses before refreshes of tokens with these expiries; it is always 1,000."""
     module = import_module(f"{client.__name__}.connection")
     monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 1_000.0))
     first, *later = expiries

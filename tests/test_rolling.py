@@ -85,7 +85,7 @@ def post(node: Service, path: str, *headers: str, **body: object) -> None:
 
 @pytest.fixture(params=["to the next version", "from the next version"])
 def pair(request: pytest.FixtureRequest, nodes: tuple[Service, Service]) -> tuple[Service, Service]:
-    """Return the two nodes, the one that sends first."""
+    """Return the sending node, and the other one."""
     return nodes if request.param == "to the next version" else nodes[::-1]
 
 

@@ -1,7 +1,7 @@
 """Virtual environments, cached between runs: one for each distinct lock file.
 
-The project's Makefile makes them, as for its users who have uv: it takes a twentieth of pip's time.
-Some packages have environments too.
+The project's Makefile makes them with uv, which takes a twentieth of pip's time. `package_bin` and
+`npm_directory` install other packages.
 """
 
 import fcntl

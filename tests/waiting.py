@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 DEADLINE_S = 180.0
-"""After this time on a slow machine, something hangs."""
+"""Long enough for a slow machine: a wait that takes longer hangs."""
 
 
 def wait_until(
@@ -13,7 +13,7 @@ def wait_until(
     *,
     told: Callable[[], object] = lambda: "a condition is not met in time",
 ) -> None:
-    """Act until a condition is met. The assertion has what is ``told`` at the deadline."""
+    """Act until a condition is met; at the deadline, fail with what ``told`` returns."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < deadline, told()

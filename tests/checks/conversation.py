@@ -53,7 +53,7 @@ def _expect(reader: Client, sender: Client, data: object, **fields: str) -> None
 
 
 def check_shell(project: Project, service: Service) -> None:
-    """Run each line for a shell; `make` as a dry run, Docker not at all."""
+    """Run each shell line and `make` command of the documents, in a harmless form."""
     for block in blocks(project, "sh"):
         if block.text.startswith("# .env.example"):
             continue
@@ -88,7 +88,7 @@ def _harmless(line: str, port: str) -> str:
 
 
 def check_metrics(project: Project, service: Service) -> None:
-    """Look up each metric of the engine in a table."""
+    """Check that a table documents each metric of the engine."""
     key = "Authorization: Bearer $METRICS_KEY"
     text = service.shell(f'. ./.env; curl --silent --fail -H "{key}" {url(service)}/metrics')
     documented = {

@@ -9,7 +9,16 @@ from tempfile import TemporaryDirectory
 
 from proof.overlay import JINJA
 from tests.combination import COMBINATIONS, TEMPLATE, Combination
-from tests.documents import Block, anchors, blocks, blocks_of, documents, paste, tables
+from tests.documents import (
+    MARKDOWN,
+    Block,
+    anchors,
+    blocks,
+    blocks_of,
+    documents,
+    paste,
+    tables,
+)
 from tests.process import check_output
 from tests.project import PROJECT_DIRECTORY, Project
 from tests.venv import venv_bin
@@ -19,6 +28,8 @@ from .code import check_imports, check_types
 EXTENDING = "docs/extending.md"
 OPERATING = "docs/operating.md"
 SETTINGS_FILE = ".env.example"
+
+MAX_COLUMNS = 120
 
 EXAMPLES = TEMPLATE / "tests" / "examples" / "extending.py"
 TESTS_OF_EXAMPLES = "tests/test_extending.py"
@@ -48,6 +59,7 @@ def check_docs(project: Project) -> None:
     check_settings(project)
     check_links(project)
     check_lengths(project)
+    check_widths(project)
     check_log(project)
     check_selections(project)
     if project.combination == representative(project.combination):
@@ -99,10 +111,21 @@ def check_links(project: Project) -> None:
 
 
 def check_lengths(project: Project) -> None:
-    """Limit the length of the pages for the first hour."""
+    """Limit the length of the pages that a newcomer reads first."""
     for document, longest in {"README.md": 150, "AGENTS.md": 100}.items():
         lines = len(project.read(document).splitlines())
         assert lines <= longest, f"{document} has {lines} lines, at most {longest} are allowed"
+
+
+def check_widths(project: Project) -> None:
+    """Limit the columns of prose; tables and blocks of code may be wider."""
+    for document in documents(project):
+        text = project.read(document)
+        lines = text.splitlines()
+        prose = (each.map for each in MARKDOWN.parse(text) if each.type == "paragraph_open")
+        numbers = (n for begin, end in filter(None, prose) for n in range(begin, end))
+        wide = [n + 1 for n in numbers if len(lines[n]) > MAX_COLUMNS]
+        assert not wide, f"{document}: lines {wide} have more than {MAX_COLUMNS} columns"
 
 
 def check_log(project: Project) -> None:
@@ -179,7 +202,7 @@ def check_examples(project: Project) -> None:
 
 
 def check_sections(project: Project, copy: Project) -> None:
-    """Check the types of each section's examples, pasted with those that it needs alone."""
+    """Check the types of each section's examples, pasted with only those that they need."""
     team = {path.name: project.read(path) for path in project.files() if path.match("app/*.py")}
     sections = dict(
         section.split("\n", 1) for section in project.read(EXTENDING).split("\n## ")[1:]

@@ -1,8 +1,8 @@
 """Starts a project's service, and tells how users connect to it: ``python launcher.py app``.
 
 It runs with the project's Python in the project's directory. The service and the tools in `dev`
-import the same packages, which takes longer than all that they do. So the service is a fork of this
-process.
+import the same packages, which takes longer than the rest of their work. So this process imports
+the packages once, and forks the service.
 
 Each line of standard input is a request, each line of standard output an answer, as JSON: null asks
 for the exit status of the service, ``[port, name, ...]`` for how these users connect.

@@ -1,9 +1,9 @@
 """The proof passes for the project's engine.
 
-A module of the proof runs with every option, and again with only those that it needs. It runs once
-if no other option concerns it: if only the heartbeat is left, which has nothing to do with rooms in
-Redis, and if it is in `ONCE`. It runs with one kind of authentication, the one that it needs.
-Those in `CREDENTIALS` run with every other kind, too, and with every option.
+A module of the proof runs with all `EXTRAS`, and a second time with only the extras that it needs.
+The second run is left out for modules in `ONCE`, and where only the heartbeat would be missing. The
+kind of authentication is the one that the module needs, or else `FULL`. Modules in `CREDENTIALS`
+also run with every other kind, together with all extras.
 """
 
 from pathlib import Path

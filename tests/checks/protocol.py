@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 
 def print_document(project: Project, program: str = PRINT) -> str:
-    """Return what a program prints that has the project's code."""
+    """Return the output of a program that imports the project's code."""
     # Without -B, Python would write files into a project that other checks share.
     return check_output([venv_bin(project) / "python", "-B", "-c", program], project.root)
 

@@ -24,7 +24,7 @@ from tests.venv import venv_bin
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
 USERS = ("alice", "bob")
-"""Most tests need both; one process prints how they connect."""
+"""Most tests need both: the launcher is asked for the options of both in one request."""
 
 START_S = 180.0
 ANSWER_S = 30.0

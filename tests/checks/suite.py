@@ -1,9 +1,9 @@
 """The project's own tests pass.
 
-With one kind of authentication, all run with every combination of rooms, heartbeat and redis. With
-the other kinds, tests of parts above authentication run with all of these.
-Tests of the layers below authentication (process, frames, Redis) run with one kind, and with the
-`ENOUGH_EXTRAS`.
+With the authentication `FULL`, all tests run, but those of the layers below authentication
+(process, frames, Redis) only with the extras in `ENOUGH_EXTRAS`. With any other authentication,
+tests of these layers do not run, and tests of the parts above authentication run only with all
+`EXTRAS`.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""The project defines nothing that only an option uses which was not chosen."""
+"""The project has no definition that is used only with an option that was not chosen."""
 
 from vulture.core import Vulture
 

@@ -4,7 +4,7 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    # Before the imports, which take seconds: until then, process 1 of a container ignores SIGTERM.
+    # Before the slow imports: without a handler, process 1 of a container ignores SIGTERM.
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda number, frame: sys.exit())
     # The process that started this one may have blocked SIGINT until here.

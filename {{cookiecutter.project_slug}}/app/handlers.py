@@ -1,4 +1,4 @@
-"""Your commands, and your observers of the start and the end of connections."""
+"""Your commands, and your functions that run when a connection begins or ends."""
 
 from .realtime import CommandRouter
 from .resources import Connection, Service, State

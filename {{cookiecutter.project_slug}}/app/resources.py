@@ -35,8 +35,8 @@ async def is_ready(service: Service) -> bool:
 
 
 jobs: list[Job] = []
-"""Background jobs: ``Job(run)``, where ``async def run(service: Service) -> None``.
+"""Background jobs, each a ``Job(run)`` of an ``async def run(service: Service) -> None``.
 
-A job that fails is started again after a pause. With ``Job(run, essential=True)``, its failure
+A job that fails is restarted after a pause. With ``Job(run, essential=True)``, its failure
 stops the service.
 """

@@ -152,7 +152,7 @@ class Connection(Inbox[Frame]):
         try:
             answer: Frame = await asyncio.shield(answered)
         except asyncio.CancelledError:
-            request.settle({})  # an unsent request is dropped
+            request.settle({})  # drops it if it is unsent, otherwise ignores its answer
             raise
         if answer["type"] == "error":
             raise RequestError(answer)
@@ -329,7 +329,7 @@ class Connection(Inbox[Frame]):
             while True:
                 try:
                     frame = await self._next_frame(socket, terms["interval_s"])
-                except TimeoutError:  # a silence: is the server there?
+                except TimeoutError:  # check by a ping whether the server is alive
                     self.ask({"type": "ping"}, lambda answer: None)
                     frame = await self._next_frame(socket, terms["timeout_s"])
                 self._receive(frame)
@@ -473,7 +473,7 @@ class Connection(Inbox[Frame]):
         self._call(self._on_status, status)
 
     def _call(self, handler: Callable[..., object], *arguments: object) -> None:
-        """Call a handler in a later turn of the loop, which reports what it raises."""
+        """Call a handler in a later turn of the event loop, which reports its exceptions."""
         asyncio.get_running_loop().call_soon(handler, *arguments)
 
 

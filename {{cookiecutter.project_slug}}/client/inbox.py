@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 class Inbox(Generic[Item]):
-    """An asynchronous iterator over items, which an error ends.
+    """An asynchronous iterator over unread items; an error ends the iteration.
 
     If more than 10,000 items are unread, those of the ``gap`` replace them.
     """

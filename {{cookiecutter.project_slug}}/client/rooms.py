@@ -39,7 +39,7 @@ class Message:
 
 
 class Info(NamedTuple):
-    """What members see of the user, as it was set once: compared by identity, not by value."""
+    """What members see of the user. Each change is an object, compared by identity, not value."""
 
     value: object
 
@@ -147,7 +147,7 @@ class Room(Inbox[Message]):
         return (self._change or self._accepted).value
 
     async def set_info(self, info: object) -> None:
-        """Change what members see of the user: now, or when the room is joined."""
+        """Change what members see of the user: now, or at the next join. None changes nothing."""
         if (info := _copy(info)) is None:
             return
         change = self._change = Info(info)
@@ -192,7 +192,7 @@ class Room(Inbox[Message]):
                 again = self.join
                 if answer["code"] != "rate_limited":
                     again, self.join_stage = self._join_in_turn, "idle"
-                    self._connection.send_waiting()  # other rooms may be available
+                    self._connection.send_waiting()  # another room may have the turn
                 self._later(pause(self._attempt), again)
                 self._attempt += 1
             elif info is self._change:
@@ -280,7 +280,7 @@ class Room(Inbox[Message]):
             self._accepted = Info(None)
 
     def _on_message(self, frame: Frame) -> None:
-        """Hold a message, or pass it on if it is newer than the position, which moves there."""
+        """Hold a message, or pass it on, unless it is old, and advance the position to it."""
         offset = frame["offset"]
         if self._held is not None:
             self._held.append(frame)

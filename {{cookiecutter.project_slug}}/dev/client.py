@@ -174,7 +174,7 @@ class Chat:
 
 
 def printable(text: object) -> str:
-    """Return a text without the characters that a terminal obeys."""
+    """Return a text with escapes for characters that could control the terminal."""
     shown = (each if each.isprintable() else json.dumps(each)[1:-1] for each in str(text))
     return "".join(shown)
 

@@ -23,11 +23,11 @@
 `client/`         the JavaScript client
 `metrics`         metrics for Prometheus; `tracing` has spans for OpenTelemetry
 `settings/`       every setting of the engine; `fields` has their types
-`protocol`        frames and close codes; parts define more frames
-`errors`          exceptions, and what clients get for each; parts define more
+`protocol`        frames and close codes; other modules define more frames
+`errors`          exceptions, and what clients get for each; other modules define more
 `jobs`            background jobs
 `idempotency`     repeated requests that run only once; `expiring` stores their keys
-`futures`         futures of results that are known already, or follow from others
+`futures`         futures that are done at once, or derived from another future
 ================  ====================================================================
 
 Your files import only from here.

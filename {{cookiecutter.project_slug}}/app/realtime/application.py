@@ -87,13 +87,13 @@ class RevalidatedFiles(StaticFiles):
 class Application(FastAPI):
     """A FastAPI app that serves WebSockets at ``/ws``.
 
-    ``policy`` decides who may do what. ``commands`` has your own commands and observers; a command
-    with the ``type`` of a built-in one replaces it. ``resources`` returns a context manager that is
-    open while the service runs, ``jobs`` run in the background, and ``/readyz`` asks ``ready``;
-    each is called with the service. All other options are FastAPI's.
+    ``policy`` authorizes clients. ``commands`` adds your own commands and observers; a command
+    replaces the built-in one with the same ``type``. ``resources`` returns a context manager that
+    is open while the service runs, ``jobs`` run in the background, and ``/readyz`` calls ``ready``.
+    These three are called with the service. All other options are passed to FastAPI.
 
-    Without middleware, and without dependencies of the whole app, connections skip FastAPI's
-    routing, which would take a fifth of a handshake's time and 8 KiB of memory per connection.
+    If the app has no middleware and no app-wide dependencies, connections skip FastAPI's routing.
+    It would take a fifth of the time of a handshake, and 8 KiB of memory per connection.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Application(FastAPI):
             "openapi_url": "/openapi.json" if in_development else None,
             "openapi_tags": TAGS,
             "responses": problems({"4XX": "The request is refused"}),
-            # A redirect would lead to whatever host the request names.
+            # A redirect would go to the host in the request, which the client chooses.
             "redirect_slashes": False,
             "telemetry": HTTP,
         }
@@ -215,7 +215,7 @@ class Application(FastAPI):
         return commands
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a connection, a request, or the start and end of the application."""
+        """Handle a WebSocket connection, an HTTP request, or the lifespan."""
         if self._is_shortcut(scope):
             scope["app"] = self  # as FastAPI does
             await self._endpoint.serve(WebSocket(scope, receive, send))
@@ -243,14 +243,14 @@ class Application(FastAPI):
             await self.router.not_found(scope, receive, send)
 
     def stop(self) -> None:
-        """Stop the server with a failure, since an essential job has failed."""
+        """Stop the server because an essential job has failed; `serve` then exits with status 1."""
         is_stopping = self.failed or self.service.stopping
         self.failed = True
-        if not is_stopping:  # a second signal would end it at once
+        if not is_stopping:  # a second signal would kill the process at once
             self.stop_server()
 
     def _rank(self, route: BaseRoute) -> tuple[bool, bool, bool]:
-        # Fixed routes, the team's, the engine's replaceable ones, those at /: see extending.md.
+        # Order: fixed, the team's, the engine's replaceable ones, those at /. See extending.md.
         is_at_root = getattr(route, "path", None) in {"", "/"}
         return is_at_root, route in self._replaceable, is_at_root and isinstance(route, Mount)
 

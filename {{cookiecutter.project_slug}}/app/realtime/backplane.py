@@ -49,8 +49,8 @@ class Envelope:
     # {% endif %}
     # {% if cookiecutter.rooms %}
 
-    The sender of a room's event is the user that it is about. Its data is the user's info, or the
-    reason of ``evicted``. Only messages that a room keeps have an ``offset``.
+    In a room's event about a user, ``sender`` is that user, and ``data`` the user's info, or the
+    reason of ``evicted``. Only messages published with ``keep`` have an ``offset``.
     # {% endif %}
     """
 
@@ -122,12 +122,12 @@ class Backplane:
     ) -> asyncio.Future[int]:
         """Deliver to every process that hosts the channel.
 
-        The future yields the number of processes when the message is on its way, or fails with
-        `Unavailable`. Messages keep the order of the calls: a caller may publish the next one
-        without waiting.
+        The future yields the number of these processes once the message is sent, or fails with
+        `Unavailable`. Messages are sent in the order of the calls: a caller may publish the next
+        one without waiting.
 
-        A message that failed may be published again with the same id: it is delivered once. In
-        memory the id is ignored: a message that failed was not published.
+        After a failure, the message may be published again with the same id; it is delivered only
+        once. In memory the id is ignored, since a message that failed was not delivered.
         """
         subscription = self.hosted.get(channel)
         if subscription is not None:
@@ -143,12 +143,12 @@ class Backplane:
         return int(channel in self.hosted)
 
     def subscribe(self, subscription: Subscription) -> Subscription:
-        """Host a channel; return the subscription, on which `confirm` can wait."""
+        """Host a channel. Returns the subscription; `confirm` waits until it is active."""
         self.hosted[subscription.channel] = subscription
         return subscription
 
     async def confirm(self, subscription: Subscription) -> None:
-        """Wait until the subscription receives every later message.
+        """Wait until the subscription is active, and receives every later message.
 
         Raises:
             Unavailable: the confirmation does not come in time.

@@ -1,8 +1,8 @@
-"""Failures, and how clients are told about them.
+"""Exceptions, and how each is reported to the client.
 
-`Refused` handshakes get an HTTP status, `Rejected` connections a close code, and failed commands an
-``error`` frame, see `CommandError`. If an HTTP route raises one of them, the response has its
-``status``. Messages never repeat the client's input.
+A `Refused` handshake gets an HTTP status, a `Rejected` connection a close code, and a failed
+command an ``error`` frame, see `CommandError`. If an HTTP route raises one of these, the response
+has its ``status``. Messages never repeat the client's input.
 """
 
 from collections.abc import Iterator
@@ -39,25 +39,25 @@ class ServiceError(Exception):
     """Base of the engine's exceptions."""
 
     needs: ClassVar[str | None] = None
-    """The name of an attribute without which a class cannot be raised."""
+    """The name of the attribute that a subclass must define before it can be raised."""
 
     def __new__(cls, *args: Any, **more: Any) -> Self:
-        """Raise `TypeError` for a class that lacks the attribute that it needs."""
+        """Raise `TypeError` if the class does not define the attribute named in ``needs``."""
         if cls.needs is not None and not hasattr(cls, cls.needs):
             raise TypeError(f"{cls.__name__} has no {cls.needs}: raise a subclass that has one")
         return super().__new__(cls, *args, **more)
 
     @property
     def cause(self) -> str:
-        """The message, or the class of the exception that caused this one, for the log.
+        """For the log: the message, or else the class of the exception that caused this one.
 
-        Not the text of that exception, which may repeat the client's input.
+        The text of that exception is left out, since it may repeat the client's input.
         """
         return str(self) or type(self.__cause__ or self).__name__
 
 
 def problem(status: int, detail: object, **more: object) -> dict[str, object]:
-    """Return the body of an HTTP answer to a failure (RFC 9457), of the type `PROBLEM_TYPE`.
+    """Return the body of an HTTP error response, of the media type `PROBLEM_TYPE` (RFC 9457).
 
     FastAPI allows any JSON as the detail. Clients ignore a detail that is not text (§3.1).
     """
@@ -102,7 +102,7 @@ class Misconfigured(ServiceError):
 
 
 class WrongThread(ServiceError, RuntimeError):
-    """A method was called from another thread than the event loop's. It changed nothing."""
+    """A method was called outside the event loop's thread. It changed nothing."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -122,7 +122,7 @@ class TeamCodeFailed(ServiceError):
 class Refused(ServiceError):
     """The handshake is answered with an HTTP status (RFC 6455 §10.2, RFC 6585 §4).
 
-    ``headers`` tell clients when they may try again, if they may.
+    ``headers`` tell clients when to try again, if a retry may succeed.
     """
 
     REASONS: ClassVar[dict[str, tuple[int, int | None]]] = {
@@ -213,7 +213,7 @@ class CommandError(ServiceError):
     needs: ClassVar = "code"
     code: ClassVar[str]
     close_as: ClassVar[Close] = INTERNAL_ERROR
-    """How the connection is closed if this is raised before its ``welcome``."""
+    """How an `Unavailable` or `InternalError` closes the connection before its ``welcome``."""
     retry: ClassVar[bool] = False
     status: ClassVar[int] = 400
 

@@ -25,9 +25,9 @@ class ExpiringMap:
         return value if monotonic() < expires_at else None
 
     async def add(self, key: str, value: str, ttl_s: float) -> str | None:
-        """Keep a value if the key has none; otherwise return the one that it has.
+        """Store a value if the key has none; otherwise return the existing value.
 
-        Each call needs a unique value, by which a shared map recognizes a command that it repeats.
+        Each call needs a unique value, by which a shared map recognizes its own repeated command.
         """
         existing = await self.get(key)
         if existing is None:
@@ -35,7 +35,7 @@ class ExpiringMap:
         return existing
 
     async def put(self, key: str, value: str, ttl_s: float) -> None:
-        """Keep a value for this time; it replaces any other."""
+        """Store a value for ``ttl_s`` seconds. It replaces an earlier one."""
         now = monotonic()
         self._items.pop(key, None)
         while self._expiries and self._expiries[0][0] <= now:

@@ -10,12 +10,12 @@ from pydantic_settings import NoDecode
 
 MIN_SECRET_BYTES = 32
 MIN_DIFFERENT_CHARACTERS = 8
-"""A random secret of that size has more; one of spaces, or of a repeated word, has fewer."""
+"""A random secret of `MIN_SECRET_BYTES` has more; spaces, or a repeated word, have fewer."""
 
 MAKE_ANOTHER = "make another with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 ORIGIN_OF_AN_APP = re.compile(r"(?!(https?|wss?|file):)[a-z][a-z0-9+.-]*://[\w.-]+(:[0-9]+)?")
-"""Such as ``capacitor://localhost`` or ``chrome-extension://`` and an id."""
+"""The origin of an app, such as ``capacitor://localhost`` or ``chrome-extension://<id>``."""
 
 YEAR_S = 31_536_000
 

@@ -1,4 +1,4 @@
-"""Futures of results that are known already, or that follow from others. They need no task."""
+"""Futures that are done at once, or derived from another future, without a task."""
 
 from asyncio import CancelledError, Future, get_running_loop
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def done(result: T) -> Future[T]:
 
 
 def then(first: Future[T], make: Callable[[T], R]) -> Future[R]:
-    """Return a future of ``make(result)`` for the result of another, or of a failure."""
+    """Return a future of ``make(first.result())``. It fails if ``first`` or ``make`` does."""
     made: Future[R] = first.get_loop().create_future()
 
     def finish(first: Future[T]) -> None:
@@ -37,8 +37,8 @@ def then(first: Future[T], make: Callable[[T], R]) -> Future[R]:
 
 
 def now_or_later(first: Future[T], make: Callable[[T], R]) -> R | Future[R]:
-    """Return ``make(result)`` if the result is there already, otherwise a future like `then`.
+    """Return ``make(first.result())`` if ``first`` is done, otherwise a future of it, as `then`.
 
-    If the future has failed already, this raises its failure.
+    If ``first`` has already failed, this raises its exception.
     """
     return make(first.result()) if first.done() else then(first, make)

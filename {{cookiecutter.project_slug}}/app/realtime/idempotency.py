@@ -47,14 +47,14 @@ async def send_once(
     send: Callable[..., asyncio.Future[T] | Coroutine[Any, Any, asyncio.Future[T]]],
     timeout_s: float,
 ) -> T:
-    """Carry out a request, unless it was carried out before; return the result of the first time.
+    """Carry out a request once. For a repetition, return the result of the first request.
 
-    ``send`` takes a ``message_id``, which is the same for each repetition: if only the answer was
-    lost, the receiver recognises the message by it. ``timeout_s`` is the longest time that ``send``
-    may take. A request that fails may be repeated.
+    ``send`` takes a ``message_id``, the same for each repetition: if a message was sent, but the
+    answer was lost, clients still get the message once. ``timeout_s`` is the longest time that
+    ``send`` may take. A request that fails may be repeated.
 
-    ``requests`` has the state and the fingerprint of the request for each key. What was sent is
-    remembered even if the caller is cancelled.
+    ``requests`` maps each key to the state and the fingerprint of its request. The result is stored
+    even if the caller is cancelled.
 
     Raises:
         InProgress: the same request is in progress.

@@ -101,7 +101,7 @@ async def _run(job: Job) -> BaseException | None:
 
 
 async def without_exit(call: Callable[[], Awaitable[Result]]) -> Result:
-    """Await the team's code in a task without a `Guard`: a `SystemExit` would end the process.
+    """Await the team's code in a task without a `Guard`, where `SystemExit` would end the process.
 
     Raises:
         TeamCodeFailed: it raised a `SystemExit`.

@@ -21,7 +21,7 @@ OTHER = "other"
 
 
 class Histogram:
-    """Counts values by the smallest bound that they do not exceed. It belongs to one thread.
+    """Counts values in buckets, each with an inclusive upper bound. Not thread-safe.
 
     An observation takes a sixth of the time that `prometheus_client` takes for one.
     """
@@ -39,7 +39,7 @@ class Histogram:
         self._sum += value
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
-        """Return the bounds with the numbers of values up to them, and the sum of all values."""
+        """Return each bound with its cumulative count, and the sum of all values."""
         bounds = map(floatToGoString, self._bounds)
         return list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
 
@@ -70,8 +70,8 @@ class Metrics(Collector):
     ) -> Counter:
         """Return a new counter.
 
-        Known combinations of label values start at 0: without a first value, Prometheus does not
-        see the first increase. Values that a client can choose must be mapped to a few first.
+        The ``known`` combinations of label values start at 0, so that Prometheus sees their first
+        increase. Values that a client can choose must first be mapped to a small set.
         """
         counter = Counter(PREFIX + name, description, labels, registry=self.registry)
         for values in known:
@@ -85,7 +85,7 @@ class Metrics(Collector):
     def histograms(
         self, name: str, description: str, bounds: tuple[float, ...], label: str, known: list[str]
     ) -> dict[str, Histogram]:
-        """Return new histograms, one for each value of the label, if there is one."""
+        """Return a new histogram for each known value of the label; an empty label means none."""
         histograms = {value: Histogram(bounds) for value in known}
 
         def make() -> Metric:
@@ -107,13 +107,13 @@ class Metrics(Collector):
             self._lag.observe(loop.time() - due_at)
 
     def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """Add a gauge that is read when Prometheus asks."""
+        """Add a gauge that is read at each scrape."""
         Gauge(PREFIX + name, description, registry=self.registry).set_function(read)
 
     def watch_counts(
         self, name: str, description: str, label: str, read: Callable[[], Mapping[str, float]]
     ) -> None:
-        """Add counters that are read when Prometheus asks, by the value of a label.
+        """Add counters that are read at each scrape, one for each value of a label.
 
         A plain number is faster to increase than a `counter`.
         """
@@ -127,7 +127,7 @@ class Metrics(Collector):
         self._makers.append(make)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metrics that are made when Prometheus asks."""
+        """Yield the metrics that are computed at each scrape."""
         for make in self._makers:
             yield make()
 

@@ -18,14 +18,14 @@ ServiceT = TypeVar("ServiceT", bound=Service[Any, Any], default=Service)
 ConnectionT = TypeVar("ConnectionT", bound=Connection, default=Connection)
 
 Answer = bool | Awaitable[bool]
-"""The result of a rule: `def` returns it at once, `async def` may wait, for a database."""
+"""The result of a rule. An ``async def`` may wait for it, for example for a database."""
 
 
 async def settled(answer: Answer) -> bool:
-    """Return the answer of a rule or of ``is_ready``; wait for it if that is an ``async def``.
+    """Return the answer of a rule or of ``is_ready``; await it if that is an ``async def``.
 
     Raises:
-        TypeError: the answer is no bool.
+        TypeError: the answer is not a bool.
     """
     if not isinstance(answer, bool):
         answer = await answer
@@ -39,14 +39,14 @@ class Policy(Generic[ServiceT, ConnectionT]):
 
     A refusal is answered with ``forbidden``, and the connection stays open. A rule that waits is
     cancelled after ``HANDLER_TIMEOUT_S``, and when the connection ends. Meanwhile the client's next
-    command waits. Each rule whose name begins with ``can_`` must return a bool: for any other value
-    the command fails with ``internal``, and, in `can_exceed_rates`, the connection with 1011.
+    command waits. Each rule whose name begins with ``can_`` must return a bool. Any other value
+    fails the command with ``internal``; in `can_exceed_rates`, it closes the connection with 1011.
     """
 
     def can_exceed_rates(self, service: ServiceT, connection: ConnectionT) -> Answer:
-        """Return whether the rates of messages and bytes do not apply; the default is no.
+        """Return whether the connection may exceed the rates of messages and bytes; by default no.
 
-        It is asked once, when a connection begins.
+        It is called once, when a connection begins.
         """
         return False
 
@@ -64,12 +64,12 @@ class Policy(Generic[ServiceT, ConnectionT]):
     ) -> JsonValue | Awaitable[JsonValue]:
         """Return the info that the members of a room see of the user who joins.
 
-        ``info`` is what the client sent; null, also as a result, changes nothing.
+        ``info`` is what the client sent. None, sent or returned, leaves the user's info unchanged.
         """
         return info
 
     def room_options(self, service: ServiceT, room: str) -> RoomOptions:
-        """Return what differs from the settings in a room; the default is nothing.
+        """Return the options in which a room differs from the settings; by default none.
 
         It must be a ``def``, and always give the same answer for the same name. The answers for the
         last 10,000 rooms are remembered.

@@ -82,7 +82,7 @@ class Parsed:
 
 
 def _refuse_non_finite(value: JsonValue) -> JsonValue:
-    # JSON has no NaN or Infinity (RFC 8259 §6). The parser accepts both, and reads 1e400 as one.
+    # JSON has no NaN or Infinity (RFC 8259 §6). The parser accepts both; 1e400 is read as Infinity.
     unchecked: list[Any] = [value]
     for item in unchecked:
         kind = type(item)  # the parser's values have no subclasses
@@ -141,7 +141,7 @@ STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=Fals
 
 
 class StrictModel(BaseModel):
-    """A model that refuses unknown fields, other types and NaN: an object within a command."""
+    """Base of an object within a command: refuses unknown fields, wrong types and NaN."""
 
     model_config = STRICT
 
@@ -166,7 +166,7 @@ class Pong(Command):
 
 
 class Send(Command):
-    """Send ``data`` to every connection of one user; once, however often a ``key`` is repeated."""
+    """Send ``data`` to all connections of one user; only once if repeated with the same ``key``."""
 
     type: Literal["send"]
     to: UserName
@@ -193,15 +193,15 @@ _engine_types: set[object] = {"gap", "ping", "rejoined", "resync"}
 # {% else %}
 _engine_types: set[object] = {"ping", "resync"}
 # {% endif %}
-"""Reserved types: those that clients handle or make themselves, and the engine's."""
+"""Reserved types: those that client libraries handle or create themselves, and the engine's."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ServerFrame:
     """A frame of the server. A dataclass, since only the frames of clients need validation.
 
-    A frame of your own must not have a ``type`` of the engine's, nor an ``id``, by which clients
-    recognize answers. This does not apply to a `Reply`.
+    A frame of your own must not use a ``type`` of the engine's, nor have a field ``id``, by which
+    clients recognize answers. Neither rule applies to a `Reply`.
     """
 
     __pydantic_config__ = ConfigDict(

@@ -32,9 +32,9 @@ ResourcesT = TypeVar("ResourcesT", default=Any, covariant=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """The parts that keep the state of the service. ``jobs`` keep them working.
+    """The parts that hold the state of the service, and the ``jobs`` that they need.
 
-    ``make_map`` takes the kind of the values, and returns the service's map for this kind.
+    ``make_map`` takes the kind of the values, such as ``ban``, and returns the map for this kind.
     """
 
     backplane: Backplane
@@ -62,11 +62,11 @@ def in_memory(settings: RealtimeSettings) -> Shared:
 class Service(Generic[SettingsT, ResourcesT]):
     """The parts of a service. `Application` makes one.
 
-    ``resources`` is what your `resources.py` opens. It is there from the start of the application
-    to its end.
+    ``resources`` is the value that your `resources.py` yields, available while the application
+    runs.
 
-    ``bans`` has the banned users. ``backend_requests`` and ``client_requests`` have the idempotency
-    keys of your backend and of clients, see `send_once`.
+    ``bans`` holds the banned users. ``backend_requests`` and ``client_requests`` hold the
+    idempotency keys that your backend and clients have used, see `send_once`.
     """
 
     resources: ResourcesT
@@ -106,10 +106,10 @@ class Service(Generic[SettingsT, ResourcesT]):
         self.started = False
         self.stopping = False
         self.is_ready: Callable[[], Awaitable[bool]] | None = None
-        """What ``/readyz`` asks besides the engine's own parts."""
+        """Your readiness check, which ``/readyz`` calls after the engine's own checks."""
 
     async def ban(self, user: str, ban_s: float) -> None:
-        """Disconnect a user, and refuse new connections for this time; 0 lifts a ban instead.
+        """Disconnect a user, and refuse new connections for ``ban_s``; 0 lifts an earlier ban.
 
         Raises:
             BadRequest: the name is invalid, or the time is negative or more than a year.
@@ -130,7 +130,7 @@ class Service(Generic[SettingsT, ResourcesT]):
             raise Banned
 
     def forget(self, connection: Connection) -> None:
-        """Remove an ended connection everywhere. Idempotent; nothing here waits."""
+        """Remove an ended connection everywhere. Idempotent; never waits."""
         # {% if cookiecutter.rooms %}
         self.rooms.leave_all(connection)
         # {% endif %}

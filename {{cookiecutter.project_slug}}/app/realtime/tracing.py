@@ -5,7 +5,7 @@ A message carries its trace through Redis, so its deliveries on all nodes belong
 
 # {% endif %}
 Nothing is traced, and nothing costs time, until a tracer provider is set: see "Traces" in
-`docs/operating.md`. Spans have no data, and no names of users.
+`docs/operating.md`. Spans contain no message data and no user names.
 """
 
 from asyncio import CancelledError, Future
@@ -55,7 +55,7 @@ def is_on() -> bool:
 
 
 def traced(handle: Handle, mapped: Mapped) -> Handle:
-    """Return a handler that makes a span of each command, which ends when it is answered.
+    """Return a handler that makes a span for each command. It ends when the command is answered.
 
     ``mapped`` returns the error to which a failure is mapped, or else the failure.
     """

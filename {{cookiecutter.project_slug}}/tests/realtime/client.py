@@ -16,10 +16,10 @@ from dev import credentials
 from dev.urls import websocket_url
 
 DEADLINE_S = 9.0
-"""Shorter than the default timeouts: a test fails if a timeout that it sets has no effect."""
+"""Shorter than the default timeouts, so that a test fails if the timeout it sets has no effect."""
 
 START_S, STOP_S = 60.0, 45.0
-"""Deadlines for the start and the end of a process; the end's is less than the grace period."""
+"""Deadlines for a process to start and stop; `STOP_S` is less than the grace period it gets."""
 
 Frame = dict[str, Any]
 

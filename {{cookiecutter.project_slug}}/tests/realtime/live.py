@@ -72,7 +72,7 @@ class GivenSettings(RealtimeSettings):
 
 
 def make_settings(**overrides: object) -> RealtimeSettings:
-    """Return settings of the engine from these arguments, else with their defaults."""
+    """Return settings of the engine: those of `settings_with`, else the defaults."""
     return GivenSettings(**settings_with(**overrides))
 
 

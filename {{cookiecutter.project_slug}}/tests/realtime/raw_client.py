@@ -134,7 +134,7 @@ async def raw_connection(
 
 
 def handshake(options: ConnectOptions, *, path: str | None = None, **headers: str) -> bytes:
-    """Return the request that opens a WebSocket on ``path``, by default the service's own."""
+    """Return the request that opens a WebSocket, on ``path`` or else on that of the options."""
     uri = urlsplit(options.uri)
     headers = {
         "Host": uri.netloc,

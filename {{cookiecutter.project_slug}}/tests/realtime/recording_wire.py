@@ -55,7 +55,7 @@ class RecordingWire:
         self.closes.append(close)
 
     def abort(self) -> None:
-        """Drop what is unsent."""
+        """Discard the unsent bytes."""
         self.unsent = 0
 
 
@@ -66,7 +66,7 @@ def open_connection(
     user: str = "alice",
     **overrides: object,
 ) -> Connection:
-    """Return an open connection, whose wire has no writes yet."""
+    """Return an open connection, with the writes of its opening removed from the record."""
     wire = wire or RecordingWire()
     delivery = delivery or Delivery()
     settings = make_settings(**overrides) if overrides else SETTINGS

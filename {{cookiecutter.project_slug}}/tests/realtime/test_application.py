@@ -1,4 +1,4 @@
-"""The application is a usual FastAPI app, with extension points for the team."""
+"""The application is an ordinary FastAPI app, with extension points for the team."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Commands, and requests of the backend, that are repeated."""
+"""Repeated commands, and repeated requests of the backend."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ async def test_a_repeated_message_to_a_user_is_sent_once(live: Live) -> None:
     assert await member.is_quiet()
     error = await sender.ask(**command | {"data": 2})
     assert (error["code"], error["message"].partition(":")[0]) == ("bad_request", "key")
-    assert (await member.ask(**command))["type"] == "ok"  # each user has keys of their own
+    assert (await member.ask(**command))["type"] == "ok"  # keys are per user
     assert (await member.receive("message"))["from"] == member.user
 
 

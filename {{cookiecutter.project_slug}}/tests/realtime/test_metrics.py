@@ -145,7 +145,7 @@ async def test_the_process_is_measured(monitored: Live) -> None:
     assert samples["process_resident_memory_bytes"] > 0
 
 
-async def test_reading_metrics_needs_their_key(live: Live, monitored: Live) -> None:
+async def test_reading_metrics_needs_the_metrics_key(live: Live, monitored: Live) -> None:
     assert (await live.get("/metrics")).status_code == 404
     assert (await monitored.get("/metrics")).status_code == 401
     assert (await monitored.get("/metrics", BACKEND)).status_code == 401

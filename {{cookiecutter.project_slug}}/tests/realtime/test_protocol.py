@@ -1,4 +1,4 @@
-"""Frames of a team's own: those that clients could not recognize are refused."""
+"""The team's own frames: those that clients would mistake for others are refused."""
 
 from dataclasses import dataclass, field
 from typing import Literal

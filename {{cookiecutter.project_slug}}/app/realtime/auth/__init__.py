@@ -1,6 +1,6 @@
 """Authentication: its settings, and the identity that it yields.
 
-Import from here what the chosen kind of authentication has; `identity` has what all kinds share.
+Import from here the names that every kind of authentication defines; `identity` is common to all.
 """
 
 # {% if cookiecutter.auth == "api_key" %}

@@ -65,7 +65,7 @@ class Authenticator:
     """Finds the name that belongs to the key of a client."""
 
     needs_origin: ClassVar[bool] = False
-    """Whether handshakes, and requests that change something, need an ``Origin``: for cookies."""
+    """Whether handshakes and requests that change state need an ``Origin``, as with cookies."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._digests = settings.api_keys

@@ -28,7 +28,7 @@ class Authenticator:
     """Accepts everybody."""
 
     needs_origin: ClassVar[bool] = False
-    """Whether handshakes, and requests that change something, need an ``Origin``: for cookies."""
+    """Whether handshakes and requests that change state need an ``Origin``, as with cookies."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""The identity of a user, and the errors that an authenticator's failures become."""
+"""The identity of a user, and the mapping of an authenticator's failures to errors."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user, the time at which their credentials expire, and the other claims in them.
+    """A user, the time at which their credentials expire, and the claims in the credentials.
 
     ``expires_at`` is in Unix seconds; None means never. The user's name has 1 to 128 visible
     characters, which may have spaces between them.

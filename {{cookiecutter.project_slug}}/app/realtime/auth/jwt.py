@@ -1,8 +1,8 @@
 """Authentication by JSON Web Tokens (RFC 7519), verified by the rules of RFC 8725.
 
-The token is in the header ``Authorization: Bearer …``, or for browsers in the subprotocol
-``bearer.<token>`` beside ``ws.v1``. The query may have it only if a setting allows that, since URLs
-are logged.
+Clients send the token in the header ``Authorization: Bearer …``, browsers in the subprotocol
+``bearer.<token>`` beside ``ws.v1``. A token in the query is read only if a setting allows it, since
+URLs are logged.
 
 It is signed with a shared secret, or with a key that its issuer publishes, see `jwks`. A service
 accepts one kind only (RFC 8725 §3.1): otherwise a public key could be used as a secret.
@@ -67,7 +67,7 @@ class Authenticator:
     """Verifies tokens; ``exp`` and ``sub`` are required."""
 
     needs_origin: ClassVar[bool] = False
-    """Whether handshakes, and requests that change something, need an ``Origin``: for cookies."""
+    """Whether handshakes and requests that change state need an ``Origin``, as with cookies."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings

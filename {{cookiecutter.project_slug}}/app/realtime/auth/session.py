@@ -1,7 +1,7 @@
-"""Authentication by session cookie, as Starlette's SessionMiddleware of the same site writes it.
+"""Authentication by the session cookie that Starlette's SessionMiddleware of the same site writes.
 
-Browsers send cookies with every request, also from scripts of other sites. So this style needs the
-allow-list of origins, and a handshake without an Origin is refused (OWASP WebSocket Security Cheat
+Browsers send cookies even with requests that scripts of other sites make. So the allow-list of
+origins is needed, and a handshake without an Origin is refused (OWASP WebSocket Security Cheat
 Sheet, cross-site hijacking).
 """
 
@@ -44,7 +44,7 @@ class Authenticator:
     """Reads ``user`` from the signed cookie."""
 
     needs_origin: ClassVar[bool] = True
-    """Whether handshakes, and requests that change something, need an ``Origin``: for cookies."""
+    """Whether handshakes and requests that change state need an ``Origin``, as with cookies."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings

@@ -38,22 +38,22 @@ from .schemas import check_strict, field_names
 log = structlog.stdlib.get_logger(__name__)
 
 MAX_ERRORS_LISTED = 20
-"""A frame with more errors gets a general message: pydantic lists all errors or none."""
+"""A frame with more errors gets a general message: pydantic can only list all of them at once."""
 
 DURATIONS_S = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 
 NOT_TIMED = (Ping, Pong)
-"""Commands that are answered at once, and so often that even a clock would cost too much."""
+"""Commands that are so quick and so frequent that even reading a clock would cost too much."""
 
 REFUSED = "refused"
-"""Counted as the type of frames that are no valid commands, or come too fast."""
+"""In metrics, the type of frames that are not valid commands or exceed a rate limit."""
 
 FAILED = InternalError("the command failed inside the service")
 
 EXPECTED: dict[type[Exception], CommandError] = {
     OSError: Unavailable("something that the service needs does not work now"),
 }
-"""Errors for failures that any handler may have: no connection, a time-out."""
+"""Answers to exceptions of any handler; an `OSError` may be a failed connection or a timeout."""
 
 
 class Dispatcher:
@@ -108,9 +108,9 @@ class Dispatcher:
     async def dispatch(
         self, service: Service, connection: Connection, frame: str
     ) -> asyncio.Future[Any] | None:
-        """Handle one frame and answer it. No input makes this raise.
+        """Handle one frame and answer it. It never raises, whatever the frame contains.
 
-        Returns the future that the answer waits for, if it comes later.
+        Returns the handler's future if the answer must wait for it, otherwise None.
         """
         try:
             size_bytes = connection.limits.pay(frame)
@@ -141,7 +141,7 @@ class Dispatcher:
         if durations:
             durations.observe(monotonic() - begin)
         if answer is not None and answer.followed_by:
-            # Otherwise a slow reader could pile up many such answers.
+            # Otherwise many replays could pile up in memory for a slow reader.
             await service.delivery.catch_up()
             with suppress(TimedOut, ConnectionEnded), connection.guard:
                 await connection.drain()
@@ -160,7 +160,7 @@ class Dispatcher:
 
         def give_up() -> None:
             if future.done():
-                return  # `answer` is called in this turn of the loop
+                return  # the callback `answer` is scheduled already
             future.remove_done_callback(answer)
             future.cancel()
             self._fail(connection, command, TimedOut())

@@ -35,8 +35,8 @@ ANSWER_BYTES = 512
 class Join(Command):
     """Enter a room; with ``since``, get the messages after that position.
 
-    With ``last`` instead, get so many of the last messages, at most as many as are kept. Members
-    see the ``info`` of the user, at most 1 KiB of JSON; a repeated join may change it.
+    With ``last`` instead, get at most that many of the last messages, if they are kept. ``info``
+    tells members about the user, in at most 1 KiB of JSON; a repeated join may change it.
     """
 
     type: Literal["join"]
@@ -102,7 +102,7 @@ class PublishOk(Ok):
 
 @dataclass(slots=True, kw_only=True)
 class PresenceOk(Ok):
-    """The number of users in the room, and a list of them; in large rooms, of only some."""
+    """The number of users in the room, and a list of them, which is incomplete in large rooms."""
 
     members: list[Member]
     total: int
@@ -143,8 +143,8 @@ async def _check_join(
 async def _info(
     policy: Policy[Any, Any], service: Service, connection: Connection, command: Join
 ) -> JsonValue:
-    """Ask the policy for the info of a user who joins; it is charged like a message."""
-    encode_info(command.info)  # its errors are the client's; those below are the policy's
+    """Return the policy's info of a user who joins, and charge the connection as for a message."""
+    encode_info(command.info)  # an error here is the client's mistake; below, it is the policy's
     info = policy.presence_info(service, connection, command.room, command.info)
     if isinstance(info, Awaitable):
         info = await info
@@ -224,7 +224,7 @@ def room_commands(policy: Policy[Any, Any], metrics: Metrics) -> CommandRouter:
 
     @router.command(Presence)
     async def presence(service: Service, connection: Connection, command: Presence) -> PresenceOk:
-        """List the room's users, in an answer no larger than a message may be."""
+        """List the room's users, as many as fit in the largest allowed message."""
         service.rooms.check_joined(connection, command.room)
         present = await service.rooms.presence(command.room)
         service.rooms.check_joined(connection, command.room)  # the user may have been evicted

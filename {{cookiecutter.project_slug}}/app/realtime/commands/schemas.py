@@ -22,7 +22,7 @@ STRICT_SETTINGS: dict[str, tuple[str, object]] = {
 """Settings of a `ConfigDict` that make a class as strict as a command, and their schema keys."""
 
 OF_ROOT_MODELS = {"extra_fields_behavior": "forbid"}
-"""Counts as set in a root model: it has no fields, so pydantic does not allow the setting."""
+"""Taken as set in root models: they have no fields, so pydantic does not allow this setting."""
 
 
 def _parts(schema: object) -> Iterator[dict[str, Any]]:
@@ -31,7 +31,7 @@ def _parts(schema: object) -> Iterator[dict[str, Any]]:
     for each in unread:
         if isinstance(each, dict):
             yield each
-            is_schema = isinstance(each.get("type"), str)  # not fields, which may have any name
+            is_schema = isinstance(each.get("type"), str)  # a field named `type` is a dict
             unread += [each[key] for key in each if not (is_schema and key in VALUES)]
         elif isinstance(each, list | tuple):
             unread += each
@@ -40,7 +40,7 @@ def _parts(schema: object) -> Iterator[dict[str, Any]]:
 def check_strict(schema: object) -> None:
     """Check that no class accepts what a command would refuse.
 
-    A dataclass and a `TypedDict` are as strict as the command, but a plain model is not.
+    By default, a dataclass and a `TypedDict` inherit the command's strictness; a model does not.
 
     Raises:
         TypeError: a class lacks some of `STRICT_SETTINGS`.

@@ -1,5 +1,5 @@
 """Connections: their registry, their outboxes, and the delivery of frames.
 
-`manager` has all, `connection` one of them; `delivery` writes to them, and `guard` runs the team's
-code for them.
+`manager` registers all connections, and `connection` is a single one; `delivery` writes to them,
+and `guard` limits the team's code that runs for them.
 """

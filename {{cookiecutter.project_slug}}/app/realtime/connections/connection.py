@@ -79,7 +79,7 @@ class Connection(Recipient, Generic[StateT]):
         return self._wire.heard_at
 
     def pay_for_key(self, key: str) -> str:
-        """Pay for an idempotency key, and return it with the user's name before it."""
+        """Pay for an idempotency key, and return it prefixed with the user's name."""
         self.limits.charge(KEY_BYTES)
         return f"{self.user}\n{key}"  # no user's name has a line break
 

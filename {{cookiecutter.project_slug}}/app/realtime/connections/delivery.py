@@ -25,15 +25,15 @@ FLUSH_S = 0.002
 """Time budget per turn of the loop: once for connections with few frames, then for all others."""
 
 FEW_FRAMES = 8
-"""Connections with at most so many queued frames are flushed first, if one is for them alone."""
+"""Connections with at most this many queued frames go first, if the earliest is for them alone."""
 
 MAX_FRAMES_PER_TURN = 50_000
-"""Frames enqueued in one turn of the loop; at more, senders wait for the next flush."""
+"""Once this many frames are enqueued in one turn of the loop, senders wait for the next flush."""
 
 MAX_BYTES_WHILE_BEHIND = 2_097_152
 """Bytes enqueued in one turn of the loop while frames of an earlier turn are unwritten.
 
-Beyond this, no more messages are handled in this turn after one that causes many frames.
+Once this is reached, a message that causes many frames is the last one handled in the turn.
 """
 
 MANY_FRAMES = 64
@@ -78,9 +78,9 @@ class Recipient(ABC):
 class Delivery:
     """Fills the outboxes of connections and flushes them.
 
-    Recipients wait in a list per source, and the sources take turns: a flood to ten thousand
-    connections does not hold up a message to two. Frames for single connections have one source in
-    common; those with few frames go first. It belongs to one thread, in which an event loop runs.
+    Recipients wait in one list per group, and the groups take turns: a flood to ten thousand
+    connections does not delay a message to two. Frames for single connections share one list, in
+    which connections with few frames go first. A delivery belongs to the thread of one event loop.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Delivery:
         self._enqueued_to_groups = 0
         self._bytes_to_one = self._bytes_to_groups = 0
         self._waiting: defaultdict[int | None, list[Recipient]] = defaultdict(list)
-        # Recipients that wait for a flush, with the turn since which they are due
+        # Recipients that wait for a flush, with the turn in which they became due
         self._slices: deque[tuple[int, list[Recipient]]] = deque()
         self._turn = 0
         self._enqueued_before = self._bytes_before = 0
@@ -131,7 +131,7 @@ class Delivery:
         return {"one": self._bytes_to_one, "group": self._bytes_to_groups}
 
     def attach(self) -> None:
-        """Belong to this thread, and refuse calls in others.
+        """Bind to the current thread, and refuse calls from other threads.
 
         Raises:
             WrongThread: no event loop runs in it.
@@ -272,7 +272,7 @@ class Delivery:
             self._wake_waiters()
 
     def _flush_slice(self, turn: int, recipients: list[Recipient], ends_at: float) -> None:
-        """Flush recipients; when the time is over, the rest of them waits."""
+        """Flush recipients; when the time is over, put the remaining ones back in the queue."""
         for flushed, recipient in enumerate(recipients, 1):
             try:
                 recipient.flush()

@@ -1,4 +1,4 @@
-"""Limits for the team's code: handlers, observers, policies, the authenticator.
+"""Time limits and isolation for the team's code: handlers, observers, policies, the authenticator.
 
 Such code may hang, be cancelled by something else, or call `sys.exit`.
 """

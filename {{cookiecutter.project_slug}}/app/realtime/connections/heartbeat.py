@@ -28,7 +28,7 @@ class Heartbeat:
         self._pinged_at: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Check all connections, four times per interval or timeout, until cancelled."""
+        """Check all connections until cancelled, four times per interval, or timeout if shorter."""
         while True:
             await asyncio.sleep(min(self._interval_s, self._timeout_s) / 4)
             self.check(asyncio.get_running_loop().time())

@@ -1,4 +1,4 @@
-"""The connection manager: connections, by user, and messages to users and to all."""
+"""The connection manager: registers connections by user, and sends to users or to everybody."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -149,7 +149,7 @@ class ConnectionManager:
     def send_frame(
         self, frame: ServerFrame, *users: str, exclude: str | None = None
     ) -> asyncio.Future[list[int]]:
-        """Send a frame of your own to these users; yields for each what `send_to_user` does."""
+        """Send a frame of your own to these users; yields the number of nodes for each."""
         self._check_call(exclude=exclude)
         for user in users:
             check_arguments(user=user)
@@ -171,8 +171,8 @@ class ConnectionManager:
     def disconnect(self, user: str) -> asyncio.Future[int]:
         """Close every connection of a user.
 
-        This does not ban the user, see `Service.ban`. The future fails with `Unavailable` if it
-        cannot be passed on.
+        This does not ban the user, see `Service.ban`. The future fails with `Unavailable` if the
+        request cannot be passed on.
         """
         self._check_call(user=user)
         envelope = Envelope(sender=None, data=None, event="disconnect")

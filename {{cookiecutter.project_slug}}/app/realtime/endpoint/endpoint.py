@@ -118,9 +118,9 @@ class AdmittedClient:
         with suppress(OSError, WebSocketDisconnect):  # the client has gone
             identity = await self._endpoint.handshakes.complete(self._websocket, self._guard)
         if identity is not None and self._is_admitted:
-            await self._live(identity)
+            await self._serve_connection(identity)
 
-    async def _live(self, identity: Identity) -> None:
+    async def _serve_connection(self, identity: Identity) -> None:
         endpoint = self._endpoint
         service, router, wire = endpoint.service, endpoint.router, self._wire
         self._guard.close()

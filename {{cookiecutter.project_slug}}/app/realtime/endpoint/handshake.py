@@ -87,7 +87,7 @@ class Handshakes:
             await websocket.close(*rejection.close_as)
             return None
         await websocket.accept(subprotocol)
-        # Mostly credentials, which would stay in memory as long as the connection.
+        # These hold credentials, and would stay in memory as long as the connection.
         websocket.scope.update(headers=[], query_string=b"", subprotocols=[])
         return identity
 
@@ -111,7 +111,7 @@ class Handshakes:
         log.info("handshake refused", status=refusal.status, reason=refusal.reason, client=host)
         self._refused.labels(refusal.status, refusal.reason).inc()
         if "websocket.http.response" not in websocket.scope.get("extensions", {}):
-            await websocket.close()  # such a server answers 403
+            await websocket.close()  # without the extension, the server answers 403
             return
         body = problem(refusal.status, HTTPStatus(refusal.status).phrase)
         denial = JSONResponse(body, refusal.status, refusal.headers, PROBLEM_TYPE)

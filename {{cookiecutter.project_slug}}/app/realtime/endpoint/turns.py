@@ -13,7 +13,7 @@ TURN_S = 0.002
 """How long clients' messages are handled in one turn of the event loop."""
 
 WOKEN_AT_ONCE = 64
-"""Connections that are woken for a turn. Those for which it has no time left wait again."""
+"""Connections woken at the start of a turn. When its time is used up, the others wait again."""
 
 COMPARED_S = 10.0
 """How long handled bytes are summed for each user; then all users start at 0."""
@@ -64,7 +64,7 @@ class Turns:
 
     def count(self, user: str, message: Incoming, *, must_end: bool = False) -> None:
         """Count a message of a user that is handled; end the turn's time if it ``must_end``."""
-        size_bytes = len(message) if isinstance(message, str) else 0  # nearly
+        size_bytes = len(message) if isinstance(message, str) else 0  # approximate
         self._handled_bytes[user] += MESSAGE_BYTES + size_bytes
         if must_end:
             self.end = 0.0
@@ -77,7 +77,7 @@ class Turns:
         self._has_begun = self._is_next_due = False
         self.end = 0.0
         if self._waiting:
-            self._schedule_next()  # before those that are woken, which need the time of that turn
+            self._schedule_next()  # first, so that the next turn starts before the woken ones run
         for _ in range(min(WOKEN_AT_ONCE, len(self._waiting))):
             *_, woken = heappop(self._waiting)
             if not woken.done():

@@ -68,7 +68,7 @@ async def read_room(room: RoomName, service: ServiceDep) -> RoomState:
 
 @router.get("/members")
 async def list_members(room: RoomName, service: ServiceDep) -> Members:
-    """List the room's users, in an answer no larger than a message may be."""
+    """List the room's users, as many as fit in the largest allowed message."""
     presence = await service.rooms.presence(room)
     members = members_within(service.settings.max_message_bytes, presence)
     return Members(list(members), presence.total)
@@ -97,7 +97,7 @@ async def list_messages(
 
 @router.post("/evict", status_code=status.HTTP_202_ACCEPTED, openapi_extra=described(Eviction))
 async def evict_user(request: Request, service: ServiceDep, room: RoomName) -> dict[str, str]:
-    """Take every connection of a user out of a room, and tell it the reason."""
+    """Take all connections of a user out of a room, and send them the reason."""
     body = await parse(Eviction, request)
     await service.rooms.evict(room, body.user, body.reason)
     return {"status": "accepted"}

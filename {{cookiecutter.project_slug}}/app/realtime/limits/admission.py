@@ -53,7 +53,7 @@ class ConnectionsByNetwork:
 
 
 class Admission:
-    """Counts connections and handshakes, in all and per network, from before the handshake on.
+    """Counts connections, from the handshake on, and handshakes; in all and per network.
 
     A network is None if the server cannot tell it. ``http`` counts the connections that are not, or
     not yet, WebSockets.
@@ -73,8 +73,8 @@ class Admission:
         """Count a handshake against the limits of its network.
 
         This comes before the limits that all clients share, so that one network cannot use those
-        up. Handshakes that it refuses do not count, so that clients that retry do not keep their
-        network out. Those that are refused later, for their origin or at capacity, count.
+        up. Handshakes refused here do not count, so that retries do not lock the network out.
+        Handshakes refused later, for their origin or at capacity, do count.
 
         Raises:
             Refused: 429; the network is at its limit of connections, or connects too fast.

@@ -1,15 +1,14 @@
-"""Budgets: what a connection, and all connections of a user, may make the service do.
+"""Budgets: limits on the work that a connection, and all connections of a user, may cause.
 
-Each is a `RateLimit`: whatever a client causes costs time. These are charged to the budgets of the
-connection and of its user:
+Each budget is a `RateLimit`. These are charged to the budgets of the connection and of its user:
 
 - each message, control frame and fragment, by number or by bytes;
 - answers above `FREE_ANSWER_BYTES`, with the messages replayed after them;
-- what else a message costs: many arrays and objects, errors to explain, numbers that get longer
-  when they are encoded again (in all but small messages), and recipients beyond
+- the extra work for a message: many arrays and objects, errors to explain, numbers that get
+  longer when they are encoded again (not counted in small messages), and recipients beyond
   `FREE_RECIPIENTS`.
 
-Messages to others are also paid from a budget that the user has for each target.
+Messages to others are also charged to the budget that the user has for the target.
 """
 
 import asyncio
@@ -179,9 +178,9 @@ class ClientLimits:
     def pay_for_message(
         self, target: str, data: JsonValue, recipients: int, least_bytes: int = 0
     ) -> None:
-        """Pay for a message to a target, which has so many recipients in this process.
+        """Pay for a message to a target with this number of recipients in this process.
 
-        The data is that of the client's last frame; otherwise, ``least_bytes`` is its size.
+        If ``data`` does not come from the client's last frame, ``least_bytes`` must be its size.
 
         Raises:
             TooLarge: encoded again, the data is larger than a message may be.

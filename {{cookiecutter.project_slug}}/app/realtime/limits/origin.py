@@ -1,4 +1,4 @@
-"""The allow-list of origins: which web sites may connect, against hijacking (CWE-1385)."""
+"""The allow-list of origins, against cross-site WebSocket hijacking (CWE-1385)."""
 
 from starlette.requests import HTTPConnection
 
@@ -8,13 +8,13 @@ from ..settings.settings import RealtimeSettings
 OWN_HOSTS = ("localhost", "127.0.0.1")
 
 DEFAULT_PORT = 80
-"""Origins do not name it."""
+"""Browsers leave it out of an origin."""
 
 
 class Origins:
-    """The allow-list. Browsers send the header Origin; other clients need not, or can forge it.
+    """The allow-list. Browsers send the Origin header; other clients can omit or forge it.
 
-    In development, it includes the service's own pages, at its names and addresses.
+    In development, the list includes the service's own pages, at its names and addresses.
     """
 
     def __init__(self, settings: RealtimeSettings, *, required: bool = False) -> None:

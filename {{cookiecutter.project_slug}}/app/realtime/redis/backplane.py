@@ -1,8 +1,8 @@
 """The backplane in Redis or Valkey: a node subscribes only to the channels that it hosts.
 
-`hosted` has the wanted subscriptions. Listeners adjust those in Redis to it, so neither the number
-nor the order of joins and leaves matters. A new connection after a lost one subscribes to all
-channels again, and gap handlers are called: messages that were published in between are lost.
+`hosted` has the subscriptions that the node wants. Listeners make those in Redis match, so neither
+the number nor the order of joins and leaves matters. After a lost connection, a new one subscribes
+to all channels again and calls the gap handlers: messages published in between are lost.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class RedisBackplane(Backplane):
         self._awaited: defaultdict[Channel, asyncio.Event] = defaultdict(asyncio.Event)
         self._confirmations = 0
         self.refusal: ResponseError | None = None
-        """The error of Redis while it refuses to work."""
+        """The error with which Redis refuses to work; None while it works."""
         self._is_subscribed = self._works = False
         self._was_healthy = self._has_gap = self._has_warned = False
         client.check_thread = delivery.check_thread
@@ -195,7 +195,7 @@ class RedisBackplane(Backplane):
             async with answered_within(self.client.timeout_s):
                 await self._awaited[channel].wait()
         except TimeoutError:
-            # While Redis confirms others, this one may be behind them.
+            # If Redis has confirmed others meanwhile, this one may only be queued behind them.
             if self._confirmations == confirmations:
                 raise Unavailable(NOT_CONFIRMED) from None
 
@@ -247,7 +247,7 @@ class RedisBackplane(Backplane):
         """Connect and listen until the connection is lost.
 
         Raises:
-            RedisError, OSError: it is lost, or the server does not suit any more.
+            RedisError, OSError: it is lost, or the server has become unusable.
             Misconfigured: the settings name another kind of server.
         """
         async with AsyncExitStack() as stack:

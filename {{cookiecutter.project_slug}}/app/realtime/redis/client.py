@@ -1,4 +1,4 @@
-"""The client of the service: how it sends commands to Redis, and names channels and keys."""
+"""The service's client of Redis: sends commands, and names channels and keys."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ from .scripts import with_text
 log = structlog.stdlib.get_logger(__name__)
 
 ProbeCommands = Callable[[Channel], Sequence[RedisCommand]]
-"""Returns the commands that a part uses, with the keys of a channel that nobody uses."""
+"""Returns one of each command that a part uses, with keys of a channel that nobody uses."""
 
 OwnsChannel = Callable[[str], bool]
 """Returns whether the channel with this name belongs to a connection."""
@@ -36,7 +36,7 @@ NOT_ANSWERING = "Redis does not answer just now"
 
 
 class RedisClient(ABC):
-    """Sends commands to Redis over few connections, and names the service's channels and keys."""
+    """Sends commands over a bounded pool of connections, and names channels and keys."""
 
     is_sharded: ClassVar[bool] = False
     """Whether each channel belongs to one shard of a cluster (SPUBLISH, Redis 7.0)."""
@@ -48,12 +48,12 @@ class RedisClient(ABC):
         self._handler_timeout_s = settings.handler_timeout_s
         self.publish_command = "SPUBLISH" if self.is_sharded else "PUBLISH"
         self.count_command = "SHARDNUMSUB" if self.is_sharded else "NUMSUB"
-        # Each database has its own keys, but they share all channels.
+        # Databases have separate keys but share all channels, so channel names contain the number.
         self._channel_prefix = f"{settings.redis_prefix}{settings.redis_database}:"
         self._max_turns = settings.redis_max_connections - RESERVED
         self.detach()
         self.check_thread: Callable[[], None] = lambda: None
-        """Called by `ask`, which another thread must not call; the backplane sets it."""
+        """`ask` calls it to refuse calls from other threads; the backplane sets it."""
         self._outages = 0
         self._is_failing = False
         self._probes: list[ProbeCommands] = []
@@ -81,7 +81,7 @@ class RedisClient(ABC):
         return self.prefix + "{" + channel + "}:" + what
 
     async def send(self, commands: Sequence[RedisCommand]) -> list[Any]:
-        """Send commands in one round trip; return the replies, exceptions where Redis refuses.
+        """Send commands in one round trip; return the replies, with refusals as exceptions.
 
         A script that the server does not know yet runs after the other commands.
 
@@ -104,7 +104,7 @@ class RedisClient(ABC):
         """Send commands like `send`, on the one connection for writing in the background.
 
         Raises:
-            RedisError, OSError: Redis does not answer each of them in time.
+            RedisError, OSError: Redis does not answer all of them in time.
         """
         async with self._background:
             replies = await self.send(commands)

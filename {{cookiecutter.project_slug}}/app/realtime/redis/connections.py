@@ -30,7 +30,7 @@ HOPELESS = {
     r"(?i)unknown (redis )?command": "the server lacks a command; it is older than Redis 6.2",
     r"permissions|can't (run|access)": "the user lacks a permission; docs/operating.md lists them",
 }
-"""Patterns of errors that a retry cannot help, and what the log says."""
+"""Patterns of errors that no retry can fix, and the reason to report for each."""
 
 TEMPORARY = re.compile(r"permissions|can't (run|access)|used memory|MISCONF|NOREPLICAS")
 """Pattern of the errors of a server that may work again later."""
@@ -64,7 +64,7 @@ def has_malformed_data(refusal: Exception) -> bool:
 
 # {% endif %}
 def find_misconfigured(failure: BaseException) -> Misconfigured | None:
-    """Return a failure that no retry can help as a `Misconfigured`, None if a retry may help."""
+    """Return a `Misconfigured` for a failure that no retry can fix, None if a retry may fix it."""
     if isinstance(failure, Misconfigured):
         return failure
     # redis-py wraps the errors of a new connection.
@@ -115,8 +115,8 @@ async def answered_within(timeout_s: float) -> AsyncIterator[None]:
 class CheckedConnection(AbstractConnection):
     """A connection that reconnects before it sends a command, if it is dead.
 
-    If Redis has closed an idle connection (its setting ``timeout``), the socket shows it. If a
-    firewall has dropped it, nothing shows it, so after an idle time, a ping precedes the command.
+    If Redis has closed an idle connection (its setting ``timeout``), the socket is readable. If a
+    firewall has dropped it, only a ping shows that, so one precedes the command after an idle time.
     """
 
     def __init__(self, *, idle_s: float, ping_timeout_s: float, **options: Any) -> None:
@@ -146,7 +146,7 @@ class CheckedConnection(AbstractConnection):
         name, *arguments = args  # redis-py names some commands by two words
         try:
             return [pack_command((*name.split(), *arguments))]
-        except UnicodeEncodeError as failure:  # callers handle only what `FAILURES` has
+        except UnicodeEncodeError as failure:  # callers handle only `FAILURES`
             raise DataError("the text of a command is not valid Unicode") from failure
 
     async def _is_alive(self) -> bool:

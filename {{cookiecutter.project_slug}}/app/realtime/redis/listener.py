@@ -51,7 +51,7 @@ class Listener:
         return next(each for each in channels if self.owns(self._client.name(each)))
 
     def holds(self, channel: Channel) -> bool:
-        """Return whether Redis may have a subscription to a channel."""
+        """Return whether Redis may still count this connection as a subscriber of a channel."""
         return channel in self._held or self._client.name(channel) in self._leaving
 
     @property
@@ -112,7 +112,7 @@ class Listener:
             await self._pubsub.ping()
             try:
                 message: dict[str, Any] | None = await self._pubsub.get_message(timeout=None)
-            except ResponseError:  # a server that cannot save refuses even this
+            except ResponseError:  # a server that cannot save to disk refuses even a ping
                 return None
         return message
 

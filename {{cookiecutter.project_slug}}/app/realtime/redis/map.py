@@ -30,18 +30,18 @@ class RedisMap(ExpiringMap):
         return await self._read("GET", key, repeatable=True)
 
     async def add(self, key: str, value: str, ttl_s: float) -> str | None:
-        """Keep a value if the key has none; otherwise return the one that it has."""
+        """Store a value and return None; if the key has a value already, only return that."""
         command = (*_set(self._name(key), value, ttl_s), "NX")
         while not await self._client.ask(*command, repeatable=True):
             existing = await self.get(key)
-            if existing == value:  # the command was repeated and finds its own value
+            if existing == value:  # stored by the first attempt, whose reply was lost
                 return None
             if existing is not None:  # otherwise it has just expired
                 return existing
         return None
 
     async def put(self, key: str, value: str, ttl_s: float) -> None:
-        """Keep a value for this time; it replaces any other."""
+        """Store a value for this time, in place of any other."""
         await self._client.ask(*_set(self._name(key), value, ttl_s), repeatable=True)
 
     async def pop(self, key: str) -> str | None:

@@ -61,7 +61,7 @@ class RedisPublisher:
         self._max_waiting_bytes = settings.redis_max_waiting_bytes
         self._max_payload_bytes = settings.max_unsent_bytes - FRAME_BYTES
         self.is_traced = False
-        """Whether messages tell other nodes which span has caused them."""
+        """Whether messages carry the trace context of the span that has caused them."""
         self._has_ended = self._is_full = False
         self._waiting = Worker(self._publish, batch_weight=BATCH_BYTES)
         self._failures = metrics.counter(
@@ -95,7 +95,7 @@ class RedisPublisher:
     ) -> asyncio.Future[Any]:
         """Queue an envelope; the future fails at once if too many bytes wait, or `run` has ended.
 
-        It yields the reply to the command, or what ``read_reply`` makes of it for this message.
+        It yields this message's result from ``read_reply``, by default the reply to the command.
 
         Raises:
             TooLarge: its frame may be larger than ``MAX_UNSENT_BYTES``.

@@ -89,7 +89,7 @@ class ClusterClient(RedisClient):
     async def open_pubsubs(self) -> AsyncIterator[list[tuple[PubSub, OwnsChannel]]]:
         """Ask which primary has which slots now, and open a connection to each."""
         nodes = self.redis.nodes_manager
-        # The known servers, or after a failure those of `REDIS_URL`: all may have new addresses.
+        # Ask known servers, or after a failure those of `REDIS_URL`: the known ones may have moved.
         asked = self._named_nodes if self._asks_named else nodes.nodes_cache or self._named_nodes
         nodes.set_nodes(nodes.startup_nodes, asked, remove_old=True)
         self._asks_named = not self._asks_named
@@ -125,7 +125,7 @@ class ClusterClient(RedisClient):
 
 
 class Sentinels(Sentinel):
-    """Sentinels that are asked all at once, so that one that hangs does not hold up the others."""
+    """Asks all sentinels at once, so that one that hangs does not delay the answer."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """Return host and port of the primary, by the first answer.
@@ -159,7 +159,7 @@ def _pool_options(settings: RealtimeSettings) -> dict[str, Any]:
     return {
         "max_connections": settings.redis_max_connections,
         "idle_s": settings.redis_ping_interval_s,
-        # After a ping without an answer, there is time left for a new connection.
+        # Half, so that after an unanswered ping there is time left for a new connection.
         "ping_timeout_s": settings.redis_timeout_s / 2,
     }
 

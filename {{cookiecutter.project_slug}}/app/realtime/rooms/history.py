@@ -34,7 +34,7 @@ from .frames import RoomMessage, message_frame
 from .options import Rules, make_rules
 
 LOG_BYTES = 1_024  # estimated size of a log without messages
-SWEPT_AT_ONCE = 100  # expired logs that one turn of the loop removes at most
+SWEPT_AT_ONCE = 100  # limit of expired logs that one turn of the event loop removes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ class Position:
 
 NOWHERE = Position("", 0)
 # {% if cookiecutter.redis %}
-"""Position of what is not kept, and of a feed that has not read anything; never a real epoch."""
+"""Position of a message that is not kept, and of a feed before its first read; no real epoch."""
 # {% else %}
-"""Position of what is not kept; never a real epoch."""
+"""Position of a message that is not kept; no real epoch."""
 # {% endif %}
 
 
@@ -64,8 +64,8 @@ NOWHERE = Position("", 0)
 class Replay:
     """The current position of a room, and messages before it, oldest first.
 
-    ``frames`` has them as members get them. ``recovered`` is true if nothing is missing, false if
-    something may be, and None without an earlier position.
+    ``frames`` has the messages, encoded for members. ``recovered`` is true if none is missing,
+    false if some may be missing, and None if no earlier position was given.
     """
 
     position: Position
@@ -119,7 +119,7 @@ class RoomLog:
         self.size_bytes += len(frame)
 
     def trim(self) -> None:
-        """Drop messages over the limits of number, bytes and age."""
+        """Drop the oldest messages until number, bytes and age are within the limits."""
         rules, kept = self.rules, self.kept
         expired_at = monotonic() - rules.history_s
         while kept and (
@@ -149,10 +149,10 @@ class History:
     """Numbers, keeps and publishes the messages of rooms, in memory.
 
     ``HISTORY_TOTAL_BYTES`` bounds the logs that can be evicted: those with messages, and those of
-    rooms without members. The least recently used are evicted first, when the total is too large or
-    they are too old. The log of a room with members loses only its messages: it keeps its position,
-    on which the members rely. While it has no messages, it is not in the order of use, so no
-    operation visits a log that has nothing to evict.
+    rooms without members. The least recently used are evicted first, when they are too old or their
+    total is too large. If the room has members, only its messages are evicted: the members rely on
+    its position. A log with members but without messages has nothing to evict, so it is left out of
+    the order of use.
     """
 
     def __init__(self, backplane: Backplane, settings: RealtimeSettings) -> None:
@@ -164,7 +164,7 @@ class History:
         # By ``history_s``: logs with the same one expire in the order of their last use.
         self._by_use: defaultdict[float, OrderedDict[str, RoomLog]] = defaultdict(OrderedDict)
         self._size_bytes = 0
-        # By ``history_s``, the event loop of the timer: after it is closed, the timer never runs.
+        # By ``history_s``, the event loop of the sweep timer. In a closed loop, it never fires.
         self._sweeping_loops: dict[float, asyncio.AbstractEventLoop] = {}
 
     def publish(
@@ -185,7 +185,7 @@ class History:
         log = self._take_out(room)
         log.append(frame)
         self._put_back(room, log)
-        if log.subscription is not None:  # as the backplane does, without its future
+        if log.subscription is not None:  # like `backplane.publish`, but without a future
             log.subscription.deliver(envelope)
         return done(log.position)
 

@@ -11,16 +11,16 @@ from ..fields import Seconds
 from ..settings.settings import RealtimeSettings
 
 MAX_REMEMBERED = 10_000
-"""Rooms whose rules are cached, the most recently used ones."""
+"""How many rooms, the most recently used ones, have their rules in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config={"strict": True, "extra": "forbid"})
 class RoomOptions:
-    """What differs from the settings in one room.
+    """Options of one room, which override the settings.
 
     ``history_messages``, ``history_s`` and ``history_bytes`` replace the settings of these names.
     Without ``presence`` a room has no list of members. Without ``presence_events`` it has one, but
-    no `joined`, `updated` and `left`.
+    its members get no `joined`, `updated` or `left`.
     """
 
     history_messages: NonNegativeInt | None = None

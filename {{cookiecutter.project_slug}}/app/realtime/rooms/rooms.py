@@ -63,9 +63,9 @@ RoomName = Annotated[
 class Room:
     """The members of a room in this process.
 
-    ``complete_since`` has, by connection id, the position since which a member missed nothing.
-    ``joining`` has the connections whose join is in progress, and ``evicted`` those of them whose
-    join must fail, because their user was evicted meanwhile.
+    ``complete_since`` maps connection ids to the position since which the member missed nothing.
+    ``joining`` counts the joins of each connection that are in progress. ``evicted`` has the
+    connections among these whose joins must fail, because their user was evicted meanwhile.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Rooms:
         Raises:
             Forbidden: the user was evicted meanwhile.
             BadRequest: the info is too large, or both ``since`` and ``last`` are given.
-            LimitExceeded: the connection is in as many rooms as allowed.
+            LimitExceeded: the connection is in the maximum number of rooms.
             Unavailable: the subscription is not confirmed, or the history cannot be read.
         """
         self._check_call(name, last=last)
@@ -133,7 +133,7 @@ class Rooms:
         room = self._rooms.get(name) or self._open(name)
         room.joining[connection] += 1
         try:
-            if connection.id in room.members:  # which gets no message twice, so none is read
+            if connection.id in room.members:  # it gets all messages already, so none is read
                 replay = await self._history.replay(name, NOWHERE if since else None)
             else:
                 replay = await self._history.replay(name, since, last)
@@ -213,19 +213,19 @@ class Rooms:
             self._free_if_empty(room)
 
     def leave_all(self, connection: Connection) -> None:
-        """End all memberships of a connection; if one fails, the others end all the same."""
+        """End all memberships of a connection, even if ending one of them fails."""
         for name in list(self._joined.get(connection.id, ())):
             self._leave_surely(connection, name)
 
     def _leave_surely(self, connection: Connection, name: str) -> None:
-        """End a membership; only log a failure to tell the others."""
+        """End a membership; if telling the other members fails, only log it."""
         try:
             self.leave(connection, name)
         except Exception:
             log.exception("leaving a room failed", room=name)
 
     def evict(self, room: str, user: str, reason: str | None = None) -> asyncio.Future[int]:
-        """Take every connection of a user out of a room, and tell it the reason.
+        """Take all connections of a user out of a room, and send them the reason.
 
         The user may join again unless `Policy.can_join` refuses. The future yields the number of
         processes that have members, or fails with `Unavailable`.
@@ -257,7 +257,7 @@ class Rooms:
 
         The future yields the message's position. Without ``keep``, the message is not part of the
         history, and its offset is 0. The future fails with `Unavailable` if the message cannot be
-        passed on. If `before_publish` returns an awaitable, the future fails with what that raises.
+        passed on, and with the exception of an awaitable that `before_publish` has returned.
 
         Raises:
             Forbidden: the policy refuses the message.
@@ -286,14 +286,14 @@ class Rooms:
         keep: bool = True,
         message_id: str | None = None,
     ) -> asyncio.Future[Position]:
-        """Publish like `publish`, but wait for the policy, so one caller's messages keep order.
+        """Publish like `publish`, but wait for the policy: one caller's messages stay in order.
 
-        The arguments must be valid. Without ``member``, the server is the sender. A message that
+        Arguments are not checked. Without ``member``, the server is the sender. A message that
         failed may be passed on again with the same id: members get it once.
 
         Raises:
             Forbidden: the policy refuses the message.
-            NotJoined: ``member`` has left, or was evicted, also while the policy waited.
+            NotJoined: ``member`` has left or was evicted, perhaps while this waited for the policy.
         """
         self._delivery.check_thread()
         sender = None
@@ -313,7 +313,7 @@ class Rooms:
     ) -> asyncio.Future[int]:
         """Send a frame of your own to all members; it is not kept.
 
-        `before_publish` is not asked. The future yields the number of processes that have members,
+        `before_publish` is not called. The future yields the number of processes that have members,
         or fails with `Unavailable`.
         """
         self._check_call(room, exclude=exclude)
@@ -323,10 +323,10 @@ class Rooms:
     def set_policy(
         self, before_publish: BeforePublish, room_options: Callable[[str], RoomOptions]
     ) -> None:
-        """Set two rules of the policy.
+        """Set two functions of the policy.
 
         ``before_publish``, a ``def`` or an ``async def``, is called for every message;
-        ``room_options``, a ``def``, for every room whose options are not remembered.
+        ``room_options``, a ``def``, for every room whose options are not cached.
         """
         self._history.rules_of = make_rules(self._settings, room_options)
         self._before_publish = before_publish
@@ -336,7 +336,7 @@ class Rooms:
 
         Raises:
             Forbidden: the room has no presence.
-            Unavailable: they are not known now.
+            Unavailable: the users are not known now.
         """
         self._check_call(name)
         room = self._rooms.get(name)

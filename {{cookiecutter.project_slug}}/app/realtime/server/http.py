@@ -109,7 +109,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unfinished_bytes += len(data)
         super().data_received(data)
         self._data = b""
-        if self._in_body:  # chunks have bytes of their own, hence twice the limit
+        if self._in_body:  # chunked encoding adds bytes, hence twice the limit
             limit, excess = MAX_HEAD_BYTES + 2 * self.config.ws_max_size, BODY_TOO_LARGE
         else:
             limit, excess = MAX_HEAD_BYTES, HEAD_TOO_LARGE
@@ -174,7 +174,7 @@ class HttpProtocol(HttpToolsProtocol):
         return self.parser.should_upgrade() and not self._should_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Read the request again without `Upgrade`, for which the parser has skipped the body."""
+        """Parse the request again without `Upgrade`, which made the parser skip the body."""
         fields = [field for field in self.headers if field[0] != b"upgrade"]
         version = self.parser.get_http_version().encode()
         head = [

@@ -54,7 +54,7 @@ LOG_SHARE = 0.05
 """The share of the grace period that is kept to log that the shutdown took too long."""
 
 DRAIN_PER_S = 100
-"""How fast connections are closed, unless half of the grace period is too short for that.
+"""Connections closed per second; more if half of the grace period is too short for all.
 
 When the clients reconnect, ``MAX_HANDSHAKES_PER_S`` applies.
 """
@@ -77,10 +77,10 @@ KEEPALIVE_INTERVAL_S = 10
 GARBAGE_THRESHOLDS = (10_000, 2, 40)
 """New objects before a collection, and collections before one of an older generation (`gc`).
 
-A collection stops the event loop for about a microsecond per object: 10,000 young objects, 30,000
-of the middle generation, or all of them, some 90 per connection. All are examined after a million
-new ones; by default, Python does it far more often. The first number also bounds the
-garbage of handlers that leave reference cycles.
+A collection stops the event loop for about a microsecond per object. It examines 10,000 young
+objects, 30,000 of the middle generation, or all objects, about 90 per connection: all only after a
+million new ones, far less often than by Python's default. The first number also bounds the garbage
+of handlers that leave reference cycles.
 """
 
 log = structlog.stdlib.get_logger(__name__)
@@ -117,7 +117,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                # To asyncio, no address is all of IPv4 and IPv6; `::` would be IPv6 alone.
+                # For asyncio, "" means all addresses of IPv4 and IPv6; `::` would mean IPv6 only.
                 host="" if settings.host == "::" else settings.host,
                 port=settings.port,
                 # uvicorn only calls them.
@@ -196,8 +196,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer ``/readyz`` with 503 for a while; then refuse clients, close connections and stop.
 
-        Half of the grace period is for the batches, and `CLEAN_UP_SHARE` for the end of the
-        application. The peers have the rest to leave.
+        At most half of the grace period is for closing connections in batches, `CLEAN_UP_SHARE` is
+        for the end of the application, and the peers have the rest to disconnect.
         """
         self.service.stopping = True
         ends_at = min(self._ends_at, monotonic() + self._delay_s + self._grace_s)
@@ -242,7 +242,7 @@ def socket_options(settings: RealtimeSettings) -> Iterator[tuple[int, int, int]]
 
 
 def check_host(host: str) -> None:
-    """Exit unless all addresses of a host can be bound. uvicorn tries it only after the start.
+    """Exit unless all addresses of a host can be bound. uvicorn tries only after app startup.
 
     Raises:
         SystemExit: an address cannot be bound.
@@ -284,8 +284,8 @@ def serve(app: Application) -> None:
     """Serve until a signal arrives.
 
     Raises:
-        SystemExit: an essential job has failed, or the service cannot listen at `HOST`; always with
-            several workers.
+        SystemExit: an essential job has failed, or the service cannot listen at `HOST`. With
+            several workers, it is always raised, with the exit status.
     """
     settings, sockets = app.service.settings, None
     fill_standard_descriptors()
@@ -293,7 +293,7 @@ def serve(app: Application) -> None:
     raise_descriptor_limit(settings.max_connections)
     # {% if cookiecutter.redis %}
     worker = this_worker()
-    if worker is None and settings.host != "::":  # which means all that there are
+    if worker is None and settings.host != "::":  # which means all addresses
         check_host(settings.host)
     if settings.environment == "development":  # two nodes log to one terminal, see `dev.nodes`
         structlog.contextvars.bind_contextvars(port=settings.port)
@@ -304,7 +304,7 @@ def serve(app: Application) -> None:
     elif settings.workers > 1:
         raise SystemExit(asyncio.run(Parent(settings).run()))
     # {% else %}
-    if settings.host != "::":  # which means all that there are
+    if settings.host != "::":  # which means all addresses
         check_host(settings.host)
     # {% endif %}
     server = Server(app)
@@ -312,7 +312,7 @@ def serve(app: Application) -> None:
     with suppress(KeyboardInterrupt):  # before uvicorn handles signals
         # {% if cookiecutter.redis %}
         if worker is not None:
-            # The parent passes on its signals; a worker that got one itself gets it twice.
+            # The parent passes on its signals, so one sent to all processes arrives twice.
             server.next_signal = signal.SIG_IGN
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         # {% endif %}

@@ -51,7 +51,7 @@ MAX_DROPPED_FRAMES = 10_000
 """Such frames that are dropped after a close frame; a peer that sends more is cut off."""
 
 LARGE_BYTES = 65_536
-"""After a write of this size, unsent bytes are counted; after a smaller one, by the next write."""
+"""A write of this size or more counts unsent bytes; a smaller one leaves that to the next write."""
 
 PEER_CHECK_S = 0.25
 """How often a connection is checked while reading from it is paused."""
@@ -280,7 +280,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
                 if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
                     self.transport.abort()
                     return
-                self.resume_reading()  # it was paused to wait for its turn
+                self.resume_reading()  # paused by `Turns`: the app is not behind
             self.loop.call_later(PEER_CHECK_S, self._check_peer)
 
     def resume_reading(self) -> None:
@@ -305,14 +305,14 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self.transport.close()
 
     def _count_refusal(self, status: int) -> None:
-        # The text of the exception may repeat the client's, its kind does not.
+        # The text of the exception may repeat the client's input; its type does not.
         reason = type(self.conn.handshake_exc or ValueError()).__name__
         host = self.client and self.client[0]
         log.info("request refused", status=status, reason=reason, client=host)
         self._refusals.labels(status).inc()
 
     def handle_ping(self) -> None:
-        """Answer; while the peer does not read, only the latest ping, later (RFC 6455 §5.5.3)."""
+        """Answer a ping; while the peer does not read, only the latest, later (RFC 6455 §5.5.3)."""
         pongs = self.conn.data_to_send()
         closing = self.conn.state is not OPEN  # the answer to a close frame is sent with the pong
         if closing or self.writable.is_set():
@@ -346,7 +346,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._cut_off_later()
 
     def pause_writing(self) -> None:
-        """Make uvicorn's `send` wait, which other WebSocket routes use."""
+        """Make uvicorn's `send`, which other WebSocket routes use, wait."""
         self.writable = asyncio.Event()
 
     def keepalive_timeout(self) -> None:
@@ -361,7 +361,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.close(PING_UNANSWERED)
 
     def shutdown(self) -> None:
-        """Start the closing handshake; during the opening one, let the app end it."""
+        """Start the closing handshake; during the opening one, tell the app, which ends it."""
         if self.handshake_complete:
             self.close(SERVICE_RESTART)
         else:

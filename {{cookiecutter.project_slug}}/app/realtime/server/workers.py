@@ -30,7 +30,7 @@ LONGEST_PAUSE_S = 30.0
 """Pauses before a process starts again, each twice the one before."""
 
 STABLE_S = 60.0
-"""A process that has lived so long starts again after the first pause."""
+"""A process that has run for longer than this restarts after the first pause."""
 
 PORT_ATTEMPTS = 10
 """How many ports of the system's choice are tried, until one is free for IPv4 and IPv6."""
@@ -108,7 +108,7 @@ class Parent:
             return max(await asyncio.gather(*map(self._keep, range(1, workers + 1))))
 
     async def _keep(self, number: int) -> int:
-        """Run one of the processes, again and again; return its last exit status."""
+        """Run one of the processes, and restart it unless all stop; return its last exit status."""
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
             begin = monotonic()

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 
 
 def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
-    """Return the settings that are in files: ``METRICS_KEY_FILE`` names one with ``METRICS_KEY``.
+    """Return the settings that are in files: ``METRICS_KEY_FILE`` is the path of ``METRICS_KEY``.
 
     Raises:
         SettingsError: a file cannot be read; its setting is set as well, in the same place; or a
@@ -59,7 +59,7 @@ def _read_file(name: str, path: str) -> str:
 
 
 def unknown_names(settings: type[BaseSettings]) -> list[str]:
-    """Return the names in ``.env`` that are no settings; other programs may read it, too."""
+    """Return the names in ``.env`` that are not settings; they may belong to other programs."""
     fields = settings.model_fields.items()
     known = {name.lower() for field in fields for name in setting_names(*field)}
     known |= {f"{name}_file" for name in known}

@@ -23,7 +23,7 @@ class Project(NamedTuple):
 
 
 def read_project() -> Project:
-    """Read ``pyproject.toml``, or what an installed package knows of it.
+    """Read ``pyproject.toml``, or the metadata of the installed package.
 
     Raises:
         ValueError: neither names the project.

@@ -58,7 +58,7 @@ def _check_url(url: SecretStr) -> SecretStr:
 
 
 def _problem_of_url(url: str) -> str | None:
-    """Return the problem, None if there is none; never show the user or the password.
+    """Return the problem of a URL or None; the text never contains the user or the password.
 
     Raises:
         ValueError: this is not the URL of a server.
@@ -100,10 +100,10 @@ def _problem_of_context(target: Mapping[str, Any]) -> str | None:
 
 
 class RedisSettings(SettingsPart):
-    """Where Redis is, and how long it may take. Without a URL the service is a single node.
+    """The address of Redis, timeouts and limits. Without a URL the service is a single node.
 
-    With ``redis_cluster`` the URL names some servers of a cluster, with ``redis_sentinel`` the
-    sentinels that know the servers of that name.
+    With ``redis_cluster`` the URL lists some servers of a cluster. With ``redis_sentinel``, which
+    is the name of a group of servers, it lists the sentinels that monitor them.
     """
 
     redis_url: Annotated[SecretStr, AfterValidator(_check_url)] | None = None

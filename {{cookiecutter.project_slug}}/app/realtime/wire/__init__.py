@@ -1,5 +1,5 @@
 """The wire: how connections read and write, on uvicorn and on any other ASGI server.
 
-`asgi` has the interface, and the wire of other servers; `frame` reads and writes frames, and
-`inbox` has the messages that wait for the application.
+`asgi` defines the interface and implements it for any ASGI server, `server.websocket` for uvicorn;
+`frame` encodes and decodes frames, and `inbox` queues messages for the application.
 """

@@ -1,6 +1,6 @@
 """The interface between a connection and the server, and its implementation over plain ASGI.
 
-A message to many connections is encoded to one frame. ASGI cannot send encoded frames, so our
+A message to many connections is encoded only once. ASGI cannot send encoded frames, so our
 uvicorn protocol (`FrameProtocol`) offers itself to the app as an ASGI extension. On other servers,
 `AsgiWire` does the same work behind a queue.
 """
@@ -20,14 +20,14 @@ from .inbox import Inbox
 EXTENSION = "app.realtime.wire.asgi"
 
 TOO_BIG = Close(1009, "too big")
-"""The close of the WebSocket library for this, too (RFC 6455 §7.4.1)."""
+"""For a message that is too large; the WebSocket library sends the same (RFC 6455 §7.4.1)."""
 
 CLOSED_BY_CLIENT = "closed by the client"
 PROTOCOL_ERROR = "protocol error of the client"
 """Causes of an end, for the log."""
 
 READ_AHEAD_BYTES = 32_768
-"""Bytes of a client that may wait or be in handling before reading from it pauses.
+"""Once this many bytes of a client are received but not yet handled, reading from it pauses.
 
 Reading ahead detects the end of a connection while a handler waits. In overload, less is read.
 """
@@ -56,7 +56,7 @@ class Wire(Protocol):
         """Stop reading, if the server can. Idempotent."""
 
     def resume_reading(self) -> None:
-        """Read on, unless much is unread. Idempotent."""
+        """Resume reading, unless too many bytes are unread. Idempotent."""
 
     def write(self, frames: Sequence[bytes], max_unsent_bytes: int) -> int | None:
         """Write frames in order; drop them if the connection is closing.
@@ -74,7 +74,7 @@ class Wire(Protocol):
         """Wait until nearly all that was written has left this process."""
 
     def close(self, close: Close) -> None:
-        """Send a close frame, which leads to a disconnect, at the latest after a timeout."""
+        """Send a close frame. The disconnect follows, after a timeout at the latest."""
 
     def abort(self) -> None:
         """End the connection and drop what is unsent."""
@@ -102,7 +102,7 @@ class AsgiWire:
 
     @property
     def heard_at(self) -> float:
-        """When the last event arrived; now, while reading is paused because the app is busy."""
+        """When the last event arrived; the current time while the app is too busy to read."""
         if self.inbox.unread_bytes >= READ_AHEAD_BYTES:
             return asyncio.get_running_loop().time()
         return self._received_at
@@ -140,7 +140,7 @@ class AsgiWire:
             await self._sent.wait()
 
     def close(self, close: Close) -> None:
-        """Queue the close frame; the peer has some time to read it and to disconnect."""
+        """Queue the close frame; the peer has ``CLOSE_TIMEOUT_S`` to disconnect."""
         if not self.has_closed:
             self.has_closed = True
             if not self._drops_writes:
@@ -151,7 +151,7 @@ class AsgiWire:
             self._handled.set()
 
     def abort(self) -> None:
-        """Drop what is queued, and give the peer no more time."""
+        """Drop what is queued, and stop waiting for the peer to disconnect."""
         self.drop()
         self.reading.cancel()
 
@@ -164,7 +164,7 @@ class AsgiWire:
         self._sent.set()
 
     async def read(self) -> None:
-        """Read until the end. A message that is too large closes; after a close, drop messages."""
+        """Read until the disconnect. Close after a too large message; then drop further ones."""
         while True:
             event = await self._websocket.receive()
             self._received_at = asyncio.get_running_loop().time()
@@ -187,7 +187,7 @@ class AsgiWire:
         with suppress(WebSocketDisconnect, RuntimeError):
             while isinstance(item := await self._queue.get(), bytes):
                 await self._websocket.send_text(frame_payload(item).decode())
-                self._unsent_bytes = max(0, self._unsent_bytes - len(item))  # 0 if dropped
+                self._unsent_bytes = max(0, self._unsent_bytes - len(item))  # `drop` sets it to 0
                 if not self._unsent_bytes:
                     self._sent.set()
             await self._websocket.close(*item)

@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455 §5): whole text messages, written and read without the library."""
+"""WebSocket frames (RFC 6455 §5): a fast encoder and decoder of unfragmented text messages."""
 
 import math
 from collections.abc import Callable
@@ -61,10 +61,10 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def check_frame_size(frame: bytes, max_bytes: float) -> None:
-    """Check the size of a frame against the unsent bytes that a connection may have.
+    """Check that a frame is not larger than the unsent bytes that a connection may have.
 
     Raises:
-        TooLarge: it is larger than what may be unsent to one connection.
+        TooLarge: it is larger.
     """
     if len(frame) > max_bytes:
         raise TooLarge(f"the encoded message has {len(frame)} bytes, more than {max_bytes}")
@@ -115,14 +115,14 @@ class FrameScanner:
         self.closed = False
         """Whether a complete close frame has arrived. Bytes after it are ignored."""
         self.between_frames = True
-        """Whether no frame is incomplete."""
+        """Whether the stream is at a frame boundary."""
         self.others = 0
         """Frames so far that are not whole text messages."""
         self._header = b""  # of the current frame, as far as it has arrived
         self._left: int | None = None  # bytes of mask and payload; None within the header
 
     def scan(self, received: bytes, max_others: float = math.inf) -> int:
-        """Read the next bytes, until ``max_others`` more are found; return how many were read."""
+        """Scan bytes until ``max_others`` more of these are found; return the number scanned."""
         at = 0
         max_others += self.others
         while at < len(received) and not self.closed and self.others < max_others:

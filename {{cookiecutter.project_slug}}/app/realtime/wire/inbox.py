@@ -51,7 +51,7 @@ class Inbox:
             reader.set_result(True)
 
     def put_nowait(self, event: AsgiEvent) -> None:
-        """Add an event, as uvicorn does."""
+        """Add an event. uvicorn calls this, too."""
         text = event.get("text")
         if text is not None:
             self.put_messages([text], MESSAGE_BYTES + len(text.encode()))
@@ -62,7 +62,7 @@ class Inbox:
         self.put_messages([event], MESSAGE_BYTES + len(event.get("bytes") or b""))
 
     async def get(self) -> AsgiEvent:
-        """Wait for the next event, as uvicorn does for other routes."""
+        """Wait for the next event. uvicorn calls this for other WebSocket routes."""
         await self.arrival()
         message = self.messages.pop(0)
         if not self.messages:
@@ -79,8 +79,8 @@ class Inbox:
     def arrival(self) -> asyncio.Future[bool]:
         """Return a future that is done when there is a message.
 
-        It yields false if a message was waiting already, otherwise true. Calling this says that
-        all taken messages are handled.
+        It yields false if a message was waiting already, otherwise true. Call this only when all
+        taken messages are handled: it acknowledges them.
         """
         self._reader = self._loop.create_future()
         if self.messages:

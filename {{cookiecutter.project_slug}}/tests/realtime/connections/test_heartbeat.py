@@ -95,7 +95,7 @@ async def test_a_client_is_not_closed_while_its_command_runs() -> None:
 
 async def test_one_task_checks_all_connections() -> None:
     async with run_service() as live:
-        await live.connect()  # until the start-up tasks have ended
+        await live.connect()  # then the start-up tasks have ended
         before = len(asyncio.all_tasks())
         await live.connect()
         one = len(asyncio.all_tasks()) - before

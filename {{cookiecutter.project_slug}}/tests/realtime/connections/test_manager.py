@@ -79,7 +79,7 @@ class Notice(ServerFrame):
     sender: Annotated[str | None, Field(serialization_alias="from")] = None
 
 
-async def test_frames_of_the_team_reach_users_or_all_as_they_are(live: Live) -> None:
+async def test_frames_of_the_team_reach_users_or_all_unchanged(live: Live) -> None:
     alice, bob = await live.connect("alice"), await live.connect("bob")
     manager = live.service.manager
     frame = Notice(text="ü\n")

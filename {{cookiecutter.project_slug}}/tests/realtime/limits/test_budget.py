@@ -1,4 +1,4 @@
-"""Budgets: what a client causes is charged to its connection and to its user."""
+"""Budgets: the cost of a command is charged to its connection and to its user."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""The private parts of redis-py that the engine uses are still there.
+"""The private parts of redis-py that the engine uses exist.
 
-If one is missing after an upgrade, keep the old upper bound in `pyproject.toml` until the engine
-has been adapted, and proved with the template's ``make prove``.
+If one is missing after an upgrade, restore the old upper bound in `pyproject.toml` until the engine
+has been adapted and ``make prove`` of the template passes.
 """
 
 import inspect

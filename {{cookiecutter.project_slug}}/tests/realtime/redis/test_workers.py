@@ -24,7 +24,7 @@ from ..server.test_process import LISTENING, next_line, run_process
 from .valkey import Valkey
 
 MAX_CLIENTS = 50
-"""More are hardly ever needed until each of two processes has one."""
+"""Almost certainly enough for each of two processes to get one."""
 
 
 class Node:

@@ -22,7 +22,7 @@ only_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs a second 
 async def connect(
     live: Live, stack: AsyncExitStack, data: bytes = b"", source: str = ""
 ) -> RawClient:
-    """Connect until the end of the test, and send something."""
+    """Return a client that has sent ``data``, and is connected until the end of the test."""
     connection = raw_connection("127.0.0.1", live.port, source=source)
     client = await stack.enter_async_context(connection)
     client.send(data)

@@ -35,7 +35,7 @@ LISTENING = r'"port": (\d+).*"listening"'
 async def run_process(
     cwd: Path, program: Sequence[str] = ("-m", "tests.realtime.engine"), **environment: str
 ) -> AsyncIterator[Process]:
-    """Run the engine alone, with these environment variables and no others."""
+    """Run a program, by default the engine alone, in a minimal environment with these variables."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *program,

@@ -117,7 +117,7 @@ def test_each_worker_needs_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
 def load_with_env_file(
     monkeypatch: pytest.MonkeyPatch, directory: Path, text: str
 ) -> RealtimeSettings:
-    """Load valid settings, to which a ``.env`` file adds these."""
+    """Load valid settings, together with a ``.env`` file that has this text."""
     for name, value in fresh_secrets().items():
         monkeypatch.setenv(name, value)
     (directory / ".env").write_text(text, encoding="utf-8")

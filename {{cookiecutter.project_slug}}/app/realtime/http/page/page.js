@@ -38,7 +38,7 @@ let connects = 0; // since the sign-in
 const unanswered = new Map(); // the types of the commands without an answer, by their id
 //# endif
 //# if cookiecutter.rooms
-let rooms = new Map(); // how to leave each
+let rooms = new Map(); // by name, the function that leaves it
 //# endif
 let url = "ws"; // relative to this page
 const showFrame = framesIn(byId("frames"), byId("filter"));
@@ -203,7 +203,7 @@ onPress("end", disconnect);
 setInterval(measure, PING_MS);
 setInterval(tick, TICK_MS);
 
-// A link may bring the answers, credentials among them: the address must not keep them.
+// A link may fill in the form, even with credentials, which must not stay in the address bar.
 const link = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
 history.replaceState(null, "", location.pathname);
 addEventListener("hashchange", () => location.reload()); // a link was opened in this tab

@@ -17,7 +17,7 @@ function shortened(text) {
   return quoted === text ? text : `${quoted}…`;
 }
 
-/** Return the section of rooms for a connection, and how to leave each room that it shows. */
+/** Return the section of a connection's rooms, and by name the functions that leave them. */
 export function showRooms(ws) {
   const list = element("div", {});
   const name = element("input", { required: true, value: "hall" });
@@ -65,7 +65,7 @@ export function showRooms(ws) {
   return { section, shown };
 }
 
-/** Return who is in a room: a dot and the name of each. */
+/** Return the number of users in a room, and a list of them with their infos. */
 function people({ members, total }) {
   const names = members.map(({ user, info }) => element("li", {},
     isolated(user), info === null ? [] : [" ", isolated(JSON.stringify(info))]));
@@ -118,7 +118,7 @@ function showRoom(ws, name, close) {
     else recordMessage(messages, frame, user());
   }
 
-  /** Show who is here: one request at a time, and a pause after each, longer if it is refused. */
+  /** Show who is here: one request at a time, and a pause after each, longer at the rate limit. */
   async function update() {
     isOutdated = true;
     if (isUpdating) return;

@@ -140,7 +140,7 @@ class RedisFeed:
             self._hold()
             try:
                 missed = await self._history.load(self.room, self.rules, self.position)
-            except BaseException:  # also if a client that joins has gone
+            except BaseException:  # also a cancellation, if the client that joins has gone
                 self._history.heal_later(self)
                 raise
             if not missed.recovered:
@@ -172,13 +172,13 @@ class RedisFeed:
     def _take(self, envelope: Envelope) -> None:
         position = position_of(envelope)
         if envelope.event is not None or not (envelope.offset or envelope.epoch):
-            self._deliver(envelope)  # it is not kept, so nothing is missing before it
+            self._deliver(envelope)  # it has no number, so it reveals no gap
         elif self._held is not None:
             self._held.append(envelope)
         elif position == self.position.next:
             self._emit(envelope, position)
         elif not self._has_reached(position):
-            self.fall_behind()  # the history has this message, too
+            self.fall_behind()  # it will read this message from the history, too
 
     def _emit(self, envelope: Envelope, position: Position) -> None:
         self.position = position

@@ -37,7 +37,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 POSITION_S = 3600  # how long a room's position outlives its messages
 UNUSED_S = 60  # how long a position is stored if its epoch has no messages
-RENEWALS = 3  # renewals of a position in either time, while the room has members
+RENEWALS = 3  # renewals of a position within either period, while the room has members
 RENEWED_AT_ONCE = 500  # positions in one round trip
 EVICTED_AT_ONCE = 100  # rooms in one round trip
 HEALED_AT_ONCE = 50  # rooms whose missing messages are read at the same time
@@ -119,7 +119,7 @@ class RedisHistory(History):
         self._feeds[room] = RedisFeed(room, self, deliver, announce)
 
     async def replay(self, room: str, since: Position | None, last: int = 0) -> Replay:
-        """Return an open room's messages since a position, or the last ones; then deliver."""
+        """Return an open room's messages since a position, or the last ones; deliver later ones."""
         return _framed(room, await self._feeds[room].replay(since, last))
 
     async def read(self, room: str, since: Position | None, last: int = 0) -> Replay:
@@ -134,7 +134,7 @@ class RedisHistory(History):
         self._behind.discard(feed)
 
     async def run(self) -> None:
-        """Heal feeds with gaps, remove and renew what is stored, until cancelled."""
+        """Heal feeds with gaps, evict histories and renew positions, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._evictions.run())
             tasks.create_task(self._free_memory())
@@ -167,7 +167,7 @@ class RedisHistory(History):
                 feed.fall_behind()
 
     async def _send(self, commands: Sequence[RedisCommand]) -> list[Any]:
-        """Send commands; return the failure for each of them if Redis does not answer."""
+        """Send commands; if Redis does not answer, return the failure in place of each reply."""
         try:
             return await self._client.send_in_background(commands)
         except FAILURES as failure:

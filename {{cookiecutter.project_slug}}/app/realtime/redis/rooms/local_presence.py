@@ -3,7 +3,7 @@
 In Redis, a room has three kinds of keys. ``users`` is a hash: each user's number of connections,
 when the info was set (Unix microseconds, or 0), and the info as JSON, separated by spaces.
 ``nodes`` is a sorted set: the end of each node's lease (Unix milliseconds). ``node:<id>`` is a hash
-per node: each user's number of connections to it. They expire if no node renews them.
+per node: each user's number of connections to it. Keys that no node renews expire.
 """
 
 import asyncio
@@ -40,13 +40,13 @@ class LocalPresence:
         self.infos: dict[str, tuple[str, bytes]] = {}
         """By user, the connection that set the info, and ``b"<Unix µs> <JSON>"``; the newest on any
         node counts. The JSON is empty if the user has left and returned since the last write."""
-        # For each changed user, the connection that does not get the event; if empty, there is no
-        # event. If another connection set the info, that one does not get it instead.
+        # By changed user, the connection to exclude from the event; if empty, there is no event.
+        # If another connection has set the info, that one is excluded instead.
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Members]] = []
         self._max_listed = max_listed
         self.written, self._was_lost = 0, False
-        """``written`` is the last confirmed write, 0 if Redis has nothing of this node."""
+        """``written`` is the number of the last confirmed write, 0 if Redis lacks this node."""
         self._once_confirmed = self.written, self._was_lost  # their values after `confirm`
         self._unconfirmed: dict[str, str] = {}
         self._answered = 0  # requests that the last report answers
@@ -75,7 +75,7 @@ class LocalPresence:
         for user in self._unconfirmed:
             del self.unwritten[user]
         self.asking = [answer for answer in self.asking if not answer.done()]
-        # Before all changes are written, a user who asks might not be listed.
+        # Until all changes are written, the list may lack the very user who asks.
         is_last = not self.unwritten
         self._answered = len(self.asking) if is_last else 0
         max_listed = self._max_listed if self._answered else 0

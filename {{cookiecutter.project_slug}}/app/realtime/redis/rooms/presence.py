@@ -74,7 +74,7 @@ class RedisPresence(Presence):
         return self._rooms[name]
 
     async def read(self, room: str, rules: Rules) -> Members:
-        """Return the users in the room, which are in the reply of Redis to the next write.
+        """Return the users in the room, which Redis lists in its reply to the next write.
 
         Raises:
             Unavailable: Redis does not answer in time.
@@ -101,7 +101,7 @@ class RedisPresence(Presence):
                 pass
 
     async def _renew(self) -> None:
-        """Write each room once per interval, a share at a time: no request waits for them all."""
+        """Write each room once per interval, in shares, so that no request waits for all rooms."""
         for share in cycle(range(SHARES)):
             await asyncio.sleep(self._lease_ms / 1000 / RENEWALS / SHARES)
             for room in self._rooms.values():
@@ -157,7 +157,7 @@ class RedisPresence(Presence):
                 dead += [(room, node) for node in reply[0]]
             elif reply and room.confirm(*reply[1:]):
                 self._finish(room)
-            else:  # a forged list, or a forged number, by which Redis refuses a first write
+            else:  # a forged list, or a forged write number that makes Redis refuse a first write
                 malformed.append((room, self._node))
         if malformed:
             await self._remove_malformed(malformed)

@@ -23,7 +23,7 @@ class HistoryQuota:
     """
 
     def __init__(self, max_bytes: int, max_user_bytes: int, position_s: float) -> None:
-        # By how long they are kept: when each room was last noted, the least recently used first
+        # By `kept_s`: when each room was last noted, the least recently used first
         self._noted_at: defaultdict[float, OrderedDict[str, float]] = defaultdict(OrderedDict)
         self._kept_s: dict[str, float] = {}
         self._position_s = position_s
@@ -53,7 +53,7 @@ class HistoryQuota:
         return removed + self._shrink(None, self._max_bytes)
 
     def remove_quarter(self) -> list[Eviction]:
-        """Return the least recently used rooms to remove, with a quarter of all bytes."""
+        """Return rooms to remove: the least recently used ones, with a quarter of all bytes."""
         return self._shrink(None, self._sums[None] * 3 // 4)
 
     def _shrink(self, user: str | None, max_bytes: int) -> list[Eviction]:

@@ -1,5 +1,5 @@
 -- Removes a room's messages, and its position unless a node listens to the room. Does nothing if the
--- position is another one, since a node has published meanwhile. KEYS: messages, position. ARGV:
+-- stored position is another: a node has published meanwhile. KEYS: messages, position. ARGV:
 -- NUMSUB or SHARDNUMSUB, the channel, the epoch and offset, or an empty epoch for any position.
 local epoch, offset = unpack(redis.pcall('HMGET', KEYS[2], 'epoch', 'offset'))
 if ARGV[3] ~= '' and epoch and (epoch ~= ARGV[3] or offset ~= ARGV[4]) then return end

@@ -7,8 +7,8 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local size = redis.call('HLEN', users)
 local events = {}
 
--- Changes a user's connections, and the info if this one is newer. Empty JSON means that the user
--- left the node and returned: it removes the info if all connections of the user are to this node.
+-- Changes a user's number of connections, and the info if the given one is newer. Empty JSON means
+-- that the user left this node and returned: unless another node has the user, the info is removed.
 local function change(user, difference, is_news, cause, count, info)
   local stored = redis.call('HGET', users, user) or '0 0 null'
   local total, set_at, known = string.match(stored, '^(%d+) (%d+) (.*)$')

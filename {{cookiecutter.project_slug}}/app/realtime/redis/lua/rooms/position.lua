@@ -19,7 +19,7 @@ if epoch_origin ~= origin or type(count) ~= 'number' or not string.find(epoch or
     local failure = type(reply) == 'table' and reply.err
     if failure and not string.find(failure, 'WRONGTYPE') then return {err = failure} end
   end
-  -- Redis refuses a script for lack of memory only before its first write.
+  -- No needless write: after its first one, Redis does not refuse a script for lack of memory.
   if epoch_origin ~= false or count ~= 0 then redis.call('DEL', messages, position) end
   epoch, offset, bytes, count = new_epoch, 0, 0, 0
 end

@@ -3,8 +3,8 @@
 -- the command that publishes, the channel, the limits of messages and bytes per room, how many
 -- seconds an id is remembered, the envelopes.
 --
--- A third key belongs to the id of a message that may be repeated. It holds the message's position,
--- which is all that a repetition returns.
+-- A message that may be repeated has an id, and a third key, which stores the message's position: a
+-- repetition only returns that.
 local command, channel, id = ARGV[4], ARGV[5], KEYS[3]
 local max_count, max_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
 local published = id and redis.pcall('GET', id)

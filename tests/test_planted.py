@@ -229,7 +229,7 @@ DEFECTS: dict[str, tuple[str, Plant, str]] = {
     "a link to no heading": ("docs", adding("README.md", "[x](#no)\n"), "no heading for #no"),
     "a path to nothing": ("docs", adding("AGENTS.md", "`app/x.py`\n"), "AGENTS.md: no app/x.py"),
     "a long page": ("docs", adding("README.md", "x\n" * 150), "README.md has .* lines"),
-    "a wide line": ("docs", adding("README.md", f"{'x' * 121}\n"), "README.md: lines .* 120 col"),
+    "a wide line": ("docs", adding("README.md", f"\n{'x' * 121}\n"), "README.md: lines .* 120 col"),
     "an unknown frame": (
         "service",
         adding("docs/protocol.md", '\n```json\n{"type": "x"}\n```\n'),

@@ -149,7 +149,7 @@ class ConnectionManager:
     def send_frame(
         self, frame: ServerFrame, *users: str, exclude: str | None = None
     ) -> asyncio.Future[list[int]]:
-        """Send a frame of your own to these users; yields the number of nodes for each."""
+        """Send a frame of your own to these users; yields the result of `send_to_user` for each."""
         self._check_call(exclude=exclude)
         for user in users:
             check_arguments(user=user)

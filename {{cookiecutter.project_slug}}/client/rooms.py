@@ -192,7 +192,7 @@ class Room(Inbox[Message]):
                 again = self.join
                 if answer["code"] != "rate_limited":
                     again, self.join_stage = self._join_in_turn, "idle"
-                    self._connection.send_waiting()  # another room may have the turn
+                    self._connection.send_waiting()  # another room may take the turn
                 self._later(pause(self._attempt), again)
                 self._attempt += 1
             elif info is self._change:

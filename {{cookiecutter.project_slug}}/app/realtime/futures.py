@@ -37,7 +37,7 @@ def then(first: Future[T], make: Callable[[T], R]) -> Future[R]:
 
 
 def now_or_later(first: Future[T], make: Callable[[T], R]) -> R | Future[R]:
-    """Return ``make(first.result())`` if ``first`` is done, otherwise a future of it, as `then`.
+    """Return ``make(first.result())`` if ``first`` is done, otherwise a future of it, like `then`.
 
     If ``first`` has already failed, this raises its exception.
     """

@@ -85,7 +85,7 @@ class Metrics(Collector):
     def histograms(
         self, name: str, description: str, bounds: tuple[float, ...], label: str, known: list[str]
     ) -> dict[str, Histogram]:
-        """Return a new histogram for each known value of the label; an empty label means none."""
+        """Return a new histogram for each known value of the label; an empty one means no label."""
         histograms = {value: Histogram(bounds) for value in known}
 
         def make() -> Metric:

@@ -18,7 +18,7 @@ ServiceT = TypeVar("ServiceT", bound=Service[Any, Any], default=Service)
 ConnectionT = TypeVar("ConnectionT", bound=Connection, default=Connection)
 
 Answer = bool | Awaitable[bool]
-"""The result of a rule. An ``async def`` may wait for it, for example for a database."""
+"""The result of a rule. A ``def`` returns it at once; an ``async def`` may wait for a database."""
 
 
 async def settled(answer: Answer) -> bool:
@@ -64,7 +64,7 @@ class Policy(Generic[ServiceT, ConnectionT]):
     ) -> JsonValue | Awaitable[JsonValue]:
         """Return the info that the members of a room see of the user who joins.
 
-        ``info`` is what the client sent. None, sent or returned, leaves the user's info unchanged.
+        ``info`` is what the client sent. If the result is None, the user's info stays unchanged.
         """
         return info
 

@@ -108,7 +108,7 @@ class Dispatcher:
     async def dispatch(
         self, service: Service, connection: Connection, frame: str
     ) -> asyncio.Future[Any] | None:
-        """Handle one frame and answer it. It never raises, whatever the frame contains.
+        """Handle one frame and answer it. No frame makes this raise, whatever it contains.
 
         Returns the handler's future if the answer must wait for it, otherwise None.
         """
@@ -141,7 +141,7 @@ class Dispatcher:
         if durations:
             durations.observe(monotonic() - begin)
         if answer is not None and answer.followed_by:
-            # Otherwise many replays could pile up in memory for a slow reader.
+            # Otherwise many such answers could pile up in memory for a slow reader.
             await service.delivery.catch_up()
             with suppress(TimedOut, ConnectionEnded), connection.guard:
                 await connection.drain()

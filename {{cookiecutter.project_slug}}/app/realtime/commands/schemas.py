@@ -31,7 +31,7 @@ def _parts(schema: object) -> Iterator[dict[str, Any]]:
     for each in unread:
         if isinstance(each, dict):
             yield each
-            is_schema = isinstance(each.get("type"), str)  # a field named `type` is a dict
+            is_schema = isinstance(each.get("type"), str)  # not fields by name, such as `default`
             unread += [each[key] for key in each if not (is_schema and key in VALUES)]
         elif isinstance(each, list | tuple):
             unread += each

@@ -87,7 +87,7 @@ class Handshakes:
             await websocket.close(*rejection.close_as)
             return None
         await websocket.accept(subprotocol)
-        # These hold credentials, and would stay in memory as long as the connection.
+        # These may hold credentials, and would stay in memory as long as the connection.
         websocket.scope.update(headers=[], query_string=b"", subprotocols=[])
         return identity
 

@@ -13,7 +13,7 @@ TURN_S = 0.002
 """How long clients' messages are handled in one turn of the event loop."""
 
 WOKEN_AT_ONCE = 64
-"""Connections woken at the start of a turn. When its time is used up, the others wait again."""
+"""Connections woken at the start of a turn. Those not served within its time wait again."""
 
 COMPARED_S = 10.0
 """How long handled bytes are summed for each user; then all users start at 0."""

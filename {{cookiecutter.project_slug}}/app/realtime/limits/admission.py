@@ -53,7 +53,7 @@ class ConnectionsByNetwork:
 
 
 class Admission:
-    """Counts connections, from the handshake on, and handshakes; in all and per network.
+    """Counts handshakes, and connections from their handshake on, in all and per network.
 
     A network is None if the server cannot tell it. ``http`` counts the connections that are not, or
     not yet, WebSockets.

@@ -2,7 +2,7 @@
 
 `hosted` has the subscriptions that the node wants. Listeners make those in Redis match, so neither
 the number nor the order of joins and leaves matters. After a lost connection, a new one subscribes
-to all channels again and calls the gap handlers: messages published in between are lost.
+to all channels again, and gap handlers are called: messages published in between are lost.
 """
 
 import asyncio

@@ -26,5 +26,5 @@ class Script:
 
 
 def with_text(command: RedisCommand) -> RedisCommand:
-    """Return the command; a script gets its text in place of its SHA-1: Redis may not know it."""
+    """Return the command, with a script's text in place of its SHA-1, which Redis may not know."""
     return ("EVAL", _texts[command[1]], *command[2:]) if command[0] == "EVALSHA" else command

@@ -257,7 +257,7 @@ class Rooms:
 
         The future yields the message's position. Without ``keep``, the message is not part of the
         history, and its offset is 0. The future fails with `Unavailable` if the message cannot be
-        passed on, and with the exception of an awaitable that `before_publish` has returned.
+        passed on. If `before_publish` returns an awaitable, the future fails with what that raises.
 
         Raises:
             Forbidden: the policy refuses the message.

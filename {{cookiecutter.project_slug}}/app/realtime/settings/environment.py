@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 
 
 def read_files(settings: type[BaseSettings]) -> dict[str, Any]:
-    """Return the settings that are in files: ``METRICS_KEY_FILE`` is the path of ``METRICS_KEY``.
+    """Return the settings that are in files: the file at ``METRICS_KEY_FILE`` has ``METRICS_KEY``.
 
     Raises:
         SettingsError: a file cannot be read; its setting is set as well, in the same place; or a

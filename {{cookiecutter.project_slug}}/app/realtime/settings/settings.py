@@ -95,8 +95,8 @@ class RealtimeSettings(
     # {% if cookiecutter.redis %}
     presence_lease_s: float = Field(default=20.0, ge=1.0, le=3600.0)
     # {% endif %}
-    # The history of each room; with 0, messages are numbered, but not stored. The total is for all
-    # rooms whose messages this process stores
+    # The history of each room; with 0 messages, they are numbered, but not stored. The total is for
+    # all rooms whose messages this process stores
     history_messages: int = Field(default=100, ge=0)
     history_s: Seconds = 300.0
     history_bytes: PositiveInt = 262_144

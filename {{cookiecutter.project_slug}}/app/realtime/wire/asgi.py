@@ -20,7 +20,7 @@ from .inbox import Inbox
 EXTENSION = "app.realtime.wire.asgi"
 
 TOO_BIG = Close(1009, "too big")
-"""For a message that is too large; the WebSocket library sends the same (RFC 6455 §7.4.1)."""
+"""For a message that is too large; the WebSocket library sends the same code (RFC 6455 §7.4.1)."""
 
 CLOSED_BY_CLIENT = "closed by the client"
 PROTOCOL_ERROR = "protocol error of the client"
@@ -164,7 +164,7 @@ class AsgiWire:
         self._sent.set()
 
     async def read(self) -> None:
-        """Read until the disconnect. Close after a too large message; then drop further ones."""
+        """Read until disconnected; close if a message is too large. Once closed, drop messages."""
         while True:
             event = await self._websocket.receive()
             self._received_at = asyncio.get_running_loop().time()

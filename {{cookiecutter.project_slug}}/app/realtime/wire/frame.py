@@ -122,7 +122,7 @@ class FrameScanner:
         self._left: int | None = None  # bytes of mask and payload; None within the header
 
     def scan(self, received: bytes, max_others: float = math.inf) -> int:
-        """Scan bytes until ``max_others`` more of these are found; return the number scanned."""
+        """Scan until ``others`` has grown by ``max_others``; return the number of scanned bytes."""
         at = 0
         max_others += self.others
         while at < len(received) and not self.closed and self.others < max_others:

@@ -1,6 +1,6 @@
 /**
  * How the page signs in: `fields` are the inputs of its form, and `credentials` is called before
- * every attempt to connect. `lifetime_s`, if it is given, limits how long credentials are valid.
+ * every attempt to connect. Credentials that expire are valid for `lifetime_s` seconds, if given.
  */
 //# if cookiecutter.auth in ["jwt", "ticket", "session"]
 async function post(path, body, headers = {}) {

@@ -11,7 +11,7 @@ CONNECTIONS_PER_USER = 20
 CONNECTIONS_PER_ADDRESS = 500
 MESSAGES_PER_S_PER_USER = 400
 BURST_S = 5
-"""The defaults of four limits of the service."""
+"""These four equal the defaults of the service's limits."""
 
 CONTINUATION, TEXT, PING = 0, 1, 9
 """Opcodes (RFC 6455 §5.2)."""
@@ -49,7 +49,7 @@ class Attack:
     """The dialect of an honest client that reads slowly, if there is one."""
     headers: Callable[[int], dict[str, str]] = hostile_authorization
     request_bytes: int | None = None
-    """The bytes of the handshake that are sent; None for all."""
+    """How many bytes of the handshake are sent; None for all."""
 
     @property
     def repeats_handshakes(self) -> bool:
@@ -58,7 +58,7 @@ class Attack:
 
 
 def of_address(attack: Attack) -> Attack:
-    """Return the attack by all the connections that an address may have, and by their users."""
+    """Return the attack by as many users as an address has connections for."""
     users = CONNECTIONS_PER_ADDRESS // CONNECTIONS_PER_USER
     return replace(
         attack,

@@ -1,7 +1,7 @@
 """Remove the files of options that were not chosen, check the name, and record the template.
 
-Cookiecutter renders this script and runs it in the new project with its own Python, which may
-be 3.8 and has only the standard library. The answers come as JSON, so none is ever run as code.
+Cookiecutter renders this script and runs it in the new project with Cookiecutter's Python, which
+may be 3.8 and has only the standard library. The answers come as JSON, so none is ever run as code.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Question(BaseHTTPRequestHandler):
 
 
 def spoil(proxy: Proxy, room: Numbers, cuts: int) -> None:
-    """Cut connections after any byte, and refuse new ones for longer than the history lasts."""
+    """Cut connections after any byte, and refuse new ones until the history has lost messages."""
     rng = random.Random(18)  # noqa: S311 - no cryptography here
     for _ in range(10):
         enough = proxy.cuts + cuts // 10

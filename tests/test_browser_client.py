@@ -290,7 +290,7 @@ def test_a_client_that_is_closed_at_once_never_connects(page: Page, proxy: Proxy
 
 
 @short_heartbeat
-def test_a_silent_server_is_detected_within_the_terms_of_welcome(page: Page, proxy: Proxy) -> None:
+def test_a_silent_server_is_detected_by_the_terms_of_welcome(page: Page, proxy: Proxy) -> None:
     page.run("open_()")
     page.wait_until("ws.welcome")
     proxy.freeze()

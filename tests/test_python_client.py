@@ -2083,7 +2083,7 @@ def test_an_info_that_the_caller_changes_is_sent_when_it_is_set(client: ModuleTy
 def pauses_of_refreshes(
     client: ModuleType, monkeypatch: pytest.MonkeyPatch, expiries: list[float]
 ) -> list[float]:
-    """Return the pauses before refreshes of tokens with these expiries; it is always 1,000."""
+    """Return the pauses before tokens with these expiries are refreshed; the time is 1,000."""
     module = import_module(f"{client.__name__}.connection")
     monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 1_000.0))
     first, *later = expiries

@@ -240,7 +240,7 @@ async def test_a_failed_worker_stops_all_workers(shared_valkey: Valkey, tmp_path
 async def test_the_first_signal_after_a_failed_worker_lets_the_others_drain() -> None:
     sent: list[int] = []
     parent = Parent(make_settings())
-    parent._processes = {cast(Any, SimpleNamespace(send_signal=sent.append))}
+    parent._processes = cast(Any, [SimpleNamespace(send_signal=sent.append)])
     parent._stop(signal.SIGTERM)  # a worker has failed
     parent._on_signal(signal.SIGTERM)
     assert sent == [signal.SIGTERM, signal.SIGTERM]

@@ -34,7 +34,7 @@ demo: .venv/ready ## make a project with the default answers in demo/, and serve
 	@if cmp -s demo/requirements-dev.lock demo/.venv/requirements-dev.lock; then \
 	  touch demo/.venv/ready; fi
 	@# With this directory's uv, its packages are installed sooner.
-	@PATH="$$PATH:$(CURDIR)/.venv/bin" $(MAKE) --no-print-directory --directory demo run
+	@exec env PATH="$$PATH:$(CURDIR)/.venv/bin" $(MAKE) --no-print-directory --directory demo run
 
 test: .venv/ready ## run the tests; ARGS='-k "jwt and not redis"' picks some
 	$(VENV_PYTHON) -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)

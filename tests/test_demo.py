@@ -6,6 +6,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 
@@ -20,8 +21,8 @@ from .waiting import DEADLINE_S, wait_until
 LINK = re.compile(r"^(http://127\.0\.0\.1:\d+/)#node=\d+$", re.MULTILINE)
 
 
-def shown_page(directory: Path) -> str | None:
-    """Run the demo, and return its page; nothing if another process has taken a port."""
+def shown_page(directory: Path) -> tuple[str, str] | None:
+    """Run the demo, and return its link and page; None if another process has taken a port."""
     log = directory / "demo.log"
     command = ["make", "--old-file=.venv/ready", "demo", f"PYTHON={sys.executable}"]
     with (
@@ -50,11 +51,10 @@ def shown_page(directory: Path) -> str | None:
             link = LINK.search(printed())
             assert link, printed()
             with urllib.request.urlopen(link[1], timeout=DEADLINE_S) as answer:  # noqa: S310
-                page: str = answer.read().decode()
-                return page
+                return link[1], answer.read().decode()
         finally:
             try:
-                process.terminate()  # make passes it on, and waits for the nodes
+                process.terminate()  # make passes it on to the nodes, and waits for them
                 wait_until(lambda: process.poll() is not None, told=printed)
             finally:
                 end_group(process)
@@ -67,7 +67,10 @@ def test_the_demo_shows_the_page(baked: Baker, tmp_path: Path) -> None:
     # An earlier demo: its environment is taken again.
     copy_venv(baked(DEFAULT).copy(tmp_path / "demo"))
     for _ in range(STARTS):
-        if page := shown_page(tmp_path):
+        if shown := shown_page(tmp_path):
+            link, page = shown
             assert "<title>" in page
+            with pytest.raises(URLError, match="refused"):  # the nodes have ended
+                urllib.request.urlopen(link, timeout=DEADLINE_S)  # noqa: S310
             return
     pytest.fail(f"{STARTS} times, another process has taken a port")

@@ -93,6 +93,7 @@ def two_nodes(project: Project) -> Iterator[tuple[Service, str, str]]:
 
 def test_two_nodes_share_a_server_that_ends_with_them(baked: Baker, tmp_path: Path) -> None:
     project = baked(find(NODES)).copy(tmp_path / "project")
+    project.write("dump.rdb", "the data of another server")
     with two_nodes(project) as (service, first, second):
         processes = children(service.pid)
         assert len(processes) == 3

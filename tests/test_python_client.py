@@ -615,6 +615,26 @@ def test_messages_held_while_a_join_fails_are_yielded(client: ModuleType) -> Non
     assert [message.data for message in room._unread] == ["hi"]
 
 
+@pytest.mark.usefixtures("_at_once")
+def test_a_refusal_after_a_resync_leaves_the_room_that_the_first_join_may_have_entered(
+    client: ModuleType,
+) -> None:
+    connection = Commands(client)
+    room = connection.rooms["tea"]
+    room.join()
+    room.receive({"type": "resync", "room": "tea"})
+    connection.answer()  # of the join before the resync, so it is ignored
+    connection.answer(type="error", code="forbidden", message="", retry=False)
+    assert connection.types() == ["join", "join", "leave"]
+
+
+def test_a_room_that_joins_again_goes_behind_those_that_wait(client: ModuleType) -> None:
+    connection = Commands(client)
+    connection.rooms["later"] = connection.make_room()
+    connection.rooms["tea"]._join_in_turn()
+    assert list(connection.rooms) == ["later", "tea"]
+
+
 def test_messages_of_a_former_membership_do_not_precede_replayed_ones(
     client: ModuleType,
 ) -> None:
@@ -825,11 +845,22 @@ cat chat.log
 """
 
 
+SHOWING = r"""
+from types import SimpleNamespace
+from client import Status
+from dev.client import as_json, show_status
+print(as_json(["\x9b2J", "\u202e", "\x1b", "ü"]))
+show_status(SimpleNamespace(welcome=None), Status("ended", 1, 4000, "\x1b[2J"))
+"""
+
+
 def test_the_chat_shows_no_character_that_a_terminal_obeys(baked: Baker) -> None:
     project = baked(DEFAULT)
-    show = r"from dev.client import as_json; print(as_json(['\x9b2J', '\u202e', '\x1b', 'ü']))"
-    shown = check_output([venv_bin(project) / "python", "-B", "-c", show], project.root)
-    assert shown == r'["\u009b2J", "\u202e", "\u001b", "ü"]' + "\n"
+    shown = check_output([venv_bin(project) / "python", "-B", "-c", SHOWING], project.root)
+    assert shown.splitlines() == [
+        r'["\u009b2J", "\u202e", "\u001b", "ü"]',
+        r"* ended: 4000 \u001b[2J",
+    ]
 
 
 NO_PRESENCE = """
@@ -1707,6 +1738,25 @@ def test_many_rooms_are_joined_again_without_a_flood(
         asyncio.run(follow(url, header.removeprefix("Bearer "), proxy))
     codes = [status.code for status in statuses if status.state == "offline"]
     assert codes == [1006]
+
+
+def test_the_requests_of_a_member_do_not_wait_for_its_turn_to_join_again(
+    client: ModuleType,
+) -> None:
+    server = RoomServer()
+    server.refusals = {("join", "slow"): [RATE_LIMITED] * 1_000_000}
+
+    async def enter(ws: Any) -> None:
+        async with ws.room("tea") as room:
+            slow = asyncio.create_task(ws.room("slow").__aenter__())
+            await asyncio.sleep(0)
+            room._join_in_turn()  # as after a resync
+            await ws.request("publish", room="tea", data=1)
+            assert room.join_stage == "due"
+            slow.cancel()
+            await asyncio.wait([slow])
+
+    scripted(client.connect, enter, server, limits=ONE_AT_ONCE)
 
 
 def test_a_room_left_before_its_turn_sends_nothing(client: ModuleType) -> None:

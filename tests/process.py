@@ -48,7 +48,7 @@ def run(
 
 
 def end_group(process: subprocess.Popen[AnyStr]) -> None:
-    """End a process that leads its group, and all that it has started."""
+    """End a process that leads its group, with the others of the group: SIGTERM, then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

@@ -88,7 +88,7 @@ class Terminal:
         return self._process.wait(START_S)
 
     def end(self) -> None:
-        """End the program with all that it has started, also if it has ended itself."""
+        """End the program's process group, also if the program itself has ended."""
         end_group(self._process)
         os.close(self._controller)
 

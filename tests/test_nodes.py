@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,13 @@ def is_running(process: int) -> bool:
     return Path(f"/proc/{process}").exists()
 
 
+def end_nodes(service: Service) -> None:
+    """End a service that may still run: by SIGTERM, which ends its nodes and their server, too."""
+    with suppress(AssertionError):
+        service.stop()
+    service.end()
+
+
 STARTS = 3
 TAKEN = "address already in use"
 
@@ -63,7 +70,7 @@ def started(
     with ExitStack() as stack:
         for _ in range(STARTS):
             service = Service(project, "dev.nodes", REDIS_URL="", **settings)
-            stack.callback(service.end)
+            stack.callback(end_nodes, service)
             if becomes(service, condition):
                 yield service
                 return
@@ -161,7 +168,7 @@ def test_a_valkey_that_does_not_start_is_reported(baked: Baker, tmp_path: Path) 
         line = service.log().splitlines()[-1]
         assert line.startswith(f"error: {server} has ended; it says: out of order")
     finally:
-        service.end()
+        end_nodes(service)
 
 
 def test_the_port_may_be_in_a_file(baked: Baker, tmp_path: Path) -> None:
@@ -180,7 +187,7 @@ def test_the_last_port_leaves_none_for_the_second_node(baked: Baker, tmp_path: P
         _, line = service.log().splitlines()  # after that of the first `.env`
         assert line.startswith("error: PORT: two nodes need ")
     finally:
-        service.end()
+        end_nodes(service)
 
 
 def test_no_link_leads_to_a_page_that_is_off(baked: Baker, tmp_path: Path) -> None:
@@ -203,4 +210,4 @@ def test_with_a_redis_url_it_is_one_node(baked: Baker, tmp_path: Path) -> None:
         assert "two nodes" not in service.log()
         service.stop()
     finally:
-        service.end()
+        end_nodes(service)

@@ -782,14 +782,16 @@ def test_faults_do_not_overlap_and_end_in_time() -> None:
 
 def run_chaos(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run chaos as `make chaos` does."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.realtime.chaos", *arguments],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tests.realtime.chaos", *arguments]
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=240)
+        except BaseException:
+            process.terminate()  # it ends its own processes
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A chat in the terminal, on the Python client. ``python -m dev.client alice``; see ``/help``."""
+"""A chat in the terminal, on the Python client. ``make client``; see ``/help``."""
 
 import asyncio
 import json

@@ -50,4 +50,8 @@ async def running(
     finally:
         with suppress(ProcessLookupError):  # it has ended
             process.send_signal(stop_by)
-        await process.wait()
+        try:
+            await process.wait()
+        finally:  # a second signal ends it at once
+            with suppress(ProcessLookupError):
+                process.kill()

@@ -26,16 +26,18 @@ async def test_what_the_authenticator_has_parsed_is_freed(
     assert [handshake() for handshake in handshakes] == [None]
 
 
-async def test_an_authenticator_finds_the_app(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_authenticator_finds_the_app_and_its_root_path(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
     apps: list[object] = []
+    monkeypatch.setattr(live.server.config.app, "root_path", "/api")
     authenticator = live.service.authenticator
     authenticate = authenticator.authenticate
 
     async def note(handshake: HTTPConnection) -> Identity:
-        apps.append(handshake.app)
+        apps.extend([handshake.app, handshake.scope["root_path"]])
         return await authenticate(handshake)
 
     monkeypatch.setattr(authenticator, "authenticate", note)
     await live.connect()
-    (app,) = apps
-    assert app is live.server.config.app
+    assert apps == [live.server.config.app, "/api"]

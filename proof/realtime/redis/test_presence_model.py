@@ -149,7 +149,7 @@ class PresenceMachine(RuleBasedStateMachine):
 
     @rule(kind=KINDS)
     def forget(self, kind: str) -> None:
-        """Delete some keys in Redis, which must make nobody leave."""
+        """Delete some keys in Redis; no user may leave because of that."""
         self.do(self._forget(kind))
 
     async def _forget(self, kind: str) -> None:

@@ -12,14 +12,14 @@ from app.realtime.backplane import Backplane, Channel, Deliver, Envelope
 from app.realtime.backplane import Backplane, Channel, Envelope
 # {% endif %}
 from app.realtime.connections.delivery import Delivery
-from app.realtime.errors import Forbidden, LimitExceeded, Unavailable
+from app.realtime.errors import Forbidden, LimitExceeded, TooLarge, Unavailable
 from app.realtime.http.backend import Publication
 from app.realtime.protocol import TRY_AGAIN_LATER
 # {% if cookiecutter.redis %}
 from app.realtime.redis.backplane import Resync
-from app.realtime.rooms.history import NOWHERE, Announce, History, Position, Replay
+from app.realtime.rooms.history import NOWHERE, Announce, History, Position, Replay, room_channel
 # {% else %}
-from app.realtime.rooms.history import NOWHERE, History, Position, Replay
+from app.realtime.rooms.history import NOWHERE, History, Position, Replay, room_channel
 # {% endif %}
 from app.realtime.rooms.presence import Member, Presence
 from app.realtime.rooms.rooms import ROOM_NAME, NotJoined, Rooms
@@ -160,6 +160,17 @@ async def test_an_eviction_frees_an_empty_room() -> None:
     await rooms.evict("a", "alice")
     assert len(rooms) == 0
     await rooms.evict("a", "alice")
+
+
+async def test_an_eviction_with_a_reason_that_is_too_large_evicts_nobody() -> None:
+    """Anybody with access to Redis can write one."""
+    rooms = make_rooms(history := History(Backplane(), make_settings()))
+    await rooms.join(open_connection(), "a")
+    reason = "x" * make_settings().max_unsent_bytes
+    envelope = Envelope("alice", reason, event="evicted")
+    with pytest.raises(TooLarge):
+        await history.backplane.publish(room_channel("a"), envelope)
+    assert users_in(await rooms.presence("a")) == {"alice": 1}
 
 
 async def test_concurrent_joins_of_one_connection() -> None:

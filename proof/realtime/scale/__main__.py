@@ -8,6 +8,7 @@ the rows ``saturated``, raw connections repeat a node's own commands without wai
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Awaitable
@@ -163,6 +164,7 @@ def main() -> None:
     add("--publications", type=int, default=2_000, help="and requests for presence")
     add("--lease", type=float, default=8.0, help="seconds, in which renewals are counted")
     add("--seconds", type=float, default=3.0, help="length of each flood")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers end with this process
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     asyncio.run(measure(parser.parse_args()))
 

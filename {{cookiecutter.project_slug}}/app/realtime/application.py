@@ -217,7 +217,8 @@ class Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a WebSocket connection, an HTTP request, or the lifespan."""
         if self._is_shortcut(scope):
-            scope["app"] = self  # as FastAPI does
+            scope["app"] = self  # as FastAPI does, like the root path
+            scope["root_path"] = self.root_path or scope.get("root_path", "")
             await self._endpoint.serve(WebSocket(scope, receive, send))
         elif scope["type"] == "http":
             limited = BodyLimit(super().__call__, self.service.settings.max_message_bytes)

@@ -91,7 +91,7 @@ def check_close(close: Close) -> None:
 def _is_sendable(close: object) -> bool:
     match close:
         case Close(int(code), str()):
-            with suppress(ValueError):  # the reason is too long, or has a lone surrogate
+            with suppress(ValueError):  # it cannot be sent
                 check_close(close)
                 return 4000 <= code <= 4999 or close in {INTERNAL_ERROR, TRY_AGAIN_LATER}
     return False

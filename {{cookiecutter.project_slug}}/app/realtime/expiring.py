@@ -27,7 +27,7 @@ class ExpiringMap:
     async def add(self, key: str, value: str, ttl_s: float) -> str | None:
         """Store a value if the key has none; otherwise return the existing value.
 
-        Each call needs a unique value, by which a shared map recognizes its own repeated command.
+        Each call needs a unique value, by which a call that is repeated is recognized.
         """
         existing = await self.get(key)
         if existing is None:

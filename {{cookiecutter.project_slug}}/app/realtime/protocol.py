@@ -160,7 +160,7 @@ class Ping(Command):
 
 
 class Pong(Command):
-    """Answer the server's ``ping``."""
+    """Show that the client is alive."""
 
     type: Literal["pong"]
 
@@ -213,16 +213,17 @@ class ServerFrame:
     def __init_subclass__(cls, **options: Any) -> None:
         """Raise `TypeError` if clients would mistake a frame of your own for another one."""
         super(ServerFrame, cls).__init_subclass__(**options)
-        kind = vars(cls).get("type")
+        fields: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            fields |= vars(base).get("__dataclass_fields__", {})
+        kind = vars(cls).get("type", fields.get("type"))
         kind = getattr(kind, "default", kind)
         if cls.__module__.startswith(f"{__package__}."):
             _engine_types.add(kind)
         elif not issubclass(cls, Reply):
-            if kind is not None and kind in _engine_types:
+            if isinstance(kind, str) and kind in _engine_types:
                 raise TypeError(f"{cls.__name__}: the type {kind!r} is the engine's; take another")
-            inherited = [vars(base).get("__dataclass_fields__", {}) for base in cls.__mro__]
-            own = get_annotations(cls, format=Format.FORWARDREF)
-            if any("id" in fields for fields in (own, *inherited)):
+            if "id" in fields or "id" in get_annotations(cls, format=Format.FORWARDREF):
                 raise TypeError(f"{cls.__name__}: rename the field id: only answers have one")
 
 

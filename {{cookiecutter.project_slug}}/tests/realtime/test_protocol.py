@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from app.realtime import Ok, ServerFrame
+from app.realtime.protocol import DirectMessage
 
 
 @pytest.mark.parametrize("kind", ["message", "welcome", "ok", "error", "ping", "pong", "resync"])
@@ -41,6 +42,14 @@ def test_a_frame_cannot_inherit_an_id() -> None:
         @dataclass(kw_only=True)
         class Mine(Named, ServerFrame):
             type: Literal["mine"] = "mine"
+
+
+def test_a_frame_cannot_inherit_a_type_of_the_engine() -> None:
+    with pytest.raises(TypeError, match=r"^Mine: the type 'message' is the engine's"):
+
+        @dataclass(kw_only=True)
+        class Mine(DirectMessage):
+            more: int
 
 
 def test_other_frames_and_replies_may_be_defined() -> None:

@@ -1,4 +1,4 @@
-"""Commands, requests and deliveries have spans if a tracer provider is set."""
+"""Commands and requests have spans if a tracer provider is set."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

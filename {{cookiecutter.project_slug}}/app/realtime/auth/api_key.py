@@ -65,7 +65,7 @@ class Authenticator:
     """Finds the name that belongs to the key of a client."""
 
     needs_origin: ClassVar[bool] = False
-    """Whether handshakes and requests that change state need an ``Origin``, as with cookies."""
+    """Whether browsers send the credentials by themselves: then an ``Origin`` is required."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._digests = settings.api_keys

@@ -67,7 +67,7 @@ class Authenticator:
     """Verifies tokens; ``exp`` and ``sub`` are required."""
 
     needs_origin: ClassVar[bool] = False
-    """Whether handshakes and requests that change state need an ``Origin``, as with cookies."""
+    """Whether browsers send the credentials by themselves: then an ``Origin`` is required."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings

@@ -44,7 +44,7 @@ class Authenticator:
     """Reads ``user`` from the signed cookie."""
 
     needs_origin: ClassVar[bool] = True
-    """Whether handshakes and requests that change state need an ``Origin``, as with cookies."""
+    """Whether browsers send the credentials by themselves: then an ``Origin`` is required."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._settings = settings

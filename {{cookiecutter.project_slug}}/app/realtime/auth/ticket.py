@@ -42,7 +42,7 @@ class Authenticator:
     """Issues tickets and accepts each once. ``tickets`` has the user of each unused ticket."""
 
     needs_origin: ClassVar[bool] = False
-    """Whether handshakes and requests that change state need an ``Origin``, as with cookies."""
+    """Whether browsers send the credentials by themselves: then an ``Origin`` is required."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._lifetime_s = settings.ticket_lifetime_s

@@ -26,7 +26,7 @@ def direct_frame(envelope: Envelope, to: Literal["user", "all"]) -> bytes | Dire
 
 
 class ConnectionManager:
-    """The connections of this process. Messages reach the connections of all processes.
+    """The connections of this process. Messages reach those of the whole service.
 
     Call the methods in the event loop's thread. In another thread, as in a route declared with
     plain ``def``, those that send or change something, and each ``async def``, raise `WrongThread`

@@ -67,18 +67,11 @@ class Published(BaseModel):
     # {% if cookiecutter.rooms %}
     """The answer to a publication.
 
-    # {% if cookiecutter.redis %}
-    To a user or to everybody: ``reached``, the number of nodes that got it. To a room: ``epoch``
-    and ``offset``, the position of the message. The others are absent.
-    # {% else %}
-    To a user or to everybody: ``reached``, 1 if somebody got it, otherwise 0. To a room: ``epoch``
-    and ``offset``, the position of the message. The others are absent.
-    # {% endif %}
+    To a user or to everybody: ``reached``, the number of processes that got it. To a room:
+    ``epoch`` and ``offset``, the position of the message. The others are absent.
     """
-    # {% elif cookiecutter.redis %}
-    """The answer to a publication. ``reached`` is the number of nodes that got it."""
     # {% else %}
-    """The answer to a publication. ``reached`` is 1 if somebody got it, otherwise 0."""
+    """The answer to a publication. ``reached`` is the number of processes that got it."""
     # {% endif %}
 
     status: Literal["accepted"] = "accepted"

@@ -3,7 +3,7 @@
 Each budget is a `RateLimit`. These are charged to the budgets of the connection and of its user:
 
 - each message, control frame and fragment, by number or by bytes;
-- answers above `FREE_ANSWER_BYTES`, with the messages replayed after them;
+- answers above `FREE_ANSWER_BYTES`, with the frames that follow them;
 - the extra work for a message: many arrays and objects, errors to explain, numbers that get
   longer when they are encoded again (not counted in small messages), and recipients beyond
   `FREE_RECIPIENTS`.

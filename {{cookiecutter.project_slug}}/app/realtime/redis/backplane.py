@@ -31,8 +31,8 @@ from .connections import (
     FAILURES,
     RedisCommand,
     answered_within,
+    as_misconfigured,
     explain,
-    find_misconfigured,
     is_temporary,
 )
 from .envelopes import decode
@@ -222,7 +222,7 @@ class RedisBackplane(Backplane):
                 await asyncio.create_task(self._listen())
             except* (*FAILURES, Misconfigured) as group:
                 failure = group.exceptions[0]
-                if not self._was_healthy and (reason := find_misconfigured(failure)):
+                if not self._was_healthy and (reason := as_misconfigured(failure)):
                     raise reason from failure
                 log.warning("redis lost", error=explain(failure))
             except* Exception:
@@ -273,7 +273,7 @@ class RedisBackplane(Backplane):
                 for listener in self._listeners:
                     await self.client.probe(listener.unused_channel)
             except ResponseError as refusal:
-                may_wait = self._was_healthy or self._works or not find_misconfigured(refusal)
+                may_wait = self._was_healthy or self._works or not as_misconfigured(refusal)
                 if not (may_wait and is_temporary(refusal)):
                     raise
                 if self.refusal is None:
@@ -319,10 +319,10 @@ class RedisBackplane(Backplane):
         self._was_healthy = True
         log.info("redis connected", channels=len(self.hosted))
         if self._has_gap:
-            self._has_gap = False
             self._gaps.inc()
             for handler in self._gap_handlers:
                 handler()
+            self._has_gap = False
 
     def deliver(self, channel: Channel, publication: bytes) -> None:
         """Deliver the envelopes of one publication, and drop those that are not valid."""

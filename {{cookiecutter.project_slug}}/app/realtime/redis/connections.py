@@ -63,7 +63,7 @@ def has_malformed_data(refusal: Exception) -> bool:
 
 
 # {% endif %}
-def find_misconfigured(failure: BaseException) -> Misconfigured | None:
+def as_misconfigured(failure: BaseException) -> Misconfigured | None:
     """Return a `Misconfigured` for a failure that no retry can fix, None if a retry may fix it."""
     if isinstance(failure, Misconfigured):
         return failure

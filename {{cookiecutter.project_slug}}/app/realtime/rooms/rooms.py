@@ -19,7 +19,7 @@ from ..errors import BadRequest, CommandError, Forbidden, LimitExceeded
 from ..jobs import without_exit
 from ..protocol import ServerFrame
 from ..settings.settings import RealtimeSettings
-from ..wire.frame import encode, frame_data
+from ..wire.frame import check_frame_size, encode, frame_data
 from .frames import Evicted, room_frame
 from .history import NOWHERE, History, Position, Replay, room_channel
 from .options import RoomOptions, Rules, make_rules
@@ -237,6 +237,7 @@ class Rooms:
     def _evict(self, room: Room, envelope: Envelope) -> None:
         user = envelope.sender
         frame = encode(Evicted(room=room.name, reason=cast(str | None, envelope.data)))
+        check_frame_size(frame, self._settings.max_unsent_bytes)  # before anybody has left
         members = [each for each in room.members.values() if each.user == user]
         joining = {each for each in room.joining if each.user == user}
         room.evicted |= joining

@@ -284,8 +284,10 @@ def serve(app: Application) -> None:
     """Serve until a signal arrives.
 
     Raises:
-        SystemExit: an essential job has failed, or the service cannot listen at `HOST`. With
-            several workers, it is always raised, with the exit status.
+        SystemExit: an essential job has failed, or the service cannot listen at `HOST`.
+            # {% if cookiecutter.redis %}
+            The parent of several processes always raises it.
+            # {% endif %}
     """
     settings, sockets = app.service.settings, None
     fill_standard_descriptors()

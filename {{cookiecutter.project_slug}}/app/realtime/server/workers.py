@@ -210,6 +210,7 @@ class Parent:
             signal.raise_signal(number)
 
     def _stop(self, number: int) -> None:
+        """Stop all processes by this signal, and start no more."""
         self._stopping.set()
         for process in self._processes:
             with suppress(ProcessLookupError):  # it has just ended

@@ -148,10 +148,11 @@ class RealtimeSettings(
 
     @model_validator(mode="after")
     def _check_unsent_bytes(self) -> Self:
-        # Otherwise one large message, or the replay of missed ones, would close its recipient.
+        # Otherwise one large message would close its recipient.
         if self.max_unsent_bytes < 2 * self.max_message_bytes:
             raise ValueError("MAX_UNSENT_BYTES: must be at least twice MAX_MESSAGE_BYTES")
         # {% if cookiecutter.rooms %}
+        # So would the replay of missed messages.
         if self.max_unsent_bytes < self.history_bytes + self.max_message_bytes:
             raise ValueError("MAX_UNSENT_BYTES: must be at least HISTORY_BYTES + MAX_MESSAGE_BYTES")
         # {% endif %}

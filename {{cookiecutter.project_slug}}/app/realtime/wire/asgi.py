@@ -147,7 +147,8 @@ class AsgiWire:
                 self._drops_writes = True
                 self._queue.put_nowait(close)
             self.leave_by = asyncio.get_running_loop().time() + self._close_timeout_s
-            self.inbox.put_nowait({"type": "websocket.disconnect", "code": close.code})
+            end = {"code": close.code, "reason": close.reason, "cause": None}
+            self.inbox.put_nowait({"type": "websocket.disconnect", **end})
             self._handled.set()
 
     def abort(self) -> None:

@@ -45,8 +45,9 @@ class LocalPresence:
         self.unwritten: dict[str, str] = {}
         self.asking: list[asyncio.Future[Members]] = []
         self._max_listed = max_listed
-        self.written, self._was_lost = 0, False
-        """``written`` is the number of the last confirmed write, 0 if Redis lacks this node."""
+        self.written = 0
+        """The number of the last confirmed write, 0 if Redis lacks this node."""
+        self._was_lost = False
         self._once_confirmed = self.written, self._was_lost  # their values after `confirm`
         self._unconfirmed: dict[str, str] = {}
         self._answered = 0  # requests that the last report answers
